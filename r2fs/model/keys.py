@@ -1,0 +1,84 @@
+"""Keys and names: which object a path is, and which path an object is.
+
+Owns:  the rules of both sides: S3's (UTF-8, at most 1,024 bytes a key), Linux's (255 bytes
+       a name, no slash, no NUL, not `.` or `..`), and R2's NFC identity of keys.
+Never: asks the bucket anything.
+
+A directory's key ends with `/` (the root's is the mount's prefix, perhaps empty); a
+file's does not. Names in the tree are NFC; the key of a version is spelled as the bucket
+spells it.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+
+from r2fs.model.errors import BadName, NameTooLong
+
+MAX_KEY_BYTES = 1024  # S3 and R2: an object key's UTF-8 length
+MAX_NAME_BYTES = 255  # Linux NAME_MAX
+
+
+def nfc(text: str) -> str:
+    """The form that R2 compares keys in."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def check_name(name: str) -> str:
+    """`name` as the tree keeps it (NFC). Raises BadName or NameTooLong."""
+    if len(name) > MAX_NAME_BYTES:
+        raise NameTooLong(f"{printable(name[:40])}…: a name may have {MAX_NAME_BYTES} bytes")
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise BadName(f"{printable(name)}: object keys are UTF-8; this name is not") from None
+    if len(encoded) > MAX_NAME_BYTES:
+        raise NameTooLong(f"{printable(name)}: a name may have {MAX_NAME_BYTES} bytes")
+    return nfc(name)
+
+
+def check_key(key: str) -> str:
+    """`key`, unless S3 would refuse its length (NameTooLong)."""
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise NameTooLong(f"{printable(key[:60])}…: a path in a bucket may have {MAX_KEY_BYTES} bytes")
+    return key
+
+
+def is_name(part: str) -> bool:
+    """Can this part of a key be shown as a file name?"""
+    return (
+        part not in ("", ".", "..")
+        and "\0" not in part
+        and "/" not in part
+        and len(part.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES
+    )
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and lone surrogates escaped: safe for a terminal and a log."""
+    return "".join(
+        c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def normal_prefix(prefix: str) -> str:
+    """A mount's prefix as keys begin with it: no leading slash, one trailing slash, or empty."""
+    parts = [part for part in prefix.split("/") if part]
+    return nfc("/".join(parts) + "/") if parts else ""
+
+
+def conflict_name(name: str, host: str, when_s: float, number: int = 1) -> str:
+    """`take.wav` → `take (conflict of HOST, 2026-11-21).wav`, numbered from the second on.
+
+    Cut to 255 bytes at a character; the extension stays.
+    """
+    stem, dot, extension = name.rpartition(".")
+    if not stem or len(extension) > 16:
+        stem, dot, extension = name, "", ""
+    day = time.strftime("%Y-%m-%d", time.localtime(when_s))
+    count = f" {number}" if number > 1 else ""
+    tail = f" (conflict of {nfc(host)}, {day}{count}){dot}{extension}"
+    room = MAX_NAME_BYTES - len(tail.encode())
+    return stem.encode()[:room].decode(errors="ignore") + tail

@@ -1,0 +1,110 @@
+"""Attributes of a file as user metadata of its object, in the names that rclone and s3fs use.
+
+    mtime         seconds since 1970 with a fraction (rclone, s3fs)
+    mode          st_mode as a decimal number, type bits included (s3fs)
+    uid, gid      decimal numbers (s3fs)
+    r2fs-attempt  which upload attempt of which host made this object
+    all others    kept as they are, when r2fs writes the object again
+
+Owns:  reading and writing these. A value that cannot be read is as if it were not there: other
+       tools' metadata is data, not a reason to fail.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+
+from r2fs.model.records import ObjectInfo, ObjectMeta
+
+MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
+OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
+MAX_METADATA_BYTES = 8192  # R2: names and values together
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What metadata tells of a file. None: it does not say."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+    content_type: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def attributes_from(info: ObjectInfo) -> Facts:
+    """The facts of a HEAD's or GET's answer."""
+    metadata = info.metadata or {}
+    mode = _number(metadata.get(MODE))
+    return Facts(
+        mode=None if mode is None else stat.S_IMODE(mode),
+        uid=_number(metadata.get(UID)),
+        gid=_number(metadata.get(GID)),
+        mtime_ns=_nanoseconds(metadata.get(MTIME)),
+        content_type=info.content_type,
+        extra={name: value for name, value in metadata.items() if name not in OURS},
+    )
+
+
+def metadata_for(facts: Facts, file_type: int, attempt: str, content_type: str) -> ObjectMeta:
+    """What to store beside the bytes. `file_type` is stat's S_IFREG, S_IFDIR or S_IFLNK."""
+    metadata = dict(facts.extra)
+    if facts.mtime_ns is not None:
+        metadata[MTIME] = f"{facts.mtime_ns // 10**9}.{facts.mtime_ns % 10**9:09d}"
+    if facts.mode is not None:
+        metadata[MODE] = str(file_type | facts.mode)
+    if facts.uid is not None:
+        metadata[UID] = str(facts.uid)
+    if facts.gid is not None:
+        metadata[GID] = str(facts.gid)
+    metadata[ATTEMPT] = attempt
+    return ObjectMeta(content_type, metadata)
+
+
+def remembered(facts: Facts) -> dict[str, str | int]:
+    """Facts as the local attribute cache keeps them."""
+    numbers = {MODE: facts.mode, UID: facts.uid, GID: facts.gid, "mtime_ns": facts.mtime_ns}
+    out: dict[str, str | int] = {name: value for name, value in numbers.items() if value is not None}
+    if facts.content_type is not None:
+        out["content_type"] = facts.content_type
+    out.update({f"extra.{name}": value for name, value in facts.extra.items()})
+    return out
+
+
+def recalled(kept: Mapping[str, str | int]) -> Facts:
+    """The reverse of `remembered`."""
+
+    def number(name: str) -> int | None:
+        value = kept.get(name)
+        return value if isinstance(value, int) else None
+
+    content_type = kept.get("content_type")
+    return Facts(
+        mode=number(MODE),
+        uid=number(UID),
+        gid=number(GID),
+        mtime_ns=number("mtime_ns"),
+        content_type=content_type if isinstance(content_type, str) else None,
+        extra={name[6:]: str(value) for name, value in kept.items() if name.startswith("extra.")},
+    )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= 10 else None
+
+
+def _nanoseconds(text: str | None) -> int | None:
+    """`1700000000.25` → 1700000000250000000; None for anything that is not a time."""
+    if text is None:
+        return None
+    try:
+        seconds = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not seconds.is_finite() or abs(seconds) > 1 << 40:
+        return None
+    return int(seconds * 10**9)

@@ -1,0 +1,76 @@
+"""Places on this host: where the settings file, cache, state and sockets are by default.
+
+Owns:  the rules of the XDG base directories, of systemd's directory variables, and the name
+       of a mount's own directory below each.
+Never: makes a directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from r2fs.model.settings import Bucket
+
+SYSTEM_FILE = Path("/etc/r2fs/config.toml")
+SLUG_CHARS = 40  # of the readable part: with the hash, far below the 108 bytes of a socket's address
+
+# setting: systemd's variable, XDG's variable, XDG's default below the home directory
+_BASES = {
+    "cache_dir": ("CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache"),
+    "state_dir": ("STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state"),
+    "config_dir": ("CONFIGURATION_DIRECTORY", "XDG_CONFIG_HOME", ".config"),
+}
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """$HOME, else the user's entry; `/` for a user without one."""
+    if named := environ.get("HOME"):
+        return Path(named)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")
+
+
+def base_dir(setting: str, environ: Mapping[str, str]) -> tuple[Path, str]:
+    """The default of `cache_dir` or `state_dir`, and the variable that says so (or "")."""
+    systemd, xdg, below_home = _BASES[setting]
+    if given := environ.get(systemd, "").split(":")[0]:  # systemd lists several, colon-separated
+        return Path(given), systemd
+    if os.path.isabs(environ.get(xdg, "")):  # the XDG standard: a relative path is to be ignored
+        return Path(environ[xdg]) / "r2fs", xdg
+    return home(environ) / below_home / "r2fs", ""
+
+
+def run_dir(environ: Mapping[str, str]) -> tuple[Path, str]:
+    """The default of `run_dir`. Without a session's directory, root has /run, others the temporary one."""
+    if given := environ.get("RUNTIME_DIRECTORY", "").split(":")[0]:
+        return Path(given), "RUNTIME_DIRECTORY"
+    if os.path.isabs(environ.get("XDG_RUNTIME_DIR", "")):
+        return Path(environ["XDG_RUNTIME_DIR"]) / "r2fs", "XDG_RUNTIME_DIR"
+    if os.getuid() == 0:
+        return Path("/run/r2fs"), ""
+    return Path(environ.get("TMPDIR") or tempfile.gettempdir()) / f"r2fs-{os.getuid()}", ""
+
+
+def settings_file(environ: Mapping[str, str]) -> Path:
+    """The file that is read where none is named: $R2FS_CONFIG, the user's, the system's; the first there is."""
+    if named := environ.get("R2FS_CONFIG"):
+        return Path(named)
+    own = base_dir("config_dir", environ)[0] / "config.toml"
+    return SYSTEM_FILE if not own.exists() and SYSTEM_FILE.exists() else own
+
+
+def slug(bucket: Bucket) -> str:
+    """A mount's directory name: readable, and distinct for each endpoint, bucket and prefix."""
+    endpoint = (bucket.endpoint_url or "").lower().rstrip("/")
+    identity = "\n".join((bucket.scheme, endpoint, bucket.name, bucket.prefix))
+    text = bucket.name.rpartition("/")[2] if bucket.scheme == "file" else f"{bucket.name}-{bucket.prefix}"
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:SLUG_CHARS].rstrip("-.")
+    return f"{readable or 'root'}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"

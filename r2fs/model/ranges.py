@@ -1,0 +1,111 @@
+"""Sets of byte ranges: which parts of a file are here, and which are this host's own.
+
+Owns:  arithmetic on half-open ranges [start, stop) of non-negative integers.
+Never: touches a file; locks (whoever shares a RangeSet guards it).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+Range = tuple[int, int]
+
+
+class RangeSet:
+    """Disjoint, sorted, non-touching ranges.
+
+    >>> s = RangeSet([(0, 4), (8, 12)])
+    >>> s.add(4, 8); list(s)
+    [(0, 12)]
+    """
+
+    __slots__ = ("_starts", "_stops")
+
+    def __init__(self, ranges: Iterable[Range] = ()) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        for start, stop in ranges:
+            self.add(start, stop)
+
+    def add(self, start: int, stop: int) -> None:
+        """Add [start, stop), joining whatever it overlaps or touches."""
+        if start >= stop:
+            return
+        first = bisect_left(self._stops, start)
+        last = bisect_right(self._starts, stop)
+        if first < last:
+            start = min(start, self._starts[first])
+            stop = max(stop, self._stops[last - 1])
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
+
+    def remove(self, start: int, stop: int) -> None:
+        """Take [start, stop) out, splitting what reaches over an end."""
+        if start >= stop:
+            return
+        kept: list[Range] = []
+        first = bisect_right(self._stops, start)
+        last = bisect_left(self._starts, stop)
+        if first >= last:
+            return
+        if self._starts[first] < start:
+            kept.append((self._starts[first], start))
+        if self._stops[last - 1] > stop:
+            kept.append((stop, self._stops[last - 1]))
+        self._starts[first:last] = [s for s, _ in kept]
+        self._stops[first:last] = [e for _, e in kept]
+
+    def covers(self, start: int, stop: int) -> bool:
+        """Is every byte of [start, stop) in the set? An empty range is."""
+        if start >= stop:
+            return True
+        at = bisect_right(self._starts, start) - 1
+        return at >= 0 and self._stops[at] >= stop
+
+    def missing(self, start: int, stop: int) -> list[Range]:
+        """The parts of [start, stop) that are not in the set, in order."""
+        out: list[Range] = []
+        at = bisect_right(self._stops, start)
+        while start < stop:
+            if at == len(self._starts) or self._starts[at] >= stop:
+                out.append((start, stop))
+                break
+            if self._starts[at] > start:
+                out.append((start, self._starts[at]))
+            start = self._stops[at]
+            at += 1
+        return out
+
+    def within(self, start: int, stop: int) -> list[Range]:
+        """The parts of [start, stop) that are in the set, in order."""
+        at = bisect_right(self._stops, start)
+        out: list[Range] = []
+        while at < len(self._starts) and self._starts[at] < stop:
+            out.append((max(start, self._starts[at]), min(stop, self._stops[at])))
+            at += 1
+        return out
+
+    def total(self) -> int:
+        """Bytes in the set."""
+        return sum(self._stops) - sum(self._starts)
+
+    def copy(self) -> RangeSet:
+        new = RangeSet()
+        new._starts, new._stops = self._starts.copy(), self._stops.copy()
+        return new
+
+    def __iter__(self) -> Iterator[Range]:
+        return zip(self._starts, self._stops, strict=True)
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RangeSet) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return f"RangeSet({list(self)!r})"

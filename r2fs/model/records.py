@@ -1,0 +1,269 @@
+"""Frozen values that travel between floors.
+
+Owns:  their fields and units. Times are integers of nanoseconds since 1970 (`_ns`) or
+       floats of seconds (`_s`); sizes are bytes; ETags have no quotes.
+Never: behaves: no I/O, no locks, no defaults that hide a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from r2fs.model.ranges import Range
+
+
+class Kind(Enum):
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of one object: it never changes. `key` is spelled as the bucket spells it."""
+
+    key: str
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing, HEAD, GET or PUT told of an object. `metadata` is None from a listing."""
+
+    key: str
+    size: int
+    etag: str
+    modified_ns: int
+    content_type: str | None = None
+    metadata: Mapping[str, str] | None = None  # user metadata, names in lower case, no x-amz-meta-
+
+    @property
+    def version(self) -> Version:
+        return Version(self.key, self.etag, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of a listing, in key order. `token` is None on the last."""
+
+    objects: tuple[ObjectInfo, ...]
+    prefixes: tuple[str, ...]  # common prefixes, each ending with the delimiter
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """What is stored beside the bytes. R2 takes 8,192 bytes of user metadata."""
+
+    content_type: str = "application/octet-stream"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One stored part of a multipart upload. Numbers begin at 1."""
+
+    number: int
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat() shows."""
+
+    ino: int
+    kind: Kind
+    size: int
+    mode: int  # permission bits only
+    uid: int
+    gid: int
+    mtime_ns: int
+    ctime_ns: int
+    atime_ns: int
+    nlink: int
+    blocks: int  # of 512 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name's inode, and for how many seconds a driver may let the kernel remember both."""
+
+    attributes: Attributes
+    valid_s: float
+
+    @property
+    def ino(self) -> int:
+        return self.attributes.ino
+
+
+@dataclass(frozen=True, slots=True)
+class DirEntry:
+    """One line of a directory. `offset` resumes after it and is stable while the handle is open."""
+
+    name: str
+    ino: int
+    kind: Kind
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """What setattr is to change; None leaves a field alone."""
+
+    size: int | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The answer to open and create.
+
+    handle   names the open file in every later call, until release
+    local    a descriptor of the complete local file (LOCAL): a driver may read and write it
+             itself, or register it with the kernel; it then calls `wrote(handle)` after
+             writes of its own. It stays the engine's: valid until release. None: STREAM,
+             every read and write goes through the engine.
+    version  changes when the content does other than through this mount: the kernel's pages
+             of an earlier open are good while it is the same
+    """
+
+    handle: int
+    local: int | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemStats:
+    """statfs: sizes in bytes."""
+
+    total: int
+    free: int
+    files: int
+    files_free: int
+    block: int = 4096
+    name_max: int = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """fstat of a staging file: equal at the last writer's close means nothing was written."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwedInode:
+    """A journal row: an inode of which the bucket lacks something. The schema's comments rule."""
+
+    ino: int
+    key: str | None
+    kind: Kind
+    state: str
+    before: str | None
+    seq: int
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    mtime_ns: int
+    extra: Mapping[str, str]
+    content_type: str | None
+    base: Version | None
+    expect: str | None
+    changed: bool
+    staged: str | None
+    size: int
+    own: tuple[Range, ...] | None
+    base_limit: int
+    proof: Proof | None
+    sealed_at_s: float | None
+    boot: str
+    synced: bool
+    reason: str | None
+    conflict_of: str | None
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OwedDelete:
+    """A journal row: an object that is to go from the bucket."""
+
+    seq: int
+    key: str
+    etag: str | None  # the version it is meant for; None: only attempts of this host
+    after_ino: int | None  # waits until that inode owes nothing
+    watch_until_s: float | None  # a late attempt of ours is looked for until then
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An upload attempt, journalled before it is sent."""
+
+    id: str
+    ino: int
+    key: str
+    started_s: float
+    unknown: bool  # sent, and nobody saw the outcome
+
+
+@dataclass(frozen=True, slots=True)
+class MultipartState:
+    """A multipart upload to go on with after a restart."""
+
+    upload_id: str
+    ino: int
+    key: str
+    attempt: str
+    part_size: int
+    proof: Proof
+    parts: tuple[Part, ...]
+
+
+# ------------------------------------------------------------------ what status shows
+@dataclass(frozen=True, slots=True)
+class CacheView:
+    entries: int
+    bytes: int
+    limit: int
+    hits: int
+    misses: int
+    evicted: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferView:
+    """One file on its way, or waiting."""
+
+    path: str
+    state: str
+    size: int
+    sent: int
+    rate: float  # bytes per second, of this attempt
+    age_s: float  # since it was sealed
+    reason: str | None  # why it is parked, or what the last attempt met
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    files: int  # owed inodes, open ones included
+    bytes: int
+    deletes: int
+    active: int
+    parked: int
+    conflicts: tuple[str, ...]  # paths of kept conflict copies of this run and still queued ones
+    oldest_s: float
+    transfers: tuple[TransferView, ...]
+    uploaded: int
+    uploaded_bytes: int
+    failed: int
+    last_error: str | None
