@@ -1,0 +1,507 @@
+"""The clean cache: an LRU of content that the bucket has too. Losing it costs time and nothing else.
+
+Owns:    which files are in it, their use, the limit and the time to live; attributes of versions.
+         `diskcache` keeps the index; the files are hard links of finished content.
+Never:   pickles; holds the only copy of anything; raises because it is lost, damaged or full.
+         Deletes no file that it has not named itself.
+Threads: every public method.
+Locks:   one for each shelf (leaves).
+Fails:   softly: a miss, or False. It is begun anew from nothing when its database is lost or
+         damaged, while mounted too.
+
+The limit is held by evicting before admitting, oldest use first, passing over pinned versions;
+diskcache's own culling overshoots and removes what is open, so it is switched off.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diskcache
+from diskcache import core
+
+from r2fs.disk.durable import BLOCK, local_error
+from r2fs.disk.shelf import Maker, Shelf, file_name
+from r2fs.model.ports import Clock
+from r2fs.model.ranges import RangeSet
+from r2fs.model.records import CacheView, Version
+
+log = logging.getLogger(__name__)
+
+PAGE = 4096  # a complete file counts in whole blocks of this
+BATCH = 16  # rows looked at in one query for something to evict
+CLOCK_SLACK_S = 60.0  # "stored in the future" by more than this: the clock was set, the age is unknown
+ATTRIBUTES_MAX = 200_000  # versions remembered, about 80 MB of database
+TRIM_EVERY = 256  # remembered versions between two looks at their number
+
+DATABASE = core.DBNAME
+_SQL = core.sqlite3
+PASSING = {_SQL.SQLITE_FULL, _SQL.SQLITE_BUSY, _SQL.SQLITE_LOCKED, _SQL.SQLITE_NOMEM, _SQL.SQLITE_CANTOPEN}
+
+# What a database answers that is gone or damaged: a missing row of its own is a ValueError.
+DATABASE_ERRORS = (_SQL.Error, diskcache.Timeout, ValueError, TypeError, KeyError)
+
+
+class Taken(NamedTuple):
+    """A hit: what is in the file that was linked."""
+
+    present: RangeSet | None  # None: all of it
+    stored_at_s: float  # hand it back to admit(): the age runs from here
+
+
+class _Adoption(NamedTuple):
+    """A value to store: a file to link, the bytes it counts for, and a word about it."""
+
+    path: Path
+    cost: int
+    about: str
+
+
+class _Row(NamedTuple):
+    key: str
+    cost: int
+    stored_at_s: float
+    filename: str | None
+    about: str
+
+
+class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
+    """Keys and small values are text; a large value is a file that is linked, never copied."""
+
+    def __init__(self, directory: str, **settings: object) -> None:
+        super().__init__(directory, **settings)
+        # guarded by: the shelf's lock
+        self.condemned: list[str] = []  # files whose rows are gone
+        self.pending: str | None = None  # the file linked last: if its row fails, it goes
+
+    def put(self, key: str) -> tuple[str, bool]:
+        return key, True
+
+    def get(self, key: str, raw: bool) -> str:
+        return key
+
+    def store(self, value: str | _Adoption, read: bool, key: object = None) -> tuple[int, int, Any, str]:
+        if isinstance(value, str):
+            return 0, core.MODE_RAW, None, value
+        filename = file_name(os.urandom(16))
+        full = os.path.join(self._directory, filename)
+        try:
+            os.link(value.path, full)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(full), 0o700, exist_ok=True)
+            os.link(value.path, full)
+        self.pending = full
+        return value.cost, core.MODE_BINARY, filename, value.about
+
+    def fetch(self, mode: int, filename: str | None, value: str, read: bool) -> tuple[str | None, str]:
+        return filename, value
+
+    def remove(self, file_path: str) -> None:
+        self.condemned.append(os.path.join(self._directory, file_path))
+
+
+# Not kept in the database; 2 MB of page cache are plenty for one connection.
+_OF_A_CONNECTION = ("locking_mode = EXCLUSIVE", "cache_size = -2048", "mmap_size = 0", "synchronous = OFF")
+
+
+class _Table(diskcache.Cache):  # type: ignore[misc]
+    """All that r2fs uses of diskcache's insides, in one place; pyproject pins the version range.
+
+    `_con`   one connection for all threads (a shelf's lock is around every call): diskcache opens
+             one a thread, with 32 MB of page cache each, and those of other threads would go on
+             reading a database that was deleted. Exclusive mode keeps SQLite from mapping a
+             file that somebody may cut short under it (SIGBUS).
+    `_sql`   rows by age or by use, and a new key for a row: the public interface has neither.
+    """
+
+    _connection: Any = None
+
+    def __init__(self, directory: str, **settings: object) -> None:
+        try:
+            super().__init__(directory, **settings)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _con(self) -> core.sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _SQL.connect(
+                os.path.join(self.directory, core.DBNAME),
+                timeout=0,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            for pragma in _OF_A_CONNECTION:
+                self._connection.execute(f"PRAGMA {pragma}")
+        return self._connection
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def condemned(self, failed: bool) -> list[str]:
+        disk: _Disk = self.disk
+        gone, disk.condemned = disk.condemned, []
+        if failed and disk.pending is not None:
+            gone.append(disk.pending)
+        disk.pending = None
+        return gone
+
+    def row(self, key: str) -> _Row | None:
+        """Without counting a use."""
+        found = self._sql(f"{_SELECT} WHERE key = ?", (key,)).fetchall()
+        return _Row(*found[0][:5]) if found else None
+
+    def by_use(self, policy: str = "access_time") -> Iterator[_Row]:
+        """All rows, oldest use (or store) first. Rows may be deleted meanwhile."""
+        after: tuple[float, int] = (-1.0, -1)
+        while True:
+            query = f"{_SELECT} WHERE ({policy}, rowid) > (?, ?) ORDER BY {policy}, rowid LIMIT {BATCH}"
+            found = self._sql(query, after).fetchall()
+            yield from (_Row(*row[:5]) for row in found)
+            if len(found) < BATCH:
+                return
+            after = (found[-1][5 if policy == "access_time" else 6], found[-1][7])
+
+    def stored_before(self, when_s: float, or_after_s: float) -> list[_Row]:
+        found = self._sql(f"{_SELECT} WHERE tag <= ? OR tag > ?", (when_s, or_after_s)).fetchall()
+        return [_Row(*row[:5]) for row in found]
+
+    def rename(self, old: str, new: str, about: str) -> None:
+        self._sql("UPDATE Cache SET key = ?, value = ? WHERE key = ?", (new, about, old))
+
+    def filenames(self) -> set[str]:
+        return {name for (name,) in self._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL")}
+
+
+_SELECT = "SELECT key, size, tag, filename, value, access_time, store_time, rowid FROM Cache"
+
+
+def _maker(policy: str) -> Maker[_Table]:
+    """`policy` is diskcache's: with `least-recently-used` a get() is a use, and is written."""
+    settings = {
+        "disk": _Disk,
+        "timeout": 0,
+        "eviction_policy": policy,
+        "cull_limit": 0,
+        "statistics": 1,
+        "tag_index": 1,
+        "size_limit": 1 << 62,
+        "sqlite_synchronous": 0,  # a power cut drops everything anyway
+        "sqlite_auto_vacuum": 0,  # free pages are used again; giving them back costs every delete
+        "sqlite_mmap_size": 0,
+        "sqlite_cache_size": -2048,
+        "sqlite_journal_mode": "wal",
+    }
+    return Maker(lambda path: _Table(os.fspath(path), **settings), core.DBNAME, DATABASE_ERRORS, _passes)
+
+
+def _passes(failure: Exception) -> bool:
+    """Full, busy or out of memory or descriptors. A failed rollback hides what was first: look behind it."""
+    error: BaseException | None = failure
+    codes: set[int] = set()
+    while error is not None:
+        if isinstance(error, diskcache.Timeout):
+            codes.add(_SQL.SQLITE_BUSY)
+        codes.add(getattr(error, "sqlite_errorcode", 0) & 0xFF)  # the low byte is the primary code
+        error = error.__context__
+    return bool(codes & PASSING)
+
+
+def _name(key: str, etag: str) -> str:
+    return json.dumps([etag, key])
+
+
+def _about(version: Version, present: RangeSet | None) -> str:
+    return json.dumps([version.size, None if present is None else list(present)])
+
+
+class CleanCache:
+    """See the module's head. Pins are counted by (key, etag), and are not persistent."""
+
+    def __init__(self, directory: Path, *, limit_bytes: int, ttl_s: float, clock: Clock) -> None:
+        # constant
+        self._limit = limit_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._content = Shelf(directory / "content", clock, _maker("least-recently-used"))
+        # guarded by: _content.lock
+        self._pins: dict[str, int] = {}
+        self._reserved = 0
+        self._evicted = self._expired = 0
+        self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
+        # Remembering is a use; recalling is not, so that it stays a read of the database.
+        self._attributes = Shelf(directory / "attributes", clock, _maker("least-recently-stored"))
+        self._remembered = 0  # guarded by: _attributes.lock
+        self.make_room(0)  # the limit may be lower than in the last session
+
+    # -------------------------------------------------------------- content
+    def take(self, version: Version, into: Path) -> Taken | None:
+        """A hit: the entry's file gets the further name `into`, on the same file system. None: a miss.
+
+        The file stays the entry's too: whoever writes it or punches holes in it drops the entry first.
+        """
+        name = _name(version.key, version.etag)
+        taken = self._content.run(lambda table: self._take_locked(table, name, version, into), None)
+        with self._content.lock:
+            if taken is None:
+                self._misses += 1
+            else:
+                self._hits += 1
+        return taken
+
+    def _take_locked(self, table: _Table, name: str, version: Version, into: Path) -> Taken | None:
+        row = table.row(name)
+        if row is None or row.filename is None:
+            self._use_locked(table, name)
+            return None
+        if self._is_old_locked(name, row.stored_at_s):
+            table.delete(name)
+            self._expired += 1
+            return None
+        path = self._content.directory / row.filename
+        size, ranges = json.loads(row.about)
+        try:
+            if size != version.size or os.stat(path).st_size != size:
+                raise FileNotFoundError(path)
+            self._use_locked(table, name)
+            os.link(path, into)
+        except FileNotFoundError:
+            if not into.parent.is_dir():
+                raise
+            table.delete(name)
+            return None
+        except OSError as error:
+            raise local_error(error, into) from error
+        return Taken(None if ranges is None else RangeSet(map(tuple, ranges)), row.stored_at_s)
+
+    def _use_locked(self, table: _Table, name: str) -> None:
+        """Count a hit or a miss, and a use. On a full disk it is not counted, and the cache goes on."""
+        try:
+            table.get(name)
+        except DATABASE_ERRORS as error:
+            if not _passes(error):
+                raise
+            table.close()  # ends the transaction, if it is still open
+
+    def admit(
+        self,
+        version: Version,
+        path: Path,
+        *,
+        size: int,
+        present: RangeSet | None,
+        stored_at_s: float | None = None,
+    ) -> bool:
+        """Enter the file at `path`, which keeps that name. False: it does not fit, and is not in the cache.
+
+        Replaces an entry of the same version, whose age goes on; `stored_at_s` says it where there is none.
+        """
+        name = _name(version.key, version.etag)
+        about = _about(version, present)
+
+        def enter(table: _Table) -> bool:
+            try:
+                cost = _cost(path, size, present)
+                earlier = table.row(name)
+                room = self._evict_locked(table, cost - (earlier.cost if earlier else 0), keep=name)
+                if size != version.size or cost > self._limit or not room:
+                    table.delete(name)  # the entry may be this very file, grown
+                    return False
+                stored = earlier.stored_at_s if earlier else stored_at_s
+                when = self._clock.time() if stored is None else stored
+                return bool(table.set(name, _Adoption(path, cost, about), tag=when))
+            except OSError as error:
+                log.info("%s: not cached: %s", path, error)
+                return False
+
+        return self._content.run(enter, False)
+
+    def contains(self, version: Version) -> bool:
+        """Would take() hit? Not counted, not a use."""
+        name = _name(version.key, version.etag)
+
+        def look(table: _Table) -> bool:
+            row = table.row(name)
+            return row is not None and not self._is_old_locked(name, row.stored_at_s)
+
+        return self._content.run(look, False)
+
+    def drop(self, version: Version) -> None:
+        """Forget the entry, pinned or not. Other names of its file stay."""
+        self._content.run(lambda table: table.delete(_name(version.key, version.etag)), None)
+
+    def rekey(self, old: Version, new: Version) -> None:
+        """The bucket has the same bytes as `new` now (renamed there). Pins move too."""
+        before, after = _name(old.key, old.etag), _name(new.key, new.etag)
+
+        def rename(table: _Table) -> None:
+            row = table.row(before)
+            if row is None or before == after:
+                return
+            size, ranges = json.loads(row.about)
+            with table.transact():
+                table.delete(after)
+                table.rename(before, after, json.dumps([size, ranges]))
+
+        with self._content.lock:
+            if before != after and before in self._pins:
+                self._pins[after] = self._pins.get(after, 0) + self._pins.pop(before)
+            self._content.run(rename, None)
+
+    # -------------------------------------------------------------- limit and age
+    def pin(self, version: Version) -> None:
+        """In use: not evicted, does not expire, until as many unpin()s."""
+        name = _name(version.key, version.etag)
+        with self._content.lock:
+            self._pins[name] = self._pins.get(name, 0) + 1
+
+    def unpin(self, version: Version) -> None:
+        name = _name(version.key, version.etag)
+        with self._content.lock:
+            left = self._pins.get(name, 0) - 1
+            if left > 0:
+                self._pins[name] = left
+            else:
+                self._pins.pop(name, None)
+
+    def set_reserved(self, size: int) -> None:
+        """Bytes of open content that is not an entry: they count against the limit. Evicts nothing by itself.
+
+        Content that is about to be admitted no longer counts here, or it counts twice.
+        """
+        with self._content.lock:
+            self._reserved = size
+
+    def make_room(self, size: int) -> bool:
+        """Evict until entries, reserved bytes and `size` more fit. False, and nothing evicted, if they cannot."""
+        return self._content.run(lambda table: self._evict_locked(table, size), size <= self._limit)
+
+    def sweep(self) -> int:
+        """Drop what is past its time to live; how many."""
+        if not self._ttl_s:
+            return 0
+
+        def expire(table: _Table) -> int:
+            now = self._clock.time()
+            old = table.stored_before(now - self._ttl_s, now + CLOCK_SLACK_S)
+            names = [row.key for row in old if self._is_old_locked(row.key, row.stored_at_s)]
+            with table.transact():
+                for name in names:
+                    table.delete(name)
+            self._expired += len(names)
+            return len(names)
+
+        return self._content.run(expire, 0)
+
+    def _is_old_locked(self, name: str, stored_at_s: float) -> bool:
+        if not self._ttl_s or name in self._pins:
+            return False
+        return not -CLOCK_SLACK_S <= self._clock.time() - stored_at_s < self._ttl_s
+
+    def evict(self, size: int) -> int:
+        """Free `size` bytes of disk or what there is, whatever the limit: the disk is full. Bytes freed."""
+        victims: list[_Row] = self._content.run(lambda table: self._victims_locked(table, size, None)[0], [])
+        freed = 0
+        for row in victims:
+            # Files before rows: on a full disk the database may have no room to delete a row.
+            freed += _unlink(self._content.directory / (row.filename or ""))
+        self._content.run(lambda table: self._delete_locked(table, victims), None)
+        return freed
+
+    def _evict_locked(self, table: _Table, size: int, keep: str | None = None) -> bool:
+        """Make room for `size` more; `keep` is not evicted for it. Nothing is, if that is not enough."""
+        excess = int(table.reset("size")) + self._reserved + size - self._limit
+        if excess <= 0:
+            return True
+        victims, enough = self._victims_locked(table, excess, keep)
+        if enough:
+            self._delete_locked(table, victims)
+        return enough
+
+    def _victims_locked(self, table: _Table, size: int, keep: str | None) -> tuple[list[_Row], bool]:
+        """The entries that free `size` bytes, oldest use first; are they enough?"""
+        victims: list[_Row] = []
+        for row in table.by_use():
+            if row.key != keep and row.key not in self._pins:
+                victims.append(row)
+                size -= row.cost
+                if size <= 0:
+                    return victims, True
+        return victims, size <= 0
+
+    def _delete_locked(self, table: _Table, rows: list[_Row]) -> None:
+        with table.transact():
+            for row in rows:
+                self._evicted += bool(table.delete(row.key))
+
+    # -------------------------------------------------------------- attributes of versions
+    def remember(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
+        """What HEAD or GET told of a version, beside its bytes. The last ATTRIBUTES_MAX are kept."""
+
+        def store(table: _Table) -> None:
+            table.set(_name(key, etag), json.dumps(dict(attributes)))
+            self._remembered += 1
+            if self._remembered % TRIM_EVERY == 0:
+                self._trim_locked(table)
+
+        self._attributes.run(store, None)
+
+    def _trim_locked(self, table: _Table) -> None:
+        excess = len(table) - ATTRIBUTES_MAX
+        if excess > 0:
+            with table.transact():
+                for row in table.by_use("store_time"):
+                    table.delete(row.key)
+                    excess -= 1
+                    if excess <= 0:
+                        break
+
+    def recall(self, key: str, etag: str) -> dict[str, str | int] | None:
+        def load(table: _Table) -> dict[str, str | int] | None:
+            row = table.row(_name(key, etag))
+            return None if row is None else json.loads(row.about)
+
+        return self._attributes.run(load, None)
+
+    # -------------------------------------------------------------- the whole
+    def view(self) -> CacheView:
+        """Hits and misses run on from one session to the next; the rest is of this one."""
+        with self._content.lock:
+            entries, used = self._content.run(lambda table: (len(table), int(table.reset("size"))), (0, 0))
+            return CacheView(
+                entries=entries,
+                bytes=used + self._reserved,
+                limit=self._limit,
+                hits=self._hits,
+                misses=self._misses,
+                evicted=self._evicted,
+                expired=self._expired,
+            )
+
+    def close(self) -> None:
+        self._content.close()
+        self._attributes.close()
+
+
+def _cost(path: Path, size: int, present: RangeSet | None) -> int:
+    if present is None:
+        return -(-size // PAGE) * PAGE
+    return os.stat(path).st_blocks * BLOCK
+
+
+def _unlink(path: Path) -> int:
+    """Remove a file if it is there; the bytes of disk that this freed."""
+    try:
+        before = os.stat(path)
+        os.unlink(path)
+    except OSError:
+        return 0  # gone already
+    return before.st_blocks * BLOCK if before.st_nlink == 1 else 0

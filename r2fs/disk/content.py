@@ -1,0 +1,426 @@
+"""Content: one local file, which of its ranges are here, and which are this host's own.
+
+Owns:    the descriptor and the maps of one file. `present`: bytes that are here. `own`: bytes
+         that this host wrote, or that became zeros here. `base_limit`: where the base version
+         ends for good (a truncate lowers it: what lay past it never comes back).
+Never:   fetches; deletes a file; closes a descriptor that somebody else was handed. The owner
+         closes when nobody uses it any more.
+Threads: every public method.
+Locks:   self._ready (leaf), a condition: held over the map and over writes of the file, so that
+         a fill never lands on newer bytes; not while reading.
+Fails:   NoSpace and LocalError of the disk; ValueError for a read of bytes that are not here.
+
+Complete content has no maps: somebody else may write through the descriptor (passthrough), and
+nothing here is told or needs to be. It never becomes partial again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+from threading import Condition, Event
+from typing import NamedTuple, Self
+
+from r2fs.disk.durable import allocated_bytes, local_error, punch_hole, pwrite_all
+from r2fs.model.errors import Interrupted, R2fsError, StateDamaged
+from r2fs.model.ranges import Range, RangeSet
+
+CANCEL_POLL_S = 0.1  # an Event cannot wake a Condition: how late an interrupt may be noticed
+
+
+class Snapshot(NamedTuple):
+    """The maps at one moment, as the journal and the cache keep them."""
+
+    present: RangeSet
+    own: RangeSet  # of complete content: all of it, since nobody watches who writes
+    base_limit: int
+
+
+class Content:
+    """See the module's head. Made by `create` or `adopt`."""
+
+    def __init__(
+        self, path: Path, fd: int, size: int, present: RangeSet | None, own: RangeSet, base_limit: int
+    ) -> None:
+        self._fd = fd
+        self._ready = Condition()
+        # guarded by: _ready
+        self.path = path
+        self._size = size
+        self._present = RangeSet() if present is None else present
+        self._own = own
+        self._base_limit = base_limit
+        self._failure: R2fsError | None = None
+        self._released = 0  # counts releases: a read that one overlaps is made again
+        self._complete = present is None  # False → True only
+        if present is not None:
+            self._settle_locked()
+
+    # -------------------------------------------------------------- beginning and end
+    @classmethod
+    def create(cls, path: Path, size: int, complete: bool) -> Self:
+        """A new file: `size` zeros that count (complete), or holes to be filled from a base of `size`."""
+        fd = _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        try:
+            _resize(fd, size, path)
+        except R2fsError:
+            os.close(fd)
+            os.unlink(path)
+            raise
+        return cls(path, fd, size, None if complete else RangeSet(), RangeSet(), size)
+
+    @classmethod
+    def adopt(
+        cls,
+        path: Path,
+        size: int,
+        present: RangeSet | None,
+        own: RangeSet | None = None,
+        base_limit: int | None = None,
+    ) -> Self:
+        """An existing file. `present` None: complete, whatever its size is.
+
+        Raises StateDamaged where bytes that should be here lie past the file's end.
+        """
+        fd = _open(path, os.O_RDWR | os.O_CLOEXEC)
+        if present is None:
+            return cls(path, fd, size, None, RangeSet(), size)
+        try:
+            there = os.fstat(fd).st_size
+            last = max((stop for _, stop in present), default=0)
+            if min(last, size) > there:
+                raise StateDamaged(f"{path}: ends at byte {there}, but bytes up to {last} should be here")
+            if there != size:
+                _resize(fd, size, path)
+        except R2fsError:
+            os.close(fd)
+            raise
+        here, mine = present.copy(), RangeSet() if own is None else own.copy()
+        here.remove(size, max(size, last))
+        mine.remove(size, max(size, last))
+        return cls(path, fd, size, here, mine, size if base_limit is None else base_limit)
+
+    @property
+    def fd(self) -> int:
+        """O_RDWR. Complete content may be written through it by others, without telling."""
+        if self._fd < 0:
+            raise ValueError(f"{self.path}: content is closed")
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Idempotent. Whoever waits gets ValueError."""
+        with self._ready:
+            fd, self._fd = self._fd, -1
+            self._ready.notify_all()
+        if fd >= 0:
+            os.close(fd)
+
+    def rename_to(self, path: Path) -> None:
+        """Move the file. Descriptors stay what they are."""
+        with self._ready:
+            try:
+                os.rename(self.path, path)
+            except OSError as error:
+                raise local_error(error, self.path) from error
+            self.path = path
+
+    # -------------------------------------------------------------- what is here
+    @property
+    def complete(self) -> bool:
+        """Every byte of it is here, and stays."""
+        return self._complete
+
+    @property
+    def size(self) -> int:
+        """Bytes. Asked of the file itself where others may write to it."""
+        return os.fstat(self.fd).st_size if self._complete else self._size
+
+    @property
+    def base_limit(self) -> int:
+        return self._base_limit
+
+    def missing(self, start: int, stop: int) -> list[Range]:
+        """Holes in [start, stop), in order. Nothing is missing past the end."""
+        if self._complete:
+            return []
+        with self._ready:
+            return self._present.missing(start, min(stop, self._size))
+
+    def covers(self, start: int, stop: int) -> bool:
+        """Is what [start, stop) has of the file here?"""
+        if self._complete:
+            return True
+        with self._ready:
+            return self._present.covers(start, min(stop, self._size))
+
+    def snapshot(self) -> Snapshot:
+        """Copies of the maps. `adopt` takes them back."""
+        if self._complete:
+            size = self.size
+            return Snapshot(RangeSet([(0, size)]), RangeSet([(0, size)]), 0)
+        with self._ready:
+            return Snapshot(self._present.copy(), self._own.copy(), self._base_limit)
+
+    def allocated(self) -> int:
+        """Bytes of disk that it occupies."""
+        return allocated_bytes(self.fd)
+
+    def check(self) -> None:
+        """Invariants, for tests."""
+        with self._ready:
+            if self._complete:
+                return
+            assert self._base_limit >= 0
+            assert not self._present.covers(0, self._size), "complete, but not marked so"
+            for start, stop in self._own:
+                assert self._present.covers(start, stop), "own bytes that are not here"
+            for start, stop in self._present:
+                assert 0 <= start < stop <= self._size, "bytes past the end"
+            for start, stop in self._present.missing(0, self._size):
+                assert stop <= self._base_limit, f"hole {start}-{stop} that nothing can fill"
+
+    # -------------------------------------------------------------- reading
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end. ValueError names a range that is not here."""
+        while not self.complete:
+            with self._ready:
+                stop = min(offset + size, self._size)
+                holes = self._present.missing(offset, stop)
+                if holes:
+                    raise ValueError(f"{self.path.name}: bytes {holes[0][0]}-{holes[0][1]} are not here")
+                released, complete = self._released, self._complete
+            data = _pread_all(self.fd, max(0, stop - offset), offset, self.path)
+            with self._ready:
+                if complete or released == self._released:
+                    return data
+        return _pread_all(self.fd, size, offset, self.path)
+
+    def wait_present(
+        self, start: int, stop: int, timeout: float | None = None, cancelled: Event | None = None
+    ) -> bool:
+        """Wait until [start, stop) is here (True), or for `timeout` seconds (False).
+
+        Raises what `fail` was given, or Interrupted when `cancelled` is set.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._ready:
+            while not (self._complete or self._present.covers(start, min(stop, self._size))):
+                self.fd  # noqa: B018  (closed: nothing will come)
+                if self._failure is not None:
+                    raise self._failure.with_traceback(None)
+                if cancelled is not None and cancelled.is_set():
+                    raise Interrupted(f"{self.path.name}: the caller was interrupted")
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                if cancelled is not None:
+                    left = CANCEL_POLL_S if left is None else min(left, CANCEL_POLL_S)
+                self._ready.wait(left)
+        return True
+
+    def fail(self, failure: R2fsError | None) -> None:
+        """What is missing will not come, for this reason; None: it may come again."""
+        with self._ready:
+            self._failure = failure
+            self._ready.notify_all()
+
+    # -------------------------------------------------------------- the base's bytes
+    def fill(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Bytes of the base version have come. They go into holes only, below `base_limit`."""
+        if self.complete:
+            return
+        with self._ready:
+            if self._complete:
+                return
+            stop = min(offset + len(data), self._base_limit, self._size)
+            view = memoryview(data)
+            try:
+                for start, end in self._present.missing(offset, stop):
+                    while start < end:  # what a full disk cut short raises at the next turn
+                        written = _write(self.fd, view[start - offset : end - offset], start, self.path)
+                        self._present.add(start, start + written)
+                        start += written
+            finally:
+                self._settle_locked()
+                self._ready.notify_all()
+
+    def release(self, start: int, stop: int) -> int:
+        """Give clean bytes of a range back to the disk; how many. Never own ones, nor of complete content.
+
+        A file that the cache has linked must be dropped there first: it is the same file.
+        """
+        if self.complete:
+            return 0
+        freed = 0
+        with self._ready:
+            if self._complete:
+                return 0
+            for here in self._present.within(start, min(stop, self._base_limit)):
+                for clean in self._own.missing(*here):
+                    if not self._release_locked(*clean):
+                        return freed
+                    freed += clean[1] - clean[0]
+        return freed
+
+    # -------------------------------------------------------------- this host's bytes
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
+        """Write at `offset`; how many bytes. A gap after the old end becomes zeros."""
+        if not self._complete:
+            with self._ready:
+                if not self._complete:
+                    return self._write_locked(offset, data)
+        return _write(self.fd, data, offset, self.path)
+
+    def append(self, data: bytes | bytearray | memoryview) -> int:
+        """Write at the end, atomically among appends through this content; the offset it went to."""
+        with self._ready:
+            offset = self.size
+            if self._complete:
+                _write(self.fd, data, offset, self.path)
+            else:
+                self._write_locked(offset, data)
+            return offset
+
+    def truncate(self, size: int) -> None:
+        """Cut, or extend by zeros. Bytes of the base past a cut are gone for good."""
+        with self._ready:
+            _resize(self.fd, size, self.path)
+            if self._complete:
+                return
+            if size < self._size:
+                self._present.remove(size, self._size)
+                self._own.remove(size, self._size)
+                self._base_limit = min(self._base_limit, size)
+                self._size = size
+            else:
+                self._own_locked(self._size, size)
+            self._settle_locked()
+            self._ready.notify_all()
+
+    def zero(self, start: int, stop: int) -> None:
+        """Make [start, stop) zeros without occupying disk (FALLOC_FL_PUNCH_HOLE); the size stays."""
+        with self._ready:
+            stop = min(stop, self.size)
+            if start >= stop:
+                return
+            _punch(self.fd, start, stop, self.path)
+            if not self._complete:
+                self._released += 1  # a read under way may have seen either
+                self._own_locked(start, stop)
+                self._settle_locked()
+                self._ready.notify_all()
+
+    def reserve(self, offset: int, length: int) -> None:
+        """Room on the disk for [offset, offset + length) of complete content (posix_fallocate)."""
+        try:
+            os.posix_fallocate(self.fd, offset, length)
+        except OSError as error:
+            raise local_error(error, self.path) from error
+
+    def note_external_write(self) -> None:
+        """Somebody wrote through `fd`. Only complete content may be written so, and it keeps no maps."""
+        if not self._complete:
+            raise ValueError(f"{self.path}: written past its maps while bytes are missing")
+
+    def fsync(self, data_only: bool = False) -> None:
+        """What was written survives a power cut. Slow."""
+        try:
+            (os.fdatasync if data_only else os.fsync)(self.fd)
+        except OSError as error:
+            raise local_error(error, self.path) from error
+
+    # -------------------------------------------------------------- helpers
+    def _release_locked(self, start: int, stop: int) -> bool:
+        # Out of the map first: if the punch fails half way, the bytes are fetched again.
+        self._present.remove(start, stop)
+        self._released += 1
+        try:
+            punch_hole(self.fd, start, stop - start)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise local_error(error, self.path) from error
+            self._present.add(start, stop)  # a file system without holes has changed nothing
+            return False
+        return True
+
+    def _write_locked(self, offset: int, data: bytes | bytearray | memoryview) -> int:
+        if len(data) == 0:
+            return 0
+        written = _write(self.fd, data, offset, self.path)
+        self._own_locked(offset, offset + written)
+        self._settle_locked()
+        self._ready.notify_all()
+        return written
+
+    def _own_locked(self, start: int, stop: int) -> None:
+        """[start, stop) is ours, and so are the zeros between the old end and it."""
+        start = min(start, self._size)
+        self._present.add(start, stop)
+        self._own.add(start, stop)
+        self._size = max(self._size, stop)
+
+    def _settle_locked(self) -> None:
+        """Has the last hole been filled?"""
+        if self._present.covers(0, self._size):
+            self._complete = True
+
+
+# ------------------------------------------------------------------ system calls, errors named
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise local_error(error, path) from error
+
+
+def _resize(fd: int, size: int, path: Path) -> None:
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        raise local_error(error, path) from error
+
+
+def _write(fd: int, data: bytes | bytearray | memoryview, offset: int, path: Path) -> int:
+    try:
+        return pwrite_all(fd, data, offset)
+    except OSError as error:
+        raise local_error(error, path) from error
+
+
+def _punch(fd: int, start: int, stop: int, path: Path) -> None:
+    try:
+        punch_hole(fd, start, stop - start)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise local_error(error, path) from error
+        _write_zeros(fd, start, stop, path)
+
+
+def _write_zeros(fd: int, start: int, stop: int, path: Path) -> None:
+    """For a file system without holes."""
+    zeros = memoryview(bytes(1 << 20))
+    while start < stop:
+        start += _write(fd, zeros[: stop - start], start, path)
+
+
+def _pread_all(fd: int, size: int, offset: int, path: Path) -> bytes:
+    try:
+        data = os.pread(fd, size, offset)
+        if len(data) == size or not data:
+            return data
+        pieces = [data]
+        got = len(data)
+        while got < size and (data := os.pread(fd, size - got, offset + got)):
+            pieces.append(data)
+            got += len(data)
+    except OSError as error:
+        raise local_error(error, path) from error
+    return b"".join(pieces)

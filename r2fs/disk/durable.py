@@ -1,0 +1,164 @@
+"""Durable file operations: what survives a power cut, and how to get there.
+
+Owns:    the order "bytes, then name, then directory", and the few system calls that Python
+         has no name for.
+Never:   deletes what it cannot read: `quarantine` sets it aside.
+Threads: every function may be called from any thread.
+Fails:   OSError as the system tells it; `local_error` turns one into ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import time
+from pathlib import Path
+
+from r2fs.model.errors import FileTooLarge, LocalError, NoSpace, R2fsError
+
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # fallocate(2)
+BLOCK = 512  # st_blocks counts these whatever the file system's own block is
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.syncfs.argtypes = [ctypes.c_int]
+
+
+def local_error(error: OSError, name: str | os.PathLike[str]) -> R2fsError:
+    """`error` of this host's disk as one of ours, naming the file."""
+    why = f"{os.fspath(name)}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(why)
+    if error.errno == errno.EFBIG:
+        return FileTooLarge(why)
+    return LocalError(why)
+
+
+# ------------------------------------------------------------------ durable names
+def fsync_dir(path: Path) -> None:
+    """Names made, renamed or removed in the directory `path` survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace `path` by `data`: whoever reads it, now or after a power cut, sees the old or the new."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        try:
+            pwrite_all(fd, data, 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    fsync_dir(path.parent)
+
+
+def rename_durably(old: Path, new: Path) -> None:
+    """Rename, replacing; the new name and the old one's absence survive a power cut."""
+    os.rename(old, new)
+    fsync_dir(new.parent)
+    if old.parent != new.parent:
+        fsync_dir(old.parent)
+
+
+def quarantine(path: Path) -> Path:
+    """Set aside what cannot be read, beside where it was; the new name. Overwrites nothing."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    for number in range(1, 10_000):
+        aside = path.with_name(f"{path.name}.damaged-{stamp}" + (f"-{number}" if number > 1 else ""))
+        try:
+            _move_unless_taken(path, aside)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            continue
+        fsync_dir(path.parent)
+        return aside
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _move_unless_taken(path: Path, aside: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        if os.path.lexists(aside):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(aside))
+        os.rename(path, aside)  # onto a directory that holds something it fails, too
+        return
+    os.link(path, aside, follow_symlinks=False)  # unlike rename, never replaces
+    os.unlink(path)
+
+
+def link_fd(fd: int, path: Path) -> None:
+    """Give the file behind `fd`, which must have a name still, another one."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # A dir_fd makes Python use linkat, which can follow /proc's link to the file itself.
+        os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
+
+
+# ------------------------------------------------------------------ bytes
+def pwrite_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> int:
+    """Write all of `data` at `offset`; its length. Fewer only if the disk is full after some."""
+    done = os.pwrite(fd, data, offset)
+    if done == len(data):
+        return done
+    rest = memoryview(data)
+    while done < len(rest):
+        try:
+            done += os.pwrite(fd, rest[done:], offset + done)
+        except OSError:
+            break  # the next write tells; what is written is written
+    return done
+
+
+def fdatasync(fd: int) -> None:
+    """Bytes and size survive a power cut; times may not."""
+    os.fdatasync(fd)
+
+
+def sync_file_system(directory: Path) -> None:
+    """Everything written to the file system of `directory` survives a power cut."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(directory))
+    finally:
+        os.close(fd)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give the blocks of a range back; it reads as zeros, and the size stays."""
+    if length <= 0:
+        return
+    if _libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def allocated_bytes(fd: int) -> int:
+    """Bytes of disk that the file occupies."""
+    return os.fstat(fd).st_blocks * BLOCK
+
+
+def same_file_system(a: Path, b: Path) -> bool:
+    """Can files move between the directories `a` and `b` by rename and hard link?"""
+    return os.stat(a).st_dev == os.stat(b).st_dev
+
+
+def boot_id() -> str:
+    """Another value after each boot: what was not synced under another one may be torn."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,0 +1,326 @@
+"""Journal: what this host owes the bucket, in SQLite, before anybody is told that it is safe.
+
+Owns:    `journal.db` (schema and meaning of every column: journal_schema.py), the lock file of
+         the state directory, and the layout of staging.
+Never:   decides what follows what; touches the bucket; deletes staged bytes.
+Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
+Locks:   self._lock (rank 50, the innermost).
+Fails:   StateLocked, StateDamaged at open; NoSpace and StateDamaged at a commit: nothing is
+         changed then.
+
+A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier()` makes all
+commits so far survive a power cut: it syncs the WAL from outside SQLite, so that nobody
+else's commit waits for the disk. SQLite holds no POSIX lock on the WAL file itself, so that
+a second descriptor on it is harmless.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from r2fs.disk.journal_schema import SCHEMA, VERSION
+from r2fs.model.errors import DirectoryUnusable, NoSpace, StateDamaged, StateLocked
+from r2fs.model.records import Attempt, Kind, MultipartState, OwedDelete, OwedInode, Part, Proof, Version
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
+
+_INODE_COLUMNS = (
+    "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
+    "base_key", "base_etag", "base_size", "expect", "changed", "staged", "size", "own", "base_limit", "proof",
+    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target",
+)  # fmt: skip
+_PUT_INODE = f"INSERT OR REPLACE INTO inode VALUES ({','.join('?' * len(_INODE_COLUMNS))})"
+_GET_INODES = f"SELECT {','.join(_INODE_COLUMNS)} FROM inode ORDER BY seq"
+
+
+@dataclass(frozen=True, slots=True)
+class Owing:
+    """All that the journal holds, read at start."""
+
+    inodes: tuple[OwedInode, ...]
+    deletes: tuple[OwedDelete, ...]
+    attempts: tuple[Attempt, ...]
+
+
+class Journal:
+    def __init__(
+        self, state_dir: Path, staging_dir: Path, database: sqlite3.Connection, lock_fd: int
+    ) -> None:
+        # constant
+        self.state_dir = state_dir
+        self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
+        self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
+        self.orphan_dir = staging_dir / "orphans"  # found without a row: kept for a person
+        self.boot = BOOT_ID.read_text().strip()
+        self._lock_fd = lock_fd
+        # guarded by: _lock
+        self._lock = threading.RLock()
+        self._db = database
+        self._depth = 0
+        self._wal_fd = -1
+        self.epoch = self._next_epoch()
+        self._seq = self._highest_seq()
+
+    # ------------------------------------------------------------------ open and close
+    @classmethod
+    def open(cls, state_dir: Path, staging_dir: Path | None = None) -> Self:
+        """Take the state directory's lock, and read or make the journal.
+
+        Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
+        """
+        staging_dir = staging_dir or state_dir / "staging"
+        try:
+            for directory in (state_dir, staging_dir, staging_dir / "data", staging_dir / "open"):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock_fd = _lock(state_dir)
+        except OSError as error:
+            raise DirectoryUnusable(
+                f"the state directory {state_dir} cannot be used ({error.strerror}): "
+                "make it writable, or choose another by --state-dir"
+            ) from error
+        try:
+            return cls(state_dir, staging_dir, _connect(state_dir / "journal.db"), lock_fd)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+
+    def close(self) -> None:
+        """Checkpoint, close, and give the lock back."""
+        with self._lock:
+            if self._wal_fd >= 0:
+                os.close(self._wal_fd)
+                self._wal_fd = -1
+            self._db.close()
+            if self._lock_fd >= 0:
+                os.close(self._lock_fd)
+                self._lock_fd = -1
+
+    def barrier(self) -> None:
+        """All commits so far survive a power cut when this returns. One fsync; waits for the disk."""
+        with self._lock:
+            if self._wal_fd < 0:
+                with suppress(FileNotFoundError):
+                    self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDONLY | os.O_CLOEXEC)
+            wal = self._wal_fd
+        if wal >= 0:
+            os.fsync(wal)
+
+    # ------------------------------------------------------------------ transactions
+    @contextmanager
+    def transaction(self) -> Iterator[Self]:
+        """Everything inside becomes durable together, or not at all. Nests: the outermost commits."""
+        with self._lock:
+            if self._depth:
+                self._depth += 1
+                try:
+                    yield self
+                finally:
+                    self._depth -= 1
+                return
+            with _translated(self.state_dir):
+                self._db.execute("BEGIN IMMEDIATE")
+            self._depth = 1
+            try:
+                yield self
+                with _translated(self.state_dir):
+                    self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            finally:
+                self._depth = 0
+
+    def next_seq(self) -> int:
+        with self._lock:
+            self._seq += 1
+            return self._seq
+
+    # ------------------------------------------------------------------ rows
+    def put_inode(self, row: OwedInode) -> None:
+        self._run(_PUT_INODE, _inode_values(row))
+
+    def drop_inode(self, ino: int) -> None:
+        with self.transaction():
+            self._run("DELETE FROM inode WHERE ino = ?", (ino,))
+            self.drop_multipart(ino)
+
+    def put_delete(self, row: OwedDelete) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO gone VALUES (?, ?, ?, ?, ?)",
+            (row.seq, row.key, row.etag, row.after_ino, row.watch_until_s),
+        )
+
+    def drop_delete(self, seq: int) -> None:
+        self._run("DELETE FROM gone WHERE seq = ?", (seq,))
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?)",
+            (attempt.id, attempt.ino, attempt.key, attempt.started_s, attempt.unknown),
+        )
+
+    def drop_attempt(self, attempt_id: str) -> None:
+        self._run("DELETE FROM attempt WHERE id = ?", (attempt_id,))
+
+    def put_multipart(self, state: MultipartState) -> None:
+        """A new upload: parts of an earlier one of the same inode are forgotten."""
+        with self.transaction():
+            self.drop_multipart(state.ino)
+            self._run(
+                "INSERT INTO multipart VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    state.ino,
+                    state.upload_id,
+                    state.key,
+                    state.attempt,
+                    state.part_size,
+                    _proof_text(state.proof),
+                ),
+            )
+
+    def put_part(self, ino: int, part: Part) -> None:
+        self._run("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", (ino, part.number, part.etag, part.size))
+
+    def drop_multipart(self, ino: int) -> None:
+        self._run("DELETE FROM multipart WHERE ino = ?", (ino,))
+        self._run("DELETE FROM part WHERE ino = ?", (ino,))
+
+    def multipart(self, ino: int) -> MultipartState | None:
+        with self._lock, _translated(self.state_dir):
+            row = self._db.execute(
+                "SELECT upload_id, key, attempt, part_size, proof FROM multipart WHERE ino = ?", (ino,)
+            ).fetchone()
+            if row is None:
+                return None
+            parts = self._db.execute(
+                "SELECT number, etag, size FROM part WHERE ino = ? ORDER BY number", (ino,)
+            )
+            return MultipartState(
+                row[0],
+                ino,
+                row[1],
+                row[2],
+                row[3],
+                Proof(*json.loads(row[4])),
+                tuple(Part(*p) for p in parts),
+            )
+
+    def read(self) -> Owing:
+        with self._lock, _translated(self.state_dir):
+            return Owing(
+                tuple(_inode_row(values) for values in self._db.execute(_GET_INODES)),
+                tuple(OwedDelete(*values) for values in self._db.execute("SELECT * FROM gone ORDER BY seq")),
+                tuple(
+                    Attempt(id_, ino, key, started, bool(unknown))
+                    for id_, ino, key, started, unknown in self._db.execute("SELECT * FROM attempt")
+                ),
+            )
+
+    # ------------------------------------------------------------------ inside
+    def _run(self, sql: str, values: tuple[object, ...]) -> None:
+        with self.transaction(), _translated(self.state_dir):
+            self._db.execute(sql, values)
+
+    def _next_epoch(self) -> int:
+        with self.transaction(), _translated(self.state_dir):
+            found = self._db.execute("SELECT value FROM fact WHERE name = 'epoch'").fetchone()
+            epoch = int(found[0]) + 1 if found else 1
+            self._db.execute("INSERT OR REPLACE INTO fact VALUES ('epoch', ?)", (str(epoch),))
+            return epoch
+
+    def _highest_seq(self) -> int:
+        with self._lock, _translated(self.state_dir):
+            (highest,) = self._db.execute(
+                "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM gone)"
+            ).fetchone()
+            return highest or 0
+
+
+def _lock(state_dir: Path) -> int:
+    """One daemon a state directory: its pid is in the lock file."""
+    fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise StateLocked(
+            f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
+            "unmount that one first, or give this mount a --state-dir of its own"
+        ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        db.executescript(SCHEMA)
+        found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
+        if found and int(found[0]) > VERSION:
+            raise StateDamaged(f"{path} was written by a newer r2fs: upgrade r2fs on this host")
+        db.execute("INSERT OR REPLACE INTO fact VALUES ('schema', ?)", (str(VERSION),))
+    except sqlite3.DatabaseError as error:
+        raise StateDamaged(
+            f"the journal {path} cannot be read ({error}); nothing was deleted: "
+            f"keep {path.parent} and mount with another --state-dir, or restore the file"
+        ) from error
+    return db
+
+
+@contextmanager
+def _translated(state_dir: Path) -> Iterator[None]:
+    """SQLite's errors as ours, by its numeric codes."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise NoSpace(f"the disk of the state directory {state_dir} is full") from error
+        raise StateDamaged(f"the journal in {state_dir} could not be written: {error}") from error
+
+
+def _proof_text(proof: Proof) -> str:
+    return json.dumps([proof.size, proof.mtime_ns, proof.ctime_ns])
+
+
+def _inode_values(row: OwedInode) -> tuple[object, ...]:
+    base = (row.base.key, row.base.etag, row.base.size) if row.base else (None, None, None)
+    return (
+        row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
+        json.dumps(dict(row.extra)), row.content_type, *base, row.expect, row.changed, row.staged, row.size,
+        None if row.own is None else json.dumps(row.own), row.base_limit,
+        row.proof and _proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
+        row.target,
+    )  # fmt: skip
+
+
+def _inode_row(values: tuple[object, ...]) -> OwedInode:
+    field = dict(zip(_INODE_COLUMNS, values, strict=True))
+    base_key, base_etag, base_size = (field.pop(f"base_{part}") for part in ("key", "etag", "size"))
+    field["kind"] = Kind(field["kind"])
+    field["extra"] = json.loads(str(field["extra"]))
+    field["base"] = Version(base_key, base_etag, base_size) if base_key is not None else None  # type: ignore[arg-type]
+    if field["own"] is not None:
+        field["own"] = tuple((start, stop) for start, stop in json.loads(str(field["own"])))
+    if field["proof"] is not None:
+        field["proof"] = Proof(*json.loads(str(field["proof"])))
+    field["changed"], field["synced"] = bool(field["changed"]), bool(field["synced"])
+    return OwedInode(**field)  # type: ignore[arg-type]
