@@ -1,0 +1,18 @@
+"""Buckets: anything that is an ObjectStore. See `model/ports.py` for the contract."""
+
+from __future__ import annotations
+
+from r2fs.model.ports import Clock, Limits
+from r2fs.model.settings import Bucket
+from r2fs.store.retry import RetryingStore
+
+
+def open_store(bucket: Bucket, clock: Clock, limits: Limits | None = None) -> RetryingStore:
+    """The bucket that the settings name. Imports boto3 only where it is behind an S3 API."""
+    if bucket.scheme == "file":
+        from r2fs.store import localdir
+
+        return localdir.connect(bucket, clock, limits)
+    from r2fs.store import s3
+
+    return s3.connect(bucket, clock, limits)

@@ -1,0 +1,176 @@
+"""What an S3 server's refusals mean: one table from (code, status) to our errors.
+
+Owns:  the table. `tests/unit/store/test_answers.py` walks it.
+Never: imports boto3; `store/s3.py` asks `error_of()` with what boto3 reports.
+
+The code of the XML body decides, where the table knows it; else the HTTP status does. HEAD
+has no body: boto3 then gives the status as the code, so that it falls to the status by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r2fs.model.errors import (
+    BadCredentials,
+    BodyDamaged,
+    BucketMissing,
+    ClockSkewed,
+    NotImplementedThere,
+    ObjectMissing,
+    PermissionRefused,
+    PreconditionFailed,
+    RangeInvalid,
+    Refused,
+    StoreError,
+    Throttled,
+    TooLargeThere,
+    Unavailable,
+    UploadMissing,
+)
+from r2fs.model.keys import printable
+
+
+class SignatureRejected(BadCredentials):
+    """403 SignatureDoesNotMatch: a wrong secret, but R2 gives it now and then for a right one.
+
+    Worth a few retries within the store; what leaves the store is final.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    error: type[StoreError]
+    says: str  # what happened, in words; for Refused with the remedy
+
+
+_KEY = Meaning(
+    BadCredentials, "the access key was refused: check the access key id and the endpoint's account"
+)
+_SECRET = Meaning(SignatureRejected, "the signature was refused: check the secret access key")
+_TOKEN = Meaning(BadCredentials, "the session token was refused or has expired: get new credentials")
+_DENIED = Meaning(
+    PermissionRefused,
+    "not allowed with these credentials: check the token's permissions, and that it covers this bucket",
+)
+_CLOCK = Meaning(ClockSkewed, "this host's clock is wrong: set it (an NTP service keeps it right)")
+_BUCKET = Meaning(
+    BucketMissing, "there is no such bucket: check its name and the endpoint's account, or create it"
+)
+_REGION = Meaning(Refused, "the bucket is not served here: check the endpoint and the region")
+_BUSY = Meaning(Throttled, "the bucket is busy")
+_DOWN = Meaning(Unavailable, "the bucket cannot answer now")
+_BODY = Meaning(BodyDamaged, "the body did not arrive whole")
+_PARTS = Meaning(UploadMissing, "the parts of the multipart upload do not fit")
+_LARGE = Meaning(TooLargeThere, "larger than the bucket allows")
+_NAME = Meaning(Refused, "the bucket does not take this name: rename the file")
+_QUOTA = Meaning(Refused, "the bucket's quota is used up: free space there or raise it")
+_NOT_THERE = Meaning(NotImplementedThere, "this server does not offer the operation")
+
+BY_CODE: dict[str, Meaning] = {
+    "InternalError": _DOWN,
+    "ServiceUnavailable": _DOWN,
+    "OperationAborted": _DOWN,
+    "SlowDown": _BUSY,
+    "TooManyRequests": _BUSY,
+    "Throttling": _BUSY,
+    "ThrottlingException": _BUSY,
+    "RequestLimitExceeded": _BUSY,
+    "BandwidthLimitExceeded": _BUSY,
+    # AWS: two conditional writes met; not carried out, to be sent again. R2 has no 409 for it.
+    "ConditionalRequestConflict": _BUSY,
+    "IncompleteBody": _BODY,
+    "BadDigest": _BODY,
+    "ClientDisconnect": _BODY,
+    "RequestTimeout": _BODY,
+    "XAmzContentSHA256Mismatch": _BODY,
+    "XAmzContentChecksumMismatch": _BODY,
+    "NoSuchKey": Meaning(ObjectMissing, "there is no such object"),
+    "NoSuchUpload": Meaning(UploadMissing, "the multipart upload is gone"),
+    "InvalidPart": _PARTS,
+    "InvalidPartOrder": _PARTS,
+    "EntityTooSmall": _PARTS,
+    "PreconditionFailed": Meaning(PreconditionFailed, "the object is another version by now"),
+    "InvalidRange": Meaning(RangeInvalid, "the object ends before that range"),
+    "Unauthorized": _KEY,
+    "InvalidAccessKeyId": _KEY,
+    "NotSignedUp": _KEY,
+    "SignatureDoesNotMatch": _SECRET,
+    "ExpiredToken": _TOKEN,
+    "InvalidToken": _TOKEN,
+    "TokenRefreshRequired": _TOKEN,
+    "AccessDenied": _DENIED,
+    "AllAccessDisabled": _DENIED,
+    "AccountProblem": _DENIED,
+    "RequestTimeTooSkewed": _CLOCK,
+    "RequestExpired": _CLOCK,
+    "NoSuchBucket": _BUCKET,
+    "InvalidBucketName": _BUCKET,
+    "PermanentRedirect": _REGION,
+    "TemporaryRedirect": _REGION,
+    "AuthorizationHeaderMalformed": _REGION,
+    "IllegalLocationConstraintException": _REGION,
+    "InvalidRegionName": _REGION,
+    "EntityTooLarge": _LARGE,
+    "MaxMessageLengthExceeded": _LARGE,
+    "MetadataTooLarge": Meaning(Refused, "too many extended attributes: R2 takes 8,192 bytes; remove some"),
+    "InvalidObjectName": _NAME,
+    "KeyTooLongError": _NAME,
+    "QuotaExceeded": _QUOTA,
+    "InsufficientStorage": _QUOTA,
+    "XMinioStorageFull": _QUOTA,
+    "NotImplemented": _NOT_THERE,
+    "MethodNotAllowed": _NOT_THERE,
+}
+
+BY_STATUS: dict[int, Meaning] = {
+    301: _REGION,
+    307: _REGION,
+    308: _REGION,
+    401: _KEY,
+    403: _DENIED,
+    404: BY_CODE["NoSuchKey"],
+    405: _NOT_THERE,
+    408: _BODY,
+    409: _DOWN,
+    411: _BODY,
+    412: BY_CODE["PreconditionFailed"],
+    413: _LARGE,
+    416: BY_CODE["InvalidRange"],
+    429: _BUSY,
+    501: _NOT_THERE,
+    507: _QUOTA,
+}
+_OTHER_REFUSAL = Meaning(Refused, "the bucket refuses the request; its reason follows")
+
+
+def meaning_of(status: int, code: str) -> Meaning:
+    """What the table says; 5xx is Unavailable and everything else Refused where it says nothing."""
+    known = BY_CODE.get(code) or BY_STATUS.get(status)
+    if known is not None:
+        return known
+    return _DOWN if status >= 500 else _OTHER_REFUSAL
+
+
+def error_of(name: str, status: int, code: str, message: str = "") -> StoreError:
+    """Our error for an answer about `name` (a key, or the bucket's URL)."""
+    meaning = meaning_of(status, code)
+    answer = " ".join(part for part in (str(status or ""), code if code != str(status) else "") if part)
+    detail = f" ({answer}: {_short(message)})" if message else f" ({answer})"
+    return meaning.error(f"{printable(name)}: {meaning.says}{detail}")
+
+
+def _short(message: str) -> str:
+    text = printable(" ".join(message.split()))
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+class StoredDamaged(BodyDamaged):
+    """A PUT was answered with the ETag of other bytes than ours: what is stored there is damaged.
+
+    `etag` is what the key holds now, so that sending again can replace exactly that.
+    """
+
+    def __init__(self, message: str, etag: str) -> None:
+        super().__init__(message)
+        self.etag = etag

@@ -1,0 +1,55 @@
+"""Copies inside the bucket of what is too large for one CopyObject.
+
+Owns:  how such a copy is cut: equal parts, as R2 insists, the last one smaller.
+Never: talks to a server itself: it composes the port's own calls, so that over a retrying store
+       each part is retried by itself.
+"""
+
+from __future__ import annotations
+
+from r2fs.model.errors import PreconditionFailed, StoreError, Unavailable
+from r2fs.model.keys import printable
+from r2fs.model.ports import Limits, ObjectStore
+from r2fs.model.records import ObjectMeta, Version
+from r2fs.model.settings import MIB
+
+COPY_PART = 512 * MIB  # 10,000 of them are more than the largest object; one takes seconds
+
+
+def copy_by_parts(
+    store: ObjectStore,
+    source: Version,
+    key: str,
+    meta: ObjectMeta | None,
+    *,
+    if_match: str | None,
+    if_absent: bool,
+) -> str:
+    """The new ETag. What is stored beside `source` is kept where `meta` is None (but of it only
+    what ObjectMeta holds)."""
+    stored = store.head(source.key)
+    if stored.etag != source.etag:
+        raise PreconditionFailed(
+            f"{printable(source.key)}: the object to copy is another version by now", source=True
+        )
+    if meta is None:
+        meta = ObjectMeta(stored.content_type or ObjectMeta().content_type, dict(stored.metadata or {}))
+    upload_id = store.create_upload(key, meta)
+    size = part_size(source.size, store.limits)
+    try:
+        parts = [
+            store.copy_part(key, upload_id, number, source, start, min(size, source.size - start))
+            for number, start in enumerate(range(0, source.size, size), 1)
+        ]
+        return store.complete_upload(key, upload_id, parts, if_match=if_match, if_absent=if_absent)
+    except Unavailable:
+        raise  # Complete may have been carried out; else the bucket's lifecycle rule ends the upload
+    except StoreError:
+        store.abort_upload(key, upload_id)
+        raise
+
+
+def part_size(size: int, limits: Limits) -> int:
+    """As large as one part copy should be, and larger where there would be too many."""
+    fewest = -(-size // limits.max_parts)
+    return max(limits.min_part, min(COPY_PART, limits.max_copy), fewest)

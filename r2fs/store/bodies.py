@@ -1,0 +1,54 @@
+"""A request's body on its way out.
+
+Owns:  keeping apart what the body itself raises (an upload that was called off, a disk that
+       fails) from what the connection raises: HTTP libraries wrap both alike.
+Never: holds bytes.
+"""
+
+from __future__ import annotations
+
+from typing import IO, cast
+
+from r2fs.model.errors import BodyDamaged
+from r2fs.model.ports import Body
+
+
+class Outgoing:
+    """`body` from its start, as a file that remembers why reading it failed. One request at a time."""
+
+    def __init__(self, body: Body, name: str) -> None:
+        self._body = body
+        self._name = name
+        self._size = len(body)
+        self.failure: BaseException | None = None
+        body.seek(0)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            data = self._body.read(size)
+            if not data and size != 0 and self._body.tell() < self._size:
+                # The server would wait for the rest until it gives up.
+                raise BodyDamaged(f"{self._name}: the file became shorter while it was sent")
+        except BaseException as error:
+            self.failure = error
+            raise
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._body.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._body.tell()
+
+    def file(self) -> IO[bytes] | bytes:
+        """What an HTTP library is handed. An empty file-like body would be sent in chunks."""
+        return cast("IO[bytes]", self) if self._size else b""
+
+    @property
+    def md5_hex(self) -> str | None:
+        """Of the whole body, where it knows after having been read."""
+        value = getattr(self._body, "md5_hex", None)
+        return value if isinstance(value, str) else None

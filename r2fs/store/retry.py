@@ -1,0 +1,330 @@
+"""Retries over any ObjectStore: exponential backoff with full jitter, and lost answers understood.
+
+Owns:    when a request is sent again, and for how long that goes on.
+Never:   retries what a person has to mend (Refused), or what is an answer (ObjectMissing, 412);
+         retries for ever: the engine's schedules do that, with its state in the journal.
+Threads: every method is thread-safe; waiting ends at close().
+Fails:   the last error of the inner store.
+
+A request without an answer may have been carried out. Sent again, it then meets its own doing:
+a 412 for a PUT, a copy or a Complete, NoSuchUpload for a Complete. Only after such an attempt is
+HEAD asked whether what is there is ours.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Self, TypeVar
+
+from r2fs.model.errors import (
+    ObjectMissing,
+    PreconditionFailed,
+    StoreError,
+    Throttled,
+    Unavailable,
+    UploadMissing,
+)
+from r2fs.model.ports import Body, Clock, Download, Limits, ObjectStore
+from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.store.answers import SignatureRejected, StoredDamaged
+from r2fs.store.bigcopy import copy_by_parts
+from r2fs.store.counting import RequestCounter, RequestsView
+from r2fs.store.etags import multipart_etag
+
+ATTEMPT = "r2fs-attempt"  # user metadata that names one upload attempt
+THROTTLED_S = 1.0  # R2 takes one write of a key a second
+SIGNATURE_TRIES = 3  # R2 refuses a right signature now and then; a wrong one is wrong each time
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    attempts: int = 6
+    base_s: float = 0.25  # the longest first delay; doubles
+    cap_s: float = 8.0
+    within_s: float = 60.0  # no attempt begins later than this after the first
+
+
+PATIENT = Policy()
+BRIEF = Policy(attempts=3, base_s=0.5, cap_s=1.0, within_s=5.0)  # check(): a person waits
+
+
+class _Tries:
+    """The attempts of one call."""
+
+    def __init__(self, store: RetryingStore, policy: Policy) -> None:
+        self._store = store
+        self._policy = policy
+        self._begun_s = store.clock.monotonic()
+        self._made = 0
+        self.unknown = False  # an earlier attempt may have been carried out
+
+    def after(self, error: StoreError) -> None:
+        """Waits before the next attempt, or raises `error` if there is to be none."""
+        self._made += 1
+        tries = SIGNATURE_TRIES if isinstance(error, SignatureRejected) else self._policy.attempts
+        if not (error.retry or isinstance(error, SignatureRejected)) or self._made >= tries:
+            raise error
+        self.unknown = self.unknown or isinstance(error, Unavailable | StoredDamaged)
+        longest = min(self._policy.cap_s, self._policy.base_s * 2 ** (self._made - 1))
+        delay = longest * self._store.uniform()
+        if isinstance(error, Throttled):
+            delay += THROTTLED_S
+        elapsed = self._store.clock.monotonic() - self._begun_s
+        if elapsed + delay > self._policy.within_s or self._store.wait_closed(delay):
+            raise error
+        self._store.counter.retried()
+
+
+class RetryingStore:
+    """`inner` with retries. `uniform` gives a number in [0, 1)."""
+
+    def __init__(
+        self,
+        inner: ObjectStore,
+        clock: Clock,
+        *,
+        counter: RequestCounter | None = None,
+        uniform: Callable[[], float] = random.random,
+        policy: Policy = PATIENT,
+    ) -> None:
+        # constant
+        self._inner = inner
+        self.clock = clock
+        self.counter = counter or RequestCounter()
+        self.uniform = uniform
+        self._policy = policy
+        self._closed = Event()
+
+    @property
+    def url(self) -> str:
+        return self._inner.url
+
+    @property
+    def limits(self) -> Limits:
+        return self._inner.limits
+
+    def requests(self) -> RequestsView:
+        """What was sent so far."""
+        return self.counter.view()
+
+    def wait_closed(self, seconds: float) -> bool:
+        return self.clock.wait(self._closed, seconds)
+
+    def tries(self, policy: Policy | None = None) -> _Tries:
+        return _Tries(self, policy or self._policy)
+
+    def _repeat(self, call: Callable[[], T], policy: Policy | None = None) -> T:
+        """For what may be done twice."""
+        tries = self.tries(policy)
+        while True:
+            try:
+                return call()
+            except StoreError as error:
+                tries.after(error)
+
+    # ---- requests that may simply be sent again
+    def check(self) -> None:
+        self._repeat(self._inner.check, BRIEF)
+
+    def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        start_after: str = "",
+        token: str | None = None,
+        limit: int = 1000,
+    ) -> ListPage:
+        return self._repeat(
+            lambda: self._inner.list_page(
+                prefix, delimiter=delimiter, start_after=start_after, token=token, limit=limit
+            )
+        )
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._repeat(lambda: self._inner.head(key))
+
+    def create_upload(self, key: str, meta: ObjectMeta) -> str:
+        # Twice leaves an upload behind, which the bucket's default lifecycle rule ends.
+        return self._repeat(lambda: self._inner.create_upload(key, meta))
+
+    def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        return self._repeat(lambda: self._inner.put_part(key, upload_id, number, body))
+
+    def copy_part(
+        self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
+    ) -> Part:
+        return self._repeat(lambda: self._inner.copy_part(key, upload_id, number, source, start, length))
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        self._repeat(lambda: self._inner.abort_upload(key, upload_id))
+
+    def delete(self, key: str) -> None:
+        self._repeat(lambda: self._inner.delete(key))
+
+    def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
+        return self._repeat(lambda: self._inner.delete_many(keys))
+
+    def get(
+        self, key: str, *, start: int = 0, length: int | None = None, if_match: str | None = None
+    ) -> Download:
+        tries = self.tries()
+        while True:
+            try:
+                opened = self._inner.get(key, start=start, length=length, if_match=if_match)
+            except StoreError as error:
+                tries.after(error)
+            else:
+                return _Resuming(self, self._inner, key, start, length, opened)
+
+    # ---- requests that meet their own doing when sent again
+    def put(
+        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
+    ) -> str:
+        tries = self.tries()
+        while True:
+            try:
+                return self._inner.put(key, body, meta, if_match=if_match, if_absent=if_absent)
+            except PreconditionFailed:
+                ours = self._ours(key, meta, getattr(body, "md5_hex", None)) if tries.unknown else None
+                if ours is None:
+                    raise
+                return ours
+            except StoreError as error:
+                tries.after(error)
+                if isinstance(error, StoredDamaged) and (if_match is not None or if_absent):
+                    if_match, if_absent = error.etag, False  # the damaged one is ours to replace
+
+    def copy(
+        self,
+        source: Version,
+        key: str,
+        *,
+        meta: ObjectMeta | None = None,
+        if_match: str | None = None,
+        if_absent: bool = False,
+    ) -> str:
+        if source.size > self.limits.max_copy:
+            return copy_by_parts(self, source, key, meta, if_match=if_match, if_absent=if_absent)
+        tries = self.tries()
+        while True:
+            try:
+                return self._inner.copy(source, key, meta=meta, if_match=if_match, if_absent=if_absent)
+            except PreconditionFailed as error:
+                # A self-copy changes the source as well.
+                mine = tries.unknown and (not error.source or key == source.key)
+                ours = self._ours(key, meta, source.etag) if mine else None
+                if ours is None:
+                    raise
+                return ours
+            except StoreError as error:
+                tries.after(error)
+
+    def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        if_match: str | None = None,
+        if_absent: bool = False,
+    ) -> str:
+        tries = self.tries()
+        while True:
+            try:
+                return self._inner.complete_upload(
+                    key, upload_id, parts, if_match=if_match, if_absent=if_absent
+                )
+            except (PreconditionFailed, UploadMissing):
+                expected = multipart_etag(parts)
+                found = self._found(key) if tries.unknown and expected is not None else None
+                if found is None or found.etag != expected:
+                    raise
+                return found.etag
+            except StoreError as error:
+                tries.after(error)
+
+    def _ours(self, key: str, meta: ObjectMeta | None, etag: str | None) -> str | None:
+        """The ETag of what `key` holds, if an attempt of this very call put it there.
+
+        An attempt's id settles it. Without one the bytes must be the same, and what is stored
+        beside them.
+        """
+        found = self._found(key)
+        if found is None:
+            return None
+        stored = dict(found.metadata or {})
+        attempt = meta.metadata.get(ATTEMPT) if meta is not None else None
+        if attempt is not None:
+            return found.etag if stored.get(ATTEMPT) == attempt else None
+        same = etag is not None and found.etag == etag and (meta is None or stored == dict(meta.metadata))
+        return found.etag if same else None
+
+    def _found(self, key: str) -> ObjectInfo | None:
+        try:
+            return self.head(key)
+        except ObjectMissing:
+            return None
+
+    def close(self) -> None:
+        self._closed.set()
+        self._inner.close()
+
+
+class _Resuming:
+    """A download that goes on where it broke off, as long as the object is the same version."""
+
+    def __init__(
+        self,
+        store: RetryingStore,
+        inner: ObjectStore,
+        key: str,
+        start: int,
+        length: int | None,
+        opened: Download,
+    ) -> None:
+        # constant
+        self._store = store
+        self._inner = inner
+        self._key = key
+        self.info = opened.info
+        # one thread at a time
+        self._next = start
+        self._stop = opened.info.size if length is None else min(opened.info.size, start + length)
+        self._opened: Download | None = opened
+
+    def chunks(self, size: int = 262144) -> Iterator[bytes]:
+        tries = self._store.tries()
+        while self._next < self._stop:
+            try:
+                for data in self._open().chunks(size):
+                    self._next += len(data)
+                    tries = self._store.tries()  # it moves: the count begins anew
+                    yield data
+                return
+            except StoreError as error:
+                self._leave()
+                tries.after(error)
+
+    def _open(self) -> Download:
+        if self._opened is None:
+            self._opened = self._inner.get(
+                self._key, start=self._next, length=self._stop - self._next, if_match=self.info.etag
+            )
+        return self._opened
+
+    def _leave(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._leave()

@@ -1,0 +1,168 @@
+"""The boto3 client: its settings, and what its exceptions mean. Part of `store/s3.py`.
+
+Owns:    what R2 needs set (checksums, Expect, payload hashes, retries), the headers that boto3 has no
+         parameter for, and the table of what boto3 raises where there was no S3 answer.
+Never:   knows keys, versions or conditions. With `store/s3.py` the only modules that import boto3.
+Threads: a client may be used by any.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal
+
+import boto3
+import botocore
+import botocore.exceptions as boto_errors
+import urllib3.exceptions
+from botocore.config import Config
+from botocore.handlers import add_expect_header
+from botocore.parsers import ResponseParserError
+
+from r2fs import __version__
+from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, Unavailable
+from r2fs.model.keys import printable
+from r2fs.model.settings import Bucket
+from r2fs.store.answers import error_of
+from r2fs.store.counting import RequestCounter
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest
+    from mypy_boto3_s3 import S3Client
+
+POOL = 64  # connections kept: more than all transfer threads of a mount use at once
+
+# Headers of the CopyObject that runs in this context: boto3 has no parameter for R2's own.
+_copy_headers: ContextVar[Mapping[str, str] | None] = ContextVar("_copy_headers", default=None)
+
+# What is raised where there was no answer, or none to be understood. The first row that fits counts.
+WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str], ...] = (
+    (
+        (
+            boto_errors.NoCredentialsError,
+            boto_errors.PartialCredentialsError,
+            boto_errors.CredentialRetrievalError,
+            boto_errors.NoAuthTokenError,
+            boto_errors.TokenRetrievalError,
+            boto_errors.SSOError,
+        ),
+        BadCredentials,
+        "no usable credentials: set an access key id and a secret access key, or a profile",
+    ),
+    (
+        (boto_errors.ProfileNotFound, boto_errors.ConfigParseError, boto_errors.ConfigNotFound),
+        BadCredentials,
+        "the profile cannot be read from the AWS configuration: check its name and the file",
+    ),
+    (
+        (boto_errors.SSLError,),
+        Unavailable,
+        "no TLS connection to {host}: check the endpoint (on R2, the account id in it) and the proxy",
+    ),
+    (
+        (boto_errors.EndpointConnectionError, boto_errors.ProxyConnectionError),
+        Unavailable,
+        "{host} cannot be reached: check the endpoint and the network",
+    ),
+    ((boto_errors.ConnectTimeoutError, boto_errors.ReadTimeoutError), Unavailable, "{host} does not answer"),
+    (
+        (boto_errors.ResponseStreamingError, boto_errors.IncompleteReadError),
+        BodyDamaged,
+        "the answer of {host} was cut off",
+    ),
+    (
+        (boto_errors.HTTPClientError, boto_errors.ConnectionError, urllib3.exceptions.HTTPError, OSError),
+        Unavailable,
+        "the connection to {host} broke",
+    ),
+    ((ResponseParserError,), Unavailable, "{host} does not answer as an S3 server does: check the endpoint"),
+    (
+        (boto_errors.BotoCoreError, ValueError),
+        Refused,
+        "the request cannot be made: check the name, the endpoint and the region",
+    ),
+)
+EXPECTED: tuple[type[Exception], ...] = (
+    boto_errors.ClientError,
+    *(kind for kinds, _, _ in WITHOUT_ANSWER for kind in kinds),
+)
+
+
+def without_answer(error: BaseException, name: str, host: str) -> StoreError:
+    """Our error for what boto3 raised without an S3 answer."""
+    for kinds, ours, says in WITHOUT_ANSWER:
+        if isinstance(error, kinds):
+            detail = printable(" ".join(str(error).split()))[:300]
+            return ours(f"{printable(name)}: {says.format(host=host)} ({type(error).__name__}: {detail})")
+    raise error
+
+
+def make_client(bucket: Bucket, counter: RequestCounter, connect_s: float, read_s: float) -> S3Client:
+    """A client with everything switched as R2 needs it."""
+    secrets = bucket.credentials
+    style: Literal["path", "virtual"] = "virtual" if bucket.addressing == "virtual" else "path"
+    config = Config(
+        region_name=None if bucket.region == "auto" and bucket.endpoint_url is None else bucket.region,
+        # Trailing checksums, boto3's default since 1.36, are refused by R2.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        # The body is hashed by TLS or not at all: else each upload is read twice.
+        s3={"addressing_style": style, "payload_signing_enabled": False},
+        retries={"total_max_attempts": 1, "mode": "standard"},  # store/retry.py retries
+        connect_timeout=connect_s,
+        read_timeout=read_s,
+        max_pool_connections=POOL,
+        tcp_keepalive=True,
+        user_agent_extra=f"r2fs/{__version__}",
+        signature_version=botocore.UNSIGNED if secrets.anonymous else "s3v4",
+    )
+    session = boto3.session.Session(
+        aws_access_key_id=secrets.access_key_id,
+        aws_secret_access_key=secrets.secret_access_key,
+        aws_session_token=secrets.session_token,
+        profile_name=secrets.profile,
+    )
+    client = session.client("s3", endpoint_url=bucket.endpoint_url, config=config)
+    events = client.meta.events
+    # R2 does not answer "Expect: 100-continue": each PUT would wait a second for it.
+    events.unregister("before-call.s3", add_expect_header)
+    events.register("before-call.s3.CopyObject", _add_copy_headers)
+    events.register_last("before-call.s3.DeleteObjects", _sign_by_md5)
+
+    def count(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
+        length = request.headers.get("Content-Length") or "0"
+        counter.request(event_name.rpartition(".")[2], int(length) if request.method == "PUT" else 0)
+
+    events.register("before-send.s3", count)
+    return client
+
+
+def _add_copy_headers(params: dict[str, Any], **_: object) -> None:
+    params["headers"].update(_copy_headers.get() or {})
+
+
+def _sign_by_md5(params: dict[str, Any], **_: object) -> None:
+    """One integrity header, the one that every S3 server knows, in place of boto3's CRC."""
+    params["context"].pop("checksum", None)
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+
+
+@contextmanager
+def with_copy_headers(added: Mapping[str, str]) -> Iterator[None]:
+    """CopyObject sends these as well, in this context alone."""
+    token = _copy_headers.set(added)
+    try:
+        yield
+    finally:
+        _copy_headers.reset(token)
+
+
+def from_answer(error: boto_errors.ClientError, name: str) -> StoreError:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    said = error.response.get("Error", {})
+    return error_of(name, status, said.get("Code", ""), said.get("Message", ""))

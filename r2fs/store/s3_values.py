@@ -1,0 +1,69 @@
+"""Between boto3's values and ours: pure functions of `store/s3.py`.
+
+Owns:  how ETags, times, ranges and conditions are spelled on either side.
+Never: imports boto3, or sends anything.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from r2fs.model.keys import printable
+from r2fs.model.records import ObjectInfo
+from r2fs.store import headers
+from r2fs.store.answers import StoredDamaged
+from r2fs.store.bodies import Outgoing
+from r2fs.store.etags import bare, is_md5
+
+# Said of the bytes besides their type: a change of metadata sends it again, or it is lost.
+_KEPT = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage")
+
+
+def info_of(key: str, answer: Mapping[str, Any], size: int | None = None) -> ObjectInfo:
+    return ObjectInfo(
+        key=key,
+        size=int(answer["ContentLength"]) if size is None else size,
+        etag=bare(answer.get("ETag", "")),
+        modified_ns=ns(answer["LastModified"]),
+        content_type=answer.get("ContentType"),
+        metadata=headers.decoded(answer.get("Metadata", {})),
+    )
+
+
+def kept_of(stored: Mapping[str, Any]) -> dict[str, str]:
+    return {name: stored[name] for name in _KEPT if stored.get(name)}
+
+
+def ns(moment: datetime) -> int:
+    return calendar.timegm(moment.utctimetuple()) * 10**9 + moment.microsecond * 1000
+
+
+def total(content_range: str | None, length: int) -> int:
+    """The object's size by `bytes 0-9/1234`, or `length` where the answer is the whole object."""
+    return int(content_range.rpartition("/")[2]) if content_range else length
+
+
+def conditions(if_match: str | None, if_absent: bool) -> dict[str, str]:
+    if if_match is not None:
+        return {"IfMatch": f'"{if_match}"'}
+    return {"IfNoneMatch": "*"} if if_absent else {}
+
+
+def destination_headers(if_match: str | None, if_absent: bool) -> dict[str, str]:
+    """R2 has headers of its own and ignores the plain ones, which AWS honours."""
+    if if_match is not None:
+        return {"cf-copy-destination-if-match": f'"{if_match}"', "If-Match": f'"{if_match}"'}
+    return {"cf-copy-destination-if-none-match": "*", "If-None-Match": "*"} if if_absent else {}
+
+
+def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing) -> str:
+    """The answer's ETag, unless it is the MD5 of other bytes than were read from the body."""
+    etag = bare(answer["ETag"])
+    plain = answer.get("ServerSideEncryption") in (None, "AES256") and "SSECustomerAlgorithm" not in answer
+    sent = outgoing.md5_hex
+    if plain and sent is not None and is_md5(etag) and etag != sent:
+        raise StoredDamaged(f"{printable(key)}: the bucket stored other bytes than were sent", etag)
+    return etag
