@@ -1,0 +1,93 @@
+"""Attempts: which uploads were sent, so that what appears in the bucket is known as ours.
+
+Owns:  attempt ids, in the journal before they are sent and in the object's metadata after.
+Never: sends; decides what an object of ours means (`outcomes.py`, `deleter.py`).
+Locks: every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.model.metadata import ATTEMPT
+from r2fs.model.records import Attempt
+
+
+class Attempts:
+    def __init__(self, core: Core, ledger: Ledger) -> None:
+        self._core = core
+        self._ledger = ledger
+        self._known: dict[str, Attempt] = {}
+
+    def restore(self, attempts: tuple[Attempt, ...]) -> None:
+        """At start: whatever was on its way then ended unseen."""
+        for attempt in attempts:
+            self._known[attempt.id] = replace(attempt, unknown=True)
+
+    def begin(self, node: Node, key: str) -> str:
+        """A new attempt's id; that of the multipart upload it goes on with, if there is one."""
+        resumed = self._core.journal.multipart(node.ino)
+        attempt_id = resumed.attempt if resumed else uuid.uuid4().hex
+        attempt = Attempt(attempt_id, node.ino, key, self._core.clock.time(), unknown=False)
+        self._core.journal.put_attempt(attempt)
+        self._known[attempt_id] = attempt
+        return attempt_id
+
+    def doubt(self, attempt_id: str) -> None:
+        """Nobody saw how it ended: its row stays, so that what appears is known as ours."""
+        attempt = self._known.get(attempt_id)
+        if attempt is not None:
+            attempt = replace(attempt, unknown=True)
+            self._core.journal.put_attempt(attempt)
+            self._known[attempt_id] = attempt
+
+    def drop(self, attempt_id: str) -> None:
+        """It was not carried out. One that a multipart upload goes on with stays."""
+        attempt = self._known.get(attempt_id)
+        if attempt is not None and self._core.journal.multipart(attempt.ino) is None:
+            self._forget(attempt)
+
+    def arrived(self, ino: int) -> None:
+        """The inode's bytes are in the bucket: how earlier attempts ended does not matter."""
+        for attempt in [a for a in self._known.values() if a.ino == ino]:
+            self._forget(attempt)
+
+    def unwatched(self, key: str) -> None:
+        """Nobody watches the key any more: attempts of inodes that are gone need no memory."""
+        for attempt in [a for a in self._known.values() if a.key == key]:
+            if attempt.ino not in self._ledger.owing:
+                self._forget(attempt)
+
+    def unknown_keys(self, ino: int) -> set[str]:
+        """Where an object of this inode may yet appear."""
+        return {a.key for a in self._known.values() if a.ino == ino and a.unknown}
+
+    def any_at(self, key: str) -> bool:
+        return any(a.key == key for a in self._known.values())
+
+    def is_ours(self, metadata: Mapping[str, str] | None, key: str) -> bool:
+        """Was the object at `key` made by an attempt of this host whose end nobody saw?"""
+        attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
+        return attempt is not None and attempt.key == key
+
+    def is_forsaken(self, metadata: Mapping[str, str] | None, key: str) -> bool:
+        """Is it such an attempt, of an inode that has left that key since?"""
+        attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
+        return attempt is not None and attempt.key == key and self._has_left(attempt)
+
+    def forsaken_keys(self) -> set[str]:
+        """Keys at which an attempt of an inode may appear that has left them, or is gone."""
+        return {a.key for a in self._known.values() if self._has_left(a)}
+
+    def _has_left(self, attempt: Attempt) -> bool:
+        node = self._ledger.owing.get(attempt.ino)
+        return node is None or node.owed is None or node.owed.key != attempt.key
+
+    def _forget(self, attempt: Attempt) -> None:
+        self._core.journal.drop_attempt(attempt.id)
+        del self._known[attempt.id]

@@ -1,0 +1,77 @@
+"""Attributes: what stat shows of a node, and what a change of them asks for.
+
+Owns:  how size and times come together from the node, its content and the mount's defaults.
+Locks: every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+import os
+
+from r2fs.engine.core import Core
+from r2fs.engine.node import Node
+from r2fs.model.metadata import Facts, attributes_from, recalled
+from r2fs.model.records import Attributes, Kind, ObjectInfo
+
+_BLOCK = 512
+
+
+class AttributeView:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._settings = core.settings
+
+    def of(self, node: Node) -> Attributes:
+        settings = self._settings
+        size, mtime_ns, ctime_ns = node.size, node.mtime_ns, node.ctime_ns
+        content = node.content
+        if content is not None:
+            size = content.size
+            if node.owed and node.owed.staged:  # the kernel keeps the times of a file that is written
+                stat = os.fstat(content.fd)
+                mtime_ns, ctime_ns = stat.st_mtime_ns, max(stat.st_ctime_ns, ctime_ns)
+        elif node.owed and node.owed.staged:
+            size = node.owed.size
+        mode = node.mode
+        if mode is None:
+            mode = {Kind.DIRECTORY: 0o777, Kind.FILE: 0o666, Kind.SYMLINK: 0o777}[node.kind] & ~settings.umask
+        return Attributes(
+            ino=node.ino,
+            kind=node.kind,
+            size=0 if node.is_dir else size,
+            mode=mode,
+            uid=settings.uid if node.uid is None else node.uid,
+            gid=settings.gid if node.gid is None else node.gid,
+            mtime_ns=mtime_ns,
+            ctime_ns=ctime_ns,
+            atime_ns=max(node.atime_ns, mtime_ns),
+            nlink=(0 if node.deleted else 2 if node.is_dir else 1),
+            blocks=-(-size // _BLOCK),
+        )
+
+    def recall(self, node: Node) -> None:
+        """Facts that this host learned of the version before, for a node that only a listing told of."""
+        if node.known or node.asked or node.base is None or node.owed:
+            return
+        node.asked = True
+        kept = self._core.cache.recall(node.base.key, node.base.etag)
+        if kept is not None:
+            self.apply(node, recalled(kept))
+
+    def learn(self, node: Node, info: ObjectInfo) -> None:
+        self.apply(node, attributes_from(info))
+
+    def apply(self, node: Node, facts: Facts) -> None:
+        node.known = True
+        node.mode, node.uid, node.gid = facts.mode, facts.uid, facts.gid
+        node.content_type, node.extra = facts.content_type, facts.extra
+        if facts.mtime_ns is not None:
+            node.mtime_known = True
+            node.mtime_ns = facts.mtime_ns
+            node.ctime_ns = max(node.ctime_ns, facts.mtime_ns)
+
+
+def facts_of(node: Node) -> Facts:
+    """What of a node is stored beside its bytes."""
+    mtime_ns = node.mtime_ns if node.mtime_known else None
+    return Facts(node.mode, node.uid, node.gid, mtime_ns, node.content_type, node.extra)

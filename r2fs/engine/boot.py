@@ -1,0 +1,173 @@
+"""Boot: what the journal holds becomes nodes again, on top of a tree that knows nothing yet.
+
+Owns:    how each row is read after a stop, a crash or a power cut.
+Never:   deletes a staged byte: what has no row is set aside, what may be torn is parked.
+Locks:   runs before any thread; takes Core.lock for form's sake.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from r2fs.disk.content import Content
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node, Owed
+from r2fs.engine.tree import Tree, shown_name
+from r2fs.engine.writeback import WriteBack
+from r2fs.model.keys import nfc
+from r2fs.model.ranges import RangeSet
+from r2fs.model.records import Kind, OwedInode, Proof
+from r2fs.model.states import Event, State
+
+log = logging.getLogger(__name__)
+
+TORN = "may be torn: the machine stopped before its bytes were synced to the disk"
+
+
+class Boot:
+    def __init__(
+        self, core: Core, tree: Tree, ledger: Ledger, contents: Contents, writeback: WriteBack
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._writeback = writeback
+
+    def run(self) -> None:
+        owing = self._core.journal.read()
+        with self._core.lock:
+            self._clear_open()
+            for row in sorted(owing.inodes, key=lambda row: (row.key.count("/") if row.key else 0, row.seq)):
+                self._restore(row)
+            for delete in owing.deletes:
+                self._ledger.adopt_delete(delete)
+                self._writeback.schedule_delete(delete)
+            self._writeback.attempts.restore(owing.attempts)
+            self._forsaken_attempts()
+            self._orphans({row.staged for row in owing.inodes if row.staged})
+        if owing.inodes or owing.deletes:
+            log.info("%d files and %d deletes of an earlier mount are still to be sent",
+                     len(owing.inodes), len(owing.deletes))  # fmt: skip
+
+    # ------------------------------------------------------------------ rows
+    def _restore(self, row: OwedInode) -> None:
+        assert row.key is not None
+        parent, name = self._place(row.key)
+        if name in parent.children():
+            log.warning("%s: two rows of the journal name it; the later one is kept under the name", row.key)
+            return
+        node = self._tree.add(parent, name, row.kind, row.mtime_ns or self._core.now_ns(), ino=row.ino)
+        node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
+        node.extra, node.content_type, node.target = row.extra, row.content_type, row.target
+        node.base, node.known, node.size = row.base, True, row.size
+        node.mtime_known = row.mtime_ns is not None
+        if not row.staged and row.base is not None and not node.is_dir:
+            node.size = row.base.size
+        owed = self._owed(row)
+        self._ledger.adopt(node, owed)
+        if row.staged is not None and not self._staged(node, row):
+            return
+        if owed.state in (State.PARKED,):
+            return
+        if self._untouched(node, row):
+            staged = owed.staged
+            self._ledger.acquit(node)
+            if node.base is not None and staged is not None:
+                self._contents.settled(node, staged)
+            return
+        self._ledger.apply(node, Event.BOOT, before=None, proof=None)
+        if row.staged and not row.synced and row.boot != self._core.journal.boot:
+            self._ledger.apply(node, Event.CLAIM)
+            self._ledger.apply(node, Event.REFUSED, reason=TORN)
+            log.error("%s: %s; kept in staging, not published", row.key, TORN)
+            return
+        self._writeback.schedule(node)
+
+    def _owed(self, row: OwedInode) -> Owed:
+        assert row.key is not None
+        return Owed(
+            key=row.key,
+            state=State(row.state),
+            seq=row.seq,
+            changed=row.changed,
+            expect=row.expect,
+            before=State(row.before) if row.before else None,
+            staged=row.staged,
+            size=row.size,
+            base_limit=row.base_limit,
+            proof=row.proof,
+            sealed_at_s=row.sealed_at_s,
+            boot=row.boot,
+            synced=row.synced,
+            reason=row.reason,
+            conflict_of=row.conflict_of,
+            first_owed_s=self._core.clock.monotonic(),
+        )
+
+    def _staged(self, node: Node, row: OwedInode) -> bool:
+        """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
+        assert row.staged is not None and node.owed is not None
+        path = self._core.journal.data_dir / row.staged
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            log.error("%s: its bytes should be in %s, and are not", row.key, path)
+            self._ledger.apply(node, Event.BOOT) if node.owed.state is not State.PARKED else None
+            if node.owed.state is State.QUEUED:
+                self._ledger.apply(node, Event.CLAIM)
+                self._ledger.apply(node, Event.REFUSED, reason=f"{path} is missing")
+            return False
+        node.size = node.owed.size = found.st_size
+        node.mtime_ns, node.ctime_ns, node.mtime_known = found.st_mtime_ns, found.st_ctime_ns, True
+        if row.own is not None:
+            own = RangeSet(row.own)
+            node.content = Content.adopt(path, found.st_size, own, own=own, base_limit=row.base_limit)
+        return True
+
+    def _untouched(self, node: Node, row: OwedInode) -> bool:
+        """Opened for writing from CLEAN, and never written: nothing is owed."""
+        if row.state != State.DIRTY.value or row.before != State.CLEAN.value or row.proof is None:
+            return False
+        if row.own is not None or row.staged is None:
+            return False
+        stat = os.stat(self._core.journal.data_dir / row.staged)
+        return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == row.proof
+
+    def _place(self, key: str) -> tuple[Node, str]:
+        """The parent directory, made on the way, and the name in it."""
+        relative = key.removeprefix(self._core.settings.bucket.prefix).rstrip("/")
+        *above, name = relative.split("/")
+        parent = self._tree.root
+        for part in above:
+            part = nfc(part)
+            child = parent.children().get(part)
+            if child is None or not child.is_dir:
+                child = self._tree.add(parent, part, Kind.DIRECTORY, self._core.now_ns())
+                child.touched = 0
+            parent = child
+        return parent, nfc(shown_name(name) if not key.endswith("/") else name)
+
+    # ------------------------------------------------------------------ what has no row
+    def _forsaken_attempts(self) -> None:
+        """On its way when the daemon ended, of an inode that has left that key: may still appear."""
+        for key in self._writeback.attempts.forsaken_keys():
+            if self._ledger.watched(key) is None:
+                self._writeback.schedule_delete(self._ledger.add_delete(key, None, watch=True))
+
+    def _clear_open(self) -> None:
+        """Links of clean content: its bytes are in the bucket."""
+        for path in self._core.journal.open_dir.iterdir():
+            path.unlink()
+
+    def _orphans(self, known: set[str]) -> None:
+        """Staged files without a row: the end of an upload that was not tidied, or of a damaged journal."""
+        for path in self._core.journal.data_dir.iterdir():
+            if path.name not in known:
+                self._core.journal.orphan_dir.mkdir(mode=0o700, exist_ok=True)
+                path.rename(self._core.journal.orphan_dir / path.name)
+                log.warning("a staged file without a journal row was set aside as %s/%s",
+                            self._core.journal.orphan_dir, path.name)  # fmt: skip

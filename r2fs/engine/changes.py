@@ -1,0 +1,96 @@
+"""Changes of attributes: chmod, chown, utimens, kept with the object.
+
+Owns:    what a change of mode, owner or times means for a node that is clean, dirty or queued.
+Never:   sends: a clean file's new metadata is queued as a copy onto itself.
+Locks:   takes Core.lock.
+Fails:   FileError's subclasses; NoSpace from the journal.
+"""
+
+from __future__ import annotations
+
+import os
+
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.files import Files
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.tree import Tree
+from r2fs.engine.writeback import WriteBack
+from r2fs.model.ports import Caller
+from r2fs.model.records import AttributeChange, Kind
+from r2fs.model.states import Event, State
+
+
+class Changes:
+    def __init__(
+        self, core: Core, tree: Tree, ledger: Ledger, files: Files, contents: Contents, writeback: WriteBack
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._files = files
+        self._contents = contents
+        self._writeback = writeback
+
+    def apply(self, caller: Caller, node: Node, change: AttributeChange) -> None:
+        """Everything but the size."""
+        facts: dict[str, object] = {
+            name: value
+            for name, value in (("mode", change.mode), ("uid", change.uid), ("gid", change.gid))
+            if value is not None
+        }
+        with self._core.lock:
+            if change.atime_ns is not None:
+                node.atime_ns = change.atime_ns
+            if change.mtime_ns is not None:
+                facts["mtime_ns"] = change.mtime_ns
+            if not facts:
+                return
+            self._files.writable()
+            if node is self._tree.root or node.deleted:
+                for name, value in facts.items():
+                    setattr(node, name, value)
+            elif node.owed is not None:
+                self._change_owed(node, facts)
+            else:
+                self._change_clean(node, facts)
+            node.ctime_ns = self._core.now_ns()
+
+    def _change_owed(self, node: Node, facts: dict[str, object]) -> None:
+        owed = node.owed
+        assert owed is not None
+        more: dict[str, object] = {}
+        untouched = owed.proof is not None and self._contents.proof(node) == owed.proof
+        if owed.staged is not None and "mtime_ns" in facts:
+            self._set_file_times(node, facts["mtime_ns"])
+        if owed.proof is not None:
+            # Opened for writing, nothing written yet: `touch` must not send a large file again.
+            more["proof"] = self._contents.proof(node) if untouched else None
+            if owed.before is State.CLEAN:
+                more.update(before=State.QUEUED, was_changed=False)
+        if owed.transfer is not None:
+            owed.transfer.gate.close()
+        self._ledger.apply(node, Event.RETARGET, **facts, **more)
+        self._writeback.schedule(node)
+
+    def _change_clean(self, node: Node, facts: dict[str, object]) -> None:
+        """The object is to be copied onto itself with its new metadata."""
+        key = node.base.key if node.base else self._tree.key(node)
+        if node.is_dir:
+            marker = node.listing.marker if node.listing else None
+            expect = marker.etag if marker else None
+        else:
+            expect = node.base.etag if node.base else None
+        is_body = node.is_dir or (node.kind is Kind.SYMLINK and node.target is not None)
+        self._ledger.apply(node, Event.RETARGET, key=key, changed=is_body, expect=expect, **facts)
+        self._writeback.schedule(node)
+
+    def _set_file_times(self, node: Node, mtime_ns: object) -> None:
+        """A staged file's own mtime is the node's, so that a write after it moves it."""
+        if not isinstance(mtime_ns, int):
+            return
+        if node.content is not None:
+            os.utime(node.content.fd, ns=(node.atime_ns, mtime_ns))
+        elif node.owed is not None and node.owed.staged is not None:
+            os.utime(self._core.journal.data_dir / node.owed.staged, ns=(node.atime_ns, mtime_ns))

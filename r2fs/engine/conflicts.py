@@ -1,0 +1,64 @@
+"""Conflicts: two hosts wrote one name; both contents stay.
+
+Owns:  how the loser of a race is named, and where it appears.
+Never: decides that there is a conflict (the bucket's 412 does); discards bytes.
+Locks: every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.tree import Tree
+from r2fs.model.keys import conflict_name, printable
+from r2fs.model.records import ObjectInfo
+from r2fs.model.states import Event
+
+log = logging.getLogger(__name__)
+
+
+class Conflicts:
+    def __init__(self, core: Core, tree: Tree, ledger: Ledger, contents: Contents) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self.kept: list[str] = []  # paths of conflict copies made in this run, oldest first
+
+    def keep_both(self, node: Node, key: str, theirs: ObjectInfo) -> None:
+        """The node takes a conflict name; what is in the bucket keeps the name."""
+        parent, name = node.parent, node.name
+        assert parent is not None and node.owed is not None
+        new_name = self._free_name(parent, name)
+        new_key = self._tree.key(parent) + new_name
+        self._ledger.apply(
+            node,
+            Event.CONFLICT,
+            key=new_key,
+            expect=None,
+            conflict_of=node.owed.conflict_of or key,
+            before=None,
+        )
+        self._core.crash_point("conflict_journalled")
+        if self._tree.key(node) == key or node.name == name:
+            self._tree.move(node, parent, new_name)
+            self._tree.show(parent, theirs)
+        self._core.kernel.forget_name(parent.ino, name)
+        self._core.kernel.forget_name(parent.ino, new_name)
+        self.kept.append(self._tree.path(node))
+        log.warning(
+            "%s: another host wrote it first; this host's content is kept as %s",
+            printable(name),
+            printable(self.kept[-1]),
+        )
+
+    def _free_name(self, parent: Node, name: str) -> str:
+        host, when = self._core.settings.host, self._core.clock.time()
+        number = 1
+        while (candidate := conflict_name(name, host, when, number)) in parent.children():
+            number += 1
+        return candidate

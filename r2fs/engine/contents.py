@@ -1,0 +1,228 @@
+"""Contents: the local file behind a node, and its way between cache, open and staging.
+
+Owns:    which directory a node's bytes lie in, and every move between them, by rename and link:
+             cache entry ── take ──▶ open/  ── first writer ──▶ staging/data ── uploaded ──▶ open/ ─▶ cache
+Never:   copies content; deletes a byte that the bucket lacks.
+Locks:   every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from r2fs.disk.content import Content
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.reader import Reader, Source
+from r2fs.model.errors import NoSpace, StateDamaged
+from r2fs.model.metadata import attributes_from, remembered
+from r2fs.model.records import ObjectInfo, Proof
+from r2fs.model.states import OWING
+
+log = logging.getLogger(__name__)
+
+
+class Contents:
+    def __init__(self, core: Core, ledger: Ledger, reader: Reader) -> None:
+        self._core = core
+        self._ledger = ledger
+        self._reader = reader
+        self._number = count(1)
+        self._sources: dict[int, Source] = {}  # by inode number
+        self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
+
+    # ------------------------------------------------------------------ getting at bytes
+    def of(self, node: Node) -> Content:
+        """The node's open content: what it has, what staging has, what the cache has, or nothing yet."""
+        if node.content is None:
+            node.content = self._staged(node) if node.owed and node.owed.staged else self._clean(node)
+        return node.content
+
+    def source(self, node: Node) -> Source | None:
+        """Where missing ranges come from; None for content that is complete."""
+        content = self.of(node)
+        if content.complete:
+            return None
+        source = self._sources.get(node.ino)
+        if source is None or source.content is not content:
+            assert node.base is not None, "partial content always has a base"
+            source = Source(node.base, content, lambda info: self._learn(node, info))
+            self._sources[node.ino] = source
+        return source
+
+    def rebased(self, node: Node) -> None:
+        """A copy inside the bucket made `node.base` another version of the same bytes."""
+        source = self._sources.get(node.ino)
+        if source is not None and node.base is not None:
+            source.version = node.base
+
+    def _staged(self, node: Node) -> Content:
+        assert node.owed is not None and node.owed.staged is not None
+        path = self._core.journal.data_dir / node.owed.staged
+        try:
+            return Content.adopt(path, path.stat().st_size, None)
+        except FileNotFoundError:
+            raise StateDamaged(f"{node.owed.key}: its bytes should be in {path}, and are not") from None
+
+    def _clean(self, node: Node) -> Content:
+        version = node.base
+        assert version is not None, "a file that owes nothing has a version in the bucket"
+        path = self._open_path(node)
+        cache = self._core.cache
+        taken = cache.take(version, path)
+        cache.pin(version)
+        if taken is not None:
+            return Content.adopt(path, version.size, taken.present)
+        if version.size:
+            self._reserve(node, version.size)
+        return Content.create(path, version.size, complete=version.size == 0)
+
+    def _learn(self, node: Node, info: ObjectInfo) -> None:
+        """A GET told the version's metadata: kept for stat, which listings cannot tell."""
+        with self._core.lock:
+            if node.known or node.base is None or info.etag != node.base.etag or info.metadata is None:
+                return
+            facts = attributes_from(info)
+            node.known = True
+            node.content_type, node.extra = facts.content_type, facts.extra
+            node.mode, node.uid, node.gid = facts.mode, facts.uid, facts.gid
+            if facts.mtime_ns is not None:
+                node.mtime_ns, node.mtime_known = facts.mtime_ns, True
+            self._core.kernel.forget_attributes(node.ino)
+        self._core.cache.remember(node.base.key, node.base.etag, remembered(facts))
+
+    # ------------------------------------------------------------------ into staging
+    def stage(self, node: Node) -> str:
+        """The node's content moves to staging, to be written; its file name there.
+
+        The caller writes the journal row next, and calls `unstage` if that fails.
+        """
+        content = self.of(node)
+        name = self._staged_name(node)
+        content.rename_to(self._core.journal.data_dir / name)
+        if node.base is not None:
+            self._core.cache.drop(node.base)  # the entry is the same file
+            self._core.cache.unpin(node.base)
+        self._unreserve(node)
+        return name
+
+    def unstage(self, node: Node) -> None:
+        """The journal refused: the file is clean content as before."""
+        assert node.content is not None
+        node.content.rename_to(self._open_path(node))
+        if node.base is not None:
+            self._core.cache.pin(node.base)
+
+    def new_staged(self, node: Node) -> str:
+        """An empty file in staging, for a new name."""
+        name = self._staged_name(node)
+        try:
+            node.content = Content.create(self._core.journal.data_dir / name, 0, complete=True)
+        except OSError as error:
+            raise NoSpace(f"{node.name}: no file could be made in staging ({error.strerror})") from error
+        return name
+
+    def proof(self, node: Node) -> Proof:
+        """What fstat says of the content now."""
+        stat = os.fstat(self.of(node).fd)
+        return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    # ------------------------------------------------------------------ out of staging
+    def settled(self, node: Node, staged: str) -> None:
+        """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
+        path = self._open_path(node)
+        if node.content is None:
+            os.rename(self._core.journal.data_dir / staged, path)
+            self._admit(node, path, None)
+            path.unlink()
+            return
+        node.content.rename_to(path)
+        if node.handles:
+            assert node.base is not None
+            self._core.cache.pin(node.base)
+            self._admit(node, path, node.content)
+        else:
+            self._retire(node)
+
+    def closed(self, node: Node) -> None:
+        """The last handle is gone."""
+        if node.content is None:
+            return
+        self._ledger.unwatch_base(node)
+        if node.deleted and node.state not in OWING:
+            self.discard(node)
+        elif node.owed and node.owed.staged:
+            if node.content.complete and not node.sending:
+                node.content.close()
+                node.content = None
+        else:
+            assert node.base is not None
+            self._core.cache.unpin(node.base)
+            self._retire(node)
+
+    def withdraw(self, node: Node) -> None:
+        """Unlinked, its row gone: nothing is owed. Who has it open keeps the bytes until then."""
+        content = node.content
+        if content is not None and node.handles:
+            if content.path.parent == self._core.journal.data_dir:
+                content.rename_to(self._open_path(node))
+            return
+        self.discard(node)
+
+    def discard(self, node: Node) -> None:
+        """Nobody will read it again."""
+        self._unreserve(node)
+        self._sources.pop(node.ino, None)
+        if node.content is not None:
+            with suppress(FileNotFoundError):
+                node.content.path.unlink()
+            node.content.close()
+            node.content = None
+            if node.base is not None:
+                self._core.cache.unpin(node.base)
+
+    def drop_staged(self, name: str) -> None:
+        """The file of a row that is gone because its inode was unlinked."""
+        with suppress(FileNotFoundError):
+            (self._core.journal.data_dir / name).unlink()
+
+    # ------------------------------------------------------------------ inside
+    def _retire(self, node: Node) -> None:
+        """Clean content that nobody has open: into the cache, and close."""
+        content = node.content
+        assert content is not None
+        self._unreserve(node)
+        self._sources.pop(node.ino, None)
+        self._admit(node, content.path, content)
+        with suppress(FileNotFoundError):
+            content.path.unlink()
+        content.close()
+        node.content = None
+
+    def _admit(self, node: Node, path: Path, content: Content | None) -> None:
+        version = node.base
+        assert version is not None
+        present = None if content is None or content.complete else content.snapshot()[0]
+        if content is not None and present is not None and not present:
+            return
+        self._core.cache.admit(version, path, size=version.size, present=present)
+
+    def _reserve(self, node: Node, size: int) -> None:
+        self._reserved[node.ino] = min(size, self._core.settings.cache_size // 2)
+        self._core.cache.set_reserved(sum(self._reserved.values()))
+        self._core.cache.make_room(0)
+
+    def _unreserve(self, node: Node) -> None:
+        if self._reserved.pop(node.ino, None) is not None:
+            self._core.cache.set_reserved(sum(self._reserved.values()))
+
+    def _open_path(self, node: Node) -> Path:
+        return self._core.journal.open_dir / f"{node.ino}-{next(self._number)}"
+
+    def _staged_name(self, node: Node) -> str:
+        return f"{node.ino}-{self._core.journal.epoch}-{next(self._number)}"

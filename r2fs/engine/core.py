@@ -1,0 +1,44 @@
+"""Core: what every part of the engine shares.
+
+Owns:  the one lock of the engine and its condition, the settings, and the ports.
+Never: decides anything.
+Locks: `lock` (rank 30) guards every Node, the tree, the ledger and the queue. Under it: no
+       request to the bucket, no fsync, no waiting but on `changed` itself. The journal's lock
+       (50) and a Content's (40) may be taken inside it, never the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Condition, RLock
+
+from r2fs.disk.cache import CleanCache
+from r2fs.disk.journal import Journal
+from r2fs.model.ports import Clock, KernelCache, NoKernelCache, ObjectStore
+from r2fs.model.settings import Settings
+
+
+@dataclass(slots=True, eq=False)
+class Core:
+    # constant
+    settings: Settings
+    store: ObjectStore
+    journal: Journal
+    cache: CleanCache
+    clock: Clock
+    crash_point: Callable[[str], None] = lambda name: (
+        None
+    )  # the crash suite's: ends the process at a named point
+    lock: RLock = field(default_factory=RLock)
+    # set once, before the driver serves
+    kernel: KernelCache = field(default_factory=NoKernelCache)
+    # guarded by: lock
+    changed: Condition = field(init=False)  # something that a waiter may wait for has changed
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.changed = Condition(self.lock)
+
+    def now_ns(self) -> int:
+        return int(self.clock.time() * 1e9)

@@ -1,0 +1,126 @@
+"""Deleter: takes objects out of the bucket, each only in the version that was meant.
+
+Owns:    looking before deleting: R2 takes no condition on DELETE, so a HEAD (or one LIST for
+         many) just before narrows the window in which another host's version could go unseen.
+Never:   deletes what it has not just seen to be the version of the row.
+Threads: `delete` runs on an upload thread, with rows that were claimed for it.
+Locks:   Core.lock for the ledger; none while a request is on its way.
+Fails:   StoreError, with the rows not yet done still pending.
+"""
+
+from __future__ import annotations
+
+import logging
+import os.path
+from collections.abc import Callable, Iterator, Mapping
+
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.tree import Tree
+from r2fs.model.errors import ObjectMissing
+from r2fs.model.keys import printable
+from r2fs.model.records import ObjectInfo, OwedDelete
+
+log = logging.getLogger(__name__)
+
+LOOK_BY_LIST = 4  # from so many deletes on, a LIST of where they lie is cheaper than a HEAD for each
+WATCH_EVERY_S = 10.0  # how often a late attempt is looked for
+RETRY_S = 5.0  # one key's delete failed
+
+Ours = Callable[[Mapping[str, str] | None, str], bool]
+
+
+class Deleter:
+    def __init__(self, core: Core, ledger: Ledger, is_forsaken: Ours) -> None:
+        self._core = core
+        self._store = core.store
+        self._ledger = ledger
+        self._is_forsaken = is_forsaken
+
+    def delete(self, rows: list[OwedDelete], tree: Tree) -> dict[int, float]:
+        """Carry the rows out. Which are to come again, by seq: after so many seconds."""
+        again: dict[int, float] = {}
+        doomed: list[OwedDelete] = []
+        seen = self._look(rows)
+        with self._core.lock:
+            tree.tick += 1
+            for row in rows:
+                info = seen.get(row.key)
+                if info is None:
+                    if row.watch_until_s is not None and self._core.clock.time() < row.watch_until_s:
+                        again[row.seq] = WATCH_EVERY_S
+                    else:
+                        self._ledger.drop_delete(row.seq, tree.tick)
+                elif info.etag == row.etag or (row.etag is None and self._ours(info)):
+                    doomed.append(row)
+                else:
+                    log.warning(
+                        "%s: not deleted: the bucket holds another version than the one that was deleted here",
+                        printable(row.key),
+                    )
+                    self._ledger.drop_delete(row.seq)
+        self._core.crash_point("delete_looked")
+        failed = self._remove([row.key for row in doomed])
+        self._core.crash_point("deleted")
+        with self._core.lock, self._core.journal.transaction():
+            tree.tick += 1
+            for row in doomed:
+                if row.key in failed:
+                    again[row.seq] = RETRY_S
+                else:
+                    self._ledger.drop_delete(row.seq, tree.tick)
+        return again
+
+    def _remove(self, keys: list[str]) -> set[str]:
+        if len(keys) == 1:
+            self._store.delete(keys[0])
+        if len(keys) <= 1:
+            return set()
+        failed = self._store.delete_many(keys)
+        for key, error in failed.items():
+            log.info("%s: not deleted yet: %s", printable(key), error)
+        return set(failed)
+
+    # ------------------------------------------------------------------ looking
+    def _look(self, rows: list[OwedDelete]) -> dict[str, ObjectInfo]:
+        """What the bucket holds now at each row's key; no entry: nothing."""
+        by_list = [row.key for row in rows if row.etag is not None]
+        found: dict[str, ObjectInfo] = {}
+        heads = {row.key for row in rows if row.etag is None}
+        if len(by_list) >= LOOK_BY_LIST:
+            unseen = self._look_by_list(sorted(by_list, key=str.encode), found)
+            heads.update(unseen)
+        else:
+            heads.update(by_list)
+        for key in heads:
+            try:
+                found[key] = self._store.head(key)
+            except ObjectMissing:
+                found.pop(key, None)
+        return found
+
+    def _look_by_list(self, keys: list[str], found: dict[str, ObjectInfo]) -> set[str]:
+        """Pages from where the keys lie, as long as they pay; the keys that were not reached."""
+        wanted, last = set(keys), keys[-1].encode()
+        pages = max(1, len(keys) // LOOK_BY_LIST)
+        for objects in self._pages(os.path.commonprefix(keys), pages):
+            for info in objects:
+                if info.key in wanted:
+                    found[info.key] = info
+            if not objects or objects[-1].key.encode() >= last:
+                return set()
+            reached = objects[-1].key.encode()
+        return {key for key in keys if key.encode() > reached}
+
+    def _pages(self, prefix: str, most: int) -> Iterator[tuple[ObjectInfo, ...]]:
+        token = None
+        for _ in range(most):
+            page = self._store.list_page(prefix, token=token)
+            yield page.objects
+            token = page.token
+            if token is None:
+                yield ()
+                return
+
+    def _ours(self, info: ObjectInfo) -> bool:
+        return self._is_forsaken(info.metadata, info.key)

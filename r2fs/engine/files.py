@@ -1,0 +1,443 @@
+"""Files: open, read, write, truncate, fsync and close, by node and handle.
+
+Owns:    the moment at which a file becomes dirty (OPEN_WRITE) and the one at which it is sealed.
+Never:   fetches (`reader.py`) or sends (`writeback.py`) itself.
+Threads: every public method is thread-safe.
+Locks:   takes Core.lock (30); never while it waits for bytes or for a disk.
+Fails:   FileError's subclasses; NoSpace past the dirty limit.
+
+A writer's open is in the journal before it is answered, so that nothing of what it writes can
+be forgotten: kill -9 at any moment after leaves a row and a file in staging.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.handles import Handle, Handles
+from r2fs.engine.jobs import AHEAD, JobQueue
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node, Owed
+from r2fs.engine.reader import Reader
+from r2fs.engine.tree import Tree
+from r2fs.engine.writeback import WriteBack
+from r2fs.model.errors import (
+    BadHandle,
+    InvalidArgument,
+    IsADirectory,
+    NoSpace,
+    NoSuchByte,
+    NotSupported,
+    R2fsError,
+    ReadOnly,
+)
+from r2fs.model.ports import Caller
+from r2fs.model.records import Kind, Opened
+from r2fs.model.states import Event, State
+
+CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
+DIRTY_WAIT_S = 30.0  # how long an open for writing waits for uploads, past the dirty limit
+FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16  # fallocate(2)
+
+
+class Files:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        reader: Reader,
+        writeback: WriteBack,
+        jobs: JobQueue,
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._reader = reader
+        self._writeback = writeback
+        self._jobs = jobs
+        self.handles = Handles()
+
+    # ------------------------------------------------------------------ opening
+    def open(self, caller: Caller, node: Node, flags: int) -> Opened:
+        """O_TRUNC is carried out here. Raises WouldWait for what needs a disk's or the network's time."""
+        if node.kind is not Kind.FILE:
+            raise IsADirectory(f"{self._tree.path(node)} is not a file")
+        writes = bool(flags & os.O_ACCMODE) or bool(flags & os.O_TRUNC)
+        if writes:
+            self.writable()
+            self.admit_writer(caller)
+        if writes and not flags & os.O_TRUNC:
+            self._fetch_small(caller, node)
+        with self._core.lock:
+            moved = writes and not (node.owed and node.owed.staged)
+            if moved:
+                caller.about_to_wait()
+            small = not writes and self._comes_whole(node)
+            if small:
+                caller.about_to_wait()
+            if writes:
+                self.make_dirty(node, truncate=bool(flags & os.O_TRUNC))
+            handle = self.handles.add(node, flags)
+            source = self._contents.source(node)
+            if source is not None:
+                self._ledger.watch_base(node)
+            if writes and not node.writers:  # open(O_RDONLY | O_TRUNC)
+                self._seal(node)
+        try:
+            if source is not None and writes:
+                self._jobs.submit(lambda: self._complete(node), AHEAD)
+            elif source is not None and small:
+                self._reader.whole(source, caller)
+            if moved and not flags & os.O_TRUNC:
+                self._outwait_ctime(node)
+        except R2fsError:
+            self.release(handle.number)
+            raise
+        return self._opened(handle)
+
+    def _fetch_small(self, caller: Caller, node: Node) -> None:
+        """A small file is here before it is opened for writing: then every write is local."""
+        with self._core.lock:
+            if not self._comes_whole(node):
+                return
+            caller.about_to_wait()
+            source = self._contents.source(node)
+        if source is not None:
+            self._reader.whole(source, caller)
+
+    def _comes_whole(self, node: Node) -> bool:
+        """Small and not all here: then open waits for its bytes, and every read is local."""
+        content = self._contents.of(node)
+        return not content.complete and content.size <= self._core.settings.small_file
+
+    def created(self, node: Node, flags: int) -> Opened:
+        """A handle on a node that `new_file` has just made. With Core.lock held."""
+        handle = self.handles.add(node, flags)
+        if not handle.writes:  # open(O_CREAT | O_RDONLY): nobody will write
+            self._seal(node)
+        return self._opened(handle)
+
+    def new_file(self, node: Node, key: str, expect: str | None) -> None:
+        """Content and journal row of a new name. With Core.lock held."""
+        staged = self._contents.new_staged(node)
+        try:
+            self._ledger.apply(node, Event.CREATE, key=key, changed=True, expect=expect, staged=staged)
+        except R2fsError:
+            self._contents.discard(node)
+            raise
+
+    def _opened(self, handle: Handle) -> Opened:
+        content = self._contents.of(handle.node)
+        if content.complete and handle.writes:
+            self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
+        return Opened(handle.number, content.fd if content.complete else None, handle.node.version)
+
+    def writable(self) -> None:
+        if self._core.settings.read_only:
+            raise ReadOnly("this mount is read-only")
+
+    def admit_writer(self, caller: Caller) -> None:
+        """Past the dirty limit a writer waits for uploads, then gets ENOSPC: nothing dirty is dropped for it."""
+        limit = self._core.settings.dirty_limit
+        if self._ledger.staged_bytes < limit:
+            return
+        caller.about_to_wait()
+        deadline = self._core.clock.monotonic() + DIRTY_WAIT_S
+        with self._core.lock:
+            while self._ledger.staged_bytes >= limit:
+                left = deadline - self._core.clock.monotonic()
+                if left <= 0:
+                    raise NoSpace(
+                        f"{self._ledger.staged_bytes} bytes wait for their upload: dirty_limit is {limit}"
+                    )
+                self._core.changed.wait(min(left, 1.0))
+                caller.about_to_wait()
+
+    def _outwait_ctime(self, node: Node) -> None:
+        """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
+        proof = node.owed.proof if node.owed else None
+        while proof and time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= proof.ctime_ns:
+            time.sleep(0.001)
+
+    # ------------------------------------------------------------------ becoming dirty, and sealed
+    def make_dirty(self, node: Node, truncate: bool = False) -> None:
+        """OPEN_WRITE: in the journal, and stop reading for an upload. With Core.lock held."""
+        owed = node.owed
+        if owed is not None and owed.state in (State.DIRTY, State.STALE_UPLOAD):
+            if truncate:
+                self._truncate_locked(node, 0)
+            return
+        if owed is not None and owed.transfer is not None:
+            owed.transfer.gate.close()  # nothing written from now on can reach that attempt
+        if owed is not None and owed.staged is not None:
+            self._contents.of(node)
+            staged, moved = owed.staged, False
+        else:
+            if truncate and node.content is None:
+                staged, moved = self._contents.new_staged(node), False
+            else:
+                staged, moved = self._contents.stage(node), True
+        try:
+            self._apply_open_write(node, staged, truncate)
+        except R2fsError:
+            if moved:
+                self._contents.unstage(node)
+            raise
+        self._core.crash_point("open_write_journalled")
+        if truncate:
+            self._truncate_locked(node, 0)
+
+    def _apply_open_write(self, node: Node, staged: str, truncate: bool) -> None:
+        owed, content = node.owed, self._contents.of(node)
+        if owed is None or owed.staged is None:
+            os.utime(
+                content.fd, ns=(node.atime_ns, node.mtime_ns)
+            )  # the file's times are the node's from here on
+        if owed is None:
+            base = node.base
+            assert base is not None
+            extra = {"key": self._tree.key(node), "expect": base.etag}
+        else:
+            extra = {}
+        filling = not truncate and not content.complete
+        proof = None if truncate or filling else self._contents.proof(node)
+        self._ledger.apply(
+            node,
+            Event.OPEN_WRITE,
+            before=node.state if owed is None or owed.before is None else owed.before,
+            changed=owed.changed if owed else False,
+            staged=staged,
+            size=content.size,
+            proof=proof,
+            filling=filling,
+            written=False,
+            rewritten=True,
+            base_limit=content.base_limit,
+            **extra,
+        )
+        # A row that says "not changed" with staged bytes would be copied from its base inside the
+        # bucket at a crash: so it says "changed" until the proof at the last close.
+        self._ledger.update(node, changed=True, was_changed=owed.changed if owed else False)
+
+    def _seal(self, node: Node) -> None:
+        """The last writer has closed. With Core.lock held."""
+        owed = node.owed
+        if owed is None or owed.state not in (State.DIRTY, State.STALE_UPLOAD):
+            return
+        if self._is_untouched(node, owed):
+            self._unchanged(node)
+            return
+        content = self._contents.of(node)
+        stat = os.fstat(content.fd)
+        self._ledger.apply(
+            node,
+            Event.SEAL,
+            before=None,
+            changed=True,
+            proof=None,
+            size=stat.st_size,
+            synced=False,
+            boot=self._core.journal.boot,
+            sealed_at_s=self._core.clock.time(),
+            mtime_ns=stat.st_mtime_ns,
+        )
+        self._core.crash_point("sealed")
+        node.size = stat.st_size
+        node.ctime_ns = max(stat.st_ctime_ns, node.ctime_ns)
+        self._writeback.schedule(node)
+
+    def _is_untouched(self, node: Node, owed: Owed) -> bool:
+        """Is there proof that nothing was written since OPEN_WRITE?"""
+        if owed.filling:
+            return not owed.written
+        return owed.proof is not None and self._contents.proof(node) == owed.proof
+
+    def _unchanged(self, node: Node) -> None:
+        owed = node.owed
+        assert owed is not None
+        staged, was = owed.staged, owed.before
+        if was is State.CLEAN:
+            self._ledger.apply(node, Event.UNCHANGED)
+            assert staged is not None
+            self._contents.settled(node, staged)
+            return
+        # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
+        self._ledger.apply(node, Event.UNCHANGED, before=None, proof=None, changed=owed.was_changed)
+        self._writeback.schedule(node)
+
+    def _complete(self, node: Node) -> None:
+        """Fetch the rest of a file that is being written; then its row needs its base no more."""
+        with self._core.lock:
+            if node.content is None or node.content.closed:
+                return
+            source = self._contents.source(node)
+        if source is not None:
+            try:
+                self._reader.whole(source, Caller())
+            except R2fsError as error:
+                with self._core.lock:
+                    for handle in self.handles.all():
+                        if handle.node is node and handle.writes:
+                            handle.error = error
+                return
+        with self._core.lock:
+            if node.owed and node.owed.staged and self._contents.of(node).complete:
+                self._filled(node)
+
+    def _filled(self, node: Node) -> None:
+        """All bytes are here: from now on times prove whether anything is written. With Core.lock held."""
+        owed = node.owed
+        assert owed is not None
+        proof = owed.proof
+        if owed.filling and not owed.written:
+            os.utime(self._contents.of(node).fd, ns=(node.atime_ns, node.mtime_ns))
+            proof = self._contents.proof(node)
+        self._ledger.update(node, filling=False, proof=proof)
+
+    # ------------------------------------------------------------------ bytes
+    def read(self, caller: Caller, number: int, offset: int, size: int) -> bytes:
+        with self._core.lock:
+            handle = self.handles.get(number)
+            source = self._contents.source(handle.node)
+            content = self._contents.of(handle.node)
+        while True:
+            if source is not None:
+                self._reader.ensure(source, offset, offset + size, caller)
+            try:
+                return content.read(offset, size)
+            except ValueError:  # given back between the two, to make room
+                if source is None:
+                    raise
+
+    def write(self, caller: Caller, number: int, offset: int, data: bytes | memoryview) -> int:
+        with self._core.lock:
+            handle = self.handles.get(number)
+            if not handle.writes:
+                raise BadHandle(f"{self._tree.path(handle.node)} was not opened for writing")
+            content = self._contents.of(handle.node)
+            self._wrote(handle.node)
+        partial = not content.complete
+        if handle.appends:
+            content.append(data)
+        else:
+            content.write(offset, data)
+        if partial:  # which bytes are ours must be known before the write is answered
+            with self._core.lock:
+                if handle.node.owed:
+                    self._ledger.update(handle.node, size=content.size)
+        return len(data)
+
+    def _wrote(self, node: Node) -> None:
+        if node.owed is not None:
+            node.owed.written = True
+
+    def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
+        """ftruncate with a handle; truncate(2) without: then it is sealed at once if nobody else writes."""
+        self.writable()
+        self.admit_writer(caller)
+        caller.about_to_wait()
+        with self._core.lock:
+            self.make_dirty(node, truncate=size == 0)
+            if size:
+                self._truncate_locked(node, size)
+            if not node.writers:
+                partial = not self._contents.of(node).complete
+                self._seal(node)
+                self._contents_unused(node)
+        if not node.writers and partial:
+            self._jobs.submit(lambda: self._complete(node), AHEAD)
+
+    def _truncate_locked(self, node: Node, size: int) -> None:
+        if node.owed is None:
+            return
+        content = self._contents.of(node)
+        self._wrote(node)
+        content.truncate(size)
+        if not content.complete or node.owed.proof is not None:
+            self._ledger.update(node, proof=None, size=size, base_limit=content.base_limit)
+
+    def _contents_unused(self, node: Node) -> None:
+        if not node.handles:
+            self._contents.closed(node)
+
+    def fallocate(self, caller: Caller, number: int, mode: int, offset: int, length: int) -> None:
+        caller.about_to_wait()
+        with self._core.lock:
+            handle = self.handles.get(number)
+            content = self._contents.of(handle.node)
+            self._wrote(handle.node)
+        if not handle.writes:
+            raise BadHandle("not opened for writing")
+        if offset < 0 or length <= 0:
+            raise InvalidArgument("fallocate: offset or length")
+        if mode == FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE:
+            content.zero(offset, offset + length)
+        elif mode == 0:
+            if offset + length > content.size:
+                content.truncate(offset + length)
+            if content.complete:
+                content.reserve(offset, length)
+        elif mode == FALLOC_KEEP_SIZE:
+            pass  # a promise of room that costs nothing to leave out
+        else:
+            raise NotSupported(f"fallocate mode {mode} is not supported")
+        with self._core.lock:
+            if handle.node.owed and not content.complete:
+                self._ledger.update(handle.node, size=content.size)
+
+    def lseek(self, caller: Caller, number: int, offset: int, whence: int) -> int:
+        """SEEK_DATA, SEEK_HOLE: what is not here counts as data."""
+        with self._core.lock:
+            content = self._contents.of(self.handles.get(number).node)
+        if content.complete:
+            return os.lseek(content.fd, offset, whence)
+        if not 0 <= offset < content.size:
+            raise NoSuchByte(f"byte {offset} is past the end")
+        return offset if whence == os.SEEK_DATA else content.size
+
+    # ------------------------------------------------------------------ safe, and closed
+    def flush(self, caller: Caller, number: int) -> None:
+        """The row and the staged file exist since open; what is left is to tell an error met meanwhile."""
+        with self._core.lock:
+            self._told(self.handles.get(number))
+
+    def fsync(self, caller: Caller, number: int) -> None:
+        caller.about_to_wait()
+        with self._core.lock:
+            handle = self.handles.get(number)
+            self._told(handle)
+            node = handle.node
+            content = self._contents.of(node)
+        if node.owed is None:
+            return
+        content.fsync()
+        with self._core.lock:
+            if node.owed is not None:
+                self._ledger.update(node, synced=True, size=content.size, boot=self._core.journal.boot)
+        self._core.journal.barrier()
+
+    def _told(self, handle: Handle) -> None:
+        error, handle.error = handle.error, None
+        if error is not None:
+            raise error
+
+    def release(self, number: int) -> None:
+        with self._core.lock:
+            handle = self.handles.remove(number)
+            if handle is None:
+                return
+            node = handle.node
+            try:
+                if handle.writes and not node.writers:
+                    self._seal(node)
+            finally:
+                if not node.handles:
+                    self._contents.closed(node)
+                    self._tree.collect(node)
+                self._core.changed.notify_all()

@@ -1,0 +1,354 @@
+"""FileSystem: the verbs of model/verbs.py, by inode number and handle.
+
+Owns:    the composition of the engine, and the order in which it starts and stops.
+Never:   knows FUSE, S3 or SQL; starts a thread (`workers()` names what service.py is to start).
+Threads: every public method is thread-safe.
+Locks:   Core.lock, inside the parts.
+Fails:   R2fsError's subclasses; WouldWait where the caller may not wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from r2fs.disk.cache import CleanCache
+from r2fs.disk.journal import Journal
+from r2fs.engine.attributes import AttributeView
+from r2fs.engine.boot import Boot
+from r2fs.engine.changes import Changes
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.directories import Directories
+from r2fs.engine.files import Files
+from r2fs.engine.jobs import JobQueue
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.names import Names
+from r2fs.engine.node import Node
+from r2fs.engine.reader import Reader
+from r2fs.engine.sender import Sender
+from r2fs.engine.status import Status
+from r2fs.engine.tree import Tree
+from r2fs.engine.writeback import WriteBack
+from r2fs.engine.xattrs import ExtendedAttributes
+from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
+from r2fs.model.keys import check_name, printable
+from r2fs.model.ports import Caller, Clock, KernelCache, ObjectStore
+from r2fs.model.records import (
+    AttributeChange,
+    CacheView,
+    DirEntry,
+    Entry,
+    FileSystemStats,
+    Kind,
+    Opened,
+    QueueView,
+)
+from r2fs.model.settings import Settings
+
+BUCKET_BYTES = 1 << 50  # statfs: a bucket has no size; 1 PiB is more than any program asks for
+BUCKET_FILES = 1 << 32
+SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live
+
+Worker = tuple[str, Callable[[], None]]
+
+
+class FileSystem:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: ObjectStore,
+        journal: Journal,
+        cache: CleanCache,
+        clock: Clock,
+        crash_point: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        # constant
+        self._core = Core(settings, store, journal, cache, clock, crash_point)
+        self._downloads, self._parts = JobQueue(), JobQueue()
+        self._reader = Reader(self._core, self._downloads)
+        self._ledger = Ledger(self._core)
+        self._tree = Tree(self._core, self._ledger.hides)
+        self._contents = Contents(self._core, self._ledger, self._reader)
+        sender = Sender(self._core, self._parts)
+        self._writeback = WriteBack(
+            self._core, self._tree, self._ledger, self._contents, self._reader, sender
+        )
+        self._attributes = AttributeView(self._core)
+        self._directories = Directories(self._core, self._tree, self._ledger)
+        self._names = Names(
+            self._core,
+            self._tree,
+            self._ledger,
+            self._contents,
+            self._directories,
+            self._writeback,
+            self._attributes,
+        )
+        self._background = JobQueue()
+        self._files = Files(
+            self._core,
+            self._tree,
+            self._ledger,
+            self._contents,
+            self._reader,
+            self._writeback,
+            self._background,
+        )
+        self._changes = Changes(
+            self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
+        )
+        self._xattrs = ExtendedAttributes(self._core, self._tree)
+        self._status = Status(self._core, self._tree, self._ledger, self._writeback)
+        Boot(self._core, self._tree, self._ledger, self._contents, self._writeback).run()
+
+    # ------------------------------------------------------------------ life
+    def workers(self) -> list[Worker]:
+        """Name and main of each thread that service.py is to start, after the fork."""
+        settings = self._core.settings
+        return [
+            *((f"upload-{n}", self._writeback.work) for n in range(settings.upload_threads)),
+            *((f"part-{n}", self._parts.run) for n in range(settings.part_threads)),
+            *((f"download-{n}", self._downloads.run) for n in range(settings.download_threads)),
+            *((f"complete-{n}", self._background.run) for n in range(2)),
+            ("sweep", self._sweep),
+        ]
+
+    def stop(self) -> None:
+        """Workers return soon; what is on its way is cut off, and stays owed."""
+        settings = self._core.settings
+        self._writeback.stop()
+        self._parts.stop(settings.part_threads)
+        self._downloads.stop(settings.download_threads)
+        self._background.stop(2)
+
+    def close(self) -> None:
+        """After the workers have returned: clean content goes to the cache, staged bytes to the disk."""
+        for handle in self._files.handles.all():
+            self.release(handle.number)
+        with self._core.lock:
+            for node in list(self._ledger.owing.values()):
+                if node.owed and node.owed.staged and not node.owed.synced:
+                    self._contents.of(node).fsync()
+                    self._ledger.update(node, synced=True)
+        self._core.journal.barrier()
+        self._core.cache.close()
+        self._core.journal.close()
+
+    def drain(
+        self, timeout_s: float | None, progress: Callable[[QueueView], None] | None = None
+    ) -> QueueView:
+        """Send everything that can be sent, without delay; what is left."""
+        self._status.wait(None, timeout_s, progress)
+        return self._status.view()
+
+    def flush_paths(
+        self,
+        paths: Sequence[str],
+        timeout_s: float | None,
+        progress: Callable[[QueueView], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Until what is at and below these paths (relative to the mount; none: everything) is in the bucket.
+
+        Raises NotFound. False: something is left (a file that is still open does not count).
+        """
+        nodes = [self._resolve(path) for path in paths]
+        return self._status.wait(nodes or None, timeout_s, progress, cancelled)
+
+    def queue_view(self) -> QueueView:
+        return self._status.view()
+
+    def cache_view(self) -> CacheView:
+        return self._core.cache.view()
+
+    def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
+        self._core.kernel = kernel_cache
+
+    def _sweep(self) -> None:
+        while not self._core.stopping:
+            self._core.cache.sweep()
+            with self._core.lock:
+                if not self._core.stopping:
+                    self._core.changed.wait(SWEEP_S)
+
+    def _resolve(self, path: str) -> Node:
+        node = self._tree.root
+        for part in path.split("/"):
+            if part not in ("", "."):
+                node = self._names.child(Caller(), node.ino, part)
+        return node
+
+    # ------------------------------------------------------------------ names
+    def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
+        return self._names.lookup(caller, parent, name)
+
+    def forget(self, ino: int, count: int) -> None:
+        with self._core.lock:
+            self._tree.forget(ino, count)
+
+    def mkdir(self, caller: Caller, parent: int, name: str, mode: int) -> Entry:
+        return self._referenced(self._names.mkdir(caller, parent, name, mode))
+
+    def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Entry:
+        return self._referenced(self._names.symlink(caller, parent, name, target))
+
+    def readlink(self, caller: Caller, ino: int) -> str:
+        with self._core.lock:
+            node = self._tree.get(ino)
+            if node.kind is not Kind.SYMLINK:
+                raise InvalidArgument(f"{self._tree.path(node)} is not a symbolic link")
+            if node.target is not None:
+                return node.target
+            caller.about_to_wait()
+            source, content = self._contents.source(node), self._contents.of(node)
+        if source is not None:
+            self._reader.whole(source, caller)
+        target = os.fsdecode(content.read(0, content.size))
+        with self._core.lock:
+            node.target = target
+            if not node.handles:
+                self._contents.closed(node)
+        return target
+
+    def unlink(self, caller: Caller, parent: int, name: str) -> None:
+        self._names.unlink(caller, parent, name)
+
+    def rmdir(self, caller: Caller, parent: int, name: str) -> None:
+        self._names.rmdir(caller, parent, name)
+
+    def rename(
+        self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int = 0
+    ) -> None:
+        self._names.rename(caller, parent, name, new_parent, new_name, flags)
+
+    def readdir(self, caller: Caller, ino: int) -> Sequence[DirEntry]:
+        return self._names.readdir(caller, ino)
+
+    def readdir_entry(self, caller: Caller, ino: int, name: str) -> Entry | None:
+        with self._core.lock:
+            directory = self._tree.find(ino)
+            node = directory.children().get(name) if directory is not None and directory.is_dir else None
+            if node is None:
+                return None
+            node.lookups += 1
+            return self._names.entry(node)
+
+    def _referenced(self, node: Node) -> Entry:
+        with self._core.lock:
+            node.lookups += 1
+            return self._names.entry(node)
+
+    # ------------------------------------------------------------------ attributes
+    def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
+        with self._core.lock:
+            node = self._tree.get(ino)
+            parent = node.parent
+            fresh = (
+                node.owed or node.handles or node.deleted or parent is None or self._names.valid_s(node) > 0
+            )
+        if not fresh and parent is not None:
+            with suppress(NotFound):
+                self._names.child(caller, parent.ino, node.name)
+        with self._core.lock:
+            return self._names.entry(self._tree.get(ino))
+
+    def setattr(self, caller: Caller, ino: int, change: AttributeChange, handle: int | None = None) -> Entry:
+        with self._core.lock:
+            node = self._tree.get(ino)
+        if change.size is not None:
+            if node.kind is not Kind.FILE:
+                raise InvalidArgument("only files have a size to set")
+            self._files.truncate(caller, node, change.size, handle)
+        self._changes.apply(caller, node, change)
+        with self._core.lock:
+            return self._names.entry(node)
+
+    def statfs(self, caller: Caller) -> FileSystemStats:
+        return FileSystemStats(
+            total=BUCKET_BYTES, free=BUCKET_BYTES, files=BUCKET_FILES, files_free=BUCKET_FILES
+        )
+
+    def getxattr(self, caller: Caller, ino: int, name: str) -> bytes:
+        with self._core.lock:
+            return self._xattrs.get(self._tree.get(ino), name)
+
+    def listxattr(self, caller: Caller, ino: int) -> Sequence[str]:
+        with self._core.lock:
+            return self._xattrs.names(self._tree.get(ino))
+
+    def setxattr(self, caller: Caller, ino: int, name: str, value: bytes, flags: int) -> None:
+        with self._core.lock:
+            self._xattrs.set(self._tree.get(ino), name)
+
+    def removexattr(self, caller: Caller, ino: int, name: str) -> None:
+        with self._core.lock:
+            self._xattrs.remove(self._tree.get(ino), name)
+
+    # ------------------------------------------------------------------ open files
+    def create(self, caller: Caller, parent: int, name: str, mode: int, flags: int) -> tuple[Entry, Opened]:
+        name = check_name(name)
+        try:
+            node = self._names.child(caller, parent, name)
+        except NotFound:
+            return self._create_new(caller, parent, name, mode, flags)
+        if flags & os.O_EXCL:
+            raise Exists(f"{printable(name)} exists")
+        opened = self._files.open(caller, node, flags)
+        return self._referenced(node), opened
+
+    def _create_new(
+        self, caller: Caller, parent: int, name: str, mode: int, flags: int
+    ) -> tuple[Entry, Opened]:
+        self._files.writable()
+        self._files.admit_writer(caller)
+        with self._core.lock:
+            directory = self._tree.directory(parent)
+            if directory.deleted:
+                raise NotFound(f"{printable(directory.name)} was removed")
+            if name in directory.children():
+                raise Exists(f"{printable(name)} was made by somebody else at the same time")
+            with self._core.journal.transaction():
+                node, key, expect = self._names.new_file(caller, directory, name, mode)
+                try:
+                    self._files.new_file(node, key, expect)
+                except R2fsError:
+                    self._tree.detach(node)
+                    raise
+            opened = self._files.created(node, flags)
+            return self._referenced(node), opened
+
+    def open(self, caller: Caller, ino: int, flags: int) -> Opened:
+        with self._core.lock:
+            node = self._tree.get(ino)
+        return self._files.open(caller, node, flags)
+
+    def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
+        return self._files.read(caller, handle, offset, size)
+
+    def write(self, caller: Caller, handle: int, offset: int, data: bytes | memoryview) -> int:
+        return self._files.write(caller, handle, offset, data)
+
+    def wrote(self, handle: int) -> None:
+        """Nothing to do: size and times are asked of the file, and the last close compares them."""
+
+    def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
+        self._files.fallocate(caller, handle, mode, offset, length)
+
+    def lseek(self, caller: Caller, handle: int, offset: int, whence: int) -> int:
+        return self._files.lseek(caller, handle, offset, whence)
+
+    def flush(self, caller: Caller, handle: int) -> None:
+        self._files.flush(caller, handle)
+
+    def fsync(self, caller: Caller, handle: int, data_only: bool) -> None:
+        self._files.fsync(caller, handle)
+
+    def fsync_directory(self, caller: Caller, ino: int) -> None:
+        caller.about_to_wait()
+        self._core.journal.barrier()
+
+    def release(self, handle: int) -> None:
+        self._files.release(handle)

@@ -1,0 +1,62 @@
+"""Handles: open files, by number.
+
+Owns:  handle numbers, and what each handle was opened for.
+Never: opens or closes content: `files.py` does, when the count says so.
+Locks: every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from itertools import count
+
+from r2fs.engine.node import Node
+from r2fs.model.errors import BadHandle
+
+
+@dataclass(slots=True, eq=False)
+class Handle:
+    number: int  # constant
+    node: Node  # constant
+    flags: int  # constant: open(2)'s
+    error: Exception | None = None  # met behind the program's back; told at the next flush or fsync
+
+    @property
+    def writes(self) -> bool:
+        return bool(self.flags & os.O_ACCMODE)
+
+    @property
+    def appends(self) -> bool:
+        return bool(self.flags & os.O_APPEND)
+
+
+class Handles:
+    def __init__(self) -> None:
+        self._numbers = count(time.time_ns())  # never those of a daemon before this one
+        self._open: dict[int, Handle] = {}
+
+    def add(self, node: Node, flags: int) -> Handle:
+        handle = Handle(next(self._numbers), node, flags)
+        self._open[handle.number] = handle
+        node.handles += 1
+        node.writers += handle.writes
+        return handle
+
+    def get(self, number: int) -> Handle:
+        """Raises BadHandle."""
+        handle = self._open.get(number)
+        if handle is None:
+            raise BadHandle(f"handle {number} is not open")
+        return handle
+
+    def remove(self, number: int) -> Handle | None:
+        handle = self._open.pop(number, None)
+        if handle is not None:
+            handle.node.handles -= 1
+            handle.node.writers -= handle.writes
+        return handle
+
+    def all(self) -> list[Handle]:
+        return list(self._open.values())

@@ -1,0 +1,248 @@
+"""Ledger: what this host owes the bucket; each change goes to the journal first, then to memory.
+
+Owns:  every Owed record, the pending deletes, and the indexes that order them.
+Never: sends anything (`writeback.py`); moves names (`tree.py`).
+Locks: every method is called with Core.lock held; takes the journal's inside.
+Fails: NoSpace or StateDamaged from the journal: memory is unchanged then.
+       ImpossibleTransition: a defect.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from r2fs.engine.core import Core
+from r2fs.engine.node import Node, Owed
+from r2fs.model.records import OwedDelete, OwedInode
+from r2fs.model.states import Event, State, after
+
+LATE_ATTEMPT_S = 600.0  # an attempt whose end nobody saw may still appear: R2 drops an idle body after 15 s
+REMEMBER_DELETES = 10_000  # done deletes kept, so that a LIST that began before them is not believed
+
+NODE_FIELDS = frozenset({"base", "mode", "uid", "gid", "mtime_ns", "extra", "content_type", "target"})
+
+
+class Ledger:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._journal = core.journal
+        self.owing: dict[int, Node] = {}  # by inode number
+        self.deletes: dict[int, OwedDelete] = {}  # by seq
+        self.claimed: set[int] = set()  # seqs of deletes on their way
+        self._by_key: dict[str, set[int]] = {}  # deletes of a key
+        self._below: Counter[str] = Counter()  # pending deletes under each prefix
+        self._done: dict[str, tuple[str | None, int]] = {}  # key: (ETag, tick) of deletes carried out
+        self._base_users: dict[str, set[Node]] = {}  # nodes whose base is this key and that may need it
+        self.on_settled: Callable[[Node], None] = lambda node: (
+            None
+        )  # told when others may have waited for a node
+        self.staged_bytes = 0  # bytes in staging, by the rows: what the dirty limit is measured against
+
+    # ------------------------------------------------------------------ inodes
+    def apply(self, node: Node, event: Event, **changes: Any) -> State:
+        """Move `node` along the state table, with changes of Owed's fields and of NODE_FIELDS.
+
+        A first CREATE, OPEN_WRITE or RETARGET needs at least key, changed and expect.
+        """
+        old = node.owed
+        start = old.state if old else None if event is Event.CREATE else State.CLEAN
+        state = after(start, event, old.before if old else None)
+        facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
+        if state in (State.CLEAN, State.GONE):
+            self._journal.drop_inode(node.ino)
+            self._remember(node, None, facts)
+            return state
+        if old is None:
+            owed = Owed(
+                state=state,
+                seq=self._journal.next_seq(),
+                boot=self._journal.boot,
+                first_owed_s=self._core.clock.monotonic(),
+                **changes,
+            )
+        else:
+            owed = replace(old, state=state, **changes)
+        self._journal.put_inode(self.row(node, owed, facts))
+        self._remember(node, owed, facts)
+        return state
+
+    def update(self, node: Node, **changes: Any) -> None:
+        """Changes of an owing node that are no event."""
+        assert node.owed is not None
+        facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
+        owed = replace(node.owed, **changes)
+        self._journal.put_inode(self.row(node, owed, facts))
+        self._remember(node, owed, facts)
+
+    def acquit(self, node: Node) -> None:
+        """At start: its row turns out to owe nothing, the bucket has it as it is."""
+        self._journal.drop_inode(node.ino)
+        self._remember(node, None, {})
+
+    def adopt(self, node: Node, owed: Owed) -> None:
+        """At start: the row is in the journal already."""
+        self._remember(node, owed, {})
+
+    def row(self, node: Node, owed: Owed, facts: Mapping[str, Any] | None = None) -> OwedInode:
+        """The journal row of a node; `facts` are fields of the node about to change."""
+        facts = facts or {}
+        content = node.content
+        own = None
+        base_limit = owed.base_limit
+        if owed.staged and owed.changed and content is not None and not content.complete:
+            _, ranges, base_limit = content.snapshot()
+            own = tuple(ranges)
+        return OwedInode(
+            ino=node.ino,
+            key=owed.key,
+            kind=node.kind,
+            state=owed.state.value,
+            before=owed.before.value if owed.before else None,
+            seq=owed.seq,
+            mode=facts.get("mode", node.mode),
+            uid=facts.get("uid", node.uid),
+            gid=facts.get("gid", node.gid),
+            mtime_ns=facts.get("mtime_ns", node.mtime_ns if node.mtime_known else None),
+            extra=facts.get("extra", node.extra),
+            content_type=facts.get("content_type", node.content_type),
+            base=facts.get("base", node.base),
+            expect=owed.expect,
+            changed=owed.changed,
+            staged=owed.staged,
+            size=owed.size,
+            own=own,
+            base_limit=base_limit,
+            proof=owed.proof,
+            sealed_at_s=owed.sealed_at_s,
+            boot=owed.boot,
+            synced=owed.synced,
+            reason=owed.reason,
+            conflict_of=owed.conflict_of,
+            target=facts.get("target", node.target),
+        )
+
+    def _remember(self, node: Node, owed: Owed | None, facts: Mapping[str, Any]) -> None:
+        self._index_base(node, add=False)
+        self.staged_bytes -= node.owed.size if node.owed and node.owed.staged else 0
+        for name, value in facts.items():
+            setattr(node, name, value)
+        node.mtime_known = node.mtime_known or "mtime_ns" in facts
+        node.owed = owed
+        if owed is None:
+            self.owing.pop(node.ino, None)
+        else:
+            self.owing[node.ino] = node
+            self.staged_bytes += owed.size if owed.staged else 0
+        self._index_base(node, add=owed is not None or node.handles > 0)
+        self.on_settled(node)
+        self._core.changed.notify_all()
+
+    # ------------------------------------------------------------------ who needs what
+    def _index_base(self, node: Node, add: bool) -> None:
+        if node.base is None:
+            return
+        users = self._base_users.setdefault(node.base.key, set())
+        (users.add if add else users.discard)(node)
+        if not users:
+            del self._base_users[node.base.key]
+
+    def watch_base(self, node: Node) -> None:
+        """An open node whose bytes are not all here: its base's key must not be written or deleted."""
+        self._index_base(node, add=True)
+
+    def unwatch_base(self, node: Node) -> None:
+        if node.owed is None:
+            self._index_base(node, add=False)
+        self.on_settled(node)
+
+    def needing(self, key: str, other_than: Node | None = None) -> Node | None:
+        """A node that would lose bytes if the object at `key` were replaced or deleted now."""
+        for node in self._base_users.get(key, ()):
+            if node is not other_than and node.needs_base:
+                return node
+        return None
+
+    # ------------------------------------------------------------------ deletes
+    def add_delete(
+        self, key: str, etag: str | None, after: Node | None = None, watch: bool = False
+    ) -> OwedDelete:
+        until = self._core.clock.time() + LATE_ATTEMPT_S if watch else None
+        row = OwedDelete(self._journal.next_seq(), key, etag, after.ino if after else None, until)
+        self._journal.put_delete(row)
+        self.adopt_delete(row)
+        return row
+
+    def adopt_delete(self, row: OwedDelete) -> None:
+        self.deletes[row.seq] = row
+        self._by_key.setdefault(row.key, set()).add(row.seq)
+        self._below.update(_prefixes(row.key))
+
+    def replace_delete(self, row: OwedDelete) -> None:
+        """Other facts of a pending delete, under the same seq."""
+        self._journal.put_delete(row)
+        self.deletes[row.seq] = row
+
+    def drop_delete(self, seq: int, tick: int | None = None) -> None:
+        """It is done (`tick` says when, for listings on their way), void, or taken back."""
+        row = self.deletes[seq]
+        self._journal.drop_delete(seq)
+        del self.deletes[seq]
+        self.claimed.discard(seq)
+        _discard(self._by_key, row.key, seq)
+        self._below.subtract(_prefixes(row.key))
+        for prefix in _prefixes(row.key):
+            if self._below[prefix] <= 0:
+                del self._below[prefix]
+        if tick is not None:
+            self._done.pop(row.key, None)
+            self._done[row.key] = (row.etag, tick)
+            if len(self._done) > REMEMBER_DELETES:
+                del self._done[next(iter(self._done))]
+        self._core.changed.notify_all()
+
+    def take_over_deletes(self, key: str) -> str | None:
+        """A new object is to be at `key`: deletes not yet on their way are void; the ETag to expect there.
+
+        Overwriting is one request where delete and put would be two, and leaves no moment
+        in which the name is missing.
+        """
+        expect = None
+        for seq in sorted(self._by_key.get(key, ())):
+            row = self.deletes[seq]
+            if seq not in self.claimed and row.watch_until_s is None:
+                expect = row.etag or expect
+                self.drop_delete(seq)
+        return expect
+
+    def watched(self, key: str) -> OwedDelete | None:
+        """The row that waits for an attempt at `key` whose end nobody has seen yet."""
+        for seq in self._by_key.get(key, ()):
+            if self.deletes[seq].watch_until_s is not None:
+                return self.deletes[seq]
+        return None
+
+    def hides(self, key: str, etag: str | None, began: int) -> bool:
+        """Is the delete of this version pending, or done since tick `began`?"""
+        for seq in self._by_key.get(key, ()):
+            if self.deletes[seq].etag in (etag, None):
+                return True
+        done = self._done.get(key)
+        return done is not None and done[1] > began and done[0] in (etag, None)
+
+    def deletes_below(self, prefix: str) -> bool:
+        return self._below[prefix] > 0
+
+
+def _prefixes(key: str) -> list[str]:
+    parts = key.rstrip("/").split("/")
+    above = ["/".join(parts[:n]) + "/" for n in range(1, len(parts))]
+    return [*above, key] if key.endswith("/") else above
+
+
+def _discard(index: dict[str, set[int]], key: str, seq: int) -> None:
+    index[key].discard(seq)
+    if not index[key]:
+        del index[key]

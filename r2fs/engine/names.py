@@ -1,0 +1,340 @@
+"""Names: lookup, create, mkdir, symlink, unlink, rmdir and rename.
+
+Owns:    what each change of a name means for the journal: one transaction, then the tree.
+Never:   sends a request itself.
+Threads: every public method is thread-safe.
+Locks:   takes Core.lock (30); directories are made fresh before it, and looked at again under it.
+Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and does not answer.
+"""
+
+from __future__ import annotations
+
+from r2fs.engine.attributes import AttributeView
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.directories import Directories
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
+from r2fs.engine.writeback import WriteBack
+from r2fs.model.errors import (
+    Busy,
+    DirectoryNotEmpty,
+    Exists,
+    InvalidArgument,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    ReadOnly,
+)
+from r2fs.model.keys import MAX_KEY_BYTES, check_key, check_name, printable
+from r2fs.model.ports import Caller
+from r2fs.model.records import DirEntry, Entry, Kind
+from r2fs.model.states import Event, State
+from r2fs.model.verbs import RENAME_NOREPLACE
+
+OWNED_VALID_S = 3600.0  # what this host has not sent yet changes through this host alone
+
+
+class Names:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        directories: Directories,
+        writeback: WriteBack,
+        attributes: AttributeView,
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._directories = directories
+        self._writeback = writeback
+        self._attributes = attributes
+
+    # ------------------------------------------------------------------ looking
+    def entry(self, node: Node) -> Entry:
+        """With Core.lock held."""
+        self._attributes.recall(node)
+        return Entry(self._attributes.of(node), self.valid_s(node))
+
+    def valid_s(self, node: Node) -> float:
+        if node.owed is not None or node is self._tree.root or node.parent is None:
+            return OWNED_VALID_S
+        return self._directories.valid_s(node.parent, node.name)
+
+    def child(self, caller: Caller, parent: int, name: str) -> Node:
+        """The node under a name, fresh. Raises NotFound with how long that holds. Without the lock."""
+        name = check_name(name)
+        with self._core.lock:
+            directory = self._tree.directory(parent)
+            found = directory.children().get(name)
+            if found is not None and (found.owed or self._tree_pending(found)):
+                return found
+        self._directories.ensure(caller, directory, whole=False, name=name)
+        with self._core.lock:
+            found = directory.children().get(name)
+            if found is None:
+                raise NotFound(
+                    f"{printable(name)}: no such file or directory",
+                    self._directories.valid_s(directory, name),
+                )
+            return found
+
+    def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
+        node = self.child(caller, parent, name)
+        with self._core.lock:
+            entry = self.entry(node)
+            node.lookups += 1
+            return entry
+
+    def _tree_pending(self, node: Node) -> bool:
+        """A directory in which something waits for its upload is there, whatever a listing says."""
+        return node.is_dir and any(child.owed for child in node.children().values())
+
+    def readdir(self, caller: Caller, ino: int) -> list[DirEntry]:
+        with self._core.lock:
+            directory = self._tree.directory(ino)
+        self._directories.ensure(caller, directory)
+        with self._core.lock:
+            return [
+                DirEntry(name, node.ino, node.kind, offset)
+                for offset, (name, node) in enumerate(directory.children().items(), 1)
+            ]
+
+    # ------------------------------------------------------------------ making
+    def free_name(self, caller: Caller, parent: int, name: str) -> tuple[Node, str]:
+        """A directory and a name that is free in it. Raises Exists."""
+        name = check_name(name)
+        self._changeable()
+        try:
+            self.child(caller, parent, name)
+        except NotFound:
+            with self._core.lock:
+                return self._tree.directory(parent), name
+        raise Exists(f"{printable(name)} exists")
+
+    def mkdir(self, caller: Caller, parent: int, name: str, mode: int) -> Node:
+        directory, name = self.free_name(caller, parent, name)
+        with self._core.lock:
+            key = check_key(self._tree.child_key(directory, name) + "/")
+            node = self._new(caller, directory, name, Kind.DIRECTORY, mode)
+            self._owe(node, key)
+            self._directories.born(node)
+            return node
+
+    def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Node:
+        directory, name = self.free_name(caller, parent, name)
+        if not target or len(target.encode(errors="surrogateescape")) > MAX_KEY_BYTES * 4 - 1:
+            raise InvalidArgument("a symbolic link's target has 1 to 4,095 bytes")
+        with self._core.lock:
+            key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
+            node = self._new(caller, directory, name, Kind.SYMLINK, 0o777)
+            node.target, node.size = target, len(target.encode(errors="surrogateescape"))
+            self._owe(node, key)
+            return node
+
+    def _owe(self, node: Node, key: str) -> None:
+        """A directory or symbolic link that was just made: queued at once, it has no bytes to wait for."""
+        try:
+            with self._core.journal.transaction():
+                expect = self._ledger.take_over_deletes(key)
+                self._ledger.apply(node, Event.CREATE, key=key, changed=True, expect=expect, size=node.size)
+                self._ledger.apply(node, Event.SEAL, sealed_at_s=self._core.clock.time())
+        except BaseException:
+            self._tree.detach(node)
+            raise
+        self._writeback.schedule(node)
+
+    def new_file(self, caller: Caller, directory: Node, name: str, mode: int) -> tuple[Node, str, str | None]:
+        """A node without content yet; its key, and the ETag to expect there. With Core.lock held."""
+        key = self._tree.child_key(directory, name)
+        node = self._new(caller, directory, name, Kind.FILE, mode)
+        return node, key, self._ledger.take_over_deletes(key)
+
+    def _new(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
+        now, settings = self._core.now_ns(), self._core.settings
+        node = self._tree.add(directory, name, kind, now)
+        default = (0o777 if kind is Kind.DIRECTORY else 0o666) & ~settings.umask
+        node.mode = None if mode & 0o7777 == default else mode & 0o7777
+        node.uid = None if caller.uid == settings.uid else caller.uid
+        node.gid = None if caller.gid == settings.gid else caller.gid
+        node.known = node.mtime_known = True
+        self._stamp(directory, now)
+        return node
+
+    def _stamp(self, directory: Node, now_ns: int) -> None:
+        """A change in a directory is a change of its times; they are kept in memory alone."""
+        directory.mtime_ns = directory.ctime_ns = now_ns
+        self._core.kernel.forget_attributes(directory.ino)
+
+    def _changeable(self) -> None:
+        if self._core.settings.read_only:
+            raise ReadOnly("this mount is read-only")
+
+    # ------------------------------------------------------------------ removing
+    def unlink(self, caller: Caller, parent: int, name: str) -> None:
+        self._changeable()
+        node = self.child(caller, parent, name)
+        if node.is_dir:
+            raise IsADirectory(f"{printable(name)} is a directory")
+        with self._core.lock:
+            if node.deleted or node.parent is None:
+                raise NotFound(f"{printable(name)}: no such file or directory")
+            directory = node.parent
+            with self._core.journal.transaction():
+                self._withdraw(node)
+                self._keep_directory(directory, leaving=node)
+            self._core.crash_point("unlinked")
+            self._tree.detach(node)
+            self._stamp(directory, self._core.now_ns())
+
+    def _withdraw(self, node: Node) -> None:
+        """The node's row goes, and the bucket is to lose what it has under the name. In a transaction."""
+        owed = node.owed
+        staged = owed.staged if owed else None
+        self._writeback.leave_key(node)
+        key = owed.key if owed else (node.base.key if node.base else self._tree.key(node))
+        etag = owed.expect if owed else (node.base.etag if node.base else None)
+        if node.is_dir:
+            marker = node.listing.marker if node.listing else None
+            etag = etag or (marker.etag if marker else None)
+        if etag is not None:
+            self._writeback.schedule_delete(self._ledger.add_delete(key, etag))
+        if owed is not None:
+            self._ledger.apply(node, Event.UNLINK)
+        if node.content is not None:
+            self._contents.withdraw(node)
+        elif staged is not None:
+            self._contents.drop_staged(staged)
+        if node.base is not None and not node.handles and not node.is_dir:
+            self._core.cache.drop(node.base)
+
+    def _keep_directory(self, directory: Node, leaving: Node) -> None:
+        """A directory that only its files made stays when the last one goes: it gets a marker."""
+        if directory is self._tree.root or directory.owed or directory.listing is None:
+            return
+        alone = all(child is leaving for child in directory.children().values())
+        if alone and directory.listing.marker is None:
+            key = self._tree.key(directory)
+            expect = self._ledger.take_over_deletes(key)
+            self._ledger.apply(directory, Event.RETARGET, key=key, changed=True, expect=expect)
+            self._writeback.schedule(directory)
+
+    def rmdir(self, caller: Caller, parent: int, name: str) -> None:
+        self._changeable()
+        node = self.child(caller, parent, name)
+        if not node.is_dir:
+            raise NotADirectory(f"{printable(name)} is not a directory")
+        self._directories.ensure(caller, node)
+        with self._core.lock:
+            if node.deleted or node.parent is None:
+                raise NotFound(f"{printable(name)}: no such file or directory")
+            if node.children() or (node.listing and node.listing.hidden):
+                raise DirectoryNotEmpty(f"{printable(name)} is not empty")
+            directory = node.parent
+            with self._core.journal.transaction():
+                self._withdraw(node)
+                self._keep_directory(directory, leaving=node)
+            self._tree.detach(node)
+            self._stamp(directory, self._core.now_ns())
+
+    # ------------------------------------------------------------------ renaming
+    def rename(
+        self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int
+    ) -> None:
+        self._changeable()
+        if flags & ~RENAME_NOREPLACE:
+            raise InvalidArgument("renameat2: only RENAME_NOREPLACE is supported")
+        new_name = check_name(new_name)
+        node = self.child(caller, parent, name)
+        target = self._target(caller, new_parent, new_name)
+        if target is node:
+            return
+        if target is not None and flags & RENAME_NOREPLACE:
+            raise Exists(f"{printable(new_name)} exists")
+        if node.is_dir:
+            self._directories.load_below(caller, node)
+        if target is not None and target.is_dir:
+            self._directories.ensure(caller, target)
+        with self._core.lock:
+            directory = self._tree.directory(new_parent)
+            self._check_rename(node, directory, target, new_name)
+            old_directory = node.parent
+            assert old_directory is not None
+            with self._core.journal.transaction():
+                if target is not None:
+                    self._replaced(target)
+                for one in list(self._tree.walk(node)):
+                    self._retarget(one, node, directory, new_name)
+                self._keep_directory(old_directory, leaving=node)
+            self._core.crash_point("renamed")
+            if target is not None:
+                self._tree.detach(target)
+            self._tree.move(node, directory, new_name)
+            now = self._core.now_ns()
+            node.ctime_ns = now
+            self._stamp(old_directory, now)
+            self._stamp(directory, now)
+
+    def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
+        try:
+            return self.child(caller, parent, name)
+        except NotFound:
+            return None
+
+    def _check_rename(self, node: Node, directory: Node, target: Node | None, new_name: str) -> None:
+        if node.deleted or directory.deleted or node.parent is None:
+            raise NotFound(f"{printable(node.name)}: no such file or directory")
+        if directory.children().get(new_name) is not target:
+            raise Busy(f"{printable(new_name)}: changed while it was renamed over; try again")
+        above: Node | None = directory
+        while above is not None:
+            if above is node:
+                raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
+            above = above.parent
+        if target is not None:
+            if target.is_dir and not node.is_dir:
+                raise IsADirectory(f"{printable(new_name)} is a directory")
+            if node.is_dir and not target.is_dir:
+                raise NotADirectory(f"{printable(new_name)} is not a directory")
+            if target.is_dir and target.children():
+                raise DirectoryNotEmpty(f"{printable(new_name)} is not empty")
+        self._tree.child_key(directory, new_name + ("/" if node.is_dir else ""))
+
+    def _replaced(self, target: Node) -> None:
+        """A node loses its name to another: what the bucket has there becomes a pending delete,
+        which the newcomer takes over as what it expects there."""
+        self._withdraw(target)
+
+    def _retarget(self, one: Node, top: Node, directory: Node, new_name: str) -> None:
+        """`one`, at or below the renamed `top`, gets its new key. In a transaction."""
+        if one.is_dir and one.owed is None and (one is not top or one.children()):
+            if one.listing is None or one.listing.marker is None:
+                return  # made by its files alone: they carry it along
+        old_key = one.owed.key if one.owed else (one.base.key if one.base else self._tree.key(one))
+        prefix = self._tree.key(directory) + new_name
+        new_key = check_key(prefix + self._tree.key(one)[len(self._tree.key(top).rstrip("/")) :])
+        if one is top and not one.is_dir:
+            new_key = check_key(prefix + (SYMLINK_SUFFIX if one.kind is Kind.SYMLINK else ""))
+        had = one.owed.expect if one.owed else (one.base.etag if one.base else None)
+        if one.is_dir and one.owed is None:
+            marker = one.listing.marker if one.listing else None
+            had = marker.etag if marker else None
+        self._writeback.leave_key(one)
+        changes: dict[str, object] = {"key": new_key, "expect": self._ledger.take_over_deletes(new_key)}
+        if one.owed is None:
+            changes["changed"] = one.is_dir  # a marker has no bytes to copy
+        elif one.owed.before is State.CLEAN:  # open for writing: even unchanged bytes now need their new name
+            changes["before"], changes["was_changed"] = State.QUEUED, False
+        if one.owed is not None:
+            changes["seq"] = self._core.journal.next_seq()
+        self._ledger.apply(one, Event.RETARGET, **changes)
+        if had is not None:
+            self._writeback.schedule_delete(self._ledger.add_delete(old_key, had, after=one))
+        if one.is_dir and one.listing is not None:
+            one.listing.marker = None
+        self._writeback.schedule(one)

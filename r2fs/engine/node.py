@@ -1,0 +1,132 @@
+"""Node: one inode of the mount, and Owed: what the bucket still lacks of it.
+
+Owns:  the fields, and who may touch them. A node is the identity that open handles keep: a
+       version that another host put in a name's place is another node.
+Never: does anything: `tree.py` moves nodes, `ledger.py` changes what they owe.
+Locks: every field is guarded by Core.lock unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Event
+
+from r2fs.disk.body import Gate
+from r2fs.disk.content import Content
+from r2fs.model.records import Kind, Proof, Version
+from r2fs.model.states import SENDING, State
+
+NEVER = float("-inf")  # a monotonic time before every other
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """One attempt on its way to the bucket. Made by the uploader that claimed the node."""
+
+    attempt: str  # its id, in the journal and in the object's metadata
+    key: str  # where it goes
+    gate: Gate  # closed by who wants to write: then no further byte is read
+    since_s: float  # Clock.monotonic()
+    sent: int = 0  # bytes read for sending; written by the sending threads without the lock
+
+
+@dataclass(slots=True, eq=False)
+class Owed:
+    """What the journal row of a node says, in memory. Changed only through Ledger."""
+
+    key: str
+    state: State
+    seq: int
+    changed: bool  # the bytes are those of the staged file, not of node.base
+    expect: str | None  # the ETag this host last knew at `key`; None: no object
+    before: State | None = None
+    staged: str | None = None
+    size: int = 0
+    base_limit: int = 0
+    proof: Proof | None = None
+    sealed_at_s: float | None = None  # Clock.time()
+    boot: str = ""
+    synced: bool = False
+    reason: str | None = None
+    conflict_of: str | None = None
+    # not in the row
+    transfer: Transfer | None = None  # the attempt on its way
+    rewritten: bool = False  # opened for writing since that attempt began
+    filling: bool = (
+        False  # opened for writing while bytes are missing: times prove nothing until they are here
+    )
+    written: bool = False  # while filling: somebody wrote
+    was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
+    first_owed_s: float = 0.0  # Clock.monotonic() when it began to owe
+    failures: int = 0  # attempts in a row that failed
+
+
+@dataclass(slots=True, eq=False)
+class Listing:
+    """A directory's children as far as they are known."""
+
+    children: dict[str, Node] = field(default_factory=dict)
+    listed_at_s: float = NEVER  # Clock.monotonic() when the LIST it comes from began
+    whole: bool = False  # every page was read
+    probed: dict[str, float] = field(default_factory=dict)  # name asked for by itself: when (monotonic)
+    removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
+    hidden: frozenset[str] = frozenset()  # keys that cannot be shown
+    refreshing: Event | None = None  # set when the LIST on its way has been merged
+    marker: Version | None = None  # the empty object that keeps the directory
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    ino: int  # constant
+    kind: Kind  # constant
+    name: str
+    parent: Node | None  # None: the root, or no longer in the tree
+    mtime_ns: int
+    ctime_ns: int
+    atime_ns: int
+    mode: int | None = None  # None: the mount's default
+    uid: int | None = None
+    gid: int | None = None
+    size: int = 0  # of the base; a node with content answers the content's
+    target: str | None = None  # a symbolic link's
+    content_type: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)  # further user metadata
+    base: Version | None = None
+    known: bool = False  # mode, mtime … are those stored with the version, not guessed from a listing
+    mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
+    asked: bool = False  # the local attribute cache was asked for them
+    listing: Listing | None = None  # a directory's
+    content: Content | None = None  # open, or staged and touched
+    version: int = 0  # Opened.version
+    owed: Owed | None = None
+    lookups: int = 0  # references of the kernel
+    handles: int = 0
+    writers: int = 0
+    touched: int = 0  # Tree.tick of the last change here of its being under its name
+    deleted: bool = False  # unlinked here, or replaced by what another host did
+
+    @property
+    def state(self) -> State:
+        return self.owed.state if self.owed else State.CLEAN
+
+    @property
+    def is_dir(self) -> bool:
+        return self.kind is Kind.DIRECTORY
+
+    @property
+    def sending(self) -> bool:
+        return self.owed is not None and self.owed.state in SENDING
+
+    @property
+    def needs_base(self) -> bool:
+        """Would a write to the base's key in the bucket take away bytes that this node still needs?"""
+        if self.base is None:
+            return False
+        if self.content is not None and not self.content.complete:
+            return self.handles > 0 or (self.owed is not None and self.owed.changed)
+        return self.owed is not None and not self.owed.changed and self.owed.key != self.base.key
+
+    def children(self) -> dict[str, Node]:
+        assert self.listing is not None
+        return self.listing.children

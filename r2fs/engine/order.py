@@ -1,0 +1,68 @@
+"""Order: what an owed write or delete has to wait for.
+
+Owns:  the keys with a request on their way, and the rules:
+       a write to a key, or its deletion, waits while
+         - another request for that key is on its way,
+         - a node still needs the object that is there now (a rename's copy, bytes not yet here),
+         - and, for the delete that is a rename's second half, while the renamed inode owes anything.
+Never: changes anything else.
+Locks: every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.schedule import Token
+from r2fs.model.records import OwedDelete
+
+
+class Order:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._busy: set[str] = set()
+
+    def begin(self, keys: Iterable[str]) -> None:
+        self._busy.update(keys)
+
+    def end(self, keys: Iterable[str]) -> None:
+        self._busy.difference_update(keys)
+
+    def put_blocker(self, node: Node) -> Token | None:
+        """What must be over before this node may be sent; None: it may go now."""
+        assert node.owed is not None
+        for key in keys_of(node):
+            if key in self._busy:
+                return ("key", key)
+        needing = self._ledger.needing(node.owed.key, other_than=node)
+        return ("ino", needing.ino) if needing is not None else None
+
+    def delete_blocker(self, row: OwedDelete) -> Token | None:
+        if row.key in self._busy:
+            return ("key", row.key)
+        if row.after_ino is not None and row.after_ino in self._ledger.owing:
+            return ("ino", row.after_ino)
+        needing = self._ledger.needing(row.key)
+        return ("ino", needing.ino) if needing is not None else None
+
+    def in_a_ring(self, node: Node) -> bool:
+        """Does what this node waits for wait for this node? Two files that swap names do."""
+        seen: set[int] = set()
+        other: Node | None = node
+        while other is not None and other.owed is not None and other.ino not in seen:
+            seen.add(other.ino)
+            other = self._ledger.needing(other.owed.key, other_than=other)
+            if other is node:
+                return True
+        return False
+
+
+def keys_of(node: Node) -> set[str]:
+    """The keys that sending this node writes or copies from."""
+    assert node.owed is not None
+    keys = {node.owed.key}
+    if not node.owed.changed and node.base is not None:
+        keys.add(node.base.key)
+    return keys

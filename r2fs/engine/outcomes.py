@@ -1,0 +1,280 @@
+"""Outcomes: what the end of an attempt means for the node that it was made for.
+
+Owns:    the way from an answer of the bucket (stored, 412, an error) to a state.
+Never:   sends; drops a staged byte that the bucket does not have.
+Threads: called by upload threads, without the lock.
+Locks:   takes Core.lock. What was decided before the request is checked again: the node may have
+         been renamed, written or unlinked while it was on its way.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Protocol
+
+from r2fs.engine.attempts import Attempts
+from r2fs.engine.attributes import facts_of
+from r2fs.engine.conflicts import Conflicts
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.sender import Claim
+from r2fs.engine.tree import Tree
+from r2fs.model.errors import (
+    BadCredentials,
+    BodyWithdrawn,
+    BucketMissing,
+    ClockSkewed,
+    ObjectMissing,
+    PermissionRefused,
+    PreconditionFailed,
+    R2fsError,
+    Refused,
+    Retryable,
+    Unavailable,
+    UploadMissing,
+)
+from r2fs.model.keys import printable
+from r2fs.model.metadata import ATTEMPT, Facts, remembered
+from r2fs.model.records import OwedDelete, Version
+from r2fs.model.states import SENDING, Event, State
+
+log = logging.getLogger(__name__)
+
+# The whole bucket refuses: every file would be PARKED for what a person mends in one place.
+BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
+
+
+class Queue(Protocol):
+    """What an outcome asks of the write-back queue. With Core.lock held."""
+
+    def schedule(self, node: Node) -> None: ...
+    def schedule_delete(self, row: OwedDelete) -> None: ...
+    def retry_later(self, node: Node, error: Exception) -> None: ...
+    def outage(self) -> None: ...
+    def recovered(self) -> None: ...
+
+
+class Outcomes:
+    def __init__(
+        self, core: Core, tree: Tree, ledger: Ledger, contents: Contents, attempts: Attempts, queue: Queue
+    ) -> None:
+        # constant
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._attempts = attempts
+        self._queue = queue
+        self.conflicts = Conflicts(core, tree, ledger, contents)
+        # guarded by: Core.lock
+        self.uploaded = self.uploaded_bytes = self.failures = 0
+        self.last_error: str | None = None
+
+    def stored(self, node: Node, claim: Claim, version: Version, facts: Facts) -> None:
+        with self._core.lock:
+            self.uploaded += 1
+            self.uploaded_bytes += 0 if claim.copy else claim.size
+            self._queue.recovered()
+            if not self._still(node, claim):  # unlinked while it was on its way
+                self._attempts.drop(claim.attempt)
+                self._delete_left_behind(claim.key, version, None)
+                return
+            owed = node.owed
+            assert owed is not None
+            state, moved = owed.state, owed.key != claim.key
+            changes: dict[str, object] = {"base": version, "failures": 0, "reason": None}
+            if not node.mtime_known and facts.mtime_ns is not None:
+                changes["mtime_ns"] = facts.mtime_ns
+            if (
+                state is State.RESEALED
+            ):  # the same bytes under another name or with other metadata: a copy will do
+                changes["changed"] = owed.rewritten
+            if not moved:
+                changes["expect"] = version.etag
+            if state is State.STALE_UPLOAD:
+                changes["before"] = (
+                    State.CLEAN if owed.before is State.UPLOADING and not moved else State.QUEUED
+                )
+                changes["was_changed"] = True
+            with self._core.journal.transaction():
+                self._attempts.arrived(node.ino)
+                if moved:
+                    self._delete_left_behind(claim.key, version, node)
+                staged = owed.staged
+                following = self._ledger.apply(node, Event.PUT_OK, **changes)
+            self._core.crash_point("put_committed")
+            if claim.copy:
+                self._contents.rebased(node)
+            if following is State.CLEAN:
+                self._now_clean(node, claim, staged)
+            self._queue.schedule(node)
+
+    def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
+        assert node.base is not None
+        node.size, node.known = node.base.size, True
+        self._tree.touch(node)
+        if node.is_dir and node.listing is not None:
+            node.listing.marker = node.base
+        self._core.cache.remember(node.base.key, node.base.etag, remembered(facts_of(node)))
+        if staged is not None:
+            self._contents.settled(node, staged)
+        elif claim.copy and claim.base is not None and not node.is_dir:
+            self._core.cache.rekey(claim.base, node.base)
+            if node.content is not None:
+                self._core.cache.unpin(claim.base)
+                self._core.cache.pin(node.base)
+        log.info("%s: in the bucket (%d bytes)", printable(claim.key), node.base.size)
+
+    def _delete_left_behind(self, key: str, version: Version, after: Node | None) -> None:
+        """The attempt got there, but its key is no longer the node's: that version is to go."""
+        row = self._ledger.watched(key)
+        if row is None:
+            row = self._ledger.add_delete(key, version.etag, after)
+        else:
+            row = replace(row, etag=version.etag, watch_until_s=None, after_ino=after.ino if after else None)
+            self._ledger.replace_delete(row)
+        self._queue.schedule_delete(row)
+
+    def _still(self, node: Node, claim: Claim) -> bool:
+        owed = node.owed
+        return owed is not None and owed.state in SENDING and owed.transfer is not None and (
+            owed.transfer.attempt == claim.attempt
+        )  # fmt: skip
+
+    def refuted(self, node: Node, claim: Claim, error: PreconditionFailed) -> None:
+        """412. Ours, nobody's, or somebody's: only the last is a conflict."""
+        if error.source:
+            self._source_lost(node, claim, error)
+            return
+        try:
+            info = self._core.store.head(claim.key)
+        except ObjectMissing:
+            with self._core.lock:  # another host deleted what we had started from: the name is free
+                self._again(node, claim, error, expect=None)
+            return
+        except R2fsError as later:
+            self.failed(node, claim, later)
+            return
+        if (info.metadata or {}).get(ATTEMPT) == claim.attempt or node.is_dir:
+            self.stored(node, claim, info.version, claim.facts)
+            return
+        with self._core.lock:
+            if self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect:
+                self._again(node, claim, error, expect=info.etag)
+            elif self._still(node, claim):
+                assert node.owed is not None
+                self._attempts.drop(claim.attempt)
+                if node.owed.state is State.STALE_UPLOAD:  # found again, and named, after the last close
+                    self._ledger.apply(node, Event.CONFLICT, before=State.QUEUED)
+                else:
+                    self.conflicts.keep_both(node, claim.key, info)
+                    self._queue.schedule(node)
+
+    def _source_lost(self, node: Node, claim: Claim, error: R2fsError) -> None:
+        """The object that a rename was to copy is not there in that version any more."""
+        assert claim.base is not None
+        try:
+            info = self._core.store.head(claim.base.key)
+        except ObjectMissing:
+            info = None
+        except R2fsError as later:
+            self.failed(node, claim, later)
+            return
+        with self._core.lock:
+            if not self._still(node, claim):
+                return
+            if node.content is None and self._core.cache.contains(claim.base):
+                self._contents.of(node)
+            if node.content is not None and node.content.complete:
+                staged = node.owed.staged if node.owed else None
+                staged = staged or self._contents.stage(node)
+                self._ledger.update(node, staged=staged, changed=True, size=node.content.size)
+                self._again(node, claim, error)
+            elif info is not None:
+                key = printable(claim.base.key)
+                log.warning(
+                    "%s: changed in the bucket while it was renamed here: the newer one is renamed", key
+                )
+                self._ledger.update(node, base=info.version)
+                node.size = info.size
+                self._again(node, claim, error)
+            else:
+                log.warning(
+                    "%s: deleted in the bucket before its rename got there", printable(claim.base.key)
+                )
+                self._attempts.drop(claim.attempt)
+                self._ledger.apply(node, Event.UNLINK)
+                parent = node.parent
+                if parent is not None:
+                    self._core.kernel.forget_name(parent.ino, node.name)
+                    self._tree.detach(node)
+
+    def _again(self, node: Node, claim: Claim, error: R2fsError, **changes: object) -> None:
+        """It was not stored, and may be tried at once."""
+        self._attempts.drop(claim.attempt)
+        if not self._still(node, claim):
+            return
+        assert node.owed is not None
+        failures = node.owed.failures + 1
+        self._retry(node, error, failures=failures, **changes)
+        if failures > 1:
+            self._queue.retry_later(node, error)
+
+    def _retry(self, node: Node, error: Exception, **changes: object) -> None:
+        assert node.owed is not None
+        if node.owed.state is State.STALE_UPLOAD:
+            changes["before"] = State.QUEUED
+        self._ledger.apply(node, Event.PUT_RETRY, reason=str(error), **changes)
+        self._queue.schedule(node)
+
+    def failed(self, node: Node, claim: Claim, error: Exception) -> None:
+        if isinstance(error, ObjectMissing) and claim.copy:
+            self._source_lost(node, claim, error)
+            return
+        with self._core.lock:
+            if isinstance(error, Unavailable | BodyWithdrawn | UploadMissing):
+                self._attempts.doubt(claim.attempt)  # the last byte may have been sent: the object may appear
+            else:
+                self._not_stored(claim)
+            if not isinstance(error, BodyWithdrawn):
+                self.failures += 1
+                self.last_error = str(error)
+            if self._still(node, claim):
+                self._answer(node, claim, error)
+
+    def _answer(self, node: Node, claim: Claim, error: Exception) -> None:
+        """What an error means for the node."""
+        assert node.owed is not None
+        failures, key = node.owed.failures + 1, printable(claim.key)
+        if isinstance(error, BodyWithdrawn):
+            self._retry(node, error)
+        elif isinstance(error, BUCKET_WIDE):
+            log.error("%s: not uploaded, will be tried again: %s", key, error)
+            self._retry(node, error, failures=failures)
+            self._queue.outage()
+        elif isinstance(error, Unavailable):
+            log.info("%s: not uploaded yet: %s", key, error)
+            self._retry(node, error, failures=failures)
+            self._queue.outage()
+        elif isinstance(error, Retryable | UploadMissing):
+            log.info("%s: not uploaded yet: %s", key, error)
+            self._retry(node, error, failures=failures)
+            self._queue.retry_later(node, error)
+        else:
+            self.park(node, str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
+
+    def park(self, node: Node, reason: str) -> None:
+        log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
+        changes: dict[str, object] = {"reason": reason}
+        if node.state is State.STALE_UPLOAD:
+            changes["before"] = State.QUEUED
+        self._ledger.apply(node, Event.REFUSED, **changes)
+
+    def _not_stored(self, claim: Claim) -> None:
+        self._attempts.drop(claim.attempt)
+        row = self._ledger.watched(claim.key)
+        if row is not None and not self._attempts.any_at(claim.key):
+            self._ledger.drop_delete(row.seq)

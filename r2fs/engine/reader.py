@@ -1,0 +1,197 @@
+"""Reader: brings missing ranges of a version from the bucket into its local file, each once.
+
+Owns:    which ranges are on their way, and how far ahead of a sequential reader to go.
+Never:   mixes versions: every GET is pinned by If-Match to the version that the file began as.
+Threads: every public method is thread-safe; fetches run on `jobs`, started by service.py.
+Locks:   a Source's own lock (rank 35) inside none; no request under it.
+Fails:   Stale (the version is gone from the bucket), ReadFailed (not here within the time limit).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from r2fs.disk.content import Content
+from r2fs.engine.core import Core
+from r2fs.engine.jobs import AHEAD, URGENT, JobQueue
+from r2fs.model.errors import (
+    BodyDamaged,
+    FileError,
+    ObjectMissing,
+    PreconditionFailed,
+    R2fsError,
+    RangeInvalid,
+    ReadFailed,
+    Stale,
+    StoreError,
+)
+from r2fs.model.ports import Caller
+from r2fs.model.ranges import Range, RangeSet
+from r2fs.model.records import ObjectInfo, Version
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256 << 10  # bytes of an answer written into the file at once
+PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
+FIRST_WINDOW = 512 << 10  # the smallest fetch of a large file: one request's worth of a fast link's latency
+BODY_RETRIES = 4  # answers cut in a row before the range is given up
+
+
+@dataclass(eq=False)
+class Source:
+    """Where the missing ranges of one content come from."""
+
+    version: Version  # another one only for the same bytes: a rename's copy has got there
+    content: Content  # constant
+    on_info: Callable[[ObjectInfo], None]  # constant: told of each answer's metadata
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    # guarded by: lock
+    coming: RangeSet = field(default_factory=RangeSet)
+    window: int = FIRST_WINDOW
+    expected: int = 0  # where a sequential reader reads next
+
+
+class Reader:
+    def __init__(self, core: Core, jobs: JobQueue) -> None:
+        self._core = core
+        self._settings = core.settings
+        self._jobs = jobs
+
+    def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
+        """Return when [start, stop) is in the file. Raises WouldWait, Stale, ReadFailed, Interrupted."""
+        stop = min(stop, source.content.size)
+        if not source.content.missing(start, stop):
+            self._go_ahead(source, start, stop)
+            return
+        caller.about_to_wait()
+        source.content.fail(None)  # what failed before may work now
+        begin, end = self._plan(source, start, stop)
+        self._fetch(source, begin, max(stop, min(end, stop + PIECE)), URGENT)
+        self._fetch(source, stop, end, AHEAD)
+        self._wait(source, start, stop, caller)
+
+    def start_whole(self, source: Source) -> None:
+        """Begin to fetch everything that is missing, behind what programs ask for."""
+        self._fetch(source, 0, source.content.size, AHEAD)
+
+    def whole(self, source: Source, caller: Caller) -> None:
+        """Return when the content is complete. Raises as `ensure`."""
+        if source.content.complete:
+            return
+        caller.about_to_wait()
+        source.content.fail(None)
+        size = source.content.size
+        for begin in range(0, size, PIECE):  # bounded: what is waited for is one piece at a time
+            self._fetch(source, begin, min(begin + PIECE, size), URGENT)
+            self._fetch(source, begin + PIECE, min(begin + 4 * PIECE, size), URGENT)
+            self._wait(source, begin, min(begin + PIECE, size), caller)
+
+    # ------------------------------------------------------------------ inside
+    def _plan(self, source: Source, start: int, stop: int) -> Range:
+        """What to fetch for a read of [start, stop): a window that doubles while reads are sequential."""
+        size = source.content.size
+        if size <= self._settings.small_file:
+            return 0, size
+        with source.lock:
+            if start <= source.expected + FIRST_WINDOW and stop >= source.expected:
+                source.window = min(source.window * 2, max(self._settings.read_ahead, FIRST_WINDOW))
+            else:
+                source.window = FIRST_WINDOW
+            source.expected = stop
+            return start, min(size, max(stop, start + source.window))
+
+    def _go_ahead(self, source: Source, start: int, stop: int) -> None:
+        """A sequential reader that finds its bytes here: keep half a window in front of it."""
+        if source.content.complete:
+            return
+        with source.lock:
+            if not source.expected <= stop <= source.expected + source.window:
+                return
+            source.expected = stop
+            ahead = min(source.content.size, stop + source.window // 2)
+            window = source.window
+        if window > FIRST_WINDOW and source.content.missing(stop, ahead):
+            with source.lock:
+                source.window = min(window * 2, max(self._settings.read_ahead, FIRST_WINDOW))
+            self._fetch(source, stop, min(source.content.size, stop + window), AHEAD)
+
+    def _fetch(self, source: Source, start: int, stop: int, priority: int) -> None:
+        """Send for the parts of [start, stop) that are neither here nor coming."""
+        pieces: list[Range] = []
+        with source.lock:
+            for first, last in source.content.missing(start, stop):
+                for begin, end in source.coming.missing(first, last):
+                    pieces += [(at, min(at + PIECE, end)) for at in range(begin, end, PIECE)]
+            for begin, end in pieces:
+                source.coming.add(begin, end)
+        for begin, end in pieces:
+            self._jobs.submit(lambda b=begin, e=end: self._bring(source, b, e), priority)  # type: ignore[misc]
+
+    def _wait(self, source: Source, start: int, stop: int, caller: Caller) -> None:
+        """Until it is here. What another reader had sent for and lost is sent for again."""
+        content, limit = source.content, self._settings.read_timeout_s
+        deadline = self._core.clock.monotonic() + limit
+        while content.missing(start, stop):
+            left = deadline - self._core.clock.monotonic()
+            if left <= 0:
+                raise ReadFailed(f"{source.version.key}: not fetched within {limit:g} s")
+            if not content.wait_present(start, stop, min(left, 1.0), caller.cancelled):
+                caller.about_to_wait()
+                self._fetch(source, start, stop, URGENT)
+
+    def _bring(self, source: Source, start: int, stop: int) -> None:
+        """One job: GET [start, stop) into the file; a failure is told to whoever waits."""
+        try:
+            version = source.version
+            while True:
+                try:
+                    self._bring_pinned(source, version, start, stop)
+                    break
+                except (ObjectMissing, PreconditionFailed):
+                    if source.version == version:
+                        raise
+                    version = source.version  # renamed meanwhile: the same bytes under another key
+        except R2fsError as error:
+            source.content.fail(_as_read_error(source.version, error))
+        except OSError as error:
+            log.error("%s: writing to the cache failed: %s", source.version.key, error)
+            source.content.fail(
+                ReadFailed(f"{source.version.key}: the cache's disk answered {error.strerror}")
+            )
+        finally:
+            with source.lock:
+                source.coming.remove(start, stop)
+
+    def _bring_pinned(self, source: Source, version: Version, start: int, stop: int) -> None:
+        cut = 0
+        while start < stop:
+            here = self._bring_once(source, version, start, stop)
+            cut = 0 if here > start else cut + 1
+            if cut > BODY_RETRIES:
+                raise BodyDamaged(f"{version.key}: {cut} answers in a row were cut at byte {start}")
+            start = here
+
+    def _bring_once(self, source: Source, version: Version, start: int, stop: int) -> int:
+        """One GET; where it ended, which is before `stop` if the answer was cut."""
+        with self._core.store.get(
+            version.key, start=start, length=stop - start, if_match=version.etag or None
+        ) as download:
+            source.on_info(download.info)
+            try:
+                for chunk in download.chunks(CHUNK):
+                    source.content.fill(start, chunk)
+                    start += len(chunk)
+            except BodyDamaged:
+                log.info("%s: the answer was cut at byte %d; going on from there", version.key, start)
+        return start
+
+
+def _as_read_error(version: Version, error: R2fsError) -> FileError:
+    if isinstance(error, ObjectMissing | PreconditionFailed | RangeInvalid):
+        return Stale(f"{version.key}: the version that was opened is no longer in the bucket")
+    if isinstance(error, StoreError):
+        log.error("%s: could not be read: %s", version.key, error)
+    return ReadFailed(f"{version.key}: {error}")

@@ -1,0 +1,74 @@
+"""Schedule: which owed thing is due next, and what each one waits for.
+
+Owns:  a heap of due times, and the lists of what is blocked by a key or an inode. Both are
+       rebuilt from the journal at start: losing them loses nothing.
+Never: sends; changes a state.
+Locks: every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+from typing import NamedTuple
+
+DELETE, PUT = "delete", "put"
+
+
+class Item(NamedTuple):
+    """PUT of an inode, or DELETE of a row of the ledger."""
+
+    verb: str
+    number: int  # inode number, or seq
+
+
+Token = tuple[str, str | int]  # ("key", KEY) or ("ino", INO): what must be over first
+
+
+class Schedule:
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Item]] = []
+        self._due: dict[Item, float] = {}
+        self._number = count()
+        self._blocked: dict[Token, list[Item]] = {}
+
+    def add(self, item: Item, due: float) -> None:
+        """At `due` (Clock.monotonic()); an earlier entry of the same item is void."""
+        self._due[item] = due
+        heapq.heappush(self._heap, (due, next(self._number), item))
+
+    def remove(self, item: Item) -> None:
+        self._due.pop(item, None)
+
+    def next_due(self) -> float | None:
+        self._skip_void()
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: float) -> Item | None:
+        """The item that is due the longest."""
+        self._skip_void()
+        if not self._heap or self._heap[0][0] > now:
+            return None
+        _, _, item = heapq.heappop(self._heap)
+        del self._due[item]
+        return item
+
+    def block(self, item: Item, token: Token) -> None:
+        """Until `token` is released."""
+        self._blocked.setdefault(token, []).append(item)
+
+    def release(self, token: Token, now: float) -> bool:
+        """What waited for `token` is due now; was there any?"""
+        items = self._blocked.pop(token, ())
+        for item in items:
+            self.add(item, now)
+        return bool(items)
+
+    def hasten(self, now: float) -> None:
+        """All that wait for their time are due now."""
+        for item in list(self._due):
+            self.add(item, now)
+
+    def _skip_void(self) -> None:
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)

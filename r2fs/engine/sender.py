@@ -1,0 +1,228 @@
+"""Sender: carries one claimed attempt to the bucket: a body, parts of one, or a copy inside.
+
+Owns:    how bytes go: one PUT, equal parts above the threshold (resumed after a restart), or a
+         server-side copy where only the name or the metadata is new.
+Never:   changes a state: it returns the new version, or raises; `writeback.py` decides.
+Threads: `send` runs on an upload worker; parts run on the part threads beside it.
+Locks:   none of its own; takes Core.lock only to journal a part.
+Fails:   StoreError; BodyWithdrawn (somebody opened the file for writing); LocalError.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from r2fs.disk.body import FileBody, Gate, MemoryBody
+from r2fs.engine.core import Core
+from r2fs.engine.jobs import JobQueue
+from r2fs.model.errors import PreconditionFailed, R2fsError, UploadMissing
+from r2fs.model.metadata import Facts, attributes_from, metadata_for
+from r2fs.model.mime import SNIFF_BYTES, content_type
+from r2fs.model.ports import Body
+from r2fs.model.records import Kind, MultipartState, ObjectMeta, Part, Proof, Version
+
+FILE_TYPES = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Everything an attempt needs, taken under the lock when it was claimed."""
+
+    ino: int
+    kind: Kind
+    key: str
+    name: str
+    attempt: str
+    expect: str | None
+    facts: Facts
+    base: Version | None
+    copy: bool  # the bytes are the base's: copy them inside the bucket
+    body: bytes | None  # a directory's or a symbolic link's
+    fd: int  # of the staged file, ours to close; -1: there is none
+    size: int
+    gate: Gate
+    sent: Callable[[int], None]
+
+    @property
+    def condition(self) -> dict[str, str | bool]:
+        return {"if_absent": True} if self.expect is None else {"if_match": self.expect}
+
+
+class Sent(NamedTuple):
+    """The version that the bucket has now, and the facts stored with it."""
+
+    version: Version
+    facts: Facts
+
+
+class Sender:
+    def __init__(self, core: Core, parts: JobQueue) -> None:
+        self._core = core
+        self._store = core.store
+        self._parts = parts
+
+    def send(self, claim: Claim) -> Sent:
+        """What the bucket has now. The file's bytes are synced to this disk before they are there."""
+        if claim.copy:
+            return self._copy(claim)
+        if claim.body is not None:
+            return Sent(self._put(claim, MemoryBody(claim.body), len(claim.body)), claim.facts)
+        os.fdatasync(claim.fd)
+        if claim.size >= self._core.settings.multipart_threshold:
+            return Sent(self._multipart(claim), claim.facts)
+        body = FileBody(claim.fd, 0, claim.size, claim.gate, claim.sent)
+        return Sent(self._put(claim, body, claim.size), claim.facts)
+
+    # ------------------------------------------------------------------ one request
+    def _put(self, claim: Claim, body: Body, size: int) -> Version:
+        etag = self._store.put(claim.key, body, self._meta(claim), **claim.condition)  # type: ignore[arg-type]
+        return Version(claim.key, etag, size)
+
+    def _meta(self, claim: Claim) -> ObjectMeta:
+        kind = claim.facts.content_type
+        if kind is None and claim.kind is Kind.FILE:
+            head = claim.gate.pread(claim.fd, SNIFF_BYTES, 0) if claim.fd >= 0 else b""
+            kind = content_type(claim.name, head)
+        fallback = "application/x-directory" if claim.kind is Kind.DIRECTORY else "text/plain"
+        return metadata_for(claim.facts, FILE_TYPES[claim.kind], claim.attempt, kind or fallback)
+
+    def _copy(self, claim: Claim) -> Sent:
+        """Another name, or other metadata. What the source's metadata says and we do not know, stays."""
+        assert claim.base is not None
+        info = self._store.head(claim.base.key)
+        if info.etag != claim.base.etag:
+            raise PreconditionFailed(f"{claim.base.key} was changed by somebody else", source=True)
+        there, ours = attributes_from(info), claim.facts
+        facts = Facts(
+            mode=there.mode if ours.mode is None else ours.mode,
+            uid=there.uid if ours.uid is None else ours.uid,
+            gid=there.gid if ours.gid is None else ours.gid,
+            mtime_ns=ours.mtime_ns or there.mtime_ns or info.modified_ns,
+            extra={**there.extra, **ours.extra},
+        )
+        kind = ours.content_type or info.content_type or content_type(claim.name)
+        meta = metadata_for(facts, FILE_TYPES[claim.kind], claim.attempt, kind)
+        etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
+        return Sent(Version(claim.key, etag, claim.base.size), facts)
+
+    # ------------------------------------------------------------------ parts
+    def _multipart(self, claim: Claim) -> Version:
+        state = self._resume(claim)
+        if state is None:
+            state = self._begin(claim)
+        try:
+            done = _PartRun(self._core, self._parts, claim, state).run()
+            etag = self._store.complete_upload(claim.key, state.upload_id, done, **claim.condition)  # type: ignore[arg-type]
+        except UploadMissing:
+            self._forget(claim)  # expired, aborted, or refused as unequal: the next attempt begins anew
+            raise
+        except PreconditionFailed:
+            self._store.abort_upload(claim.key, state.upload_id)
+            self._forget(claim)
+            raise
+        self._forget(claim)
+        return Version(claim.key, etag, claim.size)
+
+    def _resume(self, claim: Claim) -> MultipartState | None:
+        """The upload that an earlier attempt began, if it was of these very bytes."""
+        with self._core.lock:
+            state = self._core.journal.multipart(claim.ino)
+        if state is None:
+            return None
+        if state.key == claim.key and state.proof == _proof(claim.fd):
+            return state
+        self._store.abort_upload(state.key, state.upload_id)
+        self._forget(claim)
+        return None
+
+    def _begin(self, claim: Claim) -> MultipartState:
+        size = part_size(claim.size, self._core.settings.part_size, self._store.limits.max_parts)
+        upload_id = self._store.create_upload(claim.key, self._meta(claim))
+        state = MultipartState(upload_id, claim.ino, claim.key, claim.attempt, size, _proof(claim.fd), ())
+        with self._core.lock:
+            self._core.journal.put_multipart(state)
+        self._core.crash_point("multipart_begun")
+        return state
+
+    def _forget(self, claim: Claim) -> None:
+        with self._core.lock, self._core.journal.transaction() as journal:
+            journal.drop_multipart(claim.ino)
+
+
+class _PartRun:
+    """All missing parts of one upload, several at once. The first failure stops the rest."""
+
+    def __init__(self, core: Core, jobs: JobQueue, claim: Claim, state: MultipartState) -> None:
+        self._core = core
+        self._jobs = jobs
+        self._claim = claim
+        self._state = state
+        self._lock = threading.Lock()
+        # guarded by: _lock
+        self._done = {part.number: part for part in state.parts}
+        self._failure: BaseException | None = None
+        self._left = 0
+        self._idle = threading.Event()
+
+    def run(self) -> list[Part]:
+        for part in self._done.values():
+            self._claim.sent(part.size)
+        count = -(-self._claim.size // self._state.part_size)
+        missing = [number for number in range(1, count + 1) if number not in self._done]
+        self._left = len(missing)
+        for number in missing:
+            self._jobs.submit(lambda n=number: self._one(n))  # type: ignore[misc]
+        if missing:
+            self._idle.wait()
+        if self._failure is not None:
+            raise self._failure
+        return [self._done[number] for number in sorted(self._done)]
+
+    def _one(self, number: int) -> None:
+        try:
+            with self._lock:
+                failed = self._failure is not None
+            if not failed:
+                self._send(number)
+        except (R2fsError, OSError) as error:
+            with self._lock:
+                self._failure = self._failure or error
+        finally:
+            with self._lock:
+                self._left -= 1
+                if not self._left:
+                    self._idle.set()
+
+    def _send(self, number: int) -> None:
+        claim, state = self._claim, self._state
+        start = (number - 1) * state.part_size
+        length = min(state.part_size, claim.size - start)
+        body = FileBody(claim.fd, start, length, claim.gate, claim.sent)
+        part = self._core.store.put_part(claim.key, state.upload_id, number, body)
+        with self._core.lock, self._core.journal.transaction() as journal:
+            journal.put_part(claim.ino, part)
+        with self._lock:
+            self._done[number] = part
+        self._core.crash_point("part_sent")
+
+
+def part_size(size: int, wanted: int, max_parts: int) -> int:
+    """Equal parts (R2 refuses others): `wanted` bytes each, or more where that would be too many.
+
+    >>> part_size(100 << 30, 16 << 20, 10_000) % (1 << 20)
+    0
+    """
+    mib = 1 << 20
+    least = -(-size // max_parts)
+    return wanted if wanted >= least else -(-least // mib) * mib
+
+
+def _proof(fd: int) -> Proof:
+    """Of the bytes alone: a rename of the staged file changes its ctime, so that is left out."""
+    found = os.fstat(fd)
+    return Proof(found.st_size, found.st_mtime_ns, 0)

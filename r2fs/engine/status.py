@@ -1,0 +1,108 @@
+"""Status: frozen views of what is owed, and waiting for it to be sent.
+
+Owns:  what `status`, `flush` and a stop show and wait for.
+Never: hands out live tables.
+Locks: every public method takes Core.lock, and waits on Core.changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.tree import Tree
+from r2fs.engine.writeback import WriteBack
+from r2fs.model.records import QueueView, TransferView
+from r2fs.model.states import SENDING, State
+
+SHOWN = 100  # transfers in a view: the ones on their way, then the oldest
+PROGRESS_S = 0.25  # how often a waiter is told
+
+WAITED_FOR = frozenset({State.QUEUED}) | SENDING  # DIRTY waits for its program, PARKED for a person
+
+
+class Status:
+    def __init__(self, core: Core, tree: Tree, ledger: Ledger, writeback: WriteBack) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._writeback = writeback
+
+    def view(self) -> QueueView:
+        with self._core.lock:
+            now = self._core.clock.monotonic()
+            owing = list(self._ledger.owing.values())
+            oldest = sorted(
+                owing, key=lambda node: (not node.sending, node.owed.first_owed_s if node.owed else now)
+            )
+            conflicts = dict.fromkeys(self._writeback.outcomes.conflicts.kept)
+            conflicts.update(
+                dict.fromkeys(self._tree.path(n) for n in owing if n.owed and n.owed.conflict_of)
+            )
+            return QueueView(
+                files=len(owing),
+                bytes=sum(node.owed.size for node in owing if node.owed and node.owed.staged),
+                deletes=sum(row.watch_until_s is None for row in self._ledger.deletes.values()),
+                active=len(self._writeback.active),
+                parked=sum(node.state is State.PARKED for node in owing),
+                conflicts=tuple(conflicts),
+                oldest_s=max((now - node.owed.first_owed_s for node in owing if node.owed), default=0.0),
+                transfers=tuple(self._transfer(node, now) for node in oldest[:SHOWN]),
+                uploaded=self._writeback.outcomes.uploaded,
+                uploaded_bytes=self._writeback.outcomes.uploaded_bytes,
+                failed=self._writeback.outcomes.failures,
+                last_error=self._writeback.outcomes.last_error,
+            )
+
+    def _transfer(self, node: Node, now: float) -> TransferView:
+        owed = node.owed
+        assert owed is not None
+        transfer = owed.transfer
+        took = now - transfer.since_s if transfer else 0.0
+        return TransferView(
+            path=self._tree.path(node),
+            state=owed.state.value,
+            size=owed.size,
+            sent=min(transfer.sent, owed.size) if transfer else 0,
+            rate=transfer.sent / took if transfer and took > 0 else 0.0,
+            age_s=now - owed.first_owed_s,
+            reason=owed.reason,
+        )
+
+    def wait(
+        self,
+        nodes: list[Node] | None,
+        timeout_s: float | None,
+        progress: Callable[[QueueView], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Until these nodes (None: everything) are in the bucket. False: something is left."""
+        clock = self._core.clock
+        deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+        with self._core.lock:
+            self._writeback.hurry(True)
+        try:
+            while True:
+                with self._core.lock:
+                    if not self._left(nodes):
+                        return True
+                    rest = PROGRESS_S if deadline is None else min(PROGRESS_S, deadline - clock.monotonic())
+                    if rest <= 0 or cancelled() or self._core.stopping:
+                        return False
+                    self._core.changed.wait(rest)
+                if progress is not None:
+                    progress(self.view())
+        finally:
+            with self._core.lock:
+                self._writeback.hurry(False)
+
+    def _left(self, nodes: list[Node] | None) -> bool:
+        if nodes is None:
+            return (
+                any(node.state in WAITED_FOR for node in self._ledger.owing.values())
+                or bool(self._writeback.active)
+                or any(row.watch_until_s is None for row in self._ledger.deletes.values())
+            )
+        return any(below.state in WAITED_FOR for node in nodes for below in self._tree.walk(node))

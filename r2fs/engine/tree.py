@@ -1,0 +1,241 @@
+"""Tree: nodes by number and by name, and what a listing of the bucket changes among them.
+
+Owns:  inode numbers, parents and children, reference counts, and the merge of a listing with
+       this host's own changes: what is pending here is on top.
+Never: asks the bucket; writes the journal.
+Locks: every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from r2fs.engine.core import Core
+from r2fs.engine.node import Listing, Node
+from r2fs.model.errors import NotADirectory, Stale
+from r2fs.model.keys import check_key, is_name, nfc
+from r2fs.model.records import Kind, ObjectInfo
+from r2fs.model.verbs import ROOT
+
+EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come twice on one state directory
+
+
+class Tree:
+    def __init__(self, core: Core, hides: Callable[[str, str | None, int], bool]) -> None:
+        self._core = core
+        self._hides = hides  # (key, etag, tick of the LIST): is its delete pending, or done since?
+        self.tick = 1  # counts changes made here: orders them against listings that are on their way
+        self._last = core.journal.epoch << EPOCH_SHIFT
+        now = core.now_ns()
+        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing())
+        self._nodes: dict[int, Node] = {ROOT: self.root}
+
+    # ------------------------------------------------------------------ numbers
+    def get(self, ino: int) -> Node:
+        """Raises Stale."""
+        node = self._nodes.get(ino)
+        if node is None:
+            raise Stale(f"inode {ino} is gone")
+        return node
+
+    def directory(self, ino: int) -> Node:
+        node = self.get(ino)
+        if not node.is_dir:
+            raise NotADirectory(f"{self.path(node)} is not a directory")
+        return node
+
+    def find(self, ino: int) -> Node | None:
+        return self._nodes.get(ino)
+
+    def all_nodes(self) -> Iterable[Node]:
+        return list(self._nodes.values())
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel gives `count` references back."""
+        node = self._nodes.get(ino)
+        if node is None or node is self.root:
+            return
+        node.lookups = max(0, node.lookups - count)
+        self.collect(node)
+
+    def collect(self, node: Node) -> None:
+        """Drop a node that is out of the tree and that nobody names any more."""
+        if node.deleted and not node.lookups and not node.handles and not node.owed:
+            self._nodes.pop(node.ino, None)
+
+    # ------------------------------------------------------------------ names
+    def path(self, node: Node) -> str:
+        """From the mount's root, for messages: `takes/07.wav`; the root is `/`."""
+        return "/".join(self._parts(node)) or "/"
+
+    def key(self, node: Node) -> str:
+        """The key of the object that this node is to be."""
+        key = self._core.settings.bucket.prefix + "/".join(self._parts(node))
+        if node.is_dir and node is not self.root:
+            return key + "/"
+        if node.kind is Kind.SYMLINK:
+            return key + SYMLINK_SUFFIX
+        base = node.base  # spelled as the bucket spells it, where that is the same name
+        return base.key if base and base.key != key and nfc(base.key) == key else key
+
+    def child_key(self, parent: Node, name: str) -> str:
+        """Raises NameTooLong."""
+        return check_key(self.key(parent) + name)
+
+    def in_tree(self, node: Node) -> bool:
+        while node.parent is not None:
+            node = node.parent
+        return node is self.root
+
+    def _parts(self, node: Node) -> list[str]:
+        parts: list[str] = []
+        while node.parent is not None:
+            parts.append(node.name)
+            node = node.parent
+        parts.reverse()
+        return parts
+
+    # ------------------------------------------------------------------ changing
+    def add(self, parent: Node, name: str, kind: Kind, mtime_ns: int, ino: int | None = None) -> Node:
+        """A new node under `parent`. Whatever had the name must be gone already."""
+        if ino is None:
+            self._last += 1
+            ino = self._last
+        node = Node(ino, kind, name, parent, mtime_ns, mtime_ns, mtime_ns)
+        if kind is Kind.DIRECTORY:
+            node.listing = Listing()
+        self._nodes[ino] = node
+        parent.children()[name] = node
+        self.touch(node)
+        return node
+
+    def touch(self, node: Node) -> None:
+        """What a LIST that began before now says of this name no longer counts."""
+        self.tick += 1
+        node.touched = self.tick
+
+    def detach(self, node: Node) -> None:
+        """Out of the tree; handles and the kernel may still hold it."""
+        parent = node.parent
+        assert parent is not None and parent.listing is not None
+        if parent.children().get(node.name) is node:
+            del parent.children()[node.name]
+            self.tick += 1
+            parent.listing.removed[node.name] = self.tick
+        node.deleted = True
+        for child in list(node.children().values()) if node.is_dir else ():
+            self.detach(child)
+        self.collect(node)
+
+    def move(self, node: Node, parent: Node, name: str) -> None:
+        """Another name; the node and everything below it stay themselves."""
+        old = node.parent
+        assert old is not None and old.listing is not None
+        del old.children()[node.name]
+        self.tick += 1
+        old.listing.removed[node.name] = self.tick
+        node.parent, node.name = parent, name
+        parent.children()[name] = node
+        self.touch(node)
+
+    def walk(self, node: Node) -> Iterator[Node]:
+        """`node` and all that is known below it."""
+        yield node
+        if node.is_dir:
+            for child in list(node.children().values()):
+                yield from self.walk(child)
+
+    def owes_below(self, node: Node) -> bool:
+        """Does anything at or below `node` still belong to this host alone?"""
+        return any(n.owed for n in self.walk(node))
+
+    # ------------------------------------------------------------------ the bucket's view
+    def merge(
+        self, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
+    ) -> None:
+        """A whole listing of `directory` that began at tick `began` becomes what the tree shows."""
+        listing = directory.listing
+        assert listing is not None
+        prefix, seen, hidden = self.key(directory), set[str](), set[str]()
+        names = {p[len(prefix) : -1] for p in prefixes if is_name(p[len(prefix) : -1])}
+        hidden.update(p for p in prefixes if not is_name(p[len(prefix) : -1]))
+        for info in objects:
+            name = info.key[len(prefix) :]
+            if name == "":
+                listing.marker = info.version
+            elif not is_name(shown_name(name)) or name in names or nfc(name) in seen:
+                hidden.add(info.key)
+            elif not self._hides(info.key, info.etag, began):
+                seen.add(nfc(shown_name(name)))
+                self.saw_object(directory, info, began)
+        for name in names:
+            seen.add(nfc(name))
+            self.saw_prefix(directory, nfc(name), began)
+        for name, child in list(directory.children().items()):
+            if name not in seen and child.touched <= began and not self.owes_below(child):
+                self._core.kernel.forget_name(directory.ino, name)
+                self.detach(child)
+        listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
+        listing.hidden = frozenset(hidden)
+
+    def saw_object(self, directory: Node, info: ObjectInfo, began: int) -> None:
+        """The bucket holds this object: show it, unless this host knows better."""
+        name = nfc(shown_name(info.key[len(self.key(directory)) :]))
+        child = directory.children().get(name)
+        if child is None:
+            assert directory.listing is not None
+            if directory.listing.removed.get(name, 0) > began:
+                return
+            self._core.kernel.forget_name(directory.ino, name)
+            self._new_file(directory, name, info)
+        elif child.owed or child.touched > began or child.is_dir:
+            return
+        elif child.base == info.version:
+            self._refreshed(child, info)
+        elif not child.writers:
+            self.replace(child, info)
+
+    def saw_prefix(self, directory: Node, name: str, began: int) -> None:
+        child = directory.children().get(name)
+        if child is None:
+            assert directory.listing is not None
+            if directory.listing.removed.get(name, 0) <= began:
+                self._core.kernel.forget_name(directory.ino, name)
+                self.add(directory, name, Kind.DIRECTORY, self._core.now_ns()).touched = 0
+        elif not child.is_dir and not child.owed and child.touched <= began and not child.writers:
+            self.detach(child)
+            self._core.kernel.forget_name(directory.ino, name)
+            self.add(directory, name, Kind.DIRECTORY, self._core.now_ns()).touched = 0
+
+    def show(self, directory: Node, info: ObjectInfo) -> Node:
+        """An object that was just seen, under a name that is free here."""
+        node = self._new_file(directory, nfc(shown_name(info.key[len(self.key(directory)) :])), info)
+        self.touch(node)
+        return node
+
+    def replace(self, old: Node, info: ObjectInfo) -> Node:
+        """Another host's version in the name's place: a new node; who has the old one open keeps it."""
+        directory, name = old.parent, old.name
+        assert directory is not None
+        self.detach(old)
+        self._core.kernel.forget_name(directory.ino, name)
+        return self._new_file(directory, name, info)
+
+    def _new_file(self, directory: Node, name: str, info: ObjectInfo) -> Node:
+        kind = Kind.SYMLINK if info.key.endswith(SYMLINK_SUFFIX) else Kind.FILE
+        node = self.add(directory, name, kind, info.modified_ns)
+        node.touched = 0
+        node.base, node.size = info.version, info.size
+        return node
+
+    def _refreshed(self, node: Node, info: ObjectInfo) -> None:
+        if not node.known and node.mtime_ns != info.modified_ns:
+            node.mtime_ns = node.ctime_ns = info.modified_ns
+
+
+SYMLINK_SUFFIX = ".rclonelink"  # rclone's convention: the object's bytes are the link's target
+
+
+def shown_name(name: str) -> str:
+    """The file name of a key's last part."""
+    return name.removesuffix(SYMLINK_SUFFIX) or name

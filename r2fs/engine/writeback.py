@@ -1,0 +1,348 @@
+"""Write-back: sends what the ledger owes, in an order that loses nothing.
+
+Owns:    when each owed inode and delete goes, what it waits for, and what each outcome means.
+Never:   sends bytes itself (`sender.py`), or deletes without looking (`deleter.py`); drops a
+         staged byte that the bucket does not have.
+Threads: `work` is the main of each upload thread; every public method is thread-safe.
+Locks:   Core.lock (30) for every decision; none while a request is on its way. What was decided
+         is checked again after: the node may have been renamed, written or unlinked meanwhile.
+Fails:   an attempt's error ends in a state: try again later, conflict, or PARKED.
+
+Two renames that wait for each other (a swap; `order.py` has the rules) are resolved by
+bringing one's bytes here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable
+from threading import Condition
+
+from r2fs.disk.body import Gate
+from r2fs.engine.attempts import Attempts
+from r2fs.engine.attributes import facts_of
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.deleter import Deleter
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node, Transfer
+from r2fs.engine.order import Order, keys_of
+from r2fs.engine.outcomes import Outcomes
+from r2fs.engine.reader import Reader
+from r2fs.engine.schedule import DELETE, PUT, Item, Schedule
+from r2fs.engine.sender import Claim, Sender
+from r2fs.engine.tree import Tree
+from r2fs.model.errors import (
+    PreconditionFailed,
+    R2fsError,
+    ReadFailed,
+    Throttled,
+)
+from r2fs.model.ports import Caller
+from r2fs.model.records import Kind, OwedDelete
+from r2fs.model.states import Event, State
+
+log = logging.getLogger(__name__)
+
+OUTAGE_FIRST_S, OUTAGE_CAP_S = 0.5, 15.0  # how long nothing is tried after "no answer": recovery is quick
+RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0  # per file; outlasts an outage without hammering the bucket
+THROTTLED_S = 1.1  # R2 takes one write of a key a second
+
+Task = Callable[[], None]
+
+
+class WriteBack:
+    def __init__(
+        self, core: Core, tree: Tree, ledger: Ledger, contents: Contents, reader: Reader, sender: Sender
+    ):
+        # constant
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._reader = reader
+        self._sender = sender
+        self.attempts = Attempts(core, ledger)
+        self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self)
+        self._deleter = Deleter(core, ledger, self.attempts.is_forsaken)
+        # guarded by: Core.lock
+        self._schedule = Schedule()
+        self._order = Order(ledger)
+        self._work = Condition(core.lock)
+        self._hurry = 0  # drains under way: nothing waits for its delay
+        self._not_before = 0.0  # Clock.monotonic(): the outage's backoff
+        self._outage_s = 0.0
+        self.active: dict[int, Node] = {}
+        ledger.on_settled = self._settled
+
+    # ------------------------------------------------------------------ what the verbs call
+    def schedule(self, node: Node) -> None:
+        """A QUEUED node is due after the delay; one that has waited for its deadline, now."""
+        owed = node.owed
+        if owed is None or owed.state is not State.QUEUED:
+            return
+        settings, now = self._core.settings, self._core.clock.monotonic()
+        delay = 0.0 if self._hurry else settings.upload_delay_s
+        delay = max(0.0, min(delay, owed.first_owed_s + settings.upload_deadline_s - now))
+        self._add(Item(PUT, node.ino), now + delay)
+
+    def schedule_delete(self, row: OwedDelete) -> None:
+        delay = 0.0 if self._hurry else self._core.settings.upload_delay_s
+        self._add(Item(DELETE, row.seq), self._core.clock.monotonic() + delay)
+
+    def leave_key(self, node: Node) -> None:
+        """The node is about to lose its key (rename, unlink): attempts there must not be the last word."""
+        owed = node.owed
+        if owed is None:
+            return
+        if owed.transfer is not None:
+            owed.transfer.gate.close()
+        elsewhere = self.attempts.unknown_keys(node.ino)
+        if owed.transfer is not None and node.sending:
+            elsewhere.add(owed.transfer.key)
+        for key in elsewhere:
+            if self._ledger.watched(key) is None:
+                self.schedule_delete(self._ledger.add_delete(key, None, watch=True))
+
+    def _add(self, item: Item, due: float) -> None:
+        self._schedule.add(item, due)
+        self._work.notify()
+
+    def _settled(self, node: Node) -> None:
+        if self._schedule.release(("ino", node.ino), self._core.clock.monotonic()):
+            self._work.notify_all()
+
+    # ------------------------------------------------------------------ the threads
+    def work(self) -> None:
+        while (task := self._next()) is not None:
+            try:
+                task()
+            except Exception:  # a defect: said, and the others go on
+                log.exception("an upload thread met an unexpected error")
+
+    def stop(self) -> None:
+        """Threads return after what they are at; what is on its way is cut off."""
+        with self._core.lock:
+            self._core.stopping = True
+            for node in self.active.values():
+                if node.owed and node.owed.transfer:
+                    node.owed.transfer.gate.close()
+            self._work.notify_all()
+            self._core.changed.notify_all()
+
+    def _next(self) -> Task | None:
+        with self._core.lock:
+            while not self._core.stopping:
+                now = self._core.clock.monotonic()
+                item = self._schedule.take(now) if now >= self._not_before else None
+                if item is not None:
+                    task = self._prepare(item, now)
+                    if task is not None:
+                        self._work.notify()  # there may be more that is due
+                        return task
+                    continue
+                due = self._schedule.next_due()
+                self._work.wait(None if due is None else max(0.0, max(due, self._not_before) - now))
+            return None
+
+    def _prepare(self, item: Item, now: float) -> Task | None:
+        """What to do for a due item; None: nothing any more, or blocked."""
+        if item.verb == DELETE:
+            return self._prepare_deletes(item, now)
+        node = self._ledger.owing.get(item.number)
+        if node is None or node.owed is None or node.owed.state is not State.QUEUED:
+            return None
+        content = self._contents.of(node) if node.owed.changed and node.owed.staged else None
+        if content is not None and not content.complete:
+            return lambda: self._complete(node)
+        blocker = self._order.put_blocker(node)
+        if blocker is not None:
+            if self._order.in_a_ring(node):
+                return lambda: self._materialise(node)
+            self._schedule.block(item, blocker)
+            return None
+        claim = self._claim(node)
+        return lambda: self._attempt(node, claim)
+
+    def _materialise(self, node: Node) -> None:
+        """Bring the bytes of a renamed node here, so that its base may be overwritten."""
+        with self._core.lock:
+            owed = node.owed
+            if owed is None or owed.state is not State.QUEUED or owed.changed:
+                return
+            if owed.staged is None:
+                staged = self._contents.stage(node)
+                content = self._contents.of(node)
+                self._ledger.update(
+                    node, staged=staged, changed=True, size=content.size, base_limit=content.size
+                )
+            else:
+                self._ledger.update(node, changed=True)
+        self._complete(node)
+
+    def _complete(self, node: Node) -> None:
+        """Fetch what a file that was written in parts still lacks; then it is due again."""
+        with self._core.lock:
+            source = self._contents.source(node)
+        try:
+            if source is not None:
+                self._reader.whole(source, Caller())
+        except ReadFailed as error:
+            with self._core.lock:
+                self.retry_later(node, error)
+            return
+        except R2fsError as error:
+            with self._core.lock:
+                if node.owed is not None and node.owed.state is State.QUEUED:
+                    self._ledger.apply(node, Event.CLAIM)
+                    self.outcomes.park(node, f"incomplete: {error}")
+            return
+        with self._core.lock:
+            if node.owed is not None:
+                self._ledger.update(node)
+                self.schedule(node)
+                self._core.changed.notify_all()
+
+    # ------------------------------------------------------------------ one attempt
+    def _claim(self, node: Node) -> Claim:
+        owed = node.owed
+        assert owed is not None
+        body = None
+        if node.kind is Kind.DIRECTORY:
+            body = b""
+        elif node.kind is Kind.SYMLINK and node.target is not None:
+            body = os.fsencode(node.target)
+        copy = not owed.changed and node.base is not None
+        fd, size = -1, 0
+        if body is None and not copy:
+            content = self._contents.of(node)
+            fd, size = os.dup(content.fd), content.size
+        with self._core.journal.transaction():
+            attempt = self.attempts.begin(node, owed.key)
+            transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
+            self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False)
+        self._order.begin(keys_of(node))
+        self.active[node.ino] = node
+        self._core.crash_point("claimed")
+
+        def sent(count: int) -> None:
+            transfer.sent += count
+
+        return Claim(
+            node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node), node.base, copy,
+            body, fd, size, transfer.gate, sent,
+        )  # fmt: skip
+
+    def _attempt(self, node: Node, claim: Claim) -> None:
+        try:
+            sent = self._sender.send(claim)
+        except PreconditionFailed as error:
+            self.outcomes.refuted(node, claim, error)
+        except (R2fsError, OSError) as error:
+            self.outcomes.failed(node, claim, error)
+        else:
+            self._core.crash_point("sent")
+            self.outcomes.stored(node, claim, sent.version, sent.facts)
+        finally:
+            if claim.fd >= 0:
+                os.close(claim.fd)
+            with self._core.lock:
+                self._over(node, claim)
+
+    def _over(self, node: Node, claim: Claim) -> None:
+        self.active.pop(node.ino, None)
+        now = self._core.clock.monotonic()
+        keys = {claim.key, claim.base.key} if claim.copy and claim.base else {claim.key}
+        self._order.end(keys)
+        for key in keys:
+            self._schedule.release(("key", key), now)
+        if (
+            node.owed is not None
+            and node.owed.transfer is not None
+            and node.owed.transfer.attempt == claim.attempt
+        ):
+            node.owed.transfer = None
+        if node.content is not None and not node.handles and not node.sending:
+            self._contents.closed(node)
+        self._work.notify_all()
+        self._core.changed.notify_all()
+
+    # ------------------------------------------------------------------ deletes
+    def _prepare_deletes(self, first: Item, now: float) -> Task | None:
+        """As many deletes as one request takes, of those that are due and wait for nothing."""
+        rows: list[OwedDelete] = []
+        aside: list[Item] = []
+        item: Item | None = first
+        while item is not None and len(rows) < self._core.store.limits.delete_batch:
+            row = self._ledger.deletes.get(item.number) if item.verb == DELETE else None
+            if item.verb == PUT:
+                aside.append(item)
+            elif row is not None:
+                blocker = self._order.delete_blocker(row)
+                if blocker is None:
+                    rows.append(row)
+                    self._ledger.claimed.add(row.seq)
+                    self._order.begin([row.key])
+                else:
+                    self._schedule.block(item, blocker)
+            item = self._schedule.take(now)
+        if item is not None:
+            aside.append(item)
+        for other in aside:
+            self._schedule.add(other, now)
+        return (lambda: self._delete(rows)) if rows else None
+
+    def _delete(self, rows: list[OwedDelete]) -> None:
+        again: dict[int, float] = {}
+        try:
+            again = self._deleter.delete(rows, self._tree)
+            with self._core.lock:
+                self.recovered()
+        except R2fsError as error:
+            with self._core.lock:
+                self.outcomes.failures += 1
+                self.outcomes.last_error = str(error)
+                log.info("deletes not carried out yet: %s", error)
+                self.outage()
+            again = {row.seq: 0.0 for row in rows}
+        finally:
+            with self._core.lock:
+                now = self._core.clock.monotonic()
+                for row in rows:
+                    self._order.end([row.key])
+                    self._schedule.release(("key", row.key), now)
+                    self._ledger.claimed.discard(row.seq)
+                    if row.watch_until_s is not None and row.seq not in self._ledger.deletes:
+                        self.attempts.unwatched(row.key)
+                    if row.seq in again and row.seq in self._ledger.deletes:
+                        self._schedule.add(Item(DELETE, row.seq), now + again[row.seq])
+                self._work.notify_all()
+                self._core.changed.notify_all()
+
+    # ------------------------------------------------------------------ trying again
+    def retry_later(self, node: Node, error: Exception) -> None:
+        """Another attempt after a backoff of this file's own."""
+        owed = node.owed
+        if owed is None or owed.state is not State.QUEUED:
+            return
+        wait = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(owed.failures, 10)) * random.uniform(0.5, 1.0)
+        wait = max(wait, THROTTLED_S) if isinstance(error, Throttled) else wait
+        self._add(Item(PUT, node.ino), self._core.clock.monotonic() + wait)
+
+    def outage(self) -> None:
+        """The bucket did not answer, or refuses everything: nothing is tried for a while."""
+        self._outage_s = min(OUTAGE_CAP_S, max(OUTAGE_FIRST_S, self._outage_s * 2))
+        self._not_before = self._core.clock.monotonic() + self._outage_s * random.uniform(0.5, 1.0)
+
+    def recovered(self) -> None:
+        self._outage_s = 0.0
+
+    # ------------------------------------------------------------------ draining
+    def hurry(self, on: bool) -> None:
+        """Nothing waits for its delay while somebody drains."""
+        self._hurry += 1 if on else -1
+        if on:
+            self._schedule.hasten(self._core.clock.monotonic())
+            self._work.notify_all()
