@@ -1,0 +1,442 @@
+"""libfuse's high-level operations, translated into verbs. Signatures are fuse.h's, of 2.9 and 3.x.
+
+Owns:    what is open: libfuse's `fh` is the engine's handle; directories have numbers of our own.
+Never:   imports mfusepy or fusepy (libfuse.py does, and hands over the types that are needed);
+         turns an exception into an errno (libfuse.py's one door does).
+Threads: libfuse's own, many at once. One is held while a read waits for the network.
+Locks:   none of its own: the tables are dicts, changed by single operations.
+Fails:   R2fsError, and OSError of a read or write on a local file.
+
+Arguments that only libfuse 3 passes have defaults. Paths are None where a handle says it all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from r2fs.drivers.cshapes import Config, FileInfo, Fill, Pointer, Stat, StatVfs, Times, TimeSpec
+from r2fs.drivers.paths import Dentry, Names, is_hidden
+from r2fs.model.errors import BadHandle, NotPermitted, NotSupported, Stale
+from r2fs.model.ports import Caller
+from r2fs.model.records import AttributeChange, Attributes, Kind, Opened
+from r2fs.model.verbs import ROOT, Verbs
+
+if TYPE_CHECKING:
+    from r2fs.drivers.cshapes import Bytes
+
+READDIR_PLUS = 1  # fuse_readdir_flags
+FILL_DIR_PLUS = 2  # fuse_fill_dir_flags
+
+_TYPE = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+_UNCHANGED_ID = 0xFFFFFFFF  # (uid_t) -1
+_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # utimensat(2)
+_BLOCK = 4096  # st_blksize: stdio buffers are of this size, and seeking programs refill them often
+
+# The kernel asks for this before every write(2), wherever extended attributes exist at all.
+_CAPABILITY = b"security.capability"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class OpenFile:
+    handle: int
+    ino: int
+    local: int | None  # a descriptor of the engine's, to read and write
+    appends: bool
+    dentry: Dentry
+    direct: bool  # reads past the kernel's pages
+
+
+@dataclass(slots=True)
+class OpenDirectory:
+    ino: int
+    references: int  # ours in the engine
+
+
+def by_path(
+    operation: Callable[Concatenate[Callbacks, bytes, P], R],
+) -> Callable[Concatenate[Callbacks, bytes, P], R]:
+    """An inode on the way may have been replaced since it was looked up: look once more, then believe it."""
+
+    def again(self: Callbacks, path: bytes, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return operation(self, path, *args, **kwargs)
+        except Stale:
+            self._names.distrust(text(path))
+            return operation(self, path, *args, **kwargs)
+
+    again.__name__ = operation.__name__
+    return again
+
+
+class Callbacks:
+    def __init__(
+        self,
+        fs: Verbs,
+        names: Names,
+        caller: Callable[[], Caller],
+        stat_type: Callable[[], Stat],
+        started: Callable[[int, Pointer[Config] | None], None],
+    ) -> None:
+        # constant
+        self._fs = fs
+        self._names = names
+        self._caller = caller
+        self._stat_type = stat_type
+        self._started = started
+        self._lock = threading.Lock()
+        # changed by single operations of dict
+        self._files: dict[int, OpenFile] = {}
+        self._directories: dict[int, OpenDirectory] = {}
+        self._directory_numbers = itertools.count(1)
+
+    # ---- the mount
+    def init(self, connection: int, config: Pointer[Config] | None = None) -> None:
+        self._started(connection, config)
+
+    def destroy(self, _data: int) -> None:
+        """The mount is gone, and with it every handle that the kernel has not released."""
+        for handle in list(self._files):
+            self._release(handle)
+
+    def statfs(self, _path: bytes, out: Pointer[StatVfs]) -> None:
+        now, result = self._fs.statfs(self._caller()), out.contents
+        result.f_bsize = result.f_frsize = now.block
+        result.f_blocks = now.total // now.block
+        result.f_bfree = result.f_bavail = now.free // now.block
+        result.f_files = now.files
+        result.f_ffree = result.f_favail = now.files_free
+        result.f_namemax = now.name_max
+
+    # ---- attributes
+    def getattr(self, path: bytes | None, out: Pointer[Stat], info: Pointer[FileInfo] | None = None) -> None:
+        fill(out.contents, self._attributes(path, info))
+
+    def _attributes(self, path: bytes | None, info: Pointer[FileInfo] | None) -> Attributes:
+        caller = self._caller()
+        if info:
+            file = self._file(info)
+            return self._fs.getattr(caller, file.ino, file.handle).attributes
+        try:
+            return self._names.find(caller, text(path)).attributes
+        except Stale:
+            self._names.distrust(text(path))
+            return self._names.find(caller, text(path)).attributes
+
+    fgetattr = getattr
+
+    def chmod(self, path: bytes | None, mode: int, info: Pointer[FileInfo] | None = None) -> None:
+        self._change(path, info, AttributeChange(mode=stat.S_IMODE(mode)))
+
+    def chown(self, path: bytes | None, uid: int, gid: int, info: Pointer[FileInfo] | None = None) -> None:
+        self._change(path, info, AttributeChange(uid=_id(uid), gid=_id(gid)))
+
+    def truncate(self, path: bytes | None, size: int, info: Pointer[FileInfo] | None = None) -> None:
+        self._change(path, info, AttributeChange(size=size))
+
+    ftruncate = truncate
+
+    def utimens(
+        self, path: bytes | None, times: Pointer[Times] | None, info: Pointer[FileInfo] | None = None
+    ) -> None:
+        now = time.time_ns()
+        if times:
+            atime, mtime = _time(times.contents.actime, now), _time(times.contents.modtime, now)
+        else:
+            atime = mtime = now
+        self._change(path, info, AttributeChange(atime_ns=atime, mtime_ns=mtime))
+
+    def _change(self, path: bytes | None, info: Pointer[FileInfo] | None, change: AttributeChange) -> None:
+        caller = self._caller()
+        if info:
+            file = self._file(info)
+            self._fs.setattr(caller, file.ino, change, file.handle)
+            return
+        try:
+            self._fs.setattr(caller, self._names.ino(caller, text(path)), change)
+        except Stale:
+            self._names.distrust(text(path))
+            self._fs.setattr(caller, self._names.ino(caller, text(path)), change)
+
+    # ---- names
+    @by_path
+    def mkdir(self, path: bytes, mode: int) -> None:
+        caller = self._caller()
+        parent, name = self._names.split(caller, text(path))
+        self._names.learned(parent, name, self._fs.mkdir(caller, parent, name, stat.S_IMODE(mode)))
+
+    @by_path
+    def mknod(self, path: bytes, mode: int, _device: int) -> None:
+        if stat.S_IFMT(mode) != stat.S_IFREG:
+            raise NotPermitted(f"{text(path)}: a bucket holds no pipes, sockets or devices")
+        caller = self._caller()
+        parent, name = self._names.split(caller, text(path))
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        entry, opened = self._fs.create(caller, parent, name, stat.S_IMODE(mode), flags)
+        self._names.learned(parent, name, entry)
+        self._fs.release(opened.handle)
+
+    def symlink(self, target: bytes, path: bytes) -> None:
+        self._symlink(path, text(target))
+
+    @by_path
+    def _symlink(self, path: bytes, target: str) -> None:
+        caller = self._caller()
+        parent, name = self._names.split(caller, text(path))
+        self._names.learned(parent, name, self._fs.symlink(caller, parent, name, target))
+
+    @by_path
+    def readlink(self, path: bytes, out: Bytes, size: int) -> None:
+        caller = self._caller()
+        target = os.fsencode(self._fs.readlink(caller, self._names.ino(caller, text(path))))
+        ctypes.memmove(out, target[: size - 1] + b"\0", min(len(target) + 1, size))
+
+    def link(self, source: bytes, _path: bytes) -> None:
+        raise NotPermitted(f"{text(source)}: a bucket has no hard links")
+
+    @by_path
+    def unlink(self, path: bytes) -> None:
+        caller = self._caller()
+        parent, name = self._names.split(caller, text(path))
+        if is_hidden(name):
+            return  # it has been unlinked when it was hidden, and forgotten at its last release
+        self._fs.unlink(caller, parent, name)
+        self._names.removed(parent, name)
+
+    @by_path
+    def rmdir(self, path: bytes) -> None:
+        caller = self._caller()
+        parent, name = self._names.split(caller, text(path))
+        self._fs.rmdir(caller, parent, name)
+        self._names.removed(parent, name)
+
+    def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
+        try:
+            self._rename(text(old), text(new), flags)
+        except Stale:
+            self._names.distrust(text(old))
+            self._names.distrust(text(new))
+            self._rename(text(old), text(new), flags)
+
+    def _rename(self, old: str, new: str, flags: int) -> None:
+        caller = self._caller()
+        parent, name = self._names.split(caller, old)
+        new_parent, new_name = self._names.split(caller, new)
+        if is_hidden(new_name):
+            self._names.hide(caller, parent, name, new_name)
+        else:
+            self._names.rename(caller, parent, name, new_parent, new_name, flags)
+
+    # ---- directories
+    def opendir(self, path: bytes, info: Pointer[FileInfo]) -> None:
+        caller = self._caller()
+        try:
+            directory = self._directory(caller, text(path))
+        except Stale:
+            self._names.distrust(text(path))
+            directory = self._directory(caller, text(path))
+        number = next(self._directory_numbers)
+        self._directories[number] = directory
+        info.contents.fh = number
+
+    def _directory(self, caller: Caller, path: str) -> OpenDirectory:
+        """With a reference of its own: it stays open when its name is gone."""
+        if path == "/":
+            return OpenDirectory(ROOT, 0)
+        return OpenDirectory(self._fs.lookup(caller, *self._names.split(caller, path)).ino, 1)
+
+    def readdir(
+        self,
+        _path: bytes | None,
+        buffer: int,
+        filler: Fill,
+        _offset: int,
+        info: Pointer[FileInfo],
+        flags: int | None = None,
+    ) -> None:
+        """The whole directory at once: libfuse keeps it and serves all further requests from it."""
+        caller = self._caller()
+        ino = self._directories[info.contents.fh].ino
+        out, plain = self._stat_type(), () if flags is None else (0,)
+        plus = (FILL_DIR_PLUS,) if flags is not None and flags & READDIR_PLUS else None
+        filler(buffer, b".", None, 0, *plain)
+        filler(buffer, b"..", None, 0, *plain)
+        for line in self._fs.readdir(caller, ino):
+            entry = self._fs.readdir_entry(caller, ino, line.name) if plus is not None else None
+            if entry is not None:
+                self._names.learned(ino, line.name, entry)
+                fill(out, entry.attributes)
+            else:
+                out.st_ino, out.st_mode = line.ino, _TYPE[line.kind]
+            name = line.name.encode("utf-8", "surrogateescape")
+            if filler(buffer, name, out, 0, *(plus if plus is not None and entry is not None else plain)):
+                return  # libfuse has no memory left, and says so itself
+
+    def releasedir(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:
+        directory = self._directories.pop(info.contents.fh)
+        if directory.references:
+            self._fs.forget(directory.ino, directory.references)
+
+    def fsyncdir(self, _path: bytes | None, _data_only: int, info: Pointer[FileInfo]) -> None:
+        self._fs.fsync_directory(self._caller(), self._directories[info.contents.fh].ino)
+
+    # ---- extended attributes
+    @by_path
+    def getxattr(self, path: bytes, name: bytes, out: Bytes, size: int) -> int:
+        if name == _CAPABILITY:
+            return -errno.ENODATA
+        caller = self._caller()
+        value = self._fs.getxattr(caller, self._names.ino(caller, text(path)), text(name))
+        return _give(value, out, size)
+
+    @by_path
+    def listxattr(self, path: bytes, out: Bytes, size: int) -> int:
+        caller = self._caller()
+        names = self._fs.listxattr(caller, self._names.ino(caller, text(path)))
+        return _give(b"".join(os.fsencode(name) + b"\0" for name in names), out, size)
+
+    @by_path
+    def setxattr(self, path: bytes, name: bytes, value: Bytes, size: int, flags: int) -> None:
+        if name == _CAPABILITY:
+            raise NotSupported(f"{text(path)}: programs get no capabilities from a bucket")
+        caller = self._caller()
+        ino = self._names.ino(caller, text(path))
+        self._fs.setxattr(caller, ino, text(name), ctypes.string_at(value, size), flags)
+
+    @by_path
+    def removexattr(self, path: bytes, name: bytes) -> None:
+        caller = self._caller()
+        self._fs.removexattr(caller, self._names.ino(caller, text(path)), text(name))
+
+    # ---- open files
+    @by_path
+    def create(self, path: bytes, mode: int, info: Pointer[FileInfo]) -> None:
+        caller, flags = self._caller(), info.contents.flags
+        parent, name = self._names.split(caller, text(path))
+        entry, opened = self._fs.create(caller, parent, name, stat.S_IMODE(mode), flags | os.O_CREAT)
+        self._names.learned(parent, name, entry)
+        self._opened(info, parent, name, entry.ino, opened)
+
+    @by_path
+    def open(self, path: bytes, info: Pointer[FileInfo]) -> None:
+        caller = self._caller()
+        parent, name = self._names.split(caller, text(path))
+        ino = self._names.ino(caller, text(path))
+        opened = self._fs.open(caller, ino, info.contents.flags)
+        self._opened(info, parent, name, ino, opened)
+
+    def _opened(self, info: Pointer[FileInfo], parent: int, name: str, ino: int, opened: Opened) -> None:
+        fi = info.contents
+        dentry, keep, direct = self._names.opened(parent, name, ino, opened)
+        appends = bool(fi.flags & os.O_APPEND)
+        self._files[opened.handle] = OpenFile(opened.handle, ino, opened.local, appends, dentry, direct)
+        fi.fh, fi.keep_cache, fi.direct_io = opened.handle, keep, direct
+
+    def read(self, _path: bytes | None, out: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
+        file = self._file(info)
+        if file.local is not None:
+            return os.preadv(file.local, [_memory(out, size)], offset)
+        data = self._fs.read(self._caller(), file.handle, offset, size)
+        ctypes.memmove(out, data, len(data))
+        return len(data)
+
+    def write(self, _path: bytes | None, data: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
+        file = self._file(info)
+        memory = _memory(data, size)
+        if file.local is None or file.appends:
+            # The kernel's offset of an append is where it believes the end to be.
+            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"))
+        written = os.pwrite(file.local, memory, offset)
+        self._fs.wrote(file.handle)
+        return written
+
+    def flush(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:
+        self._fs.flush(self._caller(), self._file(info).handle)
+
+    def fsync(self, _path: bytes | None, data_only: int, info: Pointer[FileInfo]) -> None:
+        self._fs.fsync(self._caller(), self._file(info).handle, bool(data_only))
+
+    def fallocate(
+        self, _path: bytes | None, mode: int, offset: int, length: int, info: Pointer[FileInfo]
+    ) -> None:
+        self._fs.fallocate(self._caller(), self._file(info).handle, mode, offset, length)
+
+    def lseek(self, _path: bytes | None, offset: int, whence: int, info: Pointer[FileInfo]) -> int:
+        return self._fs.lseek(self._caller(), self._file(info).handle, offset, whence)
+
+    def release(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:
+        self._release(info.contents.fh)
+
+    def _release(self, handle: int) -> None:
+        file = self._files.pop(handle)
+        self._fs.release(handle)
+        self._names.closed(file.dentry, file.direct)
+
+    def _file(self, info: Pointer[FileInfo]) -> OpenFile:
+        file = self._files.get(info.contents.fh)
+        if file is None:
+            raise BadHandle(f"handle {info.contents.fh} is not open")
+        return file
+
+
+# ------------------------------------------------------------------ C's values
+def text(path: bytes | None) -> str:
+    """As os.fsdecode does it, whatever the locale."""
+    assert path is not None
+    return path.decode("utf-8", "surrogateescape")
+
+
+def fill(out: Stat, attributes: Attributes) -> None:
+    """A struct stat."""
+    out.st_ino = attributes.ino
+    out.st_mode = _TYPE[attributes.kind] | attributes.mode
+    out.st_nlink = attributes.nlink
+    out.st_uid = attributes.uid
+    out.st_gid = attributes.gid
+    out.st_size = attributes.size
+    out.st_blocks = attributes.blocks
+    out.st_blksize = _BLOCK
+    for field, when in (
+        (out.st_atimespec, attributes.atime_ns),
+        (out.st_mtimespec, attributes.mtime_ns),
+        (out.st_ctimespec, attributes.ctime_ns),
+    ):
+        field.tv_sec, field.tv_nsec = divmod(when, 1_000_000_000)
+
+
+def _memory(pointer: Bytes, size: int) -> ctypes.Array[ctypes.c_char]:
+    """libfuse's own buffer: bytes go between it and the local file without a copy of ours."""
+    return (ctypes.c_char * size).from_address(ctypes.addressof(pointer.contents))
+
+
+def _give(value: bytes, out: Bytes, size: int) -> int:
+    """An extended attribute's value, or its size where that is the question."""
+    if size == 0:
+        return len(value)
+    if len(value) > size:
+        return -errno.ERANGE
+    ctypes.memmove(out, value, len(value))
+    return len(value)
+
+
+def _id(value: int) -> int | None:
+    return None if value == _UNCHANGED_ID else value
+
+
+def _time(when: TimeSpec, now: int) -> int | None:
+    if when.tv_nsec == _UTIME_OMIT:
+        return None
+    if when.tv_nsec == _UTIME_NOW:
+        return now
+    return int(when.tv_sec) * 1_000_000_000 + int(when.tv_nsec)

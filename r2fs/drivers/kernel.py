@@ -1,0 +1,235 @@
+"""KernelDriver: the file system on /dev/fuse, spoken by ourselves, with passthrough.
+
+Owns:    the parts of a mounted session and the order in which they start and end.
+Never:   knows what a file contains or where it comes from: it translates the kernel's requests
+         (wire.py) to verbs and nothing more.
+Threads: serve() is the dispatcher. Lanes and the notifier have threads of their own, which start
+         inside serve(), after any fork.
+Fails:   FuseMissing, MountPointBad, MountPointStale from mount(); Busy from unmount().
+
+    wire.py                what the messages look like
+    kmount.py              /dev/fuse becomes a mount, and the mount goes away
+    session.py             INIT, reading requests, answering, waiting, INTERRUPT
+    kernel_names.py        lookup, forget, mkdir, unlink, rename …
+    kernel_directories.py  readdirplus
+    kernel_attributes.py   getattr, setattr, extended attributes
+    kernel_files.py        open, read, write, flush, release …  (openfiles.py: their table)
+    passthrough.py         which open file the kernel reads by itself
+    notify.py              what the kernel is made to forget
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from r2fs.drivers import kmount
+from r2fs.drivers.kernel_attributes import AttributeHandlers
+from r2fs.drivers.kernel_directories import DirectoryHandlers
+from r2fs.drivers.kernel_files import FileHandlers
+from r2fs.drivers.kernel_names import NameHandlers
+from r2fs.drivers.lanes import Lane
+from r2fs.drivers.mountpoint import absolute, check_mount_point, set_readahead
+from r2fs.drivers.notify import Notifier
+from r2fs.drivers.openfiles import OpenFiles
+from r2fs.drivers.passthrough import DeviceBacking, OpenMode, OpenModes, Recorder
+from r2fs.drivers.session import READ_AHEAD, WANTED, Session, SessionState
+from r2fs.drivers.wire import Init, Op
+from r2fs.model.ports import NoKernelCache
+from r2fs.model.settings import Settings
+from r2fs.model.verbs import Verbs
+
+log = logging.getLogger(__name__)
+
+# Requests that wait, by what they wait for: a bucket that does not answer fills `fetch`, and
+# closing, writing and listing go on. Threads are made when needed and cost little when idle.
+FETCH_THREADS: Final = 48
+KEEP_THREADS: Final = 16
+NAME_THREADS: Final = 16
+FETCH: Final = (Op.OPEN, Op.READ, Op.LSEEK)
+KEEP: Final = (Op.CREATE, Op.WRITE, Op.FLUSH, Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE)
+OPCODES: Final = frozenset(Op)
+LANE_STOP_S: Final = 1.0  # for what still waits when the mount is gone: nobody reads its answer
+SWITCH_S: Final = (
+    0.0005  # how soon a computing thread gives way to the dispatcher; Python's own is ten times that
+)
+
+
+class KernelDriver:
+    """`passthrough=False` keeps to the page cache; `record` is OpenModes', for a take-over."""
+
+    def __init__(
+        self,
+        fs: Verbs,
+        settings: Settings,
+        mountpoint: Path,
+        *,
+        passthrough: bool = True,
+        record: Recorder | None = None,
+    ) -> None:
+        # constant
+        self._fs = fs
+        self._settings = settings
+        self._path = absolute(mountpoint)  # found once: the mount is not to be asked about itself
+        self._passthrough = passthrough
+        self._record = record
+        self.ready = threading.Event()  # INIT is answered, so everything else is too
+        # set by mount() or adopt(), in the thread that then calls serve()
+        self._fd = -1
+        self._adopted: SessionState | None = None
+        self._recovered: Mapping[int, tuple[int, bool]] = {}
+        # set by serve(); other threads read them
+        self._session: Session | None = None
+        self._modes: OpenModes | None = None
+        self._detached = False
+
+    @classmethod
+    def probe(cls) -> None:
+        """Can this driver run here, now? Raises FuseMissing with what to do."""
+        kmount.check_possible()
+
+    # ------------------------------------------------------------------ life
+    def mount(self) -> None:
+        """From now on programs see the mount, and wait until serve() answers them."""
+        if self._fd < 0:
+            check_mount_point(Path(self._path))
+            self._fd = kmount.mount(self._path, self._settings)
+
+    def adopt(
+        self, fd: int, state: SessionState, modes: Mapping[int, tuple[int, bool]] | None = None
+    ) -> None:
+        """Instead of mount(): go on with a descriptor that another daemon had.
+
+        `modes` holds for each inode that was open what `record` was last told of it: its backing
+        id (or 0), and whether it had handles without passthrough. Inode numbers must mean what
+        they meant: that is the engine's affair.
+        """
+        self._fd, self._adopted, self._recovered = fd, state, modes or {}
+
+    def serve(self) -> None:
+        """Answer the kernel until the mount is gone or detach() is called; mounts first if need be."""
+        self.mount()
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
+        lanes = Lanes()
+        notifier = Notifier()
+        session = Session(
+            self._fd,
+            lanes.by_op(),
+            wanted=WANTED | Init.PASSTHROUGH if self._passthrough else WANTED,
+            stack_depth=self._stack_depth(),
+            ready=self._negotiated,
+            adopted=self._adopted,
+        )
+        modes = self._open_modes(session)
+        files = OpenFiles(self._fs, modes, adopted=self._adopted is not None)
+        session.route(NameHandlers(self._fs, session, notifier, modes).handlers())
+        session.route(DirectoryHandlers(self._fs, session, notifier).handlers())
+        session.route(AttributeHandlers(self._fs, session, notifier, files).handlers())
+        session.route(FileHandlers(self._fs, session, notifier, modes, files).handlers())
+        self._session, self._modes, self._detached = session, modes, False
+        self._fs.set_kernel_cache(notifier)
+        notifier.start(session.fd)
+        if self._adopted is not None:
+            notifier.resend()
+            self.ready.set()
+        try:
+            session.run()
+        finally:
+            self._end(session, notifier, lanes, files)
+
+    def detach(self) -> None:
+        """serve() returns soon; the mount stays, and the descriptor open, for who adopts it. Any thread."""
+        self._detached = True
+        if self._session is not None:
+            self._session.stop()
+
+    def unmount(self, lazy: bool = False) -> None:
+        """serve() then returns. Not in serve()'s own thread. Raises Busy while files are open there.
+
+        Lazily, the name goes at once and serve() returns when the last file is closed.
+        """
+        if kmount.mounted_at(self._path) is not None:
+            kmount.unmount(self._path, lazy)
+
+    # ------------------------------------------------------------------ for status
+    def mode_of_open_files(self) -> tuple[OpenMode, ...]:
+        """How each open inode is read and written, and why. A copy; any thread."""
+        modes = self._modes
+        return modes.view() if modes is not None else ()
+
+    def state(self) -> SessionState | None:
+        """What a daemon that adopts this session has to know; None until INIT."""
+        return self._session.state if self._session is not None else None
+
+    def requests(self) -> dict[str, int]:
+        """How many requests of each kind the kernel has sent."""
+        counts = self._session.counts if self._session is not None else []
+        return {Op(op).name.lower(): n for op, n in enumerate(counts) if n and op in OPCODES}
+
+    # ------------------------------------------------------------------ start and end
+    def _open_modes(self, session: Session) -> OpenModes:
+        unavailable = None if self._passthrough else "passthrough is switched off"
+        modes = OpenModes(DeviceBacking(session.fd), unavailable, self._record)
+        if self._adopted is not None and not self._adopted.has(Init.PASSTHROUGH):
+            modes.disable("the kernel offers no passthrough")
+        for ino, (backing_id, plain) in self._recovered.items():
+            modes.recover(ino, backing_id, plain)
+        return modes
+
+    def _stack_depth(self) -> int:
+        """How many file systems may lie on each other below us: an overlay's cost one more."""
+        below = (self._settings.cache_dir, self._settings.staging_dir)
+        return 2 if any(kmount.file_system_of(path) == "overlay" for path in below) else 1
+
+    def _negotiated(self, state: SessionState) -> None:
+        """INIT was answered just now, in the dispatcher: no request of ours has been read yet."""
+        assert self._modes is not None
+        if not state.has(Init.PASSTHROUGH):
+            self._modes.disable("the kernel offers no passthrough")
+        else:
+            # any file where content will lie; a directory that cannot be written is others' to report
+            with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=self._settings.cache_dir) as file:
+                self._modes.probe(file.fileno())
+        set_readahead(self._path, READ_AHEAD)  # INIT can only lower the kernel's 128 KiB
+        log.info("mounted on %s: %s", self._path, self._modes.unavailable or "passthrough")
+        self.ready.set()
+
+    def _end(self, session: Session, notifier: Notifier, lanes: Lanes, files: OpenFiles) -> None:
+        """After the last request. What still waits on a lane has nobody to answer, or is resent."""
+        self.ready.clear()
+        session.cancel_waiting()
+        lanes.stop()
+        quiet = notifier.stop() and not session.waiting()
+        self._fs.set_kernel_cache(NoKernelCache())
+        self._session = self._modes = None
+        if self._detached:
+            return
+        files.close_all()
+        self._fd = -1
+        if quiet:  # else a thread may yet write to it: it closes with the process
+            session.close()
+
+
+class Lanes:
+    """Where a request waits: by what it waits for, so that none of these can fill another's place."""
+
+    def __init__(self) -> None:
+        self._fetch = Lane("fuse-fetch", FETCH_THREADS)
+        self._keep = Lane("fuse-keep", KEEP_THREADS)
+        self._names = Lane("fuse-names", NAME_THREADS)
+
+    def by_op(self) -> dict[Op, Lane]:
+        lanes = dict.fromkeys(Op, self._names)
+        return lanes | dict.fromkeys(FETCH, self._fetch) | dict.fromkeys(KEEP, self._keep)
+
+    def stop(self) -> None:
+        deadline = time.monotonic() + LANE_STOP_S
+        for lane in (self._fetch, self._keep, self._names):
+            lane.stop(deadline)

@@ -1,0 +1,138 @@
+"""Requests that read directories.
+
+Owns:    the snapshot that each reader of a directory goes on in: OPENDIR is answered ENOSYS, so
+         there is no handle, and the offset itself says which snapshot it belongs to.
+Never:   lists anything by itself.
+Threads: handlers run in the dispatcher, or on a lane once readdir had to wait.
+Locks:   _lock, over the snapshots; no verb is called under it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from r2fs.drivers import codec, wire
+from r2fs.drivers.codec import DirectoryPage
+from r2fs.drivers.notify import Notifier
+from r2fs.drivers.session import Handler, Session
+from r2fs.drivers.wire import Op
+from r2fs.model.ports import Caller
+from r2fs.model.records import DirEntry, Kind
+from r2fs.model.verbs import Verbs
+
+SNAPSHOTS: Final = 64  # directories being read at once; a reader whose snapshot has gone gets a new one
+POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position in it
+DOTS: Final = ((b".", Kind.DIRECTORY), (b"..", Kind.DIRECTORY))  # positions 0 and 1
+EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry that says how fresh its listing is
+
+
+@dataclass(slots=True, eq=False)
+class Snapshot:
+    """A directory as it was when somebody began to read it."""
+
+    number: int
+    ino: int
+    entries: Sequence[DirEntry]
+    valid_s: float = codec.FOREVER_S  # the shortest of the entries shown
+
+
+class DirectoryHandlers:
+    def __init__(self, fs: Verbs, session: Session, kernel: Notifier) -> None:
+        # constant
+        self._fs = fs
+        self._session = session
+        self._kernel = kernel
+        self._numbers = itertools.count(1)
+        # guarded by: _lock
+        self._lock = threading.Lock()
+        self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()  # by number, the last used last
+
+    def handlers(self) -> dict[Op, Handler]:
+        return {
+            Op.READDIR: self.readdir,
+            Op.READDIRPLUS: self.readdirplus,
+            Op.FSYNCDIR: self.fsyncdir,
+            Op.RELEASEDIR: self.releasedir,
+        }
+
+    def readdir(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        self._read(unique, nodeid, caller, body, plus=False)
+
+    def readdirplus(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        self._read(unique, nodeid, caller, body, plus=True)
+
+    def fsyncdir(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        self._fs.fsync_directory(caller, nodeid)
+        self._session.done(unique)
+
+    def releasedir(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        self._session.done(unique)
+
+    # ------------------------------------------------------------------ one page
+    def _read(self, unique: int, nodeid: int, caller: Caller, body: memoryview, plus: bool) -> None:
+        _, offset, size, *_ = wire.READ_IN.unpack_from(body)
+        snapshot = self._snapshot(caller, nodeid, offset)
+        position = offset & (1 << POSITION_BITS) - 1
+        page, shown = DirectoryPage(size, plus), list[int]()
+        self._kernel.told.add(nodeid)
+        try:
+            self._fill(page, snapshot, position, caller, shown if plus else None)
+        except BaseException:
+            self._take_back(shown)
+            raise
+        if not self._session.send_data(unique, page.content()):
+            self._take_back(shown)
+        elif not page.content():  # the end: from now on the kernel has the whole listing
+            fresh = snapshot.valid_s if snapshot.entries else EMPTY_VALID_S
+            self._kernel.listing_shown(nodeid, fresh)
+
+    def _fill(
+        self, page: DirectoryPage, snapshot: Snapshot, position: int, caller: Caller, shown: list[int] | None
+    ) -> None:
+        """As many names from `position` on as fit. `shown`: collects inodes given with references."""
+        base, entries, directory = snapshot.number << POSITION_BITS, snapshot.entries, snapshot.ino
+        while position < len(DOTS):
+            name, kind = DOTS[position]
+            if not page.fits(name):
+                return
+            position += 1
+            page.add(name, directory if position == 1 else wire.UNKNOWN_INO, kind, base | position)
+        changes = self._kernel.changes
+        for index in range(position - len(DOTS), len(entries)):
+            line = entries[index]
+            raw = codec.encoded(line.name)
+            if not page.fits(raw):
+                return
+            position += 1
+            packed = codec.NO_ENTRY
+            if shown is None:
+                snapshot.valid_s = min(snapshot.valid_s, EMPTY_VALID_S)
+            elif (entry := self._fs.readdir_entry(caller, directory, line.name)) is not None:
+                shown.append(entry.ino)
+                snapshot.valid_s = min(snapshot.valid_s, entry.valid_s)
+                valid_s = entry.valid_s if self._kernel.changes == changes else 0.0
+                packed = wire.ENTRY_OUT.pack(*codec.entry_fields(entry, valid_s))
+            page.add(raw, line.ino, line.kind, base | position, packed)
+
+    def _take_back(self, shown: list[int]) -> None:
+        for ino in shown:
+            self._fs.forget(ino, 1)
+
+    def _snapshot(self, caller: Caller, ino: int, offset: int) -> Snapshot:
+        """The one that `offset` belongs to. Offset 0 begins a new one."""
+        with self._lock:
+            found = self._snapshots.get(offset >> POSITION_BITS)
+            if found is not None and found.ino == ino:
+                self._snapshots.move_to_end(found.number)
+                return found
+        snapshot = Snapshot(next(self._numbers), ino, self._fs.readdir(caller, ino))
+        with self._lock:
+            self._snapshots[snapshot.number] = snapshot
+            if len(self._snapshots) > SNAPSHOTS:
+                self._snapshots.popitem(last=False)
+        return snapshot

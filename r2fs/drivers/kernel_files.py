@@ -1,0 +1,166 @@
+"""Requests about open files: opening, reading, writing, syncing and closing them.
+
+Owns:    their translation to verbs, and reading and writing a LOCAL descriptor by ourselves.
+Never:   fetches or stages content.
+Threads: handlers run in the dispatcher, or on a lane once something had to wait.
+Locks:   none.
+
+A passthrough file still sends OPEN, FLUSH, FSYNC, FALLOCATE, LSEEK and RELEASE, and READ for
+fadvise(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from r2fs.drivers import codec, wire
+from r2fs.drivers.codec import text
+from r2fs.drivers.kernel_attributes import drop_set_id
+from r2fs.drivers.notify import Notifier
+from r2fs.drivers.openfiles import OpenFile, OpenFiles
+from r2fs.drivers.passthrough import OpenModes
+from r2fs.drivers.session import MAX_WRITE, Handler, Session
+from r2fs.drivers.wire import Op
+from r2fs.model.errors import WouldWait
+from r2fs.model.ports import Caller
+from r2fs.model.verbs import Verbs
+
+
+class FileHandlers:
+    def __init__(
+        self, fs: Verbs, session: Session, kernel: Notifier, modes: OpenModes, files: OpenFiles
+    ) -> None:
+        # constant
+        self._fs = fs
+        self._session = session
+        self._kernel = kernel
+        self._modes = modes
+        self._files = files
+        # the dispatcher's own
+        self._scratch = memoryview(bytearray(MAX_WRITE))  # a READ's bytes on their way
+        self._nowait = os.RWF_NOWAIT  # 0 once a file system did not know it
+
+    def handlers(self) -> dict[Op, Handler]:
+        return {
+            Op.OPEN: self.open,
+            Op.CREATE: self.create,
+            Op.READ: self.read,
+            Op.WRITE: self.write,
+            Op.FLUSH: self.flush,
+            Op.FSYNC: self.fsync,
+            Op.RELEASE: self.release,
+            Op.FALLOCATE: self.fallocate,
+            Op.LSEEK: self.lseek,
+            Op.IOCTL: self.ioctl,
+        }
+
+    # ------------------------------------------------------------------ opening and closing
+    def open(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        flags, more = wire.OPEN_IN.unpack_from(body)
+        # write(2) by anybody but root takes the set-id bits; one past us asks nobody, so they go here
+        writes_past_us = caller.uid and flags & os.O_ACCMODE and not self._modes.unavailable
+        if more & wire.OPEN_KILL_SUIDGID or writes_past_us:
+            drop_set_id(self._fs, self._kernel, caller, nodeid)
+        opened = self._fs.open(caller, nodeid, flags)
+        fh, grant = self._files.add(nodeid, opened, flags)
+        answer = wire.OPEN_REPLY.pack(wire.OPEN_REPLY.size, 0, unique, fh, grant.fopen, grant.backing_id)
+        if not self._session.send(answer):
+            self._files.close(fh)
+
+    def create(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        flags, mode, _, _ = wire.CREATE_IN.unpack_from(body)
+        if unique & wire.UNIQUE_RESEND:  # its first reader may have made the file
+            flags &= ~os.O_EXCL
+        changes, name = self._kernel.changes, text(body[wire.CREATE_IN.size : -1])
+        entry, opened = self._fs.create(caller, nodeid, name, mode & 0o7777, flags)
+        try:
+            fh, grant = self._files.add(entry.ino, opened, flags)
+        except BaseException:
+            self._fs.forget(entry.ino, 1)
+            raise
+        self._kernel.told.add(nodeid)
+        valid_s = entry.valid_s if self._kernel.changes == changes else 0.0
+        if not self._session.send(
+            codec.create_reply(unique, entry, valid_s, fh, grant.fopen, grant.backing_id)
+        ):
+            self._files.close(fh)
+            self._fs.forget(entry.ino, 1)
+
+    def flush(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        """close(2) waits for this answer. ENOSYS would end FLUSH for the whole mount."""
+        file = self._files.get(wire.FLUSH_IN.unpack_from(body)[0], nodeid, caller)
+        if file.writes:
+            self._fs.flush(caller, file.handle)
+        self._session.done(unique)
+
+    def release(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        """Nobody waits for this, and the next OPEN may be on its way already."""
+        self._files.close(wire.RELEASE_IN.unpack_from(body)[0])
+        self._session.done(unique)
+
+    # ------------------------------------------------------------------ reading
+    def read(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        fh, offset, size, _, _, flags, _ = wire.READ_IN.unpack_from(body)
+        file = self._files.get(fh, nodeid, caller, flags)
+        if file.local is None:
+            self._session.send_data(unique, self._fs.read(caller, file.handle, offset, size))
+        elif caller.may_wait:
+            self._session.send_data(unique, os.pread(file.local, size, offset))
+        else:
+            self._session.send_data(unique, self._read_cached(file.local, offset, size))
+
+    def _read_cached(self, local: int, offset: int, size: int) -> memoryview:
+        """What the page cache has; WouldWait where the disk has to be asked."""
+        room = self._scratch[:size]
+        try:
+            n = os.preadv(local, (room,), offset, self._nowait)
+        except BlockingIOError:
+            raise WouldWait from None
+        except OSError as e:
+            if e.errno != errno.EOPNOTSUPP or not self._nowait:
+                raise
+            self._nowait = 0
+            n = os.preadv(local, (room,), offset)
+        # fewer bytes would say that the file ends there
+        if n < size and offset + n < os.fstat(local).st_size:
+            raise WouldWait
+        return room[:n]
+
+    def lseek(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        fh, offset, whence, _ = wire.LSEEK_IN.unpack_from(body)
+        file = self._files.get(fh, nodeid, caller)
+        found = self._fs.lseek(caller, file.handle, offset, whence)
+        self._session.send_data(unique, wire.LSEEK_OUT.pack(found))
+
+    # ------------------------------------------------------------------ writing
+    def write(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        fh, offset, size, more, _, flags, _ = wire.WRITE_IN.unpack_from(body)
+        if more & wire.WRITE_KILL_SUIDGID:
+            drop_set_id(self._fs, self._kernel, caller, nodeid)
+        file = self._files.get(fh, nodeid, caller, flags)
+        done = self._write(file, caller, offset, body[wire.WRITE_IN.size : wire.WRITE_IN.size + size])
+        self._session.send(wire.WRITE_REPLY.pack(wire.WRITE_REPLY.size, 0, unique, done, 0))
+
+    def _write(self, file: OpenFile, caller: Caller, offset: int, data: memoryview) -> int:
+        if file.local is None or file.appends:
+            return self._fs.write(caller, file.handle, offset, data)
+        done = os.pwrite(file.local, data, offset)
+        self._fs.wrote(file.handle)
+        return done
+
+    def fsync(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        fh, flags, _ = wire.FSYNC_IN.unpack_from(body)
+        file = self._files.get(fh, nodeid, caller)
+        self._fs.fsync(caller, file.handle, bool(flags & wire.FSYNC_FDATASYNC))
+        self._session.done(unique)
+
+    def fallocate(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        fh, offset, length, mode, _ = wire.FALLOCATE_IN.unpack_from(body)
+        file = self._files.get(fh, nodeid, caller)
+        self._fs.fallocate(caller, file.handle, mode, offset, length)
+        self._session.done(unique)
+
+    def ioctl(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        """isatty(3) at each open of a Python program; nothing else is known here either."""
+        self._session.error(unique, errno.ENOTTY)

@@ -1,0 +1,210 @@
+"""Mounting without libfuse: mount(2) with its privilege, else fusermount3; and unmounting.
+
+Owns:  how a descriptor of /dev/fuse becomes a mount, and what went wrong in one sentence.
+Never: speaks the protocol on that descriptor; looks inside a mount (a stat of our own mount,
+       in the thread that is to answer it, never returns).
+Fails: FuseMissing, MountPointBad, MountPointStale, Busy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from r2fs.model.errors import Busy, FuseMissing, MountError, MountPointBad, MountPointStale
+from r2fs.model.settings import Settings
+
+DEVICE: Final = "/dev/fuse"
+SUBTYPE: Final = "r2fs"
+HELPER: Final = "fusermount3"
+HELPER_TIMEOUT_S: Final = 30.0  # it mounts in milliseconds; a hung one must not hang us
+CAP_SYS_ADMIN: Final = 21
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One line of /proc/self/mountinfo. `device` is major:minor, as in /sys/class/bdi."""
+
+    path: str
+    device: str
+    fstype: str
+    source: str
+
+
+def mounts() -> list[Mounted]:
+    """All mounts of this mount namespace, the topmost on a path last."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            fields = line.rstrip("\n").split(" ")
+            tail = fields[fields.index("-") + 1 :]
+            found.append(Mounted(_plain(fields[4]), fields[2], tail[0], _plain(tail[1])))
+    return found
+
+
+def mounted_at(path: str) -> Mounted | None:
+    """What is mounted on exactly this path."""
+    return next((m for m in reversed(mounts()) if m.path == path), None)
+
+
+def file_system_of(path: Path) -> str:
+    """The type of the file system that `path` lies on; empty if mountinfo does not show it."""
+    try:
+        device = os.stat(path).st_dev
+    except OSError:
+        return ""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    return next((m.fstype for m in reversed(mounts()) if m.device == number), "")
+
+
+def check_possible() -> None:
+    """Raises FuseMissing where this process has no way to mount."""
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise FuseMissing(f"{DEVICE} is not there: load the kernel module fuse (modprobe fuse)") from None
+    except OSError as e:
+        raise FuseMissing(f"{DEVICE} cannot be opened ({e.strerror}): ask for access to it") from None
+    if not privileged() and shutil.which(HELPER) is None:
+        raise FuseMissing(f"{HELPER} is not installed: install the package fuse3, or mount as root")
+
+
+def privileged() -> bool:
+    """May this process call mount(2)?"""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> CAP_SYS_ADMIN & 1)
+
+
+def mount(path: str, settings: Settings) -> int:
+    """Mount on `path`; the descriptor on which the kernel now speaks. INIT is its first request."""
+    return mount_direct(path, settings) if privileged() else mount_by_helper(path, settings)
+
+
+def mount_direct(path: str, settings: Settings) -> int:
+    """By mount(2)."""
+    try:
+        fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as e:
+        raise FuseMissing(f"{DEVICE} cannot be opened: {e.strerror}") from None
+    options = [f"fd={fd}", "rootmode=40000", f"user_id={os.getuid()}", f"group_id={os.getgid()}"]
+    data = ",".join(options + _common_options(settings)).encode()
+    flags = MS_NOSUID | MS_NODEV
+    flags |= MS_RDONLY if settings.read_only else 0
+    flags |= MS_NOEXEC if settings.noexec else 0
+    source = os.fsencode(settings.bucket.url)
+    if _libc().mount(source, os.fsencode(path), f"fuse.{SUBTYPE}".encode(), flags, data):
+        code = ctypes.get_errno()
+        os.close(fd)
+        raise _mount_error(path, code)
+    return fd
+
+
+def mount_by_helper(path: str, settings: Settings) -> int:
+    """By fusermount3, which is set-user-id: it mounts and passes the descriptor over a socket."""
+    options = ["nosuid", "nodev", f"fsname={_escaped(settings.bucket.url)}", f"subtype={SUBTYPE}"]
+    options += ["ro"] if settings.read_only else []
+    options += ["noexec"] if settings.noexec else []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        environment = {**os.environ, "_FUSE_COMMFD": str(theirs.fileno())}
+        command = [HELPER, "-o", ",".join(options + _common_options(settings)), "--", path]
+        done = _run(command, path, (theirs.fileno(),), environment)
+        if done.returncode:
+            raise _helper_error(path, done.stderr)
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    if not fds:
+        raise MountError(f"{HELPER} mounted {path} but passed no descriptor: unmount it with {HELPER} -u")
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def unmount(path: str, lazy: bool = False) -> None:
+    """Take the mount on `path` away. Lazily: from the name at once, from open files when they close."""
+    if not privileged():
+        command = [HELPER, "-u", *(["-z"] if lazy else []), "--", path]
+        done = _run(command, path, (), dict(os.environ))
+        if done.returncode:
+            raise _helper_error(path, done.stderr)
+    elif _libc().umount2(os.fsencode(path), UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)):
+        raise _mount_error(path, ctypes.get_errno())
+
+
+# ------------------------------------------------------------------ helpers
+def _common_options(settings: Settings) -> list[str]:
+    # default_permissions: the kernel checks modes and owners, so ACCESS is never asked
+    return ["default_permissions"] + (["allow_other"] if settings.allow_other else [])
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _run(
+    command: list[str], path: str, fds: tuple[int, ...], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            pass_fds=fds,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=HELPER_TIMEOUT_S,
+        )
+    except FileNotFoundError:
+        raise FuseMissing(f"{HELPER} is not installed: install the package fuse3") from None
+    except subprocess.TimeoutExpired:
+        raise MountError(f"{HELPER} did not come back for {path}") from None
+
+
+def _mount_error(path: str, code: int) -> MountError | Busy:
+    reason = os.strerror(code)
+    if code == errno.EBUSY:
+        return Busy(f"{path} is in use: close the files and directories that programs have open there")
+    if code == errno.ENOTCONN:
+        return MountPointStale(f"{path} is a mount whose program has gone: umount -l {path}")
+    if code == errno.EPERM:
+        return FuseMissing(f"{path}: this process may not mount: run as root or install fuse3")
+    if code == errno.ENODEV:
+        return FuseMissing("the kernel has no FUSE: modprobe fuse")
+    if code == errno.EINVAL:
+        return MountPointBad(f"{path} is not a mount point, or the kernel refuses the mount's options")
+    return MountPointBad(f"{path}: {reason}")
+
+
+def _helper_error(path: str, text: str) -> MountError | Busy:
+    said = " ".join(text.split()).removeprefix(f"{HELPER}: ")
+    lower = said.lower()
+    if "busy" in lower:
+        return _mount_error(path, errno.EBUSY)
+    if "not connected" in lower:
+        return _mount_error(path, errno.ENOTCONN)
+    if "user_allow_other" in lower:
+        return MountError("allow_other needs the line user_allow_other in /etc/fuse.conf")
+    if DEVICE in said or "fuse device" in lower:
+        return FuseMissing(said)
+    return MountPointBad(f"{path}: {said}")
+
+
+def _escaped(text: str) -> str:
+    """For one value in fusermount3's list of options."""
+    return text.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _plain(field: str) -> str:
+    """A field of mountinfo without its octal escapes (space, tab, newline, backslash)."""
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, char)
+    return field

@@ -1,0 +1,181 @@
+"""Notifier: makes the kernel forget names, attributes, pages and listings.
+
+Owns:    the notifications of a session, and the time at which a listing that the kernel keeps
+         is to be dropped.
+Never:   notifies in the thread of a handler, or while holding a lock that a handler needs: the
+         kernel answers a notification only when it has the directory's or the page's lock, and
+         who holds that one waits for a handler. Such a deadlock outlives kill -9.
+Threads: every method from any thread. Two of its own: one for names and listings, one for file
+         content, since dropping pages waits for READs that are on their way.
+Locks:   _lock, over what is pending; never held while writing.
+Fails:   never: ENOENT, the usual answer, means that the kernel did not know it anyway.
+
+The kernel gives directory entries and attributes a time to live, but a listing that it caches
+(NO_OPENDIR) stays until it is told: `listing_shown` does that when the listing is no longer fresh.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import logging
+import os
+import threading
+import time
+from typing import Final
+
+from r2fs.drivers import wire
+from r2fs.drivers.codec import FOREVER_S, encoded
+from r2fs.drivers.session import GONE
+from r2fs.drivers.wire import Notify
+
+log = logging.getLogger(__name__)
+
+SETTLE_S: Final = 0.001  # answers computed before a change are written within it; then they can be taken back
+USUAL: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EBUSY})
+STOP_S: Final = 2.0
+
+Message = tuple[Notify, bytes]
+
+
+class Notifier:
+    """A KernelCache."""
+
+    def __init__(self) -> None:
+        # guarded by: _lock
+        self._lock = threading.Lock()
+        self._names = _Sender("fuse-notify-names", self._lock)
+        self._pages = _Sender("fuse-notify-pages", self._lock)
+        # read by handlers without the lock
+        self.changes = (
+            0  # grows with each change: an answer made of what was read before one is not to be kept
+        )
+        self.told: set[int] = set()  # directories of which the kernel was told any name, present or not
+
+    def start(self, fd: int) -> None:
+        self._names.start(fd)
+        self._pages.start(fd)
+
+    def stop(self) -> bool:
+        """False: a notification still waits in the kernel, so the descriptor must stay open."""
+        return self._names.stop() & self._pages.stop()
+
+    # ------------------------------------------------------------------ KernelCache
+    def forget_name(self, parent: int, name: str) -> None:
+        if parent not in self.told:
+            return
+        raw = encoded(name)
+        entry = wire.INVAL_ENTRY_OUT.pack(parent, len(raw), 0) + raw + b"\0"
+        with self._lock:
+            self.changes += 1
+            self._names.put_locked((Notify.INVAL_ENTRY, entry))
+            # the listing of a directory is not dropped with a name that the kernel does not have
+            self._names.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(parent, 0, 0)))
+
+    def forget_attributes(self, ino: int) -> None:
+        with self._lock:
+            self.changes += 1
+            self._names.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, -1, 0)))
+
+    def forget_content(self, ino: int) -> None:
+        with self._lock:
+            self.changes += 1
+            self._pages.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, 0, 0)))
+
+    # ------------------------------------------------------------------ for the handlers
+    def listing_shown(self, ino: int, valid_s: float) -> None:
+        """The kernel now keeps the listing of `ino`: drop it when it is this old."""
+        if valid_s < FOREVER_S:
+            message = (Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, 0, 0))
+            with self._lock:
+                self._names.put_later_locked(time.monotonic() + valid_s, message)
+
+    def forgotten(self, ino: int) -> None:
+        """The kernel has given the inode back."""
+        self.told.discard(ino)
+
+    def resend(self) -> None:
+        """Requests that another daemon read and did not answer come again."""
+        with self._lock:
+            self._names.put_locked((Notify.RESEND, b""))
+
+
+class _Sender:
+    """One thread that writes notifications, each once however often it was asked for meanwhile."""
+
+    def __init__(self, name: str, lock: threading.Lock) -> None:
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._fd = -1
+        # guarded by: the lock
+        self._something = threading.Condition(lock)
+        self._pending: dict[Message, None] = {}  # in order
+        self._later: list[tuple[float, Message]] = []  # a heap
+        self._due: dict[Message, float] = {}  # when each message of _later is really due
+        self._stopping = False
+
+    def start(self, fd: int) -> None:
+        self._fd = fd
+        self._thread.start()
+
+    def stop(self) -> bool:
+        with self._something:
+            self._stopping = True
+            self._something.notify()
+        if self._thread.ident is None:
+            return True
+        self._thread.join(STOP_S)
+        return not self._thread.is_alive()
+
+    def put_locked(self, message: Message) -> None:
+        self._pending[message] = None
+        self._something.notify()
+
+    def put_later_locked(self, due: float, message: Message) -> None:
+        if due < self._due.get(message, float("inf")):
+            heapq.heappush(self._later, (due, message))
+            self._something.notify()
+        self._due[message] = due
+
+    def _work(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            time.sleep(SETTLE_S)
+            for message in batch:
+                if not self._write(message):
+                    return
+
+    def _next_batch(self) -> list[Message] | None:
+        with self._something:
+            while not self._stopping:
+                wait_s = self._take_due_locked()
+                if self._pending:
+                    batch = list(self._pending)
+                    self._pending.clear()
+                    return batch
+                self._something.wait(wait_s)
+        return None
+
+    def _take_due_locked(self) -> float | None:
+        """Move what is due to _pending; the seconds until the next is."""
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            message = heapq.heappop(self._later)[1]
+            due = self._due.get(message)
+            if due is None:
+                continue
+            if due > now:  # shown again meanwhile
+                heapq.heappush(self._later, (due, message))
+            else:
+                del self._due[message]
+                self._pending[message] = None
+        return self._later[0][0] - now if self._later else None
+
+    def _write(self, message: Message) -> bool:
+        code, payload = message
+        try:
+            os.write(self._fd, wire.OUT_HEADER.pack(wire.OUT_SIZE + len(payload), code, 0) + payload)
+        except OSError as e:
+            if e.errno in GONE:
+                return False
+            if e.errno not in USUAL:  # an older kernel does not know every code
+                log.debug("notification %s: %s", code.name, os.strerror(e.errno or 0))
+        return True

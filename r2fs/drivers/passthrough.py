@@ -1,0 +1,258 @@
+"""Open modes: which files the kernel reads and writes by itself, and which through us.
+
+Owns:    for each inode with open handles its mode, its backing id, and whether the kernel's pages
+         of an earlier open are still good.
+Never:   opens or reads content; asks the engine.
+Threads: every method is thread-safe.
+Locks:   _lock is a leaf: only the two ioctls run under it, and they do not come back to us.
+
+What the kernel demands (every breach is EIO for the program that opens):
+    - an inode is either plain (through the page cache) or passthrough while any handle is open;
+    - all passthrough opens of an inode name one backing id;
+    - passthrough never comes with KEEP_CACHE.
+The kernel counts an open until just before it sends RELEASE, so counting from the answer of
+OPEN until RELEASE is never less than what the kernel counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from r2fs.drivers import wire
+from r2fs.model.errors import Stale
+
+log = logging.getLogger(__name__)
+
+NEVER: Final = frozenset({errno.EPERM, errno.ENOTTY, errno.ENOSYS})  # not with this mount
+
+
+Recorder = Callable[[int, int, bool], None]
+"""(inode, its backing id or 0, whether it has handles without passthrough)"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMode:
+    """For status: one inode that is open."""
+
+    ino: int
+    mode: str  # "passthrough" or "cached"
+    why: str
+    handles: int
+
+
+class Grant(NamedTuple):
+    """What the answer to OPEN says. Given back by OpenModes.leave()."""
+
+    passthrough: bool
+    fopen: int  # FOPEN_*
+    backing_id: int
+
+
+class Backing(Protocol):
+    """Files registered with the kernel."""
+
+    def register(self, local: int) -> int:
+        """A backing id for the regular file behind a descriptor, which may be closed afterwards."""
+        ...
+
+    def unregister(self, backing_id: int) -> None: ...
+
+
+class DeviceBacking:
+    """Backing ids of a session: ioctl(2) on its descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def register(self, local: int) -> int:
+        # A registered descriptor that may write counts as a writer, and denies leases; one by
+        # O_PATH or for reading does not, and the kernel opens it again as each caller asks.
+        if fcntl.fcntl(local, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            return self._register(local)
+        path = os.open(f"/proc/self/fd/{local}", os.O_PATH | os.O_CLOEXEC)
+        try:
+            return self._register(path)
+        finally:
+            os.close(path)
+
+    def _register(self, fd: int) -> int:
+        # a bytearray: with bytes, ioctl returns the buffer and not the id
+        backing_id: int = fcntl.ioctl(
+            self._fd, wire.DEV_IOC_BACKING_OPEN, bytearray(wire.BACKING_MAP.pack(fd, 0, 0))
+        )
+        return backing_id
+
+    def unregister(self, backing_id: int) -> None:
+        fcntl.ioctl(self._fd, wire.DEV_IOC_BACKING_CLOSE, bytearray(wire.BACKING_ID.pack(backing_id)))
+
+
+@dataclass(slots=True, eq=False)
+class _Inode:
+    """guarded by: OpenModes._lock"""
+
+    plain: int = 0  # open handles
+    passing: int = 0  # open handles
+    backing_id: int = 0  # while passing, or recovered
+    file: tuple[int, int] = (0, 0)  # device and inode of what is registered
+    pages: int | None = None  # Opened.version of the pages that the kernel may hold; None: do not trust them
+    recovered: bool = False  # handles of an earlier daemon may be open: they are not counted
+    why: str = ""
+
+
+class OpenModes:
+    """`unavailable`: why nothing can be passed through (None: it can).
+
+    `record` is told of each change that a take-over must know, before the answer that reveals it.
+    """
+
+    def __init__(
+        self,
+        backing: Backing,
+        unavailable: str | None = None,
+        record: Recorder | None = None,
+    ) -> None:
+        # constant
+        self._backing = backing
+        self._record = record or _record_nothing
+        # guarded by: _lock
+        self._lock = threading.Lock()
+        self._unavailable = unavailable
+        self._inodes: dict[int, _Inode] = {}
+
+    def probe(self, local: int) -> None:
+        """Find out once, with any file of the cache's file system, whether the kernel takes it."""
+        with self._lock:
+            if self._unavailable is None:
+                backing_id = self._register_locked(local, _Inode())
+                if backing_id:
+                    self._backing.unregister(backing_id)
+
+    def disable(self, why: str) -> None:
+        """Nothing more is passed through; what is open stays as it is."""
+        with self._lock:
+            self._unavailable = why
+
+    @property
+    def unavailable(self) -> str | None:
+        return self._unavailable
+
+    def enter(self, ino: int, local: int | None, version: int, writes: bool) -> Grant:
+        """One more open handle. Raises Stale if `local` is not the file that is open already."""
+        # close(2) of a writer waits until what it wrote is safe; a reader's has nothing to wait for
+        flush = 0 if writes else wire.FOPEN_NOFLUSH
+        with self._lock:
+            inode = self._inodes.get(ino)
+            if inode is None:
+                inode = self._inodes[ino] = _Inode()
+            if self._may_pass_locked(ino, inode, local):
+                if not inode.passing:
+                    inode.why = "all of it is here"
+                inode.passing += 1
+                inode.pages = None  # fadvise leaves pages behind that passthrough writes do not change
+                return Grant(True, wire.FOPEN_PASSTHROUGH | flush, inode.backing_id)
+            if not inode.plain:
+                self._record(ino, 0, True)
+            inode.plain += 1
+            keep = wire.FOPEN_KEEP_CACHE if inode.pages == version else 0
+            inode.pages = version
+            return Grant(False, keep | flush, 0)
+
+    def leave(self, ino: int, passthrough: bool) -> None:
+        """RELEASE of one handle, or its OPEN was not taken."""
+        with self._lock:
+            inode = self._inodes[ino]
+            if passthrough:
+                inode.passing -= 1
+                if not inode.passing and not inode.recovered:
+                    backing_id, inode.backing_id = inode.backing_id, 0
+                    self._backing.unregister(backing_id)
+            else:
+                inode.plain -= 1
+            if not inode.passing and not inode.plain:
+                self._record(ino, inode.backing_id, False)
+
+    def forgotten(self, ino: int) -> None:
+        """The kernel gave the inode back, its pages too."""
+        with self._lock:
+            inode = self._inodes.get(ino)
+            if inode is not None and not (inode.plain or inode.passing or inode.recovered):
+                del self._inodes[ino]
+
+    def recover(self, ino: int, backing_id: int, plain: bool) -> None:
+        """What `record` was last told, by the daemon that had this session before."""
+        with self._lock:
+            why = "opened before r2fs restarted"
+            self._inodes[ino] = _Inode(int(plain), 0, backing_id, recovered=True, why=why)
+
+    def view(self) -> tuple[OpenMode, ...]:
+        with self._lock:
+            return tuple(
+                OpenMode(
+                    ino,
+                    "passthrough" if inode.passing or inode.backing_id else "cached",
+                    inode.why,
+                    inode.passing + inode.plain,
+                )
+                for ino, inode in self._inodes.items()
+                if inode.passing or inode.plain
+            )
+
+    def check(self) -> None:
+        """Invariants, for tests."""
+        with self._lock:
+            for ino, inode in self._inodes.items():
+                assert inode.plain >= 0 and inode.passing >= 0, ino
+                assert not (inode.plain and inode.passing), f"inode {ino} has both modes"
+                assert bool(inode.backing_id) == bool(inode.passing) or inode.recovered, ino
+
+    # ------------------------------------------------------------------ the decision
+    def _may_pass_locked(self, ino: int, inode: _Inode, local: int | None) -> bool:
+        """Which mode a further handle gets; registers the file with the first passthrough one."""
+        if inode.plain:  # the first handle decided; `why` says what for
+            return False
+        if inode.backing_id:
+            # Complete content stays complete: a handle without descriptor reads the same file.
+            if local is not None and not inode.recovered and _identity(local) != inode.file:
+                raise Stale(f"inode {ino} is open with other content")
+            return True
+        if local is None:
+            inode.why = "not all of it is here"
+            return False
+        if self._unavailable is not None:
+            inode.why = self._unavailable
+            return False
+        inode.backing_id = self._register_locked(local, inode)
+        if inode.backing_id:
+            inode.file = _identity(local)
+            self._record(ino, inode.backing_id, False)
+        return bool(inode.backing_id)
+
+    def _register_locked(self, local: int, inode: _Inode) -> int:
+        """A backing id, or 0 with `why` set."""
+        try:
+            return self._backing.register(local)
+        except OSError as e:
+            if e.errno in NEVER:
+                self._unavailable = "passthrough needs root (CAP_SYS_ADMIN)"
+                log.debug("no passthrough for this mount: %s", e)
+                inode.why = self._unavailable
+            else:  # ELOOP, EOPNOTSUPP: the cache's file system; others: a limit of the system
+                inode.why = f"the kernel takes no passthrough of this file ({e.strerror})"
+                log.debug("no passthrough for a file: %s", e)
+            return 0
+
+
+def _identity(local: int) -> tuple[int, int]:
+    found = os.fstat(local)
+    return found.st_dev, found.st_ino
+
+
+def _record_nothing(ino: int, backing_id: int, plain: bool) -> None:
+    pass

@@ -1,0 +1,305 @@
+"""Names for a driver that is asked by path: which inode a path means, and what libfuse shows under it.
+
+libfuse's own table has one node for each (directory, name); the kernel's inode, and with it its
+pages, belongs to that node. A `Dentry` here is our side of one node, and moves as libfuse's does.
+
+Owns:    the dentries by (parent's inode, name), their references in the engine, and the rules of
+         what the kernel may keep: a node's pages are those of the version that was last opened through
+         it. Keys hold the parent's inode, so the rename of a directory leaves all below it right.
+Never:   knows libfuse's types.
+Threads: every method is thread-safe. libfuse keeps two changes of one path apart, not lookups.
+Locks:   self._changed (a Condition), over the tables; no verb is called under it, so that the
+         engine may call the KernelCache methods whatever it holds.
+Fails:   NotFound, and what the verbs raise. Stale: `distrust` the path and ask once more.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from r2fs.model.errors import NotFound
+from r2fs.model.keys import nfc
+from r2fs.model.ports import Caller
+from r2fs.model.records import Entry, Opened
+from r2fs.model.verbs import RENAME_EXCHANGE, ROOT, Verbs
+
+MAX_DENTRIES = 20_000  # some 5 MB; what goes first is what was looked up longest ago
+RETURN_S = 0.02  # libfuse hides, then renames, within microseconds: many times that
+
+# What libfuse renames an open file to, instead of unlinking it (fuse.c, hidden_name).
+_HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
+
+Key = tuple[int, str]  # the parent's inode, the name in NFC
+
+
+@dataclass(slots=True)
+class Dentry:
+    """One of libfuse's nodes. Fields are guarded by: Names._changed."""
+
+    ino: int
+    expires: float = 0.0  # monotonic: until then `ino` need not be looked up again
+    references: int = 0  # that the engine counts for us on `ino`
+    handles: int = 0
+    cached: int = 0  # handles that read through the kernel's pages
+    shown: tuple[int, int] | None = None  # inode and version that these pages belong to
+    hidden: Key | None = None  # under which it is kept, unlinked while open
+
+
+@dataclass(slots=True)
+class _Hide:
+    """A name that libfuse has taken away, perhaps in order to put another file there at once."""
+
+    thread: int
+    until: float
+
+
+class Names:
+    """Also the engine's KernelCache: it cannot notify the kernel, but it forgets what it was told."""
+
+    def __init__(self, fs: Verbs, ttl_s: float) -> None:
+        # constant
+        self._fs = fs
+        self._ttl_s = ttl_s
+        self._changed = threading.Condition(threading.Lock())
+        # guarded by: _changed
+        self._dentries: OrderedDict[Key, Dentry] = OrderedDict()
+        self._generation = 0  # a lookup that began before a change may not be remembered after it
+        self._hides: dict[Key, _Hide] = {}
+
+    # ---- from a path to an inode
+    def split(self, caller: Caller, path: str) -> tuple[int, str]:
+        """The parent's inode and the last name."""
+        *parents, name = path.split("/")[1:]
+        ino = ROOT
+        for part in parents:
+            ino = self._step(caller, ino, part)
+        return ino, name
+
+    def ino(self, caller: Caller, path: str) -> int:
+        """The path's inode, as it was looked up at most the time to live ago."""
+        if path == "/":
+            return ROOT
+        return self._step(caller, *self.split(caller, path))
+
+    def find(self, caller: Caller, path: str) -> Entry:
+        """The path's inode and attributes, by a lookup of now."""
+        if path == "/":
+            return self._fs.getattr(caller, ROOT)
+        parent, name = self.split(caller, path)
+        if is_hidden(name):
+            return self._fs.getattr(caller, self._hidden(parent, name))
+        return self._lookup(caller, parent, name)
+
+    def _step(self, caller: Caller, parent: int, name: str) -> int:
+        if is_hidden(name):
+            return self._hidden(parent, name)
+        dentry = self._dentries.get((parent, nfc(name)))
+        if dentry is not None and dentry.expires > time.monotonic():
+            return dentry.ino
+        return self._lookup(caller, parent, name).ino
+
+    def _lookup(self, caller: Caller, parent: int, name: str) -> Entry:
+        generation = self._generation
+        try:
+            entry = self._fs.lookup(caller, parent, name)
+        except NotFound:
+            if not self._hides or not self._returns((parent, nfc(name))):
+                raise
+            generation = self._generation
+            entry = self._fs.lookup(caller, parent, name)
+        self._remember((parent, nfc(name)), entry, generation)
+        return entry
+
+    def _hidden(self, parent: int, name: str) -> int:
+        with self._changed:
+            dentry = self._dentries.get((parent, name))
+            if dentry is None:
+                raise NotFound(f"{name}: no such file")
+            # Not of what was unlinked, if another host had replaced the file: of what is open.
+            return dentry.shown[0] if dentry.shown is not None else dentry.ino
+
+    # ---- the table
+    def learned(self, parent: int, name: str, entry: Entry) -> None:
+        """A verb that counts a reference (create, mkdir, symlink, readdir_entry) told of this name."""
+        self._remember((parent, nfc(name)), entry, self._generation)
+
+    def _remember(self, key: Key, entry: Entry, generation: int) -> None:
+        """Takes the reference that the engine has counted for `entry`."""
+        returned: list[tuple[int, int]] = []
+        with self._changed:
+            dentry = self._dentries.get(key)
+            if dentry is None:
+                dentry = self._dentries[key] = Dentry(entry.ino)
+                if len(self._dentries) > MAX_DENTRIES:
+                    self._evict_locked(returned)
+            elif dentry.ino != entry.ino:
+                returned.append((dentry.ino, dentry.references))
+                dentry.ino, dentry.references = entry.ino, 0
+            dentry.references += 1
+            fresh = generation == self._generation
+            dentry.expires = time.monotonic() + min(entry.valid_s, self._ttl_s) if fresh else 0.0
+            self._dentries.move_to_end(key)
+        self._give_back(returned)
+
+    def _evict_locked(self, returned: list[tuple[int, int]]) -> None:
+        """One that no handle needs; those that are open go to the back of the queue."""
+        for _ in range(len(self._dentries)):
+            key, dentry = self._dentries.popitem(last=False)
+            if dentry.handles == 0 and dentry.hidden is None:
+                returned.append((dentry.ino, dentry.references))
+                return
+            self._dentries[key] = dentry
+
+    def _give_back(self, returned: list[tuple[int, int]]) -> None:
+        for ino, count in returned:
+            if count:
+                self._fs.forget(ino, count)
+
+    def distrust(self, path: str) -> None:
+        """Some inode on the way was gone: look all of them up again."""
+        ino = ROOT
+        with self._changed:
+            for part in path.split("/")[1:]:
+                dentry = self._dentries.get((ino, nfc(part)))
+                if dentry is None:
+                    return
+                dentry.expires, ino = 0.0, dentry.ino
+
+    # ---- changes of names made here
+    def removed(self, parent: int, name: str) -> None:
+        with self._changed:
+            self._generation += 1
+            dentry = self._dentries.pop((parent, nfc(name)), None)
+        if dentry is not None:
+            self._give_back([(dentry.ino, dentry.references)])
+
+    def rename(
+        self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int
+    ) -> None:
+        """The verb, and libfuse's nodes after it."""
+        source, target = (parent, nfc(name)), (new_parent, nfc(new_name))
+        self._hold(target)
+        try:
+            self._fs.rename(caller, parent, name, new_parent, new_name, flags)
+            self._moved(source, target, flags)
+        finally:
+            self._settle(target)
+
+    def _moved(self, source: Key, target: Key, flags: int) -> None:
+        with self._changed:
+            self._generation += 1
+            moved = self._dentries.pop(source, None)
+            replaced = self._dentries.pop(target, None) if source != target else None
+            if moved is not None:
+                self._dentries[target] = moved
+                moved.expires = 0.0
+            if replaced is not None and flags & RENAME_EXCHANGE:
+                self._dentries[source], replaced.expires = replaced, 0.0
+                replaced = None
+        if replaced is not None:
+            self._give_back([(replaced.ino, replaced.references)])
+
+    # ---- files that are unlinked while open
+    def hide(self, caller: Caller, parent: int, name: str, hidden: str) -> None:
+        """Unlink an open file. libfuse asks for a rename to `hidden`; the engine needs no such name.
+
+        libfuse does the same before it renames another file onto an open one, and does not
+        say which of the two it is about. So the name goes now, and who looks for it in the
+        next moment waits until it is known (`_returns`).
+        """
+        key = (parent, nfc(name))
+        ino = self._step(caller, parent, name)
+        with self._changed:
+            self._hides[key] = _Hide(threading.get_ident(), time.monotonic() + RETURN_S)
+        try:
+            self._fs.unlink(caller, parent, name)
+        except BaseException:
+            self._settle(key)
+            raise
+        with self._changed:
+            self._generation += 1
+            now = time.monotonic()
+            self._hides = {k: h for k, h in self._hides.items() if k == key or h.until > now}
+            self._hides[key].until = now + RETURN_S
+            dentry = self._dentries.pop(key, None) or Dentry(ino)
+            dentry.hidden = (parent, hidden)
+            self._dentries[dentry.hidden] = dentry
+
+    def _hold(self, target: Key) -> None:
+        """A rename to `target` begins: who waits for the name waits for its end."""
+        if self._hides:
+            with self._changed:
+                hide = self._hides.get(target)
+                if hide is not None:
+                    hide.until = float("inf")
+
+    def _settle(self, target: Key) -> None:
+        if self._hides:
+            with self._changed:
+                self._hides.pop(target, None)
+                self._changed.notify_all()
+
+    def _returns(self, key: Key) -> bool:
+        """Was the name hidden a moment ago by another thread, which has put a file there by now?"""
+        with self._changed:
+            waited = False
+            while (hide := self._hides.get(key)) is not None and hide.thread != threading.get_ident():
+                waited = True
+                left = hide.until - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, 1.0))
+            return waited
+
+    # ---- open files
+    def opened(self, parent: int, name: str, ino: int, opened: Opened) -> tuple[Dentry, bool, bool]:
+        """Counts a handle. The node; may the kernel keep its pages; must it read past them?
+
+        Pages of another version, kept or newly read, would show a mixture of two versions.
+        So they are kept only where the same version was the last to be opened; and while
+        older handles still read through them, a new version is read past them.
+        """
+        version = (ino, opened.version)
+        with self._changed:
+            dentry = self._dentries.get((parent, name if is_hidden(name) else nfc(name)))
+            if dentry is None:
+                dentry = Dentry(ino)
+            dentry.handles += 1
+            if dentry.cached and dentry.shown != version:
+                return dentry, False, True
+            keep = dentry.shown == version
+            dentry.shown = version
+            dentry.cached += 1
+            return dentry, keep, False
+
+    def closed(self, dentry: Dentry, direct: bool) -> None:
+        with self._changed:
+            dentry.handles -= 1
+            dentry.cached -= not direct
+            if dentry.hidden is None or dentry.handles:
+                return
+            # libfuse asks to unlink the hidden name next, but not if the directory went before it.
+            self._dentries.pop(dentry.hidden, None)
+        self._give_back([(dentry.ino, dentry.references)])
+
+    # ---- KernelCache
+    def forget_name(self, parent: int, name: str) -> None:
+        with self._changed:
+            self._generation += 1
+            dentry = self._dentries.get((parent, nfc(name)))
+            if dentry is not None:
+                dentry.expires = 0.0
+
+    def forget_attributes(self, ino: int) -> None:
+        """Nothing: the kernel asks again within the time to live."""
+
+    def forget_content(self, ino: int) -> None:
+        """Nothing: `opened` compares versions."""
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".fuse_hidden") and _HIDDEN.fullmatch(name) is not None

@@ -1,0 +1,353 @@
+"""Session: one conversation with the kernel over a descriptor of /dev/fuse.
+
+Owns:    INIT, reading requests, answering each exactly once, requests that wait, INTERRUPT.
+Never:   knows what a request means: handlers do (kernel_names.py, kernel_files.py).
+Threads: run() is the one dispatcher: a second one gains nothing under the interpreter's lock
+         (measured). A handler that cannot answer at once raises WouldWait and runs again on a
+         lane. Replies may be written by any thread.
+Locks:   _lock guards _waiting alone; nothing is called under it but a reply.
+Fails:   an R2fsError becomes its errno, an OSError its own, anything else is logged and EIO.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from r2fs.drivers import wire
+from r2fs.drivers.lanes import Lane
+from r2fs.drivers.signals import wants_to_stop
+from r2fs.drivers.wire import Init, Op
+from r2fs.model.errors import R2fsError, WouldWait
+from r2fs.model.ports import Caller
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[int, int, Caller, memoryview], None]
+"""(unique, nodeid, caller, body). Answers through the session, once, as the last thing that it
+does, or raises. `body` and `caller` are used again for the next request: copy what is kept."""
+
+MAX_WRITE: Final = 1 << 20  # bytes of one READ or WRITE; the kernel's limit is 256 pages
+PAGE: Final = 4096
+MAX_BACKGROUND: Final = (
+    256  # read-ahead and RELEASE that may be on their way: stuck reads must not hold RELEASE
+)
+CONGESTED: Final = MAX_BACKGROUND * 3 // 4
+SPIN_S: Final = 100e-6  # waking across cores costs more than looking again for so long (measured)
+READ_AHEAD: Final = 1 << 20  # twice as fast as the kernel's 128 KiB (measured)
+RECHECK_MS: Final = 200  # a killed program is let go after so long at most
+OP_LIMIT: Final = 64  # above every opcode
+
+GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})  # unmounted, or aborted
+ASKED_BY_NODE: Final = frozenset({Op.GETATTR, Op.SETATTR, Op.OPEN})
+
+WANTED: Final = (
+    Init.ASYNC_READ
+    | Init.ATOMIC_O_TRUNC
+    | Init.BIG_WRITES
+    | Init.DO_READDIRPLUS
+    | Init.ASYNC_DIO
+    | Init.PARALLEL_DIROPS
+    | Init.MAX_PAGES
+    | Init.CACHE_SYMLINKS
+    | Init.NO_OPENDIR_SUPPORT
+    | Init.EXPLICIT_INVAL_DATA
+    | Init.HANDLE_KILLPRIV_V2
+    | Init.INIT_EXT
+    | Init.HAS_EXPIRE_ONLY
+    | Init.DIRECT_IO_ALLOW_MMAP
+    | Init.HAS_RESEND
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """What INIT agreed on: all that a daemon needs to go on with a descriptor that another one left."""
+
+    minor: int
+    flags: int  # Init
+    max_write: int
+    stack_depth: int  # 0: no passthrough
+
+    def has(self, flag: Init) -> bool:
+        return bool(self.flags & flag)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> SessionState:
+        return SessionState(**json.loads(text))
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request on a lane. It is in Session._waiting until its answer is written or given up."""
+
+    op: int
+    unique: int
+    nodeid: int
+    caller: Caller
+    body: memoryview
+    cancelled: threading.Event
+    started: bool = False
+    signalled: bool = False  # an INTERRUPT came, for a signal that is no reason to stop
+
+
+class Session:
+    """One mounted descriptor. `lanes` say where each request may wait; route() says who answers it.
+
+    `ready` is called by the dispatcher when INIT has been answered, before any other request
+    is read. With `adopted` the descriptor is past its INIT.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        lanes: Mapping[Op, Lane],
+        *,
+        wanted: Init = WANTED,
+        stack_depth: int = 0,
+        ready: Callable[[SessionState], None] = lambda state: None,
+        adopted: SessionState | None = None,
+    ) -> None:
+        # constant
+        self.fd = fd
+        self._wanted = wanted
+        self._stack_depth = stack_depth
+        self._ready = ready
+        self._lanes = {int(op): lane for op, lane in lanes.items()}
+        self._handlers: list[Handler] = [self._unknown] * OP_LIMIT
+        self.route({Op.INIT: self._init, Op.INTERRUPT: self._interrupt, Op.DESTROY: self._destroy})
+        os.set_blocking(fd, False)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
+        # written by the dispatcher
+        self.state = adopted  # None until INIT
+        self._recheck_at = 0.0  # time.monotonic() of the next look at signalled requests; 0: there are none
+        self.counts = [0] * OP_LIMIT  # requests read, by opcode
+        # guarded by: _lock
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Waiting] = {}  # by unique
+
+    def route(self, handlers: Mapping[Op, Handler]) -> None:
+        """Before run(). What nobody answers is ENOSYS."""
+        for op, handler in handlers.items():
+            self._handlers[op] = handler
+
+    # ------------------------------------------------------------------ requests
+    def run(self) -> None:
+        """Answer requests until the mount is gone, or until stop()."""
+        buffer = bytearray(MAX_WRITE + PAGE)
+        view, buffers = memoryview(buffer), (buffer,)
+        unpack, body_at, counts, limit = wire.IN_HEADER.unpack_from, wire.HEADER_SIZE, self.counts, OP_LIMIT
+        fd, read, answer = self.fd, os.readv, self._answer
+        caller = Caller(may_wait=False)
+        while True:
+            try:
+                n = read(fd, buffers)
+            except BlockingIOError:
+                if self._wait():
+                    continue
+                return
+            except OSError as e:
+                if e.errno in GONE:
+                    return
+                if e.errno == errno.ENOENT:  # the request was withdrawn while we read it
+                    continue
+                raise
+            _, op, unique, nodeid, caller.uid, caller.gid, caller.pid, extensions, _ = unpack(buffer)
+            if op >= limit:
+                op = 0
+            counts[op] += 1
+            answer(op, unique, nodeid, caller, view[body_at : n - 8 * extensions])
+
+    def stop(self) -> None:
+        """run() returns soon; the mount stays. From any thread."""
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """After run() and every lane have ended."""
+        os.close(self._wake)
+        os.close(self.fd)
+
+    def cancel_waiting(self) -> None:
+        """Nobody wants the answers any more."""
+        with self._lock:
+            for request in self._waiting.values():
+                request.cancelled.set()
+
+    def waiting(self) -> int:
+        """Requests that are on a lane."""
+        return len(self._waiting)
+
+    def _wait(self) -> bool:
+        """Until there is a request to read; False once stop() was called."""
+        poll, now = self._poll.poll, time.monotonic
+        spin_until = now() + SPIN_S
+        events = poll(0)
+        while not events and now() < spin_until:
+            events = poll(0)
+        if self._recheck_at and now() >= self._recheck_at:
+            self._recheck_signals()
+        while not events:
+            events = poll(RECHECK_MS if self._recheck_at else None)
+            if not events:
+                self._recheck_signals()
+        return all(fd != self._wake for fd, _ in events)
+
+    def _answer(self, op: int, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        """Run the handler; what it raises is the answer."""
+        try:
+            self._handlers[op](unique, nodeid, caller, body)
+        except WouldWait:
+            if caller.may_wait:
+                log.error("%s waits for ever: WouldWait from a call that may wait", _name(op))
+                self._fail(op, unique, errno.EIO)
+            else:
+                self._defer(op, unique, nodeid, caller, body)
+        except R2fsError as e:
+            # a node (not a name) that is gone: ESTALE makes the kernel walk the path again
+            gone = e.errno == errno.ENOENT and op in ASKED_BY_NODE
+            self._fail(op, unique, errno.ESTALE if gone else e.errno)
+        except OSError as e:
+            self._fail(op, unique, e.errno or errno.EIO)
+        except Exception:
+            log.exception("%s failed", _name(op))
+            self._fail(op, unique, errno.EIO)
+
+    # ------------------------------------------------------------------ answers
+    def send(self, message: bytes) -> bool:
+        """One whole answer, header included.
+
+        False: the kernel no longer wants it, so what the answer grants (references, an open
+        file) has to be taken back.
+        """
+        try:
+            os.write(self.fd, message)
+        except OSError as e:
+            return self._not_taken(e)
+        return True
+
+    def send_data(self, unique: int, data: bytes | bytearray | memoryview) -> bool:
+        """An answer whose body is `data`, without copying it."""
+        head = wire.OUT_HEADER.pack(wire.OUT_SIZE + len(data), 0, unique)
+        try:
+            os.writev(self.fd, (head, data))
+        except OSError as e:
+            return self._not_taken(e)
+        return True
+
+    def done(self, unique: int) -> bool:
+        """An answer without a body."""
+        return self.send(wire.OUT_HEADER.pack(wire.OUT_SIZE, 0, unique))
+
+    def error(self, unique: int, code: int) -> bool:
+        if not 0 < code <= wire.MAX_ERRNO:
+            code = errno.EIO
+        return self.send(wire.OUT_HEADER.pack(wire.OUT_SIZE, -code, unique))
+
+    def _fail(self, op: int, unique: int, code: int) -> None:
+        if op not in wire.NO_REPLY:  # an answer with their unique would be a notification
+            self.error(unique, code)
+
+    @staticmethod
+    def _not_taken(e: OSError) -> bool:
+        if e.errno == errno.ENOENT or e.errno in GONE:
+            return False
+        raise e
+
+    # ------------------------------------------------------------------ requests that wait
+    def _defer(self, op: int, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        cancelled = threading.Event()
+        patient = Caller(caller.uid, caller.gid, caller.pid, caller.umask, True, cancelled)
+        request = Waiting(op, unique, nodeid, patient, memoryview(bytes(body)), cancelled)
+        with self._lock:
+            self._waiting[unique] = request
+        self._lanes[op].submit(lambda: self._answer_on_lane(request))
+
+    def _answer_on_lane(self, request: Waiting) -> None:
+        with self._lock:
+            if request.unique not in self._waiting:  # given up before its turn came
+                return
+            request.started = True
+        try:
+            self._answer(request.op, request.unique, request.nodeid, request.caller, request.body)
+        finally:
+            with self._lock:
+                del self._waiting[request.unique]
+
+    def _interrupt(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        """Not answered: ENOSYS would end interrupts for good.
+
+        What is asked for is either on a lane or answered already: the kernel sends INTERRUPT
+        only after the request was read, and one thread reads both.
+        """
+        with self._lock:
+            request = self._waiting.get(wire.INTERRUPT_IN.unpack_from(body)[0])
+        if request is not None:
+            self._signalled(request)
+
+    def _signalled(self, request: Waiting) -> None:
+        if not wants_to_stop(request.caller.pid):
+            request.signalled = True
+            self._recheck_at = time.monotonic() + RECHECK_MS / 1000
+            return
+        request.cancelled.set()
+        with self._lock:
+            # close(2) must not lose its FLUSH: that one is carried out however late
+            give_up = not request.started and request.op != Op.FLUSH
+            if give_up:
+                self._waiting.pop(request.unique, None)
+        if give_up:
+            self.error(request.unique, errno.EINTR)
+
+    def _recheck_signals(self) -> None:
+        """A request's INTERRUPT comes once: after a harmless signal, look for a kill now and then."""
+        with self._lock:
+            watched = [r for r in self._waiting.values() if r.signalled and not r.cancelled.is_set()]
+        self._recheck_at = 0.0
+        for request in watched:
+            self._signalled(request)
+
+    # ------------------------------------------------------------------ the session's own requests
+    def _init(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        major, minor, readahead, flags = wire.INIT_IN_OLD.unpack_from(body)
+        if major != wire.KERNEL_VERSION:  # it asks again with ours, or gives up
+            self.send_data(
+                unique, wire.INIT_OUT.pack(wire.KERNEL_VERSION, wire.KERNEL_MINOR_VERSION, *[0] * 11)
+            )
+            return
+        if flags & Init.INIT_EXT:
+            flags |= wire.INIT_IN.unpack_from(body)[4] << 32
+        flags &= self._wanted
+        depth = self._stack_depth if flags & Init.PASSTHROUGH else 0
+        minor = min(minor, wire.KERNEL_MINOR_VERSION)
+        self.state = SessionState(minor, flags, MAX_WRITE, depth)
+        out = wire.INIT_OUT.pack(
+            wire.KERNEL_VERSION, minor, max(readahead, READ_AHEAD), flags & 0xFFFFFFFF,
+            MAX_BACKGROUND, CONGESTED, MAX_WRITE, 1, MAX_WRITE // PAGE, 0, flags >> 32, depth, 0,
+        )  # fmt: skip
+        self.send_data(unique, out)
+        self._ready(self.state)
+
+    def _destroy(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        self.done(unique)
+
+    def _unknown(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        """The kernel does without, and for most requests never asks again."""
+        self.error(unique, errno.ENOSYS)
+
+
+def _name(op: int) -> str:
+    return Op(op).name if op in Op._value2member_map_ else f"opcode {op}"
