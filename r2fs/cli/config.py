@@ -1,0 +1,106 @@
+"""`r2fs config`: write a settings file, show what is in force and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from r2fs.cli import show
+from r2fs.cli.options import flags_from, settings_flags
+from r2fs.model import places, settings_file
+from r2fs.model.config import HIDDEN, Values, gather, settings_of
+from r2fs.model.errors import SettingsError
+from r2fs.model.options import GROUPS
+
+
+@click.group("config")
+def command() -> None:
+    """Write and show settings.
+
+    The stronger last: default, settings file (top level, [defaults], [mount.NAME]), variables
+    (AWS_*, STORAGE_*, R2_*, R2FS_*, systemd credentials), flags.
+    """
+
+
+@command.command("init")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it."
+)
+def init(config_file: Path | None) -> None:
+    """Write a settings file in which every setting is explained. Never overwrites one."""
+    path = config_file or Path(
+        os.environ.get("R2FS_CONFIG") or places.base_dir("config_dir", os.environ)[0] / "config.toml"
+    )
+    settings_file.write_template(path)
+    print(path)
+
+
+@command.command("path")
+def path() -> None:
+    """Print which settings file is read."""
+    print(places.settings_file(os.environ))
+
+
+@command.command("show")
+@click.argument("target", metavar="[NAME|URL]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@settings_flags
+def show_command(
+    target: str | None, as_json: bool, words: tuple[str, ...], config_file: Path | None, **given: Any
+) -> None:
+    """Print each value and where it comes from, secrets hidden.
+
+    With NAME or URL the values of that mount; takes the flags of `r2fs mount`, too.
+    """
+    values = gather(target, flags=flags_from(given, words), config_file=config_file)
+    derived = _derived(values) if target or values.get("url") or values.get("bucket") else {}
+    if as_json:
+        show.as_json(_as_data(values, derived))
+        return
+    state = "" if values.file.exists else " (there is none)"
+    print(f"# settings file: {values.file.path}{state}")
+    if values.file.mounts:
+        print(f"# mounts: {', '.join(sorted(values.file.mounts))}")
+    rows: list[tuple[str, str, str]] = []
+    for options in GROUPS.values():
+        rows += [("", "", "")] if rows else []
+        rows += [(o.name, values.shown(o) or "-", values.source(o.name)) for o in options]
+    if derived:
+        rows += [("", "", ""), *((name, value, "what follows") for name, value in derived.items())]
+    show.table(["setting", "value", "from"], rows)
+
+
+def _derived(values: Values) -> dict[str, str]:
+    """What the values come to; not where they do not make a mount, which `mount` would say."""
+    try:
+        settings = settings_of(values)
+    except SettingsError as error:
+        return {"problem": str(error)}
+    bucket = settings.bucket
+    shown = {"url": bucket.url, "endpoint": bucket.endpoint_url or "", "region": bucket.region}
+    shown |= {"cache directory": str(settings.cache_dir), "state directory": str(settings.state_dir)}
+    return {
+        name: value
+        for name, value in shown.items()
+        if value and not (bucket.scheme == "file" and name == "region")
+    }
+
+
+def _as_data(values: Values, derived: dict[str, str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for options in GROUPS.values():
+        for option in options:
+            value = values.get(option.name)
+            shown = HIDDEN if option.secret and value is not None else value
+            settings[option.name] = {"value": shown, "source": values.source(option.name)}
+    return {
+        "file": str(values.file.path),
+        "exists": values.file.exists,
+        "mount": values.name or None,
+        "mounts": sorted(values.file.mounts),
+        "settings": settings,
+        "derived": derived,
+    }

@@ -1,0 +1,112 @@
+"""`r2fs`: the commands, and the one door through which every error leaves.
+
+Owns:  the command names, the errors' form on standard error, and exit codes. A command's module
+       is imported when the command runs: `r2fs status` must not wait for boto3.
+Never: does a command's work.
+
+Exit codes: 0 done; 2 wrong usage or setting; those of model/errors.py; 70 a defect of r2fs; 75
+something is not yet in the bucket; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from r2fs import __version__
+from r2fs.cli.fstab import HELPER_NAMES, helper_arguments, is_bare_mount
+from r2fs.model.errors import R2fsError
+from r2fs.model.keys import printable
+
+log = logging.getLogger(__name__)
+
+COMMANDS = {
+    "mount": ("r2fs.cli.mount", "Mount a bucket on a directory."),
+    "umount": ("r2fs.cli.umount", "Unmount, waiting for uploads."),
+    "status": ("r2fs.cli.status", "Show mounts: what is on its way, what is cached, what it cost."),
+    "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),
+    "config": ("r2fs.cli.config", "Write and show settings."),
+}
+DEFECT, INTERRUPTED, PIPE_CLOSED = 70, 130, 141
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is used, not for the list of commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`r2fs mount r2://BUCKET DIR` is a beginning; `r2fs config init` writes a settings file.",
+)
+@click.version_option(__version__, message="r2fs %(version)s")
+@click.option("--debug", is_flag=True, help="Log in detail, and show the traceback of a defect.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """A Cloudflare R2 (or any S3) bucket as a local directory."""
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script."""
+    program, *words = sys.argv if arguments is None else ["r2fs", *arguments]
+    sys.exit(run(Path(program).name, words))
+
+
+def run(program: str, words: list[str]) -> int:
+    """The exit code. `program` is the name under which r2fs was called: mount(8) has names of its own."""
+    debug = "--debug" in words
+    try:
+        if program in HELPER_NAMES or is_bare_mount(words, COMMANDS):
+            words = helper_arguments(words)
+            if not words:
+                return 0
+        result = cli.main(words, prog_name="r2fs", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        return _say(_usage(error), error.exit_code)
+    except R2fsError as error:
+        return _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more at its end
+        return PIPE_CLOSED
+    except Exception as error:
+        if debug:
+            log.exception("unexpected error")
+        return _say(f"unexpected error: {error!r} (with --debug: where)", DEFECT)
+
+
+def _usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" ({context.command_path} --help tells more)" if context else ""
+    return f"{error.format_message().rstrip('.')}{hint}"
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"r2fs: {printable(' '.join(sentence.split()))}", file=sys.stderr)
+    return code

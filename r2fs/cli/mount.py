@@ -1,0 +1,76 @@
+"""`r2fs mount`: settings from everywhere, then the daemon, in front or in the background.
+
+Owns:  the flags, and which of the two it is.
+Never: imports the service (and with it boto3) before the settings are right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from r2fs.cli.options import flags_from, settings_flags
+from r2fs.model.config import gather, settings_of
+from r2fs.model.errors import SettingsError
+from r2fs.model.settings import Settings
+
+
+@click.command("mount")
+@click.argument("target", metavar="[URL|NAME]")
+@click.argument("directory", metavar="[DIR]", required=False)
+@click.option(
+    "--background", "-b", is_flag=True, help="Return once the mount answers, and go on in the background."
+)
+@settings_flags
+def command(
+    target: str,
+    directory: str | None,
+    background: bool,
+    words: tuple[str, ...],
+    config_file: Path | None,
+    **given: Any,
+) -> int:
+    """Mount a bucket on a directory.
+
+    URL is r2://BUCKET/PREFIX, s3://BUCKET/PREFIX or file:///DIRECTORY; NAME is a mount of the
+    settings file, whose mountpoint serves where DIR is not given. With DIR alone the bucket comes
+    from the settings (R2_BUCKET and its like). Stops, when all is sent, at Ctrl-C or `r2fs umount`.
+    """
+    alone = directory is None and "/" in target and "://" not in target
+    if alone:
+        directory = target
+    values = gather(None if alone else target, flags=flags_from(given, words), config_file=config_file)
+    if directory is None and values.mountpoint is None:
+        raise SettingsError(f"no directory: give one after {target}, or set mountpoint in {values.file.path}")
+    settings = settings_of(values)
+    level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
+    return _run(settings, Path(os.path.abspath(directory or str(values.mountpoint))), level, background)
+
+
+def _run(settings: Settings, directory: Path, level: str, background: bool) -> int:
+    from r2fs.daemon import logs
+
+    credentials = settings.bucket.credentials
+    log_file = settings.log_file
+    if log_file is not None:
+        logs.to_file(log_file, level, credentials, "--log-file")
+    elif background:
+        log_file = settings.state_dir / "r2fs.log"
+        logs.to_file(log_file, level, credentials, "--state-dir")
+    else:
+        logs.to_stderr(level, os.environ, credentials)
+
+    def work(ready: Callable[[], None]) -> int:
+        from r2fs.daemon.service import Service
+
+        return Service(settings, directory, os.environ).run(ready)
+
+    if not background:
+        return work(lambda: None)
+    from r2fs.daemon.background import run_in_background
+
+    return run_in_background(work, f": see {log_file}")

@@ -1,0 +1,64 @@
+"""Flags of settings, made from the table in model/options.py.
+
+Owns:  how a row of the table becomes a click option, and a parsed command line becomes flags.
+Never: parses a value: that is config.py's, so that every source is refused in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from r2fs.cli.fstab import flags_of
+from r2fs.model.config import Flag
+from r2fs.model.options import BY_NAME, TABLE, Option
+from r2fs.model.units import Choice, Count, Duration, FilePath, Kind, Size, Switch
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_METAVAR: dict[type, str] = {Size: "SIZE", Duration: "TIME", Count: "N", FilePath: "PATH"}
+
+
+def settings_flags(function: F) -> F:
+    """Adds a flag for each setting, `-o`, and `--config`; they arrive in **given."""
+    for option in reversed(TABLE):
+        if option.flag:
+            function = _click_option(option)(function)
+    words = click.option("-o", "words", multiple=True, metavar="A,B=C", help="Settings in fstab's style.")
+    file = click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Settings file to read.",
+    )
+    return file(words(function))
+
+
+def _click_option(option: Option) -> Callable[[F], F]:
+    names: tuple[str, ...] = (option.flag_name, option.name)
+    if isinstance(option.kind, Switch):
+        return click.option(f"{names[0]}/--no-{names[0][2:]}", names[1], default=None, help=option.help)
+    shown = option.help if option.default is None else f"{option.help}  [{option.kind.write(option.default)}]"
+    return click.option(*names, default=None, metavar=_metavar(option.kind), help=shown)
+
+
+def _metavar(kind: Kind) -> str:
+    if isinstance(kind, Choice):
+        return "|".join(value for value in kind.values if value).upper()
+    return _METAVAR.get(type(kind), "TEXT")
+
+
+def flags_from(given: Mapping[str, Any], words: tuple[str, ...]) -> dict[str, Flag]:
+    """What was given, by setting; a flag is stronger than the same in `-o`."""
+    flags = flags_of(words)
+    for name, raw in given.items():
+        if raw is None:
+            continue
+        option = BY_NAME[name]
+        text = option.flag_name if raw is not False else f"--no-{option.flag_name[2:]}"
+        flags[name] = Flag(raw, f"flag {text}")
+    return flags

@@ -1,0 +1,143 @@
+"""`r2fs status`: what each mount's daemon says of itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from r2fs.cli import show
+from r2fs.cli.asking import known_daemons
+from r2fs.daemon import client, mountpoint
+from r2fs.drivers import kmount
+from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError
+
+TRANSFERS_SHOWN = 20
+
+
+@click.command("status")
+@click.argument("directory", metavar="[DIR]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
+def command(directory: str | None, as_json: bool) -> int:
+    """Show mounts: what is on its way, what is cached, what it cost.
+
+    With DIR (or any path in a mount) one mount in detail, else all of this user; root sees all.
+    """
+    found = known_daemons()
+    if directory is not None:
+        daemon = client.owner_of(directory, found)
+        if daemon is None:
+            raise _nothing_at(directory)
+        answer = client.ask_once(daemon, "status")
+        show.as_json(answer) if as_json else _detail(answer)
+        return 0
+    answers: list[dict[str, Any]] = []
+    failed: list[R2fsError] = []
+    for daemon in found:
+        try:
+            answers.append(client.ask_once(daemon, "status"))
+        except R2fsError as error:
+            failed.append(error)
+            answers.append(
+                {"mount": {"mountpoint": daemon.mountpoint, "pid": daemon.pid, "error": str(error)}}
+            )
+    if as_json:
+        show.as_json(answers)
+    else:
+        _overview(answers)
+    for problem in failed:
+        click.echo(f"r2fs: {problem}", err=True)
+    return failed[0].exit_code if failed else 0
+
+
+def _nothing_at(directory: str) -> R2fsError:
+    if mountpoint.is_stale(Path(directory)):
+        return DaemonUnreachable(
+            f"the daemon of {directory} has gone: mount again, which sends what it left, or r2fs umount {directory}"
+        )
+    mounted = kmount.mounted_at(os.path.realpath(directory))
+    if mounted is not None and mounted.fstype == mountpoint.OURS:
+        return DaemonUnreachable(
+            f"the daemon of {directory} is another user's, or its --run-dir is not known here"
+        )
+    return MountPointBad(f"{directory} is not in a mount of r2fs")
+
+
+def _overview(answers: list[dict[str, Any]]) -> None:
+    rows = []
+    for answer in answers:
+        mount = answer["mount"]
+        if "error" in mount:
+            rows.append([mount["mountpoint"], "", "no answer", "", "", ""])
+            continue
+        queue, cache = answer["queue"], answer["cache"]
+        rows.append(
+            [
+                mount["mountpoint"],
+                mount["url"],
+                mount["state"],
+                show.left(queue) if queue["left"] else "",
+                _troubles(queue),
+                f"{show.size(cache['bytes'])} of {show.size(cache['limit'])}",
+            ]
+        )
+    if rows:
+        show.table(["mounted on", "bucket", "state", "not yet sent", "troubles", "cache"], rows)
+    else:
+        print("nothing is mounted")
+
+
+def _troubles(queue: dict[str, Any]) -> str:
+    troubles = []
+    if queue["parked"]:
+        troubles.append(f"{queue['parked']} refused")
+    if queue["conflicts"]:
+        troubles.append(show.counted(len(queue["conflicts"]), "conflict"))
+    return ", ".join(troubles)
+
+
+def _detail(answer: dict[str, Any]) -> None:
+    mount, queue, cache, requests = (answer[part] for part in ("mount", "queue", "cache", "requests"))
+    facts = [
+        ("bucket", mount["url"]),
+        ("mounted on", mount["mountpoint"]),
+        ("daemon", f"process {mount['pid']}, {mount['state']}, {mount['driver']}"),
+        (
+            "not yet sent",
+            show.left(queue) + (f", oldest {show.seconds(queue['oldest_s'])}" if queue["left"] else ""),
+        ),
+        ("sent", f"{show.counted(queue['uploaded'], 'file')} ({show.size(queue['uploaded_bytes'])})"),
+        ("cache", _cache_text(cache)),
+    ]
+    if requests:
+        classes = f"class A {requests['class_a']}, class B {requests['class_b']}, free {requests['free']}"
+        facts.append(("requests", f"{requests['total']} ({classes}; {requests['retries']} repeated)"))
+    facts += [("conflict kept", path) for path in queue["conflicts"]]
+    if queue["last_error"]:
+        facts.append(("last error", queue["last_error"]))
+    show.table(["", ""], facts)
+    _transfers(queue)
+
+
+def _cache_text(cache: dict[str, Any]) -> str:
+    rate = "" if cache["hit_rate"] is None else f", {cache['hit_rate']:.0%} hits"
+    used = f"{show.size(cache['bytes'])} of {show.size(cache['limit'])} in {show.counted(cache['entries'], 'entry')}"
+    return used.replace("entrys", "entries") + rate
+
+
+def _transfers(queue: dict[str, Any]) -> None:
+    transfers = queue["transfers"][:TRANSFERS_SHOWN]
+    if not transfers:
+        return
+    rows = []
+    for item in transfers:
+        done = f"{100 * item['sent'] // item['size']} %" if item["size"] and item["sent"] else ""
+        rate = f"{show.size(item['rate'])}/s" if item["rate"] else ""
+        rows.append([item["path"], item["state"], show.size(item["size"]), done, rate, item["reason"] or ""])
+    print()
+    show.table(["file", "state", "size", "sent", "rate", ""], rows, right=["size", "sent", "rate"])
+    more = len(queue["transfers"]) - len(transfers)
+    if more > 0:
+        print(f"and {more} more (--json shows them)")

@@ -1,0 +1,84 @@
+"""`r2fs umount`: ask the daemon to unmount and to send what it owes; clean up where there is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from r2fs.cli import show
+from r2fs.cli.asking import known_daemons, parse_timeout
+from r2fs.daemon import client, mountpoint
+from r2fs.daemon.client import Daemon
+from r2fs.drivers import kmount
+from r2fs.model.errors import DaemonUnreachable, MountPointBad
+
+
+@click.command("umount")
+@click.argument("directories", metavar="DIR…", nargs=-1, required=True)
+@click.option(
+    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="How long to wait for uploads."
+)
+@click.option("--lazy", is_flag=True, help="Detach also where programs have files open there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, as_json: bool) -> int:
+    """Unmount, waiting for uploads.
+
+    Exit code 75 says that something is not yet in the bucket: it is kept, and sent at the next
+    mount. A mount whose daemon has gone is taken away.
+    """
+    found = known_daemons()
+    worst = 0
+    outcomes = []
+    for directory in directories:
+        daemon = _daemon_at(directory, found)
+        try:
+            outcome = _stop(daemon, timeout_s, lazy, as_json) if daemon else _without_daemon(directory)
+        except DaemonUnreachable:
+            if not mountpoint.is_stale(Path(directory)):
+                raise
+            outcome = _without_daemon(directory)  # the card of a daemon that was killed
+        worst = max(worst, int(outcome["exit_code"]))
+        outcomes.append(outcome)
+    if as_json:
+        show.as_json(outcomes)
+    return worst
+
+
+def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
+    path = os.path.realpath(directory)
+    return next((daemon for daemon in found if daemon.mountpoint == path), None)
+
+
+def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    with show.Progress(quiet) as progress:
+        for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
+            progress.show(last["queue"])
+    queue = last["queue"]
+    if not quiet and last["exit_code"]:
+        parked = f"; {queue['parked']} refused by the bucket" if queue["parked"] else ""
+        click.echo(
+            f"r2fs: {daemon.mountpoint} is unmounted; not yet in the bucket: {show.left(queue)}{parked}; "
+            "it is kept, and sent at the next mount",
+            err=True,
+        )
+    return {"mountpoint": daemon.mountpoint, **last}
+
+
+def _without_daemon(directory: str) -> dict[str, Any]:
+    path = Path(directory)
+    real = os.path.realpath(path)
+    if mountpoint.is_stale(path):
+        mountpoint.detach_stale(path)
+        click.echo(f"r2fs: {directory} had a mount whose daemon had gone: it was taken away", err=True)
+        return {"mountpoint": real, "exit_code": 0}
+    mounted = kmount.mounted_at(real)
+    if mounted is not None and mounted.fstype == mountpoint.OURS:
+        raise DaemonUnreachable(
+            f"{directory} is mounted by another user's daemon, or one whose --run-dir is not known here: "
+            f"ask as that user, or set R2FS_RUN_DIR"
+        )
+    raise MountPointBad(f"{directory} is not a mount of r2fs")

@@ -1,0 +1,106 @@
+"""Into the background: fork, and let the parent wait until the mount answers.
+
+Owns:  the fork, the pipe between the two, and the descriptors of the child.
+Never: starts a thread; forks a process that has threads (the caller forks first of all).
+Fails: in the parent, with the error that the child met, in the child's words.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from r2fs.daemon.protocol import decode, encode, failure, raise_failure
+from r2fs.model.errors import R2fsError
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[Callable[[], None]], int]  # work(ready) → exit code
+
+
+class DaemonDied(R2fsError):
+    """The child ended, or met an error that r2fs does not know."""
+
+    exit_code = 70
+
+
+def run_in_background(work: Work, log_hint: str) -> int:
+    """Fork; the child does `work(ready)`. The parent returns 0 (the child's pid is in its log) once
+    the child called ready(), and raises the child's error where it came to nothing."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    receiving, sending = os.pipe()  # neither is inherited by a program that is run
+    child = os.fork()
+    if child == 0:
+        os.close(receiving)
+        _child(work, sending)
+    os.close(sending)
+    with open(receiving, "rb") as pipe:
+        line = _read_until_ready(pipe.readline, child)
+    if not line:
+        raise DaemonDied(f"the daemon ended before the mount answered{log_hint}")
+    message = decode(line)
+    if message.get("kind") == DaemonDied.__name__:
+        raise DaemonDied(str(message["error"]))
+    raise_failure(message)
+    return 0
+
+
+def _read_until_ready(readline: Callable[[], bytes], child: int) -> bytes:
+    """Ctrl-C while waiting ends the child too."""
+    try:
+        return readline()
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+        raise
+
+
+def _child(work: Work, sending: int) -> NoReturn:
+    code = DaemonDied.exit_code
+    told = False
+
+    def tell(message: dict[str, object]) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            _write(sending, encode(message))
+            os.close(sending)
+
+    def ready() -> None:
+        _detach_descriptors()  # first: who waits for the end of our output gets it with the answer
+        tell({"ready": True})
+
+    try:
+        os.setsid()
+        os.chdir("/")
+        code = work(ready)
+        tell(failure(DaemonDied("the daemon ended before the mount answered")))
+    except R2fsError as error:
+        log.error("%s", error)
+        code = error.exit_code
+        tell(failure(error))
+    except BaseException as error:
+        log.exception("the daemon met an unexpected error")
+        tell(failure(DaemonDied(f"unexpected error: {error!r}")))
+    finally:
+        logging.shutdown()
+        os._exit(code)  # no clean-up of the parent's: atexit, buffers, test fixtures
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    try:
+        os.write(descriptor, data)
+    except BrokenPipeError:
+        log.info("who started the daemon did not wait for it")
+
+
+def _detach_descriptors() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    if null > 2:
+        os.close(null)

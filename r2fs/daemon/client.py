@@ -1,0 +1,133 @@
+"""Finding daemons and asking them: what the commands use.
+
+Owns:  where control sockets are looked for, and which daemon a path belongs to.
+Never: imports the engine, a store or a driver.
+Fails: DaemonUnreachable, and whatever error the daemon answered with.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2fs.daemon.control import read_card
+from r2fs.daemon.protocol import SILENCE_S, Message, decode, encode, raise_failure, short_address
+from r2fs.model import places
+from r2fs.model.errors import DaemonUnreachable
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon's card: what it wrote beside its socket when it started."""
+
+    pid: int
+    mountpoint: str
+    url: str
+    name: str
+    socket: Path
+
+    @property
+    def alive(self) -> bool:
+        return os.path.exists(f"/proc/{self.pid}")
+
+
+def run_dirs(environ: Mapping[str, str]) -> list[Path]:
+    """Where daemons of this user may have their sockets; for root, those of all users."""
+    found = [Path(environ["R2FS_RUN_DIR"])] if environ.get("R2FS_RUN_DIR") else []
+    found += [places.run_dir(environ)[0], Path("/run/r2fs"), Path(f"/run/user/{os.getuid()}/r2fs")]
+    if os.getuid() == 0:
+        found += sorted(Path("/run/user").glob("*/r2fs"))
+    for directory in list(found):
+        found += _below(directory)  # the units have a directory for each instance
+    return list(dict.fromkeys(found))
+
+
+def _below(directory: Path) -> list[Path]:
+    try:
+        return sorted(path for path in directory.iterdir() if path.is_dir())
+    except OSError:
+        return []  # there is none, or it is another user's: none of our daemons is there
+
+
+def daemons(environ: Mapping[str, str], extra: Path | None = None) -> list[Daemon]:
+    """Every daemon whose process is there, by mount point."""
+    found: dict[Path, Daemon] = {}
+    for directory in [*([extra] if extra else []), *run_dirs(environ)]:
+        try:
+            cards = sorted(directory.glob("*.json"))
+        except OSError:
+            continue  # not ours to read
+        for path in cards:
+            daemon = _daemon(path)
+            if daemon is not None and daemon.alive:
+                found.setdefault(daemon.socket, daemon)
+    return sorted(found.values(), key=lambda daemon: daemon.mountpoint)
+
+
+def _daemon(path: Path) -> Daemon | None:
+    card = read_card(path)
+    if card is None:
+        return None
+    mountpoint, url, name = (str(card.get(field, "")) for field in ("mountpoint", "url", "name"))
+    return Daemon(card["pid"], mountpoint, url, name, path.with_suffix(".sock"))
+
+
+def owner_of(path: str, found: list[Daemon]) -> Daemon | None:
+    """The daemon in whose mount `path` is: the innermost. Does not touch the mount itself."""
+    for candidate in (os.path.abspath(path), os.path.realpath(path)):
+        within = [
+            d
+            for d in found
+            if candidate == d.mountpoint or candidate.startswith(d.mountpoint.rstrip("/") + "/")
+        ]
+        if within:
+            return max(within, key=lambda d: len(d.mountpoint))
+    return None
+
+
+def within_mount(path: str, daemon: Daemon) -> str:
+    """`path` relative to the mount point; "" for the mount point itself."""
+    for candidate in (os.path.abspath(path), os.path.realpath(path)):
+        if candidate == daemon.mountpoint or candidate.startswith(daemon.mountpoint.rstrip("/") + "/"):
+            return candidate[len(daemon.mountpoint) :].strip("/")
+    raise DaemonUnreachable(f"{path} is not in {daemon.mountpoint}")
+
+
+def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
+    """Send one request; yield every answer, the last included. Raises the error it answers with."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(CONNECT_TIMEOUT_S)
+        try:
+            with short_address(daemon.socket) as address:
+                connection.connect(address)
+            connection.settimeout(SILENCE_S)
+            connection.sendall(encode({**arguments, "op": op}))
+            with connection.makefile("rb") as lines:
+                yield from _answers(daemon, lines)
+        except OSError as error:
+            raise DaemonUnreachable(
+                f"the daemon of {daemon.mountpoint} (process {daemon.pid}) does not answer: {error}"
+            ) from None
+
+
+def _answers(daemon: Daemon, lines: Iterator[bytes]) -> Iterator[Message]:
+    for line in lines:
+        message = decode(line)
+        raise_failure(message)
+        yield message
+        if message.get("done"):
+            return
+    raise DaemonUnreachable(
+        f"the daemon of {daemon.mountpoint} (process {daemon.pid}) ended before it answered"
+    )
+
+
+def ask_once(daemon: Daemon, op: str, **arguments: object) -> dict[str, Any]:
+    """The last answer."""
+    return list(ask(daemon, op, **arguments))[-1]

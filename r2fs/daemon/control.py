@@ -1,0 +1,232 @@
+"""Control socket of one daemon: answers status, flush, stop and ping.
+
+Owns:    `<run_dir>/<slug>.sock` (mode 0600) and `<slug>.json` beside it, by which commands
+         find the daemon; who may ask (the same user, or root).
+Never:   does an operation itself: `operations` are handed in. Starts no thread itself.
+Threads: run() in one, which accepts and notices clients that leave; each request is handled
+         in a thread that `spawn` makes.
+Locks:   self._lock (no rank: held for a few assignments, nothing is taken inside).
+Fails:   DirectoryUnusable where the socket cannot be made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from r2fs.daemon.protocol import MAX_LINE, Message, decode, encode, failure, short_address
+from r2fs.model.errors import DirectoryUnusable, InvalidArgument, NotPermitted, R2fsError
+
+log = logging.getLogger(__name__)
+
+MAX_CLIENTS = 32  # more are a mistake: further ones wait in the socket's queue
+REQUEST_TIMEOUT_S = 10.0  # to send one line
+ANSWER_TIMEOUT_S = 10.0  # a client that does not read
+
+Operation = Callable[["Request"], Mapping[str, object]]
+Spawn = Callable[[str, Callable[[], None]], object]
+
+
+class Request:
+    """One request on its connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.message: Message = {}
+        self.gone = threading.Event()  # set when the client has left
+
+    def progress(self, **fields: object) -> None:
+        """Send a line that is not the last. A client that has left is remembered, not an error."""
+        self.send({**fields, "done": False})
+
+    def send(self, message: Mapping[str, object]) -> None:
+        if self.gone.is_set():
+            return
+        try:
+            self.connection.sendall(encode(message))
+        except OSError:
+            self.gone.set()
+
+    def number(self, name: str, default: float | None = None) -> float | None:
+        """A number of the request that is not negative."""
+        value = self.message.get(name, default)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+            raise InvalidArgument(f"{name} is a number, not {value!r}")
+        return value
+
+    def texts(self, name: str) -> list[str] | None:
+        value = self.message.get(name)
+        if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            raise InvalidArgument(f"{name} is a list of texts")
+        return value
+
+
+class ControlServer:
+    def __init__(self, run_dir: Path, slug: str, operations: Mapping[str, Operation], spawn: Spawn) -> None:
+        # constant
+        self.path = run_dir / f"{slug}.sock"
+        self.card = run_dir / f"{slug}.json"
+        self._operations = operations
+        self._spawn = spawn
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = threading.Event()
+        # guarded by: _lock
+        self._lock = threading.Lock()
+        self._requests: set[Request] = set()
+        self._finished: set[Request] = set()
+
+    def open(self, card: Mapping[str, object]) -> None:
+        """Bind the socket, then write `card`. The state's lock is held: what lies there is a dead daemon's."""
+        try:
+            for path in (self.card, self.path):
+                path.unlink(missing_ok=True)
+            with short_address(self.path) as address:
+                before = os.umask(0o177)
+                try:
+                    self._listener.bind(address)
+                finally:
+                    os.umask(before)
+            self._listener.listen(MAX_CLIENTS)
+            self._listener.setblocking(False)
+            self._write_card(card)
+        except OSError as error:
+            raise DirectoryUnusable(
+                f"no control socket can be made in {self.path.parent} ({error.strerror}): "
+                "make it writable, or choose another by --run-dir"
+            ) from error
+
+    def _write_card(self, card: Mapping[str, object]) -> None:
+        temporary = self.card.with_suffix(".json.new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(card, file)
+        temporary.replace(self.card)
+
+    def run(self) -> None:
+        """Accept until stop()."""
+        while not self._stopping.is_set():
+            poll = select.poll()
+            poll.register(self._wake, select.POLLIN)
+            with self._lock:
+                self._reap_locked()
+                if len(self._requests) < MAX_CLIENTS:
+                    poll.register(self._listener, select.POLLIN)
+                watched = {r.connection.fileno(): r for r in self._requests if not r.gone.is_set()}
+            for descriptor in watched:
+                poll.register(descriptor, select.POLLRDHUP)
+            for descriptor, _ in poll.poll():
+                if descriptor in watched:
+                    watched[descriptor].gone.set()
+                elif descriptor == self._wake:
+                    os.eventfd_read(self._wake)
+                else:
+                    self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # who knocked has left
+        connection.settimeout(REQUEST_TIMEOUT_S)
+        request = Request(connection)
+        with self._lock:
+            self._requests.add(request)
+        self._spawn("control-request", lambda: self._serve(request))
+
+    def _serve(self, request: Request) -> None:
+        """One request, in a thread of its own. The accepting thread alone closes connections."""
+        try:
+            request.send(self._answer(request))
+        finally:
+            with self._lock:
+                self._finished.add(request)
+            self._poke()
+
+    def _answer(self, request: Request) -> Mapping[str, object]:
+        try:
+            _check_peer(request.connection)
+            request.message = _read_request(request.connection)
+            request.connection.settimeout(ANSWER_TIMEOUT_S)
+            operation = self._operations.get(str(request.message.get("op")))
+            if operation is None:
+                raise InvalidArgument(f"this daemon does not know {request.message.get('op')!r}")
+            return {**operation(request), "done": True}
+        except R2fsError as error:
+            return failure(error)
+        except Exception as error:
+            log.exception("the control request failed")
+            return failure(R2fsError(f"the daemon could not do it: {error!r}"))
+
+    def _reap_locked(self) -> None:
+        for request in self._finished:
+            self._requests.discard(request)
+            request.connection.close()
+        self._finished.clear()
+
+    def _poke(self) -> None:
+        with suppress(OSError):  # closed meanwhile: nobody is to be woken
+            os.eventfd_write(self._wake, 1)
+
+    def stop(self) -> None:
+        """run() returns soon. Requests that are under way may still answer."""
+        self._stopping.set()
+        self._poke()
+
+    def busy(self) -> bool:
+        """Is there a request without its last answer?"""
+        with self._lock:
+            return bool(self._requests - self._finished)
+
+    def close(self) -> None:
+        """Take the files away and close everything; after run() has returned."""
+        for path in (self.card, self.path):
+            path.unlink(missing_ok=True)
+        self._listener.close()
+        with self._lock:
+            for request in self._requests:
+                request.connection.close()
+            self._requests.clear()
+        os.close(self._wake)
+
+
+def _check_peer(connection: socket.socket) -> None:
+    """The directory's mode keeps others out already; root may ask any daemon."""
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    if uid not in (0, os.getuid()):
+        raise NotPermitted("only the user of the mount, and root, may ask its daemon")
+
+
+def _read_request(connection: socket.socket) -> Message:
+    line = b""
+    while not line.endswith(b"\n"):
+        try:
+            more = connection.recv(65536)
+        except OSError as error:
+            raise InvalidArgument(f"no request came: {error}") from None
+        if not more or len(line) > MAX_LINE:
+            raise InvalidArgument("a request is one line of JSON")
+        line += more
+    try:
+        return decode(line)
+    except ValueError as error:
+        raise InvalidArgument(f"a request is one line of JSON: {error}") from None
+
+
+def read_card(path: Path) -> dict[str, Any] | None:
+    """A daemon's card; None where it is gone or another program's."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return card if isinstance(card, dict) and isinstance(card.get("pid"), int) else None

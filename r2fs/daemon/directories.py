@@ -1,0 +1,125 @@
+"""Directories of a mount: made, checked, and joined so that content can move by rename.
+
+Owns:  cache, state and run directories before anything is in them; where staging lies.
+Never: deletes a byte that may be unsent: what is in the way is told, not removed.
+Fails: DirectoryUnusable with the remedy.
+
+Content moves between cache and staging by rename and hard link. Where the cache is on another
+file system than the state, staging is `CACHE.staging/MOUNT`, beside the cache directory and
+not in it, so that `rm -rf` of the cache takes nothing unsent. `STATE/staging` is then a
+symbolic link to it: the record of where unsent bytes are, whatever the next mount's settings say.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from r2fs.model.errors import DirectoryUnusable
+from r2fs.model.settings import Settings
+
+KEPT = ("data", "orphans")  # of staging: what may be in no other place
+LINKED_ONLY = "open"  # hard links of clean content: void once no daemon runs
+
+
+def prepare(settings: Settings) -> Settings:
+    """Make and check them; the settings with `staging` filled where it is not in the state directory."""
+    for what in ("cache", "state", "run"):
+        _make(getattr(settings, f"{what}_dir"), what)
+    return replace(settings, staging=_staging(settings))
+
+
+def _make(path: Path, what: str) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+        if status.st_uid != os.geteuid() and os.geteuid() != 0:
+            raise DirectoryUnusable(
+                f"the {what} directory {path} is another user's: choose another by --{what}-dir"
+            )
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            path.chmod(0o700)
+        probe = path / f".probe-{secrets.token_hex(8)}"
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        probe.unlink()
+    except OSError as error:
+        raise DirectoryUnusable(
+            f"the {what} directory {path} cannot be written ({error.strerror}): "
+            f"make it writable, or choose another by --{what}-dir"
+        ) from error
+
+
+def _staging(settings: Settings) -> Path | None:
+    """None: `STATE/staging` is a directory there, or will be."""
+    recorded = settings.state_dir / "staging"
+    if recorded.is_symlink():
+        target = Path(os.path.realpath(recorded))
+        if not target.is_dir():
+            raise DirectoryUnusable(
+                f"unsent files lie in {target}, which is not there: mount its disk; "
+                f"if it is lost for good, remove {recorded}"
+            )
+        if _linkable(settings.cache_dir, target):
+            return target
+        _leave(settings, target)
+        recorded.unlink()
+    if _linkable(settings.cache_dir, settings.state_dir):
+        return None
+    if recorded.is_dir():
+        _leave(settings, recorded)
+    return _beside_the_cache(settings, recorded)
+
+
+def _beside_the_cache(settings: Settings, recorded: Path) -> Path:
+    base, mount = settings.cache_dir.parent, settings.cache_dir.name
+    staging = base.with_name(f"{base.name}.staging") / mount
+    _make(staging, "cache")
+    if not _linkable(settings.cache_dir, staging):
+        raise DirectoryUnusable(
+            f"the cache directory {base} is the top of a file system, and unsent files lie beside it: "
+            f"choose a directory below it by --cache-dir"
+        )
+    recorded.symlink_to(staging)
+    return staging
+
+
+def _leave(settings: Settings, staging: Path) -> None:
+    """Give up a staging directory that holds nothing; DirectoryUnusable where it does."""
+    for name in KEPT:
+        with suppress(FileNotFoundError):
+            if next(os.scandir(staging / name), None) is not None:
+                raise DirectoryUnusable(
+                    f"unsent files lie in {staging}, on another file system than the cache {settings.cache_dir}: "
+                    f"mount once with the --cache-dir of before, until all is sent"
+                )
+    links = staging / LINKED_ONLY
+    if links.is_dir():
+        for entry in os.scandir(links):
+            os.unlink(entry)
+    for path in (*(staging / name for name in (*KEPT, LINKED_ONLY)), staging):
+        with suppress(FileNotFoundError):
+            path.rmdir()
+
+
+def _linkable(source: Path, target: Path) -> bool:
+    """Can a file of `source` be linked into `target`? The same device number is not enough: bind mounts."""
+    probe, link = (path / f".probe-{secrets.token_hex(8)}" for path in (source, target))
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.link(probe, link)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return False
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+            raise DirectoryUnusable(
+                f"the file system of {source} has no hard links: choose another by --cache-dir and --state-dir"
+            ) from None
+        raise DirectoryUnusable(f"{target} cannot be written: {error.strerror}") from None
+    finally:
+        for path in (probe, link):
+            path.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,129 @@
+"""Mount point: what must be true of a directory before and while a bucket is mounted on it.
+
+Owns:  the order of the checks before a mount (drivers/mountpoint.py has those that any driver
+       needs), the clean-up of mounts whose daemon has gone, and who uses a mount.
+Never: mounts (a driver does); looks into a mount of which it is not known that it answers.
+Fails: FuseMissing, MountPointBad, MountPointStale, AlreadyMounted, MountError, SettingsError.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from r2fs.daemon.client import Daemon
+from r2fs.drivers import kmount
+from r2fs.drivers.mountpoint import check_fuse, check_mount_point
+from r2fs.model.errors import AlreadyMounted, MountPointStale, SettingsError
+from r2fs.model.settings import Settings
+
+log = logging.getLogger(__name__)
+
+GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN)  # what a mount without a daemon answers
+OURS = f"fuse.{kmount.SUBTYPE}"
+
+
+def check(path: Path, settings: Settings, daemons: Iterable[Daemon] = ()) -> Path:
+    """Everything that can be known before mounting `settings` on `path`; its real path."""
+    check_fuse(settings.allow_other, kmount.HELPER)
+    while is_stale(path):
+        detach_stale(path)  # there may be several, one on top of the other
+    real = Path(os.path.realpath(path))
+    _check_not_ours(path, real, daemons)
+    check_mount_point(path)
+    _check_outside(path, real, settings)
+    return real
+
+
+def detach_stale(path: Path) -> None:
+    """Take a mount of ours away whose daemon has gone. MountPointStale where it is not ours."""
+    real = os.path.realpath(path)
+    mounted = kmount.mounted_at(real)
+    if mounted is None or mounted.fstype != OURS:
+        what = f"{mounted.source} ({mounted.fstype})" if mounted else "a mount"
+        raise MountPointStale(f"{path} has {what} on it, whose program has gone: umount -l {path}")
+    kmount.unmount(real, lazy=True)
+    log.info("%s still had a mount of r2fs whose daemon had gone: it was taken away", path)
+
+
+def is_stale(path: Path) -> bool:
+    """Is there a mount whose daemon has gone?"""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno in GONE
+    return False
+
+
+def _check_not_ours(path: Path, real: Path, daemons: Iterable[Daemon]) -> None:
+    mounted = kmount.mounted_at(str(real))
+    if mounted is not None and mounted.fstype == OURS:
+        pid = next((f", process {d.pid}" for d in daemons if d.mountpoint == str(real)), "")
+        raise AlreadyMounted(
+            f"{path} is mounted already ({mounted.source}{pid}): unmount it first (r2fs umount {path})"
+        )
+
+
+def _check_outside(path: Path, real: Path, settings: Settings) -> None:
+    for name in ("cache_dir", "state_dir", "run_dir"):
+        directory = Path(os.path.realpath(getattr(settings, name)))
+        if directory == real or real in directory.parents:
+            raise SettingsError(
+                f"{name} ({directory}) lies in the mount point {path}: choose another place for it"
+            )
+
+
+# ------------------------------------------------------------------ while it is mounted
+def device_of(path: Path) -> int:
+    """The device that a directory is on: another one once something is mounted there and answers."""
+    return os.stat(path).st_dev
+
+
+def answers(path: Path) -> bool:
+    """Does the mount answer? Asks the daemon, not the kernel's cache. Hangs where the daemon hangs."""
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        return error.errno not in GONE
+    return True
+
+
+def users(path: Path, most: int = 5) -> list[str]:
+    """Who keeps a mount busy: "bash (1234)", at most so many. Only what this user may see."""
+    prefix = str(path).rstrip("/") + "/"
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        if any(f"{link}/".startswith(prefix) for link in _links(entry)):
+            found.append(f"{_command(entry)} ({entry.name})")
+            if len(found) == most:
+                break
+    return found
+
+
+def _links(process: Path) -> Iterator[str]:
+    for name in ("cwd", "root", "exe"):
+        try:
+            yield os.readlink(process / name)
+        except OSError:
+            continue  # it ended, or is another user's
+    try:
+        names = os.listdir(process / "fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            yield os.readlink(process / "fd" / name)
+        except OSError:
+            continue
+
+
+def _command(process: Path) -> str:
+    try:
+        return (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "?"

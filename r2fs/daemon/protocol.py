@@ -1,0 +1,63 @@
+"""Control protocol: what daemon and commands say to each other over the unix socket.
+
+Owns:  the message format, errors in it, and how a socket's long path is addressed.
+Never: opens a socket; knows an operation's meaning.
+
+One request per connection, a JSON object on one line: {"op": "status", …}. Answers are JSON
+objects, one a line; the last has "done": true. Any number before it report progress, and at
+least one comes every HEARTBEAT_S: silence means that the daemon hangs. A failure is
+{"done": true, "error": SENTENCE, "kind": NAME OF AN ERROR CLASS}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from r2fs.model import errors
+from r2fs.model.errors import DaemonUnreachable, R2fsError
+
+HEARTBEAT_S = 1.0
+SILENCE_S = 30.0  # a client gives up then; the daemon may be swapped out, or its disk slow
+MAX_LINE = 1 << 20  # of a request: a list of paths
+
+Message = dict[str, Any]
+
+
+def encode(message: Mapping[str, object]) -> bytes:
+    return json.dumps(message, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Raises ValueError where it is not one JSON object."""
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError("not an object")
+    return message
+
+
+def failure(error: R2fsError) -> Message:
+    return {"done": True, "error": str(error), "kind": type(error).__name__}
+
+
+def raise_failure(message: Mapping[str, Any]) -> None:
+    """Raise what `failure` wrote, as the class that it was; do nothing with any other message."""
+    if "error" not in message:
+        return
+    kind = getattr(errors, str(message.get("kind")), None)
+    known = isinstance(kind, type) and issubclass(kind, R2fsError)
+    raise (kind if known and kind is not None else DaemonUnreachable)(str(message["error"]))
+
+
+@contextmanager
+def short_address(path: Path) -> Iterator[str]:
+    """An address for bind and connect: socket paths end at 108 bytes, the directory's descriptor does not."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -1,0 +1,296 @@
+"""Service: the daemon of one mount, put together.
+
+Owns:    what is built from what, the start and stop order, every thread but a driver's own, and
+         what signals mean.
+Never:   parses arguments, prints, or forks (background.py does, before this).
+Threads: run() in the main thread, where the driver serves; each other is started by _start, named.
+Locks:   none of its own.
+Fails:   run() raises whatever keeps the mount from coming up; after that it returns an exit code.
+
+Start: directories → lock and journal → bucket check → engine → threads → control socket → mount →
+ready, once the mount answers. Stop: unmount → drain → engine's threads → store, cache, journal
+→ outcome to who asked → control socket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2fs import __version__, drivers
+from r2fs.daemon import client, directories, metrics, mountpoint
+from r2fs.daemon.control import ControlServer, Request
+from r2fs.daemon.protocol import HEARTBEAT_S
+from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
+from r2fs.daemon.systemd import Notifier, run_watchdog
+from r2fs.disk.cache import CleanCache
+from r2fs.disk.journal import Journal
+from r2fs.engine.filesystem import FileSystem
+from r2fs.model.errors import MountError
+from r2fs.model.places import slug
+from r2fs.model.ports import Clock, SystemClock
+from r2fs.model.records import QueueView
+from r2fs.model.settings import Settings
+from r2fs.store import open_store
+
+log = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+POLL_S = 0.02  # how often a mount that comes up is asked whether it answers
+WORKERS_END_S = 15.0  # a thread that is in a request ends with it; what it sends is journalled
+LAST_ANSWERS_S = 3.0  # for clients of the control socket, before it goes
+DETACHED_S = 5.0  # a lazily detached mount whose files stay open is ended with the process
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What run() has built."""
+
+    settings: Settings
+    engine: FileSystem
+    store: Any
+    driver: drivers.Driver
+
+
+class Service:
+    def __init__(
+        self, settings: Settings, target: Path, environ: Mapping[str, str], clock: Clock | None = None
+    ) -> None:
+        # constant
+        self._settings = settings
+        self._target = target
+        self._environ = environ
+        self._clock = clock or SystemClock()
+        self._notifier = Notifier(environ)
+        self._ended = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def run(self, ready: Callable[[], None]) -> int:
+        """Mount, serve until unmounted, drain. `ready` is called once, when the mount answers."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # before any thread: all inherit it
+        with ExitStack() as closing:
+            parts = self._build(closing)
+            return self._serve(parts, ready, closing)
+
+    # ------------------------------------------------------------------ start
+    def _build(self, closing: ExitStack) -> _Parts:
+        daemons = client.daemons(self._environ, self._settings.run_dir)
+        self._target = mountpoint.check(self._target, self._settings, daemons)
+        settings = directories.prepare(self._settings)
+        journal = Journal.open(settings.state_dir, settings.staging_dir)
+        closing.callback(journal.close)
+        store = open_store(settings.bucket, self._clock)
+        closing.callback(store.close)
+        store.check()
+        cache = CleanCache(
+            settings.cache_dir, limit_bytes=settings.cache_size, ttl_s=settings.cache_ttl_s, clock=self._clock
+        )
+        closing.callback(cache.close)
+        engine = FileSystem(settings, store=store, journal=journal, cache=cache, clock=self._clock)
+        closing.callback(engine.close)
+        driver = drivers.choose(settings)(engine, settings, self._target)
+        return _Parts(settings, engine, store, driver)
+
+    def _start(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """A daemon thread: one that hangs in a request does not keep the process."""
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _serve(self, parts: _Parts, ready: Callable[[], None], closing: ExitStack) -> int:
+        settings = parts.settings
+        stopping = Stopping(self._target, settings.stop_timeout_s, self._notifier, self._clock)
+        operations = Operations(parts, stopping, str(self._target))
+        control = ControlServer(settings.run_dir, _socket_name(settings), operations.table(), self._start)
+        control.open(self._card(settings))
+        end = _End(self, parts, stopping, control, closing)
+        self._threads += [self._start(name, work) for name, work in parts.engine.workers()]
+        self._start("control", control.run)
+        self._start("signals", lambda: _take_signals(stopping))
+        before = mountpoint.device_of(self._target)
+        try:
+            self._start("ready", lambda: self._await_answer(before, ready, operations))
+            self._start("stop", lambda: self._unmount(parts, stopping, end))
+            parts.driver.serve()
+        except BaseException:
+            end.abandon()
+            raise
+        stopping.unmounted.set()
+        return end.run()
+
+    def _card(self, settings: Settings) -> dict[str, object]:
+        return {
+            "pid": os.getpid(),
+            "mountpoint": str(self._target),
+            "url": settings.bucket.url,
+            "name": settings.name,
+            "version": __version__,
+            "state_dir": str(settings.state_dir),
+        }
+
+    def _await_answer(self, before: int, ready: Callable[[], None], operations: Operations) -> None:
+        while not self._ended.is_set():
+            if _device(self._target) not in (None, before) and mountpoint.answers(self._target):
+                break
+            self._clock.wait(self._ended, POLL_S)
+        else:
+            return
+        operations.state = "running"
+        url = self._settings.bucket.url
+        log.info("%s is mounted on %s", url, self._target)
+        ready()
+        self._notifier.ready(f"{url} on {self._target}")
+        run_watchdog(self._notifier, lambda: mountpoint.answers(self._target), self._ended, self._clock)
+
+    # ------------------------------------------------------------------ stop
+    def _unmount(self, parts: _Parts, stopping: Stopping, end: _End) -> None:
+        stopping.unmount_when_asked(parts.driver.unmount, parts.engine)
+        if self._clock.wait(stopping.unmounted, DETACHED_S):
+            return
+        # Detached, but somebody still has files open there: the driver goes on until this process ends.
+        code = end.run()
+        log.warning("%s was in use to the last: what is open there fails from now on", self._target)
+        logging.shutdown()
+        os._exit(code)
+
+
+class _End:
+    """The end, run once, by whichever thread comes first; the other waits for it."""
+
+    def __init__(
+        self, service: Service, parts: _Parts, stopping: Stopping, control: ControlServer, closing: ExitStack
+    ) -> None:
+        self._service = service
+        self._parts = parts
+        self._stopping = stopping
+        self._control = control
+        self._closing = closing
+        self._lock = threading.Lock()  # held for the whole of it
+        self._code: int | None = None
+
+    def run(self) -> int:
+        with self._lock:
+            if self._code is None:
+                self._code = self._run()
+            return self._code
+
+    def _run(self) -> int:
+        outcome = self._stopping.drain(self._parts.engine)
+        self._stop_threads()
+        self._closing.close()
+        self._say(outcome)
+        self._stopping.finish(outcome)
+        self._close_control()
+        return outcome.exit_code
+
+    def _stop_threads(self) -> None:
+        self._service._ended.set()
+        self._parts.engine.stop()
+        deadline = time.monotonic() + WORKERS_END_S
+        for thread in self._service._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if alive := [thread.name for thread in self._service._threads if thread.is_alive()]:
+            log.info("still in a request at the end: %s", ", ".join(alive))
+
+    def _say(self, outcome: Outcome) -> None:
+        view = outcome.left
+        if not count_left(view):
+            log.info("everything is in the bucket")
+            return
+        parked = f", {view.parked} of them refused by the bucket" if view.parked else ""
+        log.warning("not in the bucket: %s%s; kept, and sent at the next mount", left_text(view), parked)
+
+    def _close_control(self) -> None:
+        deadline = time.monotonic() + LAST_ANSWERS_S
+        while self._control.busy() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._control.stop()
+        self._control.close()
+
+    def abandon(self) -> None:
+        """The mount did not come up: nothing to drain, everything to close."""
+        with self._lock:
+            self._code = MountError.exit_code
+            self._parts.driver.unmount(lazy=True)  # where serve() failed after it had mounted
+            self._stop_threads()
+            self._close_control()
+
+
+def _socket_name(settings: Settings) -> str:
+    """One for each state directory: that is what only one daemon can have."""
+    state = hashlib.sha256(os.fsencode(settings.state_dir)).hexdigest()
+    return f"{slug(settings.bucket)}-{state[:6]}"
+
+
+def _take_signals(stopping: Stopping) -> None:
+    """Signals are blocked in every thread and taken here: libfuse's loop would never let a handler run."""
+    while True:
+        stopping.signal(signal.Signals(signal.sigwait(STOP_SIGNALS)).name)
+
+
+def _device(path: Path) -> int | None:
+    try:
+        return mountpoint.device_of(path)
+    except OSError:
+        return None  # the mount is there, and not yet answering
+
+
+class Operations:
+    """What the control socket can ask for."""
+
+    def __init__(self, parts: _Parts, stopping: Stopping, target: str) -> None:
+        self._parts = parts
+        self._stopping = stopping
+        self._target = target
+        self.state = "starting"  # written by the readiness thread, once
+
+    def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
+        return {"ping": self.ping, "status": self.status, "flush": self.flush, "stop": self.stop}
+
+    def ping(self, request: Request) -> dict[str, object]:
+        return {"pid": os.getpid(), "version": __version__}
+
+    def status(self, request: Request) -> dict[str, object]:
+        parts = self._parts
+        state = "stopping" if self._stopping.asked.is_set() else self.state
+        return {
+            "mount": metrics.mount(parts.settings, self._target, os.getpid(), state, parts.driver),
+            "queue": metrics.queue(parts.engine.queue_view()),
+            "cache": metrics.cache(parts.engine.cache_view()),
+            "requests": metrics.requests(parts.store),
+        }
+
+    def flush(self, request: Request) -> dict[str, object]:
+        """Send now what is owed of `paths` (none: everything); wait for it, at most timeout_s."""
+        told = time.monotonic()
+
+        def progress(view: QueueView) -> None:
+            nonlocal told
+            if time.monotonic() - told >= HEARTBEAT_S:
+                told = time.monotonic()
+                request.progress(queue=metrics.queue(view))
+
+        sent = self._parts.engine.flush_paths(
+            request.texts("paths") or [], request.number("timeout_s"), progress, request.gone.is_set
+        )
+        return {"sent": sent, "queue": metrics.queue(self._parts.engine.queue_view())}
+
+    def stop(self, request: Request) -> dict[str, object]:
+        """Unmount, wait for uploads, end. Lines of progress until the outcome is known."""
+        timeout_s = request.number("timeout_s")
+        lazy = request.message.get("lazy") is True
+        self._stopping.unmount_now(self._parts.driver.unmount, lazy, timeout_s)
+        while True:
+            progress, outcome = self._stopping.wait(HEARTBEAT_S)
+            if outcome is not None:
+                return {"queue": metrics.queue(outcome.left), "exit_code": outcome.exit_code}
+            request.progress(queue=metrics.queue(progress or self._parts.engine.queue_view()))

@@ -1,0 +1,202 @@
+"""Stopping: unmount, send what is owed within the time given, say what is left.
+
+Owns:    the decision to stop (a signal, `r2fs umount`, an unmount from outside), its deadline,
+         the wait for uploads, and the outcome.
+Never:   starts a thread; closes journal, cache or store (service.py does, after the outcome).
+Threads: request() and hurry() in any; unmount_when_asked() in one that service.py starts;
+         drain() in the one that closes everything.
+Locks:   self._lock, with the condition on it; nothing else is taken inside.
+
+A mount that is busy stays while something is owed, at most until the deadline, since who uses
+it may still finish; then it is detached lazily. Uploads go on all the time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from r2fs.daemon import mountpoint as mountpoints
+from r2fs.daemon.systemd import Notifier
+from r2fs.model.errors import Busy, MountError, R2fsError
+from r2fs.model.ports import Clock
+from r2fs.model.records import QueueView
+
+log = logging.getLogger(__name__)
+
+ALL_SENT, SOMETHING_LEFT = 0, 75  # exit codes; 75 is sysexits' "try again later"
+BUSY_GRACE_S = 3.0  # for a program that is just closing its last file
+RETRY_S = 0.5  # how often a busy mount is tried again
+EXTEND_S = 30.0  # what the service manager is asked for again and again while uploads go on
+LOG_EVERY_S = 10.0
+
+
+class Drainable(Protocol):
+    """What stopping asks of the engine."""
+
+    def drain(
+        self, timeout_s: float | None, progress: Callable[[QueueView], None] | None = None
+    ) -> QueueView:
+        """`progress` may end the wait by an exception, which comes out here."""
+        ...
+
+    def queue_view(self) -> QueueView: ...
+
+
+Unmount = Callable[[bool], None]  # the driver's: unmount(lazy)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    left: QueueView
+
+    @property
+    def exit_code(self) -> int:
+        return SOMETHING_LEFT if count_left(self.left) else ALL_SENT
+
+
+def count_left(view: QueueView) -> int:
+    """Names that owe the bucket something."""
+    return view.files + view.deletes
+
+
+def left_text(view: QueueView) -> str:
+    """ "3 files (12.0 MiB) and 1 deletion"."""
+    parts = []
+    if view.files:
+        parts.append(f"{view.files} file{'s' if view.files > 1 else ''} ({view.bytes / 2**20:.1f} MiB)")
+    if view.deletes:
+        parts.append(f"{view.deletes} deletion{'s' if view.deletes > 1 else ''}")
+    return " and ".join(parts) or "nothing"
+
+
+class _Hurried(Exception):
+    """Out of the engine's wait: a second signal came."""
+
+
+class Stopping:
+    def __init__(self, mountpoint: Path, timeout_s: float, notifier: Notifier, clock: Clock) -> None:
+        # constant
+        self._mountpoint = mountpoint
+        self._timeout_s = timeout_s
+        self._notifier = notifier
+        self._clock = clock
+        self.asked = threading.Event()
+        self.hurried = threading.Event()
+        self.unmounted = threading.Event()  # the driver's loop has ended
+        # guarded by: _lock
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._deadline: float | None = None
+        self._progress: QueueView | None = None
+        self._outcome: Outcome | None = None
+        # drain()'s thread alone
+        self._logged = clock.monotonic()
+
+    # ------------------------------------------------------------------ asking for it
+    def request(self, reason: str, timeout_s: float | None = None) -> None:
+        """Stop; the first request sets the deadline."""
+        with self._lock:
+            if self._deadline is not None:
+                return
+            wait_s = self._timeout_s if timeout_s is None else timeout_s
+            self._deadline = self._clock.monotonic() + wait_s
+        log.info("stopping: %s", reason)
+        self._notifier.stopping("unmounting")
+        self.asked.set()
+
+    def signal(self, name: str) -> None:
+        """The first signal stops; a second does not wait for uploads."""
+        if self.asked.is_set():
+            log.info("%s while stopping: not waiting for uploads", name)
+            self.hurried.set()
+        else:
+            self.request(name)
+
+    def unmount_now(self, unmount: Unmount, lazy: bool, timeout_s: float | None) -> None:
+        """For `r2fs umount`: unmounted when it returns. MountError, and nothing has changed, if it is busy."""
+        with self._lock:
+            before, self._timeout_s = self._timeout_s, self._timeout_s if timeout_s is None else timeout_s
+        try:
+            unmount(lazy)
+        except Busy:
+            with self._lock:
+                self._timeout_s = before
+            users = ", ".join(mountpoints.users(self._mountpoint)) or "a process that cannot be seen"
+            raise MountError(
+                f"{self._mountpoint} is in use by {users}: leave it, or detach it with r2fs umount --lazy"
+            ) from None
+        self.request("r2fs umount")
+
+    # ------------------------------------------------------------------ taking the mount away
+    def unmount_when_asked(self, unmount: Unmount, engine: Drainable) -> None:
+        """Wait for a request; unmount, lazily at the last. Returns once the kernel has agreed."""
+        self.asked.wait()
+        since = self._clock.monotonic()
+        told = False
+        while not self.unmounted.is_set():
+            waited = self._clock.monotonic() - since
+            idle = waited >= BUSY_GRACE_S and not count_left(engine.queue_view())
+            try:
+                unmount(idle or self._remaining() <= 0 or self.hurried.is_set())
+                return
+            except Busy:
+                if not told:
+                    users = ", ".join(mountpoints.users(self._mountpoint)) or "a process that cannot be seen"
+                    log.warning("%s is in use by %s: waiting for them to leave", self._mountpoint, users)
+                    told = True
+                self._tell_manager(f"{self._mountpoint} is in use")
+            except R2fsError as error:
+                log.error("the mount cannot be taken away: %s", error)
+                return
+            self._clock.wait(self.hurried, min(RETRY_S, max(self._remaining(), 0.01)))
+
+    # ------------------------------------------------------------------ sending what is owed
+    def drain(self, engine: Drainable) -> Outcome:
+        """Wait for uploads until the deadline or a second signal. Called once the mount takes no new work."""
+        self.request("unmounted")
+        view = engine.queue_view()
+        if count_left(view):
+            log.info("not yet in the bucket: %s", left_text(view))
+        try:
+            engine.drain(max(0.0, self._remaining()), self._show)
+        except _Hurried:
+            log.info("not waiting any longer")
+        return Outcome(engine.queue_view())
+
+    def _show(self, view: QueueView) -> None:
+        """Called by the engine several times a second while it waits."""
+        if self.hurried.is_set():
+            raise _Hurried
+        now = self._clock.monotonic()
+        with self._lock:
+            self._progress = view
+            self._changed.notify_all()
+        if now - self._logged >= LOG_EVERY_S:
+            self._logged = now
+            log.info("still to send: %s", left_text(view))
+        self._tell_manager(f"sending {left_text(view)}")
+
+    def _tell_manager(self, text: str) -> None:
+        self._notifier.extend(EXTEND_S, text)
+
+    def _remaining(self) -> float:
+        with self._lock:
+            return self._timeout_s if self._deadline is None else self._deadline - self._clock.monotonic()
+
+    def finish(self, outcome: Outcome) -> None:
+        """Tell who waits. Everything is closed but the control socket."""
+        with self._lock:
+            self._outcome = outcome
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> tuple[QueueView | None, Outcome | None]:
+        """The latest progress, and the outcome once there is one."""
+        with self._lock:
+            if self._outcome is None:
+                self._changed.wait(seconds)
+            return self._progress, self._outcome
