@@ -45,6 +45,7 @@ class Content:
         self, path: Path, fd: int, size: int, present: RangeSet | None, own: RangeSet, base_limit: int
     ) -> None:
         self._fd = fd
+        self._mode = os.O_RDWR
         self._ready = Condition()
         # guarded by: _ready
         self.path = path
@@ -104,7 +105,7 @@ class Content:
 
     @property
     def fd(self) -> int:
-        """O_RDWR. Complete content may be written through it by others, without telling."""
+        """O_RDWR unless made read-only. Complete content may be written through it by others, without telling."""
         if self._fd < 0:
             raise ValueError(f"{self.path}: content is closed")
         return self._fd
@@ -120,6 +121,23 @@ class Content:
             self._ready.notify_all()
         if fd >= 0:
             os.close(fd)
+
+    def make_readonly(self) -> None:
+        """The descriptor, whose number stays, can no longer write: no lease is denied because of it."""
+        self._reopen(os.O_RDONLY)
+
+    def make_writable(self) -> None:
+        """The reverse of `make_readonly`. A read lease on the file must be given back before."""
+        self._reopen(os.O_RDWR)
+
+    def _reopen(self, mode: int) -> None:
+        with self._ready:
+            if self._mode == mode:
+                return
+            fd = _open(Path(f"/proc/self/fd/{self.fd}"), mode | os.O_CLOEXEC)
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
+            self._mode = mode
 
     def rename_to(self, path: Path) -> None:
         """Move the file. Descriptors stay what they are."""

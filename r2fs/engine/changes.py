@@ -70,7 +70,7 @@ class Changes:
             if owed.before is State.CLEAN:
                 more.update(before=State.QUEUED, was_changed=False)
         if owed.transfer is not None:
-            owed.transfer.gate.close()
+            owed.transfer.stop()
         self._ledger.apply(node, Event.RETARGET, **facts, **more)
         self._writeback.schedule(node)
 

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from r2fs.disk.content import Content
+from r2fs.disk.lease import Denied, ReadLease
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
@@ -103,6 +104,7 @@ class Contents:
         The caller writes the journal row next, and calls `unstage` if that fails.
         """
         content = self.of(node)
+        content.make_writable()
         name = self._staged_name(node)
         content.rename_to(self._core.journal.data_dir / name)
         if node.base is not None:
@@ -126,6 +128,20 @@ class Contents:
         except OSError as error:
             raise NoSpace(f"{node.name}: no file could be made in staging ({error.strerror})") from error
         return name
+
+    def lease(self, node: Node) -> ReadLease | Denied:
+        """Proof, while it is held, that nobody writes to the staged file; none while somebody could."""
+        content = self.of(node)
+        content.make_readonly()
+        return ReadLease.take(content.path)
+
+    def nobody_writes(self, node: Node) -> bool:
+        """Is there neither a writing descriptor nor a writable mapping, now?"""
+        lease = self.lease(node)
+        if isinstance(lease, Denied):
+            return False
+        lease.close()
+        return True
 
     def proof(self, node: Node) -> Proof:
         """What fstat says of the content now."""

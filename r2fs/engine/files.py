@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 
+from r2fs.disk.durable import fsync_dir
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.handles import Handle, Handles
@@ -174,9 +175,9 @@ class Files:
                 self._truncate_locked(node, 0)
             return
         if owed is not None and owed.transfer is not None:
-            owed.transfer.gate.close()  # nothing written from now on can reach that attempt
+            owed.transfer.stop()  # nothing written from now on can reach that attempt
         if owed is not None and owed.staged is not None:
-            self._contents.of(node)
+            self._contents.of(node).make_writable()
             staged, moved = owed.staged, False
         else:
             if truncate and node.content is None:
@@ -256,7 +257,9 @@ class Files:
         """Is there proof that nothing was written since OPEN_WRITE?"""
         if owed.filling:
             return not owed.written
-        return owed.proof is not None and self._contents.proof(node) == owed.proof
+        if owed.proof is None or self._contents.proof(node) != owed.proof:
+            return False
+        return self._contents.nobody_writes(node)  # a mapping may outlive its descriptor
 
     def _unchanged(self, node: Node) -> None:
         owed = node.owed
@@ -417,6 +420,7 @@ class Files:
         if node.owed is None:
             return
         content.fsync()
+        fsync_dir(self._core.journal.data_dir)
         with self._core.lock:
             if node.owed is not None:
                 self._ledger.update(node, synced=True, size=content.size, boot=self._core.journal.boot)

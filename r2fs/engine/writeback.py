@@ -21,6 +21,7 @@ from collections.abc import Callable
 from threading import Condition
 
 from r2fs.disk.body import Gate
+from r2fs.disk.lease import Denied, ReadLease
 from r2fs.engine.attempts import Attempts
 from r2fs.engine.attributes import facts_of
 from r2fs.engine.contents import Contents
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 OUTAGE_FIRST_S, OUTAGE_CAP_S = 0.5, 15.0  # how long nothing is tried after "no answer": recovery is quick
 RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0  # per file; outlasts an outage without hammering the bucket
+MAPPED_S = 1.0  # how often a file is asked for that a program closed and still has mapped for writing
 THROTTLED_S = 1.1  # R2 takes one write of a key a second
 
 Task = Callable[[], None]
@@ -98,7 +100,7 @@ class WriteBack:
         if owed is None:
             return
         if owed.transfer is not None:
-            owed.transfer.gate.close()
+            owed.transfer.stop()
         elsewhere = self.attempts.unknown_keys(node.ino)
         if owed.transfer is not None and node.sending:
             elsewhere.add(owed.transfer.key)
@@ -128,7 +130,7 @@ class WriteBack:
             self._core.stopping = True
             for node in self.active.values():
                 if node.owed and node.owed.transfer:
-                    node.owed.transfer.gate.close()
+                    node.owed.transfer.stop()
             self._work.notify_all()
             self._core.changed.notify_all()
 
@@ -163,8 +165,15 @@ class WriteBack:
                 return lambda: self._materialise(node)
             self._schedule.block(item, blocker)
             return None
-        claim = self._claim(node)
-        return lambda: self._attempt(node, claim)
+        lease = None
+        if content is not None:
+            held = self._contents.lease(node)
+            if isinstance(held, Denied):  # a program still has it mapped: its end is not known yet
+                self._schedule.add(item, now + MAPPED_S)
+                return None
+            lease = held
+        claim = self._claim(node, lease)
+        return lambda: self._attempt(node, claim, lease)
 
     def _materialise(self, node: Node) -> None:
         """Bring the bytes of a renamed node here, so that its base may be overwritten."""
@@ -206,7 +215,7 @@ class WriteBack:
                 self._core.changed.notify_all()
 
     # ------------------------------------------------------------------ one attempt
-    def _claim(self, node: Node) -> Claim:
+    def _claim(self, node: Node, lease: ReadLease | None) -> Claim:
         owed = node.owed
         assert owed is not None
         body = None
@@ -218,10 +227,11 @@ class WriteBack:
         fd, size = -1, 0
         if body is None and not copy:
             content = self._contents.of(node)
-            fd, size = os.dup(content.fd), content.size
+            assert lease is not None
+            fd, size = lease.fd, content.size
         with self._core.journal.transaction():
             attempt = self.attempts.begin(node, owed.key)
-            transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
+            transfer = Transfer(attempt, owed.key, Gate(), lease, self._core.clock.monotonic())
             self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False)
         self._order.begin(keys_of(node))
         self.active[node.ino] = node
@@ -235,7 +245,7 @@ class WriteBack:
             body, fd, size, transfer.gate, sent,
         )  # fmt: skip
 
-    def _attempt(self, node: Node, claim: Claim) -> None:
+    def _attempt(self, node: Node, claim: Claim, lease: ReadLease | None) -> None:
         try:
             sent = self._sender.send(claim)
         except PreconditionFailed as error:
@@ -246,9 +256,9 @@ class WriteBack:
             self._core.crash_point("sent")
             self.outcomes.stored(node, claim, sent.version, sent.facts)
         finally:
-            if claim.fd >= 0:
-                os.close(claim.fd)
             with self._core.lock:
+                if lease is not None:
+                    lease.close()
                 self._over(node, claim)
 
     def _over(self, node: Node, claim: Claim) -> None:

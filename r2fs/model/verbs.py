@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from r2fs.model.ports import Caller, KernelCache
-from r2fs.model.records import AttributeChange, Attributes, DirEntry, Entry, FileSystemStats, Opened
+from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Opened
 
 ROOT = 1
 

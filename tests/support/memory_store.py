@@ -1,0 +1,285 @@
+"""An ObjectStore in memory, with R2's rules, for unit and model tests: no socket, no sleeping.
+
+Owns:  the strict double of the bucket: conditions, equal parts, limits, NFC identity of keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from r2fs.model.errors import ObjectMissing, PreconditionFailed, RangeInvalid, StoreError, UploadMissing
+from r2fs.model.keys import nfc
+from r2fs.model.ports import Body, Limits
+from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+
+
+@dataclass
+class Stored:
+    key: str
+    data: bytes
+    etag: str
+    modified_ns: int
+    meta: ObjectMeta
+
+    def info(self, listed: bool = False) -> ObjectInfo:
+        return ObjectInfo(
+            self.key,
+            len(self.data),
+            self.etag,
+            self.modified_ns,
+            None if listed else self.meta.content_type,
+            None if listed else dict(self.meta.metadata),
+        )
+
+
+class MemoryDownload:
+    def __init__(self, stored: Stored, start: int, stop: int) -> None:
+        self.info = stored.info()
+        self._data = stored.data[start:stop]
+
+    def chunks(self, size: int = 262144) -> Iterator[bytes]:
+        for at in range(0, len(self._data), size):
+            yield self._data[at : at + size]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+@dataclass
+class Upload:
+    key: str
+    meta: ObjectMeta
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """`calls` counts requests by name; `before(name, key)` may raise, or change the bucket, before each."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.url = "memory://bucket"
+        self.limits = limits or Limits(min_part=1, max_part=1 << 40)
+        self.objects: dict[str, Stored] = {}  # by NFC key
+        self.uploads: dict[str, Upload] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.before = lambda name, key: None
+        self.after = lambda name, key: None
+        self._lock = threading.RLock()
+        self._tick = 1_700_000_000_000_000_000
+
+    # ---- another client's hands
+    def set(self, key: str, data: bytes, **metadata: str) -> str:
+        with self._lock:
+            return self._store(key, data, ObjectMeta("application/octet-stream", metadata))
+
+    def data(self, key: str) -> bytes:
+        return self.objects[nfc(key)].data
+
+    def keys(self) -> list[str]:
+        with self._lock:
+            return sorted((stored.key for stored in self.objects.values()), key=str.encode)
+
+    def remove(self, key: str) -> None:
+        with self._lock:
+            self.objects.pop(nfc(key), None)
+
+    # ---- the port
+    def check(self) -> None:
+        self._call("check", "")
+
+    def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        start_after: str = "",
+        token: str | None = None,
+        limit: int = 1000,
+    ) -> ListPage:
+        self._call("list", prefix)
+        with self._lock:
+            objects: list[ObjectInfo] = []
+            prefixes: list[str] = []
+            last = token or start_after
+            for key in self.keys():
+                if not key.startswith(prefix) or key.encode() <= last.encode():
+                    continue
+                if token and delimiter and token.endswith(delimiter) and key.startswith(token):
+                    continue
+                rest = key[len(prefix) :]
+                if delimiter and delimiter in rest:
+                    common = prefix + rest.split(delimiter)[0] + delimiter
+                    if prefixes and prefixes[-1] == common:
+                        continue
+                    if len(objects) + len(prefixes) == limit:
+                        return ListPage(tuple(objects), tuple(prefixes), last)
+                    prefixes.append(common)
+                    last = common
+                else:
+                    if len(objects) + len(prefixes) == limit:
+                        return ListPage(tuple(objects), tuple(prefixes), last)
+                    objects.append(self.objects[nfc(key)].info(listed=True))
+                    last = key
+            return ListPage(tuple(objects), tuple(prefixes), None)
+
+    def head(self, key: str) -> ObjectInfo:
+        self._call("head", key)
+        with self._lock:
+            return self._get(key).info()
+
+    def get(
+        self, key: str, *, start: int = 0, length: int | None = None, if_match: str | None = None
+    ) -> MemoryDownload:
+        self._call("get", key)
+        with self._lock:
+            stored = self._get(key)
+            if if_match is not None and stored.etag != if_match:
+                raise PreconditionFailed(key)
+            if start >= len(stored.data) and start:
+                raise RangeInvalid(key)
+            return MemoryDownload(stored, start, len(stored.data) if length is None else start + length)
+
+    def put(
+        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
+    ) -> str:
+        self._call("put", key)
+        body.seek(0)
+        data = b"".join(iter(lambda: body.read(65536), b""))
+        with self._lock:
+            self._condition(key, if_match, if_absent)
+            etag = self._store(key, data, meta)
+        self.after("put", key)
+        return etag
+
+    def create_upload(self, key: str, meta: ObjectMeta) -> str:
+        self._call("create_upload", key)
+        with self._lock:
+            upload_id = f"upload-{len(self.calls)}"
+            self.uploads[upload_id] = Upload(key, meta)
+            return upload_id
+
+    def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        self._call("put_part", key)
+        body.seek(0)
+        data = b"".join(iter(lambda: body.read(65536), b""))
+        with self._lock:
+            self._upload(upload_id).parts[number] = data
+        return Part(number, _md5(data), len(data))
+
+    def copy_part(
+        self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
+    ) -> Part:
+        self._call("copy_part", key)
+        with self._lock:
+            stored = self._source(source)
+            data = stored.data[start : start + length]
+            self._upload(upload_id).parts[number] = data
+            return Part(number, _md5(data), len(data))
+
+    def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        if_match: str | None = None,
+        if_absent: bool = False,
+    ) -> str:
+        self._call("complete_upload", key)
+        with self._lock:
+            upload = self._upload(upload_id)
+            bodies = [upload.parts[part.number] for part in parts]
+            sizes = {len(body) for body in bodies[:-1]}
+            if len(sizes) > 1 or (sizes and len(bodies[-1]) > min(sizes)):
+                raise UploadMissing(f"{key}: parts are not equal")
+            self._condition(key, if_match, if_absent)
+            del self.uploads[upload_id]
+            etag = _md5(b"".join(bytes.fromhex(_md5(body)) for body in bodies)) + f"-{len(bodies)}"
+            result = self._store(key, b"".join(bodies), upload.meta, etag)
+        self.after("complete_upload", key)
+        return result
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        self._call("abort_upload", key)
+        self.uploads.pop(upload_id, None)
+
+    def copy(
+        self,
+        source: Version,
+        key: str,
+        *,
+        meta: ObjectMeta | None = None,
+        if_match: str | None = None,
+        if_absent: bool = False,
+    ) -> str:
+        self._call("copy", key)
+        with self._lock:
+            stored = self._source(source)
+            self._condition(key, if_match, if_absent)
+            etag = self._store(key, stored.data, meta or stored.meta)
+        self.after("copy", key)
+        return etag
+
+    def delete(self, key: str) -> None:
+        self._call("delete", key)
+        self.remove(key)
+        self.after("delete", key)
+
+    def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
+        self._call("delete_many", keys[0])
+        assert len(keys) <= self.limits.delete_batch
+        for key in keys:
+            self.remove(key)
+        return {}
+
+    def close(self) -> None:
+        pass
+
+    # ---- inside
+    def _call(self, name: str, key: str) -> None:
+        self.calls.append((name, key))
+        self.before(name, key)
+
+    def count(self, name: str) -> int:
+        return sum(call == name for call, _ in self.calls)
+
+    def _get(self, key: str) -> Stored:
+        try:
+            return self.objects[nfc(key)]
+        except KeyError:
+            raise ObjectMissing(key) from None
+
+    def _source(self, source: Version) -> Stored:
+        stored = self._get(source.key)
+        if stored.etag != source.etag:
+            raise PreconditionFailed(source.key, source=True)
+        return stored
+
+    def _upload(self, upload_id: str) -> Upload:
+        try:
+            return self.uploads[upload_id]
+        except KeyError:
+            raise UploadMissing(upload_id) from None
+
+    def _condition(self, key: str, if_match: str | None, if_absent: bool) -> None:
+        there = self.objects.get(nfc(key))
+        if if_absent and there is not None:
+            raise PreconditionFailed(key)
+        if if_match is not None and (there is None or there.etag != if_match):
+            raise PreconditionFailed(key)
+
+    def _store(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
+        self._tick += 1_000_000
+        stored = Stored(key, bytes(data), etag or _md5(data), self._tick, meta)
+        self.objects[nfc(key)] = stored
+        return stored.etag
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

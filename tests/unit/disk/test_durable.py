@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from r2fs.disk import durable
+from r2fs.model.errors import FileTooLarge, LocalError, NoSpace
+
+
+def test_write_durably_replaces_and_leaves_nothing_beside(tmp_path: Path):
+    path = tmp_path / "f"
+    durable.write_durably(path, b"old")
+    durable.write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_the_order_is_bytes_then_name_then_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    steps: list[str] = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(fd: int) -> None:
+        steps.append("fsync dir" if os.path.isdir(f"/proc/self/fd/{fd}") else "fsync file")
+        real_fsync(fd)
+
+    def replace(old: Path, new: Path) -> None:
+        steps.append("replace")
+        real_replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    durable.write_durably(tmp_path / "f", b"x")
+    assert steps == ["fsync file", "replace", "fsync dir"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "f"
+    durable.write_durably(path, b"old")
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        durable.write_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_rename_durably_between_directories(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a/f").write_bytes(b"1")
+    (tmp_path / "b/f").write_bytes(b"2")
+    durable.rename_durably(tmp_path / "a/f", tmp_path / "b/f")
+    assert (tmp_path / "b/f").read_bytes() == b"1"
+    assert not (tmp_path / "a/f").exists()
+
+
+def test_quarantine_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(durable.time, "strftime", lambda *_: "STAMP")
+    kept = []
+    for number in range(3):
+        (tmp_path / "journal.db").write_text(str(number))
+        kept.append(durable.quarantine(tmp_path / "journal.db"))
+    assert [path.name for path in kept] == [
+        "journal.db.damaged-STAMP", "journal.db.damaged-STAMP-2", "journal.db.damaged-STAMP-3",
+    ]  # fmt: skip
+    assert [path.read_text() for path in kept] == ["0", "1", "2"]
+    assert not (tmp_path / "journal.db").exists()
+
+
+def test_quarantine_moves_directories(tmp_path: Path):
+    for _ in range(2):
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d/f").write_text("x")
+        assert (durable.quarantine(tmp_path / "d") / "f").read_text() == "x"
+
+
+def test_quarantine_of_what_is_not_there_says_so(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        durable.quarantine(tmp_path / "nothing")
+
+
+def test_punch_hole_frees_blocks_and_keeps_the_size(tmp_path: Path):
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    try:
+        durable.pwrite_all(fd, b"x" * 65536, 0)
+        os.fsync(fd)
+        before = durable.allocated_bytes(fd)
+        durable.punch_hole(fd, 0, 32768)
+        assert durable.allocated_bytes(fd) == before - 32768
+        assert os.pread(fd, 65536, 0) == bytes(32768) + b"x" * 32768
+        durable.punch_hole(fd, 0, 0)
+    finally:
+        os.close(fd)
+    with pytest.raises(OSError) as failed:
+        durable.punch_hole(fd, 0, 1)
+    assert failed.value.errno == errno.EBADF
+
+
+def test_link_fd_gives_an_open_file_another_name(tmp_path: Path):
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    try:
+        durable.link_fd(fd, tmp_path / "g")
+        (tmp_path / "f").unlink()
+        os.pwrite(fd, b"here", 0)
+        assert (tmp_path / "g").read_bytes() == b"here"
+    finally:
+        os.close(fd)
+
+
+def test_pwrite_all_goes_on_after_a_short_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, memoryview(data)[:3], offset))
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    try:
+        assert durable.pwrite_all(fd, b"0123456789", 5) == 10
+    finally:
+        os.close(fd)
+    assert (tmp_path / "f").read_bytes() == bytes(5) + b"0123456789"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EFBIG, FileTooLarge), (errno.EIO, LocalError)],
+)
+def test_local_error_names_the_file(number: int, kind: type[Exception]):
+    error = durable.local_error(OSError(number, os.strerror(number)), "takes/07.wav")
+    assert type(error) is kind
+    assert "takes/07.wav" in str(error)
+
+
+def test_same_file_system_and_sync(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    assert durable.same_file_system(tmp_path, tmp_path / "a")
+    assert not durable.same_file_system(tmp_path, Path("/proc"))
+    durable.sync_file_system(tmp_path)
+    assert len(durable.boot_id()) == 36

@@ -1,0 +1,282 @@
+"""The engine by its verbs, on a bucket in memory: what programs see, and what the bucket gets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from r2fs.model.errors import DirectoryNotEmpty, Exists, NotFound, Stale
+from r2fs.model.records import AttributeChange
+from tests.support.engine import Engine
+from tests.support.memory_store import MemoryStore
+
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
+    made: list[Engine] = []
+
+    def make_engine(name: str = "a", **changes: object) -> Engine:
+        engine = Engine(tmp_path / name, store, **changes)  # type: ignore[arg-type]
+        made.append(engine)
+        return engine
+
+    yield make_engine
+    for engine in made:
+        engine._end()
+
+
+def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.mkdir("takes")
+    engine.write("takes/01.wav", b"RIFF" * 1000)
+    assert engine.read("takes/01.wav") == b"RIFF" * 1000
+    engine.drain()
+    assert store.keys() == ["takes/", "takes/01.wav"]
+    assert store.data("takes/01.wav") == b"RIFF" * 1000
+    assert store.head("takes/01.wav").content_type == "audio/wav"
+    assert engine.read("takes/01.wav") == b"RIFF" * 1000
+    assert engine.listdir() == ["takes"]
+
+
+def test_a_foreign_object_is_read_once_and_then_from_the_cache(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("a/b/c.flac", b"x" * 100_000)
+    engine = make()
+    assert engine.read("a/b/c.flac") == b"x" * 100_000
+    assert engine.read("a/b/c.flac") == b"x" * 100_000
+    assert store.count("get") == 1
+    assert engine.fs.cache_view().hits >= 1
+
+
+def test_an_edit_in_place_keeps_the_rest(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("song.mp3", bytes(range(256)) * 40_000)
+    engine = make(small_file=1 << 16)
+    engine.write("song.mp3", b"TAG", os.O_RDWR, at=5_000_000)
+    engine.drain()
+    want = bytearray(bytes(range(256)) * 40_000)
+    want[5_000_000:5_000_003] = b"TAG"
+    assert store.data("song.mp3") == bytes(want)
+    assert engine.read("song.mp3") == bytes(want)
+
+
+def test_opened_for_writing_and_not_written_costs_nothing(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("song.mp3", b"abc")
+    engine = make()
+    engine.close(engine.open("song.mp3", os.O_RDWR))
+    engine.drain()
+    assert store.count("put") == 0
+    assert engine.read("song.mp3") == b"abc"
+
+
+def test_the_atomic_save_is_one_put(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("mix.wav", b"old")
+    engine = make(upload_delay_s=5.0)
+    engine.write("mix.wav.tmp", b"new")
+    engine.rename("mix.wav.tmp", "mix.wav")
+    assert engine.read("mix.wav") == b"new"
+    engine.drain()
+    assert store.keys() == ["mix.wav"]
+    assert store.data("mix.wav") == b"new"
+    assert store.count("put") == 1
+    assert store.count("delete") == 0
+
+
+def test_a_rename_in_the_bucket_is_a_copy(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("a.wav", b"abc", mtime="1000000000.5")
+    engine = make()
+    engine.rename("a.wav", "b.wav")
+    assert engine.listdir() == ["b.wav"]
+    assert engine.read("b.wav") == b"abc"
+    engine.drain()
+    assert store.keys() == ["b.wav"]
+    assert store.count("put") == 0
+    assert store.head("b.wav").metadata["mtime"] == "1000000000.500000000"  # type: ignore[index]
+
+
+def test_two_files_swap_names(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("a", b"was a")
+    store.set("b", b"was b")
+    engine = make(upload_delay_s=1.0)
+    engine.rename("a", "t")
+    engine.rename("b", "a")
+    engine.rename("t", "b")
+    engine.drain()
+    assert engine.tree() == {"a": b"was b", "b": b"was a"}
+    assert (store.data("a"), store.data("b")) == (b"was b", b"was a")
+    assert store.keys() == ["a", "b"]
+
+
+def test_a_directory_rename_takes_everything_along(make: MakeEngine, store: MemoryStore) -> None:
+    for n in range(5):
+        store.set(f"old/deep/{n}.wav", str(n).encode())
+    engine = make()
+    engine.write("old/new.wav", b"fresh")
+    engine.rename("old", "new")
+    assert engine.listdir("new") == ["deep", "new.wav"]
+    assert engine.read("new/deep/3.wav") == b"3"
+    engine.drain()
+    assert store.keys() == ["new/deep/0.wav", "new/deep/1.wav", "new/deep/2.wav", "new/deep/3.wav", "new/deep/4.wav",
+                            "new/new.wav"]  # fmt: skip
+    assert engine.listdir() == ["new"]
+
+
+def test_unlink_and_rmdir(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("d/a", b"1")
+    engine = make()
+    with pytest.raises(DirectoryNotEmpty):
+        engine.rmdir("d")
+    engine.unlink("d/a")
+    with pytest.raises(NotFound):
+        engine.entry("d/a")
+    assert engine.listdir("d") == []
+    engine.drain()
+    assert store.keys() == ["d/"]
+    engine.rmdir("d")
+    assert engine.listdir() == []
+    engine.drain()
+    assert store.keys() == []
+
+
+def test_many_deletes_go_in_one_request(make: MakeEngine, store: MemoryStore) -> None:
+    for n in range(500):
+        store.set(f"d/{n:03}.wav", b"x")
+    engine = make(upload_delay_s=60.0)
+    for name in engine.listdir("d"):
+        engine.unlink(f"d/{name}")
+    engine.rmdir("d")
+    assert engine.listdir() == []
+    lists = store.count("list")
+    engine.drain()
+    assert store.keys() == []
+    assert store.count("delete_many") == 1
+    assert store.count("head") == 0
+    assert store.count("list") - lists <= 2
+
+
+def test_a_crash_after_close_loses_nothing(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(upload_delay_s=60.0)
+    engine.write("take.wav", b"never lose me")
+    engine.mkdir("d")
+    engine.write("d/x", b"nor me")
+    engine.kill()
+    again = make()
+    assert again.tree() == {"take.wav": b"never lose me", "d/": None, "d/x": b"nor me"}
+    again.drain()
+    assert store.keys() == ["d/", "d/x", "take.wav"]
+
+
+def test_a_crash_while_writing_into_a_partial_file(make: MakeEngine, store: MemoryStore) -> None:
+    base = os.urandom(20 << 20)
+    store.set("big.wav", base)
+    engine = make(threads=True, small_file=1 << 16, upload_delay_s=60.0)
+    opened = engine.open("big.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 15 << 20, b"mine")
+    engine.kill()
+    again = make()
+    want = bytearray(base)
+    want[15 << 20 : (15 << 20) + 4] = b"mine"
+    again.drain()
+    assert store.data("big.wav") == bytes(want)
+    assert again.read("big.wav") == bytes(want)
+
+
+@pytest.mark.expect_warnings
+def test_two_hosts_write_one_name_and_both_stay(make: MakeEngine, store: MemoryStore) -> None:
+    one, two = make("one", host="anna"), make("two", host="bert")
+    one.write("take.wav", b"anna's", os.O_WRONLY | os.O_CREAT)
+    two.write("take.wav", b"bert's", os.O_WRONLY | os.O_CREAT)
+    one.drain()
+    two.drain()
+    assert sorted(stored.data for stored in store.objects.values()) == [b"anna's", b"bert's"]
+    names = one.listdir()
+    assert len(names) == 2
+    assert "take.wav" in names
+    conflicts = one.fs.queue_view().conflicts + two.fs.queue_view().conflicts
+    assert len(conflicts) == 1
+    assert "conflict of" in conflicts[0]
+
+
+def test_a_remote_change_is_another_file_and_an_open_one_stays(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("f", b"first version")
+    engine = make()
+    opened = engine.open("f")
+    store.set("f", b"second")
+    assert engine.read("f") == b"second"
+    assert engine.fs.read(engine.caller, opened.handle, 0, 100) == b"first version"
+    engine.close(opened)
+
+
+def test_a_version_that_is_gone_is_stale_not_mixed(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("f", b"1" * 30_000_000)
+    engine = make(small_file=1 << 16, read_ahead=1 << 20)
+    opened = engine.open("f")
+    assert engine.fs.read(engine.caller, opened.handle, 0, 10) == b"1" * 10
+    store.set("f", b"2" * 30_000_000)
+    with pytest.raises(Stale):
+        engine.fs.read(engine.caller, opened.handle, 25_000_000, 10)
+
+
+def test_an_unlinked_open_file_goes_on(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    opened = engine.open("f", os.O_RDWR | os.O_CREAT)
+    engine.fs.write(engine.caller, opened.handle, 0, b"hello")
+    engine.unlink("f")
+    engine.fs.write(engine.caller, opened.handle, 5, b" world")
+    assert engine.fs.read(engine.caller, opened.handle, 0, 20) == b"hello world"
+    engine.close(opened)
+    engine.drain()
+    assert store.keys() == []
+
+
+def test_exclusive_create(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("f", b"1")
+    engine = make()
+    with pytest.raises(Exists):
+        engine.open("f", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+
+def test_large_files_go_in_equal_parts(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(multipart_threshold=1 << 20, part_size=1 << 19)
+    data = os.urandom((3 << 20) + 12345)
+    engine.write("big.wav", data)
+    engine.drain()
+    assert store.data("big.wav") == data
+    assert store.count("put_part") == 7
+    assert store.head("big.wav").etag.endswith("-7")
+
+
+def test_metadata_alone_is_a_copy_onto_itself(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("f.wav", b"abc", artist="x")
+    engine = make()
+    engine.fs.setattr(
+        engine.caller, engine.entry("f.wav").ino, AttributeChange(mode=0o640, mtime_ns=5 * 10**9)
+    )
+    engine.drain()
+    info = store.head("f.wav")
+    assert info.metadata is not None
+    assert info.metadata["mode"] == str(0o100640)
+    assert info.metadata["mtime"] == "5.000000000"
+    assert info.metadata["artist"] == "x"
+    assert store.data("f.wav") == b"abc"
+    assert store.count("put") == 0
+    assert engine.entry("f.wav").attributes.mtime_ns == 5 * 10**9
+
+
+def test_truncate_by_path(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("f", b"0123456789")
+    engine = make()
+    engine.truncate("f", 4)
+    assert engine.read("f") == b"0123"
+    engine.truncate("f", 6)
+    assert engine.read("f") == b"0123\0\0"
+    engine.drain()
+    assert store.data("f") == b"0123\0\0"
