@@ -65,12 +65,18 @@ class Content:
         """A new file: `size` zeros that count (complete), or holes to be filled from a base of `size`."""
         fd = _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
         try:
-            _resize(fd, size, path)
+            if size:  # ftruncate to 0 would make ext4 write the file out at close (auto_da_alloc)
+                _resize(fd, size, path)
         except R2fsError:
             os.close(fd)
             os.unlink(path)
             raise
         return cls(path, fd, size, None if complete else RangeSet(), RangeSet(), size)
+
+    @classmethod
+    def empty(cls, path: Path, fd: int) -> Self:
+        """A new and empty file that is open O_RDWR already: complete. The descriptor becomes ours."""
+        return cls(path, fd, 0, None, RangeSet(), 0)
 
     @classmethod
     def adopt(

@@ -166,7 +166,11 @@ class Boot:
     def _orphans(self, known: set[str]) -> None:
         """Staged files without a row: the end of an upload that was not tidied, or of a damaged journal."""
         for path in self._core.journal.data_dir.iterdir():
-            if path.name not in known:
+            if path.name in known:
+                continue
+            if not path.stat().st_size:
+                path.unlink()  # a spare, or a file that nobody was told of: it holds nothing
+            else:
                 self._core.journal.orphan_dir.mkdir(mode=0o700, exist_ok=True)
                 path.rename(self._core.journal.orphan_dir / path.name)
                 log.warning("a staged file without a journal row was set aside as %s/%s",

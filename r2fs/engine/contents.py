@@ -16,6 +16,7 @@ from pathlib import Path
 
 from r2fs.disk.content import Content
 from r2fs.disk.lease import Denied, ReadLease
+from r2fs.disk.spares import Spares
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
@@ -34,6 +35,7 @@ class Contents:
         self._ledger = ledger
         self._reader = reader
         self._number = count(1)
+        self.spares = Spares(core.journal.data_dir)
         self._sources: dict[int, Source] = {}  # by inode number
         self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
 
@@ -122,12 +124,12 @@ class Contents:
 
     def new_staged(self, node: Node) -> str:
         """An empty file in staging, for a new name."""
-        name = self._staged_name(node)
         try:
-            node.content = Content.create(self._core.journal.data_dir / name, 0, complete=True)
+            path, fd = self.spares.take()
         except OSError as error:
             raise NoSpace(f"{node.name}: no file could be made in staging ({error.strerror})") from error
-        return name
+        node.content = Content.empty(path, fd)
+        return path.name
 
     def lease(self, node: Node) -> ReadLease | Denied:
         """Proof, while it is held, that nobody writes to the staged file; none while somebody could."""

@@ -113,6 +113,7 @@ class FileSystem:
             *((f"part-{n}", self._parts.run) for n in range(settings.part_threads)),
             *((f"download-{n}", self._downloads.run) for n in range(settings.download_threads)),
             *((f"complete-{n}", self._background.run) for n in range(2)),
+            ("spares", self._contents.spares.run),
             ("sweep", self._sweep),
         ]
 
@@ -123,6 +124,7 @@ class FileSystem:
         self._parts.stop(settings.part_threads)
         self._downloads.stop(settings.download_threads)
         self._background.stop(2)
+        self._contents.spares.stop()
 
     def close(self) -> None:
         """After the workers have returned: clean content goes to the cache, staged bytes to the disk."""

@@ -11,6 +11,7 @@ spells it.
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
 
@@ -18,6 +19,7 @@ from r2fs.model.errors import BadName, NameTooLong
 
 MAX_KEY_BYTES = 1024  # S3 and R2: an object key's UTF-8 length
 MAX_NAME_BYTES = 255  # Linux NAME_MAX
+MAX_HOST_BYTES = 64  # of a host's name in a conflict name: Linux's HOST_NAME_MAX
 
 
 def nfc(text: str) -> str:
@@ -29,13 +31,16 @@ def check_name(name: str) -> str:
     """`name` as the tree keeps it (NFC). Raises BadName or NameTooLong."""
     if len(name) > MAX_NAME_BYTES:
         raise NameTooLong(f"{printable(name[:40])}…: a name may have {MAX_NAME_BYTES} bytes")
+    if "\0" in name or "/" in name:
+        raise BadName(f"{printable(name)}: a name holds neither NUL nor a slash")
+    normal = nfc(name)
     try:
-        encoded = name.encode()
+        longest = max(len(name.encode()), len(normal.encode()))  # composing may lengthen: U+0958 does
     except UnicodeEncodeError:
         raise BadName(f"{printable(name)}: object keys are UTF-8; this name is not") from None
-    if len(encoded) > MAX_NAME_BYTES:
+    if longest > MAX_NAME_BYTES:
         raise NameTooLong(f"{printable(name)}: a name may have {MAX_NAME_BYTES} bytes")
-    return nfc(name)
+    return normal
 
 
 def check_key(key: str) -> str:
@@ -74,11 +79,16 @@ def conflict_name(name: str, host: str, when_s: float, number: int = 1) -> str:
 
     Cut to 255 bytes at a character; the extension stays.
     """
+    host = (
+        nfc(re.sub(r"[\x00-\x1f/\x7f]", "-", host))
+        .encode(errors="replace")[:MAX_HOST_BYTES]
+        .decode(errors="ignore")
+    )
     stem, dot, extension = name.rpartition(".")
     if not stem or len(extension) > 16:
         stem, dot, extension = name, "", ""
     day = time.strftime("%Y-%m-%d", time.localtime(when_s))
     count = f" {number}" if number > 1 else ""
-    tail = f" (conflict of {nfc(host)}, {day}{count}){dot}{extension}"
+    tail = f" (conflict of {host}, {day}{count}){dot}{extension}"
     room = MAX_NAME_BYTES - len(tail.encode())
     return stem.encode()[:room].decode(errors="ignore") + tail

@@ -79,6 +79,8 @@ class RangeSet:
 
     def within(self, start: int, stop: int) -> list[Range]:
         """The parts of [start, stop) that are in the set, in order."""
+        if start >= stop:
+            return []
         at = bisect_right(self._stops, start)
         out: list[Range] = []
         while at < len(self._starts) and self._starts[at] < stop:

@@ -1,0 +1,76 @@
+"""Spares: empty files made ahead of need, so that a program's create() does not wait for one.
+
+Making a file costs a journalling file system more than everything else that a create does
+(measured on ext4: 300 µs of 450). A spare keeps its name for life: nothing is renamed.
+
+Owns:    files in one directory until `take` hands them out.
+Never:   starts a thread (`run` is one's main); holds a file that anybody wrote to.
+Threads: `take`, `stop` from any thread.
+Locks:   self._wanted (leaf).
+Fails:   `take` makes a file on the spot where there is no spare, and raises as open(2) does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from threading import Condition
+
+log = logging.getLogger(__name__)
+
+READY = 64  # a burst of creates; each costs a descriptor and an inode
+
+
+class Spares:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._wanted = Condition()
+        # guarded by: _wanted
+        self._files: list[tuple[Path, int]] = []
+        self._active = False  # somebody has created a file: spares are worth making
+        self._stopping = False
+
+    def take(self) -> tuple[Path, int]:
+        """An empty file, open O_RDWR, that is the caller's from now on."""
+        with self._wanted:
+            self._active = True
+            file = self._files.pop() if self._files else None
+            if len(self._files) < READY // 2:
+                self._wanted.notify()
+        return file or self._make()
+
+    def run(self) -> None:
+        """Keep some ready until `stop`. A disk that is full is told to whoever takes, not here."""
+        while True:
+            with self._wanted:
+                while not self._stopping and (not self._active or len(self._files) >= READY):
+                    self._wanted.wait()
+                if self._stopping:
+                    return
+            try:
+                file = self._make()
+            except OSError as error:
+                log.debug("no spare file could be made: %s", error)
+                with self._wanted:
+                    self._active = False  # until somebody takes again
+                continue
+            with self._wanted:
+                self._files.append(file)
+
+    def stop(self) -> None:
+        """`run` returns; what was not taken goes."""
+        with self._wanted:
+            self._stopping = True
+            files, self._files = self._files, []
+            self._wanted.notify_all()
+        for path, fd in files:
+            os.close(fd)
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def _make(self) -> tuple[Path, int]:
+        path = self._directory / secrets.token_hex(8)
+        return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
