@@ -34,6 +34,7 @@ from r2fs.model.errors import (
     NotSupported,
     R2fsError,
     ReadOnly,
+    Stale,
 )
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Opened
@@ -76,6 +77,7 @@ class Files:
         if writes and not flags & os.O_TRUNC:
             self._fetch_small(caller, node)
         with self._core.lock:
+            self._check_there(node)
             moved = writes and not (node.owed and node.owed.staged)
             if moved:
                 caller.about_to_wait()
@@ -105,12 +107,18 @@ class Files:
     def _fetch_small(self, caller: Caller, node: Node) -> None:
         """A small file is here before it is opened for writing: then every write is local."""
         with self._core.lock:
+            self._check_there(node)
             if not self._comes_whole(node):
                 return
             caller.about_to_wait()
             source = self._contents.source(node)
         if source is not None:
             self._reader.whole(source, caller)
+
+    def _check_there(self, node: Node) -> None:
+        """A node that lost its name to another, and that nobody has open, is gone: look the name up again."""
+        if node.deleted and node.content is None and node.owed is None:
+            raise Stale(f"{node.name} was replaced or removed")
 
     def _comes_whole(self, node: Node) -> bool:
         """Small and not all here: then open waits for its bytes, and every read is local."""
@@ -170,6 +178,11 @@ class Files:
     def make_dirty(self, node: Node, truncate: bool = False) -> None:
         """OPEN_WRITE: in the journal, and stop reading for an upload. With Core.lock held."""
         owed = node.owed
+        if node.deleted and owed is None:  # unlinked: its bytes live as long as it is open, and owe nothing
+            self._contents.of(node).make_writable()
+            if truncate:
+                self._truncate_locked(node, 0)
+            return
         if owed is not None and owed.state in (State.DIRTY, State.STALE_UPLOAD):
             if truncate:
                 self._truncate_locked(node, 0)
@@ -346,6 +359,7 @@ class Files:
         self.admit_writer(caller)
         caller.about_to_wait()
         with self._core.lock:
+            self._check_there(node)
             self.make_dirty(node, truncate=size == 0)
             if size:
                 self._truncate_locked(node, size)
@@ -357,12 +371,10 @@ class Files:
             self._jobs.submit(lambda: self._complete(node), AHEAD)
 
     def _truncate_locked(self, node: Node, size: int) -> None:
-        if node.owed is None:
-            return
         content = self._contents.of(node)
         self._wrote(node)
         content.truncate(size)
-        if not content.complete or node.owed.proof is not None:
+        if node.owed is not None and (not content.complete or node.owed.proof is not None):
             self._ledger.update(node, proof=None, size=size, base_limit=content.base_limit)
 
     def _contents_unused(self, node: Node) -> None:
