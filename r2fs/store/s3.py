@@ -32,6 +32,7 @@ from r2fs.model.errors import (
     RangeInvalid,
     Refused,
     StoreError,
+    Unavailable,
 )
 from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
@@ -56,8 +57,9 @@ CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
 SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
 
-# Anything but what XML 1.0 can say: DeleteObjects names its keys in XML.
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Keys that DeleteObjects may misread, since it names them in XML: control characters are no XML, or
+# become others, and Cloudflare's simulator strips white space at the ends.
+_NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s\\Z")
 
 
 def connect(bucket: Bucket, clock: Clock, limits: Limits | None = None) -> RetryingStore:
@@ -134,16 +136,15 @@ class S3Store:
         if not isinstance(cause, boto_errors.ClientError):
             return error
         code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "")
-        if code.isdigit() and int(code) in (400, 403, 404, 405):
-            return self._not_s3()
-        if code == "InvalidArgument" and "access key" in message.lower():
-            return BadCredentials(f"{self.url}: {printable(message)}: check the access key id")
+        if code.isdigit():
+            return self._not_s3(Unavailable if int(code) >= 500 else Refused)
+        if code == "InvalidArgument" and re.search("access key|authorization", message, re.IGNORECASE):
+            # R2's way to say that a key id is none of its own, or that there is none.
+            return BadCredentials(f"{self.url}: check the access key id ({code}: {printable(message)})")
         return error
 
-    def _not_s3(self) -> StoreError:
-        return Refused(
-            f"{self.url}: {self._host} does not answer as an S3 server does: check the endpoint URL"
-        )
+    def _not_s3(self, error: type[StoreError] = Refused) -> StoreError:
+        return error(f"{self.url}: {self._host} does not answer as an S3 server does: check the endpoint URL")
 
     def _check_clock(self, date: str | None) -> None:
         try:
@@ -244,9 +245,9 @@ class S3Store:
             with self._translated(key, outgoing):
                 answer = self._client.put_object(Body=outgoing.file(), **asked)
         except ObjectMissing as error:
-            if if_match is None:
-                raise
-            raise PreconditionFailed(str(error)) from error  # AWS and moto: 404 where R2 says 412
+            if if_match is not None:  # AWS and moto: 404 where R2 says 412
+                raise PreconditionFailed(str(error)) from error
+            raise _name_refused(key, error) from error
         return verified(key, answer, outgoing)
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
@@ -268,12 +269,12 @@ class S3Store:
         if len(keys) > self._limits.delete_batch:
             raise Refused(f"{self.url}: at most {self._limits.delete_batch} keys in one delete request")
         failed: dict[str, StoreError] = {}
-        for key in (k for k in keys if _NOT_XML.search(k)):
+        for key in (k for k in keys if _NOT_IN_XML.search(k)):
             try:
                 self.delete(key)
             except StoreError as refused:
                 failed[key] = refused
-        named = [k for k in keys if not _NOT_XML.search(k)]
+        named = [k for k in keys if not _NOT_IN_XML.search(k)]
         if not named:
             return failed
         with self._translated():
@@ -288,8 +289,11 @@ class S3Store:
 
     # ---- multipart
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
-        with self._translated(key):
-            return self._client.create_multipart_upload(**self._described(key, meta))["UploadId"]
+        try:
+            with self._translated(key):
+                return self._client.create_multipart_upload(**self._described(key, meta))["UploadId"]
+        except ObjectMissing as error:
+            raise _name_refused(key, error) from error
 
     def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         outgoing = Outgoing(body, printable(key))
@@ -448,3 +452,8 @@ class S3Download:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _name_refused(key: str, error: StoreError) -> Refused:
+    """A 404 for what needs no object to be there: the server's routes do not know such a path."""
+    return Refused(f"{printable(key)}: the server does not take this name: rename the file ({error})")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +34,10 @@ from r2fs.store.counting import RequestCounter
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
+
+# At DEBUG these log every header, a session token among them, and nothing that helps a user.
+for _name in ("boto3", "botocore", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.INFO)
 
 POOL = 64  # connections kept: more than all transfer threads of a mount use at once
 
@@ -133,12 +138,21 @@ def make_client(bucket: Bucket, counter: RequestCounter, connect_s: float, read_
     events.register("before-call.s3.CopyObject", _add_copy_headers)
     events.register_last("before-call.s3.DeleteObjects", _sign_by_md5)
 
+    if bucket.endpoint_url is not None:
+        events.register("before-call.s3", _stay_here)
+
     def count(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
         length = request.headers.get("Content-Length") or "0"
         counter.request(event_name.rpartition(".")[2], int(length) if request.method == "PUT" else 0)
 
     events.register("before-send.s3", count)
     return client
+
+
+def _stay_here(params: dict[str, Any], **_: object) -> None:
+    """boto3 looks for a bucket's region by HEAD when it is redirected: of a server that redirects
+    everything (http to https) it asks for ever. Redirects are for AWS's own endpoints."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _add_copy_headers(params: dict[str, Any], **_: object) -> None:
