@@ -81,6 +81,9 @@ def by_path(
 
 
 class Callbacks:
+    # Of libfuse 2's table of operations: no path where a handle is enough; times may be left alone.
+    flag_nullpath_ok = flag_nopath = flag_utime_omit_ok = 1
+
     def __init__(
         self,
         fs: Verbs,
@@ -373,7 +376,12 @@ class Callbacks:
         self._fs.fallocate(self._caller(), self._file(info).handle, mode, offset, length)
 
     def lseek(self, _path: bytes | None, offset: int, whence: int, info: Pointer[FileInfo]) -> int:
-        return self._fs.lseek(self._caller(), self._file(info).handle, offset, whence)
+        try:
+            return self._fs.lseek(self._caller(), self._file(info).handle, offset, whence)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return -errno.ENXIO  # an answer, not a failure: nothing follows
 
     def release(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:
         self._release(info.contents.fh)

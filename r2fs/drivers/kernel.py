@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import tempfile
 import threading
@@ -83,7 +84,8 @@ class KernelDriver:
         self.ready = threading.Event()  # INIT is answered, so everything else is too
         # set by mount() or adopt(), in the thread that then calls serve()
         self._fd = -1
-        self._adopted: SessionState | None = None
+        self._state: SessionState | None = None
+        self._adopted = False
         self._recovered: Mapping[int, tuple[int, bool]] = {}
         # set by serve(); other threads read them
         self._session: Session | None = None
@@ -111,7 +113,7 @@ class KernelDriver:
         id (or 0), and whether it had handles without passthrough. Inode numbers must mean what
         they meant: that is the engine's affair.
         """
-        self._fd, self._adopted, self._recovered = fd, state, modes or {}
+        self._fd, self._state, self._recovered, self._adopted = fd, state, modes or {}, True
 
     def serve(self) -> None:
         """Answer the kernel until the mount is gone or detach() is called; mounts first if need be."""
@@ -122,13 +124,12 @@ class KernelDriver:
         session = Session(
             self._fd,
             lanes.by_op(),
-            wanted=WANTED | Init.PASSTHROUGH if self._passthrough else WANTED,
+            wanted=self._wanted(),
             stack_depth=self._stack_depth(),
             ready=self._negotiated,
-            adopted=self._adopted,
         )
         modes = self._open_modes(session)
-        files = OpenFiles(self._fs, modes, adopted=self._adopted is not None)
+        files = OpenFiles(self._fs, modes, adopted=self._adopted)
         session.route(NameHandlers(self._fs, session, notifier, modes).handlers())
         session.route(DirectoryHandlers(self._fs, session, notifier).handlers())
         session.route(AttributeHandlers(self._fs, session, notifier, files).handlers())
@@ -136,7 +137,7 @@ class KernelDriver:
         self._session, self._modes, self._detached = session, modes, False
         self._fs.set_kernel_cache(notifier)
         notifier.start(session.fd)
-        if self._adopted is not None:
+        if self._adopted:
             notifier.resend()
             self.ready.set()
         try:
@@ -166,7 +167,11 @@ class KernelDriver:
 
     def state(self) -> SessionState | None:
         """What a daemon that adopts this session has to know; None until INIT."""
-        return self._session.state if self._session is not None else None
+        return self._state
+
+    def fileno(self) -> int:
+        """The session's descriptor, for a holder to keep; -1 when there is no mount."""
+        return self._fd
 
     def requests(self) -> dict[str, int]:
         """How many requests of each kind the kernel has sent."""
@@ -177,11 +182,14 @@ class KernelDriver:
     def _open_modes(self, session: Session) -> OpenModes:
         unavailable = None if self._passthrough else "passthrough is switched off"
         modes = OpenModes(DeviceBacking(session.fd), unavailable, self._record)
-        if self._adopted is not None and not self._adopted.has(Init.PASSTHROUGH):
+        if self._state is not None and not self._state.has(Init.PASSTHROUGH):
             modes.disable("the kernel offers no passthrough")
         for ino, (backing_id, plain) in self._recovered.items():
             modes.recover(ino, backing_id, plain)
         return modes
+
+    def _wanted(self) -> Init:
+        return WANTED | Init.PASSTHROUGH if self._passthrough else WANTED
 
     def _stack_depth(self) -> int:
         """How many file systems may lie on each other below us: an overlay's cost one more."""
@@ -191,6 +199,7 @@ class KernelDriver:
     def _negotiated(self, state: SessionState) -> None:
         """INIT was answered just now, in the dispatcher: no request of ours has been read yet."""
         assert self._modes is not None
+        self._state = state
         if not state.has(Init.PASSTHROUGH):
             self._modes.disable("the kernel offers no passthrough")
         else:
@@ -209,12 +218,13 @@ class KernelDriver:
         quiet = notifier.stop() and not session.waiting()
         self._fs.set_kernel_cache(NoKernelCache())
         self._session = self._modes = None
+        session.close()
         if self._detached:
             return
         files.close_all()
-        self._fd = -1
         if quiet:  # else a thread may yet write to it: it closes with the process
-            session.close()
+            os.close(self._fd)
+        self._fd = -1
 
 
 class Lanes:

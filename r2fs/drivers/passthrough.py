@@ -75,14 +75,14 @@ class DeviceBacking:
         # A registered descriptor that may write counts as a writer, and denies leases; one by
         # O_PATH or for reading does not, and the kernel opens it again as each caller asks.
         if fcntl.fcntl(local, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-            return self._register(local)
+            return self.register_descriptor(local)
         path = os.open(f"/proc/self/fd/{local}", os.O_PATH | os.O_CLOEXEC)
         try:
-            return self._register(path)
+            return self.register_descriptor(path)
         finally:
             os.close(path)
 
-    def _register(self, fd: int) -> int:
+    def register_descriptor(self, fd: int) -> int:
         # a bytearray: with bytes, ioctl returns the buffer and not the id
         backing_id: int = fcntl.ioctl(
             self._fd, wire.DEV_IOC_BACKING_OPEN, bytearray(wire.BACKING_MAP.pack(fd, 0, 0))

@@ -21,14 +21,16 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from r2fs.model.errors import NotFound
+from r2fs.model.errors import NotFound, Stale
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Caller
 from r2fs.model.records import Entry, Opened
 from r2fs.model.verbs import RENAME_EXCHANGE, ROOT, Verbs
 
 MAX_DENTRIES = 20_000  # some 5 MB; what goes first is what was looked up longest ago
-RETURN_S = 0.02  # libfuse hides, then renames, within microseconds: many times that
+RETURN_S = 0.05  # libfuse hides, then renames, within microseconds: many times that
+LOOKS = 4  # for a name that comes back, and is taken away again meanwhile
+MAX_GONE = 1000  # names of files that were unlinked while open, and are closed now
 
 # What libfuse renames an open file to, instead of unlinking it (fuse.c, hidden_name).
 _HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
@@ -54,7 +56,8 @@ class _Hide:
     """A name that libfuse has taken away, perhaps in order to put another file there at once."""
 
     thread: int
-    until: float
+    until: float  # monotonic
+    done: bool = False  # there is another file by now
 
 
 class Names:
@@ -69,6 +72,8 @@ class Names:
         self._dentries: OrderedDict[Key, Dentry] = OrderedDict()
         self._generation = 0  # a lookup that began before a change may not be remembered after it
         self._hides: dict[Key, _Hide] = {}
+        self._gone: OrderedDict[Key, None] = OrderedDict()
+        self._renaming: dict[Key, int] = {}  # names to which a rename is under way
 
     # ---- from a path to an inode
     def split(self, caller: Caller, path: str) -> tuple[int, str]:
@@ -103,22 +108,39 @@ class Names:
         return self._lookup(caller, parent, name).ino
 
     def _lookup(self, caller: Caller, parent: int, name: str) -> Entry:
-        generation = self._generation
-        try:
-            entry = self._fs.lookup(caller, parent, name)
-        except NotFound:
-            if not self._hides or not self._returns((parent, nfc(name))):
-                raise
-            generation = self._generation
-            entry = self._fs.lookup(caller, parent, name)
-        self._remember((parent, nfc(name)), entry, generation)
+        key = (parent, nfc(name))
+        for left in reversed(range(LOOKS)):
+            generation = self._await_rename(key)
+            try:
+                entry = self._fs.lookup(caller, parent, name)
+            except NotFound:
+                if not left or not self._hides or not self._returns(key):
+                    raise
+                continue
+            if key not in self._renaming:
+                break
+        self._remember(key, entry, generation)
         return entry
+
+    def _await_rename(self, key: Key) -> int:
+        """Wait for a rename to this name to be over, in libfuse's table too; the generation then.
+
+        A lookup that were answered before libfuse has moved its node would make a second node of
+        that name, which libfuse then drops: whoever opened it would get ESTALE.
+        """
+        if self._renaming:
+            with self._changed:
+                while key in self._renaming:
+                    self._changed.wait()
+        return self._generation
 
     def _hidden(self, parent: int, name: str) -> int:
         with self._changed:
             dentry = self._dentries.get((parent, name))
+            if dentry is None and (parent, name) in self._gone:
+                raise Stale(f"{name}: the file was unlinked, and has been closed")  # the kernel looks again
             if dentry is None:
-                raise NotFound(f"{name}: no such file")
+                raise NotFound(f"{name}: no such file")  # libfuse asks whether the name is free
             # Not of what was unlinked, if another host had replaced the file: of what is open.
             return dentry.shown[0] if dentry.shown is not None else dentry.ino
 
@@ -182,12 +204,15 @@ class Names:
     ) -> None:
         """The verb, and libfuse's nodes after it."""
         source, target = (parent, nfc(name)), (new_parent, nfc(new_name))
-        self._hold(target)
+        with self._changed:
+            self._renaming[target] = self._renaming.get(target, 0) + 1
+        done = False
         try:
             self._fs.rename(caller, parent, name, new_parent, new_name, flags)
             self._moved(source, target, flags)
+            done = True
         finally:
-            self._settle(target)
+            self._renamed(target, done)
 
     def _moved(self, source: Key, target: Key, flags: int) -> None:
         with self._changed:
@@ -218,42 +243,43 @@ class Names:
         try:
             self._fs.unlink(caller, parent, name)
         except BaseException:
-            self._settle(key)
+            with self._changed:
+                self._hides.pop(key, None)
+                self._changed.notify_all()
             raise
         with self._changed:
             self._generation += 1
-            now = time.monotonic()
-            self._hides = {k: h for k, h in self._hides.items() if k == key or h.until > now}
-            self._hides[key].until = now + RETURN_S
+            self._forget_hides_locked(key)
             dentry = self._dentries.pop(key, None) or Dentry(ino)
             dentry.hidden = (parent, hidden)
             self._dentries[dentry.hidden] = dentry
 
-    def _hold(self, target: Key) -> None:
-        """A rename to `target` begins: who waits for the name waits for its end."""
-        if self._hides:
-            with self._changed:
-                hide = self._hides.get(target)
-                if hide is not None:
-                    hide.until = float("inf")
+    def _forget_hides_locked(self, key: Key) -> None:
+        now = time.monotonic()
+        self._hides = {k: hide for k, hide in self._hides.items() if k == key or hide.until > now}
+        self._hides[key].until = now + RETURN_S
 
-    def _settle(self, target: Key) -> None:
-        if self._hides:
-            with self._changed:
-                self._hides.pop(target, None)
-                self._changed.notify_all()
+    def _renamed(self, target: Key, done: bool) -> None:
+        with self._changed:
+            self._renaming[target] -= 1
+            if not self._renaming[target]:
+                del self._renaming[target]
+            hide = self._hides.get(target)
+            if hide is not None and done:
+                hide.done, hide.until = True, time.monotonic() + RETURN_S
+            self._changed.notify_all()
 
     def _returns(self, key: Key) -> bool:
-        """Was the name hidden a moment ago by another thread, which has put a file there by now?"""
+        """Was the name hidden a moment ago by another thread, which may have put a file there by now?"""
         with self._changed:
-            waited = False
             while (hide := self._hides.get(key)) is not None and hide.thread != threading.get_ident():
-                waited = True
                 left = hide.until - time.monotonic()
+                if hide.done or key in self._renaming:
+                    return True
                 if left <= 0:
                     return False
-                self._changed.wait(min(left, 1.0))
-            return waited
+                self._changed.wait(left)
+        return False
 
     # ---- open files
     def opened(self, parent: int, name: str, ino: int, opened: Opened) -> tuple[Dentry, bool, bool]:
@@ -284,6 +310,9 @@ class Names:
                 return
             # libfuse asks to unlink the hidden name next, but not if the directory went before it.
             self._dentries.pop(dentry.hidden, None)
+            self._gone[dentry.hidden] = None
+            if len(self._gone) > MAX_GONE:
+                self._gone.popitem(last=False)
         self._give_back([(dentry.ino, dentry.references)])
 
     # ---- KernelCache

@@ -106,7 +106,7 @@ class Session:
     """One mounted descriptor. `lanes` say where each request may wait; route() says who answers it.
 
     `ready` is called by the dispatcher when INIT has been answered, before any other request
-    is read. With `adopted` the descriptor is past its INIT.
+    is read. A descriptor that another daemon had is past its INIT.
     """
 
     def __init__(
@@ -117,7 +117,6 @@ class Session:
         wanted: Init = WANTED,
         stack_depth: int = 0,
         ready: Callable[[SessionState], None] = lambda state: None,
-        adopted: SessionState | None = None,
     ) -> None:
         # constant
         self.fd = fd
@@ -133,7 +132,6 @@ class Session:
         self._poll.register(fd, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
         # written by the dispatcher
-        self.state = adopted  # None until INIT
         self._recheck_at = 0.0  # time.monotonic() of the next look at signalled requests; 0: there are none
         self.counts = [0] * OP_LIMIT  # requests read, by opcode
         # guarded by: _lock
@@ -177,9 +175,8 @@ class Session:
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """After run() and every lane have ended."""
+        """After run(). The descriptor stays open: it is not ours."""
         os.close(self._wake)
-        os.close(self.fd)
 
     def cancel_waiting(self) -> None:
         """Nobody wants the answers any more."""
@@ -333,13 +330,12 @@ class Session:
         flags &= self._wanted
         depth = self._stack_depth if flags & Init.PASSTHROUGH else 0
         minor = min(minor, wire.KERNEL_MINOR_VERSION)
-        self.state = SessionState(minor, flags, MAX_WRITE, depth)
         out = wire.INIT_OUT.pack(
             wire.KERNEL_VERSION, minor, max(readahead, READ_AHEAD), flags & 0xFFFFFFFF,
             MAX_BACKGROUND, CONGESTED, MAX_WRITE, 1, MAX_WRITE // PAGE, 0, flags >> 32, depth, 0,
         )  # fmt: skip
         self.send_data(unique, out)
-        self._ready(self.state)
+        self._ready(SessionState(minor, flags, MAX_WRITE, depth))
 
     def _destroy(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         self.done(unique)

@@ -1,0 +1,131 @@
+"""Fixtures of the mount suite: every driver that can run here, over a real S3 server or a mirror.
+
+`mounted`  one mount per module: the same cases run over MirrorVerbs (is the driver right?) and over
+           a bucket (is the whole right?)
+`mount`    one mount of a bucket per module
+`place`    an empty directory of its own for each test, in the mount that the module's fixture `serving` is
+`mounts`   makes further mounts for one test, and ends them
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.mount.daemons import BucketMount, MirrorMount, Mount
+from tests.support.faulty import FaultyProxy
+from tests.support.servers import SeaweedFS
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+DRIVERS = ("kernel", "libfuse", "libfuse2")
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    server = SeaweedFS(tmp_path_factory.mktemp("seaweed"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(seaweed: SeaweedFS) -> S3Client:
+    """Another S3 client than r2fs."""
+    return client_of(seaweed)
+
+
+def client_of(server: SeaweedFS) -> S3Client:
+    import boto3
+
+    endpoint = server.endpoint
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint.url,
+        region_name=endpoint.region,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+    )
+
+
+@pytest.fixture(scope="module")
+def proxy(seaweed: SeaweedFS) -> Iterator[FaultyProxy]:
+    """Counts requests, and breaks them on demand."""
+    with FaultyProxy(seaweed.endpoint.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session", params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=("mirror", "bucket"))
+def mounted(
+    request: pytest.FixtureRequest, driver: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mount]:
+    base = tmp_path_factory.mktemp(f"{driver}-{request.param}")
+    if request.param == "mirror":
+        yield from _serving(MirrorMount(base, driver))
+    else:
+        server = request.getfixturevalue("seaweed")
+        yield from _serving(BucketMount(base, driver, server.endpoint, f"{base.name}/"))
+
+
+@pytest.fixture(scope="module")
+def mirror(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MirrorMount]:
+    yield from _serving(MirrorMount(tmp_path_factory.mktemp(f"{driver}-mirror"), driver))
+
+
+@pytest.fixture(scope="module")
+def mount(
+    driver: str, seaweed: SeaweedFS, proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BucketMount]:
+    base = tmp_path_factory.mktemp(f"{driver}-bucket")
+    yield from _serving(BucketMount(base, driver, seaweed.endpoint, f"{base.name}/", proxy.url))
+
+
+def _serving(mount: Any) -> Iterator[Any]:
+    try:
+        mount.start()
+        yield mount
+        mount.stop()
+    finally:
+        mount.end()
+
+
+@pytest.fixture
+def place(serving: Mount) -> Iterator[Path]:
+    """Fails the test, too, if the daemon complained in its log meanwhile."""
+    before = len(serving.complaints())
+    directory = serving.path / f"test{next(_numbers)}"
+    os.mkdir(directory)
+    yield directory
+    assert serving.complaints()[before:] == []
+
+
+@pytest.fixture
+def mounts(driver: str, seaweed: SeaweedFS, tmp_path: Path) -> Iterator[Callable[..., BucketMount]]:
+    """`mounts(name, **settings)`: a mount of its own, of this test's prefix; started unless start=False."""
+    made: list[BucketMount] = []
+    prefix = f"{tmp_path.name}-{next(_numbers)}/"
+
+    def make(name: str, *, start: bool = True, url: str | None = None, **settings: Any) -> BucketMount:
+        base = tmp_path / name
+        base.mkdir(exist_ok=True)
+        serving = BucketMount(base, driver, seaweed.endpoint, prefix, url, **settings)
+        made.append(serving)
+        if start:
+            serving.start()
+        return serving
+
+    yield make
+    for serving in made:
+        serving.end()
+    assert [line for serving in made for line in serving.complaints()] == []
