@@ -34,7 +34,12 @@ class Daemon:
 
     @property
     def alive(self) -> bool:
-        return os.path.exists(f"/proc/{self.pid}")
+        """Is its process there? One that was killed and that nobody has waited for does not count."""
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_bytes()
+        except OSError:
+            return False
+        return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
 def run_dirs(environ: Mapping[str, str]) -> list[Path]:

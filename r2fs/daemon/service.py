@@ -102,7 +102,14 @@ class Service:
 
     def _start(self, name: str, work: Callable[[], None]) -> threading.Thread:
         """A daemon thread: one that hangs in a request does not keep the process."""
-        thread = threading.Thread(target=work, name=name, daemon=True)
+
+        def guarded() -> None:
+            try:
+                work()
+            except Exception:
+                log.exception("the thread %s ended by an unexpected error", name)
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
 

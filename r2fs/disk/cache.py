@@ -105,8 +105,15 @@ class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
         self.condemned.append(os.path.join(self._directory, file_path))
 
 
-# Not kept in the database; 2 MB of page cache are plenty for one connection.
-_OF_A_CONNECTION = ("locking_mode = EXCLUSIVE", "cache_size = -2048", "mmap_size = 0", "synchronous = OFF")
+# Not kept in the database. 2 MB of page cache are plenty for one connection; a log of 1 MB is the
+# most that the cache holds beyond its limit on a disk that is nearly full.
+_OF_A_CONNECTION = (
+    "locking_mode = EXCLUSIVE",
+    "cache_size = -2048",
+    "mmap_size = 0",
+    "synchronous = OFF",
+    "wal_autocheckpoint = 256",
+)
 
 
 class _Table(diskcache.Cache):  # type: ignore[misc]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r2fs.model.states import BEFORE, NEXT, OWING, SENDING, Event, ImpossibleTransition, State, after
+
+WRITTEN = {State.DIRTY, State.STALE_UPLOAD}  # the states of an inode with writers
+
+
+def test_a_pair_that_is_not_in_the_table_raises():
+    missing = 0
+    for state, event in itertools.product([None, *State], Event):
+        if (state, event) in NEXT:
+            continue
+        missing += 1
+        with pytest.raises(ImpossibleTransition):
+            after(state, event, State.CLEAN)
+    assert missing > 50
+
+
+def test_unchanged_leads_back_and_must_know_whereto():
+    assert after(State.DIRTY, Event.UNCHANGED, State.PARKED) is State.PARKED
+    with pytest.raises(ImpossibleTransition):
+        after(State.DIRTY, Event.UNCHANGED)
+
+
+def test_clean_is_reached_only_by_an_upload_or_by_proof():
+    to_clean = {pair for pair, state in NEXT.items() if state is State.CLEAN}
+    assert to_clean == {(State.UPLOADING, Event.PUT_OK)}
+    assert {pair for pair, state in NEXT.items() if state == BEFORE} == {
+        (state, Event.UNCHANGED) for state in WRITTEN
+    }
+
+
+def test_writers_come_and_go_only_by_their_events():
+    coming = {Event.CREATE, Event.OPEN_WRITE}
+    going = {Event.SEAL, Event.UNCHANGED, Event.UNLINK, Event.BOOT}
+    for (state, event), following in NEXT.items():
+        if following == BEFORE:
+            continue
+        if state not in WRITTEN and following in WRITTEN:
+            assert event in coming, (state, event)
+        if state in WRITTEN and following not in WRITTEN:
+            assert event in going, (state, event)
+
+
+def test_an_attempt_begins_by_claim_and_ends_by_its_outcome():
+    outcomes = {Event.PUT_OK, Event.PUT_RETRY, Event.CONFLICT, Event.REFUSED}
+    for (state, event), following in NEXT.items():
+        if following == BEFORE:
+            continue
+        if state not in SENDING and following in SENDING:
+            assert event is Event.CLAIM
+        if state in SENDING and following not in SENDING:
+            assert event in outcomes | {Event.UNLINK, Event.BOOT}
+    for state in SENDING:
+        assert all((state, outcome) in NEXT for outcome in outcomes)
+
+
+def test_what_is_gone_stays_gone_and_everything_can_go():
+    assert not [pair for pair in NEXT if pair[0] is State.GONE]
+    assert all(after(state, Event.UNLINK) is State.GONE for state in State if state is not State.GONE)
+
+
+def test_after_a_boot_everything_owed_is_queued_and_nobody_writes():
+    for state in OWING - {State.PARKED}:
+        assert after(state, Event.BOOT) is State.QUEUED
+
+
+def test_every_state_can_be_reached_and_can_reach_clean():
+    assert reachable({State.DIRTY}) == set(State)
+    for state in OWING:
+        assert State.CLEAN in reachable({state})
+
+
+def reachable(states: set[State]) -> set[State]:
+    found = set(states)
+    while True:
+        more = {s for (state, _), s in NEXT.items() if state in found and isinstance(s, State)} - found
+        if not more:
+            return found
+        found |= more
+
+
+@given(st.lists(st.sampled_from(Event), max_size=60))
+def test_any_history_keeps_bytes_until_they_are_sent(events: list[Event]):
+    """A model of one file: `newest` counts its contents, `sent` what the bucket has last taken."""
+    state, before = after(None, Event.CREATE), State.QUEUED
+    newest, claimed, stored = 1, 0, 0
+    for event in events:
+        if (state, event) not in NEXT or (event is Event.UNCHANGED and before is State.CLEAN != (newest == stored)):
+            continue
+        if event is Event.OPEN_WRITE and state is not State.RESEALED and state is not State.UPLOADING:
+            before = state
+        elif event is Event.OPEN_WRITE:
+            before = state
+        if event is Event.SEAL:
+            newest += 1
+        if event is Event.RETARGET:
+            newest += 1
+        if event is Event.CLAIM:
+            claimed = newest
+        if event is Event.PUT_OK:
+            stored = claimed
+        state = after(state, event, before)
+        if state is State.CLEAN:
+            assert stored == newest
