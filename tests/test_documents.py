@@ -1,0 +1,129 @@
+"""README and SEMANTICS name only what there is: commands, options, settings, exit codes, tests, files."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from r2fs.cli.flush import SOMETHING_LEFT
+from r2fs.cli.main import DEFECT, INTERRUPTED, cli
+from r2fs.model import errors
+from r2fs.model.options import TABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+SEMANTICS = (ROOT / "SEMANTICS.md").read_text()
+
+# Options of other programs that the README shows how to call.
+FOREIGN_OPTIONS = {"--device", "--cap-add", "--user", "--now", "--fix", "--minutes", "--long"}
+
+
+def commands(group: click.Group = cli, before: str = "r2fs") -> dict[str, click.Command]:
+    """Every command that is not a group, by its full name: `r2fs config show`."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{before} {name}")
+        elif not command.hidden:
+            found[f"{before} {name}"] = command
+    return found
+
+
+def rows(text: str, *heading: str) -> list[list[str]]:
+    """The cells of the table with these first column headings."""
+    found, within = [], False
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not cells:
+            within = False
+        elif cells[: len(heading)] == list(heading):
+            within = True
+        elif within and set(cells[0]) != {"-"}:
+            found.append(cells)
+    assert found, f"there is no table {heading}"
+    return found
+
+
+def ours(text: str) -> str:
+    """`text` without the first column of the tables of other programs' options."""
+    for heading in ("rclone mount", "s3fs"):
+        for cells in rows(text, heading, "r2fs"):
+            text = text.replace(cells[0], "", 1)
+    return text
+
+
+def test_readme_lists_every_setting_with_its_default():
+    shown = {cells[0].strip("`"): cells[1].strip("`") for cells in rows(README, "setting", "default")}
+    real = {o.name: "" if o.default is None else o.kind.write(o.default) for o in TABLE}
+    assert shown == real
+
+
+def test_readme_lists_every_variable_of_other_tools():
+    shown = {
+        cells[0].strip("`"): tuple(re.findall(r"`(\w+)`", cells[3]))
+        for cells in rows(README, "setting", "default")
+    }
+    assert shown == {o.name: o.variables for o in TABLE}
+
+
+def test_readme_lists_every_command():
+    shown = {re.sub(r" [\[A-Z].*", "", cells[0].strip("`")) for cells in rows(README, "command")}
+    assert shown == set(commands())
+
+
+def test_readme_names_only_options_that_there_are():
+    real = {name for command in [cli, *commands().values()] for p in command.params for name in p.opts}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours(README)))
+    assert named - real - FOREIGN_OPTIONS - {"--help"} == set()
+
+
+def test_readme_lists_every_exit_code():
+    real, waiting = set(), [errors.R2fsError]
+    while waiting:
+        error = waiting.pop()
+        real.add(error.exit_code)
+        waiting += error.__subclasses__()
+    of_commands = {0, DEFECT, SOMETHING_LEFT, INTERRUPTED}
+    assert {int(cells[0]) for cells in rows(README, "exit code")} == real | of_commands
+
+
+@pytest.mark.parametrize("document", ["README.md", "SEMANTICS.md", "CHANGELOG.md"])
+def test_documents_link_to_files_and_headings_that_there_are(document):
+    text = (ROOT / document).read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = link.partition("#")
+        assert "://" in link or (ROOT / (path or document)).exists(), link
+        if heading:
+            target = (ROOT / (path or document)).read_text()
+            slugs = {h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", target, re.MULTILINE)}
+            assert heading in slugs, link
+
+
+def test_readme_names_only_files_that_there_are():
+    for path in re.findall(r"`((?:scripts|tests|r2fs|systemd)/[\w./@-]+)`", README):
+        assert (ROOT / path).exists(), path
+
+
+# ------------------------------------------------------------------ SEMANTICS
+def shown_by() -> list[str]:
+    """Every `tests/FILE.py::test` that SEMANTICS names."""
+    return re.findall(r"`(tests/[\w/]+\.py::\w+)`", SEMANTICS)
+
+
+@pytest.mark.parametrize("reference", shown_by())
+def test_tests_that_semantics_names_are_there(reference):
+    path, _, name = reference.partition("::")
+    tree = ast.parse((ROOT / path).read_text())
+    assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_promise_names_its_test():
+    missing = [cells[0] for cells in rows(SEMANTICS, "when", "then") if "tests/" not in cells[-1]]
+    assert missing == []
