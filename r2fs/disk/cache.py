@@ -331,13 +331,20 @@ class CleanCache:
 
         return self._content.run(enter, False)
 
-    def contains(self, version: Version) -> bool:
-        """Would take() hit? Not counted, not a use."""
+    def count_hit(self) -> None:
+        """Content that was taken before, and is still open, serves another open."""
+        with self._content.lock:
+            self._hits += 1
+
+    def contains(self, version: Version, whole: bool = False) -> bool:
+        """Would take() hit (with all bytes, if `whole`)? Not counted, not a use."""
         name = _name(version.key, version.etag)
 
         def look(table: _Table) -> bool:
             row = table.row(name)
-            return row is not None and not self._is_old_locked(name, row.stored_at_s)
+            if row is None or self._is_old_locked(name, row.stored_at_s):
+                return False
+            return not whole or json.loads(row.about)[1] is None
 
         return self._content.run(look, False)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -28,6 +29,10 @@ from r2fs.model.states import OWING
 
 log = logging.getLogger(__name__)
 
+RESTING = 2048  # files kept open after their last close: a descriptor each
+RESTING_FILE = 1 << 20  # bytes of the largest of them
+RESTING_SHARE = 16  # all of them together: at most this part of the cache's limit
+
 
 class Contents:
     def __init__(self, core: Core, ledger: Ledger, reader: Reader) -> None:
@@ -37,6 +42,8 @@ class Contents:
         self._number = count(1)
         self.spares = Spares(core.journal.data_dir)
         self._sources: dict[int, Source] = {}  # by inode number
+        self._resting: OrderedDict[int, Node] = OrderedDict()  # open though nobody has it open; oldest first
+        self._resting_bytes = 0
         self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
 
     # ------------------------------------------------------------------ getting at bytes
@@ -181,7 +188,39 @@ class Contents:
         else:
             assert node.base is not None
             self._core.cache.unpin(node.base)
-            self._retire(node)
+            if not self._rest(node):
+                self._retire(node)
+
+    def _rest(self, node: Node) -> bool:
+        """Small complete content stays open a while: a pipeline opens the same files again and again."""
+        content = node.content
+        if node.deleted or content is None or not content.complete or content.size > RESTING_FILE:
+            return False
+        self._resting[node.ino] = node
+        self._resting_bytes += content.size
+        limit = self._core.settings.cache_size // RESTING_SHARE
+        while len(self._resting) > RESTING or self._resting_bytes > limit:
+            self._retire(self._wake(next(iter(self._resting))))
+        return node.ino in self._resting or node.content is None
+
+    def _wake(self, ino: int) -> Node:
+        node = self._resting.pop(ino)
+        assert node.content is not None
+        self._resting_bytes -= node.content.size
+        return node
+
+    def wake(self, node: Node) -> None:
+        """It is opened again. Whoever opens a node calls this first."""
+        if node.ino in self._resting:
+            assert node.base is not None
+            self._wake(node.ino)
+            self._core.cache.pin(node.base)
+            self._core.cache.count_hit()
+
+    def retire_resting(self) -> None:
+        """At the end: everything clean into the cache."""
+        while self._resting:
+            self._retire(self._wake(next(iter(self._resting))))
 
     def withdraw(self, node: Node) -> None:
         """Unlinked, its row gone: nothing is owed. Who has it open keeps the bytes until then."""
@@ -196,6 +235,8 @@ class Contents:
         """Nobody will read it again."""
         self._unreserve(node)
         self._sources.pop(node.ino, None)
+        if node.ino in self._resting:
+            self._wake(node.ino)
         if node.content is not None:
             with suppress(FileNotFoundError):
                 node.content.path.unlink()
@@ -216,7 +257,8 @@ class Contents:
         assert content is not None
         self._unreserve(node)
         self._sources.pop(node.ino, None)
-        self._admit(node, content.path, content)
+        if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
+            self._admit(node, content.path, content)
         with suppress(FileNotFoundError):
             content.path.unlink()
         content.close()

@@ -117,7 +117,7 @@ class Directories:
             if not whole and name is not None:
                 self._probe(directory, name)
                 return
-        prefixes = [p for p in prefixes if self._shows(directory, p)]
+        prefixes = [p for p in prefixes if self._shows(directory, p, began)]
         with self._core.lock:
             if directory.deleted:
                 return
@@ -128,11 +128,11 @@ class Directories:
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
 
-    def _shows(self, directory: Node, prefix: str) -> bool:
-        """A prefix with deletes pending below it may hold nothing else: then it is not shown."""
+    def _shows(self, directory: Node, prefix: str, began: int) -> bool:
+        """A prefix with deletes pending below it, or done since the LIST, may hold nothing else."""
         name = nfc(prefix.rstrip("/").rpartition("/")[2])
         with self._core.lock:
-            if not self._ledger.deletes_below(prefix) or name in directory.children():
+            if not self._ledger.deletes_below(prefix, began) or name in directory.children():
                 return True
             began = self._tree.tick
         page = self._store.list_page(prefix)

@@ -78,6 +78,7 @@ class Files:
             self._fetch_small(caller, node)
         with self._core.lock:
             self._check_there(node)
+            self._contents.wake(node)
             moved = writes and not (node.owed and node.owed.staged)
             if moved:
                 caller.about_to_wait()
@@ -117,7 +118,7 @@ class Files:
 
     def _check_there(self, node: Node) -> None:
         """A node that lost its name to another, and that nobody has open, is gone: look the name up again."""
-        if node.deleted and node.content is None and node.owed is None:
+        if node.deleted and not node.handles and node.owed is None:
             raise Stale(f"{node.name} was replaced or removed")
 
     def _comes_whole(self, node: Node) -> bool:
@@ -360,6 +361,7 @@ class Files:
         caller.about_to_wait()
         with self._core.lock:
             self._check_there(node)
+            self._contents.wake(node)
             self.make_dirty(node, truncate=size == 0)
             if size:
                 self._truncate_locked(node, size)

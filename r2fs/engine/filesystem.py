@@ -131,6 +131,7 @@ class FileSystem:
         for handle in self._files.handles.all():
             self.release(handle.number)
         with self._core.lock:
+            self._contents.retire_resting()
             for node in list(self._ledger.owing.values()):
                 if node.owed and node.owed.staged and not node.owed.synced:
                     self._contents.of(node).fsync()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node, Owed
@@ -21,6 +21,8 @@ from r2fs.model.states import Event, State, after
 
 LATE_ATTEMPT_S = 600.0  # an attempt whose end nobody saw may still appear: R2 drops an idle body after 15 s
 REMEMBER_DELETES = 10_000  # done deletes kept, so that a LIST that began before them is not believed
+
+T = TypeVar("T")
 
 NODE_FIELDS = frozenset({"base", "mode", "uid", "gid", "mtime_ns", "extra", "content_type", "target"})
 
@@ -35,6 +37,7 @@ class Ledger:
         self._by_key: dict[str, set[int]] = {}  # deletes of a key
         self._below: Counter[str] = Counter()  # pending deletes under each prefix
         self._done: dict[str, tuple[str | None, int]] = {}  # key: (ETag, tick) of deletes carried out
+        self._done_below: dict[str, int] = {}  # prefix: tick of the last delete carried out below it
         self._base_users: dict[str, set[Node]] = {}  # nodes whose base is this key and that may need it
         self.on_settled: Callable[[Node], None] = lambda node: (
             None
@@ -197,10 +200,9 @@ class Ledger:
             if self._below[prefix] <= 0:
                 del self._below[prefix]
         if tick is not None:
-            self._done.pop(row.key, None)
-            self._done[row.key] = (row.etag, tick)
-            if len(self._done) > REMEMBER_DELETES:
-                del self._done[next(iter(self._done))]
+            _remember_last(self._done, row.key, (row.etag, tick))
+            for prefix in _prefixes(row.key):
+                _remember_last(self._done_below, prefix, tick)
         self._core.changed.notify_all()
 
     def take_over_deletes(self, key: str) -> str | None:
@@ -232,14 +234,23 @@ class Ledger:
         done = self._done.get(key)
         return done is not None and done[1] > began and done[0] in (etag, None)
 
-    def deletes_below(self, prefix: str) -> bool:
-        return self._below[prefix] > 0
+    def deletes_below(self, prefix: str, began: int) -> bool:
+        """Are there deletes below it that are pending, or done since tick `began`?"""
+        return self._below[prefix] > 0 or self._done_below.get(prefix, 0) > began
 
 
 def _prefixes(key: str) -> list[str]:
     parts = key.rstrip("/").split("/")
     above = ["/".join(parts[:n]) + "/" for n in range(1, len(parts))]
     return [*above, key] if key.endswith("/") else above
+
+
+def _remember_last(memory: dict[str, T], key: str, value: T) -> None:
+    """The newest last; beyond REMEMBER_DELETES the oldest goes."""
+    memory.pop(key, None)
+    memory[key] = value
+    if len(memory) > REMEMBER_DELETES:
+        del memory[next(iter(memory))]
 
 
 def _discard(index: dict[str, set[int]], key: str, seq: int) -> None:
