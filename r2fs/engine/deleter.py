@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os.path
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
@@ -88,7 +88,7 @@ class Deleter:
         found: dict[str, ObjectInfo] = {}
         heads = {row.key for row in rows if row.etag is None}
         if len(by_list) >= LOOK_BY_LIST:
-            unseen = self._look_by_list(sorted(by_list, key=str.encode), found)
+            unseen = self._look_by_list(by_list, found)
             heads.update(unseen)
         else:
             heads.update(by_list)
@@ -100,27 +100,23 @@ class Deleter:
         return found
 
     def _look_by_list(self, keys: list[str], found: dict[str, ObjectInfo]) -> set[str]:
-        """Pages from where the keys lie, as long as they pay; the keys that were not reached."""
-        wanted, last = set(keys), keys[-1].encode()
-        pages = max(1, len(keys) // LOOK_BY_LIST)
-        for objects in self._pages(os.path.commonprefix(keys), pages):
-            for info in objects:
+        """Pages of where the keys lie, as long as they pay; the keys of which nothing is known after.
+
+        A key that was not listed is known to be missing only if every page was read: not every
+        server lists in the order of keys.
+        """
+        wanted, token = set(keys), None
+        prefix = os.path.commonprefix(keys)
+        for _ in range(max(1, len(keys) // LOOK_BY_LIST)):
+            page = self._store.list_page(prefix, token=token)
+            for info in page.objects:
                 if info.key in wanted:
                     found[info.key] = info
-            if not objects or objects[-1].key.encode() >= last:
-                return set()
-            reached = objects[-1].key.encode()
-        return {key for key in keys if key.encode() > reached}
-
-    def _pages(self, prefix: str, most: int) -> Iterator[tuple[ObjectInfo, ...]]:
-        token = None
-        for _ in range(most):
-            page = self._store.list_page(prefix, token=token)
-            yield page.objects
+                    wanted.discard(info.key)
             token = page.token
-            if token is None:
-                yield ()
-                return
+            if token is None or not wanted:
+                return set()
+        return wanted
 
     def _ours(self, info: ObjectInfo) -> bool:
         return self._is_forsaken(info.metadata, info.key)

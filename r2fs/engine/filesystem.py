@@ -136,6 +136,8 @@ class FileSystem:
                 if node.owed and node.owed.staged and not node.owed.synced:
                     self._contents.of(node).fsync()
                     self._ledger.update(node, synced=True)
+                if node.content is not None:
+                    node.content.close()
         self._core.journal.barrier()
         self._core.cache.close()
         self._core.journal.close()

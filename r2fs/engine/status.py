@@ -33,7 +33,7 @@ class Status:
     def view(self) -> QueueView:
         with self._core.lock:
             now = self._core.clock.monotonic()
-            owing = list(self._ledger.owing.values())
+            owing = [node for node in self._ledger.owing.values() if not self._writeback.stays_here(node)]
             oldest = sorted(
                 owing, key=lambda node: (not node.sending, node.owed.first_owed_s if node.owed else now)
             )
@@ -101,8 +101,11 @@ class Status:
     def _left(self, nodes: list[Node] | None) -> bool:
         if nodes is None:
             return (
-                any(node.state in WAITED_FOR for node in self._ledger.owing.values())
+                any(self._is_waited_for(node) for node in self._ledger.owing.values())
                 or bool(self._writeback.active)
                 or any(row.watch_until_s is None for row in self._ledger.deletes.values())
             )
-        return any(below.state in WAITED_FOR for node in nodes for below in self._tree.walk(node))
+        return any(self._is_waited_for(below) for node in nodes for below in self._tree.walk(node))
+
+    def _is_waited_for(self, node: Node) -> bool:
+        return node.state in WAITED_FOR and not self._writeback.stays_here(node)

@@ -18,6 +18,7 @@ import logging
 import os
 import random
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from threading import Condition
 
 from r2fs.disk.body import Gate
@@ -83,12 +84,19 @@ class WriteBack:
     def schedule(self, node: Node) -> None:
         """A QUEUED node is due after the delay; one that has waited for its deadline, now."""
         owed = node.owed
-        if owed is None or owed.state is not State.QUEUED:
+        if owed is None or owed.state is not State.QUEUED or self.stays_here(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
         delay = 0.0 if self._hurry else settings.upload_delay_s
         delay = max(0.0, min(delay, owed.first_owed_s + settings.upload_deadline_s - now))
         self._add(Item(PUT, node.ino), now + delay)
+
+    def stays_here(self, node: Node) -> bool:
+        """A file that only this host needs, by its name: SQLite's side files and the like. Never sent."""
+        if node.owed is None or node.base is not None or node.owed.expect is not None:
+            return False
+        name = node.owed.key.rpartition("/")[2]
+        return any(fnmatchcase(name, pattern) for pattern in self._core.settings.local_patterns)
 
     def schedule_delete(self, row: OwedDelete) -> None:
         delay = 0.0 if self._hurry else self._core.settings.upload_delay_s

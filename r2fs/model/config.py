@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -231,6 +232,7 @@ def _strongest(option: Option, candidates: list[Candidate]) -> Value | None:
         value = option.kind.parse(best.raw)
     except ValueError as error:
         what = f"{option.name} has a wrong value" if option.secret else f"{option.name}: {error}"
+        what = re.sub(r"//[^/\s]*@", f"//{HIDDEN}@", what)  # a key that was put in a URL
         raise SettingsError(f"{what} ({best.source}); allowed: {option.kind.allowed}") from None
     if isinstance(value, Path):
         value = Path(os.path.normpath((best.base or Path.cwd()) / value))

@@ -57,6 +57,7 @@ def is_name(part: str) -> bool:
         and "\0" not in part
         and "/" not in part
         and len(part.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES
+        and (part.isascii() or len(nfc(part).encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES)
     )
 
 

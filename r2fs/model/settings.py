@@ -69,7 +69,6 @@ class Settings:
     upload_delay_s: float = 1.0  # after close: write, tag, rename cost one PUT
     upload_deadline_s: float = 60.0  # however often it is touched again
     dirty_limit: int = 20 * GIB  # bytes not yet in the bucket
-    fsync: str = "disk"  # "bucket": fsync returns when the object is there
     stop_timeout_s: float = 300.0  # how long stopping waits for uploads
     # the mount
     driver: str = "auto"  # "kernel", "libfuse", "libfuse2"

@@ -90,11 +90,7 @@ NEXT: dict[tuple[State | None, Event], State | str] = {
     (_S.PARKED, _E.RELEASE): _S.QUEUED,
     # the end, and the beginning
     **{(state, _E.UNLINK): _S.GONE for state in State if state is not _S.GONE},
-    **{
-        (state, _E.BOOT): _S.QUEUED
-        for state in State
-        if state not in (_S.CLEAN, _S.PARKED, _S.GONE)
-    },
+    **{(state, _E.BOOT): _S.QUEUED for state in State if state not in (_S.CLEAN, _S.PARKED, _S.GONE)},
 }
 # A refusal while somebody writes says nothing of what will be sent: the next attempt asks again,
 # so STALE_UPLOAD + REFUSED is DIRTY here, not PARKED: an inode with writers is never PARKED.

@@ -74,9 +74,7 @@ class Verbs(Protocol):
     def removexattr(self, caller: Caller, ino: int, name: str) -> None: ...
 
     # ---- open files
-    def create(
-        self, caller: Caller, parent: int, name: str, mode: int, flags: int
-    ) -> tuple[Entry, Opened]:
+    def create(self, caller: Caller, parent: int, name: str, mode: int, flags: int) -> tuple[Entry, Opened]:
         """Open, or make and open. `mode` is already masked by the caller's umask. Counts one reference."""
         ...
 

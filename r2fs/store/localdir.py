@@ -42,7 +42,7 @@ from r2fs.store import localparts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import multipart_etag
-from r2fs.store.localfiles import CHUNK, LocalDownload, NoBytes, is_empty, read_chunks, write_whole
+from r2fs.store.localfiles import CHUNK, LocalDownload, is_empty, read_chunks, write_whole
 from r2fs.store.locallist import OWN, Walk
 from r2fs.store.retry import RetryingStore
 from r2fs.store.sidecar import EMPTY_MD5, Facts, Sidecars, sync_directory
@@ -242,9 +242,9 @@ class LocalDirStore:
     ) -> str:
         path = self._path(key)
         outgoing = Outgoing(body, printable(key))
-        if key.endswith("/"):
-            return self._put_marker(key, outgoing, meta, if_match, if_absent)
         with self._request("PutObject", key, outgoing):
+            if key.endswith("/"):
+                return self._put_marker(key, len(outgoing), meta, if_match, if_absent)
             with self._temporary() as temporary:
                 etag = write_whole(temporary, read_chunks(outgoing))
                 facts = Facts(etag, meta.content_type, dict(meta.metadata))
@@ -254,16 +254,16 @@ class LocalDirStore:
             return etag
 
     def _put_marker(
-        self, key: str, outgoing: Outgoing, meta: ObjectMeta, if_match: str | None, if_absent: bool
+        self, key: str, size: int, meta: ObjectMeta, if_match: str | None, if_absent: bool
     ) -> str:
-        if len(outgoing):
+        if size:
             raise Refused(f"{printable(key)}: a directory's marker holds no bytes in a file:// bucket")
-        with self._request("PutObject", key, outgoing), self._locked():
+        with self._locked():
             self._require(key, if_match, if_absent)
             path = self._path(key)
             self._make_directories(path)
             self._sidecars.write(key, path.stat(), Facts(EMPTY_MD5, meta.content_type, dict(meta.metadata)))
-            return EMPTY_MD5
+        return EMPTY_MD5
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
@@ -434,7 +434,7 @@ class LocalDirStore:
                 kept = ObjectMeta(download.info.content_type or "", download.info.metadata or {})
                 chosen = kept if meta is None else meta
                 if key.endswith("/"):
-                    return self._put_marker(key, Outgoing(NoBytes(), key), chosen, if_match, if_absent)
+                    return self._put_marker(key, download.info.size, chosen, if_match, if_absent)
                 with self._temporary() as temporary:
                     etag = write_whole(temporary, download.chunks(CHUNK))
                     facts = Facts(etag, chosen.content_type, dict(chosen.metadata))

@@ -64,22 +64,6 @@ class LocalDownload:
             os.close(descriptor)
 
 
-class NoBytes:
-    """The body of a marker."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        return b""
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        return 0
-
-    def tell(self) -> int:
-        return 0
-
-
 def is_empty(path: Path) -> bool:
     with os.scandir(path) as entries:
         return next(entries, None) is None

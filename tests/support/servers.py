@@ -215,9 +215,12 @@ class SeaweedFS:
 
     def __init__(self, directory: Path, *, bucket: str = BUCKET, port: int | None = None) -> None:
         self._directory = directory
-        master, volume, filer, admin, s3 = free_ports(5, paired=True)
+        master, volume, filer, admin, s3, metrics = free_ports(6, paired=True)
         self._ports = {"master": master, "volume": volume, "filer": filer, "admin": admin, "s3": port or s3}
+        self._metrics_port = metrics
         self.endpoint = Endpoint(f"http://127.0.0.1:{self._ports['s3']}", bucket)
+        self.filer_url = f"http://127.0.0.1:{filer}"
+        self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"  # requests by bucket and verb
         self.process = self._start()
 
     def _start(self) -> Process:
@@ -228,6 +231,7 @@ class SeaweedFS:
         argv += [f"-{name}.port.grpc={port + 10_000}" for name, port in self._ports.items()]
         argv += [
             f"-bucket={self.endpoint.bucket}",
+            f"-metricsPort={self._metrics_port}",
             "-webdav=false",
             "-admin.ui=false",
             "-s3.port.iceberg=0",

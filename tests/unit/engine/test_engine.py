@@ -280,3 +280,38 @@ def test_truncate_by_path(make: MakeEngine, store: MemoryStore) -> None:
     assert engine.read("f") == b"0123\0\0"
     engine.drain()
     assert store.data("f") == b"0123\0\0"
+
+
+def test_files_that_only_this_host_needs_stay_here(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.write("song.db", b"rows")
+    engine.write("song.db-wal", b"log")
+    engine.drain()
+    assert store.keys() == ["song.db"]
+    engine.stop()
+    again = make()
+    assert again.read("song.db-wal") == b"log"
+    again.rename("song.db-wal", "song.log")
+    again.drain()
+    assert store.keys() == ["song.db", "song.log"]
+    again.write("x-journal", b"1")
+    again.unlink("x-journal")
+    again.drain()
+    assert store.keys() == ["song.db", "song.log"]
+
+
+def test_a_directory_that_went_is_not_shown_by_a_listing_from_before(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    engine = make()
+    engine.mkdir("d")
+    engine.write("d/f", b"1")
+    engine.drain()
+    for _ in range(20):  # the delete runs while the directory is listed
+        engine.unlink("d/f")
+        engine.rmdir("d")
+        assert engine.listdir() == []
+        engine.mkdir("d")
+        engine.write("d/f", b"1")
+    engine.drain()
+    assert store.keys() == ["d/", "d/f"]
