@@ -54,10 +54,8 @@ class Deleter:
                 elif info.etag == row.etag or (row.etag is None and self._ours(info)):
                     doomed.append(row)
                 else:
-                    log.warning(
-                        "%s: not deleted: the bucket holds another version than the one that was deleted here",
-                        printable(row.key),
-                    )
+                    level = logging.WARNING if row.etag is not None else logging.INFO
+                    log.log(level, "%s: not deleted: the bucket holds another version", printable(row.key))
                     self._ledger.drop_delete(row.seq)
         self._core.crash_point("delete_looked")
         failed = self._remove([row.key for row in doomed])

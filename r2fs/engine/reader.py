@@ -135,6 +135,8 @@ class Reader:
         content, limit = source.content, self._settings.read_timeout_s
         deadline = self._core.clock.monotonic() + limit
         while content.missing(start, stop):
+            if self._core.stopping:
+                raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
             left = deadline - self._core.clock.monotonic()
             if left <= 0:
                 raise ReadFailed(f"{source.version.key}: not fetched within {limit:g} s")

@@ -173,6 +173,11 @@ class WriteBack:
                 return lambda: self._materialise(node)
             self._schedule.block(item, blocker)
             return None
+        # A delete of what an earlier inode left at the key would take this one's object, too, where
+        # both have the same bytes and so the same ETag: overwriting what it was meant for does its work.
+        left_there = self._ledger.take_over_deletes(node.owed.key)
+        if left_there is not None:
+            self._ledger.update(node, expect=left_there)
         lease = None
         if content is not None:
             held = self._contents.lease(node)
