@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from r2fs.disk.content import Content
-from r2fs.disk.lease import Denied, ReadLease
+from r2fs.disk.lease import open_unless_writable
 from r2fs.disk.spares import Spares
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
@@ -138,18 +138,18 @@ class Contents:
         node.content = Content.empty(path, fd)
         return path.name
 
-    def lease(self, node: Node) -> ReadLease | Denied:
-        """Proof, while it is held, that nobody writes to the staged file; none while somebody could."""
+    def sealed_fd(self, node: Node) -> int | None:
+        """A descriptor of the staged file, the caller's to close; None while somebody could write to it."""
         content = self.of(node)
         content.make_readonly()
-        return ReadLease.take(content.path)
+        return open_unless_writable(content.path)
 
     def nobody_writes(self, node: Node) -> bool:
         """Is there neither a writing descriptor nor a writable mapping, now?"""
-        lease = self.lease(node)
-        if isinstance(lease, Denied):
+        fd = self.sealed_fd(node)
+        if fd is None:
             return False
-        lease.close()
+        os.close(fd)
         return True
 
     def proof(self, node: Node) -> Proof:

@@ -236,8 +236,8 @@ class FileSystem:
         with self._core.lock:
             directory = self._tree.find(ino)
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
-            if node is None:
-                return None
+            if node is None or not self._names.is_exact(node):
+                return None  # looked up by itself, then
             node.lookups += 1
             return self._names.entry(node)
 
@@ -257,6 +257,7 @@ class FileSystem:
         if not fresh and parent is not None:
             with suppress(NotFound):
                 self._names.child(caller, parent.ino, node.name)
+        self._names.make_exact(caller, node)
         with self._core.lock:
             return self._names.entry(self._tree.get(ino))
 

@@ -25,9 +25,11 @@ from r2fs.model.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    ObjectMissing,
     ReadOnly,
 )
 from r2fs.model.keys import MAX_KEY_BYTES, check_key, check_name, printable
+from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Entry, Kind
 from r2fs.model.states import Event, State
@@ -84,8 +86,37 @@ class Names:
                 )
             return found
 
+    def is_exact(self, node: Node) -> bool:
+        """Are its times as good as the settings ask for? With Core.lock held."""
+        if (
+            self._core.settings.mtime != "exact"
+            or node.kind is not Kind.FILE
+            or node.owed
+            or node.base is None
+        ):
+            return True
+        self._attributes.recall(node)
+        return node.known
+
+    def make_exact(self, caller: Caller, node: Node) -> None:
+        """`mtime = "exact"`: one HEAD for a version of which only a listing told. Without the lock."""
+        with self._core.lock:
+            version = node.base
+            if version is None or self.is_exact(node):
+                return
+            caller.about_to_wait()
+        try:
+            info = self._core.store.head(version.key)
+        except ObjectMissing:
+            return  # the next listing shows that it has gone
+        with self._core.lock:
+            if node.base == version and info.etag == version.etag and not node.owed:
+                self._attributes.learn(node, info)
+                self._core.cache.remember(version.key, version.etag, remembered(attributes_from(info)))
+
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
         node = self.child(caller, parent, name)
+        self.make_exact(caller, node)
         with self._core.lock:
             entry = self.entry(node)
             node.lookups += 1

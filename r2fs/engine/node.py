@@ -14,7 +14,6 @@ from threading import Event
 
 from r2fs.disk.body import Gate
 from r2fs.disk.content import Content
-from r2fs.disk.lease import ReadLease
 from r2fs.model.records import Kind, Proof, Version
 from r2fs.model.states import SENDING, State
 
@@ -28,15 +27,12 @@ class Transfer:
     attempt: str  # its id, in the journal and in the object's metadata
     key: str  # where it goes
     gate: Gate  # closed by who wants to write: then no further byte is read
-    lease: ReadLease | None  # held until CLEAN is committed: nobody can write, not through a mapping either
     since_s: float  # Clock.monotonic()
     sent: int = 0  # bytes read for sending; written by the sending threads without the lock
 
     def stop(self) -> None:
         """Somebody is about to write, or the name goes: what is not sent yet is not sent any more."""
         self.gate.close()
-        if self.lease is not None:
-            self.lease.release()
 
 
 @dataclass(slots=True, eq=False)

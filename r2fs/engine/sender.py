@@ -43,7 +43,7 @@ class Claim:
     base: Version | None
     copy: bool  # the bytes are the base's: copy them inside the bucket
     body: bytes | None  # a directory's or a symbolic link's
-    fd: int  # of the staged file, the lease is on it; -1: there is none
+    fd: int  # of the staged file, ours to close; -1: there is none
     size: int
     gate: Gate
     sent: Callable[[int], None]

@@ -165,7 +165,7 @@ class Tree:
                 listing.marker = info.version
             elif not is_name(shown_name(name)) or name in names or nfc(name) in seen:
                 hidden.add(info.key)
-            elif not self._hides(info.key, info.etag, began):
+            elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
                 seen.add(nfc(shown_name(name)))
                 self.saw_object(directory, info, began)
         for name in names:
@@ -177,6 +177,11 @@ class Tree:
                 self.detach(child)
         listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
         listing.hidden = frozenset(hidden)
+
+    def _is_live(self, directory: Node, name: str, info: ObjectInfo) -> bool:
+        """Is it the version that a node has under this name now? Then no delete of an earlier one hides it."""
+        child = directory.children().get(nfc(shown_name(name)))
+        return child is not None and child.base == info.version
 
     def saw_object(self, directory: Node, info: ObjectInfo, began: int) -> None:
         """The bucket holds this object: show it, unless this host knows better."""

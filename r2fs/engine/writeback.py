@@ -22,7 +22,6 @@ from fnmatch import fnmatchcase
 from threading import Condition
 
 from r2fs.disk.body import Gate
-from r2fs.disk.lease import Denied, ReadLease
 from r2fs.engine.attempts import Attempts
 from r2fs.engine.attributes import facts_of
 from r2fs.engine.contents import Contents
@@ -178,15 +177,14 @@ class WriteBack:
         left_there = self._ledger.take_over_deletes(node.owed.key)
         if left_there is not None:
             self._ledger.update(node, expect=left_there)
-        lease = None
+        fd = None
         if content is not None:
-            held = self._contents.lease(node)
-            if isinstance(held, Denied):  # a program still has it mapped: its end is not known yet
+            fd = self._contents.sealed_fd(node)
+            if fd is None:  # a program closed it and still has it mapped: its end is not known yet
                 self._schedule.add(item, now + MAPPED_S)
                 return None
-            lease = held
-        claim = self._claim(node, lease)
-        return lambda: self._attempt(node, claim, lease)
+        claim = self._claim(node, fd)
+        return lambda: self._attempt(node, claim)
 
     def _materialise(self, node: Node) -> None:
         """Bring the bytes of a renamed node here, so that its base may be overwritten."""
@@ -228,7 +226,7 @@ class WriteBack:
                 self._core.changed.notify_all()
 
     # ------------------------------------------------------------------ one attempt
-    def _claim(self, node: Node, lease: ReadLease | None) -> Claim:
+    def _claim(self, node: Node, fd: int | None) -> Claim:
         owed = node.owed
         assert owed is not None
         body = None
@@ -237,14 +235,10 @@ class WriteBack:
         elif node.kind is Kind.SYMLINK and node.target is not None:
             body = os.fsencode(node.target)
         copy = not owed.changed and node.base is not None
-        fd, size = -1, 0
-        if body is None and not copy:
-            content = self._contents.of(node)
-            assert lease is not None
-            fd, size = lease.fd, content.size
+        size = os.fstat(fd).st_size if fd is not None else 0
         with self._core.journal.transaction():
             attempt = self.attempts.begin(node, owed.key)
-            transfer = Transfer(attempt, owed.key, Gate(), lease, self._core.clock.monotonic())
+            transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
             self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False)
         self._order.begin(keys_of(node))
         self.active[node.ino] = node
@@ -255,10 +249,10 @@ class WriteBack:
 
         return Claim(
             node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node), node.base, copy,
-            body, fd, size, transfer.gate, sent,
+            body, -1 if fd is None else fd, size, transfer.gate, sent,
         )  # fmt: skip
 
-    def _attempt(self, node: Node, claim: Claim, lease: ReadLease | None) -> None:
+    def _attempt(self, node: Node, claim: Claim) -> None:
         try:
             sent = self._sender.send(claim)
         except PreconditionFailed as error:
@@ -269,9 +263,9 @@ class WriteBack:
             self._core.crash_point("sent")
             self.outcomes.stored(node, claim, sent.version, sent.facts)
         finally:
+            if claim.fd >= 0:
+                os.close(claim.fd)
             with self._core.lock:
-                if lease is not None:
-                    lease.close()
                 self._over(node, claim)
 
     def _over(self, node: Node, claim: Claim) -> None:

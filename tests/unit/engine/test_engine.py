@@ -315,3 +315,13 @@ def test_a_directory_that_went_is_not_shown_by_a_listing_from_before(
         engine.write("d/f", b"1")
     engine.drain()
     assert store.keys() == ["d/", "d/f"]
+
+
+def test_times_of_another_tool_as_listed_or_exact(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("f.wav", b"abc", mtime="1000000000.25")
+    listed, exact = make("listed"), make("exact", mtime="exact")
+    assert listed.entry("f.wav").attributes.mtime_ns == store.head("f.wav").modified_ns
+    before = store.count("head")
+    for _ in range(3):
+        assert exact.entry("f.wav").attributes.mtime_ns == 1_000_000_000_250_000_000
+    assert store.count("head") == before + 1

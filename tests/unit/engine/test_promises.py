@@ -1,0 +1,221 @@
+"""SEMANTICS.md, row by row, on the engine: what a power cut, a full limit or a refusing bucket leave."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from r2fs.disk import journal
+from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
+from r2fs.model.keys import conflict_name
+from tests.support.engine import Engine
+from tests.support.memory_store import MemoryStore
+
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
+    made: list[Engine] = []
+
+    def make_engine(name: str = "a", **changes: object) -> Engine:
+        engine = Engine(tmp_path / name, store, **changes)  # type: ignore[arg-type]
+        made.append(engine)
+        return engine
+
+    yield make_engine
+    for engine in made:
+        engine._end()
+
+
+def another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has started anew since: what was not synced may be torn."""
+    boot_id = tmp_path / "boot_id"
+    boot_id.write_text("another-boot\n")
+    monkeypatch.setattr(journal, "BOOT_ID", boot_id)
+
+
+def away(name: str, key: str) -> None:
+    raise Unavailable(f"{key}: no answer")
+
+
+# ------------------------------------------------------------------ power cuts
+def test_what_was_synced_goes_out_after_a_power_cut(
+    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    engine = make(threads=False)
+    opened = engine.open("take.wav", os.O_WRONLY | os.O_CREAT)
+    engine.fs.write(engine.caller, opened.handle, 0, b"synced")
+    engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.kill()
+    another_boot(tmp_path, monkeypatch)
+    make().drain()
+    assert store.data("take.wav") == b"synced"
+
+
+@pytest.mark.expect_warnings("may be torn")
+def test_what_was_not_synced_is_set_aside_after_a_power_cut(
+    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store.set("take.wav", b"good")
+    engine = make(threads=False)
+    engine.write("take.wav", b"perhaps torn")
+    engine.kill()
+    another_boot(tmp_path, monkeypatch)
+    after = make()
+    after.drain()
+    assert store.data("take.wav") == b"good"
+    (transfer,) = after.fs.queue_view().transfers
+    assert (transfer.path, transfer.state) == ("take.wav", "parked")
+    assert transfer.reason is not None
+    assert "may be torn" in transfer.reason
+    assert after.read("take.wav") == b"perhaps torn"
+
+
+def test_after_kill_9_alone_nothing_is_torn(make: MakeEngine, store: MemoryStore):
+    engine = make(threads=False)
+    engine.write("take.wav", b"written and closed")
+    engine.kill()
+    make().drain()
+    assert store.data("take.wav") == b"written and closed"
+
+
+# ------------------------------------------------------------------ limits and refusals
+def test_past_the_dirty_limit_writers_wait_then_get_no_space(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("r2fs.engine.files.DIRTY_WAIT_S", 0.2)
+    store.before = lambda name, key: away(name, key) if name == "put" else None
+    engine = make(dirty_limit=1000)
+    engine.write("a.wav", b"x" * 2000)
+    begun = time.monotonic()
+    with pytest.raises(NoSpace, match="dirty_limit"):
+        engine.write("b.wav", b"y")
+    assert time.monotonic() - begun >= 0.2
+    assert engine.read("a.wav") == b"x" * 2000
+    store.before = lambda name, key: None
+    engine.drain()
+    engine.write("b.wav", b"y")
+    engine.drain()
+    assert store.keys() == ["a.wav", "b.wav"]
+
+
+@pytest.mark.expect_warnings("parked")
+def test_a_refused_file_is_parked_and_the_others_go_on(make: MakeEngine, store: MemoryStore):
+    def refuse(name: str, key: str) -> None:
+        if name == "put" and key == "bad.wav":
+            raise Refused(f"{key}: the bucket does not take this name")
+
+    store.before = refuse
+    engine = make()
+    engine.write("bad.wav", b"kept")
+    engine.write("good.wav", b"sent")
+    engine.drain()
+    view = engine.fs.queue_view()
+    assert (view.files, view.parked) == (1, 1)
+    assert view.transfers[0].reason is not None
+    assert "does not take this name" in view.transfers[0].reason
+    assert store.keys() == ["good.wav"]
+    assert engine.read("bad.wav") == b"kept"
+    store.before = lambda name, key: None
+    engine.write("bad.wav", b"written anew")
+    engine.drain()
+    assert store.data("bad.wav") == b"written anew"
+
+
+# ------------------------------------------------------------------ a bucket that is away
+@pytest.mark.expect_warnings("could not be read")
+def test_a_bucket_that_is_away(make: MakeEngine, store: MemoryStore):
+    store.set("here.wav", b"cached")
+    store.set("there.wav", b"not cached" * 1000)
+    engine = make(freshness_s=0.0, read_timeout_s=1.0)
+    assert engine.read("here.wav") == b"cached"
+    store.before = away
+    assert engine.listdir() == ["here.wav", "there.wav"]
+    assert engine.read("here.wav") == b"cached"
+    with pytest.raises(ReadFailed):
+        engine.read("there.wav")
+    engine.write("new.wav", b"queued")
+    store.before = lambda name, key: None
+    engine.drain()
+    assert store.data("new.wav") == b"queued"
+    assert len(engine.read("there.wav")) == 10_000
+
+
+def test_what_another_host_does_is_seen_when_the_listing_is_older_than_freshness(
+    make: MakeEngine, store: MemoryStore
+):
+    store.set("old.wav", b"1")
+    engine = make(freshness_s=0.3)
+    assert engine.listdir() == ["old.wav"]
+    store.set("new.wav", b"2")
+    store.remove("old.wav")
+    end = time.monotonic() + 5
+    while engine.listdir() != ["new.wav"]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    with pytest.raises(NotFound):
+        engine.read("old.wav")
+
+
+def test_a_temporary_file_that_is_deleted_before_its_turn_costs_nothing(make: MakeEngine, store: MemoryStore):
+    engine = make(upload_delay_s=60.0)
+    engine.write("render.tmp", b"x")
+    engine.unlink("render.tmp")
+    engine.drain()
+    assert [name for name, _ in store.calls if name not in ("list", "check")] == []
+
+
+# ------------------------------------------------------------------ names
+@pytest.mark.parametrize("key", ["dir//b", "dir/../b", "dir/./b", "dir/" + "x" * 256, "dir/a\0b"])
+def test_keys_that_cannot_be_names_are_hidden_and_harm_nothing(
+    make: MakeEngine, store: MemoryStore, key: str
+):
+    store.set(key, b"odd")
+    store.set("dir/fine.wav", b"fine")
+    engine = make()
+    assert engine.listdir("dir") == ["fine.wav"]
+    assert engine.read("dir/fine.wav") == b"fine"
+    engine.unlink("dir/fine.wav")
+    with pytest.raises(DirectoryNotEmpty):
+        engine.rmdir("dir")
+    engine.drain()
+    assert store.data(key) == b"odd"
+
+
+def test_beside_a_directory_the_object_of_its_name_is_hidden(make: MakeEngine, store: MemoryStore):
+    store.set("foo", b"object")
+    store.set("foo/bar", b"below")
+    engine = make()
+    assert engine.tree() == {"foo/": None, "foo/bar": b"below"}
+
+
+def test_two_spellings_are_one_file(make: MakeEngine, store: MemoryStore):
+    store.set("Pa\u0308d.wav", b"decomposed")
+    engine = make()
+    assert engine.listdir() == ["P\u00e4d.wav"]
+    assert engine.read("Pa\u0308d.wav") == engine.read("P\u00e4d.wav") == b"decomposed"
+    engine.write("P\u00e4d.wav", b"again")
+    engine.drain()
+    assert len(store.keys()) == 1
+
+
+@pytest.mark.expect_warnings("another host wrote it first")
+def test_conflicts_are_numbered_and_shown(make: MakeEngine, store: MemoryStore):
+    engine = make(freshness_s=60.0, upload_delay_s=60.0)
+    today = conflict_name("take.wav", "studio", time.time())
+    engine.write("take.wav", b"ours")
+    store.set("take.wav", b"theirs")
+    engine.drain()
+    assert store.data("take.wav") == b"theirs"
+    assert store.data(today) == b"ours"
+    assert engine.fs.queue_view().conflicts == (today,)
