@@ -80,7 +80,7 @@ def _derived(values: Values) -> dict[str, str]:
     except SettingsError as error:
         return {"problem": str(error)}
     bucket = settings.bucket
-    shown = {"url": bucket.url, "endpoint": bucket.endpoint_url or "", "region": bucket.region}
+    shown = {"mounts": bucket.url, "endpoint": bucket.endpoint_url or "", "region": bucket.region}
     shown |= {"cache directory": str(settings.cache_dir), "state directory": str(settings.state_dir)}
     return {
         name: value

@@ -11,9 +11,8 @@ from r2fs.cli import show
 from r2fs.cli.asking import known_daemons, parse_timeout
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
+from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model.errors import MountPointBad
-
-SOMETHING_LEFT = 75
 
 
 @click.command("flush")

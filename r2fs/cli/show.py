@@ -6,7 +6,9 @@ Never: prints a name from the bucket without escaping what would break a termina
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -14,6 +16,7 @@ from typing import Any, Self
 from r2fs.model.keys import printable
 
 WAIT_BAR = 30  # characters
+UNBOUNDED = 10_000  # no line is folded where no person reads
 
 
 def size(count: float) -> str:
@@ -57,10 +60,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
         shown.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(Text(printable(str(cell))) for cell in row))
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    if not sys.stdout.isatty():
-        console.width = 10_000
-    console.print(shown)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBOUNDED
+    text = io.StringIO()  # printed by ourselves: rich ends the process where a pipe is closed
+    Console(file=text, width=width, highlight=False).print(shown)
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def left(queue: Mapping[str, Any]) -> str:

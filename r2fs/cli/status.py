@@ -114,6 +114,9 @@ def _detail(answer: dict[str, Any]) -> None:
     if requests:
         classes = f"class A {requests['class_a']}, class B {requests['class_b']}, free {requests['free']}"
         facts.append(("requests", f"{requests['total']} ({classes}; {requests['retries']} repeated)"))
+    if (opened := answer.get("kernel", {}).get("open_files")) is not None:
+        passed = sum(file["mode"] == "passthrough" for file in opened)
+        facts.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["last_error"]:
         facts.append(("last error", queue["last_error"]))

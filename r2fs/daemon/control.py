@@ -80,6 +80,7 @@ class ControlServer:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
+        self._withdrawn = False  # by the one thread that ends the daemon
         # guarded by: _lock
         self._lock = threading.Lock()
         self._requests: set[Request] = set()
@@ -187,10 +188,16 @@ class ControlServer:
         with self._lock:
             return bool(self._requests - self._finished)
 
+    def withdraw(self) -> None:
+        """Take the files away, while the state's lock is still held: the next daemon makes its own."""
+        if not self._withdrawn:
+            self._withdrawn = True
+            for path in (self.card, self.path):
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
-        """Take the files away and close everything; after run() has returned."""
-        for path in (self.card, self.path):
-            path.unlink(missing_ok=True)
+        """Close everything; after run() has returned."""
+        self.withdraw()
         self._listener.close()
         with self._lock:
             for request in self._requests:

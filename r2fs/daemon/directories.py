@@ -90,16 +90,15 @@ def _beside_the_cache(settings: Settings, recorded: Path) -> Path:
 def _leave(settings: Settings, staging: Path) -> None:
     """Give up a staging directory that holds nothing; DirectoryUnusable where it does."""
     for name in KEPT:
-        with suppress(FileNotFoundError):
-            if next(os.scandir(staging / name), None) is not None:
-                raise DirectoryUnusable(
-                    f"unsent files lie in {staging}, on another file system than the cache {settings.cache_dir}: "
-                    f"mount once with the --cache-dir of before, until all is sent"
-                )
+        if (staging / name).is_dir() and os.listdir(staging / name):
+            raise DirectoryUnusable(
+                f"unsent files lie in {staging}, on another file system than the cache {settings.cache_dir}: "
+                f"mount once with the --cache-dir of before, until all is sent"
+            )
     links = staging / LINKED_ONLY
     if links.is_dir():
-        for entry in os.scandir(links):
-            os.unlink(entry)
+        for name in os.listdir(links):
+            (links / name).unlink()
     for path in (*(staging / name for name in (*KEPT, LINKED_ONLY)), staging):
         with suppress(FileNotFoundError):
             path.rmdir()

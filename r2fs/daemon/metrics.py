@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from r2fs.model.records import CacheView, QueueView
 from r2fs.model.settings import Settings
-
-
-class Viewed(Protocol):
-    """What the engine shows of itself."""
-
-    def queue_view(self) -> QueueView: ...
-    def cache_view(self) -> CacheView: ...
 
 
 def queue(view: QueueView) -> dict[str, Any]:
@@ -44,7 +37,6 @@ def requests(store: object) -> dict[str, Any]:
 
 
 def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: object) -> dict[str, Any]:
-    view = getattr(driver, "view", None)
     return {
         "mountpoint": mountpoint,
         "url": settings.bucket.url,
@@ -53,8 +45,19 @@ def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: obj
         "state": state,
         "read_only": settings.read_only,
         "driver": type(driver).__name__,
-        "driver_view": view() if callable(view) else None,
         "cache_dir": str(settings.cache_dir),
         "state_dir": str(settings.state_dir),
         "staging_dir": str(settings.staging_dir),
+    }
+
+
+def kernel(driver: object) -> dict[str, Any]:
+    """What the driver tells of the kernel's side; drivers through libfuse know nothing of it.
+
+    `open_files`: how each open inode is read and written, and why; `requests`: by opcode.
+    """
+    modes, counts = getattr(driver, "mode_of_open_files", None), getattr(driver, "requests", None)
+    return {
+        "open_files": [asdict(mode) for mode in modes()] if callable(modes) else None,
+        "requests": counts() if callable(counts) else None,
     }

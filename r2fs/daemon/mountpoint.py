@@ -50,9 +50,10 @@ def detach_stale(path: Path) -> None:
 
 
 def is_stale(path: Path) -> bool:
-    """Is there a mount whose daemon has gone?"""
+    """Is there a mount whose daemon has gone? stat alone may be answered from what the kernel remembers."""
     try:
         os.stat(path)
+        os.statvfs(path)
     except OSError as error:
         return error.errno in GONE
     return False

@@ -193,6 +193,7 @@ class _End:
     def _run(self) -> int:
         outcome = self._stopping.drain(self._parts.engine)
         self._stop_threads()
+        self._control.withdraw()
         self._closing.close()
         self._say(outcome)
         self._stopping.finish(outcome)
@@ -274,6 +275,7 @@ class Operations:
             "queue": metrics.queue(parts.engine.queue_view()),
             "cache": metrics.cache(parts.engine.cache_view()),
             "requests": metrics.requests(parts.store),
+            "kernel": metrics.kernel(parts.driver),
         }
 
     def flush(self, request: Request) -> dict[str, object]:

@@ -92,27 +92,30 @@ class Stopping:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._deadline: float | None = None
+        self._signals = 0
         self._progress: QueueView | None = None
         self._outcome: Outcome | None = None
         # drain()'s thread alone
         self._logged = clock.monotonic()
 
     # ------------------------------------------------------------------ asking for it
-    def request(self, reason: str, timeout_s: float | None = None) -> None:
+    def request(self, reason: str) -> None:
         """Stop; the first request sets the deadline."""
         with self._lock:
             if self._deadline is not None:
                 return
-            wait_s = self._timeout_s if timeout_s is None else timeout_s
-            self._deadline = self._clock.monotonic() + wait_s
+            self._deadline = self._clock.monotonic() + self._timeout_s
         log.info("stopping: %s", reason)
         self._notifier.stopping("unmounting")
         self.asked.set()
 
     def signal(self, name: str) -> None:
-        """The first signal stops; a second does not wait for uploads."""
-        if self.asked.is_set():
-            log.info("%s while stopping: not waiting for uploads", name)
+        """The first signal stops, as an unmount does; a second does not wait for uploads."""
+        with self._lock:
+            self._signals += 1
+            again = self._signals > 1
+        if again:
+            log.info("%s again: not waiting for uploads", name)
             self.hurried.set()
         else:
             self.request(name)
@@ -123,12 +126,13 @@ class Stopping:
             before, self._timeout_s = self._timeout_s, self._timeout_s if timeout_s is None else timeout_s
         try:
             unmount(lazy)
-        except Busy:
+        except R2fsError as error:
             with self._lock:
                 self._timeout_s = before
-            users = ", ".join(mountpoints.users(self._mountpoint)) or "a process that cannot be seen"
+            if not isinstance(error, Busy):
+                raise
             raise MountError(
-                f"{self._mountpoint} is in use by {users}: leave it, or detach it with r2fs umount --lazy"
+                f"{self._mountpoint} is in use by {self._users()}: leave it, or detach it with r2fs umount --lazy"
             ) from None
         self.request("r2fs umount")
 
@@ -146,14 +150,18 @@ class Stopping:
                 return
             except Busy:
                 if not told:
-                    users = ", ".join(mountpoints.users(self._mountpoint)) or "a process that cannot be seen"
-                    log.warning("%s is in use by %s: waiting for them to leave", self._mountpoint, users)
+                    log.warning(
+                        "%s is in use by %s: waiting for them to leave", self._mountpoint, self._users()
+                    )
                     told = True
                 self._tell_manager(f"{self._mountpoint} is in use")
             except R2fsError as error:
                 log.error("the mount cannot be taken away: %s", error)
                 return
             self._clock.wait(self.hurried, min(RETRY_S, max(self._remaining(), 0.01)))
+
+    def _users(self) -> str:
+        return ", ".join(mountpoints.users(self._mountpoint)) or "a process that cannot be seen"
 
     # ------------------------------------------------------------------ sending what is owed
     def drain(self, engine: Drainable) -> Outcome:

@@ -32,9 +32,6 @@ class Notifier:
         # MAINPID: --background under a unit leaves another process than the one that was started
         self._send(READY=1, MAINPID=os.getpid(), STATUS=status)
 
-    def status(self, text: str) -> None:
-        self._send(STATUS=text)
-
     def stopping(self, status: str) -> None:
         self._send(STOPPING=1, STATUS=status)
 

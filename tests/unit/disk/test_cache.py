@@ -120,6 +120,14 @@ def test_partial_content_keeps_its_ranges(open_cache: Open, files: Files):
     assert cache.view().bytes <= 16384, "counts by its blocks"
     taken = cache.take(version, files.path())
     assert taken is not None and taken.present == present
+    assert cache.contains(version) and not cache.contains(version, whole=True)
+    assert cache.contains(files.put(cache, "other"), whole=True)
+
+
+def test_a_further_open_of_the_same_content_is_a_hit(open_cache: Open):
+    cache = open_cache()
+    cache.count_hit()
+    assert cache.view().hits == 1
 
 
 def test_the_same_version_again_replaces(open_cache: Open, files: Files, tmp_path: Path):

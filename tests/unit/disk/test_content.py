@@ -9,7 +9,7 @@ import pytest
 
 from r2fs.disk import content as content_module
 from r2fs.disk.content import Content
-from r2fs.model.errors import Interrupted, NoSpace, ReadFailed, StateDamaged
+from r2fs.model.errors import Interrupted, LocalError, NoSpace, ReadFailed, StateDamaged
 from r2fs.model.ranges import RangeSet
 
 
@@ -143,6 +143,14 @@ def test_adopt_cuts_what_the_maps_do_not_know(tmp_path: Path):
     content.close()
 
 
+def test_adopt_believes_nothing_past_the_size(tmp_path: Path):
+    (tmp_path / "f").write_bytes(b"0123456789")
+    content = Content.adopt(tmp_path / "f", 6, RangeSet([(0, 3), (5, 10)]), RangeSet([(5, 10)]))
+    content.check()
+    assert content.snapshot() == (RangeSet([(0, 3), (5, 6)]), RangeSet([(5, 6)]), 6)
+    content.close()
+
+
 def test_create_refuses_a_name_that_is_taken(tmp_path: Path):
     (tmp_path / "f").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
@@ -158,6 +166,29 @@ def test_rename_keeps_the_descriptor(tmp_path: Path):
     assert content.path == tmp_path / "g"
     assert content.fd == fd
     assert (tmp_path / "g").read_bytes() == b"x"
+    content.close()
+
+
+def test_a_descriptor_keeps_its_number_while_it_cannot_write(tmp_path: Path):
+    content = Content.create(tmp_path / "f", 0, complete=True)
+    content.write(0, b"x")
+    fd = content.fd
+    content.make_readonly()
+    assert content.fd == fd
+    assert content.read(0, 1) == b"x"
+    with pytest.raises(LocalError):
+        content.write(0, b"y")
+    content.make_writable()
+    content.write(0, b"z")
+    assert content.read(0, 9) == b"z"
+    assert not os.get_inheritable(fd)
+    content.close()
+
+
+def test_a_file_that_is_open_already_becomes_content(tmp_path: Path):
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    content = Content.empty(tmp_path / "f", fd)
+    assert content.complete and content.fd == fd
     content.close()
 
 
@@ -274,6 +305,22 @@ def test_appends_from_threads_do_not_overlap(tmp_path: Path):
         assert sorted(at) == [first + 7 * n for n in range(800)]
         assert content.size == first + 5600
         content.close()
+
+
+def test_a_release_during_a_read_makes_it_look_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    content = partial(tmp_path, 10)
+    content.fill(0, b"01234")
+    real = content_module._pread_all
+
+    def released_just_before(fd: int, size: int, offset: int, path: Path) -> bytes:
+        content.release(0, 2)
+        return real(fd, size, offset, path)
+
+    monkeypatch.setattr(content_module, "_pread_all", released_just_before)
+    with pytest.raises(ValueError, match="0-2"):
+        content.read(0, 5)
+    assert content.read(2, 3) == b"234"
+    content.close()
 
 
 def test_a_reader_never_sees_a_released_range_as_zeros(tmp_path: Path):

@@ -26,7 +26,7 @@ class ContentMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="content-model-"))
         self.names = 0
-        self.content: Content | None = None
+        self.content: Content  # from begin() on
 
     def path(self) -> Path:
         self.names += 1
@@ -83,7 +83,9 @@ class ContentMachine(RuleBasedStateMachine):
         if self.frozen:
             assert freed == 0
             return
-        clean = [at for at in range(start, min(start + length, len(self.cells))) if self.cells[at][1] == "base"]
+        clean = [
+            at for at in range(start, min(start + length, len(self.cells))) if self.cells[at][1] == "base"
+        ]
         assert freed == len(clean)
         for at in clean:
             self.cells[at] = (0, "hole")
@@ -102,7 +104,7 @@ class ContentMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        if self.content is None:
+        if not self.names:
             return
         self.content.check()
         holes = [at for at, (_, origin) in enumerate(self.cells) if origin == "hole"]
@@ -122,7 +124,7 @@ class ContentMachine(RuleBasedStateMachine):
         return list(RangeSet((at, at + 1) for at, (_, o) in enumerate(self.cells) if o != "hole"))
 
     def teardown(self) -> None:
-        if self.content is not None:
+        if self.names:
             self.content.close()
         shutil.rmtree(self.directory)
 

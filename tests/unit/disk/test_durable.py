@@ -62,7 +62,7 @@ def test_rename_durably_between_directories(tmp_path: Path):
 
 
 def test_quarantine_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(durable.time, "strftime", lambda *_: "STAMP")
+    monkeypatch.setattr("r2fs.disk.durable.time.strftime", lambda *_: "STAMP")
     kept = []
     for number in range(3):
         (tmp_path / "journal.db").write_text(str(number))

@@ -22,8 +22,11 @@ KEYS = Credentials(access_key_id="id", secret_access_key="hidden", session_token
 BUCKET = Bucket("s3", "bucket", endpoint_url="https://account.r2.cloudflarestorage.com", credentials=KEYS)
 
 
-def all_subclasses(kind: type) -> set[type]:
-    return {kind} | {deeper for sub in kind.__subclasses__() for deeper in all_subclasses(sub)}
+def all_subclasses(kind: type[Exception]) -> set[type[Exception]]:
+    found = {kind}
+    for below in kind.__subclasses__():
+        found |= all_subclasses(below)
+    return found
 
 
 def made(kind: type[Exception]) -> Exception:

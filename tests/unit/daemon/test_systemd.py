@@ -1,0 +1,189 @@
+"""systemd: the notify protocol on a socket of our own, the watchdog, the journal's prefixes, the units."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import uuid
+from threading import Event
+
+import pytest
+
+from r2fs.daemon.systemd import JournalFormatter, Notifier, run_watchdog, stderr_is_journal
+
+UNITS = ("systemd/r2fs@.service", "systemd/user/r2fs@.service")
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request, tmp_path):
+    """(socket, NOTIFY_SOCKET)."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@r2fs-{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name[1:] if name.startswith("@") else name)
+        listener.settimeout(10)
+        yield listener, name
+
+
+def told(listener) -> dict[str, str]:
+    lines = listener.recv(65536).decode().split("\n")
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_every_message(manager):
+    listener, name = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    notifier.ready("mounted\non /mnt")
+    assert told(listener) == {"READY": "1", "MAINPID": str(os.getpid()), "STATUS": "mounted on /mnt"}
+    notifier.stopping("unmounting")
+    assert told(listener) == {"STOPPING": "1", "STATUS": "unmounting"}
+    notifier.extend(1.5, "sending 2 files")
+    assert told(listener) == {"EXTEND_TIMEOUT_USEC": "1500000", "STATUS": "sending 2 files"}
+    notifier.watchdog()
+    assert told(listener) == {"WATCHDOG": "1"}
+
+
+def test_without_a_manager_nothing_happens():
+    Notifier({}).ready("x")
+
+
+@pytest.mark.expect_warnings("the service manager cannot be told")
+def test_a_manager_that_has_gone_is_no_failure(tmp_path):
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
+
+
+# ------------------------------------------------------------------ watchdog
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "60000000"}, 60.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}, 60.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_when_a_watchdog_is_wanted(variables, seconds):
+    assert Notifier(variables).watchdog_s == seconds
+
+
+class CountedClock:
+    """wait() returns at once, `rounds` times; then the event is set."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.waits: list[float] = []
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def time(self) -> float:
+        return 0.0
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return len(self.waits) > self.rounds
+
+
+@pytest.mark.expect_warnings("the mount does not answer")
+def test_a_ping_only_while_the_mount_answers(manager):
+    listener, name = manager
+    answers = iter([True, False, True])
+    clock = CountedClock(3)
+    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000"})
+    run_watchdog(notifier, lambda: next(answers), Event(), clock)
+    assert clock.waits == [5.0] * 4
+    assert [told(listener), told(listener)] == [{"WATCHDOG": "1"}] * 2
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.recv(1)
+
+
+def test_no_watchdog_no_thread_time():
+    run_watchdog(Notifier({}), lambda: pytest.fail("asked"), Event(), CountedClock(1))
+
+
+# ------------------------------------------------------------------ journal
+def test_the_journal_gets_priorities_on_every_line():
+    record = logging.LogRecord("r2fs.x", logging.ERROR, "", 1, "one\ntwo %s", ("three",), None)
+    assert JournalFormatter("%(name)s: %(message)s").format(record) == "<3>r2fs.x: one\n<3>two three"
+
+
+def test_whether_standard_error_is_the_journal():
+    status = os.fstat(2)
+    assert stderr_is_journal({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+    assert not stderr_is_journal({"JOURNAL_STREAM": "1:1"})
+    assert not stderr_is_journal({})
+
+
+# ------------------------------------------------------------------ units
+@pytest.mark.parametrize("unit", UNITS)
+def test_systemd_accepts_the_unit(repo_root, unit, tmp_path):
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed (package systemd)")
+    instance = tmp_path / "r2fs@takes.service"
+    shutil.copy(repo_root / unit, instance)
+    manager = ["--user"] if "/user/" in unit else []
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "SYSTEMD_LOG_LEVEL": "warning"}
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", *manager, str(instance)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    said = [line for line in done.stderr.splitlines() if instance.name in line]  # not of others' units
+    assert (done.returncode, said) == (0, [])
+
+
+def settings(repo_root, unit) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in (repo_root / unit).read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, value = line.split("=", 1)
+            found.setdefault(name, []).append(value)
+    return found
+
+
+# What gives a unit a mount namespace of its own: the mount would be seen by nobody else.
+HIDING = {
+    "ProtectSystem", "ProtectHome", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs",
+    "ProtectControlGroups", "ProtectProc", "ProcSubset", "PrivateTmp", "PrivateDevices", "PrivateMounts",
+    "MountFlags", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths", "NoExecPaths", "BindPaths",
+    "BindReadOnlyPaths", "TemporaryFileSystem", "RootDirectory", "RootImage", "DynamicUser", "LogNamespace",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_mount_appears_in_the_host(repo_root, unit):
+    assert HIDING.isdisjoint(settings(repo_root, unit))
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_start_and_stop_are_told_by_the_daemon(repo_root, unit):
+    found = settings(repo_root, unit)
+    assert found["Type"] == ["notify"]
+    assert found["KillMode"] == ["mixed"]
+    assert found["SuccessExitStatus"] == ["75"]
+    assert found["Restart"] == ["on-failure"]
+    assert found["RuntimeDirectoryPreserve"] == ["restart"]
+    assert "TimeoutStopSec" in found
+    assert "WatchdogSec" in found
+
+
+def test_a_users_unit_keeps_the_way_to_fusermount_open(repo_root):
+    found = settings(repo_root, UNITS[1])
+    implying = {"NoNewPrivileges", "SystemCallFilter", "LockPersonality", "MemoryDenyWriteExecute"}
+    assert implying.isdisjoint(found)
+    assert not [name for name in found if name.startswith("Restrict")]
+
+
+def test_the_system_unit_reaches_fuse_and_its_capabilities(repo_root):
+    found = settings(repo_root, UNITS[0])
+    assert found["DeviceAllow"] == ["/dev/fuse rw"]
+    assert "CAP_SYS_ADMIN" in " ".join(found["CapabilityBoundingSet"])
+    assert {"mount", "umount2"} <= set(found["SystemCallFilter"][0].split())

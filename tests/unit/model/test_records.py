@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+
+from r2fs.model import records
+from r2fs.model.records import Attributes, Entry, Kind, ObjectInfo, Version
+
+RECORDS = [
+    c for _, c in inspect.getmembers(records, dataclasses.is_dataclass) if c.__module__ == records.__name__
+]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_records_are_frozen_and_take_no_other_field(record: type):
+    assert record.__dataclass_params__.frozen
+    assert not hasattr(object.__new__(record), "__dict__"), "slots"
+
+
+def test_a_version_is_a_key_of_dictionaries():
+    first, same = Version("k", "e", 3), Version("k", "e", 3)
+    assert {first: 1}[same] == 1
+    assert first != Version("k", "e", 4)
+
+
+def test_what_is_told_of_an_object_names_its_version():
+    assert ObjectInfo("k", 3, "e", 0).version == Version("k", "e", 3)
+
+
+def test_an_entry_has_its_inodes_number():
+    attributes = Attributes(17, Kind.FILE, 0, 0o644, 0, 0, 0, 0, 0, 1, 0)
+    assert Entry(attributes, 1.0).ino == 17
