@@ -14,6 +14,8 @@ import os
 import re
 import signal
 import subprocess
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from pathlib import Path
 import pytest
 
 SESSION_VARIABLE = "R2FS_TEST_SESSION"
+ABORT_AFTER_S = 15.0  # after a test's time is up
 LEAVE_WITHIN_S = 10.0  # a server that was told to end may need some seconds
 
 # What people have in their environment is not to decide a test.
@@ -81,16 +84,44 @@ def no_unexpected_warnings(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail("unexpected in the log:\n" + "\n".join(unexpected), pytrace=False)
 
 
+# ------------------------------------------------------------------ a mount that hangs
+@pytest.fixture(autouse=True)
+def no_test_hangs(request: pytest.FixtureRequest, own_mounts: str) -> Iterator[None]:
+    """Nothing wakes a call that waits in the kernel for a mount's daemon, but the end of the mount."""
+    marker = request.node.get_closest_marker("timeout")
+    limit_s = float(marker.args[0] if marker and marker.args else request.config.getini("timeout"))
+    timer = threading.Timer(limit_s + ABORT_AFTER_S, abort_mounts, [own_mounts])
+    timer.daemon = True
+    timer.start()
+    yield
+    timer.cancel()
+
+
+def abort_mounts(below: str) -> None:
+    """Every call that waits in a mount of this session fails now."""
+    for mount, connection in r2fs_mounts(below).items():
+        print(f"{mount} hangs: aborting it", file=sys.stderr)
+        try:
+            Path(f"/sys/fs/fuse/connections/{connection}/abort").write_text("1")
+        except OSError as error:
+            print(f"{mount} cannot be aborted: {error}", file=sys.stderr)
+
+
+@pytest.fixture(scope="session")
+def own_mounts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Mounts of this session lie below this; another session's are its own affair."""
+    return f"{tmp_path_factory.getbasetemp().resolve()}/"
+
+
 # ------------------------------------------------------------------ nothing is left behind
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def nothing_left_behind(own_mounts: str) -> Iterator[None]:
     """At the end no mount and no process of this session may be left. Ends them, and says so."""
-    ours = f"{tmp_path_factory.getbasetemp().resolve()}/"  # another session's mounts are its own affair
     yield
     deadline = time.monotonic() + LEAVE_WITHIN_S
-    while (our_processes() or r2fs_mounts(ours)) and time.monotonic() < deadline:
+    while (our_processes() or r2fs_mounts(own_mounts)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    mounts = r2fs_mounts(ours)
+    mounts = r2fs_mounts(own_mounts)
     processes = our_processes()
     for mount in mounts:
         subprocess.run(["fusermount3", "-u", "-z", mount], check=False, capture_output=True, timeout=20)
@@ -101,15 +132,18 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         pytest.fail("tests left behind (ended now):\n" + "\n".join(left), pytrace=False)
 
 
-def r2fs_mounts(below: str) -> set[str]:
-    """Mount points below a directory whose type or source is r2fs."""
-    found = set()
+def r2fs_mounts(below: str) -> dict[str, str]:
+    """Mount points below a directory whose type or source is r2fs, with the FUSE connection's number."""
+    found = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         kind, source, *_ = after.split(" ")
-        if kind.startswith("fuse") and ("r2fs" in kind or source.startswith(("r2fs", "s3:", "r2:", "file:"))):
-            found.add(before.split(" ")[4].replace("\\040", " "))
-    return {path for path in found if path.startswith(below)}
+        _, _, device, _, path, *_ = before.split(" ")
+        path = path.replace("\\040", " ")
+        ours = "r2fs" in kind or source.startswith(("r2fs", "s3:", "r2:", "file:"))
+        if kind.startswith("fuse") and ours and path.startswith(below):
+            found[path] = device.partition(":")[2]
+    return found
 
 
 def our_processes() -> dict[int, str]:

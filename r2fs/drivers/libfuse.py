@@ -42,15 +42,16 @@ log = logging.getLogger(__name__)
 
 TTL_S = 1.0  # libfuse has one validity for all: what the kernel believes may be older by this much
 MAX_IO = 1 << 20  # bytes of one read or write: the kernel's limit of 256 pages (libfuse 2 stays at 128 KiB)
-MAX_BACKGROUND = 64  # reads ahead on their way at once; at the default of 12 a few stuck ones stop all others
-MAX_THREADS = 256  # so that stuck reads ahead, and as many blocked readers again, leave threads for stat
+MAX_BACKGROUND = 64  # what nobody waits for (RELEASE, large O_DIRECT reads) and is on its way at once
+MAX_THREADS = 256  # a reader that waits for the network holds one: so many, less a few, leave some for stat
 
 # What libfuse 3 asks of the kernel unless told otherwise (fuse_common.h), and we do not want:
+_ASYNC_READ = 1 << 0  # reads ahead would fill MAX_BACKGROUND where a few files are stuck, and stop all others
 _SPLICE_READ = 1 << 9  # requests through a pipe: one more copy for whoever writes from memory
 _AUTO_INVAL_DATA = 1 << 12  # drops a file's pages when its mtime changes: we compare versions at open
 _READDIRPLUS_AUTO = 1 << 14  # without it a listing always brings the attributes along
 _HANDLE_KILLPRIV = 1 << 20  # the kernel is to take set-user-id bits away on a write, not we
-_UNWANTED = _SPLICE_READ | _AUTO_INVAL_DATA | _READDIRPLUS_AUTO | _HANDLE_KILLPRIV
+_UNWANTED = _ASYNC_READ | _SPLICE_READ | _AUTO_INVAL_DATA | _READDIRPLUS_AUTO | _HANDLE_KILLPRIV
 
 
 class _Context(ctypes.Structure):
@@ -266,7 +267,13 @@ class LibfuseDriver:
             "negative_timeout": self._ttl_s,
         }
         if library.version[0] == 2:
-            options |= {"use_ino": True, "big_writes": True, "atomic_o_trunc": True, "nonempty": True}
+            options |= {
+                "use_ino": True,
+                "big_writes": True,
+                "sync_read": True,
+                "atomic_o_trunc": True,
+                "nonempty": True,
+            }
         elif library.version >= (3, 15):
             options |= {"max_threads": MAX_THREADS}
         return options

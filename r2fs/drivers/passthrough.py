@@ -137,7 +137,7 @@ class OpenModes:
     def disable(self, why: str) -> None:
         """Nothing more is passed through; what is open stays as it is."""
         with self._lock:
-            self._unavailable = why
+            self._unavailable = self._unavailable or why
 
     @property
     def unavailable(self) -> str | None:

@@ -177,7 +177,7 @@ class Init(IntFlag):
     AUTO_INVAL_DATA = 1 << 12  # a new mtime drops a file's pages
     DO_READDIRPLUS = 1 << 13
     READDIRPLUS_AUTO = 1 << 14  # READDIRPLUS only where the kernel guesses that stat(2) follows
-    ASYNC_DIO = 1 << 15
+    ASYNC_DIO = 1 << 15  # parts of an O_DIRECT request at once; its caller can then not be killed
     WRITEBACK_CACHE = 1 << 16  # the kernel collects writes; excludes PASSTHROUGH
     NO_OPEN_SUPPORT = 1 << 17
     PARALLEL_DIROPS = 1 << 18  # several LOOKUPs and READDIRs of a directory at once

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def s3(seaweed: SeaweedFS) -> S3Client:
 def client_of(server: SeaweedFS) -> S3Client:
     import boto3
 
+    logging.getLogger("botocore").setLevel(logging.INFO)  # else a failure's report is lost in it
     endpoint = server.endpoint
     return boto3.client(
         "s3",

@@ -7,6 +7,7 @@ Never:   looks into a mount whose daemon may hang without a time limit.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -44,7 +45,7 @@ class Mount:
         self.base = base
         self.path = base / "mnt"
         self.path.mkdir(exist_ok=True)
-        self.log_path = base / "log"
+        self.log_path = base / f"log{len(list(base.glob('log*')))}"
         self.allowed: list[str] = []  # patterns of warnings that this test expects
         self._command = command
         self._environment = dict(environment)
@@ -70,14 +71,24 @@ class Mount:
     def wait_ready(self) -> None:
         target = os.path.realpath(self.path.parent) + "/mnt"
         deadline = time.monotonic() + READY_S
-        while kmount.mounted_at(target) is None:
+        while not self._answers(target):
             code = self.child.poll()
             assert code is None, f"the daemon ended with {code}:\n{self.log()}"
             if time.monotonic() > deadline:
                 self.end()
                 raise AssertionError(f"no mount within {READY_S:.0f} s:\n{self.log()}")
             time.sleep(0.01)
-        os.stat(self.path)  # answered once the driver serves
+
+    def _answers(self, target: str) -> bool:
+        if kmount.mounted_at(target) is None:
+            return False
+        try:
+            os.statvfs(self.path)  # asks the daemon, not the kernel's cache
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):  # an older, dead mount
+                raise
+            return False
+        return True
 
     @property
     def child(self) -> subprocess.Popen[str]:
@@ -224,9 +235,13 @@ class BucketMount(Mount):
         return client.ask_once(self.daemon(), "status")
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Everything that is closed is in the bucket."""
-        queue = client.ask_once(self.daemon(), "flush", paths=[], timeout_s=timeout_s)["queue"]
-        assert queue["files"] == queue["parked"] == queue["deletes"] == 0, f"not sent: {queue}"
+        """Everything that is closed is in the bucket. The kernel tells of a close a moment after it."""
+
+        def sent() -> bool:
+            queue = client.ask_once(self.daemon(), "flush", paths=[], timeout_s=timeout_s)["queue"]
+            return not queue["left"]
+
+        until("everything in the bucket", sent, timeout_s)
 
     def until_state(
         self, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 20.0

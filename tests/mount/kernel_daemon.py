@@ -22,6 +22,7 @@ from r2fs.drivers.kernel import KernelDriver
 from r2fs.drivers.passthrough import DeviceBacking, Grant, OpenModes
 from r2fs.drivers.session import Session, SessionState
 from r2fs.drivers.wire import Init
+from r2fs.model.ports import Caller
 from r2fs.model.settings import Bucket, Settings
 from tests.support.mirror import MirrorVerbs
 
@@ -88,12 +89,23 @@ class ScriptedDriver(KernelDriver):
         return int(self._options.get("stack_depth", 1))
 
 
+class PatientMirror(MirrorVerbs):
+    """A stuck read ends when its caller is interrupted, as the engine's waiting does."""
+
+    def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
+        event = self.stuck.get(self._file(handle).node.name)
+        caller.about_to_wait()
+        while event is not None and not event.wait(0.02):
+            caller.about_to_wait()
+        return super().read(caller, handle, offset, size)
+
+
 class Daemon:
     """Its public methods are the commands."""
 
     def __init__(self, root: Path, mountpoint: Path, options: dict[str, Any]) -> None:
         self._streamed: set[str] = set(options.get("stream", ()))
-        self._fs = MirrorVerbs(
+        self._fs = PatientMirror(
             root, stream=self._streamed.__contains__, valid_s=options.get("valid_s", 3600.0)
         )
         self._mountpoint = mountpoint
@@ -111,6 +123,7 @@ class Daemon:
         else:
             self._driver = self._new_driver(options.get("passthrough", True))
         self._successor: KernelDriver | None = None
+        self._answering = threading.Lock()
 
     def _new_driver(self, passthrough: bool) -> KernelDriver:
         def record(ino: int, backing_id: int, plain: bool) -> None:
@@ -130,16 +143,19 @@ class Daemon:
             self._driver, self._successor = self._successor, None
             self._driver.adopt(fd, again, self._recorded)
             self._driver.serve()
+        with self._answering:
+            self._fs.close()
 
     def _obey(self) -> None:
         for line in sys.stdin:
             name, *words = json.loads(line)
             command: Callable[..., object] = getattr(self, name)
-            try:
-                answer: object = {"answer": command(*words)}
-            except Exception as e:
-                answer = {"error": f"{type(e).__name__}: {e}", "errno": getattr(e, "errno", None)}
-            print(json.dumps(answer), flush=True)
+            with self._answering:  # `unmount` ends the main thread: not before it is answered
+                try:
+                    answer: object = {"answer": command(*words)}
+                except Exception as e:
+                    answer = {"error": f"{type(e).__name__}: {e}", "errno": getattr(e, "errno", None)}
+                print(json.dumps(answer), flush=True)
         self._driver.unmount(lazy=True)
 
     # ---- what it looks like inside

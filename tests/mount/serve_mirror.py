@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2fs import drivers
@@ -37,11 +37,13 @@ class Exploding(MirrorVerbs):
 class Commands:
     fs: MirrorVerbs
     driver: Driver
+    answering: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
         for line in sys.stdin:
             command, *words = json.loads(line)
-            print(json.dumps(getattr(self, command)(*words)), flush=True)
+            with self.answering:  # `unmount` ends the main thread: not before it is answered
+                print(json.dumps(getattr(self, command)(*words)), flush=True)
         self.driver.unmount(lazy=True)
 
     def calls(self) -> dict[str, int]:
@@ -80,11 +82,14 @@ def main() -> None:
         driver=kind,
         **json.loads(options),
     )
-    fs = Exploding(Path(root), stream=lambda name: name.startswith("stream"))
+    valid_s = min(1.0, settings.freshness_s)  # as the engine's
+    fs = Exploding(Path(root), stream=lambda name: name.startswith("stream"), valid_s=valid_s)
     driver = drivers.choose(settings)(fs, settings, Path(mountpoint))
-    threading.Thread(target=Commands(fs, driver).run, name="commands", daemon=True).start()
+    commands = Commands(fs, driver)
+    threading.Thread(target=commands.run, name="commands", daemon=True).start()
     driver.serve()
-    fs.close()
+    with commands.answering:
+        fs.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,300 @@
+"""What must not be lost: the server away, the daemon killed, the cache deleted, two hosts at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.mount.daemons import REPO, BucketMount, until
+from tests.support.faulty import FaultyProxy, drop
+
+MIB = 1 << 20
+NO_ANSWER = [
+    "no answer",
+    "not reach",
+    "cannot be reached",
+    "Unavailable",
+    "does not answer",
+    "try again",
+    "retry",
+]
+
+
+@pytest.fixture
+def line(seaweed):
+    """The way to the server, for this test alone: it can be cut."""
+    with FaultyProxy(seaweed.endpoint.url) as proxy:
+        yield proxy
+
+
+def cut(line: FaultyProxy, *mounts: BucketMount) -> None:
+    for serving in mounts:
+        serving.allowed += [r" WARNING "]  # it may say that the server is away
+    line.rule(drop(), times=None)
+
+
+def objects(s3, seaweed, serving: BucketMount) -> dict[str, bytes]:
+    """What another client finds below the mount's prefix, markers of directories apart."""
+    bucket = seaweed.endpoint.bucket
+    found = s3.list_objects_v2(Bucket=bucket, Prefix=serving.prefix).get("Contents", [])
+    keys = [each["Key"] for each in found if not each["Key"].endswith("/")]
+    return {key[len(serving.prefix) :]: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+
+def command(serving: BucketMount, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "r2fs", *words],
+        env=serving._environment,
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# ------------------------------------------------------------------ the server is away
+def test_closing_does_not_wait_for_the_server(mounts, line, s3, seaweed):
+    serving = mounts("host", url=line.url)
+    (serving.path / "before").write_bytes(b"cached")
+    serving.flush()
+    cut(line, serving)
+    begin = time.monotonic()
+    (serving.path / "take.wav").write_bytes(b"recorded" * 1000)
+    assert time.monotonic() - begin < 2
+    assert (serving.path / "take.wav").read_bytes() == b"recorded" * 1000
+    assert (serving.path / "before").read_bytes() == b"cached"
+    serving.until_state("an owed file", lambda s: s["queue"]["files"] >= 1)
+    assert "take.wav" not in objects(s3, seaweed, serving)
+    line.clear()
+    until("the upload", lambda: objects(s3, seaweed, serving).get("take.wav") == b"recorded" * 1000, 40)
+
+
+def test_a_listing_is_the_last_known_one(mounts, line):
+    serving = mounts("host", url=line.url)
+    os.mkdir(serving.path / "d")
+    (serving.path / "d" / "file").write_text("x")
+    serving.flush()
+    assert os.listdir(serving.path / "d") == ["file"]
+    cut(line, serving)
+    time.sleep(1.5)  # past the freshness
+    assert os.listdir(serving.path / "d") == ["file"]
+    assert (serving.path / "d" / "file").read_text() == "x"
+
+
+def test_reading_what_is_not_here_fails_in_time(mounts, line, s3, seaweed):
+    serving = mounts("host", url=line.url, read_timeout="2s")
+    s3.put_object(Bucket=seaweed.endpoint.bucket, Key=serving.prefix + "far", Body=b"x" * 1000)
+    until("the file", (serving.path / "far").exists, 6)
+    cut(line, serving)
+    serving.allowed += [" ERROR "]
+    begin = time.monotonic()
+    with pytest.raises(OSError) as caught:
+        (serving.path / "far").read_bytes()
+    assert caught.value.errno == errno.EIO
+    assert time.monotonic() - begin < 15
+    assert "far" in serving.log()  # the reason
+    line.clear()
+    until("the file", lambda: readable(serving.path / "far"), 30)
+
+
+def readable(path) -> bool:
+    try:
+        return path.read_bytes() == b"x" * 1000
+    except OSError:
+        return False
+
+
+# ------------------------------------------------------------------ the daemon ends
+def test_killed_between_close_and_upload(mounts, s3, seaweed):
+    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
+    os.mkdir(serving.path / "d")
+    (serving.path / "d" / "take.wav").write_bytes(b"recorded")
+    with (serving.path / "patched.wav").open("wb") as file:
+        file.write(b"????" + bytes(10_000))
+        file.seek(0)
+        file.write(b"RIFF")
+    os.rename(serving.path / "d" / "take.wav", serving.path / "d" / "final.wav")
+    serving.kill()
+    assert objects(s3, seaweed, serving) == {}
+    again = mounts("host", upload_delay="0s")
+    assert (again.path / "d" / "final.wav").read_bytes() == b"recorded"
+    again.flush()
+    assert objects(s3, seaweed, again) == {"d/final.wav": b"recorded", "patched.wav": b"RIFF" + bytes(10_000)}
+
+
+def test_killed_while_a_file_is_open(mounts, s3, seaweed):
+    serving = mounts("host", upload_delay="0s")
+    file = (serving.path / "long take.wav").open("wb", buffering=0)
+    file.write(b"first half ")
+    os.fsync(file.fileno())
+    serving.kill()
+    with pytest.raises(OSError):
+        file.write(b"lost")
+        os.fsync(file.fileno())
+    with pytest.raises(OSError):
+        file.close()
+    again = mounts("host", upload_delay="0s")
+    again.allowed += [r" WARNING "]
+    content = (again.path / "long take.wav").read_bytes()
+    assert content in (b"first half ", b"first half lost")
+
+
+def test_a_dead_mount_is_replaced(mounts):
+    serving = mounts("host")
+    (serving.path / "file").write_text("x")
+    serving.flush()
+    serving.child.kill()
+    serving.child.wait()
+    with pytest.raises(OSError) as caught:
+        os.listdir(serving.path)
+    assert caught.value.errno == errno.ENOTCONN
+    again = mounts("host")
+    assert (again.path / "file").read_text() == "x"
+
+
+def test_stopping_sends_what_is_owed(mounts, s3, seaweed):
+    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
+    for number in range(20):
+        (serving.path / str(number)).write_text(str(number))
+    assert serving.stop() == 0
+    assert objects(s3, seaweed, serving) == {str(n): str(n).encode() for n in range(20)}
+    assert os.listdir(serving.path) == []
+
+
+def test_stopping_says_what_is_left_and_sends_it_next_time(mounts, line, s3, seaweed):
+    serving = mounts("host", url=line.url, stop_timeout="1s")
+    os.listdir(serving.path)
+    cut(line, serving)
+    (serving.path / "left").write_text("over")
+    assert serving.stop() == 75
+    assert "not in the bucket" in serving.log()
+    line.clear()
+    again = mounts("host", url=line.url)
+    again.flush()
+    assert objects(s3, seaweed, again) == {"left": b"over"}
+
+
+def test_umount_waits_for_uploads(mounts, s3, seaweed):
+    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
+    (serving.path / "file").write_text("x")
+    done = command(serving, "umount", str(serving.path))
+    assert done.returncode == 0, done.stderr
+    assert serving.wait() == 0
+    assert objects(s3, seaweed, serving) == {"file": b"x"}
+
+
+def test_flush_waits_for_uploads(mounts, s3, seaweed):
+    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
+    (serving.path / "file").write_text("x")
+    done = command(serving, "flush", "--wait", str(serving.path))
+    assert done.returncode == 0, done.stderr
+    assert objects(s3, seaweed, serving) == {"file": b"x"}
+
+
+def test_status_tells_of_the_mount(mounts):
+    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
+    (serving.path / "waiting.wav").write_text("x")
+    shown = json.loads(command(serving, "status", "--json").stdout)
+    text = json.dumps(shown)
+    assert str(serving.path) in text
+    assert "waiting.wav" in text
+    assert command(serving, "status").returncode == 0
+
+
+# ------------------------------------------------------------------ the cache is not needed
+def test_deleting_the_cache_loses_nothing(mounts, s3, seaweed):
+    serving = mounts("host")
+    for number in range(10):
+        (serving.path / str(number)).write_bytes(str(number).encode() * 1000)
+    serving.flush()
+    expected = {str(n): str(n).encode() * 1000 for n in range(10)}
+    with (serving.path / "open").open("wb", buffering=0) as file:
+        file.write(b"half ")
+        reader = (serving.path / "5").open("rb", buffering=0)
+        shutil.rmtree(serving.base / "cache")
+        file.write(b"whole")
+        assert reader.read() == expected["5"]
+        reader.close()
+    (serving.path / "later").write_bytes(b"later")
+    expected |= {"open": b"half whole", "later": b"later"}
+    serving.allowed += [r" WARNING .*cache"]
+    assert {name: (serving.path / name).read_bytes() for name in expected} == expected
+    serving.flush()
+    assert objects(s3, seaweed, serving) == expected
+    serving.stop()
+    shutil.rmtree(serving.base / "cache", ignore_errors=True)
+    again = mounts("host")
+    assert {name: (again.path / name).read_bytes() for name in os.listdir(again.path)} == expected
+
+
+def test_killed_and_the_cache_deleted(mounts, s3, seaweed):
+    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
+    (serving.path / "unsent").write_bytes(b"precious")
+    serving.kill()
+    shutil.rmtree(serving.base / "cache")
+    again = mounts("host", upload_delay="0s")
+    again.flush()
+    assert objects(s3, seaweed, again) == {"unsent": b"precious"}
+
+
+# ------------------------------------------------------------------ two hosts
+def test_two_hosts_write_one_name(mounts, s3, seaweed):
+    """Neither content is lost, and it is said."""
+    one = mounts("one", host="studio")
+    two = mounts("two", host="laptop")
+    for serving in (one, two):
+        serving.allowed += [r" WARNING "]
+    (one.path / "mix.wav").write_bytes(b"from the studio")
+    (two.path / "mix.wav").write_bytes(b"from the laptop")
+    one.flush()
+    two.flush()
+    found = objects(s3, seaweed, one)
+    assert sorted(found.values()) == [b"from the laptop", b"from the studio"]
+    assert "mix.wav" in found
+    other = next(name for name in found if name != "mix.wav")
+    assert other.startswith("mix (conflict of ")
+    assert other.endswith(".wav")
+    status = json.dumps([one.status(), two.status()])
+    assert "conflict of" in status
+    assert "conflict of" in one.log() + two.log()
+    until("both names on both hosts", lambda: all(len(os.listdir(s.path)) == 2 for s in (one, two)), 10)
+
+
+def test_two_hosts_change_one_file(mounts, s3, seaweed):
+    one = mounts("one", host="studio")
+    (one.path / "mix.wav").write_bytes(b"first")
+    one.flush()
+    two = mounts("two", host="laptop")
+    for serving in (one, two):
+        serving.allowed += [r" WARNING "]
+    assert (two.path / "mix.wav").read_bytes() == b"first"
+    for serving, content in ((one, b"studio's"), (two, b"laptop's")):
+        with (serving.path / "mix.wav").open("r+b") as file:
+            file.write(content)
+    one.flush()
+    two.flush()
+    assert sorted(objects(s3, seaweed, one).values()) == [b"laptop's", b"studio's"]
+
+
+def test_two_hosts_take_turns(mounts, s3, seaweed):
+    """No conflict where each saw the other's version."""
+    one, two = mounts("one", host="studio"), mounts("two", host="laptop")
+    for turn in range(3):
+        for serving in (one, two):
+            with (serving.path / "log").open("ab") as file:
+                file.write(b"%d" % turn)
+            serving.flush()
+            until("the other host sees it", lambda: len(sizes(one, two)) == 1, 10)
+    assert objects(s3, seaweed, one) == {"log": b"001122"}
+
+
+def sizes(*mounts: BucketMount) -> set[int]:
+    return {(each.path / "log").stat().st_size if (each.path / "log").exists() else 0 for each in mounts}
