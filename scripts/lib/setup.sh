@@ -2,6 +2,7 @@
 #
 #   setup demo    enough for scripts/demo
 #   setup test    everything for scripts/check and scripts/test (a superset)
+#   setup bench   enough for scripts/bench: the peers, too
 #
 # Debian packages are installed only where something is missing (as root, or by sudo);
 # Python packages go into .venv, Node packages below tests/support/node. A second run
@@ -22,7 +23,7 @@ setup() {
     flock "$lock"  # two scripts at once: one sets up, the other finds it done
     setup_debian "$1"
     setup_python "$1"
-    [ "$1" = demo ] || setup_node
+    [ "$1" != test ] || setup_node
     exec {lock}<&-
     mkdir -p "$HOME" 2>/dev/null || true  # .venv may be somebody else's
     need_fuse
@@ -33,15 +34,16 @@ have_library() { /sbin/ldconfig -p | grep -q "$1"; }
 
 # Prints the packages that are missing, each with another name that it has in newer releases.
 missing_packages() {
-    local need='sox:sox ffmpeg:ffmpeg fusermount3:fuse3'
-    [ "$1" = demo ] || need+=' flac:flac lame:lame rsync:rsync zip:zip unzip:unzip getfattr:attr sqlite3:sqlite3 node:nodejs npm:npm'
+    local need='fusermount3:fuse3'
+    [ "$1" = bench ] && need+=' s3fs:s3fs' || need+=' sox:sox ffmpeg:ffmpeg'
+    [ "$1" != test ] || need+=' flac:flac lame:lame rsync:rsync zip:zip unzip:unzip getfattr:attr sqlite3:sqlite3 node:nodejs npm:npm'
     local pair
     for pair in $need; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
     done
     have_library 'libfuse3\.so' || echo 'libfuse3-3|libfuse3-4'
     find_python >/dev/null || echo 'python3-venv'
-    [ "$1" != demo ] || return 0
+    [ "$1" = test ] || return 0
     have_library 'libfuse\.so\.2' || echo 'libfuse2|libfuse2t64'
     compgen -G '/usr/lib*/*/sox/libsox_fmt_mp3.so' >/dev/null || echo 'libsox-fmt-mp3'
 }
@@ -100,14 +102,20 @@ find_python() {
 }
 
 setup_python() {
-    local extras=demo wanted stamp
-    [ "$1" = demo ] || extras=test,check
+    local extras wanted stamp
+    case "$1" in
+        demo) extras=demo ;;
+        bench) extras=demo,bench ;;
+        *) extras=test,check ;;  # "test" holds all that "demo" needs
+    esac
     wanted="$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-32) $repo"
-    stamp=.venv/r2fs-installed
+    stamp=.venv/r2fs-installed  # a line for each set of extras: pip only adds
     if [ -x "$python" ] && "$python" -c '' 2>/dev/null; then
-        # "test" holds all that "demo" needs
-        grep -qxF "$wanted $extras" "$stamp" 2>/dev/null && return
-        [ "$1" != demo ] || ! grep -qxF "$wanted test,check" "$stamp" 2>/dev/null || return 0
+        if [ "$1" = demo ]; then
+            grep -qF "$wanted " "$stamp" 2>/dev/null && return
+        else
+            grep -qxF "$wanted $extras" "$stamp" 2>/dev/null && return
+        fi
     else
         say "making .venv with $(find_python)"
         rm -rf .venv
@@ -116,7 +124,8 @@ setup_python() {
     say "installing Python packages into .venv ($extras); this takes a minute, once"
     "$python" -m pip install --quiet --use-pep517 --disable-pip-version-check -c constraints.txt -e ".[$extras]" ||
         die "pip could not install r2fs[$extras]"
-    echo "$wanted $extras" >"$stamp"
+    { grep -F "$wanted " "$stamp" 2>/dev/null || true; echo "$wanted $extras"; } >"$stamp.new"
+    mv "$stamp.new" "$stamp"
 }
 
 # ------------------------------------------------------------------ Node (Cloudflare's local R2, for the tests)

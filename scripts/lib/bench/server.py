@@ -1,0 +1,171 @@
+"""The server that all systems share: SeaweedFS on loopback, near or at a distance, and what it was asked.
+
+Owns:  the processes of server and proxy, the buckets, what lies in them before a case begins, and the
+       counts of requests, which are SeaweedFS's own: the same for every system, and free of charge.
+Never: asks a bucket by S3 while a system is measured: what is there is seen through the filer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from scripts.lib.bench.work import CHUNK, content
+from tests.support.servers import SeaweedFS
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+ROUND_TRIP_S = 0.040
+PART = 32 * CHUNK
+SEEDERS = 8
+DRAIN_S = 120.0
+QUIET_S = 0.5  # no request for as long: the system has done what it had to do
+READS = "reads"  # the bucket that every system reads
+TOTAL = re.compile(r'^SeaweedFS_s3_request_total\{bucket="([^"]+)",code="\d+",type="(\w+)"\} (\S+)', re.M)
+SENT = re.compile(  # GETs that sent a body: SeaweedFS counts a HEAD as a GET
+    r'^SeaweedFS_s3_time_to_first_byte_millisecond_count\{bucket="([^"]+)",type="GET"\} (\S+)', re.M
+)
+Requests = Counter[str]
+
+
+class TooSlow(Exception):
+    """A system has not done within the time limit what it owes the bucket."""
+
+
+class Server:
+    """SeaweedFS with a bucket for reading and one for each system to write."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._weed = SeaweedFS(directory, bucket=READS)
+        endpoint = self._weed.endpoint
+        self.url = endpoint.url
+        self.access_key, self.secret_key, self.region = (
+            endpoint.access_key,
+            endpoint.secret_key,
+            endpoint.region,
+        )
+        self._client: S3Client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name=self.region,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(max_pool_connections=SEEDERS, request_checksum_calculation="when_required"),
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._weed.process.pid
+
+    def stop(self) -> None:
+        self._weed.stop()
+
+    @contextmanager
+    def far(self) -> Iterator[str]:
+        """A URL at which the same server is ROUND_TRIP_S away."""
+        port = self.url.rpartition(":")[2]
+        argv = [sys.executable, "-m", "scripts.lib.bench.far", port, str(ROUND_TRIP_S)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True) as proxy:
+            try:
+                assert proxy.stdout is not None
+                yield f"http://127.0.0.1:{int(proxy.stdout.readline())}"
+            finally:
+                proxy.terminate()
+
+    # ------------------------------------------------------------------ what lies there
+    def make_buckets(self, names: list[str]) -> None:
+        for name in names:
+            self._client.create_bucket(Bucket=name)
+
+    def seed_file(self, key: str, size: int) -> None:
+        upload = self._client.create_multipart_upload(Bucket=READS, Key=key)["UploadId"]
+
+        def send(number: int, body: bytes) -> Any:
+            sent = self._client.upload_part(
+                Bucket=READS, Key=key, UploadId=upload, PartNumber=number, Body=body
+            )
+            return {"PartNumber": number, "ETag": sent["ETag"]}
+
+        parts: list[Any] = []
+        held: list[bytes] = []
+        for chunk in content(size):
+            held.append(chunk)
+            if len(held) * CHUNK == PART:
+                parts.append(send(len(parts) + 1, b"".join(held)))
+                held.clear()
+        if held:
+            parts.append(send(len(parts) + 1, b"".join(held)))
+        self._client.complete_multipart_upload(
+            Bucket=READS, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+        )
+
+    def seed_files(self, keys: list[str], size: int) -> None:
+        body = b"".join(content(size))
+        with ThreadPoolExecutor(SEEDERS) as pool:
+            list(pool.map(lambda key: self._client.put_object(Bucket=READS, Key=key, Body=body), keys))
+
+    def sizes(self, bucket: str, directory: str) -> dict[str, int]:
+        """Name → size of the files in a directory of a bucket; without an S3 request."""
+        request = urllib.request.Request(
+            f"{self._weed.filer_url}/buckets/{bucket}/{directory}/?limit=100000",
+            headers={"Accept": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                entries = json.load(answer)["Entries"] or ()
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return {}
+            raise
+        names = {entry["FullPath"].rpartition("/")[2]: entry for entry in entries}
+        return {name: entry["FileSize"] for name, entry in names.items() if not entry["Mode"] & 1 << 31}
+
+    # ------------------------------------------------------------------ what it was asked
+    def requests(self, bucket: str) -> Requests:
+        """How many so far, by verb. HEAD also holds GETs without a body (404, 412)."""
+        with urllib.request.urlopen(self._weed.metrics_url, timeout=30) as answer:
+            text = answer.read().decode()
+        found = Requests()
+        for name, verb, count in TOTAL.findall(text):
+            found[verb] += int(float(count)) if name == bucket else 0
+        sent = sum(int(float(count)) for name, count in SENT.findall(text) if name == bucket)
+        found["HEAD"], found["GET"] = found["GET"] - sent, sent
+        return +found
+
+    def quiet(self, bucket: str, timeout_s: float = 60.0) -> Requests:
+        """The requests so far, once no more come."""
+        before, since = self.requests(bucket), time.monotonic()
+        end = since + timeout_s
+        while time.monotonic() - since < QUIET_S:
+            if time.monotonic() > end:
+                raise TooSlow(f"requests for bucket {bucket} do not end within {timeout_s:.0f} s")
+            time.sleep(0.05)
+            now = self.requests(bucket)
+            if now != before:
+                before, since = now, time.monotonic()
+        return before
+
+    def until(self, bucket: str, directory: str, holds: Callable[[dict[str, int]], bool]) -> float:
+        """Waits until what lies in `directory` is as `holds` wants it; the time then, CLOCK_MONOTONIC."""
+        end = time.monotonic() + DRAIN_S
+        while not holds(sizes := self.sizes(bucket, directory)):
+            if time.monotonic() > end:
+                raise TooSlow(f"bucket {bucket}, {directory}: {len(sizes)} files after {DRAIN_S:.0f} s")
+            time.sleep(0.05)
+        return time.monotonic()

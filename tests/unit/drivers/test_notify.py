@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from r2fs.drivers import wire
+from r2fs.drivers.codec import FOREVER_S
+from r2fs.drivers.notify import Notifier
+from r2fs.drivers.wire import Notify
+from tests.unit.drivers.conftest import FakeKernel
+
+
+@pytest.fixture
+def notifier(kernel: FakeKernel) -> Iterator[Notifier]:
+    made = Notifier()
+    made.start(kernel.daemon.fileno())
+    yield made
+    assert made.stop()
+
+
+def received(kernel: FakeKernel, count: int) -> set[tuple[Notify, bytes]]:
+    found = [kernel.receive() for _ in range(count)]
+    assert {one.unique for one in found} == {0}
+    return {(Notify(-one.errno), one.body) for one in found}
+
+
+def dropped(ino: int, offset: int) -> tuple[Notify, bytes]:
+    return Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, offset, 0)
+
+
+def test_a_name_and_the_listing_that_shows_it(kernel: FakeKernel, notifier: Notifier) -> None:
+    notifier.told.add(9)
+    notifier.forget_name(9, "é")
+    raw = "é".encode()
+    entry = wire.INVAL_ENTRY_OUT.pack(9, len(raw), 0) + raw + b"\0"
+    assert received(kernel, 2) == {(Notify.INVAL_ENTRY, entry), dropped(9, 0)}
+
+
+def test_attributes_and_content(kernel: FakeKernel, notifier: Notifier) -> None:
+    notifier.forget_attributes(5)
+    notifier.forget_content(6)
+    assert received(kernel, 2) == {dropped(5, -1), dropped(6, 0)}
+
+
+def test_a_directory_of_which_nothing_was_told_needs_nothing(kernel: FakeKernel, notifier: Notifier) -> None:
+    """A first listing of ten thousand files sends no ten thousand notifications."""
+    notifier.forget_name(9, "new")
+    assert notifier.changes == 0
+    assert kernel.silent()
+    notifier.told.add(9)
+    notifier.forgotten(9)
+    notifier.forget_name(9, "new")
+    assert kernel.silent()
+
+
+def test_changes_are_counted_before_they_are_sent(notifier: Notifier) -> None:
+    for number in range(1, 4):
+        notifier.forget_attributes(5)
+        assert notifier.changes == number
+
+
+def test_the_same_notice_is_sent_once(kernel: FakeKernel) -> None:
+    notifier = Notifier()
+    for _ in range(1000):
+        notifier.forget_content(7)
+        notifier.forget_attributes(7)
+    notifier.start(kernel.daemon.fileno())
+    assert received(kernel, 2) == {dropped(7, 0), dropped(7, -1)}
+    assert kernel.silent()
+    assert notifier.stop()
+
+
+def test_a_listing_is_dropped_when_it_is_no_longer_fresh(kernel: FakeKernel, notifier: Notifier) -> None:
+    began = time.monotonic()
+    notifier.listing_shown(3, 0.3)
+    notifier.listing_shown(2, 0.1)
+    notifier.listing_shown(4, FOREVER_S)
+    assert received(kernel, 1) == {dropped(2, 0)}
+    assert time.monotonic() - began >= 0.1
+    assert received(kernel, 1) == {dropped(3, 0)}
+    assert time.monotonic() - began >= 0.3
+    assert kernel.silent()
+
+
+def test_a_listing_that_is_shown_again_stays(kernel: FakeKernel, notifier: Notifier) -> None:
+    began = time.monotonic()
+    notifier.listing_shown(3, 0.1)
+    notifier.listing_shown(3, 0.3)
+    assert received(kernel, 1) == {dropped(3, 0)}
+    assert time.monotonic() - began >= 0.3
+    notifier.listing_shown(3, 9.0)
+    notifier.listing_shown(3, 0.1)
+    assert received(kernel, 1) == {dropped(3, 0)}
+    assert kernel.silent()
+
+
+def test_resend(kernel: FakeKernel, notifier: Notifier) -> None:
+    notifier.resend()
+    assert received(kernel, 1) == {(Notify.RESEND, b"")}
+
+
+def test_a_notifier_that_never_started_stops() -> None:
+    notifier = Notifier()
+    notifier.forget_content(1)
+    assert notifier.stop()

@@ -1,0 +1,240 @@
+"""The session: INIT, one answer for each request, requests that wait, INTERRUPT."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from r2fs.drivers import wire
+from r2fs.drivers.session import MAX_WRITE, WANTED, Session, SessionState
+from r2fs.drivers.wire import Init, Op
+from r2fs.model.errors import NoSpace, NotFound, Stale, WouldWait
+from r2fs.model.ports import Caller
+from tests.unit.drivers.conftest import FakeKernel
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def handler(*request: Any) -> None:
+        raise error
+
+    return handler
+
+
+# ------------------------------------------------------------------ INIT
+def test_init(kernel: FakeKernel, session: Session) -> None:
+    offered = int(~Init(0)) & (1 << 64) - 1
+    body = wire.INIT_IN.pack(7, 99, 131072, offered & 0xFFFFFFFF, offered >> 32) + bytes(44)
+    answer = kernel.ask(Op.INIT, body=body)
+    major, minor, readahead, flags, background, congestion, max_write, gran, pages, _, flags2, depth, _ = (
+        wire.INIT_OUT.unpack(answer.body)
+    )
+    assert (major, minor) == (7, wire.KERNEL_MINOR_VERSION)
+    assert flags | flags2 << 32 == WANTED
+    assert (max_write, pages * 4096, gran) == (MAX_WRITE, MAX_WRITE, 1)
+    assert readahead >= 1 << 20
+    assert 0 < congestion < background
+    assert depth == 0, "passthrough was not wanted"
+    (state,) = kernel.states
+    assert state == SessionState(minor, int(WANTED), MAX_WRITE, 0)
+    assert SessionState.from_json(state.to_json()) == state
+
+
+def test_init_of_an_older_kernel(kernel: FakeKernel, session: Session) -> None:
+    """Before 7.36 there is no second word of flags."""
+    answer = kernel.ask(Op.INIT, body=wire.INIT_IN_OLD.pack(7, 31, 131072, int(Init.MAX_PAGES)))
+    fields = wire.INIT_OUT.unpack(answer.body)
+    assert (fields[1], fields[3], fields[10]) == (31, int(Init.MAX_PAGES), 0)
+    assert not kernel.states[0].has(Init.PASSTHROUGH)
+
+
+def test_init_of_another_major_version(kernel: FakeKernel, session: Session) -> None:
+    answer = kernel.ask(Op.INIT, body=wire.INIT_IN_OLD.pack(8, 0, 0, 0))
+    assert wire.INIT_OUT.unpack(answer.body)[:2] == (7, wire.KERNEL_MINOR_VERSION)
+    assert kernel.states == []
+
+
+# ------------------------------------------------------------------ answers
+def test_what_nobody_answers_is_ENOSYS(kernel: FakeKernel, session: Session) -> None:
+    for op in (Op.STATX, Op.COPY_FILE_RANGE, Op.TMPFILE, Op.OPENDIR, Op.ACCESS, 63, 64, 4096):
+        assert kernel.ask(op).errno == errno.ENOSYS
+
+
+@pytest.mark.parametrize(
+    ("error", "op", "code"),
+    [
+        (NoSpace("x"), Op.WRITE, errno.ENOSPC),
+        (NotFound("x"), Op.LOOKUP, errno.ENOENT),
+        (NotFound("x"), Op.OPEN, errno.ESTALE),  # a node that is gone, not a name
+        (NotFound("x"), Op.GETATTR, errno.ESTALE),
+        (NotFound("x"), Op.SETATTR, errno.ESTALE),
+        (Stale("x"), Op.OPEN, errno.ESTALE),
+        (OSError(errno.EFBIG, "x"), Op.WRITE, errno.EFBIG),
+        (OSError("no number"), Op.WRITE, errno.EIO),
+        (OSError(524, "the kernel's own"), Op.WRITE, errno.EIO),
+    ],
+)
+def test_errors(kernel: FakeKernel, session: Session, error: BaseException, op: Op, code: int) -> None:
+    session.route({op: raising(error)})
+    answer = kernel.ask(op)
+    assert (answer.errno, answer.body) == (code, b"")
+
+
+@pytest.mark.expect_warnings("WRITE failed")
+def test_a_defect_is_EIO_and_ends_nothing(kernel: FakeKernel, session: Session) -> None:
+    session.route({Op.WRITE: raising(ZeroDivisionError("defect"))})
+    assert kernel.ask(Op.WRITE).errno == errno.EIO
+    assert kernel.ask(Op.STATX).errno == errno.ENOSYS
+
+
+@pytest.mark.expect_warnings("FORGET failed")
+def test_what_wants_no_answer_gets_none(kernel: FakeKernel, session: Session) -> None:
+    """An answer with the unique of a FORGET, which is 0, would be a notification."""
+    session.route({Op.FORGET: raising(NotFound("x")), Op.BATCH_FORGET: raising(ValueError("FORGET failed"))})
+    kernel.send(Op.FORGET)
+    kernel.send(Op.BATCH_FORGET)
+    kernel.send(Op.INTERRUPT, body=wire.INTERRUPT_IN.pack(4711))
+    assert kernel.ask(Op.STATX).errno == errno.ENOSYS, "the next message is the next answer"
+
+
+def test_a_resent_unique_is_echoed(kernel: FakeKernel, session: Session) -> None:
+    assert kernel.ask(Op.STATX, unique=8 | wire.UNIQUE_RESEND).unique == 8 | wire.UNIQUE_RESEND
+
+
+def test_extensions_are_no_part_of_the_body(kernel: FakeKernel, session: Session) -> None:
+    seen: list[bytes] = []
+
+    def handler(unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        seen.append(bytes(body))
+        session.done(unique)
+
+    session.route({Op.MKDIR: handler})
+    body = b"name\0" + bytes(3) + b"extended"
+    header = wire.IN_HEADER.pack(wire.HEADER_SIZE + len(body), Op.MKDIR, 2, 1, 0, 0, 0, 1, 0)
+    kernel._kernel.send(header + body)
+    assert kernel.receive().errno == 0
+    assert seen == [b"name\0" + bytes(3)]
+
+
+def test_an_answer_that_is_not_taken(session: Session, kernel: FakeKernel) -> None:
+    """ENOENT: the request was aborted. What the answer granted is then taken back."""
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    for code, taken in ((errno.ENOENT, False), (errno.ENODEV, False)):
+        assert Session._not_taken(OSError(code, "x")) is taken
+    with pytest.raises(OSError):
+        Session._not_taken(OSError(errno.EINVAL, "x"))
+    os.close(read_end)
+
+
+# ------------------------------------------------------------------ requests that wait
+class Slow:
+    """A handler that has to wait, until `gate` opens or its caller is interrupted."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.gate = threading.Event()
+        self.bodies: list[bytes] = []
+        self.callers: list[Caller] = []
+
+    def __call__(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        caller.about_to_wait()
+        self.bodies.append(bytes(body))
+        self.callers.append(caller)
+        while not self.gate.wait(0.005):
+            caller.about_to_wait()
+        self.session.send_data(unique, bytes(body))
+
+
+@pytest.fixture
+def slow(session: Session) -> Slow:
+    made = Slow(session)
+    session.route({Op.READ: made, Op.OPEN: made, Op.FLUSH: made})
+    return made
+
+
+def test_who_waits_holds_nobody_up(kernel: FakeKernel, session: Session, slow: Slow) -> None:
+    waiting = {kernel.send(Op.READ, body=bytes([number]) * 8): number for number in range(20)}
+    assert kernel.ask(Op.STATX).errno == errno.ENOSYS
+    assert session.waiting() == 20
+    slow.gate.set()
+    for _ in range(20):
+        answer = kernel.receive()
+        assert answer.body == bytes([waiting.pop(answer.unique)]) * 8, "the arguments were copied"
+    assert waiting == {}
+    assert all(caller.may_wait and caller.pid == os.getpid() for caller in slow.callers)
+    assert len(set(map(id, slow.callers))) == 20
+
+
+@pytest.mark.expect_warnings("waits for ever")
+def test_a_verb_that_would_wait_though_it_may(kernel: FakeKernel, session: Session) -> None:
+    session.route({Op.READ: raising(WouldWait())})
+    assert kernel.ask(Op.READ).errno == errno.EIO
+
+
+def test_interrupt_of_who_wants_to_stop(kernel: FakeKernel, session: Session, slow: Slow) -> None:
+    gone = 2**22 + 1  # no such process: it has been killed
+    unique = kernel.send(Op.READ, pid=gone)
+    kernel.send(Op.INTERRUPT, unique=unique | 1, body=wire.INTERRUPT_IN.pack(unique))
+    answer = kernel.receive()
+    assert (answer.unique, answer.errno) == (unique, errno.EINTR)
+
+
+def test_interrupt_of_who_goes_on(kernel: FakeKernel, session: Session, slow: Slow) -> None:
+    """This process has no signal pending that ends it."""
+    unique = kernel.send(Op.READ, body=b"12345678")
+    kernel.send(Op.INTERRUPT, unique=unique | 1, body=wire.INTERRUPT_IN.pack(unique))
+    assert kernel.silent()
+    slow.gate.set()
+    assert kernel.receive().body == b"12345678"
+
+
+def test_a_kill_after_a_harmless_signal(kernel: FakeKernel, session: Session, slow: Slow) -> None:
+    """The kernel sends one INTERRUPT for a request, so the session looks again by itself."""
+    blocked = (
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", blocked], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        unique = kernel.send(Op.READ, pid=process.pid)
+        kernel.send(Op.INTERRUPT, unique=unique | 1, body=wire.INTERRUPT_IN.pack(unique))
+        assert kernel.silent(0.3)
+        process.send_signal(signal.SIGTERM)
+        answer = kernel.receive()
+        assert (answer.unique, answer.errno) == (unique, errno.EINTR)
+        process.kill()
+
+
+def test_who_has_not_begun_is_let_go(kernel: FakeKernel, session: Session, slow: Slow) -> None:
+    """Behind a lane full of stuck downloads; but close(2) does not lose its FLUSH."""
+    gone = 2**22 + 1
+    kernel.states.clear()
+    fetching = [kernel.send(Op.OPEN) for _ in range(60)]
+    flushing = [kernel.send(Op.FLUSH) for _ in range(20)]
+    read, flush = kernel.send(Op.READ, pid=gone), kernel.send(Op.FLUSH, pid=gone)
+    for unique in (read, flush):
+        kernel.send(Op.INTERRUPT, unique=unique | 1, body=wire.INTERRUPT_IN.pack(unique))
+    answer = kernel.receive()
+    assert (answer.unique, answer.errno) == (read, errno.EINTR)
+    assert kernel.silent()
+    slow.gate.set()
+    rest = {kernel.receive().unique for _ in range(81)}
+    assert rest == {*fetching, *flushing, flush}
+    assert kernel.silent()
+
+
+def test_cancelling_what_waits(kernel: FakeKernel, session: Session, slow: Slow) -> None:
+    kernel.send(Op.READ)
+    kernel.ask(Op.STATX)
+    session.cancel_waiting()
+    assert kernel.receive().errno == errno.EINTR
