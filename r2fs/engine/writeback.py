@@ -235,11 +235,14 @@ class WriteBack:
         elif node.kind is Kind.SYMLINK and node.target is not None:
             body = os.fsencode(node.target)
         copy = not owed.changed and node.base is not None
-        size = os.fstat(fd).st_size if fd is not None else 0
+        size, facts = 0, {}
+        if fd is not None:
+            stat = os.fstat(fd)  # a mapping may have written after the last close
+            size, facts = stat.st_size, {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         with self._core.journal.transaction():
             attempt = self.attempts.begin(node, owed.key)
             transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
-            self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False)
+            self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
         self._order.begin(keys_of(node))
         self.active[node.ino] = node
         self._core.crash_point("claimed")
