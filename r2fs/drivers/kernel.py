@@ -58,9 +58,8 @@ FETCH: Final = (Op.OPEN, Op.READ, Op.LSEEK)
 KEEP: Final = (Op.CREATE, Op.WRITE, Op.FLUSH, Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE)
 OPCODES: Final = frozenset(Op)
 LANE_STOP_S: Final = 1.0  # for what still waits when the mount is gone: nobody reads its answer
-SWITCH_S: Final = (
-    0.0005  # how soon a computing thread gives way to the dispatcher; Python's own is ten times that
-)
+# How soon a thread that computes gives way to the dispatcher; Python's own is ten times that.
+SWITCH_S: Final = 0.0005
 
 
 class KernelDriver:

@@ -46,21 +46,21 @@ class AttributeHandlers:
     # ------------------------------------------------------------------ stat
     def getattr(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         flags, _, fh = wire.GETATTR_IN.unpack_from(body)
-        changes = self._kernel.changes
+        epoch = self._kernel.epoch()
         handle = self._files.handle(fh) if flags & wire.GETATTR_FH else None
-        self._show(unique, self._fs.getattr(caller, nodeid, handle), changes)
+        self._show(unique, self._fs.getattr(caller, nodeid, handle), epoch)
 
     def setattr(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         fields = wire.SETATTR_IN.unpack_from(body)
-        changes, valid, fh = self._kernel.changes, fields[0], fields[2]
+        epoch, valid, fh = self._kernel.epoch(), fields[0], fields[2]
         change = _change(fields)
         if valid & _TAKES_SET_ID and change.mode is None:
             drop_set_id(self._fs, self._kernel, caller, nodeid)
         handle = self._files.handle(fh) if valid & wire.FATTR_FH else None
-        self._show(unique, self._fs.setattr(caller, nodeid, change, handle), changes)
+        self._show(unique, self._fs.setattr(caller, nodeid, change, handle), epoch)
 
-    def _show(self, unique: int, entry: Entry, changes: int) -> None:
-        valid_s = entry.valid_s if self._kernel.changes == changes else 0.0
+    def _show(self, unique: int, entry: Entry, epoch: int) -> None:
+        valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
         self._session.send(codec.attr_reply(unique, entry, valid_s))
 
     def statfs(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:

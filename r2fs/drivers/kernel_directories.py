@@ -102,7 +102,7 @@ class DirectoryHandlers:
                 return
             position += 1
             page.add(name, directory if position == 1 else wire.UNKNOWN_INO, kind, base | position)
-        changes = self._kernel.changes
+        epoch = self._kernel.epoch()
         for index in range(position - len(DOTS), len(entries)):
             line = entries[index]
             raw = codec.encoded(line.name)
@@ -115,7 +115,7 @@ class DirectoryHandlers:
             elif (entry := self._fs.readdir_entry(caller, directory, line.name)) is not None:
                 shown.append(entry.ino)
                 snapshot.valid_s = min(snapshot.valid_s, entry.valid_s)
-                valid_s = entry.valid_s if self._kernel.changes == changes else 0.0
+                valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
                 packed = wire.ENTRY_OUT.pack(*codec.entry_fields(entry, valid_s))
             page.add(raw, line.ino, line.kind, base | position, packed)
 

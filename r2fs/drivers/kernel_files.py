@@ -72,7 +72,7 @@ class FileHandlers:
         flags, mode, _, _ = wire.CREATE_IN.unpack_from(body)
         if unique & wire.UNIQUE_RESEND:  # its first reader may have made the file
             flags &= ~os.O_EXCL
-        changes, name = self._kernel.changes, text(body[wire.CREATE_IN.size : -1])
+        epoch, name = self._kernel.epoch(), text(body[wire.CREATE_IN.size : -1])
         entry, opened = self._fs.create(caller, nodeid, name, mode & 0o7777, flags)
         try:
             fh, grant = self._files.add(entry.ino, opened, flags)
@@ -80,7 +80,7 @@ class FileHandlers:
             self._fs.forget(entry.ino, 1)
             raise
         self._kernel.told.add(nodeid)
-        valid_s = entry.valid_s if self._kernel.changes == changes else 0.0
+        valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
         if not self._session.send(
             codec.create_reply(unique, entry, valid_s, fh, grant.fopen, grant.backing_id)
         ):

@@ -56,21 +56,21 @@ class NameHandlers:
 
     # ------------------------------------------------------------------ looking up
     def lookup(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        changes = self._kernel.changes
+        epoch = self._kernel.epoch()
         try:
             entry = self._fs.lookup(caller, nodeid, text(body[:-1]))
         except NotFound as missing:
             self._kernel.told.add(nodeid)
-            if missing.valid_s <= 0 or self._kernel.changes != changes:
+            if missing.valid_s <= 0 or self._kernel.epoch() != epoch:
                 raise
             self._session.send(codec.negative_reply(unique, missing.valid_s))
             return
-        self._show(unique, nodeid, entry, changes)
+        self._show(unique, nodeid, entry, epoch)
 
-    def _show(self, unique: int, parent: int, entry: Entry, changes: int) -> None:
+    def _show(self, unique: int, parent: int, entry: Entry, epoch: int) -> None:
         """Answer with an entry on which a verb has counted a reference."""
         self._kernel.told.add(parent)
-        valid_s = entry.valid_s if self._kernel.changes == changes else 0.0
+        valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
         if not self._session.send(codec.entry_reply(unique, entry, valid_s)):
             self._fs.forget(entry.ino, 1)
 
@@ -96,7 +96,7 @@ class NameHandlers:
 
     # ------------------------------------------------------------------ making
     def mkdir(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        changes, (mode, _) = self._kernel.changes, wire.MKDIR_IN.unpack_from(body)
+        epoch, (mode, _) = self._kernel.epoch(), wire.MKDIR_IN.unpack_from(body)
         name = text(body[wire.MKDIR_IN.size : -1])
         try:
             entry = self._fs.mkdir(caller, nodeid, name, stat.S_IMODE(mode))
@@ -104,10 +104,10 @@ class NameHandlers:
             if not unique & wire.UNIQUE_RESEND:
                 raise
             entry = self._fs.lookup(caller, nodeid, name)
-        self._show(unique, nodeid, entry, changes)
+        self._show(unique, nodeid, entry, epoch)
 
     def symlink(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        changes = self._kernel.changes
+        epoch = self._kernel.epoch()
         name, target = map(text, bytes(body).split(b"\0")[:2])
         try:
             entry = self._fs.symlink(caller, nodeid, name, target)
@@ -115,18 +115,18 @@ class NameHandlers:
             if not unique & wire.UNIQUE_RESEND:
                 raise
             entry = self._fs.lookup(caller, nodeid, name)
-        self._show(unique, nodeid, entry, changes)
+        self._show(unique, nodeid, entry, epoch)
 
     def mknod(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         """mknod(2). open(2) with O_CREAT comes as CREATE."""
-        changes, (mode, _, _, _) = self._kernel.changes, wire.MKNOD_IN.unpack_from(body)
+        epoch, (mode, _, _, _) = self._kernel.epoch(), wire.MKNOD_IN.unpack_from(body)
         name = text(body[wire.MKNOD_IN.size : -1])
         if not stat.S_ISREG(mode):
             raise NotPermitted(f"{name}: a bucket holds files, directories and symbolic links only")
         flags = _O_MAKE if unique & wire.UNIQUE_RESEND else _O_MAKE | _O_NEW
         entry, opened = self._fs.create(caller, nodeid, name, stat.S_IMODE(mode), flags)
         self._fs.release(opened.handle)
-        self._show(unique, nodeid, entry, changes)
+        self._show(unique, nodeid, entry, epoch)
 
     def link(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         raise NotPermitted("a bucket has no hard links")

@@ -46,10 +46,10 @@ class Notifier:
         self._lock = threading.Lock()
         self._names = _Sender("fuse-notify-names", self._lock)
         self._pages = _Sender("fuse-notify-pages", self._lock)
+        self._changes = 0
+        # each thread's own
+        self._own = _Own()
         # read by handlers without the lock
-        self.changes = (
-            0  # grows with each change: an answer made of what was read before one is not to be kept
-        )
         self.told: set[int] = set()  # directories of which the kernel was told any name, present or not
 
     def start(self, fd: int) -> None:
@@ -67,19 +67,19 @@ class Notifier:
         raw = encoded(name)
         entry = wire.INVAL_ENTRY_OUT.pack(parent, len(raw), 0) + raw + b"\0"
         with self._lock:
-            self.changes += 1
+            self._changed_locked()
             self._names.put_locked((Notify.INVAL_ENTRY, entry))
             # the listing of a directory is not dropped with a name that the kernel does not have
             self._names.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(parent, 0, 0)))
 
     def forget_attributes(self, ino: int) -> None:
         with self._lock:
-            self.changes += 1
+            self._changed_locked()
             self._names.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, -1, 0)))
 
     def forget_content(self, ino: int) -> None:
         with self._lock:
-            self.changes += 1
+            self._changed_locked()
             self._pages.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, 0, 0)))
 
     # ------------------------------------------------------------------ for the handlers
@@ -90,6 +90,18 @@ class Notifier:
             with self._lock:
                 self._names.put_later_locked(time.monotonic() + valid_s, message)
 
+    def epoch(self) -> int:
+        """Differs from before if another thread has told of a change since.
+
+        An answer made of what was read in an earlier epoch is not to be kept: the notification
+        may be in the kernel first, for nothing. This thread's own changes are in its answer.
+        """
+        return self._changes - self._own.changes
+
+    def _changed_locked(self) -> None:
+        self._changes += 1
+        self._own.changes += 1
+
     def forgotten(self, ino: int) -> None:
         """The kernel has given the inode back."""
         self.told.discard(ino)
@@ -98,6 +110,10 @@ class Notifier:
         """Requests that another daemon read and did not answer come again."""
         with self._lock:
             self._names.put_locked((Notify.RESEND, b""))
+
+
+class _Own(threading.local):
+    changes = 0  # made by this thread
 
 
 class _Sender:

@@ -37,9 +37,8 @@ does, or raises. `body` and `caller` are used again for the next request: copy w
 
 MAX_WRITE: Final = 1 << 20  # bytes of one READ or WRITE; the kernel's limit is 256 pages
 PAGE: Final = 4096
-MAX_BACKGROUND: Final = (
-    256  # read-ahead and RELEASE that may be on their way: stuck reads must not hold RELEASE
-)
+# Read-ahead and RELEASE that may be on their way at once: stuck reads must not hold RELEASE.
+MAX_BACKGROUND: Final = 256
 CONGESTED: Final = MAX_BACKGROUND * 3 // 4
 SPIN_S: Final = 100e-6  # waking across cores costs more than looking again for so long (measured)
 READ_AHEAD: Final = 1 << 20  # twice as fast as the kernel's 128 KiB (measured)

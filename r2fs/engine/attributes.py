@@ -62,13 +62,32 @@ class AttributeView:
         self.apply(node, attributes_from(info))
 
     def apply(self, node: Node, facts: Facts) -> None:
-        node.known = True
-        node.mode, node.uid, node.gid = facts.mode, facts.uid, facts.gid
-        node.content_type, node.extra = facts.content_type, facts.extra
-        if facts.mtime_ns is not None:
-            node.mtime_known = True
-            node.mtime_ns = facts.mtime_ns
+        if facts.mtime_ns is not None and not node.mtime_known:
             node.ctime_ns = max(node.ctime_ns, facts.mtime_ns)
+        fill(node, facts)
+
+
+def fill(node: Node, facts: Facts) -> None:
+    """What the bucket tells of a node's version. What a program here has set since is stronger."""
+    ours = facts_of(node)
+    both = together(facts, ours)
+    node.known = True
+    node.mode, node.uid, node.gid = both.mode, both.uid, both.gid
+    node.content_type, node.extra = both.content_type, both.extra
+    if ours.mtime_ns is None and facts.mtime_ns is not None:
+        node.mtime_ns, node.mtime_known = facts.mtime_ns, True
+
+
+def together(there: Facts, ours: Facts) -> Facts:
+    """What the bucket has, under what this host knows better."""
+    return Facts(
+        mode=there.mode if ours.mode is None else ours.mode,
+        uid=there.uid if ours.uid is None else ours.uid,
+        gid=there.gid if ours.gid is None else ours.gid,
+        mtime_ns=there.mtime_ns if ours.mtime_ns is None else ours.mtime_ns,
+        content_type=ours.content_type or there.content_type,
+        extra={**there.extra, **ours.extra},
+    )
 
 
 def facts_of(node: Node) -> Facts:

@@ -63,7 +63,10 @@ class Boot:
         node = self._tree.add(parent, name, row.kind, row.mtime_ns or self._core.now_ns(), ino=row.ino)
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
         node.extra, node.content_type, node.target = row.extra, row.content_type, row.target
-        node.base, node.known, node.size = row.base, True, row.size
+        node.base, node.size = row.base, row.size
+        node.known = (
+            row.base is None or row.content_type is not None
+        )  # else the upload asks for what it lacks
         node.mtime_known = row.mtime_ns is not None
         if not row.staged and row.base is not None and not node.is_dir:
             node.size = row.base.size

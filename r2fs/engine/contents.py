@@ -18,13 +18,14 @@ from pathlib import Path
 from r2fs.disk.content import Content
 from r2fs.disk.lease import open_unless_writable
 from r2fs.disk.spares import Spares
+from r2fs.engine.attributes import fill
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader, Source
 from r2fs.model.errors import NoSpace, StateDamaged
 from r2fs.model.metadata import attributes_from, remembered
-from r2fs.model.records import ObjectInfo, Proof
+from r2fs.model.records import ObjectInfo, Proof, Version
 from r2fs.model.states import OWING
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Contents:
         self._sources: dict[int, Source] = {}  # by inode number
         self._resting: OrderedDict[int, Node] = OrderedDict()  # open though nobody has it open; oldest first
         self._resting_bytes = 0
+        self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
+        self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
         self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
 
     # ------------------------------------------------------------------ getting at bytes
@@ -71,6 +74,15 @@ class Contents:
         if source is not None and node.base is not None:
             source.version = node.base
 
+    def rekeyed(self, node: Node, old: Version) -> None:
+        """The cache's entry of the version that was copied is that of `node.base` now."""
+        assert node.base is not None
+        pinned = node.ino in self._pinned
+        self._unpin(node)
+        self._core.cache.rekey(old, node.base)
+        if pinned:
+            self._pin(node)
+
     def _staged(self, node: Node) -> Content:
         assert node.owed is not None and node.owed.staged is not None
         path = self._core.journal.data_dir / node.owed.staged
@@ -85,7 +97,8 @@ class Contents:
         path = self._open_path(node)
         cache = self._core.cache
         taken = cache.take(version, path)
-        cache.pin(version)
+        self._pin(node)
+        self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:
             return Content.adopt(path, version.size, taken.present)
         if version.size:
@@ -98,11 +111,7 @@ class Contents:
             if node.known or node.base is None or info.etag != node.base.etag or info.metadata is None:
                 return
             facts = attributes_from(info)
-            node.known = True
-            node.content_type, node.extra = facts.content_type, facts.extra
-            node.mode, node.uid, node.gid = facts.mode, facts.uid, facts.gid
-            if facts.mtime_ns is not None:
-                node.mtime_ns, node.mtime_known = facts.mtime_ns, True
+            fill(node, facts)
             self._core.kernel.forget_attributes(node.ino)
         self._core.cache.remember(node.base.key, node.base.etag, remembered(facts))
 
@@ -113,12 +122,14 @@ class Contents:
         The caller writes the journal row next, and calls `unstage` if that fails.
         """
         content = self.of(node)
+        if node.ino in self._resting:
+            self._wake(node.ino)
         content.make_writable()
         name = self._staged_name(node)
         content.rename_to(self._core.journal.data_dir / name)
         if node.base is not None:
             self._core.cache.drop(node.base)  # the entry is the same file
-            self._core.cache.unpin(node.base)
+        self._unpin(node)
         self._unreserve(node)
         return name
 
@@ -126,8 +137,7 @@ class Contents:
         """The journal refused: the file is clean content as before."""
         assert node.content is not None
         node.content.rename_to(self._open_path(node))
-        if node.base is not None:
-            self._core.cache.pin(node.base)
+        self._pin(node)
 
     def new_staged(self, node: Node) -> str:
         """An empty file in staging, for a new name."""
@@ -161,6 +171,7 @@ class Contents:
     def settled(self, node: Node, staged: str) -> None:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
         path = self._open_path(node)
+        self._stored_at_s[node.ino] = self._core.clock.time()
         if node.content is None:
             os.rename(self._core.journal.data_dir / staged, path)
             self._admit(node, path, None)
@@ -168,15 +179,14 @@ class Contents:
             return
         node.content.rename_to(path)
         if node.handles:
-            assert node.base is not None
-            self._core.cache.pin(node.base)
+            self._pin(node)
             self._admit(node, path, node.content)
         else:
             self._retire(node)
 
     def closed(self, node: Node) -> None:
         """The last handle is gone."""
-        if node.content is None:
+        if node.content is None or (node.ino in self._resting and not node.deleted):
             return
         self._ledger.unwatch_base(node)
         if node.deleted and node.state not in OWING:
@@ -186,8 +196,7 @@ class Contents:
                 node.content.close()
                 node.content = None
         else:
-            assert node.base is not None
-            self._core.cache.unpin(node.base)
+            self._unpin(node)
             if not self._rest(node):
                 self._retire(node)
 
@@ -211,10 +220,16 @@ class Contents:
 
     def wake(self, node: Node) -> None:
         """It is opened again. Whoever opens a node calls this first."""
-        if node.ino in self._resting:
+        if node.ino not in self._resting:
+            return
+        self._wake(node.ino)
+        ttl_s, age_s = self._core.settings.cache_ttl_s, self._core.clock.time() - self._stored_at_s[node.ino]
+        if ttl_s and not 0 <= age_s <= ttl_s:  # not in use, so not exempt: it is fetched again
+            self._retire(node)
             assert node.base is not None
-            self._wake(node.ino)
-            self._core.cache.pin(node.base)
+            self._core.cache.drop(node.base)
+        else:
+            self._pin(node)
             self._core.cache.count_hit()
 
     def retire_resting(self) -> None:
@@ -235,6 +250,7 @@ class Contents:
         """Nobody will read it again."""
         self._unreserve(node)
         self._sources.pop(node.ino, None)
+        self._stored_at_s.pop(node.ino, None)
         if node.ino in self._resting:
             self._wake(node.ino)
         if node.content is not None:
@@ -242,8 +258,7 @@ class Contents:
                 node.content.path.unlink()
             node.content.close()
             node.content = None
-            if node.base is not None:
-                self._core.cache.unpin(node.base)
+        self._unpin(node)
 
     def drop_staged(self, name: str) -> None:
         """The file of a row that is gone because its inode was unlinked."""
@@ -251,6 +266,18 @@ class Contents:
             (self._core.journal.data_dir / name).unlink()
 
     # ------------------------------------------------------------------ inside
+    def _pin(self, node: Node) -> None:
+        """The node's version in the cache is in use."""
+        if node.base is not None and self._pinned.get(node.ino) != node.base:
+            self._unpin(node)
+            self._pinned[node.ino] = node.base
+            self._core.cache.pin(node.base)
+
+    def _unpin(self, node: Node) -> None:
+        version = self._pinned.pop(node.ino, None)
+        if version is not None:
+            self._core.cache.unpin(version)
+
     def _retire(self, node: Node) -> None:
         """Clean content that nobody has open: into the cache, and close."""
         content = node.content
@@ -259,6 +286,7 @@ class Contents:
         self._sources.pop(node.ino, None)
         if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
             self._admit(node, content.path, content)
+        self._stored_at_s.pop(node.ino, None)
         with suppress(FileNotFoundError):
             content.path.unlink()
         content.close()
@@ -270,7 +298,8 @@ class Contents:
         present = None if content is None or content.complete else content.snapshot()[0]
         if content is not None and present is not None and not present:
             return
-        self._core.cache.admit(version, path, size=version.size, present=present)
+        stored_at_s = self._stored_at_s.get(node.ino)
+        self._core.cache.admit(version, path, size=version.size, present=present, stored_at_s=stored_at_s)
 
     def _reserve(self, node: Node, size: int) -> None:
         self._reserved[node.ino] = min(size, self._core.settings.cache_size // 2)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
-from r2fs.engine.attributes import facts_of
+from r2fs.engine.attributes import facts_of, fill
 from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -38,7 +38,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.metadata import ATTEMPT, Facts, remembered
-from r2fs.model.records import OwedDelete, Version
+from r2fs.model.records import ObjectInfo, OwedDelete, Version
 from r2fs.model.states import SENDING, Event, State
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,8 @@ class Outcomes:
             changes: dict[str, object] = {"base": version, "failures": 0, "reason": None}
             if not node.mtime_known and facts.mtime_ns is not None:
                 changes["mtime_ns"] = facts.mtime_ns
+            if not node.known:  # learned on the way: the next upload keeps it, too
+                fill(node, facts)
             if (
                 state is State.RESEALED
             ):  # the same bytes under another name or with other metadata: a copy will do
@@ -122,10 +124,7 @@ class Outcomes:
         if staged is not None:
             self._contents.settled(node, staged)
         elif claim.copy and claim.base is not None and not node.is_dir:
-            self._core.cache.rekey(claim.base, node.base)
-            if node.content is not None:
-                self._core.cache.unpin(claim.base)
-                self._core.cache.pin(node.base)
+            self._contents.rekeyed(node, claim.base)
         log.info("%s: in the bucket (%d bytes)", printable(claim.key), node.base.size)
 
     def _delete_left_behind(self, key: str, version: Version, after: Node | None) -> None:
@@ -186,31 +185,41 @@ class Outcomes:
         with self._core.lock:
             if not self._still(node, claim):
                 return
+            owed = node.owed
+            assert owed is not None
             if node.content is None and self._core.cache.contains(claim.base):
                 self._contents.of(node)
-            if node.content is not None and node.content.complete:
-                staged = node.owed.staged if node.owed else None
-                staged = staged or self._contents.stage(node)
+            if owed.changed:  # opened for writing since: its own bytes go next
+                self._again(node, claim, error)
+            elif owed.key == claim.base.key or node.content is None or not node.content.complete:
+                self._follow_source(node, claim, info)
+            else:
+                staged = owed.staged or self._contents.stage(node)
                 self._ledger.update(node, staged=staged, changed=True, size=node.content.size)
                 self._again(node, claim, error)
-            elif info is not None:
-                key = printable(claim.base.key)
-                log.warning(
-                    "%s: changed in the bucket while it was renamed here: the newer one is renamed", key
-                )
-                self._ledger.update(node, base=info.version)
-                node.size = info.size
-                self._again(node, claim, error)
-            else:
-                log.warning(
-                    "%s: deleted in the bucket before its rename got there", printable(claim.base.key)
-                )
-                self._attempts.drop(claim.attempt)
-                self._ledger.apply(node, Event.UNLINK)
-                parent = node.parent
-                if parent is not None:
-                    self._core.kernel.forget_name(parent.ino, node.name)
-                    self._tree.detach(node)
+
+    def _follow_source(self, node: Node, claim: Claim, info: ObjectInfo | None) -> None:
+        """This host has no bytes of its own to keep: what another host did to the source is what holds.
+
+        A rename takes the newer version along. New metadata alone was meant for the old bytes, and is void.
+        """
+        parent, owed = node.parent, node.owed
+        assert parent is not None and owed is not None and claim.base is not None
+        renamed = owed.key != claim.base.key
+        what = "renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
+        with self._core.journal.transaction():
+            self._attempts.drop(claim.attempt)
+            self._ledger.apply(node, Event.UNLINK)
+            self._core.kernel.forget_name(parent.ino, node.name)
+            if info is None:
+                log.warning("%s: deleted in the bucket before what was done here got there", claim.base.key)
+                self._tree.detach(node)
+                return
+            log.warning("%s: changed in the bucket while it was %s", printable(claim.base.key), what)
+            newer = self._tree.replace(node, info)
+            if renamed:
+                self._ledger.apply(newer, Event.RETARGET, key=owed.key, changed=False, expect=owed.expect)
+                self._queue.schedule(newer)
 
     def _again(self, node: Node, claim: Claim, error: R2fsError, **changes: object) -> None:
         """It was not stored, and may be tried at once."""

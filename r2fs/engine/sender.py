@@ -14,13 +14,14 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from r2fs.disk.body import FileBody, Gate, MemoryBody
+from r2fs.engine.attributes import together
 from r2fs.engine.core import Core
 from r2fs.engine.jobs import JobQueue
-from r2fs.model.errors import PreconditionFailed, R2fsError, UploadMissing
+from r2fs.model.errors import ObjectMissing, PreconditionFailed, R2fsError, UploadMissing
 from r2fs.model.metadata import Facts, attributes_from, metadata_for
 from r2fs.model.mime import SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
@@ -40,6 +41,7 @@ class Claim:
     attempt: str
     expect: str | None
     facts: Facts
+    known: bool  # the facts are all that the base's metadata says
     base: Version | None
     copy: bool  # the bytes are the base's: copy them inside the bucket
     body: bytes | None  # a directory's or a symbolic link's
@@ -70,6 +72,8 @@ class Sender:
         """What the bucket has now. The file's bytes are synced to this disk before they are there."""
         if claim.copy:
             return self._copy(claim)
+        if not claim.known:
+            claim = self._with_facts(claim)
         if claim.body is not None:
             return Sent(self._put(claim, MemoryBody(claim.body), len(claim.body)), claim.facts)
         os.fdatasync(claim.fd)
@@ -77,6 +81,17 @@ class Sender:
             return Sent(self._multipart(claim), claim.facts)
         body = FileBody(claim.fd, 0, claim.size, claim.gate, claim.sent)
         return Sent(self._put(claim, body, claim.size), claim.facts)
+
+    def _with_facts(self, claim: Claim) -> Claim:
+        """Overwritten without having been read: what its metadata says and we never asked for, stays."""
+        assert claim.base is not None
+        try:
+            info = self._store.head(claim.base.key)
+        except ObjectMissing:
+            return claim
+        if info.etag != claim.base.etag:
+            return claim  # the condition decides
+        return replace(claim, facts=together(attributes_from(info), claim.facts))
 
     # ------------------------------------------------------------------ one request
     def _put(self, claim: Claim, body: Body, size: int) -> Version:
@@ -97,15 +112,10 @@ class Sender:
         info = self._store.head(claim.base.key)
         if info.etag != claim.base.etag:
             raise PreconditionFailed(f"{claim.base.key} was changed by somebody else", source=True)
-        there, ours = attributes_from(info), claim.facts
-        facts = Facts(
-            mode=there.mode if ours.mode is None else ours.mode,
-            uid=there.uid if ours.uid is None else ours.uid,
-            gid=there.gid if ours.gid is None else ours.gid,
-            mtime_ns=ours.mtime_ns or there.mtime_ns or info.modified_ns,
-            extra={**there.extra, **ours.extra},
-        )
-        kind = ours.content_type or info.content_type or content_type(claim.name)
+        facts = together(attributes_from(info), claim.facts)
+        if facts.mtime_ns is None:
+            facts = replace(facts, mtime_ns=info.modified_ns)
+        kind = facts.content_type or content_type(claim.name)
         meta = metadata_for(facts, FILE_TYPES[claim.kind], claim.attempt, kind)
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)

@@ -157,6 +157,8 @@ class Tree:
         listing = directory.listing
         assert listing is not None
         prefix, seen, hidden = self.key(directory), set[str](), set[str]()
+        if directory.owed is None and directory.touched <= began:
+            listing.marker = None  # unless the listing has it: another host may have removed it
         names = {p[len(prefix) : -1] for p in prefixes if is_name(p[len(prefix) : -1])}
         hidden.update(p for p in prefixes if not is_name(p[len(prefix) : -1]))
         for info in objects:

@@ -144,16 +144,23 @@ class WriteBack:
     def _next(self) -> Task | None:
         with self._core.lock:
             while not self._core.stopping:
+                task = self.take_due()
+                if task is not None:
+                    return task
                 now = self._core.clock.monotonic()
-                item = self._schedule.take(now) if now >= self._not_before else None
-                if item is not None:
-                    task = self._prepare(item, now)
-                    if task is not None:
-                        self._work.notify()  # there may be more that is due
-                        return task
-                    continue
                 due = self._schedule.next_due()
                 self._work.wait(None if due is None else max(0.0, max(due, self._not_before) - now))
+            return None
+
+    def take_due(self) -> Task | None:
+        """The next thing that is due, claimed for whoever calls: the task is to be run. None: nothing is."""
+        with self._core.lock:
+            now = self._core.clock.monotonic()
+            while now >= self._not_before and (item := self._schedule.take(now)) is not None:
+                task = self._prepare(item, now)
+                if task is not None:
+                    self._work.notify()  # there may be more that is due
+                    return task
             return None
 
     def _prepare(self, item: Item, now: float) -> Task | None:
@@ -251,7 +258,8 @@ class WriteBack:
             transfer.sent += count
 
         return Claim(
-            node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node), node.base, copy,
+            node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node),
+            node.known or node.base is None, node.base, copy,
             body, -1 if fd is None else fd, size, transfer.gate, sent,
         )  # fmt: skip
 

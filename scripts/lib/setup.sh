@@ -30,7 +30,8 @@ setup() {
 }
 
 # ------------------------------------------------------------------ Debian packages
-have_library() { /sbin/ldconfig -p | grep -q "$1"; }
+# no pipes into grep -q: with pipefail, its early end would be the other's failure
+have_library() { grep -q "$1" <<<"$(/sbin/ldconfig -p)"; }
 
 # Prints the packages that are missing, each with another name that it has in newer releases.
 missing_packages() {
@@ -78,7 +79,7 @@ install_packages() {
     local names=() choice name
     for choice; do
         for name in ${choice//|/ }; do
-            if apt-cache policy "$name" | grep -q 'Candidate: [^(]'; then
+            if grep -q 'Candidate: [^(]' <<<"$(apt-cache policy "$name")"; then
                 names+=("$name")
                 break
             fi

@@ -147,7 +147,14 @@ class ModelBucket(MemoryStore):
             raise Unavailable(f"{name} {key}: no answer")
         if fault == THROTTLED:
             raise Throttled(f"{name} {key}: slow down")
-        if fault in (LOST, LATE) and name in ("head", "list", "get", "put_part", "create_upload", "delete_many"):
+        if fault in (LOST, LATE) and name in (
+            "head",
+            "list",
+            "get",
+            "put_part",
+            "create_upload",
+            "delete_many",
+        ):
             raise Unavailable(f"{name} {key}: no answer")
         return fault
 

@@ -7,6 +7,7 @@ Never: knows the engine: `match.py` compares the two.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -59,6 +60,9 @@ class Model:
         self.slots: dict[str, tuple[File, bool, bool]] = {}  # file, writes, appends
         self.touched: set[str] = set()  # paths at which another client changed something
 
+    def copy(self) -> Model:
+        return copy.deepcopy(self, {id(self.bucket): self.bucket})
+
     # ------------------------------------------------------------------ keys
     def key(self, path: str, file: File | None = None) -> str:
         file = file or self.files.get(path)
@@ -85,9 +89,7 @@ class Model:
         for path, file in list(self.files.items()):
             if file.pending or file.writers:
                 continue
-            if path not in there:
-                self._lose(path)
-            elif there[path].etag != file.at or there[path].data != file.data:
+            if path not in there or there[path].etag != file.at or there[path].data != file.data:
                 self._lose(path)
         for path, stored in there.items():
             if path not in self.files and nfc(stored.key) in self.bucket.foreign:
@@ -124,8 +126,7 @@ class Model:
         """The engine owes nothing of this file any more."""
         file.pending = file.modified = False
         if stored is not None:
-            file.at = stored.etag
-            file.origins.add(stored.etag)
+            file.at, file.origins, file.fragile = stored.etag, {stored.etag}, False
 
     # ------------------------------------------------------------------ what is to be seen
     def directories(self) -> set[str]:
@@ -153,7 +154,7 @@ class Model:
     def _doom(self, path: str, file: File) -> None:
         """A program here changes or removes what it saw."""
         for etag in {file.at, *file.origins} - {None}:
-            self.bucket.doomed.add((self.prefix + path + (SYMLINK_SUFFIX if file.link else ""), str(etag)))
+            self.bucket.doomed.add((nfc(self.key(path, file)), str(etag)))
 
     def _leave(self, path: str) -> File:
         """The name goes from here; a directory that only its files made stays."""

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.mount.daemons import BucketMount, MirrorMount, Mount
+from tests.mount.daemons import DRIVERS, BucketMount, MirrorMount, Mount
 from tests.support.faulty import FaultyProxy
 from tests.support.servers import SeaweedFS
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-DRIVERS = ("kernel", "libfuse", "libfuse2")
 _numbers = itertools.count(1)
 
 

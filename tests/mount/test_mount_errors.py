@@ -12,14 +12,20 @@ import pytest
 
 from r2fs.drivers import kmount
 from r2fs.model import errors
-from tests.mount.daemons import REPO
+from tests.mount.daemons import DRIVERS, REPO
 from tests.support.faulty import FaultyProxy, answer
 from tests.support.servers import clean_environment, free_ports
 
 
+@pytest.fixture(scope="session")
+def driver():
+    """Nearly all is checked before a driver has anything to do."""
+    return "auto"
+
+
 @pytest.fixture
 def refuse(driver, seaweed, tmp_path):
-    """`refuse(exit_code, *words, **changes)`: runs `r2fs mount`, which must fail so; its sentence."""
+    """`refuse(exit_code, **changes)`: runs `r2fs mount`, which must fail so; its sentence."""
     (tmp_path / "mnt").mkdir()
 
     def run(
@@ -164,7 +170,8 @@ assert libc.mount(b"other", os.fsencode(sys.argv[1]), b"fuse.other", 0, data) ==
 
 
 # ------------------------------------------------------------------ this host
-def test_no_fuse_in_the_kernel(refuse):
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_no_fuse_in_the_kernel(refuse, driver):
     if not kmount.privileged():
         pytest.skip("only root can take /dev/fuse away, in a mount namespace of its own")
     script = 'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && exec "$@"'
@@ -172,6 +179,7 @@ def test_no_fuse_in_the_kernel(refuse):
     assert "/dev/fuse" in said
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_no_fusermount(refuse, tmp_path, driver):
     if kmount.privileged():
         pytest.skip("root needs no fusermount3: the suite is run as an ordinary user too")

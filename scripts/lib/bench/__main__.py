@@ -237,7 +237,10 @@ def main() -> None:
         reports = [run(given, say)]
         if given.as_user:
             say("the same as an ordinary user")
-            reports.append(run_as_user(given))
+            try:
+                reports.append(run_as_user(given))
+            except CannotRun as error:
+                reports[0]["failures"].append(str(error))
     except (Broken, CannotRun, MissingProgram, NotReady) as error:
         sys.exit(f"scripts/bench: {error}")
     except KeyboardInterrupt:

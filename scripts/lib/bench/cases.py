@@ -26,7 +26,7 @@ MIB = 1 << 20
 class Sizes:
     """How much is done. Quick proves that everything works; its numbers mean nothing."""
 
-    big: int = 512 * MIB  # bytes of the file that is read
+    big: int = 256 * MIB  # bytes of the file that is read
     written: int = 256 * MIB
     files: int = 500  # that are created, and as many small ones that are read
     file: int = 100_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,9 @@ def test_an_answer_overtaken_by_a_change_is_not_kept(served: Served, monkeypatch
         try:
             return asked(*request)
         finally:
-            served.notifier.forget_attributes(17)
+            other = threading.Thread(target=served.notifier.forget_attributes, args=(17,))
+            other.start()
+            other.join()
 
     monkeypatch.setattr(served.fs, "lookup", changing)
     assert entry_of(served.kernel.ask(Op.LOOKUP, body=name("f")).body)[2:4] == (0, 0)

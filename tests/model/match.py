@@ -1,0 +1,234 @@
+"""Does what the mount shows match the reference? And does the bucket, once nothing is pending?
+
+Owns:  looking without leaving a trace where that can be (no file is opened or fetched for it), and
+       what the engine may do by itself: settle what it has sent, keep a conflict's loser under a
+       conflict name, lose a rename whose source another client took away.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from r2fs.engine.node import Node
+from r2fs.model.errors import R2fsError
+from r2fs.model.keys import nfc
+from r2fs.model.records import Attributes, Kind
+from r2fs.model.verbs import ROOT
+from tests.model.bucket import digest
+from tests.model.reference import File, Model, parent
+from tests.model.world import World
+
+UNKNOWN = object()
+
+
+class Mismatch(AssertionError):
+    pass
+
+
+@dataclass
+class Seen:
+    """One name as the mount shows it."""
+
+    attributes: Attributes
+    owes: bool
+    data: bytes | None  # None: could not be read, or not without a trace
+    state: str
+
+
+def look(world: World, read: bool = False) -> dict[str, Seen]:
+    """Every name below the root. `read`: by open and read, as a program would."""
+    fs, caller = world.engine.fs, world.engine.caller
+    found: dict[str, Seen] = {}
+
+    def walk(ino: int, above: str) -> None:
+        for entry in fs.readdir(caller, ino):
+            path = f"{above}/{entry.name}".lstrip("/")
+            attributes = fs.getattr(caller, entry.ino).attributes
+            node = fs._tree.get(entry.ino)
+            data = None
+            if entry.kind is Kind.SYMLINK:
+                data = os.fsencode(fs.readlink(caller, entry.ino))
+            elif entry.kind is Kind.FILE:
+                data = _read(world, path) if read else peek(world, node)
+            found[path] = Seen(attributes, node.owed is not None, data, node.state.value)
+            if entry.kind is Kind.DIRECTORY:
+                walk(entry.ino, path)
+
+    with world.undisturbed():
+        walk(ROOT, "")
+    return found
+
+
+def _read(world: World, path: str) -> bytes | None:
+    try:
+        return world.engine.read(path)
+    except R2fsError as error:
+        if type(error).__name__ not in ("Stale", "ReadFailed"):
+            raise
+        return None
+
+
+def peek(world: World, node: Node) -> bytes | None:
+    """The bytes that a read would give, without reading; None where that is not known."""
+    content = node.content
+    if content is not None and not content.closed:
+        if content.complete:
+            return os.pread(content.fd, content.size, 0)
+        snapshot = content.snapshot()
+        data = bytearray(_base(world, node) or b"").ljust(content.size, b"\0")[: content.size]
+        if _base(world, node) is None:
+            return None
+        for start, stop in snapshot.present:
+            data[start:stop] = os.pread(content.fd, stop - start, start)
+        return bytes(data)
+    if node.owed is not None and node.owed.staged is not None:
+        return (world.engine.fs._core.journal.data_dir / node.owed.staged).read_bytes()
+    return _base(world, node)
+
+
+def _base(world: World, node: Node) -> bytes | None:
+    if node.base is None:
+        return None
+    stored = world.bucket.objects.get(nfc(node.base.key))
+    return stored.data if stored is not None and stored.etag == node.base.etag else None
+
+
+def same(seen: Seen, file: File) -> bool:
+    attributes = seen.attributes
+    if attributes.kind is not (Kind.SYMLINK if file.link else Kind.FILE):
+        return False
+    if attributes.size != len(file.data):
+        return False
+    if seen.data is None:
+        if not file.fragile:
+            return False
+    elif seen.data != file.data:
+        return False
+    if file.mode is not None and attributes.mode != file.mode:
+        return False
+    return file.mtime_ns is None or attributes.mtime_ns == file.mtime_ns
+
+
+# ------------------------------------------------------------------ the mount
+def match(world: World, model: Model, seen: dict[str, Seen]) -> None:
+    """Raises Mismatch. What the engine did by itself is taken into the model."""
+    objects = world.bucket.objects
+    model.sync(objects)
+    for path, file in list(model.files.items()):
+        if not file.pending:
+            continue
+        here = seen.get(path)
+        if here is not None and same(here, file):
+            if not here.owes and not file.writers:
+                _settle(world, model, path, file)
+        else:
+            _explain(world, model, path, file, seen)
+    for path, pending in list(model.dirs.items()):
+        node = world.node(path)
+        if pending and node is not None and node.owed is None:
+            if nfc(model.prefix + path + "/") not in objects:
+                raise Mismatch(f"{path}/: owes nothing, and its marker is not in the bucket")
+            model.dirs[path] = False
+    model.sync(objects)
+    _names(world, model, seen)
+    for path, file in model.files.items():
+        if not same(seen[path], file):
+            raise Mismatch(f"{path}: shows {_text(seen[path])}, should be {_file_text(file)}")
+
+
+def _settle(world: World, model: Model, path: str, file: File) -> None:
+    key = nfc(model.key(path))
+    if file.modified and (key, digest(file.data)) not in world.bucket.landed:
+        raise Mismatch(f"{path}: owes nothing, and {file.data[:40]!r} has never been in the bucket")
+    model.settled(path, file, world.bucket.objects.get(key))
+
+
+def _explain(world: World, model: Model, path: str, file: File, seen: dict[str, Seen]) -> None:
+    here = seen.get(path)
+    what = f"{path}: shows {_text(here)}, should be {_file_text(file)}"
+    if path not in model.touched and not file.fragile:
+        raise Mismatch(what)
+    for other, candidate in seen.items():
+        if other not in model.files and _is_conflict(other, path) and same(candidate, file):
+            del model.files[path]
+            model.files[other] = file
+            file.at = None
+            return
+    if file.fragile and not file.modified and here is None:
+        del model.files[path]  # its rename's source is gone
+        return
+    if file.fragile and not file.modified and here is not None and here.data is not None:
+        newer = {stored.etag for stored in world.bucket.objects.values() if stored.data == here.data}
+        if newer:  # the newer version was renamed in its place, or changes of attributes are void
+            model.files[path] = File(here.data, file.link, modified=False, origins=newer)
+            return
+    if file.fragile and file.broken and here is not None:
+        return
+    raise Mismatch(what)
+
+
+def _is_conflict(name: str, path: str) -> bool:
+    return parent(name) == parent(path) and name.startswith(path + " (conflict of studio, ")
+
+
+def _names(world: World, model: Model, seen: dict[str, Seen]) -> None:
+    want = {*model.files, *model.directories()}
+    have = set(seen)
+    missing, extra = want - have, have - want
+    for path in list(missing):  # an attempt at that name is looked for: what appears there is not shown yet
+        file = model.files.get(path)
+        if file is not None and not file.pending and world.engine.fs._ledger.watched(model.key(path)):
+            missing.discard(path)
+    if missing or extra:
+        raise Mismatch(f"missing: {sorted(missing)}; not expected: {sorted(extra)}")
+
+
+# ------------------------------------------------------------------ the bucket, drained
+def match_bucket(world: World, model: Model, deep: bool) -> None:
+    objects, prefix = world.bucket.objects, model.prefix
+    parked = {world.engine.fs._tree.path(node) for node in world.parked()}
+    for path, file in model.files.items():
+        if file.writers or (path in parked and file.fragile):
+            continue
+        if path in parked:
+            raise Mismatch(f"{path}: parked, and nobody took its base away")
+        stored = objects.get(nfc(model.key(path)))
+        if stored is None or stored.data != file.data:
+            raise Mismatch(
+                f"{path}: the bucket has {stored and stored.data[:60]!r}, should be {_file_text(file)}"
+            )
+        _metadata(path, file, stored.meta.metadata)
+    for path in model.dirs:
+        if nfc(prefix + path + "/") not in objects:
+            raise Mismatch(f"{path}/: has no marker in the bucket")
+    known = {nfc(model.key(path)) for path in model.files} | {nfc(f"{prefix}{path}/") for path in model.dirs}
+    for key in objects:
+        watched = not deep and world.engine.fs._ledger.watched(key)
+        if key.startswith(prefix) and key not in known and not watched:
+            raise Mismatch(f"the bucket has {key}, which nobody should have left there")
+
+
+def _metadata(path: str, file: File, metadata: object) -> None:
+    assert isinstance(metadata, dict)
+    for name, value in file.tags.items():
+        if metadata.get(name) != value:
+            raise Mismatch(f"{path}: lost the metadata {name}={value}")
+    if file.mode is not None and metadata.get("mode") != str(
+        (0o120000 if file.link else 0o100000) | file.mode
+    ):
+        raise Mismatch(f"{path}: mode {metadata.get('mode')} in the bucket, should be {file.mode:o}")
+    if file.mtime_ns is not None:
+        want = f"{file.mtime_ns // 10**9}.{file.mtime_ns % 10**9:09d}"
+        if metadata.get("mtime") != want:
+            raise Mismatch(f"{path}: mtime {metadata.get('mtime')} in the bucket, should be {want}")
+
+
+def _text(seen: Seen | None) -> str:
+    if seen is None:
+        return "nothing"
+    return f"{seen.attributes.size} bytes {seen.data and seen.data[:40]!r} ({seen.state}, mode {seen.attributes.mode:o})"
+
+
+def _file_text(file: File) -> str:
+    return f"{len(file.data)} bytes {file.data[:40]!r} (mode {file.mode}, mtime {file.mtime_ns})"

@@ -1,0 +1,254 @@
+"""The world of the model test: one engine without threads, whose every step is chosen by the test.
+
+Owns:  mount, orderly end, kill; the crash points (named ones, each commit, each request); what runs
+       when: uploads and deletes by `pump`, the completion of files in the background by `background`.
+       Downloads run at once, in the thread that asks.
+
+A crash in the middle of something is a copy of the directories at that moment, put in place of
+what unwinding made of them: what kill -9 leaves, and nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from r2fs.disk.journal import Journal
+from r2fs.engine import files, reader
+from r2fs.engine.jobs import JobQueue
+from r2fs.engine.node import Node
+from r2fs.model.errors import NoSpace
+from r2fs.model.ports import NoKernelCache
+from r2fs.model.settings import Bucket
+from r2fs.model.states import State
+from tests.model.bucket import LOST, REFUSED, ModelBucket, Unlawful
+from tests.support.clocks import ManualClock
+from tests.support.engine import Engine
+
+WRITING = {"put", "copy", "head", "delete", "delete_many", "create_upload", "put_part", "complete_upload",
+           "abort_upload", "copy_part"}  # fmt: skip
+
+
+class Crash(BaseException):
+    """kill -9, at a chosen point."""
+
+
+class World:
+    def __init__(self, base: Path, config: Mapping[str, Any]) -> None:
+        self.base = base
+        self.config = dict(config)
+        self.prefix: str = self.config.pop("prefix", "")
+        self.bucket = ModelBucket()
+        self.bucket.on_request = self._on_request
+        self.bucket.on_done = lambda name, key: self._point(f"{name}:after")
+        self.clock = ManualClock()
+        self.plan: dict[int, Any] = {}  # of the operation under way: request number → fault or operations
+        self.requests = 0  # of the operation under way
+        self.faulty = False  # a request of the operation under way failed
+        self.outage = False
+        self.full = 0  # commits until one finds the disk full; 0: none does
+        self.inner: Callable[[list[Any], bool], None] = lambda operations, local: None
+        self.armed: tuple[str, int] | None = None
+        self.points: dict[str, int] = {}  # how often each was passed
+        self.crashed_at: dict[str, int] = {}
+        self._depth = 0
+        reader.FIRST_WINDOW, reader.PIECE = 64, 256
+        self.engine = self.mount()
+
+    # ------------------------------------------------------------------ life
+    def mount(self) -> Engine:
+        self._background: list[Callable[[], None]] = []
+        engine = Engine(
+            self.base / "r2fs",
+            self.bucket,
+            clock=self.clock,
+            threads=False,
+            crash_point=self._point,
+            bucket=Bucket("s3", "bucket", self.prefix),
+            **self.config,
+        )
+        fs = engine.fs
+        for queue in (fs._downloads, fs._parts):
+            self._inline(queue)
+        fs._background.submit = lambda job, priority=0: self._background.append(job)  # type: ignore[method-assign]
+        self._watch_commits(fs._core.journal)
+        fs.set_kernel_cache(NoKernelCache())
+        self.engine = engine
+        return engine
+
+    def _inline(self, queue: JobQueue) -> None:
+        queue.submit = lambda job, priority=0: job()  # type: ignore[method-assign]
+
+    def remount(self) -> None:
+        self.engine.stop()
+        self.mount()
+
+    def kill(self) -> None:
+        """At a quiet moment."""
+        self.engine.kill()
+        self.mount()
+
+    def end(self) -> None:
+        """The test is over; everything is thrown away."""
+        self.armed, self.outage, self.full, self._depth = None, False, 0, 1
+        self.engine.kill()
+
+    def after_crash(self) -> None:
+        """What unwinding did since the crash is undone, and the next daemon starts."""
+        self.armed = None
+        self.engine.kill()
+        shutil.rmtree(self.base / "r2fs")
+        (self.base / "crashed").rename(self.base / "r2fs")
+        self.mount()
+
+    # ------------------------------------------------------------------ points
+    def _point(self, name: str) -> None:
+        self.points[name] = self.points.get(name, 0) + 1
+        if self.armed is None or self.armed[0] != name:
+            return
+        self.armed = (name, self.armed[1] - 1)
+        if self.armed[1] <= 0:
+            self.armed = None
+            self.crashed_at[name] = self.crashed_at.get(name, 0) + 1
+            subprocess.run(["cp", "-a", self.base / "r2fs", self.base / "crashed"], check=True)
+            raise Crash(name)
+
+    def _watch_commits(self, journal: Journal) -> None:
+        plain = journal.transaction
+
+        @contextmanager
+        def watched() -> Iterator[Journal]:
+            outer = journal._depth == 0
+            with plain() as same:
+                yield same
+                if outer:
+                    self._point("commit:before")
+                    if self.full:
+                        self.full -= 1
+                        if not self.full:
+                            self.faulty = True
+                            raise NoSpace("the disk is full, says the test")
+            if outer:
+                self._point("commit:after")
+
+        journal.transaction = watched  # type: ignore[method-assign]
+
+    # ------------------------------------------------------------------ requests
+    def _on_request(self, name: str, key: str) -> str | None:
+        if self.engine_holds_lock():
+            raise Unlawful(f"{name} {key}: a request under the engine's lock")
+        if self._depth:
+            return None
+        self._point(f"{name}:before")
+        number = self.requests
+        self.requests += 1
+        planned = self.plan.get(number)
+        if isinstance(planned, list) and planned:
+            self._depth += 1
+            try:
+                self.inner(planned, name in WRITING)
+            finally:
+                self._depth -= 1
+            planned = None
+        if self.outage:
+            self.faulty = True
+            return REFUSED
+        if planned is not None:
+            self.faulty = True
+        return planned or None
+
+    def engine_holds_lock(self) -> bool:
+        engine = getattr(self, "engine", None)
+        return engine is not None and engine.fs._core.lock._is_owned()  # type: ignore[attr-defined]
+
+    @contextmanager
+    def planned(self, plan: Mapping[str, Any]) -> Iterator[None]:
+        """For one operation: what is to happen at which of its requests."""
+        if self._depth:  # an operation within a request of another
+            yield
+            return
+        self.plan = {int(number): what for number, what in plan.items()}
+        self.requests, self.faulty = 0, False
+        try:
+            yield
+        finally:
+            self.plan = {}
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """The test itself looks: no faults, no crash."""
+        self._depth += 1
+        armed, self.armed = self.armed, None
+        outage, self.outage = self.outage, False
+        full, self.full = self.full, 0
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            self.armed, self.outage, self.full = armed, outage, full
+
+    # ------------------------------------------------------------------ the engine's own work
+    def pump(self) -> bool:
+        """One upload or one batch of deletes, if one is due."""
+        writeback = self.engine.fs._writeback
+        task = writeback.take_due()
+        if task is None:
+            return False
+        task()
+        return True
+
+    def background(self) -> bool:
+        if not self._background:
+            return False
+        self._background.pop(0)()
+        return True
+
+    def due_in(self) -> float | None:
+        writeback = self.engine.fs._writeback
+        due = writeback._schedule.next_due()
+        return None if due is None else max(0.0, max(due, writeback._not_before) - self.clock.monotonic())
+
+    def left(self) -> bool:
+        with self.engine.fs._core.lock:
+            return self.engine.fs._status._left(None)
+
+    def drain(self, deep: bool) -> None:
+        """Send all that can be sent; `deep`: wait until no late attempt is looked for any more."""
+        writeback = self.engine.fs._writeback
+        with self.engine.fs._core.lock:
+            writeback.hurry(True)
+        for _ in range(1000):
+            while self.background():
+                pass
+            if self.pump():
+                continue
+            due = self.due_in()
+            watching = deep and bool(self.engine.fs._ledger.deletes)
+            if not self.left() and not watching:
+                break
+            if due is None:
+                raise AssertionError(f"something is left, and nothing is due: {self.engine.fs.queue_view()}")
+            self.clock.advance(due + 0.001)
+        else:
+            raise AssertionError(f"does not end: {self.engine.fs.queue_view()}")
+        with self.engine.fs._core.lock:
+            writeback.hurry(False)
+
+    def node(self, path: str) -> Node | None:
+        """What the engine has under a path now, without asking the bucket."""
+        node = self.engine.fs._tree.root
+        for part in path.split("/"):
+            if not node.is_dir or part not in node.children():
+                return None
+            node = node.children()[part]
+        return node
+
+    def parked(self) -> list[Node]:
+        return [node for node in self.engine.fs._ledger.owing.values() if node.state is State.PARKED]
+
+
+__all__ = ["LOST", "Crash", "World", "files"]
