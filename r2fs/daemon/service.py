@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -48,6 +49,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 POLL_S = 0.02  # how often a mount that comes up is asked whether it answers
 WORKERS_END_S = 15.0  # a thread that is in a request ends with it; what it sends is journalled
 LAST_ANSWERS_S = 3.0  # for clients of the control socket, before it goes
+DESCRIPTORS = 65536  # far more than a pipeline holds open at once
 DETACHED_S = 5.0  # a lazily detached mount whose files stay open is ended with the process
 
 
@@ -77,6 +79,7 @@ class Service:
     def run(self, ready: Callable[[], None]) -> int:
         """Mount, serve until unmounted, drain. `ready` is called once, when the mount answers."""
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # before any thread: all inherit it
+        _raise_descriptor_limit()
         with ExitStack() as closing:
             parts = self._build(closing)
             return self._serve(parts, ready, closing)
@@ -231,6 +234,14 @@ class _End:
             self._parts.driver.unmount(lazy=True)  # where serve() failed after it had mounted
             self._stop_threads()
             self._close_control()
+
+
+def _raise_descriptor_limit() -> None:
+    """Open files, staged files and files that rest each hold a descriptor: as many as this user may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _socket_name(settings: Settings) -> str:

@@ -212,10 +212,14 @@ class Session:
             else:
                 self._defer(op, unique, nodeid, caller, body)
         except R2fsError as e:
+            if e.errno == errno.EIO:  # the program learns no more than that
+                log.warning("%s: %s", _name(op), e)
             # a node (not a name) that is gone: ESTALE makes the kernel walk the path again
             gone = e.errno == errno.ENOENT and op in ASKED_BY_NODE
             self._fail(op, unique, errno.ESTALE if gone else e.errno)
         except OSError as e:
+            if e.errno in (None, errno.EIO):
+                log.warning("%s: %s", _name(op), e)
             self._fail(op, unique, e.errno or errno.EIO)
         except Exception:
             log.exception("%s failed", _name(op))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
+from r2fs.model.keys import nfc
 from r2fs.model.metadata import ATTEMPT
 from r2fs.model.records import Attempt
 
@@ -34,17 +35,14 @@ class Attempts:
         resumed = self._core.journal.multipart(node.ino)
         attempt_id = resumed.attempt if resumed else uuid.uuid4().hex
         attempt = Attempt(attempt_id, node.ino, key, self._core.clock.time(), unknown=False)
-        self._core.journal.put_attempt(attempt)
-        self._known[attempt_id] = attempt
+        self._put(attempt)
         return attempt_id
 
     def doubt(self, attempt_id: str) -> None:
         """Nobody saw how it ended: its row stays, so that what appears is known as ours."""
         attempt = self._known.get(attempt_id)
         if attempt is not None:
-            attempt = replace(attempt, unknown=True)
-            self._core.journal.put_attempt(attempt)
-            self._known[attempt_id] = attempt
+            self._put(replace(attempt, unknown=True))
 
     def drop(self, attempt_id: str) -> None:
         """It was not carried out. One that a multipart upload goes on with stays."""
@@ -59,7 +57,7 @@ class Attempts:
 
     def unwatched(self, key: str) -> None:
         """Nobody watches the key any more: attempts of inodes that are gone need no memory."""
-        for attempt in [a for a in self._known.values() if a.key == key]:
+        for attempt in [a for a in self._known.values() if nfc(a.key) == nfc(key)]:
             if attempt.ino not in self._ledger.owing:
                 self._forget(attempt)
 
@@ -68,17 +66,17 @@ class Attempts:
         return {a.key for a in self._known.values() if a.ino == ino and a.unknown}
 
     def any_at(self, key: str) -> bool:
-        return any(a.key == key for a in self._known.values())
+        return any(nfc(a.key) == nfc(key) for a in self._known.values())
 
     def is_ours(self, metadata: Mapping[str, str] | None, key: str) -> bool:
         """Was the object at `key` made by an attempt of this host whose end nobody saw?"""
         attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
-        return attempt is not None and attempt.key == key
+        return attempt is not None and nfc(attempt.key) == nfc(key)
 
     def is_forsaken(self, metadata: Mapping[str, str] | None, key: str) -> bool:
         """Is it such an attempt, of an inode that has left that key since?"""
         attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
-        return attempt is not None and attempt.key == key and self._has_left(attempt)
+        return attempt is not None and nfc(attempt.key) == nfc(key) and self._has_left(attempt)
 
     def forsaken_keys(self) -> set[str]:
         """Keys at which an attempt of an inode may appear that has left them, or is gone."""
@@ -86,8 +84,23 @@ class Attempts:
 
     def _has_left(self, attempt: Attempt) -> bool:
         node = self._ledger.owing.get(attempt.ino)
-        return node is None or node.owed is None or node.owed.key != attempt.key
+        return node is None or node.owed is None or nfc(node.owed.key) != nfc(attempt.key)
+
+    def _put(self, attempt: Attempt) -> None:
+        earlier = self._known.get(attempt.id)
+        with self._ledger.transaction():
+            self._core.journal.put_attempt(attempt)
+            self._ledger.on_undo(lambda: self._restore(attempt.id, earlier))
+            self._known[attempt.id] = attempt
 
     def _forget(self, attempt: Attempt) -> None:
-        self._core.journal.drop_attempt(attempt.id)
-        del self._known[attempt.id]
+        with self._ledger.transaction():
+            self._core.journal.drop_attempt(attempt.id)
+            self._ledger.on_undo(lambda: self._restore(attempt.id, attempt))
+            del self._known[attempt.id]
+
+    def _restore(self, attempt_id: str, attempt: Attempt | None) -> None:
+        if attempt is None:
+            self._known.pop(attempt_id, None)
+        else:
+            self._known[attempt_id] = attempt

@@ -74,8 +74,10 @@ class Boot:
         self._ledger.adopt(node, owed)
         if row.staged is not None and not self._staged(node, row):
             return
-        if owed.state in (State.PARKED,):
-            return
+        if owed.state is State.PARKED:
+            if row.own is None:
+                return
+            self._ledger.apply(node, Event.RELEASE)  # incomplete: what it lacks is looked for once more
         if self._untouched(node, row):
             staged = owed.staged
             self._ledger.acquit(node)
@@ -96,7 +98,7 @@ class Boot:
             key=row.key,
             state=State(row.state),
             seq=row.seq,
-            changed=row.changed,
+            changed=row.changed and not _is_bare(row),
             expect=row.expect,
             before=State(row.before) if row.before else None,
             staged=row.staged,
@@ -124,7 +126,8 @@ class Boot:
                 self._ledger.apply(node, Event.CLAIM)
                 self._ledger.apply(node, Event.REFUSED, reason=f"{path} is missing")
             return False
-        node.size = node.owed.size = found.st_size
+        self._ledger.measured(node, found.st_size)
+        node.size = found.st_size
         node.mtime_ns, node.ctime_ns, node.mtime_known = found.st_mtime_ns, found.st_ctime_ns, True
         if row.own is not None:
             own = RangeSet(row.own)
@@ -178,3 +181,9 @@ class Boot:
                 path.rename(self._core.journal.orphan_dir / path.name)
                 log.warning("a staged file without a journal row was set aside as %s/%s",
                             self._core.journal.orphan_dir, path.name)  # fmt: skip
+
+
+def _is_bare(row: OwedInode) -> bool:
+    """Opened for writing while nothing of it was here, and neither written nor cut: all is still the base's."""
+    whole = row.base is not None and row.size == row.base_limit == row.base.size
+    return row.own is not None and not row.own and whole

@@ -13,9 +13,9 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
-from r2fs.engine.tree import Tree
-from r2fs.model.keys import conflict_name, printable
-from r2fs.model.records import ObjectInfo
+from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
+from r2fs.model.keys import MAX_KEY_BYTES, conflict_name, printable
+from r2fs.model.records import Kind, ObjectInfo
 from r2fs.model.states import Event
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Conflicts:
         parent, name = node.parent, node.name
         assert parent is not None and node.owed is not None
         new_name = self._free_name(parent, name)
-        new_key = self._tree.key(parent) + new_name
+        new_key = self._tree.key(parent) + new_name + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
         self._ledger.apply(
             node,
             Event.CONFLICT,
@@ -58,7 +58,13 @@ class Conflicts:
 
     def _free_name(self, parent: Node, name: str) -> str:
         host, when = self._core.settings.host, self._core.clock.time()
+        room = MAX_KEY_BYTES - len((self._tree.key(parent) + SYMLINK_SUFFIX).encode())
         number = 1
-        while (candidate := conflict_name(name, host, when, number)) in parent.children():
-            number += 1
-        return candidate
+        while True:
+            candidate = conflict_name(name, host, when, number)
+            if len(candidate.encode()) > room and len(name) > 1:
+                name = name[1:]  # the key would be too long
+            elif candidate in parent.children():
+                number += 1
+            else:
+                return candidate

@@ -26,7 +26,7 @@ from r2fs.engine.reader import Reader, Source
 from r2fs.model.errors import NoSpace, StateDamaged
 from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.records import ObjectInfo, Proof, Version
-from r2fs.model.states import OWING
+from r2fs.model.states import OWING, State
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,12 @@ class Contents:
         source = self._sources.get(node.ino)
         if source is None or source.content is not content:
             assert node.base is not None, "partial content always has a base"
-            source = Source(node.base, content, lambda info: self._learn(node, info))
+            source = Source(
+                node.base,
+                content,
+                lambda info: self._learn(node, info),
+                lambda version: self._lose(node, version),
+            )
             self._sources[node.ino] = source
         return source
 
@@ -104,6 +109,12 @@ class Contents:
         if version.size:
             self._reserve(node, version.size)
         return Content.create(path, version.size, complete=version.size == 0)
+
+    def _lose(self, node: Node, version: Version) -> None:
+        """Nobody needs to wait with a write of that key any more for this node's sake."""
+        with self._core.lock:
+            node.lost = version
+            self._ledger.on_settled(node)
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
         """A GET told the version's metadata: kept for stat, which listings cannot tell."""
@@ -192,7 +203,8 @@ class Contents:
         if node.deleted and node.state not in OWING:
             self.discard(node)
         elif node.owed and node.owed.staged:
-            if node.content.complete and not node.sending:
+            unsealed = node.state is State.DIRTY  # the journal could not take it yet: its size is the file's
+            if node.content.complete and not node.sending and not unsealed:
                 node.content.close()
                 node.content = None
         else:
@@ -237,7 +249,7 @@ class Contents:
         while self._resting:
             self._retire(self._wake(next(iter(self._resting))))
 
-    def withdraw(self, node: Node) -> None:
+    def withdraw(self, node: Node, staged: str | None) -> None:
         """Unlinked, its row gone: nothing is owed. Who has it open keeps the bytes until then."""
         content = node.content
         if content is not None and node.handles:
@@ -245,6 +257,10 @@ class Contents:
                 content.rename_to(self._open_path(node))
             return
         self.discard(node)
+        if staged is not None:
+            self.drop_staged(staged)
+        if node.base is not None and not node.is_dir:
+            self._core.cache.drop(node.base)
 
     def discard(self, node: Node) -> None:
         """Nobody will read it again."""

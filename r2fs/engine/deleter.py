@@ -60,7 +60,7 @@ class Deleter:
         self._core.crash_point("delete_looked")
         failed = self._remove([row.key for row in doomed])
         self._core.crash_point("deleted")
-        with self._core.lock, self._core.journal.transaction():
+        with self._core.lock, self._ledger.transaction():
             tree.tick += 1
             for row in doomed:
                 if row.key in failed:
@@ -82,9 +82,10 @@ class Deleter:
     # ------------------------------------------------------------------ looking
     def _look(self, rows: list[OwedDelete]) -> dict[str, ObjectInfo]:
         """What the bucket holds now at each row's key; no entry: nothing."""
-        by_list = [row.key for row in rows if row.etag is not None]
+        # The bucket may list a name that is not ASCII in another spelling: HEAD finds it in any.
+        by_list = [row.key for row in rows if row.etag is not None and row.key.isascii()]
         found: dict[str, ObjectInfo] = {}
-        heads = {row.key for row in rows if row.etag is None}
+        heads = {row.key for row in rows} - set(by_list)
         if len(by_list) >= LOOK_BY_LIST:
             unseen = self._look_by_list(by_list, found)
             heads.update(unseen)

@@ -64,6 +64,7 @@ class Files:
         self._writeback = writeback
         self._jobs = jobs
         self.handles = Handles()
+        writeback.on_unsealed = self.seal_unsealed
 
     # ------------------------------------------------------------------ opening
     def open(self, caller: Caller, node: Node, flags: int) -> Opened:
@@ -134,13 +135,9 @@ class Files:
         return self._opened(handle)
 
     def new_file(self, node: Node, key: str, expect: str | None) -> None:
-        """Content and journal row of a new name. With Core.lock held."""
+        """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
         staged = self._contents.new_staged(node)
-        try:
-            self._ledger.apply(node, Event.CREATE, key=key, changed=True, expect=expect, staged=staged)
-        except R2fsError:
-            self._contents.discard(node)
-            raise
+        self._ledger.apply(node, Event.CREATE, key=key, changed=True, expect=expect, staged=staged)
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)
@@ -192,9 +189,10 @@ class Files:
             owed.transfer.stop()  # nothing written from now on can reach that attempt
         if owed is not None and owed.staged is not None:
             self._contents.of(node).make_writable()
-            staged, moved = owed.staged, False
+            staged, moved, made = owed.staged, False, False
         else:
-            if truncate and node.content is None:
+            made = truncate and node.content is None
+            if made:
                 staged, moved = self._contents.new_staged(node), False
             else:
                 staged, moved = self._contents.stage(node), True
@@ -203,6 +201,8 @@ class Files:
         except R2fsError:
             if moved:
                 self._contents.unstage(node)
+            elif made:
+                self._contents.discard(node)
             raise
         self._core.crash_point("open_write_journalled")
         if truncate:
@@ -226,7 +226,10 @@ class Files:
             node,
             Event.OPEN_WRITE,
             before=node.state if owed is None or owed.before is None else owed.before,
-            changed=owed.changed if owed else False,
+            # A row that says "not changed" with staged bytes would be copied from its base inside the
+            # bucket at a crash: so it says "changed" until the proof at the last close.
+            changed=True,
+            was_changed=owed.changed if owed else False,
             staged=staged,
             size=content.size,
             proof=proof,
@@ -236,9 +239,13 @@ class Files:
             base_limit=content.base_limit,
             **extra,
         )
-        # A row that says "not changed" with staged bytes would be copied from its base inside the
-        # bucket at a crash: so it says "changed" until the proof at the last close.
-        self._ledger.update(node, changed=True, was_changed=owed.changed if owed else False)
+
+    def seal_unsealed(self, node: Node) -> None:
+        """The last writer closed while the journal could not be written."""
+        with self._core.lock:
+            if not node.writers:
+                self._seal(node)
+                self._contents_unused(node)
 
     def _seal(self, node: Node) -> None:
         """The last writer has closed. With Core.lock held."""
@@ -454,6 +461,8 @@ class Files:
             try:
                 if handle.writes and not node.writers:
                     self._seal(node)
+            except R2fsError as error:  # its row says DIRTY: sealed by a later attempt, or at the next start
+                self._writeback.seal_later(node, error)
             finally:
                 if not node.handles:
                     self._contents.closed(node)

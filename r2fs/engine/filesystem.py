@@ -9,6 +9,7 @@ Fails:   R2fsError's subclasses; WouldWait where the caller may not wait.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -46,6 +47,8 @@ from r2fs.model.records import (
     QueueView,
 )
 from r2fs.model.settings import Settings
+
+log = logging.getLogger(__name__)
 
 BUCKET_BYTES = 1 << 50  # statfs: a bucket has no size; 1 PiB is more than any program asks for
 BUCKET_FILES = 1 << 32
@@ -134,8 +137,11 @@ class FileSystem:
             self._contents.retire_resting()
             for node in list(self._ledger.owing.values()):
                 if node.owed and node.owed.staged and not node.owed.synced:
-                    self._contents.of(node).fsync()
-                    self._ledger.update(node, synced=True)
+                    try:
+                        self._contents.of(node).fsync()
+                        self._ledger.update(node, synced=True)
+                    except R2fsError as error:  # it stays owed, as "closed, not synced"
+                        log.error("%s: could not be synced: %s", printable(self._tree.path(node)), error)
                 if node.content is not None:
                     node.content.close()
         self._core.journal.barrier()
@@ -316,13 +322,15 @@ class FileSystem:
                 raise NotFound(f"{printable(directory.name)} was removed")
             if name in directory.children():
                 raise Exists(f"{printable(name)} was made by somebody else at the same time")
-            with self._core.journal.transaction():
-                node, key, expect = self._names.new_file(caller, directory, name, mode)
-                try:
-                    self._files.new_file(node, key, expect)
-                except R2fsError:
-                    self._tree.detach(node)
-                    raise
+            key = self._tree.child_key(directory, name)
+            node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
+            try:
+                with self._ledger.transaction():
+                    self._files.new_file(node, key, self._ledger.take_over_deletes(key))
+            except BaseException:
+                self._tree.detach(node)
+                self._contents.discard(node)
+                raise
             opened = self._files.created(node, flags)
             return self._referenced(node), opened
 

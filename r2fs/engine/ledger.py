@@ -3,6 +3,7 @@
 Owns:  every Owed record, the pending deletes, and the indexes that order them.
 Never: sends anything (`writeback.py`); moves names (`tree.py`).
 Locks: every method is called with Core.lock held; takes the journal's inside.
+Keys:  rows have them as the bucket spells them; the indexes compare them as R2 does, in NFC.
 Fails: NoSpace or StateDamaged from the journal: memory is unchanged then.
        ImpossibleTransition: a defect.
 """
@@ -16,6 +17,8 @@ from typing import Any, TypeVar
 
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node, Owed
+from r2fs.engine.transactions import Transactions
+from r2fs.model.keys import nfc
 from r2fs.model.records import OwedDelete, OwedInode
 from r2fs.model.states import Event, State, after
 
@@ -31,6 +34,9 @@ class Ledger:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._journal = core.journal
+        self._transactions = Transactions(core.journal)
+        self.transaction = self._transactions.transaction  # several changes together; nests
+        self.on_undo, self.then = self._transactions.on_undo, self._transactions.then
         self.owing: dict[int, Node] = {}  # by inode number
         self.deletes: dict[int, OwedDelete] = {}  # by seq
         self.claimed: set[int] = set()  # seqs of deletes on their way
@@ -55,8 +61,9 @@ class Ledger:
         state = after(start, event, old.before if old else None)
         facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
         if state in (State.CLEAN, State.GONE):
-            self._journal.drop_inode(node.ino)
-            self._remember(node, None, facts)
+            with self.transaction():
+                self._journal.drop_inode(node.ino)
+                self._remember(node, None, facts)
             return state
         if old is None:
             owed = Owed(
@@ -68,8 +75,7 @@ class Ledger:
             )
         else:
             owed = replace(old, state=state, **changes)
-        self._journal.put_inode(self.row(node, owed, facts))
-        self._remember(node, owed, facts)
+        self._write(node, owed, facts)
         return state
 
     def update(self, node: Node, **changes: Any) -> None:
@@ -77,17 +83,23 @@ class Ledger:
         assert node.owed is not None
         facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
         owed = replace(node.owed, **changes)
-        self._journal.put_inode(self.row(node, owed, facts))
-        self._remember(node, owed, facts)
+        self._write(node, owed, facts)
 
     def acquit(self, node: Node) -> None:
         """At start: its row turns out to owe nothing, the bucket has it as it is."""
-        self._journal.drop_inode(node.ino)
-        self._remember(node, None, {})
+        with self.transaction():
+            self._journal.drop_inode(node.ino)
+            self._remember(node, None, {})
 
     def adopt(self, node: Node, owed: Owed) -> None:
         """At start: the row is in the journal already."""
         self._remember(node, owed, {})
+
+    def measured(self, node: Node, size: int) -> None:
+        """The staged file's own size rules over its row's. In memory alone."""
+        assert node.owed is not None and node.owed.staged is not None
+        self.staged_bytes += size - node.owed.size
+        node.owed.size = size
 
     def row(self, node: Node, owed: Owed, facts: Mapping[str, Any] | None = None) -> OwedInode:
         """The journal row of a node; `facts` are fields of the node about to change."""
@@ -127,7 +139,23 @@ class Ledger:
             target=facts.get("target", node.target),
         )
 
+    def _write(self, node: Node, owed: Owed, facts: Mapping[str, Any]) -> None:
+        with self.transaction():
+            self._journal.put_inode(self.row(node, owed, facts))
+            self._remember(node, owed, facts)
+
     def _remember(self, node: Node, owed: Owed | None, facts: Mapping[str, Any]) -> None:
+        before, known = node.owed, node.mtime_known
+        earlier = {name: getattr(node, name) for name in facts}
+
+        def undo() -> None:
+            self._set(node, before, earlier)
+            node.mtime_known = known
+
+        self.on_undo(undo)
+        self._set(node, owed, facts)
+
+    def _set(self, node: Node, owed: Owed | None, facts: Mapping[str, Any]) -> None:
         self._index_base(node, add=False)
         self.staged_bytes -= node.owed.size if node.owed and node.owed.staged else 0
         for name, value in facts.items():
@@ -147,10 +175,11 @@ class Ledger:
     def _index_base(self, node: Node, add: bool) -> None:
         if node.base is None:
             return
-        users = self._base_users.setdefault(node.base.key, set())
+        key = nfc(node.base.key)
+        users = self._base_users.setdefault(key, set())
         (users.add if add else users.discard)(node)
         if not users:
-            del self._base_users[node.base.key]
+            del self._base_users[key]
 
     def watch_base(self, node: Node) -> None:
         """An open node whose bytes are not all here: its base's key must not be written or deleted."""
@@ -163,7 +192,7 @@ class Ledger:
 
     def needing(self, key: str, other_than: Node | None = None) -> Node | None:
         """A node that would lose bytes if the object at `key` were replaced or deleted now."""
-        for node in self._base_users.get(key, ()):
+        for node in self._base_users.get(nfc(key), ()):
             if node is not other_than and node.needs_base:
                 return node
         return None
@@ -174,36 +203,45 @@ class Ledger:
     ) -> OwedDelete:
         until = self._core.clock.time() + LATE_ATTEMPT_S if watch else None
         row = OwedDelete(self._journal.next_seq(), key, etag, after.ino if after else None, until)
-        self._journal.put_delete(row)
-        self.adopt_delete(row)
+        with self.transaction():
+            self._journal.put_delete(row)
+            self.adopt_delete(row)
+            self.on_undo(lambda: self._forget_delete(row))
         return row
 
     def adopt_delete(self, row: OwedDelete) -> None:
         self.deletes[row.seq] = row
-        self._by_key.setdefault(row.key, set()).add(row.seq)
+        self._by_key.setdefault(nfc(row.key), set()).add(row.seq)
         self._below.update(_prefixes(row.key))
 
     def replace_delete(self, row: OwedDelete) -> None:
         """Other facts of a pending delete, under the same seq."""
-        self._journal.put_delete(row)
-        self.deletes[row.seq] = row
+        with self.transaction():
+            self._journal.put_delete(row)
+            earlier = self.deletes[row.seq]
+            self.on_undo(lambda: self.deletes.update({row.seq: earlier}))
+            self.deletes[row.seq] = row
 
     def drop_delete(self, seq: int, tick: int | None = None) -> None:
         """It is done (`tick` says when, for listings on their way), void, or taken back."""
         row = self.deletes[seq]
-        self._journal.drop_delete(seq)
-        del self.deletes[seq]
-        self.claimed.discard(seq)
-        _discard(self._by_key, row.key, seq)
+        with self.transaction():
+            self._journal.drop_delete(seq)
+            self.on_undo(lambda: self.adopt_delete(row))
+            self._forget_delete(row)
+        if tick is not None:
+            _remember_last(self._done, nfc(row.key), (row.etag, tick))
+            for prefix in _prefixes(row.key):
+                _remember_last(self._done_below, prefix, tick)
+        self._core.changed.notify_all()
+
+    def _forget_delete(self, row: OwedDelete) -> None:
+        del self.deletes[row.seq]
+        _discard(self._by_key, nfc(row.key), row.seq)
         self._below.subtract(_prefixes(row.key))
         for prefix in _prefixes(row.key):
             if self._below[prefix] <= 0:
                 del self._below[prefix]
-        if tick is not None:
-            _remember_last(self._done, row.key, (row.etag, tick))
-            for prefix in _prefixes(row.key):
-                _remember_last(self._done_below, prefix, tick)
-        self._core.changed.notify_all()
 
     def take_over_deletes(self, key: str) -> str | None:
         """A new object is to be at `key`: deletes not yet on their way are void; the ETag to expect there.
@@ -212,7 +250,7 @@ class Ledger:
         in which the name is missing.
         """
         expect = None
-        for seq in sorted(self._by_key.get(key, ())):
+        for seq in sorted(self._by_key.get(nfc(key), ())):
             row = self.deletes[seq]
             if seq not in self.claimed and row.watch_until_s is None:
                 expect = row.etag or expect
@@ -221,25 +259,27 @@ class Ledger:
 
     def watched(self, key: str) -> OwedDelete | None:
         """The row that waits for an attempt at `key` whose end nobody has seen yet."""
-        for seq in self._by_key.get(key, ()):
+        for seq in self._by_key.get(nfc(key), ()):
             if self.deletes[seq].watch_until_s is not None:
                 return self.deletes[seq]
         return None
 
     def hides(self, key: str, etag: str | None, began: int) -> bool:
         """Is the delete of this version pending, or done since tick `began`?"""
-        for seq in self._by_key.get(key, ()):
+        for seq in self._by_key.get(nfc(key), ()):
             if self.deletes[seq].etag in (etag, None):
                 return True
-        done = self._done.get(key)
+        done = self._done.get(nfc(key))
         return done is not None and done[1] > began and done[0] in (etag, None)
 
     def deletes_below(self, prefix: str, began: int) -> bool:
         """Are there deletes below it that are pending, or done since tick `began`?"""
+        prefix = nfc(prefix)
         return self._below[prefix] > 0 or self._done_below.get(prefix, 0) > began
 
 
 def _prefixes(key: str) -> list[str]:
+    key = nfc(key)
     parts = key.rstrip("/").split("/")
     above = ["/".join(parts[:n]) + "/" for n in range(1, len(parts))]
     return [*above, key] if key.endswith("/") else above

@@ -152,7 +152,7 @@ class Names:
         directory, name = self.free_name(caller, parent, name)
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
-            node = self._new(caller, directory, name, Kind.DIRECTORY, mode)
+            node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
             self._owe(node, key)
             self._directories.born(node)
             return node
@@ -163,7 +163,7 @@ class Names:
             raise InvalidArgument("a symbolic link's target has 1 to 4,095 bytes")
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
-            node = self._new(caller, directory, name, Kind.SYMLINK, 0o777)
+            node = self.new_node(caller, directory, name, Kind.SYMLINK, 0o777)
             node.target, node.size = target, len(target.encode(errors="surrogateescape"))
             self._owe(node, key)
             return node
@@ -171,7 +171,7 @@ class Names:
     def _owe(self, node: Node, key: str) -> None:
         """A directory or symbolic link that was just made: queued at once, it has no bytes to wait for."""
         try:
-            with self._core.journal.transaction():
+            with self._ledger.transaction():
                 expect = self._ledger.take_over_deletes(key)
                 self._ledger.apply(node, Event.CREATE, key=key, changed=True, expect=expect, size=node.size)
                 self._ledger.apply(node, Event.SEAL, sealed_at_s=self._core.clock.time())
@@ -180,13 +180,8 @@ class Names:
             raise
         self._writeback.schedule(node)
 
-    def new_file(self, caller: Caller, directory: Node, name: str, mode: int) -> tuple[Node, str, str | None]:
-        """A node without content yet; its key, and the ETag to expect there. With Core.lock held."""
-        key = self._tree.child_key(directory, name)
-        node = self._new(caller, directory, name, Kind.FILE, mode)
-        return node, key, self._ledger.take_over_deletes(key)
-
-    def _new(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
+    def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
+        """In the tree, and owing nothing yet. With Core.lock held."""
         now, settings = self._core.now_ns(), self._core.settings
         node = self._tree.add(directory, name, kind, now)
         default = (0o777 if kind is Kind.DIRECTORY else 0o666) & ~settings.umask
@@ -198,9 +193,11 @@ class Names:
         return node
 
     def _stamp(self, directory: Node, now_ns: int) -> None:
-        """A change in a directory is a change of its times; they are kept in memory alone."""
+        """A change in a directory is a change of its times; they are kept in memory alone.
+
+        The kernel knows: what it asked for itself makes it forget the directory's attributes.
+        """
         directory.mtime_ns = directory.ctime_ns = now_ns
-        self._core.kernel.forget_attributes(directory.ino)
 
     def _changeable(self) -> None:
         if self._core.settings.read_only:
@@ -216,7 +213,7 @@ class Names:
             if node.deleted or node.parent is None:
                 raise NotFound(f"{printable(name)}: no such file or directory")
             directory = node.parent
-            with self._core.journal.transaction():
+            with self._ledger.transaction():
                 self._withdraw(node)
                 self._keep_directory(directory, leaving=node)
             self._core.crash_point("unlinked")
@@ -237,12 +234,7 @@ class Names:
             self._writeback.schedule_delete(self._ledger.add_delete(key, etag))
         if owed is not None:
             self._ledger.apply(node, Event.UNLINK)
-        if node.content is not None:
-            self._contents.withdraw(node)
-        elif staged is not None:
-            self._contents.drop_staged(staged)
-        if node.base is not None and not node.handles and not node.is_dir:
-            self._core.cache.drop(node.base)
+        self._ledger.then(lambda: self._contents.withdraw(node, staged))  # no byte goes before the commit
 
     def _keep_directory(self, directory: Node, leaving: Node) -> None:
         """A directory that only its files made stays when the last one goes: it gets a marker."""
@@ -267,7 +259,7 @@ class Names:
             if node.children() or (node.listing and node.listing.hidden):
                 raise DirectoryNotEmpty(f"{printable(name)} is not empty")
             directory = node.parent
-            with self._core.journal.transaction():
+            with self._ledger.transaction():
                 self._withdraw(node)
                 self._keep_directory(directory, leaving=node)
             self._tree.detach(node)
@@ -296,7 +288,7 @@ class Names:
             self._check_rename(node, directory, target, new_name)
             old_directory = node.parent
             assert old_directory is not None
-            with self._core.journal.transaction():
+            with self._ledger.transaction():
                 if target is not None:
                     self._replaced(target)
                 for one in list(self._tree.walk(node)):
@@ -366,6 +358,6 @@ class Names:
         self._ledger.apply(one, Event.RETARGET, **changes)
         if had is not None:
             self._writeback.schedule_delete(self._ledger.add_delete(old_key, had, after=one))
-        if one.is_dir and one.listing is not None:
-            one.listing.marker = None
+        if one.listing is not None:
+            self._ledger.then(lambda: setattr(one.listing, "marker", None))
         self._writeback.schedule(one)

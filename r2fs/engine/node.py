@@ -97,6 +97,7 @@ class Node:
     content_type: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)  # further user metadata
     base: Version | None = None
+    lost: Version | None = None  # a base that the bucket was seen to have no more
     known: bool = False  # mode, mtime … are those stored with the version, not guessed from a listing
     mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
     asked: bool = False  # the local attribute cache was asked for them
@@ -125,7 +126,7 @@ class Node:
     @property
     def needs_base(self) -> bool:
         """Would a write to the base's key in the bucket take away bytes that this node still needs?"""
-        if self.base is None:
+        if self.base is None or self.base == self.lost:
             return False
         if self.content is not None and not self.content.complete:
             return self.handles > 0 or (self.owed is not None and self.owed.changed)

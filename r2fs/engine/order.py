@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.schedule import Token
+from r2fs.model.keys import nfc
 from r2fs.model.records import OwedDelete
 
 
@@ -25,10 +26,10 @@ class Order:
         self._busy: set[str] = set()
 
     def begin(self, keys: Iterable[str]) -> None:
-        self._busy.update(keys)
+        self._busy.update(map(nfc, keys))
 
     def end(self, keys: Iterable[str]) -> None:
-        self._busy.difference_update(keys)
+        self._busy.difference_update(map(nfc, keys))
 
     def put_blocker(self, node: Node) -> Token | None:
         """What must be over before this node may be sent; None: it may go now."""
@@ -40,8 +41,8 @@ class Order:
         return ("ino", needing.ino) if needing is not None else None
 
     def delete_blocker(self, row: OwedDelete) -> Token | None:
-        if row.key in self._busy:
-            return ("key", row.key)
+        if nfc(row.key) in self._busy:
+            return ("key", nfc(row.key))
         if row.after_ino is not None and row.after_ino in self._ledger.owing:
             return ("ino", row.after_ino)
         needing = self._ledger.needing(row.key)
@@ -60,9 +61,9 @@ class Order:
 
 
 def keys_of(node: Node) -> set[str]:
-    """The keys that sending this node writes or copies from."""
+    """The keys, in NFC, that sending this node writes or copies from."""
     assert node.owed is not None
-    keys = {node.owed.key}
+    keys = {nfc(node.owed.key)}
     if not node.owed.changed and node.base is not None:
-        keys.add(node.base.key)
+        keys.add(nfc(node.base.key))
     return keys

@@ -27,12 +27,14 @@ from r2fs.model.errors import (
     BodyWithdrawn,
     BucketMissing,
     ClockSkewed,
+    NoSpace,
     ObjectMissing,
     PermissionRefused,
     PreconditionFailed,
     R2fsError,
     Refused,
     Retryable,
+    StateDamaged,
     Unavailable,
     UploadMissing,
 )
@@ -101,7 +103,7 @@ class Outcomes:
                     State.CLEAN if owed.before is State.UPLOADING and not moved else State.QUEUED
                 )
                 changes["was_changed"] = True
-            with self._core.journal.transaction():
+            with self._ledger.transaction():
                 self._attempts.arrived(node.ino)
                 if moved:
                     self._delete_left_behind(claim.key, version, node)
@@ -207,19 +209,19 @@ class Outcomes:
         assert parent is not None and owed is not None and claim.base is not None
         renamed = owed.key != claim.base.key
         what = "renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
-        with self._core.journal.transaction():
+        with self._ledger.transaction():
             self._attempts.drop(claim.attempt)
             self._ledger.apply(node, Event.UNLINK)
-            self._core.kernel.forget_name(parent.ino, node.name)
-            if info is None:
-                log.warning("%s: deleted in the bucket before what was done here got there", claim.base.key)
-                self._tree.detach(node)
-                return
-            log.warning("%s: changed in the bucket while it was %s", printable(claim.base.key), what)
-            newer = self._tree.replace(node, info)
-            if renamed:
-                self._ledger.apply(newer, Event.RETARGET, key=owed.key, changed=False, expect=owed.expect)
-                self._queue.schedule(newer)
+        self._core.kernel.forget_name(parent.ino, node.name)
+        if info is None:
+            log.warning("%s: deleted in the bucket before what was done here got there", claim.base.key)
+            self._tree.detach(node)
+            return
+        log.warning("%s: changed in the bucket while it was %s", printable(claim.base.key), what)
+        newer = self._tree.replace(node, info)
+        if renamed:
+            self._ledger.apply(newer, Event.RETARGET, key=owed.key, changed=False, expect=owed.expect)
+            self._queue.schedule(newer)
 
     def _again(self, node: Node, claim: Claim, error: R2fsError, **changes: object) -> None:
         """It was not stored, and may be tried at once."""
@@ -244,7 +246,7 @@ class Outcomes:
             self._source_lost(node, claim, error)
             return
         with self._core.lock:
-            if isinstance(error, Unavailable | BodyWithdrawn | UploadMissing):
+            if isinstance(error, Unavailable | BodyWithdrawn | UploadMissing | NoSpace | StateDamaged):
                 self._attempts.doubt(claim.attempt)  # the last byte may have been sent: the object may appear
             else:
                 self._not_stored(claim)
@@ -268,7 +270,7 @@ class Outcomes:
             log.info("%s: not uploaded yet: %s", key, error)
             self._retry(node, error, failures=failures)
             self._queue.outage()
-        elif isinstance(error, Retryable | UploadMissing):
+        elif isinstance(error, Retryable | UploadMissing | NoSpace | StateDamaged):
             log.info("%s: not uploaded yet: %s", key, error)
             self._retry(node, error, failures=failures)
             self._queue.retry_later(node, error)

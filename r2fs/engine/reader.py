@@ -47,6 +47,7 @@ class Source:
     version: Version  # another one only for the same bytes: a rename's copy has got there
     content: Content  # constant
     on_info: Callable[[ObjectInfo], None]  # constant: told of each answer's metadata
+    on_lost: Callable[[Version], None]  # constant: told that the bucket has this version no more
     lock: threading.Lock = field(default_factory=threading.Lock)
     # guarded by: lock
     coming: RangeSet = field(default_factory=RangeSet)
@@ -157,7 +158,13 @@ class Reader:
                         raise
                     version = source.version  # renamed meanwhile: the same bytes under another key
         except R2fsError as error:
+            if isinstance(error, ObjectMissing | PreconditionFailed):
+                source.on_lost(version)
             source.content.fail(_as_read_error(source.version, error))
+        except ValueError:
+            if not source.content.closed:
+                raise
+            # Nobody waits for it any more: the last handle went while its bytes were on their way.
         except OSError as error:
             log.error("%s: writing to the cache failed: %s", source.version.key, error)
             source.content.fail(

@@ -14,7 +14,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
-from r2fs.model.records import QueueView, TransferView
+from r2fs.model.records import OwedDelete, QueueView, TransferView
 from r2fs.model.states import SENDING, State
 
 SHOWN = 100  # transfers in a view: the ones on their way, then the oldest
@@ -103,9 +103,14 @@ class Status:
             return (
                 any(self._is_waited_for(node) for node in self._ledger.owing.values())
                 or bool(self._writeback.active)
-                or any(row.watch_until_s is None for row in self._ledger.deletes.values())
+                or any(self._is_due(row) for row in self._ledger.deletes.values())
             )
         return any(self._is_waited_for(below) for node in nodes for below in self._tree.walk(node))
+
+    def _is_due(self, row: OwedDelete) -> bool:
+        """Not the old name of a file that a program has open since its rename, or that is parked."""
+        node = self._ledger.owing.get(row.after_ino) if row.after_ino is not None else None
+        return row.watch_until_s is None and (node is None or self._is_waited_for(node))
 
     def _is_waited_for(self, node: Node) -> bool:
         return node.state in WAITED_FOR and not self._writeback.stays_here(node)

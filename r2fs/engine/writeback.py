@@ -36,11 +36,15 @@ from r2fs.engine.schedule import DELETE, PUT, Item, Schedule
 from r2fs.engine.sender import Claim, Sender
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
+    LocalError,
+    NoSpace,
     PreconditionFailed,
     R2fsError,
     ReadFailed,
+    StateDamaged,
     Throttled,
 )
+from r2fs.model.keys import nfc
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, OwedDelete
 from r2fs.model.states import Event, State
@@ -50,6 +54,7 @@ log = logging.getLogger(__name__)
 OUTAGE_FIRST_S, OUTAGE_CAP_S = 0.5, 15.0  # how long nothing is tried after "no answer": recovery is quick
 RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0  # per file; outlasts an outage without hammering the bucket
 MAPPED_S = 1.0  # how often a file is asked for that a program closed and still has mapped for writing
+JOURNAL_RETRY_S = 2.0  # the journal could not be written (a full disk): when it is tried again
 THROTTLED_S = 1.1  # R2 takes one write of a key a second
 
 Task = Callable[[], None]
@@ -77,7 +82,11 @@ class WriteBack:
         self._not_before = 0.0  # Clock.monotonic(): the outage's backoff
         self._outage_s = 0.0
         self.active: dict[int, Node] = {}
+        self._unconcluded: list[
+            tuple[float, Task]
+        ] = []  # answers that the journal could not take yet, and when
         ledger.on_settled = self._settled
+        self.on_unsealed: Callable[[Node], None] = lambda node: None  # files.py: seals it
 
     # ------------------------------------------------------------------ what the verbs call
     def schedule(self, node: Node) -> None:
@@ -147,30 +156,71 @@ class WriteBack:
                 task = self.take_due()
                 if task is not None:
                     return task
-                now = self._core.clock.monotonic()
-                due = self._schedule.next_due()
-                self._work.wait(None if due is None else max(0.0, max(due, self._not_before) - now))
+                due = self.next_due()
+                self._work.wait(None if due is None else max(0.0, due - self._core.clock.monotonic()))
             return None
+
+    def next_due(self) -> float | None:
+        """Clock.monotonic() when `take_due` may have something; None: nothing is waited for."""
+        with self._core.lock:
+            due = self._schedule.next_due()
+            times = [when for when, _ in self._unconcluded]
+            return min([*times, max(due, self._not_before)] if due is not None else times, default=None)
 
     def take_due(self) -> Task | None:
         """The next thing that is due, claimed for whoever calls: the task is to be run. None: nothing is."""
         with self._core.lock:
             now = self._core.clock.monotonic()
+            if self._unconcluded and self._unconcluded[0][0] <= now:
+                return self._unconcluded.pop(0)[1]
             while now >= self._not_before and (item := self._schedule.take(now)) is not None:
-                task = self._prepare(item, now)
+                task = None
+                try:
+                    task = self._prepare(item, now)
+                except (NoSpace, LocalError) as error:
+                    self._later(item, error)
                 if task is not None:
                     self._work.notify()  # there may be more that is due
-                    return task
+                    return self._guarded(item, task)
             return None
+
+    def _guarded(self, item: Item, task: Task) -> Task:
+        """The task; where the journal cannot be written, it comes again."""
+
+        def run() -> None:
+            try:
+                task()
+            except (NoSpace, LocalError) as error:
+                with self._core.lock:
+                    self._later(item, error)
+
+        return run
+
+    def _later(self, item: Item, error: Exception) -> None:
+        log.error("not sent yet, will be tried again: %s", error)
+        self._add(item, self._core.clock.monotonic() + JOURNAL_RETRY_S)
+
+    def seal_later(self, node: Node, error: Exception) -> None:
+        """The last writer has closed, and the journal could not be told. With Core.lock held."""
+        self._later(Item(PUT, node.ino), error)
 
     def _prepare(self, item: Item, now: float) -> Task | None:
         """What to do for a due item; None: nothing any more, or blocked."""
         if item.verb == DELETE:
             return self._prepare_deletes(item, now)
         node = self._ledger.owing.get(item.number)
-        if node is None or node.owed is None or node.owed.state is not State.QUEUED:
+        if node is None or node.owed is None:
             return None
-        content = self._contents.of(node) if node.owed.changed and node.owed.staged else None
+        if node.owed.state in (State.DIRTY, State.STALE_UPLOAD) and not node.writers:
+            return lambda: self.on_unsealed(node)
+        if node.owed.state is not State.QUEUED:
+            return None
+        try:
+            content = self._contents.of(node) if node.owed.changed and node.owed.staged else None
+        except StateDamaged as error:
+            self._ledger.apply(node, Event.CLAIM)
+            self.outcomes.park(node, str(error))
+            return None
         if content is not None and not content.complete:
             return lambda: self._complete(node)
         blocker = self._order.put_blocker(node)
@@ -182,7 +232,7 @@ class WriteBack:
         # A delete of what an earlier inode left at the key would take this one's object, too, where
         # both have the same bytes and so the same ETag: overwriting what it was meant for does its work.
         left_there = self._ledger.take_over_deletes(node.owed.key)
-        if left_there is not None:
+        if left_there is not None and node.owed.expect is None:  # else it knows of a newer one there
             self._ledger.update(node, expect=left_there)
         fd = None
         if content is not None:
@@ -190,7 +240,12 @@ class WriteBack:
             if fd is None:  # a program closed it and still has it mapped: its end is not known yet
                 self._schedule.add(item, now + MAPPED_S)
                 return None
-        claim = self._claim(node, fd)
+        try:
+            claim = self._claim(node, fd)
+        except BaseException:
+            if fd is not None:
+                os.close(fd)
+            raise
         return lambda: self._attempt(node, claim)
 
     def _materialise(self, node: Node) -> None:
@@ -246,7 +301,7 @@ class WriteBack:
         if fd is not None:
             stat = os.fstat(fd)  # a mapping may have written after the last close
             size, facts = stat.st_size, {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        with self._core.journal.transaction():
+        with self._ledger.transaction():
             attempt = self.attempts.begin(node, owed.key)
             transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
             self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
@@ -266,18 +321,32 @@ class WriteBack:
     def _attempt(self, node: Node, claim: Claim) -> None:
         try:
             sent = self._sender.send(claim)
-        except PreconditionFailed as error:
-            self.outcomes.refuted(node, claim, error)
-        except (R2fsError, OSError) as error:
-            self.outcomes.failed(node, claim, error)
-        else:
             self._core.crash_point("sent")
-            self.outcomes.stored(node, claim, sent.version, sent.facts)
+        except PreconditionFailed as error:
+            self._conclude(node, claim, lambda why=error: self.outcomes.refuted(node, claim, why))  # type: ignore[misc]
+        except (R2fsError, OSError) as error:
+            self._conclude(node, claim, lambda why=error: self.outcomes.failed(node, claim, why))  # type: ignore[misc]
+        else:
+            self._conclude(node, claim, lambda: self.outcomes.stored(node, claim, sent.version, sent.facts))
+
+    def _conclude(self, node: Node, claim: Claim, decide: Task) -> None:
+        """What the answer means. Where the journal cannot be written, the attempt stays open until it can."""
+        concluded = True
+        try:
+            decide()
+        except (NoSpace, LocalError) as error:
+            log.error("%s: its upload has ended, and the journal could not be told yet: %s", claim.key, error)
+            concluded = False
         finally:
-            if claim.fd >= 0:
-                os.close(claim.fd)
             with self._core.lock:
-                self._over(node, claim)
+                if concluded:
+                    if claim.fd >= 0:
+                        os.close(claim.fd)
+                    self._over(node, claim)
+                else:
+                    again = self._core.clock.monotonic() + JOURNAL_RETRY_S
+                    self._unconcluded.append((again, lambda: self._conclude(node, claim, decide)))
+                    self._work.notify()
 
     def _over(self, node: Node, claim: Claim) -> None:
         self.active.pop(node.ino, None)
@@ -285,7 +354,7 @@ class WriteBack:
         keys = {claim.key, claim.base.key} if claim.copy and claim.base else {claim.key}
         self._order.end(keys)
         for key in keys:
-            self._schedule.release(("key", key), now)
+            self._schedule.release(("key", nfc(key)), now)
         if (
             node.owed is not None
             and node.owed.transfer is not None
@@ -340,7 +409,7 @@ class WriteBack:
                 now = self._core.clock.monotonic()
                 for row in rows:
                     self._order.end([row.key])
-                    self._schedule.release(("key", row.key), now)
+                    self._schedule.release(("key", nfc(row.key)), now)
                     self._ledger.claimed.discard(row.seq)
                     if row.watch_until_s is not None and row.seq not in self._ledger.deletes:
                         self.attempts.unwatched(row.key)

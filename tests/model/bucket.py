@@ -173,6 +173,7 @@ class ModelBucket(MemoryStore):
         old = self.objects.get(nfc(key))
         if self._is_foreign:
             self.foreign.add(nfc(key))
+            self.sealed.add(digest(data))
         else:
             self._check_taken_away(key, old)
             if digest(data) not in self.sealed:

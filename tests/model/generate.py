@@ -117,7 +117,7 @@ class Generator:
 
     def program(self, model: Model) -> Op:
         rng = self.rng
-        return rng.choice([
+        return _pick(rng, [
             lambda: {"op": "save", "path": self._file(model), "size": self._size(), "tag": self._tag()},
             lambda: {"op": "save", "path": self._new(model), "size": self._size(), "tag": self._tag()},
             lambda: {"op": "replace", "path": self._file(model), "size": self._size(), "tag": self._tag()},
@@ -135,13 +135,13 @@ class Generator:
             lambda: {"op": "attributes", "path": self._file(model), "mode": rng.choice([0o600, 0o640, 0o755])},
             lambda: {"op": "attributes", "path": self._file(model), "mtime_ns": rng.randrange(10**18)},
             lambda: {"op": "readall", "path": self._file(model)},
-        ])()  # fmt: skip
+        ])  # fmt: skip
 
     def on_slot(self, model: Model) -> Op:
         rng, slot = self.rng, self._slot()
         if slot not in model.slots:
             return {"op": "open", "slot": slot, "path": self._file(model), "flags": rng.choice(FLAGS)}
-        return rng.choice([
+        return _pick(rng, [
             lambda: {"op": "write", "slot": slot, "at": rng.randrange(2000), "size": 1 + self._size() // 4,
                      "tag": self._tag(), "direct": rng.random() < 0.5},
             lambda: {"op": "read", "slot": slot, "at": rng.randrange(2000), "size": rng.randrange(1, 500)},
@@ -149,7 +149,7 @@ class Generator:
             lambda: {"op": "fsync", "slot": slot},
             lambda: {"op": "close", "slot": slot},
             lambda: {"op": "close", "slot": slot},
-        ])()  # fmt: skip
+        ])  # fmt: skip
 
     def engine(self, model: Model) -> Op:
         return {"op": self.rng.choice(["pump", "pump", "pump", "background"])}
@@ -161,7 +161,7 @@ class Generator:
 
     def another(self, model: Model) -> Op:
         rng = self.rng
-        return rng.choice([
+        return _pick(rng, [
             lambda: {"op": "remote_set", "path": self._file(model), "size": self._size(), "tag": self._tag()},
             lambda: {"op": "remote_set", "path": self._new(model), "size": self._size(), "tag": self._tag()},
             lambda: {"op": "remote_set", "path": f"{rng.choice(DIRS)}/{rng.choice(NAMES)}", "size": self._size(),
@@ -169,7 +169,7 @@ class Generator:
             lambda: {"op": "remote_remove", "path": self._file(model)},
             lambda: {"op": "remote_mkdir", "path": self._newdir(model)},
             lambda: {"op": "remote_rmdir", "path": self._anydir(model)},
-        ])()  # fmt: skip
+        ])  # fmt: skip
 
     def arm(self, model: Model) -> Op:
         return {"op": "arm", "point": self.rng.choice(POINTS), "times": self.rng.choice([1, 1, 1, 2, 5])}
@@ -187,3 +187,7 @@ class Generator:
                 if makers:
                     plan[str(number)] = [rng.choice(makers)(model) for _ in range(rng.choice([1, 1, 2, 3]))]
         return plan
+
+
+def _pick(rng: random.Random, choices: list[Callable[[], Op]]) -> Op:
+    return rng.choice(choices)()

@@ -71,6 +71,8 @@ def _read(world: World, path: str) -> bytes | None:
 
 def peek(world: World, node: Node) -> bytes | None:
     """The bytes that a read would give, without reading; None where that is not known."""
+    if node.target is not None:
+        return os.fsencode(node.target)
     content = node.content
     if content is not None and not content.closed:
         if content.complete:
@@ -169,13 +171,21 @@ def _explain(world: World, model: Model, path: str, file: File, seen: dict[str, 
 
 
 def _is_conflict(name: str, path: str) -> bool:
-    return parent(name) == parent(path) and name.startswith(path + " (conflict of studio, ")
+    stem = path.removesuffix(".wav")
+    return parent(name) == parent(path) and name.startswith(stem + " (conflict of studio, ")
 
 
 def _names(world: World, model: Model, seen: dict[str, Seen]) -> None:
+    model.fading.clear()
     want = {*model.files, *model.directories()}
     have = set(seen)
     missing, extra = want - have, have - want
+    for path in sorted(extra, key=len, reverse=True):
+        # A directory may be shown until the last deletes below it have been carried out.
+        below = [key for key in world.bucket.objects if key.startswith(nfc(model.prefix + path + "/"))]
+        if seen[path].attributes.kind is Kind.DIRECTORY and below:
+            model.fading.add(path)
+            extra.discard(path)
     for path in list(missing):  # an attempt at that name is looked for: what appears there is not shown yet
         file = model.files.get(path)
         if file is not None and not file.pending and world.engine.fs._ledger.watched(model.key(path)):

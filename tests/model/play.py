@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.model.generate import Generator, configuration
+from tests.model.generate import Generator, Op, configuration
 from tests.model.runner import Runner
 from tests.model.shrink import Operations, listing, shrink
 
@@ -41,7 +41,7 @@ def play(seed: int, steps: int, base: Path) -> Played:
         generator = Generator(seed)
         for number in range(steps):
             last = number == steps - 1
-            operation = {"op": "drain", "deep": True} if last else generator.next(runner)
+            operation: Op = {"op": "drain", "deep": True} if last else generator.next(runner)
             played.operations.append(operation)
             played.kinds[operation["op"]] += 1
             played.steps += 1

@@ -44,6 +44,9 @@ class File:
     writers: int = 0
     broken: bool = False  # bytes are lost with the version they were to come from
 
+    def __lt__(self, other: File) -> bool:
+        return False  # for sorting by path, which is never equal
+
 
 def parent(path: str) -> str:
     return path.rpartition("/")[0]
@@ -57,11 +60,21 @@ class Model:
         self.dirs: dict[str, bool] = {}  # directories of their own right; True: pending here
         self.gone: dict[str, set[str]] = {}  # path: ETags of versions that were deleted here
         self.gone_dirs: set[str] = set()
+        self.fading: set[str] = set()  # directories that are shown until the last delete below is done
         self.slots: dict[str, tuple[File, bool, bool]] = {}  # file, writes, appends
         self.touched: set[str] = set()  # paths at which another client changed something
 
     def copy(self) -> Model:
         return copy.deepcopy(self, {id(self.bucket): self.bucket})
+
+    def fingerprint(self) -> str:
+        """Equal for models that will never be told apart."""
+        identities = {id(file): path for path, file in self.files.items()}
+        slots = {slot: (identities.get(id(f)), f, *flags) for slot, (f, *flags) in self.slots.items()}
+        sets = [sorted(part) for part in (self.gone_dirs, self.fading, self.touched)]
+        return repr((sorted(self.files.items()), sorted(self.dirs.items()), sorted(slots.items()), sets, [
+            (path, sorted(etags)) for path, etags in sorted(self.gone.items())
+        ]))  # fmt: skip
 
     # ------------------------------------------------------------------ keys
     def key(self, path: str, file: File | None = None) -> str:
@@ -131,7 +144,7 @@ class Model:
     # ------------------------------------------------------------------ what is to be seen
     def directories(self) -> set[str]:
         found = set()
-        for path in [*self.files, *(path + "/" for path in self.dirs)]:
+        for path in [*self.files, *(path + "/" for path in {*self.dirs, *self.fading})]:
             while path := parent(path):
                 found.add(path)
         return found
@@ -187,7 +200,8 @@ class Model:
             raise Refused("NotFound")
         if self.children(path):
             raise Refused("DirectoryNotEmpty")
-        del self.dirs[path]
+        self.dirs.pop(path, None)
+        self.fading.discard(path)
         self.gone_dirs.add(path)
         self._keep(parent(path))
 
@@ -236,8 +250,10 @@ class Model:
             if self.children(new):
                 raise Refused("DirectoryNotEmpty")
             self.dirs.pop(new, None)
+            self.fading.discard(new)
         self.gone_dirs.discard(new)
         empty = not self.children(old)
+        self.fading.discard(old)
         for path in [path for path in self.files if path.startswith(old + "/")]:
             file = self._leave(path)
             self.files[new + path[len(old) :]] = file

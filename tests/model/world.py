@@ -163,7 +163,7 @@ class World:
 
     def engine_holds_lock(self) -> bool:
         engine = getattr(self, "engine", None)
-        return engine is not None and engine.fs._core.lock._is_owned()  # type: ignore[attr-defined]
+        return engine is not None and engine.fs._core.lock._is_owned()
 
     @contextmanager
     def planned(self, plan: Mapping[str, Any]) -> Iterator[None]:
@@ -208,16 +208,18 @@ class World:
         return True
 
     def due_in(self) -> float | None:
-        writeback = self.engine.fs._writeback
-        due = writeback._schedule.next_due()
-        return None if due is None else max(0.0, max(due, writeback._not_before) - self.clock.monotonic())
+        due = self.engine.fs._writeback.next_due()
+        return None if due is None else max(0.0, due - self.clock.monotonic())
 
     def left(self) -> bool:
         with self.engine.fs._core.lock:
             return self.engine.fs._status._left(None)
 
-    def drain(self, deep: bool) -> None:
-        """Send all that can be sent; `deep`: wait until no late attempt is looked for any more."""
+    def drain(self, deep: bool) -> bool:
+        """Send all that can be sent; `deep`: wait until no late attempt is looked for any more.
+
+        False: an open file holds something up.
+        """
         writeback = self.engine.fs._writeback
         with self.engine.fs._core.lock:
             writeback.hurry(True)
@@ -230,6 +232,8 @@ class World:
             watching = deep and bool(self.engine.fs._ledger.deletes)
             if not self.left() and not watching:
                 break
+            if due is None and self.engine.fs._files.handles.all():
+                break
             if due is None:
                 raise AssertionError(f"something is left, and nothing is due: {self.engine.fs.queue_view()}")
             self.clock.advance(due + 0.001)
@@ -237,6 +241,7 @@ class World:
             raise AssertionError(f"does not end: {self.engine.fs.queue_view()}")
         with self.engine.fs._core.lock:
             writeback.hurry(False)
+            return not self.engine.fs._files.handles.all() and not self.left()
 
     def node(self, path: str) -> Node | None:
         """What the engine has under a path now, without asking the bucket."""

@@ -140,7 +140,7 @@ def test_keys_that_cannot_be_names(place, bucket):
     ],
 )  # fmt: skip
 def test_what_is_written_here_is_an_object(place, bucket, mount, name, kind):
-    content = os.urandom(1000)
+    content = b"\0\x01\x02" + os.urandom(1000)
     (place / name).write_bytes(content)
     mount.flush()
     assert bucket.get(name) == content

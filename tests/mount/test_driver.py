@@ -43,25 +43,36 @@ def drop_pages(path: Path) -> None:
 
 
 # ------------------------------------------------------------------ pages
+ATTEMPTS = 6  # the kernel may drop pages at any time; not in every attempt
+
+
 def test_pages_are_kept_from_one_open_to_the_next(place, other, serving):
     data = os.urandom(MIB)
     (other / "stream").write_bytes(data)
     assert (place / "stream").read_bytes() == data
-    before = serving.calls("read")
-    for _ in range(5):
+
+    def no_reads() -> bool:
+        before = serving.calls("read")
         assert (place / "stream").read_bytes() == data
-    assert serving.calls("read") == before
+        return serving.calls("read") == before
+
+    assert any(no_reads() for _ in range(ATTEMPTS))
 
 
 def test_what_was_written_here_is_read_from_the_pages(place, serving):
-    data = os.urandom(MIB)
-    (place / "stream").write_bytes(data)
-    assert (place / "stream").read_bytes() == data
-    before = serving.calls("read")
-    time.sleep(TTL_S)  # the new mtime is seen, and is no reason to read again
-    assert (place / "stream").stat().st_size == MIB
-    assert (place / "stream").read_bytes() == data
-    assert serving.calls("read") == before
+    data = os.urandom(256 << 10)
+
+    def no_reads(number: int) -> bool:
+        path = place / f"stream{number}"
+        path.write_bytes(data)
+        before = serving.calls("read")
+        assert path.read_bytes() == data
+        time.sleep(TTL_S)  # the new mtime is seen, and is no reason to read again
+        assert path.stat().st_size == len(data)
+        assert path.read_bytes() == data
+        return serving.calls("read") == before
+
+    assert any(no_reads(number) for number in range(ATTEMPTS))
 
 
 @pytest.mark.parametrize("name", ["stream", "local"])

@@ -15,17 +15,6 @@ import pytest
 from tests.mount.daemons import REPO, BucketMount, until
 from tests.support.faulty import FaultyProxy, drop
 
-MIB = 1 << 20
-NO_ANSWER = [
-    "no answer",
-    "not reach",
-    "cannot be reached",
-    "Unavailable",
-    "does not answer",
-    "try again",
-    "retry",
-]
-
 
 @pytest.fixture
 def line(seaweed):

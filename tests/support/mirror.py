@@ -100,6 +100,9 @@ class Node:
     def path(self) -> str:
         return f"/proc/self/fd/{self.fd}"
 
+    def __del__(self) -> None:
+        os.close(self.fd)  # when no verb that is under way uses it any more
+
 
 @dataclass(slots=True)
 class File:
@@ -133,8 +136,6 @@ class MirrorVerbs:
         with self._lock:
             for file in self._files.values():
                 os.close(file.fd)
-            for node in self._nodes.values():
-                os.close(node.fd)
             self._files.clear()
             self._nodes.clear()
 
@@ -191,7 +192,6 @@ class MirrorVerbs:
     def _drop_unused_locked(self, node: Node) -> None:
         if node.lookups == 0 and node.handles == 0:
             del self._nodes[node.ino]
-            os.close(node.fd)
 
     def mkdir(self, caller: Caller, parent: int, name: str, mode: int) -> Entry:
         self.calls["mkdir"] += 1

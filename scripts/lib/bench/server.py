@@ -7,17 +7,19 @@ Never: asks a bucket by S3 while a system is measured: what is there is seen thr
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 ROUND_TRIP_S = 0.040
 PART = 32 * CHUNK
-SEEDERS = 8
+SEEDERS = 4
 DRAIN_S = 120.0
 QUIET_S = 0.5  # no request for as long: the system has done what it had to do
 READS = "reads"  # the bucket that every system reads
@@ -66,7 +68,7 @@ class Server:
             region_name=self.region,
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
-            config=Config(max_pool_connections=SEEDERS, request_checksum_calculation="when_required"),
+            config=Config(request_checksum_calculation="when_required"),
         )
 
     @property
@@ -116,9 +118,21 @@ class Server:
         )
 
     def seed_files(self, keys: list[str], size: int) -> None:
+        """Through the filer, which takes six times as many in a second as the S3 gateway."""
         body = b"".join(content(size))
+        filer = urllib.parse.urlsplit(self._weed.filer_url).netloc
+
+        def put(some: list[str]) -> None:
+            with closing(http.client.HTTPConnection(filer, timeout=60)) as connection:
+                for key in some:
+                    connection.request("PUT", f"/buckets/{READS}/{key}", body)
+                    with connection.getresponse() as answer:
+                        answer.read()
+                    if answer.status != 201:
+                        raise OSError(f"SeaweedFS's filer answered {answer.status} to PUT {key}")
+
         with ThreadPoolExecutor(SEEDERS) as pool:
-            list(pool.map(lambda key: self._client.put_object(Bucket=READS, Key=key, Body=body), keys))
+            list(pool.map(put, [keys[at::SEEDERS] for at in range(SEEDERS)]))
 
     def sizes(self, bucket: str, directory: str) -> dict[str, int]:
         """Name → size of the files in a directory of a bucket; without an S3 request."""

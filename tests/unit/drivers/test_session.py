@@ -16,7 +16,7 @@ import pytest
 from r2fs.drivers import wire
 from r2fs.drivers.session import MAX_WRITE, WANTED, Session, SessionState
 from r2fs.drivers.wire import Init, Op
-from r2fs.model.errors import NoSpace, NotFound, Stale, WouldWait
+from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale, WouldWait
 from r2fs.model.ports import Caller
 from tests.unit.drivers.conftest import FakeKernel
 
@@ -77,7 +77,6 @@ def test_what_nobody_answers_is_ENOSYS(kernel: FakeKernel, session: Session) -> 
         (NotFound("x"), Op.SETATTR, errno.ESTALE),
         (Stale("x"), Op.OPEN, errno.ESTALE),
         (OSError(errno.EFBIG, "x"), Op.WRITE, errno.EFBIG),
-        (OSError("no number"), Op.WRITE, errno.EIO),
         (OSError(524, "the kernel's own"), Op.WRITE, errno.EIO),
     ],
 )
@@ -85,6 +84,18 @@ def test_errors(kernel: FakeKernel, session: Session, error: BaseException, op: 
     session.route({op: raising(error)})
     answer = kernel.ask(op)
     assert (answer.errno, answer.body) == (code, b"")
+
+
+@pytest.mark.expect_warnings("READ: .*take.wav")
+@pytest.mark.parametrize(
+    "error", [ReadFailed("take.wav"), OSError(errno.EIO, "take.wav"), OSError("take.wav")]
+)
+def test_the_reason_for_EIO_is_in_the_log(
+    kernel: FakeKernel, session: Session, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    session.route({Op.READ: raising(error)})
+    assert kernel.ask(Op.READ).errno == errno.EIO
+    assert "take.wav" in caplog.text
 
 
 @pytest.mark.expect_warnings("WRITE failed")
