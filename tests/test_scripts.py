@@ -46,6 +46,7 @@ def test_an_interrupted_demo_leaves_nothing(repo_root: Path, tmp_path: Path):
         for line in demo.stdout:
             if "the same work on the mount" in line:
                 demo.send_signal(signal.SIGTERM)
+                demo.send_signal(signal.SIGINT)  # an impatient person
         demo.wait(60)
     assert demo.returncode == 130
     assert left_in(tmp_path) == []

@@ -136,9 +136,11 @@ class Boot:
 
     def _untouched(self, node: Node, row: OwedInode) -> bool:
         """Opened for writing from CLEAN, and never written: nothing is owed."""
-        if row.state != State.DIRTY.value or row.before != State.CLEAN.value or row.proof is None:
+        if row.state != State.DIRTY.value or row.before != State.CLEAN.value or row.staged is None:
             return False
-        if row.own is not None or row.staged is None:
+        if row.own is not None:
+            return _is_bare(row)
+        if row.proof is None:
             return False
         stat = os.stat(self._core.journal.data_dir / row.staged)
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == row.proof

@@ -26,6 +26,7 @@ from r2fs.model.errors import (
     NotADirectory,
     NotFound,
     ObjectMissing,
+    ReadFailed,
     ReadOnly,
 )
 from r2fs.model.keys import MAX_KEY_BYTES, check_key, check_name, printable
@@ -76,7 +77,14 @@ class Names:
             found = directory.children().get(name)
             if found is not None and (found.owed or self._tree_pending(found)):
                 return found
-        self._directories.ensure(caller, directory, whole=False, name=name)
+        try:
+            self._directories.ensure(caller, directory, whole=False, name=name)
+        except ReadFailed:
+            with self._core.lock:
+                found = directory.children().get(name)
+                if found is None or not self._tree.owes_below(found):
+                    raise
+                return found  # the way to something that is not in the bucket yet
         with self._core.lock:
             found = directory.children().get(name)
             if found is None:

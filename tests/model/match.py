@@ -186,10 +186,6 @@ def _names(world: World, model: Model, seen: dict[str, Seen]) -> None:
         if seen[path].attributes.kind is Kind.DIRECTORY and below:
             model.fading.add(path)
             extra.discard(path)
-    for path in list(missing):  # an attempt at that name is looked for: what appears there is not shown yet
-        file = model.files.get(path)
-        if file is not None and not file.pending and world.engine.fs._ledger.watched(model.key(path)):
-            missing.discard(path)
     if missing or extra:
         raise Mismatch(f"missing: {sorted(missing)}; not expected: {sorted(extra)}")
 

@@ -8,7 +8,7 @@ Never: knows the engine: `match.py` compares the two.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from r2fs.engine.tree import SYMLINK_SUFFIX
@@ -53,8 +53,11 @@ def parent(path: str) -> str:
 
 
 class Model:
-    def __init__(self, bucket: ModelBucket, prefix: str) -> None:
+    def __init__(
+        self, bucket: ModelBucket, prefix: str, veiled: Callable[[str], bool] = lambda key: False
+    ) -> None:
         self.bucket = bucket
+        self.veiled = veiled  # does the engine look for a late attempt of its own at this key?
         self.prefix = prefix
         self.files: dict[str, File] = {}
         self.dirs: dict[str, bool] = {}  # directories of their own right; True: pending here
@@ -65,7 +68,7 @@ class Model:
         self.touched: set[str] = set()  # paths at which another client changed something
 
     def copy(self) -> Model:
-        return copy.deepcopy(self, {id(self.bucket): self.bucket})
+        return copy.deepcopy(self, {id(self.bucket): self.bucket, id(self.veiled): self.veiled})
 
     def fingerprint(self) -> str:
         """Equal for models that will never be told apart."""
@@ -94,7 +97,7 @@ class Model:
                 continue
             if key.endswith("/"):
                 markers.add(self.path(key).rstrip("/"))
-            else:
+            elif nfc(key) not in self.bucket.foreign or not self.veiled(key):
                 there[self.path(key)] = stored
         for path, etags in list(self.gone.items()):
             if path not in there or there[path].etag not in etags:
@@ -287,7 +290,7 @@ class Model:
             file.pending = True
             file.writers += 1
         self.slots[slot] = (file, writes, "a" in flags)
-        if "t" in flags and file.data:
+        if "t" in flags:
             self._change(file, b"")
 
     def write(self, slot: str, offset: int, data: bytes) -> None:

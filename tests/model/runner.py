@@ -45,7 +45,7 @@ class Runner:
         random.seed(0)  # the engine's jitter
         self.world = World(base, config)
         self.world.inner = self._inner
-        self.models = [Model(self.world.bucket, self.world.prefix)]
+        self.models = [Model(self.world.bucket, self.world.prefix, self.world.watched)]
         self.opened: dict[str, Opened] = {}
         self.raced = False
         self.stale_until = 0.0

@@ -252,6 +252,10 @@ class World:
             node = node.children()[part]
         return node
 
+    def watched(self, key: str) -> bool:
+        """A late attempt of this host's is looked for there: nothing is shown of it for some seconds."""
+        return self.engine.fs._ledger.watched(key) is not None
+
     def parked(self) -> list[Node]:
         return [node for node in self.engine.fs._ledger.owing.values() if node.state is State.PARKED]
 

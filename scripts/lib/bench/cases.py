@@ -139,11 +139,11 @@ class Bench:
         for _ in range(self.sizes.cold_rounds - 1):
             for system in self.mounted:
                 with self.running(system, READS):
-                    self.cold("read_cold", system, "read", path=f"{system.path}/big.bin")
+                    self.cold("read_cold", system, "read", path=f"{system.path}/big.bin", once=True)
         with self.all_running(READS):
             for system in self.systems:
                 if system.mounts:
-                    self.cold("read_cold", system, "read", path=f"{system.path}/big.bin")
+                    self.cold("read_cold", system, "read", path=f"{system.path}/big.bin", once=True)
                 else:
                     system.work("write", path=f"{system.path}/big.bin", size=self.sizes.big)
             for system in self.rounds(self.sizes.warm_rounds):

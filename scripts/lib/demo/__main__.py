@@ -268,12 +268,19 @@ def leaves_nothing(directory: Path) -> None:
         time.sleep(0.05)
 
 
+def interrupted(number: int, frame: object) -> None:
+    """The first signal ends the demo through all its clean-up; further ones must not cut that short."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--minutes", type=float, help="length of the long mix (10; on a real bucket 2)")
     minutes = parser.parse_args().minutes
-    # SIGTERM ends like Ctrl-C: through all the clean-up below
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupted)
     begun = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="r2fs-demo-", ignore_cleanup_errors=False) as name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_json_there_and_back(results: Results) -> None:
 
 
 def test_tables_say_what_is_not_met(results: Results) -> None:
-    console = Console(width=screen.WIDTH, record=True, quiet=True)
+    console = Console(width=screen.WIDTH, record=True, file=io.StringIO())
     systems = [OURS, RCLONE, "s3fs"]
     promises = (Promise("walk", 5.0, BEST_PEER), Promise("walk", 6.0, RCLONE))
     for table in (

@@ -22,6 +22,7 @@ def large(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "PASSES_S", 0.0)
+    monkeypatch.setattr(work, "PASSES", 2)
     monkeypatch.setattr(work, "RANDOM_S", 60.0)
 
 
