@@ -264,6 +264,7 @@ class Content:
                 return
             stop = min(offset + len(data), self._base_limit, self._size)
             view = memoryview(data)
+            before = os.fstat(self.fd)
             try:
                 for start, end in self._present.missing(offset, stop):
                     while start < end:  # what a full disk cut short raises at the next turn
@@ -271,6 +272,8 @@ class Content:
                         self._present.add(start, start + written)
                         start += written
             finally:
+                # The file's time is that of the last write by a program, or what utimens said.
+                os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
                 self._settle_locked()
                 self._ready.notify_all()
 

@@ -17,7 +17,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.tree import Tree, shown_name
 from r2fs.engine.writeback import WriteBack
-from r2fs.model.keys import nfc
+from r2fs.model.keys import conflict_name, nfc
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Kind, OwedInode, Proof
 from r2fs.model.states import Event, State
@@ -41,7 +41,7 @@ class Boot:
         owing = self._core.journal.read()
         with self._core.lock:
             self._clear_open()
-            for row in sorted(owing.inodes, key=lambda row: (row.key.count("/") if row.key else 0, row.seq)):
+            for row in sorted(owing.inodes, key=_from_the_root_down):
                 self._restore(row)
             for delete in owing.deletes:
                 self._ledger.adopt_delete(delete)
@@ -57,9 +57,10 @@ class Boot:
     def _restore(self, row: OwedInode) -> None:
         assert row.key is not None
         parent, name = self._place(row.key)
-        if name in parent.children():
-            log.warning("%s: two rows of the journal name it; the later one is kept under the name", row.key)
-            return
+        taken = name in parent.children()
+        if taken:
+            name = self._free_name(parent, name)
+            log.error("%s: two rows of the journal name it; the later one is kept as %s", row.key, name)
         node = self._tree.add(parent, name, row.kind, row.mtime_ns or self._core.now_ns(), ino=row.ino)
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
         node.extra, node.content_type, node.target = row.extra, row.content_type, row.target
@@ -72,6 +73,8 @@ class Boot:
             node.size = row.base.size
         owed = self._owed(row)
         self._ledger.adopt(node, owed)
+        if taken:
+            self._ledger.update(node, key=self._tree.key(node), expect=None, conflict_of=row.key)
         if row.staged is not None and not self._staged(node, row):
             return
         if owed.state is State.PARKED:
@@ -91,6 +94,13 @@ class Boot:
             log.error("%s: %s; kept in staging, not published", row.key, TORN)
             return
         self._writeback.schedule(node)
+
+    def _free_name(self, parent: Node, name: str) -> str:
+        number = 1
+        host, when = self._core.settings.host, self._core.clock.time()
+        while (candidate := conflict_name(name, host, when, number)) in parent.children():
+            number += 1
+        return candidate
 
     def _owed(self, row: OwedInode) -> Owed:
         assert row.key is not None
@@ -183,6 +193,12 @@ class Boot:
                 path.rename(self._core.journal.orphan_dir / path.name)
                 log.warning("a staged file without a journal row was set aside as %s/%s",
                             self._core.journal.orphan_dir, path.name)  # fmt: skip
+
+
+def _from_the_root_down(row: OwedInode) -> tuple[int, int]:
+    """A directory's own row before those of what is in it, which would make it anew."""
+    assert row.key is not None
+    return row.key.rstrip("/").count("/"), row.seq
 
 
 def _is_bare(row: OwedInode) -> bool:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 CHUNK = 256 << 10  # bytes of an answer written into the file at once
 PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
 FIRST_WINDOW = 512 << 10  # the smallest fetch of a large file: one request's worth of a fast link's latency
+NEAR = 2 << 20  # bytes: the kernel's own read-ahead, twice
 BODY_RETRIES = 4  # answers cut in a row before the range is given up
 
 
@@ -54,6 +55,10 @@ class Source:
     window: int = FIRST_WINDOW
     expected: int = 0  # where a sequential reader reads next
 
+    def is_near(self, start: int) -> bool:
+        """Does a read there go on with the sequence? The kernel's reads ahead come in any order."""
+        return abs(start - self.expected) <= max(self.window, NEAR)
+
 
 class Reader:
     def __init__(self, core: Core, jobs: JobQueue) -> None:
@@ -70,13 +75,11 @@ class Reader:
         caller.about_to_wait()
         source.content.fail(None)  # what failed before may work now
         begin, end = self._plan(source, start, stop)
+        if end > stop and not self._is_wanting(source, stop, stop + (end - stop) // 2):
+            end = stop  # enough is on its way: many small requests at its end would be dearer than one later
         self._fetch(source, begin, max(stop, min(end, stop + PIECE)), URGENT)
         self._fetch(source, stop, end, AHEAD)
         self._wait(source, start, stop, caller)
-
-    def start_whole(self, source: Source) -> None:
-        """Begin to fetch everything that is missing, behind what programs ask for."""
-        self._fetch(source, 0, source.content.size, AHEAD)
 
     def whole(self, source: Source, caller: Caller) -> None:
         """Return when the content is complete. Raises as `ensure`."""
@@ -97,11 +100,11 @@ class Reader:
         if size <= self._settings.small_file:
             return 0, size
         with source.lock:
-            if start <= source.expected + FIRST_WINDOW and stop >= source.expected:
+            if not source.is_near(start):
+                source.window, source.expected = FIRST_WINDOW, stop
+            elif stop > source.expected:
                 source.window = min(source.window * 2, max(self._settings.read_ahead, FIRST_WINDOW))
-            else:
-                source.window = FIRST_WINDOW
-            source.expected = stop
+                source.expected = stop
             return start, min(size, max(stop, start + source.window))
 
     def _go_ahead(self, source: Source, start: int, stop: int) -> None:
@@ -109,15 +112,21 @@ class Reader:
         if source.content.complete:
             return
         with source.lock:
-            if not source.expected <= stop <= source.expected + source.window:
+            if not source.is_near(start) or stop <= source.expected:
                 return
             source.expected = stop
             ahead = min(source.content.size, stop + source.window // 2)
             window = source.window
-        if window > FIRST_WINDOW and source.content.missing(stop, ahead):
+        if window > FIRST_WINDOW and self._is_wanting(source, stop, ahead):
             with source.lock:
                 source.window = min(window * 2, max(self._settings.read_ahead, FIRST_WINDOW))
             self._fetch(source, stop, min(source.content.size, stop + window), AHEAD)
+
+    def _is_wanting(self, source: Source, start: int, stop: int) -> bool:
+        """Is there anything in [start, stop) that is neither here nor coming?"""
+        with source.lock:
+            gaps = source.content.missing(start, stop)
+            return any(source.coming.missing(*gap) for gap in gaps)
 
     def _fetch(self, source: Source, start: int, stop: int, priority: int) -> None:
         """Send for the parts of [start, stop) that are neither here nor coming."""

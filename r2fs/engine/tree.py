@@ -164,8 +164,9 @@ class Tree:
         for info in objects:
             name = info.key[len(prefix) :]
             if name == "":
-                listing.marker = info.version
-            elif not is_name(shown_name(name)) or name in names or nfc(name) in seen:
+                if not self._hides(info.key, info.etag, began):
+                    listing.marker = info.version
+            elif not is_name(shown_name(name)) or name in names or nfc(shown_name(name)) in seen:
                 hidden.add(info.key)
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
                 seen.add(nfc(shown_name(name)))

@@ -81,6 +81,7 @@ class WriteBack:
         self._hurry = 0  # drains under way: nothing waits for its delay
         self._not_before = 0.0  # Clock.monotonic(): the outage's backoff
         self._outage_s = 0.0
+        self._deletes_until = 0.0  # Clock.monotonic(): end of the window whose deletes go together
         self.active: dict[int, Node] = {}
         self._unconcluded: list[
             tuple[float, Task]
@@ -107,8 +108,11 @@ class WriteBack:
         return any(fnmatchcase(name, pattern) for pattern in self._core.settings.local_patterns)
 
     def schedule_delete(self, row: OwedDelete) -> None:
-        delay = 0.0 if self._hurry else self._core.settings.upload_delay_s
-        self._add(Item(DELETE, row.seq), self._core.clock.monotonic() + delay)
+        now, delay = self._core.clock.monotonic(), self._core.settings.upload_delay_s
+        if now >= self._deletes_until:
+            self._deletes_until = now + delay
+        # All of one such window are due together: one request takes a thousand of them.
+        self._add(Item(DELETE, row.seq), now if self._hurry else self._deletes_until + delay)
 
     def leave_key(self, node: Node) -> None:
         """The node is about to lose its key (rename, unlink): attempts there must not be the last word."""

@@ -15,6 +15,7 @@ from tests.model.reference import Model
 from tests.model.runner import Runner
 
 NAMES = ["f0", "f1", "f2.wav", "f\u00fc", "fu\u0308"]  # the last two are one name
+LINKS = ["l0", "l1"]
 DIRS = ["d0", "d1", "d2"]
 FLAGS = ["r", "w", "w", "w", "wc", "wct", "wca", "wt", "wcx", "rc"]
 POINTS = [
@@ -72,6 +73,10 @@ class Generator:
             return self.rng.choice(known)
         return self._new(model)
 
+    def _plain(self, model: Model) -> str:
+        path = self._file(model)
+        return self._new(model) if _is_link(path) else path
+
     def _newdir(self, model: Model) -> str:
         above = self._dir(model)
         return f"{above}/{self.rng.choice(DIRS)}".lstrip("/") if above.count("/") < 2 else above
@@ -81,6 +86,16 @@ class Generator:
 
     def _slot(self) -> str:
         return self.rng.choice("ABC")
+
+    def _newlink(self, model: Model) -> str:
+        # Links have names of their own: `x` and `x.rclonelink` are two objects, and the mount shows the first.
+        return f"{self._dir(model)}/{self.rng.choice(LINKS)}".lstrip("/")
+
+    def _rename(self, model: Model, new: str) -> Op:
+        old = self._file(model)
+        if _is_link(old) != _is_link(new):
+            new = self._newlink(model) if _is_link(old) else self._new(model)
+        return {"op": "rename", "old": old, "new": new}
 
     # ------------------------------------------------------------------ operations
     def next(self, runner: Runner) -> Op:
@@ -118,29 +133,29 @@ class Generator:
     def program(self, model: Model) -> Op:
         rng = self.rng
         return _pick(rng, [
-            lambda: {"op": "save", "path": self._file(model), "size": self._size(), "tag": self._tag()},
+            lambda: {"op": "save", "path": self._plain(model), "size": self._size(), "tag": self._tag()},
             lambda: {"op": "save", "path": self._new(model), "size": self._size(), "tag": self._tag()},
-            lambda: {"op": "replace", "path": self._file(model), "size": self._size(), "tag": self._tag()},
-            lambda: {"op": "save", "path": self._file(model), "size": 1 + self._size() // 4, "tag": self._tag(),
+            lambda: {"op": "replace", "path": self._plain(model), "size": self._size(), "tag": self._tag()},
+            lambda: {"op": "save", "path": self._plain(model), "size": 1 + self._size() // 4, "tag": self._tag(),
                      "flags": rng.choice(["w", "wa"]), "at": rng.randrange(0, 2000)},
-            lambda: {"op": "truncate", "path": self._file(model), "size": rng.choice([0, rng.randrange(2500)])},
+            lambda: {"op": "truncate", "path": self._plain(model), "size": rng.choice([0, rng.randrange(2500)])},
             lambda: {"op": "unlink", "path": self._file(model)},
             lambda: {"op": "unlink", "path": self._file(model)},
-            lambda: {"op": "rename", "old": self._file(model), "new": self._file(model)},
-            lambda: {"op": "rename", "old": self._file(model), "new": self._new(model)},
+            lambda: self._rename(model, self._file(model)),
+            lambda: self._rename(model, self._new(model)),
             lambda: {"op": "rename", "old": self._anydir(model), "new": self._newdir(model)},
             lambda: {"op": "mkdir", "path": self._newdir(model)},
             lambda: {"op": "rmdir", "path": self._anydir(model)},
-            lambda: {"op": "symlink", "path": self._new(model), "tag": self._tag()},
+            lambda: {"op": "symlink", "path": self._newlink(model), "tag": self._tag()},
             lambda: {"op": "attributes", "path": self._file(model), "mode": rng.choice([0o600, 0o640, 0o755])},
             lambda: {"op": "attributes", "path": self._file(model), "mtime_ns": rng.randrange(10**18)},
-            lambda: {"op": "readall", "path": self._file(model)},
+            lambda: {"op": "readall", "path": self._plain(model)},
         ])  # fmt: skip
 
     def on_slot(self, model: Model) -> Op:
         rng, slot = self.rng, self._slot()
         if slot not in model.slots:
-            return {"op": "open", "slot": slot, "path": self._file(model), "flags": rng.choice(FLAGS)}
+            return {"op": "open", "slot": slot, "path": self._plain(model), "flags": rng.choice(FLAGS)}
         return _pick(rng, [
             lambda: {"op": "write", "slot": slot, "at": rng.randrange(2000), "size": 1 + self._size() // 4,
                      "tag": self._tag(), "direct": rng.random() < 0.5},
@@ -162,7 +177,7 @@ class Generator:
     def another(self, model: Model) -> Op:
         rng = self.rng
         return _pick(rng, [
-            lambda: {"op": "remote_set", "path": self._file(model), "size": self._size(), "tag": self._tag()},
+            lambda: {"op": "remote_set", "path": self._plain(model), "size": self._size(), "tag": self._tag()},
             lambda: {"op": "remote_set", "path": self._new(model), "size": self._size(), "tag": self._tag()},
             lambda: {"op": "remote_set", "path": f"{rng.choice(DIRS)}/{rng.choice(NAMES)}", "size": self._size(),
                      "tag": self._tag()},
@@ -191,3 +206,7 @@ class Generator:
 
 def _pick(rng: random.Random, choices: list[Callable[[], Op]]) -> Op:
     return rng.choice(choices)()
+
+
+def _is_link(path: str) -> bool:
+    return path.rpartition("/")[2].startswith("l")

@@ -22,6 +22,7 @@ from r2fs.engine import files, reader
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.node import Node
 from r2fs.model.errors import NoSpace
+from r2fs.model.keys import nfc
 from r2fs.model.ports import NoKernelCache
 from r2fs.model.settings import Bucket
 from r2fs.model.states import State
@@ -253,8 +254,9 @@ class World:
         return node
 
     def watched(self, key: str) -> bool:
-        """A late attempt of this host's is looked for there: nothing is shown of it for some seconds."""
-        return self.engine.fs._ledger.watched(key) is not None
+        """A late attempt of this host's is looked for there: nothing need be shown of it for some seconds."""
+        path = nfc(key[len(self.prefix) :]).removesuffix(".rclonelink")
+        return self.engine.fs._ledger.watched(key) is not None and self.node(path) is None
 
     def parked(self) -> list[Node]:
         return [node for node in self.engine.fs._ledger.owing.values() if node.state is State.PARKED]

@@ -325,3 +325,28 @@ def test_times_of_another_tool_as_listed_or_exact(make: MakeEngine, store: Memor
     for _ in range(3):
         assert exact.entry("f.wav").attributes.mtime_ns == 1_000_000_000_250_000_000
     assert store.count("head") == before + 1
+
+
+def test_a_sequential_reader_is_known_though_reads_come_in_any_order(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    size, piece = 64 << 20, 128 << 10
+    store.set("long.wav", bytes(size))
+    engine = make()
+    opened = engine.open("long.wav")
+    for group in range(0, size, 8 * piece):  # as the kernel's read-ahead asks
+        for place in (0, 3, 1, 2, 5, 4, 7, 6):
+            engine.fs.read(engine.caller, opened.handle, group + place * piece, piece)
+    engine.close(opened)
+    assert store.count("get") <= 24
+
+
+def test_deletes_of_one_moment_go_together(make: MakeEngine, store: MemoryStore) -> None:
+    for n in range(100):
+        store.set(f"d/{n:03}.wav", b"x")
+    engine = make(upload_delay_s=0.3)
+    for name in engine.listdir("d"):
+        engine.unlink(f"d/{name}")
+    assert engine.fs._status.wait(None, 20.0)
+    assert store.count("delete_many") <= 2
+    assert store.count("delete") == 0
