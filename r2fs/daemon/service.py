@@ -124,7 +124,7 @@ class Service:
         control.open(self._card(settings))
         end = _End(self, parts, stopping, control, closing)
         self._threads += [self._start(name, work) for name, work in parts.engine.workers()]
-        self._start("control", control.run)
+        end.control_thread = self._start("control", control.run)
         self._start("signals", lambda: _take_signals(stopping))
         before = mountpoint.device_of(self._target)
         try:
@@ -184,6 +184,7 @@ class _End:
         self._stopping = stopping
         self._control = control
         self._closing = closing
+        self.control_thread: threading.Thread | None = None
         self._lock = threading.Lock()  # held for the whole of it
         self._code: int | None = None
 
@@ -225,6 +226,8 @@ class _End:
         while self._control.busy() and time.monotonic() < deadline:
             time.sleep(0.01)
         self._control.stop()
+        if self.control_thread is not None:
+            self.control_thread.join(LAST_ANSWERS_S)
         self._control.close()
 
     def abandon(self) -> None:

@@ -12,6 +12,7 @@ be forgotten: kill -9 at any moment after leaves a row and a file in staging.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 
@@ -36,9 +37,12 @@ from r2fs.model.errors import (
     ReadOnly,
     Stale,
 )
+from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Opened
 from r2fs.model.states import Event, State
+
+log = logging.getLogger(__name__)
 
 CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
 DIRTY_WAIT_S = 30.0  # how long an open for writing waits for uploads, past the dirty limit
@@ -304,11 +308,14 @@ class Files:
         if source is not None:
             try:
                 self._reader.whole(source, Caller())
-            except R2fsError as error:
+            except Stale as error:
                 with self._core.lock:
                     for handle in self.handles.all():
                         if handle.node is node and handle.writes:
                             handle.error = error
+                return
+            except R2fsError as error:  # what was written is safe; the upload asks for the rest again
+                log.info("%s: not all of it is here yet: %s", printable(node.name), error)
                 return
         with self._core.lock:
             if node.owed and node.owed.staged and self._contents.of(node).complete:

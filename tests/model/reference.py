@@ -97,11 +97,14 @@ class Model:
                 continue
             if key.endswith("/"):
                 markers.add(self.path(key).rstrip("/"))
-            elif nfc(key) not in self.bucket.foreign or not self.veiled(key):
+            else:
                 there[self.path(key)] = stored
         for path, etags in list(self.gone.items()):
             if path not in there or there[path].etag not in etags:
                 del self.gone[path]
+        for path, stored in list(there.items()):
+            if nfc(stored.key) in self.bucket.foreign and self.veiled(stored.key):
+                del there[path]
         for path, file in list(self.files.items()):
             if file.pending or file.writers:
                 continue
@@ -136,7 +139,8 @@ class Model:
         self.touched.add(path)
         if etag is not None:
             for file in [*self.files.values(), *(file for file, _, _ in self.slots.values())]:
-                file.fragile = file.fragile or etag in file.origins
+                if etag in file.origins:
+                    file.fragile, file.tags = True, {}  # its metadata may never have been asked for
 
     def settled(self, path: str, file: File, stored: Stored | None) -> None:
         """The engine owes nothing of this file any more."""
