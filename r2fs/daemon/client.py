@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,8 @@ def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
             with short_address(daemon.socket) as address:
                 connection.connect(address)
             connection.settimeout(SILENCE_S)
-            connection.sendall(encode({**arguments, "op": op}))
+            with suppress(BrokenPipeError):  # refused unread: the answer that is there already says why
+                connection.sendall(encode({**arguments, "op": op}))
             with connection.makefile("rb") as lines:
                 yield from _answers(daemon, lines)
         except OSError as error:

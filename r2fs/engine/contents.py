@@ -138,6 +138,9 @@ class Contents:
         content.make_writable()
         name = self._staged_name(node)
         content.rename_to(self._core.journal.data_dir / name)
+        os.utime(
+            content.fd, ns=(node.atime_ns, node.mtime_ns)
+        )  # the file's times are the node's from here on
         if node.base is not None:
             self._core.cache.drop(node.base)  # the entry is the same file
         self._unpin(node)

@@ -214,10 +214,6 @@ class Files:
 
     def _apply_open_write(self, node: Node, staged: str, truncate: bool) -> None:
         owed, content = node.owed, self._contents.of(node)
-        if owed is None or owed.staged is None:
-            os.utime(
-                content.fd, ns=(node.atime_ns, node.mtime_ns)
-            )  # the file's times are the node's from here on
         if owed is None:
             base = node.base
             assert base is not None

@@ -107,7 +107,7 @@ class Ledger:
         content = node.content
         own = None
         base_limit = owed.base_limit
-        if owed.staged and owed.changed and content is not None and not content.complete:
+        if owed.staged and content is not None and not content.complete:
             _, ranges, base_limit = content.snapshot()
             own = tuple(ranges)
         return OwedInode(
