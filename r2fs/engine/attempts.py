@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from r2fs.engine.core import Core
-from r2fs.engine.ledger import Ledger
+from r2fs.engine.ledger import LATE_ATTEMPT_S, Ledger
 from r2fs.engine.node import Node
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import ATTEMPT
@@ -50,10 +50,13 @@ class Attempts:
         if attempt is not None and self._core.journal.multipart(attempt.ino) is None:
             self._forget(attempt)
 
-    def arrived(self, ino: int) -> None:
-        """The inode's bytes are in the bucket: how earlier attempts ended does not matter."""
-        for attempt in [a for a in self._known.values() if a.ino == ino]:
-            self._forget(attempt)
+    def arrived(self, ino: int, attempt_id: str) -> None:
+        """This one is in the bucket. Others of the inode whose end nobody saw may still appear for a while."""
+        oldest = self._core.clock.time() - LATE_ATTEMPT_S
+        for attempt in [a for a in self._known.values() if a.ino == ino or a.unknown]:
+            late = attempt.unknown and (attempt.started_s > oldest or self._ledger.watched(attempt.key))
+            if attempt.id == attempt_id or not late:
+                self._forget(attempt)
 
     def unwatched(self, key: str) -> None:
         """Nobody watches the key any more: attempts of inodes that are gone need no memory."""

@@ -15,7 +15,7 @@ import os.path
 from collections.abc import Callable, Mapping
 
 from r2fs.engine.core import Core
-from r2fs.engine.ledger import Ledger
+from r2fs.engine.ledger import LATE_ATTEMPT_S, Ledger
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import ObjectMissing
 from r2fs.model.keys import printable
@@ -24,7 +24,7 @@ from r2fs.model.records import ObjectInfo, OwedDelete
 log = logging.getLogger(__name__)
 
 LOOK_BY_LIST = 4  # from so many deletes on, a LIST of where they lie is cheaper than a HEAD for each
-WATCH_EVERY_S = 10.0  # how often a late attempt is looked for
+WATCH_FIRST_S = 10.0  # a late attempt is looked for after so long, and then after twice the time each
 RETRY_S = 5.0  # one key's delete failed
 
 Ours = Callable[[Mapping[str, str] | None, str], bool]
@@ -36,6 +36,7 @@ class Deleter:
         self._store = core.store
         self._ledger = ledger
         self._is_forsaken = is_forsaken
+        self._since: dict[int, float] = {}  # guarded by Core.lock: watch rows, by seq: Clock.monotonic()
 
     def delete(self, rows: list[OwedDelete], tree: Tree) -> dict[int, float]:
         """Carry the rows out. Which are to come again, by seq: after so many seconds."""
@@ -46,17 +47,14 @@ class Deleter:
             tree.tick += 1
             for row in rows:
                 info = seen.get(row.key)
-                if info is None:
-                    if row.watch_until_s is not None and self._core.clock.time() < row.watch_until_s:
-                        again[row.seq] = WATCH_EVERY_S
-                    else:
-                        self._ledger.drop_delete(row.seq, tree.tick)
-                elif info.etag == row.etag or (row.etag is None and self._ours(info)):
+                if info is not None and (info.etag == row.etag or (row.etag is None and self._ours(info))):
                     doomed.append(row)
+                elif row.watch_until_s is not None:
+                    self._look_again(row, again)
                 else:
-                    level = logging.WARNING if row.etag is not None else logging.INFO
-                    log.log(level, "%s: not deleted: the bucket holds another version", printable(row.key))
-                    self._ledger.drop_delete(row.seq)
+                    if info is not None:
+                        log.warning("%s: not deleted: the bucket holds another version", printable(row.key))
+                    self._ledger.drop_delete(row.seq, tree.tick if info is None else None)
         self._core.crash_point("delete_looked")
         failed = self._remove([row.key for row in doomed])
         self._core.crash_point("deleted")
@@ -65,9 +63,26 @@ class Deleter:
             for row in doomed:
                 if row.key in failed:
                     again[row.seq] = RETRY_S
+                elif row.watch_until_s is not None:  # there may be more than one
+                    self._ledger.carried_out(row.key, seen[row.key].etag, tree.tick)
+                    self._look_again(row, again)
                 else:
                     self._ledger.drop_delete(row.seq, tree.tick)
         return again
+
+    def _look_again(self, row: OwedDelete, again: dict[int, float]) -> None:
+        """A late attempt is looked for ever more seldom, until nobody expects it any more."""
+        assert row.watch_until_s is not None
+        now = self._core.clock.monotonic()
+        if row.seq not in self._since:  # the wall clock counts only for what an earlier run has waited
+            left = min(max(0.0, row.watch_until_s - self._core.clock.time()), LATE_ATTEMPT_S)
+            self._since[row.seq] = now - (LATE_ATTEMPT_S - left)
+        waited = now - self._since[row.seq]
+        if waited >= LATE_ATTEMPT_S:
+            del self._since[row.seq]
+            self._ledger.drop_delete(row.seq)
+        else:
+            again[row.seq] = min(max(WATCH_FIRST_S, waited), LATE_ATTEMPT_S - waited)
 
     def _remove(self, keys: list[str]) -> set[str]:
         if len(keys) == 1:

@@ -11,6 +11,7 @@ Fails:   ReadFailed where nothing is known and the bucket does not answer. What 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from threading import Event
 
 from r2fs.engine.core import Core
@@ -28,11 +29,12 @@ STALE_RETRY_S = 5.0  # the bucket did not answer: what was known is believed for
 
 
 class Directories:
-    def __init__(self, core: Core, tree: Tree, ledger: Ledger) -> None:
+    def __init__(self, core: Core, tree: Tree, ledger: Ledger, found: Callable[[ObjectInfo], None]) -> None:
         self._core = core
         self._tree = tree
         self._ledger = ledger
         self._store = core.store
+        self._found = found  # told of what HEAD says of an object that may be this host's own
 
     # ------------------------------------------------------------------ freshness
     def age(self, directory: Node, name: str | None = None) -> float:
@@ -118,6 +120,7 @@ class Directories:
                 self._probe(directory, name)
                 return
         prefixes = [p for p in prefixes if self._shows(directory, p, began)]
+        self._clear_suspects(objects)
         with self._core.lock:
             if directory.deleted:
                 return
@@ -136,10 +139,21 @@ class Directories:
                 return True
             began = self._tree.tick
         page = self._store.list_page(prefix)
+        self._clear_suspects(page.objects)
         with self._core.lock:
             return page.token is not None or any(
                 not self._ledger.hides(info.key, info.etag, began) for info in page.objects
             )
+
+    def _clear_suspects(self, objects: Iterable[ObjectInfo]) -> None:
+        """Objects that may be late attempts of this host's, of files that have gone since: HEAD tells."""
+        with self._core.lock:
+            suspects = [info for info in objects if self._ledger.is_suspect(info.key, info.etag)]
+        for suspect in suspects:
+            info = self._head(suspect.key)
+            if info is not None:
+                with self._core.lock:
+                    self._found(info)
 
     def _probe(self, directory: Node, name: str) -> None:
         """One name of a directory that is too large to list for it: HEAD, then LIST below it."""
@@ -149,6 +163,8 @@ class Directories:
         info = self._head(key) or self._head(key + SYMLINK_SUFFIX)
         below = None if info else self._store.list_page(key + "/", limit=1)
         with self._core.lock:
+            if info is not None and self._ledger.is_suspect(info.key, info.etag):
+                self._found(info)
             child = directory.children().get(name)
             if info is not None and not self._ledger.hides(info.key, info.etag, began):
                 self._tree.saw_object(directory, info, began)

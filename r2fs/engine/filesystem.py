@@ -80,7 +80,7 @@ class FileSystem:
             self._core, self._tree, self._ledger, self._contents, self._reader, sender
         )
         self._attributes = AttributeView(self._core)
-        self._directories = Directories(self._core, self._tree, self._ledger)
+        self._directories = Directories(self._core, self._tree, self._ledger, self._writeback.found)
         self._names = Names(
             self._core,
             self._tree,

@@ -42,7 +42,8 @@ class Ledger:
         self.claimed: set[int] = set()  # seqs of deletes on their way
         self._by_key: dict[str, set[int]] = {}  # deletes of a key
         self._below: Counter[str] = Counter()  # pending deletes under each prefix
-        self._done: dict[str, tuple[str | None, int]] = {}  # key: (ETag, tick) of deletes carried out
+        self._cleared: dict[str, str] = {}  # key: ETag of a version that is no late attempt
+        self._done: dict[str, tuple[str, int]] = {}  # key: (ETag, tick) of deletes carried out
         self._done_below: dict[str, int] = {}  # prefix: tick of the last delete carried out below it
         self._base_users: dict[str, set[Node]] = {}  # nodes whose base is this key and that may need it
         self.on_settled: Callable[[Node], None] = lambda node: (
@@ -214,14 +215,6 @@ class Ledger:
         self._by_key.setdefault(nfc(row.key), set()).add(row.seq)
         self._below.update(_prefixes(row.key))
 
-    def replace_delete(self, row: OwedDelete) -> None:
-        """Other facts of a pending delete, under the same seq."""
-        with self.transaction():
-            self._journal.put_delete(row)
-            earlier = self.deletes[row.seq]
-            self.on_undo(lambda: self.deletes.update({row.seq: earlier}))
-            self.deletes[row.seq] = row
-
     def drop_delete(self, seq: int, tick: int | None = None) -> None:
         """It is done (`tick` says when, for listings on their way), void, or taken back."""
         row = self.deletes[seq]
@@ -229,10 +222,8 @@ class Ledger:
             self._journal.drop_delete(seq)
             self.on_undo(lambda: self.adopt_delete(row))
             self._forget_delete(row)
-        if tick is not None:
-            _remember_last(self._done, nfc(row.key), (row.etag, tick))
-            for prefix in _prefixes(row.key):
-                _remember_last(self._done_below, prefix, tick)
+        if tick is not None and row.etag is not None:
+            self.carried_out(row.key, row.etag, tick)
         self._core.changed.notify_all()
 
     def _forget_delete(self, row: OwedDelete) -> None:
@@ -267,10 +258,24 @@ class Ledger:
     def hides(self, key: str, etag: str | None, began: int) -> bool:
         """Is the delete of this version pending, or done since tick `began`?"""
         for seq in self._by_key.get(nfc(key), ()):
-            if self.deletes[seq].etag in (etag, None):
+            if self.deletes[seq].etag == etag:
                 return True
         done = self._done.get(nfc(key))
-        return done is not None and done[1] > began and done[0] in (etag, None)
+        return done is not None and done[1] > began and done[0] == etag
+
+    def is_suspect(self, key: str, etag: str) -> bool:
+        """May this object be a late attempt of this host's? Who sees it asks by HEAD, and calls `cleared`."""
+        return self.watched(key) is not None and self._cleared.get(nfc(key)) != etag
+
+    def cleared(self, key: str, etag: str) -> None:
+        """This version is none, or is one whose delete is pending by itself."""
+        self.then(lambda: _remember_last(self._cleared, nfc(key), etag))
+
+    def carried_out(self, key: str, etag: str, tick: int) -> None:
+        """This version was deleted: listings that began before do not know."""
+        _remember_last(self._done, nfc(key), (etag, tick))
+        for prefix in _prefixes(key):
+            _remember_last(self._done_below, prefix, tick)
 
     def deletes_below(self, prefix: str, began: int) -> bool:
         """Are there deletes below it that are pending, or done since tick `began`?"""

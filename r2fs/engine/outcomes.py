@@ -10,7 +10,6 @@ Locks:   takes Core.lock. What was decided before the request is checked again: 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
@@ -104,7 +103,8 @@ class Outcomes:
                 )
                 changes["was_changed"] = True
             with self._ledger.transaction():
-                self._attempts.arrived(node.ino)
+                self._attempts.arrived(node.ino, claim.attempt)
+                self._ledger.cleared(claim.key, version.etag)
                 if moved:
                     self._delete_left_behind(claim.key, version, node)
                 staged = owed.staged
@@ -131,13 +131,8 @@ class Outcomes:
 
     def _delete_left_behind(self, key: str, version: Version, after: Node | None) -> None:
         """The attempt got there, but its key is no longer the node's: that version is to go."""
-        row = self._ledger.watched(key)
-        if row is None:
-            row = self._ledger.add_delete(key, version.etag, after)
-        else:
-            row = replace(row, etag=version.etag, watch_until_s=None, after_ino=after.ino if after else None)
-            self._ledger.replace_delete(row)
-        self._queue.schedule_delete(row)
+        self._ledger.cleared(key, version.etag)
+        self._queue.schedule_delete(self._ledger.add_delete(key, version.etag, after))
 
     def _still(self, node: Node, claim: Claim) -> bool:
         owed = node.owed
@@ -189,7 +184,7 @@ class Outcomes:
                 return
             owed = node.owed
             assert owed is not None
-            if node.content is None and self._core.cache.contains(claim.base):
+            if node.content is None and (owed.staged or self._core.cache.contains(claim.base)):
                 self._contents.of(node)
             if owed.changed:  # opened for writing since: its own bytes go next
                 self._again(node, claim, error)

@@ -46,7 +46,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Caller
-from r2fs.model.records import Kind, OwedDelete
+from r2fs.model.records import Kind, ObjectInfo, OwedDelete
 from r2fs.model.states import Event, State
 
 log = logging.getLogger(__name__)
@@ -117,16 +117,21 @@ class WriteBack:
     def leave_key(self, node: Node) -> None:
         """The node is about to lose its key (rename, unlink): attempts there must not be the last word."""
         owed = node.owed
-        if owed is None:
-            return
-        if owed.transfer is not None:
-            owed.transfer.stop()
         elsewhere = self.attempts.unknown_keys(node.ino)
-        if owed.transfer is not None and node.sending:
-            elsewhere.add(owed.transfer.key)
+        if owed is not None and owed.transfer is not None:
+            owed.transfer.stop()
+            if node.sending:
+                elsewhere.add(owed.transfer.key)
         for key in elsewhere:
             if self._ledger.watched(key) is None:
                 self.schedule_delete(self._ledger.add_delete(key, None, watch=True))
+
+    def found(self, info: ObjectInfo) -> None:
+        """HEAD's answer for a suspect: if it is a late attempt of this host's, it is to go. With Core.lock held."""
+        if self._ledger.watched(info.key) is not None and self.attempts.is_forsaken(info.metadata, info.key):
+            if not self._ledger.hides(info.key, info.etag, self._tree.tick):
+                self.schedule_delete(self._ledger.add_delete(info.key, info.etag))
+        self._ledger.cleared(info.key, info.etag)
 
     def _add(self, item: Item, due: float) -> None:
         self._schedule.add(item, due)

@@ -107,6 +107,8 @@ def same(seen: Seen, file: File) -> bool:
             return False
     elif seen.data != file.data:
         return False
+    if not file.shown and not seen.owes:
+        return True
     if file.mode is not None and attributes.mode != file.mode:
         return False
     return file.mtime_ns is None or attributes.mtime_ns == file.mtime_ns

@@ -48,10 +48,11 @@ def play(seed: int, steps: int, base: Path) -> Played:
             runner.step(operation)
     except Exception as error:
         played.failure = "".join(traceback.format_exception(error)[-12:])
-    if runner is not None:
-        played.points.update(runner.world.points)
-        played.crashes.update(runner.world.crashed_at)
-        runner.world.end()
+    finally:
+        if runner is not None:
+            played.points.update(runner.world.points)
+            played.crashes.update(runner.world.crashed_at)
+            runner.world.end()
     return played
 
 

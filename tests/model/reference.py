@@ -8,7 +8,7 @@ Never: knows the engine: `match.py` compares the two.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from r2fs.engine.tree import SYMLINK_SUFFIX
@@ -40,6 +40,7 @@ class File:
     fragile: bool = False  # another client took such a version away
     mode: int | None = None  # None: nobody set it
     mtime_ns: int | None = None
+    shown: bool = True  # False: only the bucket knows both for sure, since the cache was lost
     tags: dict[str, str] = field(default_factory=dict)  # metadata of others, to be kept
     writers: int = 0
     broken: bool = False  # bytes are lost with the version they were to come from
@@ -53,11 +54,8 @@ def parent(path: str) -> str:
 
 
 class Model:
-    def __init__(
-        self, bucket: ModelBucket, prefix: str, veiled: Callable[[str], bool] = lambda key: False
-    ) -> None:
+    def __init__(self, bucket: ModelBucket, prefix: str) -> None:
         self.bucket = bucket
-        self.veiled = veiled  # does the engine look for a late attempt of its own at this key?
         self.prefix = prefix
         self.files: dict[str, File] = {}
         self.dirs: dict[str, bool] = {}  # directories of their own right; True: pending here
@@ -68,7 +66,7 @@ class Model:
         self.touched: set[str] = set()  # paths at which another client changed something
 
     def copy(self) -> Model:
-        return copy.deepcopy(self, {id(self.bucket): self.bucket, id(self.veiled): self.veiled})
+        return copy.deepcopy(self, {id(self.bucket): self.bucket})
 
     def fingerprint(self) -> str:
         """Equal for models that will never be told apart."""
@@ -102,9 +100,6 @@ class Model:
         for path, etags in list(self.gone.items()):
             if path not in there or there[path].etag not in etags:
                 del self.gone[path]
-        for path, stored in list(there.items()):
-            if nfc(stored.key) in self.bucket.foreign and self.veiled(stored.key):
-                del there[path]
         for path, file in list(self.files.items()):
             if file.pending or file.writers:
                 continue
@@ -188,6 +183,7 @@ class Model:
         """`path` has lost a child."""
         if path and path not in self.directories():
             self.dirs[path] = True
+            self.gone_dirs.discard(path)
 
     def unlink(self, path: str) -> None:
         self._need(path)
@@ -256,9 +252,9 @@ class Model:
         if new in self.directories():
             if self.children(new):
                 raise Refused("DirectoryNotEmpty")
-            self.dirs.pop(new, None)
+            if self.dirs.pop(new, None) is not None:
+                self.gone_dirs.add(new)
             self.fading.discard(new)
-        self.gone_dirs.discard(new)
         empty = not self.children(old)
         self.fading.discard(old)
         for path in [path for path in self.files if path.startswith(old + "/")]:
@@ -269,8 +265,10 @@ class Model:
             del self.dirs[path]
             self.gone_dirs.add(path)
             self.dirs[new + path[len(old) :]] = True
+            self.gone_dirs.discard(new + path[len(old) :])
         if empty:
             self.dirs[new] = True
+            self.gone_dirs.discard(new)
         self._keep(parent(old))
 
     # ------------------------------------------------------------------ open files
@@ -331,7 +329,7 @@ class Model:
     def set_attributes(self, path: str, mode: int | None, mtime_ns: int | None) -> None:
         file = self._need(path)
         self._doom(path, file)
-        file.pending = True
+        file.pending = file.shown = True
         file.mode = file.mode if mode is None else mode
         file.mtime_ns = file.mtime_ns if mtime_ns is None else mtime_ns
 

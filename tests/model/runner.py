@@ -45,7 +45,7 @@ class Runner:
         random.seed(0)  # the engine's jitter
         self.world = World(base, config)
         self.world.inner = self._inner
-        self.models = [Model(self.world.bucket, self.world.prefix, self.world.watched)]
+        self.models = [Model(self.world.bucket, self.world.prefix)]
         self.opened: dict[str, Opened] = {}
         self.raced = False
         self.stale_until = 0.0
@@ -132,6 +132,9 @@ class Runner:
         self.world._depth = 0
         self.world.after_crash()
         self._ended()
+        for model in self.models:
+            for file in model.files.values():
+                file.shown = False  # what an upload that was just committed had not yet told the cache
 
     def _ended(self) -> None:
         self.opened.clear()
@@ -369,7 +372,7 @@ class Runner:
                 self.world.bucket.remove(self.world.prefix + path + suffix)
 
     def do_remote_mkdir(self, path: str) -> None:
-        if any(path in m.gone_dirs or path in m.files for m in self.models):
+        if any(path in m.gone_dirs or path in m.files or m.dirs.get(path) for m in self.models):
             return
         if self.world.engine.fs._ledger._by_key.get(f"{self.world.prefix}{path}/"):
             return  # markers are all alike: a delete that is pending would take the new one for the old
@@ -436,8 +439,7 @@ class Runner:
         shutil.rmtree(self.world.engine.settings.cache_dir, ignore_errors=True)
         for model in self.models:
             for file in model.files.values():
-                file.mode = file.mode if file.pending else None
-                file.mtime_ns = file.mtime_ns if file.pending else None
+                file.shown = False
 
     def do_check(self) -> None:
         """Every file is read, by step()."""

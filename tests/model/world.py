@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from r2fs.disk.journal import Journal
 from r2fs.engine import files, reader
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.node import Node
 from r2fs.model.errors import NoSpace
-from r2fs.model.keys import nfc
 from r2fs.model.ports import NoKernelCache
 from r2fs.model.settings import Bucket
 from r2fs.model.states import State
@@ -57,7 +57,8 @@ class World:
         self.points: dict[str, int] = {}  # how often each was passed
         self.crashed_at: dict[str, int] = {}
         self._depth = 0
-        reader.FIRST_WINDOW, reader.PIECE = 64, 256
+        self._small_fetches = patch.multiple(reader, FIRST_WINDOW=64, PIECE=256)
+        self._small_fetches.start()
         self.engine = self.mount()
 
     # ------------------------------------------------------------------ life
@@ -96,6 +97,7 @@ class World:
     def end(self) -> None:
         """The test is over; everything is thrown away."""
         self.armed, self.outage, self.full, self._depth = None, False, 0, 1
+        self._small_fetches.stop()
         self.engine.kill()
 
     def after_crash(self) -> None:
@@ -252,11 +254,6 @@ class World:
                 return None
             node = node.children()[part]
         return node
-
-    def watched(self, key: str) -> bool:
-        """A late attempt of this host's is looked for there: nothing need be shown of it for some seconds."""
-        path = nfc(key[len(self.prefix) :]).removesuffix(".rclonelink")
-        return self.engine.fs._ledger.watched(key) is not None and self.node(path) is None
 
     def parked(self) -> list[Node]:
         return [node for node in self.engine.fs._ledger.owing.values() if node.state is State.PARKED]
