@@ -19,6 +19,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -222,6 +223,7 @@ def _passes(failure: Exception) -> bool:
     return bool(codes & PASSING)
 
 
+@lru_cache(4096)  # a version that is opened again and again is named each time
 def _name(key: str, etag: str) -> str:
     return json.dumps([etag, key])
 

@@ -21,6 +21,7 @@ import fcntl
 import logging
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
@@ -30,6 +31,10 @@ from r2fs.model.errors import Stale
 
 log = logging.getLogger(__name__)
 
+# Registering costs as much as all else that an open does, so that of small files outlives their last
+# close. What the kernel holds keeps its blocks on the disk: hence the limits.
+IDLE: Final = 1024  # registrations
+IDLE_FILE: Final = 256 << 10  # bytes of the largest of them
 NEVER: Final = frozenset({errno.EPERM, errno.ENOTTY, errno.ENOSYS})  # not with this mount
 
 
@@ -99,8 +104,10 @@ class _Inode:
 
     plain: int = 0  # open handles
     passing: int = 0  # open handles
-    backing_id: int = 0  # while passing, or recovered
+    backing_id: int = 0  # while passing, idle or recovered
     file: tuple[int, int] = (0, 0)  # device and inode of what is registered
+    size: int = 0  # bytes of it, when it was registered
+    grows: bool = False  # since then somebody could write to it
     pages: int | None = None  # Opened.version of the pages that the kernel may hold; None: do not trust them
     recovered: bool = False  # handles of an earlier daemon may be open: they are not counted
     why: str = ""
@@ -125,6 +132,7 @@ class OpenModes:
         self._lock = threading.Lock()
         self._unavailable = unavailable
         self._inodes: dict[int, _Inode] = {}
+        self._idle: OrderedDict[int, _Inode] = OrderedDict()  # registered, though not open; oldest first
 
     def probe(self, local: int) -> None:
         """Find out once, with any file of the cache's file system, whether the kernel takes it."""
@@ -155,6 +163,7 @@ class OpenModes:
                 if not inode.passing:
                     inode.why = "all of it is here"
                 inode.passing += 1
+                inode.grows = inode.grows or writes
                 inode.pages = None  # fadvise leaves pages behind that passthrough writes do not change
                 return Grant(True, wire.FOPEN_PASSTHROUGH | flush, inode.backing_id)
             if not inode.plain:
@@ -171,8 +180,7 @@ class OpenModes:
             if passthrough:
                 inode.passing -= 1
                 if not inode.passing and not inode.recovered:
-                    backing_id, inode.backing_id = inode.backing_id, 0
-                    self._backing.unregister(backing_id)
+                    self._rest_locked(ino, inode)
             else:
                 inode.plain -= 1
             if not inode.passing and not inode.plain:
@@ -183,6 +191,7 @@ class OpenModes:
         with self._lock:
             inode = self._inodes.get(ino)
             if inode is not None and not (inode.plain or inode.passing or inode.recovered):
+                self._unregister_locked(ino, inode)
                 del self._inodes[ino]
 
     def recover(self, ino: int, backing_id: int, plain: bool) -> None:
@@ -210,18 +219,25 @@ class OpenModes:
             for ino, inode in self._inodes.items():
                 assert inode.plain >= 0 and inode.passing >= 0, ino
                 assert not (inode.plain and inode.passing), f"inode {ino} has both modes"
-                assert bool(inode.backing_id) == bool(inode.passing) or inode.recovered, ino
+                assert (
+                    bool(inode.backing_id) == bool(inode.passing or ino in self._idle) or inode.recovered
+                ), ino
 
     # ------------------------------------------------------------------ the decision
     def _may_pass_locked(self, ino: int, inode: _Inode, local: int | None) -> bool:
         """Which mode a further handle gets; registers the file with the first passthrough one."""
         if inode.plain:  # the first handle decided; `why` says what for
             return False
-        if inode.backing_id:
+        if inode.passing or (inode.recovered and inode.backing_id):
             # Complete content stays complete: a handle without descriptor reads the same file.
-            if local is not None and not inode.recovered and _identity(local) != inode.file:
+            if local is not None and not inode.recovered and _identity(local)[0] != inode.file:
                 raise Stale(f"inode {ino} is open with other content")
             return True
+        if inode.backing_id:
+            if local is not None and _identity(local)[0] == inode.file:
+                del self._idle[ino]
+                return True
+            self._unregister_locked(ino, inode)
         if local is None:
             inode.why = "not all of it is here"
             return False
@@ -230,9 +246,24 @@ class OpenModes:
             return False
         inode.backing_id = self._register_locked(local, inode)
         if inode.backing_id:
-            inode.file = _identity(local)
+            inode.file, inode.size = _identity(local)
+            inode.grows = False
             self._record(ino, inode.backing_id, False)
         return bool(inode.backing_id)
+
+    def _rest_locked(self, ino: int, inode: _Inode) -> None:
+        """The last passthrough handle was closed."""
+        self._idle[ino] = inode
+        if inode.grows or inode.size > IDLE_FILE:
+            self._unregister_locked(ino, inode)
+        elif len(self._idle) > IDLE:
+            self._unregister_locked(*next(iter(self._idle.items())))
+
+    def _unregister_locked(self, ino: int, inode: _Inode) -> None:
+        """Of an inode that nobody has open."""
+        if self._idle.pop(ino, None) is not None:
+            backing_id, inode.backing_id = inode.backing_id, 0
+            self._backing.unregister(backing_id)
 
     def _register_locked(self, local: int, inode: _Inode) -> int:
         """A backing id, or 0 with `why` set."""
@@ -249,9 +280,10 @@ class OpenModes:
             return 0
 
 
-def _identity(local: int) -> tuple[int, int]:
+def _identity(local: int) -> tuple[tuple[int, int], int]:
+    """Which file it is, and its size in bytes."""
     found = os.fstat(local)
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino), found.st_size
 
 
 def _record_nothing(ino: int, backing_id: int, plain: bool) -> None:

@@ -18,6 +18,7 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -40,12 +41,15 @@ PAGE: Final = 4096
 # Read-ahead and RELEASE that may be on their way at once: stuck reads must not hold RELEASE.
 MAX_BACKGROUND: Final = 256
 CONGESTED: Final = MAX_BACKGROUND * 3 // 4
-SPIN_S: Final = 100e-6  # waking across cores costs more than looking again for so long (measured)
+LOOKS: Final = 60  # before sleeping: waking across cores costs more than to look again so often (measured)
 READ_AHEAD: Final = 1 << 20  # twice as fast as the kernel's 128 KiB (measured)
 RECHECK_MS: Final = 200  # a killed program is let go after so long at most
 OP_LIMIT: Final = 64  # above every opcode
 
 GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})  # unmounted, or aborted
+# Nobody waits for these, and their handlers do not ask who the caller is: somebody's OPEN goes first.
+LATER: Final = frozenset({Op.RELEASE, Op.FORGET, Op.BATCH_FORGET})
+LATER_EACH: Final = 16  # one of them gets its turn after so many requests of a kind at the latest
 ASKED_BY_NODE: Final = frozenset({Op.GETATTR, Op.SETATTR, Op.OPEN})
 
 WANTED: Final = (
@@ -132,6 +136,7 @@ class Session:
         # written by the dispatcher
         self._recheck_at = 0.0  # time.monotonic() of the next look at signalled requests; 0: there are none
         self.counts = [0] * OP_LIMIT  # requests read, by opcode
+        self._later: deque[tuple[int, int, int, Caller, memoryview]] = deque()
         # guarded by: _lock
         self._lock = threading.Lock()
         self._waiting: dict[int, Waiting] = {}  # by unique
@@ -144,15 +149,30 @@ class Session:
     # ------------------------------------------------------------------ requests
     def run(self) -> None:
         """Answer requests until the mount is gone, or until stop()."""
+        try:
+            self._dispatch()
+        finally:
+            while self._later:
+                self._answer(*self._later.popleft())
+
+    def _dispatch(self) -> None:
         buffer = bytearray(MAX_WRITE + PAGE)
         view, buffers = memoryview(buffer), (buffer,)
         unpack, body_at, counts, limit = wire.IN_HEADER.unpack_from, wire.HEADER_SIZE, self.counts, OP_LIMIT
         fd, read, answer = self.fd, os.readv, self._answer
         caller = Caller(may_wait=False)
+        looks, later = 0, self._later
         while True:
             try:
                 n = read(fd, buffers)
             except BlockingIOError:
+                if later:
+                    answer(*later.popleft())
+                    continue
+                looks += 1
+                if looks < LOOKS:
+                    continue
+                looks = 0
                 if self._wait():
                     continue
                 return
@@ -163,10 +183,17 @@ class Session:
                     continue
                 raise
             _, op, unique, nodeid, caller.uid, caller.gid, caller.pid, extensions, _ = unpack(buffer)
+            looks = 0
             if op >= limit:
                 op = 0
             counts[op] += 1
-            answer(op, unique, nodeid, caller, view[body_at : n - 8 * extensions])
+            body = view[body_at : n - 8 * extensions]
+            if op in LATER:
+                later.append((op, unique, nodeid, caller, memoryview(bytes(body))))
+            else:
+                answer(op, unique, nodeid, caller, body)
+            if later and counts[op] % LATER_EACH == 0:  # others never cease
+                answer(*later.popleft())
 
     def stop(self) -> None:
         """run() returns soon; the mount stays. From any thread."""
@@ -188,15 +215,11 @@ class Session:
 
     def _wait(self) -> bool:
         """Until there is a request to read; False once stop() was called."""
-        poll, now = self._poll.poll, time.monotonic
-        spin_until = now() + SPIN_S
-        events = poll(0)
-        while not events and now() < spin_until:
-            events = poll(0)
-        if self._recheck_at and now() >= self._recheck_at:
+        events: list[tuple[int, int]] = []
+        if self._recheck_at and time.monotonic() >= self._recheck_at:
             self._recheck_signals()
         while not events:
-            events = poll(RECHECK_MS if self._recheck_at else None)
+            events = self._poll.poll(RECHECK_MS if self._recheck_at else None)
             if not events:
                 self._recheck_signals()
         return all(fd != self._wake for fd, _ in events)

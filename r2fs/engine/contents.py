@@ -210,18 +210,25 @@ class Contents:
             if node.content.complete and not node.sending and not unsealed:
                 node.content.close()
                 node.content = None
-        else:
-            self._unpin(node)
-            if not self._rest(node):
-                self._retire(node)
+        elif not self._rest(node):
+            self._retire(node)
 
     def _rest(self, node: Node) -> bool:
-        """Small complete content stays open a while: a pipeline opens the same files again and again."""
-        content = node.content
-        if node.deleted or content is None or not content.complete or content.size > RESTING_FILE:
+        """Small complete content stays open a while: a pipeline opens the same files again and again.
+
+        Its entry of the cache stays pinned: evicting that would make no room.
+        """
+        content, base = node.content, node.base
+        if (
+            node.deleted
+            or content is None
+            or base is None
+            or not content.complete
+            or base.size > RESTING_FILE
+        ):
             return False
         self._resting[node.ino] = node
-        self._resting_bytes += content.size
+        self._resting_bytes += base.size
         limit = self._core.settings.cache_size // RESTING_SHARE
         while len(self._resting) > RESTING or self._resting_bytes > limit:
             self._retire(self._wake(next(iter(self._resting))))
@@ -229,8 +236,8 @@ class Contents:
 
     def _wake(self, ino: int) -> Node:
         node = self._resting.pop(ino)
-        assert node.content is not None
-        self._resting_bytes -= node.content.size
+        assert node.base is not None
+        self._resting_bytes -= node.base.size
         return node
 
     def wake(self, node: Node) -> None:
@@ -238,14 +245,21 @@ class Contents:
         if node.ino not in self._resting:
             return
         self._wake(node.ino)
-        ttl_s, age_s = self._core.settings.cache_ttl_s, self._core.clock.time() - self._stored_at_s[node.ino]
-        if ttl_s and not 0 <= age_s <= ttl_s:  # not in use, so not exempt: it is fetched again
+        if self._has_expired(node.ino):  # not in use, so not exempt: it is fetched again
             self._retire(node)
             assert node.base is not None
             self._core.cache.drop(node.base)
         else:
-            self._pin(node)
             self._core.cache.count_hit()
+
+    def _has_expired(self, ino: int) -> bool:
+        ttl_s = self._core.settings.cache_ttl_s
+        return bool(ttl_s) and not 0 <= self._core.clock.time() - self._stored_at_s[ino] <= ttl_s
+
+    def retire_expired(self) -> None:
+        """Resting content is past its time to live as soon as any other is."""
+        for ino in [ino for ino in self._resting if self._has_expired(ino)]:
+            self._retire(self._wake(ino))
 
     def retire_resting(self) -> None:
         """At the end: everything clean into the cache."""
@@ -301,6 +315,7 @@ class Contents:
         """Clean content that nobody has open: into the cache, and close."""
         content = node.content
         assert content is not None
+        self._unpin(node)
         self._unreserve(node)
         self._sources.pop(node.ino, None)
         if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Condition, RLock
+from threading import Condition, Event, RLock
 
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
@@ -35,7 +35,9 @@ class Core:
     kernel: KernelCache = field(default_factory=NoKernelCache)
     # guarded by: lock
     changed: Condition = field(init=False)  # something that a waiter may wait for has changed
-    stopping: bool = False
+    stopping: bool = False  # set together with `ended`
+    # thread-safe by itself: for who waits for the end alone, and not for each change
+    ended: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:
         self.changed = Condition(self.lock)

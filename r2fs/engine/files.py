@@ -470,4 +470,5 @@ class Files:
                 if not node.handles:
                     self._contents.closed(node)
                     self._tree.collect(node)
-                self._core.changed.notify_all()
+                if handle.writes:
+                    self._core.changed.notify_all()

@@ -180,10 +180,10 @@ class FileSystem:
 
     def _sweep(self) -> None:
         while not self._core.stopping:
-            self._core.cache.sweep()
             with self._core.lock:
-                if not self._core.stopping:
-                    self._core.changed.wait(SWEEP_S)
+                self._contents.retire_expired()
+            self._core.cache.sweep()
+            self._core.ended.wait(SWEEP_S)
 
     def _resolve(self, path: str) -> Node:
         node = self._tree.root

@@ -135,7 +135,8 @@ class WriteBack:
 
     def _add(self, item: Item, due: float) -> None:
         self._schedule.add(item, due)
-        self._work.notify()
+        if self._schedule.next_due() == due:  # else whoever waits for an earlier one comes by
+            self._work.notify()
 
     def _settled(self, node: Node) -> None:
         if self._schedule.release(("ino", node.ino), self._core.clock.monotonic()):
@@ -153,6 +154,7 @@ class WriteBack:
         """Threads return after what they are at; what is on its way is cut off."""
         with self._core.lock:
             self._core.stopping = True
+            self._core.ended.set()
             for node in self.active.values():
                 if node.owed and node.owed.transfer:
                     node.owed.transfer.stop()
@@ -181,6 +183,7 @@ class WriteBack:
         with self._core.lock:
             now = self._core.clock.monotonic()
             if self._unconcluded and self._unconcluded[0][0] <= now:
+                self._work.notify()  # there may be more that is due
                 return self._unconcluded.pop(0)[1]
             while now >= self._not_before and (item := self._schedule.take(now)) is not None:
                 task = None

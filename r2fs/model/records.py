@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from r2fs.model.ranges import Range
 
@@ -122,8 +123,7 @@ class AttributeChange:
     mtime_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """The answer to open and create.
 
     handle   names the open file in every later call, until release

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from r2fs.drivers.passthrough import OpenModes
+from r2fs.drivers import passthrough
+from r2fs.drivers.passthrough import IDLE_FILE, OpenModes
 from r2fs.drivers.wire import FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PASSTHROUGH
 from r2fs.model.errors import Stale
 
@@ -73,6 +74,46 @@ def test_the_last_release_unregisters(registry: Registry, local: Callable[[], in
     modes.check()
     assert registry.files == {}
     assert modes.view() == ()
+
+
+def test_a_small_file_stays_registered(registry: Registry, local: Callable[[], int]) -> None:
+    modes, fd, other = OpenModes(registry), local(), local()
+    first = modes.enter(5, fd, 1, False).backing_id
+    modes.leave(5, True)
+    modes.check()
+    assert modes.view() == ()
+    assert modes.enter(5, fd, 1, False).backing_id == first
+    modes.leave(5, True)
+    second = modes.enter(5, other, 2, False).backing_id
+    assert set(registry.files) == {second} != {first}, "other content: the earlier file is let go"
+    modes.leave(5, True)
+    assert not modes.enter(5, None, 3, False).passthrough
+    assert registry.files == {}
+    modes.leave(5, False)
+    modes.enter(5, fd, 1, False)
+    modes.leave(5, True)
+    modes.forgotten(5)
+    assert registry.files == {}
+
+
+def test_a_large_file_does_not_stay_registered(registry: Registry, local: Callable[[], int]) -> None:
+    modes, fd = OpenModes(registry), local()
+    os.truncate(fd, IDLE_FILE + 1)
+    modes.enter(5, fd, 1, False)
+    modes.leave(5, True)
+    assert registry.files == {}
+
+
+def test_few_files_stay_registered(
+    registry: Registry, local: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passthrough, "IDLE", 2)
+    modes = OpenModes(registry)
+    ids = [modes.enter(ino, local(), 1, False).backing_id for ino in range(4)]
+    for ino in (0, 2, 1, 3):
+        modes.leave(ino, True)
+    modes.check()
+    assert set(registry.files) == {ids[1], ids[3]}, "those that were closed last"
 
 
 def test_the_first_handle_decides(registry: Registry, local: Callable[[], int]) -> None:
@@ -239,12 +280,19 @@ class AnyOrder(RuleBasedStateMachine):
     def consistent(self) -> None:
         self.modes.check()
         registered = {number for inode in self.kernel for number in inode.ids}
-        assert registered == set(self.registry.files)
+        assert registered <= set(self.registry.files)
+        assert len(self.registry.files) <= len(self.kernel), "at most one for each inode"
         assert {view.ino for view in self.modes.view()} == {
             ino for ino, inode in enumerate(self.kernel) if inode.plain or inode.passing
         }
 
     def teardown(self) -> None:
+        for ino, inode in enumerate(self.kernel):
+            for passing, count in ((True, inode.passing), (False, inode.plain)):
+                for _ in range(count):
+                    self.modes.leave(ino, passing)
+            self.modes.forgotten(ino)
+        assert self.registry.files == {}
         for file in self.files:
             file.close()
 
