@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import struct
-import subprocess
 import time
 import wave
 
@@ -328,31 +327,3 @@ def test_owner_and_umask(mounts, s3, seaweed):
     info = (serving.path / "d/file").stat()
     assert (info.st_uid, info.st_gid, info.st_mode & 0o777) == (os.getuid(), os.getgid(), 0o640)
     assert (serving.path / "d").stat().st_mode & 0o777 == 0o750
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_memory_while_much_goes_through(mounts):
-    """2 GB in each direction, and not 50 MB more resident."""
-    serving = mounts("memory", cache_size="512MiB", upload_delay="0s")
-    block = os.urandom(MIB)
-
-    def resident() -> int:
-        with open(f"/proc/{serving.pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    (serving.path / "first").write_bytes(block * 64)
-    serving.flush()
-    before = resident()
-    for number in range(8):
-        with (serving.path / f"f{number}").open("wb", buffering=0) as file:
-            for _ in range(256):
-                file.write(block)
-        serving.flush(300)
-    for number in range(8):
-        subprocess.run(
-            ["cmp", "-n", str(MIB), serving.path / f"f{number}", serving.path / "first"], check=True
-        )
-        with (serving.path / f"f{number}").open("rb", buffering=0) as file:
-            assert sum(map(len, iter(lambda: file.read(MIB), b""))) == 256 * MIB
-    assert resident() - before < 50 * MIB
