@@ -432,7 +432,9 @@ class Files:
     def flush(self, caller: Caller, number: int) -> None:
         """The row and the staged file exist since open; what is left is to tell an error met meanwhile."""
         with self._core.lock:
-            self._told(self.handles.get(number))
+            handle = self.handles.get(number)
+            handle.node.flushed_s = self._core.clock.monotonic()
+            self._told(handle)
 
     def fsync(self, caller: Caller, number: int) -> None:
         caller.about_to_wait()

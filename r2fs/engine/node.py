@@ -108,6 +108,7 @@ class Node:
     lookups: int = 0  # references of the kernel
     handles: int = 0
     writers: int = 0
+    flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed
     touched: int = 0  # Tree.tick of the last change here of its being under its name
     deleted: bool = False  # unlinked here, or replaced by what another host did
 

@@ -20,6 +20,8 @@ from r2fs.model.states import SENDING, State
 SHOWN = 100  # transfers in a view: the ones on their way, then the oldest
 PROGRESS_S = 0.25  # how often a waiter is told
 
+CLOSING_S = 1.0  # from FLUSH, which close() waits for, to RELEASE, which it does not
+
 WAITED_FOR = frozenset({State.QUEUED}) | SENDING  # DIRTY waits for its program, PARKED for a person
 
 
@@ -113,4 +115,7 @@ class Status:
         return row.watch_until_s is None and (node is None or self._is_waited_for(node))
 
     def _is_waited_for(self, node: Node) -> bool:
-        return node.state in WAITED_FOR and not self._writeback.stays_here(node)
+        if node.state in WAITED_FOR:
+            return not self._writeback.stays_here(node)
+        # The kernel tells of the last close() a moment after that has returned.
+        return node.writers > 0 and self._core.clock.monotonic() - node.flushed_s < CLOSING_S

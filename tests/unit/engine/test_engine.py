@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -350,3 +351,18 @@ def test_deletes_of_one_moment_go_together(make: MakeEngine, store: MemoryStore)
     assert engine.fs._status.wait(None, 20.0)
     assert store.count("delete_many") <= 2
     assert store.count("delete") == 0
+
+
+def test_a_flush_waits_for_a_close_that_the_kernel_has_not_told_yet(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    engine = make()
+    opened = engine.open("take.wav", os.O_WRONLY | os.O_CREAT)
+    engine.fs.write(engine.caller, opened.handle, 0, b"take")
+    assert engine.fs.flush_paths([], 10.0), "a file that is open does not count"
+    engine.fs.flush(engine.caller, opened.handle)  # close() returns here
+    later = threading.Timer(0.2, engine.fs.release, [opened.handle])
+    later.start()
+    assert engine.fs.flush_paths([], 10.0)
+    assert store.data("take.wav") == b"take"
+    later.join()
