@@ -48,6 +48,16 @@ def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStor
     assert engine.listdir() == ["takes"]
 
 
+def test_a_new_file_is_as_old_as_its_name(make: MakeEngine, store: MemoryStore) -> None:
+    """And not as the file in staging that was made ahead of need."""
+    engine = make()
+    spares = engine.fs._contents.spares
+    spares._files = [spares._make()]
+    os.utime(spares._files[0][0], (1, 1))
+    engine.close(engine.open("empty", os.O_WRONLY | os.O_CREAT))
+    assert engine.entry("empty").attributes.mtime_ns > 1_000_000_000
+
+
 def test_a_foreign_object_is_read_once_and_then_from_the_cache(make: MakeEngine, store: MemoryStore) -> None:
     store.set("a/b/c.flac", b"x" * 100_000)
     engine = make()
