@@ -65,7 +65,9 @@ class Notifier:
         if parent not in self.told:
             return
         raw = encoded(name)
-        entry = wire.INVAL_ENTRY_OUT.pack(parent, len(raw), 0) + raw + b"\0"
+        # Expired, the name is looked up at its next use. Dropped, a directory that still is there would
+        # take getcwd(2) away from every program that has just entered it.
+        entry = wire.INVAL_ENTRY_OUT.pack(parent, len(raw), wire.EXPIRE_ONLY) + raw + b"\0"
         with self._lock:
             self._changed_locked()
             self._names.put_locked((Notify.INVAL_ENTRY, entry))

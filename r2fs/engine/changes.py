@@ -18,7 +18,7 @@ from r2fs.engine.node import Node
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.ports import Caller
-from r2fs.model.records import AttributeChange, Kind
+from r2fs.model.records import AttributeChange
 from r2fs.model.states import Event, State
 
 
@@ -75,15 +75,14 @@ class Changes:
         self._writeback.schedule(node)
 
     def _change_clean(self, node: Node, facts: dict[str, object]) -> None:
-        """The object is to be copied onto itself with its new metadata."""
+        """The object is to be copied onto itself with its new metadata, or sent again where it is next to nothing."""
         key = node.base.key if node.base else self._tree.key(node)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             expect = marker.etag if marker else None
         else:
             expect = node.base.etag if node.base else None
-        is_body = node.is_dir or (node.kind is Kind.SYMLINK and node.target is not None)
-        self._ledger.apply(node, Event.RETARGET, key=key, changed=is_body, expect=expect, **facts)
+        self._ledger.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)
         self._writeback.schedule(node)
 
     def _set_file_times(self, node: Node, mtime_ns: object) -> None:

@@ -157,6 +157,7 @@ class Contents:
         """An empty file in staging, for a new name."""
         try:
             path, fd = self.spares.take()
+            os.utime(fd)  # a spare is older than the name that it gets
         except OSError as error:
             raise NoSpace(f"{node.name}: no file could be made in staging ({error.strerror})") from error
         node.content = Content.empty(path, fd)

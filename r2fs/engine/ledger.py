@@ -173,6 +173,11 @@ class Ledger:
         self._core.changed.notify_all()
 
     # ------------------------------------------------------------------ who needs what
+    def owing_at(self, key: str) -> Node | None:
+        """The node that is to be the object at `key`. Looks at all that is owed: for rare occasions."""
+        key = nfc(key)
+        return next((n for n in self.owing.values() if n.owed and nfc(n.owed.key) == key), None)
+
     def _index_base(self, node: Node, add: bool) -> None:
         if node.base is None:
             return

@@ -121,6 +121,11 @@ class Node:
         return self.kind is Kind.DIRECTORY
 
     @property
+    def carries_body(self) -> bool:
+        """Sent whole with its metadata, never copied: a directory's object is empty, a link's is its target."""
+        return self.is_dir or (self.kind is Kind.SYMLINK and self.target is not None)
+
+    @property
     def sending(self) -> bool:
         return self.owed is not None and self.owed.state in SENDING
 

@@ -80,8 +80,9 @@ class Outcomes:
             self.uploaded_bytes += 0 if claim.copy else claim.size
             self._queue.recovered()
             if not self._still(node, claim):  # unlinked while it was on its way
-                self._attempts.drop(claim.attempt)
-                self._delete_left_behind(claim.key, version, None)
+                with self._ledger.transaction():
+                    self._attempts.drop(claim.attempt)
+                    self._left_behind(claim.key, version, None)
                 return
             owed = node.owed
             assert owed is not None
@@ -94,7 +95,7 @@ class Outcomes:
             if (
                 state is State.RESEALED
             ):  # the same bytes under another name or with other metadata: a copy will do
-                changes["changed"] = owed.rewritten
+                changes["changed"] = owed.rewritten or node.carries_body
             if not moved:
                 changes["expect"] = version.etag
             if state is State.STALE_UPLOAD:
@@ -106,7 +107,7 @@ class Outcomes:
                 self._attempts.arrived(node.ino, claim.attempt)
                 self._ledger.cleared(claim.key, version.etag)
                 if moved:
-                    self._delete_left_behind(claim.key, version, node)
+                    self._left_behind(claim.key, version, node)
                 staged = owed.staged
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
             self._core.crash_point("put_committed")
@@ -129,10 +130,17 @@ class Outcomes:
             self._contents.rekeyed(node, claim.base)
         log.info("%s: in the bucket (%d bytes)", printable(claim.key), node.base.size)
 
-    def _delete_left_behind(self, key: str, version: Version, after: Node | None) -> None:
-        """The attempt got there, but its key is no longer the node's: that version is to go."""
+    def _left_behind(self, key: str, version: Version, after: Node | None) -> None:
+        """The attempt got there, but its key is no longer the node's: that version is to go.
+
+        Where another node has that key by now, it overwrites this version, and not what was there before.
+        """
         self._ledger.cleared(key, version.etag)
-        self._queue.schedule_delete(self._ledger.add_delete(key, version.etag, after))
+        heir = self._ledger.owing_at(key)
+        if heir is not None:
+            self._ledger.update(heir, expect=version.etag)
+        else:
+            self._queue.schedule_delete(self._ledger.add_delete(key, version.etag, after))
 
     def _still(self, node: Node, claim: Claim) -> bool:
         owed = node.owed

@@ -232,6 +232,20 @@ def test_forget_name_shows_what_is_new_and_hides_what_is_gone(kmounts: Mounts) -
     until("the new listing", lambda: os.listdir(serving.path) == ["new"])
 
 
+def test_who_is_in_a_directory_stays_there_when_its_name_is_told_anew(kmounts: Mounts) -> None:
+    """A listing may show a directory at the moment in which a program enters it."""
+    serving = kmounts()
+    (serving.root / "d").mkdir()
+    with subprocess.Popen(["cat"], cwd=serving.path / "d", stdin=subprocess.PIPE) as child:
+        os.stat(serving.path / "f")
+        asked = serving.count("lookup")
+        for name in ("d", "f"):  # in this order
+            serving.ask("forget_name", 1, name)
+        until("f to be asked for", lambda: os.stat(serving.path / "f") and serving.count("lookup") > asked)
+        assert os.readlink(f"/proc/{child.pid}/cwd") == str(serving.path / "d"), "as getcwd(2) has it"
+        child.communicate(timeout=30)
+
+
 def test_a_name_that_the_kernel_does_not_have_still_drops_the_listing(kmounts: Mounts) -> None:
     serving = kmounts()
     assert settled_listing(serving.path) == ["f"]
@@ -305,7 +319,12 @@ def test_references_are_given_back_exactly(kmounts: Mounts) -> None:
     assert len(serving.ask("known")) == 5
     serving.until_released()
     for name in ("f", "d", "link", "node", "moved"):
+        (os.rmdir if name == "d" else os.unlink)(serving.root / name)
         serving.ask("forget_name", 1, name)
+    until(
+        "the names to go",
+        lambda: not any(os.path.lexists(path / name) for name in ("f", "d", "link", "node", "moved")),
+    )
     # MirrorVerbs fails an assertion where more is given back than was taken
     until("every reference", lambda: serving.ask("known") == {}, 10)
 

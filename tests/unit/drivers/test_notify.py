@@ -35,7 +35,7 @@ def test_a_name_and_the_listing_that_shows_it(kernel: FakeKernel, notifier: Noti
     notifier.told.add(9)
     notifier.forget_name(9, "é")
     raw = "é".encode()
-    entry = wire.INVAL_ENTRY_OUT.pack(9, len(raw), 0) + raw + b"\0"
+    entry = wire.INVAL_ENTRY_OUT.pack(9, len(raw), wire.EXPIRE_ONLY) + raw + b"\0"
     assert received(kernel, 2) == {(Notify.INVAL_ENTRY, entry), dropped(9, 0)}
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStor
     assert engine.listdir() == ["takes"]
 
 
+def test_a_new_file_is_as_old_as_its_name(make: MakeEngine, store: MemoryStore) -> None:
+    """And not as the file in staging that was made ahead of need."""
+    engine = make()
+    spares = engine.fs._contents.spares
+    spares._files = [spares._make()]
+    os.utime(spares._files[0][0], (1, 1))
+    engine.close(engine.open("empty", os.O_WRONLY | os.O_CREAT))
+    assert engine.entry("empty").attributes.mtime_ns > 1_000_000_000
+
+
 def test_a_foreign_object_is_read_once_and_then_from_the_cache(make: MakeEngine, store: MemoryStore) -> None:
     store.set("a/b/c.flac", b"x" * 100_000)
     engine = make()
@@ -76,6 +87,66 @@ def test_opened_for_writing_and_not_written_costs_nothing(make: MakeEngine, stor
     engine.drain()
     assert store.count("put") == 0
     assert engine.read("song.mp3") == b"abc"
+
+
+class MeanwhileStore(MemoryStore):
+    """`meanwhile(key)` runs when a PUT is carried out and its answer on the way."""
+
+    meanwhile: Callable[[str], None] = staticmethod(lambda key: None)
+
+    def put(self, key: str, *args: Any, **more: Any) -> str:
+        etag = super().put(key, *args, **more)
+        self.meanwhile(key)
+        return etag
+
+
+@pytest.mark.parametrize("leaves", ["unlink", "rename"])
+def test_a_name_that_is_taken_again_while_its_last_upload_ends_is_no_conflict(
+    tmp_path: Path, leaves: str
+) -> None:
+    """As git has it: a file is replaced, removed and written once more within a second."""
+    store = MeanwhileStore()
+    store.set("long.wav", b"first")
+    engine = Engine(tmp_path, store, freshness_s=3600.0)
+    puts: list[str] = []
+
+    def replace_it(key: str) -> None:
+        puts.append(key)
+        if len(puts) == 1:
+            engine.unlink("long.wav") if leaves == "unlink" else engine.rename("long.wav", "other.wav")
+            engine.write("long.wav", b"third")
+
+    store.meanwhile = replace_it
+    engine.write("cut.wav", b"second")
+    engine.rename("cut.wav", "long.wav")
+    engine.drain()
+    want = {"long.wav": b"third"} | ({"other.wav": b"second"} if leaves == "rename" else {})
+    assert engine.tree() == want
+    assert store.keys() == sorted(want)
+    assert all(store.data(key) == data for key, data in want.items())
+    engine.stop()
+
+
+def test_attributes_of_a_directory_that_change_while_it_is_uploaded(tmp_path: Path) -> None:
+    """Its object has no bytes that could be copied, and who removes it takes no child away."""
+    store = MeanwhileStore()
+    engine = Engine(tmp_path, store)
+    puts: list[str] = []
+
+    def change(key: str) -> None:
+        puts.append(key)
+        if puts == ["d/"]:
+            engine.fs.setattr(engine.caller, engine.entry("d").ino, AttributeChange(mode=0o700))
+            store.remove("d/")
+
+    store.meanwhile = change
+    engine.mkdir("d")
+    engine.drain()
+    assert puts == ["d/", "d/"]
+    assert store.count("copy") == 0
+    assert engine.entry("d").attributes.mode == 0o700
+    assert engine.tree() == {"d/": None}
+    engine.stop()
 
 
 def test_the_atomic_save_is_one_put(make: MakeEngine, store: MemoryStore) -> None:
