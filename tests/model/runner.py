@@ -486,6 +486,9 @@ def check(fs: Any) -> None:
         want = (owed.key, owed.state.value, owed.staged, owed.changed, owed.expect, owed.seq)
         assert have == want, f"journal {have}, memory {want}"
     assert {row.seq for row in fs._core.journal.read().deletes} == set(ledger.deletes), "deletes disagree"
+    there = {path.name for path in fs._core.journal.data_dir.iterdir() if path.stat().st_size}
+    assert there <= names | fs._leaving.names(), f"in staging for nothing: {there - names}"
+    assert fs._leaving.names() == set(fs._core.journal.read().leaving), "journal and memory: what leaves"
     staged = sum(node.owed.size for node in ledger.owing.values() if node.owed.staged)
     assert ledger.staged_bytes == staged, f"{ledger.staged_bytes} staged bytes counted, {staged} there"
     for node in tree.all_nodes():

@@ -206,7 +206,11 @@ class World:
 
     def background(self) -> bool:
         if not self._background:
-            return False
+            leaving = self.engine.fs._leaving
+            if not leaving.names():
+                return False
+            leaving.sweep()
+            return True
         self._background.pop(0)()
         return True
 
