@@ -107,11 +107,9 @@ def same(seen: Seen, file: File) -> bool:
             return False
     elif seen.data != file.data:
         return False
-    if not file.shown and not seen.owes:
-        return True
-    if file.mode is not None and attributes.mode != file.mode:
+    if file.mode is not None and file.mode_shown and attributes.mode != file.mode:
         return False
-    return file.mtime_ns is None or attributes.mtime_ns == file.mtime_ns
+    return file.mtime_ns is None or not file.mtime_shown or attributes.mtime_ns == file.mtime_ns
 
 
 # ------------------------------------------------------------------ the mount

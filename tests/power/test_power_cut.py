@@ -19,7 +19,8 @@ from tests.support.memory_store import MemoryStore
 pytestmark = pytest.mark.expect_warnings
 
 SHORT_CUTS = 30
-LONG_SEEDS = range(1, 9)
+LONG_CUTS = 200
+LONG_SEEDS = range(1, 7)
 
 
 @dataclass
@@ -82,10 +83,8 @@ def judge_bucket(
     return wrong
 
 
-def cut_everywhere(
-    seed: int, actions: int, cuts: int | None, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> Tally:
-    """One recorded run, and `cuts` of its places (None: each); prints what was found."""
+def cut_somewhere(seed: int, actions: int, cuts: int, base: Path, monkeypatch: pytest.MonkeyPatch) -> Tally:
+    """One recorded run, and `cuts` of its places; prints what was found."""
     rng = random.Random(seed)
     with recorded_disk(base / "disk") as disk:
         work = Workload(disk, seed)
@@ -97,7 +96,7 @@ def cut_everywhere(
     monkeypatch.setattr(shelf, "boot_id", lambda: "the-next-boot")
     record = Cuts(disk, base / "cuts")
     places = [n for n in record.places() if record.position(n) >= work.mounted]
-    for count in sorted(rng.sample(places, min(cuts, len(places)))) if cuts else places:
+    for count in sorted(rng.sample(places, min(cuts, len(places)))):
         with record.cut(count, rng) as where:
             start_again(work, record.position(count), where, tally, f"seed {seed}, cut {count}")
     print(f"seed {seed}: {len(record.places())} writes and flushes, {len(record.flushes())} flushes, {tally}")
@@ -111,11 +110,11 @@ def judge(tally: Tally) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_power_fails_here_and_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judge(cut_everywhere(0, 60, SHORT_CUTS, tmp_path, monkeypatch))
+    judge(cut_somewhere(0, 60, SHORT_CUTS, tmp_path, monkeypatch))
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", LONG_SEEDS)
 def test_the_power_fails_everywhere(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judge(cut_everywhere(seed, 100, None, tmp_path, monkeypatch))
+    judge(cut_somewhere(seed, 150, LONG_CUTS, tmp_path, monkeypatch))

@@ -73,8 +73,10 @@ class Workload:
         self.history = History(disk.position)
         self.bucket = RecordedBucket(disk.position)
         self._tag = 0
+        self._originals = set[bytes | None]()
         for name, size in BEFORE.items():
             data = content(self._next(), size)
+            self._originals.add(data)
             self.bucket.set(name, data)
             self.history.existed(name, data)
         self.bucket.past = [(0, key, stored) for _, key, stored in self.bucket.past]
@@ -107,8 +109,8 @@ class Workload:
     def edit(self) -> None:
         """Write here and there into what exists; perhaps fsync, and perhaps go on after it."""
         path = self._existing()
-        if path is None:
-            return
+        if path is None or (self.bucket.away and self.history.now(path).after in self._originals):
+            return  # its bytes may never have been here
         data = bytearray(self.history.now(path).after or b"")
         opened: Opened | None = None
         for _ in range(self.rng.choice([1, 1, 2])):
