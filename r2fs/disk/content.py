@@ -154,6 +154,15 @@ class Content:
                 raise local_error(error, self.path) from error
             self.path = path
 
+    def link_to(self, path: Path) -> None:
+        """Another name for the file, which is the content's from now on; the earlier one stays, too."""
+        with self._ready:
+            try:
+                os.link(self.path, path)
+            except OSError as error:
+                raise local_error(error, self.path) from error
+            self.path = path
+
     # -------------------------------------------------------------- what is here
     @property
     def complete(self) -> bool:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from r2fs.disk.durable import fsync_dir
 from r2fs.disk.journal_schema import SCHEMA, VERSION
 from r2fs.model.errors import DirectoryUnusable, NoSpace, StateDamaged, StateLocked
 from r2fs.model.records import Attempt, Kind, MultipartState, OwedDelete, OwedInode, Part, Proof, Version
@@ -50,6 +51,7 @@ class Owing:
     inodes: tuple[OwedInode, ...]
     deletes: tuple[OwedDelete, ...]
     attempts: tuple[Attempt, ...]
+    leaving: tuple[str, ...]  # names in data_dir
 
 
 class Journal:
@@ -89,7 +91,12 @@ class Journal:
                 "make it writable, or choose another by --state-dir"
             ) from error
         try:
-            return cls(state_dir, staging_dir, _connect(state_dir / "journal.db"), lock_fd)
+            journal = cls(state_dir, staging_dir, _connect(state_dir / "journal.db"), lock_fd)
+            # The epoch must not come again, nor may a directory be missing under what is synced in it.
+            journal.barrier()
+            for directory in (state_dir.parent, state_dir, staging_dir):
+                fsync_dir(directory)
+            return journal
         except BaseException:
             os.close(lock_fd)
             raise
@@ -107,13 +114,17 @@ class Journal:
 
     def barrier(self) -> None:
         """All commits so far survive a power cut when this returns. One fsync; waits for the disk."""
+        found = False
         with self._lock:
             if self._wal_fd < 0:
                 with suppress(FileNotFoundError):
                     self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDONLY | os.O_CLOEXEC)
+                    found = True
             wal = self._wal_fd
         if wal >= 0:
             os.fsync(wal)
+        if found:
+            fsync_dir(self.state_dir)  # SQLite syncs the WAL's name with its own first sync, which may be far
 
     # ------------------------------------------------------------------ transactions
     @contextmanager
@@ -163,6 +174,12 @@ class Journal:
 
     def drop_delete(self, seq: int) -> None:
         self._run("DELETE FROM gone WHERE seq = ?", (seq,))
+
+    def put_leaving(self, staged: str) -> None:
+        self._run("INSERT OR REPLACE INTO leaving VALUES (?)", (staged,))
+
+    def drop_leaving(self, staged: str) -> None:
+        self._run("DELETE FROM leaving WHERE staged = ?", (staged,))
 
     def put_attempt(self, attempt: Attempt) -> None:
         self._run(
@@ -225,6 +242,7 @@ class Journal:
                     Attempt(id_, ino, key, started, bool(unknown))
                     for id_, ino, key, started, unknown in self._db.execute("SELECT * FROM attempt")
                 ),
+                tuple(staged for (staged,) in self._db.execute("SELECT staged FROM leaving")),
             )
 
     # ------------------------------------------------------------------ inside

@@ -41,12 +41,18 @@ CREATE TABLE IF NOT EXISTS inode (
     base_limit   INTEGER NOT NULL,    -- bytes of the base at and past it are void (it was truncated to here once)
     proof        TEXT,                -- JSON [size, mtime_ns, ctime_ns] of the staged file at OPEN_WRITE; NULL: changed for sure
     sealed_at_s  REAL,                -- seconds since 1970 when the last writer closed; NULL: has not
-    boot         TEXT NOT NULL,       -- the kernel's boot id at the last change of the bytes
-    synced       INTEGER NOT NULL,    -- 1: the bytes were fsynced after their last change
+    boot         TEXT NOT NULL,       -- the kernel's boot id at the last OPEN_WRITE or SEAL
+    synced       INTEGER NOT NULL,    -- 1: sealed, and the bytes were fsynced after their last change. On the disk it is 0
+                                      --   again before they change; while it is open for writing (DIRTY) it says nothing
     reason       TEXT,                -- why it is PARKED, or what the last attempt met; NULL: nothing
     conflict_of  TEXT,                -- the key it was meant for before it took a conflict name; NULL: none
     target       TEXT                 -- a symbolic link's target; NULL: not one
 );
+
+-- A file of staging/data whose row is gone by a commit: it goes, too, once that commit is on the disk.
+CREATE TABLE IF NOT EXISTS leaving (
+    staged TEXT PRIMARY KEY        -- file name, as inode.staged was
+) WITHOUT ROWID;
 
 -- An object that is to go from the bucket.
 CREATE TABLE IF NOT EXISTS gone (

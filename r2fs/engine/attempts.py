@@ -51,11 +51,16 @@ class Attempts:
             self._forget(attempt)
 
     def arrived(self, ino: int, attempt_id: str) -> None:
-        """This one is in the bucket. Others of the inode whose end nobody saw may still appear for a while."""
+        """This one is in the bucket. Others whose end nobody saw may still appear for a while.
+
+        Those of inodes that still owe their keys stay however old: theirs may have appeared long ago,
+        and what is found there is to be known as ours.
+        """
         oldest = self._core.clock.time() - LATE_ATTEMPT_S
         for attempt in [a for a in self._known.values() if a.ino == ino or a.unknown]:
-            late = attempt.unknown and (attempt.started_s > oldest or self._ledger.watched(attempt.key))
-            if attempt.id == attempt_id or not late:
+            recent = attempt.started_s > oldest or self._ledger.watched(attempt.key)
+            awaited = attempt.ino != ino and not self._has_left(attempt)
+            if attempt.id == attempt_id or not (attempt.unknown and (recent or awaited)):
                 self._forget(attempt)
 
     def unwatched(self, key: str) -> None:

@@ -13,6 +13,7 @@ import os
 from r2fs.disk.content import Content
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
+from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.tree import Tree, shown_name
@@ -24,18 +25,26 @@ from r2fs.model.states import Event, State
 
 log = logging.getLogger(__name__)
 
+UNSEALED = (State.DIRTY.value, State.STALE_UPLOAD.value)  # somebody was writing
 TORN = "may be torn: the machine stopped before its bytes were synced to the disk"
 
 
 class Boot:
     def __init__(
-        self, core: Core, tree: Tree, ledger: Ledger, contents: Contents, writeback: WriteBack
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        writeback: WriteBack,
+        leaving: Leaving,
     ) -> None:
         self._core = core
         self._tree = tree
         self._ledger = ledger
         self._contents = contents
         self._writeback = writeback
+        self._leaving = leaving
 
     def run(self) -> None:
         owing = self._core.journal.read()
@@ -48,7 +57,8 @@ class Boot:
                 self._writeback.schedule_delete(delete)
             self._writeback.attempts.restore(owing.attempts)
             self._forsaken_attempts()
-            self._orphans({row.staged for row in owing.inodes if row.staged})
+            self._leaving.adopt(owing.leaving)
+            self._orphans({row.staged for row in owing.inodes if row.staged} | self._leaving.names())
         if owing.inodes or owing.deletes:
             log.info("%d files and %d deletes of an earlier mount are still to be sent",
                      len(owing.inodes), len(owing.deletes))  # fmt: skip
@@ -77,23 +87,29 @@ class Boot:
             self._ledger.update(node, key=self._tree.key(node), expect=None, conflict_of=row.key)
         if row.staged is not None and not self._staged(node, row):
             return
+        node.vouched = row.synced
         if owed.state is State.PARKED:
-            if row.own is None:
+            if row.own is None or row.reason == TORN:
                 return
             self._ledger.apply(node, Event.RELEASE)  # incomplete: what it lacks is looked for once more
         if self._untouched(node, row):
             staged = owed.staged
             self._ledger.acquit(node)
-            if node.base is not None and staged is not None:
-                self._contents.settled(node, staged)
+            if node.base is not None and staged is not None and not self._power_cut(row):
+                self._contents.settled(node, staged)  # else its bytes may never have reached the disk
             return
-        self._ledger.apply(node, Event.BOOT, before=None, proof=None)
-        if row.staged and not row.synced and row.boot != self._core.journal.boot:
+        synced = row.synced and row.state not in UNSEALED
+        self._ledger.apply(node, Event.BOOT, before=None, proof=None, synced=synced)
+        if row.staged and not synced and self._power_cut(row):
             self._ledger.apply(node, Event.CLAIM)
             self._ledger.apply(node, Event.REFUSED, reason=TORN)
             log.error("%s: %s; kept in staging, not published", row.key, TORN)
             return
         self._writeback.schedule(node)
+
+    def _power_cut(self, row: OwedInode) -> bool:
+        """Has the machine started anew since its bytes were last changed?"""
+        return row.boot != self._core.journal.boot
 
     def _free_name(self, parent: Node, name: str) -> str:
         number = 1
@@ -130,6 +146,12 @@ class Boot:
         try:
             found = path.stat()
         except FileNotFoundError:
+            if self._power_cut(row) and not row.synced:
+                log.error("%s: was not synced when the machine stopped, and never reached the disk", row.key)
+                self._ledger.acquit(node)
+                if node.base is None:
+                    self._tree.detach(node)
+                return False
             log.error("%s: its bytes should be in %s, and are not", row.key, path)
             self._ledger.apply(node, Event.BOOT) if node.owed.state is not State.PARKED else None
             if node.owed.state is State.QUEUED:

@@ -2,7 +2,8 @@
 
 Owns:    which directory a node's bytes lie in, and every move between them, by rename and link:
              cache entry ── take ──▶ open/  ── first writer ──▶ staging/data ── uploaded ──▶ open/ ─▶ cache
-Never:   copies content; deletes a byte that the bucket lacks.
+Never:   copies content; deletes a byte that the bucket lacks; takes a name out of staging/data that
+         a row had (`leaving.py` does).
 Locks:   every method is called with Core.lock held.
 """
 
@@ -185,17 +186,14 @@ class Contents:
     # ------------------------------------------------------------------ out of staging
     def settled(self, node: Node, staged: str) -> None:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
-        path = self._open_path(node)
         self._stored_at_s[node.ino] = self._core.clock.time()
         if node.content is None:
-            os.rename(self._core.journal.data_dir / staged, path)
-            self._admit(node, path, None)
-            path.unlink()
+            self._admit(node, self._core.journal.data_dir / staged, None)
             return
-        node.content.rename_to(path)
+        node.content.link_to(self._open_path(node))
         if node.handles:
             self._pin(node)
-            self._admit(node, path, node.content)
+            self._admit(node, node.content.path, node.content)
         else:
             self._retire(node)
 
@@ -272,11 +270,12 @@ class Contents:
         content = node.content
         if content is not None and node.handles:
             if content.path.parent == self._core.journal.data_dir:
-                content.rename_to(self._open_path(node))
+                content.link_to(self._open_path(node))
             return
+        if content is not None and staged is not None:
+            content.close()
+            node.content = None
         self.discard(node)
-        if staged is not None:
-            self.drop_staged(staged)
         if node.base is not None and not node.is_dir:
             self._core.cache.drop(node.base)
 
@@ -293,11 +292,6 @@ class Contents:
             node.content.close()
             node.content = None
         self._unpin(node)
-
-    def drop_staged(self, name: str) -> None:
-        """The file of a row that is gone because its inode was unlinked."""
-        with suppress(FileNotFoundError):
-            (self._core.journal.data_dir / name).unlink()
 
     # ------------------------------------------------------------------ inside
     def _pin(self, node: Node) -> None:

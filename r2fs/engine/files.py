@@ -15,12 +15,15 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from r2fs.disk.durable import fsync_dir
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.handles import Handle, Handles
 from r2fs.engine.jobs import AHEAD, JobQueue
+from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.reader import Reader
@@ -39,11 +42,13 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
-from r2fs.model.records import Kind, Opened
+from r2fs.model.records import Kind, Opened, Proof
 from r2fs.model.states import Event, State
 
 log = logging.getLogger(__name__)
 
+UNSEALED = (State.DIRTY, State.STALE_UPLOAD)  # somebody may be writing
+TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
 CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
 DIRTY_WAIT_S = 30.0  # how long an open for writing waits for uploads, past the dirty limit
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16  # fallocate(2)
@@ -59,6 +64,7 @@ class Files:
         reader: Reader,
         writeback: WriteBack,
         jobs: JobQueue,
+        leaving: Leaving,
     ) -> None:
         self._core = core
         self._tree = tree
@@ -67,6 +73,7 @@ class Files:
         self._reader = reader
         self._writeback = writeback
         self._jobs = jobs
+        self._leaving = leaving
         self.handles = Handles()
         writeback.on_unsealed = self.seal_unsealed
 
@@ -81,7 +88,7 @@ class Files:
             self.admit_writer(caller)
         if writes and not flags & os.O_TRUNC:
             self._fetch_small(caller, node)
-        with self._core.lock:
+        with self._changing(caller, node) if writes else self._core.lock:
             self._check_there(node)
             self._contents.wake(node)
             moved = writes and not (node.owed and node.owed.staged)
@@ -173,8 +180,10 @@ class Files:
     def _outwait_ctime(self, node: Node) -> None:
         """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
         proof = node.owed.proof if node.owed else None
-        while proof and time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= proof.ctime_ns:
-            time.sleep(0.001)
+        if proof is not None and not _outwait(proof.ctime_ns):
+            with self._core.lock:
+                if node.owed is not None:
+                    self._ledger.update(node, proof=None)
 
     # ------------------------------------------------------------------ becoming dirty, and sealed
     def make_dirty(self, node: Node, truncate: bool = False) -> None:
@@ -237,8 +246,28 @@ class Files:
             written=False,
             rewritten=True,
             base_limit=content.base_limit,
+            boot=self._core.journal.boot,
             **extra,
         )
+
+    @contextmanager
+    def _changing(self, caller: Caller, node: Node) -> Iterator[None]:
+        """Core.lock, at a moment when no row on the disk says any more that the node's bytes are synced.
+
+        They are about to change, and may be on the disk before the row that tells: after a power cut
+        a mixture would be taken for what was synced.
+        """
+        while True:
+            with self._core.lock:
+                if not node.vouched or node.state in UNSEALED:
+                    yield
+                    return
+                caller.about_to_wait()
+                if node.owed is not None:
+                    self._ledger.update(node, synced=False, was_synced=node.owed.synced)
+            self._core.journal.barrier()
+            with self._core.lock:
+                node.vouched = node.owed is not None and node.owed.synced
 
     def seal_unsealed(self, node: Node) -> None:
         """The last writer closed while the journal could not be written."""
@@ -256,6 +285,7 @@ class Files:
             self._unchanged(node)
             return
         content = self._contents.of(node)
+        synced = self._is_synced(node, owed)
         stat = os.fstat(content.fd)
         self._ledger.apply(
             node,
@@ -264,7 +294,8 @@ class Files:
             changed=True,
             proof=None,
             size=stat.st_size,
-            synced=False,
+            synced=synced,
+            was_synced=False,
             boot=self._core.journal.boot,
             sealed_at_s=self._core.clock.time(),
             mtime_ns=stat.st_mtime_ns,
@@ -272,7 +303,20 @@ class Files:
         self._core.crash_point("sealed")
         node.size = stat.st_size
         node.ctime_ns = max(stat.st_ctime_ns, node.ctime_ns)
+        if synced:
+            self._vouch(node)
         self._writeback.schedule(node)
+
+    def _vouch(self, node: Node) -> None:
+        """A program has waited for its bytes to be safe: that they are is to be on the disk, too."""
+        node.vouched = True
+        self._leaving.soon()
+
+    def _is_synced(self, node: Node, owed: Owed) -> bool:
+        """Is there proof that nothing was written since an fsync?"""
+        if owed.synced_as is None or self._contents.proof(node) != owed.synced_as:
+            return False
+        return self._contents.nobody_writes(node)
 
     def _is_untouched(self, node: Node, owed: Owed) -> bool:
         """Is there proof that nothing was written since OPEN_WRITE?"""
@@ -292,7 +336,11 @@ class Files:
             self._contents.settled(node, staged)
             return
         # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
-        self._ledger.apply(node, Event.UNCHANGED, before=None, proof=None, changed=owed.was_changed)
+        synced = owed.synced or owed.was_synced
+        changes = {"changed": owed.was_changed, "synced": synced, "was_synced": False}
+        self._ledger.apply(node, Event.UNCHANGED, before=None, proof=None, **changes)
+        if synced:
+            self._vouch(node)
         self._writeback.schedule(node)
 
     def _complete(self, node: Node) -> None:
@@ -369,7 +417,7 @@ class Files:
         self.writable()
         self.admit_writer(caller)
         caller.about_to_wait()
-        with self._core.lock:
+        with self._changing(caller, node):
             self._check_there(node)
             self._contents.wake(node)
             self.make_dirty(node, truncate=size == 0)
@@ -445,12 +493,29 @@ class Files:
             content = self._contents.of(node)
         if node.owed is None:
             return
+        proof = self._lasting_proof(node)
         content.fsync()
         fsync_dir(self._core.journal.data_dir)
         with self._core.lock:
             if node.owed is not None:
-                self._ledger.update(node, synced=True, size=content.size, boot=self._core.journal.boot)
+                self._note_synced(node, proof)
         self._core.journal.barrier()
+
+    def _note_synced(self, node: Node, proof: Proof | None) -> None:
+        """`proof`: fstat before the fsync. While somebody may write, it is for the last close to compare."""
+        owed = node.owed
+        assert owed is not None
+        owed.synced_as = proof
+        sealed = owed.staged is not None and node.state not in UNSEALED
+        synced = owed.synced or (sealed and self._is_synced(node, owed))
+        self._ledger.update(node, synced=synced, size=self._contents.of(node).size)
+        node.vouched = node.vouched or synced
+
+    def _lasting_proof(self, node: Node) -> Proof | None:
+        """fstat at a moment from which on every change shows in it; None: the clock has stepped back."""
+        with self._core.lock:
+            proof = self._contents.proof(node)
+        return proof if _outwait(proof.ctime_ns) else None
 
     def _told(self, handle: Handle) -> None:
         error, handle.error = handle.error, None
@@ -474,3 +539,13 @@ class Files:
                     self._tree.collect(node)
                 if handle.writes:
                     self._core.changed.notify_all()
+
+
+def _outwait(ctime_ns: int) -> bool:
+    """Wait until the clock of file times has passed `ctime_ns`; False: it does not come near."""
+    deadline = time.monotonic() + TICKS_S
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= ctime_ns:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True

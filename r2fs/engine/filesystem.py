@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from r2fs.disk.cache import CleanCache
+from r2fs.disk.durable import fsync_dir
 from r2fs.disk.journal import Journal
 from r2fs.engine.attributes import AttributeView
 from r2fs.engine.boot import Boot
@@ -24,6 +25,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.directories import Directories
 from r2fs.engine.files import Files
 from r2fs.engine.jobs import JobQueue
+from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.names import Names
 from r2fs.engine.node import Node
@@ -75,6 +77,8 @@ class FileSystem:
         self._ledger = Ledger(self._core)
         self._tree = Tree(self._core, self._ledger.hides)
         self._contents = Contents(self._core, self._ledger, self._reader)
+        self._leaving = Leaving(self._core)
+        self._ledger.on_left = self._leaving.add
         sender = Sender(self._core, self._parts)
         self._writeback = WriteBack(
             self._core, self._tree, self._ledger, self._contents, self._reader, sender
@@ -99,13 +103,14 @@ class FileSystem:
             self._reader,
             self._writeback,
             self._background,
+            self._leaving,
         )
         self._changes = Changes(
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
         self._xattrs = ExtendedAttributes(self._core, self._tree)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
-        Boot(self._core, self._tree, self._ledger, self._contents, self._writeback).run()
+        Boot(self._core, self._tree, self._ledger, self._contents, self._writeback, self._leaving).run()
 
     # ------------------------------------------------------------------ life
     def workers(self) -> list[Worker]:
@@ -117,6 +122,7 @@ class FileSystem:
             *((f"download-{n}", self._downloads.run) for n in range(settings.download_threads)),
             *((f"complete-{n}", self._background.run) for n in range(2)),
             ("spares", self._contents.spares.run),
+            ("leaving", self._leaving.run),
             ("sweep", self._sweep),
         ]
 
@@ -128,6 +134,7 @@ class FileSystem:
         self._downloads.stop(settings.download_threads)
         self._background.stop(2)
         self._contents.spares.stop()
+        self._leaving.stop()
 
     def close(self) -> None:
         """After the workers have returned: clean content goes to the cache, staged bytes to the disk."""
@@ -144,9 +151,17 @@ class FileSystem:
                         log.error("%s: could not be synced: %s", printable(self._tree.path(node)), error)
                 if node.content is not None:
                     node.content.close()
+        fsync_dir(self._core.journal.data_dir)
         self._core.journal.barrier()
+        self._sweep_out()
         self._core.cache.close()
         self._core.journal.close()
+
+    def _sweep_out(self) -> None:
+        try:
+            self._leaving.sweep()
+        except (OSError, R2fsError) as error:  # the next start does it
+            log.error("staging could not be tidied: %s", error)
 
     def drain(
         self, timeout_s: float | None, progress: Callable[[QueueView], None] | None = None

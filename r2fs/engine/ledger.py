@@ -49,6 +49,7 @@ class Ledger:
         self.on_settled: Callable[[Node], None] = lambda node: (
             None
         )  # told when others may have waited for a node
+        self.on_left: Callable[[str, Node], None] = lambda staged, node: None  # told of a file without a row
         self.staged_bytes = 0  # bytes in staging, by the rows: what the dirty limit is measured against
 
     # ------------------------------------------------------------------ inodes
@@ -62,17 +63,14 @@ class Ledger:
         state = after(start, event, old.before if old else None)
         facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
         if state in (State.CLEAN, State.GONE):
-            with self.transaction():
-                self._journal.drop_inode(node.ino)
-                self._remember(node, None, facts)
+            self._drop(node, facts)
             return state
         if old is None:
             owed = Owed(
                 state=state,
                 seq=self._journal.next_seq(),
-                boot=self._journal.boot,
                 first_owed_s=self._core.clock.monotonic(),
-                **changes,
+                **{"boot": self._journal.boot, **changes},
             )
         else:
             owed = replace(old, state=state, **changes)
@@ -88,9 +86,17 @@ class Ledger:
 
     def acquit(self, node: Node) -> None:
         """At start: its row turns out to owe nothing, the bucket has it as it is."""
+        self._drop(node, {})
+
+    def _drop(self, node: Node, facts: Mapping[str, Any]) -> None:
+        """The row goes; the staged file that it named stays until the disk knows (`leaving.py`)."""
+        staged = node.owed.staged if node.owed else None
         with self.transaction():
             self._journal.drop_inode(node.ino)
-            self._remember(node, None, {})
+            if staged is not None:
+                self._journal.put_leaving(staged)
+                self.then(lambda: self.on_left(staged, node))
+            self._remember(node, None, facts)
 
     def adopt(self, node: Node, owed: Owed) -> None:
         """At start: the row is in the journal already."""

@@ -62,6 +62,8 @@ class Owed:
     )
     written: bool = False  # while filling: somebody wrote
     was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
+    was_synced: bool = False  # `synced` before it was opened for writing, for UNCHANGED
+    synced_as: Proof | None = None  # fstat at an fsync: while it says the same, all bytes are synced
     first_owed_s: float = 0.0  # Clock.monotonic() when it began to owe
     failures: int = 0  # attempts in a row that failed
 
@@ -106,6 +108,7 @@ class Node:
     version: int = 0  # Opened.version
     owed: Owed | None = None
     lookups: int = 0  # references of the kernel
+    vouched: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
     handles: int = 0
     writers: int = 0
     flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed

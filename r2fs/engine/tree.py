@@ -237,7 +237,7 @@ class Tree:
         return node
 
     def _refreshed(self, node: Node, info: ObjectInfo) -> None:
-        if not node.known and node.mtime_ns != info.modified_ns:
+        if not node.known and not node.mtime_known:
             node.mtime_ns = node.ctime_ns = info.modified_ns
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from r2fs.engine.ledger import LATE_ATTEMPT_S
 from r2fs.model.errors import BodyDamaged, Throttled, Unavailable
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Body
@@ -21,6 +22,8 @@ from tests.support.memory_store import MemoryDownload, MemoryStore, Stored
 # What can happen to a request. `late`: no answer, and it is carried out when `deliver` is called.
 REFUSED, THROTTLED, LOST, LATE, CUT = "refused", "throttled", "lost", "late", "cut"
 T = TypeVar("T")
+
+LATEST_S = LATE_ATTEMPT_S - 60.0  # after it was sent; r2fs watches from a little later on
 
 FAULTS = (REFUSED, THROTTLED, LOST, LATE, CUT)
 
@@ -40,7 +43,8 @@ class ModelBucket(MemoryStore):
         self.landed: set[tuple[str, str]] = set()  # (NFC key, MD5) of all that the engine ever stored
         self.sealed: set[str] = {digest(b"")}  # MD5 of contents that no writer was at work on
         self.doomed: set[tuple[str, str]] = set()  # (NFC key, ETag): a program here saw it and changed it
-        self.late: list[Callable[[], None]] = []
+        self.late: list[tuple[float, Callable[[], None]]] = []  # when sent, by `now`
+        self.now: Callable[[], float] = lambda: 0.0  # Clock.monotonic()
         self.on_request: Callable[[str, str], str | None] = lambda name, key: None  # → a fault
         self.on_done: Callable[[str, str], None] = lambda name, key: None
         self._is_foreign = False
@@ -55,9 +59,9 @@ class ModelBucket(MemoryStore):
             self._is_foreign = False
 
     def deliver(self) -> None:
-        """What was sent and not answered arrives now."""
+        """What was sent and not answered arrives now, unless the server has given it up long ago."""
         late, self.late = self.late, []
-        for request in late:
+        for request in [request for sent, request in late if self.now() < sent + LATEST_S]:
             try:
                 request()
             except Exception as error:
@@ -160,7 +164,7 @@ class ModelBucket(MemoryStore):
 
     def _carry_out(self, name: str, key: str, fault: str | None, request: Callable[[], T]) -> T:
         if fault == LATE:
-            self.late.append(request)  # type: ignore[arg-type]
+            self.late.append((self.now(), request))  # type: ignore[arg-type]
             raise Unavailable(f"{name} {key}: no answer, it is still on its way")
         result = request()
         if fault == LOST:

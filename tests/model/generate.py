@@ -21,7 +21,7 @@ FLAGS = ["r", "w", "w", "w", "wc", "wct", "wca", "wt", "wcx", "rc"]
 POINTS = [
     "commit:before", "commit:after", "commit:before", "commit:after", "unlinked", "renamed", "open_write_journalled",
     "sealed", "claimed", "sent", "put_committed", "multipart_begun", "part_sent", "delete_looked", "deleted",
-    "conflict_journalled", "put:before", "put:after", "copy:before", "copy:after", "delete:before", "delete:after",
+    "conflict_journalled", "leaving_safe", "left", "put:before", "put:after", "copy:before", "copy:after", "delete:before", "delete:after",
     "head:before", "list:before", "get:before", "complete_upload:before", "complete_upload:after", "put_part:before",
 ]  # fmt: skip
 

@@ -107,11 +107,9 @@ def same(seen: Seen, file: File) -> bool:
             return False
     elif seen.data != file.data:
         return False
-    if not file.shown and not seen.owes:
-        return True
-    if file.mode is not None and attributes.mode != file.mode:
+    if file.mode is not None and file.mode_shown and attributes.mode != file.mode:
         return False
-    return file.mtime_ns is None or attributes.mtime_ns == file.mtime_ns
+    return file.mtime_ns is None or not file.mtime_shown or attributes.mtime_ns == file.mtime_ns
 
 
 # ------------------------------------------------------------------ the mount
@@ -173,8 +171,13 @@ def _explain(world: World, model: Model, path: str, file: File, seen: dict[str, 
 
 
 def _is_conflict(name: str, path: str) -> bool:
-    stem = path.removesuffix(".wav")
-    return parent(name) == parent(path) and name.startswith(stem + " (conflict of studio, ")
+    """As model/keys.py names them: what follows the last dot stays the end of the name."""
+    stem, dot, extension = path.rpartition("/")[2].rpartition(".")
+    if not stem:
+        stem, dot, extension = path.rpartition("/")[2], "", ""
+    last = name.rpartition("/")[2]
+    begins, ends = f"{stem} (conflict of studio, ", f"){dot}{extension}"
+    return parent(name) == parent(path) and last.startswith(begins) and last.endswith(ends)
 
 
 def _names(world: World, model: Model, seen: dict[str, Seen]) -> None:

@@ -40,7 +40,8 @@ class File:
     fragile: bool = False  # another client took such a version away
     mode: int | None = None  # None: nobody set it
     mtime_ns: int | None = None
-    shown: bool = True  # False: only the bucket knows both for sure, since the cache was lost
+    mode_shown: bool = True  # False: only the bucket knows it for sure, since the cache was lost
+    mtime_shown: bool = True
     tags: dict[str, str] = field(default_factory=dict)  # metadata of others, to be kept
     writers: int = 0
     broken: bool = False  # bytes are lost with the version they were to come from
@@ -89,12 +90,12 @@ class Model:
     def sync(self, objects: Objects) -> None:
         """What is not pending here is what the bucket has."""
         there: dict[str, Stored] = {}
-        markers: set[str] = set()
+        markers: dict[str, bool] = {}  # is it another client's?
         for key, stored in objects.items():
             if not key.startswith(self.prefix) or key == self.prefix:
                 continue
             if key.endswith("/"):
-                markers.add(self.path(key).rstrip("/"))
+                markers[self.path(key).rstrip("/")] = nfc(key) in self.bucket.foreign
             else:
                 there[self.path(key)] = stored
         for path, etags in list(self.gone.items()):
@@ -121,13 +122,19 @@ class Model:
             stored.data, link, pending=False, modified=False, at=stored.etag, origins={stored.etag}, tags=tags
         )
 
-    def _sync_dirs(self, markers: set[str]) -> None:
-        self.gone_dirs &= markers
+    def _sync_dirs(self, markers: Mapping[str, bool]) -> None:
+        self.gone_dirs &= set(markers)
         for path, pending in list(self.dirs.items()):
             if not pending and path not in markers:
                 del self.dirs[path]
-        for path in markers - self.gone_dirs:
-            self.dirs.setdefault(path, False)
+        for path, foreign in markers.items():
+            if foreign and path not in self.gone_dirs:  # one of ours that is not known has been removed since
+                self.dirs.setdefault(path, False)
+
+    def forget(self) -> None:
+        """The cache is lost: what only the bucket knows of a file may not be shown."""
+        for file in self.files.values():
+            file.mode_shown = file.mtime_shown = False
 
     def touch(self, path: str, etag: str | None) -> None:
         """Another client wrote or removed what is at `path`; `etag` is of the version that went."""
@@ -329,9 +336,11 @@ class Model:
     def set_attributes(self, path: str, mode: int | None, mtime_ns: int | None) -> None:
         file = self._need(path)
         self._doom(path, file)
-        file.pending = file.shown = True
-        file.mode = file.mode if mode is None else mode
-        file.mtime_ns = file.mtime_ns if mtime_ns is None else mtime_ns
+        file.pending = True
+        if mode is not None:
+            file.mode, file.mode_shown = mode, True
+        if mtime_ns is not None:
+            file.mtime_ns, file.mtime_shown = mtime_ns, True
 
     def _slot(self, slot: str) -> tuple[File, bool, bool]:
         if slot not in self.slots:

@@ -133,8 +133,7 @@ class Runner:
         self.world.after_crash()
         self._ended()
         for model in self.models:
-            for file in model.files.values():
-                file.shown = False  # what an upload that was just committed had not yet told the cache
+            model.forget()  # what an upload that was just committed had not yet told the cache
 
     def _ended(self) -> None:
         self.opened.clear()
@@ -155,7 +154,8 @@ class Runner:
         try:
             answer = engine()
         except Crash:
-            self.models += [after for one in self.models if (after := self._applied(one, model)) is not None]
+            variants = [*self.models, *self._later()]
+            self.models += [after for one in variants if (after := self._applied(one, model)) is not None]
             raise
         except R2fsError as refused:
             error = type(refused).__name__
@@ -176,12 +176,7 @@ class Runner:
 
     def _judge(self, change: Callable[[Model], Any], answer: Any, error: str | None, fragile: bool) -> None:
         excused = self._excused(error) or (fragile and error in ("Stale", "ReadFailed"))
-        variants = self.models
-        if self.raced:
-            later = [one.copy() for one in self.models]
-            for one in later:
-                one.sync(self.world.bucket.objects)
-            variants = self.models + later
+        variants = self.models + self._later()
         survivors, wanted = [], []
         for one in variants:
             untouched = one.copy() if error is not None else one
@@ -202,6 +197,13 @@ class Runner:
         if not survivors:
             raise Mismatch(f"answered {error or repr(answer)[:80]}, should be {' or '.join(wanted)}")
         self.models = survivors
+
+    def _later(self) -> list[Model]:
+        """What another client did in the middle of the call may have come before it."""
+        later = [one.copy() for one in self.models] if self.raced else []
+        for one in later:
+            one.sync(self.world.bucket.objects)
+        return later
 
     def _excused(self, error: str | None) -> bool:
         disturbed = self.world.faulty or self.world.outage
@@ -438,8 +440,7 @@ class Runner:
         """The cache directory is removed while it is in use."""
         shutil.rmtree(self.world.engine.settings.cache_dir, ignore_errors=True)
         for model in self.models:
-            for file in model.files.values():
-                file.shown = False
+            model.forget()
 
     def do_check(self) -> None:
         """Every file is read, by step()."""
@@ -486,6 +487,9 @@ def check(fs: Any) -> None:
         want = (owed.key, owed.state.value, owed.staged, owed.changed, owed.expect, owed.seq)
         assert have == want, f"journal {have}, memory {want}"
     assert {row.seq for row in fs._core.journal.read().deletes} == set(ledger.deletes), "deletes disagree"
+    there = {path.name for path in fs._core.journal.data_dir.iterdir() if path.stat().st_size}
+    assert there <= names | fs._leaving.names(), f"in staging for nothing: {there - names}"
+    assert fs._leaving.names() == set(fs._core.journal.read().leaving), "journal and memory: what leaves"
     staged = sum(node.owed.size for node in ledger.owing.values() if node.owed.staged)
     assert ledger.staged_bytes == staged, f"{ledger.staged_bytes} staged bytes counted, {staged} there"
     for node in tree.all_nodes():

@@ -47,6 +47,7 @@ class World:
         self.bucket.on_request = self._on_request
         self.bucket.on_done = lambda name, key: self._point(f"{name}:after")
         self.clock = ManualClock()
+        self.bucket.now = self.clock.monotonic
         self.plan: dict[int, Any] = {}  # of the operation under way: request number → fault or operations
         self.requests = 0  # of the operation under way
         self.faulty = False  # a request of the operation under way failed
@@ -206,7 +207,11 @@ class World:
 
     def background(self) -> bool:
         if not self._background:
-            return False
+            leaving = self.engine.fs._leaving
+            if not leaving.names():
+                return False
+            leaving.sweep()
+            return True
         self._background.pop(0)()
         return True
 

@@ -56,10 +56,33 @@ def test_what_was_synced_goes_out_after_a_power_cut(
     opened = engine.open("take.wav", os.O_WRONLY | os.O_CREAT)
     engine.fs.write(engine.caller, opened.handle, 0, b"synced")
     engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.close(opened)
     engine.kill()
     another_boot(tmp_path, monkeypatch)
     make().drain()
     assert store.data("take.wav") == b"synced"
+
+
+@pytest.mark.expect_warnings("may be torn")
+@pytest.mark.parametrize("killed_before", [False, True])
+def test_what_was_still_open_at_a_power_cut_is_kept_and_not_sent(
+    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_before: bool
+):
+    """What was written after the fsync may be on the disk in part; nothing tells whether there was any."""
+    store.set("take.wav", b"good")
+    engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    opened = engine.open("take.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 0, b"synced, and then")
+    engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.kill()
+    if killed_before:
+        make(threads=False).kill()
+    another_boot(tmp_path, monkeypatch)
+    after = make()
+    after.drain()
+    assert store.data("take.wav") == b"good"
+    assert [t.state for t in after.fs.queue_view().transfers] == ["parked"]
+    assert after.read("take.wav") == b"synced, and then"
 
 
 @pytest.mark.expect_warnings("may be torn")
