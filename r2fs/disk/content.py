@@ -305,14 +305,11 @@ class Content:
         return _write(self.fd, data, offset, self.path)
 
     def append(self, data: bytes | bytearray | memoryview) -> int:
-        """Write at the end, atomically among appends through this content; the offset it went to."""
+        """Write at the end, atomically among appends through this content; how many bytes."""
         with self._ready:
-            offset = self.size
             if self._complete:
-                _write(self.fd, data, offset, self.path)
-            else:
-                self._write_locked(offset, data)
-            return offset
+                return _write(self.fd, data, self.size, self.path)
+            return self._write_locked(self.size, data)
 
     def truncate(self, size: int) -> None:
         """Cut, or extend by zeros. Bytes of the base past a cut are gone for good."""

@@ -223,7 +223,7 @@ class OpenModes:
                 raise Stale(f"inode {ino} is open with other content")
             return True
         if local is None:
-            inode.why = "not all of it is here"
+            inode.why = "not all of it is here, or its writer is slowed"
             return False
         if self._unavailable is not None:
             inode.why = self._unavailable

@@ -8,14 +8,17 @@ Locks:   every method is called with Core.lock held.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from r2fs.disk.content import Content
+from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
 from r2fs.disk.spares import Spares
 from r2fs.engine.attributes import fill
@@ -47,6 +50,7 @@ class Contents:
         self._resting_bytes = 0
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
+        self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
         self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
 
     # ------------------------------------------------------------------ getting at bytes
@@ -108,7 +112,12 @@ class Contents:
             return Content.adopt(path, version.size, taken.present)
         if version.size:
             self._reserve(node, version.size)
-        return Content.create(path, version.size, complete=version.size == 0)
+        try:
+            return Content.create(path, version.size, complete=version.size == 0)
+        except NoSpace:
+            if not self.make_room(0):
+                raise
+            return Content.create(path, version.size, complete=version.size == 0)
 
     def _lose(self, node: Node, version: Version) -> None:
         """Nobody needs to wait with a write of that key any more for this node's sake."""
@@ -155,12 +164,20 @@ class Contents:
 
     def new_staged(self, node: Node) -> str:
         """An empty file in staging, for a new name."""
-        try:
-            path, fd = self.spares.take()
-        except OSError as error:
-            raise NoSpace(f"{node.name}: no file could be made in staging ({error.strerror})") from error
+        path, fd = self._spare()
         node.content = Content.empty(path, fd)
         return path.name
+
+    def _spare(self) -> tuple[Path, int]:
+        try:
+            try:
+                return self.spares.take()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.make_room(0):
+                    raise
+                return self.spares.take()
+        except OSError as error:
+            raise local_error(error, self._core.journal.data_dir) from error
 
     def sealed_fd(self, node: Node) -> int | None:
         """A descriptor of the staged file, the caller's to close; None while somebody could write to it."""
