@@ -151,9 +151,9 @@ def test_a_damaged_database_is_set_aside_and_begun_anew(tmp_path: Path):
         (aside,) = journal.aside().journals
         assert (state / aside).read_bytes() == damaged
         (journal.orphan_dir).mkdir()
-        (journal.orphan_dir / "1-1-1").write_bytes(b"kept")
+        (journal.orphan_dir / "400-1-400").write_bytes(b"kept")
         (orphan,) = journal.aside().orphans
-        assert (orphan.size, orphan.key) == (4, "takes/001.wav"), "what could be read still tells its name"
+        assert (orphan.size, orphan.key) == (4, "takes/400.wav"), "what could be read still tells its name"
     finally:
         journal.close()
 
