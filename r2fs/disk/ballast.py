@@ -19,7 +19,7 @@ from r2fs.disk.durable import BLOCK
 
 log = logging.getLogger(__name__)
 
-SIZE = 16 << 20  # the journal's log at its largest, and as much again for its checkpoint
+SIZE = 24 << 20  # the journal's log at its largest, and as much again for its checkpoint
 SHARE = 16  # of a small disk: at most this part
 
 

@@ -151,6 +151,13 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def claim_blocks(fd: int, length: int) -> None:
+    """Blocks for the first `length` bytes are the file's from now on, past its end too; its size stays."""
+    if _libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def allocated_bytes(fd: int) -> int:
     """Bytes of disk that the file occupies."""
     return os.fstat(fd).st_blocks * BLOCK

@@ -32,7 +32,7 @@ from typing import Self
 
 from r2fs.disk import journal_salvage
 from r2fs.disk.ballast import Ballast
-from r2fs.disk.durable import local_error
+from r2fs.disk.durable import claim_blocks, local_error
 from r2fs.disk.journal_schema import SCHEMA, VERSION
 from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError, StateDamaged, StateLocked
 from r2fs.model.records import (
@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
+PAGE = 4096
 PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
 # What a damaged database answers. Anything else is the disk's, and the database may be good.
@@ -98,8 +99,11 @@ class Journal:
         self._lock = threading.RLock()
         self._db = database
         self._depth = 0
+        self.error: str | None = None  # why the last commit failed; read without the lock
         self._done: list[Statement] = []  # of the transaction that is open: to be carried out again
         self._wal_fd = -1
+        # Open as long as the database is: to close it would give SQLite's lock on the file back.
+        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
 
@@ -132,10 +136,11 @@ class Journal:
     def close(self) -> None:
         """Checkpoint, close, and give the lock back."""
         with self._lock:
-            if self._wal_fd >= 0:
-                os.close(self._wal_fd)
-                self._wal_fd = -1
             self._db.close()
+            for fd in (self._wal_fd, self._db_fd):
+                if fd >= 0:
+                    os.close(fd)
+            self._wal_fd = self._db_fd = -1
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
@@ -143,15 +148,19 @@ class Journal:
     def barrier(self) -> None:
         """All commits so far survive a power cut when this returns. One fsync; waits for the disk."""
         with self._lock:
-            if self._wal_fd < 0:
-                with suppress(FileNotFoundError):
-                    self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDONLY | os.O_CLOEXEC)
-            wal = self._wal_fd
+            wal = self._wal()
         if wal >= 0:
             try:
                 os.fsync(wal)
             except OSError as error:
                 raise local_error(error, self.state_dir / "journal.db-wal") from error
+
+    def _wal(self) -> int:
+        """A descriptor of SQLite's log; -1: there is none yet."""
+        if self._wal_fd < 0:
+            with suppress(FileNotFoundError):
+                self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDWR | os.O_CLOEXEC)
+        return self._wal_fd
 
     # ------------------------------------------------------------------ transactions
     @contextmanager
@@ -171,6 +180,7 @@ class Journal:
             try:
                 yield self
                 self._execute("COMMIT")
+                self.error = None
             except BaseException:
                 self._roll_back()
                 raise
@@ -282,6 +292,13 @@ class Journal:
             self._done.append((sql, values))
 
     def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
+        try:
+            self._execute_somewhere(sql, values)
+        except R2fsError as error:
+            self.error = str(error)
+            raise
+
+    def _execute_somewhere(self, sql: str, values: tuple[object, ...]) -> None:
         """On a full disk once more, in the ballast's room."""
         try:
             with self._translated():
@@ -289,6 +306,7 @@ class Journal:
         except NoSpace:
             if not self.ballast.give_up():
                 raise
+            self._claim_room()
             log.warning(
                 "the disk of %s is full: %d bytes that were kept in reserve for the journal are in use now",
                 self.state_dir,
@@ -298,6 +316,16 @@ class Journal:
                 self._repeat()
                 if sql != "BEGIN IMMEDIATE":
                     self._db.execute(sql, values)
+
+    def _claim_room(self) -> None:
+        """What the ballast had becomes the log's and the database's, before others write it full."""
+        half = self.ballast.size // 2
+        try:
+            if (wal := self._wal()) >= 0:
+                claim_blocks(wal, half)
+            claim_blocks(self._db_fd, os.fstat(self._db_fd).st_size + half)
+        except OSError as error:  # they grow into it, then, as far as it is there
+            log.info("%s: no room of its own: %s", self.state_dir, error)
 
     def _repeat(self) -> None:
         """SQLite drops a transaction that finds no room: it is begun again, up to where it was."""
@@ -356,25 +384,28 @@ def _opened(state_dir: Path, ballast: Ballast) -> sqlite3.Connection:
     path = state_dir / "journal.db"
     journal_salvage.keep_lonely_log(path)
     try:
-        return _connect(path)
+        return _connect(path, ballast)
     except sqlite3.Error as error:
         if _is_damage(error):
             journal_salvage.set_aside(path, str(error))
         elif _code(error) != sqlite3.SQLITE_FULL or not ballast.give_up():
             raise _as_ours(error, state_dir, None) from error
     try:
-        return _connect(path)
+        return _connect(path, ballast)
     except sqlite3.Error as error:
         raise _as_ours(error, state_dir, None) from error
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, ballast: Ballast) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")  # no -shm: a mapping of a failing disk is SIGBUS
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        pages = max(
+            1, min(CHECKPOINT_PAGES, ballast.size * 3 // 8 // PAGE)
+        )  # fits in what `_claim_room` claims
+        db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise DamagedDatabase(verdict)

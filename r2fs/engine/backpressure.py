@@ -146,7 +146,7 @@ class BackPressure:
         """Main of a thread: looks at the disk, and says when writers begin to be slowed, wait, or go on."""
         while not self._core.stopping:
             try:
-                self._room.look()
+                self._room.look(bool(self._handles.written))
                 self._say(self.view())
             except (R2fsError, OSError) as error:
                 log.warning("the disk could not be looked after: %s", error)

@@ -24,7 +24,8 @@ from r2fs.model.states import Event, State
 
 log = logging.getLogger(__name__)
 
-TORN = "may be torn: the machine stopped before its bytes were synced to the disk"
+SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
+TORN = "may be torn: the machine or its disk stopped before its bytes were synced"
 
 
 class Boot:
@@ -87,8 +88,9 @@ class Boot:
             if node.base is not None and staged is not None:
                 self._contents.settled(node, staged)
             return
+        cut = self._is_cut(node, row)
         self._ledger.apply(node, Event.BOOT, before=None, proof=None)
-        if row.staged and not row.synced and row.boot != self._core.journal.boot:
+        if row.staged and not row.synced and (cut or row.boot != self._core.journal.boot):
             self._ledger.apply(node, Event.CLAIM)
             self._ledger.apply(node, Event.REFUSED, reason=TORN)
             log.error("%s: %s; kept in staging, not published", row.key, TORN)
@@ -154,6 +156,10 @@ class Boot:
             return False
         stat = os.stat(self._core.journal.data_dir / row.staged)
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == row.proof
+
+    def _is_cut(self, node: Node, row: OwedInode) -> bool:
+        """Sealed, and of another size now: its disk failed or was taken away, while the machine went on."""
+        return row.state in SEALED and row.own is None and node.size != row.size
 
     def _place(self, key: str) -> tuple[Node, str]:
         """The parent directory, made on the way, and the name in it."""

@@ -27,6 +27,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader, Source
 from r2fs.model.errors import NoSpace, StateDamaged
+from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.records import ObjectInfo, Proof, Version
 from r2fs.model.states import OWING, State
@@ -48,6 +49,7 @@ class Contents:
         self._sources: dict[int, Source] = {}  # by inode number
         self._resting: OrderedDict[int, Node] = OrderedDict()  # open though nobody has it open; oldest first
         self._resting_bytes = 0
+        self._rested: dict[int, Proof] = {}  # by inode number: their size and mtime when they came to rest
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
         self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
@@ -144,6 +146,7 @@ class Contents:
         content = self.of(node)
         if node.ino in self._resting:
             self._wake(node.ino)
+        self._rested.pop(node.ino, None)
         content.make_writable()
         name = self._staged_name(node)
         content.rename_to(self._core.journal.data_dir / name)
@@ -239,22 +242,40 @@ class Contents:
             return False
         self._resting[node.ino] = node
         self._resting_bytes += content.size
+        self._rested[node.ino] = self.proof(node)
         limit = self._core.settings.cache_size // RESTING_SHARE
         while len(self._resting) > RESTING or self._resting_bytes > limit:
-            self._retire(self._wake(next(iter(self._resting))))
+            self._put_away(next(iter(self._resting)))
         return node.ino in self._resting or node.content is None
 
     def _wake(self, ino: int) -> Node:
         node = self._resting.pop(ino)
-        assert node.content is not None
-        self._resting_bytes -= node.content.size
+        self._resting_bytes -= self._rested[ino].size
         return node
+
+    def _put_away(self, ino: int) -> None:
+        node = self._wake(ino)
+        if not self._is_damaged(node):
+            self._retire(node)
+
+    def _is_damaged(self, node: Node) -> bool:
+        """It has just woken. Somebody else wrote to it while it rested? Then it goes, with its entry."""
+        before, now = self._rested.pop(node.ino), self.proof(node)
+        if (now.size, now.mtime_ns) == (before.size, before.mtime_ns):
+            return False
+        log.warning("%s: the cached file was changed; it is fetched again", printable(node.name))
+        if node.base is not None:
+            self._core.cache.drop(node.base)
+        self.discard(node)
+        return True
 
     def wake(self, node: Node) -> None:
         """It is opened again. Whoever opens a node calls this first."""
         if node.ino not in self._resting:
             return
         self._wake(node.ino)
+        if self._is_damaged(node):
+            return
         ttl_s, age_s = self._core.settings.cache_ttl_s, self._core.clock.time() - self._stored_at_s[node.ino]
         if ttl_s and not 0 <= age_s <= ttl_s:  # not in use, so not exempt: it is fetched again
             self._retire(node)
@@ -267,7 +288,7 @@ class Contents:
     def retire_resting(self) -> None:
         """At the end: everything clean into the cache."""
         while self._resting:
-            self._retire(self._wake(next(iter(self._resting))))
+            self._put_away(next(iter(self._resting)))
 
     def withdraw(self, node: Node, staged: str | None) -> None:
         """Unlinked, its row gone: nothing is owed. Who has it open keeps the bytes until then."""
@@ -289,6 +310,7 @@ class Contents:
         self._stored_at_s.pop(node.ino, None)
         if node.ino in self._resting:
             self._wake(node.ino)
+        self._rested.pop(node.ino, None)
         if node.content is not None:
             with suppress(FileNotFoundError):
                 node.content.path.unlink()

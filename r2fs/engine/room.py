@@ -48,18 +48,22 @@ class Room:
         self._core = core
         self._contents = contents
         self._directory = core.journal.data_dir
-        # written by the watcher alone
-        self.error: str | None = None  # what the disk answered instead
+        self._error: str | None = None  # what the disk answered instead; replaced as a whole
 
     def disk(self) -> Disk:
         try:
             found = os.statvfs(self._directory)
         except OSError as error:
-            self.error = f"{self._directory}: {error.strerror}"
+            self._error = f"{self._directory}: {error.strerror}"
             return Disk(UNKNOWN, 0)
-        self.error = None
-        free = (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
-        return Disk(free, min(RESERVE, found.f_blocks * found.f_frsize // SHARE))
+        self._error = None
+        # Not f_bfree, for root neither: it counts blocks that the file system keeps for itself.
+        return Disk(found.f_bavail * found.f_frsize, min(RESERVE, found.f_blocks * found.f_frsize // SHARE))
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with this host's disk, as last seen."""
+        return self._error or self._core.journal.error
 
     def make(self, size: int = 0) -> bool:
         """Evict clean content for `size` bytes, and for the reserve. False: there is none to evict."""
@@ -67,10 +71,13 @@ class Room:
             self._contents.retire_resting()
         return self._core.cache.evict(max(size, self.disk().reserve)) > 0
 
-    def look(self) -> None:
-        """Now and then: keep the reserve free, and the ballast held."""
+    def look(self, writing: bool) -> None:
+        """Now and then: keep the ballast held and, while anybody writes, the reserve free.
+
+        For readers alone nothing is evicted: what is here could not be fetched again.
+        """
         disk = self.disk()
-        if disk.short:
+        if disk.short and writing:
             self.make(disk.reserve - disk.free)
         ballast = self._core.journal.ballast
         if not ballast.held and disk.free > disk.reserve + ballast.size and ballast.hold():
