@@ -15,6 +15,7 @@ from r2fs.drivers import kmount
 from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError
 
 TRANSFERS_SHOWN = 20
+WRITERS = {"slowed": "slowed", "waiting": "wait for uploads", "disk full": "the disk is full"}
 
 
 @click.command("status")
@@ -79,7 +80,7 @@ def _overview(answers: list[dict[str, Any]]) -> None:
                 mount["url"],
                 mount["state"],
                 show.left(queue) if queue["left"] else "",
-                _troubles(queue),
+                _troubles(answer),
                 f"{show.size(cache['bytes'])} of {show.size(cache['limit'])}",
             ]
         )
@@ -89,13 +90,48 @@ def _overview(answers: list[dict[str, Any]]) -> None:
         print("nothing is mounted")
 
 
-def _troubles(queue: dict[str, Any]) -> str:
+def _troubles(answer: dict[str, Any]) -> str:
+    queue, room, aside = (answer.get(part, {}) for part in ("queue", "room", "aside"))
     troubles = []
     if queue["parked"]:
         troubles.append(f"{queue['parked']} refused")
     if queue["conflicts"]:
         troubles.append(show.counted(len(queue["conflicts"]), "conflict"))
+    if (writers := room.get("writers", "free")) != "free":
+        troubles.append(WRITERS.get(writers, writers))
+    if room.get("ballast") == 0:
+        troubles.append("no reserve for the journal")
+    if room.get("disk_error"):
+        troubles.append("disk error")
+    if aside.get("journals"):
+        troubles.append("the journal was damaged")
+    if aside.get("orphans"):
+        troubles.append(show.counted(len(aside["orphans"]), "file") + " set aside")
     return ", ".join(troubles)
+
+
+def _room(room: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is left for writers. Nothing to say while there is plenty."""
+    facts = []
+    if (writers := room.get("writers", "free")) != "free":
+        used = f"{show.size(room['dirty'])} of {show.size(room['dirty_limit'])} not yet sent"
+        facts.append(("writers", f"{WRITERS.get(writers, writers)}: {used}"))
+    if room.get("disk_error"):
+        facts.append(("disk", room["disk_error"]))
+    elif room and room["disk_free"] < room["disk_reserve"]:
+        facts.append(("disk", f"full: {show.size(room['disk_free'])} free"))
+    if room and not room["ballast"]:
+        facts.append(("reserve", "none: the disk is or was too full to keep room for the journal"))
+    return facts
+
+
+def _aside(aside: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was set aside, and waits for a person."""
+    facts = [("damaged journal", name) for name in aside.get("journals", ())]
+    for orphan in aside.get("orphans", ()):
+        was = f", was {orphan['key']}" if orphan["key"] else ""
+        facts.append(("set aside", f"{orphan['path']} ({show.size(orphan['size'])}{was})"))
+    return facts
 
 
 def _detail(answer: dict[str, Any]) -> None:
@@ -117,6 +153,7 @@ def _detail(answer: dict[str, Any]) -> None:
     if (opened := answer.get("kernel", {}).get("open_files")) is not None:
         passed = sum(file["mode"] == "passthrough" for file in opened)
         facts.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
+    facts += _room(answer.get("room", {})) + _aside(answer.get("aside", {}))
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["last_error"]:
         facts.append(("last error", queue["last_error"]))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from r2fs.model.records import CacheView, QueueView
+from r2fs.model.records import AsideView, CacheView, QueueView, RoomView
 from r2fs.model.settings import Settings
 
 
@@ -22,6 +22,16 @@ def queue(view: QueueView) -> dict[str, Any]:
 def cache(view: CacheView) -> dict[str, Any]:
     looks = view.hits + view.misses
     return {**asdict(view), "hit_rate": round(view.hits / looks, 4) if looks else None}
+
+
+def room(view: RoomView) -> dict[str, Any]:
+    """What is left for writers, of the dirty limit and of the disk; sizes in bytes."""
+    return asdict(view)
+
+
+def aside(view: AsideView) -> dict[str, Any]:
+    """What was set aside, and waits for a person."""
+    return asdict(view)
 
 
 def requests(store: object) -> dict[str, Any]:

@@ -288,6 +288,8 @@ class Operations:
             "mount": metrics.mount(parts.settings, self._target, os.getpid(), state, parts.driver),
             "queue": metrics.queue(parts.engine.queue_view()),
             "cache": metrics.cache(parts.engine.cache_view()),
+            "room": metrics.room(parts.engine.room_view()),
+            "aside": metrics.aside(parts.engine.aside_view()),
             "requests": metrics.requests(parts.store),
             "kernel": metrics.kernel(parts.driver),
         }

@@ -228,8 +228,8 @@ def _name(key: str, etag: str) -> str:
     return json.dumps([etag, key])
 
 
-def _about(version: Version, present: RangeSet | None) -> str:
-    return json.dumps([version.size, None if present is None else list(present)])
+def _about(version: Version, present: RangeSet | None, mtime_ns: int) -> str:
+    return json.dumps([version.size, None if present is None else list(present), mtime_ns])
 
 
 class CleanCache:
@@ -276,9 +276,12 @@ class CleanCache:
             self._expired += 1
             return None
         path = self._content.directory / row.filename
-        size, ranges = json.loads(row.about)
+        size, ranges, mtime_ns = json.loads(row.about)
         try:
-            if size != version.size or os.stat(path).st_size != size:
+            found = os.stat(path)
+            if size != version.size or (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
+                # Nobody but us has business with these files: what was written to is not the object.
+                log.warning("%s: the cached file was changed; it is fetched again", version.key)
                 raise FileNotFoundError(path)
             self._use_locked(table, name)
             os.link(path, into)
@@ -314,10 +317,10 @@ class CleanCache:
         Replaces an entry of the same version, whose age goes on; `stored_at_s` says it where there is none.
         """
         name = _name(version.key, version.etag)
-        about = _about(version, present)
 
         def enter(table: _Table) -> bool:
             try:
+                about = _about(version, present, os.stat(path).st_mtime_ns)
                 cost = _cost(path, size, present)
                 earlier = table.row(name)
                 room = self._evict_locked(table, cost - (earlier.cost if earlier else 0), keep=name)
@@ -362,10 +365,9 @@ class CleanCache:
             row = table.row(before)
             if row is None or before == after:
                 return
-            size, ranges = json.loads(row.about)
             with table.transact():
                 table.delete(after)
-                table.rename(before, after, json.dumps([size, ranges]))
+                table.rename(before, after, row.about)
 
         with self._content.lock:
             if before != after and before in self._pins:

@@ -24,7 +24,7 @@ from threading import Condition, Event
 from typing import NamedTuple, Self
 
 from r2fs.disk.durable import allocated_bytes, local_error, punch_hole, pwrite_all
-from r2fs.model.errors import Interrupted, R2fsError, StateDamaged
+from r2fs.model.errors import DiskReadOnly, Interrupted, R2fsError, StateDamaged
 from r2fs.model.ranges import Range, RangeSet
 
 CANCEL_POLL_S = 0.1  # an Event cannot wake a Condition: how late an interrupt may be noticed
@@ -91,9 +91,12 @@ class Content:
 
         Raises StateDamaged where bytes that should be here lie past the file's end.
         """
-        fd = _open(path, os.O_RDWR | os.O_CLOEXEC)
         if present is None:
-            return cls(path, fd, size, None, RangeSet(), size)
+            fd, mode = _open_even_readonly(path)
+            content = cls(path, fd, size, None, RangeSet(), size)
+            content._mode = mode
+            return content
+        fd = _open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             there = os.fstat(fd).st_size
             last = max((stop for _, stop in present), default=0)
@@ -314,14 +317,11 @@ class Content:
         return _write(self.fd, data, offset, self.path)
 
     def append(self, data: bytes | bytearray | memoryview) -> int:
-        """Write at the end, atomically among appends through this content; the offset it went to."""
+        """Write at the end, atomically among appends through this content; how many bytes."""
         with self._ready:
-            offset = self.size
             if self._complete:
-                _write(self.fd, data, offset, self.path)
-            else:
-                self._write_locked(offset, data)
-            return offset
+                return _write(self.fd, data, self.size, self.path)
+            return self._write_locked(self.size, data)
 
     def truncate(self, size: int) -> None:
         """Cut, or extend by zeros. Bytes of the base past a cut are gone for good."""
@@ -415,6 +415,14 @@ def _open(path: Path, flags: int) -> int:
         raise
     except OSError as error:
         raise local_error(error, path) from error
+
+
+def _open_even_readonly(path: Path) -> tuple[int, int]:
+    """Read-write; on a disk that became read-only what is there can still be read."""
+    try:
+        return _open(path, os.O_RDWR | os.O_CLOEXEC), os.O_RDWR
+    except DiskReadOnly:
+        return _open(path, os.O_RDONLY | os.O_CLOEXEC), os.O_RDONLY
 
 
 def _resize(fd: int, size: int, path: Path) -> None:

@@ -17,7 +17,7 @@ import secrets
 import time
 from pathlib import Path
 
-from r2fs.model.errors import FileTooLarge, LocalError, NoSpace, R2fsError
+from r2fs.model.errors import DiskReadOnly, FileTooLarge, LocalError, NoSpace, R2fsError
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # fallocate(2)
 BLOCK = 512  # st_blocks counts these whatever the file system's own block is
@@ -34,6 +34,8 @@ def local_error(error: OSError, name: str | os.PathLike[str]) -> R2fsError:
         return NoSpace(why)
     if error.errno == errno.EFBIG:
         return FileTooLarge(why)
+    if error.errno == errno.EROFS:
+        return DiskReadOnly(why)
     return LocalError(why)
 
 
@@ -145,6 +147,13 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     if length <= 0:
         return
     if _libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def claim_blocks(fd: int, length: int) -> None:
+    """Blocks for the first `length` bytes are the file's from now on, past its end too; its size stays."""
+    if _libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

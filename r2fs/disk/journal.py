@@ -4,9 +4,11 @@ Owns:    `journal.db` (schema and meaning of every column: journal_schema.py), t
          the state directory, and the layout of staging.
 Never:   decides what follows what; touches the bucket; deletes staged bytes.
 Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
-Locks:   self._lock (rank 50, the innermost).
-Fails:   StateLocked, StateDamaged at open; NoSpace and StateDamaged at a commit: nothing is
-         changed then.
+Locks:   self._lock (rank 50, the innermost but for the ballast's).
+Fails:   StateLocked, StateDamaged (of a newer r2fs) at open; NoSpace, DiskReadOnly and LocalError
+         at a commit: nothing is changed then. A database that is damaged is set aside at open
+         (`set_aside.py`), and the journal begins anew. On a full disk the ballast is given up
+         and the transaction is carried out again, before anybody is told of NoSpace.
 
 A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier()` makes all
 commits so far survive a power cut: it syncs the WAL from outside SQLite, so that nobody
@@ -18,22 +20,45 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from r2fs.disk.durable import fsync_dir
+from r2fs.disk import journal_salvage
+from r2fs.disk.ballast import Ballast
+from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
 from r2fs.disk.journal_schema import SCHEMA, VERSION
-from r2fs.model.errors import DirectoryUnusable, NoSpace, StateDamaged, StateLocked
-from r2fs.model.records import Attempt, Kind, MultipartState, OwedDelete, OwedInode, Part, Proof, Version
+from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError, StateDamaged, StateLocked
+from r2fs.model.records import (
+    AsideView,
+    Attempt,
+    Kind,
+    MultipartState,
+    OrphanView,
+    OwedDelete,
+    OwedInode,
+    Part,
+    Proof,
+    Version,
+)
+
+log = logging.getLogger(__name__)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
+PAGE = 4096
+PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
+
+# What a damaged database answers. Anything else is the disk's, and the database may be good.
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+
+Statement = tuple[str, tuple[object, ...]]
 
 _INODE_COLUMNS = (
     "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
@@ -56,7 +81,12 @@ class Owing:
 
 class Journal:
     def __init__(
-        self, state_dir: Path, staging_dir: Path, database: sqlite3.Connection, lock_fd: int
+        self,
+        state_dir: Path,
+        staging_dir: Path,
+        database: sqlite3.Connection,
+        lock_fd: int,
+        ballast: Ballast,
     ) -> None:
         # constant
         self.state_dir = state_dir
@@ -64,12 +94,18 @@ class Journal:
         self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
         self.orphan_dir = staging_dir / "orphans"  # found without a row: kept for a person
         self.boot = BOOT_ID.read_text().strip()
+        self.ballast = ballast
         self._lock_fd = lock_fd
         # guarded by: _lock
         self._lock = threading.RLock()
         self._db = database
         self._depth = 0
+        self.error: str | None = None  # why the last commit failed; read without the lock
+        self._done: list[Statement] = []  # of the transaction that is open: to be carried out again
         self._wal_fd = -1
+        self._wal_named = False  # its name in the directory survives a power cut
+        # Open as long as the database is: to close it would give SQLite's lock on the file back.
+        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
 
@@ -91,7 +127,9 @@ class Journal:
                 "make it writable, or choose another by --state-dir"
             ) from error
         try:
-            journal = cls(state_dir, staging_dir, _connect(state_dir / "journal.db"), lock_fd)
+            ballast = Ballast(state_dir / "ballast")
+            journal = cls(state_dir, staging_dir, _opened(state_dir, ballast), lock_fd, ballast)
+            ballast.hold()
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
             for directory in (state_dir.parent, state_dir, staging_dir):
@@ -104,27 +142,35 @@ class Journal:
     def close(self) -> None:
         """Checkpoint, close, and give the lock back."""
         with self._lock:
-            if self._wal_fd >= 0:
-                os.close(self._wal_fd)
-                self._wal_fd = -1
             self._db.close()
+            for fd in (self._wal_fd, self._db_fd):
+                if fd >= 0:
+                    os.close(fd)
+            self._wal_fd = self._db_fd = -1
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
 
     def barrier(self) -> None:
         """All commits so far survive a power cut when this returns. One fsync; waits for the disk."""
-        found = False
         with self._lock:
-            if self._wal_fd < 0:
-                with suppress(FileNotFoundError):
-                    self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDONLY | os.O_CLOEXEC)
-                    found = True
-            wal = self._wal_fd
-        if wal >= 0:
+            wal = self._wal()
+        if wal < 0:
+            return
+        try:
             os.fsync(wal)
-        if found:
+        except OSError as error:
+            raise local_error(error, self.state_dir / "journal.db-wal") from error
+        if not self._wal_named:
             fsync_dir(self.state_dir)  # SQLite syncs the WAL's name with its own first sync, which may be far
+            self._wal_named = True
+
+    def _wal(self) -> int:
+        """A descriptor of SQLite's log; -1: there is none yet."""
+        if self._wal_fd < 0:
+            with suppress(FileNotFoundError):
+                self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDWR | os.O_CLOEXEC)
+        return self._wal_fd
 
     # ------------------------------------------------------------------ transactions
     @contextmanager
@@ -138,16 +184,15 @@ class Journal:
                 finally:
                     self._depth -= 1
                 return
-            with _translated(self.state_dir):
-                self._db.execute("BEGIN IMMEDIATE")
+            self._done.clear()
+            self._execute("BEGIN IMMEDIATE")
             self._depth = 1
             try:
                 yield self
-                with _translated(self.state_dir):
-                    self._db.execute("COMMIT")
+                self._execute("COMMIT")
+                self.error = None
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
             finally:
                 self._depth = 0
@@ -214,7 +259,7 @@ class Journal:
         self._run("DELETE FROM part WHERE ino = ?", (ino,))
 
     def multipart(self, ino: int) -> MultipartState | None:
-        with self._lock, _translated(self.state_dir):
+        with self._lock, self._translated():
             row = self._db.execute(
                 "SELECT upload_id, key, attempt, part_size, proof FROM multipart WHERE ino = ?", (ino,)
             ).fetchone()
@@ -234,7 +279,7 @@ class Journal:
             )
 
     def read(self) -> Owing:
-        with self._lock, _translated(self.state_dir):
+        with self._lock, self._translated():
             return Owing(
                 tuple(_inode_row(values) for values in self._db.execute(_GET_INODES)),
                 tuple(OwedDelete(*values) for values in self._db.execute("SELECT * FROM gone ORDER BY seq")),
@@ -245,20 +290,89 @@ class Journal:
                 tuple(staged for (staged,) in self._db.execute("SELECT staged FROM leaving")),
             )
 
+    def aside(self) -> AsideView:
+        """What was set aside and is still there, for a person to see to."""
+        known, orphans, journals = journal_salvage.names(self.state_dir), [], []
+        with suppress(OSError):  # a disk that fails is told elsewhere
+            journals = journal_salvage.set_aside_before(self.state_dir)
+            for path in sorted(self.orphan_dir.glob("*")):
+                with suppress(FileNotFoundError):  # taken away meanwhile
+                    found = path.stat()
+                    key = known.get(path.name)
+                    orphans.append(OrphanView(str(path), found.st_size, found.st_mtime_ns, key))
+        return AsideView(tuple(journals), tuple(orphans))
+
     # ------------------------------------------------------------------ inside
     def _run(self, sql: str, values: tuple[object, ...]) -> None:
-        with self.transaction(), _translated(self.state_dir):
+        with self.transaction():
+            self._execute(sql, values)
+            self._done.append((sql, values))
+
+    def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
+        try:
+            self._execute_somewhere(sql, values)
+        except R2fsError as error:
+            self.error = str(error)
+            raise
+
+    def _execute_somewhere(self, sql: str, values: tuple[object, ...]) -> None:
+        """On a full disk once more, in the ballast's room."""
+        try:
+            with self._translated():
+                self._db.execute(sql, values)
+        except NoSpace:
+            if not self.ballast.give_up():
+                raise
+            self._claim_room()
+            log.warning(
+                "the disk of %s is full: %d bytes that were kept in reserve for the journal are in use now",
+                self.state_dir,
+                self.ballast.size,
+            )
+            with self._translated():
+                self._repeat()
+                if sql != "BEGIN IMMEDIATE":
+                    self._db.execute(sql, values)
+
+    def _claim_room(self) -> None:
+        """What the ballast had becomes the log's and the database's, before others write it full."""
+        half = self.ballast.size // 2
+        try:
+            if (wal := self._wal()) >= 0:
+                claim_blocks(wal, half)
+            claim_blocks(self._db_fd, os.fstat(self._db_fd).st_size + half)
+        except OSError as error:  # they grow into it, then, as far as it is there
+            log.info("%s: no room of its own: %s", self.state_dir, error)
+
+    def _repeat(self) -> None:
+        """SQLite drops a transaction that finds no room: it is begun again, up to where it was."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._db.execute("BEGIN IMMEDIATE")
+        for sql, values in self._done:
             self._db.execute(sql, values)
 
+    def _roll_back(self) -> None:
+        """A disk that failed the transaction may fail this, too: what was not committed is void anyway."""
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            log.info("the journal's transaction ended without a rollback: %s", error)
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return _translated(self.state_dir, self._lock_fd)
+
     def _next_epoch(self) -> int:
-        with self.transaction(), _translated(self.state_dir):
-            found = self._db.execute("SELECT value FROM fact WHERE name = 'epoch'").fetchone()
+        with self.transaction():
+            with self._translated():
+                found = self._db.execute("SELECT value FROM fact WHERE name = 'epoch'").fetchone()
             epoch = int(found[0]) + 1 if found else 1
-            self._db.execute("INSERT OR REPLACE INTO fact VALUES ('epoch', ?)", (str(epoch),))
+            self._run("INSERT OR REPLACE INTO fact VALUES ('epoch', ?)", (str(epoch),))
             return epoch
 
     def _highest_seq(self) -> int:
-        with self._lock, _translated(self.state_dir):
+        with self._lock, self._translated():
             (highest,) = self._db.execute(
                 "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM gone)"
             ).fetchone()
@@ -277,42 +391,85 @@ def _lock(state_dir: Path) -> int:
             f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
             "unmount that one first, or give this mount a --state-dir of its own"
         ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
     return fd
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+# ------------------------------------------------------------------ opening
+def _opened(state_dir: Path, ballast: Ballast) -> sqlite3.Connection:
+    """The database; where it is damaged, a new one: the old is set aside under another name."""
+    path = state_dir / "journal.db"
+    journal_salvage.keep_lonely_log(path)
     try:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        return _connect(path, ballast)
+    except sqlite3.Error as error:
+        if _is_damage(error):
+            journal_salvage.set_aside(path, str(error))
+        elif _code(error) != sqlite3.SQLITE_FULL or not ballast.give_up():
+            raise _as_ours(error, state_dir, None) from error
+    try:
+        return _connect(path, ballast)
+    except sqlite3.Error as error:
+        raise _as_ours(error, state_dir, None) from error
+
+
+def _connect(path: Path, ballast: Ballast) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # no -shm: a mapping of a failing disk is SIGBUS
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        pages = max(
+            1, min(CHECKPOINT_PAGES, ballast.size * 3 // 8 // PAGE)
+        )  # fits in what `_claim_room` claims
+        db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+            raise DamagedDatabase(verdict)
         db.executescript(SCHEMA)
         found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
         if found and int(found[0]) > VERSION:
             raise StateDamaged(f"{path} was written by a newer r2fs: upgrade r2fs on this host")
         db.execute("INSERT OR REPLACE INTO fact VALUES ('schema', ?)", (str(VERSION),))
-    except sqlite3.DatabaseError as error:
-        raise StateDamaged(
-            f"the journal {path} cannot be read ({error}); nothing was deleted: "
-            f"keep {path.parent} and mount with another --state-dir, or restore the file"
-        ) from error
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
+class DamagedDatabase(sqlite3.DatabaseError):
+    """SQLite's own check found it damaged."""
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return isinstance(error, DamagedDatabase) or _code(error) in DAMAGED
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
+
+
+# ------------------------------------------------------------------ errors
 @contextmanager
-def _translated(state_dir: Path) -> Iterator[None]:
-    """SQLite's errors as ours, by its numeric codes."""
+def _translated(state_dir: Path, probe_fd: int) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise NoSpace(f"the disk of the state directory {state_dir} is full") from error
-        raise StateDamaged(f"the journal in {state_dir} could not be written: {error}") from error
+        raise _as_ours(error, state_dir, probe_fd) from error
+
+
+def _as_ours(error: sqlite3.Error, state_dir: Path, probe_fd: int | None) -> R2fsError:
+    """SQLite's error by its numeric code. It does not tell the system's: the disk is asked again."""
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return NoSpace(f"the disk of the state directory {state_dir} is full")
+    if _is_damage(error):
+        return StateDamaged(f"the journal in {state_dir} is damaged: {error}")
+    if probe_fd is not None and probe_fd >= 0:
+        try:
+            os.utime(probe_fd)
+        except OSError as why:
+            return local_error(why, state_dir)
+    return LocalError(f"the journal in {state_dir} cannot be used: {error}")
 
 
 def _proof_text(proof: Proof) -> str:

@@ -360,7 +360,12 @@ class Callbacks:
         if file.local is None or file.appends:
             # The kernel's offset of an append is where it believes the end to be.
             return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"))
-        written = os.pwrite(file.local, memory, offset)
+        try:
+            written = os.pwrite(file.local, memory, offset)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"))
         self._fs.wrote(file.handle)
         return written
 

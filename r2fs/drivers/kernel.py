@@ -50,12 +50,16 @@ from r2fs.model.verbs import Verbs
 log = logging.getLogger(__name__)
 
 # Requests that wait, by what they wait for: a bucket that does not answer fills `fetch`, and
-# closing, writing and listing go on. Threads are made when needed and cost little when idle.
+# closing, writing and listing go on; past the dirty limit writers fill `open` and `write`, and
+# reading and fsync go on. Threads are made when needed and cost little when idle.
+OPEN_THREADS: Final = 48
 FETCH_THREADS: Final = 48
+WRITE_THREADS: Final = 32
 KEEP_THREADS: Final = 16
 NAME_THREADS: Final = 16
-FETCH: Final = (Op.OPEN, Op.READ, Op.LSEEK)
-KEEP: Final = (Op.CREATE, Op.WRITE, Op.FLUSH, Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE)
+FETCH: Final = (Op.READ, Op.LSEEK)
+WRITE: Final = (Op.CREATE, Op.WRITE, Op.FLUSH)
+KEEP: Final = (Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE)
 OPCODES: Final = frozenset(Op)
 LANE_STOP_S: Final = 1.0  # for what still waits when the mount is gone: nobody reads its answer
 # How soon a thread that computes gives way to the dispatcher; Python's own is ten times that.
@@ -230,15 +234,19 @@ class Lanes:
     """Where a request waits: by what it waits for, so that none of these can fill another's place."""
 
     def __init__(self) -> None:
+        self._open = Lane("fuse-open", OPEN_THREADS)
         self._fetch = Lane("fuse-fetch", FETCH_THREADS)
+        self._write = Lane("fuse-write", WRITE_THREADS)
         self._keep = Lane("fuse-keep", KEEP_THREADS)
         self._names = Lane("fuse-names", NAME_THREADS)
 
     def by_op(self) -> dict[Op, Lane]:
-        lanes = dict.fromkeys(Op, self._names)
-        return lanes | dict.fromkeys(FETCH, self._fetch) | dict.fromkeys(KEEP, self._keep)
+        lanes = dict.fromkeys(Op, self._names) | {Op.OPEN: self._open}
+        for ops, lane in ((FETCH, self._fetch), (WRITE, self._write), (KEEP, self._keep)):
+            lanes |= dict.fromkeys(ops, lane)
+        return lanes
 
     def stop(self) -> None:
         deadline = time.monotonic() + LANE_STOP_S
-        for lane in (self._fetch, self._keep, self._names):
+        for lane in (self._open, self._fetch, self._write, self._keep, self._names):
             lane.stop(deadline)

@@ -145,7 +145,12 @@ class FileHandlers:
     def _write(self, file: OpenFile, caller: Caller, offset: int, data: memoryview) -> int:
         if file.local is None or file.appends:
             return self._fs.write(caller, file.handle, offset, data)
-        done = os.pwrite(file.local, data, offset)
+        try:
+            done = os.pwrite(file.local, data, offset)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return self._fs.write(caller, file.handle, offset, data)  # it can make room
         self._fs.wrote(file.handle)
         return done
 

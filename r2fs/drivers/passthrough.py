@@ -239,7 +239,7 @@ class OpenModes:
                 return True
             self._unregister_locked(ino, inode)
         if local is None:
-            inode.why = "not all of it is here"
+            inode.why = "not all of it is here, or its writer is slowed"
             return False
         if self._unavailable is not None:
             inode.why = self._unavailable

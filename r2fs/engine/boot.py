@@ -26,7 +26,8 @@ from r2fs.model.states import Event, State
 log = logging.getLogger(__name__)
 
 UNSEALED = (State.DIRTY.value, State.STALE_UPLOAD.value)  # somebody was writing
-TORN = "may be torn: the machine stopped before its bytes were synced to the disk"
+SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
+TORN = "may be torn: the machine or its disk stopped before its bytes were synced"
 
 
 class Boot:
@@ -99,8 +100,9 @@ class Boot:
                 self._contents.settled(node, staged)  # else its bytes may never have reached the disk
             return
         synced = row.synced and row.state not in UNSEALED
+        cut = self._is_cut(node, row)
         self._ledger.apply(node, Event.BOOT, before=None, proof=None, synced=synced)
-        if row.staged and not synced and self._power_cut(row):
+        if row.staged and not synced and (cut or self._power_cut(row)):
             self._ledger.apply(node, Event.CLAIM)
             self._ledger.apply(node, Event.REFUSED, reason=TORN)
             log.error("%s: %s; kept in staging, not published", row.key, TORN)
@@ -176,6 +178,10 @@ class Boot:
             return False
         stat = os.stat(self._core.journal.data_dir / row.staged)
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == row.proof
+
+    def _is_cut(self, node: Node, row: OwedInode) -> bool:
+        """Sealed, and of another size now: its disk failed or was taken away, while the machine went on."""
+        return row.state in SEALED and row.own is None and node.size != row.size
 
     def _place(self, key: str) -> tuple[Node, str]:
         """The parent directory, made on the way, and the name in it."""

@@ -9,14 +9,17 @@ Locks:   every method is called with Core.lock held.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from r2fs.disk.content import Content
+from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
 from r2fs.disk.spares import Spares
 from r2fs.engine.attributes import fill
@@ -25,6 +28,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader, Source
 from r2fs.model.errors import NoSpace, StateDamaged
+from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.records import ObjectInfo, Proof, Version
 from r2fs.model.states import OWING, State
@@ -46,8 +50,10 @@ class Contents:
         self._sources: dict[int, Source] = {}  # by inode number
         self._resting: OrderedDict[int, Node] = OrderedDict()  # open though nobody has it open; oldest first
         self._resting_bytes = 0
+        self._rested: dict[int, Proof] = {}  # by inode number: their size and mtime when they came to rest
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
+        self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
         self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
 
     # ------------------------------------------------------------------ getting at bytes
@@ -109,7 +115,12 @@ class Contents:
             return Content.adopt(path, version.size, taken.present)
         if version.size:
             self._reserve(node, version.size)
-        return Content.create(path, version.size, complete=version.size == 0)
+        try:
+            return Content.create(path, version.size, complete=version.size == 0)
+        except NoSpace:
+            if not self.make_room(0):
+                raise
+            return Content.create(path, version.size, complete=version.size == 0)
 
     def _lose(self, node: Node, version: Version) -> None:
         """Nobody needs to wait with a write of that key any more for this node's sake."""
@@ -136,6 +147,7 @@ class Contents:
         content = self.of(node)
         if node.ino in self._resting:
             self._wake(node.ino)
+        self._rested.pop(node.ino, None)
         content.make_writable()
         name = self._staged_name(node)
         content.rename_to(self._core.journal.data_dir / name)
@@ -156,13 +168,21 @@ class Contents:
 
     def new_staged(self, node: Node) -> str:
         """An empty file in staging, for a new name."""
-        try:
-            path, fd = self.spares.take()
-            os.utime(fd)  # a spare is older than the name that it gets
-        except OSError as error:
-            raise NoSpace(f"{node.name}: no file could be made in staging ({error.strerror})") from error
+        path, fd = self._spare()
+        os.utime(fd)  # a spare is older than the name that it gets
         node.content = Content.empty(path, fd)
         return path.name
+
+    def _spare(self) -> tuple[Path, int]:
+        try:
+            try:
+                return self.spares.take()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.make_room(0):
+                    raise
+                return self.spares.take()
+        except OSError as error:
+            raise local_error(error, self._core.journal.data_dir) from error
 
     def sealed_fd(self, node: Node) -> int | None:
         """A descriptor of the staged file, the caller's to close; None while somebody could write to it."""
@@ -227,10 +247,11 @@ class Contents:
         ):
             return False
         self._resting[node.ino] = node
+        self._rested[node.ino] = self.proof(node)
         self._resting_bytes += base.size
         limit = self._core.settings.cache_size // RESTING_SHARE
         while len(self._resting) > RESTING or self._resting_bytes > limit:
-            self._retire(self._wake(next(iter(self._resting))))
+            self._put_away(next(iter(self._resting)))
         return node.ino in self._resting or node.content is None
 
     def _wake(self, ino: int) -> Node:
@@ -239,11 +260,29 @@ class Contents:
         self._resting_bytes -= node.base.size
         return node
 
+    def _put_away(self, ino: int) -> None:
+        node = self._wake(ino)
+        if not self._is_damaged(node):
+            self._retire(node)
+
+    def _is_damaged(self, node: Node) -> bool:
+        """It has just woken. Somebody else wrote to it while it rested? Then it goes, with its entry."""
+        before, now = self._rested.pop(node.ino), self.proof(node)
+        if (now.size, now.mtime_ns) == (before.size, before.mtime_ns):
+            return False
+        log.warning("%s: the cached file was changed; it is fetched again", printable(node.name))
+        if node.base is not None:
+            self._core.cache.drop(node.base)
+        self.discard(node)
+        return True
+
     def wake(self, node: Node) -> None:
         """It is opened again. Whoever opens a node calls this first."""
         if node.ino not in self._resting:
             return
         self._wake(node.ino)
+        if self._is_damaged(node):
+            return
         if self._has_expired(node.ino):  # not in use, so not exempt: it is fetched again
             self._retire(node)
             assert node.base is not None
@@ -258,12 +297,12 @@ class Contents:
     def retire_expired(self) -> None:
         """Resting content is past its time to live as soon as any other is."""
         for ino in [ino for ino in self._resting if self._has_expired(ino)]:
-            self._retire(self._wake(ino))
+            self._put_away(ino)
 
     def retire_resting(self) -> None:
         """At the end: everything clean into the cache."""
         while self._resting:
-            self._retire(self._wake(next(iter(self._resting))))
+            self._put_away(next(iter(self._resting)))
 
     def withdraw(self, node: Node, staged: str | None) -> None:
         """Unlinked, its row gone: nothing is owed. Who has it open keeps the bytes until then."""
@@ -286,6 +325,7 @@ class Contents:
         self._stored_at_s.pop(node.ino, None)
         if node.ino in self._resting:
             self._wake(node.ino)
+        self._rested.pop(node.ino, None)
         if node.content is not None:
             with suppress(FileNotFoundError):
                 node.content.path.unlink()

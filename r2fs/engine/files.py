@@ -18,7 +18,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from r2fs.disk.durable import fsync_dir
+from r2fs.disk.content import Content
+from r2fs.disk.durable import fsync_dir, local_error
+from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.handles import Handle, Handles
@@ -27,6 +29,7 @@ from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.reader import Reader
+from r2fs.engine.room import Room
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
@@ -50,7 +53,6 @@ log = logging.getLogger(__name__)
 UNSEALED = (State.DIRTY, State.STALE_UPLOAD)  # somebody may be writing
 TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
 CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
-DIRTY_WAIT_S = 30.0  # how long an open for writing waits for uploads, past the dirty limit
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16  # fallocate(2)
 
 
@@ -75,6 +77,9 @@ class Files:
         self._jobs = jobs
         self._leaving = leaving
         self.handles = Handles()
+        self.room = Room(core, contents)
+        self.pressure = BackPressure(core, ledger, self.handles, self.room)
+        contents.make_room = reader.make_room = self.room.make
         writeback.on_unsealed = self.seal_unsealed
 
     # ------------------------------------------------------------------ opening
@@ -85,7 +90,7 @@ class Files:
         writes = bool(flags & os.O_ACCMODE) or bool(flags & os.O_TRUNC)
         if writes:
             self.writable()
-            self.admit_writer(caller)
+            self.pressure.admit(caller)
         if writes and not flags & os.O_TRUNC:
             self._fetch_small(caller, node)
         with self._changing(caller, node) if writes else self._core.lock:
@@ -154,28 +159,12 @@ class Files:
         content = self._contents.of(handle.node)
         if content.complete and handle.writes:
             self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
-        return Opened(handle.number, content.fd if content.complete else None, handle.node.version)
+        local = content.complete and (not handle.writes or self.pressure.passes())
+        return Opened(handle.number, content.fd if local else None, handle.node.version)
 
     def writable(self) -> None:
         if self._core.settings.read_only:
             raise ReadOnly("this mount is read-only")
-
-    def admit_writer(self, caller: Caller) -> None:
-        """Past the dirty limit a writer waits for uploads, then gets ENOSPC: nothing dirty is dropped for it."""
-        limit = self._core.settings.dirty_limit
-        if self._ledger.staged_bytes < limit:
-            return
-        caller.about_to_wait()
-        deadline = self._core.clock.monotonic() + DIRTY_WAIT_S
-        with self._core.lock:
-            while self._ledger.staged_bytes >= limit:
-                left = deadline - self._core.clock.monotonic()
-                if left <= 0:
-                    raise NoSpace(
-                        f"{self._ledger.staged_bytes} bytes wait for their upload: dirty_limit is {limit}"
-                    )
-                self._core.changed.wait(min(left, 1.0))
-                caller.about_to_wait()
 
     def _outwait_ctime(self, node: Node) -> None:
         """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
@@ -397,16 +386,32 @@ class Files:
                 raise BadHandle(f"{self._tree.path(handle.node)} was not opened for writing")
             content = self._contents.of(handle.node)
             self._wrote(handle.node)
+        self.pressure.pace(caller, len(data) if handle.appends else offset + len(data) - content.size)
         partial = not content.complete
-        if handle.appends:
-            content.append(data)
-        else:
-            content.write(offset, data)
+        written = self._write(caller, content, None if handle.appends else offset, data)
         if partial:  # which bytes are ours must be known before the write is answered
             with self._core.lock:
                 if handle.node.owed:
                     self._ledger.update(handle.node, size=content.size)
-        return len(data)
+        return written
+
+    def _write(self, caller: Caller, content: Content, offset: int | None, data: bytes | memoryview) -> int:
+        """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
+        since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
+        while done < len(rest):
+            try:
+                if offset is None:
+                    done += content.append(rest[done:])
+                else:
+                    done += content.write(offset + done, rest[done:])
+            except NoSpace:
+                if done and not caller.may_wait:  # not to be asked for once more: an append would be twice
+                    break
+                if not self.pressure.make_room(caller, len(rest) - done, since_s):
+                    if done:  # the next write tells
+                        break
+                    raise
+        return done
 
     def _wrote(self, node: Node) -> None:
         if node.owed is not None:
@@ -415,7 +420,7 @@ class Files:
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
         """ftruncate with a handle; truncate(2) without: then it is sealed at once if nobody else writes."""
         self.writable()
-        self.admit_writer(caller)
+        self.pressure.admit(caller)
         caller.about_to_wait()
         with self._changing(caller, node):
             self._check_there(node)
@@ -481,6 +486,9 @@ class Files:
         """The row and the staged file exist since open; what is left is to tell an error met meanwhile."""
         with self._core.lock:
             handle = self.handles.get(number)
+        if handle.writes:
+            self.pressure.flush(caller, handle.node)
+        with self._core.lock:
             handle.node.flushed_s = self._core.clock.monotonic()
             self._told(handle)
 
@@ -495,7 +503,10 @@ class Files:
             return
         proof = self._lasting_proof(node)
         content.fsync()
-        fsync_dir(self._core.journal.data_dir)
+        try:
+            fsync_dir(self._core.journal.data_dir)
+        except OSError as error:
+            raise local_error(error, self._core.journal.data_dir) from error
         with self._core.lock:
             if node.owed is not None:
                 self._note_synced(node, proof)

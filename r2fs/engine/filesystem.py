@@ -39,6 +39,7 @@ from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_name, printable
 from r2fs.model.ports import Caller, Clock, KernelCache, ObjectStore
 from r2fs.model.records import (
+    AsideView,
     AttributeChange,
     CacheView,
     DirEntry,
@@ -47,6 +48,7 @@ from r2fs.model.records import (
     Kind,
     Opened,
     QueueView,
+    RoomView,
 )
 from r2fs.model.settings import Settings
 
@@ -124,6 +126,7 @@ class FileSystem:
             ("spares", self._contents.spares.run),
             ("leaving", self._leaving.run),
             ("sweep", self._sweep),
+            ("room", self._files.pressure.watch),
         ]
 
     def stop(self) -> None:
@@ -189,6 +192,13 @@ class FileSystem:
 
     def cache_view(self) -> CacheView:
         return self._core.cache.view()
+
+    def room_view(self) -> RoomView:
+        return self._files.pressure.view()
+
+    def aside_view(self) -> AsideView:
+        """What lies in the state directory for a person to look at."""
+        return self._core.journal.aside()
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
@@ -330,7 +340,7 @@ class FileSystem:
         self, caller: Caller, parent: int, name: str, mode: int, flags: int
     ) -> tuple[Entry, Opened]:
         self._files.writable()
-        self._files.admit_writer(caller)
+        self._files.pressure.admit(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
             if directory.deleted:

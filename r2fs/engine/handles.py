@@ -36,12 +36,15 @@ class Handles:
     def __init__(self) -> None:
         self._numbers = count(time.time_ns())  # never those of a daemon before this one
         self._open: dict[int, Handle] = {}
+        self.written: dict[Node, None] = {}  # nodes that have writers
 
     def add(self, node: Node, flags: int) -> Handle:
         handle = Handle(next(self._numbers), node, flags)
         self._open[handle.number] = handle
         node.handles += 1
         node.writers += handle.writes
+        if handle.writes:
+            self.written[node] = None
         return handle
 
     def get(self, number: int) -> Handle:
@@ -56,6 +59,8 @@ class Handles:
         if handle is not None:
             handle.node.handles -= 1
             handle.node.writers -= handle.writes
+            if not handle.node.writers:
+                self.written.pop(handle.node, None)
         return handle
 
     def all(self) -> list[Handle]:

@@ -20,6 +20,8 @@ from r2fs.engine.jobs import AHEAD, URGENT, JobQueue
 from r2fs.model.errors import (
     BodyDamaged,
     FileError,
+    LocalError,
+    NoSpace,
     ObjectMissing,
     PreconditionFailed,
     R2fsError,
@@ -65,6 +67,7 @@ class Reader:
         self._core = core
         self._settings = core.settings
         self._jobs = jobs
+        self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Return when [start, stop) is in the file. Raises WouldWait, Stale, ReadFailed, Interrupted."""
@@ -200,16 +203,26 @@ class Reader:
             source.on_info(download.info)
             try:
                 for chunk in download.chunks(CHUNK):
-                    source.content.fill(start, chunk)
+                    self._fill(source, start, chunk)
                     start += len(chunk)
             except BodyDamaged:
                 log.info("%s: the answer was cut at byte %d; going on from there", version.key, start)
         return start
 
+    def _fill(self, source: Source, start: int, chunk: bytes) -> None:
+        try:
+            source.content.fill(start, chunk)
+        except NoSpace:
+            if not self.make_room(len(chunk)):
+                raise
+            source.content.fill(start, chunk)
+
 
 def _as_read_error(version: Version, error: R2fsError) -> FileError:
     if isinstance(error, ObjectMissing | PreconditionFailed | RangeInvalid):
         return Stale(f"{version.key}: the version that was opened is no longer in the bucket")
-    if isinstance(error, StoreError):
+    if isinstance(error, NoSpace):
+        log.error("%s: could not be read: there is no room on this disk for it: %s", version.key, error)
+    elif isinstance(error, StoreError | LocalError):
         log.error("%s: could not be read: %s", version.key, error)
     return ReadFailed(f"{version.key}: {error}")

@@ -55,6 +55,7 @@ OUTAGE_FIRST_S, OUTAGE_CAP_S = 0.5, 15.0  # how long nothing is tried after "no 
 RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0  # per file; outlasts an outage without hammering the bucket
 MAPPED_S = 1.0  # how often a file is asked for that a program closed and still has mapped for writing
 JOURNAL_RETRY_S = 2.0  # the journal could not be written (a full disk): when it is tried again
+SAY_AGAIN_S = 60.0  # how often the same failure of the disk is said
 THROTTLED_S = 1.1  # R2 takes one write of a key a second
 
 Task = Callable[[], None]
@@ -81,6 +82,7 @@ class WriteBack:
         self._hurry = 0  # drains under way: nothing waits for its delay
         self._not_before = 0.0  # Clock.monotonic(): the outage's backoff
         self._outage_s = 0.0
+        self._said, self._said_s = ("", ""), 0.0  # what was last said of the journal, Clock.monotonic()
         self._deletes_until = 0.0  # Clock.monotonic(): end of the window whose deletes go together
         self.active: dict[int, Node] = {}
         self._unconcluded: list[
@@ -209,8 +211,15 @@ class WriteBack:
         return run
 
     def _later(self, item: Item, error: Exception) -> None:
-        log.error("not sent yet, will be tried again: %s", error)
+        self._say("not sent yet, will be tried again: %s", error)
         self._add(item, self._core.clock.monotonic() + JOURNAL_RETRY_S)
+
+    def _say(self, text: str, error: Exception) -> None:
+        """A disk that fails does so for every file, every two seconds: said once a minute."""
+        now = self._core.clock.monotonic()
+        if (said := (text, str(error))) != self._said or now - self._said_s >= SAY_AGAIN_S:
+            self._said, self._said_s = said, now
+            log.error(text, error)
 
     def seal_later(self, node: Node, error: Exception) -> None:
         """The last writer has closed, and the journal could not be told. With Core.lock held."""
@@ -347,7 +356,8 @@ class WriteBack:
         try:
             decide()
         except (NoSpace, LocalError) as error:
-            log.error("%s: its upload has ended, and the journal could not be told yet: %s", claim.key, error)
+            with self._core.lock:
+                self._say("an upload has ended, and the journal could not be told yet: %s", error)
             concluded = False
         finally:
             with self._core.lock:

@@ -27,6 +27,7 @@ Never: knows FUSE, boto3 or click.
     │   ├── StateLocked           another daemon owns the state directory
     │   ├── StateDamaged          a file of the state directory cannot be read
     │   ├── DirectoryUnusable     cache or state directory not writable
+    │   ├── DiskReadOnly          the file system below is read-only (the kernel does that after an error)
     │   └── BodyWithdrawn         the file being sent was opened for writing, or became shorter
     ├── MountError                no mount could be made
     │   ├── MountPointBad  MountPointStale  FuseMissing  AlreadyMounted
@@ -252,6 +253,10 @@ class StateDamaged(LocalError):
 
 class DirectoryUnusable(LocalError):
     pass
+
+
+class DiskReadOnly(LocalError):
+    errno = _errno.EROFS
 
 
 class BodyWithdrawn(LocalError):

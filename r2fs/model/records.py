@@ -130,7 +130,7 @@ class Opened(NamedTuple):
     local    a descriptor of the complete local file (LOCAL): a driver may read and write it
              itself, or register it with the kernel; it then calls `wrote(handle)` after
              writes of its own. It stays the engine's: valid until release. None: STREAM,
-             every read and write goes through the engine.
+             every read and write goes through the engine (also where a writer is to be slowed).
     version  changes when the content does other than through this mount: the kernel's pages
              of an earlier open are good while it is the same
     """
@@ -238,6 +238,37 @@ class CacheView:
     misses: int
     evicted: int
     expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoomView:
+    """What is left for writers: of the dirty limit, and of this host's disk. Bytes."""
+
+    dirty: int  # not in the bucket yet, in files that are being written too
+    dirty_limit: int
+    writers: str  # "free", "slowed", "waiting" (the dirty limit), "disk full"
+    disk_free: int  # where staging and cache lie
+    disk_reserve: int  # below that clean content is evicted
+    disk_error: str | None  # what the disk answered when it was asked
+    ballast: int  # kept in reserve for the journal; 0: in use, the disk is or was full
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanView:
+    """A file of staging that no journal row knows: kept for a person."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    key: str | None  # what it was, as far as a damaged journal still told
+
+
+@dataclass(frozen=True, slots=True)
+class AsideView:
+    """What was set aside because it could not be understood, and is there still."""
+
+    journals: tuple[str, ...]  # damaged databases, beside the one that is in use
+    orphans: tuple[OrphanView, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ class Settings:
     upload_delay_s: float = 1.0  # after close: write, tag, rename cost one PUT
     upload_deadline_s: float = 60.0  # however often it is touched again
     dirty_limit: int = 20 * GIB  # bytes not yet in the bucket
+    dirty_wait_s: float = 30.0  # how long a writer waits for uploads past that, before ENOSPC
     stop_timeout_s: float = 300.0  # how long stopping waits for uploads
     # the mount
     driver: str = "auto"  # "kernel", "libfuse", "libfuse2"

@@ -164,6 +164,21 @@ def test_names_of_any_kind_are_keys(open_cache: Open, files: Files):
         assert files.get(cache, version) == version.key.encode()
 
 
+@pytest.mark.expect_warnings("the cached file was changed")
+def test_a_file_that_was_written_to_is_a_miss(open_cache: Open, files: Files, tmp_path: Path):
+    cache = open_cache()
+    version = files.put(cache, "takes/07.wav", b"RIFF" * 100)
+    (path,) = content_files(tmp_path)
+    with path.open("r+b") as file:
+        file.seek(7)
+        file.write(b"\xff")
+    assert files.get(cache, version) is None
+    assert not path.exists()
+    files.put(cache, "takes/07.wav", b"RIFF" * 100)
+    assert files.get(cache, version) == b"RIFF" * 100
+
+
+@pytest.mark.expect_warnings("the cached file was changed")
 def test_a_file_that_was_lost_or_cut_is_a_miss(open_cache: Open, files: Files, tmp_path: Path):
     cache = open_cache()
     for damage in (Path.unlink, lambda path: os.truncate(path, 1)):

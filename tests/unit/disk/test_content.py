@@ -27,7 +27,7 @@ def test_complete_content_is_a_plain_file(tmp_path: Path):
     assert content.read(7, 100) == b"passthrough"
     assert content.missing(0, 100) == []
     assert content.release(0, 18) == 0
-    assert content.append(b"!") == 18
+    assert content.append(b"!") == 1
     content.truncate(5)
     assert content.read(0, 100) == b"HELLO"
     content.zero(1, 3)
@@ -291,19 +291,21 @@ def test_a_cancelled_reader_is_interrupted(tmp_path: Path):
 def test_appends_from_threads_do_not_overlap(tmp_path: Path):
     for complete in (True, False):
         content = Content.create(tmp_path / f"f{complete}", 0 if complete else 3, complete=complete)
-        at: list[int] = []
 
-        def append(content: Content = content, at: list[int] = at) -> None:
-            at.extend(content.append(b"x" * 7) for _ in range(200))
+        def append(letter: bytes, content: Content = content) -> None:
+            for _ in range(200):
+                assert content.append(letter * 7) == 7
 
-        threads = [threading.Thread(target=append) for _ in range(4)]
+        threads = [threading.Thread(target=append, args=(letter,)) for letter in (b"a", b"b", b"c", b"d")]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
         first = 0 if complete else 3
-        assert sorted(at) == [first + 7 * n for n in range(800)]
         assert content.size == first + 5600
+        written = os.pread(content.fd, 5600, first)
+        assert all(len(set(written[at : at + 7])) == 1 for at in range(0, 5600, 7))
+        assert sorted(set(written)) == sorted(b"abcd")
         content.close()
 
 

@@ -60,7 +60,7 @@ class ContentMachine(RuleBasedStateMachine):
     @rule(data=datas)
     def append(self, data: bytes) -> None:
         if len(self.cells) + len(data) <= MAX:
-            assert self.content.append(data) == len(self.cells)
+            assert self.content.append(data) == len(data)
             self.own(len(self.cells), data)
 
     @rule(size=offsets)

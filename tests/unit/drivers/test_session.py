@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from r2fs.drivers import wire
+from r2fs.drivers.kernel import FETCH_THREADS, WRITE_THREADS
 from r2fs.drivers.session import MAX_WRITE, WANTED, Session, SessionState
 from r2fs.drivers.wire import Init, Op
 from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale, WouldWait
@@ -42,6 +43,7 @@ def test_init(kernel: FakeKernel, session: Session) -> None:
     assert readahead >= 1 << 20
     assert 0 < congestion < background
     assert depth == 0, "passthrough was not wanted"
+    kernel.ask(Op.STATX)  # the dispatcher tells of the session after it has answered
     (state,) = kernel.states
     assert state == SessionState(minor, int(WANTED), MAX_WRITE, 0)
     assert SessionState.from_json(state.to_json()) == state
@@ -230,8 +232,8 @@ def test_who_has_not_begun_is_let_go(kernel: FakeKernel, session: Session, slow:
     """Behind a lane full of stuck downloads; but close(2) does not lose its FLUSH."""
     gone = 2**22 + 1
     kernel.states.clear()
-    fetching = [kernel.send(Op.OPEN) for _ in range(60)]
-    flushing = [kernel.send(Op.FLUSH) for _ in range(20)]
+    fetching = [kernel.send(Op.READ) for _ in range(FETCH_THREADS + 12)]
+    flushing = [kernel.send(Op.FLUSH) for _ in range(WRITE_THREADS + 4)]
     read, flush = kernel.send(Op.READ, pid=gone), kernel.send(Op.FLUSH, pid=gone)
     for unique in (read, flush):
         kernel.send(Op.INTERRUPT, unique=unique | 1, body=wire.INTERRUPT_IN.pack(unique))
@@ -239,7 +241,7 @@ def test_who_has_not_begun_is_let_go(kernel: FakeKernel, session: Session, slow:
     assert (answer.unique, answer.errno) == (read, errno.EINTR)
     assert kernel.silent()
     slow.gate.set()
-    rest = {kernel.receive().unique for _ in range(81)}
+    rest = {kernel.receive().unique for _ in range(len(fetching) + len(flushing) + 1)}
     assert rest == {*fetching, *flushing, flush}
     assert kernel.silent()
 

@@ -113,12 +113,10 @@ def test_after_kill_9_alone_nothing_is_torn(make: MakeEngine, store: MemoryStore
 
 
 # ------------------------------------------------------------------ limits and refusals
-def test_past_the_dirty_limit_writers_wait_then_get_no_space(
-    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("r2fs.engine.files.DIRTY_WAIT_S", 0.2)
+@pytest.mark.expect_warnings("made to wait")
+def test_past_the_dirty_limit_writers_wait_then_get_no_space(make: MakeEngine, store: MemoryStore):
     store.before = lambda name, key: away(name, key) if name == "put" else None
-    engine = make(dirty_limit=1000)
+    engine = make(dirty_limit=1000, dirty_wait_s=0.2)
     engine.write("a.wav", b"x" * 2000)
     begun = time.monotonic()
     with pytest.raises(NoSpace, match="dirty_limit"):

@@ -1,0 +1,89 @@
+"""Ballast: room on the disk kept in reserve, so that the journal can be written when all else is full.
+
+Owns:    one preallocated file that means nothing; its room is what counts.
+Never:   decides when: the journal gives it up, `engine/room.py` asks for it anew.
+Threads: every method.
+Locks:   self._lock (leaf), around the file alone.
+Fails:   softly: a disk without room for it, or without preallocation, has none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+from r2fs.disk.durable import BLOCK
+
+log = logging.getLogger(__name__)
+
+SIZE = 24 << 20  # the journal's log at its largest, and as much again for its checkpoint
+SHARE = 16  # of a small disk: at most this part
+
+
+class Ballast:
+    def __init__(self, path: Path) -> None:
+        # constant
+        self.path = path
+        self.size = _size(path.parent)
+        # guarded by: _lock
+        self._lock = Lock()
+        self._held = self._is_whole()
+
+    @property
+    def held(self) -> int:
+        """Bytes in reserve; 0: given up."""
+        return self.size if self._held else 0
+
+    def hold(self) -> bool:
+        """Take the room, if it is not held. False: there is not enough."""
+        with self._lock:
+            if not self._held:
+                self._held = self._allocate()
+            return self._held
+
+    def give_up(self) -> bool:
+        """The room is the journal's now. False: there was none."""
+        with self._lock:
+            held, self._held = self._held, False
+            return self._remove() and held
+
+    def _allocate(self) -> bool:
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            log.debug("%s: not made: %s", self.path, error)
+            return False
+        try:
+            os.posix_fallocate(fd, 0, self.size)
+            return True
+        except OSError as error:
+            log.debug("%s: not made: %s", self.path, error)
+            self._remove()
+            return False
+        finally:
+            os.close(fd)
+
+    def _remove(self) -> bool:
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
+        except OSError as error:
+            log.error("%s: its room cannot be given back: %s", self.path, error)
+            return False
+        return True
+
+    def _is_whole(self) -> bool:
+        """Held already, by an earlier daemon?"""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        return found.st_size == self.size and found.st_blocks * BLOCK >= self.size
+
+
+def _size(directory: Path) -> int:
+    found = os.statvfs(directory)
+    return min(SIZE, found.f_blocks * found.f_frsize // SHARE)

@@ -1,0 +1,95 @@
+"""A journal that is damaged: set aside under another name, with a list of what it knew.
+
+Owns:    the new name, and `orphans.jsonl` in the state directory: which file of staging was which
+         key, as far as the damaged database still tells. A person reads it; nothing else does,
+         but `status`, which shows it.
+Never:   deletes, or mends; uploads what it finds: rows of a damaged table are not to be trusted.
+Fails:   OSError where not even a name can be changed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+
+from r2fs.disk.durable import fsync_dir, quarantine, write_durably
+
+log = logging.getLogger(__name__)
+
+INDEX = "orphans.jsonl"
+BESIDE = ("-wal", "-shm")  # SQLite finds them by the database's name: they keep it
+
+
+def set_aside(path: Path, why: str) -> Path:
+    """The database at `path` and what belongs to it; the new name."""
+    aside = quarantine(path)
+    for suffix in BESIDE:
+        with suppress(FileNotFoundError):
+            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+    fsync_dir(path.parent)
+    log.error("the journal %s is damaged (%s): set aside as %s; it begins anew", path, why, aside.name)
+    known = {**names(path.parent), **_staged_names(aside)}
+    if known:
+        lines = (json.dumps({"file": file, "key": key}) + "\n" for file, key in known.items())
+        write_durably(path.parent / INDEX, "".join(lines).encode())
+    return aside
+
+
+def keep_lonely_log(path: Path) -> None:
+    """A log without its database: SQLite would delete it. Left by a move that was cut, or by a person."""
+    wal = Path(f"{path}-wal")
+    if not path.exists() and wal.exists():
+        log.error("%s is there without its database: set aside as %s", wal, quarantine(wal).name)
+
+
+def set_aside_before(state_dir: Path) -> list[str]:
+    """Names of the damaged databases that still lie in the state directory."""
+    found = sorted(path.name for path in state_dir.glob("journal.db*.damaged-*"))
+    return [name for name in found if not name.endswith(BESIDE)]
+
+
+def names(state_dir: Path) -> Mapping[str, str]:
+    """Which key a file of staging had, by its file name."""
+    try:
+        text = (state_dir / INDEX).read_text(errors="replace")
+    except OSError:
+        return {}
+    found = {}
+    for line in text.splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            found[str(row["file"])] = str(row["key"])
+    return found
+
+
+def _staged_names(database: Path) -> dict[str, str]:
+    """Read from a copy: SQLite would write to the one that was set aside."""
+    found = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix=".salvage-", dir=database.parent) as directory:
+            copy = Path(directory) / "journal.db"
+            shutil.copyfile(database, copy)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{database}-wal", f"{copy}-wal")
+            with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as db:
+                for staged, key in _rows(db):
+                    found[str(staged)] = str(key)
+    except OSError as error:
+        log.info("%s: not looked through for names: %s", database, error)
+    return found
+
+
+def _rows(db: sqlite3.Connection) -> Iterator[tuple[object, object]]:
+    """As many as can be read: those before the damage, from either end."""
+    for order in ("ASC", "DESC"):
+        with suppress(sqlite3.Error):
+            yield from db.execute(
+                f"SELECT staged, key FROM inode WHERE staged IS NOT NULL ORDER BY ino {order}"
+            )

@@ -1,0 +1,213 @@
+"""The journal on a disk that is full or damaged: what is carried out again, and what is set aside."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r2fs.disk.ballast import Ballast
+from r2fs.disk.journal import Journal
+from r2fs.model.errors import LocalError, NoSpace, StateDamaged, StateLocked
+from r2fs.model.records import Kind, OwedDelete, OwedInode
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal.open(tmp_path / "state")
+    yield journal
+    journal.close()
+
+
+def row(ino: int, key: str, staged: str | None = None) -> OwedInode:
+    return OwedInode(
+        ino=ino, key=key, kind=Kind.FILE, state="queued", before=None, seq=ino, mode=None, uid=None, gid=None,
+        mtime_ns=0, extra={}, content_type=None, base=None, expect=None, changed=True, staged=staged, size=1,
+        own=None, base_limit=0, proof=None, sealed_at_s=1.0, boot="boot", synced=False, reason=None,
+        conflict_of=None, target=None,
+    )  # fmt: skip
+
+
+class Full:
+    """A connection whose disk is full: the statements that `full` names fail as SQLite's do."""
+
+    def __init__(self, inner: sqlite3.Connection, *full: str) -> None:
+        self.inner = inner
+        self.full = list(full)
+        self.code = sqlite3.SQLITE_FULL
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.inner.in_transaction
+
+    def execute(self, sql: str, values: tuple[object, ...] = ()) -> Any:
+        if self.full and sql.startswith(self.full[0]):
+            del self.full[0]
+            if self.inner.in_transaction:
+                self.inner.execute("ROLLBACK")  # as SQLite does, when a commit finds no room
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = self.code
+            raise error
+        return self.inner.execute(sql, values)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+# ------------------------------------------------------------------ a full disk
+@pytest.mark.parametrize("fails", [["COMMIT"], ["INSERT OR REPLACE INTO gone"], ["BEGIN"]])
+@pytest.mark.expect_warnings("kept in reserve")
+def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, fails: list[str]):
+    assert journal.ballast.held
+    journal._db = Full(journal._db, *fails)  # type: ignore[assignment]
+    with journal.transaction():
+        journal.put_inode(row(1, "a"))
+        journal.put_delete(OwedDelete(2, "b", "e", None, None))
+        journal.put_inode(row(1, "c"))
+    owing = journal.read()
+    assert [inode.key for inode in owing.inodes] == ["c"]
+    assert [delete.key for delete in owing.deletes] == ["b"]
+    assert not journal.ballast.held
+    assert not journal.ballast.path.exists()
+
+
+@pytest.mark.expect_warnings("kept in reserve")
+def test_without_ballast_nothing_is_changed(journal: Journal):
+    journal.put_inode(row(1, "a"))
+    journal._db = Full(journal._db, "COMMIT", "COMMIT", "COMMIT")  # type: ignore[assignment]
+    with pytest.raises(NoSpace), journal.transaction():
+        journal.put_inode(row(2, "b"))
+    assert not journal.ballast.held
+    with pytest.raises(NoSpace), journal.transaction():
+        journal.put_inode(row(3, "c"))
+    assert [inode.key for inode in journal.read().inodes] == ["a"]
+    journal.put_inode(row(4, "d"))
+    assert [inode.key for inode in journal.read().inodes] == ["a", "d"]
+
+
+def test_another_failure_leaves_the_ballast_alone(journal: Journal):
+    full = Full(journal._db, "COMMIT")
+    full.code = sqlite3.SQLITE_IOERR
+    journal._db = full  # type: ignore[assignment]
+    with pytest.raises(LocalError, match="cannot be used"), journal.transaction():
+        journal.put_inode(row(1, "a"))
+    assert journal.ballast.held
+    assert journal.read().inodes == ()
+
+
+def test_the_ballast_occupies_its_room(tmp_path: Path):
+    ballast = Ballast(tmp_path / "ballast")
+    assert ballast.held == 0
+    assert ballast.hold()
+    assert ballast.hold(), "held already"
+    found = ballast.path.stat()
+    assert ballast.held == ballast.size == found.st_size <= found.st_blocks * 512
+    assert Ballast(ballast.path).held == ballast.size, "an earlier daemon's"
+    assert ballast.give_up()
+    assert not ballast.give_up()
+    assert not ballast.path.exists()
+    os.truncate(_touched(ballast.path), ballast.size)
+    assert Ballast(ballast.path).held == 0, "holes hold nothing"
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+# ------------------------------------------------------------------ damage
+def filled(state: Path, rows: int = 400) -> None:
+    """Enough for several pages, all of them in the database and none in the log."""
+    journal = Journal.open(state)
+    with journal.transaction():
+        for ino in range(1, rows + 1):
+            journal.put_inode(row(ino, f"takes/{ino:03}.wav", staged=f"{ino}-1-{ino}"))
+    journal.close()
+
+
+def damage(path: Path) -> None:
+    """The middle of it becomes noise."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(bytes(range(256)) * (size // 1024))
+
+
+@pytest.mark.expect_warnings("is damaged")
+def test_a_damaged_database_is_set_aside_and_begun_anew(tmp_path: Path):
+    state = tmp_path / "state"
+    filled(state)
+    damage(state / "journal.db")
+    damaged = (state / "journal.db").read_bytes()
+    journal = Journal.open(state)
+    try:
+        assert journal.read().inodes == ()
+        (aside,) = journal.aside().journals
+        assert (state / aside).read_bytes() == damaged
+        (journal.orphan_dir).mkdir()
+        (journal.orphan_dir / "400-1-400").write_bytes(b"kept")
+        (orphan,) = journal.aside().orphans
+        assert (orphan.size, orphan.key) == (4, "takes/400.wav"), "what could be read still tells its name"
+    finally:
+        journal.close()
+
+
+@pytest.mark.expect_warnings("is damaged")
+@pytest.mark.parametrize("content", [b"no database at all" * 1000, b"SQLite format 3\0" + bytes(8176)])
+def test_what_is_no_database_is_set_aside(tmp_path: Path, content: bytes):
+    state = tmp_path / "state"
+    filled(state)
+    (state / "journal.db").write_bytes(content)
+    journal = Journal.open(state)
+    journal.put_inode(row(1, "new"))
+    journal.close()
+    again = Journal.open(state)
+    assert [inode.key for inode in again.read().inodes] == ["new"]
+    assert len(again.aside().journals) == 1
+    again.close()
+
+
+@pytest.mark.expect_warnings("without its database")
+def test_a_log_without_its_database_is_kept(tmp_path: Path):
+    state = tmp_path / "state"
+    filled(state)
+    (state / "journal.db").rename(tmp_path / "elsewhere")
+    (state / "journal.db-wal").write_bytes(b"what nobody has checkpointed yet")
+    journal = Journal.open(state)
+    (aside,) = journal.aside().journals
+    assert (state / aside).read_bytes() == b"what nobody has checkpointed yet"
+    journal.close()
+
+
+def test_of_a_newer_r2fs_it_is_refused_and_left_alone(tmp_path: Path):
+    state = tmp_path / "state"
+    filled(state, 3)
+    with sqlite3.connect(state / "journal.db") as database:
+        database.execute("UPDATE fact SET value = '99' WHERE name = 'schema'")
+    database.close()
+    with pytest.raises(StateDamaged, match="newer r2fs"):
+        Journal.open(state)
+    assert list(state.glob("*damaged*")) == []
+
+
+# ------------------------------------------------------------------ two daemons
+def test_a_second_daemon_is_refused_with_the_pid_of_the_first(tmp_path: Path, journal: Journal):
+    with pytest.raises(StateLocked, match=f"in use by another r2fs \\(pid {os.getpid()}\\)"):
+        Journal.open(tmp_path / "state")
+    other = "import sys; from pathlib import Path; from r2fs.disk.journal import Journal; "
+    other += "Journal.open(Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", other, str(tmp_path / "state")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "StateLocked" in done.stderr
+    journal.put_inode(row(1, "still ours"))

@@ -1,0 +1,247 @@
+"""Back-pressure on the engine: who is slowed, who waits, who gets ENOSPC, and what is kept."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from r2fs.disk import content as content_module
+from r2fs.engine import backpressure
+from r2fs.engine.room import Disk, Room
+from r2fs.model.errors import NoSpace, Unavailable, WouldWait
+from r2fs.model.ports import Caller
+from tests.support.engine import Engine
+from tests.support.memory_store import MemoryStore
+
+MakeEngine = Callable[..., Engine]
+KIB = 1024
+LIMIT = 1000 * KIB
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
+    made: list[Engine] = []
+
+    def make_engine(**changes: object) -> Engine:
+        values: dict[str, object] = {"dirty_limit": LIMIT, "dirty_wait_s": 0.2, **changes}
+        made.append(Engine(tmp_path / "a", store, **values))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make_engine
+    for engine in made:
+        engine._end()
+
+
+@pytest.fixture
+def away(store: MemoryStore) -> MemoryStore:
+    """No upload gets through."""
+
+    def refuse(name: str, key: str) -> None:
+        if name == "put":
+            raise Unavailable(f"{key}: no answer")
+
+    store.before = refuse
+    return store
+
+
+def back(store: MemoryStore) -> None:
+    store.before = lambda name, key: None
+
+
+def level(engine: Engine) -> str:
+    return engine.fs.room_view().writers
+
+
+def create(engine: Engine, path: str) -> tuple[int, int | None]:
+    opened = engine.open(path, os.O_WRONLY | os.O_CREAT)
+    return opened.handle, opened.local
+
+
+# ------------------------------------------------------------------ the dirty limit
+@pytest.mark.expect_warnings("made to wait")
+def test_first_free_then_slowed_then_waiting(make: MakeEngine, away: MemoryStore):
+    engine = make()
+    handle, local = create(engine, "free.wav")
+    assert local is not None, "far below the limit the descriptor is handed out"
+    os.pwrite(local, bytes(850 * KIB), 0)  # as the kernel does: nobody is told
+    view = engine.fs.room_view()
+    assert (view.dirty, view.writers) == (850 * KIB, "slowed"), "what is being written counts"
+    slowed, none = create(engine, "slowed.wav")
+    assert none is None, "above 80 % writes come through us"
+    engine.fs.flush(engine.caller, handle)
+    engine.fs.release(handle)
+    begun = time.monotonic()
+    assert engine.fs.write(engine.caller, slowed, 0, bytes(10 * KIB)) == 10 * KIB
+    assert time.monotonic() - begun >= 0.9, "its pause has the cap's length"
+    with pytest.raises(NoSpace, match="dirty_limit"):
+        engine.fs.write(engine.caller, slowed, 10 * KIB, bytes(200 * KIB))
+    assert engine.fs.read(engine.caller, slowed, 0, 1 << 20) == bytes(10 * KIB), "earlier bytes are kept"
+    back(away)
+    engine.fs.flush(engine.caller, slowed)
+    engine.fs.release(slowed)
+    engine.drain()
+    assert level(engine) == "free"
+    assert {key: len(away.data(key)) for key in sorted(away.keys())} == {
+        "free.wav": 850 * KIB,
+        "slowed.wav": 10 * KIB,
+    }
+
+
+def test_an_edit_in_place_is_not_slowed(make: MakeEngine, away: MemoryStore):
+    engine = make()
+    engine.write("a.wav", bytes(900 * KIB))
+    opened = engine.open("a.wav", os.O_RDWR)
+    assert opened.local is None
+    begun = time.monotonic()
+    for at in range(0, 900 * KIB, 100 * KIB):
+        engine.fs.write(engine.caller, opened.handle, at, b"x" * 100 * KIB)
+    assert time.monotonic() - begun < 0.9
+    engine.close(opened)
+
+
+@pytest.mark.expect_warnings("made to wait")
+def test_a_file_larger_than_the_limit_is_possible(make: MakeEngine, store: MemoryStore):
+    """Nothing but itself is dirty: there is nothing to wait for, and the disk is its bound."""
+    engine = make()
+    handle, _ = create(engine, "long.wav")
+    for at in range(0, 3 * LIMIT, LIMIT // 2):
+        engine.fs.write(engine.caller, handle, at, bytes(LIMIT // 2))
+    engine.fs.flush(engine.caller, handle)
+    engine.fs.release(handle)
+    engine.drain()
+    assert len(store.data("long.wav")) == 3 * LIMIT
+
+
+@pytest.mark.expect_warnings("made to wait")
+def test_closing_waits_and_succeeds(make: MakeEngine, away: MemoryStore):
+    engine = make()
+    first, _ = create(engine, "first.wav")
+    second, local = create(engine, "second.wav")
+    assert local is not None
+    os.pwrite(local, bytes(2 * LIMIT), 0)
+    begun = time.monotonic()
+    engine.fs.flush(engine.caller, second)
+    assert time.monotonic() - begun < 0.19, "its own bytes cannot be sent before it is closed"
+    with pytest.raises(WouldWait):
+        engine.fs.flush(Caller(may_wait=False), first)
+    engine.fs.flush(engine.caller, first)
+    assert time.monotonic() - begun >= 0.2
+    for handle in (first, second):
+        engine.fs.release(handle)
+    back(away)
+    engine.drain()
+    assert len(away.data("second.wav")) == 2 * LIMIT
+
+
+@pytest.mark.expect_warnings("made to wait")
+def test_who_waits_goes_on_when_there_is_room(make: MakeEngine, away: MemoryStore):
+    engine = make(dirty_wait_s=60.0)
+    engine.write("a.wav", bytes(LIMIT))
+    done = threading.Event()
+    writer = threading.Thread(target=lambda: (engine.write("b.wav", b"y"), done.set()), daemon=True)
+    writer.start()
+    assert not done.wait(0.3)
+    back(away)
+    assert done.wait(30)
+    engine.drain()
+    assert away.keys() == ["a.wav", "b.wav"]
+
+
+# ------------------------------------------------------------------ a full disk
+class FullDisk:
+    """Of `room` bytes for staging; what is evicted makes more."""
+
+    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room = room
+        real, evict = content_module.pwrite_all, engine.fs._core.cache.evict
+
+        def write(fd: int, data: bytes | memoryview, offset: int) -> int:
+            growth = max(0, offset + len(data) - os.fstat(fd).st_size)
+            if growth > self.room:
+                if not self.room:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                data = memoryview(data)[: len(data) - growth + self.room]
+                growth = self.room
+            self.room -= growth
+            return real(fd, data, offset)
+
+        def freeing(size: int) -> int:
+            freed = evict(size)
+            self.room += freed
+            return freed
+
+        monkeypatch.setattr(content_module, "pwrite_all", write)
+        monkeypatch.setattr(engine.fs._core.cache, "evict", freeing)
+        monkeypatch.setattr(Room, "disk", lambda room: Disk(self.room, 4096))
+
+
+def test_clean_content_goes_before_a_writer_gets_no_space(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    engine = make()
+    engine.write("old.wav", bytes(400 * KIB))
+    engine.drain()
+    assert engine.fs.cache_view().entries == 1
+    disk = FullDisk(engine, monkeypatch, 10 * KIB)
+    handle, local = create(engine, "new.wav")
+    assert local is None, "near the end of the disk writes come through us"
+    assert engine.fs.write(engine.caller, handle, 0, b"x" * 100 * KIB) == 100 * KIB
+    assert engine.fs.cache_view().entries == 0
+    assert disk.room >= 300 * KIB
+    engine.fs.flush(engine.caller, handle)
+    engine.fs.release(handle)
+    monkeypatch.undo()
+    engine.drain()
+    assert store.data("new.wav") == b"x" * 100 * KIB
+    assert engine.read("old.wav") == bytes(400 * KIB), "fetched again"
+
+
+@pytest.mark.expect_warnings("is full")
+def test_on_a_full_disk_a_write_says_how_much_it_wrote(
+    make: MakeEngine, away: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    """Never "all of it" where it was less: those bytes would be lost in silence."""
+    engine = make()
+    FullDisk(engine, monkeypatch, 10 * KIB)
+    handle, _ = create(engine, "new.wav")
+    assert engine.fs.write(engine.caller, handle, 0, b"x" * 100 * KIB) == 10 * KIB
+    with pytest.raises(NoSpace):
+        engine.fs.write(engine.caller, handle, 10 * KIB, b"y" * 90 * KIB)
+    engine.fs.flush(engine.caller, handle)
+    engine.fs.release(handle)
+    monkeypatch.undo()
+    back(away)
+    engine.drain()
+    assert away.data("new.wav") == b"x" * 10 * KIB
+
+
+@pytest.mark.expect_warnings("is full")
+def test_an_append_on_a_full_disk_says_how_much_it_wrote(
+    make: MakeEngine, away: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    engine = make()
+    FullDisk(engine, monkeypatch, 10 * KIB)
+    opened = engine.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    assert engine.fs.write(engine.caller, opened.handle, 0, b"x" * 100 * KIB) == 10 * KIB
+    engine.close(opened)
+
+
+def test_the_last_part_lasts_about_a_minute():
+    """The pauses of a writer that fills it, whatever the limit is, as `pace` computes them."""
+    for limit in (1 << 20, 1 << 34):
+        left, paused, write = limit * (1 - backpressure.SLOW_FROM), 0.0, limit // 1000
+        while left > write:
+            paused += min(backpressure.PAUSE_CAP_S, write * backpressure.LAST_PART_S / left)
+            left -= write
+        assert 60 < paused < 240
