@@ -79,7 +79,7 @@ def _overview(answers: list[dict[str, Any]]) -> None:
                 mount["url"],
                 mount["state"],
                 show.left(queue) if queue["left"] else "",
-                _troubles(queue),
+                _troubles(queue, answer.get("health", {})),
                 f"{show.size(cache['bytes'])} of {show.size(cache['limit'])}",
             ]
         )
@@ -89,8 +89,10 @@ def _overview(answers: list[dict[str, Any]]) -> None:
         print("nothing is mounted")
 
 
-def _troubles(queue: dict[str, Any]) -> str:
+def _troubles(queue: dict[str, Any], health: dict[str, Any]) -> str:
     troubles = []
+    if not health.get("answers", True):
+        troubles.append(f"no answer for {show.seconds(health['for_s'])}")
     if queue["parked"]:
         troubles.append(f"{queue['parked']} refused")
     if queue["conflicts"]:
@@ -117,6 +119,9 @@ def _detail(answer: dict[str, Any]) -> None:
     if (opened := answer.get("kernel", {}).get("open_files")) is not None:
         passed = sum(file["mode"] == "passthrough" for file in opened)
         facts.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
+    health = answer.get("health", {})
+    if not health.get("answers", True):
+        facts.append(("no answer", f"for {show.seconds(health['for_s'])}: {health['reason']}"))
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["last_error"]:
         facts.append(("last error", queue["last_error"]))

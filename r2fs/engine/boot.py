@@ -78,9 +78,9 @@ class Boot:
         if row.staged is not None and not self._staged(node, row):
             return
         if owed.state is State.PARKED:
-            if row.own is None:
-                return
-            self._ledger.apply(node, Event.RELEASE)  # incomplete: what it lacks is looked for once more
+            if row.reason == TORN:
+                return  # a person decides
+            self._ledger.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
         if self._untouched(node, row):
             staged = owed.staged
             self._ledger.acquit(node)

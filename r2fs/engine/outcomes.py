@@ -30,6 +30,7 @@ from r2fs.model.errors import (
     ObjectMissing,
     PermissionRefused,
     PreconditionFailed,
+    QuotaUsedUp,
     R2fsError,
     Refused,
     Retryable,
@@ -54,6 +55,7 @@ class Queue(Protocol):
     def schedule(self, node: Node) -> None: ...
     def schedule_delete(self, row: OwedDelete) -> None: ...
     def retry_later(self, node: Node, error: Exception) -> None: ...
+    def probe_later(self, node: Node) -> None: ...
     def outage(self) -> None: ...
     def recovered(self) -> None: ...
 
@@ -270,14 +272,19 @@ class Outcomes:
             self._retry(node, error, failures=failures)
             self._queue.retry_later(node, error)
         else:
-            self.park(node, str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
+            reason = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+            self.park(node, reason, passing=isinstance(error, QuotaUsedUp))
 
-    def park(self, node: Node, reason: str) -> None:
+    def park(self, node: Node, reason: str, passing: bool = False) -> None:
+        """Kept and not sent, until a person or the next mount; if the cause is `passing`, until it is due."""
+        assert node.owed is not None
         log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
-        changes: dict[str, object] = {"reason": reason}
+        failures = node.owed.failures + 1 if passing else 0
+        changes: dict[str, object] = {"reason": reason, "passing": passing, "failures": failures}
         if node.state is State.STALE_UPLOAD:
             changes["before"] = State.QUEUED
-        self._ledger.apply(node, Event.REFUSED, **changes)
+        if self._ledger.apply(node, Event.REFUSED, **changes) is State.PARKED and passing:
+            self._queue.probe_later(node)
 
     def _not_stored(self, claim: Claim) -> None:
         self._attempts.drop(claim.attempt)

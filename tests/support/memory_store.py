@@ -288,8 +288,10 @@ class MemoryStore:
         """The bodies of `parts`; R2's rules are looked at now, and not before."""
         bodies = [upload.parts.get(part.number) for part in parts]
         found = [body for body in bodies if body is not None]
-        if not parts or len(found) < len(parts) or any(
-            part.etag != _md5(body) for part, body in zip(parts, found, strict=True)
+        if (
+            not parts
+            or len(found) < len(parts)
+            or any(part.etag != _md5(body) for part, body in zip(parts, found, strict=True))
         ):
             raise UploadMissing(f"{key}: a part is not there")
         sizes = {len(body) for body in found[:-1]}
