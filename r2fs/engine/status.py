@@ -40,10 +40,7 @@ class Status:
             oldest = sorted(
                 owing, key=lambda node: (not node.sending, node.owed.first_owed_s if node.owed else now)
             )
-            conflicts = dict.fromkeys(self._writeback.outcomes.conflicts.kept)
-            conflicts.update(
-                dict.fromkeys(self._tree.path(n) for n in owing if n.owed and n.owed.conflict_of)
-            )
+            conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
             return QueueView(
                 files=len(owing),
                 bytes=sum(node.owed.size for node in owing if node.owed and node.owed.staged),

@@ -94,6 +94,8 @@ class WriteBack:
     def schedule(self, node: Node) -> None:
         """A QUEUED node is due after the delay; one that has waited for its deadline, now."""
         owed = node.owed
+        if owed is not None and owed.state is State.PARKED and owed.passing:
+            self.probe_later(node)
         if owed is None or owed.state is not State.QUEUED or self.stays_here(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
