@@ -99,6 +99,12 @@ class MemoryStore:
         with self._lock:
             return sorted((stored.key for stored in self.objects.values()), key=str.encode)
 
+    def contents(self) -> dict[str, bytes]:
+        """What another client finds: every key and its bytes, markers of directories apart."""
+        with self._lock:
+            stored = sorted(self.objects.values(), key=lambda one: one.key.encode())
+            return {one.key: one.data for one in stored if not one.key.endswith("/")}
+
     def remove(self, key: str) -> None:
         with self._lock:
             self.objects.pop(nfc(key), None)

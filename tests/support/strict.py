@@ -75,7 +75,9 @@ class StrictR2:
         self.endpoint = Endpoint(
             f"http://127.0.0.1:{self._server.server_port}", BUCKET, "auto", ACCESS_KEY, SECRET_KEY
         )
-        self._thread = threading.Thread(target=self._server.serve_forever, name="strict-r2", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="strict-r2", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -394,14 +396,15 @@ class _Request(BaseHTTPRequestHandler):
         listed = xml.parts_to_complete(self._body())
         upload = double.bucket._upload(upload_id)
         parts = [Part(n, etag, len(upload.parts.get(n, b""))) for n, etag in listed]
-        sizes = [part.size for part in parts if part.number in upload.parts]
         double.pace(self.key)
         try:
             etag = double.bucket.complete_upload(
                 self.key, upload_id, parts, **(self._conditions() if double.conditions else {})
             )
         except UploadMissing as error:
-            if len(sizes) == len(parts):  # all are there: they do not fit, and the client could know
+            if all(
+                part.number in upload.parts for part in parts
+            ):  # all are there: they do not fit, and the client could know
                 self._fault(f"{error}")
             raise Refusal(400, "InvalidPart", str(error)) from None
         double.wrote(self.key)

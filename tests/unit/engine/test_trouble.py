@@ -281,7 +281,7 @@ def test_a_conflict_is_resolved_by_ordinary_commands(make: MakeEngine, store: Me
         engine.listdir()
     assert engine.fs.queue_view().conflicts == ()
     engine.drain()
-    assert {key: store.data(key) for key in store.keys()} == wanted
+    assert store.contents() == wanted
 
 
 @pytest.mark.expect_warnings("another host wrote it first")
@@ -309,7 +309,7 @@ def test_a_conflict_name_that_is_taken_is_numbered_and_not_nested(make: MakeEngi
     store.set(today, b"of another host that has the same name")
     engine.drain()
     second = conflict_name("take.wav", "studio", time.time(), 2)
-    assert {key: store.data(key) for key in store.keys()} == {
+    assert store.contents() == {
         "take.wav": b"theirs",
         today: b"of another host that has the same name",
         second: b"ours",
