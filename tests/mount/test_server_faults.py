@@ -275,9 +275,8 @@ def test_a_server_that_stalls_for_a_minute(
         assert time.monotonic() - begun < 45
         until("status tells", lambda: not mount.status()["health"]["answers"], 300)
         way.clear()
-        until("the uploads", lambda: len(r2.bucket.contents()) >= 21, 200)
-        found = {key: data for key, data in r2.bucket.contents().items() if key.startswith("minute/")}
-        assert found == {"minute/here.wav": b"cached"} | {f"minute/{n}.wav": b"%d" % n for n in range(20)}
+        wanted = {"minute/here.wav": b"cached"} | {f"minute/{n}.wav": b"%d" % n for n in range(20)}
+        until("the uploads", lambda: wanted.items() <= r2.bucket.contents().items(), 200)
         assert mount.stop() == 0
     finally:
         way.clear()
