@@ -149,10 +149,12 @@ class Directories:
     def _run(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
         """One job: ask the bucket, and tell who waits."""
         try:
+            if self._core.stopping:
+                raise ReadFailed(f"{self._tree.path(directory)}: not listed: the mount is stopping")
             self._refresh(refresh, directory, whole, name)
         except R2fsError as error:
             refresh.error = error
-            if not isinstance(error, AWAY):
+            if not isinstance(error, AWAY) and not self._core.stopping:
                 log.error("%s: could not be listed: %s", printable(self._tree.path(directory)), error)
         except BaseException:
             refresh.error = ReadFailed(f"{self._tree.path(directory)}: could not be listed")

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 BUCKET_BYTES = 1 << 50  # statfs: a bucket has no size; 1 PiB is more than any program asks for
 BUCKET_FILES = 1 << 32
-LISTERS = 4  # directories asked for at once
+LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
 SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live
 
 Worker = tuple[str, Callable[[], None]]

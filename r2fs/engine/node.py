@@ -65,6 +65,7 @@ class Owed:
     was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
     first_owed_s: float = 0.0  # Clock.monotonic() when it began to owe
     failures: int = 0  # attempts in a row that failed
+    refused_at: int | None = None  # how many uploads had succeeded when the first of those failures was a 403
     passing: bool = False  # PARKED for a cause that ends by itself: tried again when it is due
 
 

@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 # The whole bucket refuses: every file would be PARKED for what a person mends in one place.
 BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
 
+OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKED
+
 
 class Queue(Protocol):
     """What an outcome asks of the write-back queue. With Core.lock held."""
@@ -88,7 +90,7 @@ class Outcomes:
             owed = node.owed
             assert owed is not None
             state, moved = owed.state, owed.key != claim.key
-            changes: dict[str, object] = {"base": version, "failures": 0, "reason": None}
+            changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
             if not node.mtime_known and facts.mtime_ns is not None:
                 changes["mtime_ns"] = facts.mtime_ns
             if not node.known:  # learned on the way: the next upload keeps it, too
@@ -259,9 +261,12 @@ class Outcomes:
         failures, key = node.owed.failures + 1, printable(claim.key)
         if isinstance(error, BodyWithdrawn):
             self._retry(node, error)
+        elif isinstance(error, PermissionRefused) and self._is_its_own(node):
+            self.park(node, str(error))
         elif isinstance(error, BUCKET_WIDE):
             log.error("%s: not uploaded, will be tried again: %s", key, error)
-            self._retry(node, error, failures=failures)
+            refused_at = self.uploaded if node.owed.refused_at is None else node.owed.refused_at
+            self._retry(node, error, failures=failures, refused_at=refused_at)
             self._queue.outage()
         elif isinstance(error, Unavailable):
             log.info("%s: not uploaded yet: %s", key, error)
@@ -275,12 +280,25 @@ class Outcomes:
             reason = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
             self.park(node, reason, passing=isinstance(error, QuotaUsedUp))
 
+    def _is_its_own(self, node: Node) -> bool:
+        """Is it this file alone that may not be written, again and again, while others are?"""
+        owed = node.owed
+        assert owed is not None
+        return owed.failures >= OWN_REFUSALS and owed.refused_at is not None and (
+            self.uploaded > owed.refused_at
+        )  # fmt: skip
+
     def park(self, node: Node, reason: str, passing: bool = False) -> None:
         """Kept and not sent, until a person or the next mount; if the cause is `passing`, until it is due."""
         assert node.owed is not None
         log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
         failures = node.owed.failures + 1 if passing else 0
-        changes: dict[str, object] = {"reason": reason, "passing": passing, "failures": failures}
+        changes: dict[str, object] = {
+            "reason": reason,
+            "passing": passing,
+            "failures": failures,
+            "refused_at": None,
+        }
         if node.state is State.STALE_UPLOAD:
             changes["before"] = State.QUEUED
         if self._ledger.apply(node, Event.REFUSED, **changes) is State.PARKED and passing:

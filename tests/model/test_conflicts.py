@@ -13,7 +13,7 @@ from tests.model.hosts import Pair, length, orders
 ONE = ("W", "A", "D", "M", "S")
 TWO = ("WD", "DW", "MW", "AM", "SD", "MN", "DA")
 EVERY = 5  # the short form plays one of so many
-PARTS = 3  # of the long form with programs of two operations: each is a test of some minutes
+PARTS = 8  # of the long form with programs of two operations: each is a test of some minutes
 REQUESTS = 4  # changing one name takes no more
 
 Run = tuple[bool, tuple[str, str], tuple[int, ...], tuple[int, int] | None]

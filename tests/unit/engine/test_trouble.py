@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import journal
-from r2fs.model.errors import BadCredentials, BucketMissing, QuotaUsedUp, ReadFailed, Refused, Unavailable
+from r2fs.model.errors import (
+    BadCredentials,
+    BucketMissing,
+    ClockSkewed,
+    PermissionRefused,
+    QuotaUsedUp,
+    ReadFailed,
+    Refused,
+    Unavailable,
+)
 from r2fs.model.keys import conflict_name, is_conflict_name
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
@@ -122,7 +131,7 @@ def test_pages_that_come_one_by_one_are_waited_for(
 
 
 @pytest.mark.expect_warnings("not uploaded")
-@pytest.mark.parametrize("error", [BadCredentials, BucketMissing])
+@pytest.mark.parametrize("error", [BadCredentials, PermissionRefused, BucketMissing, ClockSkewed])
 def test_what_is_cached_can_be_used_while_everything_is_refused(
     make: MakeEngine, store: MemoryStore, error: type[Refused]
 ):
@@ -173,6 +182,30 @@ def test_a_full_bucket_is_tried_again_ever_more_seldom(make: MakeEngine, store: 
     pump(engine)
     assert store.data("a.wav") == b"kept"
     assert engine.fs.queue_view().files == 0
+
+
+@pytest.mark.expect_warnings("parked", "not uploaded")
+def test_a_file_that_alone_may_not_be_written_is_parked(make: MakeEngine, store: MemoryStore):
+    """Everything else is written: it is no outage, and nobody asks for ever."""
+
+    def refuse(name: str, key: str) -> None:
+        if name == "put" and key == "locked.wav":
+            raise PermissionRefused(f"{key}: no")
+
+    store.before = refuse
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock)
+    engine.write("locked.wav", b"kept")
+    for number in range(10):
+        pump(engine)
+        assert engine.fs.queue_view().parked == 0 or number >= 3
+        engine.write(f"{number}.wav", b"sent")
+        clock.advance(16)
+    pump(engine)
+    view = engine.fs.queue_view()
+    assert (view.files, view.parked) == (1, 1)
+    assert len(store.contents()) == 10
+    assert engine.read("locked.wav") == b"kept"
 
 
 @pytest.mark.expect_warnings("parked")
