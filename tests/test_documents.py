@@ -126,5 +126,6 @@ def test_tests_that_semantics_names_are_there(reference):
 
 def test_every_promise_names_its_test():
     tables = rows(SEMANTICS, "when", "then") + rows(SEMANTICS, "name or key", "what happens")
+    tables += rows(SEMANTICS, "fault", "what the program sees")
     missing = [cells[0] for cells in tables if "tests/" not in cells[-1]]
     assert missing == []

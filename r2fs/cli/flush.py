@@ -21,20 +21,24 @@ from r2fs.model.errors import MountPointBad
 @click.option(
     "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Wait no longer than this."
 )
+@click.option("--retry", is_flag=True, help="Try files that are parked once more.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is left, as JSON.")
-def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, as_json: bool) -> int:
+def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: bool, as_json: bool) -> int:
     """Send what is not yet in the bucket, without the usual delay.
 
     PATH is a file or directory in a mount; without one, everything of every mount. Exit code 75
     says that something is left: time ran out, or the bucket refuses a file (`r2fs status` says
     why). A file that is still open for writing is not waited for.
+
+    With --retry files that are parked go out once more, when their cause is mended. One that may
+    be torn goes only where PATH names the file itself: look at it first.
     """
     answers, complete = [], True
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with show.Progress(quiet=as_json or not wait) as progress:
         for daemon, within in _by_daemon(paths):
             rest = deadline and max(0.0, deadline - time.monotonic())
-            answer = _flush(daemon, within, rest if wait else 0.0, progress)
+            answer = _flush(daemon, within, rest if wait else 0.0, retry, progress)
             refused = _refused(answer["queue"], within)
             complete = complete and answer["sent"] and not refused
             answers.append({"mountpoint": daemon.mountpoint, **answer})
@@ -60,10 +64,10 @@ def _by_daemon(paths: tuple[str, ...]) -> list[tuple[Daemon, list[str]]]:
 
 
 def _flush(
-    daemon: Daemon, paths: list[str], timeout_s: float | None, progress: show.Progress
+    daemon: Daemon, paths: list[str], timeout_s: float | None, retry: bool, progress: show.Progress
 ) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    for last in client.ask(daemon, "flush", paths=paths, timeout_s=timeout_s):
+    for last in client.ask(daemon, "flush", paths=paths, timeout_s=timeout_s, retry=retry):
         progress.show(last["queue"])
     return last
 

@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from r2fs.cli.options import flags_from, settings_flags
-from r2fs.model.config import gather, settings_of
+from r2fs.model.config import credentials_of, gather, settings_of
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings import Settings
+from r2fs.model.settings import Credentials, Settings
 
 
 @click.command("mount")
@@ -43,15 +43,28 @@ def command(
     alone = directory is None and "/" in target and "://" not in target
     if alone:
         directory = target
-    values = gather(None if alone else target, flags=flags_from(given, words), config_file=config_file)
+    sources: dict[str, Any] = {
+        "target": None if alone else target,
+        "flags": flags_from(given, words),
+        "config_file": config_file,
+        "base": Path.cwd(),  # the daemon's own is another
+    }
+    values = gather(**sources)
     if directory is None and values.mountpoint is None:
         raise SettingsError(f"no directory: give one after {target}, or set mountpoint in {values.file.path}")
     settings = settings_of(values)
     level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
-    return _run(settings, Path(os.path.abspath(directory or str(values.mountpoint))), level, background)
+    at = Path(os.path.abspath(directory or str(values.mountpoint)))
+    return _run(settings, at, level, background, lambda: credentials_of(gather(**sources, warn=False)))
 
 
-def _run(settings: Settings, directory: Path, level: str, background: bool) -> int:
+def _run(
+    settings: Settings,
+    directory: Path,
+    level: str,
+    background: bool,
+    read_credentials: Callable[[], Credentials],
+) -> int:
     from r2fs.daemon import logs
 
     credentials = settings.bucket.credentials
@@ -64,10 +77,15 @@ def _run(settings: Settings, directory: Path, level: str, background: bool) -> i
     else:
         logs.to_stderr(level, os.environ, credentials)
 
+    def credentials_now() -> Credentials:
+        found = read_credentials()
+        logs.hide(found)
+        return found
+
     def work(ready: Callable[[], None]) -> int:
         from r2fs.daemon.service import Service
 
-        return Service(settings, directory, os.environ).run(ready)
+        return Service(settings, directory, os.environ, credentials=credentials_now).run(ready)
 
     if not background:
         return work(lambda: None)

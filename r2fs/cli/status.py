@@ -91,8 +91,10 @@ def _overview(answers: list[dict[str, Any]]) -> None:
 
 
 def _troubles(answer: dict[str, Any]) -> str:
-    queue, room, aside = (answer.get(part, {}) for part in ("queue", "room", "aside"))
+    queue, room, aside, health = (answer.get(part, {}) for part in ("queue", "room", "aside", "health"))
     troubles = []
+    if not health.get("answers", True):
+        troubles.append(f"no answer for {show.seconds(health['for_s'])}")
     if queue["parked"]:
         troubles.append(f"{queue['parked']} refused")
     if queue["conflicts"]:
@@ -153,6 +155,9 @@ def _detail(answer: dict[str, Any]) -> None:
     if (opened := answer.get("kernel", {}).get("open_files")) is not None:
         passed = sum(file["mode"] == "passthrough" for file in opened)
         facts.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
+    health = answer.get("health", {})
+    if not health.get("answers", True):
+        facts.append(("no answer", f"for {show.seconds(health['for_s'])}: {health['reason']}"))
     facts += _room(answer.get("room", {})) + _aside(answer.get("aside", {}))
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["last_error"]:

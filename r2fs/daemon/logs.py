@@ -28,8 +28,14 @@ class SecretFilter(logging.Filter):
 
     def __init__(self, credentials: Credentials) -> None:
         super().__init__()
+        self._secrets: tuple[str, ...] = ()  # replaced, never changed: any thread may log
+        self.hide(credentials)
+
+    def hide(self, credentials: Credentials) -> None:
+        """These, too, from now on."""
         secrets = (credentials.secret_access_key, credentials.session_token)
-        self._secrets = [secret for secret in secrets if secret and len(secret) >= SHORTEST]
+        new = [secret for secret in secrets if secret and len(secret) >= SHORTEST]
+        self._secrets = tuple(dict.fromkeys([*self._secrets, *new]))
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not self._secrets:
@@ -66,6 +72,14 @@ def to_file(path: Path, level: str, credentials: Credentials, flag: str) -> None
         ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"))
     _install(handler, level, credentials)
+
+
+def hide(credentials: Credentials) -> None:
+    """A key that was read later than the log was opened."""
+    for handler in logging.getLogger().handlers:
+        for each in handler.filters:
+            if isinstance(each, SecretFilter):
+                each.hide(credentials)
 
 
 def _install(handler: logging.Handler, level: str, credentials: Credentials | None) -> None:

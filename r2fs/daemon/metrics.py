@@ -46,6 +46,12 @@ def requests(store: object) -> dict[str, Any]:
     return {**plain, "total": getattr(view, "total", None)}
 
 
+def health(store: object) -> dict[str, Any]:
+    """Does the bucket answer; if not, for how many seconds, and why. Empty for a store that does not know."""
+    found = getattr(store, "health", None)
+    return asdict(found.view()) if found is not None else {}
+
+
 def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: object) -> dict[str, Any]:
     return {
         "mountpoint": mountpoint,

@@ -40,8 +40,9 @@ from r2fs.model.errors import MountError
 from r2fs.model.places import slug
 from r2fs.model.ports import Clock, SystemClock
 from r2fs.model.records import QueueView
-from r2fs.model.settings import Settings
+from r2fs.model.settings import Credentials, Settings
 from r2fs.store import open_store
+from r2fs.store.health import HealthView
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +66,17 @@ class _Parts:
 
 class Service:
     def __init__(
-        self, settings: Settings, target: Path, environ: Mapping[str, str], clock: Clock | None = None
+        self,
+        settings: Settings,
+        target: Path,
+        environ: Mapping[str, str],
+        clock: Clock | None = None,
+        credentials: Callable[[], Credentials] | None = None,
     ) -> None:
+        """`credentials` reads them again where they came from, for when the bucket refuses the ones in use."""
         # constant
         self._settings = settings
+        self._credentials = credentials
         self._target = target
         self._environ = environ
         self._clock = clock or SystemClock()
@@ -91,9 +99,10 @@ class Service:
         settings = directories.prepare(self._settings)
         journal = Journal.open(settings.state_dir, settings.staging_dir)
         closing.callback(journal.close)
-        store = open_store(settings.bucket, self._clock)
+        store = open_store(settings.bucket, self._clock, credentials=self._credentials)
         closing.callback(store.close)
         store.check()
+        store.health.tell = _tell_health
         cache = CleanCache(
             settings.cache_dir, limit_bytes=settings.cache_size, ttl_s=settings.cache_ttl_s, clock=self._clock
         )
@@ -247,6 +256,16 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _tell_health(view: HealthView) -> None:
+    """Once when the bucket is lost, and once when it is back: who reads the log counts on both."""
+    if view.answers:
+        log.warning("the bucket answers again, after %.0f s", view.for_s)
+    else:
+        log.warning(
+            "the bucket does not answer: what is written is kept here and sent later: %s", view.reason
+        )
+
+
 def _socket_name(settings: Settings) -> str:
     """One for each state directory: that is what only one daemon can have."""
     state = hashlib.sha256(os.fsencode(settings.state_dir)).hexdigest()
@@ -291,12 +310,19 @@ class Operations:
             "room": metrics.room(parts.engine.room_view()),
             "aside": metrics.aside(parts.engine.aside_view()),
             "requests": metrics.requests(parts.store),
+            "health": metrics.health(parts.store),
             "kernel": metrics.kernel(parts.driver),
         }
 
     def flush(self, request: Request) -> dict[str, object]:
-        """Send now what is owed of `paths` (none: everything); wait for it, at most timeout_s."""
+        """Send now what is owed of `paths` (none: everything); wait for it, at most timeout_s.
+
+        With `retry` what is parked there is tried once more.
+        """
         told = time.monotonic()
+        paths = request.texts("paths") or []
+        if request.message.get("retry") is True:
+            self._parts.engine.retry_parked(paths)
 
         def progress(view: QueueView) -> None:
             nonlocal told
@@ -305,7 +331,7 @@ class Operations:
                 request.progress(queue=metrics.queue(view))
 
         sent = self._parts.engine.flush_paths(
-            request.texts("paths") or [], request.number("timeout_s"), progress, request.gone.is_set
+            paths, request.number("timeout_s"), progress, request.gone.is_set
         )
         return {"sent": sent, "queue": metrics.queue(self._parts.engine.queue_view())}
 

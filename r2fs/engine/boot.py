@@ -90,9 +90,9 @@ class Boot:
             return
         node.vouched = row.synced
         if owed.state is State.PARKED:
-            if row.own is None or row.reason == TORN:
-                return
-            self._ledger.apply(node, Event.RELEASE)  # incomplete: what it lacks is looked for once more
+            if row.reason == TORN:
+                return  # a person decides
+            self._ledger.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
         if self._untouched(node, row):
             staged = owed.staged
             self._ledger.acquit(node)

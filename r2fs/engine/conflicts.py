@@ -13,8 +13,8 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
-from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
-from r2fs.model.keys import MAX_KEY_BYTES, conflict_name, printable
+from r2fs.engine.tree import SYMLINK_SUFFIX, Tree, shown_name
+from r2fs.model.keys import MAX_KEY_BYTES, conflict_name, nfc, printable
 from r2fs.model.records import Kind, ObjectInfo
 from r2fs.model.states import Event
 
@@ -27,20 +27,20 @@ class Conflicts:
         self._tree = tree
         self._ledger = ledger
         self._contents = contents
-        self.kept: list[str] = []  # paths of conflict copies made in this run, oldest first
 
     def keep_both(self, node: Node, key: str, theirs: ObjectInfo) -> None:
         """The node takes a conflict name; what is in the bucket keeps the name."""
         parent, name = node.parent, node.name
         assert parent is not None and node.owed is not None
-        new_name = self._free_name(parent, name)
+        meant_for = node.owed.conflict_of or key
+        new_name = self._free_name(parent, nfc(shown_name(meant_for.rpartition("/")[2])))
         new_key = self._tree.key(parent) + new_name + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
         self._ledger.apply(
             node,
             Event.CONFLICT,
             key=new_key,
             expect=None,
-            conflict_of=node.owed.conflict_of or key,
+            conflict_of=meant_for,
             before=None,
         )
         self._core.crash_point("conflict_journalled")
@@ -49,11 +49,10 @@ class Conflicts:
             self._tree.show(parent, theirs)
         self._core.kernel.forget_name(parent.ino, name)
         self._core.kernel.forget_name(parent.ino, new_name)
-        self.kept.append(self._tree.path(node))
         log.warning(
             "%s: another host wrote it first; this host's content is kept as %s",
             printable(name),
-            printable(self.kept[-1]),
+            printable(self._tree.path(node)),
         )
 
     def _free_name(self, parent: Node, name: str) -> str:

@@ -1,22 +1,26 @@
 """Directories: keeps what the tree shows of the bucket within the freshness setting.
 
-Owns:    when a LIST or HEAD is sent for a directory or a name, each once whoever asks.
+Owns:    when a LIST or HEAD is sent for a directory or a name, each once whoever asks; and for how
+         long a caller waits for it.
 Never:   changes what is pending here (`tree.py` merges); holds the lock over a request.
-Threads: every public method is thread-safe.
-Locks:   takes Core.lock; waits on a Listing's event outside it.
-Fails:   ReadFailed where nothing is known and the bucket does not answer. What was known once
-         is shown rather than an error.
+Threads: every public method is thread-safe; requests run on `jobs`, started by service.py.
+Locks:   takes Core.lock; waits on a Refresh's event outside it.
+Fails:   ReadFailed where nothing is known and the bucket does not answer within `read_timeout`.
+
+What was known once is shown rather than an error, after NEWS_WAIT_S without an answer. From then on
+until the bucket answers again, it is shown at once, and asked for in the background.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from threading import Event
 
 from r2fs.engine.core import Core
+from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.ledger import Ledger
-from r2fs.engine.node import Listing, Node
+from r2fs.engine.node import Listing, Node, Refresh
+from r2fs.engine.outcomes import BUCKET_WIDE
 from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
 from r2fs.model.errors import ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
 from r2fs.model.keys import nfc, printable
@@ -25,16 +29,30 @@ from r2fs.model.records import ObjectInfo
 
 log = logging.getLogger(__name__)
 
+NEWS_WAIT_S = 3.0  # who looks at what is known waits no longer without an answer: a page of LIST takes less
 STALE_RETRY_S = 5.0  # the bucket did not answer: what was known is believed for so long
+SLICE_S = 1.0  # how often a waiter looks whether its caller has been interrupted
+
+AWAY = (Retryable, *BUCKET_WIDE)  # no news of the directory itself: what was known stands
 
 
 class Directories:
-    def __init__(self, core: Core, tree: Tree, ledger: Ledger, found: Callable[[ObjectInfo], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        submit: Callable[[Job, int], None],
+        found: Callable[[ObjectInfo], None],
+    ) -> None:
         self._core = core
         self._tree = tree
         self._ledger = ledger
         self._store = core.store
+        self._submit = submit
         self._found = found  # told of what HEAD says of an object that may be this host's own
+        # guarded by: Core.lock
+        self._away = False  # the last that was heard of the bucket is that it does not answer
 
     # ------------------------------------------------------------------ freshness
     def age(self, directory: Node, name: str | None = None) -> float:
@@ -56,52 +74,105 @@ class Directories:
 
     # ------------------------------------------------------------------ making it fresh
     def ensure(self, caller: Caller, directory: Node, whole: bool = True, name: str | None = None) -> None:
-        """Return when the directory (or at least `name` in it) is fresh. Without the lock."""
+        """Return when the directory (or at least `name` in it) is fresh, or known and no news is to be had.
+
+        Without the lock.
+        """
         while True:
             with self._core.lock:
                 if directory.deleted:
                     raise Stale(f"{directory.name} is gone")
                 if self.valid_s(directory, None if whole else name) > 0:
                     return
-                caller.about_to_wait()
+                known = self._is_known(directory, whole, name)
+                at_once = known and self._away
+                if at_once:
+                    self._believe(directory, whole, name)
+                else:
+                    caller.about_to_wait()
                 listing = _listing(directory)
                 mine = listing.refreshing is None
-                event = listing.refreshing = listing.refreshing or Event()
+                refresh = listing.refreshing = listing.refreshing or Refresh(self._core.clock.monotonic())
             if mine:
-                try:
-                    self._refresh(directory, whole, name)
-                finally:
-                    with self._core.lock:
-                        listing.refreshing = None
-                    event.set()
+                self._submit(lambda r=refresh: self._run(r, directory, whole, name), URGENT)  # type: ignore[misc]
+            if at_once:
                 return
-            self._core.clock.wait(event, 1.0)
+            self._wait(caller, refresh, directory, known)
+            if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
+                if not known:
+                    why = refresh.error or "no answer"
+                    raise ReadFailed(f"{self._tree.path(directory)}: could not be listed: {why}")
+                self._believe(directory, whole, name, refresh.error)
+                return
+            if mine and refresh.error is not None:
+                raise refresh.error
+            if mine:
+                return
 
-    def _refresh(self, directory: Node, whole: bool, name: str | None) -> None:
+    @property
+    def away(self) -> bool:
+        """Was there no answer when the bucket was last asked for a listing?"""
+        return self._away
+
+    def _is_known(self, directory: Node, whole: bool, name: str | None) -> bool:
+        listing = _listing(directory)
+        return listing.whole or (not whole and name in listing.probed)
+
+    def _wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool) -> None:
+        """Until it is over, or nothing has been heard for too long."""
+        clock = self._core.clock
+        limit = min(NEWS_WAIT_S, self._core.settings.read_timeout_s) if known else (
+            self._core.settings.read_timeout_s
+        )  # fmt: skip
+        while not refresh.done.is_set() and not self._core.stopping:
+            left = refresh.heard_s + limit - clock.monotonic()
+            if left <= 0:
+                with self._core.lock:
+                    self._away = True
+                return
+            clock.wait(refresh.done, min(left, SLICE_S))
+            if not refresh.done.is_set():
+                caller.about_to_wait()
+
+    def _believe(self, directory: Node, whole: bool, name: str | None, why: R2fsError | None = None) -> None:
+        """What was known of it is shown for a while."""
+        if why is not None:
+            log.info("%s: showing what was known: %s", printable(self._tree.path(directory)), why)
+        with self._core.lock:
+            listing = _listing(directory)
+            shown_from = self._core.clock.monotonic() - self._core.settings.freshness_s + STALE_RETRY_S
+            if listing.whole:
+                listing.listed_at_s = max(listing.listed_at_s, shown_from)
+            elif not whole and name in listing.probed:
+                listing.probed[name] = max(listing.probed[name], shown_from)
+
+    def _run(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
+        """One job: ask the bucket, and tell who waits."""
         try:
-            if (
-                not whole
-                and name is not None
-                and not _listing(directory).whole
-                and _listing(directory).probed
-            ):
-                self._probe(directory, name)  # a directory of more than one page: names one by one
-            else:
-                self._list(directory, whole, name)
-        except Retryable as error:
-            with self._core.lock:
-                listing = _listing(directory)
-                if not listing.whole:
-                    raise ReadFailed(f"{self._tree.path(directory)}: could not be listed: {error}") from error
-                log.info("%s: showing what was known: %s", printable(self._tree.path(directory)), error)
-                listing.listed_at_s = (
-                    self._core.clock.monotonic() - self._core.settings.freshness_s + STALE_RETRY_S
-                )
+            if self._core.stopping:
+                raise ReadFailed(f"{self._tree.path(directory)}: not listed: the mount is stopping")
+            self._refresh(refresh, directory, whole, name)
         except R2fsError as error:
-            log.error("%s: could not be listed: %s", printable(self._tree.path(directory)), error)
+            refresh.error = error
+            if not isinstance(error, AWAY) and not self._core.stopping:
+                log.error("%s: could not be listed: %s", printable(self._tree.path(directory)), error)
+        except BaseException:
+            refresh.error = ReadFailed(f"{self._tree.path(directory)}: could not be listed")
             raise
+        finally:
+            with self._core.lock:
+                self._away = isinstance(refresh.error, AWAY)
+                _listing(directory).refreshing = None
+            refresh.done.set()
 
-    def _list(self, directory: Node, whole: bool, name: str | None) -> None:
+    def _refresh(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
+        listing = _listing(directory)
+        if not whole and name is not None and not listing.whole and listing.probed:
+            self._probe(directory, name)  # a directory of more than one page: names one by one
+        else:
+            self._list(refresh, directory, whole, name)
+
+    def _list(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
         with self._core.lock:
             prefix, began = self._tree.key(directory), self._tree.tick
             prefix = self._core.settings.bucket.prefix if directory is self._tree.root else prefix
@@ -111,6 +182,7 @@ class Directories:
         token = None
         while True:
             page = self._store.list_page(prefix, delimiter="/", token=token)
+            refresh.heard_s = self._core.clock.monotonic()
             objects += page.objects
             prefixes += page.prefixes
             token = page.token

@@ -77,7 +77,7 @@ class Files:
         self._jobs = jobs
         self._leaving = leaving
         self.handles = Handles()
-        self.room = Room(core, contents)
+        self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
         contents.make_room = reader.make_room = self.room.make
         writeback.on_unsealed = self.seal_unsealed

@@ -24,7 +24,7 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import Directories
 from r2fs.engine.files import Files
-from r2fs.engine.jobs import JobQueue
+from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.names import Names
@@ -56,6 +56,7 @@ log = logging.getLogger(__name__)
 
 BUCKET_BYTES = 1 << 50  # statfs: a bucket has no size; 1 PiB is more than any program asks for
 BUCKET_FILES = 1 << 32
+LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
 SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live
 
 Worker = tuple[str, Callable[[], None]]
@@ -74,7 +75,7 @@ class FileSystem:
     ) -> None:
         # constant
         self._core = Core(settings, store, journal, cache, clock, crash_point)
-        self._downloads, self._parts = JobQueue(), JobQueue()
+        self._downloads, self._parts, self._listings = JobQueue(), JobQueue(), JobQueue()
         self._reader = Reader(self._core, self._downloads)
         self._ledger = Ledger(self._core)
         self._tree = Tree(self._core, self._ledger.hides)
@@ -86,7 +87,9 @@ class FileSystem:
             self._core, self._tree, self._ledger, self._contents, self._reader, sender
         )
         self._attributes = AttributeView(self._core)
-        self._directories = Directories(self._core, self._tree, self._ledger, self._writeback.found)
+        self._directories = Directories(
+            self._core, self._tree, self._ledger, self._list_soon, self._writeback.found
+        )
         self._names = Names(
             self._core,
             self._tree,
@@ -122,6 +125,7 @@ class FileSystem:
             *((f"upload-{n}", self._writeback.work) for n in range(settings.upload_threads)),
             *((f"part-{n}", self._parts.run) for n in range(settings.part_threads)),
             *((f"download-{n}", self._downloads.run) for n in range(settings.download_threads)),
+            *((f"list-{n}", self._listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", self._background.run) for n in range(2)),
             ("spares", self._contents.spares.run),
             ("leaving", self._leaving.run),
@@ -135,6 +139,7 @@ class FileSystem:
         self._writeback.stop()
         self._parts.stop(settings.part_threads)
         self._downloads.stop(settings.download_threads)
+        self._listings.stop(LISTERS)
         self._background.stop(2)
         self._contents.spares.stop()
         self._leaving.stop()
@@ -187,6 +192,11 @@ class FileSystem:
         nodes = [self._resolve(path) for path in paths]
         return self._status.wait(nodes or None, timeout_s, progress, cancelled)
 
+    def retry_parked(self, paths: Sequence[str]) -> int:
+        """What is parked at and below these paths (none: anywhere) goes out once more; how many files."""
+        nodes = [self._resolve(path) for path in paths]
+        return self._status.retry(nodes or [self._tree.root])
+
     def queue_view(self) -> QueueView:
         return self._status.view()
 
@@ -202,6 +212,9 @@ class FileSystem:
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
+
+    def _list_soon(self, job: Job, priority: int) -> None:
+        self._listings.submit(job, priority)
 
     def _sweep(self) -> None:
         while not self._core.stopping:

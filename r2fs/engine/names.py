@@ -9,10 +9,12 @@ Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and
 
 from __future__ import annotations
 
+import logging
+
 from r2fs.engine.attributes import AttributeView
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
-from r2fs.engine.directories import Directories
+from r2fs.engine.directories import AWAY, Directories
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
@@ -35,6 +37,8 @@ from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Entry, Kind
 from r2fs.model.states import Event, State
 from r2fs.model.verbs import RENAME_NOREPLACE
+
+log = logging.getLogger(__name__)
 
 OWNED_VALID_S = 3600.0  # what this host has not sent yet changes through this host alone
 
@@ -110,13 +114,16 @@ class Names:
         """`mtime = "exact"`: one HEAD for a version of which only a listing told. Without the lock."""
         with self._core.lock:
             version = node.base
-            if version is None or self.is_exact(node):
+            if version is None or self.is_exact(node) or self._directories.away:
                 return
             caller.about_to_wait()
         try:
             info = self._core.store.head(version.key)
         except ObjectMissing:
             return  # the next listing shows that it has gone
+        except AWAY as error:
+            log.info("%s: its time is that of the listing: %s", printable(node.name), error)
+            return
         with self._core.lock:
             if node.base == version and info.etag == version.etag and not node.owed:
                 self._attributes.learn(node, info)

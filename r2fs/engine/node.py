@@ -14,6 +14,7 @@ from threading import Event
 
 from r2fs.disk.body import Gate
 from r2fs.disk.content import Content
+from r2fs.model.errors import R2fsError
 from r2fs.model.records import Kind, Proof, Version
 from r2fs.model.states import SENDING, State
 
@@ -66,6 +67,17 @@ class Owed:
     synced_as: Proof | None = None  # fstat at an fsync: while it says the same, all bytes are synced
     first_owed_s: float = 0.0  # Clock.monotonic() when it began to owe
     failures: int = 0  # attempts in a row that failed
+    refused_at: int | None = None  # how many uploads had succeeded when the first of those failures was a 403
+    passing: bool = False  # PARKED for a cause that ends by itself: tried again when it is due
+
+
+@dataclass(slots=True, eq=False)
+class Refresh:
+    """A LIST or HEAD on its way, for all who wait for it."""
+
+    heard_s: float  # Clock.monotonic() of the last page, or of its beginning; written by its job alone
+    done: Event = field(default_factory=Event)
+    error: R2fsError | None = None  # written before `done` is set
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +90,7 @@ class Listing:
     probed: dict[str, float] = field(default_factory=dict)  # name asked for by itself: when (monotonic)
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
-    refreshing: Event | None = None  # set when the LIST on its way has been merged
+    refreshing: Refresh | None = None  # on its way
     marker: Version | None = None  # the empty object that keeps the directory
 
 

@@ -30,6 +30,7 @@ from r2fs.model.errors import (
     ObjectMissing,
     PermissionRefused,
     PreconditionFailed,
+    QuotaUsedUp,
     R2fsError,
     Refused,
     Retryable,
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 # The whole bucket refuses: every file would be PARKED for what a person mends in one place.
 BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
 
+OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKED
+
 
 class Queue(Protocol):
     """What an outcome asks of the write-back queue. With Core.lock held."""
@@ -54,6 +57,7 @@ class Queue(Protocol):
     def schedule(self, node: Node) -> None: ...
     def schedule_delete(self, row: OwedDelete) -> None: ...
     def retry_later(self, node: Node, error: Exception) -> None: ...
+    def probe_later(self, node: Node) -> None: ...
     def outage(self) -> None: ...
     def recovered(self) -> None: ...
 
@@ -87,7 +91,7 @@ class Outcomes:
             owed = node.owed
             assert owed is not None
             state, moved = owed.state, owed.key != claim.key
-            changes: dict[str, object] = {"base": version, "failures": 0, "reason": None}
+            changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
             if not node.mtime_known and facts.mtime_ns is not None:
                 changes["mtime_ns"] = facts.mtime_ns
             if not node.known:  # learned on the way: the next upload keeps it, too
@@ -265,9 +269,12 @@ class Outcomes:
         failures, key = node.owed.failures + 1, printable(claim.key)
         if isinstance(error, BodyWithdrawn):
             self._retry(node, error)
+        elif isinstance(error, PermissionRefused) and self._is_its_own(node):
+            self.park(node, str(error))
         elif isinstance(error, BUCKET_WIDE):
             log.error("%s: not uploaded, will be tried again: %s", key, error)
-            self._retry(node, error, failures=failures)
+            refused_at = self.uploaded if node.owed.refused_at is None else node.owed.refused_at
+            self._retry(node, error, failures=failures, refused_at=refused_at)
             self._queue.outage()
         elif isinstance(error, Unavailable):
             log.info("%s: not uploaded yet: %s", key, error)
@@ -278,14 +285,32 @@ class Outcomes:
             self._retry(node, error, failures=failures)
             self._queue.retry_later(node, error)
         else:
-            self.park(node, str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
+            reason = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+            self.park(node, reason, passing=isinstance(error, QuotaUsedUp))
 
-    def park(self, node: Node, reason: str) -> None:
+    def _is_its_own(self, node: Node) -> bool:
+        """Is it this file alone that may not be written, again and again, while others are?"""
+        owed = node.owed
+        assert owed is not None
+        return owed.failures >= OWN_REFUSALS and owed.refused_at is not None and (
+            self.uploaded > owed.refused_at
+        )  # fmt: skip
+
+    def park(self, node: Node, reason: str, passing: bool = False) -> None:
+        """Kept and not sent, until a person or the next mount; if the cause is `passing`, until it is due."""
+        assert node.owed is not None
         log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
-        changes: dict[str, object] = {"reason": reason}
+        failures = node.owed.failures + 1 if passing else 0
+        changes: dict[str, object] = {
+            "reason": reason,
+            "passing": passing,
+            "failures": failures,
+            "refused_at": None,
+        }
         if node.state is State.STALE_UPLOAD:
             changes["before"] = State.QUEUED
-        self._ledger.apply(node, Event.REFUSED, **changes)
+        if self._ledger.apply(node, Event.REFUSED, **changes) is State.PARKED and passing:
+            self._queue.probe_later(node)
 
     def _not_stored(self, claim: Claim) -> None:
         self._attempts.drop(claim.attempt)

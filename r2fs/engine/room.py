@@ -4,7 +4,7 @@ Owns:    when clean content is evicted for want of disk (the cache's own limit i
          when the journal's ballast is made anew.
 Never:   drops a byte that the bucket lacks: dirty content is not in the cache.
 Threads: every method; `look` is called by the watcher of `backpressure.py`.
-Locks:   takes Core.lock for a moment; none while it asks the disk.
+Locks:   takes Core.lock for a moment; none while it asks the disk or waits for it.
 Fails:   softly: a disk that does not answer has no room known, and goes on as if it had.
 """
 
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
+from r2fs.engine.leaving import Leaving
+from r2fs.model.errors import R2fsError
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +45,11 @@ class Disk:
 
 
 class Room:
-    def __init__(self, core: Core, contents: Contents) -> None:
+    def __init__(self, core: Core, contents: Contents, leaving: Leaving) -> None:
         # constant
         self._core = core
         self._contents = contents
+        self._leaving = leaving
         self._directory = core.journal.data_dir
         self._error: str | None = None  # what the disk answered instead; replaced as a whole
 
@@ -69,6 +72,10 @@ class Room:
         """Evict clean content for `size` bytes, and for the reserve. False: there is none to evict."""
         with self._core.lock:
             self._contents.retire_resting()
+        try:
+            self._leaving.sweep()  # a file that is in staging, too, would free nothing
+        except (OSError, R2fsError) as error:
+            log.info("staged files of rows that are gone could not be removed yet: %s", error)
         return self._core.cache.evict(max(size, self.disk().reserve)) > 0
 
     def look(self, writing: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from r2fs.engine.boot import TORN
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
@@ -39,10 +40,7 @@ class Status:
             oldest = sorted(
                 owing, key=lambda node: (not node.sending, node.owed.first_owed_s if node.owed else now)
             )
-            conflicts = dict.fromkeys(self._writeback.outcomes.conflicts.kept)
-            conflicts.update(
-                dict.fromkeys(self._tree.path(n) for n in owing if n.owed and n.owed.conflict_of)
-            )
+            conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
             return QueueView(
                 files=len(owing),
                 bytes=sum(node.owed.size for node in owing if node.owed and node.owed.staged),
@@ -99,6 +97,24 @@ class Status:
         finally:
             with self._core.lock:
                 self._writeback.hurry(False)
+
+    def retry(self, nodes: list[Node]) -> int:
+        """What is parked at and below `nodes` goes out once more; how many files that are.
+
+        What may be torn goes only where it is named itself: a person has looked at it.
+        """
+        released = 0
+        with self._core.lock:
+            for named in nodes:
+                for node in self._tree.walk(named):
+                    owed = node.owed
+                    if owed is None or owed.state is not State.PARKED:
+                        continue
+                    if owed.reason == TORN and node is not named:
+                        continue
+                    self._writeback.release(node)
+                    released += 1
+        return released
 
     def _left(self, nodes: list[Node] | None) -> bool:
         if nodes is None:

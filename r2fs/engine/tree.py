@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from r2fs.engine.core import Core
 from r2fs.engine.node import Listing, Node
 from r2fs.model.errors import NotADirectory, Stale
-from r2fs.model.keys import check_key, is_name, nfc
+from r2fs.model.keys import check_key, is_conflict_name, is_name, nfc
 from r2fs.model.records import Kind, ObjectInfo
 from r2fs.model.verbs import ROOT
 
@@ -29,6 +29,7 @@ class Tree:
         now = core.now_ns()
         self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing())
         self._nodes: dict[int, Node] = {ROOT: self.root}
+        self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
 
     # ------------------------------------------------------------------ numbers
     def get(self, ino: int) -> Node:
@@ -105,9 +106,15 @@ class Tree:
         if kind is Kind.DIRECTORY:
             node.listing = Listing()
         self._nodes[ino] = node
-        parent.children()[name] = node
-        self.touch(node)
+        self._enter(node, parent, name)
         return node
+
+    def _enter(self, node: Node, parent: Node, name: str) -> None:
+        node.parent, node.name = parent, name
+        parent.children()[name] = node
+        if is_conflict_name(name):
+            self._conflicts.add(node)
+        self.touch(node)
 
     def touch(self, node: Node) -> None:
         """What a LIST that began before now says of this name no longer counts."""
@@ -123,6 +130,7 @@ class Tree:
             self.tick += 1
             parent.listing.removed[node.name] = self.tick
         node.deleted = True
+        self._conflicts.discard(node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
         self.collect(node)
@@ -134,9 +142,13 @@ class Tree:
         del old.children()[node.name]
         self.tick += 1
         old.listing.removed[node.name] = self.tick
-        node.parent, node.name = parent, name
-        parent.children()[name] = node
-        self.touch(node)
+        self._conflicts.discard(node)
+        self._enter(node, parent, name)
+
+    def conflicts(self) -> list[Node]:
+        """Copies that conflicts left, of any host, as far as directories are known; until they are
+        deleted or get another name."""
+        return [node for node in self._conflicts if self.in_tree(node)]
 
     def walk(self, node: Node) -> Iterator[Node]:
         """`node` and all that is known below it."""

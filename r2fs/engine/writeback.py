@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 OUTAGE_FIRST_S, OUTAGE_CAP_S = 0.5, 15.0  # how long nothing is tried after "no answer": recovery is quick
 RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0  # per file; outlasts an outage without hammering the bucket
 MAPPED_S = 1.0  # how often a file is asked for that a program closed and still has mapped for writing
+PROBE_FIRST_S, PROBE_CAP_S = 60.0, 3600.0  # a parked file whose cause may pass: each costs a request
 JOURNAL_RETRY_S = 2.0  # the journal could not be written (a full disk): when it is tried again
 SAY_AGAIN_S = 60.0  # how often the same failure of the disk is said
 THROTTLED_S = 1.1  # R2 takes one write of a key a second
@@ -95,6 +96,8 @@ class WriteBack:
     def schedule(self, node: Node) -> None:
         """A QUEUED node is due after the delay; one that has waited for its deadline, now."""
         owed = node.owed
+        if owed is not None and owed.state is State.PARKED and owed.passing:
+            self.probe_later(node)
         if owed is None or owed.state is not State.QUEUED or self.stays_here(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
@@ -234,6 +237,8 @@ class WriteBack:
             return None
         if node.owed.state in (State.DIRTY, State.STALE_UPLOAD) and not node.writers:
             return lambda: self.on_unsealed(node)
+        if node.owed.state is State.PARKED and node.owed.passing:
+            self._ledger.apply(node, Event.RELEASE, passing=False)
         if node.owed.state is not State.QUEUED:
             return None
         try:
@@ -449,6 +454,17 @@ class WriteBack:
         wait = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(owed.failures, 10)) * random.uniform(0.5, 1.0)
         wait = max(wait, THROTTLED_S) if isinstance(error, Throttled) else wait
         self._add(Item(PUT, node.ino), self._core.clock.monotonic() + wait)
+
+    def probe_later(self, node: Node) -> None:
+        """A parked file whose cause may have passed by then."""
+        assert node.owed is not None
+        wait = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.owed.failures - 1, 10))
+        self._add(Item(PUT, node.ino), self._core.clock.monotonic() + wait * random.uniform(0.75, 1.0))
+
+    def release(self, node: Node) -> None:
+        """A parked file goes out once more: a person says so, or its cause may have passed. With Core.lock."""
+        self._ledger.apply(node, Event.RELEASE, passing=False)
+        self.schedule(node)
 
     def outage(self) -> None:
         """The bucket did not answer, or refuses everything: nothing is tried for a while."""

@@ -111,18 +111,26 @@ def gather(
     flags: Mapping[str, Flag] | None = None,
     environ: Mapping[str, str] | None = None,
     config_file: Path | None = None,
+    base: Path | None = None,
+    warn: bool = True,
 ) -> Values:
-    """All values for `target`: a URL, a mount's name in the settings file, or None."""
+    """All values for `target`: a URL, a mount's name in the settings file, or None.
+
+    `base` is where relative paths of flags and variables start: by default the working directory.
+    """
     environ = os.environ if environ is None else environ
+    base = base or Path.cwd()
     path = config_file or places.settings_file(environ)
     named = config_file is not None or bool(environ.get("R2FS_CONFIG"))
-    file = settings_file.read(Path(os.path.abspath(path)), must_exist=named)
+    file = settings_file.read(Path(os.path.normpath(base / path)), must_exist=named)
     name, url = _target(target, file)
     candidates: dict[str, list[Candidate]] = {option.name: [] for option in TABLE}
     for option_name, candidate in _of_file(file, name):
         candidates[option_name].append(candidate)
-    for option_name, candidate in _of_environment(environ):
+    for option_name, candidate in _of_environment(environ, base):
         candidates[option_name].append(candidate)
+    if warn:
+        _warn_of_misspelled(environ)
     if url:
         candidates["url"].append(Candidate(url, "command line", (FLAG, 0)))
     for option_name, flag in (flags or {}).items():
@@ -130,10 +138,11 @@ def gather(
             raise SettingsError(
                 f"{flag.source}: {option_name} is secret and cannot be an argument: use a file"
             )
-        candidates[option_name].append(Candidate(flag.raw, flag.source, (FLAG, 0), Path.cwd()))
+        candidates[option_name].append(Candidate(flag.raw, flag.source, (FLAG, 0), base))
     values = {n: v for n, found in candidates.items() if (v := _strongest(BY_NAME[n], found)) is not None}
     _read_key_files(values)
-    _warn_of_readable_secrets(values, file.path)
+    if warn:
+        _warn_of_readable_secrets(values, file.path)
     _of_this_host(values, environ)
     return Values(file, name, values)
 
@@ -181,13 +190,13 @@ def _of_file(file: SettingsFile, name: str) -> Iterator[tuple[str, Candidate]]:
         yield option_name, Candidate(value.raw, value.where, rank, base)
 
 
-def _of_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Candidate]]:
+def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[str, Candidate]]:
     """What variables say; an empty one says nothing."""
     family = _key_family(environ)
     for option in TABLE:
         if raw := environ.get(option.own_variable):
             rank = (ENVIRONMENT, _OWN_VARIABLE)
-            yield option.name, Candidate(raw, f"variable {option.own_variable}", rank, Path.cwd())
+            yield option.name, Candidate(raw, f"variable {option.own_variable}", rank, base)
         for variable in option.variables:
             own_family = variable.split("_")[0]
             if option.name in KEY_PARTS and own_family != family:
@@ -204,7 +213,6 @@ def _of_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Candidate
             if path.exists():
                 source = f"systemd credential {name}"
                 yield name, Candidate(_file_text(path, source), source, (ENVIRONMENT, _CREDENTIAL))
-    _warn_of_misspelled(environ)
 
 
 def _key_family(environ: Mapping[str, str]) -> str:
@@ -329,7 +337,8 @@ def _bucket(values: Values) -> Bucket:
         endpoint_url=endpoint,
         region=_region(values, scheme, endpoint),
         addressing=values.get("addressing"),
-        credentials=_credentials(values),
+        credentials=credentials_of(values),
+        request_timeout_s=values.get("request_timeout"),
     )
 
 
@@ -366,7 +375,7 @@ def _region(values: Values, scheme: str, endpoint: str | None) -> str:
     return region or "us-east-1"
 
 
-def _credentials(values: Values) -> Credentials:
+def credentials_of(values: Values) -> Credentials:
     """One whole key, or a profile, or nothing: then the store looks where AWS's own tools do."""
     key, profile = values.get("access_key_id"), values.get("profile")
     if values.get("anonymous"):

@@ -22,7 +22,7 @@ Never: knows FUSE, boto3 or click.
     │   ├── UploadMissing         404 NoSuchUpload: the multipart upload is gone
     │   └── Refused               the bucket will not do this, however often it is asked
     │       ├── BadCredentials  PermissionRefused  BucketMissing  ClockSkewed
-    │       └── NotImplementedThere  TooLargeThere
+    │       └── NotImplementedThere  TooLargeThere  QuotaUsedUp
     ├── LocalError                this host's own disk
     │   ├── StateLocked           another daemon owns the state directory
     │   ├── StateDamaged          a file of the state directory cannot be read
@@ -236,6 +236,12 @@ class NotImplementedThere(Refused):
 
 class TooLargeThere(Refused):
     errno = _errno.EFBIG
+
+
+class QuotaUsedUp(Refused):
+    """Ends without anybody here: somebody frees space in the bucket, or buys some."""
+
+    errno = _errno.ENOSPC
 
 
 # ------------------------------------------------------------------ this host

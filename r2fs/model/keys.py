@@ -17,6 +17,8 @@ import unicodedata
 
 from r2fs.model.errors import BadName, NameTooLong
 
+_CONFLICT = re.compile(r" \(conflict of [^/]+, \d{4}-\d\d-\d\d( \d+)?\)(\.[^/]{0,16})?\Z")
+
 MAX_KEY_BYTES = 1024  # S3 and R2: an object key's UTF-8 length
 MAX_NAME_BYTES = 255  # Linux NAME_MAX
 MAX_HOST_BYTES = 64  # of a host's name in a conflict name: Linux's HOST_NAME_MAX
@@ -73,6 +75,11 @@ def normal_prefix(prefix: str) -> str:
     """A mount's prefix as keys begin with it: no leading slash, one trailing slash, or empty."""
     parts = [part for part in prefix.split("/") if part]
     return nfc("/".join(parts) + "/") if parts else ""
+
+
+def is_conflict_name(name: str) -> bool:
+    """Is it one that `conflict_name` makes, on this host or another?"""
+    return " (conflict of " in name and _CONFLICT.search(name) is not None
 
 
 def conflict_name(name: str, host: str, when_s: float, number: int = 1) -> str:

@@ -21,7 +21,6 @@ from r2fs.model.records import ObjectInfo, ObjectMeta
 
 MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
 OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
-MAX_METADATA_BYTES = 8192  # R2: names and values together
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option(
             "addressing", Choice(("path", "virtual")), "Whether requests name the bucket in path or host."
         ),
+        Option("request_timeout", Duration(1, 3600), "A request that is silent for so long is sent again."),
     ),
     "Who may use it. Variables, files of mode 0600 and systemd credentials are better than values here": (
         Option(

@@ -77,6 +77,7 @@ class Limits:
     max_put: int = 5_363_000_000
     max_copy: int = 5_363_000_000
     delete_batch: int = 1000
+    max_metadata: int = 8192  # bytes of user metadata, names and values together
     key_write_interval_s: float = 1.0  # R2 answers 429 to a second write of a key within it
 
 

@@ -291,7 +291,7 @@ class QueueView:
     deletes: int
     active: int
     parked: int
-    conflicts: tuple[str, ...]  # paths of kept conflict copies of this run and still queued ones
+    conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
     oldest_s: float
     transfers: tuple[TransferView, ...]
     uploaded: int

@@ -37,6 +37,7 @@ class Bucket:
     region: str = "auto"
     addressing: str = "path"  # "path" or "virtual"
     credentials: Credentials = field(default_factory=Credentials)
+    request_timeout_s: float = 60.0  # a request without a byte for so long is given up, and sent again
 
     @property
     def url(self) -> str:

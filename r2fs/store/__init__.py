@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from r2fs.model.ports import Clock, Limits
-from r2fs.model.settings import Bucket
+from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.retry import RetryingStore
 
 
-def open_store(bucket: Bucket, clock: Clock, limits: Limits | None = None) -> RetryingStore:
-    """The bucket that the settings name. Imports boto3 only where it is behind an S3 API."""
+def open_store(
+    bucket: Bucket,
+    clock: Clock,
+    limits: Limits | None = None,
+    credentials: Callable[[], Credentials] | None = None,
+) -> RetryingStore:
+    """The bucket that the settings name. Imports boto3 only where it is behind an S3 API.
+
+    `credentials` reads them anew where they came from: asked when the bucket refuses the ones in use.
+    """
     if bucket.scheme == "file":
         from r2fs.store import localdir
 
         return localdir.connect(bucket, clock, limits)
     from r2fs.store import s3
 
-    return s3.connect(bucket, clock, limits)
+    return s3.connect(bucket, clock, limits, credentials)

@@ -20,6 +20,7 @@ from r2fs.model.errors import (
     ObjectMissing,
     PermissionRefused,
     PreconditionFailed,
+    QuotaUsedUp,
     RangeInvalid,
     Refused,
     StoreError,
@@ -64,7 +65,7 @@ _BODY = Meaning(BodyDamaged, "the body did not arrive whole")
 _PARTS = Meaning(UploadMissing, "the parts of the multipart upload do not fit")
 _LARGE = Meaning(TooLargeThere, "larger than the bucket allows")
 _NAME = Meaning(Refused, "the bucket does not take this name: rename the file")
-_QUOTA = Meaning(Refused, "the bucket's quota is used up: free space there or raise it")
+_QUOTA = Meaning(QuotaUsedUp, "the bucket's quota is used up: free space there or raise it")
 _NOT_THERE = Meaning(NotImplementedThere, "this server does not offer the operation")
 
 BY_CODE: dict[str, Meaning] = {

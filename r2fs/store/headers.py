@@ -32,6 +32,11 @@ def encoded(metadata: Mapping[str, str]) -> dict[str, str]:
     return out
 
 
+def size(metadata: Mapping[str, str]) -> int:
+    """Bytes of names and values, as servers count them."""
+    return sum(len(name) + len(value) for name, value in metadata.items())
+
+
 def decoded(metadata: Mapping[str, str]) -> dict[str, str]:
     """As it was before `encoded`, or as another tool meant it."""
     return {name.lower(): decode_value(value) for name, value in metadata.items()}

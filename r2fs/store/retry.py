@@ -6,6 +6,8 @@ Never:   retries what a person has to mend (Refused), or what is an answer (Obje
 Threads: every method is thread-safe; waiting ends at close().
 Fails:   the last error of the inner store.
 
+What is refused for its key or rights is sent once more if there is another key by now (`Keys`).
+
 A request without an answer may have been carried out. Sent again, it then meets its own doing:
 a 412 for a PUT, a copy or a Complete, NoSuchUpload for a Complete. Only after such an attempt is
 HEAD asked whether what is there is ours.
@@ -17,10 +19,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from r2fs.model.errors import (
+    BadCredentials,
     ObjectMissing,
+    PermissionRefused,
     PreconditionFailed,
     StoreError,
     Throttled,
@@ -33,6 +37,7 @@ from r2fs.store.answers import SignatureRejected, StoredDamaged
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.counting import RequestCounter, RequestsView
 from r2fs.store.etags import multipart_etag
+from r2fs.store.health import Health
 
 ATTEMPT = "r2fs-attempt"  # user metadata that names one upload attempt
 THROTTLED_S = 1.0  # R2 takes one write of a key a second
@@ -53,6 +58,17 @@ PATIENT = Policy()
 BRIEF = Policy(attempts=3, base_s=0.5, cap_s=1.0, within_s=5.0)  # check(): a person waits
 
 
+class Keys(Protocol):
+    """The key that requests are signed with, which somebody may replace while r2fs runs."""
+
+    @property
+    def generation(self) -> int: ...
+
+    def renew(self, since: int) -> bool:
+        """Is another key in use now than that of generation `since`? Looks where the key came from."""
+        ...
+
+
 class _Tries:
     """The attempts of one call."""
 
@@ -61,11 +77,16 @@ class _Tries:
         self._policy = policy
         self._begun_s = store.clock.monotonic()
         self._made = 0
+        self._generation = store.keys.generation if store.keys else 0
         self.unknown = False  # an earlier attempt may have been carried out
 
     def after(self, error: StoreError) -> None:
         """Waits before the next attempt, or raises `error` if there is to be none."""
+        self._store.health.failed(error)
         self._made += 1
+        if self._has_another_key(error):
+            self._store.counter.retried()
+            return
         tries = SIGNATURE_TRIES if isinstance(error, SignatureRejected) else self._policy.attempts
         if not (error.retry or isinstance(error, SignatureRejected)) or self._made >= tries:
             raise error
@@ -79,6 +100,15 @@ class _Tries:
             raise error
         self._store.counter.retried()
 
+    def _has_another_key(self, error: StoreError) -> bool:
+        keys = self._store.keys
+        if keys is None or not isinstance(error, BadCredentials | PermissionRefused):
+            return False
+        if not keys.renew(self._generation):
+            return False
+        self._generation = keys.generation
+        return True
+
 
 class RetryingStore:
     """`inner` with retries. `uniform` gives a number in [0, 1)."""
@@ -91,10 +121,13 @@ class RetryingStore:
         counter: RequestCounter | None = None,
         uniform: Callable[[], float] = random.random,
         policy: Policy = PATIENT,
+        keys: Keys | None = None,
     ) -> None:
         # constant
         self._inner = inner
         self.clock = clock
+        self.keys = keys
+        self.health = Health(clock)
         self.counter = counter or RequestCounter()
         self.uniform = uniform
         self._policy = policy
@@ -123,9 +156,12 @@ class RetryingStore:
         tries = self.tries(policy)
         while True:
             try:
-                return call()
+                done = call()
             except StoreError as error:
                 tries.after(error)
+            else:
+                self.health.answered()
+                return done
 
     # ---- requests that may simply be sent again
     def check(self) -> None:
@@ -180,6 +216,7 @@ class RetryingStore:
             except StoreError as error:
                 tries.after(error)
             else:
+                self.health.answered()
                 return _Resuming(self, self._inner, key, start, length, opened)
 
     # ---- requests that meet their own doing when sent again
@@ -189,8 +226,11 @@ class RetryingStore:
         tries = self.tries()
         while True:
             try:
-                return self._inner.put(key, body, meta, if_match=if_match, if_absent=if_absent)
+                etag = self._inner.put(key, body, meta, if_match=if_match, if_absent=if_absent)
+                self.health.answered()
+                return etag
             except PreconditionFailed:
+                self.health.answered()
                 ours = self._ours(key, meta, getattr(body, "md5_hex", None)) if tries.unknown else None
                 if ours is None:
                     raise
@@ -214,8 +254,11 @@ class RetryingStore:
         tries = self.tries()
         while True:
             try:
-                return self._inner.copy(source, key, meta=meta, if_match=if_match, if_absent=if_absent)
+                etag = self._inner.copy(source, key, meta=meta, if_match=if_match, if_absent=if_absent)
+                self.health.answered()
+                return etag
             except PreconditionFailed as error:
+                self.health.answered()
                 # A self-copy changes the source as well.
                 mine = tries.unknown and (not error.source or key == source.key)
                 ours = self._ours(key, meta, source.etag) if mine else None
@@ -237,10 +280,13 @@ class RetryingStore:
         tries = self.tries()
         while True:
             try:
-                return self._inner.complete_upload(
+                etag = self._inner.complete_upload(
                     key, upload_id, parts, if_match=if_match, if_absent=if_absent
                 )
+                self.health.answered()
+                return etag
             except (PreconditionFailed, UploadMissing):
+                self.health.answered()
                 expected = multipart_etag(parts)
                 found = self._found(key) if tries.unknown and expected is not None else None
                 if found is None or found.etag != expected:

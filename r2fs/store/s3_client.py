@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
-import boto3
 import botocore
 import botocore.exceptions as boto_errors
 import urllib3.exceptions
+from boto3.session import Session
 from botocore.config import Config
 from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
@@ -27,7 +27,7 @@ from botocore.parsers import ResponseParserError
 from r2fs import __version__
 from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, Unavailable
 from r2fs.model.keys import printable
-from r2fs.model.settings import Bucket
+from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.answers import error_of
 from r2fs.store.counting import RequestCounter
 
@@ -106,7 +106,27 @@ def without_answer(error: BaseException, name: str, host: str) -> StoreError:
     raise error
 
 
-def make_client(bucket: Bucket, counter: RequestCounter, connect_s: float, read_s: float) -> S3Client:
+def open_session(credentials: Credentials) -> Session:
+    """Where a client's key comes from: a profile and AWS's own places are read when it is made."""
+    return Session(
+        aws_access_key_id=credentials.access_key_id,
+        aws_secret_access_key=credentials.secret_access_key,
+        aws_session_token=credentials.session_token,
+        profile_name=credentials.profile,
+    )
+
+
+def same_key(one: Session, other: Session) -> bool:
+    """Do both sign alike?"""
+    mine, theirs = one.get_credentials(), other.get_credentials()
+    if mine is None or theirs is None:
+        return mine is theirs
+    return bool(mine.get_frozen_credentials() == theirs.get_frozen_credentials())
+
+
+def make_client(
+    bucket: Bucket, counter: RequestCounter, connect_s: float, read_s: float, session: Session | None = None
+) -> S3Client:
     """A client with everything switched as R2 needs it."""
     secrets = bucket.credentials
     style: Literal["path", "virtual"] = "virtual" if bucket.addressing == "virtual" else "path"
@@ -125,12 +145,7 @@ def make_client(bucket: Bucket, counter: RequestCounter, connect_s: float, read_
         user_agent_extra=f"r2fs/{__version__}",
         signature_version=botocore.UNSIGNED if secrets.anonymous else "s3v4",
     )
-    session = boto3.session.Session(
-        aws_access_key_id=secrets.access_key_id,
-        aws_secret_access_key=secrets.secret_access_key,
-        aws_session_token=secrets.session_token,
-        profile_name=secrets.profile,
-    )
+    session = session or open_session(secrets)
     client = session.client("s3", endpoint_url=bucket.endpoint_url, config=config)
     events = client.meta.events
     # R2 does not answer "Expect: 100-continue": each PUT would wait a second for it.

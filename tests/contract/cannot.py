@@ -14,6 +14,8 @@ CANNOT: dict[str, dict[str, str]] = {
         "test_an_object_beside_a_directory_of_its_name": "a directory cannot hold a file and a directory "
         "of one name",
     },
+    "memory": {},
+    "double": {},
     "moto": {
         "test_names_with_control_characters[new\\nline]": _ROUTES,
         "test_copy_of_a_changed_source": "ignores x-amz-copy-source-if-match",

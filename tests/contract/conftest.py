@@ -1,4 +1,4 @@
-"""One contract, four stores: every test of the suite runs over each of them.
+"""One contract, six stores: every test of the suite runs over each of them.
 
 The servers run for the whole session, each in a process or thread of its own; a test has a
 prefix of its own in the bucket.
@@ -7,6 +7,7 @@ prefix of its own in the bucket.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from r2fs.model.settings import Bucket
 from r2fs.store import open_store
 from tests.contract.cannot import CANNOT, NOT_RUN
 from tests.support.faulty import FaultyProxy
+from tests.support.memory_store import MemoryStore
 from tests.support.servers import Endpoint, Moto, SeaweedFS, Simulator
+from tests.support.strict import StrictR2
 
 KINDS = tuple(CANNOT)
 SERVERS = ("moto", "seaweedfs", "simulator")
@@ -67,6 +70,13 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def double() -> Iterator[Endpoint]:
+    """The strict double, but for R2's pace of one write of a key a second: the contract knows none."""
+    with StrictR2(write_interval_s=0.0) as server:
+        yield server.endpoint
+
+
 @dataclass(frozen=True)
 class Place:
     """A bucket of some kind, and a prefix in it that is this test's own."""
@@ -77,6 +87,8 @@ class Place:
     endpoint: Endpoint | None
 
     def open(self, limits: Limits | None = None) -> ObjectStore:
+        if self.kind == "memory":
+            return MemoryStore(limits or Limits(), now_ns=time.time_ns)
         return open_store(self.settings, SystemClock(), limits)
 
 
@@ -92,6 +104,8 @@ def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         root = tmp_path / "bucket"
         root.mkdir()
         return Place(kind, prefix, Bucket("file", str(root)), None)
+    if kind == "memory":
+        return Place(kind, prefix, Bucket("file", "/nowhere"), None)
     endpoint: Endpoint = request.getfixturevalue(kind)
     return Place(kind, prefix, endpoint.settings(prefix=prefix), endpoint)
 

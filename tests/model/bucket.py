@@ -17,7 +17,7 @@ from r2fs.model.errors import BodyDamaged, Throttled, Unavailable
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Body
 from r2fs.model.records import ObjectMeta, Part, Version
-from tests.support.memory_store import MemoryDownload, MemoryStore, Stored
+from tests.support.memory_store import MemoryDownload, MemoryStore, Stored, read_whole
 
 # What can happen to a request. `late`: no answer, and it is carried out when `deliver` is called.
 REFUSED, THROTTLED, LOST, LATE, CUT = "refused", "throttled", "lost", "late", "cut"
@@ -73,8 +73,7 @@ class ModelBucket(MemoryStore):
         self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
     ) -> str:
         fault = self._begin("put", key)
-        body.seek(0)
-        data = b"".join(iter(lambda: body.read(65536), b""))
+        data = read_whole(key, body)
 
         def carry_out() -> str:
             self._condition(key, if_match, if_absent)

@@ -1,4 +1,4 @@
-"""What must not be lost: the server away, the daemon killed, the cache deleted, two hosts at once."""
+"""What must not be lost: the server away, the daemon killed, the cache deleted."""
 
 from __future__ import annotations
 
@@ -232,58 +232,3 @@ def test_killed_and_the_cache_deleted(mounts, s3, seaweed):
     again = mounts("host", upload_delay="0s")
     again.flush()
     assert objects(s3, seaweed, again) == {"unsent": b"precious"}
-
-
-# ------------------------------------------------------------------ two hosts
-def test_two_hosts_write_one_name(mounts, s3, seaweed):
-    """Neither content is lost, and it is said."""
-    one = mounts("one", host="studio")
-    two = mounts("two", host="laptop")
-    for serving in (one, two):
-        serving.allowed += [r" WARNING "]
-    (one.path / "mix.wav").write_bytes(b"from the studio")
-    (two.path / "mix.wav").write_bytes(b"from the laptop")
-    one.flush()
-    two.flush()
-    found = objects(s3, seaweed, one)
-    assert sorted(found.values()) == [b"from the laptop", b"from the studio"]
-    assert "mix.wav" in found
-    other = next(name for name in found if name != "mix.wav")
-    assert other.startswith("mix (conflict of ")
-    assert other.endswith(".wav")
-    status = json.dumps([one.status(), two.status()])
-    assert "conflict of" in status
-    assert "conflict of" in one.log() + two.log()
-    until("both names on both hosts", lambda: all(len(os.listdir(s.path)) == 2 for s in (one, two)), 10)
-
-
-def test_two_hosts_change_one_file(mounts, s3, seaweed):
-    one = mounts("one", host="studio")
-    (one.path / "mix.wav").write_bytes(b"first")
-    one.flush()
-    two = mounts("two", host="laptop")
-    for serving in (one, two):
-        serving.allowed += [r" WARNING "]
-    assert (two.path / "mix.wav").read_bytes() == b"first"
-    for serving, content in ((one, b"studio's"), (two, b"laptop's")):
-        with (serving.path / "mix.wav").open("r+b") as file:
-            file.write(content)
-    one.flush()
-    two.flush()
-    assert sorted(objects(s3, seaweed, one).values()) == [b"laptop's", b"studio's"]
-
-
-def test_two_hosts_take_turns(mounts, s3, seaweed):
-    """No conflict where each saw the other's version."""
-    one, two = mounts("one", host="studio"), mounts("two", host="laptop")
-    for turn in range(3):
-        for serving in (one, two):
-            with (serving.path / "log").open("ab") as file:
-                file.write(b"%d" % turn)
-            serving.flush()
-            until("the other host sees it", lambda: len(sizes(one, two)) == 1, 10)
-    assert objects(s3, seaweed, one) == {"log": b"001122"}
-
-
-def sizes(*mounts: BucketMount) -> set[int]:
-    return {(each.path / "log").stat().st_size if (each.path / "log").exists() else 0 for each in mounts}

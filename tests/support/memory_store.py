@@ -1,17 +1,26 @@
 """An ObjectStore in memory, with R2's rules, for unit and model tests: no socket, no sleeping.
 
-Owns:  the strict double of the bucket: conditions, equal parts, limits, NFC identity of keys.
+Owns:  what a bucket holds and when it says no: conditions, equal parts, limits, NFC identity of keys.
+       `tests/contract` holds it to the port; `strict.py` serves it over HTTP, with R2's rules of that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from r2fs.model.errors import ObjectMissing, PreconditionFailed, RangeInvalid, StoreError, UploadMissing
+from r2fs.model.errors import (
+    BodyDamaged,
+    ObjectMissing,
+    PreconditionFailed,
+    RangeInvalid,
+    Refused,
+    StoreError,
+    UploadMissing,
+)
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Body, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
@@ -60,9 +69,12 @@ class Upload:
 
 
 class MemoryStore:
-    """`calls` counts requests by name; `before(name, key)` may raise, or change the bucket, before each."""
+    """`calls` counts requests by name; `before(name, key)` may raise, or change the bucket, before each.
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    `now_ns` dates the objects, no two alike; without it they are of a day long ago.
+    """
+
+    def __init__(self, limits: Limits | None = None, now_ns: Callable[[], int] = lambda: 0) -> None:
         self.url = "memory://bucket"
         self.limits = limits or Limits(min_part=1, max_part=1 << 40)
         self.objects: dict[str, Stored] = {}  # by NFC key
@@ -71,7 +83,9 @@ class MemoryStore:
         self.before = lambda name, key: None
         self.after = lambda name, key: None
         self._lock = threading.RLock()
+        self._now_ns = now_ns
         self._tick = 1_700_000_000_000_000_000
+        self._made = 0  # uploads begun
 
     # ---- another client's hands
     def set(self, key: str, data: bytes, **metadata: str) -> str:
@@ -84,6 +98,12 @@ class MemoryStore:
     def keys(self) -> list[str]:
         with self._lock:
             return sorted((stored.key for stored in self.objects.values()), key=str.encode)
+
+    def contents(self) -> dict[str, bytes]:
+        """What another client finds: every key and its bytes, markers of directories apart."""
+        with self._lock:
+            stored = sorted(self.objects.values(), key=lambda one: one.key.encode())
+            return {one.key: one.data for one in stored if not one.key.endswith("/")}
 
     def remove(self, key: str) -> None:
         with self._lock:
@@ -137,11 +157,13 @@ class MemoryStore:
         self, key: str, *, start: int = 0, length: int | None = None, if_match: str | None = None
     ) -> MemoryDownload:
         self._call("get", key)
+        if start < 0 or (length is not None and length <= 0):
+            raise RangeInvalid(key)
         with self._lock:
             stored = self._get(key)
             if if_match is not None and stored.etag != if_match:
                 raise PreconditionFailed(key)
-            if start >= len(stored.data) and start:
+            if start >= len(stored.data) and (start or length is not None):
                 raise RangeInvalid(key)
             return MemoryDownload(stored, start, len(stored.data) if length is None else start + length)
 
@@ -149,8 +171,7 @@ class MemoryStore:
         self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
     ) -> str:
         self._call("put", key)
-        body.seek(0)
-        data = b"".join(iter(lambda: body.read(65536), b""))
+        data = read_whole(key, body)
         with self._lock:
             self._condition(key, if_match, if_absent)
             etag = self._store(key, data, meta)
@@ -160,14 +181,14 @@ class MemoryStore:
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
         self._call("create_upload", key)
         with self._lock:
-            upload_id = f"upload-{len(self.calls)}"
+            self._made += 1
+            upload_id = f"upload-{self._made}"
             self.uploads[upload_id] = Upload(key, meta)
             return upload_id
 
     def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         self._call("put_part", key)
-        body.seek(0)
-        data = b"".join(iter(lambda: body.read(65536), b""))
+        data = read_whole(key, body)
         with self._lock:
             self._upload(upload_id).parts[number] = data
         return Part(number, _md5(data), len(data))
@@ -179,6 +200,8 @@ class MemoryStore:
         with self._lock:
             stored = self._source(source)
             data = stored.data[start : start + length]
+            if len(data) < length:
+                raise RangeInvalid(source.key)
             self._upload(upload_id).parts[number] = data
             return Part(number, _md5(data), len(data))
 
@@ -194,10 +217,7 @@ class MemoryStore:
         self._call("complete_upload", key)
         with self._lock:
             upload = self._upload(upload_id)
-            bodies = [upload.parts[part.number] for part in parts]
-            sizes = {len(body) for body in bodies[:-1]}
-            if len(sizes) > 1 or (sizes and len(bodies[-1]) > min(sizes)):
-                raise UploadMissing(f"{key}: parts are not equal")
+            bodies = self._fitting(key, upload, parts)
             self._condition(key, if_match, if_absent)
             del self.uploads[upload_id]
             etag = _md5(b"".join(bytes.fromhex(_md5(body)) for body in bodies)) + f"-{len(bodies)}"
@@ -232,8 +252,11 @@ class MemoryStore:
         self.after("delete", key)
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
+        if len(keys) > self.limits.delete_batch:
+            raise Refused(f"{self.url}: at most {self.limits.delete_batch} keys in one delete request")
+        if not keys:
+            return {}
         self._call("delete_many", keys[0])
-        assert len(keys) <= self.limits.delete_batch
         for key in keys:
             self.remove(key)
         return {}
@@ -267,6 +290,23 @@ class MemoryStore:
         except KeyError:
             raise UploadMissing(upload_id) from None
 
+    def _fitting(self, key: str, upload: Upload, parts: Sequence[Part]) -> list[bytes]:
+        """The bodies of `parts`; R2's rules are looked at now, and not before."""
+        bodies = [upload.parts.get(part.number) for part in parts]
+        found = [body for body in bodies if body is not None]
+        if (
+            not parts
+            or len(found) < len(parts)
+            or any(part.etag != _md5(body) for part, body in zip(parts, found, strict=True))
+        ):
+            raise UploadMissing(f"{key}: a part is not there")
+        sizes = {len(body) for body in found[:-1]}
+        if len(sizes) > 1 or (sizes and len(found[-1]) > min(sizes)):
+            raise UploadMissing(f"{key}: parts are not equal")
+        if sizes and min(sizes) < self.limits.min_part:
+            raise UploadMissing(f"{key}: parts are too small")
+        return found
+
     def _condition(self, key: str, if_match: str | None, if_absent: bool) -> None:
         there = self.objects.get(nfc(key))
         if if_absent and there is not None:
@@ -275,10 +315,19 @@ class MemoryStore:
             raise PreconditionFailed(key)
 
     def _store(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
-        self._tick += 1_000_000
+        self._tick = max(self._tick + 1_000_000, self._now_ns())
         stored = Stored(key, bytes(data), etag or _md5(data), self._tick, meta)
         self.objects[nfc(key)] = stored
         return stored.etag
+
+
+def read_whole(key: str, body: Body) -> bytes:
+    """A request's body; BodyDamaged if it ends before its length."""
+    body.seek(0)
+    data = b"".join(iter(lambda: body.read(65536), b""))
+    if len(data) < len(body):
+        raise BodyDamaged(f"{key}: the body is shorter than was said")
+    return data
 
 
 def _md5(data: bytes) -> str:

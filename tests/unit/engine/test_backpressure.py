@@ -186,6 +186,7 @@ class FullDisk:
         monkeypatch.setattr(Room, "disk", lambda room: Disk(self.room, 4096))
 
 
+@pytest.mark.expect_warnings("is full")  # where the watcher looks just before there is room again
 def test_clean_content_goes_before_a_writer_gets_no_space(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ):

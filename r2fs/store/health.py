@@ -1,0 +1,77 @@
+"""Health: does the bucket answer?
+
+Owns:  since when it does not, and why; who is told when that changes.
+Never: decides what is sent (`retry.py` and the engine's schedules do).
+Locks: self._lock, a leaf, held for a few assignments. `tell` is called without it.
+
+Any answer about an object counts, a refusal of this one request, too. What does not: no answer at
+all, and what refuses everything (the key, the rights, the bucket, the clock).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from r2fs.model.errors import (
+    BadCredentials,
+    BucketMissing,
+    ClockSkewed,
+    PermissionRefused,
+    StoreError,
+    Throttled,
+    Unavailable,
+)
+from r2fs.model.ports import Clock
+
+SILENCE = (Unavailable, Throttled, BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
+IN_A_ROW = 3  # failed requests without a success between: one or two are everyday business
+
+
+@dataclass(frozen=True, slots=True)
+class HealthView:
+    answers: bool
+    for_s: float  # seconds since the first failed request; 0 where it answers
+    reason: str | None
+
+
+class Health:
+    def __init__(self, clock: Clock) -> None:
+        # constant
+        self._clock = clock
+        # set once, by who is to be told
+        self.tell: Callable[[HealthView], None] = lambda view: None
+        # guarded by: _lock
+        self._lock = Lock()
+        self._failed = 0
+        self._since_s = 0.0
+        self._reason: str | None = None
+
+    def failed(self, error: StoreError) -> None:
+        if not isinstance(error, SILENCE):
+            self.answered()
+            return
+        with self._lock:
+            self._failed += 1
+            if self._failed == 1:
+                self._since_s = self._clock.monotonic()
+            self._reason = str(error)
+            lost = self._failed == IN_A_ROW
+        if lost:
+            self.tell(self.view())
+
+    def answered(self) -> None:
+        if not self._failed:  # nearly always: no lock for it
+            return
+        with self._lock:
+            failed, self._failed, self._reason = self._failed, 0, None
+            back = HealthView(True, self._clock.monotonic() - self._since_s, None)
+        if failed >= IN_A_ROW:
+            self.tell(back)
+
+    def view(self) -> HealthView:
+        with self._lock:
+            if self._failed < IN_A_ROW:
+                return HealthView(True, 0.0, None)
+            return HealthView(False, self._clock.monotonic() - self._since_s, self._reason)

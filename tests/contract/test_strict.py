@@ -1,0 +1,369 @@
+"""R2's own rules, enforced by the strict double: r2fs lives with each, and breaks none.
+
+`double` notes what r2fs must never send; every test fails where it has noted something. The engine is
+the real one, over the real store, over a socket.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r2fs.model.errors import BadCredentials, NameTooLong, Refused
+from r2fs.model.ports import ObjectStore, SystemClock
+from r2fs.model.records import ObjectMeta
+from r2fs.model.settings import Credentials
+from r2fs.store import open_store
+from r2fs.store.retry import RetryingStore
+from tests.contract.test_wire import everything
+from tests.support.bodies import BreakingBody, BytesBody
+from tests.support.engine import Engine
+from tests.support.faulty import FaultyProxy, cut_request, lose_answer
+from tests.support.servers import BUCKET
+from tests.support.strict import StrictR2
+
+PART = 64 << 10  # of the tests' own, so that many are quick
+META = ObjectMeta("audio/wav", {"mtime": "1.5"})
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def r2() -> Iterator[StrictR2]:
+    with StrictR2(min_part=PART) as server:
+        yield server
+    assert server.faults == []
+
+
+@pytest.fixture
+def line(r2: StrictR2) -> Iterator[FaultyProxy]:
+    """A way to it that can be cut."""
+    with FaultyProxy(r2.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def store(r2: StrictR2) -> Iterator[RetryingStore]:
+    store = open_store(r2.endpoint.settings(), SystemClock())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def make(r2: StrictR2, tmp_path: Path) -> Iterator[MakeEngine]:
+    made: list[tuple[Engine, ObjectStore]] = []
+
+    def make_engine(name: str = "a", url: str | None = None, **changes: object) -> Engine:
+        store = open_store(r2.endpoint.settings(url=url), SystemClock())
+        values = {"part_size": PART, "multipart_threshold": 2 * PART, **changes}
+        engine = Engine(tmp_path / name, store, **values)  # type: ignore[arg-type]
+        made.append((engine, store))
+        return engine
+
+    yield make_engine
+    for engine, store in made:
+        engine._end()
+        store.close()
+
+
+# ------------------------------------------------------------------ the double itself
+def request(r2: StrictR2, method: str, path: str, body: bytes = b"", **heads: str) -> int:
+    """As a careless client would send it; the status."""
+    connection = http.client.HTTPConnection(r2.url.removeprefix("http://"), timeout=30)
+    signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={r2.endpoint.access_key}/x"}
+    try:
+        names = {name.replace("_", "-"): value for name, value in heads.items()}
+        connection.request(method, f"/{BUCKET}{path}", body, signed | names)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def deleting(count: int) -> bytes:
+    return b"<Delete>" + b"<Object><Key>k</Key></Object>" * count + b"</Delete>"
+
+
+CARELESS = {
+    "Expect": (200, "PUT", "/k", b"x", {"Expect": "100-continue"}),
+    "a trailer": (501, "PUT", "/k", b"x", {"x_amz_trailer": "x-amz-checksum-crc32"}),
+    "Content-Encoding": (501, "PUT", "/k", b"x", {"Content_Encoding": "aws-chunked"}),
+    "two checksums": (400, "PUT", "/k", b"x", {"Content_MD5": "x", "x_amz_checksum_crc32": "y"}),
+    "an ACL": (501, "PUT", "/k", b"x", {"x_amz_acl": "private"}),
+    "tagging": (501, "GET", "/k?tagging", b"", {}),
+    "versions": (501, "GET", "?versions", b"", {}),
+    "a long key": (400, "PUT", "/" + "k" * 1025, b"x", {}),
+    "much metadata": (400, "PUT", "/k", b"x", {"x_amz_meta_a": "x" * 8192}),
+    "1,001 deletes": (400, "POST", "?delete", deleting(1001), {"Content_MD5": "x"}),
+    "no XML": (400, "POST", "?delete", b"<Delete><Key>\x01", {"Content_MD5": "x"}),
+    "deletes without a checksum": (400, "POST", "?delete", deleting(1), {}),
+}
+
+
+@pytest.mark.parametrize("careless", CARELESS)
+def test_the_double_notes_what_must_not_be_sent(careless: str):
+    status, method, path, body, heads = CARELESS[careless]
+    with StrictR2() as r2:
+        assert request(r2, method, path, body, **heads) == status
+        assert len(r2.faults) == 1, r2.faults
+
+
+def test_the_double_notes_parts_that_do_not_fit():
+    with StrictR2(min_part=10) as r2:
+        store = open_store(r2.endpoint.settings(), SystemClock())
+        for sizes in ((20, 21, 1), (20, 20, 21), (9, 9)):
+            upload = store.create_upload("big", META)
+            parts = [store.put_part("big", upload, n, BytesBody(bytes(s))) for n, s in enumerate(sizes, 1)]
+            before = len(r2.faults)
+            with suppress(Exception):
+                store.complete_upload("big", upload, parts)
+            assert len(r2.faults) == before + 1
+        store.close()
+
+
+# ------------------------------------------------------------------ rules
+def test_every_request_is_one_that_r2_takes(r2: StrictR2, store: RetryingStore):
+    store.check()
+    everything(store)
+    assert r2.requests.total() >= 16
+    assert set(r2.refusals) <= {"NoSuchKey", "TooManyRequests"}  # "wire/b" is written twice in a second
+
+
+def test_a_key_is_written_once_a_second(r2: StrictR2, make: MakeEngine):
+    """Somebody saves every tenth of a second: the last content arrives, and most of what goes is taken."""
+    engine = make(upload_delay_s=0.3)
+    for number in range(20):
+        engine.write("mix.wav", b"take %d" % number)
+        time.sleep(0.1)
+    engine.drain()
+    assert r2.bucket.data("mix.wav") == b"take 19"
+    assert r2.requests["put"] - r2.refusals["TooManyRequests"] <= 5
+    assert r2.refusals["TooManyRequests"] <= r2.requests["put"] // 2 + 1
+
+
+def test_a_file_that_is_hurried_waits_for_its_keys_second(r2: StrictR2, make: MakeEngine):
+    engine = make()
+    for content in (b"one", b"two", b"three"):
+        engine.write("mix.wav", content)
+        engine.drain()
+        assert r2.bucket.data("mix.wav") == content
+    engine.rename("mix.wav", "final.wav")
+    engine.rename("final.wav", "mix.wav")
+    engine.drain()
+    assert r2.bucket.contents() == {"mix.wav": b"three"}
+
+
+def test_parts_are_equal(r2: StrictR2, make: MakeEngine):
+    engine = make()
+    data = os.urandom(5 * PART + 17)
+    engine.write("big.wav", data)
+    engine.write("even.wav", data[: 4 * PART])
+    engine.drain()
+    assert r2.bucket.data("big.wav") == data
+    assert r2.bucket.data("even.wav") == data[: 4 * PART]
+    assert r2.requests["complete"] == 2
+
+
+def test_a_part_is_lost_when_its_second_upload_fails(r2: StrictR2, line: FaultyProxy, make: MakeEngine):
+    """The first arrives, and its answer is lost; the second is cut in the middle: R2 then has neither."""
+    engine = make(url=line.url, part_threads=1)
+    line.rule(lose_answer(), method="PUT", path="partNumber=2")
+    line.rule(cut_request(1000), method="PUT", path="partNumber=2")
+    data = os.urandom(4 * PART)
+    engine.write("big.wav", data)
+    engine.drain()
+    assert r2.bucket.data("big.wav") == data
+    assert r2.requests["complete"] == 1
+
+
+def test_parts_that_were_lost_there_are_sent_again(r2: StrictR2, make: MakeEngine):
+    """The journal says that they arrived, and the bucket knows nothing of them."""
+    engine = make()
+    data, lost = os.urandom(4 * PART), threading.Event()
+
+    def lose(name: str, key: str) -> None:
+        if name == "complete_upload" and not lost.is_set():
+            lost.set()
+            for upload in r2.bucket.uploads.values():
+                upload.parts.pop(3)
+
+    r2.bucket.before = lose
+    engine.write("big.wav", data)
+    engine.drain()
+    assert lost.is_set()
+    assert r2.bucket.data("big.wav") == data
+    assert r2.refusals["InvalidPart"] == 1
+
+
+def test_what_another_host_deleted_while_it_was_edited(r2: StrictR2, make: MakeEngine):
+    """If-Match on a missing key is 412 on R2: the name is free, and the edit gets it."""
+    r2.bucket.set("take.wav", b"theirs")
+    engine = make()
+    opened = engine.open("take.wav", os.O_RDWR)
+    assert engine.fs.read(engine.caller, opened.handle, 0, 100) == b"theirs"
+    engine.fs.write(engine.caller, opened.handle, 0, b"OURS")
+    r2.bucket.remove("take.wav")
+    engine.close(opened)
+    engine.drain()
+    assert r2.bucket.data("take.wav") == b"OURSrs"
+    assert r2.refusals["PreconditionFailed"] == 1
+
+
+def test_two_spellings_are_one_key(r2: StrictR2, make: MakeEngine):
+    r2.bucket.set("Pa\u0308d.wav", b"decomposed")
+    engine = make()
+    engine.write("P\u00e4d.wav", b"composed")
+    engine.drain()
+    assert len(r2.bucket.keys()) == 1
+    engine.rename("P\u00e4d.wav", "x.wav")
+    engine.rename("x.wav", "Pa\u0308d.wav")
+    engine.drain()
+    assert engine.listdir() == ["P\u00e4d.wav"]
+    engine.unlink("Pa\u0308d.wav")
+    engine.drain()
+    assert r2.bucket.keys() == []
+
+
+def test_deletes_go_by_the_thousand(r2: StrictR2, make: MakeEngine):
+    for number in range(2100):
+        r2.bucket.set(f"many/{number:04}", b"")
+    engine = make(upload_delay_s=0.5, freshness_s=60.0)
+    for name in engine.listdir("many"):
+        engine.unlink(f"many/{name}")
+    engine.drain()
+    assert r2.bucket.contents() == {}
+    assert 3 <= r2.requests["delete_many"] <= 10
+
+
+def test_names_up_to_the_limit_and_none_past_it(r2: StrictR2, make: MakeEngine):
+    engine = make()
+    deep = ""
+    for _ in range(4):
+        deep += "d" * 200 + "/"
+        engine.mkdir(deep)
+    longest = deep + "n" * (1024 - len(deep))
+    engine.write(longest, b"long")
+    with pytest.raises(NameTooLong):
+        engine.write(longest + "n", b"longer")
+    with pytest.raises(NameTooLong):
+        engine.rename("d" * 200, "d" * 201)  # of what is below it one key would be too long
+    engine.drain()
+    assert r2.bucket.data(longest) == b"long"
+    assert engine.read(longest) == b"long"
+
+
+@pytest.mark.expect_warnings("another host wrote it first")
+def test_a_conflict_of_the_longest_name_keeps_to_the_limit(r2: StrictR2, make: MakeEngine):
+    name = "/".join(["d" * 200] * 4 + ["n" * 220])
+    engine = make()
+    opened = None
+    for depth in range(1, 5):
+        engine.mkdir("/".join(["d" * 200] * depth))
+    opened = engine.open(name, os.O_WRONLY | os.O_CREAT)
+    engine.fs.write(engine.caller, opened.handle, 0, b"ours")
+    r2.bucket.set(name, b"theirs")
+    engine.close(opened)
+    engine.drain()
+    assert sorted(r2.bucket.contents().values()) == [b"ours", b"theirs"]
+
+
+@pytest.mark.expect_warnings("parked")
+def test_metadata_past_the_limit_is_refused_here(r2: StrictR2, make: MakeEngine):
+    """What others stored with it fills the limit, and ours does not fit beside: nothing is sent, or lost."""
+    r2.bucket.set("take.wav", b"theirs", comment="x" * 8180)
+    engine = make()
+    opened = engine.open("take.wav", os.O_RDWR)
+    engine.fs.read(engine.caller, opened.handle, 0, 10)
+    engine.fs.write(engine.caller, opened.handle, 0, b"ours")
+    engine.close(opened)
+    engine.drain()
+    (transfer,) = engine.fs.queue_view().transfers
+    assert transfer.state == "parked"
+    assert "metadata" in (transfer.reason or "")
+    assert r2.bucket.data("take.wav") == b"theirs"
+    assert engine.read("take.wav") == b"oursrs"
+
+
+def test_a_body_that_is_called_off_publishes_nothing(r2: StrictR2, store: RetryingStore):
+    store.put("a", BytesBody(b"old"), META)
+    time.sleep(1)
+    with pytest.raises(OSError, match="off"):
+        store.put("a", BreakingBody(b"n" * 500_000, 200_000, lambda: OSError("called off")), META)
+    assert r2.bucket.data("a") == b"old"
+
+
+@pytest.mark.parametrize("conditions", [True, False], ids=["heeded", "ignored"])
+@pytest.mark.expect_warnings("another host wrote it first")
+def test_a_complete_never_takes_what_was_there_before_it(tmp_path: Path, conditions: bool):
+    """Whether R2 heeds a condition on Complete or not."""
+    with StrictR2(min_part=PART, conditions=conditions) as r2:
+        store = open_store(r2.endpoint.settings(), SystemClock())
+        engine = Engine(tmp_path, store, part_size=PART, multipart_threshold=PART)
+        opened = engine.open("big.wav", os.O_WRONLY | os.O_CREAT)
+        engine.fs.write(engine.caller, opened.handle, 0, b"m" * 3 * PART)
+        r2.bucket.set("big.wav", b"theirs")
+        engine.close(opened)
+        engine.drain()
+        (copy,) = engine.fs.queue_view().conflicts
+        assert (r2.bucket.data("big.wav"), r2.bucket.data(copy)) == (b"theirs", b"m" * 3 * PART)
+        engine.stop()
+        store.close()
+        assert r2.faults == []
+
+
+# ------------------------------------------------------------------ keys
+def test_a_replaced_key_is_taken_up(r2: StrictR2):
+    current = Credentials("old-id", "old-secret")
+    r2.keys = {"old-id": None}
+    settings = r2.endpoint.settings()
+    settings = replace(settings, credentials=current)
+    store = open_store(settings, SystemClock(), credentials=lambda: current)
+    store.put("a", BytesBody(b"1"), META)
+    r2.keys = {"new-id": "token"}
+    with pytest.raises(BadCredentials):
+        store.put("b", BytesBody(b"2"), META)  # nobody has told us of another
+    current = Credentials("new-id", "new-secret", "token")
+    threads = [threading.Thread(target=store.put, args=(f"c{n}", BytesBody(b"3"), META)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(r2.bucket.contents()) == 1 + 8
+    store.close()
+
+
+@pytest.mark.expect_warnings("cannot be read again")
+def test_a_profile_is_read_again(r2: StrictR2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    file.write_text("[studio]\naws_access_key_id = old-id\naws_secret_access_key = old\n")
+    r2.keys = {"old-id": None}
+    settings = r2.endpoint.settings()
+    settings = replace(settings, credentials=Credentials(profile="studio"))
+    store = open_store(settings, SystemClock())
+    store.put("a", BytesBody(b"1"), META)
+    r2.keys = {"new-id": None}
+    file.write_text("[other]\n")  # somebody is about to write it
+    with pytest.raises(BadCredentials):
+        store.head("a")
+    file.write_text("[studio]\naws_access_key_id = new-id\naws_secret_access_key = new\n")
+    assert store.head("a").size == 1
+    store.close()
+
+
+def test_a_bucket_that_was_refused_says_so_once(r2: StrictR2, store: RetryingStore):
+    told: list[bool] = []
+    store.health.tell = lambda view: told.append(view.answers)
+    for there in (True, False, False, False, False, True, True):
+        r2.there = there
+        with suppress(Refused):
+            store.list_page("")
+        if not there:
+            assert store.health.view().answers == (r2.refusals["NoSuchBucket"] < 3)
+    assert told == [False, True]
