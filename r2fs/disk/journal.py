@@ -30,6 +30,7 @@ from typing import Self
 from r2fs.disk.durable import fsync_dir
 from r2fs.disk.journal_schema import SCHEMA, VERSION
 from r2fs.model.errors import DirectoryUnusable, NoSpace, StateDamaged, StateLocked
+from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import Attempt, Kind, MultipartState, OwedDelete, OwedInode, Part, Proof, Version
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -56,9 +57,15 @@ class Owing:
 
 class Journal:
     def __init__(
-        self, state_dir: Path, staging_dir: Path, database: sqlite3.Connection, lock_fd: int
+        self,
+        state_dir: Path,
+        staging_dir: Path,
+        database: sqlite3.Connection,
+        lock_fd: int,
+        crash_point: CrashPoint,
     ) -> None:
         # constant
+        self._crash_point = crash_point
         self.state_dir = state_dir
         self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
         self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
@@ -75,7 +82,12 @@ class Journal:
 
     # ------------------------------------------------------------------ open and close
     @classmethod
-    def open(cls, state_dir: Path, staging_dir: Path | None = None) -> Self:
+    def open(
+        cls,
+        state_dir: Path,
+        staging_dir: Path | None = None,
+        crash_point: CrashPoint = no_crash,
+    ) -> Self:
         """Take the state directory's lock, and read or make the journal.
 
         Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
@@ -91,7 +103,7 @@ class Journal:
                 "make it writable, or choose another by --state-dir"
             ) from error
         try:
-            journal = cls(state_dir, staging_dir, _connect(state_dir / "journal.db"), lock_fd)
+            journal = cls(state_dir, staging_dir, _connect(state_dir / "journal.db"), lock_fd, crash_point)
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
             for directory in (state_dir.parent, state_dir, staging_dir):
@@ -143,8 +155,10 @@ class Journal:
             self._depth = 1
             try:
                 yield self
+                self._crash_point("commit")
                 with _translated(self.state_dir):
                     self._db.execute("COMMIT")
+                self._crash_point("committed")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")

@@ -63,6 +63,12 @@ class Attempts:
             if attempt.id == attempt_id or not (attempt.unknown and (recent or awaited)):
                 self._forget(attempt)
 
+    def accepted(self, metadata: Mapping[str, str] | None) -> None:
+        """What is in the bucket is to stay, whichever attempt made it: that one is not looked for any more."""
+        attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
+        if attempt is not None:
+            self._forget(attempt)
+
     def unwatched(self, key: str) -> None:
         """Nobody watches the key any more: attempts of inodes that are gone need no memory."""
         for attempt in [a for a in self._known.values() if nfc(a.key) == nfc(key)]:

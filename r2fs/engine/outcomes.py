@@ -136,6 +136,7 @@ class Outcomes:
         Where another node has that key by now, it overwrites this version, and not what was there before.
         """
         self._ledger.cleared(key, version.etag)
+        self._ledger.take_over_deletes(key)  # meant for what this attempt has overwritten
         heir = self._ledger.owing_at(key)
         if heir is not None:
             self._ledger.update(heir, expect=version.etag)
@@ -162,6 +163,9 @@ class Outcomes:
         except R2fsError as later:
             self.failed(node, claim, later)
             return
+        if node.is_dir:  # any object will do; one of an earlier attempt must not be deleted as a late one
+            with self._core.lock:
+                self._attempts.accepted(info.metadata)
         if (info.metadata or {}).get(ATTEMPT) == claim.attempt or node.is_dir:
             self.stored(node, claim, info.version, claim.facts)
             return

@@ -127,7 +127,9 @@ class Sender:
             state = self._begin(claim)
         try:
             done = _PartRun(self._core, self._parts, claim, state).run()
+            self._core.crash_point("parts_sent")
             etag = self._store.complete_upload(claim.key, state.upload_id, done, **claim.condition)  # type: ignore[arg-type]
+            self._core.crash_point("multipart_completed")
         except UploadMissing:
             self._forget(claim)  # expired, aborted, or refused as unequal: the next attempt begins anew
             raise
@@ -153,6 +155,7 @@ class Sender:
     def _begin(self, claim: Claim) -> MultipartState:
         size = part_size(claim.size, self._core.settings.part_size, self._store.limits.max_parts)
         upload_id = self._store.create_upload(claim.key, self._meta(claim))
+        self._core.crash_point("multipart_created")
         state = MultipartState(upload_id, claim.ino, claim.key, claim.attempt, size, _proof(claim.fd), ())
         with self._core.lock:
             self._core.journal.put_multipart(state)
@@ -214,6 +217,7 @@ class _PartRun:
         length = min(state.part_size, claim.size - start)
         body = FileBody(claim.fd, start, length, claim.gate, claim.sent)
         part = self._core.store.put_part(claim.key, state.upload_id, number, body)
+        self._core.crash_point("part_stored")
         with self._core.lock, self._core.journal.transaction() as journal:
             journal.put_part(claim.ino, part)
         with self._lock:

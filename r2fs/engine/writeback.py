@@ -274,6 +274,7 @@ class WriteBack:
                 )
             else:
                 self._ledger.update(node, changed=True)
+            self._core.crash_point("materialised")
         self._complete(node)
 
     def _complete(self, node: Node) -> None:
