@@ -27,7 +27,10 @@ while os.read(0, 1):
         os.statvfs(sys.argv[1])
     except OSError as error:
         code = error.errno
-    os.write(1, b"%d\\n" % code)
+    try:
+        os.write(1, b"%d\\n" % code)
+    except BrokenPipeError:  # the daemon ended while it was asked
+        break
 """
 
 
@@ -58,4 +61,4 @@ class Prober:
         """It ends by itself once nobody can ask: at the daemon's end, too, however that comes."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()

@@ -52,7 +52,9 @@ class Deleter:
                 elif row.watch_until_s is not None:
                     self._look_again(row, again)
                 else:
-                    if info is not None and not self._ours(info):  # what is ours has a row that watches for it
+                    if info is not None and not self._ours(
+                        info
+                    ):  # what is ours has a row that watches for it
                         log.warning("%s: not deleted: the bucket holds another version", printable(row.key))
                     self._ledger.drop_delete(row.seq, tree.tick if info is None else None)
         self._core.crash_point("delete_looked")

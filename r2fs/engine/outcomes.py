@@ -13,7 +13,7 @@ import logging
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
-from r2fs.engine.attributes import facts_of, fill
+from r2fs.engine.attributes import fill
 from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -76,6 +76,8 @@ class Outcomes:
 
     def stored(self, node: Node, claim: Claim, version: Version, facts: Facts) -> None:
         with self._core.lock:
+            # Before the row goes: new metadata alone leave the ETag, and what is remembered of it, as they were.
+            self._core.cache.remember(version.key, version.etag, remembered(facts))
             self.uploaded += 1
             self.uploaded_bytes += 0 if claim.copy else claim.size
             self._queue.recovered()
@@ -123,7 +125,6 @@ class Outcomes:
         self._tree.touch(node)
         if node.is_dir and node.listing is not None:
             node.listing.marker = node.base
-        self._core.cache.remember(node.base.key, node.base.etag, remembered(facts_of(node)))
         if staged is not None:
             self._contents.settled(node, staged)
         elif claim.copy and claim.base is not None and not node.is_dir:

@@ -16,7 +16,6 @@ from typing import Protocol, Self
 from r2fs.model.errors import Interrupted, StoreError, WouldWait
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 
-
 # Told where the program is, by name, before and after what a crash must not tear: the crash suite's
 # ends the process there.
 CrashPoint = Callable[[str], None]

@@ -103,7 +103,7 @@ def main() -> None:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     # Small parts, so that many uploads have several: `Limits` is what a file:// bucket takes.
     localdir.LIMITS = replace(localdir.LIMITS, min_part=given["settings"]["part_size"])
-    killer = Killer(Path(given["points"]), tuple(given["armed"]))  # type: ignore[arg-type]
+    killer = Killer(Path(given["points"]), tuple(given["armed"]))
     vars(service)["FileSystem"] = Asked
     mount = service.Service(
         settings_of(given["settings"]), Path(given["target"]), os.environ, crash_point=killer

@@ -23,6 +23,7 @@ Op = dict[str, Any]
 PAGE = 4096  # where the kernel may part a write in two
 
 FILE, DIRECTORY, LINK = "file", "directory", "link"
+REMOVED = -1  # of a rename over an open file: libfuse removes that one first, then renames
 Shown = tuple[str, bytes, int]  # kind, bytes or target, permission bits (0: not compared)
 View = dict[str, Shown]
 
@@ -96,6 +97,9 @@ class Reference:
 
     def _rename(self, op: Op, only: int | None) -> None:
         old, new = op["path"], op["new"]
+        if only == REMOVED:
+            del self.names[new]
+            return
         for name in [old, *self.below(old)]:
             self.names[new + name[len(old) :]] = self.names.pop(name)
 
@@ -140,14 +144,15 @@ class Manifest:
     def begin(self, op: Op) -> None:
         self._add(op)
 
-    def done(self) -> None:
-        self._add({"done": True})
+    def done(self, only: int | None = None) -> None:
+        """`only`: a write that returned so many bytes; the rest is another."""
+        self._add({"done": True, "only": only})
 
     def say_wrong(self, what: str) -> None:
         self._add({"wrong": what})
 
     # ---- the other side
-    def came(self, only: int | None | bool) -> None:
+    def came(self, only: int | bool | None) -> None:
         """What became of the call under way: True, False, or so many bytes of it. All files are closed."""
         self._add({"came": only})
 
@@ -172,7 +177,7 @@ class Manifest:
             self.pending = line
         elif "done" in line:
             assert self.pending is not None
-            self.reference.apply(self.pending)
+            self.reference.apply(self.pending, line["only"])
             self.pending = None
             self.acknowledged += 1
         elif "came" in line:
@@ -185,14 +190,23 @@ class Manifest:
             self.wrong = line["wrong"]
 
     # ---- comparing
-    def possible(self) -> Iterator[tuple[int | bool, View]]:
-        """What may be there: what was acknowledged, without and with the call that was under way."""
+    def possible(self, in_two_steps: bool = False) -> Iterator[tuple[int | bool, View]]:
+        """What may be there: what was acknowledged, without and with the call that was under way.
+
+        `in_two_steps`: the driver is libfuse, to which a rename over an open file is two calls.
+        """
         yield False, self.reference.view()
         if self.pending is None:
             return
         yield True, self._with(None)
         for only in self._cuts() if self.pending["do"] == "write" else ():
             yield only, self._with(only)
+        if in_two_steps and self.pending["do"] == "rename" and self._is_open(self.pending["new"]):
+            yield REMOVED, self._with(REMOVED)
+
+    def _is_open(self, path: str) -> bool:
+        node = self.reference.names.get(path)
+        return any(node is open_one for open_one, _ in self.reference.handles.values())
 
     def _cuts(self) -> list[int]:
         """A write is carried out in pieces that end at pages of the file."""

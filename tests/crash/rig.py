@@ -129,16 +129,18 @@ class Rig:
         self._drain()
 
     def end(self) -> None:
-        if self._daemon is not None:
-            self._kill()
-        if self._writer is not None:
-            self._writer.kill()
-            self._close(self._writer)
+        """Neither process nor mount is left. May be called again."""
+        for process in (self._daemon, self._writer):
+            if process is not None:
+                process.kill()
+                self._close(process)
+        self._daemon = self._writer = None
         target = os.path.realpath(self.mount)
         while kmount.mounted_at(target) is not None:
             kmount.unmount(target, lazy=True)
         for manifest in self._areas.values():
             manifest.close()
+        self._areas = {}
         self._log.close()
 
     @property
@@ -228,7 +230,7 @@ class Rig:
         at_start = point is not None and POINTS.get(point) == START
         self._work(None if at_start else point)
         if at_start or self.rng.random() < 0.25:
-            self._kill_at_start(point if at_start else None)
+            self.kill_at_start(point if at_start else None)
         if not self._start(NEVER):
             raise Lost("the daemon was killed by itself")
         self._compare_mount()
@@ -284,11 +286,13 @@ class Rig:
             time.sleep(0.01)
         self._kill()
 
-    def _kill_at_start(self, point: str | None) -> None:
+    def kill_at_start(self, point: str | None, times: int | None = None) -> None:
         """Killed again while it takes up what the last one left, or while it sends that."""
         rng = self.rng
+        if self._daemon is not None:
+            self._kill()
         chosen = point or rng.choice(["commit", "committed", "sent", "put_committed", "delete_looked"])
-        if not self._start((chosen, rng.randint(1, 3 if point else 6))):
+        if not self._start((chosen, times or rng.randint(1, 3 if point else 6))):
             return
         time.sleep(rng.random() * 0.2)
         self._kill()
@@ -298,14 +302,18 @@ class Rig:
         for name, manifest in self._areas.items():
             shown = self._shown(self.mount / name)
             self.stats.files += len(shown)
-            came, differences = None, []
-            for choice, view in manifest.possible():
-                differences = differences or difference(view, shown)
-                if not difference(view, shown):
+            came: int | bool | None = None
+            differences: list[str] = []
+            for choice, view in manifest.possible(self._settings["driver"] != "kernel"):
+                found = difference(view, shown)
+                if not found:
                     came = choice
                     break
+                differences = differences or found
             if came is None:
-                raise Lost(f"{name}: {manifest.pending or 'nothing'} was under way:\n" + "\n".join(differences))
+                raise Lost(
+                    f"{name}: {manifest.pending or 'nothing'} was under way:\n" + "\n".join(differences)
+                )
             if manifest.pending is not None:
                 word = "old" if came is False else "new" if came is True else "in part"
                 self.stats.undecided[f"{manifest.pending['do']}: {word}"] += 1

@@ -58,7 +58,9 @@ class Rivals:
         said = []
         for name, theirs in self._theirs.items():
             stem = name.removesuffix(".wav")
-            copies = [data for path, (_, data, _) in found.items() if path.startswith(f"{stem} (conflict of ")]
+            copies = [
+                data for path, (_, data, _) in found.items() if path.startswith(f"{stem} (conflict of ")
+            ]
             if found.get(name, ("", b"", 0))[1] != theirs:
                 said.append(f"{self.name}/{name}: the other host's bytes are not there")
             if name in self._ours and copies != [self._ours[name]]:

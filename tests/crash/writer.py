@@ -16,7 +16,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +80,42 @@ class Area:
     def _do(self, op: Op) -> None:
         self.manifest.begin(op)
         try:
-            getattr(self, f"_{op['do']}")(op)
+            only = getattr(self, f"_{op['do']}")(op)
         except OSError as error:
-            if error.errno in GONE:
+            if self._is_gone(error):
                 raise MountGone from error
             raise Wrong(f"{op}: {error}") from error
-        self.manifest.done()
+        self.manifest.done(only)
+        if only is not None:
+            self._after_a_short_write(op, only)
+
+    def _is_gone(self, error: OSError) -> bool:
+        """EIO as well is what a call gets that the daemon was just taking when it was killed."""
+        if error.errno != errno.EIO:
+            return error.errno in GONE
+        try:
+            os.statvfs(self.root)
+        except OSError as second:
+            return second.errno in GONE
+        return False
+
+    def _after_a_short_write(self, op: Op, only: int) -> None:
+        """The daemon was killed between two pieces of it: the next call must tell."""
+        try:
+            os.fsync(self.files[op["h"]])
+        except OSError as error:
+            if self._is_gone(error):
+                raise MountGone from error
+            raise
+        raise Wrong(f"{op}: {only} bytes written, and the mount is there")
 
     def _open(self, op: Op) -> None:
         self.files[op["h"]] = os.open(self.root / op["path"], op["flags"], 0o644)
 
-    def _write(self, op: Op) -> None:
+    def _write(self, op: Op) -> int | None:
         data, fd = pattern(op["fill"], op["size"]), self.files[op["h"]]
         done = os.write(fd, data) if op["at"] is None else os.pwrite(fd, data, op["at"])
-        if done != len(data):
-            raise Wrong(f"{op}: {done} bytes written")
+        return None if done == len(data) else done
 
     def _ftruncate(self, op: Op) -> None:
         os.ftruncate(self.files[op["h"]], op["size"])
@@ -141,7 +162,7 @@ class Area:
                 if (self.root / path).read_bytes() != self.reference.names[path].data:
                     raise Wrong(f"{path} holds other bytes than were written")
         except OSError as error:
-            if error.errno in GONE:
+            if self._is_gone(error):
                 raise MountGone from error
             raise Wrong(f"looking at {directory or 'the area'}: {error}") from error
 
@@ -156,7 +177,7 @@ class Area:
         paths = self._having(kind)
         return self.rng.choice(paths) if paths else None
 
-    def _new_path(self) -> Iterator[Op]:
+    def _new_path(self) -> Generator[Op, None, str]:
         """Makes the directories that a new path needs; the path is the generator's value."""
         while True:
             directory = self.rng.choice(DIRECTORIES)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from r2fs.daemon import mountpoint
-from r2fs.daemon.prober import Prober
 from r2fs.daemon.client import Daemon
+from r2fs.daemon.prober import Prober
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import Mounted
 from r2fs.model.errors import AlreadyMounted, MountPointBad, MountPointStale, SettingsError
