@@ -102,7 +102,7 @@ class Rig:
             "upload_delay_s": 0.05,
             "upload_deadline_s": 1.0,
             "part_size": 64 << 10 if bucket.small_parts else 5 << 20,
-            "multipart_threshold": 256 << 10,
+            "multipart_threshold": 256 << 10 if bucket.small_parts else 6 << 20,
             "small_file": self.rng.choice([0, 4 << 20]),
             "host": "studio",
         }
@@ -231,16 +231,20 @@ class Rig:
         self._work(None if at_start else point)
         if at_start or self.rng.random() < 0.25:
             self.kill_at_start(point if at_start else None)
-        if not self._start(NEVER):
-            raise Lost("the daemon was killed by itself")
-        self._compare_mount()
-        self._drain()
-        self._compare_bucket()
-        self._complaints()
+        self.recover()
         counts = self._acknowledged() > before
         self.stats.rounds += counts
         self.stats.empty += not counts
         return counts
+
+    def recover(self) -> None:
+        """The next daemon: what it shows, and, once it has sent everything, what the bucket holds."""
+        if not self._start(NEVER):
+            raise Lost("the daemon was killed, and not by us")
+        self._compare_mount()
+        self._drain()
+        self._compare_bucket()
+        self._complaints()
 
     def _acknowledged(self) -> int:
         return sum(manifest.acknowledged for manifest in self._areas.values())
@@ -249,11 +253,13 @@ class Rig:
         rng = self.rng
         if point is not None:
             self._arm(point, self._times(point))
+        many = point is not None and "part" in point
         order = {
             "seed": f"{self._seed} {self.stats.rounds + self.stats.empty}",
             "count": rng.randint(4, 14),
             "pause_s": rng.choice([0.0, 0.01, 0.05]),
-            "big": 0.05 if point is None or "part" not in point else 0.4,
+            "big": (0.4 if many else 0.05) if self.bucket.small_parts else (0.15 if many else 0.0),
+            "sizes": [300_000, 420_000] if self.bucket.small_parts else [6 << 20, 11 << 20],
         }
         assert self._writer is not None
         assert self._writer.stdin is not None

@@ -26,7 +26,6 @@ GONE = (errno.ENOTCONN, errno.ECONNABORTED)  # the daemon has been killed
 DIRECTORIES = ("", "", "", "d0", "d1", "d1/e")
 NAMES = tuple(f"n{number}" for number in range(9))
 MOST_FILES = 22  # in one area
-BIG = (300_000, 420_000)  # bytes: sent in several parts
 CREATE = os.O_WRONLY | os.O_CREAT
 
 
@@ -47,21 +46,22 @@ class Area:
         self.reference = manifest.reference
         self.files: dict[int, int] = {}  # handle: descriptor
         self.rng = random.Random()
-        self.big = 0.0
+        self.big = 0.0  # share of writes that are large enough for several parts
+        self.sizes = (0, 0)  # of these, in bytes
         self._handle = 0
 
-    def round(self, seed: str, count: int, pause_s: float, big: float) -> None:
-        """Until `count` programs have run, or the mount is gone."""
+    def round(self, order: dict[str, Any]) -> None:
+        """Until so many programs have run, or the mount is gone."""
         self.manifest.catch_up()
-        self.rng = random.Random(seed)
-        self.big = big
+        self.rng = random.Random(f"{order['seed']} {self.root.name}")
+        self.big, self.sizes = order["big"], order["sizes"]
         try:
-            for _ in range(count):
+            for _ in range(order["count"]):
                 for op in self._program():
                     self._do(op)
                 if self.rng.random() < 0.3:
                     self._look()
-                time.sleep(self.rng.random() * pause_s)
+                time.sleep(self.rng.random() * order["pause_s"])
             for handle in list(self.files):
                 self._do({"do": "close", "h": handle})
         except MountGone:
@@ -198,7 +198,7 @@ class Area:
     def _size(self) -> int:
         rng = self.rng
         if rng.random() < self.big:
-            return rng.randint(*BIG)
+            return rng.randint(*self.sizes)
         return rng.choice([0, 1, rng.randrange(200), rng.randrange(200), 4096, rng.randrange(20_000)])
 
     def _bytes(self, handle: int, at: int | None, size: int) -> Op:
@@ -390,13 +390,7 @@ def main() -> None:
     areas = [Area(Path(mount) / name, Manifest(Path(manifests) / name)) for name in names]
     for line in sys.stdin:
         order: dict[str, Any] = json.loads(line)
-        threads = [
-            threading.Thread(
-                target=area.round,
-                args=(f"{order['seed']} {area.root.name}", order["count"], order["pause_s"], order["big"]),
-            )
-            for area in areas
-        ]
+        threads = [threading.Thread(target=area.round, args=(order,)) for area in areas]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -115,7 +115,8 @@ def test_what_an_upload_left_under_a_name_is_overwritten_by_its_next_owner(
         host.engine.unlink("mix.wav")
     second()
     host.send()
-    assert {key: store.data(key) for key in store.keys()} == ({} if removed else {"mix.wav": b"second"})
+    found = {key: store.data(key) for key in [*store.objects]}
+    assert found == ({} if removed else {"mix.wav": b"second"})
 
 
 def with_gates_open(task: Callable[[], None]) -> None:
@@ -186,12 +187,13 @@ def test_a_change_of_mode_is_shown_after_a_kill(host: Host, store: MemoryStore):
 
 
 def test_nothing_is_said_of_an_object_that_a_late_attempt_of_ours_made(host: Host, store: MemoryStore):
-    """Overwritten, removed while that was on its way, and killed: both deletes find the same object."""
+    """Overwritten, killed while that was on its way, and removed: the row that watches for it does the work."""
     host.engine.write("take.wav", b"first")
     host.send()
     host.engine.write("take.wav", b"second", os.O_WRONLY | os.O_TRUNC)
     host.killed_at("sent")
-    host.again()
+    fs = host.again().fs
     host.engine.unlink("take.wav")
-    host.send()
+    of_the_first, watching = sorted(fs._ledger.deletes.values(), key=lambda row: row.etag is None)
+    fs._writeback._deleter.delete([of_the_first, watching], fs._tree)  # a WARNING would fail this test
     assert store.keys() == []
