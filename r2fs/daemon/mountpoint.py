@@ -78,18 +78,10 @@ def _check_outside(path: Path, real: Path, settings: Settings) -> None:
 
 
 # ------------------------------------------------------------------ while it is mounted
-def device_of(path: Path) -> int:
-    """The device that a directory is on: another one once something is mounted there and answers."""
-    return os.stat(path).st_dev
-
-
-def answers(path: Path) -> bool:
-    """Does the mount answer? Asks the daemon, not the kernel's cache. Hangs where the daemon hangs."""
-    try:
-        os.statvfs(path)
-    except OSError as error:
-        return error.errno not in GONE
-    return True
+def is_ours(real: Path) -> bool:
+    """Is a mount of ours on this path? Asks the kernel, never the mount (prober.py does)."""
+    mounted = kmount.mounted_at(str(real))
+    return mounted is not None and mounted.fstype == OURS
 
 
 def users(path: Path, most: int = 5) -> list[str]:

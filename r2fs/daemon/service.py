@@ -30,6 +30,7 @@ from typing import Any
 from r2fs import __version__, drivers
 from r2fs.daemon import client, directories, metrics, mountpoint
 from r2fs.daemon.control import ControlServer, Request
+from r2fs.daemon.prober import Prober
 from r2fs.daemon.protocol import HEARTBEAT_S
 from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
 from r2fs.daemon.systemd import Notifier, run_watchdog
@@ -38,7 +39,7 @@ from r2fs.disk.journal import Journal
 from r2fs.engine.filesystem import FileSystem
 from r2fs.model.errors import MountError
 from r2fs.model.places import slug
-from r2fs.model.ports import Clock, SystemClock
+from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash
 from r2fs.model.records import QueueView
 from r2fs.model.settings import Credentials, Settings
 from r2fs.store import open_store
@@ -72,9 +73,11 @@ class Service:
         environ: Mapping[str, str],
         clock: Clock | None = None,
         credentials: Callable[[], Credentials] | None = None,
+        crash_point: CrashPoint = no_crash,
     ) -> None:
         """`credentials` reads them again where they came from, for when the bucket refuses the ones in use."""
         # constant
+        self._crash_point = crash_point
         self._settings = settings
         self._credentials = credentials
         self._target = target
@@ -97,7 +100,7 @@ class Service:
         daemons = client.daemons(self._environ, self._settings.run_dir)
         self._target = mountpoint.check(self._target, self._settings, daemons)
         settings = directories.prepare(self._settings)
-        journal = Journal.open(settings.state_dir, settings.staging_dir)
+        journal = Journal.open(settings.state_dir, settings.staging_dir, self._crash_point)
         closing.callback(journal.close)
         store = open_store(settings.bucket, self._clock, credentials=self._credentials)
         closing.callback(store.close)
@@ -107,7 +110,14 @@ class Service:
             settings.cache_dir, limit_bytes=settings.cache_size, ttl_s=settings.cache_ttl_s, clock=self._clock
         )
         closing.callback(cache.close)
-        engine = FileSystem(settings, store=store, journal=journal, cache=cache, clock=self._clock)
+        engine = FileSystem(
+            settings,
+            store=store,
+            journal=journal,
+            cache=cache,
+            clock=self._clock,
+            crash_point=self._crash_point,
+        )
         closing.callback(engine.close)
         driver = drivers.choose(settings)(engine, settings, self._target)
         return _Parts(settings, engine, store, driver)
@@ -135,9 +145,8 @@ class Service:
         self._threads += [self._start(name, work) for name, work in parts.engine.workers()]
         end.control_thread = self._start("control", control.run)
         self._start("signals", lambda: _take_signals(stopping))
-        before = mountpoint.device_of(self._target)
         try:
-            self._start("ready", lambda: self._await_answer(before, ready, operations))
+            self._start("ready", lambda: self._await_answer(ready, operations))
             self._start("stop", lambda: self._unmount(parts, stopping, end))
             parts.driver.serve()
         except BaseException:
@@ -156,9 +165,16 @@ class Service:
             "state_dir": str(settings.state_dir),
         }
 
-    def _await_answer(self, before: int, ready: Callable[[], None], operations: Operations) -> None:
+    def _await_answer(self, ready: Callable[[], None], operations: Operations) -> None:
+        prober = Prober(self._target)
+        try:
+            self._attend(prober, ready, operations)
+        finally:
+            prober.close()
+
+    def _attend(self, prober: Prober, ready: Callable[[], None], operations: Operations) -> None:
         while not self._ended.is_set():
-            if _device(self._target) not in (None, before) and mountpoint.answers(self._target):
+            if mountpoint.is_ours(self._target) and prober.answers():
                 break
             self._clock.wait(self._ended, POLL_S)
         else:
@@ -168,7 +184,7 @@ class Service:
         log.info("%s is mounted on %s", url, self._target)
         ready()
         self._notifier.ready(f"{url} on {self._target}")
-        run_watchdog(self._notifier, lambda: mountpoint.answers(self._target), self._ended, self._clock)
+        run_watchdog(self._notifier, prober.answers, self._ended, self._clock)
 
     # ------------------------------------------------------------------ stop
     def _unmount(self, parts: _Parts, stopping: Stopping, end: _End) -> None:
@@ -276,13 +292,6 @@ def _take_signals(stopping: Stopping) -> None:
     """Signals are blocked in every thread and taken here: libfuse's loop would never let a handler run."""
     while True:
         stopping.signal(signal.Signals(signal.sigwait(STOP_SIGNALS)).name)
-
-
-def _device(path: Path) -> int | None:
-    try:
-        return mountpoint.device_of(path)
-    except OSError:
-        return None  # the mount is there, and not yet answering
 
 
 class Operations:

@@ -110,10 +110,13 @@ class Stopping:
         self.asked.set()
 
     def signal(self, name: str) -> None:
-        """The first signal stops, as an unmount does; a second does not wait for uploads."""
+        """The first signal stops, as an unmount does; a second does not wait for uploads.
+
+        SIGHUP is never a second one: who logs out sends it besides SIGTERM, or twice, and means one end.
+        """
         with self._lock:
-            self._signals += 1
-            again = self._signals > 1
+            self._signals += name != "SIGHUP"
+            again = self._signals > 1 and name != "SIGHUP"
         if again:
             log.info("%s again: not waiting for uploads", name)
             self.hurried.set()

@@ -35,6 +35,7 @@ from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
 from r2fs.disk.journal_schema import SCHEMA, VERSION
 from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError, StateDamaged, StateLocked
+from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
     Attempt,
@@ -87,8 +88,10 @@ class Journal:
         database: sqlite3.Connection,
         lock_fd: int,
         ballast: Ballast,
+        crash_point: CrashPoint,
     ) -> None:
         # constant
+        self._crash_point = crash_point
         self.state_dir = state_dir
         self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
         self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
@@ -111,7 +114,12 @@ class Journal:
 
     # ------------------------------------------------------------------ open and close
     @classmethod
-    def open(cls, state_dir: Path, staging_dir: Path | None = None) -> Self:
+    def open(
+        cls,
+        state_dir: Path,
+        staging_dir: Path | None = None,
+        crash_point: CrashPoint = no_crash,
+    ) -> Self:
         """Take the state directory's lock, and read or make the journal.
 
         Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
@@ -128,7 +136,7 @@ class Journal:
             ) from error
         try:
             ballast = Ballast(state_dir / "ballast")
-            journal = cls(state_dir, staging_dir, _opened(state_dir, ballast), lock_fd, ballast)
+            journal = cls(state_dir, staging_dir, _opened(state_dir, ballast), lock_fd, ballast, crash_point)
             ballast.hold()
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
@@ -189,7 +197,9 @@ class Journal:
             self._depth = 1
             try:
                 yield self
+                self._crash_point("commit")
                 self._execute("COMMIT")
+                self._crash_point("committed")
                 self.error = None
             except BaseException:
                 self._roll_back()

@@ -16,7 +16,7 @@ from r2fs.engine.ledger import LATE_ATTEMPT_S, Ledger
 from r2fs.engine.node import Node
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import ATTEMPT
-from r2fs.model.records import Attempt
+from r2fs.model.records import Attempt, MultipartState
 
 
 class Attempts:
@@ -30,9 +30,11 @@ class Attempts:
         for attempt in attempts:
             self._known[attempt.id] = replace(attempt, unknown=True)
 
-    def begin(self, node: Node, key: str) -> str:
-        """A new attempt's id; that of the multipart upload it goes on with, if there is one."""
-        resumed = self._core.journal.multipart(node.ino)
+    def begin(self, node: Node, key: str, resumed: MultipartState | None) -> str:
+        """A new attempt's id; that of the multipart upload of the very same bytes it goes on with.
+
+        An id is of one content: who sees it in the bucket knows that these bytes are there.
+        """
         attempt_id = resumed.attempt if resumed else uuid.uuid4().hex
         attempt = Attempt(attempt_id, node.ino, key, self._core.clock.time(), unknown=False)
         self._put(attempt)
@@ -47,7 +49,10 @@ class Attempts:
     def drop(self, attempt_id: str) -> None:
         """It was not carried out. One that a multipart upload goes on with stays."""
         attempt = self._known.get(attempt_id)
-        if attempt is not None and self._core.journal.multipart(attempt.ino) is None:
+        if attempt is None:
+            return
+        begun = self._core.journal.multipart(attempt.ino)
+        if begun is None or begun.attempt != attempt_id:
             self._forget(attempt)
 
     def arrived(self, ino: int, attempt_id: str) -> None:
@@ -62,6 +67,12 @@ class Attempts:
             awaited = attempt.ino != ino and not self._has_left(attempt)
             if attempt.id == attempt_id or not (attempt.unknown and (recent or awaited)):
                 self._forget(attempt)
+
+    def accepted(self, metadata: Mapping[str, str] | None) -> None:
+        """What is in the bucket is to stay, whichever attempt made it: that one is not looked for any more."""
+        attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
+        if attempt is not None:
+            self._forget(attempt)
 
     def unwatched(self, key: str) -> None:
         """Nobody watches the key any more: attempts of inodes that are gone need no memory."""

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SLOW_FROM = 0.8  # of dirty_limit
 LAST_PART_S = 60.0  # what is left from there to the limit lasts a writer about as long
+BREATH_S = 0.05  # before a write is tried again that the disk should have taken
 PAUSE_CAP_S = 1.0  # of one write: 128 KiB to 1 MiB
 LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # how often the disk is looked at; while it is nearly full
 
@@ -120,10 +121,14 @@ class BackPressure:
         if self._room.make(size):
             return True
         left = since_s + self._core.settings.dirty_wait_s - self._core.clock.monotonic()
-        if left <= 0 or not self._sealed():
+        if left <= 0:
+            return False
+        others_made_room = self._room.disk().free >= size
+        if not others_made_room and not self._sealed():
             return False
         with self._core.lock:
-            self._core.changed.wait(min(left, 1.0))  # what is sent becomes clean, and can be evicted
+            # What is sent becomes clean, and can be evicted.
+            self._core.changed.wait(min(left, BREATH_S if others_made_room else 1.0))
         return True
 
     def _until(self, enough: Callable[[], bool], caller: Caller, limit_s: float | None = None) -> bool:

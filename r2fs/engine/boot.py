@@ -53,6 +53,7 @@ class Boot:
             self._clear_open()
             for row in sorted(owing.inodes, key=_from_the_root_down):
                 self._restore(row)
+                self._core.crash_point("row_restored")
             for delete in owing.deletes:
                 self._ledger.adopt_delete(delete)
                 self._writeback.schedule_delete(delete)
@@ -60,6 +61,7 @@ class Boot:
             self._forsaken_attempts()
             self._leaving.adopt(owing.leaving)
             self._orphans({row.staged for row in owing.inodes if row.staged} | self._leaving.names())
+        self._core.crash_point("restored")
         if owing.inodes or owing.deletes:
             log.info("%d files and %d deletes of an earlier mount are still to be sent",
                      len(owing.inodes), len(owing.deletes))  # fmt: skip

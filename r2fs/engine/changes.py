@@ -55,6 +55,7 @@ class Changes:
                 self._change_owed(node, facts)
             else:
                 self._change_clean(node, facts)
+            self._core.crash_point("attributes_journalled")
             node.ctime_ns = self._core.now_ns()
 
     def _change_owed(self, node: Node, facts: dict[str, object]) -> None:

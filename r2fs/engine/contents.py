@@ -151,6 +151,7 @@ class Contents:
         content.make_writable()
         name = self._staged_name(node)
         content.rename_to(self._core.journal.data_dir / name)
+        self._core.crash_point("staged")
         os.utime(
             content.fd, ns=(node.atime_ns, node.mtime_ns)
         )  # the file's times are the node's from here on

@@ -9,13 +9,12 @@ Locks: `lock` (rank 30) guards every Node, the tree, the ledger and the queue. U
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Condition, Event, RLock
 
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
-from r2fs.model.ports import Clock, KernelCache, NoKernelCache, ObjectStore
+from r2fs.model.ports import Clock, CrashPoint, KernelCache, NoKernelCache, ObjectStore, no_crash
 from r2fs.model.settings import Settings
 
 
@@ -27,9 +26,7 @@ class Core:
     journal: Journal
     cache: CleanCache
     clock: Clock
-    crash_point: Callable[[str], None] = lambda name: (
-        None
-    )  # the crash suite's: ends the process at a named point
+    crash_point: CrashPoint = no_crash
     lock: RLock = field(default_factory=RLock)
     # set once, before the driver serves
     kernel: KernelCache = field(default_factory=NoKernelCache)

@@ -52,7 +52,9 @@ class Deleter:
                 elif row.watch_until_s is not None:
                     self._look_again(row, again)
                 else:
-                    if info is not None:
+                    if info is not None and not self._ours(
+                        info
+                    ):  # what is ours has a row that watches for it
                         log.warning("%s: not deleted: the bucket holds another version", printable(row.key))
                     self._ledger.drop_delete(row.seq, tree.tick if info is None else None)
         self._core.crash_point("delete_looked")
@@ -68,6 +70,7 @@ class Deleter:
                     self._look_again(row, again)
                 else:
                     self._ledger.drop_delete(row.seq, tree.tick)
+        self._core.crash_point("delete_journalled")
         return again
 
     def _look_again(self, row: OwedDelete, again: dict[int, float]) -> None:
@@ -98,7 +101,10 @@ class Deleter:
     def _look(self, rows: list[OwedDelete]) -> dict[str, ObjectInfo]:
         """What the bucket holds now at each row's key; no entry: nothing."""
         # The bucket may list a name that is not ASCII in another spelling: HEAD finds it in any.
-        by_list = [row.key for row in rows if row.etag is not None and row.key.isascii()]
+        # Where a late attempt may be, only HEAD's metadata tell whose object it is.
+        with self._core.lock:
+            headed = {row.key for row in rows if not row.key.isascii() or self._ledger.watched(row.key)}
+        by_list = [row.key for row in rows if row.key not in headed]
         found: dict[str, ObjectInfo] = {}
         heads = {row.key for row in rows} - set(by_list)
         if len(by_list) >= LOOK_BY_LIST:

@@ -321,6 +321,7 @@ class Files:
         staged, was = owed.staged, owed.before
         if was is State.CLEAN:
             self._ledger.apply(node, Event.UNCHANGED)
+            self._core.crash_point("unchanged")
             assert staged is not None
             self._contents.settled(node, staged)
             return
@@ -439,6 +440,7 @@ class Files:
         content = self._contents.of(node)
         self._wrote(node)
         content.truncate(size)
+        self._core.crash_point("truncated")
         if node.owed is not None and (not content.complete or node.owed.proof is not None):
             self._ledger.update(node, proof=None, size=size, base_limit=content.base_limit)
 
@@ -507,9 +509,11 @@ class Files:
             fsync_dir(self._core.journal.data_dir)
         except OSError as error:
             raise local_error(error, self._core.journal.data_dir) from error
+        self._core.crash_point("bytes_synced")
         with self._core.lock:
             if node.owed is not None:
                 self._note_synced(node, proof)
+        self._core.crash_point("sync_journalled")
         self._core.journal.barrier()
 
     def _note_synced(self, node: Node, proof: Proof | None) -> None:

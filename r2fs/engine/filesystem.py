@@ -37,7 +37,7 @@ from r2fs.engine.writeback import WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_name, printable
-from r2fs.model.ports import Caller, Clock, KernelCache, ObjectStore
+from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, no_crash
 from r2fs.model.records import (
     AsideView,
     AttributeChange,
@@ -71,7 +71,7 @@ class FileSystem:
         journal: Journal,
         cache: CleanCache,
         clock: Clock,
-        crash_point: Callable[[str], None] = lambda name: None,
+        crash_point: CrashPoint = no_crash,
     ) -> None:
         # constant
         self._core = Core(settings, store, journal, cache, clock, crash_point)
@@ -369,6 +369,7 @@ class FileSystem:
                 self._tree.detach(node)
                 self._contents.discard(node)
                 raise
+            self._core.crash_point("created")
             opened = self._files.created(node, flags)
             return self._referenced(node), opened
 

@@ -193,6 +193,7 @@ class Names:
         except BaseException:
             self._tree.detach(node)
             raise
+        self._core.crash_point("made")
         self._writeback.schedule(node)
 
     def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
@@ -277,6 +278,7 @@ class Names:
             with self._ledger.transaction():
                 self._withdraw(node)
                 self._keep_directory(directory, leaving=node)
+            self._core.crash_point("directory_removed")
             self._tree.detach(node)
             self._stamp(directory, self._core.now_ns())
 

@@ -13,7 +13,7 @@ import logging
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
-from r2fs.engine.attributes import facts_of, fill
+from r2fs.engine.attributes import fill
 from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -80,6 +80,8 @@ class Outcomes:
 
     def stored(self, node: Node, claim: Claim, version: Version, facts: Facts) -> None:
         with self._core.lock:
+            # Before the row goes: new metadata alone leave the ETag, and what is remembered of it, as they were.
+            self._core.cache.remember(version.key, version.etag, remembered(facts))
             self.uploaded += 1
             self.uploaded_bytes += 0 if claim.copy else claim.size
             self._queue.recovered()
@@ -127,7 +129,6 @@ class Outcomes:
         self._tree.touch(node)
         if node.is_dir and node.listing is not None:
             node.listing.marker = node.base
-        self._core.cache.remember(node.base.key, node.base.etag, remembered(facts_of(node)))
         if staged is not None:
             self._contents.settled(node, staged)
         elif claim.copy and claim.base is not None and not node.is_dir:
@@ -140,6 +141,7 @@ class Outcomes:
         Where another node has that key by now, it overwrites this version, and not what was there before.
         """
         self._ledger.cleared(key, version.etag)
+        self._ledger.take_over_deletes(key)  # meant for what this attempt has overwritten
         heir = self._ledger.owing_at(key)
         if heir is not None:
             self._ledger.update(heir, expect=version.etag)
@@ -166,6 +168,9 @@ class Outcomes:
         except R2fsError as later:
             self.failed(node, claim, later)
             return
+        if node.is_dir:  # any object will do; one of an earlier attempt must not be deleted as a late one
+            with self._core.lock:
+                self._attempts.accepted(info.metadata)
         if (info.metadata or {}).get(ATTEMPT) == claim.attempt or node.is_dir:
             self.stored(node, claim, info.version, claim.facts)
             return

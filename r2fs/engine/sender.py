@@ -77,8 +77,9 @@ class Sender:
         if claim.body is not None:
             return Sent(self._put(claim, MemoryBody(claim.body), len(claim.body)), claim.facts)
         os.fdatasync(claim.fd)
-        if claim.size >= self._core.settings.multipart_threshold:
-            return Sent(self._multipart(claim), claim.facts)
+        begun = self._resume(claim)
+        if begun is not None or claim.size >= self._core.settings.multipart_threshold:
+            return Sent(self._multipart(claim, begun), claim.facts)
         body = FileBody(claim.fd, 0, claim.size, claim.gate, claim.sent)
         return Sent(self._put(claim, body, claim.size), claim.facts)
 
@@ -121,13 +122,13 @@ class Sender:
         return Sent(Version(claim.key, etag, claim.base.size), facts)
 
     # ------------------------------------------------------------------ parts
-    def _multipart(self, claim: Claim) -> Version:
-        state = self._resume(claim)
-        if state is None:
-            state = self._begin(claim)
+    def _multipart(self, claim: Claim, begun: MultipartState | None) -> Version:
+        state = begun or self._begin(claim)
         try:
             done = _PartRun(self._core, self._parts, claim, state).run()
+            self._core.crash_point("parts_sent")
             etag = self._store.complete_upload(claim.key, state.upload_id, done, **claim.condition)  # type: ignore[arg-type]
+            self._core.crash_point("multipart_completed")
         except UploadMissing:
             self._forget(claim)  # expired, aborted, or refused as unequal: the next attempt begins anew
             raise
@@ -138,13 +139,19 @@ class Sender:
         self._forget(claim)
         return Version(claim.key, etag, claim.size)
 
+    def resumable(self, ino: int, key: str, fd: int | None) -> MultipartState | None:
+        """The upload that an earlier attempt began of these very bytes. With Core.lock held."""
+        state = self._core.journal.multipart(ino) if fd is not None else None
+        same = state is not None and fd is not None and state.key == key and state.proof == _proof(fd)
+        return state if same else None
+
     def _resume(self, claim: Claim) -> MultipartState | None:
-        """The upload that an earlier attempt began, if it was of these very bytes."""
+        """The upload that this attempt goes on with. One of other bytes is given up."""
         with self._core.lock:
             state = self._core.journal.multipart(claim.ino)
         if state is None:
             return None
-        if state.key == claim.key and state.proof == _proof(claim.fd):
+        if state.attempt == claim.attempt:
             return state
         self._store.abort_upload(state.key, state.upload_id)
         self._forget(claim)
@@ -153,6 +160,7 @@ class Sender:
     def _begin(self, claim: Claim) -> MultipartState:
         size = part_size(claim.size, self._core.settings.part_size, self._store.limits.max_parts)
         upload_id = self._store.create_upload(claim.key, self._meta(claim))
+        self._core.crash_point("multipart_created")
         state = MultipartState(upload_id, claim.ino, claim.key, claim.attempt, size, _proof(claim.fd), ())
         with self._core.lock:
             self._core.journal.put_multipart(state)
@@ -214,6 +222,7 @@ class _PartRun:
         length = min(state.part_size, claim.size - start)
         body = FileBody(claim.fd, start, length, claim.gate, claim.sent)
         part = self._core.store.put_part(claim.key, state.upload_id, number, body)
+        self._core.crash_point("part_stored")
         with self._core.lock, self._core.journal.transaction() as journal:
             journal.put_part(claim.ino, part)
         with self._lock:

@@ -288,6 +288,7 @@ class WriteBack:
                 )
             else:
                 self._ledger.update(node, changed=True)
+            self._core.crash_point("materialised")
         self._complete(node)
 
     def _complete(self, node: Node) -> None:
@@ -328,7 +329,7 @@ class WriteBack:
             stat = os.fstat(fd)  # a mapping may have written after the last close
             size, facts = stat.st_size, {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         with self._ledger.transaction():
-            attempt = self.attempts.begin(node, owed.key)
+            attempt = self.attempts.begin(node, owed.key, self._sender.resumable(node.ino, owed.key, fd))
             transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
             self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
         self._order.begin(keys_of(node))

@@ -8,13 +8,21 @@ Never: implements anything but the trivial system clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, Self
 
 from r2fs.model.errors import Interrupted, StoreError, WouldWait
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+
+# Told where the program is, by name, before and after what a crash must not tear: the crash suite's
+# ends the process there.
+CrashPoint = Callable[[str], None]
+
+
+def no_crash(name: str) -> None:
+    """What a mount has for a CrashPoint."""
 
 
 class Clock(Protocol):

@@ -45,7 +45,7 @@ class Engine:
         clock = clock or SystemClock()
         self.settings = settings_for(base, **changes)
         self.store = store
-        journal = Journal.open(self.settings.state_dir)
+        journal = Journal.open(self.settings.state_dir, crash_point=crash_point)
         cache = CleanCache(
             self.settings.cache_dir,
             limit_bytes=self.settings.cache_size,

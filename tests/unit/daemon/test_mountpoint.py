@@ -9,6 +9,7 @@ import pytest
 
 from r2fs.daemon import mountpoint
 from r2fs.daemon.client import Daemon
+from r2fs.daemon.prober import Prober
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import Mounted
 from r2fs.model.errors import AlreadyMounted, MountPointBad, MountPointStale, SettingsError
@@ -99,5 +100,11 @@ def test_who_uses_a_directory(tmp_path):
 
 
 def test_a_directory_answers(tmp_path):
-    assert mountpoint.answers(tmp_path)
     assert not mountpoint.is_stale(tmp_path)
+    assert not mountpoint.is_ours(tmp_path)
+    prober = Prober(tmp_path)
+    try:
+        assert prober.answers()
+        assert prober.answers()
+    finally:
+        prober.close()

@@ -103,6 +103,17 @@ def test_a_second_signal_does_not_wait(stopping, clock):
     assert clock.monotonic() - began < 1
 
 
+@pytest.mark.parametrize("names", [("SIGTERM", "SIGHUP"), ("SIGHUP", "SIGTERM"), ("SIGHUP", "SIGHUP")])
+def test_the_end_of_a_session_is_one_signal(stopping, clock, names):
+    for name in names:
+        stopping.signal(name)
+    assert stopping.asked.is_set()
+    assert not stopping.hurried.is_set()
+    stopping.signal("SIGTERM")
+    stopping.signal("SIGTERM")
+    assert stopping.hurried.is_set()
+
+
 def test_the_first_signal_after_an_unmount_still_waits(stopping, clock):
     stopping.request("unmounted")
     stopping.signal("SIGTERM")
