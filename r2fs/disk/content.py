@@ -49,6 +49,7 @@ class Content:
         self._ready = Condition()
         # guarded by: _ready
         self.path = path
+        self.doubtful = False  # the disk failed to read it: not to be kept
         self._size = size
         self._present = RangeSet() if present is None else present
         self._own = own

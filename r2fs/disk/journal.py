@@ -106,7 +106,7 @@ class Journal:
         self.error: str | None = None  # why the last commit failed; read without the lock
         self._done: list[Statement] = []  # of the transaction that is open: to be carried out again
         self._wal_fd = -1
-        self._wal_named = False  # its name in the directory survives a power cut
+        self._wal_named = False  # its name is on the disk; False → True only
         # Open as long as the database is: to close it would give SQLite's lock on the file back.
         self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
@@ -137,11 +137,11 @@ class Journal:
         try:
             ballast = Ballast(state_dir / "ballast")
             journal = cls(state_dir, staging_dir, _opened(state_dir, ballast), lock_fd, ballast, crash_point)
-            ballast.hold()
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
             for directory in (state_dir.parent, state_dir, staging_dir):
                 fsync_dir(directory)
+            ballast.hold()
             return journal
         except BaseException:
             os.close(lock_fd)
@@ -162,16 +162,16 @@ class Journal:
     def barrier(self) -> None:
         """All commits so far survive a power cut when this returns. One fsync; waits for the disk."""
         with self._lock:
-            wal = self._wal()
-        if wal < 0:
-            return
+            wal, named = self._wal(), self._wal_named
         try:
-            os.fsync(wal)
+            if wal >= 0:
+                os.fsync(wal)
+            if wal >= 0 and not named:
+                # SQLite syncs the WAL's name with its own first sync, which may be far.
+                fsync_dir(self.state_dir)
+                self._wal_named = True
         except OSError as error:
             raise local_error(error, self.state_dir / "journal.db-wal") from error
-        if not self._wal_named:
-            fsync_dir(self.state_dir)  # SQLite syncs the WAL's name with its own first sync, which may be far
-            self._wal_named = True
 
     def _wal(self) -> int:
         """A descriptor of SQLite's log; -1: there is none yet."""

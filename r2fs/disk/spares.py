@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from threading import Condition
 
@@ -68,8 +67,10 @@ class Spares:
             self._wanted.notify_all()
         for path, fd in files:
             os.close(fd)
-            with suppress(FileNotFoundError):
-                path.unlink()
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # it is empty: the next start removes it
+                log.info("%s stays: %s", path, error)
 
     def _make(self) -> tuple[Path, int]:
         path = self._directory / secrets.token_hex(8)

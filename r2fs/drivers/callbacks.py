@@ -20,6 +20,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -349,7 +350,8 @@ class Callbacks:
     def read(self, _path: bytes | None, out: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
         file = self._file(info)
         if file.local is not None:
-            return os.preadv(file.local, [_memory(out, size)], offset)
+            with suppress(OSError):  # the engine meets it, too, and tells why
+                return os.preadv(file.local, [_memory(out, size)], offset)
         data = self._fs.read(self._caller(), file.handle, offset, size)
         ctypes.memmove(out, data, len(data))
         return len(data)

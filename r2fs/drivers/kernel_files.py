@@ -106,9 +106,16 @@ class FileHandlers:
         if file.local is None:
             self._session.send_data(unique, self._fs.read(caller, file.handle, offset, size))
         elif caller.may_wait:
-            self._session.send_data(unique, os.pread(file.local, size, offset))
+            self._session.send_data(unique, self._read_local(file, caller, offset, size))
         else:
             self._session.send_data(unique, self._read_cached(file.local, offset, size))
+
+    def _read_local(self, file: OpenFile, caller: Caller, offset: int, size: int) -> bytes:
+        assert file.local is not None
+        try:
+            return os.pread(file.local, size, offset)
+        except OSError:
+            return self._fs.read(caller, file.handle, offset, size)  # it tells why, and fetches it anew later
 
     def _read_cached(self, local: int, offset: int, size: int) -> memoryview:
         """What the page cache has; WouldWait where the disk has to be asked."""
@@ -119,7 +126,7 @@ class FileHandlers:
             raise WouldWait from None
         except OSError as e:
             if e.errno != errno.EOPNOTSUPP or not self._nowait:
-                raise
+                raise WouldWait from e  # the disk's answer is told by `_read_local`
             self._nowait = 0
             n = os.preadv(local, (room,), offset)
         # fewer bytes would say that the file ends there

@@ -115,10 +115,10 @@ class BackPressure:
         except Interrupted:
             return  # close(2) of a process that is being killed
 
-    def make_room(self, caller: Caller, size: int, since_s: float) -> bool:
-        """The disk was full for a write through us. True: try again."""
+    def make_room(self, caller: Caller, size: int, since_s: float, made: int) -> bool:
+        """The disk was full for a write through us, which began when `Room.made` was so. True: try again."""
         caller.about_to_wait()
-        if self._room.make(size):
+        if self._room.make(size, made):
             return True
         left = since_s + self._core.settings.dirty_wait_s - self._core.clock.monotonic()
         if left <= 0:

@@ -15,7 +15,7 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
-from r2fs.engine.node import Node, Owed
+from r2fs.engine.node import DOUBTFUL, TORN, Node, Owed
 from r2fs.engine.tree import Tree, shown_name
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.keys import conflict_name, nfc
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 UNSEALED = (State.DIRTY.value, State.STALE_UPLOAD.value)  # somebody was writing
 SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
-TORN = "may be torn: the machine or its disk stopped before its bytes were synced"
 
 
 class Boot:
@@ -92,7 +91,7 @@ class Boot:
             return
         node.vouched = row.synced
         if owed.state is State.PARKED:
-            if row.reason == TORN:
+            if row.reason in DOUBTFUL:
                 return  # a person decides
             self._ledger.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
         if self._untouched(node, row):
@@ -101,8 +100,8 @@ class Boot:
             if node.base is not None and staged is not None and not self._power_cut(row):
                 self._contents.settled(node, staged)  # else its bytes may never have reached the disk
             return
-        synced = row.synced and row.state not in UNSEALED
         cut = self._is_cut(node, row)
+        synced = row.synced and row.state not in UNSEALED
         self._ledger.apply(node, Event.BOOT, before=None, proof=None, synced=synced)
         if row.staged and not synced and (cut or self._power_cut(row)):
             self._ledger.apply(node, Event.CLAIM)

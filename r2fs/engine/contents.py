@@ -14,7 +14,6 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -118,8 +117,7 @@ class Contents:
         try:
             return Content.create(path, version.size, complete=version.size == 0)
         except NoSpace:
-            if not self.make_room(0):
-                raise
+            self.make_room(0)  # or somebody else did just now
             return Content.create(path, version.size, complete=version.size == 0)
 
     def _lose(self, node: Node, version: Version) -> None:
@@ -137,6 +135,12 @@ class Contents:
             fill(node, facts)
             self._core.kernel.forget_attributes(node.ino)
         self._core.cache.remember(node.base.key, node.base.etag, remembered(facts))
+
+    def distrust(self, node: Node) -> None:
+        """The disk failed to read it. What is clean is fetched again, once nobody has it open."""
+        if node.content is not None and node.base is not None and not (node.owed and node.owed.staged):
+            node.content.doubtful = True
+            self._core.cache.drop(node.base)
 
     # ------------------------------------------------------------------ into staging
     def stage(self, node: Node) -> str:
@@ -179,8 +183,9 @@ class Contents:
             try:
                 return self.spares.take()
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.make_room(0):
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
+                self.make_room(0)  # or somebody else did just now
                 return self.spares.take()
         except OSError as error:
             raise local_error(error, self._core.journal.data_dir) from error
@@ -244,12 +249,13 @@ class Contents:
             or content is None
             or base is None
             or not content.complete
+            or content.doubtful
             or base.size > RESTING_FILE
         ):
             return False
         self._resting[node.ino] = node
-        self._rested[node.ino] = self.proof(node)
         self._resting_bytes += base.size
+        self._rested[node.ino] = self.proof(node)
         limit = self._core.settings.cache_size // RESTING_SHARE
         while len(self._resting) > RESTING or self._resting_bytes > limit:
             self._put_away(next(iter(self._resting)))
@@ -328,8 +334,7 @@ class Contents:
             self._wake(node.ino)
         self._rested.pop(node.ino, None)
         if node.content is not None:
-            with suppress(FileNotFoundError):
-                node.content.path.unlink()
+            _remove(node.content.path)
             node.content.close()
             node.content = None
         self._unpin(node)
@@ -357,14 +362,16 @@ class Contents:
         if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
             self._admit(node, content.path, content)
         self._stored_at_s.pop(node.ino, None)
-        with suppress(FileNotFoundError):
-            content.path.unlink()
+        _remove(content.path)
         content.close()
         node.content = None
 
     def _admit(self, node: Node, path: Path, content: Content | None) -> None:
         version = node.base
         assert version is not None
+        if content is not None and content.doubtful:
+            self._core.cache.drop(version)
+            return
         present = None if content is None or content.complete else content.snapshot()[0]
         if content is not None and present is not None and not present:
             return
@@ -385,3 +392,13 @@ class Contents:
 
     def _staged_name(self, node: Node) -> str:
         return f"{node.ino}-{self._core.journal.epoch}-{next(self._number)}"
+
+
+def _remove(path: Path) -> None:
+    """A name in open/ that nobody needs. One that stays goes at the next start."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.info("%s stays: %s", path, error)

@@ -36,6 +36,7 @@ from r2fs.model.errors import (
     BadHandle,
     InvalidArgument,
     IsADirectory,
+    LocalError,
     NoSpace,
     NoSuchByte,
     NotSupported,
@@ -79,7 +80,7 @@ class Files:
         self.handles = Handles()
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
-        contents.make_room = reader.make_room = self.room.make
+        contents.make_room, reader.make_room = self.room.make_now, self.room.make
         writeback.on_unsealed = self.seal_unsealed
 
     # ------------------------------------------------------------------ opening
@@ -379,6 +380,10 @@ class Files:
             except ValueError:  # given back between the two, to make room
                 if source is None:
                     raise
+            except LocalError:
+                with self._core.lock:
+                    self._contents.distrust(handle.node)
+                raise
 
     def write(self, caller: Caller, number: int, offset: int, data: bytes | memoryview) -> int:
         with self._core.lock:
@@ -400,6 +405,7 @@ class Files:
         """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
         since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
         while done < len(rest):
+            made = self.room.made
             try:
                 if offset is None:
                     done += content.append(rest[done:])
@@ -408,7 +414,7 @@ class Files:
             except NoSpace:
                 if done and not caller.may_wait:  # not to be asked for once more: an append would be twice
                     break
-                if not self.pressure.make_room(caller, len(rest) - done, since_s):
+                if not self.pressure.make_room(caller, len(rest) - done, since_s, made):
                     if done:  # the next write tells
                         break
                     raise
@@ -440,6 +446,7 @@ class Files:
         content = self._contents.of(node)
         self._wrote(node)
         content.truncate(size)
+        node.sync_failed = node.sync_failed and size > 0
         self._core.crash_point("truncated")
         if node.owed is not None and (not content.complete or node.owed.proof is not None):
             self._ledger.update(node, proof=None, size=size, base_limit=content.base_limit)
@@ -488,10 +495,11 @@ class Files:
         """The row and the staged file exist since open; what is left is to tell an error met meanwhile."""
         with self._core.lock:
             handle = self.handles.get(number)
+            handle.node.flushed_s = self._core.clock.monotonic()
         if handle.writes:
             self.pressure.flush(caller, handle.node)
         with self._core.lock:
-            handle.node.flushed_s = self._core.clock.monotonic()
+            handle.node.flushed_s = self._core.clock.monotonic()  # it may have waited
             self._told(handle)
 
     def fsync(self, caller: Caller, number: int) -> None:
@@ -504,7 +512,11 @@ class Files:
         if node.owed is None:
             return
         proof = self._lasting_proof(node)
-        content.fsync()
+        try:
+            content.fsync()
+        except LocalError:
+            node.sync_failed = True  # the kernel tells of it once, and forgets what it could not write
+            raise
         try:
             fsync_dir(self._core.journal.data_dir)
         except OSError as error:

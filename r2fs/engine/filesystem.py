@@ -151,7 +151,7 @@ class FileSystem:
         with self._core.lock:
             self._contents.retire_resting()
             for node in list(self._ledger.owing.values()):
-                if node.owed and node.owed.staged and not node.owed.synced:
+                if node.owed and node.owed.staged and not node.owed.synced and not node.sync_failed:
                     try:
                         self._contents.of(node).fsync()
                         self._ledger.update(node, synced=True)
@@ -159,8 +159,11 @@ class FileSystem:
                         log.error("%s: could not be synced: %s", printable(self._tree.path(node)), error)
                 if node.content is not None:
                     node.content.close()
-        fsync_dir(self._core.journal.data_dir)
-        self._core.journal.barrier()
+        try:
+            fsync_dir(self._core.journal.data_dir)
+            self._core.journal.barrier()
+        except (OSError, R2fsError) as error:  # what is owed stays so, as "closed, not synced"
+            log.error("the journal could not be synced: %s", error)
         self._sweep_out()
         self._core.cache.close()
         self._core.journal.close()

@@ -23,12 +23,14 @@ from r2fs.model.errors import R2fsError
 
 log = logging.getLogger(__name__)
 
+PACE_CAP_S = 60.0  # on a disk that fails
 PACE_S = 0.5  # between two rounds, two fsyncs each: what leaves meanwhile leaves together
 
 
 class Leaving:
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._pace_s = PACE_S  # run()'s own
         # guarded by: Core.lock
         self._wanted = Condition(core.lock)
         self._files: dict[str, Node | None] = {}  # by name in staging/data; the node that owed it
@@ -56,8 +58,10 @@ class Leaving:
         while self._wait():
             try:
                 self.sweep()
+                self._pace_s = PACE_S
             except (OSError, R2fsError) as error:
                 log.error("the journal could not be brought to the disk, will be tried again: %s", error)
+                self._pace_s = min(self._pace_s * 2, PACE_CAP_S)
 
     def stop(self) -> None:
         with self._core.lock:
@@ -66,7 +70,7 @@ class Leaving:
     def _wait(self) -> bool:
         """Until there is something to do; False: the end."""
         with self._core.lock:
-            due = self._core.clock.monotonic() + PACE_S
+            due = self._core.clock.monotonic() + self._pace_s
             while not self._core.stopping:
                 left = due - self._core.clock.monotonic()
                 if left > 0:

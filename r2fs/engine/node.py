@@ -18,6 +18,11 @@ from r2fs.model.errors import R2fsError
 from r2fs.model.records import Kind, Proof, Version
 from r2fs.model.states import SENDING, State
 
+# Why bytes are PARKED that may not be what was written: sent only where a person names the file itself.
+TORN = "may be torn: the machine or its disk stopped before its bytes were synced"
+UNSYNCED = "may be damaged: this disk failed to store its bytes"
+DOUBTFUL = frozenset({TORN, UNSYNCED})
+
 NEVER = float("-inf")  # a monotonic time before every other
 
 
@@ -125,6 +130,7 @@ class Node:
     writers: int = 0
     flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed
     touched: int = 0  # Tree.tick of the last change here of its being under its name
+    sync_failed: bool = False  # an fsync of its staged bytes failed: reading them may give older ones
     deleted: bool = False  # unlinked here, or replaced by what another host did
 
     @property

@@ -26,6 +26,7 @@ from r2fs.model.errors import (
     BodyWithdrawn,
     BucketMissing,
     ClockSkewed,
+    LocalError,
     NoSpace,
     ObjectMissing,
     PermissionRefused,
@@ -34,7 +35,7 @@ from r2fs.model.errors import (
     R2fsError,
     Refused,
     Retryable,
-    StateDamaged,
+    SyncFailed,
     Unavailable,
     UploadMissing,
 )
@@ -258,7 +259,7 @@ class Outcomes:
             self._source_lost(node, claim, error)
             return
         with self._core.lock:
-            if isinstance(error, Unavailable | BodyWithdrawn | UploadMissing | NoSpace | StateDamaged):
+            if isinstance(error, Unavailable | UploadMissing | NoSpace | LocalError):
                 self._attempts.doubt(claim.attempt)  # the last byte may have been sent: the object may appear
             else:
                 self._not_stored(claim)
@@ -285,12 +286,14 @@ class Outcomes:
             log.info("%s: not uploaded yet: %s", key, error)
             self._retry(node, error, failures=failures)
             self._queue.outage()
-        elif isinstance(error, Retryable | UploadMissing | NoSpace | StateDamaged):
+        elif isinstance(error, Retryable | UploadMissing | NoSpace | LocalError):
             log.info("%s: not uploaded yet: %s", key, error)
             self._retry(node, error, failures=failures)
             self._queue.retry_later(node, error)
         else:
-            reason = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+            reason = (
+                str(error) if isinstance(error, Refused | SyncFailed) else f"{type(error).__name__}: {error}"
+            )
             self.park(node, reason, passing=isinstance(error, QuotaUsedUp))
 
     def _is_its_own(self, node: Node) -> bool:

@@ -4,7 +4,8 @@ Owns:    when clean content is evicted for want of disk (the cache's own limit i
          when the journal's ballast is made anew.
 Never:   drops a byte that the bucket lacks: dirty content is not in the cache.
 Threads: every method; `look` is called by the watcher of `backpressure.py`.
-Locks:   takes Core.lock for a moment; none while it asks the disk or waits for it.
+Locks:   takes Core.lock for a moment; none while it asks the disk or waits for it. `make_now` alone
+         may be called with Core.lock held.
 Fails:   softly: a disk that does not answer has no room known, and goes on as if it had.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from threading import Lock
 
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -51,6 +53,8 @@ class Room:
         self._contents = contents
         self._leaving = leaving
         self._directory = core.journal.data_dir
+        self._making = Lock()  # around evicting alone
+        self.made = 0  # grows each time that room was made; only ever compared
         self._error: str | None = None  # what the disk answered instead; replaced as a whole
 
     def disk(self) -> Disk:
@@ -68,15 +72,30 @@ class Room:
         """What is wrong with this host's disk, as last seen."""
         return self._error or self._core.journal.error
 
-    def make(self, size: int = 0) -> bool:
+    def make(self, size: int = 0, since: int | None = None) -> bool:
+        """As `make_now`; before, what has left staging goes for good: else evicting it would free nothing.
+
+        `since`: `made` before the write that found no room. True, too, if room was made since then.
+        """
+        try:
+            with self._core.lock:
+                left = self._leaving.names()
+            if left:
+                self._leaving.sweep()
+        except (OSError, R2fsError) as error:
+            log.info("what has left staging is still there: %s", error)
+        with self._making:  # whoever waited here finds what the one before has evicted
+            if since is not None and self.made != since:
+                return True
+            return self.make_now(size)
+
+    def make_now(self, size: int = 0) -> bool:
         """Evict clean content for `size` bytes, and for the reserve. False: there is none to evict."""
         with self._core.lock:
             self._contents.retire_resting()
-        try:
-            self._leaving.sweep()  # a file that is in staging, too, would free nothing
-        except (OSError, R2fsError) as error:
-            log.info("staged files of rows that are gone could not be removed yet: %s", error)
-        return self._core.cache.evict(max(size, self.disk().reserve)) > 0
+        freed = self._core.cache.evict(max(size, self.disk().reserve)) > 0
+        self.made += freed
+        return freed
 
     def look(self, writing: bool) -> None:
         """Now and then: keep the ballast held and, while anybody writes, the reserve free.

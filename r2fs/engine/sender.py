@@ -10,6 +10,7 @@ Fails:   StoreError; BodyWithdrawn (somebody opened the file for writing); Local
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -18,10 +19,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from r2fs.disk.body import FileBody, Gate, MemoryBody
+from r2fs.disk.durable import local_error
 from r2fs.engine.attributes import together
 from r2fs.engine.core import Core
 from r2fs.engine.jobs import JobQueue
-from r2fs.model.errors import ObjectMissing, PreconditionFailed, R2fsError, UploadMissing
+from r2fs.engine.node import UNSYNCED
+from r2fs.model.errors import ObjectMissing, PreconditionFailed, R2fsError, SyncFailed, UploadMissing
 from r2fs.model.metadata import Facts, attributes_from, metadata_for
 from r2fs.model.mime import SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
@@ -76,12 +79,22 @@ class Sender:
             claim = self._with_facts(claim)
         if claim.body is not None:
             return Sent(self._put(claim, MemoryBody(claim.body), len(claim.body)), claim.facts)
-        os.fdatasync(claim.fd)
+        self._sync(claim)
         begun = self._resume(claim)
         if begun is not None or claim.size >= self._core.settings.multipart_threshold:
             return Sent(self._multipart(claim, begun), claim.facts)
         body = FileBody(claim.fd, 0, claim.size, claim.gate, claim.sent)
         return Sent(self._put(claim, body, claim.size), claim.facts)
+
+    def _sync(self, claim: Claim) -> None:
+        try:
+            os.fdatasync(claim.fd)
+        except OSError as error:
+            if (
+                error.errno == errno.EIO
+            ):  # told once: what is read from now on may be what the disk had before
+                raise SyncFailed(UNSYNCED) from error
+            raise local_error(error, claim.key) from error
 
     def _with_facts(self, claim: Claim) -> Claim:
         """Overwritten without having been read: what its metadata says and we never asked for, stays."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from r2fs.engine.boot import TORN
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
-from r2fs.engine.node import Node
+from r2fs.engine.node import DOUBTFUL, Node
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.records import OwedDelete, QueueView, TransferView
@@ -101,7 +100,7 @@ class Status:
     def retry(self, nodes: list[Node]) -> int:
         """What is parked at and below `nodes` goes out once more; how many files that are.
 
-        What may be torn goes only where it is named itself: a person has looked at it.
+        What may be torn or damaged goes only where it is named itself: a person has looked at it.
         """
         released = 0
         with self._core.lock:
@@ -110,8 +109,9 @@ class Status:
                     owed = node.owed
                     if owed is None or owed.state is not State.PARKED:
                         continue
-                    if owed.reason == TORN and node is not named:
+                    if owed.reason in DOUBTFUL and node is not named:
                         continue
+                    node.sync_failed = False
                     self._writeback.release(node)
                     released += 1
         return released

@@ -22,13 +22,14 @@ from fnmatch import fnmatchcase
 from threading import Condition
 
 from r2fs.disk.body import Gate
+from r2fs.disk.durable import local_error
 from r2fs.engine.attempts import Attempts
 from r2fs.engine.attributes import facts_of
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.deleter import Deleter
 from r2fs.engine.ledger import Ledger
-from r2fs.engine.node import Node, Transfer
+from r2fs.engine.node import UNSYNCED, Node, Transfer
 from r2fs.engine.order import Order, keys_of
 from r2fs.engine.outcomes import Outcomes
 from r2fs.engine.reader import Reader
@@ -241,6 +242,10 @@ class WriteBack:
             self._ledger.apply(node, Event.RELEASE, passing=False)
         if node.owed.state is not State.QUEUED:
             return None
+        if node.sync_failed:
+            self._ledger.apply(node, Event.CLAIM)
+            self.outcomes.park(node, UNSYNCED)
+            return None
         try:
             content = self._contents.of(node) if node.owed.changed and node.owed.staged else None
         except StateDamaged as error:
@@ -351,7 +356,10 @@ class WriteBack:
             self._core.crash_point("sent")
         except PreconditionFailed as error:
             self._conclude(node, claim, lambda why=error: self.outcomes.refuted(node, claim, why))  # type: ignore[misc]
-        except (R2fsError, OSError) as error:
+        except OSError as error:
+            ours = local_error(error, claim.key)
+            self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, ours))
+        except R2fsError as error:
             self._conclude(node, claim, lambda why=error: self.outcomes.failed(node, claim, why))  # type: ignore[misc]
         else:
             self._conclude(node, claim, lambda: self.outcomes.stored(node, claim, sent.version, sent.facts))

@@ -29,6 +29,7 @@ Never: knows FUSE, boto3 or click.
     │   ├── DirectoryUnusable     cache or state directory not writable
     │   ├── DiskReadOnly          the file system below is read-only (the kernel does that after an error)
     │   └── BodyWithdrawn         the file being sent was opened for writing, or became shorter
+    ├── SyncFailed                what a file holds is no longer what was written to it
     ├── MountError                no mount could be made
     │   ├── MountPointBad  MountPointStale  FuseMissing  AlreadyMounted
     ├── SettingsError             a setting's value is wrong
@@ -263,6 +264,12 @@ class DirectoryUnusable(LocalError):
 
 class DiskReadOnly(LocalError):
     errno = _errno.EROFS
+
+
+class SyncFailed(R2fsError):
+    """Written bytes could not be put on this disk, and reading them back may give older ones: not to be sent."""
+
+    exit_code = 7
 
 
 class BodyWithdrawn(LocalError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import journal, shelf
-from r2fs.engine.boot import TORN
+from r2fs.engine.node import TORN
 from tests.power.disk import Cuts, recorded_disk
 from tests.power.history import Found, digest
 from tests.power.workload import Workload

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from r2fs.disk.durable import sync_file_system
+
 MIB = 1 << 20
 EXT4_IOC_SHUTDOWN = 0x8004587D  # linux/ext4.h
 NO_LOG_FLUSH = 2  # what is not on the disk yet never gets there
@@ -45,6 +47,9 @@ class LoopDisk:
         )
         assert checked.returncode in (0, 1), checked.stdout + checked.stderr
         self.mount()
+
+    def sync(self) -> None:
+        sync_file_system(self.path)
 
     # ---- faults
     def fill(self, leave: int = 0) -> Path:

@@ -14,7 +14,7 @@ import pytest
 from r2fs.disk import content as content_module
 from r2fs.engine import backpressure
 from r2fs.engine.room import Disk, Room
-from r2fs.model.errors import NoSpace, Unavailable, WouldWait
+from r2fs.model.errors import LocalError, NoSpace, Unavailable, WouldWait
 from r2fs.model.ports import Caller
 from tests.support.engine import Engine
 from tests.support.memory_store import MemoryStore
@@ -246,3 +246,88 @@ def test_the_last_part_lasts_about_a_minute():
             paused += min(backpressure.PAUSE_CAP_S, write * backpressure.LAST_PART_S / left)
             left -= write
         assert 60 < paused < 240
+
+
+# ------------------------------------------------------------------ a disk that fails
+@pytest.mark.expect_warnings("may be damaged")
+def test_what_could_not_be_synced_is_parked(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    """The kernel tells of a failed write-back once; a second fsync says that all is well."""
+    store.set("take.wav", b"good")
+    engine = make()
+    opened = engine.open("take.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 0, b"what the disk did not take")
+    failing = [OSError(errno.EIO, os.strerror(errno.EIO))]
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if failing:
+            raise failing.pop()
+        real(fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(LocalError):
+            engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.close(opened)
+    engine.drain()
+    assert store.data("take.wav") == b"good"
+    view = engine.fs.queue_view()
+    assert (view.parked, view.transfers[0].reason) == (
+        1,
+        "may be damaged: this disk failed to store its bytes",
+    )
+    engine.kill()
+    engine = make()
+    engine.drain()
+    assert store.data("take.wav") == b"good", "nor by a new start"
+    engine.write("take.wav", b"written anew")
+    engine.drain()
+    assert store.data("take.wav") == b"written anew"
+
+
+@pytest.mark.parametrize(("code", "parked"), [(errno.EIO, True), (errno.EROFS, False), (errno.ENOSPC, False)])
+@pytest.mark.expect_warnings("may be damaged")
+def test_an_upload_whose_file_cannot_be_synced(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, code: int, parked: bool
+):
+    engine = make()
+    failing = [OSError(code, os.strerror(code))]
+    real = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        if failing:
+            raise failing.pop()
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    engine.write("take.wav", b"bytes")
+    engine.drain()
+    assert engine.fs.queue_view().parked == parked
+    assert store.keys() == ([] if parked else ["take.wav"])
+
+
+def test_what_the_disk_cannot_read_is_fetched_again(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    store.set("take.wav", b"good" * KIB)
+    engine = make()
+    assert engine.read("take.wav") == b"good" * KIB
+    real, failing = content_module._pread_all, [1, 1]
+
+    def pread(fd: int, size: int, offset: int, path: Path) -> bytes:
+        if failing:
+            failing.pop()
+            raise LocalError(f"{path}: Input/output error")
+        return real(fd, size, offset, path)
+
+    monkeypatch.setattr(content_module, "_pread_all", pread)
+    for _ in range(2):  # resting, and then fetched anew
+        with pytest.raises(LocalError):
+            engine.read("take.wav")
+    before = [name for name, _ in store.calls].count("get")
+    assert engine.read("take.wav") == b"good" * KIB
+    assert [name for name, _ in store.calls].count("get") == before + 1
+    assert engine.read("take.wav") == b"good" * KIB
+    assert [name for name, _ in store.calls].count("get") == before + 1, "it is trusted again"
