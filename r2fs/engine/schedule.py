@@ -1,4 +1,4 @@
-"""Schedule: which owed thing is due next, and what each one waits for.
+"""Schedule: which owed thing is due next, and what each one waits for; Pace: when a key may be written.
 
 Owns:  a heap of due times, and the lists of what is blocked by a key or an inode. Both are
        rebuilt from the journal at start: losing them loses nothing.
@@ -11,6 +11,9 @@ from __future__ import annotations
 import heapq
 from itertools import count
 from typing import NamedTuple
+
+from r2fs.model.keys import nfc
+from r2fs.model.ports import Clock
 
 DELETE, PUT = "delete", "put"
 
@@ -72,3 +75,26 @@ class Schedule:
     def _skip_void(self) -> None:
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
+
+
+REMEMBERED = 1000  # keys, before those whose time is over are forgotten
+
+
+class Pace:
+    """R2 takes one write of a key in `interval_s`: one that comes earlier is refused, and billed."""
+
+    def __init__(self, clock: Clock, interval_s: float) -> None:
+        self._clock = clock
+        self._interval_s = interval_s
+        self._free_at: dict[str, float] = {}  # by NFC key
+
+    def wrote(self, key: str) -> None:
+        now = self._clock.monotonic()
+        if len(self._free_at) >= REMEMBERED:
+            self._free_at = {key: free for key, free in self._free_at.items() if free > now}
+        if self._interval_s:
+            self._free_at[nfc(key)] = now + self._interval_s
+
+    def free_at(self, key: str) -> float:
+        """Clock.monotonic() from when on the key may be written."""
+        return self._free_at.get(nfc(key), float("-inf"))

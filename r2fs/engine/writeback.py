@@ -33,7 +33,7 @@ from r2fs.engine.node import UNSYNCED, Node, Transfer
 from r2fs.engine.order import Order, keys_of
 from r2fs.engine.outcomes import Outcomes
 from r2fs.engine.reader import Reader
-from r2fs.engine.schedule import DELETE, PUT, Item, Schedule
+from r2fs.engine.schedule import DELETE, PUT, Item, Pace, Schedule
 from r2fs.engine.sender import Claim, Sender
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
@@ -79,6 +79,7 @@ class WriteBack:
         self._deleter = Deleter(core, ledger, self.attempts.is_forsaken)
         # guarded by: Core.lock
         self._schedule = Schedule()
+        self._pace = Pace(core.clock, core.store.limits.key_write_interval_s)
         self._order = Order(ledger)
         self._work = Condition(core.lock)
         self._hurry = 0  # drains under way: nothing waits for its delay
@@ -260,6 +261,9 @@ class WriteBack:
                 return lambda: self._materialise(node)
             self._schedule.block(item, blocker)
             return None
+        if (free := self._pace.free_at(node.owed.key)) > now:
+            self._schedule.add(item, free)
+            return None
         # A delete of what an earlier inode left at the key would take this one's object, too, where
         # both have the same bytes and so the same ETag: overwriting what it was meant for does its work.
         left_there = self._ledger.take_over_deletes(node.owed.key)
@@ -391,6 +395,7 @@ class WriteBack:
         self._order.end(keys)
         for key in keys:
             self._schedule.release(("key", nfc(key)), now)
+        self._pace.wrote(claim.key)
         if (
             node.owed is not None
             and node.owed.transfer is not None

@@ -2,8 +2,7 @@
 
 Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
 Never:   retries (`store/retry.py` does), reads a body whole, sets Content-Encoding on data.
-Threads: every method is thread-safe; boto3's client is, and one whose key was replaced gives way to
-         another between two requests.
+Threads: every method is thread-safe; boto3's client is, and there is no state besides.
 Fails:   StoreError's subclasses; what a Body raises while it is read comes out as it is.
 
 Where R2 takes no condition, or nobody knows whether it does, a HEAD looks as well: before a
@@ -13,13 +12,10 @@ understood is sent nevertheless, so that a server that honours it leaves no wind
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -33,7 +29,6 @@ from r2fs.model.errors import (
     NotImplementedThere,
     ObjectMissing,
     PreconditionFailed,
-    R2fsError,
     RangeInvalid,
     Refused,
     StoreError,
@@ -50,29 +45,18 @@ from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import bare
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3_client import (
-    EXPECTED,
-    from_answer,
-    make_client,
-    open_session,
-    same_key,
-    with_copy_headers,
-    without_answer,
-)
+from r2fs.store.s3_client import EXPECTED, Clients, from_answer, with_copy_headers, without_answer
 from r2fs.store.s3_values import conditions, destination_headers, info_of, kept_of, ns, total, verified
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
-
-log = logging.getLogger(__name__)
+    from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # of one read of the socket, not of a whole transfer
 CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
 SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
-
-UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # what reading a key anew may raise
 
 # Keys that DeleteObjects may misread, since it names them in XML: control characters are no XML, or
 # become others, and Cloudflare's simulator strips white space at the ends.
@@ -95,7 +79,7 @@ def connect(
         read_timeout_s=bucket.request_timeout_s,
         credentials=credentials,
     )
-    return RetryingStore(store, clock, counter=counter, keys=store)
+    return RetryingStore(store, clock, counter=counter, keys=store.keys)
 
 
 class S3Store:
@@ -113,26 +97,25 @@ class S3Store:
         credentials: Callable[[], Credentials] | None = None,
     ) -> None:
         # constant
-        self._bucket = bucket
         self._name = bucket.name
+        self._prefix = bucket.prefix
+        self.url = bucket.url
         self._clock = clock
         self._limits = limits or Limits()
         self._counter = counter or RequestCounter()
         self._host = urlsplit(bucket.endpoint_url).netloc if bucket.endpoint_url else "AWS"
-        self._timeouts_s = connect_timeout_s, read_timeout_s
-        self._credentials = credentials
-        # Replaced together, under _renewing, when another key is there; requests read `_client` alone.
-        self._renewing = Lock()
-        self.generation = 0
         with self._translated():
-            self._session = open_session(bucket.credentials)
-            self._client = make_client(bucket, self._counter, *self._timeouts_s, self._session)
+            self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
         # A float that any thread may set: when an answer last proved that the bucket exists.
         self._bucket_seen_s = float("-inf")
 
     @property
-    def url(self) -> str:
-        return self._bucket.url
+    def keys(self) -> Clients:
+        return self._clients
+
+    @property
+    def _client(self) -> S3Client:
+        return self._clients.current
 
     @property
     def limits(self) -> Limits:
@@ -150,42 +133,14 @@ class S3Store:
                 raise from_answer(error, name) from error
             raise without_answer(error, name, self._host) from error
 
-    # ---- another key
-    def renew(self, since: int) -> bool:
-        """Is another key in use now than that of generation `since`? Looks where the key came from.
-
-        A key that was replaced in its file is taken up so, without a restart.
-        """
-        if self.generation != since:
-            return True
-        try:
-            bucket = self._bucket
-            if self._credentials is not None:
-                bucket = replace(bucket, credentials=self._credentials())
-            session = open_session(bucket.credentials)
-            if bucket.credentials.anonymous or same_key(self._session, session):
-                return False
-            client = make_client(bucket, self._counter, *self._timeouts_s, session)
-        except UNREADABLE as error:
-            log.warning("%s: the key cannot be read again: %s", self.url, error)
-            return False
-        with self._renewing:
-            if self.generation == since:
-                self._bucket, self._session = bucket, session
-                self._client, client = client, self._client
-                self.generation += 1
-                log.info("%s: the key was replaced: going on with the new one", self.url)
-        client.close()  # of the old one, or of a second that was made at the same time
-        return True
-
     # ---- the bucket as a whole
     def check(self) -> None:
         """One LIST of one key, with short timeouts; the clock is compared by the answer's Date."""
         with self._translated():
-            client = make_client(self._bucket, self._counter, CHECK_TIMEOUT_S, CHECK_TIMEOUT_S)
+            client = self._clients.make(CHECK_TIMEOUT_S, CHECK_TIMEOUT_S)
         try:
             with self._translated():
-                asked: dict[str, Any] = {"Bucket": self._name, "Prefix": self._bucket.prefix, "MaxKeys": 1}
+                asked: dict[str, Any] = {"Bucket": self._name, "Prefix": self._prefix, "MaxKeys": 1}
                 answer: Mapping[str, Any] = client.list_objects_v2(**asked)
         except StoreError as error:
             raise self._explained(error) from error.__cause__

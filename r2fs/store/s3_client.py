@@ -3,7 +3,8 @@
 Owns:    what R2 needs set (checksums, Expect, payload hashes, retries), the headers that boto3 has no
          parameter for, and the table of what boto3 raises where there was no S3 answer.
 Never:   knows keys, versions or conditions. With `store/s3.py` the only modules that import boto3.
-Threads: a client may be used by any.
+Threads: a client may be used by any. One whose key was replaced gives way to another between two requests.
+Locks:   Clients._lock, a leaf, held while one is put in the other's place.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import botocore
@@ -25,7 +28,7 @@ from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
 
 from r2fs import __version__
-from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, Unavailable
+from r2fs.model.errors import BadCredentials, BodyDamaged, R2fsError, Refused, StoreError, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.answers import error_of
@@ -34,6 +37,8 @@ from r2fs.store.counting import RequestCounter
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
 
 # At DEBUG these log every header, a session token among them, and nothing that helps a user.
 for _name in ("boto3", "botocore", "urllib3"):
@@ -95,6 +100,7 @@ EXPECTED: tuple[type[Exception], ...] = (
     boto_errors.ClientError,
     *(kind for kinds, _, _ in WITHOUT_ANSWER for kind in kinds),
 )
+UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # what reading a key anew may raise
 
 
 def without_answer(error: BaseException, name: str, host: str) -> StoreError:
@@ -116,7 +122,7 @@ def open_session(credentials: Credentials) -> Session:
     )
 
 
-def same_key(one: Session, other: Session) -> bool:
+def _same_key(one: Session, other: Session) -> bool:
     """Do both sign alike?"""
     mine, theirs = one.get_credentials(), other.get_credentials()
     if mine is None or theirs is None:
@@ -162,6 +168,63 @@ def make_client(
 
     events.register("before-send.s3", count)
     return client
+
+
+class Clients:
+    """The client in use, and another one as soon as its key is refused and there is a new one.
+
+    `credentials` reads the key where the settings had it from; a profile, and AWS's own places, are
+    read anew by themselves.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        counter: RequestCounter,
+        connect_s: float,
+        read_s: float,
+        credentials: Callable[[], Credentials] | None = None,
+    ) -> None:
+        # constant
+        self._counter = counter
+        self._timeouts_s = connect_s, read_s
+        self._credentials = credentials
+        # guarded by: _lock, together; `current` and `generation` are read without it
+        self._lock = Lock()
+        self._bucket = bucket
+        self._session = open_session(bucket.credentials)
+        self.generation = 0
+        self.current = make_client(bucket, counter, connect_s, read_s, self._session)
+
+    def make(self, connect_s: float, read_s: float) -> S3Client:
+        """Another client, with the key in use and timeouts of its own."""
+        return make_client(self._bucket, self._counter, connect_s, read_s)
+
+    def renew(self, since: int) -> bool:
+        """Is another key in use now than that of generation `since`? Looks where the key came from."""
+        if self.generation != since:
+            return True
+        bucket, old = self._bucket, self._session
+        if bucket.credentials.anonymous:
+            return False
+        try:
+            if self._credentials is not None:
+                bucket = replace(bucket, credentials=self._credentials())
+            session = open_session(bucket.credentials)
+            if _same_key(old, session):
+                return False
+            client = make_client(bucket, self._counter, *self._timeouts_s, session)
+        except UNREADABLE as error:
+            log.warning("%s: the key cannot be read again: %s", bucket.url, error)
+            return False
+        with self._lock:
+            if self.generation == since:
+                self._bucket, self._session = bucket, session
+                self.current, client = client, self.current
+                self.generation += 1
+                log.info("%s: the key was replaced: going on with the new one", bucket.url)
+        client.close()  # of the old one, or of a second that was made at the same time
+        return True
 
 
 def _stay_here(params: dict[str, Any], **_: object) -> None:

@@ -122,17 +122,22 @@ def new_log(mount: BucketMount) -> Callable[[], str]:
     return lambda: mount.log()[begin:]
 
 
-def shown(mount: BucketMount, *words: str) -> str:
-    """What `r2fs status` prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "r2fs", "status", *words],
+def command(mount: BucketMount, *words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "r2fs", *map(str, words)],
         env=mount._environment,
         cwd=REPO,
         capture_output=True,
         text=True,
         timeout=60,
-        check=True,
+        check=False,
     )
+
+
+def shown(mount: BucketMount, *words: object) -> str:
+    """What `r2fs status` prints."""
+    done = command(mount, "status", *words)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -161,7 +166,7 @@ def recovers(mount: BucketMount, place: Path, r2: StrictR2, log: Callable[[], st
     until("news", lambda: appears(place / "news.wav"), LONG_S)
     assert "the bucket does not answer" in log()
     assert "the bucket answers again" in log()
-    assert "no answer" not in shown(mount, str(place))
+    assert "no answer" not in shown(mount, place)
 
 
 STORMS = {
@@ -210,6 +215,22 @@ def test_a_key_that_expires_and_is_replaced(mount: BucketMount, r2: StrictR2, pl
     finally:
         keys.write(r2.endpoint.access_key)
         r2.keys = {r2.endpoint.access_key: None}
+
+
+def test_a_file_that_was_refused_goes_out_when_a_person_says_so(
+    mount: BucketMount, way: FaultyProxy, r2: StrictR2, place: Path
+):
+    way.rule(answer(400, "InvalidObjectName"), method="PUT", path="odd.wav", times=None)
+    (place / "odd.wav").write_bytes(b"kept")
+    (place / "good.wav").write_bytes(b"sent")
+    until("it is parked", lambda: mount.status()["queue"]["parked"] == 1, LONG_S)
+    until("the others go on", lambda: r2.bucket.contents().get(f"{place.name}/good.wav") == b"sent", LONG_S)
+    assert "does not take this name" in shown(mount, place)
+    way.clear()
+    assert command(mount, "flush", "--wait", place).returncode == 75
+    done = command(mount, "flush", "--wait", "--retry", place)
+    assert done.returncode == 0, done.stderr
+    assert r2.bucket.contents()[f"{place.name}/odd.wav"] == b"kept"
 
 
 CUTS: dict[str, tuple[Fault, str]] = {
@@ -277,6 +298,55 @@ def test_a_server_that_stalls_for_a_minute(
         way.clear()
         wanted = {"minute/here.wav": b"cached"} | {f"minute/{n}.wav": b"%d" % n for n in range(20)}
         until("the uploads", lambda: wanted.items() <= r2.bucket.contents().items(), 200)
+        assert mount.stop() == 0
+    finally:
+        way.clear()
+        mount.end()
+
+
+OUTAGE_S = 600.0
+LIMIT = 32 << 20  # of bytes that wait for their upload
+PIECE = 256 << 10
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_ten_minutes_without_a_bucket(
+    driver: str, way: FaultyProxy, r2: StrictR2, keys: Keys, tmp_path: Path
+):
+    """Writers go on up to the dirty limit, then get ENOSPC; afterwards all is there, by one PUT for each file."""
+    mount = BucketMount(
+        tmp_path, driver, r2.endpoint, "outage/", way.url, dirty_limit=LIMIT,
+        access_key_id_file=keys.id, secret_access_key_file=keys.secret,
+    )  # fmt: skip
+    mount.allowed = [" WARNING ", " ERROR "]
+    mount.start()
+    try:
+        assert os.listdir(mount.path) == []
+        way.rule(drop(), times=None)
+        written: dict[str, bytes] = {}
+        refused = 0
+        ends = time.monotonic() + OUTAGE_S
+        while time.monotonic() < ends:
+            name, data = f"{len(written)}.wav", os.urandom(PIECE)
+            try:
+                (mount.path / name).write_bytes(data)
+                written[f"outage/{name}"] = data
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                refused += 1
+        assert refused
+        assert len(written) * PIECE >= LIMIT
+        way.clear()
+        until("the uploads", lambda: written.items() <= r2.bucket.contents().items(), 300)
+        (mount.path / "later.wav").write_bytes(b"there is room again")
+        mount.flush(LONG_S)
+        puts = [
+            seen.path.partition("?")[0] for seen in way.seen if seen.method == "PUT" and seen.status == 200
+        ]
+        assert sorted(puts) == sorted([*(f"/{r2.endpoint.bucket}/{key}" for key in written), puts[-1]])
+        print(f"{len(written)} files, {refused} writers got ENOSPC, {len(puts)} PUTs")
         assert mount.stop() == 0
     finally:
         way.clear()

@@ -76,7 +76,7 @@ class MemoryStore:
 
     def __init__(self, limits: Limits | None = None, now_ns: Callable[[], int] = lambda: 0) -> None:
         self.url = "memory://bucket"
-        self.limits = limits or Limits(min_part=1, max_part=1 << 40)
+        self.limits = limits or Limits(min_part=1, max_part=1 << 40, key_write_interval_s=0.0)
         self.objects: dict[str, Stored] = {}  # by NFC key
         self.uploads: dict[str, Upload] = {}
         self.calls: list[tuple[str, str]] = []

@@ -135,6 +135,26 @@ def test_flush_without_wait_returns_at_once(r2fs, daemon):
     assert (asked["paths"], asked["timeout_s"]) == ([], 0.0)
 
 
+def test_flush_tries_parked_files_only_when_told(r2fs, daemon):
+    asked = []
+
+    def flush(request):
+        asked.append(request.message["retry"])
+        return {"sent": True, "queue": queue()}
+
+    daemon("takes", flush=flush)
+    assert r2fs("flush", "--wait").code == 0
+    assert r2fs("flush", "--wait", "--retry").code == 0
+    assert asked == [False, True]
+
+
+def test_status_tells_of_a_bucket_that_is_away(r2fs, daemon):
+    health = {"answers": False, "for_s": 75.0, "reason": "the access key was refused"}
+    point = daemon("takes", status=lambda request: {**status("/mnt/takes"), "health": health})
+    assert "no answer for" in r2fs("status").out
+    assert "the access key was refused" in r2fs("status", point).out
+
+
 def test_flush_that_runs_out_of_time(r2fs, daemon):
     point = daemon("takes", flush=lambda request: {"sent": False, "queue": queue(files=2, bytes=1 << 20)})
     said = r2fs("flush", "--wait", "--timeout", "0")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.model.config import Flag, gather, load
+from r2fs.model.config import Flag, credentials_of, gather, load
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import GIB, MIB
 
@@ -35,6 +35,25 @@ def refused(target=None, environ=None, **given) -> str:
     with pytest.raises(SettingsError) as caught:
         load(target, environ=env() if environ is None else environ, **given)
     return str(caught.value)
+
+
+# ------------------------------------------------------------------ read again, by a daemon
+def test_a_key_is_read_again_where_it_came_from(tmp_path, monkeypatch):
+    """From another working directory, and without the warnings of the first time."""
+    (tmp_path / "id").write_text("old")
+    (tmp_path / "secret").write_text("old-secret")
+    sources = {
+        "target": "s3://bucket",
+        "environ": env(R2FS_ACCESS_KEY_ID_FILE="id", R2FS_CACHE_SIZ="1G"),
+        "flags": {"secret_access_key_file": Flag("secret", "flag")},
+        "base": tmp_path,
+    }
+    monkeypatch.chdir("/")
+    assert credentials_of(gather(**sources, warn=False)).access_key_id == "old"
+    (tmp_path / "id").write_text("new")
+    (tmp_path / "secret").write_text("new-secret")
+    found = credentials_of(gather(**sources, warn=False))
+    assert (found.access_key_id, found.secret_access_key) == ("new", "new-secret")
 
 
 # ------------------------------------------------------------------ precedence

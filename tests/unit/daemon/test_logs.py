@@ -42,6 +42,14 @@ def test_secrets_are_taken_out_of_messages_and_tracebacks(tmp_path):
     assert "RuntimeError: *** again" in text
 
 
+def test_a_key_that_is_read_later_is_hidden_as_well(tmp_path):
+    path = tmp_path / "r2fs.log"
+    logs.to_file(path, "debug", SECRET, "--log-file")
+    logs.hide(Credentials("id", "later/secret", None))
+    logging.getLogger("r2fs.test").info("later/secret and geheim/123")
+    assert "*** and ***" in path.read_text()
+
+
 def test_the_file_is_private(tmp_path):
     logs.to_file(tmp_path / "r2fs.log", "info", Credentials(), "--log-file")
     assert stat.S_IMODE((tmp_path / "r2fs.log").stat().st_mode) == 0o600

@@ -363,6 +363,44 @@ def test_leaving_a_download_closes_what_is_open(bucket: LocalDirStore, store: Re
     assert list(download.info.metadata or {}) == ["mtime"]
 
 
+class Ring:
+    """Keys that somebody replaces: `renew` finds as many new ones as `left` says."""
+
+    def __init__(self, left: int) -> None:
+        self.left, self.generation, self.asked = left, 0, 0
+
+    def renew(self, since: int) -> bool:
+        self.asked += 1
+        if self.generation == since and self.left:
+            self.left -= 1
+            self.generation += 1
+        return self.generation != since
+
+
+def test_another_key_is_tried_at_once(faulty: FaultyStore, clock: ManualClock):
+    ring = Ring(2)
+    store = RetryingStore(faulty, clock, keys=ring)
+    faulty.then("rr")
+    put(store, "a")
+    assert (ring.generation, clock.waited) == (2, [])
+    faulty.then("r")
+    with pytest.raises(PermissionRefused):
+        put(store, "b")
+    assert ring.asked == 3
+
+
+def test_a_key_that_another_thread_has_replaced_is_tried(faulty: FaultyStore, clock: ManualClock):
+    ring = Ring(0)
+    store = RetryingStore(faulty, clock, keys=ring)
+
+    def replaced(verb: str, key: str) -> None:
+        ring.generation = 1
+
+    faulty.before = replaced
+    faulty.then("r")
+    put(store, "a")
+
+
 def test_errors_keep_their_kind():
     for kind in (Throttled, BodyDamaged, Unavailable):
         assert kind.retry
