@@ -38,7 +38,7 @@ def main() -> None:
             place.mkdir()
             bucket: Bucket = Server(server.endpoint, f"{driver}/") if server else Folder(place / "bucket")
             rounds = given.rounds if given.driver else -(-given.rounds // len(DRIVERS))
-            total.add(play(Rig(place, driver, bucket, given.seed), driver, rounds, given.seed))
+            total.add(play(Rig(place, driver, bucket, given.seed), driver, rounds, given.seed, total))
     except Lost as error:
         print(f"\nLOST (seed {given.seed}; everything is in {base}):\n{error}")
         sys.exit(1)
@@ -52,9 +52,9 @@ def main() -> None:
     shutil.rmtree(base)
 
 
-def play(rig: Rig, driver: str, rounds: int, seed: str) -> Stats:
+def play(rig: Rig, driver: str, rounds: int, seed: str, before: Stats) -> Stats:
     print(f"{driver}: {rounds} rounds, seed {seed}")
-    campaign, told = Campaign(seed, sites=True), time.monotonic()
+    campaign, told = Campaign(seed, sites=True, before=before), time.monotonic()
     try:
         rig.begin()
         while rig.stats.rounds < rounds:
