@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--seed", default=secrets.token_hex(4))
     parser.add_argument("--seaweed", action="store_true")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: neither mount nor process is left
     base = Path(tempfile.mkdtemp(prefix="r2fs-crash-"))
     server = SeaweedFS(base) if given.seaweed else None
     total = Stats()
@@ -38,7 +40,7 @@ def main() -> None:
             place.mkdir()
             bucket: Bucket = Server(server.endpoint, f"{driver}/") if server else Folder(place / "bucket")
             rounds = given.rounds if given.driver else -(-given.rounds // len(DRIVERS))
-            total.add(play(Rig(place, driver, bucket, given.seed), driver, rounds, given.seed))
+            total.add(play(Rig(place, driver, bucket, given.seed), driver, rounds, given.seed, total))
     except Lost as error:
         print(f"\nLOST (seed {given.seed}; everything is in {base}):\n{error}")
         sys.exit(1)
@@ -52,9 +54,9 @@ def main() -> None:
     shutil.rmtree(base)
 
 
-def play(rig: Rig, driver: str, rounds: int, seed: str) -> Stats:
+def play(rig: Rig, driver: str, rounds: int, seed: str, before: Stats) -> Stats:
     print(f"{driver}: {rounds} rounds, seed {seed}")
-    campaign, told = Campaign(seed, sites=True), time.monotonic()
+    campaign, told = Campaign(seed, sites=True, before=before), time.monotonic()
     try:
         rig.begin()
         while rig.stats.rounds < rounds:

@@ -23,6 +23,7 @@ class Folder:
     """A `file://` bucket."""
 
     small_parts = True
+    directories = True
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -54,6 +55,9 @@ class Server:
     """A bucket behind S3."""
 
     small_parts = False
+    # SeaweedFS takes a folder that it has made for a file as that folder's marker: HEAD finds it, a conditional
+    # PUT of the marker is refused, and with its last file the folder goes. R2 has no folders.
+    directories = False
 
     def __init__(self, endpoint: Endpoint, prefix: str) -> None:
         import boto3

@@ -17,7 +17,15 @@ TRIES = 3  # rounds in a row that a point is asked for without its being passed:
 
 
 class Campaign:
-    def __init__(self, seed: str, points: Iterable[str] = POINTS, sites: bool = False) -> None:
+    def __init__(
+        self,
+        seed: str,
+        points: Iterable[str] = POINTS,
+        sites: bool = False,
+        before: Stats | None = None,
+    ) -> None:
+        """`sites`: commits by who asks for them, too; `before`: what other rigs have done."""
+        self._before = before or Stats()
         self._rng = random.Random(f"campaign {seed}")
         self._points = list(points)
         self._sites = sites
@@ -28,12 +36,14 @@ class Campaign:
         wanted = self._points + (self._found(stats) if self._sites else [])
         if not wanted or self._rng.random() < 0.3:
             return None
-        point = min(
-            wanted,
-            key=lambda name: (self._asked.get(name, 0) // TRIES + killed(stats, name), self._rng.random()),
-        )
+        point = min(wanted, key=lambda name: (self._had(name, stats), self._rng.random()))
         self._asked[point] = self._asked.get(point, 0) + 1
         return point
+
+    def _had(self, point: str, stats: Stats) -> int:
+        """How much it has had: kills, and tries in vain. A single commit needs half of what a point does."""
+        had = killed(self._before, point) + killed(stats, point)
+        return (2 if "@" in point else 1) * (had + self._asked.get(point, 0) // TRIES)
 
     def _found(self, stats: Stats) -> list[str]:
         """Commits by who asks for them, where that happens often enough to be met."""

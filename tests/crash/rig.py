@@ -52,6 +52,7 @@ class Bucket(Protocol):
     """The bucket as another client sees it."""
 
     small_parts: bool
+    directories: bool  # does an empty one stay?
 
     def settings(self) -> dict[str, Any]:
         """Of model.settings.Bucket."""
@@ -257,6 +258,7 @@ class Rig:
         order = {
             "seed": f"{self._seed} {self.stats.rounds + self.stats.empty}",
             "count": rng.randint(4, 14),
+            "directories": self.bucket.directories,
             "pause_s": rng.choice([0.0, 0.01, 0.05]),
             "big": (0.4 if many else 0.05) if self.bucket.small_parts else (0.15 if many else 0.0),
             "sizes": [300_000, 420_000] if self.bucket.small_parts else [6 << 20, 11 << 20],

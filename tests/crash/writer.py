@@ -48,13 +48,14 @@ class Area:
         self.rng = random.Random()
         self.big = 0.0  # share of writes that are large enough for several parts
         self.sizes = (0, 0)  # of these, in bytes
+        self.directories = True
         self._handle = 0
 
     def round(self, order: dict[str, Any]) -> None:
         """Until so many programs have run, or the mount is gone."""
         self.manifest.catch_up()
         self.rng = random.Random(f"{order['seed']} {self.root.name}")
-        self.big, self.sizes = order["big"], order["sizes"]
+        self.big, self.sizes, self.directories = order["big"], order["sizes"], order["directories"]
         try:
             for _ in range(order["count"]):
                 for op in self._program():
@@ -180,7 +181,7 @@ class Area:
     def _new_path(self) -> Generator[Op, None, str]:
         """Makes the directories that a new path needs; the path is the generator's value."""
         while True:
-            directory = self.rng.choice(DIRECTORIES)
+            directory = self.rng.choice(DIRECTORIES) if self.directories else ""
             path = f"{directory}/{self.rng.choice(NAMES)}".lstrip("/")
             node = self.reference.names.get(path)
             if node is None or node.kind == FILE:
@@ -211,7 +212,7 @@ class Area:
             return self._remove()
         if files < 3:
             return self._create()
-        programs = self.PROGRAMS
+        programs = self.PROGRAMS if self.directories else self.PROGRAMS[: -self.OF_DIRECTORIES]
         chosen = self.rng.choices([p for p, _ in programs], [weight for _, weight in programs])[0]
         return chosen(self)
 
@@ -379,9 +380,10 @@ class Area:
 
     PROGRAMS: tuple[tuple[Callable[[Area], Iterator[Op]], int], ...] = (
         (_create, 6), (_burst, 4), (_save, 4), (_append, 3), (_patch, 5), (_wav, 2), (_hold, 4), (_cut, 2),
-        (_mode, 1), (_remove, 4), (_remove_open, 1), (_move, 3), (_swap, 2), (_tree, 3), (_remove_tree, 1),
-        (_empty_directory, 1), (_link, 1),
+        (_mode, 1), (_remove, 4), (_remove_open, 1), (_move, 3), (_swap, 2), (_link, 1),
+        (_tree, 3), (_remove_tree, 1), (_empty_directory, 1),
     )  # fmt: skip
+    OF_DIRECTORIES = 3  # the last so many
 
 
 def main() -> None:
