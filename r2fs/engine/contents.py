@@ -161,6 +161,13 @@ class Contents:
         self._unreserve(node)
         return name
 
+    def drop_left(self, node: Node) -> None:
+        """The name of an earlier stay in staging, at once: later, it would change the file's ctime, and
+        with it what proves "unchanged". No row on the disk counts on it (`Files._changing`)."""
+        if node.left is not None:
+            with suppress(FileNotFoundError):
+                (self._core.journal.data_dir / node.left).unlink()
+
     def unstage(self, node: Node) -> None:
         """The journal refused: the file is clean content as before."""
         assert node.content is not None

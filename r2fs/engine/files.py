@@ -198,6 +198,7 @@ class Files:
                 staged, moved = self._contents.new_staged(node), False
             else:
                 staged, moved = self._contents.stage(node), True
+                self._contents.drop_left(node)
         try:
             self._apply_open_write(node, staged, truncate)
         except R2fsError:

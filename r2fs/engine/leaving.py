@@ -40,7 +40,7 @@ class Leaving:
 
     def add(self, name: str, node: Node) -> None:
         """The row that named it is gone by a commit; its row in `leaving` came with the same one."""
-        self._files[name] = node
+        self._files[name], node.left = node, name
         self._wanted.notify()
 
     def soon(self) -> None:
@@ -98,5 +98,7 @@ class Leaving:
                     journal.drop_leaving(name)
             for name, node in files.items():
                 self._files.pop(name, None)  # two rounds at once: a full disk is in a hurry
+                if node is not None and node.left == name:
+                    node.left = None
                 if node is not None and node.owed is None:
                     node.vouched = False
