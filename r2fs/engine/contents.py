@@ -161,12 +161,16 @@ class Contents:
         self._unreserve(node)
         return name
 
-    def drop_left(self, node: Node) -> None:
-        """The name of an earlier stay in staging, at once: later, it would change the file's ctime, and
-        with it what proves "unchanged". No row on the disk counts on it (`Files._changing`)."""
-        if node.left is not None:
-            with suppress(FileNotFoundError):
-                (self._core.journal.data_dir / node.left).unlink()
+    def drop_left(self, node: Node, name: str) -> None:
+        """The name of an earlier stay in staging, which the disk knows to be over.
+
+        Before the file is opened for writing: later, the name's end would change the file's ctime,
+        and with it what proves "unchanged".
+        """
+        with suppress(FileNotFoundError):
+            (self._core.journal.data_dir / name).unlink()
+        if node.left == name:
+            node.left = None
 
     def unstage(self, node: Node) -> None:
         """The journal refused: the file is clean content as before."""

@@ -27,7 +27,7 @@ class Barriers:
         self._plain()
 
     def note(self) -> None:
-        self.synced = {row.key: row.synced for row in self._journal.read().inodes}
+        self.synced = {str(row.key): row.synced for row in self._journal.read().inodes}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def write_synced(engine: Engine, path: str, data: bytes, flags: int = os.O_RDWR 
 
 
 def row_synced(engine: Engine, key: str) -> bool:
-    return {row.key: row.synced for row in engine.fs._core.journal.read().inodes}[key]
+    return {str(row.key): row.synced for row in engine.fs._core.journal.read().inodes}[key]
 
 
 def test_a_file_that_was_sent_stays_in_staging_until_the_disk_knows(engine: Engine) -> None:

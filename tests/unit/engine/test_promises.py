@@ -240,3 +240,32 @@ def test_conflicts_are_numbered_and_shown(make: MakeEngine, store: MemoryStore):
     assert store.data("take.wav") == b"theirs"
     assert store.data(today) == b"ours"
     assert engine.fs.queue_view().conflicts == (today,)
+
+
+@pytest.mark.expect_warnings("never reached the disk")
+def test_a_row_whose_file_never_reached_the_disk_takes_nothing_from_the_bucket(
+    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The journal was on the disk before the directory of staging was: a power cut may leave that."""
+    store.set("take.wav", b"good")
+    lost = iter([True])
+
+    def stored_and_lost(name: str, key: str) -> None:
+        if name == "put" and next(lost, False):
+            raise Unavailable(f"{key}: stored, but the answer was lost")
+
+    store.after = stored_and_lost
+    engine = make(threads=False, freshness_s=60.0)
+    engine.write("take.wav", b"sent, and nobody was told")
+    task = engine.fs._writeback.take_due()
+    assert task is not None
+    task()
+    engine.kill()
+    for path in engine.fs._core.journal.data_dir.iterdir():
+        path.unlink()
+    another_boot(tmp_path, monkeypatch)
+    after = make()
+    assert after.read("take.wav") == b"sent, and nobody was told"
+    after.drain()
+    assert store.data("take.wav") == b"sent, and nobody was told"
+    assert not after.fs.queue_view().transfers
