@@ -23,6 +23,7 @@ from r2fs.model.errors import R2fsError
 
 log = logging.getLogger(__name__)
 
+RETRY_S = 5.0  # the disk cannot be written
 PACE_S = 0.5  # between two rounds, two fsyncs each: what leaves meanwhile leaves together
 
 
@@ -53,20 +54,25 @@ class Leaving:
 
     # ------------------------------------------------------------------ the thread
     def run(self) -> None:
-        while self._wait():
+        pause_s = PACE_S
+        while self._wait(pause_s):
             try:
                 self.sweep()
+                pause_s = PACE_S
             except (OSError, R2fsError) as error:
                 log.error("the journal could not be brought to the disk, will be tried again: %s", error)
+                pause_s = RETRY_S
+                with self._core.lock:
+                    self.soon()
 
     def stop(self) -> None:
         with self._core.lock:
             self._wanted.notify_all()
 
-    def _wait(self) -> bool:
-        """Until there is something to do; False: the end."""
+    def _wait(self, pause_s: float) -> bool:
+        """Until there is something to do, and `pause_s` at least; False: the end."""
         with self._core.lock:
-            due = self._core.clock.monotonic() + PACE_S
+            due = self._core.clock.monotonic() + pause_s
             while not self._core.stopping:
                 left = due - self._core.clock.monotonic()
                 if left > 0:
