@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,4 +269,32 @@ def test_a_row_whose_file_never_reached_the_disk_takes_nothing_from_the_bucket(
     assert after.read("take.wav") == b"sent, and nobody was told"
     after.drain()
     assert store.data("take.wav") == b"sent, and nobody was told"
+    assert not after.fs.queue_view().transfers
+
+
+def test_an_upload_that_a_power_cut_made_us_forget_is_no_conflict(
+    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its row was on the disk, and what came of it was not: the bytes are in the bucket already."""
+    store.set("take.wav", b"good", tag="1")
+    engine = make(threads=False)
+    opened = engine.open("take.wav", os.O_WRONLY | os.O_TRUNC)
+    engine.fs.write(engine.caller, opened.handle, 0, b"synced")
+    engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.close(opened)
+    state = engine.settings.state_dir
+    shutil.copytree(state, tmp_path / "on the disk")
+    task = engine.fs._writeback.take_due()
+    assert task is not None
+    task()
+    assert store.data("take.wav") == b"synced"
+    engine.kill()
+    shutil.rmtree(state)
+    (tmp_path / "on the disk").rename(state)
+    another_boot(tmp_path, monkeypatch)
+    after = make()
+    after.drain()
+    assert store.keys() == ["take.wav"]
+    assert store.data("take.wav") == b"synced"
+    assert store.head("take.wav").metadata["tag"] == "1"  # type: ignore[index]
     assert not after.fs.queue_view().transfers
