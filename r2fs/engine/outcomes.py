@@ -174,7 +174,8 @@ class Outcomes:
         if node.is_dir:  # any object will do; one of an earlier attempt must not be deleted as a late one
             with self._core.lock:
                 self._attempts.accepted(info.metadata)
-        if (info.metadata or {}).get(ATTEMPT) == claim.attempt or node.is_dir:
+        made_by = (info.metadata or {}).get(ATTEMPT)
+        if made_by == claim.attempt or node.is_dir:
             self.stored(node, claim, info.version, claim.facts)
             return
         same = made_by is not None and _has_bytes_of(claim, info)
