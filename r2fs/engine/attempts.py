@@ -74,6 +74,11 @@ class Attempts:
         if attempt is not None:
             self._forget(attempt)
 
+    def settle(self, ino: int) -> None:
+        """Whatever the bucket has of this inode is good: nothing is expected, and nothing to be removed."""
+        for attempt in [a for a in self._known.values() if a.ino == ino]:
+            self._forget(attempt)
+
     def unwatched(self, key: str) -> None:
         """Nobody watches the key any more: attempts of inodes that are gone need no memory."""
         for attempt in [a for a in self._known.values() if nfc(a.key) == nfc(key)]:

@@ -50,13 +50,13 @@ class Boot:
         owing = self._core.journal.read()
         with self._core.lock:
             self._clear_open()
+            self._writeback.attempts.restore(owing.attempts)
             for row in sorted(owing.inodes, key=_from_the_root_down):
                 self._restore(row)
                 self._core.crash_point("row_restored")
             for delete in owing.deletes:
                 self._ledger.adopt_delete(delete)
                 self._writeback.schedule_delete(delete)
-            self._writeback.attempts.restore(owing.attempts)
             self._forsaken_attempts()
             self._leaving.adopt(owing.leaving)
             self._orphans({row.staged for row in owing.inodes if row.staged} | self._leaving.names())
@@ -151,6 +151,8 @@ class Boot:
         except FileNotFoundError:
             if self._power_cut(row) and not row.synced:
                 log.error("%s: was not synced when the machine stopped, and never reached the disk", row.key)
+                # An attempt of it that the bucket has is the file's last good state, not a forsaken one.
+                self._writeback.attempts.settle(row.ino)
                 self._ledger.acquit(node)
                 if node.base is None:
                     self._tree.detach(node)

@@ -165,6 +165,17 @@ class Contents:
         self._unreserve(node)
         return name
 
+    def drop_left(self, node: Node, name: str) -> None:
+        """The name of an earlier stay in staging, which the disk knows to be over.
+
+        Before the file is opened for writing: later, the name's end would change the file's ctime,
+        and with it what proves "unchanged".
+        """
+        with suppress(FileNotFoundError):
+            (self._core.journal.data_dir / name).unlink()
+        if node.left == name:
+            node.left = None
+
     def unstage(self, node: Node) -> None:
         """The journal refused: the file is clean content as before."""
         assert node.content is not None

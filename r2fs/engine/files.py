@@ -242,22 +242,25 @@ class Files:
 
     @contextmanager
     def _changing(self, caller: Caller, node: Node) -> Iterator[None]:
-        """Core.lock, at a moment when no row on the disk says any more that the node's bytes are synced.
+        """Core.lock, at a moment when no row on the disk counts on the node's bytes as they are.
 
         They are about to change, and may be on the disk before the row that tells: after a power cut
-        a mixture would be taken for what was synced.
+        a mixture would be taken for what was synced, or for what was sent.
         """
         while True:
             with self._core.lock:
-                if not node.vouched or node.state in UNSEALED:
+                if not (node.vouched or node.left) or node.state in UNSEALED:
                     yield
                     return
                 caller.about_to_wait()
-                if node.owed is not None:
-                    self._ledger.update(node, synced=False, was_synced=node.owed.synced)
+                left = node.left
+                if node.owed is not None and node.owed.synced:
+                    self._ledger.update(node, synced=False, was_synced=True)
             self._core.journal.barrier()
             with self._core.lock:
                 node.vouched = node.owed is not None and node.owed.synced
+                if left is not None:
+                    self._contents.drop_left(node, left)
 
     def seal_unsealed(self, node: Node) -> None:
         """The last writer closed while the journal could not be written."""

@@ -30,7 +30,6 @@ PACE_S = 0.5  # between two rounds, two fsyncs each: what leaves meanwhile leave
 class Leaving:
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._pace_s = PACE_S  # run()'s own
         # guarded by: Core.lock
         self._wanted = Condition(core.lock)
         self._files: dict[str, Node | None] = {}  # by name in staging/data; the node that owed it
@@ -42,7 +41,7 @@ class Leaving:
 
     def add(self, name: str, node: Node) -> None:
         """The row that named it is gone by a commit; its row in `leaving` came with the same one."""
-        self._files[name] = node
+        self._files[name], node.left = node, name
         self._wanted.notify()
 
     def soon(self) -> None:
@@ -55,22 +54,25 @@ class Leaving:
 
     # ------------------------------------------------------------------ the thread
     def run(self) -> None:
-        while self._wait():
+        pause_s = PACE_S
+        while self._wait(pause_s):
             try:
                 self.sweep()
-                self._pace_s = PACE_S
+                pause_s = PACE_S
             except (OSError, R2fsError) as error:
                 log.error("the journal could not be brought to the disk, will be tried again: %s", error)
-                self._pace_s = min(self._pace_s * 2, PACE_CAP_S)
+                pause_s = min(pause_s * 2, PACE_CAP_S)
+                with self._core.lock:
+                    self.soon()
 
     def stop(self) -> None:
         with self._core.lock:
             self._wanted.notify_all()
 
-    def _wait(self) -> bool:
-        """Until there is something to do; False: the end."""
+    def _wait(self, pause_s: float) -> bool:
+        """Until there is something to do, and `pause_s` at least; False: the end."""
         with self._core.lock:
-            due = self._core.clock.monotonic() + self._pace_s
+            due = self._core.clock.monotonic() + pause_s
             while not self._core.stopping:
                 left = due - self._core.clock.monotonic()
                 if left > 0:
@@ -102,5 +104,7 @@ class Leaving:
                     journal.drop_leaving(name)
             for name, node in files.items():
                 self._files.pop(name, None)  # two rounds at once: a full disk is in a hurry
+                if node is not None and node.left == name:
+                    node.left = None
                 if node is not None and node.owed is None:
                     node.vouched = False

@@ -125,6 +125,7 @@ class Node:
     version: int = 0  # Opened.version
     owed: Owed | None = None
     lookups: int = 0  # references of the kernel
+    left: str | None = None  # a name that its content still has in staging/data, and that no row has
     vouched: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
     handles: int = 0
     writers: int = 0

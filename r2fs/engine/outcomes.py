@@ -9,6 +9,7 @@ Locks:   takes Core.lock. What was decided before the request is checked again: 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import Protocol
 
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 # The whole bucket refuses: every file would be PARKED for what a person mends in one place.
 BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
+MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
+PIECE = 1 << 20  # bytes read at once
 
 OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKED
 
@@ -172,11 +175,13 @@ class Outcomes:
         if node.is_dir:  # any object will do; one of an earlier attempt must not be deleted as a late one
             with self._core.lock:
                 self._attempts.accepted(info.metadata)
-        if (info.metadata or {}).get(ATTEMPT) == claim.attempt or node.is_dir:
+        made_by = (info.metadata or {}).get(ATTEMPT)
+        if made_by == claim.attempt or node.is_dir:
             self.stored(node, claim, info.version, claim.facts)
             return
+        same = made_by is not None and _has_bytes_of(claim, info)
         with self._core.lock:
-            if self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect:
+            if same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect:
                 self._again(node, claim, error, expect=info.etag)
             elif self._still(node, claim):
                 assert node.owed is not None
@@ -325,3 +330,16 @@ class Outcomes:
         row = self._ledger.watched(claim.key)
         if row is not None and not self._attempts.any_at(claim.key):
             self._ledger.drop_delete(row.seq)
+
+
+def _has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
+    """Are these very bytes in the bucket already? A power cut makes a host forget its last attempts."""
+    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
+        return False
+    md5 = hashlib.md5(usedforsecurity=False)
+    try:
+        for at in range(0, claim.size, PIECE):
+            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
+    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
+        return False
+    return md5.hexdigest() == info.etag

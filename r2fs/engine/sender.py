@@ -103,7 +103,9 @@ class Sender:
             info = self._store.head(claim.base.key)
         except ObjectMissing:
             return claim
-        if info.etag != claim.base.etag:
+        # What is to be replaced may be an earlier attempt of ours, which took the metadata over.
+        ours = claim.expect if claim.key == claim.base.key else None
+        if info.etag not in (claim.base.etag, ours):
             return claim  # the condition decides
         return replace(claim, facts=together(attributes_from(info), claim.facts))
 

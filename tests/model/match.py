@@ -8,6 +8,7 @@ Owns:  looking without leaving a trace where that can be (no file is opened or f
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from r2fs.engine.node import Node
@@ -176,6 +177,7 @@ def _is_conflict(name: str, path: str) -> bool:
     if not stem:
         stem, dot, extension = path.rpartition("/")[2], "", ""
     last = name.rpartition("/")[2]
+    stem = re.sub(r" \(conflict of studio, [^)]*\)$", "", stem)  # a copy's copy is numbered, not nested
     begins, ends = f"{stem} (conflict of studio, ", f"){dot}{extension}"
     return parent(name) == parent(path) and last.startswith(begins) and last.endswith(ends)
 

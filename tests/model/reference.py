@@ -348,6 +348,8 @@ class Model:
         return self.slots[slot]
 
     def _change(self, file: File, data: bytes) -> None:
+        if file.at not in file.origins:
+            file.tags = {}  # renamed and rewritten: its old name may be taken before anybody asked for them
         file.data, file.modified, file.mtime_ns = data, True, None
         self._seal(file)
 

@@ -37,3 +37,74 @@ def test_a_conflict_keeps_whatever_extension_the_name_has(tmp_path: Path) -> Non
         {"op": "drain", "deep": True},
     ]
     check(operations, tmp_path)
+
+
+@pytest.mark.expect_warnings
+def test_a_marker_stored_by_an_attempt_whose_answer_was_lost_stays_after_a_restart(tmp_path: Path) -> None:
+    """It was taken for a late attempt of an inode that owes nothing, and deleted (seed 395)."""
+    operations: list[Op] = [
+        {"op": "mkdir", "path": "d0"},
+        {"op": "pump", "plan": {"0": "lost"}},
+        {"op": "advance", "seconds": 1.5},
+        {"op": "pump"},
+        {"op": "kill"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_a_lost_answer_is_remembered_however_long_it_lasts(tmp_path: Path) -> None:
+    """Another file's upload made it forgotten after ten minutes: our own object was a conflict (seed 294)."""
+    operations: list[Op] = [
+        {"op": "symlink", "path": "l1", "tag": 34},
+        {"op": "save", "path": "f0", "size": 38, "tag": 36},
+        {"op": "pump", "plan": {"0": "lost"}},
+        {"op": "attributes", "path": "l1", "mtime_ns": 339562181050003841},
+        {"op": "advance", "seconds": 700.0},
+        {"op": "pump"},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_a_time_that_a_program_set_is_not_replaced_by_a_listings(tmp_path: Path) -> None:
+    """Opened for writing, not written, killed: the object's LastModified was shown after it (seed 229)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f1", "size": 26, "tag": 11},
+        {"op": "attributes", "path": "f1", "mtime_ns": 287445211161162840},
+        {"op": "pump"},
+        {"op": "open", "slot": "C", "path": "f1", "flags": "wca"},
+        {"op": "kill"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0, cache_size=8192)
+
+
+@pytest.mark.expect_warnings
+def test_metadata_of_others_survives_a_crash_between_put_and_commit(tmp_path: Path) -> None:
+    """The next attempt replaced our own object, and did not ask it for what it had taken over (seed 69)."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "f1", "size": 2242, "tag": 42},
+        {"op": "save", "path": "f1", "size": 96, "tag": 64},
+        {"op": "arm", "point": "sent", "times": 1},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_knows_its_own_marker_from_another_clients(tmp_path: Path) -> None:
+    """The model's own defect: a marker that arrived after rmdir was one to be shown (seed 262)."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "d2/f1", "size": 29, "tag": 1},
+        {"op": "open", "slot": "A", "path": "d2/f1", "flags": "wt"},
+        {"op": "rename", "old": "d2/f1", "new": "fü"},
+        {"op": "pump", "plan": {"0": [{"op": "rmdir", "path": "d2"}]}},
+        {"op": "close", "slot": "A"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)

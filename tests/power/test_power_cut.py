@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from r2fs.disk import journal, shelf
 from r2fs.engine.node import TORN
+from r2fs.model.errors import Stale
 from tests.power.disk import Cuts, recorded_disk
 from tests.power.history import Found, digest
 from tests.power.workload import Workload
@@ -37,6 +39,16 @@ class Tally:
 
 def look(engine: Engine) -> dict[str, Found]:
     """Every name, as a program sees it, and whether it is set aside."""
+    deadline = time.monotonic() + 30.0
+    while True:
+        try:
+            return _look(engine)
+        except Stale:  # a rename's source that had been copied and deleted already: not settled yet
+            if time.monotonic() > deadline:
+                raise
+
+
+def _look(engine: Engine) -> dict[str, Found]:
     reasons = {t.path: t.reason or "" for t in engine.fs.queue_view().transfers if t.state == "parked"}
     return {
         path: Found(data or b"", TORN in reasons.get(path, ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -240,3 +241,60 @@ def test_conflicts_are_numbered_and_shown(make: MakeEngine, store: MemoryStore):
     assert store.data("take.wav") == b"theirs"
     assert store.data(today) == b"ours"
     assert engine.fs.queue_view().conflicts == (today,)
+
+
+@pytest.mark.expect_warnings("never reached the disk")
+def test_a_row_whose_file_never_reached_the_disk_takes_nothing_from_the_bucket(
+    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The journal was on the disk before the directory of staging was: a power cut may leave that."""
+    store.set("take.wav", b"good")
+    lost = iter([True])
+
+    def stored_and_lost(name: str, key: str) -> None:
+        if name == "put" and next(lost, False):
+            raise Unavailable(f"{key}: stored, but the answer was lost")
+
+    store.after = stored_and_lost
+    engine = make(threads=False, freshness_s=60.0)
+    engine.write("take.wav", b"sent, and nobody was told")
+    task = engine.fs._writeback.take_due()
+    assert task is not None
+    task()
+    engine.kill()
+    for path in engine.fs._core.journal.data_dir.iterdir():
+        path.unlink()
+    another_boot(tmp_path, monkeypatch)
+    after = make()
+    assert after.read("take.wav") == b"sent, and nobody was told"
+    after.drain()
+    assert store.data("take.wav") == b"sent, and nobody was told"
+    assert not after.fs.queue_view().transfers
+
+
+def test_an_upload_that_a_power_cut_made_us_forget_is_no_conflict(
+    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its row was on the disk, and what came of it was not: the bytes are in the bucket already."""
+    store.set("take.wav", b"good", tag="1")
+    engine = make(threads=False)
+    opened = engine.open("take.wav", os.O_WRONLY | os.O_TRUNC)
+    engine.fs.write(engine.caller, opened.handle, 0, b"synced")
+    engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.close(opened)
+    state = engine.settings.state_dir
+    shutil.copytree(state, tmp_path / "on the disk")
+    task = engine.fs._writeback.take_due()
+    assert task is not None
+    task()
+    assert store.data("take.wav") == b"synced"
+    engine.kill()
+    shutil.rmtree(state)
+    (tmp_path / "on the disk").rename(state)
+    another_boot(tmp_path, monkeypatch)
+    after = make()
+    after.drain()
+    assert store.keys() == ["take.wav"]
+    assert store.data("take.wav") == b"synced"
+    assert store.head("take.wav").metadata["tag"] == "1"  # type: ignore[index]
+    assert not after.fs.queue_view().transfers

@@ -1,0 +1,131 @@
+"""What a power cut takes back must find its bytes: the order of commits and files. tests/power has the disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from r2fs.disk.journal import Journal
+from r2fs.model.records import Opened
+from tests.support.engine import Engine
+from tests.support.memory_store import MemoryStore
+
+
+class Barriers:
+    """What the rows said when the disk was waited for last: what a power cut leaves."""
+
+    def __init__(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._journal, self._plain = journal, journal.barrier
+        self.synced: dict[str, bool] = {}
+        self.note()
+        monkeypatch.setattr(journal, "barrier", self.barrier)
+
+    def barrier(self) -> None:
+        self.note()
+        self._plain()
+
+    def note(self) -> None:
+        self.synced = {str(row.key): row.synced for row in self._journal.read().inodes}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(tmp_path, MemoryStore(), threads=False)
+
+
+def staged(engine: Engine) -> set[str]:
+    return {path.name for path in engine.fs._core.journal.data_dir.iterdir()}
+
+
+def send(engine: Engine) -> None:
+    while (task := engine.fs._writeback.take_due()) is not None:
+        task()
+
+
+def write_synced(engine: Engine, path: str, data: bytes, flags: int = os.O_RDWR | os.O_CREAT) -> Opened:
+    opened = engine.open(path, flags)
+    engine.fs.write(engine.caller, opened.handle, 0, data)
+    engine.fs.fsync(engine.caller, opened.handle, False)
+    return opened
+
+
+def row_synced(engine: Engine, key: str) -> bool:
+    return {str(row.key): row.synced for row in engine.fs._core.journal.read().inodes}[key]
+
+
+def test_a_file_that_was_sent_stays_in_staging_until_the_disk_knows(engine: Engine) -> None:
+    engine.write("take.wav", b"sent")
+    (name,) = staged(engine)
+    send(engine)
+    assert staged(engine) == {name} == engine.fs._leaving.names()
+    assert engine.read("take.wav") == b"sent"
+    engine.fs._leaving.sweep()
+    assert not staged(engine)
+    assert not engine.fs._core.journal.read().leaving
+    assert engine.read("take.wav") == b"sent"
+
+
+def test_a_file_that_was_replaced_stays_until_the_disk_knows(engine: Engine) -> None:
+    engine.close(write_synced(engine, "take.wav", b"old"))
+    (old,) = staged(engine)
+    engine.write("take.wav.tmp", b"new")
+    engine.rename("take.wav.tmp", "take.wav")
+    assert (engine.fs._core.journal.data_dir / old).read_bytes() == b"old"
+    engine.fs._leaving.sweep()
+    assert old not in staged(engine)
+    assert engine.read("take.wav") == b"new"
+
+
+def test_after_kill_9_what_was_leaving_leaves(engine: Engine, tmp_path: Path) -> None:
+    engine.write("take.wav", b"sent")
+    send(engine)
+    engine.kill()
+    after = Engine(tmp_path, engine.store, threads=False)
+    assert after.fs._leaving.names() == staged(after) != set()
+    after.fs._leaving.sweep()
+    assert not staged(after)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("by", ["open", "truncate", "open and cut"])
+def test_that_bytes_are_synced_is_taken_back_before_they_change(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, sent: bool, by: str
+) -> None:
+    engine.close(write_synced(engine, "take.wav", b"synced"))
+    assert row_synced(engine, "take.wav")
+    disk = Barriers(engine.fs._core.journal, monkeypatch)
+    assert disk.synced == {"take.wav": True}
+    if sent:
+        send(engine)
+    if by == "truncate":
+        engine.truncate("take.wav", 3)
+    else:
+        engine.open("take.wav", os.O_RDWR | (os.O_TRUNC if by == "open and cut" else 0))
+    assert disk.synced.get("take.wav", False) is False
+
+
+def test_opened_for_writing_and_not_written_is_as_synced_as_before(engine: Engine) -> None:
+    engine.close(write_synced(engine, "take.wav", b"synced"))
+    engine.close(engine.open("take.wav", os.O_RDWR))
+    assert row_synced(engine, "take.wav")
+
+
+def test_what_is_written_after_the_last_fsync_is_not_synced(engine: Engine) -> None:
+    opened = write_synced(engine, "take.wav", b"synced")
+    engine.fs.write(engine.caller, opened.handle, 0, b"not")
+    engine.close(opened)
+    assert not row_synced(engine, "take.wav")
+    opened = engine.open("take.wav")
+    engine.fs.fsync(engine.caller, opened.handle, False)
+    assert row_synced(engine, "take.wav")
+
+
+def test_leaving_does_not_make_what_was_synced_look_written(engine: Engine) -> None:
+    engine.write("take.wav", b"sent")
+    send(engine)
+    opened = write_synced(engine, "take.wav", b"anew", os.O_RDWR)
+    engine.fs._leaving.sweep()
+    engine.close(opened)
+    assert row_synced(engine, "take.wav")
