@@ -44,8 +44,8 @@ class AttributeView:
             gid=settings.gid if node.gid is None else node.gid,
             mtime_ns=mtime_ns,
             ctime_ns=ctime_ns,
-            atime_ns=max(node.atime_ns, mtime_ns),
-            nlink=(0 if node.deleted else 2 if node.is_dir else 1),
+            atime_ns=node.atime_ns,
+            nlink=_links(node),
             blocks=-(-size // _BLOCK),
         )
 
@@ -65,6 +65,15 @@ class AttributeView:
         if facts.mtime_ns is not None and not node.mtime_known:
             node.ctime_ns = max(node.ctime_ns, facts.mtime_ns)
         fill(node, facts)
+
+
+def _links(node: Node) -> int:
+    """Of a directory: two, and one for each directory in it; 1 says that nobody has counted them."""
+    if node.deleted:
+        return 0
+    if node.listing is None:
+        return 1
+    return 2 + node.listing.directories if node.listing.whole else 1
 
 
 def fill(node: Node, facts: Facts) -> None:

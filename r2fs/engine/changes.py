@@ -42,7 +42,8 @@ class Changes:
         }
         with self._core.lock:
             if change.atime_ns is not None:
-                node.atime_ns = change.atime_ns
+                node.atime_ns = change.atime_ns  # kept in memory alone
+                node.ctime_ns = self._core.now_ns()
             if change.mtime_ns is not None:
                 facts["mtime_ns"] = change.mtime_ns
             if not facts:

@@ -110,11 +110,19 @@ class Tree:
         return node
 
     def _enter(self, node: Node, parent: Node, name: str) -> None:
+        assert parent.listing is not None
         node.parent, node.name = parent, name
-        parent.children()[name] = node
+        parent.listing.children[name] = node
+        parent.listing.directories += node.is_dir
         if is_conflict_name(name):
             self._conflicts.add(node)
         self.touch(node)
+
+    @staticmethod
+    def _take(parent: Node, node: Node) -> None:
+        assert parent.listing is not None
+        del parent.listing.children[node.name]
+        parent.listing.directories -= node.is_dir
 
     def touch(self, node: Node) -> None:
         """What a LIST that began before now says of this name no longer counts."""
@@ -126,7 +134,7 @@ class Tree:
         parent = node.parent
         assert parent is not None and parent.listing is not None
         if parent.children().get(node.name) is node:
-            del parent.children()[node.name]
+            self._take(parent, node)
             self.tick += 1
             parent.listing.removed[node.name] = self.tick
         node.deleted = True
@@ -139,7 +147,7 @@ class Tree:
         """Another name; the node and everything below it stay themselves."""
         old = node.parent
         assert old is not None and old.listing is not None
-        del old.children()[node.name]
+        self._take(old, node)
         self.tick += 1
         old.listing.removed[node.name] = self.tick
         self._conflicts.discard(node)
