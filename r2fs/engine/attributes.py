@@ -11,8 +11,9 @@ import os
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node
 from r2fs.model.metadata import Facts, attributes_from, recalled
-from r2fs.model.records import Attributes, Kind, ObjectInfo
+from r2fs.model.records import Attributes, Kind, ObjectInfo, Version
 
+EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # the ETag of an object without bytes
 _BLOCK = 512
 
 
@@ -49,12 +50,16 @@ class AttributeView:
             blocks=-(-size // _BLOCK),
         )
 
-    def recall(self, node: Node) -> None:
+    def recall(self, node: Node, key: str) -> None:
         """Facts that this host learned of the version before, for a node that only a listing told of."""
-        if node.known or node.asked or node.base is None or node.owed:
+        version = node.base
+        if node.listing is not None and version is None:
+            # A directory's object is empty, whoever made it, and is not in the listing that shows its name.
+            version = node.listing.marker or Version(key, EMPTY_MD5, 0)
+        if node.known or node.asked or version is None or node.owed:
             return
         node.asked = True
-        kept = self._core.cache.recall(node.base.key, node.base.etag)
+        kept = self._core.cache.recall(version.key, version.etag)
         if kept is not None:
             self.apply(node, recalled(kept))
 

@@ -46,18 +46,21 @@ class Changes:
                 node.ctime_ns = self._core.now_ns()
             if change.mtime_ns is not None:
                 facts["mtime_ns"] = change.mtime_ns
-            if not facts:
-                return
-            self._files.writable()
-            if node is self._tree.root or node.deleted:
-                for name, value in facts.items():
-                    setattr(node, name, value)
-            elif node.owed is not None:
-                self._change_owed(node, facts)
-            else:
-                self._change_clean(node, facts)
-            self._core.crash_point("attributes_journalled")
-            node.ctime_ns = self._core.now_ns()
+            if facts:
+                self.store(node, facts)
+
+    def store(self, node: Node, facts: dict[str, object]) -> None:
+        """New values of fields that are kept with the object. With Core.lock held."""
+        self._files.writable()
+        if node is self._tree.root or node.deleted:
+            for name, value in facts.items():
+                setattr(node, name, value)
+        elif node.owed is not None:
+            self._change_owed(node, facts)
+        else:
+            self._change_clean(node, facts)
+        self._core.crash_point("attributes_journalled")
+        node.ctime_ns = self._core.now_ns()
 
     def _change_owed(self, node: Node, facts: dict[str, object]) -> None:
         owed = node.owed
@@ -82,6 +85,8 @@ class Changes:
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             expect = marker.etag if marker else None
+            if marker is not None and not node.known:
+                facts = {"base": marker, **facts}  # what else its metadata says is kept
         else:
             expect = node.base.etag if node.base else None
         self._ledger.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)

@@ -44,6 +44,7 @@ from r2fs.model.errors import (
     Stale,
 )
 from r2fs.model.keys import printable
+from r2fs.model.metadata import of_new_bytes
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Opened, Proof
 from r2fs.model.states import Event, State
@@ -288,6 +289,7 @@ class Files:
             boot=self._core.journal.boot,
             sealed_at_s=self._core.clock.time(),
             mtime_ns=stat.st_mtime_ns,
+            extra=of_new_bytes(node.extra),
         )
         self._core.crash_point("sealed")
         node.size = stat.st_size

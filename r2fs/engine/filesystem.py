@@ -34,7 +34,7 @@ from r2fs.engine.sender import Sender
 from r2fs.engine.status import Status
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
-from r2fs.engine.xattrs import ExtendedAttributes
+from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_name, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, no_crash
@@ -113,7 +113,7 @@ class FileSystem:
         self._changes = Changes(
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
-        self._xattrs = ExtendedAttributes(self._core, self._tree)
+        self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
         Boot(self._core, self._tree, self._ledger, self._contents, self._writeback, self._leaving).run()
 
@@ -308,6 +308,8 @@ class FileSystem:
     def setattr(self, caller: Caller, ino: int, change: AttributeChange, handle: int | None = None) -> Entry:
         with self._core.lock:
             node = self._tree.get(ino)
+        if node.is_dir:
+            self._names.learn(caller, node)  # whether it has an object, and what that says of it
         if change.size is not None:
             if node.kind is not Kind.FILE:
                 raise InvalidArgument("only files have a size to set")
@@ -322,20 +324,31 @@ class FileSystem:
         )
 
     def getxattr(self, caller: Caller, ino: int, name: str) -> bytes:
+        node = self._known(caller, ino) if is_stored(name) else None
         with self._core.lock:
-            return self._xattrs.get(self._tree.get(ino), name)
+            return self._xattrs.get(node or self._tree.get(ino), name)
 
     def listxattr(self, caller: Caller, ino: int) -> Sequence[str]:
+        node = self._known(caller, ino)
         with self._core.lock:
-            return self._xattrs.names(self._tree.get(ino))
+            return self._xattrs.names(node)
 
     def setxattr(self, caller: Caller, ino: int, name: str, value: bytes, flags: int) -> None:
+        node = self._known(caller, ino) if is_stored(name) else None
         with self._core.lock:
-            self._xattrs.set(self._tree.get(ino), name)
+            self._xattrs.set(node or self._tree.get(ino), name, value, flags)
 
     def removexattr(self, caller: Caller, ino: int, name: str) -> None:
+        node = self._known(caller, ino) if is_stored(name) else None
         with self._core.lock:
-            self._xattrs.remove(self._tree.get(ino), name)
+            self._xattrs.remove(node or self._tree.get(ino), name)
+
+    def _known(self, caller: Caller, ino: int) -> Node:
+        """A node whose metadata is known: one HEAD, if nobody has asked yet."""
+        with self._core.lock:
+            node = self._tree.get(ino)
+        self._names.learn(caller, node)
+        return node
 
     # ------------------------------------------------------------------ open files
     def create(self, caller: Caller, parent: int, name: str, mode: int, flags: int) -> tuple[Entry, Opened]:

@@ -65,7 +65,7 @@ class Names:
     # ------------------------------------------------------------------ looking
     def entry(self, node: Node) -> Entry:
         """With Core.lock held."""
-        self._attributes.recall(node)
+        self._recall(node)
         return Entry(self._attributes.of(node), self.valid_s(node))
 
     def valid_s(self, node: Node) -> float:
@@ -99,35 +99,51 @@ class Names:
             return found
 
     def is_exact(self, node: Node) -> bool:
-        """Are its times as good as the settings ask for? With Core.lock held."""
-        if (
-            self._core.settings.mtime != "exact"
-            or node.kind is not Kind.FILE
-            or node.owed
-            or node.base is None
-        ):
+        """Are its attributes as good as the settings ask for? With Core.lock held."""
+        if self._core.settings.mtime != "exact" or node.owed:
             return True
-        self._attributes.recall(node)
+        return self._is_known(node)
+
+    def _is_known(self, node: Node) -> bool:
+        """Is there nothing that only a HEAD could tell? With Core.lock held."""
+        if node is self._tree.root or node.deleted or (node.base is None and not node.is_dir):
+            return True
+        self._recall(node)
         return node.known
+
+    def _recall(self, node: Node) -> None:
+        if not node.known and not node.asked:
+            self._attributes.recall(node, self._tree.key(node))
 
     def make_exact(self, caller: Caller, node: Node) -> None:
         """`mtime = "exact"`: one HEAD for a version of which only a listing told. Without the lock."""
         with self._core.lock:
-            version = node.base
-            if version is None or self.is_exact(node) or self._directories.away:
+            exact = self.is_exact(node)
+        if not exact:
+            self.learn(caller, node)
+
+    def learn(self, caller: Caller, node: Node) -> None:
+        """What the metadata says of the node's version, if that is not known yet. Without the lock."""
+        with self._core.lock:
+            if self._is_known(node) or self._directories.away:
                 return
             caller.about_to_wait()
+            version, key = node.base, node.base.key if node.base else self._tree.key(node)
         try:
-            info = self._core.store.head(version.key)
-        except ObjectMissing:
-            return  # the next listing shows that it has gone
+            info = self._core.store.head(key)
+        except ObjectMissing:  # the next listing shows that a file has gone; a directory may have no object
+            with self._core.lock:
+                node.known = node.known or (node.is_dir and node.owed is None)
+            return
         except AWAY as error:
-            log.info("%s: its time is that of the listing: %s", printable(node.name), error)
+            log.info("%s: its attributes are not known yet: %s", printable(node.name), error)
             return
         with self._core.lock:
-            if node.base == version and info.etag == version.etag and not node.owed:
+            if node.base == version and (version is None or info.etag == version.etag):
+                if node.listing is not None and node.listing.marker is None and node.owed is None:
+                    node.listing.marker = info.version
                 self._attributes.learn(node, info)
-                self._core.cache.remember(version.key, version.etag, remembered(attributes_from(info)))
+                self._core.cache.remember(info.key, info.etag, remembered(attributes_from(info)))
 
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
         node = self.child(caller, parent, name)
@@ -368,6 +384,8 @@ class Names:
         changes: dict[str, object] = {"key": new_key, "expect": self._ledger.take_over_deletes(new_key)}
         if one.owed is None:
             changes["changed"] = one.is_dir  # a marker has no bytes to copy
+            if one.listing is not None and one.base is None and not one.known:
+                changes["base"] = one.listing.marker  # asked for what its metadata says, before it goes
         elif one.owed.before is State.CLEAN:  # open for writing: even unchanged bytes now need their new name
             changes["before"], changes["was_changed"] = State.QUEUED, False
         if one.owed is not None:

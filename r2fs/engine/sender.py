@@ -22,7 +22,7 @@ from r2fs.engine.attributes import together
 from r2fs.engine.core import Core
 from r2fs.engine.jobs import JobQueue
 from r2fs.model.errors import ObjectMissing, PreconditionFailed, R2fsError, UploadMissing
-from r2fs.model.metadata import Facts, attributes_from, metadata_for
+from r2fs.model.metadata import Facts, attributes_from, metadata_for, of_new_bytes
 from r2fs.model.mime import SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
 from r2fs.model.records import Kind, MultipartState, ObjectMeta, Part, Proof, Version
@@ -92,7 +92,8 @@ class Sender:
             return claim
         if info.etag != claim.base.etag:
             return claim  # the condition decides
-        return replace(claim, facts=together(attributes_from(info), claim.facts))
+        facts = together(attributes_from(info), claim.facts)
+        return replace(claim, facts=replace(facts, extra=of_new_bytes(facts.extra)))
 
     # ------------------------------------------------------------------ one request
     def _put(self, claim: Claim, body: Body, size: int) -> Version:
@@ -113,7 +114,8 @@ class Sender:
         info = self._store.head(claim.base.key)
         if info.etag != claim.base.etag:
             raise PreconditionFailed(f"{claim.base.key} was changed by somebody else", source=True)
-        facts = together(attributes_from(info), claim.facts)
+        # What is known is all there is: an extended attribute that was removed does not come back.
+        facts = claim.facts if claim.known else together(attributes_from(info), claim.facts)
         if facts.mtime_ns is None:
             facts = replace(facts, mtime_ns=info.modified_ns)
         kind = facts.content_type or content_type(claim.name)
