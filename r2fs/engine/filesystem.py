@@ -377,7 +377,7 @@ class FileSystem:
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._ledger.transaction():
-                    self._files.new_file(node, key, self._ledger.take_over_deletes(key))
+                    self._files.new_file(node, key, self._writeback.expect_at(key))
             except BaseException:
                 self._tree.detach(node)
                 self._contents.discard(node)

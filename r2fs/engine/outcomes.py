@@ -55,6 +55,7 @@ class Queue(Protocol):
     """What an outcome asks of the write-back queue. With Core.lock held."""
 
     def schedule(self, node: Node) -> None: ...
+    def is_local(self, key: str) -> bool: ...
     def schedule_delete(self, row: OwedDelete) -> None: ...
     def retry_later(self, node: Node, error: Exception) -> None: ...
     def probe_later(self, node: Node) -> None: ...
@@ -102,6 +103,9 @@ class Outcomes:
                 state is State.RESEALED
             ):  # the same bytes under another name or with other metadata: a copy will do
                 changes["changed"] = owed.rewritten or node.carries_body
+            local = moved and node.base is None and owed.changed and self._queue.is_local(owed.key)
+            if local:  # renamed meanwhile to a name that stays here: the bucket is to have nothing of it
+                changes |= {"base": None, "changed": True}
             if not moved:
                 changes["expect"] = version.etag
             if state is State.STALE_UPLOAD:
@@ -113,7 +117,7 @@ class Outcomes:
                 self._attempts.arrived(node.ino, claim.attempt)
                 self._ledger.cleared(claim.key, version.etag)
                 if moved:
-                    self._left_behind(claim.key, version, node)
+                    self._left_behind(claim.key, version, None if local else node)
                 staged = owed.staged
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
             self._core.crash_point("put_committed")

@@ -158,6 +158,17 @@ class Tree:
         deleted or get another name."""
         return [node for node in self._conflicts if self.in_tree(node)]
 
+    def swap(self, one: Node, other: Node) -> None:
+        """Each takes the other's name."""
+        for node in (one, other):
+            assert node.parent is not None
+            self._take(node.parent, node)
+            self._conflicts.discard(node)
+        one.parent, one.name, other.parent, other.name = other.parent, other.name, one.parent, one.name
+        for node in (one, other):
+            assert node.parent is not None
+            self._enter(node, node.parent, node.name)
+
     def walk(self, node: Node) -> Iterator[Node]:
         """`node` and all that is known below it."""
         yield node
