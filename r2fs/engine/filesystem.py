@@ -31,6 +31,7 @@ from r2fs.engine.names import Names
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
 from r2fs.engine.sender import Sender
+from r2fs.engine.space import Space
 from r2fs.engine.status import Status
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
@@ -54,8 +55,6 @@ from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BUCKET_BYTES = 1 << 50  # statfs: a bucket has no size; 1 PiB is more than any program asks for
-BUCKET_FILES = 1 << 32
 LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
 SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live
 
@@ -100,6 +99,7 @@ class FileSystem:
             self._attributes,
         )
         self._background = JobQueue()
+        self._space = Space(self._core, self._tree)
         self._files = Files(
             self._core,
             self._tree,
@@ -109,6 +109,7 @@ class FileSystem:
             self._writeback,
             self._background,
             self._leaving,
+            self._space,
         )
         self._changes = Changes(
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
@@ -319,9 +320,7 @@ class FileSystem:
             return self._names.entry(node)
 
     def statfs(self, caller: Caller) -> FileSystemStats:
-        return FileSystemStats(
-            total=BUCKET_BYTES, free=BUCKET_BYTES, files=BUCKET_FILES, files_free=BUCKET_FILES
-        )
+        return self._space.stats()
 
     def getxattr(self, caller: Caller, ino: int, name: str) -> bytes:
         node = self._known(caller, ino) if is_stored(name) else None
@@ -366,7 +365,7 @@ class FileSystem:
         self, caller: Caller, parent: int, name: str, mode: int, flags: int
     ) -> tuple[Entry, Opened]:
         self._files.writable()
-        self._files.pressure.admit(caller)
+        self._files.admit_writer(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
             if directory.deleted:
