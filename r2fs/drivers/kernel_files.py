@@ -16,11 +16,11 @@ import os
 
 from r2fs.drivers import codec, wire
 from r2fs.drivers.codec import text
-from r2fs.drivers.kernel_attributes import drop_set_id
 from r2fs.drivers.notify import Notifier
 from r2fs.drivers.openfiles import OpenFile, OpenFiles
 from r2fs.drivers.passthrough import OpenModes
 from r2fs.drivers.session import MAX_WRITE, Handler, Session
+from r2fs.drivers.setid import drop_set_id
 from r2fs.drivers.wire import Op
 from r2fs.model.errors import NotSupported, WouldWait
 from r2fs.model.ports import Caller

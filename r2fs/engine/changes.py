@@ -60,7 +60,14 @@ class Changes:
         else:
             self._change_clean(node, facts)
         self._core.crash_point("attributes_journalled")
-        node.ctime_ns = self._core.now_ns()
+        node.ctime_ns = self._later(node)
+
+    def _later(self, node: Node) -> int:
+        """Now, and past the time of the staged file: a fine-grained one may be ahead of the coarse clock."""
+        now = self._core.now_ns()
+        if node.content is None or node.owed is None or node.owed.staged is None:
+            return now
+        return max(now, os.fstat(node.content.fd).st_ctime_ns + 1)
 
     def _change_owed(self, node: Node, facts: dict[str, object]) -> None:
         owed = node.owed
