@@ -29,8 +29,7 @@ class AttributeView:
         if content is not None:
             size = content.size
             if node.owed and node.owed.staged:  # the kernel keeps the times of a file that is written
-                stat = os.fstat(content.fd)
-                mtime_ns, ctime_ns = stat.st_mtime_ns, max(stat.st_ctime_ns, ctime_ns)
+                mtime_ns, ctime_ns = file_times(node, os.fstat(content.fd))
         elif node.owed and node.owed.staged:
             size = node.owed.size
         mode = node.mode
@@ -70,6 +69,17 @@ class AttributeView:
         if facts.mtime_ns is not None and not node.mtime_known:
             node.ctime_ns = max(node.ctime_ns, facts.mtime_ns)
         fill(node, facts)
+
+
+def file_times(node: Node, stat: os.stat_result) -> tuple[int, int]:
+    """mtime and ctime of a node whose staged file this is.
+
+    The file's ctime also moves when r2fs moves it between its directories: only a write counts,
+    and a write shows in its mtime.
+    """
+    if stat.st_mtime_ns == node.mtime_ns:
+        return node.mtime_ns, node.ctime_ns
+    return stat.st_mtime_ns, max(node.ctime_ns, stat.st_mtime_ns)
 
 
 def _links(node: Node) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from r2fs.engine.attributes import file_times
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.files import Files
@@ -67,7 +68,7 @@ class Changes:
         now = self._core.now_ns()
         if node.content is None or node.owed is None or node.owed.staged is None:
             return now
-        return max(now, os.fstat(node.content.fd).st_ctime_ns + 1)
+        return max(now, file_times(node, os.fstat(node.content.fd))[1] + 1)
 
     def _change_owed(self, node: Node, facts: dict[str, object]) -> None:
         owed = node.owed

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 from r2fs.disk.content import Content
 from r2fs.disk.durable import fsync_dir, local_error
+from r2fs.engine.attributes import file_times
 from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -292,6 +293,7 @@ class Files:
         content = self._contents.of(node)
         synced = self._is_synced(node, owed)
         stat = os.fstat(content.fd)
+        _, ctime_ns = file_times(node, stat)
         self._ledger.apply(
             node,
             Event.SEAL,
@@ -308,7 +310,7 @@ class Files:
         )
         self._core.crash_point("sealed")
         node.size = stat.st_size
-        node.ctime_ns = max(stat.st_ctime_ns, node.ctime_ns)
+        node.ctime_ns = ctime_ns
         if synced:
             self._vouch(node)
         self._writeback.schedule(node)

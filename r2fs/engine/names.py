@@ -254,6 +254,7 @@ class Names:
                 self._withdraw(node)
                 self._keep_directory(directory, leaving=node)
             self._core.crash_point("unlinked")
+            node.ctime_ns = self._core.now_ns()
             self._tree.detach(node)
             self._stamp(directory, self._core.now_ns())
 
