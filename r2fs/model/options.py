@@ -159,7 +159,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option(
             "mtime",
             Choice(("listing", "exact")),
-            "Times of other tools' files: as listed, or exact for one request each.",
+            "Times and modes of other tools' files: as listed, or exact for one request each.",
         ),
     ),
     "Reading": (

@@ -33,20 +33,14 @@ OTHERWISE = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
-    """R2's own: directories' objects have metadata there, and vanish with their deletion alone."""
-    server = Simulator(tmp_path_factory.mktemp("simulator"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def serving(
-    driver: str, server: Simulator, tmp_path_factory: pytest.TempPathFactory
+    main_driver: str, simulator: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BucketMount]:
     """Other users may use it; uploads go on meanwhile."""
-    base = tmp_path_factory.mktemp(f"{driver}-posix")
-    mount = BucketMount(base, driver, server.endpoint, f"{base.name}/", allow_other="true", upload_delay="0s")
+    base = tmp_path_factory.mktemp(f"{main_driver}-posix")
+    mount = BucketMount(
+        base, main_driver, simulator.endpoint, f"{base.name}/", allow_other="true", upload_delay="0s"
+    )
     try:
         mount.start()
         yield mount
@@ -107,9 +101,9 @@ def mounted_actor(serving: BucketMount) -> Iterator[Actor]:
 
 @ROOT_ONLY
 @pytest.mark.parametrize("case", CASES)
-def test_as_on_the_local_disk(case: str, driver: str, local: Actor, mounted_actor: Actor) -> None:
-    if case in OTHERWISE[driver]:
-        pytest.skip(f"not so with {driver}")
+def test_as_on_the_local_disk(case: str, main_driver: str, local: Actor, mounted_actor: Actor) -> None:
+    if case in OTHERWISE[main_driver]:
+        pytest.skip(f"not so with {main_driver}")
     local.ask(case)
     mounted_actor.ask(case)
     wanted, found = local.told(), mounted_actor.told()
