@@ -40,6 +40,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.metadata import ATTEMPT, Facts, remembered
+from r2fs.model.mime import content_type
 from r2fs.model.records import ObjectInfo, OwedDelete, Version
 from r2fs.model.states import SENDING, Event, State
 
@@ -97,6 +98,8 @@ class Outcomes:
             changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
             if not node.mtime_known and facts.mtime_ns is not None:
                 changes["mtime_ns"] = facts.mtime_ns
+            if node.content_type is None and facts.content_type != content_type(node.name):
+                changes["content_type"] = facts.content_type  # by its first bytes
             if not node.known:  # learned on the way: the next upload keeps it, too
                 fill(node, facts)
             if (

@@ -244,6 +244,23 @@ def test_the_type_of_the_content(make: MakeEngine, store: MemoryStore) -> None:
     assert store.head("f.wav").content_type == "audio/wav"
 
 
+def test_a_type_by_name_or_by_the_first_bytes(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.write("take", b"RIFF\x24\x00\x00\x00WAVEfmt ")
+    engine.drain()
+    assert store.head("take").content_type == "audio/wav"
+    assert get(engine, "take", "user.mime_type") == b"audio/wav"
+    engine.fs.setattr(engine.caller, engine.entry("take").ino, AttributeChange(mode=0o600))
+    engine.drain()
+    assert store.head("take").content_type == "audio/wav", "a copy onto itself keeps it"
+    engine.write("song.tmp", b"\0\1\2")
+    engine.drain()
+    assert store.head("song.tmp").content_type == "application/octet-stream"
+    engine.rename("song.tmp", "song.flac")
+    engine.drain()
+    assert store.head("song.flac").content_type == "audio/flac"
+
+
 def test_what_r2fs_tells_of_a_file(make: MakeEngine, store: MemoryStore) -> None:
     etag = store.set("d/f.wav", b"12345")
     engine = make()
