@@ -29,7 +29,6 @@ from r2fs.model.errors import (
     NotPermitted,
     NotSupported,
 )
-from r2fs.model.metadata import MAX_METADATA_BYTES
 from r2fs.model.mime import content_type
 from r2fs.model.records import Kind
 
@@ -113,10 +112,9 @@ class ExtendedAttributes:
             raise NotSupported(f"{TYPE}: only files have a type")
 
     def _check_room(self, node: Node, extra: Mapping[str, str]) -> None:
-        if xattrs.size(extra) > MAX_METADATA_BYTES - RESERVED:
-            raise NoSpace(
-                f"{self._tree.path(node)}: an object has room for {MAX_METADATA_BYTES} bytes of these"
-            )
+        limit = self._core.store.limits.max_metadata
+        if xattrs.size(extra) > limit - RESERVED:
+            raise NoSpace(f"{self._tree.path(node)}: an object has room for {limit} bytes of these")
 
     # ------------------------------------------------------------------ what r2fs tells
     def _told(self, node: Node) -> dict[str, str]:

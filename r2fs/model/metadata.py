@@ -21,10 +21,8 @@ from r2fs.model.records import ObjectInfo, ObjectMeta
 
 MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
 OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
-OF_THE_BYTES = frozenset(
-    {"md5chksum", "s3cmd-attrs"}
-)  # checksums by rclone and s3cmd: void once bytes change
-MAX_METADATA_BYTES = 8192  # R2: names and values together
+# checksums by rclone and s3cmd: void once the bytes change
+OF_THE_BYTES = frozenset({"md5chksum", "s3cmd-attrs"})
 
 
 @dataclass(frozen=True, slots=True)
