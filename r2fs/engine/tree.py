@@ -29,6 +29,7 @@ class Tree:
         now = core.now_ns()
         self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing())
         self._nodes: dict[int, Node] = {ROOT: self.root}
+        self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
 
     # ------------------------------------------------------------------ numbers
@@ -138,6 +139,9 @@ class Tree:
             self.tick += 1
             parent.listing.removed[node.name] = self.tick
         node.deleted = True
+        if node.listing is not None:
+            self.hidden -= len(node.listing.hidden)
+            node.listing.hidden = frozenset()
         self._conflicts.discard(node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
@@ -210,6 +214,7 @@ class Tree:
                 self._core.kernel.forget_name(directory.ino, name)
                 self.detach(child)
         listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
+        self.hidden += len(hidden) - len(listing.hidden)
         listing.hidden = frozenset(hidden)
 
     def _is_live(self, directory: Node, name: str, info: ObjectInfo) -> bool:
