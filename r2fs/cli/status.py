@@ -160,6 +160,8 @@ def _detail(answer: dict[str, Any]) -> None:
         facts.append(("no answer", f"for {show.seconds(health['for_s'])}: {health['reason']}"))
     facts += _room(answer.get("room", {})) + _aside(answer.get("aside", {}))
     facts += [("conflict kept", path) for path in queue["conflicts"]]
+    if queue["hidden"]:
+        facts.append(("hidden", f"{show.counted(queue['hidden'], 'key')} that no file name can be"))
     if queue["last_error"]:
         facts.append(("last error", queue["last_error"]))
     show.table(["", ""], facts)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from r2fs.drivers.cshapes import Config, FileInfo, Fill, Pointer, Stat, StatVfs, Times, TimeSpec
 from r2fs.drivers.paths import Dentry, Names, is_hidden
+from r2fs.drivers.setid import drop_set_id
 from r2fs.model.errors import BadHandle, NotPermitted, NotSupported, Stale
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange, Attributes, Kind, Opened
@@ -337,6 +338,8 @@ class Callbacks:
         caller = self._caller()
         parent, name = self._names.split(caller, text(path))
         ino = self._names.ino(caller, text(path))
+        if caller.uid and info.contents.flags & os.O_TRUNC:  # else the kernel does this, by chmod
+            drop_set_id(self._fs, self._names, caller, ino)
         opened = self._fs.open(caller, ino, info.contents.flags)
         self._opened(info, parent, name, ino, opened)
 

@@ -59,7 +59,9 @@ KEEP_THREADS: Final = 16
 NAME_THREADS: Final = 16
 FETCH: Final = (Op.READ, Op.LSEEK)
 WRITE: Final = (Op.CREATE, Op.WRITE, Op.FLUSH)
-KEEP: Final = (Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE)
+KEEP: Final = (
+    Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64,
+)  # fmt: skip
 OPCODES: Final = frozenset(Op)
 LANE_STOP_S: Final = 1.0  # for what still waits when the mount is gone: nobody reads its answer
 # How soon a thread that computes gives way to the dispatcher; Python's own is ten times that.

@@ -16,10 +16,11 @@ from r2fs.drivers.codec import NS, text
 from r2fs.drivers.notify import Notifier
 from r2fs.drivers.openfiles import OpenFiles
 from r2fs.drivers.session import Handler, Session
+from r2fs.drivers.setid import drop_set_id
 from r2fs.drivers.wire import Op
 from r2fs.model.errors import NoAttribute
 from r2fs.model.ports import Caller
-from r2fs.model.records import AttributeChange, Entry, Kind
+from r2fs.model.records import AttributeChange, Entry
 from r2fs.model.verbs import Verbs
 
 SIGN: Final = 1 << 63  # times before 1970 travel as two's complement
@@ -105,23 +106,6 @@ class AttributeHandlers:
 
 # A change of owner takes the set-id bits too, as on a local disk: the kernel leaves that to us.
 _TAKES_SET_ID: Final = wire.FATTR_KILL_SUIDGID | wire.FATTR_UID | wire.FATTR_GID
-
-
-def drop_set_id(fs: Verbs, kernel: Notifier, caller: Caller, ino: int) -> None:
-    """Take set-user-id, and set-group-id where it means that, from a file that somebody changes.
-
-    Called before the change: a call that has to wait, and comes again, then finds them gone.
-    The kernel, which asked for this, goes on showing the mode that it remembers unless told.
-    """
-    found = fs.getattr(caller, ino).attributes
-    if found.kind is not Kind.FILE:
-        return
-    mode = found.mode & ~stat.S_ISUID
-    if mode & stat.S_IXGRP:  # without it the bit once meant mandatory locking, and stays
-        mode &= ~stat.S_ISGID
-    if mode != found.mode:
-        fs.setattr(caller, ino, AttributeChange(mode=mode))
-        kernel.forget_attributes(ino)
 
 
 def _change(fields: tuple[int, ...]) -> AttributeChange:

@@ -16,15 +16,17 @@ import os
 
 from r2fs.drivers import codec, wire
 from r2fs.drivers.codec import text
-from r2fs.drivers.kernel_attributes import drop_set_id
 from r2fs.drivers.notify import Notifier
 from r2fs.drivers.openfiles import OpenFile, OpenFiles
 from r2fs.drivers.passthrough import OpenModes
 from r2fs.drivers.session import MAX_WRITE, Handler, Session
+from r2fs.drivers.setid import drop_set_id
 from r2fs.drivers.wire import Op
-from r2fs.model.errors import WouldWait
+from r2fs.model.errors import NotSupported, WouldWait
 from r2fs.model.ports import Caller
 from r2fs.model.verbs import Verbs
+
+MAX_COPY = 1 << 30  # bytes of one answer: its field has 32 bits, and a killed program waits for it
 
 
 class FileHandlers:
@@ -52,6 +54,8 @@ class FileHandlers:
             Op.RELEASE: self.release,
             Op.FALLOCATE: self.fallocate,
             Op.LSEEK: self.lseek,
+            Op.COPY_FILE_RANGE: self.copy_file_range,
+            Op.COPY_FILE_RANGE_64: self.copy_file_range_64,
             Op.IOCTL: self.ioctl,
         }
 
@@ -172,6 +176,32 @@ class FileHandlers:
         file = self._files.get(fh, nodeid, caller)
         self._fs.fallocate(caller, file.handle, mode, offset, length)
         self._session.done(unique)
+
+    def copy_file_range(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        done = self._copy(nodeid, caller, body)
+        self._session.send_data(unique, wire.WRITE_OUT.pack(done, 0))
+
+    def copy_file_range_64(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        done = self._copy(nodeid, caller, body)
+        self._session.send_data(unique, wire.COPY_FILE_RANGE_OUT.pack(done))
+
+    def _copy(self, nodeid: int, caller: Caller, body: memoryview) -> int:
+        """Between local files: their file system copies, or shares the blocks where it can (reflink).
+
+        The kernel has told the target's owner of set-id bits by SETATTR, and forgets its pages after.
+        """
+        fh, offset, target_node, target_fh, target_offset, length, _ = wire.COPY_FILE_RANGE_IN.unpack_from(
+            body
+        )
+        source = self._files.get(fh, nodeid, caller, os.O_RDONLY)
+        target = self._files.get(target_fh, target_node, caller)
+        if source.local is None or target.local is None or not target.writes:
+            raise NotSupported("copy_file_range: not all of it is here")  # then the kernel reads and writes
+        caller.about_to_wait()
+        length = min(length, MAX_COPY)
+        done = os.copy_file_range(source.local, target.local, length, offset, target_offset)
+        self._fs.wrote(target.handle)
+        return done
 
     def ioctl(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         """isatty(3) at each open of a Python program; nothing else is known here either."""

@@ -78,7 +78,9 @@ class Op(IntEnum):
     READDIRPLUS = 44  # in: READ_IN. out: pairs of ENTRY_OUT and DIRENT; each counts like LOOKUP
     RENAME2 = 45  # in: RENAME2_IN, old name, new name
     LSEEK = 46  # in: LSEEK_IN. out: LSEEK_OUT. SEEK_DATA and SEEK_HOLE only
-    COPY_FILE_RANGE = 47  # ENOSYS: the kernel copies by itself
+    COPY_FILE_RANGE = (
+        47  # in: COPY_FILE_RANGE_IN. EOPNOTSUPP, or ENOSYS for good: the kernel copies by itself
+    )
     SETUPMAPPING = 48  # DAX
     REMOVEMAPPING = 49
     SYNCFS = 50  # virtiofs only
@@ -111,6 +113,7 @@ SETXATTR_IN = Struct("=II")  # size XATTR_* of setxattr(2) (without SETXATTR_EXT
 GETXATTR_IN = Struct("=II")  # size of the caller's buffer, padding
 FALLOCATE_IN = Struct("=QQQII")  # fh offset length FALLOC_FL_* padding
 LSEEK_IN = Struct("=QQII")  # fh offset whence padding
+COPY_FILE_RANGE_IN = Struct("=QQQQQQQ")  # fh offset, nodeid fh offset of the target, length flags
 INTERRUPT_IN = Struct("=Q")  # unique
 INIT_IN = Struct("=IIIII")  # major minor max_readahead flags flags2 (11 more, unused)
 INIT_IN_OLD = Struct("=IIII")  # before 7.36: without flags2
@@ -139,6 +142,7 @@ WRITE_OUT = Struct("=II")  # size padding
 STATFS_OUT = Struct("=QQQQQIIII24x")  # blocks bfree bavail files ffree bsize namelen frsize padding
 GETXATTR_OUT = Struct("=II")  # size padding
 LSEEK_OUT = Struct("=Q")  # offset
+COPY_FILE_RANGE_OUT = Struct("=Q")  # bytes copied (COPY_FILE_RANGE_64; the older one has WRITE_OUT)
 DIRENT = Struct("=QQII")  # ino, offset of the next one, name length, DT_*; then the name, padded to 8 bytes
 INIT_OUT = Struct("=IIIIHHIIHHIIH22x")
 # major minor max_readahead flags max_background congestion_threshold max_write time_gran(ns)

@@ -11,8 +11,9 @@ import os
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node
 from r2fs.model.metadata import Facts, attributes_from, recalled
-from r2fs.model.records import Attributes, Kind, ObjectInfo
+from r2fs.model.records import Attributes, Kind, ObjectInfo, Version
 
+EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # the ETag of an object without bytes
 _BLOCK = 512
 
 
@@ -28,8 +29,7 @@ class AttributeView:
         if content is not None:
             size = content.size
             if node.owed and node.owed.staged:  # the kernel keeps the times of a file that is written
-                stat = os.fstat(content.fd)
-                mtime_ns, ctime_ns = stat.st_mtime_ns, max(stat.st_ctime_ns, ctime_ns)
+                mtime_ns, ctime_ns = file_times(node, os.fstat(content.fd))
         elif node.owed and node.owed.staged:
             size = node.owed.size
         mode = node.mode
@@ -44,17 +44,21 @@ class AttributeView:
             gid=settings.gid if node.gid is None else node.gid,
             mtime_ns=mtime_ns,
             ctime_ns=ctime_ns,
-            atime_ns=max(node.atime_ns, mtime_ns),
-            nlink=(0 if node.deleted else 2 if node.is_dir else 1),
+            atime_ns=node.atime_ns,
+            nlink=_links(node),
             blocks=-(-size // _BLOCK),
         )
 
-    def recall(self, node: Node) -> None:
+    def recall(self, node: Node, key: str) -> None:
         """Facts that this host learned of the version before, for a node that only a listing told of."""
-        if node.known or node.asked or node.base is None or node.owed:
+        version = node.base
+        if node.listing is not None and version is None:
+            # A directory's object is empty, whoever made it, and is not in the listing that shows its name.
+            version = node.listing.marker or Version(key, EMPTY_MD5, 0)
+        if node.known or node.asked or version is None or node.owed:
             return
         node.asked = True
-        kept = self._core.cache.recall(node.base.key, node.base.etag)
+        kept = self._core.cache.recall(version.key, version.etag)
         if kept is not None:
             self.apply(node, recalled(kept))
 
@@ -65,6 +69,26 @@ class AttributeView:
         if facts.mtime_ns is not None and not node.mtime_known:
             node.ctime_ns = max(node.ctime_ns, facts.mtime_ns)
         fill(node, facts)
+
+
+def file_times(node: Node, stat: os.stat_result) -> tuple[int, int]:
+    """mtime and ctime of a node whose staged file this is.
+
+    The file's ctime also moves when r2fs moves it between its directories: only a write counts,
+    and a write shows in its mtime.
+    """
+    if stat.st_mtime_ns == node.mtime_ns:
+        return node.mtime_ns, node.ctime_ns
+    return stat.st_mtime_ns, max(node.ctime_ns, stat.st_mtime_ns)
+
+
+def _links(node: Node) -> int:
+    """Of a directory: two, and one for each directory in it; 1 says that nobody has counted them."""
+    if node.deleted:
+        return 0
+    if node.listing is None:
+        return 1
+    return 2 + node.listing.directories if node.listing.whole else 1
 
 
 def fill(node: Node, facts: Facts) -> None:

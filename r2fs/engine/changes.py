@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from r2fs.engine.attributes import file_times
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.files import Files
@@ -42,21 +43,32 @@ class Changes:
         }
         with self._core.lock:
             if change.atime_ns is not None:
-                node.atime_ns = change.atime_ns
+                node.atime_ns = change.atime_ns  # kept in memory alone
+                node.ctime_ns = self._core.now_ns()
             if change.mtime_ns is not None:
                 facts["mtime_ns"] = change.mtime_ns
-            if not facts:
-                return
-            self._files.writable()
-            if node is self._tree.root or node.deleted:
-                for name, value in facts.items():
-                    setattr(node, name, value)
-            elif node.owed is not None:
-                self._change_owed(node, facts)
-            else:
-                self._change_clean(node, facts)
-            self._core.crash_point("attributes_journalled")
-            node.ctime_ns = self._core.now_ns()
+            if facts:
+                self.store(node, facts)
+
+    def store(self, node: Node, facts: dict[str, object]) -> None:
+        """New values of fields that are kept with the object. With Core.lock held."""
+        self._files.writable()
+        if node is self._tree.root or node.deleted:
+            for name, value in facts.items():
+                setattr(node, name, value)
+        elif node.owed is not None:
+            self._change_owed(node, facts)
+        else:
+            self._change_clean(node, facts)
+        self._core.crash_point("attributes_journalled")
+        node.ctime_ns = self._later(node)
+
+    def _later(self, node: Node) -> int:
+        """Now, and past the time of the staged file: a fine-grained one may be ahead of the coarse clock."""
+        now = self._core.now_ns()
+        if node.content is None or node.owed is None or node.owed.staged is None:
+            return now
+        return max(now, file_times(node, os.fstat(node.content.fd))[1] + 1)
 
     def _change_owed(self, node: Node, facts: dict[str, object]) -> None:
         owed = node.owed
@@ -81,6 +93,8 @@ class Changes:
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             expect = marker.etag if marker else None
+            if marker is not None and not node.known:
+                facts = {"base": marker, **facts}  # what else its metadata says is kept
         else:
             expect = node.base.etag if node.base else None
         self._ledger.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)

@@ -47,14 +47,15 @@ class Deleter:
             tree.tick += 1
             for row in rows:
                 info = seen.get(row.key)
-                if info is not None and (info.etag == row.etag or (row.etag is None and self._ours(info))):
+                if info is not None and self._is_meant(row, info):
                     doomed.append(row)
                 elif row.watch_until_s is not None:
                     self._look_again(row, again)
                 else:
-                    if info is not None and not self._ours(
-                        info
-                    ):  # what is ours has a row that watches for it
+                    # what is ours has a row that watches for it, or a delete of its own
+                    if info is not None and not (
+                        self._ours(info) or self._ledger.hides(row.key, info.etag, tree.tick)
+                    ):
                         log.warning("%s: not deleted: the bucket holds another version", printable(row.key))
                     self._ledger.drop_delete(row.seq, tree.tick if info is None else None)
         self._core.crash_point("delete_looked")
@@ -72,6 +73,12 @@ class Deleter:
                     self._ledger.drop_delete(row.seq, tree.tick)
         self._core.crash_point("delete_journalled")
         return again
+
+    def _is_meant(self, row: OwedDelete, info: ObjectInfo) -> bool:
+        """Is what the bucket holds the version that is to go? Directories' objects are all alike: empty."""
+        if row.etag is None:
+            return self._ours(info)
+        return info.etag == row.etag or (row.key.endswith("/") and info.size == 0)
 
     def _look_again(self, row: OwedDelete, again: dict[int, float]) -> None:
         """A late attempt is looked for ever more seldom, until nobody expects it any more."""

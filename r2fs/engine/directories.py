@@ -207,8 +207,9 @@ class Directories:
         """A prefix with deletes pending below it, or done since the LIST, may hold nothing else."""
         name = nfc(prefix.rstrip("/").rpartition("/")[2])
         with self._core.lock:
-            if not self._ledger.deletes_below(prefix, began) or name in directory.children():
-                return True
+            child = directory.children().get(name)
+            if not self._ledger.deletes_below(prefix, began) or (child is not None and child.is_dir):
+                return True  # (a file of that name took the place of a directory a moment ago)
             began = self._tree.tick
         page = self._store.list_page(prefix)
         self._clear_suspects(page.objects)

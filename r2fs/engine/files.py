@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 from r2fs.disk.content import Content
 from r2fs.disk.durable import fsync_dir, local_error
+from r2fs.engine.attributes import file_times
 from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -30,6 +31,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.reader import Reader
 from r2fs.engine.room import Room
+from r2fs.engine.space import Space
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
@@ -45,6 +47,7 @@ from r2fs.model.errors import (
     Stale,
 )
 from r2fs.model.keys import printable
+from r2fs.model.metadata import of_new_bytes
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Opened, Proof
 from r2fs.model.states import Event, State
@@ -55,6 +58,13 @@ UNSEALED = (State.DIRTY, State.STALE_UPLOAD)  # somebody may be writing
 TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
 CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16  # fallocate(2)
+_FALLOC_MODES = (
+    0,
+    FALLOC_KEEP_SIZE,
+    FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE,
+    FALLOC_ZERO_RANGE,
+    FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE,
+)
 
 
 class Files:
@@ -68,6 +78,7 @@ class Files:
         writeback: WriteBack,
         jobs: JobQueue,
         leaving: Leaving,
+        space: Space,
     ) -> None:
         self._core = core
         self._tree = tree
@@ -77,6 +88,7 @@ class Files:
         self._writeback = writeback
         self._jobs = jobs
         self._leaving = leaving
+        self._space = space
         self.handles = Handles()
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
@@ -91,7 +103,7 @@ class Files:
         writes = bool(flags & os.O_ACCMODE) or bool(flags & os.O_TRUNC)
         if writes:
             self.writable()
-            self.pressure.admit(caller)
+            self.admit_writer(caller)
         if writes and not flags & os.O_TRUNC:
             self._fetch_small(caller, node)
         with self._changing(caller, node) if writes else self._core.lock:
@@ -166,6 +178,11 @@ class Files:
     def writable(self) -> None:
         if self._core.settings.read_only:
             raise ReadOnly("this mount is read-only")
+
+    def admit_writer(self, caller: Caller) -> None:
+        """Past the quota it gets ENOSPC at once, past the dirty limit after a while."""
+        self._space.admit()
+        self.pressure.admit(caller)
 
     def _outwait_ctime(self, node: Node) -> None:
         """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
@@ -280,6 +297,7 @@ class Files:
         content = self._contents.of(node)
         synced = self._is_synced(node, owed)
         stat = os.fstat(content.fd)
+        _, ctime_ns = file_times(node, stat)
         self._ledger.apply(
             node,
             Event.SEAL,
@@ -292,10 +310,11 @@ class Files:
             boot=self._core.journal.boot,
             sealed_at_s=self._core.clock.time(),
             mtime_ns=stat.st_mtime_ns,
+            extra=of_new_bytes(node.extra),
         )
         self._core.crash_point("sealed")
         node.size = stat.st_size
-        node.ctime_ns = max(stat.st_ctime_ns, node.ctime_ns)
+        node.ctime_ns = ctime_ns
         if synced:
             self._vouch(node)
         self._writeback.schedule(node)
@@ -430,7 +449,7 @@ class Files:
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
         """ftruncate with a handle; truncate(2) without: then it is sealed at once if nobody else writes."""
         self.writable()
-        self.pressure.admit(caller)
+        self.admit_writer(caller)
         caller.about_to_wait()
         with self._changing(caller, node):
             self._check_there(node)
@@ -468,17 +487,15 @@ class Files:
             raise BadHandle("not opened for writing")
         if offset < 0 or length <= 0:
             raise InvalidArgument("fallocate: offset or length")
-        if mode == FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE:
-            content.zero(offset, offset + length)
-        elif mode == 0:
-            if offset + length > content.size:
-                content.truncate(offset + length)
-            if content.complete:
-                content.reserve(offset, length)
-        elif mode == FALLOC_KEEP_SIZE:
-            pass  # a promise of room that costs nothing to leave out
-        else:
+        if mode not in _FALLOC_MODES:
             raise NotSupported(f"fallocate mode {mode} is not supported")
+        if not mode & FALLOC_KEEP_SIZE and offset + length > content.size:
+            content.truncate(offset + length)
+        if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
+            content.zero(offset, offset + length)
+        elif mode == 0 and content.complete:
+            content.reserve(offset, length)
+        # KEEP_SIZE alone is a promise of room past the end, which costs nothing to leave out
         with self._core.lock:
             if handle.node.owed and not content.complete:
                 self._ledger.update(handle.node, size=content.size)

@@ -31,10 +31,11 @@ from r2fs.engine.names import Names
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
 from r2fs.engine.sender import Sender
+from r2fs.engine.space import Space
 from r2fs.engine.status import Status
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
-from r2fs.engine.xattrs import ExtendedAttributes
+from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_name, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, no_crash
@@ -54,8 +55,6 @@ from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BUCKET_BYTES = 1 << 50  # statfs: a bucket has no size; 1 PiB is more than any program asks for
-BUCKET_FILES = 1 << 32
 LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
 SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live
 
@@ -100,6 +99,7 @@ class FileSystem:
             self._attributes,
         )
         self._background = JobQueue()
+        self._space = Space(self._core, self._tree)
         self._files = Files(
             self._core,
             self._tree,
@@ -109,11 +109,12 @@ class FileSystem:
             self._writeback,
             self._background,
             self._leaving,
+            self._space,
         )
         self._changes = Changes(
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
-        self._xattrs = ExtendedAttributes(self._core, self._tree)
+        self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
         Boot(self._core, self._tree, self._ledger, self._contents, self._writeback, self._leaving).run()
 
@@ -311,6 +312,8 @@ class FileSystem:
     def setattr(self, caller: Caller, ino: int, change: AttributeChange, handle: int | None = None) -> Entry:
         with self._core.lock:
             node = self._tree.get(ino)
+        if node.is_dir:
+            self._names.learn(caller, node)  # whether it has an object, and what that says of it
         if change.size is not None:
             if node.kind is not Kind.FILE:
                 raise InvalidArgument("only files have a size to set")
@@ -320,25 +323,34 @@ class FileSystem:
             return self._names.entry(node)
 
     def statfs(self, caller: Caller) -> FileSystemStats:
-        return FileSystemStats(
-            total=BUCKET_BYTES, free=BUCKET_BYTES, files=BUCKET_FILES, files_free=BUCKET_FILES
-        )
+        return self._space.stats()
 
     def getxattr(self, caller: Caller, ino: int, name: str) -> bytes:
+        node = self._known(caller, ino) if is_stored(name) else None
         with self._core.lock:
-            return self._xattrs.get(self._tree.get(ino), name)
+            return self._xattrs.get(node or self._tree.get(ino), name)
 
     def listxattr(self, caller: Caller, ino: int) -> Sequence[str]:
+        node = self._known(caller, ino)
         with self._core.lock:
-            return self._xattrs.names(self._tree.get(ino))
+            return self._xattrs.names(node)
 
     def setxattr(self, caller: Caller, ino: int, name: str, value: bytes, flags: int) -> None:
+        node = self._known(caller, ino) if is_stored(name) else None
         with self._core.lock:
-            self._xattrs.set(self._tree.get(ino), name)
+            self._xattrs.set(node or self._tree.get(ino), name, value, flags)
 
     def removexattr(self, caller: Caller, ino: int, name: str) -> None:
+        node = self._known(caller, ino) if is_stored(name) else None
         with self._core.lock:
-            self._xattrs.remove(self._tree.get(ino), name)
+            self._xattrs.remove(node or self._tree.get(ino), name)
+
+    def _known(self, caller: Caller, ino: int) -> Node:
+        """A node whose metadata is known: one HEAD, if nobody has asked yet."""
+        with self._core.lock:
+            node = self._tree.get(ino)
+        self._names.learn(caller, node)
+        return node
 
     # ------------------------------------------------------------------ open files
     def create(self, caller: Caller, parent: int, name: str, mode: int, flags: int) -> tuple[Entry, Opened]:
@@ -356,7 +368,7 @@ class FileSystem:
         self, caller: Caller, parent: int, name: str, mode: int, flags: int
     ) -> tuple[Entry, Opened]:
         self._files.writable()
-        self._files.pressure.admit(caller)
+        self._files.admit_writer(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
             if directory.deleted:
@@ -367,7 +379,7 @@ class FileSystem:
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._ledger.transaction():
-                    self._files.new_file(node, key, self._ledger.take_over_deletes(key))
+                    self._files.new_file(node, key, self._writeback.expect_at(key))
             except BaseException:
                 self._tree.detach(node)
                 self._contents.discard(node)

@@ -10,6 +10,7 @@ Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and
 from __future__ import annotations
 
 import logging
+import stat
 
 from r2fs.engine.attributes import AttributeView
 from r2fs.engine.contents import Contents
@@ -36,7 +37,7 @@ from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Entry, Kind
 from r2fs.model.states import Event, State
-from r2fs.model.verbs import RENAME_NOREPLACE
+from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Names:
     # ------------------------------------------------------------------ looking
     def entry(self, node: Node) -> Entry:
         """With Core.lock held."""
-        self._attributes.recall(node)
+        self._recall(node)
         return Entry(self._attributes.of(node), self.valid_s(node))
 
     def valid_s(self, node: Node) -> float:
@@ -99,35 +100,51 @@ class Names:
             return found
 
     def is_exact(self, node: Node) -> bool:
-        """Are its times as good as the settings ask for? With Core.lock held."""
-        if (
-            self._core.settings.mtime != "exact"
-            or node.kind is not Kind.FILE
-            or node.owed
-            or node.base is None
-        ):
+        """Are its attributes as good as the settings ask for? With Core.lock held."""
+        if self._core.settings.mtime != "exact" or node.owed:
             return True
-        self._attributes.recall(node)
+        return self._is_known(node)
+
+    def _is_known(self, node: Node) -> bool:
+        """Is there nothing that only a HEAD could tell? With Core.lock held."""
+        if node is self._tree.root or node.deleted or (node.base is None and not node.is_dir):
+            return True
+        self._recall(node)
         return node.known
+
+    def _recall(self, node: Node) -> None:
+        if not node.known and not node.asked:
+            self._attributes.recall(node, self._tree.key(node))
 
     def make_exact(self, caller: Caller, node: Node) -> None:
         """`mtime = "exact"`: one HEAD for a version of which only a listing told. Without the lock."""
         with self._core.lock:
-            version = node.base
-            if version is None or self.is_exact(node) or self._directories.away:
+            exact = self.is_exact(node)
+        if not exact:
+            self.learn(caller, node)
+
+    def learn(self, caller: Caller, node: Node) -> None:
+        """What the metadata says of the node's version, if that is not known yet. Without the lock."""
+        with self._core.lock:
+            if self._is_known(node) or self._directories.away:
                 return
             caller.about_to_wait()
+            version, key = node.base, node.base.key if node.base else self._tree.key(node)
         try:
-            info = self._core.store.head(version.key)
-        except ObjectMissing:
-            return  # the next listing shows that it has gone
+            info = self._core.store.head(key)
+        except ObjectMissing:  # the next listing shows that a file has gone; a directory may have no object
+            with self._core.lock:
+                node.known = node.known or (node.is_dir and node.owed is None)
+            return
         except AWAY as error:
-            log.info("%s: its time is that of the listing: %s", printable(node.name), error)
+            log.info("%s: its attributes are not known yet: %s", printable(node.name), error)
             return
         with self._core.lock:
-            if node.base == version and info.etag == version.etag and not node.owed:
+            if node.base == version and (version is None or info.etag == version.etag):
+                if node.listing is not None and node.listing.marker is None and node.owed is None:
+                    node.listing.marker = info.version
                 self._attributes.learn(node, info)
-                self._core.cache.remember(version.key, version.etag, remembered(attributes_from(info)))
+                self._core.cache.remember(info.key, info.etag, remembered(attributes_from(info)))
 
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
         node = self.child(caller, parent, name)
@@ -200,10 +217,14 @@ class Names:
         """In the tree, and owing nothing yet. With Core.lock held."""
         now, settings = self._core.now_ns(), self._core.settings
         node = self._tree.add(directory, name, kind, now)
+        gid = caller.gid
+        if directory.mode is not None and directory.mode & stat.S_ISGID:  # it hands on its group
+            gid = self._attributes.of(directory).gid
+            mode |= stat.S_ISGID if kind is Kind.DIRECTORY else 0
         default = (0o777 if kind is Kind.DIRECTORY else 0o666) & ~settings.umask
         node.mode = None if mode & 0o7777 == default else mode & 0o7777
         node.uid = None if caller.uid == settings.uid else caller.uid
-        node.gid = None if caller.gid == settings.gid else caller.gid
+        node.gid = None if gid == settings.gid else gid
         node.known = node.mtime_known = True
         self._stamp(directory, now)
         return node
@@ -233,6 +254,7 @@ class Names:
                 self._withdraw(node)
                 self._keep_directory(directory, leaving=node)
             self._core.crash_point("unlinked")
+            node.ctime_ns = self._core.now_ns()
             self._tree.detach(node)
             self._stamp(directory, self._core.now_ns())
 
@@ -287,11 +309,14 @@ class Names:
         self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int
     ) -> None:
         self._changeable()
-        if flags & ~RENAME_NOREPLACE:
-            raise InvalidArgument("renameat2: only RENAME_NOREPLACE is supported")
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise InvalidArgument("renameat2: only RENAME_NOREPLACE or RENAME_EXCHANGE is supported")
         new_name = check_name(new_name)
         node = self.child(caller, parent, name)
         target = self._target(caller, new_parent, new_name)
+        if flags & RENAME_EXCHANGE:
+            self._exchange(caller, node, target)
+            return
         if target is node:
             return
         if target is not None and flags & RENAME_NOREPLACE:
@@ -300,6 +325,7 @@ class Names:
             self._directories.load_below(caller, node)
         if target is not None and target.is_dir:
             self._directories.ensure(caller, target)
+        self._keep_here(caller, node, new_name)
         with self._core.lock:
             directory = self._tree.directory(new_parent)
             self._check_rename(node, directory, target, new_name)
@@ -320,6 +346,41 @@ class Names:
             self._stamp(old_directory, now)
             self._stamp(directory, now)
 
+    def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
+        """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
+        if other is None:
+            raise NotFound("renameat2: there is nothing to exchange names with")
+        if other is node:
+            return
+        for one, name in ((node, other.name), (other, node.name)):
+            if one.is_dir:
+                self._directories.load_below(caller, one)
+            self._keep_here(caller, one, name)
+        with self._core.lock:
+            here, there = node.parent, other.parent
+            if node.deleted or other.deleted or here is None or there is None:
+                raise NotFound(f"{printable(node.name)}: no such file or directory")
+            if _is_below(here, other) or _is_below(there, node):
+                raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
+            with self._ledger.transaction():
+                for one in list(self._tree.walk(node)):
+                    self._retarget(one, node, there, other.name)
+                for one in list(self._tree.walk(other)):
+                    self._retarget(one, other, here, node.name)
+                for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
+                    if one.owed is not None and one.owed.expect is None:
+                        self._ledger.update(one, expect=self._writeback.expect_at(one.owed.key))
+            self._core.crash_point("renamed")
+            self._tree.swap(node, other)
+            node.ctime_ns = other.ctime_ns = now = self._core.now_ns()
+            self._stamp(here, now)
+            self._stamp(there, now)
+
+    def _keep_here(self, caller: Caller, node: Node, new_name: str) -> None:
+        """A file that is to get a name of `local_patterns` leaves the bucket: its bytes have to be here."""
+        if node.kind is Kind.FILE and self._writeback.is_local(new_name):
+            self._writeback.bring_here(caller, node)
+
     def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
         try:
             return self.child(caller, parent, name)
@@ -331,11 +392,8 @@ class Names:
             raise NotFound(f"{printable(node.name)}: no such file or directory")
         if directory.children().get(new_name) is not target:
             raise Busy(f"{printable(new_name)}: changed while it was renamed over; try again")
-        above: Node | None = directory
-        while above is not None:
-            if above is node:
-                raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
-            above = above.parent
+        if _is_below(directory, node):
+            raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
         if target is not None:
             if target.is_dir and not node.is_dir:
                 raise IsADirectory(f"{printable(new_name)} is a directory")
@@ -365,16 +423,43 @@ class Names:
             marker = one.listing.marker if one.listing else None
             had = marker.etag if marker else None
         self._writeback.leave_key(one)
-        changes: dict[str, object] = {"key": new_key, "expect": self._ledger.take_over_deletes(new_key)}
+        local = self._writeback.is_local(new_key) and (one is top or self._writeback.stays_here(one))
+        changes: dict[str, object] = {"key": new_key}
+        changes["expect"] = None if local else self._ledger.take_over_deletes(new_key)
         if one.owed is None:
             changes["changed"] = one.is_dir  # a marker has no bytes to copy
+            if one.listing is not None and one.base is None and not one.known:
+                changes["base"] = one.listing.marker  # asked for what its metadata says, before it goes
         elif one.owed.before is State.CLEAN:  # open for writing: even unchanged bytes now need their new name
             changes["before"], changes["was_changed"] = State.QUEUED, False
         if one.owed is not None:
             changes["seq"] = self._core.journal.next_seq()
+        if local and one.kind is Kind.FILE:
+            changes |= self._all_here(one)
         self._ledger.apply(one, Event.RETARGET, **changes)
         if had is not None:
-            self._writeback.schedule_delete(self._ledger.add_delete(old_key, had, after=one))
+            row = self._ledger.add_delete(old_key, had, after=None if local else one)
+            self._writeback.schedule_delete(row)
         if one.listing is not None:
             self._ledger.then(lambda: setattr(one.listing, "marker", None))
         self._writeback.schedule(one)
+
+    def _all_here(self, node: Node) -> dict[str, object]:
+        """What a row says of a file that owes the bucket nothing but its absence. In a transaction."""
+        content = self._contents.of(node)
+        if not content.complete:
+            raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
+        here: dict[str, object] = {"base": None, "changed": True, "was_changed": True, "filling": False}
+        if node.owed is None or node.owed.staged is None:
+            here["staged"] = self._contents.stage(node)
+            self._ledger.on_undo(lambda: self._contents.unstage(node))
+            here |= {"size": content.size, "synced": True}
+        return here
+
+
+def _is_below(node: Node, top: Node) -> bool:
+    """Is `node` at or below `top`?"""
+    above: Node | None = node
+    while above is not None and above is not top:
+        above = above.parent
+    return above is top

@@ -97,6 +97,7 @@ class Listing:
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
     marker: Version | None = None  # the empty object that keeps the directory
+    directories: int = 0  # children that are directories: Tree counts them
 
 
 @dataclass(slots=True, eq=False)

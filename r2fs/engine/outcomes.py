@@ -42,6 +42,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.metadata import ATTEMPT, Facts, remembered
+from r2fs.model.mime import content_type
 from r2fs.model.records import ObjectInfo, OwedDelete, Version
 from r2fs.model.states import SENDING, Event, State
 
@@ -59,6 +60,7 @@ class Queue(Protocol):
     """What an outcome asks of the write-back queue. With Core.lock held."""
 
     def schedule(self, node: Node) -> None: ...
+    def is_local(self, key: str) -> bool: ...
     def schedule_delete(self, row: OwedDelete) -> None: ...
     def retry_later(self, node: Node, error: Exception) -> None: ...
     def probe_later(self, node: Node) -> None: ...
@@ -100,12 +102,17 @@ class Outcomes:
             changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
             if not node.mtime_known and facts.mtime_ns is not None:
                 changes["mtime_ns"] = facts.mtime_ns
+            if node.content_type is None and facts.content_type != content_type(node.name):
+                changes["content_type"] = facts.content_type  # by its first bytes
             if not node.known:  # learned on the way: the next upload keeps it, too
                 fill(node, facts)
             if (
                 state is State.RESEALED
             ):  # the same bytes under another name or with other metadata: a copy will do
                 changes["changed"] = owed.rewritten or node.carries_body
+            local = moved and node.base is None and owed.changed and self._queue.is_local(owed.key)
+            if local:  # renamed meanwhile to a name that stays here: the bucket is to have nothing of it
+                changes |= {"base": None, "changed": True}
             if not moved:
                 changes["expect"] = version.etag
             if state is State.STALE_UPLOAD:
@@ -117,7 +124,7 @@ class Outcomes:
                 self._attempts.arrived(node.ino, claim.attempt)
                 self._ledger.cleared(claim.key, version.etag)
                 if moved:
-                    self._left_behind(claim.key, version, node)
+                    self._left_behind(claim.key, version, None if local else node)
                 staged = owed.staged
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
             self._core.crash_point("put_committed")

@@ -25,8 +25,8 @@ from r2fs.engine.core import Core
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.node import UNSYNCED
 from r2fs.model.errors import ObjectMissing, PreconditionFailed, R2fsError, SyncFailed, UploadMissing
-from r2fs.model.metadata import Facts, attributes_from, metadata_for
-from r2fs.model.mime import SNIFF_BYTES, content_type
+from r2fs.model.metadata import Facts, attributes_from, metadata_for, of_new_bytes
+from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
 from r2fs.model.records import Kind, MultipartState, ObjectMeta, Part, Proof, Version
 
@@ -79,6 +79,7 @@ class Sender:
             claim = self._with_facts(claim)
         if claim.body is not None:
             return Sent(self._put(claim, MemoryBody(claim.body), len(claim.body)), claim.facts)
+        claim = self._with_type(claim)
         self._sync(claim)
         begun = self._resume(claim)
         if begun is not None or claim.size >= self._core.settings.multipart_threshold:
@@ -107,20 +108,25 @@ class Sender:
         ours = claim.expect if claim.key == claim.base.key else None
         if info.etag not in (claim.base.etag, ours):
             return claim  # the condition decides
-        return replace(claim, facts=together(attributes_from(info), claim.facts))
+        facts = together(attributes_from(info), claim.facts)
+        return replace(claim, facts=replace(facts, extra=of_new_bytes(facts.extra)))
 
     # ------------------------------------------------------------------ one request
     def _put(self, claim: Claim, body: Body, size: int) -> Version:
         etag = self._store.put(claim.key, body, self._meta(claim), **claim.condition)  # type: ignore[arg-type]
         return Version(claim.key, etag, size)
 
+    def _with_type(self, claim: Claim) -> Claim:
+        """By the name, else by the first bytes, unless somebody has said another."""
+        if claim.kind is not Kind.FILE or claim.facts.content_type is not None:
+            return claim
+        head = claim.gate.pread(claim.fd, SNIFF_BYTES, 0) if claim.fd >= 0 else b""
+        return replace(claim, facts=replace(claim.facts, content_type=content_type(claim.name, head)))
+
     def _meta(self, claim: Claim) -> ObjectMeta:
-        kind = claim.facts.content_type
-        if kind is None and claim.kind is Kind.FILE:
-            head = claim.gate.pread(claim.fd, SNIFF_BYTES, 0) if claim.fd >= 0 else b""
-            kind = content_type(claim.name, head)
         fallback = "application/x-directory" if claim.kind is Kind.DIRECTORY else "text/plain"
-        return metadata_for(claim.facts, FILE_TYPES[claim.kind], claim.attempt, kind or fallback)
+        kind = claim.facts.content_type or fallback
+        return metadata_for(claim.facts, FILE_TYPES[claim.kind], claim.attempt, kind)
 
     def _copy(self, claim: Claim) -> Sent:
         """Another name, or other metadata. What the source's metadata says and we do not know, stays."""
@@ -128,10 +134,13 @@ class Sender:
         info = self._store.head(claim.base.key)
         if info.etag != claim.base.etag:
             raise PreconditionFailed(f"{claim.base.key} was changed by somebody else", source=True)
-        facts = together(attributes_from(info), claim.facts)
+        # What is known is all there is: an extended attribute that was removed does not come back.
+        facts = claim.facts if claim.known else together(attributes_from(info), claim.facts)
         if facts.mtime_ns is None:
             facts = replace(facts, mtime_ns=info.modified_ns)
-        kind = facts.content_type or content_type(claim.name)
+        named = content_type(claim.name)
+        by_bytes = info.content_type if named == DEFAULT and info.content_type else named
+        kind = facts.content_type or by_bytes
         meta = metadata_for(facts, FILE_TYPES[claim.kind], claim.attempt, kind)
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)

@@ -47,6 +47,7 @@ class Status:
                 active=len(self._writeback.active),
                 parked=sum(node.state is State.PARKED for node in owing),
                 conflicts=tuple(conflicts),
+                hidden=self._tree.hidden,
                 oldest_s=max((now - node.owed.first_owed_s for node in owing if node.owed), default=0.0),
                 transfers=tuple(self._transfer(node, now) for node in oldest[:SHOWN]),
                 uploaded=self._writeback.outcomes.uploaded,

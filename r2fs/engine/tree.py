@@ -29,6 +29,7 @@ class Tree:
         now = core.now_ns()
         self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing())
         self._nodes: dict[int, Node] = {ROOT: self.root}
+        self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
 
     # ------------------------------------------------------------------ numbers
@@ -110,11 +111,19 @@ class Tree:
         return node
 
     def _enter(self, node: Node, parent: Node, name: str) -> None:
+        assert parent.listing is not None
         node.parent, node.name = parent, name
-        parent.children()[name] = node
+        parent.listing.children[name] = node
+        parent.listing.directories += node.is_dir
         if is_conflict_name(name):
             self._conflicts.add(node)
         self.touch(node)
+
+    @staticmethod
+    def _take(parent: Node, node: Node) -> None:
+        assert parent.listing is not None
+        del parent.listing.children[node.name]
+        parent.listing.directories -= node.is_dir
 
     def touch(self, node: Node) -> None:
         """What a LIST that began before now says of this name no longer counts."""
@@ -126,10 +135,13 @@ class Tree:
         parent = node.parent
         assert parent is not None and parent.listing is not None
         if parent.children().get(node.name) is node:
-            del parent.children()[node.name]
+            self._take(parent, node)
             self.tick += 1
             parent.listing.removed[node.name] = self.tick
         node.deleted = True
+        if node.listing is not None:
+            self.hidden -= len(node.listing.hidden)
+            node.listing.hidden = frozenset()
         self._conflicts.discard(node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
@@ -139,7 +151,7 @@ class Tree:
         """Another name; the node and everything below it stay themselves."""
         old = node.parent
         assert old is not None and old.listing is not None
-        del old.children()[node.name]
+        self._take(old, node)
         self.tick += 1
         old.listing.removed[node.name] = self.tick
         self._conflicts.discard(node)
@@ -149,6 +161,17 @@ class Tree:
         """Copies that conflicts left, of any host, as far as directories are known; until they are
         deleted or get another name."""
         return [node for node in self._conflicts if self.in_tree(node)]
+
+    def swap(self, one: Node, other: Node) -> None:
+        """Each takes the other's name."""
+        for node in (one, other):
+            assert node.parent is not None
+            self._take(node.parent, node)
+            self._conflicts.discard(node)
+        one.parent, one.name, other.parent, other.name = other.parent, other.name, one.parent, one.name
+        for node in (one, other):
+            assert node.parent is not None
+            self._enter(node, node.parent, node.name)
 
     def walk(self, node: Node) -> Iterator[Node]:
         """`node` and all that is known below it."""
@@ -191,6 +214,7 @@ class Tree:
                 self._core.kernel.forget_name(directory.ino, name)
                 self.detach(child)
         listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
+        self.hidden += len(hidden) - len(listing.hidden)
         listing.hidden = frozenset(hidden)
 
     def _is_live(self, directory: Node, name: str, info: ObjectInfo) -> bool:

@@ -109,10 +109,31 @@ class WriteBack:
 
     def stays_here(self, node: Node) -> bool:
         """A file that only this host needs, by its name: SQLite's side files and the like. Never sent."""
-        if node.owed is None or node.base is not None or node.owed.expect is not None:
+        owed = node.owed
+        if owed is None or owed.expect is not None or not owed.changed or owed.staged is None:
             return False
-        name = node.owed.key.rpartition("/")[2]
+        return self.is_local(owed.key)
+
+    def is_local(self, key: str) -> bool:
+        """Do the settings say that files of this name are not for the bucket?"""
+        name = key.rpartition("/")[2]
         return any(fnmatchcase(name, pattern) for pattern in self._core.settings.local_patterns)
+
+    def expect_at(self, key: str) -> str | None:
+        """The ETag that a new node at `key` will replace; its pending delete is void. In a transaction."""
+        return None if self.is_local(key) else self._ledger.take_over_deletes(key)
+
+    def bring_here(self, caller: Caller, node: Node) -> None:
+        """All bytes of a file, on this disk for good: it is about to be this host's alone. Without the lock."""
+        with self._core.lock:
+            if self.stays_here(node) or node.deleted:
+                return
+            caller.about_to_wait()
+            self._contents.wake(node)
+            source, content = self._contents.source(node), self._contents.of(node)
+        if source is not None:
+            self._reader.whole(source, caller)
+        content.fsync()
 
     def schedule_delete(self, row: OwedDelete) -> None:
         now, delay = self._core.clock.monotonic(), self._core.settings.upload_delay_s
@@ -241,7 +262,7 @@ class WriteBack:
             return lambda: self.on_unsealed(node)
         if node.owed.state is State.PARKED and node.owed.passing:
             self._ledger.apply(node, Event.RELEASE, passing=False)
-        if node.owed.state is not State.QUEUED:
+        if node.owed.state is not State.QUEUED or self.stays_here(node):  # renamed since it was due, perhaps
             return None
         if node.sync_failed:
             self._ledger.apply(node, Event.CLAIM)

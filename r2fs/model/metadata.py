@@ -4,7 +4,7 @@
     mode          st_mode as a decimal number, type bits included (s3fs)
     uid, gid      decimal numbers (s3fs)
     r2fs-attempt  which upload attempt of which host made this object
-    all others    kept as they are, when r2fs writes the object again
+    all others    kept as they are when r2fs writes the object again, but for checksums of its bytes
 
 Owns:  reading and writing these. A value that cannot be read is as if it were not there: other
        tools' metadata is data, not a reason to fail.
@@ -21,6 +21,8 @@ from r2fs.model.records import ObjectInfo, ObjectMeta
 
 MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
 OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
+# checksums by rclone and s3cmd: void once the bytes change
+OF_THE_BYTES = frozenset({"md5chksum", "s3cmd-attrs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ def metadata_for(facts: Facts, file_type: int, attempt: str, content_type: str) 
         metadata[GID] = str(facts.gid)
     metadata[ATTEMPT] = attempt
     return ObjectMeta(content_type, metadata)
+
+
+def of_new_bytes(extra: Mapping[str, str]) -> dict[str, str]:
+    """What of an earlier version's further metadata still holds for other bytes."""
+    return {name: value for name, value in extra.items() if name not in OF_THE_BYTES}
 
 
 def remembered(facts: Facts) -> dict[str, str | int]:

@@ -159,7 +159,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option(
             "mtime",
             Choice(("listing", "exact")),
-            "Times of other tools' files: as listed, or exact for one request each.",
+            "Times and modes of other tools' files: as listed, or exact for one request each.",
         ),
     ),
     "Reading": (
@@ -177,6 +177,9 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("upload_deadline", Duration(0, DAY_S), "Longest wait, however often a file is touched again."),
         Option("dirty_limit", Size(MIB, 1024 * TIB), "Bytes not yet in the bucket; past it writers wait."),
         Option("dirty_wait", Duration(0, 3600), "Longest wait of a writer past dirty_limit; then: no space."),
+        Option(
+            "quota", Size(0, 1024 * TIB), "Bytes that the mount may hold, and shows as its size; 0: no limit."
+        ),
         Option("stop_timeout", Duration(0, 30 * DAY_S), "How long stopping waits for uploads."),
         Option("local_patterns", Patterns(), "Names of files that stay on this host."),
     ),

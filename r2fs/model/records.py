@@ -292,6 +292,7 @@ class QueueView:
     active: int
     parked: int
     conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
+    hidden: int  # keys that cannot be names, in the directories that are known
     oldest_s: float
     transfers: tuple[TransferView, ...]
     uploaded: int

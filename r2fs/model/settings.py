@@ -71,6 +71,7 @@ class Settings:
     upload_deadline_s: float = 60.0  # however often it is touched again
     dirty_limit: int = 20 * GIB  # bytes not yet in the bucket
     dirty_wait_s: float = 30.0  # how long a writer waits for uploads past that, before ENOSPC
+    quota: int = 0  # bytes that the mount may hold, as far as it knows; 0: no limit
     stop_timeout_s: float = 300.0  # how long stopping waits for uploads
     # the mount
     driver: str = "auto"  # "kernel", "libfuse", "libfuse2"

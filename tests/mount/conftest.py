@@ -20,7 +20,7 @@ import pytest
 
 from tests.mount.daemons import DRIVERS, BucketMount, MirrorMount, Mount
 from tests.support.faulty import FaultyProxy
-from tests.support.servers import SeaweedFS
+from tests.support.servers import SeaweedFS, Simulator
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,6 +31,14 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     server = SeaweedFS(tmp_path_factory.mktemp("seaweed"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    """R2's own: directories' objects have metadata there, and go with their deletion."""
+    server = Simulator(tmp_path_factory.mktemp("simulator"))
     yield server
     server.stop()
 
@@ -65,6 +73,14 @@ def proxy(seaweed: SeaweedFS) -> Iterator[FaultyProxy]:
 @pytest.fixture(scope="session", params=DRIVERS)
 def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def main_driver(driver: str, request: pytest.FixtureRequest) -> str:
+    """`driver`, but libfuse 2 only in the long run."""
+    if driver == "libfuse2" and not request.config.getoption("--long"):
+        pytest.skip("with libfuse 2 as well: --long runs it")
+    return driver
 
 
 @pytest.fixture(scope="module", params=("mirror", "bucket"))

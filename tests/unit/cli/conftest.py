@@ -58,7 +58,7 @@ def r2fs(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 
 def queue(**given: Any) -> dict[str, Any]:
     empty: dict[str, Any] = {
-        "files": 0, "bytes": 0, "deletes": 0, "active": 0, "parked": 0, "conflicts": [], "oldest_s": 0.0,
+        "files": 0, "bytes": 0, "deletes": 0, "active": 0, "parked": 0, "conflicts": [], "hidden": 0, "oldest_s": 0.0,
         "transfers": [], "uploaded": 0, "uploaded_bytes": 0, "failed": 0, "last_error": None,
     }  # fmt: skip
     view = {**empty, **given}

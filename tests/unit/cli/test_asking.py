@@ -71,7 +71,7 @@ def test_one_mount_in_detail_by_any_path_in_it(r2fs, daemon):
     point = daemon(
         "takes",
         status=lambda request: status(
-            "/mnt/t", files=2, bytes=4096, transfers=[TRANSFER, UGLY], last_error="503"
+            "/mnt/t", files=2, bytes=4096, transfers=[TRANSFER, UGLY], last_error="503", hidden=3
         ),
     )
     for path in (point, point / "some" / "file"):
@@ -84,6 +84,7 @@ def test_one_mount_in_detail_by_any_path_in_it(r2fs, daemon):
             "503",
             "50 %",
             "512 B/s",
+            "3 keys that no file name can be",
         ):
             assert word in said.out
         assert "\x1b" not in said.out

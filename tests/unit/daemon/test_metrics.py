@@ -35,8 +35,8 @@ class Driver:
 
 def test_the_queue_counts_what_is_left():
     view = QueueView(
-        files=2, bytes=10, deletes=1, active=1, parked=0, conflicts=("a",), oldest_s=1.5, transfers=(), uploaded=4,
-        uploaded_bytes=40, failed=0, last_error=None,
+        files=2, bytes=10, deletes=1, active=1, parked=0, conflicts=("a",), hidden=0, oldest_s=1.5, transfers=(),
+        uploaded=4, uploaded_bytes=40, failed=0, last_error=None,
     )  # fmt: skip
     shown = metrics.queue(view)
     assert shown["left"] == 3

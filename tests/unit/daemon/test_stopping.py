@@ -16,8 +16,8 @@ from r2fs.model.records import QueueView
 from tests.support.clocks import ManualClock
 
 NOTHING = QueueView(
-    files=0, bytes=0, deletes=0, active=0, parked=0, conflicts=(), oldest_s=0.0, transfers=(), uploaded=0,
-    uploaded_bytes=0, failed=0, last_error=None,
+    files=0, bytes=0, deletes=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=0.0, transfers=(),
+    uploaded=0, uploaded_bytes=0, failed=0, last_error=None,
 )  # fmt: skip
 OWED = replace(NOTHING, files=3, bytes=3 << 20)
 

@@ -264,8 +264,10 @@ def test_a_crash_while_writing_into_a_partial_file(make: MakeEngine, store: Memo
 @pytest.mark.expect_warnings
 def test_two_hosts_write_one_name_and_both_stay(make: MakeEngine, store: MemoryStore) -> None:
     one, two = make("one", host="anna"), make("two", host="bert")
-    one.write("take.wav", b"anna's", os.O_WRONLY | os.O_CREAT)
-    two.write("take.wav", b"bert's", os.O_WRONLY | os.O_CREAT)
+    mine = {engine: engine.open("take.wav", os.O_WRONLY | os.O_CREAT) for engine in (one, two)}
+    for engine, data in ((one, b"anna's"), (two, b"bert's")):
+        engine.fs.write(engine.caller, mine[engine].handle, 0, data)
+        engine.close(mine[engine])
     one.drain()
     two.drain()
     assert sorted(stored.data for stored in store.objects.values()) == [b"anna's", b"bert's"]

@@ -206,6 +206,7 @@ def test_keys_that_cannot_be_names_are_hidden_and_harm_nothing(
     store.set("dir/fine.wav", b"fine")
     engine = make()
     assert engine.listdir("dir") == ["fine.wav"]
+    assert engine.fs.queue_view().hidden == 1
     assert engine.read("dir/fine.wav") == b"fine"
     engine.unlink("dir/fine.wav")
     with pytest.raises(DirectoryNotEmpty):

@@ -1,0 +1,354 @@
+"""The engine by its verbs: names that are exchanged or stay here, attributes and where they are kept."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from r2fs.model.errors import (
+    Exists,
+    InvalidArgument,
+    NoAttribute,
+    NoSpace,
+    NotFound,
+    NotPermitted,
+    NotSupported,
+)
+from r2fs.model.ports import Caller
+from r2fs.model.records import AttributeChange
+from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
+from tests.support.engine import Engine
+from tests.support.memory_store import MemoryStore
+
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
+    made: list[Engine] = []
+
+    def make_engine(name: str = "a", **changes: object) -> Engine:
+        engine = Engine(tmp_path / name, store, **changes)  # type: ignore[arg-type]
+        made.append(engine)
+        return engine
+
+    yield make_engine
+    for engine in made:
+        engine._end()
+
+
+# ------------------------------------------------------------------ RENAME_EXCHANGE
+@pytest.mark.parametrize("sent", [False, True], ids=("not sent yet", "in the bucket"))
+def test_two_files_exchange_their_names(make: MakeEngine, store: MemoryStore, sent: bool) -> None:
+    engine = make(upload_delay_s=0.0 if sent else 3600.0)
+    engine.mkdir("d")
+    engine.write("one", b"1" * 10)
+    engine.write("d/two", b"2" * 20)
+    if sent:
+        engine.drain()
+    numbers = {name: engine.entry(name).ino for name in ("one", "d/two")}
+    engine.rename("one", "d/two", RENAME_EXCHANGE)
+    assert engine.read("one") == b"2" * 20
+    assert engine.read("d/two") == b"1" * 10
+    assert {name: engine.entry(name).ino for name in ("d/two", "one")} == {
+        "d/two": numbers["one"],
+        "one": numbers["d/two"],
+    }
+    engine.drain()
+    assert {key: store.data(key) for key in store.keys()}  # noqa: SIM118 == {"d/": b"", "d/two": b"1" * 10, "one": b"2" * 20}
+
+
+def test_files_that_exchange_names_over_a_crash(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("a", b"first")
+    store.set("b", b"second")
+    engine = make(upload_delay_s=3600.0)
+    engine.rename("a", "b", RENAME_EXCHANGE)
+    engine.kill()
+    again = make()
+    assert (again.read("a"), again.read("b")) == (b"second", b"first")
+    again.drain()
+    assert (store.data("a"), store.data("b")) == (b"second", b"first")
+
+
+def test_a_directory_and_a_file_exchange_their_names(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("album/01.wav", b"one")
+    store.set("album/cd2/02.wav", b"two")
+    store.set("other", b"file")
+    engine = make()
+    engine.rename("album", "other", RENAME_EXCHANGE)
+    assert engine.read("other/01.wav") == b"one"
+    assert engine.read("other/cd2/02.wav") == b"two"
+    assert engine.read("album") == b"file"
+    engine.drain()
+    assert store.keys() == ["album", "other/01.wav", "other/cd2/02.wav"]
+    assert store.data("album") == b"file"
+
+
+def test_what_cannot_be_exchanged(make: MakeEngine) -> None:
+    engine = make()
+    engine.mkdir("d")
+    engine.write("d/f", b"1")
+    with pytest.raises(NotFound):
+        engine.rename("d", "missing", RENAME_EXCHANGE)
+    with pytest.raises(InvalidArgument):
+        engine.rename("d", "d/f", RENAME_EXCHANGE)
+    with pytest.raises(InvalidArgument):
+        engine.rename("d/f", "d", RENAME_EXCHANGE)
+    with pytest.raises(InvalidArgument):
+        engine.rename("d", "e", RENAME_EXCHANGE | RENAME_NOREPLACE)
+    engine.rename("d/f", "d/f", RENAME_EXCHANGE)
+    assert engine.read("d/f") == b"1"
+
+
+# ------------------------------------------------------------------ names that stay on this host
+def test_a_file_gets_a_name_that_is_uploaded(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(local_patterns=("*.tmp",))
+    engine.write("take.tmp", b"bytes")
+    engine.drain()
+    assert store.keys() == []
+    engine.rename("take.tmp", "take.wav")
+    engine.drain()
+    assert store.data("take.wav") == b"bytes"
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=("closed", "open for writing"))
+def test_a_file_gets_a_name_that_stays_here(make: MakeEngine, store: MemoryStore, opened: bool) -> None:
+    store.set("take.wav", b"x" * 10_000_000)
+    engine = make(local_patterns=("*.tmp",), small_file=1000)
+    handle = engine.open("take.wav", os.O_WRONLY) if opened else None
+    engine.rename("take.wav", "take.tmp")
+    if handle is not None:
+        engine.close(handle)
+    engine.drain()
+    assert store.keys() == []
+    assert engine.read("take.tmp") == b"x" * 10_000_000
+    assert engine.fs.queue_view().files == 0
+    engine.kill()
+    again = make(local_patterns=("*.tmp",))
+    assert again.read("take.tmp") == b"x" * 10_000_000
+    again.rename("take.tmp", "take.wav")
+    again.drain()
+    assert store.data("take.wav") == b"x" * 10_000_000
+
+
+def test_a_local_file_over_one_in_the_bucket(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("x.tmp", b"another tool's")
+    engine = make(local_patterns=("*.tmp",))
+    engine.write("y.wav", b"ours")
+    engine.rename("y.wav", "x.tmp")
+    engine.drain()
+    assert store.keys() == []
+    assert engine.read("x.tmp") == b"ours"
+
+
+# ------------------------------------------------------------------ extended attributes
+def set_(engine: Engine, path: str, name: str, value: bytes, flags: int = 0) -> None:
+    engine.fs.setxattr(engine.caller, engine.entry(path).ino, name, value, flags)
+
+
+def get(engine: Engine, path: str, name: str) -> bytes:
+    return engine.fs.getxattr(engine.caller, engine.entry(path).ino, name)
+
+
+def names(engine: Engine, path: str) -> list[str]:
+    return list(engine.fs.listxattr(engine.caller, engine.entry(path).ino))
+
+
+def test_attributes_are_metadata_that_other_tools_see(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.write("f.wav", b"1")
+    set_(engine, "f.wav", "user.artist", "Björk".encode())
+    set_(engine, "f.wav", "user.Binary_One", b"\0\xff\n")
+    engine.drain()
+    metadata = store.head("f.wav").metadata or {}
+    assert metadata["artist"] == "Björk"
+    assert metadata["xattr"] == quote(
+        json.dumps({"user.Binary_One": base64.b64encode(b"\0\xff\n").decode()}, separators=(",", ":")),
+        safe="",
+    )
+    another = make("b")
+    assert names(another, "f.wav") == ["user.Binary_One", "user.artist"]
+    assert get(another, "f.wav", "user.artist") == "Björk".encode()
+    assert get(another, "f.wav", "user.Binary_One") == b"\0\xff\n"
+
+
+def test_removed_attributes_stay_removed(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("f.wav", b"1", artist="Anna", title="Song", md5chksum="abc=")
+    engine = make()
+    assert names(engine, "f.wav") == [
+        "user.mime_type",
+        "user.artist",
+        "user.title",
+    ]  # its type is not by name
+    engine.fs.removexattr(engine.caller, engine.entry("f.wav").ino, "user.title")
+    engine.drain()
+    metadata = store.head("f.wav").metadata or {}
+    assert (metadata["artist"], metadata["md5chksum"]) == ("Anna", "abc=")
+    assert "title" not in metadata
+    engine.write("f.wav", b"22")
+    engine.drain()
+    assert "md5chksum" not in (store.head("f.wav").metadata or {}), "a checksum of other bytes"
+
+
+def test_flags_limits_and_refusals(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.write("f", b"1")
+    with pytest.raises(NoAttribute):
+        set_(engine, "f", "user.a", b"1", flags=2)
+    set_(engine, "f", "user.a", b"1", flags=1)
+    with pytest.raises(Exists):
+        set_(engine, "f", "user.a", b"2", flags=1)
+    set_(engine, "f", "user.a", b"2", flags=2)
+    assert get(engine, "f", "user.a") == b"2"
+    set_(engine, "f", "user.empty", b"")
+    assert get(engine, "f", "user.empty") == b""
+    with pytest.raises(NoSpace):
+        set_(engine, "f", "user.large", bytes(7000))
+    assert "user.large" not in names(engine, "f")
+    set_(engine, "f", "user.mtime", b"mine")  # not r2fs's own `mtime`
+    assert get(engine, "f", "user.mtime") == b"mine"
+    for name in ("security.selinux", "trusted.x", "system.posix_acl_access"):
+        with pytest.raises(NotSupported):
+            set_(engine, "f", name, b"1")
+    with pytest.raises(NotPermitted):
+        set_(engine, "f", "user.r2fs.etag", b"1")
+    with pytest.raises(NoAttribute):
+        engine.fs.removexattr(engine.caller, engine.entry("f").ino, "user.none")
+
+
+def test_the_type_of_the_content(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.write("f.wav", b"1")
+    assert get(engine, "f.wav", "user.mime_type") == b"audio/wav"
+    assert names(engine, "f.wav") == []
+    set_(engine, "f.wav", "user.mime_type", b"audio/vnd.wave")
+    assert names(engine, "f.wav") == ["user.mime_type"]
+    engine.drain()
+    assert store.head("f.wav").content_type == "audio/vnd.wave"
+    with pytest.raises(InvalidArgument):
+        set_(engine, "f.wav", "user.mime_type", b"no type")
+    engine.fs.removexattr(engine.caller, engine.entry("f.wav").ino, "user.mime_type")
+    engine.drain()
+    assert store.head("f.wav").content_type == "audio/wav"
+
+
+def test_a_type_by_name_or_by_the_first_bytes(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.write("take", b"RIFF\x24\x00\x00\x00WAVEfmt ")
+    engine.drain()
+    assert store.head("take").content_type == "audio/wav"
+    assert get(engine, "take", "user.mime_type") == b"audio/wav"
+    engine.fs.setattr(engine.caller, engine.entry("take").ino, AttributeChange(mode=0o600))
+    engine.drain()
+    assert store.head("take").content_type == "audio/wav", "a copy onto itself keeps it"
+    engine.write("song.tmp", b"\0\1\2")
+    engine.drain()
+    assert store.head("song.tmp").content_type == "application/octet-stream"
+    engine.rename("song.tmp", "song.flac")
+    engine.drain()
+    assert store.head("song.flac").content_type == "audio/flac"
+
+
+def test_what_r2fs_tells_of_a_file(make: MakeEngine, store: MemoryStore) -> None:
+    etag = store.set("d/f.wav", b"12345")
+    engine = make()
+    assert get(engine, "d/f.wav", "user.r2fs.etag").decode() == etag
+    assert get(engine, "d/f.wav", "user.r2fs.cached") == b"0"
+    engine.read("d/f.wav")
+    assert get(engine, "d/f.wav", "user.r2fs.cached") == b"5"
+    assert get(engine, "d/f.wav", "user.r2fs.state") == b"clean"
+    assert get(engine, "d/f.wav", "user.r2fs.url") == b"s3://bucket/d/f.wav"
+    assert not [name for name in names(engine, "d/f.wav") if name.startswith("user.r2fs.")]
+
+
+# ------------------------------------------------------------------ owners, modes and times
+def test_a_directory_keeps_its_attributes(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.mkdir("d")
+    engine.drain()
+    change = AttributeChange(mode=0o2750, uid=1001, gid=1002, mtime_ns=1_234_567_890_123_456_789)
+    engine.fs.setattr(engine.caller, engine.entry("d").ino, change)
+    set_(engine, "d", "user.note", b"keep")
+    engine.drain()
+    assert (store.head("d/").metadata or {})["mode"] == str(stat.S_IFDIR | 0o2750)
+    another = make("b", mtime="exact")
+    found = another.entry("d").attributes
+    assert (found.mode, found.uid, found.gid, found.mtime_ns) == (
+        0o2750,
+        1001,
+        1002,
+        1_234_567_890_123_456_789,
+    )
+    another.rename("d", "e")
+    another.drain()
+    third = make("c")
+    third.fs.setattr(third.caller, third.entry("e").ino, AttributeChange(mode=0o700))
+    assert get(third, "e", "user.note") == b"keep"
+    third.drain()
+    metadata = store.head("e/").metadata or {}
+    assert (metadata["uid"], metadata["mode"], metadata["note"]) == (
+        "1001",
+        str(stat.S_IFDIR | 0o700),
+        "keep",
+    )
+
+
+def test_a_directory_that_is_renamed_unseen_keeps_its_attributes(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    store.set("d/", b"", mode=str(stat.S_IFDIR | 0o700), uid="77")
+    engine = make()
+    engine.rename("d", "e")
+    engine.drain()
+    assert store.keys() == ["e/"]
+    metadata = store.head("e/").metadata or {}
+    assert (metadata["mode"], metadata["uid"]) == (str(stat.S_IFDIR | 0o700), "77")
+
+
+def test_links_of_a_directory(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("d/sub/f", b"1")
+    engine = make()
+    assert engine.entry("d").attributes.nlink == 1, "nobody has counted yet"
+    engine.listdir("d")
+    assert engine.entry("d").attributes.nlink == 3
+    engine.mkdir("d/new")
+    engine.rename("d/new", "new")
+    assert engine.entry("d").attributes.nlink == 3
+    engine.rmdir("new")
+    engine.write("d/file", b"1")
+    assert engine.entry("d").attributes.nlink == 3
+
+
+def test_a_set_group_directory_hands_its_group_on(make: MakeEngine) -> None:
+    engine = make()
+    engine.mkdir("d")
+    engine.fs.setattr(engine.caller, engine.entry("d").ino, AttributeChange(mode=0o2775, gid=4711))
+    engine.caller = Caller(uid=1000, gid=1000)
+    engine.mkdir("d/sub")
+    engine.write("d/f", b"1")
+    sub, file = engine.entry("d/sub").attributes, engine.entry("d/f").attributes
+    assert (sub.uid, sub.gid, sub.mode) == (1000, 4711, 0o2755)
+    assert (file.uid, file.gid, file.mode) == (1000, 4711, 0o644)
+
+
+def test_access_time_is_what_was_set(make: MakeEngine) -> None:
+    engine = make()
+    engine.write("f", b"1")
+    engine.fs.setattr(engine.caller, engine.entry("f").ino, AttributeChange(atime_ns=5, mtime_ns=10**18))
+    found = engine.entry("f").attributes
+    assert (found.atime_ns, found.mtime_ns) == (5, 10**18)
+    before = found.ctime_ns
+    engine.fs.setattr(engine.caller, engine.entry("f").ino, AttributeChange(atime_ns=7))
+    assert engine.entry("f").attributes.ctime_ns >= before
