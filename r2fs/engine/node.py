@@ -121,6 +121,7 @@ class Node:
     owed: Owed | None = None
     lookups: int = 0  # references of the kernel
     vouched: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
+    told: bool = False  # Core.memory has it: a change of name or version goes there, too
     handles: int = 0
     writers: int = 0
     flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed
