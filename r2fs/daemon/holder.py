@@ -39,6 +39,8 @@ RESTARTS, WINDOW_S = 6, 600.0  # more deaths within the time than these: it is n
 MAX_PACKET = 1 << 16
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+ONLY = "_R2FS_TAKE_OVER"  # in the environment of what it starts: take the mount over, or leave it
+
 Message = dict[str, object]
 
 
@@ -238,7 +240,7 @@ def start(again: dict[str, object]) -> int:
             signal.signal(number, signal.SIG_DFL)
         argv = again.get("argv")
         words = [str(word) for word in argv] if isinstance(argv, list) else []
-        os.execv(words[0], words)
+        os.execve(words[0], words, {**os.environ, ONLY: "1"})
     finally:
         os._exit(127)
 

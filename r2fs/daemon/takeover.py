@@ -5,7 +5,7 @@ Owns:    whether a session that lies with a keeper is gone on with; its log in t
 Never:   asks the mount anything before somebody serves it: the answer would never come.
 Threads: find() and open_log() before there are any; keep() in the readiness thread; leave() and end() in the
          one that ends the daemon.
-Fails:   softly, with a mount that goes with its daemon.
+Fails:   softly, with a mount that goes with its daemon. MountError where only a take-over was wanted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from r2fs.daemon import mountpoint
+from r2fs.daemon.holder import ONLY
 from r2fs.daemon.keeper import Again, HolderKeeper, Keeper, NoKeeper, StoreKeeper, is_over
 from r2fs.daemon.systemd import Notifier
 from r2fs.disk import sessionlog
@@ -26,7 +27,7 @@ from r2fs.drivers import kmount
 from r2fs.drivers.kernel import KernelDriver
 from r2fs.drivers.session import SessionState
 from r2fs.drivers.wire import Init
-from r2fs.model.errors import R2fsError
+from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.records import Inheritance
 from r2fs.model.settings import Settings
 
@@ -71,8 +72,11 @@ class TakeOver:
     def find(self, driver: type) -> Left | None:
         """What another daemon left of this very mount. What cannot be gone on with is taken away."""
         self._keeper = self._make_keeper()
+        sent_for = self._environ.pop(ONLY, "")
         fd = self._found()
         if fd is None:
+            if sent_for:  # by a holder, which has been ended since: somebody does not want the mount any more
+                raise MountError(f"{self._target} has nothing that could be taken over")
             return None
         why, left = self._examine(fd, driver)
         if left is None:
