@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,13 +55,19 @@ class Held:
         named = {f"R2FS_{name.upper()}": str(value) for name, value in values.items()}
         return {**os.environ, "HOME": str(self.base), **named}
 
-    def mount(self, *, background: bool = False, **settings: object) -> client.Daemon:
+    def mount(
+        self, *, background: bool = False, manager: Manager | None = None, **settings: object
+    ) -> client.Daemon:
         """Mounts, or takes the mount over; the daemon that serves it then."""
         words = ["mount", f"file://{self.bucket}", str(self.path), *(["--background"] if background else [])]
         before = self.since()
+        command, environ = self.command(*words), self.environ(**settings)
+        if manager is not None:
+            command, environ = manager.starting(command), {**environ, **manager.environ}
         child = subprocess.Popen(
-            self.command(*words),
-            env=self.environ(**settings),
+            command,
+            env=environ,
+            pass_fds=manager.stored.values() if manager is not None else (),
             cwd=REPO,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -516,5 +523,79 @@ def test_an_upgrade_keeps_the_mount(held: Held, recorder: Callable[[Path, int], 
     assert held.children[0].wait(END_S) == 0
     until("no holder", lambda: not held.holders(), END_S)
     assert list(held.run_dir.iterdir()) == []
+    assert kmount.mounted_at(str(held.path)) is None
+    assert held.complaints() == []
+
+
+# ------------------------------------------------------------------ systemd
+class Manager:
+    """What systemd does for a unit with FileDescriptorStoreMax=1: keeps what it is sent, hands it on at a start."""
+
+    def __init__(self, base: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(base / "notify"))
+        self.socket.settimeout(60)
+        self.environ = {"NOTIFY_SOCKET": str(base / "notify"), "FDSTORE": "1"}
+        self.stored: dict[str, int] = {}
+
+    def until(self, name: str) -> dict[str, str]:
+        """The next message with this field; what is to be stored meanwhile is."""
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.socket, 65536, 4, socket.MSG_CMSG_CLOEXEC)
+            message = dict(line.split("=", 1) for line in data.decode().split("\n"))
+            if "FDSTORE" in message:
+                assert message["FDPOLL"] == "0", "else the manager wakes at each request of the mount"
+                (self.stored[message["FDNAME"]],) = fds
+            if "FDSTOREREMOVE" in message:
+                os.close(self.stored.pop(message["FDNAME"]))
+            if name in message:
+                return message
+
+    def starting(self, command: list[str]) -> list[str]:
+        """A command with the store's descriptors, as the manager starts it."""
+        names = ":".join(self.stored)
+        takes = "".join(f" {3 + n}<&{fd}" for n, fd in enumerate(self.stored.values()))
+        setting = f"LISTEN_PID=$$ LISTEN_FDS={len(self.stored)} LISTEN_FDNAMES={names}"
+        return ["bash", "-c", f'export {setting}; exec "$@"{takes}', "bash", *command]
+
+    def close(self) -> None:
+        for fd in self.stored.values():
+            os.close(fd)
+        self.socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    one = Manager(tmp_path)
+    yield one
+    one.close()
+
+
+def test_under_systemd_its_store_keeps_the_mount(
+    held: Held, manager: Manager, program: Callable[[Path], Program]
+) -> None:
+    """Killed and started again; reloaded (execve in place); stopped."""
+    held.mount(manager=manager)
+    manager.until("READY")
+    assert (list(manager.stored), held.holders()) == (["r2fs-session"], [])
+    assert held.status()["mount"]["held_by"] == "systemd"
+    using = program(held.path)
+    using.run("f = os.open('f', os.O_RDWR | os.O_CREAT)", "os.write(f, b'1')")
+    held.kill()
+    using.begin("os.write(f, b'2')", "os.fsync(f)")
+    held.mount(manager=manager)
+    manager.until("READY")
+    assert using.end() is None
+    daemon = held.daemon()
+    assert daemon is not None
+    os.kill(daemon.pid, signal.SIGUSR2)
+    manager.until("READY")
+    held.until_served(daemon.since)
+    using.run("os.write(f, b'3')", "os.close(f)", "os.chdir('/')")
+    held.in_bucket("f", b"123")
+    os.kill(daemon.pid, signal.SIGTERM)
+    manager.until("FDSTOREREMOVE")
+    assert held.children[-1].wait(END_S) == 0
+    assert manager.stored == {}
     assert kmount.mounted_at(str(held.path)) is None
     assert held.complaints() == []
