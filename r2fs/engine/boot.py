@@ -13,8 +13,8 @@ import os
 from r2fs.disk.content import Content
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
-from r2fs.engine.leaving import Leaving
 from r2fs.engine.inherit import forget_leftovers, kept_links, move_inherited, restore_nodes
+from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.tree import Tree, shown_name
