@@ -132,7 +132,7 @@ def _detail(answer: dict[str, Any]) -> None:
         ("bucket", mount["url"]),
         ("mounted on", mount["mountpoint"]),
         ("daemon", f"process {mount['pid']}, {mount['state']}, {mount['driver']}"),
-        ("survives it", mount.get("held_by") or f"no: {mount.get('why_not', 'an older r2fs')}"),
+        ("if it dies", _fate(mount)),
         (
             "not yet sent",
             show.left(queue) + (f", oldest {show.seconds(queue['oldest_s'])}" if queue["left"] else ""),
@@ -156,6 +156,12 @@ def _detail(answer: dict[str, Any]) -> None:
     show.table(["", ""], facts)
     _transfers(queue)
     _open_files(answer.get("kernel", {}).get("open_files") or [])
+
+
+def _fate(mount: dict[str, Any]) -> str:
+    if mount.get("held_by"):
+        return f"the mount stays, kept by {mount['held_by']}"
+    return f"the mount goes with it: {mount.get('why_not') or 'its r2fs is older than this one'}"
 
 
 def _cache_text(cache: dict[str, Any]) -> str:

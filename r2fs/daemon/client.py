@@ -93,12 +93,22 @@ def held(environ: Mapping[str, str], extra: Path | None = None) -> list[Held]:
     found: dict[Path, Held] = {}
     for path in _files(environ, extra, "*.holder"):
         status = keeper.ask(path, {"op": "status"})
-        if status is not None and status["daemon"] is None:
-            card, left_s = status["card"], status["grace_s"] - status["alone_s"]
-            found[path] = Held(
-                card["mountpoint"], card["url"], status["pid"], left_s, status["starts_it"], path
-            )
+        one = _held(path, status) if status is not None else None
+        if one is not None:
+            found[path] = one
     return sorted(found.values(), key=lambda held: held.mountpoint)
+
+
+def _held(path: Path, status: Mapping[str, Any]) -> Held | None:
+    """None while a daemon has it, and for what is no holder's answer."""
+    try:
+        if status["daemon"] is not None:
+            return None
+        card, left_s = status["card"], float(status["grace_s"]) - float(status["alone_s"])
+        where, url = str(card["mountpoint"]), str(card["url"])
+        return Held(where, url, int(status["pid"]), left_s, bool(status["starts_it"]), path)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _files(environ: Mapping[str, str], extra: Path | None, pattern: str) -> Iterator[Path]:

@@ -151,7 +151,7 @@ class TakeOver:
         """Where engine and driver put what a successor has to know; None where none can come."""
         why = self._impossible(driver)
         if why is not None:
-            self._keeper = NoKeeper(why)
+            self._give_up(why)
             return None
         try:
             if self._left is not None:
@@ -163,7 +163,7 @@ class TakeOver:
             log.warning(
                 "%s cannot be written (%s): nobody can take this mount over", self._path, error.strerror
             )
-            self._keeper = NoKeeper(f"{self._path} cannot be written")
+            self._give_up(f"{self._path} cannot be written")
             return None
         if isinstance(self._keeper, HolderKeeper) and self._left is None:
             self._keeper.launch()
@@ -188,13 +188,13 @@ class TakeOver:
             return
         state = driver.state()
         if state is None or not state.has(Init.HAS_RESEND):
-            self._forgo("the kernel does not send again what a daemon left unanswered")
+            self._give_up("the kernel does not send again what a daemon left unanswered")
             return
         self._log.state(self._state(state))
         self._keeper.keep(driver.fileno())
 
-    def _forgo(self, why: str) -> None:
-        log.info("%s goes with this process: %s", self._target, why)
+    def _give_up(self, why: str) -> None:
+        """The mount goes with this process, and nobody else may have it any more."""
         self.end()
         self._keeper = NoKeeper(why)
 
