@@ -5,6 +5,7 @@ Owns:    whether a session that lies with a keeper is gone on with; its log in t
 Never:   asks the mount anything before somebody serves it: the answer would never come.
 Threads: find() and open_log() before there are any; keep() in the readiness thread; leave() and end() in the
          one that ends the daemon.
+Locks:   _lock (no rank: nothing else is taken inside), so that a mount that ends at once is not kept after.
 Fails:   softly, with a mount that goes with its daemon. MountError where only a take-over was wanted.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Final
@@ -63,7 +65,10 @@ class TakeOver:
         self._holder = settings.run_dir / f"{stem}.holder"
         self._notifier = notifier
         self._again = again
-        # set before there are threads
+        # guarded by: _lock
+        self._lock = threading.Lock()  # held while a keeper is told something: it may take a moment to answer
+        self._over = False
+        # set before there are threads, or with the lock
         self._keeper: Keeper = NoKeeper("it does not answer yet")
         self._log: SessionLog | None = None
         self._left: Left | None = None
@@ -151,7 +156,8 @@ class TakeOver:
         """Where engine and driver put what a successor has to know; None where none can come."""
         why = self._impossible(driver)
         if why is not None:
-            self._give_up(why)
+            with self._lock:
+                self._give_up_locked(why)
             return None
         try:
             if self._left is not None:
@@ -163,7 +169,8 @@ class TakeOver:
             log.warning(
                 "%s cannot be written (%s): nobody can take this mount over", self._path, error.strerror
             )
-            self._give_up(f"{self._path} cannot be written")
+            with self._lock:
+                self._give_up_locked(f"{self._path} cannot be written")
             return None
         if isinstance(self._keeper, HolderKeeper) and self._left is None:
             self._keeper.launch()
@@ -186,16 +193,19 @@ class TakeOver:
         """The mount answers: from now on it outlives this process."""
         if self._log is None or self._left is not None or not isinstance(driver, KernelDriver):
             return
-        state = driver.state()
-        if state is None or not state.has(Init.HAS_RESEND):
-            self._give_up("the kernel does not send again what a daemon left unanswered")
-            return
-        self._log.state(self._state(state))
-        self._keeper.keep(driver.fileno())
+        with self._lock:
+            if self._over:
+                return
+            state = driver.state()
+            if state is None or not state.has(Init.HAS_RESEND):
+                self._give_up_locked("the kernel does not send again what a daemon left unanswered")
+                return
+            self._log.state(self._state(state))
+            self._keeper.keep(driver.fileno())
 
-    def _give_up(self, why: str) -> None:
+    def _give_up_locked(self, why: str) -> None:
         """The mount goes with this process, and nobody else may have it any more."""
-        self.end()
+        self._end_locked()
         self._keeper = NoKeeper(why)
 
     def describe(self) -> dict[str, str | None]:
@@ -224,6 +234,11 @@ class TakeOver:
 
     def end(self) -> None:
         """There is no mount any more, or it is not to be kept."""
+        with self._lock:
+            self._end_locked()
+
+    def _end_locked(self) -> None:
+        self._over = True
         self._keeper.end()
         if self._log is not None:
             self._log.remove()
