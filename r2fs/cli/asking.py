@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
-from r2fs.daemon import client
-from r2fs.daemon.client import Daemon
+from r2fs.daemon import client, mountpoint
+from r2fs.daemon.client import Daemon, Held
+from r2fs.drivers import kmount
+from r2fs.drivers.mountpoint import absolute
 from r2fs.model.config import gather
-from r2fs.model.errors import SettingsError
+from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError, SettingsError
 from r2fs.model.units import Duration
 
 LONGEST_S = 30 * 86400.0
@@ -17,11 +20,43 @@ LONGEST_S = 30 * 86400.0
 
 def known_daemons() -> list[Daemon]:
     """Every daemon of this user, that of a run directory named in the settings included."""
+    return client.daemons(os.environ, _named_run_dir())
+
+
+def held_mounts() -> list[Held]:
+    """Every mount of this user whose daemon has gone, and that waits for another one."""
+    return client.held(os.environ, _named_run_dir())
+
+
+def _named_run_dir() -> Path | None:
     try:
-        named = gather().get("run_dir")
+        named: Path | None = gather().get("run_dir")
     except SettingsError:
-        named = None  # wrong settings keep nobody from seeing what is mounted
-    return client.daemons(os.environ, named)
+        return None  # wrong settings keep nobody from seeing what is mounted
+    return named
+
+
+def nobody_at(path: str) -> R2fsError:
+    """Why no daemon answers for this path."""
+    waiting = client.owner_of(path, held_mounts())
+    if waiting is not None:
+        return DaemonUnreachable(f"{waiting.mountpoint}: {held_text(waiting)}")
+    if mountpoint.is_stale(Path(path)):
+        return DaemonUnreachable(
+            f"the daemon of {path} has gone: mount again, which sends what it left, or r2fs umount {path}"
+        )
+    mounted = kmount.mounted_at(absolute(path))
+    if mounted is not None and mounted.fstype == mountpoint.OURS:
+        return DaemonUnreachable(
+            f"the daemon of {path} is another user's, or its --run-dir is not known here: "
+            f"ask as that user, or set R2FS_RUN_DIR"
+        )
+    return MountPointBad(f"{path} is not in a mount of r2fs")
+
+
+def held_text(waiting: Held) -> str:
+    what = "it is being started again" if waiting.starts_it else "mount again, and programs go on"
+    return f"the daemon has gone; its mount waits for another {max(0.0, waiting.left_s):.0f} s: {what}"
 
 
 def parse_timeout(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:

@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons, parse_timeout
+from r2fs.cli.asking import known_daemons, nobody_at, parse_timeout
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.stopping import SOMETHING_LEFT
-from r2fs.model.errors import MountPointBad
 
 
 @click.command("flush")
@@ -58,7 +57,7 @@ def _by_daemon(paths: tuple[str, ...]) -> list[tuple[Daemon, list[str]]]:
     for path in paths:
         daemon = client.owner_of(path, found)
         if daemon is None:
-            raise MountPointBad(f"{path} is not in a mount of r2fs")
+            raise nobody_at(path)
         grouped.setdefault(daemon, []).append(client.within_mount(path, daemon))
     return list(grouped.items())
 

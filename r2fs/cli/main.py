@@ -32,6 +32,7 @@ COMMANDS = {
     "umount": ("r2fs.cli.umount", "Unmount, waiting for uploads."),
     "status": ("r2fs.cli.status", "Show mounts: what is on its way, what is cached, what it cost."),
     "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),
+    "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),
 }
 DEFECT, INTERRUPTED, PIPE_CLOSED = 70, 130, 141

@@ -7,6 +7,7 @@ Never: imports the service (and with it boto3) before the settings are right.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import click
 
 from r2fs.cli.options import flags_from, settings_flags
+from r2fs.daemon.keeper import Again
 from r2fs.model.config import credentials_of, gather, settings_of
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import Credentials, Settings
@@ -77,6 +79,8 @@ def _run(
     else:
         logs.to_stderr(level, os.environ, credentials)
 
+    again = _command(directory)
+
     def credentials_now() -> Credentials:
         found = read_credentials()
         logs.hide(found)
@@ -85,10 +89,27 @@ def _run(
     def work(ready: Callable[[], None]) -> int:
         from r2fs.daemon.service import Service
 
-        return Service(settings, directory, os.environ, credentials=credentials_now).run(ready)
+        return Service(
+            settings,
+            directory,
+            os.environ,
+            credentials=credentials_now,
+            again=again,
+            supervised=background,
+        ).run(ready)
 
     if not background:
         return work(lambda: None)
     from r2fs.daemon.background import run_in_background
 
     return run_in_background(work, f": see {log_file}")
+
+
+def _command(directory: Path) -> Again:
+    """This command, to be run once more. Not from within the mount, which would have to answer for it first."""
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = "/"
+    within = f"{cwd}/".startswith(f"{directory}/")
+    return Again((sys.executable, *sys.orig_argv[1:]), "/" if within else cwd)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons
-from r2fs.daemon import client, mountpoint
-from r2fs.drivers import kmount
-from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError
+from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at
+from r2fs.daemon import client
+from r2fs.model.errors import R2fsError
 
 TRANSFERS_SHOWN = 20
 WRITERS = {"slowed": "slowed", "waiting": "wait for uploads", "disk full": "the disk is full"}
+OPEN_FILES_SHOWN = 20
 
 
 @click.command("status")
@@ -30,7 +28,7 @@ def command(directory: str | None, as_json: bool) -> int:
     if directory is not None:
         daemon = client.owner_of(directory, found)
         if daemon is None:
-            raise _nothing_at(directory)
+            raise nobody_at(directory)
         answer = client.ask_once(daemon, "status")
         show.as_json(answer) if as_json else _detail(answer)
         return 0
@@ -44,6 +42,10 @@ def command(directory: str | None, as_json: bool) -> int:
             answers.append(
                 {"mount": {"mountpoint": daemon.mountpoint, "pid": daemon.pid, "error": str(error)}}
             )
+    answers += [
+        {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "held", "error": held_text(one)}}
+        for one in held_mounts()
+    ]
     if as_json:
         show.as_json(answers)
     else:
@@ -53,25 +55,13 @@ def command(directory: str | None, as_json: bool) -> int:
     return failed[0].exit_code if failed else 0
 
 
-def _nothing_at(directory: str) -> R2fsError:
-    if mountpoint.is_stale(Path(directory)):
-        return DaemonUnreachable(
-            f"the daemon of {directory} has gone: mount again, which sends what it left, or r2fs umount {directory}"
-        )
-    mounted = kmount.mounted_at(os.path.realpath(directory))
-    if mounted is not None and mounted.fstype == mountpoint.OURS:
-        return DaemonUnreachable(
-            f"the daemon of {directory} is another user's, or its --run-dir is not known here"
-        )
-    return MountPointBad(f"{directory} is not in a mount of r2fs")
-
-
 def _overview(answers: list[dict[str, Any]]) -> None:
     rows = []
     for answer in answers:
         mount = answer["mount"]
         if "error" in mount:
-            rows.append([mount["mountpoint"], "", "no answer", "", "", ""])
+            state = mount.get("state", "no answer")
+            rows.append([mount["mountpoint"], mount.get("url", ""), state, "", mount["error"], ""])
             continue
         queue, cache = answer["queue"], answer["cache"]
         rows.append(
@@ -142,6 +132,7 @@ def _detail(answer: dict[str, Any]) -> None:
         ("bucket", mount["url"]),
         ("mounted on", mount["mountpoint"]),
         ("daemon", f"process {mount['pid']}, {mount['state']}, {mount['driver']}"),
+        ("if it dies", _fate(mount)),
         (
             "not yet sent",
             show.left(queue) + (f", oldest {show.seconds(queue['oldest_s'])}" if queue["left"] else ""),
@@ -166,6 +157,13 @@ def _detail(answer: dict[str, Any]) -> None:
         facts.append(("last error", queue["last_error"]))
     show.table(["", ""], facts)
     _transfers(queue)
+    _open_files(answer.get("kernel", {}).get("open_files") or [])
+
+
+def _fate(mount: dict[str, Any]) -> str:
+    if mount.get("held_by"):
+        return f"the mount stays, kept by {mount['held_by']}"
+    return f"the mount goes with it: {mount.get('why_not') or 'its r2fs is older than this one'}"
 
 
 def _cache_text(cache: dict[str, Any]) -> str:
@@ -188,3 +186,17 @@ def _transfers(queue: dict[str, Any]) -> None:
     more = len(queue["transfers"]) - len(transfers)
     if more > 0:
         print(f"and {more} more (--json shows them)")
+
+
+def _open_files(opened: list[dict[str, Any]]) -> None:
+    """How each is read and written, and why."""
+    if not opened:
+        return
+    rows = [
+        [file["path"] or "(without a name)", file["mode"], file["handles"], file["why"]]
+        for file in opened[:OPEN_FILES_SHOWN]
+    ]
+    print()
+    show.table(["open file", "by", "times", "because"], rows, right=["times"])
+    if len(opened) > OPEN_FILES_SHOWN:
+        print(f"and {len(opened) - OPEN_FILES_SHOWN} more (--json shows them)")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons, parse_timeout
+from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
 from r2fs.daemon import client, mountpoint
-from r2fs.daemon.client import Daemon
+from r2fs.daemon.client import Daemon, Held
 from r2fs.drivers import kmount
-from r2fs.model.errors import DaemonUnreachable, MountPointBad
+from r2fs.drivers.mountpoint import absolute
+from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad
 
 
 @click.command("umount")
@@ -27,7 +27,7 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
     """Unmount, waiting for uploads.
 
     Exit code 75 says that something is not yet in the bucket: it is kept, and sent at the next
-    mount. A mount whose daemon has gone is taken away.
+    mount. A mount whose daemon has gone is taken away, even while it waits for another one.
     """
     found = known_daemons()
     worst = 0
@@ -35,11 +35,11 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
     for directory in directories:
         daemon = _daemon_at(directory, found)
         try:
-            outcome = _stop(daemon, timeout_s, lazy, as_json) if daemon else _without_daemon(directory)
+            outcome = _stop(daemon, timeout_s, lazy, as_json) if daemon else _without_daemon(directory, lazy)
         except DaemonUnreachable:
-            if not mountpoint.is_stale(Path(directory)):
+            if daemon is not None and daemon.alive:
                 raise
-            outcome = _without_daemon(directory)  # the card of a daemon that was killed
+            outcome = _without_daemon(directory, lazy)  # the card of a daemon that was killed
         worst = max(worst, int(outcome["exit_code"]))
         outcomes.append(outcome)
     if as_json:
@@ -48,7 +48,7 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
 
 
 def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
-    path = os.path.realpath(directory)
+    path = absolute(directory)
     return next((daemon for daemon in found if daemon.mountpoint == path), None)
 
 
@@ -68,17 +68,29 @@ def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> d
     return {"mountpoint": daemon.mountpoint, **last}
 
 
-def _without_daemon(directory: str) -> dict[str, Any]:
+def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
     path = Path(directory)
-    real = os.path.realpath(path)
+    real = absolute(path)
+    waiting = next((held for held in held_mounts() if held.mountpoint == real), None)
+    if waiting is not None:
+        _end_held(waiting, lazy)
     if mountpoint.is_stale(path):
         mountpoint.detach_stale(path)
         click.echo(f"r2fs: {directory} had a mount whose daemon had gone: it was taken away", err=True)
         return {"mountpoint": real, "exit_code": 0}
     mounted = kmount.mounted_at(real)
     if mounted is not None and mounted.fstype == mountpoint.OURS:
-        raise DaemonUnreachable(
-            f"{directory} is mounted by another user's daemon, or one whose --run-dir is not known here: "
-            f"ask as that user, or set R2FS_RUN_DIR"
-        )
+        raise nobody_at(directory)
     raise MountPointBad(f"{directory} is not a mount of r2fs")
+
+
+def _end_held(waiting: Held, lazy: bool) -> None:
+    """Programs may be writing to files that are open there, and go on once another daemon comes."""
+    users = [] if lazy else mountpoint.users(Path(waiting.mountpoint))
+    if users:
+        raise MountError(
+            f"{waiting.mountpoint} is in use by {', '.join(users)}: leave it, mount again so that they go on, "
+            "or detach it with r2fs umount --lazy"
+        )
+    if not waiting.end():
+        raise MountError(f"{waiting.mountpoint} has a new daemon just now: try again")

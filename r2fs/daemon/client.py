@@ -1,7 +1,7 @@
 """Finding daemons and asking them: what the commands use.
 
 Owns:  where control sockets are looked for, and which daemon a path belongs to.
-Never: imports the engine, a store or a driver.
+Never: imports the engine, a store or a driver; asks a mount anything.
 Fails: DaemonUnreachable, and whatever error the daemon answered with.
 """
 
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from r2fs.daemon import keeper
 from r2fs.daemon.control import read_card
 from r2fs.daemon.protocol import SILENCE_S, Message, decode, encode, raise_failure, short_address
+from r2fs.drivers.mountpoint import absolute
 from r2fs.model import places
 from r2fs.model.errors import DaemonUnreachable
 
@@ -32,15 +34,30 @@ class Daemon:
     url: str
     name: str
     socket: Path
+    since: int = 0  # tells it from the one before, which may have had its pid
 
     @property
     def alive(self) -> bool:
-        """Is its process there? One that was killed and that nobody has waited for does not count."""
-        try:
-            status = Path(f"/proc/{self.pid}/stat").read_bytes()
-        except OSError:
-            return False
-        return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+        return keeper.is_running(self.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A mount whose daemon has gone, and that waits with its holder for another one."""
+
+    mountpoint: str
+    url: str
+    holder: int  # its process
+    left_s: float  # it waits so much longer
+    starts_it: bool  # the holder starts the daemon by itself
+    socket: Path
+
+    def end(self) -> bool:
+        """Have the connection ended: nobody waits in the mount any more, its name is there still."""
+        return bool((keeper.ask(self.socket, {"op": "end"}) or {}).get("ok"))
+
+
+OwnerT = TypeVar("OwnerT", Daemon, Held)
 
 
 def run_dirs(environ: Mapping[str, str]) -> list[Path]:
@@ -64,16 +81,42 @@ def _below(directory: Path) -> list[Path]:
 def daemons(environ: Mapping[str, str], extra: Path | None = None) -> list[Daemon]:
     """Every daemon whose process is there, by mount point."""
     found: dict[Path, Daemon] = {}
+    for path in _files(environ, extra, "*.json"):
+        daemon = _daemon(path)
+        if daemon is not None and daemon.alive:
+            found.setdefault(daemon.socket, daemon)
+    return sorted(found.values(), key=lambda daemon: daemon.mountpoint)
+
+
+def held(environ: Mapping[str, str], extra: Path | None = None) -> list[Held]:
+    """Every mount that a holder keeps just now, by mount point."""
+    found: dict[Path, Held] = {}
+    for path in _files(environ, extra, "*.holder"):
+        status = keeper.ask(path, {"op": "status"})
+        one = _held(path, status) if status is not None else None
+        if one is not None:
+            found[path] = one
+    return sorted(found.values(), key=lambda held: held.mountpoint)
+
+
+def _held(path: Path, status: Mapping[str, Any]) -> Held | None:
+    """None while a daemon has it, and for what is no holder's answer."""
+    try:
+        if status["daemon"] is not None:
+            return None
+        card, left_s = status["card"], float(status["grace_s"]) - float(status["alone_s"])
+        where, url = str(card["mountpoint"]), str(card["url"])
+        return Held(where, url, int(status["pid"]), left_s, bool(status["starts_it"]), path)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _files(environ: Mapping[str, str], extra: Path | None, pattern: str) -> Iterator[Path]:
     for directory in [*([extra] if extra else []), *run_dirs(environ)]:
         try:
-            cards = sorted(directory.glob("*.json"))
+            yield from sorted(directory.glob(pattern))
         except OSError:
             continue  # not ours to read
-        for path in cards:
-            daemon = _daemon(path)
-            if daemon is not None and daemon.alive:
-                found.setdefault(daemon.socket, daemon)
-    return sorted(found.values(), key=lambda daemon: daemon.mountpoint)
 
 
 def _daemon(path: Path) -> Daemon | None:
@@ -81,12 +124,20 @@ def _daemon(path: Path) -> Daemon | None:
     if card is None:
         return None
     mountpoint, url, name = (str(card.get(field, "")) for field in ("mountpoint", "url", "name"))
-    return Daemon(card["pid"], mountpoint, url, name, path.with_suffix(".sock"))
+    since = card.get("since")
+    return Daemon(
+        card["pid"],
+        mountpoint,
+        url,
+        name,
+        path.with_suffix(".sock"),
+        since if isinstance(since, int) else 0,
+    )
 
 
-def owner_of(path: str, found: list[Daemon]) -> Daemon | None:
-    """The daemon in whose mount `path` is: the innermost. Does not touch the mount itself."""
-    for candidate in (os.path.abspath(path), os.path.realpath(path)):
+def owner_of(path: str, found: Sequence[OwnerT]) -> OwnerT | None:
+    """The daemon (or the held mount) in whose mount `path` is: the innermost. Asks no mount anything."""
+    for candidate in (os.path.abspath(path), absolute(path)):
         within = [
             d
             for d in found
@@ -99,7 +150,7 @@ def owner_of(path: str, found: list[Daemon]) -> Daemon | None:
 
 def within_mount(path: str, daemon: Daemon) -> str:
     """`path` relative to the mount point; "" for the mount point itself."""
-    for candidate in (os.path.abspath(path), os.path.realpath(path)):
+    for candidate in (os.path.abspath(path), absolute(path)):
         if candidate == daemon.mountpoint or candidate.startswith(daemon.mountpoint.rstrip("/") + "/"):
             return candidate[len(daemon.mountpoint) :].strip("/")
     raise DaemonUnreachable(f"{path} is not in {daemon.mountpoint}")

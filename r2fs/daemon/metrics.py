@@ -6,7 +6,7 @@ Never: counts anything itself: engine, cache and store do, and hand out frozen v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -67,13 +67,14 @@ def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: obj
     }
 
 
-def kernel(driver: object) -> dict[str, Any]:
+def kernel(driver: object, path_of: Callable[[int], str | None]) -> dict[str, Any]:
     """What the driver tells of the kernel's side; drivers through libfuse know nothing of it.
 
-    `open_files`: how each open inode is read and written, and why; `requests`: by opcode.
+    `open_files`: how each open inode is read and written, and why (`path` is null without a name);
+    `requests`: by opcode.
     """
     modes, counts = getattr(driver, "mode_of_open_files", None), getattr(driver, "requests", None)
     return {
-        "open_files": [asdict(mode) for mode in modes()] if callable(modes) else None,
+        "open_files": [{"path": path_of(m.ino), **asdict(m)} for m in modes()] if callable(modes) else None,
         "requests": counts() if callable(counts) else None,
     }

@@ -11,17 +11,22 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from r2fs.daemon.client import Daemon
 from r2fs.drivers import kmount
-from r2fs.drivers.mountpoint import check_fuse, check_mount_point
-from r2fs.model.errors import AlreadyMounted, MountPointStale, SettingsError
+from r2fs.drivers.mountpoint import absolute, check_fuse, check_mount_point
+from r2fs.model.errors import AlreadyMounted, MountError, MountPointStale, SettingsError
 from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
+SILENT_S = 10.0  # for a mount whose daemon is alive; one that is busy may take a while
+ASK = "import os, sys\ntry: os.statvfs(sys.argv[1])\nexcept OSError as e: sys.exit(e.errno)"
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN)  # what a mount without a daemon answers
 OURS = f"fuse.{kmount.SUBTYPE}"
 
@@ -31,7 +36,7 @@ def check(path: Path, settings: Settings, daemons: Iterable[Daemon] = ()) -> Pat
     check_fuse(settings.allow_other, kmount.HELPER)
     while is_stale(path):
         detach_stale(path)  # there may be several, one on top of the other
-    real = Path(os.path.realpath(path))
+    real = Path(absolute(path))
     _check_not_ours(path, real, daemons)
     check_mount_point(path)
     _check_outside(path, real, settings)
@@ -40,7 +45,7 @@ def check(path: Path, settings: Settings, daemons: Iterable[Daemon] = ()) -> Pat
 
 def detach_stale(path: Path) -> None:
     """Take a mount of ours away whose daemon has gone. MountPointStale where it is not ours."""
-    real = os.path.realpath(path)
+    real = absolute(path)
     mounted = kmount.mounted_at(real)
     if mounted is None or mounted.fstype != OURS:
         what = f"{mounted.source} ({mounted.fstype})" if mounted else "a mount"
@@ -50,13 +55,41 @@ def detach_stale(path: Path) -> None:
 
 
 def is_stale(path: Path) -> bool:
-    """Is there a mount whose daemon has gone? stat alone may be answered from what the kernel remembers."""
+    """Is there a mount whose daemon has gone? MountError where there is one that does not answer at all."""
+    mounted = kmount.mounted_at(absolute(path))
+    if mounted is None or mounted.fstype != OURS:
+        code = _ask(path)
+    else:  # nobody may serve it just now: the asking must be such that it can be given up
+        code = _ask_apart(path)
+    return code in GONE
+
+
+def _ask(path: Path) -> int:
+    """The errno that a program gets there; 0: it answers. stat alone may be answered from the kernel's memory."""
     try:
         os.stat(path)
         os.statvfs(path)
     except OSError as error:
-        return error.errno in GONE
-    return False
+        return error.errno or errno.EIO
+    return 0
+
+
+def _ask_apart(path: Path) -> int:
+    """By a child: one whose question nobody has read can be killed."""
+    child = os.posix_spawn(
+        sys.executable, [sys.executable, "-I", "-S", "-c", ASK, os.fspath(path)], os.environ
+    )
+    deadline = time.monotonic() + SILENT_S
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    raise MountError(
+        f"{path} is mounted and does not answer: its daemon hangs, or has gone and another may take it over; "
+        f"umount -f {path} ends it"
+    )
 
 
 def _check_not_ours(path: Path, real: Path, daemons: Iterable[Daemon]) -> None:

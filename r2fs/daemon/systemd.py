@@ -1,6 +1,6 @@
-"""systemd: readiness, status, watchdog and journal by their documented protocols, without a library.
+"""systemd: readiness, status, watchdog, FD store and journal by their documented protocols, without a library.
 
-Owns:  sd_notify(3) datagrams, WATCHDOG_USEC, and the `<3>` prefixes of sd-daemon(3).
+Owns:  sd_notify(3) datagrams, sd_listen_fds(3), WATCHDOG_USEC, and the `<3>` prefixes of sd-daemon(3).
 Never: starts a thread; fails: a notification that cannot be sent is logged.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from threading import Event
 
 from r2fs.model.ports import Clock
@@ -27,6 +27,8 @@ class Notifier:
         # "@name" is a name in the abstract namespace: the kernel wants a NUL there
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog_s = _watchdog_s(environ)
+        size = environ.get("FDSTORE", "")
+        self._store_size = int(size) if size.isdigit() else 0
 
     def ready(self, status: str) -> None:
         # MAINPID: --background under a unit leaves another process than the one that was started
@@ -42,16 +44,64 @@ class Notifier:
     def watchdog(self) -> None:
         self._send(WATCHDOG=1)
 
-    def _send(self, **fields: object) -> None:
+    @property
+    def is_there(self) -> bool:
+        return bool(self._address)
+
+    @property
+    def stores(self) -> bool:
+        """Does the manager keep descriptors for this unit? systemd tells from version 254 on, our unit before."""
+        return bool(self._address) and self._store_size > 0
+
+    def store(self, fd: int, name: str) -> None:
+        """Keep a descriptor until this unit is stopped: it is handed to every later start of it.
+
+        Not polled for its end: the manager would wake at each request of the mount.
+        """
+        self._send([fd], FDSTORE=1, FDNAME=name, FDPOLL=0)
+
+    def unstore(self, name: str) -> None:
+        self._send(FDSTOREREMOVE=1, FDNAME=name)
+
+    def _send(self, fds: Sequence[int] = (), /, **fields: object) -> None:
         if not self._address:
             return
         lines = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in fields.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
                 to.connect(self._address)
-                to.sendall(lines.encode())
+                socket.send_fds(to, [lines.encode()], fds)
         except OSError as error:
             log.warning("the service manager cannot be told: %s", error)
+
+
+LISTEN = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+LISTEN_START = 3  # the first descriptor that is handed over
+
+
+def handed_over(environ: MutableMapping[str, str], name: str) -> int | None:
+    """The descriptor of this name that came with the start, ours to close. Asked once: the rest is closed."""
+    pid, count, names = (environ.pop(variable, "") for variable in LISTEN)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return None
+    found = None
+    called = names.split(":")
+    for index in range(int(count)):
+        fd = LISTEN_START + index
+        os.set_inheritable(fd, False)
+        if found is None and index < len(called) and called[index] == name:
+            found = fd
+        else:
+            os.close(fd)
+    return found
+
+
+def hand_over(environ: MutableMapping[str, str], name: str, fd: int) -> None:
+    """For an execve() that follows: as the manager hands over what it has stored."""
+    if fd != LISTEN_START:
+        os.dup2(fd, LISTEN_START)
+    os.set_inheritable(LISTEN_START, True)
+    environ.update(zip(LISTEN, (str(os.getpid()), "1", name), strict=True))
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:

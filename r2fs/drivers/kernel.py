@@ -27,7 +27,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,12 +39,13 @@ from r2fs.drivers.lanes import Lane
 from r2fs.drivers.mountpoint import absolute, check_mount_point, set_readahead
 from r2fs.drivers.notify import Notifier
 from r2fs.drivers.openfiles import OpenFiles
-from r2fs.drivers.passthrough import DeviceBacking, OpenMode, OpenModes, Recorder
+from r2fs.drivers.passthrough import DeviceBacking, OpenMode, OpenModes
 from r2fs.drivers.session import READ_AHEAD, WANTED, Session, SessionState
 from r2fs.drivers.wire import Init, Op
-from r2fs.model.ports import NoKernelCache
+from r2fs.model.ports import NoKernelCache, SessionMemory
+from r2fs.model.records import Inheritance, Kind
 from r2fs.model.settings import Settings
-from r2fs.model.verbs import Verbs
+from r2fs.model.verbs import ROOT, Verbs
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ SWITCH_S: Final = 0.0005
 
 
 class KernelDriver:
-    """`passthrough=False` keeps to the page cache; `record` is OpenModes', for a take-over."""
+    """`passthrough=False` keeps to the page cache; `memory` is told what a successor has to know."""
 
     def __init__(
         self,
@@ -78,20 +78,19 @@ class KernelDriver:
         mountpoint: Path,
         *,
         passthrough: bool = True,
-        record: Recorder | None = None,
+        memory: SessionMemory | None = None,
     ) -> None:
         # constant
         self._fs = fs
         self._settings = settings
         self._path = absolute(mountpoint)  # found once: the mount is not to be asked about itself
         self._passthrough = passthrough
-        self._record = record
+        self._memory = memory
         self.ready = threading.Event()  # INIT is answered, so everything else is too
         # set by mount() or adopt(), in the thread that then calls serve()
         self._fd = -1
         self._state: SessionState | None = None
-        self._adopted = False
-        self._recovered: Mapping[int, tuple[int, bool]] = {}
+        self._inheritance: Inheritance | None = None
         # set by serve(); other threads read them
         self._session: Session | None = None
         self._modes: OpenModes | None = None
@@ -109,16 +108,12 @@ class KernelDriver:
             check_mount_point(Path(self._path))
             self._fd = kmount.mount(self._path, self._settings)
 
-    def adopt(
-        self, fd: int, state: SessionState, modes: Mapping[int, tuple[int, bool]] | None = None
-    ) -> None:
-        """Instead of mount(): go on with a descriptor that another daemon had.
+    def adopt(self, fd: int, state: SessionState, inheritance: Inheritance) -> None:
+        """Instead of mount(): go on with a descriptor that another daemon had, and with what it left.
 
-        `modes` holds for each inode that was open what `record` was last told of it: its backing
-        id (or 0), and whether it had handles without passthrough. Inode numbers must mean what
-        they meant: that is the engine's affair.
+        Inode numbers and engine handles must mean what they meant: that is the engine's affair.
         """
-        self._fd, self._state, self._recovered, self._adopted = fd, state, modes or {}, True
+        self._fd, self._state, self._inheritance = fd, state, inheritance
 
     def serve(self) -> None:
         """Answer the kernel until the mount is gone or detach() is called; mounts first if need be."""
@@ -134,7 +129,8 @@ class KernelDriver:
             ready=self._negotiated,
         )
         modes = self._open_modes(session)
-        files = OpenFiles(self._fs, modes, adopted=self._adopted)
+        left = self._inheritance
+        files = OpenFiles(self._fs, modes, self._memory, left.handles.values() if left else None)
         session.route(NameHandlers(self._fs, session, notifier, modes).handlers())
         session.route(DirectoryHandlers(self._fs, session, notifier).handlers())
         session.route(AttributeHandlers(self._fs, session, notifier, files).handlers())
@@ -142,8 +138,12 @@ class KernelDriver:
         self._session, self._modes, self._detached = session, modes, False
         self._fs.set_kernel_cache(notifier)
         notifier.start(session.fd)
-        if self._adopted:
-            notifier.resend()
+        if left is not None:
+            directories = [node.ino for node in left.nodes.values() if node.kind == Kind.DIRECTORY.value]
+            notifier.resend([ROOT, *directories])
+            log.info(
+                "goes on with %s: %d inodes, %d open files", self._path, len(left.nodes), len(left.handles)
+            )
             self.ready.set()
         try:
             session.run()
@@ -186,11 +186,9 @@ class KernelDriver:
     # ------------------------------------------------------------------ start and end
     def _open_modes(self, session: Session) -> OpenModes:
         unavailable = None if self._passthrough else "passthrough is switched off"
-        modes = OpenModes(DeviceBacking(session.fd), unavailable, self._record)
+        modes = OpenModes(DeviceBacking(session.fd), unavailable)
         if self._state is not None and not self._state.has(Init.PASSTHROUGH):
             modes.disable("the kernel offers no passthrough")
-        for ino, (backing_id, plain) in self._recovered.items():
-            modes.recover(ino, backing_id, plain)
         return modes
 
     def _wanted(self) -> Init:
@@ -218,6 +216,8 @@ class KernelDriver:
     def _end(self, session: Session, notifier: Notifier, lanes: Lanes, files: OpenFiles) -> None:
         """After the last request. What still waits on a lane has nobody to answer, or is resent."""
         self.ready.clear()
+        if self._detached:
+            session.leave()
         session.cancel_waiting()
         lanes.stop()
         quiet = notifier.stop() and not session.waiting()

@@ -62,12 +62,14 @@ class FileHandlers:
     # ------------------------------------------------------------------ opening and closing
     def open(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         flags, more = wire.OPEN_IN.unpack_from(body)
+        if unique & wire.UNIQUE_RESEND:
+            self._files.supersede(unique)
         # write(2) by anybody but root takes the set-id bits; one past us asks nobody, so they go here
         writes_past_us = caller.uid and flags & os.O_ACCMODE and not self._modes.unavailable
         if more & wire.OPEN_KILL_SUIDGID or writes_past_us:
             drop_set_id(self._fs, self._kernel, caller, nodeid)
         opened = self._fs.open(caller, nodeid, flags)
-        fh, grant = self._files.add(nodeid, opened, flags)
+        fh, grant = self._files.add(nodeid, opened, flags, unique)
         answer = wire.OPEN_REPLY.pack(wire.OPEN_REPLY.size, 0, unique, fh, grant.fopen, grant.backing_id)
         if not self._session.send(answer):
             self._files.close(fh)
@@ -76,10 +78,11 @@ class FileHandlers:
         flags, mode, _, _ = wire.CREATE_IN.unpack_from(body)
         if unique & wire.UNIQUE_RESEND:  # its first reader may have made the file
             flags &= ~os.O_EXCL
+            self._files.supersede(unique)
         epoch, name = self._kernel.epoch(), text(body[wire.CREATE_IN.size : -1])
         entry, opened = self._fs.create(caller, nodeid, name, mode & 0o7777, flags)
         try:
-            fh, grant = self._files.add(entry.ino, opened, flags)
+            fh, grant = self._files.add(entry.ino, opened, flags, unique)
         except BaseException:
             self._fs.forget(entry.ino, 1)
             raise

@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from r2fs.model.settings import Settings
 
 DEVICE: Final = "/dev/fuse"
 SUBTYPE: Final = "r2fs"
+CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 HELPER: Final = "fusermount3"
 HELPER_TIMEOUT_S: Final = 30.0  # it mounts in milliseconds; a hung one must not hang us
 CAP_SYS_ADMIN: Final = 21
@@ -137,6 +139,15 @@ def unmount(path: str, lazy: bool = False) -> None:
             raise _helper_error(path, done.stderr)
     elif _libc().umount2(os.fsencode(path), UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)):
         raise _mount_error(path, ctypes.get_errno())
+
+
+def abort(path: str) -> None:
+    """End the connection of the FUSE mount on `path`, where that is allowed: every call that waits there fails."""
+    mounted = mounted_at(path)
+    if mounted is None or not mounted.fstype.startswith("fuse"):
+        return
+    with suppress(OSError):  # fusectl is not mounted, or it is another user's: it ends with its descriptors
+        (CONNECTIONS / mounted.device.partition(":")[2] / "abort").write_text("1")
 
 
 # ------------------------------------------------------------------ helpers

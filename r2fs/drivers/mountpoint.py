@@ -14,15 +14,46 @@ import shutil
 import stat
 from pathlib import Path
 
+from r2fs.drivers import kmount
 from r2fs.drivers.kmount import SUBTYPE, check_possible, mounted_at, privileged
 from r2fs.model.errors import AlreadyMounted, FuseMissing, MountError, MountPointBad, MountPointStale
 
 FUSE_CONF = Path("/etc/fuse.conf")
+MAX_LINKS = 40  # as in the kernel
 
 
-def absolute(mountpoint: Path) -> str:
-    """The mount point as mountinfo will show it. To be called before the mount, which it would ask."""
-    return os.path.realpath(mountpoint)
+def absolute(mountpoint: str | os.PathLike[str]) -> str:
+    """The path as mountinfo has it: without symbolic links, like realpath(3).
+
+    Asks no FUSE mount anything, on the way or at the end: one that nobody serves at the moment would
+    not answer. What lies in one is taken as it is written.
+    """
+    mounted = {m.path for m in kmount.mounts() if m.fstype.startswith("fuse")}
+    done, waiting, links, asked = "/", os.path.abspath(mountpoint).split("/")[::-1], 0, True
+    while waiting:
+        part = waiting.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            done = os.path.dirname(done)
+            continue
+        path = os.path.join(done, part)
+        asked = asked and path not in mounted
+        target = _link(path) if asked and links < MAX_LINKS else None
+        if target is None:
+            done = path
+            continue
+        links += 1
+        done = "/" if target.startswith("/") else done
+        waiting += target.split("/")[::-1]
+    return done
+
+
+def _link(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
 
 
 def check_mount_point(mountpoint: Path) -> None:

@@ -22,6 +22,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from r2fs.drivers import wire
@@ -108,10 +109,16 @@ class Notifier:
         """The kernel has given the inode back."""
         self.told.discard(ino)
 
-    def resend(self) -> None:
-        """Requests that another daemon read and did not answer come again."""
+    def resend(self, directories: Iterable[int] = ()) -> None:
+        """Requests that another daemon read and did not answer come again.
+
+        `directories` are those of which it told names: when their listings were to be dropped died with it.
+        """
+        self.told.update(directories)
         with self._lock:
             self._names.put_locked((Notify.RESEND, b""))
+            for ino in directories:
+                self._names.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, 0, 0)))
 
 
 class _Own(threading.local):

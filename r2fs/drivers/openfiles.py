@@ -4,6 +4,10 @@ Owns:    the kernel's file handle numbers, and giving back what an open took.
 Never:   answers a request.
 Threads: every method is thread-safe.
 Locks:   none of its own: each step is one operation of a dictionary.
+
+`memory` is told of each handle before the kernel is, and of its end before anything is given back: so
+a successor, which gets them as `inherited`, never believes in a backing id that is gone. A handle whose
+answer the predecessor did not send is in its memory too: its request comes again, and `supersede` ends it.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from r2fs.drivers import wire
 from r2fs.drivers.passthrough import Grant, OpenModes
 from r2fs.model.errors import BadHandle
-from r2fs.model.ports import Caller
-from r2fs.model.records import Opened
+from r2fs.model.ports import Caller, SessionMemory
+from r2fs.model.records import KnownHandle, Opened
 from r2fs.model.verbs import Verbs
 
 
@@ -27,22 +33,37 @@ class OpenFile:
     local: int | None  # the engine's descriptor of complete content
     writes: bool
     appends: bool
-    passthrough: bool | None  # None: opened before a take-over, and not counted in OpenModes
+    passthrough: bool | None  # None: unknown at a take-over, and not counted in OpenModes
 
 
 class OpenFiles:
-    """`adopted`: the session was another daemon's, so requests may name handles that it gave."""
+    """`inherited`: the session was another daemon's, and these are the handles that it gave."""
 
-    def __init__(self, fs: Verbs, modes: OpenModes, adopted: bool = False) -> None:
+    def __init__(
+        self,
+        fs: Verbs,
+        modes: OpenModes,
+        memory: SessionMemory | None = None,
+        inherited: Collection[KnownHandle] | None = None,
+    ) -> None:
         # constant
         self._fs = fs
         self._modes = modes
-        self._adopted = adopted
+        self._memory = memory
+        self._adopted = inherited is not None
         # thread-safe by themselves
-        self._numbers = itertools.count(time.time_ns())  # never those of a daemon before this one
         self._files: dict[int, OpenFile] = {}  # by the kernel's file handle
+        self._unanswered: dict[int, int] = {}  # the request's unique: an inherited handle
+        for known in inherited or ():
+            modes.recover(known.ino, known.backing_id, known.file)
+            writes, appends = bool(known.flags & os.O_ACCMODE), bool(known.flags & os.O_APPEND)
+            passthrough = bool(known.backing_id)
+            self._files[known.fh] = OpenFile(known.handle, known.ino, None, writes, appends, passthrough)
+            self._unanswered[known.unique] = known.fh
+        # never those of a daemon before this one
+        self._numbers = itertools.count(max([time.time_ns(), *(fh + 1 for fh in self._files)]))
 
-    def add(self, ino: int, opened: Opened, flags: int) -> tuple[int, Grant]:
+    def add(self, ino: int, opened: Opened, flags: int, unique: int) -> tuple[int, Grant]:
         """A file handle, and how it may be used. Gives the engine's handle back if it raises."""
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         try:
@@ -53,9 +74,19 @@ class OpenFiles:
         fh = next(self._numbers)
         appends = bool(flags & os.O_APPEND)
         self._files[fh] = OpenFile(opened.handle, ino, opened.local, writes, appends, grant.passthrough)
+        if self._memory is not None:
+            unique &= ~wire.UNIQUE_RESEND
+            known = KnownHandle(fh, opened.handle, ino, flags, unique, grant.backing_id, grant.file)
+            self._memory.handle(known)
         return fh, grant
 
-    def get(self, fh: int, ino: int, caller: Caller, flags: int = os.O_RDWR) -> OpenFile:
+    def supersede(self, unique: int) -> None:
+        """This request to open comes again: the kernel never got the handle that was made for it."""
+        fh = self._unanswered.pop(unique & ~wire.UNIQUE_RESEND, None)
+        if fh is not None:
+            self.close(fh)
+
+    def get(self, fh: int, ino: int, caller: Caller, flags: int = os.O_RDONLY) -> OpenFile:
         """Raises BadHandle. `flags` are those of the open, where the request tells them."""
         file = self._files.get(fh)
         if file is not None:
@@ -71,8 +102,10 @@ class OpenFiles:
 
     def close(self, fh: int) -> None:
         file = self._files.pop(fh, None)
-        if file is None:  # opened before a take-over, and not used since
+        if file is None:  # opened before a take-over, and closed then, or unknown
             return
+        if self._memory is not None:
+            self._memory.forget_handle(fh)
         if file.passthrough is not None:
             self._modes.leave(file.ino, file.passthrough)
         self._fs.release(file.handle)
@@ -86,7 +119,7 @@ class OpenFiles:
         return len(self._files)
 
     def _recover(self, fh: int, ino: int, caller: Caller, flags: int) -> OpenFile:
-        """The handle that an earlier daemon gave, opened again under its number."""
+        """A handle that nobody knows, as after a take-over by hand: opened again under its number."""
         flags &= os.O_ACCMODE | os.O_APPEND
         opened = self._fs.open(caller, ino, flags)
         writes, appends = flags & os.O_ACCMODE != os.O_RDONLY, bool(flags & os.O_APPEND)

@@ -22,7 +22,6 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -36,10 +35,6 @@ log = logging.getLogger(__name__)
 IDLE: Final = 1024  # registrations
 IDLE_FILE: Final = 256 << 10  # bytes of the largest of them
 NEVER: Final = frozenset({errno.EPERM, errno.ENOTTY, errno.ENOSYS})  # not with this mount
-
-
-Recorder = Callable[[int, int, bool], None]
-"""(inode, its backing id or 0, whether it has handles without passthrough)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +53,7 @@ class Grant(NamedTuple):
     passthrough: bool
     fopen: int  # FOPEN_*
     backing_id: int
+    file: tuple[int, int] = (0, 0)  # device and inode of what is registered
 
 
 class Backing(Protocol):
@@ -104,30 +100,20 @@ class _Inode:
 
     plain: int = 0  # open handles
     passing: int = 0  # open handles
-    backing_id: int = 0  # while passing, idle or recovered
+    backing_id: int = 0  # while passing or idle
     file: tuple[int, int] = (0, 0)  # device and inode of what is registered
     size: int = 0  # bytes of it, when it was registered
     grows: bool = False  # since then somebody could write to it
     pages: int | None = None  # Opened.version of the pages that the kernel may hold; None: do not trust them
-    recovered: bool = False  # handles of an earlier daemon may be open: they are not counted
     why: str = ""
 
 
 class OpenModes:
-    """`unavailable`: why nothing can be passed through (None: it can).
+    """`unavailable`: why nothing can be passed through (None: it can)."""
 
-    `record` is told of each change that a take-over must know, before the answer that reveals it.
-    """
-
-    def __init__(
-        self,
-        backing: Backing,
-        unavailable: str | None = None,
-        record: Recorder | None = None,
-    ) -> None:
+    def __init__(self, backing: Backing, unavailable: str | None = None) -> None:
         # constant
         self._backing = backing
-        self._record = record or _record_nothing
         # guarded by: _lock
         self._lock = threading.Lock()
         self._unavailable = unavailable
@@ -165,9 +151,7 @@ class OpenModes:
                 inode.passing += 1
                 inode.grows = inode.grows or writes
                 inode.pages = None  # fadvise leaves pages behind that passthrough writes do not change
-                return Grant(True, wire.FOPEN_PASSTHROUGH | flush, inode.backing_id)
-            if not inode.plain:
-                self._record(ino, 0, True)
+                return Grant(True, wire.FOPEN_PASSTHROUGH | flush, inode.backing_id, inode.file)
             inode.plain += 1
             keep = wire.FOPEN_KEEP_CACHE if inode.pages == version else 0
             inode.pages = version
@@ -179,33 +163,35 @@ class OpenModes:
             inode = self._inodes[ino]
             if passthrough:
                 inode.passing -= 1
-                if not inode.passing and not inode.recovered:
+                if not inode.passing:
                     self._rest_locked(ino, inode)
             else:
                 inode.plain -= 1
-            if not inode.passing and not inode.plain:
-                self._record(ino, inode.backing_id, False)
 
     def forgotten(self, ino: int) -> None:
         """The kernel gave the inode back, its pages too."""
         with self._lock:
             inode = self._inodes.get(ino)
-            if inode is not None and not (inode.plain or inode.passing or inode.recovered):
+            if inode is not None and not (inode.plain or inode.passing):
                 self._unregister_locked(ino, inode)
                 del self._inodes[ino]
 
-    def recover(self, ino: int, backing_id: int, plain: bool) -> None:
-        """What `record` was last told, by the daemon that had this session before."""
+    def recover(self, ino: int, backing_id: int, file: tuple[int, int]) -> None:
+        """One handle that an earlier daemon gave: by passthrough of `file`, or with backing id 0."""
         with self._lock:
-            why = "opened before r2fs restarted"
-            self._inodes[ino] = _Inode(int(plain), 0, backing_id, recovered=True, why=why)
+            inode = self._inodes.setdefault(ino, _Inode(why="opened before r2fs restarted"))
+            if backing_id:
+                inode.passing += 1
+                inode.backing_id, inode.file, inode.grows = backing_id, file, True
+            else:
+                inode.plain += 1
 
     def view(self) -> tuple[OpenMode, ...]:
         with self._lock:
             return tuple(
                 OpenMode(
                     ino,
-                    "passthrough" if inode.passing or inode.backing_id else "cached",
+                    "passthrough" if inode.passing else "cached",
                     inode.why,
                     inode.passing + inode.plain,
                 )
@@ -219,18 +205,16 @@ class OpenModes:
             for ino, inode in self._inodes.items():
                 assert inode.plain >= 0 and inode.passing >= 0, ino
                 assert not (inode.plain and inode.passing), f"inode {ino} has both modes"
-                assert (
-                    bool(inode.backing_id) == bool(inode.passing or ino in self._idle) or inode.recovered
-                ), ino
+                assert bool(inode.backing_id) == bool(inode.passing or ino in self._idle), ino
 
     # ------------------------------------------------------------------ the decision
     def _may_pass_locked(self, ino: int, inode: _Inode, local: int | None) -> bool:
         """Which mode a further handle gets; registers the file with the first passthrough one."""
         if inode.plain:  # the first handle decided; `why` says what for
             return False
-        if inode.passing or (inode.recovered and inode.backing_id):
+        if inode.passing:
             # Complete content stays complete: a handle without descriptor reads the same file.
-            if local is not None and not inode.recovered and _identity(local)[0] != inode.file:
+            if local is not None and _identity(local)[0] != inode.file:
                 raise Stale(f"inode {ino} is open with other content")
             return True
         if inode.backing_id:
@@ -248,7 +232,6 @@ class OpenModes:
         if inode.backing_id:
             inode.file, inode.size = _identity(local)
             inode.grows = False
-            self._record(ino, inode.backing_id, False)
         return bool(inode.backing_id)
 
     def _rest_locked(self, ino: int, inode: _Inode) -> None:
@@ -284,7 +267,3 @@ def _identity(local: int) -> tuple[tuple[int, int], int]:
     """Which file it is, and its size in bytes."""
     found = os.fstat(local)
     return (found.st_dev, found.st_ino), found.st_size
-
-
-def _record_nothing(ino: int, backing_id: int, plain: bool) -> None:
-    pass

@@ -133,6 +133,7 @@ class Session:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
+        self._mute = False  # written once, by leave()
         # written by the dispatcher
         self._recheck_at = 0.0  # time.monotonic() of the next look at signalled requests; 0: there are none
         self.counts = [0] * OP_LIMIT  # requests read, by opcode
@@ -199,6 +200,10 @@ class Session:
         """run() returns soon; the mount stays. From any thread."""
         os.eventfd_write(self._wake, 1)
 
+    def leave(self) -> None:
+        """After run(). Whoever goes on with the descriptor gets what is not answered yet, and answers it."""
+        self._mute = True
+
     def close(self) -> None:
         """After run(). The descriptor stays open: it is not ours."""
         os.close(self._wake)
@@ -255,6 +260,8 @@ class Session:
         False: the kernel no longer wants it, so what the answer grants (references, an open
         file) has to be taken back.
         """
+        if self._mute:
+            return False
         try:
             os.write(self.fd, message)
         except OSError as e:
@@ -263,6 +270,8 @@ class Session:
 
     def send_data(self, unique: int, data: bytes | bytearray | memoryview) -> bool:
         """An answer whose body is `data`, without copying it."""
+        if self._mute:
+            return False
         head = wire.OUT_HEADER.pack(wire.OUT_SIZE + len(data), 0, unique)
         try:
             os.writev(self.fd, (head, data))

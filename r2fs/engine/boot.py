@@ -13,6 +13,7 @@ import os
 from r2fs.disk.content import Content
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
+from r2fs.engine.inherit import forget_leftovers, kept_links, move_inherited, restore_nodes
 from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import DOUBTFUL, TORN, Node, Owed
@@ -20,11 +21,12 @@ from r2fs.engine.tree import Tree, shown_name
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.keys import conflict_name, nfc
 from r2fs.model.ranges import RangeSet
-from r2fs.model.records import Kind, OwedInode, Proof
+from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
 from r2fs.model.states import Event, State
 
 log = logging.getLogger(__name__)
 
+NOTHING = Inheritance({}, {})
 UNSEALED = (State.DIRTY.value, State.STALE_UPLOAD.value)  # somebody was writing
 SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
 
@@ -38,6 +40,7 @@ class Boot:
         contents: Contents,
         writeback: WriteBack,
         leaving: Leaving,
+        inheritance: Inheritance | None = None,
     ) -> None:
         self._core = core
         self._tree = tree
@@ -45,12 +48,14 @@ class Boot:
         self._contents = contents
         self._writeback = writeback
         self._leaving = leaving
+        self._inheritance = inheritance or NOTHING  # what a session that is taken over still has open
 
     def run(self) -> None:
         owing = self._core.journal.read()
         with self._core.lock:
             self._clear_open()
             self._writeback.attempts.restore(owing.attempts)
+            restore_nodes(self._tree, self._inheritance)
             for row in sorted(owing.inodes, key=_from_the_root_down):
                 self._restore(row)
                 self._core.crash_point("row_restored")
@@ -59,6 +64,7 @@ class Boot:
                 self._writeback.schedule_delete(delete)
             self._forsaken_attempts()
             self._leaving.adopt(owing.leaving)
+            forget_leftovers(self._tree, self._ledger)
             self._orphans({row.staged for row in owing.inodes if row.staged} | self._leaving.names())
         self._core.crash_point("restored")
         if owing.inodes or owing.deletes:
@@ -69,11 +75,19 @@ class Boot:
     def _restore(self, row: OwedInode) -> None:
         assert row.key is not None
         parent, name = self._place(row.key)
-        taken = name in parent.children()
+        node, there = self._tree.find(row.ino), parent.children().get(name)
+        if there is not None and there is not node and there.told and there.owed is None:
+            self._tree.detach(there)  # inherited, and replaced a moment before the daemon ended
+        taken = parent.children().get(name, node) is not node
         if taken:
             name = self._free_name(parent, name)
             log.error("%s: two rows of the journal name it; the later one is kept as %s", row.key, name)
-        node = self._tree.add(parent, name, row.kind, row.mtime_ns or self._core.now_ns(), ino=row.ino)
+        mtime_ns = row.mtime_ns or self._core.now_ns()
+        if node is None:
+            node = self._tree.add(parent, name, row.kind, mtime_ns, ino=row.ino)
+        else:
+            move_inherited(self._tree, node, parent, name)
+            node.mtime_ns = mtime_ns
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
         node.extra, node.content_type, node.target = row.extra, row.content_type, row.target
         node.base, node.size = row.base, row.size
@@ -94,6 +108,10 @@ class Boot:
             if row.reason in DOUBTFUL:
                 return  # a person decides
             self._ledger.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
+        if row.ino in self._inheritance.writers and owed.state in (State.DIRTY, State.STALE_UPLOAD):
+            before = owed.before if owed.before in (None, State.CLEAN, State.PARKED) else State.QUEUED
+            self._ledger.apply(node, Event.ADOPT, before=before)
+            return
         if self._untouched(node, row):
             staged = owed.staged
             self._ledger.acquit(node)
@@ -195,6 +213,8 @@ class Boot:
             part = nfc(part)
             child = parent.children().get(part)
             if child is None or not child.is_dir:
+                if child is not None and child.told:
+                    self._tree.detach(child)
                 child = self._tree.add(parent, part, Kind.DIRECTORY, self._core.now_ns())
                 child.touched = 0
             parent = child
@@ -209,8 +229,10 @@ class Boot:
 
     def _clear_open(self) -> None:
         """Links of clean content: its bytes are in the bucket."""
+        kept = kept_links(self._core.journal.open_dir, self._inheritance)
         for path in self._core.journal.open_dir.iterdir():
-            path.unlink()
+            if path not in kept:
+                path.unlink()
 
     def _orphans(self, known: set[str]) -> None:
         """Staged files without a row: the end of an upload that was not tidied, or of a damaged journal."""

@@ -27,7 +27,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader, Source
-from r2fs.model.errors import NoSpace, StateDamaged
+from r2fs.model.errors import NoSpace, Stale, StateDamaged
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.records import ObjectInfo, Proof, Version
@@ -105,7 +105,8 @@ class Contents:
 
     def _clean(self, node: Node) -> Content:
         version = node.base
-        assert version is not None, "a file that owes nothing has a version in the bucket"
+        if version is None:  # unlinked, and open since before a take-over
+            raise Stale(f"{node.name} is gone")
         path = self._open_path(node)
         cache = self._core.cache
         taken = cache.take(version, path)
@@ -120,6 +121,12 @@ class Contents:
         except NoSpace:
             self.make_room(0)  # or somebody else did just now
             return Content.create(path, version.size, complete=version.size == 0)
+
+    def adopt_open(self, node: Node, path: Path) -> None:
+        """At a take-over: complete content that a program has open still, by its link in open/."""
+        node.content = Content.adopt(path, path.stat().st_size, None)
+        self._stored_at_s[node.ino] = self._core.clock.time()
+        self._pin(node)
 
     def _lose(self, node: Node, version: Version) -> None:
         """Nobody needs to wait with a write of that key any more for this node's sake."""

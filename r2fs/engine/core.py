@@ -14,7 +14,15 @@ from threading import Condition, Event, RLock
 
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
-from r2fs.model.ports import Clock, CrashPoint, KernelCache, NoKernelCache, ObjectStore, no_crash
+from r2fs.model.ports import (
+    Clock,
+    CrashPoint,
+    KernelCache,
+    NoKernelCache,
+    ObjectStore,
+    SessionMemory,
+    no_crash,
+)
 from r2fs.model.settings import Settings
 
 
@@ -27,6 +35,7 @@ class Core:
     cache: CleanCache
     clock: Clock
     crash_point: CrashPoint = no_crash
+    memory: SessionMemory | None = None  # None: nobody can take this session over
     lock: RLock = field(default_factory=RLock)
     # set once, before the driver serves
     kernel: KernelCache = field(default_factory=NoKernelCache)

@@ -163,6 +163,27 @@ class Files:
             self._seal(node)
         return self._opened(handle)
 
+    def reopen(self, node: Node, number: int, flags: int) -> None:
+        """At a take-over: a handle of the daemon before this one goes on, under its number.
+
+        Without O_APPEND: a write that comes again must land where it landed, and the kernel says where.
+        """
+        with self._core.lock:
+            handle = self.handles.restore(number, node, flags & os.O_ACCMODE)
+            if not handle.writes:
+                return
+            try:
+                self.make_dirty(node)
+                self._wrote(node)  # nobody knows: it had its time before
+                source = self._contents.source(node)
+            except Stale:  # unlinked, and its bytes are the kernel's alone: it can be closed
+                return
+            except R2fsError:
+                self.handles.remove(number)
+                raise
+        if source is not None:
+            self._jobs.submit(lambda: self._complete(node), AHEAD)
+
     def new_file(self, node: Node, key: str, expect: str | None) -> None:
         """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
         staged = self._contents.new_staged(node)

@@ -24,6 +24,7 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import Directories
 from r2fs.engine.files import Files
+from r2fs.engine.inherit import restore_handles
 from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
@@ -38,7 +39,7 @@ from r2fs.engine.writeback import WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_name, printable
-from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, no_crash
+from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
 from r2fs.model.records import (
     AsideView,
     AttributeChange,
@@ -46,6 +47,7 @@ from r2fs.model.records import (
     DirEntry,
     Entry,
     FileSystemStats,
+    Inheritance,
     Kind,
     Opened,
     QueueView,
@@ -71,9 +73,12 @@ class FileSystem:
         cache: CleanCache,
         clock: Clock,
         crash_point: CrashPoint = no_crash,
+        memory: SessionMemory | None = None,
+        inheritance: Inheritance | None = None,
     ) -> None:
+        """`memory` is told what a successor has to know; `inheritance` is what a predecessor's was told."""
         # constant
-        self._core = Core(settings, store, journal, cache, clock, crash_point)
+        self._core = Core(settings, store, journal, cache, clock, crash_point, memory)
         self._downloads, self._parts, self._listings = JobQueue(), JobQueue(), JobQueue()
         self._reader = Reader(self._core, self._downloads)
         self._ledger = Ledger(self._core)
@@ -116,7 +121,17 @@ class FileSystem:
         )
         self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
-        Boot(self._core, self._tree, self._ledger, self._contents, self._writeback, self._leaving).run()
+        Boot(
+            self._core,
+            self._tree,
+            self._ledger,
+            self._contents,
+            self._writeback,
+            self._leaving,
+            inheritance,
+        ).run()
+        if inheritance is not None:
+            restore_handles(self._core, self._tree, self._contents, self._files, inheritance)
 
     # ------------------------------------------------------------------ life
     def workers(self) -> list[Worker]:
@@ -145,14 +160,19 @@ class FileSystem:
         self._contents.spares.stop()
         self._leaving.stop()
 
-    def close(self) -> None:
-        """After the workers have returned: clean content goes to the cache, staged bytes to the disk."""
-        for handle in self._files.handles.all():
+    def close(self, leave: bool = False) -> None:
+        """After the workers have returned: clean content goes to the cache, staged bytes to the disk.
+
+        `leave`: another daemon goes on with what is open; nobody is made to wait for a disk.
+        """
+        for handle in self._files.handles.all() if not leave else ():
             self.release(handle.number)
         with self._core.lock:
             self._contents.retire_resting()
             for node in list(self._ledger.owing.values()):
-                if node.owed and node.owed.staged and not node.owed.synced and not node.sync_failed:
+                owed = node.owed
+                unsynced = owed is not None and owed.staged and not owed.synced
+                if unsynced and not node.sync_failed and not leave:
                     try:
                         self._contents.of(node).fsync()
                         self._ledger.update(node, synced=True)
@@ -200,6 +220,12 @@ class FileSystem:
         """What is parked at and below these paths (none: anywhere) goes out once more; how many files."""
         nodes = [self._resolve(path) for path in paths]
         return self._status.retry(nodes or [self._tree.root])
+
+    def path_of(self, ino: int) -> str | None:
+        """From the mount's root; None for an inode without a name."""
+        with self._core.lock:
+            node = self._tree.find(ino)
+            return None if node is None or node.deleted else self._tree.path(node)
 
     def queue_view(self) -> QueueView:
         return self._status.view()
@@ -286,12 +312,12 @@ class FileSystem:
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
             if node is None or not self._names.is_exact(node):
                 return None  # looked up by itself, then
-            node.lookups += 1
+            self._tree.refer(node)
             return self._names.entry(node)
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
-            node.lookups += 1
+            self._tree.refer(node)
             return self._names.entry(node)
 
     # ------------------------------------------------------------------ attributes

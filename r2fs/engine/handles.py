@@ -39,12 +39,19 @@ class Handles:
         self.written: dict[Node, None] = {}  # nodes that have writers
 
     def add(self, node: Node, flags: int) -> Handle:
-        handle = Handle(next(self._numbers), node, flags)
+        return self._insert(Handle(next(self._numbers), node, flags))
+
+    def restore(self, number: int, node: Node, flags: int) -> Handle:
+        """One that an earlier daemon gave, under its number."""
+        self._numbers = count(max(next(self._numbers), number + 1))
+        return self._insert(Handle(number, node, flags))
+
+    def _insert(self, handle: Handle) -> Handle:
         self._open[handle.number] = handle
-        node.handles += 1
-        node.writers += handle.writes
+        handle.node.handles += 1
+        handle.node.writers += handle.writes
         if handle.writes:
-            self.written[node] = None
+            self.written[handle.node] = None
         return handle
 
     def get(self, number: int) -> Handle:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node, Owed
+from r2fs.engine.succession import remember
 from r2fs.engine.transactions import Transactions
 from r2fs.model.keys import nfc
 from r2fs.model.records import OwedDelete, OwedInode
@@ -171,6 +172,7 @@ class Ledger:
         node.owed = owed
         if owed is None:
             self.owing.pop(node.ino, None)
+            remember(self._core, node)  # what its row said, nothing else says now
         else:
             self.owing[node.ino] = node
             self.staged_bytes += owed.size if owed.staged else 0

@@ -151,7 +151,7 @@ class Names:
         self.make_exact(caller, node)
         with self._core.lock:
             entry = self.entry(node)
-            node.lookups += 1
+            self._tree.refer(node)
             return entry
 
     def _tree_pending(self, node: Node) -> bool:

@@ -128,6 +128,7 @@ class Node:
     lookups: int = 0  # references of the kernel
     left: str | None = None  # a name that its content still has in staging/data, and that no row has
     vouched: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
+    told: bool = False  # Core.memory has it: a change of name or version goes there, too
     handles: int = 0
     writers: int = 0
     flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from r2fs.engine.core import Core
 from r2fs.engine.node import Listing, Node
+from r2fs.engine.succession import remember
 from r2fs.model.errors import NotADirectory, Stale
 from r2fs.model.keys import check_key, is_conflict_name, is_name, nfc
 from r2fs.model.records import Kind, ObjectInfo
@@ -52,13 +53,32 @@ class Tree:
     def all_nodes(self) -> Iterable[Node]:
         return list(self._nodes.values())
 
+    def refer(self, node: Node) -> None:
+        """The kernel is about to be told the node's number: one reference more."""
+        node.lookups += 1
+        if not node.told:
+            node.told = True
+            remember(self._core, node)
+
     def forget(self, ino: int, count: int) -> None:
         """The kernel gives `count` references back."""
         node = self._nodes.get(ino)
         if node is None or node is self.root:
             return
         node.lookups = max(0, node.lookups - count)
+        if not node.lookups and node.told:
+            node.told = False
+            if self._core.memory is not None:
+                self._core.memory.forget_node(ino)
         self.collect(node)
+
+    def restore(self, node: Node) -> None:
+        """At start: a node of the daemon before this one, under the number that the kernel has of it."""
+        self._nodes[node.ino] = node
+        if is_conflict_name(node.name) and not node.deleted:
+            self._conflicts.add(node)
+        else:
+            self._conflicts.discard(node)
 
     def collect(self, node: Node) -> None:
         """Drop a node that is out of the tree and that nobody names any more."""
@@ -143,6 +163,7 @@ class Tree:
             self.hidden -= len(node.listing.hidden)
             node.listing.hidden = frozenset()
         self._conflicts.discard(node)
+        remember(self._core, node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
         self.collect(node)
@@ -156,6 +177,7 @@ class Tree:
         old.listing.removed[node.name] = self.tick
         self._conflicts.discard(node)
         self._enter(node, parent, name)
+        remember(self._core, node)
 
     def conflicts(self) -> list[Node]:
         """Copies that conflicts left, of any host, as far as directories are known; until they are

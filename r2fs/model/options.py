@@ -194,6 +194,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     ),
     "The daemon": (
         Option(
+            "take_over",
+            Duration(0, DAY_S),
+            "How long a mount waits for a new daemon when its own was killed; 0: it goes with it.",
+        ),
+        Option(
             "host", Text("a name", r"[^\x00-\x1f/]{1,64}"), "This host in conflict names. Default: its name."
         ),
         Option("log_level", Choice(("debug", "info", "warning", "error")), "What goes to the log."),

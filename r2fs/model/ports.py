@@ -14,7 +14,7 @@ from threading import Event
 from typing import Protocol, Self
 
 from r2fs.model.errors import Interrupted, StoreError, WouldWait
-from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.records import KnownHandle, KnownNode, ListPage, ObjectInfo, ObjectMeta, Part, Version
 
 # Told where the program is, by name, before and after what a crash must not tear: the crash suite's
 # ends the process there.
@@ -223,6 +223,18 @@ class NoKernelCache:
 
     def forget_content(self, ino: int) -> None:
         pass
+
+
+class SessionMemory(Protocol):
+    """Outlives the process: a daemon that takes the session over reads it. Never blocks; any thread.
+
+    What the kernel is told is put here first: each call returns once kill -9 cannot undo it.
+    """
+
+    def node(self, node: KnownNode) -> None: ...
+    def forget_node(self, ino: int) -> None: ...
+    def handle(self, handle: KnownHandle) -> None: ...
+    def forget_handle(self, fh: int) -> None: ...
 
 
 @dataclass(slots=True)

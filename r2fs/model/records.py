@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from os import O_ACCMODE
 from typing import NamedTuple
 
 from r2fs.model.ranges import Range
@@ -226,6 +227,49 @@ class MultipartState:
     part_size: int
     proof: Proof
     parts: tuple[Part, ...]
+
+
+# ------------------------------------------------------------------ what a successor has to know
+class KnownNode(NamedTuple):
+    """An inode number that the kernel was told, and what it stands for. A tuple: the log holds its fields."""
+
+    ino: int
+    parent: int  # 0: it has no name any more
+    name: str
+    kind: str  # Kind's value
+    base: tuple[str, str, int] | None  # Version's fields
+    mtime_ns: int
+    ctime_ns: int
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    known: bool  # the facts are those stored with the version
+    mtime_known: bool
+
+
+class KnownHandle(NamedTuple):
+    """A file handle that the kernel was given, and what its answer said."""
+
+    fh: int  # the kernel's number
+    handle: int  # the engine's
+    ino: int
+    flags: int  # open(2)'s
+    unique: int  # of the request: one that was not answered comes again under it
+    backing_id: int  # 0: not by passthrough
+    file: tuple[int, int]  # device and inode of the complete local file; zeros: there was none
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What one daemon leaves to the next that goes on with its session."""
+
+    nodes: Mapping[int, KnownNode]  # by inode number; the last told last
+    handles: Mapping[int, KnownHandle]  # by the kernel's number
+
+    @property
+    def writers(self) -> frozenset[int]:
+        """Inodes that are open for writing."""
+        return frozenset(h.ino for h in self.handles.values() if h.flags & O_ACCMODE)
 
 
 # ------------------------------------------------------------------ what status shows

@@ -84,6 +84,7 @@ class Settings:
     local_patterns: tuple[str, ...] = LOCAL_PATTERNS
     noexec: bool = False  # the kernel runs no program from the mount
     # the daemon
+    take_over_s: float = 60.0  # how long a mount whose daemon was killed waits for the next; 0: not at all
     name: str = ""  # of the mount in the settings file; else empty
     log_level: str = "info"
     log_file: Path | None = None

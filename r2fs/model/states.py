@@ -46,6 +46,7 @@ class Event(Enum):
     RELEASE = "release"
     UNLINK = "unlink"
     BOOT = "boot"
+    ADOPT = "adopt"  # a take-over: its writers are still there
 
 
 BEFORE = "before"  # UNCHANGED leads back to the state that OPEN_WRITE left
@@ -91,6 +92,8 @@ NEXT: dict[tuple[State | None, Event], State | str] = {
     # the end, and the beginning
     **{(state, _E.UNLINK): _S.GONE for state in State if state is not _S.GONE},
     **{(state, _E.BOOT): _S.QUEUED for state in State if state not in (_S.CLEAN, _S.PARKED, _S.GONE)},
+    (_S.DIRTY, _E.ADOPT): _S.DIRTY,
+    (_S.STALE_UPLOAD, _E.ADOPT): _S.DIRTY,  # the attempt ended with the daemon, unseen
 }
 # A refusal while somebody writes says nothing of what will be sent: the next attempt asks again,
 # so STALE_UPLOAD + REFUSED is DIRTY here, not PARKED: an inode with writers is never PARKED.

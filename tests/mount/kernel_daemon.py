@@ -23,6 +23,7 @@ from r2fs.drivers.passthrough import DeviceBacking, Grant, OpenModes
 from r2fs.drivers.session import Session, SessionState
 from r2fs.drivers.wire import Init
 from r2fs.model.ports import Caller
+from r2fs.model.records import Inheritance, KnownHandle, KnownNode
 from r2fs.model.settings import Bucket, Settings
 from tests.support.mirror import MirrorVerbs
 
@@ -100,6 +101,25 @@ class PatientMirror(MirrorVerbs):
         return super().read(caller, handle, offset, size)
 
 
+class Memory:
+    """A SessionMemory that lives as long as this process: one driver follows another in it."""
+
+    def __init__(self) -> None:
+        self.handles: dict[int, KnownHandle] = {}
+
+    def node(self, node: KnownNode) -> None:
+        pass
+
+    def forget_node(self, ino: int) -> None:
+        pass
+
+    def handle(self, handle: KnownHandle) -> None:
+        self.handles[handle.fh] = handle
+
+    def forget_handle(self, fh: int) -> None:
+        self.handles.pop(fh, None)
+
+
 class Daemon:
     """Its public methods are the commands."""
 
@@ -116,7 +136,7 @@ class Daemon:
             run_dir=root.parent,
             **options.get("settings", {}),
         )
-        self._recorded: dict[int, tuple[int, bool]] = {}
+        self._memory = Memory()
         self._driver: KernelDriver
         if "script" in options:
             self._driver = ScriptedDriver(options, self._fs, self._settings, mountpoint)
@@ -126,11 +146,8 @@ class Daemon:
         self._answering = threading.Lock()
 
     def _new_driver(self, passthrough: bool) -> KernelDriver:
-        def record(ino: int, backing_id: int, plain: bool) -> None:
-            self._recorded[ino] = (backing_id, plain)
-
         return KernelDriver(
-            self._fs, self._settings, self._mountpoint, passthrough=passthrough, record=record
+            self._fs, self._settings, self._mountpoint, passthrough=passthrough, memory=self._memory
         )
 
     def _run(self) -> None:
@@ -141,7 +158,7 @@ class Daemon:
             assert state is not None
             again = SessionState.from_json(state.to_json())
             self._driver, self._successor = self._successor, None
-            self._driver.adopt(fd, again, self._recorded)
+            self._driver.adopt(fd, again, Inheritance({}, dict(self._memory.handles)))
             self._driver.serve()
         with self._answering:
             self._fs.close()

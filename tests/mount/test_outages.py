@@ -137,7 +137,7 @@ def test_killed_while_a_file_is_open(mounts, s3, seaweed):
 
 
 def test_a_dead_mount_is_replaced(mounts):
-    serving = mounts("host")
+    serving = mounts("host", take_over="0")
     (serving.path / "file").write_text("x")
     serving.flush()
     serving.child.kill()

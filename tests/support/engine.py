@@ -10,8 +10,8 @@ from pathlib import Path
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
 from r2fs.engine.filesystem import FileSystem
-from r2fs.model.ports import Caller, Clock, ObjectStore, SystemClock
-from r2fs.model.records import AttributeChange, Entry, Kind, Opened
+from r2fs.model.ports import Caller, Clock, ObjectStore, SessionMemory, SystemClock
+from r2fs.model.records import AttributeChange, Entry, Inheritance, Kind, Opened
 from r2fs.model.settings import Bucket, Settings
 from r2fs.model.verbs import ROOT
 
@@ -40,6 +40,8 @@ class Engine:
         clock: Clock | None = None,
         threads: bool = True,
         crash_point: Callable[[str], None] = lambda name: None,
+        memory: SessionMemory | None = None,
+        inheritance: Inheritance | None = None,
         **changes: object,
     ) -> None:
         clock = clock or SystemClock()
@@ -53,7 +55,14 @@ class Engine:
             clock=clock,
         )
         self.fs = FileSystem(
-            self.settings, store=store, journal=journal, cache=cache, clock=clock, crash_point=crash_point
+            self.settings,
+            store=store,
+            journal=journal,
+            cache=cache,
+            clock=clock,
+            crash_point=crash_point,
+            memory=memory,
+            inheritance=inheritance,
         )
         if not threads:  # what a caller waits for is done by the caller
             self.fs._listings.submit = lambda job, priority=0: job()  # type: ignore[method-assign]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from r2fs.daemon import keeper
+
 PATIENCE_S = 30.0
 
 
@@ -92,6 +94,9 @@ class Rig:
         return "".join(path.read_text() for path in self.base.glob(".local/state/r2fs/*/r2fs.log"))
 
     def end(self) -> None:
+        for path in (self.base / "run" / "r2fs").glob("*.holder"):  # else it starts what is killed
+            if (holder := keeper.ask(path, {"op": "status"})) is not None:
+                kill(holder["pid"])
         for card in (self.base / "run" / "r2fs").glob("*.json"):
             kill(json.loads(card.read_text())["pid"])
         for child in self.children:
@@ -171,7 +176,7 @@ def test_a_second_mount_of_either_is_told_with_the_process(rig):
 
 
 def test_a_killed_daemon_loses_nothing_and_is_replaced(rig):
-    pid = rig.mount("--upload-delay", "1h", "--upload-deadline", "1h")
+    pid = rig.mount("--upload-delay", "1h", "--upload-deadline", "1h", "--take-over", "0")
     (rig.point / "new.txt").write_text("new")
     kill(pid)
     rig.until(lambda: gone(pid))
@@ -184,7 +189,7 @@ def test_a_killed_daemon_loses_nothing_and_is_replaced(rig):
 
 
 def test_a_killed_daemons_mount_is_taken_away_by_umount(rig):
-    pid = rig.mount()
+    pid = rig.mount("--take-over", "0")
     kill(pid)
     rig.until(lambda: gone(pid))
     done = rig.r2fs("umount", rig.point)

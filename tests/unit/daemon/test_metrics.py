@@ -72,6 +72,7 @@ def test_the_mount(tmp_path):
 
 
 def test_the_kernels_side():
-    shown = metrics.kernel(Driver())
-    assert shown == {"open_files": [{"ino": 7, "mode": "passthrough"}], "requests": {"lookup": 3}}
-    assert metrics.kernel(object()) == {"open_files": None, "requests": None}
+    shown = metrics.kernel(Driver(), lambda ino: {7: "takes/07.wav"}[ino])
+    opened = {"path": "takes/07.wav", "ino": 7, "mode": "passthrough"}
+    assert shown == {"open_files": [opened], "requests": {"lookup": 3}}
+    assert metrics.kernel(object(), lambda ino: None) == {"open_files": None, "requests": None}

@@ -7,12 +7,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import uuid
 from threading import Event
 
 import pytest
 
-from r2fs.daemon.systemd import JournalFormatter, Notifier, run_watchdog, stderr_is_journal
+from r2fs.daemon.systemd import JournalFormatter, Notifier, handed_over, run_watchdog, stderr_is_journal
 
 UNITS = ("systemd/r2fs@.service", "systemd/user/r2fs@.service")
 
@@ -52,6 +53,58 @@ def test_without_a_manager_nothing_happens():
 @pytest.mark.expect_warnings("the service manager cannot be told")
 def test_a_manager_that_has_gone_is_no_failure(tmp_path):
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
+
+
+# ------------------------------------------------------------------ descriptors
+def test_a_descriptor_is_stored_and_taken_back(manager):
+    listener, name = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name, "FDSTORE": "1"})
+    assert notifier.stores
+    with open(os.devnull) as file:
+        notifier.store(file.fileno(), "session")
+        data, fds, _, _ = socket.recv_fds(listener, 65536, 4)
+        assert dict(line.split("=") for line in data.decode().split("\n")) == {
+            "FDSTORE": "1",
+            "FDNAME": "session",
+            "FDPOLL": "0",
+        }
+        (stored,) = fds
+        assert os.path.sameopenfile(stored, file.fileno())
+        os.close(stored)
+    notifier.unstore("session")
+    assert told(listener) == {"FDSTOREREMOVE": "1", "FDNAME": "session"}
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"FDSTORE": "1"}, {"NOTIFY_SOCKET": "/x"}, {"NOTIFY_SOCKET": "/x", "FDSTORE": "0"}]
+)
+def test_who_stores_nothing(variables):
+    assert not Notifier(variables).stores
+
+
+HANDED = """
+import os, sys
+from r2fs.daemon.systemd import hand_over, handed_over
+if "LISTEN_FDS" not in os.environ:
+    fd = os.open(os.devnull, os.O_RDONLY)
+    hand_over(os.environ, "session", fd)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ)
+fd = handed_over(os.environ, "session")
+assert fd == 3 and not os.get_inheritable(fd) and os.readlink("/proc/self/fd/3") == os.devnull
+assert not [name for name in os.environ if name.startswith("LISTEN_")]
+assert handed_over(os.environ, "session") is None
+"""
+
+
+def test_what_is_handed_over_at_a_start(repo_root):
+    done = subprocess.run(
+        [sys.executable, "-c", HANDED], cwd=repo_root, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_meant_for_others_is_not_taken():
+    assert handed_over({"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "session"}, "session") is None
 
 
 # ------------------------------------------------------------------ watchdog

@@ -195,25 +195,24 @@ def test_what_concerns_one_file_concerns_no_other(
 
 
 def test_a_take_over_keeps_modes_and_ids(registry: Registry, local: Callable[[], int]) -> None:
-    recorded: dict[int, tuple[int, bool]] = {}
-    modes, fd = OpenModes(registry, record=lambda *change: recorded.update({change[0]: change[1:]})), local()
-    backing_id = modes.enter(5, fd, 1, True).backing_id
-    modes.enter(6, None, 1, True)
-    modes.enter(7, None, 1, True)
-    modes.leave(7, False)
-    modes.enter(8, local(), 1, True)
-    modes.leave(8, True)
-    assert recorded == {5: (backing_id, False), 6: (0, True), 7: (0, False), 8: (0, False)}
+    modes, fd = OpenModes(registry), local()
+    grants = {5: modes.enter(5, fd, 1, True), 6: modes.enter(6, None, 1, True)}
     later = OpenModes(registry)
-    for ino, (known_id, plain) in recorded.items():
-        if known_id or plain:
-            later.recover(ino, known_id, plain)
-    grant = later.enter(5, fd, 1, False)
-    assert grant.passthrough and grant.backing_id == backing_id
+    for ino, grant in grants.items():
+        later.recover(ino, grant.backing_id, grant.file)
+    again = later.enter(5, fd, 1, False)
+    assert again.passthrough and again.backing_id == grants[5].backing_id
+    with pytest.raises(Stale):
+        later.enter(5, local(), 1, False)
     later.leave(5, True)
-    assert backing_id in registry.files, "handles from before are not counted"
+    assert grants[5].backing_id in registry.files, "the handle from before is open"
+    later.leave(5, True)
+    assert grants[5].backing_id not in registry.files
     assert not later.enter(6, local(), 1, False).passthrough
-    assert later.enter(7, local(), 1, False).passthrough
+    later.leave(6, False)
+    later.leave(6, False)
+    assert later.enter(6, local(), 1, False).passthrough
+    later.check()
 
 
 # ------------------------------------------------------------------ any order

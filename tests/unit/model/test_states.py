@@ -56,7 +56,7 @@ def test_an_attempt_begins_by_claim_and_ends_by_its_outcome():
         if state not in SENDING and following in SENDING:
             assert event is Event.CLAIM
         if state in SENDING and following not in SENDING:
-            assert event in outcomes | {Event.UNLINK, Event.BOOT}
+            assert event in outcomes | {Event.UNLINK, Event.BOOT, Event.ADOPT}
     for state in SENDING:
         assert all((state, outcome) in NEXT for outcome in outcomes)
 

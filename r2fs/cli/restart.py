@@ -1,0 +1,55 @@
+"""`r2fs restart`: another daemon under the same mount, as after an upgrade of r2fs."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from r2fs.cli import show
+from r2fs.cli.asking import known_daemons, nobody_at
+from r2fs.daemon import client
+from r2fs.daemon.client import Daemon
+from r2fs.model.errors import DaemonUnreachable, R2fsError
+
+POLL_S = 0.05
+AWAIT_S = 60.0  # a machine that is busy; the mount waits no longer by default
+
+
+@click.command("restart")
+@click.argument("directories", metavar="DIR…", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def command(directories: tuple[str, ...], as_json: bool) -> int:
+    """Start the daemon anew, without unmounting: after an upgrade of r2fs, or of its settings.
+
+    Open files, working directories and mappings go on; calls that need the daemon wait for the moment.
+    """
+    found = known_daemons()
+    outcomes = []
+    for directory in directories:
+        daemon = client.owner_of(directory, found)
+        if daemon is None:
+            raise nobody_at(directory)
+        client.ask_once(daemon, "restart")
+        successor, answer = _await(daemon)
+        outcomes.append({"mountpoint": daemon.mountpoint, **answer, "pid": successor.pid})
+    if as_json:
+        show.as_json(outcomes)
+    return 0
+
+
+def _await(before: Daemon) -> tuple[Daemon, dict[str, object]]:
+    """The successor, once it answers and its mount is up."""
+    deadline = time.monotonic() + AWAIT_S
+    while time.monotonic() < deadline:
+        for daemon in known_daemons():
+            if daemon.socket == before.socket and daemon.since != before.since:
+                try:
+                    if client.ask_once(daemon, "status")["mount"]["state"] == "running":
+                        return daemon, client.ask_once(daemon, "ping")
+                except R2fsError:
+                    break  # its socket is not there yet
+        time.sleep(POLL_S)
+    raise DaemonUnreachable(
+        f"no new daemon of {before.mountpoint} within {AWAIT_S:.0f} s: its log says why; r2fs status shows it"
+    )

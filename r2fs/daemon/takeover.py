@@ -1,0 +1,244 @@
+"""Take-over: a mount outlives its daemon, and another daemon goes on with it.
+
+Owns:    whether a session that lies with a keeper is gone on with; its log in the run directory
+         (disk/sessionlog.py); and what becomes of one that cannot be gone on with.
+Never:   asks the mount anything before somebody serves it: the answer would never come.
+Threads: find() and open_log() before there are any; keep() in the readiness thread; leave() and end() in the
+         one that ends the daemon.
+Locks:   _lock (no rank: nothing else is taken inside), so that a mount that ends at once is not kept after.
+Fails:   softly, with a mount that goes with its daemon. MountError where only a take-over was wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Final
+
+from r2fs.daemon import mountpoint
+from r2fs.daemon.holder import ONLY
+from r2fs.daemon.keeper import Again, HolderKeeper, Keeper, NoKeeper, StoreKeeper, is_over
+from r2fs.daemon.systemd import Notifier
+from r2fs.disk import sessionlog
+from r2fs.disk.sessionlog import SessionLog
+from r2fs.drivers import kmount
+from r2fs.drivers.kernel import KernelDriver
+from r2fs.drivers.session import SessionState
+from r2fs.drivers.wire import Init
+from r2fs.model.errors import MountError, R2fsError
+from r2fs.model.records import Inheritance
+from r2fs.model.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FORMAT: Final = 1  # of what the log holds: another one is not gone on with
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A session that this daemon goes on with."""
+
+    fd: int
+    state: SessionState
+    inheritance: Inheritance
+
+
+class TakeOver:
+    def __init__(
+        self,
+        settings: Settings,
+        stem: str,
+        target: str,
+        environ: MutableMapping[str, str],
+        notifier: Notifier,
+        again: Again | None,
+    ) -> None:
+        # constant
+        self._settings = settings
+        self._target = target
+        self._environ = environ
+        self._path = settings.run_dir / f"{stem}.session"
+        self._holder = settings.run_dir / f"{stem}.holder"
+        self._notifier = notifier
+        self._again = again
+        # guarded by: _lock
+        self._lock = threading.Lock()  # held while a keeper is told something: it may take a moment to answer
+        self._over = False
+        # set before there are threads, or with the lock
+        self._keeper: Keeper = NoKeeper("it does not answer yet")
+        self._log: SessionLog | None = None
+        self._left: Left | None = None
+
+    # ------------------------------------------------------------------ before the engine is built
+    def find(self, driver: type) -> Left | None:
+        """What another daemon left of this very mount. What cannot be gone on with is taken away."""
+        self._keeper = self._make_keeper()
+        sent_for = self._environ.pop(ONLY, "")
+        fd = self._found()
+        if fd is None:
+            if sent_for:  # by a holder, which has been ended since: somebody does not want the mount any more
+                raise MountError(f"{self._target} has nothing that could be taken over")
+            return None
+        why, left = self._examine(fd, driver)
+        if left is None:
+            log.info("%s was left by another daemon, and begins anew: %s", self._target, why)
+            self._discard(fd)
+            return None
+        self._left = left
+        return left
+
+    def _make_keeper(self) -> Keeper:
+        if self._notifier.stores:
+            return StoreKeeper(self._notifier)
+        card = {"mountpoint": self._target, "url": self._settings.bucket.url, "name": self._settings.name}
+        return HolderKeeper(self._holder, self._settings.take_over_s, card, self._again)
+
+    def _found(self) -> int | None:
+        stored = StoreKeeper.find(self._environ)
+        if stored is not None:
+            return stored
+        return self._keeper.take() if isinstance(self._keeper, HolderKeeper) else None
+
+    def _examine(self, fd: int, driver: type) -> tuple[str, Left | None]:
+        """Why not, or what it is."""
+        if is_over(fd):
+            return "its connection has ended", None
+        mounted = kmount.mounted_at(self._target)
+        if mounted is None or mounted.fstype != mountpoint.OURS:
+            return "it is not mounted there any more", None
+        if not issubclass(driver, KernelDriver):
+            return "its driver cannot", None
+        found = sessionlog.read(self._path)
+        if found is None:
+            return "nothing tells what the kernel knows of it", None
+        try:
+            state = json.loads(found[0])
+            if state["identity"] != self._identity():
+                return "it was mounted with other settings", None
+            return "", Left(fd, SessionState(**state["session"]), found[1])
+        except (ValueError, KeyError, TypeError) as error:
+            return f"its log cannot be read ({error!r})", None
+
+    def _identity(self) -> dict[str, object]:
+        """What must be the same: mount(2)'s options, and where the inode numbers come from."""
+        settings = self._settings
+        return {
+            "format": FORMAT,
+            "mountpoint": self._target,
+            "url": settings.bucket.url,
+            "endpoint": settings.bucket.endpoint_url,
+            "state_dir": str(settings.state_dir),
+            "read_only": settings.read_only,
+            "allow_other": settings.allow_other,
+            "noexec": settings.noexec,
+        }
+
+    def _discard(self, fd: int) -> None:
+        """Without a stat: its connection ends, so that who waits there gets ENOTCONN; then its name goes."""
+        kmount.abort(self._target)
+        os.close(fd)
+        self._keeper.end()
+        try:
+            mounted = kmount.mounted_at(self._target)
+            if mounted is not None and mounted.fstype == mountpoint.OURS:
+                kmount.unmount(self._target, lazy=True)
+        except R2fsError as error:
+            log.warning("%s could not be taken away: %s", self._target, error)
+        self._path.unlink(missing_ok=True)
+        self._keeper = self._make_keeper()
+
+    # ------------------------------------------------------------------ when it is clear that it will be mounted
+    def open_log(self, driver: type) -> SessionLog | None:
+        """Where engine and driver put what a successor has to know; None where none can come."""
+        why = self._impossible(driver)
+        if why is not None:
+            with self._lock:
+                self._give_up_locked(why)
+            return None
+        try:
+            if self._left is not None:
+                state = self._state(self._left.state)
+                self._log = SessionLog.go_on(self._path, state, self._left.inheritance)
+            else:
+                self._log = SessionLog.create(self._path)
+        except OSError as error:
+            log.warning(
+                "%s cannot be written (%s): nobody can take this mount over", self._path, error.strerror
+            )
+            with self._lock:
+                self._give_up_locked(f"{self._path} cannot be written")
+            return None
+        if isinstance(self._keeper, HolderKeeper) and self._left is None:
+            self._keeper.launch()
+        return self._log
+
+    def _impossible(self, driver: type) -> str | None:
+        if not issubclass(driver, KernelDriver):
+            return "only the kernel driver can be taken over"
+        if not self._settings.take_over_s and isinstance(self._keeper, HolderKeeper):
+            return "take_over is 0"
+        if not self._notifier.stores and self._notifier.is_there:
+            return "the unit stores no descriptors (FileDescriptorStoreMax=)"
+        return None
+
+    def _state(self, state: SessionState) -> str:
+        return json.dumps({"identity": self._identity(), "session": json.loads(state.to_json())})
+
+    # ------------------------------------------------------------------ while it is mounted
+    def keep(self, driver: object) -> None:
+        """The mount answers: from now on it outlives this process."""
+        if self._log is None or self._left is not None or not isinstance(driver, KernelDriver):
+            return
+        with self._lock:
+            if self._over:
+                return
+            state = driver.state()
+            if state is None or not state.has(Init.HAS_RESEND):
+                self._give_up_locked("the kernel does not send again what a daemon left unanswered")
+                return
+            self._log.state(self._state(state))
+            self._keeper.keep(driver.fileno())
+
+    def _give_up_locked(self, why: str) -> None:
+        """The mount goes with this process, and nobody else may have it any more."""
+        self._end_locked()
+        self._keeper = NoKeeper(why)
+
+    def describe(self) -> dict[str, str | None]:
+        """For status: who keeps the session, or why nobody does."""
+        keeper, usable = self._keeper, self._log is not None and self._log.usable
+        held = keeper.describe() if usable else None
+        if held is not None:
+            return {"held_by": held, "why_not": None}
+        if isinstance(keeper, NoKeeper):
+            return {"held_by": None, "why_not": keeper.why}
+        return {
+            "held_by": None,
+            "why_not": "its holder has gone" if usable else "its log could not be written",
+        }
+
+    def tidy(self) -> None:
+        if self._log is not None:
+            self._log.tidy()
+
+    # ------------------------------------------------------------------ the end
+    def leave(self, fd: int) -> None:
+        """This process is about to become its successor, by execve()."""
+        if self._log is not None:
+            self._log.close()
+        self._keeper.leave(self._environ, fd)
+
+    def end(self) -> None:
+        """There is no mount any more, or it is not to be kept."""
+        with self._lock:
+            self._end_locked()
+
+    def _end_locked(self) -> None:
+        self._over = True
+        self._keeper.end()
+        if self._log is not None:
+            self._log.remove()

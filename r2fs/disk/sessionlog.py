@@ -1,0 +1,221 @@
+"""Session log: what the kernel was told, kept where kill -9 cannot undo it.
+
+Owns:    one file of the run directory: the session's state, the inode numbers and the file handles that
+         the kernel has. A successor reads it and goes on.
+Never:   syncs: the session does not outlive the machine either.
+Threads: every public method.
+Locks:   _lock (leaf), over the position and the mapping; held for a copy of a few hundred bytes.
+Fails:   on a full disk: then the file goes, take-over is off, and that is logged once.
+
+The file is mapped, so that a record costs no system call: stores into a shared mapping belong to the
+kernel's page cache as soon as they are made. A record is a line of JSON, [kind, number, fields…];
+without fields it takes back what was said of that number. Its first byte is stored last, so that a record
+that was cut off by a kill does not count; nobody was told of what it says. Blocks are allocated before
+they are mapped: a store into a hole of a full file system would end the process (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import mmap
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, Self
+
+from r2fs.model.records import Inheritance, KnownHandle, KnownNode
+
+log = logging.getLogger(__name__)
+
+CHUNK: Final = 1 << 18  # bytes by which the file grows
+LARGE: Final = 4 << 20  # a smaller file is not worth rewriting
+GROWTH: Final = 4  # times what was in use at the last rewriting
+WRITTEN: Final = 1  # the first byte of a record that is whole
+NODE, HANDLE, STATE = "n", "h", "s"
+
+Table = dict[tuple[str, int], list[Any]]  # (kind, number): fields; the last written last
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class SessionLog:
+    """A SessionMemory."""
+
+    def __init__(self, path: Path, fd: int, mapping: mmap.mmap, end: int) -> None:
+        # constant
+        self.path = path
+        # guarded by: _lock
+        self._lock = Lock()
+        self._fd = fd
+        self._map: mmap.mmap | None = mapping  # None: closed, or given up
+        self._end = end
+        self._rewrite_at = max(LARGE, GROWTH * end)
+
+    @classmethod
+    def create(cls, path: Path, lines: Iterable[bytes] = ()) -> Self:
+        """A new one in the place of whatever is there; the old one stays whole until then. OSError."""
+        fd, mapping, end = _made(path, b"".join(lines))
+        os.replace(_new(path), path)
+        return cls(path, fd, mapping, end)
+
+    @classmethod
+    def go_on(cls, path: Path, state: str, inheritance: Inheritance) -> Self:
+        """The log of a session that was taken over: what counts of the old one, without what is past."""
+        lines = [_line(STATE, 0, state)]
+        lines += [_line(NODE, *node) for node in inheritance.nodes.values()]
+        lines += [_line(HANDLE, *handle) for handle in inheritance.handles.values()]
+        return cls.create(path, lines)
+
+    # ------------------------------------------------------------------ SessionMemory
+    def node(self, node: KnownNode) -> None:
+        self._append(_line(NODE, *node))
+
+    def forget_node(self, ino: int) -> None:
+        self._append(_line(NODE, ino))
+
+    def handle(self, handle: KnownHandle) -> None:
+        self._append(_line(HANDLE, *handle))
+
+    def forget_handle(self, fh: int) -> None:
+        self._append(_line(HANDLE, fh))
+
+    # ------------------------------------------------------------------ the session
+    def state(self, text: str) -> None:
+        """Whose session it is, and what INIT agreed on."""
+        self._append(_line(STATE, 0, text))
+
+    @property
+    def usable(self) -> bool:
+        return self._map is not None
+
+    def close(self) -> None:
+        """The file stays for the successor."""
+        with self._lock:
+            self._shut_locked()
+
+    def remove(self) -> None:
+        """The session has ended."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Rewrite the file once most of it is past. Everybody goes on writing meanwhile."""
+        with self._lock:
+            end = self._end
+            if self._map is None or end < self._rewrite_at:
+                return
+            data = self._map[:end]
+        lines = [_line(*key, *fields) for key, fields in _parse(data).items()]
+        with self._lock:
+            if not self.usable:
+                return
+            try:
+                made = _made(self.path, b"".join([*lines, self._map[end : self._end]]))
+                os.replace(_new(self.path), self.path)
+            except OSError as error:
+                self._give_up_locked(error)
+                return
+            self._shut_locked()
+            self._fd, self._map, self._end = made
+            self._rewrite_at = max(LARGE, GROWTH * self._end)
+
+    # ------------------------------------------------------------------ inside
+    def _append(self, line: bytes) -> None:
+        with self._lock:
+            if self._map is None:
+                return
+            start, stop = self._end, self._end + len(line)
+            if stop > len(self._map):
+                try:
+                    _grow(self._fd, self._map, stop)
+                except OSError as error:
+                    self._give_up_locked(error)
+                    return
+            self._map[start + 1 : stop] = line[1:]
+            self._map[start] = WRITTEN
+            self._end = stop
+
+    def _give_up_locked(self, error: OSError) -> None:
+        log.warning("%s cannot be written (%s): nobody can take this mount over from now on",
+                    self.path, error.strerror)  # fmt: skip
+        self._shut_locked()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _shut_locked(self) -> None:
+        if self._map is not None:
+            self._map.close()
+            os.close(self._fd)
+            self._map = None
+
+
+def read(path: Path) -> tuple[str, Inheritance] | None:
+    """The session's state and what it leaves; None where there is nothing that could be gone on with."""
+    try:
+        table = _parse(path.read_bytes())
+        (state,) = table.pop((STATE, 0))
+        nodes = {number: _node(number, fields) for (kind, number), fields in table.items() if kind == NODE}
+        handles = {
+            number: _handle(number, fields) for (kind, number), fields in table.items() if kind == HANDLE
+        }
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.warning("%s cannot be read, so nobody takes its mount over: %r", path, error)
+        return None
+    return state, Inheritance(nodes, handles)
+
+
+def _node(number: int, fields: list[Any]) -> KnownNode:
+    node = KnownNode(number, *fields)
+    return node if node.base is None else node._replace(base=(node.base[0], node.base[1], node.base[2]))
+
+
+def _handle(number: int, fields: list[Any]) -> KnownHandle:
+    handle = KnownHandle(number, *fields)
+    return handle._replace(file=(handle.file[0], handle.file[1]))
+
+
+def _line(kind: str, number: int, *fields: object) -> bytes:
+    return b"\x01%b\n" % _encode((kind, number, *fields)).encode("ascii")
+
+
+def _parse(data: bytes) -> Table:
+    """Every record up to the first that is not whole."""
+    table: Table = {}
+    start = 0
+    while start < len(data) and data[start] == WRITTEN:
+        stop = data.index(b"\n", start)
+        kind, number, *fields = json.loads(data[start + 1 : stop])
+        table.pop((kind, number), None)
+        if fields:
+            table[kind, number] = fields
+        start = stop + 1
+    return table
+
+
+def _new(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _made(path: Path, data: bytes) -> tuple[int, mmap.mmap, int]:
+    """A file beside `path` with these lines, and room for more."""
+    fd = os.open(_new(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        size = -(-len(data) // CHUNK) * CHUNK + CHUNK
+        os.posix_fallocate(fd, 0, size)
+        mapping = mmap.mmap(fd, size)
+        mapping[: len(data)] = data
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, mapping, len(data)
+
+
+def _grow(fd: int, mapping: mmap.mmap, least: int) -> None:
+    size = -(-least // CHUNK) * CHUNK
+    os.posix_fallocate(fd, len(mapping), size - len(mapping))
+    mapping.resize(size)

@@ -1,0 +1,131 @@
+"""Inherit: the nodes and the open files of the daemon before this one, under their own numbers.
+
+Owns:    how a session that is taken over becomes nodes and handles again.
+Never:   invents: what the log does not tell is unknown here, and the kernel, told ESTALE, looks it up anew.
+Locks:   runs before any thread; takes Core.lock for form's sake.
+
+Nodes come first, then the journal's rows (boot.py), which are stronger, then the open files. How many
+references the kernel has of a restored node is not known: it is never dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.files import Files
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Listing, Node
+from r2fs.engine.tree import Tree
+from r2fs.model.errors import R2fsError
+from r2fs.model.keys import printable
+from r2fs.model.records import Inheritance, Kind, KnownHandle, KnownNode, Version
+
+log = logging.getLogger(__name__)
+
+REFERENCES: Final = 1 << 62  # more than the kernel can give back
+NO_FILE: Final = (0, 0)
+
+
+def restore_nodes(tree: Tree, inheritance: Inheritance) -> None:
+    """Every node that the kernel may name, where its name was. Before any other node is made."""
+    made = {ino: _node(known) for ino, known in inheritance.nodes.items() if ino != tree.root.ino}
+    for ino, node in made.items():
+        parent_ino = inheritance.nodes[ino].parent
+        parent = tree.root if parent_ino == tree.root.ino else made.get(parent_ino)
+        if parent is not None and parent.is_dir:
+            _place(node, parent)
+    within = {node.ino for node in tree.walk(tree.root)}
+    for ino, node in made.items():
+        if ino not in within:
+            _unplace(node)
+        tree.restore(node)
+
+
+def move_inherited(tree: Tree, node: Node, parent: Node, name: str) -> None:
+    """The journal says what its name is."""
+    _unplace(node)
+    node.name, node.deleted = name, False
+    _place(node, parent)
+    tree.restore(node)
+    tree.touch(node)
+
+
+def forget_leftovers(tree: Tree, ledger: Ledger) -> None:
+    """After the rows: names that were on their way out when the daemon ended, and files that nothing backs."""
+    for node in tree.all_nodes():
+        if node.lookups < REFERENCES or node.owed or node.deleted or node.is_dir or node.parent is None:
+            continue
+        base = node.base
+        if base is None or ledger.hides(base.key, base.etag, tree.tick):
+            tree.detach(node)
+
+
+def restore_handles(
+    core: Core, tree: Tree, contents: Contents, files: Files, inheritance: Inheritance
+) -> None:
+    """The open files: those that write keep their file from being sent until they are closed."""
+    with core.lock:
+        links = _open_links(core.journal.open_dir)
+        for handle in inheritance.handles.values():
+            node = tree.find(handle.ino)
+            if node is None or node.kind is not Kind.FILE:
+                continue
+            path = links.get(handle.file)
+            if node.content is None and path is not None:
+                contents.adopt_open(node, path)
+            _reopen(files, node, handle)
+
+
+def kept_links(open_dir: Path, inheritance: Inheritance) -> set[Path]:
+    """Files in staging/open that are still open."""
+    wanted = {handle.file for handle in inheritance.handles.values()} - {NO_FILE}
+    return {path for identity, path in _open_links(open_dir).items() if identity in wanted}
+
+
+def _reopen(files: Files, node: Node, handle: KnownHandle) -> None:
+    try:
+        files.reopen(node, handle.handle, handle.flags)
+    except R2fsError as error:
+        log.error("%s: was open, and cannot be gone on with: %s", printable(node.name), error)
+
+
+def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:
+    found = {}
+    with os.scandir(open_dir) as entries:
+        for entry in entries:
+            stat = entry.stat(follow_symlinks=False)
+            found[stat.st_dev, stat.st_ino] = Path(entry.path)
+    return found
+
+
+def _node(known: KnownNode) -> Node:
+    node = Node(known.ino, Kind(known.kind), known.name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
+    node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
+    node.known, node.mtime_known = known.known, known.mtime_known
+    node.lookups, node.told = REFERENCES, True
+    if known.base is not None:
+        node.base = Version(*known.base)
+        node.size = node.base.size
+    if node.is_dir:
+        node.listing = Listing(marker=node.base)
+    return node
+
+
+def _place(node: Node, parent: Node) -> None:
+    """The last that was told of a name holds it."""
+    before = parent.children().get(node.name)
+    if before is not None:
+        _unplace(before)
+    node.parent = parent
+    parent.children()[node.name] = node
+
+
+def _unplace(node: Node) -> None:
+    if node.parent is not None and node.parent.children().get(node.name) is node:
+        del node.parent.children()[node.name]
+    node.parent, node.deleted = None, True

@@ -1,0 +1,38 @@
+"""Succession: what a daemon that goes on with this session must know of a node.
+
+Owns:  which fields these are.
+Never: keeps anything: Core.memory does, where the driver can be taken over at all.
+Locks: called with Core.lock held.
+
+A node of which the kernel knows is put there before the kernel is told its number, and again when its
+name or its version changes. What it owes the bucket is in the journal, which is stronger.
+"""
+
+from __future__ import annotations
+
+from r2fs.engine.core import Core
+from r2fs.engine.node import Node
+from r2fs.model.records import KnownNode
+
+
+def remember(core: Core, node: Node) -> None:
+    if core.memory is not None and node.told:
+        core.memory.node(known(node))
+
+
+def known(node: Node) -> KnownNode:
+    base, parent = node.base, node.parent
+    return KnownNode(
+        node.ino,
+        0 if node.deleted or parent is None else parent.ino,
+        node.name,
+        node.kind.value,
+        None if base is None else (base.key, base.etag, base.size),
+        node.mtime_ns,
+        node.ctime_ns,
+        node.mode,
+        node.uid,
+        node.gid,
+        node.known,
+        node.mtime_known,
+    )

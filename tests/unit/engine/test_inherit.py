@@ -1,0 +1,281 @@
+"""An engine that goes on with the nodes and the open files of one that was killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from r2fs.model.errors import NotFound, Stale
+from r2fs.model.records import Attributes, Inheritance, Kind, KnownHandle, KnownNode, Opened
+from r2fs.model.verbs import ROOT
+from tests.support.engine import Engine
+from tests.support.memory_store import MemoryStore
+
+RDWR = os.O_RDWR | os.O_CREAT
+
+
+class Session:
+    """What the kernel holds of a mount, one engine after another: numbers and handles, and their log."""
+
+    def __init__(self, base: Path, store: MemoryStore, **changes: object) -> None:
+        self.base, self.store, self.changes = base, store, changes
+        self.nodes: dict[int, KnownNode] = {}
+        self.handles: dict[int, KnownHandle] = {}
+        self.engine = Engine(base, store, memory=self, **changes)  # type: ignore[arg-type]
+        self.died: list[Engine] = []
+
+    # ---- the log: a SessionMemory
+    def node(self, node: KnownNode) -> None:
+        self.nodes.pop(node.ino, None)
+        self.nodes[node.ino] = node
+
+    def forget_node(self, ino: int) -> None:
+        self.nodes.pop(ino, None)
+
+    def handle(self, handle: KnownHandle) -> None:
+        self.handles[handle.fh] = handle
+
+    def forget_handle(self, fh: int) -> None:
+        self.handles.pop(fh, None)
+
+    # ---- the kernel
+    def ino(self, path: str) -> int:
+        """Looked up, and kept."""
+        ino = ROOT
+        for part in filter(None, path.split("/")):
+            ino = self.engine.fs.lookup(self.engine.caller, ino, part).ino
+        return ino
+
+    def open(self, path: str, flags: int) -> Opened:
+        """By passthrough, where the engine gives a descriptor."""
+        parent, _, name = path.rpartition("/")
+        fs, caller = self.engine.fs, self.engine.caller
+        if flags & os.O_CREAT:
+            entry, opened = fs.create(caller, self.ino(parent), name, 0o644, flags)
+            ino = entry.ino
+        else:
+            ino = self.ino(path)
+            opened = fs.open(caller, ino, flags)
+        file = (0, 0)
+        if opened.local is not None:
+            found = os.fstat(opened.local)
+            file = (found.st_dev, found.st_ino)
+        backing_id = int(opened.local is not None)
+        self.handle(KnownHandle(opened.handle, opened.handle, ino, flags, opened.handle, backing_id, file))
+        return opened
+
+    def close(self, opened: Opened) -> None:
+        self.engine.fs.flush(self.engine.caller, opened.handle)
+        self.forget_handle(opened.handle)
+        self.engine.fs.release(opened.handle)
+
+    def read(self, opened: Opened, size: int = 100) -> bytes:
+        return self.engine.fs.read(self.engine.caller, opened.handle, 0, size)
+
+    def attributes(self, ino: int) -> Attributes:
+        return self.engine.fs.getattr(self.engine.caller, ino).attributes
+
+    # ---- its daemons
+    def kill(self) -> None:
+        """And another one takes over."""
+        self.engine.kill()
+        left = Inheritance(dict(self.nodes), dict(self.handles))
+        self.engine = Engine(self.base, self.store, memory=self, inheritance=left, **self.changes)  # type: ignore[arg-type]
+
+    def end(self) -> None:
+        self.engine._end()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def session(tmp_path: Path, store: MemoryStore) -> Iterator[Callable[..., Session]]:
+    made: list[Session] = []
+
+    def make(**changes: object) -> Session:
+        made.append(Session(tmp_path, store, **changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+def test_numbers_mean_what_they_meant(session: Callable[..., Session], store: MemoryStore):
+    store.set("there/take.wav", b"there")
+    one = session()
+    one.engine.mkdir("made")
+    one.engine.write("made/sent", b"sent")
+    one.engine.drain()
+    one.engine.write("made/owed", b"owed")
+    paths = ["there", "there/take.wav", "made", "made/sent", "made/owed"]
+    inodes = {path: one.ino(path) for path in paths}
+
+    def shown() -> dict[str, object]:
+        """Times of directories are kept in memory alone; an upload may be done meanwhile."""
+        found = {path: one.attributes(ino) for path, ino in inodes.items()}
+        return {
+            path: (a.ino, a.kind, a.mode, a.uid, a.size, a.kind is Kind.FILE and a.mtime_ns)
+            for path, a in found.items()
+        }
+
+    before = shown()
+    for _ in range(2):
+        one.kill()
+        assert shown() == before
+        assert {path: one.ino(path) for path in paths} == inodes
+    one.engine.drain()
+    assert store.data("made/owed") == b"owed"
+
+
+def test_a_file_with_a_writer_is_not_sent_before_it_is_closed(
+    session: Callable[..., Session], store: MemoryStore
+):
+    one = session()
+    first, second = one.open("take.wav", RDWR), one.open("take.wav", RDWR)
+    assert first.local is not None
+    descriptor = os.dup(first.local)  # the kernel's: it writes on, whoever serves
+    os.pwrite(descriptor, b"before ", 0)
+    one.kill()
+    os.pwrite(descriptor, b"during", 7)
+    assert one.attributes(one.ino("take.wav")).size == 13
+    one.engine.drain()
+    assert not store.keys()
+    one.close(first)
+    one.engine.drain()
+    assert not store.keys(), "there is another writer"
+    one.kill()
+    os.pwrite(descriptor, b"after ", 13)
+    os.close(descriptor)
+    one.close(second)
+    one.engine.drain()
+    assert store.data("take.wav") == b"before duringafter "
+
+
+def test_opened_for_writing_and_not_written_is_still_clean(
+    session: Callable[..., Session], store: MemoryStore
+):
+    store.set("take.wav", b"there")
+    one = session()
+    opened = one.open("take.wav", os.O_RDWR)
+    one.kill()
+    one.close(opened)
+    one.engine.drain()
+    assert one.engine.fs.queue_view().uploaded == 0
+
+
+def test_writing_into_what_is_not_all_here(session: Callable[..., Session], store: MemoryStore):
+    store.set("large", bytes(100_000))
+    one = session(small_file=0)
+    opened = one.open("large", os.O_RDWR)
+    one.engine.fs.write(one.engine.caller, opened.handle, 50_000, b"here")
+    one.kill()
+    one.engine.fs.write(one.engine.caller, opened.handle, 60_000, b"there")
+    one.close(opened)
+    one.engine.drain()
+    expected = bytearray(100_000)
+    expected[50_000:50_004], expected[60_000:60_005] = b"here", b"there"
+    assert store.data("large") == expected
+
+
+def test_readers_go_on(session: Callable[..., Session], store: MemoryStore):
+    store.set("a", b"version one")
+    store.set("b", b"version one")
+    one = session()
+    whole, lazy = one.open("a", os.O_RDONLY), one.open("b", os.O_RDONLY)
+    assert one.read(whole) == b"version one"
+    one.kill()
+    store.set("a", b"version two")
+    assert one.engine.read("a") == b"version two"
+    assert one.read(whole) == b"version one", "who has it open keeps it"
+    assert one.read(lazy) == b"version one"
+    for opened in (whole, lazy):
+        one.close(opened)
+    assert not one.engine.fs._files.handles.all()
+
+
+def test_names_that_moved(session: Callable[..., Session], store: MemoryStore):
+    one = session()
+    one.engine.mkdir("old")
+    for name in ("old/a", "b", "c"):
+        one.engine.write(name, name.encode())
+    one.engine.drain()
+    inodes = {name: one.ino(name) for name in ("old", "old/a", "b", "c")}
+    one.engine.rename("old", "new")
+    one.engine.rename("b", "c")
+    one.kill()
+    assert (one.ino("new"), one.ino("new/a"), one.ino("c")) == (inodes["old"], inodes["old/a"], inodes["b"])
+    for gone in ("old", "b"):
+        with pytest.raises(NotFound):
+            one.ino(gone)
+    one.engine.drain()
+    one.kill()
+    assert (one.ino("new/a"), one.ino("c")) == (inodes["old/a"], inodes["b"])
+    assert one.engine.tree() == {"new/": None, "new/a": b"old/a", "c": b"b"}
+
+
+def test_unlinked_and_open(session: Callable[..., Session], store: MemoryStore):
+    store.set("sent", b"sent")
+    one = session()
+    sent, new = one.open("sent", os.O_RDONLY), one.open("new", RDWR)
+    one.engine.fs.write(one.engine.caller, new.handle, 0, b"new")
+    numbers = one.ino("sent"), one.ino("new")
+    one.engine.unlink("sent")
+    one.engine.unlink("new")
+    one.kill()
+    assert one.engine.listdir() == []
+    assert [one.attributes(ino).nlink for ino in numbers] == [0, 0]
+    assert (one.read(sent), one.read(new)) == (b"sent", b"new")
+    one.engine.fs.fsync(one.engine.caller, new.handle, False)
+    one.close(sent)
+    one.close(new)
+    one.engine.drain()
+    assert not store.keys()
+    assert list(one.engine.fs._core.journal.open_dir.iterdir()) == []
+
+
+def test_unlinked_and_open_without_its_bytes_is_stale_and_can_be_closed(
+    session: Callable[..., Session], store: MemoryStore
+):
+    """Not passed through: nothing says any more which file it was."""
+    one = session()
+    opened = one.open("new", RDWR)
+    one.handle(one.handles[opened.handle]._replace(backing_id=0, file=(0, 0)))
+    one.engine.unlink("new")
+    one.kill()
+    with pytest.raises(Stale):
+        one.read(opened)
+    one.close(opened)
+
+
+def test_what_the_log_does_not_tell_is_stale(session: Callable[..., Session], store: MemoryStore):
+    store.set("a", b"a")
+    one = session()
+    ino = one.ino("a")
+    one.nodes.clear()
+    one.kill()
+    with pytest.raises(Stale):
+        one.attributes(ino)
+    assert one.ino("a") != ino
+
+
+def test_changed_in_the_bucket_meanwhile(session: Callable[..., Session], store: MemoryStore):
+    store.set("same", b"same")
+    store.set("other", b"one")
+    store.set("gone", b"gone")
+    one = session()
+    inodes = {name: one.ino(name) for name in ("same", "other", "gone")}
+    one.kill()
+    store.set("other", b"two")
+    store.remove("gone")
+    assert one.ino("same") == inodes["same"]
+    assert one.ino("other") != inodes["other"]
+    assert one.engine.read("other") == b"two"
+    with pytest.raises(NotFound):
+        one.ino("gone")
