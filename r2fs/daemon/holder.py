@@ -51,13 +51,19 @@ def send(to: socket.socket, message: Message, fd: int = -1) -> None:
 def receive(peer: socket.socket) -> tuple[Message | None, int]:
     """(message, descriptor or -1); (None, -1) where the peer has gone or talks nonsense."""
     try:
-        data, fds, _, _ = socket.recv_fds(peer, MAX_PACKET, 4, socket.MSG_CMSG_CLOEXEC)
-        message = json.loads(data) if data else None
-    except (OSError, ValueError):
+        data, fds, _, _ = socket.recv_fds(peer, MAX_PACKET, 4)
+    except OSError:
         return None, -1
-    for extra in fds[1:]:
-        os.close(extra)
-    return (message if isinstance(message, dict) else None), (fds[0] if fds else -1)
+    for fd in fds:
+        os.set_inheritable(fd, False)  # Python passes MSG_CMSG_CLOEXEC to recv_fds() on to nobody
+    try:
+        message = json.loads(data)
+    except ValueError:
+        message = None
+    kept = fds[:1] if isinstance(message, dict) else []
+    for fd in fds[len(kept) :]:
+        os.close(fd)
+    return (message if isinstance(message, dict) else None), (kept[0] if kept else -1)
 
 
 class Deal:

@@ -8,7 +8,6 @@ Fails:   softly: a mount that nobody keeps is a mount, and goes with its daemon.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
@@ -217,11 +216,10 @@ def _ask(
     line: socket.socket, message: Mapping[str, object], fd: int = -1
 ) -> tuple[dict[str, Any] | None, int]:
     try:
-        socket.send_fds(line, [json.dumps(message).encode()], [fd] if fd >= 0 else [])
-        data, fds, _, _ = socket.recv_fds(line, holder.MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        holder.send(line, dict(message), fd)
     except OSError:
         return None, -1
-    return (json.loads(data) if data else None), (fds[0] if fds else -1)
+    return holder.receive(line)
 
 
 def is_over(fd: int) -> bool:
