@@ -20,6 +20,8 @@ from pathlib import Path
 from r2fs.model.errors import DiskReadOnly, FileTooLarge, LocalError, NoSpace, R2fsError
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # fallocate(2)
+TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
+CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
 BLOCK = 512  # st_blocks counts these whatever the file system's own block is
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -171,3 +173,14 @@ def same_file_system(a: Path, b: Path) -> bool:
 def boot_id() -> str:
     """Another value after each boot: what was not synced under another one may be torn."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+# ------------------------------------------------------------------ times
+def outwait_file_time(ctime_ns: int) -> bool:
+    """Wait until the clock of file times has passed `ctime_ns`; False: it does not come near."""
+    deadline = time.monotonic() + TICKS_S
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= ctime_ns:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from r2fs.disk.content import Content
-from r2fs.disk.durable import fsync_dir, local_error
+from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
 from r2fs.engine.attributes import file_times
 from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
@@ -55,8 +54,6 @@ from r2fs.model.states import Event, State
 log = logging.getLogger(__name__)
 
 UNSEALED = (State.DIRTY, State.STALE_UPLOAD)  # somebody may be writing
-TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
-CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16  # fallocate(2)
 _FALLOC_MODES = (
     0,
@@ -125,7 +122,7 @@ class Files:
                 self._seal(node)
         try:
             if source is not None and writes:
-                self._jobs.submit(lambda: self._complete(node), AHEAD)
+                self.complete_later(node)
             elif source is not None and small:
                 self._reader.whole(source, caller)
             if moved and not flags & os.O_TRUNC:
@@ -163,27 +160,6 @@ class Files:
             self._seal(node)
         return self._opened(handle)
 
-    def reopen(self, node: Node, number: int, flags: int) -> None:
-        """At a take-over: a handle of the daemon before this one goes on, under its number.
-
-        Without O_APPEND: a write that comes again must land where it landed, and the kernel says where.
-        """
-        with self._core.lock:
-            handle = self.handles.restore(number, node, flags & os.O_ACCMODE)
-            if not handle.writes:
-                return
-            try:
-                self.make_dirty(node)
-                self._wrote(node)  # nobody knows: it had its time before
-                source = self._contents.source(node)
-            except Stale:  # unlinked, and its bytes are the kernel's alone: it can be closed
-                return
-            except R2fsError:
-                self.handles.remove(number)
-                raise
-        if source is not None:
-            self._jobs.submit(lambda: self._complete(node), AHEAD)
-
     def new_file(self, node: Node, key: str, expect: str | None) -> None:
         """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
         staged = self._contents.new_staged(node)
@@ -208,7 +184,7 @@ class Files:
     def _outwait_ctime(self, node: Node) -> None:
         """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
         proof = node.owed.proof if node.owed else None
-        if proof is not None and not _outwait(proof.ctime_ns):
+        if proof is not None and not outwait_file_time(proof.ctime_ns):
             with self._core.lock:
                 if node.owed is not None:
                     self._ledger.update(node, proof=None)
@@ -377,6 +353,9 @@ class Files:
             self._vouch(node)
         self._writeback.schedule(node)
 
+    def complete_later(self, node: Node) -> None:
+        self._jobs.submit(lambda: self._complete(node), AHEAD)
+
     def _complete(self, node: Node) -> None:
         """Fetch the rest of a file that is being written; then its row needs its base no more."""
         with self._core.lock:
@@ -483,7 +462,7 @@ class Files:
                 self._seal(node)
                 self._contents_unused(node)
         if not node.writers and partial:
-            self._jobs.submit(lambda: self._complete(node), AHEAD)
+            self.complete_later(node)
 
     def _truncate_locked(self, node: Node, size: int) -> None:
         content = self._contents.of(node)
@@ -583,7 +562,7 @@ class Files:
         """fstat at a moment from which on every change shows in it; None: the clock has stepped back."""
         with self._core.lock:
             proof = self._contents.proof(node)
-        return proof if _outwait(proof.ctime_ns) else None
+        return proof if outwait_file_time(proof.ctime_ns) else None
 
     def _told(self, handle: Handle) -> None:
         error, handle.error = handle.error, None
@@ -607,13 +586,3 @@ class Files:
                     self._tree.collect(node)
                 if handle.writes:
                     self._core.changed.notify_all()
-
-
-def _outwait(ctime_ns: int) -> bool:
-    """Wait until the clock of file times has passed `ctime_ns`; False: it does not come near."""
-    deadline = time.monotonic() + TICKS_S
-    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= ctime_ns:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True

@@ -21,7 +21,7 @@ from r2fs.engine.files import Files
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node
 from r2fs.engine.tree import Tree
-from r2fs.model.errors import R2fsError
+from r2fs.model.errors import R2fsError, Stale
 from r2fs.model.keys import printable
 from r2fs.model.records import Inheritance, Kind, KnownHandle, KnownNode, Version
 
@@ -78,7 +78,10 @@ def restore_handles(
             path = links.get(handle.file)
             if node.content is None and path is not None:
                 contents.adopt_open(node, path)
-            _reopen(files, node, handle)
+            try:
+                _reopen(files, contents, node, handle)
+            except R2fsError as error:
+                log.error("%s: was open, and cannot be gone on with: %s", printable(node.name), error)
 
 
 def kept_links(open_dir: Path, inheritance: Inheritance) -> set[Path]:
@@ -87,11 +90,24 @@ def kept_links(open_dir: Path, inheritance: Inheritance) -> set[Path]:
     return {path for identity, path in _open_links(open_dir).items() if identity in wanted}
 
 
-def _reopen(files: Files, node: Node, handle: KnownHandle) -> None:
+def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) -> None:
+    """Under its number. Without O_APPEND: a write that comes again must land where it landed, and the kernel
+    says where."""
+    handle = files.handles.restore(known.handle, node, known.flags & os.O_ACCMODE)
+    if not handle.writes:
+        return
     try:
-        files.reopen(node, handle.handle, handle.flags)
-    except R2fsError as error:
-        log.error("%s: was open, and cannot be gone on with: %s", printable(node.name), error)
+        files.make_dirty(node)
+        source = contents.source(node)
+    except Stale:  # unlinked, and its bytes are the kernel's alone: it can be closed
+        return
+    except R2fsError:
+        files.handles.remove(handle.number)
+        raise
+    if node.owed is not None:
+        node.owed.written = True  # nobody knows: it had its time before
+    if source is not None:
+        files.complete_later(node)
 
 
 def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:
