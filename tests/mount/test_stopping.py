@@ -31,7 +31,12 @@ class FolderMount(Mount):
         environment = {**os.environ, "HOME": str(base), "XDG_RUNTIME_DIR": str(base / "run"), **variables}
         command = [sys.executable, "-m", "r2fs", "mount", f"file://{self.bucket}", str(base / "mnt")]
         super().__init__(base, command, environment)
-        self.allowed += [" WARNING .*not in the bucket", " WARNING .*is in use", " ERROR .*not uploaded"]
+        self.allowed += [
+            " WARNING .*not in the bucket",
+            " WARNING .*in use",
+            " WARNING .*the bucket (does not answer|answers again)",
+            " ERROR .*not uploaded",
+        ]
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.child.send_signal(number)
