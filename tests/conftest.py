@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 SESSION_VARIABLE = "R2FS_TEST_SESSION"
 ABORT_AFTER_S = 15.0  # after a test's time is up
@@ -36,6 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long an example takes says something of the machine alone. The database would carry what one
+    # run found into the next: a failure belongs in a test of its own.
+    settings.register_profile(
+        "r2fs", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    )
+    settings.load_profile("r2fs")
     for name in [name for name in os.environ if FOREIGN_VARIABLES.match(name)]:
         del os.environ[name]
     os.environ[SESSION_VARIABLE] = uuid.uuid4().hex
