@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from threading import Event
 
 from r2fs.engine.core import Core
 from r2fs.engine.handles import Handles
@@ -44,6 +45,7 @@ class BackPressure:
         self._handles = handles
         self._room = room
         self._limit = core.settings.dirty_limit
+        self._stopped = Event()
         # guarded by: Core.lock
         self._level = "free"
 
@@ -149,16 +151,19 @@ class BackPressure:
     # ------------------------------------------------------------------ watching, and telling
     def watch(self) -> None:
         """Main of a thread: looks at the disk, and says when writers begin to be slowed, wait, or go on."""
-        while not self._core.stopping:
+        pause_s = 0.0
+        while not self._stopped.wait(pause_s):  # not Core.changed: that is told of every change
             try:
                 self._room.look(bool(self._handles.written))
                 self._say(self.view())
             except (R2fsError, OSError) as error:
                 log.warning("the disk could not be looked after: %s", error)
             near = self._room.disk().near and bool(self._handles.written)
-            with self._core.lock:
-                if not self._core.stopping:
-                    self._core.changed.wait(LOOK_NEAR_S if near else LOOK_S)
+            pause_s = LOOK_NEAR_S if near else LOOK_S
+
+    def stop(self) -> None:
+        """`watch` returns."""
+        self._stopped.set()
 
     def view(self) -> RoomView:
         dirty, disk = self.dirty(), self._room.disk()
