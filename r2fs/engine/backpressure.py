@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable
 from threading import Event
 
+from r2fs.disk.content import Content
 from r2fs.engine.core import Core
 from r2fs.engine.handles import Handles
 from r2fs.engine.ledger import Ledger
@@ -117,7 +118,26 @@ class BackPressure:
         except Interrupted:
             return  # close(2) of a process that is being killed
 
-    def make_room(self, caller: Caller, size: int, since_s: float, made: int) -> bool:
+    def write(self, caller: Caller, content: Content, offset: int | None, data: bytes | memoryview) -> int:
+        """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
+        since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
+        while done < len(rest):
+            made = self._room.made
+            try:
+                if offset is None:
+                    done += content.append(rest[done:])
+                else:
+                    done += content.write(offset + done, rest[done:])
+            except NoSpace:
+                if done and not caller.may_wait:  # not to be asked for once more: an append would be twice
+                    break
+                if not self._make_room(caller, len(rest) - done, since_s, made):
+                    if done:  # the next write tells
+                        break
+                    raise
+        return done
+
+    def _make_room(self, caller: Caller, size: int, since_s: float, made: int) -> bool:
         """The disk was full for a write through us, which began when `Room.made` was so. True: try again."""
         caller.about_to_wait()
         if self._room.make(size, made):
