@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from threading import Event
 
+from r2fs.disk.content import Content
 from r2fs.engine.core import Core
 from r2fs.engine.handles import Handles
 from r2fs.engine.ledger import Ledger
@@ -44,6 +46,7 @@ class BackPressure:
         self._handles = handles
         self._room = room
         self._limit = core.settings.dirty_limit
+        self._stopped = Event()
         # guarded by: Core.lock
         self._level = "free"
 
@@ -115,7 +118,26 @@ class BackPressure:
         except Interrupted:
             return  # close(2) of a process that is being killed
 
-    def make_room(self, caller: Caller, size: int, since_s: float, made: int) -> bool:
+    def write(self, caller: Caller, content: Content, offset: int | None, data: bytes | memoryview) -> int:
+        """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
+        since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
+        while done < len(rest):
+            made = self._room.made
+            try:
+                if offset is None:
+                    done += content.append(rest[done:])
+                else:
+                    done += content.write(offset + done, rest[done:])
+            except NoSpace:
+                if done and not caller.may_wait:  # not to be asked for once more: an append would be twice
+                    break
+                if not self._make_room(caller, len(rest) - done, since_s, made):
+                    if done:  # the next write tells
+                        break
+                    raise
+        return done
+
+    def _make_room(self, caller: Caller, size: int, since_s: float, made: int) -> bool:
         """The disk was full for a write through us, which began when `Room.made` was so. True: try again."""
         caller.about_to_wait()
         if self._room.make(size, made):
@@ -149,16 +171,19 @@ class BackPressure:
     # ------------------------------------------------------------------ watching, and telling
     def watch(self) -> None:
         """Main of a thread: looks at the disk, and says when writers begin to be slowed, wait, or go on."""
-        while not self._core.stopping:
+        pause_s = 0.0
+        while not self._stopped.wait(pause_s):  # not Core.changed: that is told of every change
             try:
                 self._room.look(bool(self._handles.written))
                 self._say(self.view())
             except (R2fsError, OSError) as error:
                 log.warning("the disk could not be looked after: %s", error)
             near = self._room.disk().near and bool(self._handles.written)
-            with self._core.lock:
-                if not self._core.stopping:
-                    self._core.changed.wait(LOOK_NEAR_S if near else LOOK_S)
+            pause_s = LOOK_NEAR_S if near else LOOK_S
+
+    def stop(self) -> None:
+        """`watch` returns."""
+        self._stopped.set()
 
     def view(self) -> RoomView:
         dirty, disk = self.dirty(), self._room.disk()

@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from r2fs.disk.content import Content
 from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
 from r2fs.engine.attributes import file_times
 from r2fs.engine.backpressure import BackPressure
@@ -38,7 +37,6 @@ from r2fs.model.errors import (
     InvalidArgument,
     IsADirectory,
     LocalError,
-    NoSpace,
     NoSuchByte,
     NotSupported,
     R2fsError,
@@ -416,31 +414,12 @@ class Files:
             self._wrote(handle.node)
         self.pressure.pace(caller, len(data) if handle.appends else offset + len(data) - content.size)
         partial = not content.complete
-        written = self._write(caller, content, None if handle.appends else offset, data)
+        written = self.pressure.write(caller, content, None if handle.appends else offset, data)
         if partial:  # which bytes are ours must be known before the write is answered
             with self._core.lock:
                 if handle.node.owed:
                     self._ledger.update(handle.node, size=content.size)
         return written
-
-    def _write(self, caller: Caller, content: Content, offset: int | None, data: bytes | memoryview) -> int:
-        """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
-        since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
-        while done < len(rest):
-            made = self.room.made
-            try:
-                if offset is None:
-                    done += content.append(rest[done:])
-                else:
-                    done += content.write(offset + done, rest[done:])
-            except NoSpace:
-                if done and not caller.may_wait:  # not to be asked for once more: an append would be twice
-                    break
-                if not self.pressure.make_room(caller, len(rest) - done, since_s, made):
-                    if done:  # the next write tells
-                        break
-                    raise
-        return done
 
     def _wrote(self, node: Node) -> None:
         if node.owed is not None:

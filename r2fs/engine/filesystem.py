@@ -158,6 +158,7 @@ class FileSystem:
         self._listings.stop(LISTERS)
         self._background.stop(2)
         self._contents.spares.stop()
+        self._files.pressure.stop()
         self._leaving.stop()
 
     def close(self, leave: bool = False) -> None:
