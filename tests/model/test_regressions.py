@@ -108,3 +108,14 @@ def test_the_model_knows_its_own_marker_from_another_clients(tmp_path: Path) -> 
         {"op": "drain", "deep": True},
     ]
     check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_a_rename_within_a_directory_leaves_no_marker(tmp_path: Path) -> None:
+    """The directory's only file was taken to leave it (seed 117)."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "d2/f0", "size": 0, "tag": 29},
+        {"op": "rename", "old": "d2/f0", "new": "d2/f1"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
