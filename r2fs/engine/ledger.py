@@ -284,6 +284,10 @@ class Ledger:
         """This version is none, or is one whose delete is pending by itself."""
         self.then(lambda: _remember_last(self._cleared, nfc(key), etag))
 
+    def suspect_again(self, key: str) -> None:
+        """A node leaves the key: an attempt of its that was there by right is none any more."""
+        self._cleared.pop(nfc(key), None)
+
     def carried_out(self, key: str, etag: str, tick: int) -> None:
         """This version was deleted: listings that began before do not know."""
         _remember_last(self._done, nfc(key), (etag, tick))

@@ -336,7 +336,8 @@ class Names:
                     self._replaced(target)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, directory, new_name)
-                self._keep_directory(old_directory, leaving=node)
+                if directory is not old_directory:
+                    self._keep_directory(old_directory, leaving=node)
             self._core.crash_point("renamed")
             if target is not None:
                 self._tree.detach(target)

@@ -151,6 +151,7 @@ class WriteBack:
             if node.sending:
                 elsewhere.add(owed.transfer.key)
         for key in elsewhere:
+            self._ledger.suspect_again(key)
             if self._ledger.watched(key) is None:
                 self.schedule_delete(self._ledger.add_delete(key, None, watch=True))
 

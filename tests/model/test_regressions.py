@@ -108,3 +108,46 @@ def test_the_model_knows_its_own_marker_from_another_clients(tmp_path: Path) -> 
         {"op": "drain", "deep": True},
     ]
     check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_a_rename_within_a_directory_leaves_no_marker(tmp_path: Path) -> None:
+    """The directory's only file was taken to leave it (seed 117)."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "d2/f0", "size": 0, "tag": 29},
+        {"op": "rename", "old": "d2/f0", "new": "d2/f1"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_what_an_attempt_left_under_the_old_name_is_hidden_though_it_was_seen_before(tmp_path: Path) -> None:
+    """Looked at while it was the file's own, it was never looked at again (seed 171)."""
+    operations: list[Op] = [
+        {"op": "mkdir", "path": "d1"},
+        {"op": "drain", "deep": False},
+        {"op": "save", "path": "d1/f1", "size": 1, "tag": 9},
+        {"op": "rename", "old": "d1", "new": "d0"},
+        {"op": "outage", "on": True},
+        {"op": "rename", "old": "d0/f1", "new": "d0/fü"},
+        {"op": "pump"},
+        {"op": "drain", "deep": False},
+        {"op": "replace", "path": "d0/fü", "size": 15, "tag": 22},
+        {"op": "symlink", "path": "l1", "tag": 23, "plan": {"0": "late"}},
+        {"op": "save", "path": "d0/fü", "size": 326, "tag": 24, "flags": "wa", "at": 1101},
+        {
+            "op": "pump",
+            "plan": {
+                "2": [
+                    {"op": "open", "slot": "B", "path": "d0/fü", "flags": "wcx"},
+                    {"op": "unlink", "path": "d0/fü"},
+                ]
+            },
+        },
+        {"op": "pump"},
+        {"op": "pump", "plan": {"0": "lost"}},
+        {"op": "rename", "old": "d0/fü", "new": "f2.wav"},
+    ]
+    operations.append({"op": "drain", "deep": True})
+    check(operations, tmp_path, upload_delay_s=0.0, cache_size=8192)
