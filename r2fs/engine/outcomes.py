@@ -137,7 +137,7 @@ class Outcomes:
     def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
         assert node.base is not None
         node.size, node.known = node.base.size, True
-        self._tree.touch(node)
+        self._tree.arrived(node)
         if node.is_dir and node.listing is not None:
             node.listing.marker = node.base
         if staged is not None:

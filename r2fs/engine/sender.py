@@ -142,6 +142,7 @@ class Sender:
         by_bytes = info.content_type if named == DEFAULT and info.content_type else named
         kind = facts.content_type or by_bytes
         meta = metadata_for(facts, FILE_TYPES[claim.kind], claim.attempt, kind)
+        meta = replace(meta, headers=info.headers)  # else the store would ask once more
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)
 
