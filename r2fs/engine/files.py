@@ -24,6 +24,7 @@ from r2fs.engine.attributes import file_times
 from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
+from r2fs.engine.digests import Digests
 from r2fs.engine.handles import Handle, Handles
 from r2fs.engine.jobs import AHEAD, JobQueue
 from r2fs.engine.leaving import Leaving
@@ -89,6 +90,7 @@ class Files:
         self._jobs = jobs
         self._leaving = leaving
         self._space = space
+        self._digests = Digests(core, jobs)
         self.handles = Handles()
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
@@ -193,6 +195,7 @@ class Files:
         content = self._contents.of(handle.node)
         if content.complete and handle.writes:
             self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
+            content.unwatch()
         local = content.complete and (not handle.writes or self.pressure.passes())
         return Opened(handle.number, content.fd if local else None, handle.node.version)
 
@@ -275,6 +278,7 @@ class Files:
             rewritten=True,
             base_limit=content.base_limit,
             boot=self._core.journal.boot,
+            edits=None,  # until it is closed
             **extra,
         )
 
@@ -603,6 +607,7 @@ class Files:
                 self._writeback.seal_later(node, error)
             finally:
                 if not node.handles:
+                    self._digests.closing(node)
                     self._contents.closed(node)
                     self._tree.collect(node)
                 if handle.writes:

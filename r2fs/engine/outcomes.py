@@ -100,6 +100,10 @@ class Outcomes:
             assert owed is not None
             state, moved = owed.state, owed.key != claim.key
             changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
+            if not claim.copy:  # what was edited, was so against the base before
+                changes["edits"] = None
+                if node.content is not None:
+                    node.content.unwatch()
             if not node.mtime_known and facts.mtime_ns is not None:
                 changes["mtime_ns"] = facts.mtime_ns
             if node.content_type is None and facts.content_type != content_type(node.name):

@@ -211,8 +211,11 @@ class WriteBack:
                 with self._core.lock:
                     self._copying -= 1
 
-        self.copies.submit(run)
-        return True
+        if self.copies.submit(run):
+            return True
+        with self._core.lock:
+            self._copying -= 1
+        return False
 
     def stop(self) -> None:
         """Threads return after what they are at; what is on its way is cut off."""
@@ -410,7 +413,7 @@ class WriteBack:
         return Claim(
             node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node),
             node.known or node.base is None, node.base, copy,
-            body, -1 if fd is None else fd, size, transfer.gate, sent,
+            body, -1 if fd is None else fd, size, transfer.gate, sent, self._contents.edits(node),
         )  # fmt: skip
 
     def _attempt(self, node: Node, claim: Claim) -> None:

@@ -76,6 +76,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class PartDigests:
+    """What the bytes of a version are, part by part: `part_size` bytes each, the last perhaps fewer."""
+
+    part_size: int
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Attributes:
     """What stat() shows."""
 

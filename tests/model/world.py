@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from r2fs.disk.journal import Journal
 from r2fs.engine import files, reader
-from r2fs.engine.jobs import JobQueue
+from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.node import Node
 from r2fs.model.errors import NoSpace
 from r2fs.model.ports import NoKernelCache
@@ -77,14 +77,22 @@ class World:
         fs = engine.fs
         for queue in (fs._downloads, fs._parts):
             self._inline(queue)
-        fs._background.submit = lambda job, priority=0: self._background.append(job)  # type: ignore[method-assign]
+        fs._background.submit = self._later  # type: ignore[method-assign]
         self._watch_commits(fs._core.journal)
         fs.set_kernel_cache(NoKernelCache())
         self.engine = engine
         return engine
 
     def _inline(self, queue: JobQueue) -> None:
-        queue.submit = lambda job, priority=0: job()  # type: ignore[method-assign]
+        def submit(job: Job, priority: int = 0) -> bool:
+            job()
+            return True
+
+        queue.submit = submit  # type: ignore[method-assign]
+
+    def _later(self, job: Job, priority: int = 0) -> bool:
+        self._background.append(job)
+        return True
 
     def remount(self) -> None:
         self.engine.stop()
