@@ -21,6 +21,8 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event
 from typing import NamedTuple, Self
@@ -359,7 +361,8 @@ class Content:
             stop = min(stop, self.size)
             if start >= stop:
                 return
-            _punch(self.fd, start, stop, self.path)
+            with self._or_unwatched_locked():
+                _punch(self.fd, start, stop, self.path)
             if not self._complete or self._watched:
                 self._released += 1  # a read under way may have seen either
                 self._own_locked(start, stop)
@@ -402,11 +405,21 @@ class Content:
     def _write_locked(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         if len(data) == 0:
             return 0
-        written = _write(self.fd, data, offset, self.path)
+        with self._or_unwatched_locked():
+            written = _write(self.fd, data, offset, self.path)
         self._own_locked(offset, offset + written)
         self._settle_locked()
         self._ready.notify_all()
         return written
+
+    @contextmanager
+    def _or_unwatched_locked(self) -> Iterator[None]:
+        """What fails half way (a full disk) has changed nobody knows what."""
+        try:
+            yield
+        except R2fsError:
+            self._watched = False
+            raise
 
     def _own_locked(self, start: int, stop: int) -> None:
         """[start, stop) is ours, and so are the zeros between the old end and it."""

@@ -193,10 +193,11 @@ class Files:
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)
-        if content.complete and handle.writes:
+        complete = content.complete  # asked once: the last range may arrive now
+        if complete and handle.writes:
             self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
             content.unwatch()
-        local = content.complete and (not handle.writes or self.pressure.passes())
+        local = complete and (not handle.writes or self.pressure.passes())
         return Opened(handle.number, content.fd if local else None, handle.node.version)
 
     def writable(self) -> None:
