@@ -174,6 +174,7 @@ def test_another_host_replaces_the_base_meanwhile(make: MakeEngine, store: Memor
     assert store.data(mine) == data[:10] + b"!" + data[11:]
 
 
+@pytest.mark.expect_warnings("not deleted")
 def test_the_base_is_replaced_between_two_parts(make: MakeEngine, store: MemoryStore) -> None:
     data = pattern(6)
     engine = make(part_threads=1)
