@@ -30,7 +30,7 @@ from r2fs.disk.durable import BLOCK, local_error
 from r2fs.disk.shelf import Maker, Shelf, file_name
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet
-from r2fs.model.records import CacheView, Version
+from r2fs.model.records import CacheView, PartDigests, Version
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ PAGE = 4096  # a complete file counts in whole blocks of this
 BATCH = 16  # rows looked at in one query for something to evict
 CLOCK_SLACK_S = 60.0  # "stored in the future" by more than this: the clock was set, the age is unknown
 ATTRIBUTES_MAX = 200_000  # versions remembered, about 80 MB of database
+PARTS_FROM = 5 << 20  # bytes: no version below has parts
 TRIM_EVERY = 256  # remembered versions between two looks at their number
 
 DATABASE = core.DBNAME
@@ -228,6 +229,10 @@ def _name(key: str, etag: str) -> str:
     return json.dumps([etag, key])
 
 
+def _parts_name(version: Version) -> str:
+    return json.dumps([version.etag, version.key, "parts"])
+
+
 def _about(version: Version, present: RangeSet | None, mtime_ns: int) -> str:
     return json.dumps([version.size, None if present is None else list(present), mtime_ns])
 
@@ -373,6 +378,9 @@ class CleanCache:
             if before != after and before in self._pins:
                 self._pins[after] = self._pins.get(after, 0) + self._pins.pop(before)
             self._content.run(rename, None)
+        parts = self.recall_parts(old) if old.size >= PARTS_FROM else None
+        if parts is not None:
+            self.remember_parts(new, parts)
 
     # -------------------------------------------------------------- limit and age
     def pin(self, version: Version) -> None:
@@ -463,9 +471,25 @@ class CleanCache:
     # -------------------------------------------------------------- attributes of versions
     def remember(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
         """What HEAD or GET told of a version, beside its bytes. The last ATTRIBUTES_MAX are kept."""
+        self._remember(_name(key, etag), json.dumps(dict(attributes)))
 
+    def remember_parts(self, version: Version, parts: PartDigests) -> None:
+        """Of its bytes: what is the same in a later version need not be sent again."""
+        self._remember(_parts_name(version), json.dumps([parts.part_size, *parts.digests]))
+
+    def recall_parts(self, version: Version) -> PartDigests | None:
+        def load(table: _Table) -> PartDigests | None:
+            row = table.row(_parts_name(version))
+            if row is None:
+                return None
+            part_size, *digests = json.loads(row.about)
+            return PartDigests(part_size, tuple(digests))
+
+        return self._attributes.run(load, None)
+
+    def _remember(self, name: str, about: str) -> None:
         def store(table: _Table) -> None:
-            table.set(_name(key, etag), json.dumps(dict(attributes)))
+            table.set(name, about)
             self._remembered += 1
             if self._remembered % TRIM_EVERY == 0:
                 self._trim_locked(table)

@@ -10,8 +10,10 @@ Locks:   self._ready (leaf), a condition: held over the map and over writes of t
          a fill never lands on newer bytes; not while reading.
 Fails:   NoSpace and LocalError of the disk; ValueError for a read of bytes that are not here.
 
-Complete content has no maps: somebody else may write through the descriptor (passthrough), and
-nothing here is told or needs to be. It never becomes partial again.
+Complete content keeps one map, `own`, and only while it is watched: it began partial, so that all
+writes came by here, and its descriptor was handed to nobody who writes. After `unwatch` somebody else
+may write through it (passthrough), and nothing here is told or needs to be. It never becomes partial
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event
 from typing import NamedTuple, Self
@@ -57,6 +61,7 @@ class Content:
         self._failure: R2fsError | None = None
         self._released = 0  # counts releases: a read that one overlaps is made again
         self._complete = present is None  # False → True only
+        self._watched = present is not None  # True → False only: does `own` tell of every write?
         if present is not None:
             self._settle_locked()
 
@@ -196,6 +201,16 @@ class Content:
         with self._ready:
             return self._present.covers(start, min(stop, self._size))
 
+    def edits(self) -> RangeSet | None:
+        """Where it differs from the base for all that is known; None: anywhere."""
+        with self._ready:
+            return self._own.copy() if self._watched else None
+
+    def unwatch(self) -> None:
+        """From now on somebody else writes through the descriptor, or the base is another."""
+        with self._ready:
+            self._watched = False
+
     def snapshot(self) -> Snapshot:
         """Copies of the maps. `adopt` takes them back."""
         if self._complete:
@@ -311,16 +326,16 @@ class Content:
     # -------------------------------------------------------------- this host's bytes
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         """Write at `offset`; how many bytes. A gap after the old end becomes zeros."""
-        if not self._complete:
+        if not self._complete or self._watched:
             with self._ready:
-                if not self._complete:
+                if not self._complete or self._watched:
                     return self._write_locked(offset, data)
         return _write(self.fd, data, offset, self.path)
 
     def append(self, data: bytes | bytearray | memoryview) -> int:
         """Write at the end, atomically among appends through this content; how many bytes."""
         with self._ready:
-            if self._complete:
+            if self._complete and not self._watched:
                 return _write(self.fd, data, self.size, self.path)
             return self._write_locked(self.size, data)
 
@@ -328,7 +343,7 @@ class Content:
         """Cut, or extend by zeros. Bytes of the base past a cut are gone for good."""
         with self._ready:
             _resize(self.fd, size, self.path)
-            if self._complete:
+            if self._complete and not self._watched:
                 return
             if size < self._size:
                 self._present.remove(size, self._size)
@@ -346,8 +361,9 @@ class Content:
             stop = min(stop, self.size)
             if start >= stop:
                 return
-            _punch(self.fd, start, stop, self.path)
-            if not self._complete:
+            with self._or_unwatched_locked():
+                _punch(self.fd, start, stop, self.path)
+            if not self._complete or self._watched:
                 self._released += 1  # a read under way may have seen either
                 self._own_locked(start, stop)
                 self._settle_locked()
@@ -389,11 +405,21 @@ class Content:
     def _write_locked(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         if len(data) == 0:
             return 0
-        written = _write(self.fd, data, offset, self.path)
+        with self._or_unwatched_locked():
+            written = _write(self.fd, data, offset, self.path)
         self._own_locked(offset, offset + written)
         self._settle_locked()
         self._ready.notify_all()
         return written
+
+    @contextmanager
+    def _or_unwatched_locked(self) -> Iterator[None]:
+        """What fails half way (a full disk) has changed nobody knows what."""
+        try:
+            yield
+        except R2fsError:
+            self._watched = False
+            raise
 
     def _own_locked(self, start: int, stop: int) -> None:
         """[start, stop) is ours, and so are the zeros between the old end and it."""

@@ -30,6 +30,7 @@ from r2fs.engine.reader import Reader, Source
 from r2fs.model.errors import NoSpace, Stale, StateDamaged
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered
+from r2fs.model.ranges import Range
 from r2fs.model.records import ObjectInfo, Proof, Version
 from r2fs.model.states import OWING, State
 
@@ -228,6 +229,13 @@ class Contents:
         stat = os.fstat(self.of(node).fd)
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
+    def edits(self, node: Node) -> tuple[Range, ...] | None:
+        """Where the staged bytes differ from those of `node.base`; None: anywhere."""
+        if node.owed is None or node.content is None:
+            return None
+        known = node.content.edits()
+        return node.owed.edits if known is None else tuple(known)
+
     # ------------------------------------------------------------------ out of staging
     def settled(self, node: Node, staged: str) -> None:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
@@ -252,6 +260,7 @@ class Contents:
         elif node.owed and node.owed.staged:
             unsealed = node.state is State.DIRTY  # the journal could not take it yet: its size is the file's
             if node.content.complete and not node.sending and not unsealed:
+                node.owed.edits = self.edits(node)
                 node.content.close()
                 node.content = None
         elif not self._rest(node):

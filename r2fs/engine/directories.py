@@ -22,6 +22,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node, Refresh
 from r2fs.engine.outcomes import BUCKET_WIDE
 from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
+from r2fs.engine.walks import Walks
 from r2fs.model.errors import ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
@@ -30,6 +31,7 @@ from r2fs.model.records import ObjectInfo
 log = logging.getLogger(__name__)
 
 NEWS_WAIT_S = 3.0  # who looks at what is known waits no longer without an answer: a page of LIST takes less
+PAGE_OF_NODES = 1000  # that one LIST tells of
 STALE_RETRY_S = 5.0  # the bucket did not answer: what was known is believed for so long
 SLICE_S = 1.0  # how often a waiter looks whether its caller has been interrupted
 
@@ -51,6 +53,7 @@ class Directories:
         self._store = core.store
         self._submit = submit
         self._found = found  # told of what HEAD says of an object that may be this host's own
+        self._walks = Walks(core, tree, ledger, self._clear_suspects, lambda one: self.valid_s(one) > 0)
         # guarded by: Core.lock
         self._away = False  # the last that was heard of the bucket is that it does not answer
 
@@ -83,6 +86,7 @@ class Directories:
                 if directory.deleted:
                     raise Stale(f"{directory.name} is gone")
                 if self.valid_s(directory, None if whole else name) > 0:
+                    self._walks.step(directory)
                     return
                 known = self._is_known(directory, whole, name)
                 at_once = known and self._away
@@ -94,7 +98,12 @@ class Directories:
                 mine = listing.refreshing is None
                 refresh = listing.refreshing = listing.refreshing or Refresh(self._core.clock.monotonic())
             if mine:
-                self._submit(lambda r=refresh: self._run(r, directory, whole, name), URGENT)  # type: ignore[misc]
+                self._submit(
+                    lambda r=refresh: self._run(
+                        r, directory, lambda: self._refresh(r, directory, whole, name)
+                    ),  # type: ignore[misc]
+                    URGENT,
+                )
             if at_once:
                 return
             self._wait(caller, refresh, directory, known)
@@ -146,12 +155,12 @@ class Directories:
             elif not whole and name in listing.probed:
                 listing.probed[name] = max(listing.probed[name], shown_from)
 
-    def _run(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
+    def _run(self, refresh: Refresh, directory: Node, ask: Callable[[], object]) -> None:
         """One job: ask the bucket, and tell who waits."""
         try:
             if self._core.stopping:
                 raise ReadFailed(f"{self._tree.path(directory)}: not listed: the mount is stopping")
-            self._refresh(refresh, directory, whole, name)
+            ask()
         except R2fsError as error:
             refresh.error = error
             if not isinstance(error, AWAY) and not self._core.stopping:
@@ -163,13 +172,17 @@ class Directories:
             with self._core.lock:
                 self._away = isinstance(refresh.error, AWAY)
                 _listing(directory).refreshing = None
+                self._walks.step(directory)
             refresh.done.set()
 
     def _refresh(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
-        listing = _listing(directory)
-        if not whole and name is not None and not listing.whole and listing.probed:
+        with self._core.lock:
+            listing = _listing(directory)
+            probes = not whole and not listing.whole and bool(listing.probed)
+            previous = None if probes else self._walks.came_from(directory)
+        if name is not None and probes:
             self._probe(directory, name)  # a directory of more than one page: names one by one
-        else:
+        elif previous is None or not self._walks.read_on(refresh, directory, previous, whole):
             self._list(refresh, directory, whole, name)
 
     def _list(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
@@ -191,7 +204,7 @@ class Directories:
             if not whole and name is not None:
                 self._probe(directory, name)
                 return
-        prefixes = [p for p in prefixes if self._shows(directory, p, began)]
+        prefixes = self._shown(refresh, directory, prefix, prefixes, began)
         self._clear_suspects(objects)
         with self._core.lock:
             if directory.deleted:
@@ -203,20 +216,20 @@ class Directories:
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
 
-    def _shows(self, directory: Node, prefix: str, began: int) -> bool:
-        """A prefix with deletes pending below it, or done since the LIST, may hold nothing else."""
-        name = nfc(prefix.rstrip("/").rpartition("/")[2])
+    def _shown(
+        self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
+    ) -> list[str]:
+        """Without those that may hold nothing: deletes are pending below, or were done since the LIST."""
         with self._core.lock:
-            child = directory.children().get(name)
-            if not self._ledger.deletes_below(prefix, began) or (child is not None and child.is_dir):
-                return True  # (a file of that name took the place of a directory a moment ago)
-            began = self._tree.tick
-        page = self._store.list_page(prefix)
-        self._clear_suspects(page.objects)
-        with self._core.lock:
-            return page.token is not None or any(
-                not self._ledger.hides(info.key, info.etag, began) for info in page.objects
-            )
+            children = directory.children()
+            doubtful = []
+            for one in below:
+                child = children.get(nfc(one[len(prefix) : -1]))
+                # (a file of that name took the place of a directory a moment ago)
+                if self._ledger.deletes_below(one, began) and (child is None or not child.is_dir):
+                    doubtful.append(one)
+        gone = set(doubtful) - self._walks.living(refresh, prefix, doubtful)
+        return [one for one in below if one not in gone]
 
     def _clear_suspects(self, objects: Iterable[ObjectInfo]) -> None:
         """Objects that may be late attempts of this host's, of files that have gone since: HEAD tells."""
@@ -259,13 +272,45 @@ class Directories:
 
     # ------------------------------------------------------------------ everything below
     def load_below(self, caller: Caller, directory: Node) -> None:
-        """Every directory below, fresh and whole: for a rename of the directory."""
+        """Every directory below, fresh and whole, or known and no news to be had: for a rename."""
+        told = self._load_flat(caller, directory) if self._is_cheaper_flat(directory) else set()
         pending = [directory]
         while pending:
             one = pending.pop()
-            self.ensure(caller, one)
+            if one not in told:
+                self.ensure(caller, one)
             with self._core.lock:
                 pending += [child for child in one.children().values() if child.is_dir]
+
+    def _is_cheaper_flat(self, directory: Node) -> bool:
+        """A LIST for a thousand of what is known below, or one for each directory that is not fresh?"""
+        with self._core.lock:
+            if not _listing(directory).whole:
+                return True
+            known = stale = 0
+            for one in self._tree.walk(directory):
+                known += 1
+                if one.is_dir and self.valid_s(one) <= 0:
+                    stale += 1 if _listing(one).whole else PAGE_OF_NODES
+            return stale > 1 + known // PAGE_OF_NODES
+
+    def _load_flat(self, caller: Caller, directory: Node) -> set[Node]:
+        """The directories of which all is known then; none where there was no answer."""
+        told: set[Node] = set()
+        with self._core.lock:
+            listing = _listing(directory)
+            if self._away or listing.refreshing is not None or directory.deleted:
+                return told
+            caller.about_to_wait()
+            refresh = listing.refreshing = Refresh(self._core.clock.monotonic())
+            known = listing.whole
+
+        def ask() -> None:
+            told.update(self._walks.load(refresh, directory))
+
+        self._submit(lambda: self._run(refresh, directory, ask), URGENT)
+        self._wait(caller, refresh, directory, known)
+        return told if refresh.done.is_set() and refresh.error is None else set()
 
 
 def _listing(directory: Node) -> Listing:

@@ -22,6 +22,7 @@ from r2fs.engine.attributes import file_times
 from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
+from r2fs.engine.digests import Digests
 from r2fs.engine.handles import Handle, Handles
 from r2fs.engine.jobs import AHEAD, JobQueue
 from r2fs.engine.leaving import Leaving
@@ -84,6 +85,7 @@ class Files:
         self._jobs = jobs
         self._leaving = leaving
         self._space = space
+        self._digests = Digests(core, jobs)
         self.handles = Handles()
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
@@ -165,9 +167,11 @@ class Files:
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)
-        if content.complete and handle.writes:
+        complete = content.complete  # asked once: the last range may arrive now
+        if complete and handle.writes:
             self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
-        local = content.complete and (not handle.writes or self.pressure.passes())
+            content.unwatch()
+        local = complete and (not handle.writes or self.pressure.passes())
         return Opened(handle.number, content.fd if local else None, handle.node.version)
 
     def writable(self) -> None:
@@ -249,6 +253,7 @@ class Files:
             rewritten=True,
             base_limit=content.base_limit,
             boot=self._core.journal.boot,
+            edits=None,  # until it is closed
             **extra,
         )
 
@@ -561,6 +566,7 @@ class Files:
                 self._writeback.seal_later(node, error)
             finally:
                 if not node.handles:
+                    self._digests.closing(node)
                     self._contents.closed(node)
                     self._tree.collect(node)
                 if handle.writes:

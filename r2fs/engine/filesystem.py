@@ -35,7 +35,7 @@ from r2fs.engine.sender import Sender
 from r2fs.engine.space import Space
 from r2fs.engine.status import Status
 from r2fs.engine.tree import Tree
-from r2fs.engine.writeback import WriteBack
+from r2fs.engine.writeback import COPY_THREADS, WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_name, printable
@@ -139,6 +139,7 @@ class FileSystem:
         settings = self._core.settings
         return [
             *((f"upload-{n}", self._writeback.work) for n in range(settings.upload_threads)),
+            *((f"copy-{n}", self._writeback.copies.run) for n in range(COPY_THREADS)),
             *((f"part-{n}", self._parts.run) for n in range(settings.part_threads)),
             *((f"download-{n}", self._downloads.run) for n in range(settings.download_threads)),
             *((f"list-{n}", self._listings.run) for n in range(LISTERS)),

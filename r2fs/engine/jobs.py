@@ -2,6 +2,7 @@
 
 Owns:    the order: urgent before ahead-of-need, then first come first served.
 Never:   starts a thread; swallows an error: a job that raises is logged with its traceback.
+Locks:   self._lock (leaf).
 Threads: every method is thread-safe; `run` is the threads' main.
 """
 
@@ -11,6 +12,7 @@ import logging
 from collections.abc import Callable
 from itertools import count
 from queue import PriorityQueue
+from threading import Lock
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +26,23 @@ class JobQueue:
     def __init__(self) -> None:
         self._queue: PriorityQueue[tuple[int, int, Job | None]] = PriorityQueue()
         self._number = count()
+        # guarded by: _lock
+        self._lock = Lock()
+        self._stopped = False
 
-    def submit(self, job: Job, priority: int = URGENT) -> None:
-        self._queue.put((priority, next(self._number), job))
+    def submit(self, job: Job, priority: int = URGENT) -> bool:
+        """False: it will not be done, the threads are about to end."""
+        with self._lock:
+            if not self._stopped:
+                self._queue.put((priority, next(self._number), job))
+            return not self._stopped
 
     def stop(self, threads: int) -> None:
-        """Each of `threads` ends once the jobs before it are done."""
-        for _ in range(threads):
-            self._queue.put((_STOP, next(self._number), None))
+        """Each of `threads` ends once the jobs before it are done; there will be no others."""
+        with self._lock:
+            self._stopped = True
+            for _ in range(threads):
+                self._queue.put((_STOP, next(self._number), None))
 
     def run(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from threading import Event
 from r2fs.disk.body import Gate
 from r2fs.disk.content import Content
 from r2fs.model.errors import R2fsError
+from r2fs.model.ranges import Range
 from r2fs.model.records import Kind, Proof, Version
 from r2fs.model.states import SENDING, State
 
@@ -67,6 +68,7 @@ class Owed:
         False  # opened for writing while bytes are missing: times prove nothing until they are here
     )
     written: bool = False  # while filling: somebody wrote
+    edits: tuple[Range, ...] | None = None  # where the staged bytes differ from the base; None: anywhere
     was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
     was_synced: bool = False  # `synced` before it was opened for writing, for UNCHANGED
     synced_as: Proof | None = None  # fstat at an fsync: while it says the same, all bytes are synced

@@ -100,6 +100,10 @@ class Outcomes:
             assert owed is not None
             state, moved = owed.state, owed.key != claim.key
             changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
+            if not claim.copy:  # what was edited, was so against the base before
+                changes["edits"] = None
+                if node.content is not None:
+                    node.content.unwatch()
             if not node.mtime_known and facts.mtime_ns is not None:
                 changes["mtime_ns"] = facts.mtime_ns
             if node.content_type is None and facts.content_type != content_type(node.name):
@@ -137,7 +141,7 @@ class Outcomes:
     def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
         assert node.base is not None
         node.size, node.known = node.base.size, True
-        self._tree.touch(node)
+        self._tree.arrived(node)
         if node.is_dir and node.listing is not None:
             node.listing.marker = node.base
         if staged is not None:

@@ -11,6 +11,7 @@ Fails:   StoreError; BodyWithdrawn (somebody opened the file for writing); Local
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import threading
@@ -19,16 +20,30 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from r2fs.disk.body import FileBody, Gate, MemoryBody
+from r2fs.disk.digests import part_digest
 from r2fs.disk.durable import local_error
 from r2fs.engine.attributes import together
 from r2fs.engine.core import Core
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.node import UNSYNCED
-from r2fs.model.errors import ObjectMissing, PreconditionFailed, R2fsError, SyncFailed, UploadMissing
+from r2fs.model.errors import (
+    BodyWithdrawn,
+    ObjectMissing,
+    PreconditionFailed,
+    R2fsError,
+    RangeInvalid,
+    Refused,
+    SyncFailed,
+    UploadMissing,
+)
+from r2fs.model.keys import printable
 from r2fs.model.metadata import Facts, attributes_from, metadata_for, of_new_bytes
 from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
-from r2fs.model.records import Kind, MultipartState, ObjectMeta, Part, Proof, Version
+from r2fs.model.ranges import Range, RangeSet
+from r2fs.model.records import Kind, MultipartState, ObjectMeta, Part, PartDigests, Proof, Version
+
+log = logging.getLogger(__name__)
 
 FILE_TYPES = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 
@@ -52,6 +67,7 @@ class Claim:
     size: int
     gate: Gate
     sent: Callable[[int], None]
+    edits: tuple[Range, ...] | None = None  # where the bytes differ from the base's; None: anywhere
 
     @property
     def condition(self) -> dict[str, str | bool]:
@@ -142,14 +158,17 @@ class Sender:
         by_bytes = info.content_type if named == DEFAULT and info.content_type else named
         kind = facts.content_type or by_bytes
         meta = metadata_for(facts, FILE_TYPES[claim.kind], claim.attempt, kind)
+        meta = replace(meta, headers=info.headers)  # else the store would ask once more
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)
 
     # ------------------------------------------------------------------ parts
     def _multipart(self, claim: Claim, begun: MultipartState | None) -> Version:
-        state = begun or self._begin(claim)
+        earlier = self._core.cache.recall_parts(claim.base) if claim.base is not None else None
+        state = begun or self._begin(claim, earlier)
         try:
-            done = _PartRun(self._core, self._parts, claim, state).run()
+            run = _PartRun(self._core, self._parts, claim, state, earlier)
+            done, digests = run.run(), run.digests()
             self._core.crash_point("parts_sent")
             etag = self._store.complete_upload(claim.key, state.upload_id, done, **claim.condition)  # type: ignore[arg-type]
             self._core.crash_point("multipart_completed")
@@ -161,7 +180,9 @@ class Sender:
             self._forget(claim)
             raise
         self._forget(claim)
-        return Version(claim.key, etag, claim.size)
+        version = Version(claim.key, etag, claim.size)
+        self._core.cache.remember_parts(version, digests)
+        return version
 
     def resumable(self, ino: int, key: str, fd: int | None) -> MultipartState | None:
         """The upload that an earlier attempt began of these very bytes. With Core.lock held."""
@@ -181,8 +202,9 @@ class Sender:
         self._forget(claim)
         return None
 
-    def _begin(self, claim: Claim) -> MultipartState:
-        size = part_size(claim.size, self._core.settings.part_size, self._store.limits.max_parts)
+    def _begin(self, claim: Claim, earlier: PartDigests | None) -> MultipartState:
+        wanted = earlier.part_size if earlier is not None else self._core.settings.part_size
+        size = part_size(claim.size, wanted, self._store.limits.max_parts)
         upload_id = self._store.create_upload(claim.key, self._meta(claim))
         self._core.crash_point("multipart_created")
         state = MultipartState(upload_id, claim.ino, claim.key, claim.attempt, size, _proof(claim.fd), ())
@@ -197,16 +219,32 @@ class Sender:
 
 
 class _PartRun:
-    """All missing parts of one upload, several at once. The first failure stops the rest."""
+    """All missing parts of one upload, several at once. The first failure stops the rest.
 
-    def __init__(self, core: Core, jobs: JobQueue, claim: Claim, state: MultipartState) -> None:
+    A part whose bytes the base has at the same place is copied inside the bucket.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        jobs: JobQueue,
+        claim: Claim,
+        state: MultipartState,
+        earlier: PartDigests | None,
+    ) -> None:
         self._core = core
         self._jobs = jobs
         self._claim = claim
         self._state = state
+        self._earlier = earlier if earlier and earlier.part_size == state.part_size else None
+        self._edits = None if claim.edits is None else RangeSet(claim.edits)
         self._lock = threading.Lock()
         # guarded by: _lock
         self._done = {part.number: part for part in state.parts}
+        self._digests: dict[int, str] = {}
+        self._copies = claim.base is not None and bool(
+            claim.base.etag
+        )  # False: the server refused one, or the base is gone
         self._failure: BaseException | None = None
         self._left = 0
         self._idle = threading.Event()
@@ -218,7 +256,8 @@ class _PartRun:
         missing = [number for number in range(1, count + 1) if number not in self._done]
         self._left = len(missing)
         for number in missing:
-            self._jobs.submit(lambda n=number: self._one(n))  # type: ignore[misc]
+            if not self._jobs.submit(lambda n=number: self._one(n)):  # type: ignore[misc]
+                self._ended(BodyWithdrawn("the mount is stopping"))
         if missing:
             self._idle.wait()
         if self._failure is not None:
@@ -226,32 +265,81 @@ class _PartRun:
         return [self._done[number] for number in sorted(self._done)]
 
     def _one(self, number: int) -> None:
+        with self._lock:
+            failure: BaseException | None = self._failure
         try:
-            with self._lock:
-                failed = self._failure is not None
-            if not failed:
+            if failure is None:
                 self._send(number)
         except (R2fsError, OSError) as error:
-            with self._lock:
-                self._failure = self._failure or error
+            failure = error
+        except BaseException as error:
+            failure = error
+            raise
         finally:
-            with self._lock:
-                self._left -= 1
-                if not self._left:
-                    self._idle.set()
+            self._ended(failure)
+
+    def _ended(self, failure: BaseException | None) -> None:
+        """One part, whatever came of it."""
+        with self._lock:
+            self._failure = self._failure or failure
+            self._left -= 1
+            if not self._left:
+                self._idle.set()
 
     def _send(self, number: int) -> None:
         claim, state = self._claim, self._state
-        start = (number - 1) * state.part_size
-        length = min(state.part_size, claim.size - start)
-        body = FileBody(claim.fd, start, length, claim.gate, claim.sent)
-        part = self._core.store.put_part(claim.key, state.upload_id, number, body)
+        start, length = self._range(number)
+        part = self._copy(number, start, length) if self._is_kept(number, start, length) else None
+        if part is None:
+            body = FileBody(claim.fd, start, length, claim.gate, claim.sent)
+            part = self._core.store.put_part(claim.key, state.upload_id, number, body)
         self._core.crash_point("part_stored")
+        self._digest(number)
         with self._core.lock, self._core.journal.transaction() as journal:
             journal.put_part(claim.ino, part)
         with self._lock:
             self._done[number] = part
         self._core.crash_point("part_sent")
+
+    def _range(self, number: int) -> tuple[int, int]:
+        """Start and length."""
+        start = (number - 1) * self._state.part_size
+        return start, min(self._state.part_size, self._claim.size - start)
+
+    def _is_kept(self, number: int, start: int, length: int) -> bool:
+        """Has the base these very bytes in this place?"""
+        base, earlier = self._claim.base, self._earlier
+        if base is None or not self._copies or base.size < start + length:
+            return False
+        if self._edits is not None:
+            return not self._edits.within(start, start + length)
+        return earlier is not None and earlier.digests[number - 1 : number] == (self._digest(number),)
+
+    def _copy(self, number: int, start: int, length: int) -> Part | None:
+        """Inside the bucket; None where it cannot be, and the part is to be sent."""
+        claim, upload_id = self._claim, self._state.upload_id
+        assert claim.base is not None
+        try:
+            part = self._core.store.copy_part(claim.key, upload_id, number, claim.base, start, length)
+        except (PreconditionFailed, ObjectMissing, RangeInvalid, Refused) as error:
+            log.info("%s: sent whole, since parts cannot be copied: %s", printable(claim.key), error)
+            self._copies = False
+            return None
+        claim.sent(length)
+        return part
+
+    def _digest(self, number: int) -> str:
+        known = self._digests.get(number)
+        if known is None:
+            start, length = self._range(number)
+            known = self._digests[number] = part_digest(self._claim.gate.pread, self._claim.fd, start, length)
+        return known
+
+    def digests(self) -> PartDigests:
+        """Of all that was sent: for the next edit."""
+        return PartDigests(
+            self._state.part_size, tuple(self._digest(number) for number in sorted(self._done))
+        )
 
 
 def part_size(size: int, wanted: int, max_parts: int) -> int:

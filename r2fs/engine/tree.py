@@ -150,6 +150,13 @@ class Tree:
         self.tick += 1
         node.touched = self.tick
 
+    def arrived(self, node: Node) -> None:
+        """The bucket has it now: a LIST that began before need not show it, nor a directory above it."""
+        above: Node | None = node
+        while above is not None:
+            self.touch(above)
+            above = above.parent
+
     def detach(self, node: Node) -> None:
         """Out of the tree; handles and the kernel may still hold it."""
         parent = node.parent
@@ -228,7 +235,7 @@ class Tree:
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
                 seen.add(nfc(shown_name(name)))
                 self.saw_object(directory, info, began)
-        for name in names:
+        for name in sorted(names):  # in the order of keys: a program that walks asks for them so
             seen.add(nfc(name))
             self.saw_prefix(directory, nfc(name), began)
         for name, child in list(directory.children().items()):

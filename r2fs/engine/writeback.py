@@ -18,7 +18,9 @@ import logging
 import os
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from threading import Condition
 
 from r2fs.disk.body import Gate
@@ -28,6 +30,7 @@ from r2fs.engine.attributes import facts_of
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.deleter import Deleter
+from r2fs.engine.jobs import JobQueue
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import UNSYNCED, Node, Transfer
 from r2fs.engine.order import Order, keys_of
@@ -60,7 +63,19 @@ JOURNAL_RETRY_S = 2.0  # the journal could not be written (a full disk): when it
 SAY_AGAIN_S = 60.0  # how often the same failure of the disk is said
 THROTTLED_S = 1.1  # R2 takes one write of a key a second
 
+COPY_THREADS = 16  # copies inside the bucket at once: a directory's rename is thousands of them
+
 Task = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A task that moves no bytes between here and the bucket."""
+
+    run: Task
+
+    def __call__(self) -> None:
+        self.run()
 
 
 class WriteBack:
@@ -77,6 +92,7 @@ class WriteBack:
         self.attempts = Attempts(core, ledger)
         self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self)
         self._deleter = Deleter(core, ledger, self.attempts.is_forsaken)
+        self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
         self._schedule = Schedule()
         self._pace = Pace(core.clock, core.store.limits.key_write_interval_s)
@@ -88,6 +104,7 @@ class WriteBack:
         self._said, self._said_s = ("", ""), 0.0  # what was last said of the journal, Clock.monotonic()
         self._deletes_until = 0.0  # Clock.monotonic(): end of the window whose deletes go together
         self.active: dict[int, Node] = {}
+        self._copying = 0  # copies handed on, and not ended
         self._unconcluded: list[
             tuple[float, Task]
         ] = []  # answers that the journal could not take yet, and when
@@ -174,10 +191,32 @@ class WriteBack:
     # ------------------------------------------------------------------ the threads
     def work(self) -> None:
         while (task := self._next()) is not None:
+            if isinstance(task, _Copy) and self._hand_on(task):
+                continue
             try:
                 task()
             except Exception:  # a defect: said, and the others go on
                 log.exception("an upload thread met an unexpected error")
+
+    def _hand_on(self, task: _Copy) -> bool:
+        """To a thread for copies, if one is free: they take round trips, and no bandwidth."""
+        with self._core.lock:
+            if self._copying >= COPY_THREADS:
+                return False
+            self._copying += 1
+
+        def run() -> None:
+            try:
+                task()
+            finally:
+                with self._core.lock:
+                    self._copying -= 1
+
+        if self.copies.submit(run):
+            return True
+        with self._core.lock:
+            self._copying -= 1
+        return False
 
     def stop(self) -> None:
         """Threads return after what they are at; what is on its way is cut off."""
@@ -189,6 +228,7 @@ class WriteBack:
                     node.owed.transfer.stop()
             self._work.notify_all()
             self._core.changed.notify_all()
+        self.copies.stop(COPY_THREADS)
 
     def _next(self) -> Task | None:
         with self._core.lock:
@@ -235,7 +275,7 @@ class WriteBack:
                 with self._core.lock:
                     self._later(item, error)
 
-        return run
+        return _Copy(run) if isinstance(task, _Copy) else run
 
     def _later(self, item: Item, error: Exception) -> None:
         self._say("not sent yet, will be tried again: %s", error)
@@ -303,7 +343,8 @@ class WriteBack:
             if fd is not None:
                 os.close(fd)
             raise
-        return lambda: self._attempt(node, claim)
+        attempt = partial(self._attempt, node, claim)
+        return _Copy(attempt) if claim.copy else attempt
 
     def _materialise(self, node: Node) -> None:
         """Bring the bytes of a renamed node here, so that its base may be overwritten."""
@@ -373,7 +414,7 @@ class WriteBack:
         return Claim(
             node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node),
             node.known or node.base is None, node.base, copy,
-            body, -1 if fd is None else fd, size, transfer.gate, sent,
+            body, -1 if fd is None else fd, size, transfer.gate, sent, self._contents.edits(node),
         )  # fmt: skip
 
     def _attempt(self, node: Node, claim: Claim) -> None:

@@ -41,6 +41,7 @@ class ObjectInfo:
     modified_ns: int
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None  # user metadata, names in lower case, no x-amz-meta-
+    headers: Mapping[str, str] | None = None  # what else is said of the bytes, in the store's own names
 
     @property
     def version(self) -> Version:
@@ -62,6 +63,7 @@ class ObjectMeta:
 
     content_type: str = "application/octet-stream"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] | None = None  # as ObjectInfo has them; None: a copy keeps its source's
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,14 @@ class Part:
     number: int
     etag: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartDigests:
+    """What the bytes of a version are, part by part: `part_size` bytes each, the last perhaps fewer."""
+
+    part_size: int
+    digests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ Never: talks to a server itself: it composes the port's own calls, so that over 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from r2fs.model.errors import PreconditionFailed, StoreError, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.ports import Limits, ObjectStore
@@ -25,8 +27,7 @@ def copy_by_parts(
     if_match: str | None,
     if_absent: bool,
 ) -> str:
-    """The new ETag. What is stored beside `source` is kept where `meta` is None (but of it only
-    what ObjectMeta holds)."""
+    """The new ETag. What is stored beside `source` is kept where `meta` is None."""
     stored = store.head(source.key)
     if stored.etag != source.etag:
         raise PreconditionFailed(
@@ -34,6 +35,8 @@ def copy_by_parts(
         )
     if meta is None:
         meta = ObjectMeta(stored.content_type or ObjectMeta().content_type, dict(stored.metadata or {}))
+    if meta.headers is None:
+        meta = replace(meta, headers=stored.headers)
     upload_id = store.create_upload(key, meta)
     size = part_size(source.size, store.limits)
     try:

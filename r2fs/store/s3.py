@@ -282,6 +282,7 @@ class S3Store:
             "Key": key,
             "ContentType": meta.content_type,
             "Metadata": metadata,
+            **(meta.headers or {}),
         }
 
     def delete(self, key: str) -> None:
@@ -405,7 +406,7 @@ class S3Store:
             return copy_by_parts(self, source, key, meta, if_match=if_match, if_absent=if_absent)
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:
-            kept = kept_of(self._require_source(source))
+            kept = kept_of(self._require_source(source)) if meta.headers is None else {}
             asked = self._described(key, meta) | kept | {"MetadataDirective": "REPLACE"}
         try:
             with self._translated(f"{source.key} → {key}"):

@@ -30,6 +30,7 @@ def info_of(key: str, answer: Mapping[str, Any], size: int | None = None) -> Obj
         modified_ns=ns(answer["LastModified"]),
         content_type=answer.get("ContentType"),
         metadata=headers.decoded(answer.get("Metadata", {})),
+        headers=kept_of(answer),
     )
 
 

@@ -21,7 +21,7 @@ from r2fs.model.errors import NotFound, Stale
 from r2fs.model.keys import is_conflict_name
 from r2fs.model.records import ObjectMeta
 from tests.support.clocks import ManualClock
-from tests.support.engine import Engine
+from tests.support.engine import Engine, do_at_once
 from tests.support.memory_store import MemoryStore
 
 TOKEN = re.compile(rb"<[^>]*>")
@@ -79,7 +79,7 @@ class Host:
         self.engine = Engine(base / name, bucket, clock=clock, threads=False, host=name, freshness_s=1.0)
         fs = self.engine.fs
         for queue in (fs._downloads, fs._parts, fs._background):
-            queue.submit = lambda job, priority=0: job()  # type: ignore[method-assign]
+            do_at_once(queue)
         self.closed: set[bytes] = set()  # tokens that a close() has returned for
         self.dropped: set[bytes] = set()  # tokens that this host's programs saw, and took away
         self.sealed: set[bytes] = set()  # every content that a file had when its writer closed

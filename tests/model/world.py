@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 from r2fs.disk.journal import Journal
 from r2fs.engine import files, reader
-from r2fs.engine.jobs import JobQueue
+from r2fs.engine.jobs import Job
 from r2fs.engine.node import Node
 from r2fs.model.errors import NoSpace
 from r2fs.model.ports import NoKernelCache
@@ -28,7 +28,7 @@ from r2fs.model.settings import Bucket
 from r2fs.model.states import State
 from tests.model.bucket import LOST, REFUSED, ModelBucket, Unlawful
 from tests.support.clocks import ManualClock
-from tests.support.engine import Engine
+from tests.support.engine import Engine, do_at_once
 
 WRITING = {"put", "copy", "head", "delete", "delete_many", "create_upload", "put_part", "complete_upload",
            "abort_upload", "copy_part"}  # fmt: skip
@@ -76,15 +76,16 @@ class World:
         )
         fs = engine.fs
         for queue in (fs._downloads, fs._parts):
-            self._inline(queue)
-        fs._background.submit = lambda job, priority=0: self._background.append(job)  # type: ignore[method-assign]
+            do_at_once(queue)
+        fs._background.submit = self._later  # type: ignore[method-assign]
         self._watch_commits(fs._core.journal)
         fs.set_kernel_cache(NoKernelCache())
         self.engine = engine
         return engine
 
-    def _inline(self, queue: JobQueue) -> None:
-        queue.submit = lambda job, priority=0: job()  # type: ignore[method-assign]
+    def _later(self, job: Job, priority: int = 0) -> bool:
+        self._background.append(job)
+        return True
 
     def remount(self) -> None:
         self.engine.stop()

@@ -10,6 +10,7 @@ from pathlib import Path
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
 from r2fs.engine.filesystem import FileSystem
+from r2fs.engine.jobs import Job, JobQueue
 from r2fs.model.ports import Caller, Clock, ObjectStore, SessionMemory, SystemClock
 from r2fs.model.records import AttributeChange, Entry, Inheritance, Kind, Opened
 from r2fs.model.settings import Bucket, Settings
@@ -28,6 +29,16 @@ def settings_for(base: Path, **changes: object) -> Settings:
         **changes,
     }
     return Settings(**values)  # type: ignore[arg-type]
+
+
+def do_at_once(queue: JobQueue) -> None:
+    """Jobs are done by whoever submits them."""
+
+    def submit(job: Job, priority: int = 0) -> bool:
+        job()
+        return True
+
+    queue.submit = submit  # type: ignore[method-assign]
 
 
 class Engine:
@@ -65,7 +76,7 @@ class Engine:
             inheritance=inheritance,
         )
         if not threads:  # what a caller waits for is done by the caller
-            self.fs._listings.submit = lambda job, priority=0: job()  # type: ignore[method-assign]
+            do_at_once(self.fs._listings)
         self.caller = Caller()
         self._threads = [
             threading.Thread(target=main, name=name, daemon=True) for name, main in self.fs.workers()

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from r2fs.model.records import AttributeChange
-from tests.support.engine import Engine
+from tests.support.engine import Engine, do_at_once
 from tests.support.memory_store import MemoryStore
 
 
@@ -50,8 +50,7 @@ class Host:
             crash_point=self.killer,
             **settings,  # type: ignore[arg-type]
         )
-        parts = self.engine.fs._parts
-        parts.submit = lambda job, priority=0: job()  # type: ignore[method-assign]
+        do_at_once(self.engine.fs._parts)
         return self.engine
 
     def again(self) -> Engine:

@@ -1,0 +1,146 @@
+"""Trees of many objects through a real mount: walked, renamed and removed, with few requests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.mount.daemons import BucketMount, until
+from tests.support.servers import SeaweedFS
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+SIZES = [
+    pytest.param((1200, 60), id="1200"),
+    pytest.param((10_000, 1100), id="10000", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+]
+LONG_S = 600.0  # ten thousand copies on two cores that other tests share
+
+
+@pytest.fixture
+def make(seaweed: SeaweedFS, tmp_path: Path) -> Iterator[Callable[..., BucketMount]]:
+    """The kernel's driver alone: what is counted here does not depend on it."""
+    made: list[BucketMount] = []
+
+    def make_mount(name: str, **settings: str) -> BucketMount:
+        base = tmp_path / name
+        base.mkdir(exist_ok=True)
+        # What is counted must not depend on how long this machine takes.
+        settings = {"freshness": "10m", **settings}
+        mount = BucketMount(base, "kernel", seaweed.endpoint, f"{tmp_path.name}/", **settings)
+        made.append(mount)
+        mount.start()
+        return mount
+
+    yield make_mount
+    for mount in made:
+        mount.end()
+    assert [line for mount in made for line in mount.complaints()] == []
+
+
+def fill(s3: S3Client, seaweed: SeaweedFS, prefix: str, files: int, directories: int) -> dict[str, bytes]:
+    """Objects below `prefix`, made by another client: relative path and bytes of each."""
+    tree = {f"d{n % directories:04}/f{n:05}.wav": b"RIFF%d" % n for n in range(files)}
+
+    def put(item: tuple[str, bytes]) -> None:
+        s3.put_object(
+            Bucket=seaweed.endpoint.bucket,
+            Key=prefix + item[0],
+            Body=item[1],
+            ContentType="audio/x-take",
+            CacheControl="max-age=60",
+            Metadata={"mtime": "1700000000.5", "who": "somebody"},
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, tree.items()))
+    return tree
+
+
+def keys(s3: S3Client, seaweed: SeaweedFS, prefix: str) -> set[str]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=seaweed.endpoint.bucket, Prefix=prefix)
+    return {found["Key"][len(prefix) :] for page in pages for found in page.get("Contents", ())}
+
+
+def requests(mount: BucketMount) -> Counter[str]:
+    return Counter(mount.status()["requests"]["by_verb"])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_tree_is_walked_and_removed_with_few_requests(
+    size: tuple[int, int],
+    make: Callable[..., BucketMount],
+    seaweed: SeaweedFS,
+    s3: S3Client,
+    tmp_path: Path,
+) -> None:
+    files, directories = size
+    tree = fill(s3, seaweed, f"{tmp_path.name}/top/", files, directories)
+    mount = make("m", upload_delay="60s")
+    before = requests(mount)
+    found = subprocess.run(
+        ["find", "top", "-type", "f"],
+        cwd=mount.path,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
+    )
+    assert set(found.stdout.split()) == {f"top/{path}" for path in tree}
+    assert (requests(mount) - before)["ListObjectsV2"] <= 8 + files // 500  # one by one: one a directory
+    before = requests(mount)
+    subprocess.run(["rm", "-rf", "top"], cwd=mount.path, check=True, timeout=LONG_S)
+    assert os.listdir(mount.path) == []
+    mount.flush(LONG_S)
+    sent = requests(mount) - before
+    assert keys(s3, seaweed, f"{tmp_path.name}/") == set()
+    assert sent["DeleteObjects"] + sent["DeleteObject"] <= 10 + files // 300
+    assert sent["HeadObject"] <= 10
+    assert sent["PutObject"] <= 10
+
+
+@pytest.mark.parametrize("size", [pytest.param((300, 20), id="300"), SIZES[1]])
+def test_a_directory_is_renamed_and_the_daemon_killed_meanwhile(
+    size: tuple[int, int],
+    make: Callable[..., BucketMount],
+    seaweed: SeaweedFS,
+    s3: S3Client,
+    tmp_path: Path,
+) -> None:
+    files, directories = size
+    tree = fill(s3, seaweed, f"{tmp_path.name}/top/", files, directories)
+    mount = make("m")
+    before = requests(mount)
+    os.rename(mount.path / "top", mount.path / "other")
+    assert os.listdir(mount.path) == ["other"]
+    assert (requests(mount) - before)["ListObjectsV2"] <= 6 + files // 500
+    last = f"d{(files - 1) % directories:04}/f{files - 1:05}.wav"
+    until("some copies", lambda: (requests(mount) - before)["CopyObject"] > files // 10, LONG_S)
+    assert (mount.path / "other" / last).read_bytes() == tree[last]
+    (mount.path / "other" / "d0001" / "new").write_bytes(b"written meanwhile")
+    (mount.path / "other" / "d0002" / "f00002.wav").unlink()
+    (mount.path / "other" / "d0003" / "f00003.wav").write_bytes(b"overwritten")
+    os.rename(mount.path / "other", mount.path / "third")
+    mount.kill()
+    again = make("m")
+    want = {path: data for path, data in tree.items() if path != "d0002/f00002.wav"}
+    want |= {"d0001/new": b"written meanwhile", "d0003/f00003.wav": b"overwritten"}
+    assert os.listdir(again.path) == ["third"]
+    assert (again.path / "third" / last).read_bytes() == tree[last]
+    again.flush(LONG_S)
+    assert keys(s3, seaweed, f"{tmp_path.name}/") == {f"third/{path}" for path in want}
+    for path in [*list(want)[:20], "d0001/new", "d0003/f00003.wav"]:
+        assert (again.path / "third" / path).read_bytes() == want[path]
+    stored = s3.get_object(Bucket=seaweed.endpoint.bucket, Key=f"{tmp_path.name}/third/{last}")
+    assert stored["Body"].read() == tree[last]
+    assert (stored["ContentType"], stored["CacheControl"]) == ("audio/x-take", "max-age=60")
+    assert stored["Metadata"]["who"] == "somebody"
+    assert float(stored["Metadata"]["mtime"]) == 1700000000.5
