@@ -44,7 +44,7 @@ class Changes:
         with self._core.lock:
             if change.atime_ns is not None:
                 node.atime_ns = change.atime_ns  # kept in memory alone
-                node.ctime_ns = self._core.now_ns()
+                node.ctime_ns = self._later(node)
             if change.mtime_ns is not None:
                 facts["mtime_ns"] = change.mtime_ns
             if facts:
@@ -64,11 +64,11 @@ class Changes:
         node.ctime_ns = self._later(node)
 
     def _later(self, node: Node) -> int:
-        """Now, and past the time of the staged file: a fine-grained one may be ahead of the coarse clock."""
-        now = self._core.now_ns()
-        if node.content is None or node.owed is None or node.owed.staged is None:
-            return now
-        return max(now, file_times(node, os.fstat(node.content.fd))[1] + 1)
+        """Now, and past the time that is shown: a fine-grained one may be ahead of the coarse clock."""
+        shown = node.ctime_ns
+        if node.content is not None and node.owed is not None and node.owed.staged is not None:
+            _, shown = file_times(node, os.fstat(node.content.fd))
+        return max(self._core.now_ns(), shown + 1)
 
     def _change_owed(self, node: Node, facts: dict[str, object]) -> None:
         owed = node.owed
