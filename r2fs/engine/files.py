@@ -267,6 +267,7 @@ class Files:
             # bucket at a crash: so it says "changed" until the proof at the last close.
             changed=True,
             was_changed=owed.changed if owed else False,
+            was_rewritten=owed.rewritten if owed else False,
             staged=staged,
             size=content.size,
             proof=proof,
@@ -371,7 +372,12 @@ class Files:
             return
         # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
         synced = owed.synced or owed.was_synced
-        changes = {"changed": owed.was_changed, "synced": synced, "was_synced": False}
+        changes = {
+            "changed": owed.was_changed,
+            "rewritten": owed.was_rewritten,
+            "synced": synced,
+            "was_synced": False,
+        }
         self._ledger.apply(node, Event.UNCHANGED, before=None, proof=None, **changes)
         if synced:
             self._vouch(node)
