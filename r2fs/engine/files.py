@@ -398,6 +398,10 @@ class Files:
                         if handle.node is node and handle.writes:
                             handle.error = error
                 return
+            except ValueError:
+                if not source.content.closed:
+                    raise
+                return  # unlinked meanwhile: nobody needs the rest
             except R2fsError as error:  # what was written is safe; the upload asks for the rest again
                 log.info("%s: not all of it is here yet: %s", printable(node.name), error)
                 return
@@ -434,16 +438,17 @@ class Files:
                     self._contents.distrust(handle.node)
                 raise
 
-    def write(self, caller: Caller, number: int, offset: int, data: bytes | memoryview) -> int:
+    def write(self, caller: Caller, number: int, offset: int, data: bytes | memoryview, paged: bool) -> int:
         with self._core.lock:
             handle = self.handles.get(number)
             if not handle.writes:
                 raise BadHandle(f"{self._tree.path(handle.node)} was not opened for writing")
             content = self._contents.of(handle.node)
             self._wrote(handle.node)
-        self.pressure.pace(caller, len(data) if handle.appends else offset + len(data) - content.size)
+        appends = handle.appends and not paged
+        self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
         partial = not content.complete
-        written = self._write(caller, content, None if handle.appends else offset, data)
+        written = self._write(caller, content, None if appends else offset, data)
         if partial:  # which bytes are ours must be known before the write is answered
             with self._core.lock:
                 if handle.node.owed:
@@ -527,11 +532,12 @@ class Files:
             if handle.node.owed and not content.complete:
                 self._ledger.update(handle.node, size=content.size)
 
-    def lseek(self, caller: Caller, number: int, offset: int, whence: int) -> int:
-        """SEEK_DATA, SEEK_HOLE: what is not here counts as data."""
+    def lseek(self, caller: Caller, number: int, offset: int, whence: int, paged: bool) -> int:
+        """SEEK_DATA, SEEK_HOLE: what is not here counts as data, and what may be in a writer's mapping, too."""
         with self._core.lock:
-            content = self._contents.of(self.handles.get(number).node)
-        if content.complete:
+            node = self.handles.get(number).node
+            content = self._contents.of(node)
+        if content.complete and not (paged and node.writers):
             return os.lseek(content.fd, offset, whence)
         if not 0 <= offset < content.size:
             raise NoSuchByte(f"byte {offset} is past the end")

@@ -422,8 +422,10 @@ class FileSystem:
     def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
         return self._files.read(caller, handle, offset, size)
 
-    def write(self, caller: Caller, handle: int, offset: int, data: bytes | memoryview) -> int:
-        return self._files.write(caller, handle, offset, data)
+    def write(
+        self, caller: Caller, handle: int, offset: int, data: bytes | memoryview, paged: bool = False
+    ) -> int:
+        return self._files.write(caller, handle, offset, data, paged)
 
     def wrote(self, handle: int) -> None:
         """Nothing to do: size and times are asked of the file, and the last close compares them."""
@@ -431,8 +433,8 @@ class FileSystem:
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
         self._files.fallocate(caller, handle, mode, offset, length)
 
-    def lseek(self, caller: Caller, handle: int, offset: int, whence: int) -> int:
-        return self._files.lseek(caller, handle, offset, whence)
+    def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
+        return self._files.lseek(caller, handle, offset, whence, paged)
 
     def flush(self, caller: Caller, handle: int) -> None:
         self._files.flush(caller, handle)

@@ -167,10 +167,11 @@ def test_what_changes_beside_the_bytes_of_a_file_that_is_open_while_it_is_sent(
     name = "g.wav" if change == "name" else "f.wav"
     assert store.keys() == [name]
     assert store.data(name) == (b"again" if sent == "the bytes" else b"bytes")
+    metadata = store.head(name).metadata or {}
     if change == "times":
-        assert store.head(name).metadata["mtime"].startswith("1000000000.")
+        assert metadata["mtime"].startswith("1000000000.")
     if change == "mode":
-        assert int(store.head(name).metadata["mode"]) & 0o777 == 0o600
+        assert int(metadata["mode"]) & 0o777 == 0o600
     assert len(requests) == 2, requests
     assert store.count("put") == (2 if sent == "the bytes" else 0), "what is only named anew is copied"
     engine.stop()
