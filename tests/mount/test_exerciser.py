@@ -47,7 +47,7 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module", params=["roomy", "tight"])
+@pytest.fixture(scope="module", params=["tight", pytest.param("roomy", marks=pytest.mark.long)])
 def room(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -80,6 +80,27 @@ def test_an_edit_in_place_keeps_the_rest(make: MakeEngine, store: MemoryStore) -
     assert engine.read("song.mp3") == bytes(want)
 
 
+def test_unlinked_while_its_rest_is_fetched(make: MakeEngine, store: MemoryStore) -> None:
+    """Who fetches has nobody to fetch for any more, which is no defect: nothing is logged."""
+    store.set("long.wav", bytes(1 << 20))
+    engine, asked, go_on = make(small_file=1 << 10), threading.Event(), threading.Event()
+
+    def wait(name: str, key: str) -> None:
+        if name == "get":
+            asked.set()
+            assert go_on.wait(30)
+
+    store.before = wait
+    opened = engine.open("long.wav", os.O_RDWR)
+    assert asked.wait(30)
+    engine.unlink("long.wav")
+    engine.close(opened)
+    go_on.set()
+    engine.drain()
+    engine.stop()
+    assert store.keys() == []
+
+
 def test_opened_for_writing_and_not_written_costs_nothing(make: MakeEngine, store: MemoryStore) -> None:
     store.set("song.mp3", b"abc")
     engine = make()
