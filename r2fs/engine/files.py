@@ -318,7 +318,7 @@ class Files:
             return
         content = self._contents.of(node)
         synced = self._is_synced(node, owed)
-        stat = os.fstat(content.fd)
+        stat, opened_again, known_ns = os.fstat(content.fd), owed.before is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
         self._ledger.apply(
             node,
@@ -337,6 +337,9 @@ class Files:
         self._core.crash_point("sealed")
         node.size = stat.st_size
         node.ctime_ns = ctime_ns
+        if opened_again and stat.st_mtime_ns != known_ns:
+            # A mapping may have written, of which the kernel's attributes know nothing.
+            self._core.kernel.forget_attributes(node.ino)
         if synced:
             self._vouch(node)
         self._writeback.schedule(node)
