@@ -36,12 +36,9 @@ from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
     BadHandle,
-    InvalidArgument,
     IsADirectory,
     LocalError,
     NoSpace,
-    NoSuchByte,
-    NotSupported,
     R2fsError,
     ReadOnly,
     Stale,
@@ -57,14 +54,6 @@ log = logging.getLogger(__name__)
 UNSEALED = (State.DIRTY, State.STALE_UPLOAD)  # somebody may be writing
 TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
 CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
-FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16  # fallocate(2)
-_FALLOC_MODES = (
-    0,
-    FALLOC_KEEP_SIZE,
-    FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE,
-    FALLOC_ZERO_RANGE,
-    FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE,
-)
 
 
 class Files:
@@ -511,40 +500,6 @@ class Files:
     def _contents_unused(self, node: Node) -> None:
         if not node.handles:
             self._contents.closed(node)
-
-    def fallocate(self, caller: Caller, number: int, mode: int, offset: int, length: int) -> None:
-        caller.about_to_wait()
-        with self._core.lock:
-            handle = self.handles.get(number)
-            content = self._contents.of(handle.node)
-            self._wrote(handle.node)
-        if not handle.writes:
-            raise BadHandle("not opened for writing")
-        if offset < 0 or length <= 0:
-            raise InvalidArgument("fallocate: offset or length")
-        if mode not in _FALLOC_MODES:
-            raise NotSupported(f"fallocate mode {mode} is not supported")
-        if not mode & FALLOC_KEEP_SIZE and offset + length > content.size:
-            content.truncate(offset + length)
-        if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
-            content.zero(offset, offset + length)
-        elif mode == 0 and content.complete:
-            content.reserve(offset, length)
-        # KEEP_SIZE alone is a promise of room past the end, which costs nothing to leave out
-        with self._core.lock:
-            if handle.node.owed and not content.complete:
-                self._ledger.update(handle.node, size=content.size)
-
-    def lseek(self, caller: Caller, number: int, offset: int, whence: int, paged: bool) -> int:
-        """SEEK_DATA, SEEK_HOLE: what is not here counts as data, and what may be in a writer's mapping, too."""
-        with self._core.lock:
-            node = self.handles.get(number).node
-            content = self._contents.of(node)
-        if content.complete and not (paged and node.writers):
-            return os.lseek(content.fd, offset, whence)
-        if not 0 <= offset < content.size:
-            raise NoSuchByte(f"byte {offset} is past the end")
-        return offset if whence == os.SEEK_DATA else content.size
 
     # ------------------------------------------------------------------ safe, and closed
     def flush(self, caller: Caller, number: int) -> None:

@@ -24,6 +24,7 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import Directories
 from r2fs.engine.files import Files
+from r2fs.engine.holes import Holes
 from r2fs.engine.inherit import restore_handles
 from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.leaving import Leaving
@@ -116,6 +117,7 @@ class FileSystem:
             self._leaving,
             self._space,
         )
+        self._holes = Holes(self._core, self._ledger, self._contents, self._files.handles)
         self._changes = Changes(
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
@@ -431,10 +433,10 @@ class FileSystem:
         """Nothing to do: size and times are asked of the file, and the last close compares them."""
 
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
-        self._files.fallocate(caller, handle, mode, offset, length)
+        self._holes.fallocate(caller, handle, mode, offset, length)
 
     def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
-        return self._files.lseek(caller, handle, offset, whence, paged)
+        return self._holes.lseek(handle, offset, whence, paged)
 
     def flush(self, caller: Caller, handle: int) -> None:
         self._files.flush(caller, handle)
