@@ -360,17 +360,17 @@ class Callbacks:
         return len(data)
 
     def write(self, _path: bytes | None, data: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
-        file = self._file(info)
+        file, paged = self._file(info), bool(info.contents.writepage)
         memory = _memory(data, size)
-        if file.local is None or file.appends:
+        if file.local is None or (file.appends and not paged):
             # The kernel's offset of an append is where it believes the end to be.
-            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"))
+            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"), paged)
         try:
             written = os.pwrite(file.local, memory, offset)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"))
+            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"), paged)
         self._fs.wrote(file.handle)
         return written
 
@@ -387,7 +387,7 @@ class Callbacks:
 
     def lseek(self, _path: bytes | None, offset: int, whence: int, info: Pointer[FileInfo]) -> int:
         try:
-            return self._fs.lseek(self._caller(), self._file(info).handle, offset, whence)
+            return self._fs.lseek(self._caller(), self._file(info).handle, offset, whence, paged=True)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise

@@ -65,6 +65,7 @@ class FileInfo(Protocol):
     """struct fuse_file_info."""
 
     flags: int
+    writepage: int
     fh: int
     keep_cache: int
     direct_io: int

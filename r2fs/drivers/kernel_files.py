@@ -144,7 +144,7 @@ class FileHandlers:
     def lseek(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         fh, offset, whence, _ = wire.LSEEK_IN.unpack_from(body)
         file = self._files.get(fh, nodeid, caller)
-        found = self._fs.lseek(caller, file.handle, offset, whence)
+        found = self._fs.lseek(caller, file.handle, offset, whence, paged=not file.passthrough)
         self._session.send_data(unique, wire.LSEEK_OUT.pack(found))
 
     # ------------------------------------------------------------------ writing
@@ -153,18 +153,19 @@ class FileHandlers:
         if more & wire.WRITE_KILL_SUIDGID:
             drop_set_id(self._fs, self._kernel, caller, nodeid)
         file = self._files.get(fh, nodeid, caller, flags)
-        done = self._write(file, caller, offset, body[wire.WRITE_IN.size : wire.WRITE_IN.size + size])
+        data, paged = body[wire.WRITE_IN.size : wire.WRITE_IN.size + size], bool(more & wire.WRITE_CACHE)
+        done = self._write(file, caller, offset, data, paged)
         self._session.send(wire.WRITE_REPLY.pack(wire.WRITE_REPLY.size, 0, unique, done, 0))
 
-    def _write(self, file: OpenFile, caller: Caller, offset: int, data: memoryview) -> int:
-        if file.local is None or file.appends:
-            return self._fs.write(caller, file.handle, offset, data)
+    def _write(self, file: OpenFile, caller: Caller, offset: int, data: memoryview, paged: bool) -> int:
+        if file.local is None or (file.appends and not paged):
+            return self._fs.write(caller, file.handle, offset, data, paged)
         try:
             done = os.pwrite(file.local, data, offset)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            return self._fs.write(caller, file.handle, offset, data)  # it can make room
+            return self._fs.write(caller, file.handle, offset, data, paged)  # it can make room
         self._fs.wrote(file.handle)
         return done
 

@@ -20,7 +20,7 @@ from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange
-from r2fs.model.states import Event, State
+from r2fs.model.states import Event
 
 
 class Changes:
@@ -80,8 +80,6 @@ class Changes:
         if owed.proof is not None:
             # Opened for writing, nothing written yet: `touch` must not send a large file again.
             more["proof"] = self._contents.proof(node) if untouched else None
-            if owed.before is State.CLEAN:
-                more.update(before=State.QUEUED, was_changed=False)
         if owed.transfer is not None:
             owed.transfer.stop()
         self._ledger.apply(node, Event.RETARGET, **facts, **more)

@@ -35,11 +35,8 @@ from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
     BadHandle,
-    InvalidArgument,
     IsADirectory,
     LocalError,
-    NoSuchByte,
-    NotSupported,
     R2fsError,
     ReadOnly,
     Stale,
@@ -53,14 +50,6 @@ from r2fs.model.states import Event, State
 log = logging.getLogger(__name__)
 
 UNSEALED = (State.DIRTY, State.STALE_UPLOAD)  # somebody may be writing
-FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16  # fallocate(2)
-_FALLOC_MODES = (
-    0,
-    FALLOC_KEEP_SIZE,
-    FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE,
-    FALLOC_ZERO_RANGE,
-    FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE,
-)
 
 
 class Files:
@@ -245,6 +234,7 @@ class Files:
             # bucket at a crash: so it says "changed" until the proof at the last close.
             changed=True,
             was_changed=owed.changed if owed else False,
+            was_rewritten=owed.rewritten if owed else False,
             staged=staged,
             size=content.size,
             proof=proof,
@@ -296,7 +286,7 @@ class Files:
             return
         content = self._contents.of(node)
         synced = self._is_synced(node, owed)
-        stat = os.fstat(content.fd)
+        stat, opened_again, known_ns = os.fstat(content.fd), owed.before is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
         self._ledger.apply(
             node,
@@ -315,6 +305,9 @@ class Files:
         self._core.crash_point("sealed")
         node.size = stat.st_size
         node.ctime_ns = ctime_ns
+        if opened_again and stat.st_mtime_ns != known_ns:
+            # A mapping may have written, of which the kernel's attributes know nothing.
+            self._core.kernel.forget_attributes(node.ino)
         if synced:
             self._vouch(node)
         self._writeback.schedule(node)
@@ -350,7 +343,12 @@ class Files:
             return
         # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
         synced = owed.synced or owed.was_synced
-        changes = {"changed": owed.was_changed, "synced": synced, "was_synced": False}
+        changes = {
+            "changed": owed.was_changed,
+            "rewritten": owed.was_rewritten,
+            "synced": synced,
+            "was_synced": False,
+        }
         self._ledger.apply(node, Event.UNCHANGED, before=None, proof=None, **changes)
         if synced:
             self._vouch(node)
@@ -374,6 +372,10 @@ class Files:
                         if handle.node is node and handle.writes:
                             handle.error = error
                 return
+            except ValueError:
+                if not source.content.closed:
+                    raise
+                return  # unlinked meanwhile: nobody needs the rest
             except R2fsError as error:  # what was written is safe; the upload asks for the rest again
                 log.info("%s: not all of it is here yet: %s", printable(node.name), error)
                 return
@@ -410,16 +412,17 @@ class Files:
                     self._contents.distrust(handle.node)
                 raise
 
-    def write(self, caller: Caller, number: int, offset: int, data: bytes | memoryview) -> int:
+    def write(self, caller: Caller, number: int, offset: int, data: bytes | memoryview, paged: bool) -> int:
         with self._core.lock:
             handle = self.handles.get(number)
             if not handle.writes:
                 raise BadHandle(f"{self._tree.path(handle.node)} was not opened for writing")
             content = self._contents.of(handle.node)
             self._wrote(handle.node)
-        self.pressure.pace(caller, len(data) if handle.appends else offset + len(data) - content.size)
+        appends = handle.appends and not paged
+        self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
         partial = not content.complete
-        written = self.pressure.write(caller, content, None if handle.appends else offset, data)
+        written = self.pressure.write(caller, content, None if appends else offset, data)
         if partial:  # which bytes are ours must be known before the write is answered
             with self._core.lock:
                 if handle.node.owed:
@@ -460,39 +463,6 @@ class Files:
     def _contents_unused(self, node: Node) -> None:
         if not node.handles:
             self._contents.closed(node)
-
-    def fallocate(self, caller: Caller, number: int, mode: int, offset: int, length: int) -> None:
-        caller.about_to_wait()
-        with self._core.lock:
-            handle = self.handles.get(number)
-            content = self._contents.of(handle.node)
-            self._wrote(handle.node)
-        if not handle.writes:
-            raise BadHandle("not opened for writing")
-        if offset < 0 or length <= 0:
-            raise InvalidArgument("fallocate: offset or length")
-        if mode not in _FALLOC_MODES:
-            raise NotSupported(f"fallocate mode {mode} is not supported")
-        if not mode & FALLOC_KEEP_SIZE and offset + length > content.size:
-            content.truncate(offset + length)
-        if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
-            content.zero(offset, offset + length)
-        elif mode == 0 and content.complete:
-            content.reserve(offset, length)
-        # KEEP_SIZE alone is a promise of room past the end, which costs nothing to leave out
-        with self._core.lock:
-            if handle.node.owed and not content.complete:
-                self._ledger.update(handle.node, size=content.size)
-
-    def lseek(self, caller: Caller, number: int, offset: int, whence: int) -> int:
-        """SEEK_DATA, SEEK_HOLE: what is not here counts as data."""
-        with self._core.lock:
-            content = self._contents.of(self.handles.get(number).node)
-        if content.complete:
-            return os.lseek(content.fd, offset, whence)
-        if not 0 <= offset < content.size:
-            raise NoSuchByte(f"byte {offset} is past the end")
-        return offset if whence == os.SEEK_DATA else content.size
 
     # ------------------------------------------------------------------ safe, and closed
     def flush(self, caller: Caller, number: int) -> None:

@@ -24,6 +24,7 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import Directories
 from r2fs.engine.files import Files
+from r2fs.engine.holes import Holes
 from r2fs.engine.inherit import restore_handles
 from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.leaving import Leaving
@@ -116,6 +117,7 @@ class FileSystem:
             self._leaving,
             self._space,
         )
+        self._holes = Holes(self._core, self._ledger, self._contents, self._files.handles)
         self._changes = Changes(
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
@@ -424,17 +426,19 @@ class FileSystem:
     def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
         return self._files.read(caller, handle, offset, size)
 
-    def write(self, caller: Caller, handle: int, offset: int, data: bytes | memoryview) -> int:
-        return self._files.write(caller, handle, offset, data)
+    def write(
+        self, caller: Caller, handle: int, offset: int, data: bytes | memoryview, paged: bool = False
+    ) -> int:
+        return self._files.write(caller, handle, offset, data, paged)
 
     def wrote(self, handle: int) -> None:
         """Nothing to do: size and times are asked of the file, and the last close compares them."""
 
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
-        self._files.fallocate(caller, handle, mode, offset, length)
+        self._holes.fallocate(caller, handle, mode, offset, length)
 
-    def lseek(self, caller: Caller, handle: int, offset: int, whence: int) -> int:
-        return self._files.lseek(caller, handle, offset, whence)
+    def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
+        return self._holes.lseek(handle, offset, whence, paged)
 
     def flush(self, caller: Caller, handle: int) -> None:
         self._files.flush(caller, handle)

@@ -62,6 +62,9 @@ class Ledger:
         old = node.owed
         start = old.state if old else None if event is Event.CREATE else State.CLEAN
         state = after(start, event, old.before if old else None)
+        if event is Event.RETARGET and old is not None and old.before is not None:
+            # Where nothing was written, the last close leads back to a state that still owes this.
+            changes["before"] = after(old.before, Event.RETARGET)
         facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
         if state in (State.CLEAN, State.GONE):
             self._drop(node, facts)

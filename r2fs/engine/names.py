@@ -36,7 +36,7 @@ from r2fs.model.keys import MAX_KEY_BYTES, check_key, check_name, printable
 from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Entry, Kind
-from r2fs.model.states import Event, State
+from r2fs.model.states import Event
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 log = logging.getLogger(__name__)
@@ -431,9 +431,7 @@ class Names:
             changes["changed"] = one.is_dir  # a marker has no bytes to copy
             if one.listing is not None and one.base is None and not one.known:
                 changes["base"] = one.listing.marker  # asked for what its metadata says, before it goes
-        elif one.owed.before is State.CLEAN:  # open for writing: even unchanged bytes now need their new name
-            changes["before"], changes["was_changed"] = State.QUEUED, False
-        if one.owed is not None:
+        else:
             changes["seq"] = self._core.journal.next_seq()
         if local and one.kind is Kind.FILE:
             changes |= self._all_here(one)

@@ -72,6 +72,7 @@ class Owed:
     was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
     was_synced: bool = False  # `synced` before it was opened for writing, for UNCHANGED
     synced_as: Proof | None = None  # fstat at an fsync: while it says the same, all bytes are synced
+    was_rewritten: bool = False  # `rewritten` before it was opened for writing, for UNCHANGED
     first_owed_s: float = 0.0  # Clock.monotonic() when it began to owe
     failures: int = 0  # attempts in a row that failed
     refused_at: int | None = None  # how many uploads had succeeded when the first of those failures was a 403

@@ -370,6 +370,10 @@ class WriteBack:
         try:
             if source is not None:
                 self._reader.whole(source, Caller())
+        except ValueError:
+            if source is None or not source.content.closed:
+                raise
+            # Unlinked meanwhile, or opened and closed again: if it still owes anything, it is due again below.
         except ReadFailed as error:
             with self._core.lock:
                 self.retry_later(node, error)

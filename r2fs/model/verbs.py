@@ -86,8 +86,13 @@ class Verbs(Protocol):
         """Works on LOCAL handles too. Short only at the end of the file."""
         ...
 
-    def write(self, caller: Caller, handle: int, offset: int, data: bytes | memoryview) -> int:
-        """Works on LOCAL handles too. With O_APPEND `offset` is ignored: the data goes to the end."""
+    def write(
+        self, caller: Caller, handle: int, offset: int, data: bytes | memoryview, paged: bool = False
+    ) -> int:
+        """Works on LOCAL handles too. With O_APPEND `offset` is ignored: the data goes to the end.
+
+        `paged`: the kernel writes back pages of a mapping, through any handle: `offset` holds.
+        """
         ...
 
     def wrote(self, handle: int) -> None:
@@ -96,8 +101,8 @@ class Verbs(Protocol):
 
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None: ...
 
-    def lseek(self, caller: Caller, handle: int, offset: int, whence: int) -> int:
-        """SEEK_DATA and SEEK_HOLE."""
+    def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
+        """SEEK_DATA and SEEK_HOLE. `paged`: the kernel may have pages of a mapping still to write back."""
         ...
 
     def flush(self, caller: Caller, handle: int) -> None:

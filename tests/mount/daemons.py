@@ -189,6 +189,8 @@ class MirrorMount(Mount):
 class BucketMount(Mount):
     """`r2fs mount` in the foreground. Settings are given as variables, R2FS_<NAME>."""
 
+    program = "r2fs"  # the module that is run
+
     def __init__(
         self,
         base: Path,
@@ -215,7 +217,7 @@ class BucketMount(Mount):
         command = [
             sys.executable,
             "-m",
-            "r2fs",
+            self.program,
             "mount",
             f"s3://{endpoint.bucket}/{prefix}",
             str(base / "mnt"),
@@ -250,3 +252,12 @@ class BucketMount(Mount):
         self, what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 20.0
     ) -> None:
         until(what, lambda: holds(self.status()), timeout_s)
+
+
+class CachedMount(BucketMount):
+    """By the kernel driver, and everything through the page cache."""
+
+    program = "tests.mount.without_passthrough"
+
+    def __init__(self, base: Path, endpoint: Endpoint, prefix: str, **settings: Any) -> None:
+        super().__init__(base, "kernel", endpoint, prefix, **settings)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.daemons import until
+
 MIB = 1 << 20
 
 
@@ -156,6 +158,29 @@ def test_mapped_and_written(place):
     assert content[5:-3] == b"." * (300_000 - 8)
 
 
+def test_a_mapping_changes_the_modification_time(place):
+    """Else rsync and make would not see that the file is another."""
+    path = place / "mapped"
+    path.write_bytes(b"." * 300_000)
+    written_ns = int(mapped(path, "extend"))
+    until("the time of the last store", lambda: path.stat().st_mtime_ns >= written_ns)
+
+
+def test_a_mapping_of_a_file_that_is_opened_for_appending(place):
+    """Its pages go where they belong, through whatever descriptor the kernel finds."""
+    path = place / "mapped"
+    path.write_bytes(b"." * 10_000)
+    mapped(path, "append")
+    assert path.read_bytes() == b"start" + b"." * 9_995 + b"more"
+
+
+def test_what_was_written_through_a_mapping_is_no_hole(place):
+    path = place / "mapped"
+    path.write_bytes(b"")
+    os.truncate(path, MIB)
+    assert int(mapped(path, "hole")) <= 500_000
+
+
 def mapped(path: Path, what: str) -> str:
     """In a child: a page fault in this process would hold the interpreter for a driver in a thread."""
     return subprocess.run(
@@ -168,9 +193,25 @@ def mapped(path: Path, what: str) -> str:
 
 
 MAPPED = """
-import mmap, sys
+import mmap, os, sys, time
 path, what = sys.argv[1:]
-with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+mode = "a+b" if what == "append" else "r+b"
+with open(path, mode, buffering=0) as file, mmap.mmap(file.fileno(), 0) as memory:
+    if what == "hole":
+        memory[500_000:500_001] = b"x"
+        print(os.lseek(file.fileno(), 0, os.SEEK_DATA))
+        sys.exit()
+    if what == "extend":
+        memory.resize(400_000)
+        os.fstat(file.fileno())
+        time.sleep(0.05)
+        print(time.clock_gettime_ns(5))  # the coarse clock, of which file times are taken
+        memory[-1:] = b"!"
+        sys.exit()
+    if what == "append":
+        memory[:5] = b"start"
+        memory.flush()
+        file.write(b"more")
     if what == "write":
         memory[:5] = b"start"
         memory[-3:] = b"end"

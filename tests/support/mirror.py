@@ -69,7 +69,7 @@ _ERRORS: dict[int, type[FileError]] = {
 _ERRORS[errno.ELOOP] = InvalidArgument
 
 POLL_S = 0.05  # how soon a stuck read notices that its caller is interrupted
-_OPEN_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_DSYNC | os.O_SYNC
+_OPEN_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_DSYNC | os.O_SYNC
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
@@ -389,13 +389,16 @@ class MirrorVerbs:
         while stuck is not None and not stuck.wait(POLL_S):
             caller.about_to_wait()  # raises Interrupted
 
-    def write(self, caller: Caller, handle: int, offset: int, data: bytes | memoryview) -> int:
+    def write(
+        self, caller: Caller, handle: int, offset: int, data: bytes | memoryview, paged: bool = False
+    ) -> int:
         self.calls["write"] += 1
         file = self._file(handle)
         file.wrote = True
         with translated(file.node.name):
-            if file.flags & os.O_APPEND:
-                return os.write(file.fd, data)
+            if file.flags & os.O_APPEND and not paged:
+                with self._lock:
+                    return os.pwrite(file.fd, data, os.fstat(file.fd).st_size)
             return os.pwrite(file.fd, data, offset)
 
     def wrote(self, handle: int) -> None:
@@ -410,10 +413,15 @@ class MirrorVerbs:
             if _libc.fallocate(file.fd, mode, offset, length) != 0:
                 raise OSError(ctypes.get_errno(), "fallocate")
 
-    def lseek(self, caller: Caller, handle: int, offset: int, whence: int) -> int:
+    def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
         self.calls["lseek"] += 1
         file = self._file(handle)
         try:
+            if paged and _writes(file.flags):  # all of it may be data
+                found, end = os.lseek(file.fd, offset, os.SEEK_SET), os.fstat(file.fd).st_size
+                if found >= end:
+                    raise OSError(errno.ENXIO, "past the end")
+                return found if whence == os.SEEK_DATA else end
             return os.lseek(file.fd, offset, whence)
         except OSError as error:
             if error.errno == errno.ENXIO:

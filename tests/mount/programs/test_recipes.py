@@ -118,8 +118,15 @@ def kitchen(
     driver: str, seaweed: SeaweedFS, s3: S3Client, pantry: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Kitchen]:
     base = tmp_path_factory.mktemp(f"{driver}-recipes")
-    # small enough that the long recording comes in pieces, and is larger than one read ahead of it
-    settings = {"mtime": "exact", "small_file": "1MiB", "read_ahead": "1MiB", "upload_delay": "100ms"}
+    # SeaweedFS goes on listing a directory whose last object has gone: nothing is listed twice here.
+    # Small enough that the long recording comes in pieces, and is larger than one read ahead of it
+    settings = {
+        "mtime": "exact",
+        "freshness": "5m",
+        "small_file": "1MiB",
+        "read_ahead": "1MiB",
+        "upload_delay": "100ms",
+    }
     mount = BucketMount(base, driver, seaweed.endpoint, f"{base.name}/", **settings)
     kitchen = Kitchen(mount, seaweed, s3)
     kitchen.put_inputs(pantry)

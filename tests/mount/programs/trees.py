@@ -144,7 +144,7 @@ GIT = [
         git mv song.txt lyrics.txt; git commit -qm moved; git tag -a -m 'first' v1; git status --short
         echo scratch >> lyrics.txt; git stash -q; git stash pop -q; git checkout -q -- lyrics.txt; git rm -q stems/notes
         git reset -q --hard; git log --format='%H %s'; git gc -q; git fsck --strict 2>/dev/null; git repack -adq
-        git clone -q . "$SIDE/clone"; git clone -q "$SIDE/clone" clone; git -C clone log --oneline | wc -l; git -C clone remote remove origin; git -C clone fsck
+        git clone -q --no-hardlinks . "$SIDE/clone"; git clone -q --no-hardlinks "$SIDE/clone" clone; git -C clone log --oneline | wc -l; git -C clone remote remove origin; git -C clone fsck
         git worktree add -q ../tree-$$ bridge 2>/dev/null && git worktree remove --force ../tree-$$; git count-objects | cut -d' ' -f1
         """,
         loose={
@@ -212,7 +212,7 @@ print(sum("stored" in sample for sample in json.load(open("catalog.json"))["samp
         "AI Music: a worker writes, an API waits for it",
         """
         (for job in a b c; do sox -R tone.wav .$job.wav gain -3; mv .$job.wav $job.wav; echo done > $job.state; done) &
-        for job in a b c; do until [ -e $job.state ]; do sleep 0.01; done; soxi -s $job.wav; cat $job.state; done; wait
+        for job in a b c; do until [ -s $job.state ]; do sleep 0.01; done; soxi -s $job.wav; cat $job.state; done; wait
         """,
         needs=("tone.wav",),
     ),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from r2fs.model.errors import DirectoryNotEmpty, Exists, NotFound, Stale
-from r2fs.model.records import AttributeChange
+from r2fs.model.records import AttributeChange, Version
 from tests.support.engine import Engine
 from tests.support.memory_store import MemoryStore
 
@@ -80,6 +80,27 @@ def test_an_edit_in_place_keeps_the_rest(make: MakeEngine, store: MemoryStore) -
     assert engine.read("song.mp3") == bytes(want)
 
 
+def test_unlinked_while_its_rest_is_fetched(make: MakeEngine, store: MemoryStore) -> None:
+    """Who fetches has nobody to fetch for any more, which is no defect: nothing is logged."""
+    store.set("long.wav", bytes(1 << 20))
+    engine, asked, go_on = make(small_file=1 << 10), threading.Event(), threading.Event()
+
+    def wait(name: str, key: str) -> None:
+        if name == "get":
+            asked.set()
+            assert go_on.wait(30)
+
+    store.before = wait
+    opened = engine.open("long.wav", os.O_RDWR)
+    assert asked.wait(30)
+    engine.unlink("long.wav")
+    engine.close(opened)
+    go_on.set()
+    engine.drain()
+    engine.stop()
+    assert store.keys() == []
+
+
 def test_opened_for_writing_and_not_written_costs_nothing(make: MakeEngine, store: MemoryStore) -> None:
     store.set("song.mp3", b"abc")
     engine = make()
@@ -90,12 +111,17 @@ def test_opened_for_writing_and_not_written_costs_nothing(make: MakeEngine, stor
 
 
 class MeanwhileStore(MemoryStore):
-    """`meanwhile(key)` runs when a PUT is carried out and its answer on the way."""
+    """`meanwhile(key)` runs when a PUT or a copy is carried out and its answer on the way."""
 
     meanwhile: Callable[[str], None] = staticmethod(lambda key: None)
 
     def put(self, key: str, *args: Any, **more: Any) -> str:
         etag = super().put(key, *args, **more)
+        self.meanwhile(key)
+        return etag
+
+    def copy(self, source: Version, key: str, **more: Any) -> str:
+        etag = super().copy(source, key, **more)
         self.meanwhile(key)
         return etag
 
@@ -124,6 +150,51 @@ def test_a_name_that_is_taken_again_while_its_last_upload_ends_is_no_conflict(
     assert engine.tree() == want
     assert store.keys() == sorted(want)
     assert all(store.data(key) == data for key, data in want.items())
+    engine.stop()
+
+
+@pytest.mark.parametrize("sent", ["the bytes", "a copy"])
+@pytest.mark.parametrize("change", ["times", "mode", "name"])
+def test_what_changes_beside_the_bytes_of_a_file_that_is_open_while_it_is_sent(
+    tmp_path: Path, sent: str, change: str
+) -> None:
+    """touch(1) opens a file for writing, sets its times and closes it: nothing was written, but something owed."""
+    store = MeanwhileStore()
+    store.set("f.wav", b"bytes")
+    engine = Engine(tmp_path, store, freshness_s=3600.0)
+    requests: list[str] = []
+
+    def touch(key: str) -> None:
+        requests.append(key)
+        if len(requests) > 1:
+            return
+        opened = engine.open("f.wav", os.O_WRONLY)
+        if change == "name":
+            engine.rename("f.wav", "g.wav")
+        else:
+            what = AttributeChange(mtime_ns=10**18) if change == "times" else AttributeChange(mode=0o600)
+            engine.fs.setattr(engine.caller, engine.entry("f.wav").ino, what, opened.handle)
+        engine.close(opened)
+
+    if sent == "the bytes":
+        engine.write("f.wav", b"other")
+    engine.drain()
+    store.meanwhile = touch
+    if sent == "the bytes":
+        engine.write("f.wav", b"again")
+    else:
+        engine.fs.setattr(engine.caller, engine.entry("f.wav").ino, AttributeChange(mode=0o640))
+    engine.drain()
+    name = "g.wav" if change == "name" else "f.wav"
+    assert store.keys() == [name]
+    assert store.data(name) == (b"again" if sent == "the bytes" else b"bytes")
+    metadata = store.head(name).metadata or {}
+    if change == "times":
+        assert metadata["mtime"].startswith("1000000000.")
+    if change == "mode":
+        assert int(metadata["mode"]) & 0o777 == 0o600
+    assert len(requests) == 2, requests
+    assert store.count("put") == (2 if sent == "the bytes" else 0), "what is only named anew is copied"
     engine.stop()
 
 
