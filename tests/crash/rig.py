@@ -106,6 +106,7 @@ class Rig:
             "multipart_threshold": 256 << 10 if bucket.small_parts else 6 << 20,
             "small_file": self.rng.choice([0, 4 << 20]),
             "host": "studio",
+            "take_over_s": 0.0,  # each kill takes the mount away: test_takeover.py has the other case
         }
         self._points_file = base / "points"
         self._points_file.touch()
