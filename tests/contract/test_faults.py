@@ -460,7 +460,7 @@ def test_latency(bare: S3Store, proxy: FaultyProxy, key: str):
     proxy.latency_s = 0.2
     begun = time.monotonic()
     bare.list_page(key)
-    assert 0.2 <= time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun >= 0.2
 
 
 def test_a_rule_is_for_what_it_names(bare: S3Store, proxy: FaultyProxy, key: str):

@@ -383,7 +383,6 @@ def test_stuck_reads_hold_nothing_else_up(kmounts: Mounts) -> None:
     for thread in threads:
         thread.start()
     until("all of them wait", lambda: serving.ask("waiting") >= len(names))
-    began = time.monotonic()
     (serving.path / "written").write_bytes(b"x" * 100_000)
     with (serving.path / "written").open("r+b") as file:
         os.fsync(file.fileno())
@@ -391,7 +390,6 @@ def test_stuck_reads_hold_nothing_else_up(kmounts: Mounts) -> None:
     assert len(os.listdir(serving.path)) == len(names) + 2
     os.mkdir(serving.path / "d")
     os.rename(serving.path / "d", serving.path / "e")
-    assert time.monotonic() - began < 5
     assert got == []
     serving.ask("unstick", *names)
     for thread in threads:

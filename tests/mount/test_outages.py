@@ -57,7 +57,7 @@ def test_closing_does_not_wait_for_the_server(line, mounts, s3, seaweed):
     cut(line, serving)
     begin = time.monotonic()
     (serving.path / "take.wav").write_bytes(b"recorded" * 1000)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 30  # a request alone would take its minute
     assert (serving.path / "take.wav").read_bytes() == b"recorded" * 1000
     assert (serving.path / "before").read_bytes() == b"cached"
     serving.until_state("an owed file", lambda s: s["queue"]["files"] >= 1)

@@ -103,10 +103,8 @@ def test_an_edit_in_place_is_not_slowed(make: MakeEngine, away: MemoryStore):
     engine.write("a.wav", bytes(900 * KIB))
     opened = engine.open("a.wav", os.O_RDWR)
     assert opened.local is None
-    begun = time.monotonic()
     for at in range(0, 900 * KIB, 100 * KIB):
-        engine.fs.write(engine.caller, opened.handle, at, b"x" * 100 * KIB)
-    assert time.monotonic() - begun < 0.9
+        engine.fs.write(Caller(may_wait=False), opened.handle, at, b"x" * 100 * KIB)
     engine.close(opened)
 
 
@@ -131,8 +129,7 @@ def test_closing_waits_and_succeeds(make: MakeEngine, away: MemoryStore):
     assert local is not None
     os.pwrite(local, bytes(2 * LIMIT), 0)
     begun = time.monotonic()
-    engine.fs.flush(engine.caller, second)
-    assert time.monotonic() - begun < 0.19, "its own bytes cannot be sent before it is closed"
+    engine.fs.flush(Caller(may_wait=False), second)  # its own bytes cannot be sent before it is closed
     with pytest.raises(WouldWait):
         engine.fs.flush(Caller(may_wait=False), first)
     engine.fs.flush(engine.caller, first)
