@@ -28,11 +28,11 @@ class Conflicts:
         self._ledger = ledger
         self._contents = contents
 
-    def keep_both(self, node: Node, key: str, theirs: ObjectInfo) -> None:
-        """The node takes a conflict name; what is in the bucket keeps the name."""
+    def keep_both(self, node: Node, theirs: ObjectInfo) -> None:
+        """The node takes a conflict name; what is in the bucket under its key keeps the name."""
         parent, name = node.parent, node.name
         assert parent is not None and node.owed is not None
-        meant_for = node.owed.conflict_of or key
+        meant_for = node.owed.conflict_of or node.owed.key
         new_name = self._free_name(parent, nfc(shown_name(meant_for.rpartition("/")[2])))
         new_key = self._tree.key(parent) + new_name + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
         self._ledger.apply(
@@ -44,9 +44,8 @@ class Conflicts:
             before=None,
         )
         self._core.crash_point("conflict_journalled")
-        if self._tree.key(node) == key or node.name == name:
-            self._tree.move(node, parent, new_name)
-            self._tree.show(parent, theirs)
+        self._tree.move(node, parent, new_name)
+        self._tree.show(parent, theirs)
         self._core.kernel.forget_name(parent.ino, name)
         self._core.kernel.forget_name(parent.ino, new_name)
         log.warning(

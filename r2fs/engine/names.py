@@ -433,6 +433,8 @@ class Names:
                 changes["base"] = one.listing.marker  # asked for what its metadata says, before it goes
         else:
             changes["seq"] = self._core.journal.next_seq()
+            if one is top and new_name != one.name:
+                changes["conflict_of"] = None  # named by a program: a copy's copy is called after that name
         if local and one.kind is Kind.FILE:
             changes |= self._all_here(one)
         self._ledger.apply(one, Event.RETARGET, **changes)

@@ -192,7 +192,8 @@ class Outcomes:
             return
         same = made_by is not None and _has_bytes_of(claim, info)
         with self._core.lock:
-            if same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect:
+            ours = same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
+            if ours or _has_moved(node, claim):
                 self._again(node, claim, error, expect=info.etag)
             elif self._still(node, claim):
                 assert node.owed is not None
@@ -200,7 +201,7 @@ class Outcomes:
                 if node.owed.state is State.STALE_UPLOAD:  # found again, and named, after the last close
                     self._ledger.apply(node, Event.CONFLICT, before=State.QUEUED)
                 else:
-                    self.conflicts.keep_both(node, claim.key, info)
+                    self.conflicts.keep_both(node, info)
                     self._queue.schedule(node)
 
     def _source_lost(self, node: Node, claim: Claim, error: R2fsError) -> None:
@@ -258,6 +259,8 @@ class Outcomes:
         if not self._still(node, claim):
             return
         assert node.owed is not None
+        if _has_moved(node, claim):
+            changes.pop("expect", None)  # it was seen at the old key, and says nothing of the new one
         failures = node.owed.failures + 1
         self._retry(node, error, failures=failures, **changes)
         if failures > 1:
@@ -341,6 +344,11 @@ class Outcomes:
         row = self._ledger.watched(claim.key)
         if row is not None and not self._attempts.any_at(claim.key):
             self._ledger.drop_delete(row.seq)
+
+
+def _has_moved(node: Node, claim: Claim) -> bool:
+    """Was it renamed while the attempt was on its way? Then what is at the old key is no rival of it."""
+    return node.owed is not None and node.owed.key != claim.key
 
 
 def _has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:

@@ -151,3 +151,48 @@ def test_what_an_attempt_left_under_the_old_name_is_hidden_though_it_was_seen_be
     ]
     operations.append({"op": "drain", "deep": True})
     check(operations, tmp_path, upload_delay_s=0.0, cache_size=8192)
+
+
+@pytest.mark.expect_warnings
+def test_a_conflicts_copy_that_got_a_name_of_its_own_is_called_after_that_name(tmp_path: Path) -> None:
+    """In conflict once more, it was called after the name that it had before it was a copy (seed 339)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f0", "size": 10, "tag": 1},
+        {"op": "remote_set", "path": "f0", "size": 10, "tag": 2},
+        {"op": "pump"},
+        {"op": "rename", "old": "f0 (conflict of studio, 2027-01-15)", "new": "f1"},
+        {"op": "remote_set", "path": "f1", "size": 10, "tag": 3},
+        {"op": "pump"},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_who_won_the_name_that_a_file_has_left_is_no_rival_of_it(tmp_path: Path) -> None:
+    """Renamed between 412 and HEAD, it lost its new name for a conflict at the old one."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f0.tmp", "size": 10, "tag": 1},
+        {"op": "save", "path": "f0", "size": 10, "tag": 2},
+        {"op": "remote_set", "path": "f0.tmp", "size": 10, "tag": 3},
+        {"op": "pump", "plan": {"1": [{"op": "rename", "old": "f0.tmp", "new": "f0"}]}},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_that_the_old_name_is_free_says_nothing_of_the_new_one(tmp_path: Path) -> None:
+    """Renamed between 412 and HEAD, it forgot which version it replaces: a conflict with nobody."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "f0", "size": 10, "tag": 1},
+        {"op": "remote_set", "path": "f1", "size": 10, "tag": 2},
+        {"op": "save", "path": "f0", "size": 10, "tag": 3},
+        {"op": "remote_remove", "path": "f0"},
+        {"op": "pump", "plan": {"2": [{"op": "rename", "old": "f0", "new": "f1"}]}},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)

@@ -350,6 +350,42 @@ def test_a_conflict_name_that_is_taken_is_numbered_and_not_nested(make: MakeEngi
     assert set(engine.fs.queue_view().conflicts) == {today, second}
 
 
+@pytest.mark.expect_warnings("another host wrote it first")
+def test_a_copy_that_got_a_name_of_its_own_is_called_after_it(make: MakeEngine, store: MemoryStore):
+    engine = make(threads=False, upload_delay_s=0.0, freshness_s=60.0)
+    engine.write("take.wav", b"ours")
+    store.set("take.wav", b"theirs")
+    task = engine.fs._writeback.take_due()
+    assert task is not None
+    task()
+    (first,) = engine.fs.queue_view().conflicts
+    engine.rename(first, "mix.wav")
+    store.set("mix.wav", b"theirs, too")
+    pump(engine)
+    copy = conflict_name("mix.wav", "studio", time.time())
+    assert store.contents() == {"take.wav": b"theirs", "mix.wav": b"theirs, too", copy: b"ours"}
+
+
+def test_two_hosts_save_by_the_same_temporary_name(make: MakeEngine, store: MemoryStore):
+    """It is taken, and renamed here before that is known: then nobody contests the name that it has."""
+    engine = make(threads=False, upload_delay_s=0.0, freshness_s=60.0)
+    engine.write("take.wav.tmp", b"ours")
+    store.set("take.wav.tmp", b"theirs")
+    renamed: list[str] = []
+
+    def rename(name: str, key: str) -> None:
+        if name == "head" and not renamed:
+            renamed.append(key)
+            engine.rename("take.wav.tmp", "take.wav")
+
+    store.before = rename
+    pump(engine)
+    assert renamed == ["take.wav.tmp"]
+    assert engine.read("take.wav") == b"ours"
+    assert store.contents() == {"take.wav": b"ours", "take.wav.tmp": b"theirs"}
+    assert engine.fs.queue_view().conflicts == ()
+
+
 @pytest.mark.parametrize(
     "name", ["take.wav", "take", ".hidden", "x" * 255, "ü.flac", "a.b.c", "a." + "x" * 40]
 )
