@@ -190,6 +190,9 @@ class Files:
                 self._truncate_locked(node, 0)
             return
         if owed is not None and owed.state in (State.DIRTY, State.STALE_UPLOAD):
+            # Not writable any more where the last close came as far as looking for other writers, and
+            # the journal then had no room for its row.
+            self._contents.of(node).make_writable()
             if truncate:
                 self._truncate_locked(node, 0)
             return

@@ -196,3 +196,21 @@ def test_that_the_old_name_is_free_says_nothing_of_the_new_one(tmp_path: Path) -
         {"op": "drain", "deep": True},
     ]
     check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_a_file_whose_close_met_a_full_disk_can_be_written_again(tmp_path: Path) -> None:
+    """Its descriptor was read-only by then, and stayed so for who opened it next (seed 38)."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "d1/d0/f0", "size": 1683, "tag": 32},
+        {"op": "replace", "path": "d1/d0/f2.wav", "size": 0, "tag": 46},
+        {"op": "open", "slot": "A", "path": "fü", "flags": "wca"},
+        {"op": "fsync", "slot": "A"},
+        {"op": "full", "commits": 5},
+        {"op": "symlink", "path": "l1", "tag": 77},
+        {"op": "pump"},
+        {"op": "open", "slot": "C", "path": "d1/d0/f2.wav", "flags": "w"},
+        {"op": "close", "slot": "A"},
+        {"op": "save", "path": "fü", "size": 2281, "tag": 80},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
