@@ -1,7 +1,8 @@
 """A disk whose power can be cut: an ext4 on a loop device on the recording file system.
 
 Owns:  the image, the recorder's process, the loop devices and the mounts, and their end.
-Fails: a machine without loop devices or FUSE fails here: a proof that is skipped is none.
+Fails: a machine without loop devices or FUSE fails here: a proof that is skipped is none
+       (but users who are not root leave it to root).
 
 A cut at a position of the log leaves: all that was written before the last flush before it, and
 of what was written since, any subset of its blocks. The device owes nobody an order among
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.power.recorder import FLUSH, HEADER
+from tests.support.loopdisk import need_root
 
 BLOCK = 4096  # what a disk writes as a whole or not at all
 IMAGE_BYTES = 24 << 20
@@ -78,6 +80,7 @@ class Disk:
 @contextmanager
 def recorded_disk(base: Path) -> Iterator[Disk]:
     """A mounted ext4 whose every block write and flush is in the log. Ended whatever happens."""
+    need_root()
     base.mkdir()
     before, image = base / "before.img", base / "image"
     with before.open("wb") as file:
