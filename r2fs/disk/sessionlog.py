@@ -38,6 +38,11 @@ NODE, HANDLE, STATE = "n", "h", "s"
 
 Table = dict[tuple[str, int], list[Any]]  # (kind, number): fields; the last written last
 
+# As _line() makes them. Each open and close writes one, and an encoder would cost a third of all that
+# either does.
+HANDLE_LINE: Final = b'\x01["h",%d,%d,%d,%d,%d,%d,[%d,%d]]\n'
+NO_HANDLE_LINE: Final = b'\x01["h",%d]\n'
+
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -77,10 +82,10 @@ class SessionLog:
         self._append(_line(NODE, ino))
 
     def handle(self, handle: KnownHandle) -> None:
-        self._append(_line(HANDLE, *handle))
+        self._append(HANDLE_LINE % (*handle[:-1], *handle.file))
 
     def forget_handle(self, fh: int) -> None:
-        self._append(_line(HANDLE, fh))
+        self._append(NO_HANDLE_LINE % fh)
 
     # ------------------------------------------------------------------ the session
     def state(self, text: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2fs.disk import sessionlog
-from r2fs.disk.sessionlog import CHUNK, SessionLog, read
+from r2fs.disk.sessionlog import CHUNK, HANDLE_LINE, NO_HANDLE_LINE, SessionLog, _line, read
 from r2fs.model.records import Inheritance, KnownHandle, KnownNode
 
 NODE = KnownNode(5, 1, "täke\n.wav", "file", ("a/täke", "etag", 7), 1, 2, None, 0, None, True, False)
@@ -159,3 +159,8 @@ def test_kill_9_loses_nothing_that_was_told(tmp_path: Path, repo_root: Path):
     found = read(tmp_path / "log")
     assert found is not None
     assert set(range(1, last + 1)) <= set(found[1].handles)
+
+
+def test_lines_that_are_written_often_are_those_of_the_encoder():
+    assert HANDLE_LINE % (*HANDLE[:-1], *HANDLE.file) == _line("h", *HANDLE)
+    assert NO_HANDLE_LINE % HANDLE.fh == _line("h", HANDLE.fh)
