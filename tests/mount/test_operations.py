@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.daemons import until
+from tests.mount.daemons import MirrorMount, until
 
 MIB = 1 << 20
 
@@ -465,16 +465,18 @@ ODD_NAMES = [
 ]  # fmt: skip
 
 
-def test_odd_names(place):
-    for name in ODD_NAMES:
+def test_odd_names(place, mounted):
+    # SeaweedFS makes a backslash a slash: what was uploaded in time would show as a directory
+    names = [name for name in ODD_NAMES if "\\" not in name or isinstance(mounted, MirrorMount)]
+    for name in names:
         (place / name).write_bytes(name.encode())
     shown = set(os.listdir(place))
-    for name in ODD_NAMES:
+    for name in names:
         assert (place / name).read_bytes() == name.encode()
         os.rename(place / name, place / "renamed")
         os.rename(place / "renamed", place / name)
         os.unlink(place / name)
-    assert len(shown) == len(ODD_NAMES)
+    assert len(shown) == len(names)
     assert os.listdir(place) == []
 
 
