@@ -261,8 +261,15 @@ class LocalDirStore:
         with self._locked():
             self._require(key, if_match, if_absent)
             path = self._path(key)
-            self._make_directories(path)
-            self._sidecars.write(key, path.stat(), Facts(EMPTY_MD5, meta.content_type, dict(meta.metadata)))
+            # The side file first, and one directory's is named like another's. A kill between the two
+            # would leave a directory that counts as a marker only until there is something in it.
+            facts = Facts(EMPTY_MD5, meta.content_type, dict(meta.metadata))
+            self._sidecars.write(key, self._root.stat(), facts)
+            try:
+                self._make_directories(path)
+            except Exception:  # something else is in its place, so no marker was there either
+                self._sidecars.drop(key, self._root.stat())
+                raise
         return EMPTY_MD5
 
     @contextmanager

@@ -192,6 +192,28 @@ def test_a_marker_holds_no_bytes(store: LocalDirStore):
 
 
 # ------------------------------------------------------------------ r2fs's own files
+def test_a_marker_whose_put_was_killed_is_one_for_good(
+    root: Path, store: LocalDirStore, monkeypatch: pytest.MonkeyPatch
+):
+    """Stored again after the kill, it stays when something comes into the directory, and goes again."""
+    make = LocalDirStore._make_directories
+
+    def killed(self: LocalDirStore, path: Path) -> None:
+        make(self, path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalDirStore, "_make_directories", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.put("d/", BytesBody(b""), META, if_absent=True)
+    monkeypatch.undo()
+    with pytest.raises(PreconditionFailed):
+        store.put("d/", BytesBody(b""), META, if_absent=True)
+    put(store, "d/take")
+    assert keys(store) == ["d/", "d/take"]
+    store.delete("d/take")
+    assert keys(store) == ["d/"]
+
+
 def test_nothing_is_left_behind(root: Path, store: LocalDirStore):
     for _ in range(3):
         put(store, "a")
