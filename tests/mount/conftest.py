@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.mount.daemons import DRIVERS, BucketMount, MirrorMount, Mount
+from tests.mount.daemons import DRIVERS, BucketMount, MirrorMount, Mount, serve
 from tests.support.faulty import FaultyProxy
 from tests.support.servers import SeaweedFS, Simulator
 
@@ -89,15 +89,15 @@ def mounted(
 ) -> Iterator[Mount]:
     base = tmp_path_factory.mktemp(f"{driver}-{request.param}")
     if request.param == "mirror":
-        yield from _serving(MirrorMount(base, driver))
+        yield from serve(MirrorMount(base, driver))
     else:
         server = request.getfixturevalue("seaweed")
-        yield from _serving(BucketMount(base, driver, server.endpoint, f"{base.name}/"))
+        yield from serve(BucketMount(base, driver, server.endpoint, f"{base.name}/"))
 
 
 @pytest.fixture(scope="module")
 def mirror(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MirrorMount]:
-    yield from _serving(MirrorMount(tmp_path_factory.mktemp(f"{driver}-mirror"), driver))
+    yield from serve(MirrorMount(tmp_path_factory.mktemp(f"{driver}-mirror"), driver))
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +105,7 @@ def mount(
     driver: str, seaweed: SeaweedFS, proxy: FaultyProxy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BucketMount]:
     base = tmp_path_factory.mktemp(f"{driver}-bucket")
-    yield from _serving(BucketMount(base, driver, seaweed.endpoint, f"{base.name}/", proxy.url))
-
-
-def _serving(mount: Any) -> Iterator[Any]:
-    try:
-        mount.start()
-        yield mount
-        mount.stop()
-    finally:
-        mount.end()
+    yield from serve(BucketMount(base, driver, seaweed.endpoint, f"{base.name}/", proxy.url))
 
 
 @pytest.fixture

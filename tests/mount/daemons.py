@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -261,3 +261,13 @@ class CachedMount(BucketMount):
 
     def __init__(self, base: Path, endpoint: Endpoint, prefix: str, **settings: Any) -> None:
         super().__init__(base, "kernel", endpoint, prefix, **settings)
+
+
+def serve(mount: Any) -> Iterator[Any]:
+    """The body of a fixture: an orderly stop is part of the test, the end comes in any case."""
+    try:
+        mount.start()
+        yield mount
+        mount.stop()
+    finally:
+        mount.end()

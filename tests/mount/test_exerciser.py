@@ -21,7 +21,7 @@ import pytest
 
 from r2fs.drivers import kmount
 from tests.exerciser.exerciser import Exerciser, content
-from tests.mount.daemons import REPO, BucketMount, CachedMount, until
+from tests.mount.daemons import REPO, BucketMount, CachedMount, serve, until
 from tests.support.servers import SeaweedFS
 
 if TYPE_CHECKING:
@@ -64,12 +64,7 @@ def mount(
     else:
         driver = "kernel" if way == "passthrough" else way
         mount = BucketMount(base, driver, seaweed.endpoint, f"{base.name}/", **settings)
-    try:
-        mount.start()
-        yield mount
-        mount.stop()
-    finally:
-        mount.end()
+    yield from serve(mount)
 
 
 def exercise(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.mount.daemons import REPO, BucketMount
+from tests.mount.daemons import REPO, BucketMount, serve
 from tests.mount.syscalls.cases import CASES, steps
 from tests.support.servers import Simulator
 
@@ -41,12 +41,7 @@ def serving(
     mount = BucketMount(
         base, main_driver, simulator.endpoint, f"{base.name}/", allow_other="true", upload_delay="0s"
     )
-    try:
-        mount.start()
-        yield mount
-        mount.stop()
-    finally:
-        mount.end()
+    yield from serve(mount)
 
 
 class Actor:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.daemons import BucketMount, until
+from tests.mount.daemons import BucketMount, serve, until
 from tests.support.servers import Simulator
 
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO_RANGE, INSERT = 1, 2, 8, 16, 32  # fallocate(2)
@@ -35,12 +35,7 @@ def serving(
     mount = BucketMount(
         base, main_driver, simulator.endpoint, f"{base.name}/", upload_delay="0s", local_patterns="*.local"
     )
-    try:
-        mount.start()
-        yield mount
-        mount.stop()
-    finally:
-        mount.end()
+    yield from serve(mount)
 
 
 @contextmanager

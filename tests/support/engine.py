@@ -187,3 +187,7 @@ class Engine:
 
         walk("")
         return out
+
+
+MakeEngine = Callable[..., Engine]
+"""The fixture `make`: `make(name, **settings)`; each name is a host's own directories."""

@@ -6,7 +6,6 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,31 +15,16 @@ from r2fs.engine import backpressure
 from r2fs.engine.room import Disk, Room
 from r2fs.model.errors import LocalError, NoSpace, Unavailable, WouldWait
 from r2fs.model.ports import Caller
-from tests.support.engine import Engine
+from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
-MakeEngine = Callable[..., Engine]
 KIB = 1024
 LIMIT = 1000 * KIB
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
-    made: list[Engine] = []
-
-    def make_engine(**changes: object) -> Engine:
-        values: dict[str, object] = {"dirty_limit": LIMIT, "dirty_wait_s": 0.2, **changes}
-        made.append(Engine(tmp_path / "a", store, **values))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make_engine
-    for engine in made:
-        engine._end()
+def engine_settings() -> dict[str, object]:
+    return {"dirty_limit": LIMIT, "dirty_wait_s": 0.2}
 
 
 @pytest.fixture

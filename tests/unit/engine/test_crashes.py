@@ -75,11 +75,6 @@ class Host:
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
 def host(tmp_path: Path, store: MemoryStore) -> Iterator[Host]:
     host = Host(tmp_path, store)
     yield host

@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from r2fs.model.errors import NotImplementedThere, Unavailable
 from r2fs.model.records import Version
 from tests.mount.daemons import until
-from tests.support.engine import Engine
+from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
 PART = 1000
-LARGE = {"multipart_threshold": 4 * PART, "part_size": PART, "small_file": 100, "upload_delay_s": 0.0}
-MakeEngine = Callable[..., Engine]
+LARGE: dict[str, object] = {
+    "multipart_threshold": 4 * PART,
+    "part_size": PART,
+    "small_file": 100,
+    "upload_delay_s": 0.0,
+}
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
-    made: list[Engine] = []
-
-    def make_engine(name: str = "a", **changes: object) -> Engine:
-        made.append(Engine(tmp_path / name, store, **{**LARGE, **changes}))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make_engine
-    for engine in made:
-        engine._end()
+def engine_settings() -> dict[str, object]:
+    return LARGE
 
 
 def pattern(parts: float) -> bytes:

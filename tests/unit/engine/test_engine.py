@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,8 @@ import pytest
 
 from r2fs.model.errors import DirectoryNotEmpty, Exists, NotFound, Stale
 from r2fs.model.records import AttributeChange, Version
-from tests.support.engine import Engine
+from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
-
-MakeEngine = Callable[..., Engine]
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
-    made: list[Engine] = []
-
-    def make_engine(name: str = "a", **changes: object) -> Engine:
-        engine = Engine(tmp_path / name, store, **changes)  # type: ignore[arg-type]
-        made.append(engine)
-        return engine
-
-    yield make_engine
-    for engine in made:
-        engine._end()
 
 
 def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStore) -> None:

@@ -90,11 +90,6 @@ class Session:
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
 def session(tmp_path: Path, store: MemoryStore) -> Iterator[Callable[..., Session]]:
     made: list[Session] = []
 

@@ -6,8 +6,6 @@ import base64
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -24,29 +22,8 @@ from r2fs.model.errors import (
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
-from tests.support.engine import Engine
+from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
-
-MakeEngine = Callable[..., Engine]
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
-    made: list[Engine] = []
-
-    def make_engine(name: str = "a", **changes: object) -> Engine:
-        engine = Engine(tmp_path / name, store, **changes)  # type: ignore[arg-type]
-        made.append(engine)
-        return engine
-
-    yield make_engine
-    for engine in made:
-        engine._end()
 
 
 # ------------------------------------------------------------------ RENAME_EXCHANGE

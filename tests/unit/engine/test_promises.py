@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,29 +12,8 @@ import pytest
 from r2fs.disk import journal
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
-from tests.support.engine import Engine
+from tests.support.engine import MakeEngine
 from tests.support.memory_store import MemoryStore
-
-MakeEngine = Callable[..., Engine]
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
-    made: list[Engine] = []
-
-    def make_engine(name: str = "a", **changes: object) -> Engine:
-        engine = Engine(tmp_path / name, store, **changes)  # type: ignore[arg-type]
-        made.append(engine)
-        return engine
-
-    yield make_engine
-    for engine in made:
-        engine._end()
 
 
 def another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

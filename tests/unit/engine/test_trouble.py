@@ -23,29 +23,8 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import conflict_name, is_conflict_name
 from tests.support.clocks import ManualClock
-from tests.support.engine import Engine, do_at_once
+from tests.support.engine import Engine, MakeEngine, do_at_once
 from tests.support.memory_store import MemoryStore
-
-MakeEngine = Callable[..., Engine]
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def make(tmp_path: Path, store: MemoryStore) -> Iterator[MakeEngine]:
-    made: list[Engine] = []
-
-    def make_engine(name: str = "a", **changes: object) -> Engine:
-        engine = Engine(tmp_path / name, store, **changes)  # type: ignore[arg-type]
-        made.append(engine)
-        return engine
-
-    yield make_engine
-    for engine in made:
-        engine._end()
 
 
 def pump(engine: Engine) -> None:

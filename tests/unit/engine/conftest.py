@@ -1,0 +1,36 @@
+"""Engines on one store in memory, each a host of its own name; ended whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine import Engine, MakeEngine
+from tests.support.memory_store import MemoryStore
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def engine_settings() -> Mapping[str, object]:
+    """What a module wants of all its engines."""
+    return {}
+
+
+@pytest.fixture
+def make(tmp_path: Path, store: MemoryStore, engine_settings: Mapping[str, object]) -> Iterator[MakeEngine]:
+    made: list[Engine] = []
+
+    def make_engine(name: str = "a", **changes: object) -> Engine:
+        engine = Engine(tmp_path / name, store, **{**engine_settings, **changes})  # type: ignore[arg-type]
+        made.append(engine)
+        return engine
+
+    yield make_engine
+    for engine in made:
+        engine._end()
