@@ -135,8 +135,8 @@ def nothing_left_behind(own_mounts: str) -> Iterator[None]:
     for pid in processes:
         end_process(pid)
     left = [f"mount {mount}" for mount in mounts] + [f"process {p}: {c}" for p, c in processes.items()]
-    if left:
-        pytest.fail("tests left behind (ended now):\n" + "\n".join(left), pytrace=False)
+    if left:  # an exit code of its own: scripts/test gives no second chance here
+        pytest.exit("tests left behind (ended now):\n" + "\n".join(left), returncode=3)
 
 
 def r2fs_mounts(below: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ DRIVERS = ("kernel", "libfuse", "libfuse2")
 REPO = Path(__file__).resolve().parents[2]
 READY_S = 40.0  # two cores that other tests share
 END_S = 30.0
+LOG_RECORD = re.compile(r"\n(?=\d{4}-\d\d-\d\d )")
 LOG_LINE = re.compile(r" (WARNING|ERROR|CRITICAL) |^Traceback|^fuse: ")
 
 
@@ -146,11 +147,15 @@ class Mount:
         return self.log_path.read_text(errors="replace")
 
     def complaints(self) -> list[str]:
+        """The records of the log, tracebacks with them, with a line that no test allows."""
         return [
-            line
-            for line in self.log().splitlines()
-            if LOG_LINE.search(line) and not any(re.search(p, line) for p in self.allowed)
+            record
+            for record in LOG_RECORD.split(self.log())
+            if any(map(self._unexpected, record.split("\n")))
         ]
+
+    def _unexpected(self, line: str) -> bool:
+        return bool(LOG_LINE.search(line)) and not any(re.search(p, line) for p in self.allowed)
 
 
 class MirrorMount(Mount):

@@ -355,11 +355,14 @@ class MirrorVerbs:
         return self._open(ino, flags)
 
     def _open(self, ino: int, flags: int) -> Opened:
-        node = self._node(ino)
+        with self._lock:  # until the handle counts: another thread may give the last reference back
+            return self._open_locked(self._node(ino), flags)
+
+    def _open_locked(self, node: Node, flags: int) -> Opened:
         if node.kind is Kind.DIRECTORY:
             raise IsADirectory(node.name)
         writes = _writes(flags)
-        with self._lock, translated(node.name):
+        with translated(node.name):
             now = _proof(node.fd)
             if node.proof != now and not node.writers:
                 node.version, node.proof = next(self._numbers), now
