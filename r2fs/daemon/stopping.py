@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 ALL_SENT, SOMETHING_LEFT = 0, 75  # exit codes; 75 is sysexits' "try again later"
 BUSY_GRACE_S = 3.0  # for a program that is just closing its last file
+PASSING_S = 0.1  # a call that is under way on the mount (statfs(2) by who watches over it, say) is no user
+PASSING_TRIES = 5
 RETRY_S = 0.5  # how often a busy mount is tried again
 EXTEND_S = 30.0  # what the service manager is asked for again and again while uploads go on
 LOG_EVERY_S = 10.0
@@ -128,7 +130,7 @@ class Stopping:
         with self._lock:
             before, self._timeout_s = self._timeout_s, self._timeout_s if timeout_s is None else timeout_s
         try:
-            unmount(lazy)
+            self._unmount_patiently(unmount, lazy)
         except R2fsError as error:
             with self._lock:
                 self._timeout_s = before
@@ -139,12 +141,21 @@ class Stopping:
             ) from None
         self.request("r2fs umount")
 
+    def _unmount_patiently(self, unmount: Unmount, lazy: bool) -> None:
+        for _ in range(PASSING_TRIES):
+            try:
+                unmount(lazy)
+                return
+            except Busy:
+                self._clock.wait(self.hurried, PASSING_S)
+        unmount(lazy)
+
     # ------------------------------------------------------------------ taking the mount away
     def unmount_when_asked(self, unmount: Unmount, engine: Drainable) -> None:
         """Wait for a request; unmount, lazily at the last. Returns once the kernel has agreed."""
         self.asked.wait()
         since = self._clock.monotonic()
-        told = False
+        refused = 0
         while not self.unmounted.is_set():
             waited = self._clock.monotonic() - since
             idle = waited >= BUSY_GRACE_S and not count_left(engine.queue_view())
@@ -152,16 +163,17 @@ class Stopping:
                 unmount(idle or self._remaining() <= 0 or self.hurried.is_set())
                 return
             except Busy:
-                if not told:
+                refused += 1
+                if refused == PASSING_TRIES:
                     log.warning(
                         "%s is in use by %s: waiting for them to leave", self._mountpoint, self._users()
                     )
-                    told = True
                 self._tell_manager(f"{self._mountpoint} is in use")
             except R2fsError as error:
                 log.error("the mount cannot be taken away: %s", error)
                 return
-            self._clock.wait(self.hurried, min(RETRY_S, max(self._remaining(), 0.01)))
+            pause_s = RETRY_S if refused >= PASSING_TRIES else PASSING_S
+            self._clock.wait(self.hurried, min(pause_s, max(self._remaining(), 0.01)))
 
     def _users(self) -> str:
         return ", ".join(mountpoints.users(self._mountpoint)) or "a process that cannot be seen"

@@ -17,6 +17,8 @@ from tests.mount.daemons import until
 MIB = 1 << 20
 SEEN_S = 6.0  # freshness is half a second in these tests; the rest is for a busy machine
 
+pytestmark = pytest.mark.usefixtures("main_driver")
+
 
 @pytest.fixture(scope="module")
 def serving(mount):

@@ -15,6 +15,8 @@ import pytest
 from tests.mount.daemons import REPO, BucketMount, until
 from tests.support.faulty import FaultyProxy, drop
 
+pytestmark = pytest.mark.usefixtures("main_driver")
+
 
 @pytest.fixture
 def line(seaweed):
@@ -76,6 +78,7 @@ def test_a_listing_is_the_last_known_one(line, mounts):
     time.sleep(1)  # past the freshness
     assert os.listdir(serving.path / "d") == ["file"]
     assert (serving.path / "d" / "file").read_text() == "x"
+    line.clear()  # the end does not wait for it
 
 
 def test_reading_what_is_not_here_fails_in_time(line, mounts, s3, seaweed):
@@ -120,7 +123,7 @@ def test_killed_between_close_and_upload(mounts, s3, seaweed):
 
 
 def test_killed_while_a_file_is_open(mounts, s3, seaweed):
-    serving = mounts("host", upload_delay="0s")
+    serving = mounts("host", upload_delay="0s", take_over="0")
     file = (serving.path / "long take.wav").open("wb", buffering=0)
     file.write(b"first half ")
     os.fsync(file.fileno())

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from r2fs.daemon.stopping import BUSY_GRACE_S, RETRY_S, Stopping, count_left, left_text
+from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, Stopping, count_left, left_text
 from r2fs.daemon.systemd import Notifier
 from r2fs.model.errors import Busy, MountError, MountPointBad
 from r2fs.model.records import QueueView
@@ -172,7 +172,21 @@ def test_a_busy_mount_is_waited_for_while_something_is_owed(stopping, clock):
     stopping.request("SIGTERM")
     stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
     assert mount.calls == [False] * 21
-    assert set(clock.waited) == {RETRY_S}
+    assert set(clock.waited) == {PASSING_S, RETRY_S}
+
+
+def test_a_call_that_is_just_under_way_is_no_user(stopping, clock):
+    mount = Mount(busy=2)
+    stopping.request("SIGTERM")
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
+    assert mount.calls == [False] * 3
+
+
+def test_umount_waits_for_a_call_that_is_just_under_way(stopping):
+    mount = Mount(busy=2)
+    stopping.unmount_now(mount.unmount, lazy=False, timeout_s=None)
+    assert mount.calls == [False] * 3
+    assert stopping.asked.is_set()
 
 
 @pytest.mark.expect_warnings("is in use by")
@@ -217,11 +231,11 @@ def test_umount_of_a_busy_mount_changes_nothing_and_names_who(stopping, clock, t
     with pytest.raises(
         MountError, match=r"in use by bash \(1234\): leave it, or detach it with r2fs umount --lazy"
     ):
-        stopping.unmount_now(Mount(busy=1).unmount, False, 1.0)
+        stopping.unmount_now(Mount(busy=float("inf")).unmount, False, 1.0)
     assert not stopping.asked.is_set()
     engine = Engine(clock, OWED, sends=False)
     stopping.drain(engine)
-    assert engine.asked_s == [60.0]
+    assert engine.asked_s == pytest.approx([60.0])
 
 
 def test_umount_sets_the_deadline_before_the_mount_goes(stopping, clock):
