@@ -15,12 +15,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from pathlib import Path
 from threading import Condition
 
 log = logging.getLogger(__name__)
 
-READY = 64  # a burst of creates; each costs a descriptor and an inode
+READY = 256  # a burst of creates; each costs a descriptor and an inode
+QUIET_S = 0.02  # after the last take: while a program creates, two makers in one directory slow each other
 
 
 class Spares:
@@ -30,25 +32,22 @@ class Spares:
         # guarded by: _wanted
         self._files: list[tuple[Path, int]] = []
         self._active = False  # somebody has created a file: spares are worth making
+        self._taken = 0.0  # time.monotonic() of the last take
+        self._idle = False  # the maker has nothing to do
         self._stopping = False
 
     def take(self) -> tuple[Path, int]:
         """An empty file, open O_RDWR, that is the caller's from now on."""
         with self._wanted:
-            self._active = True
+            self._active, self._taken = True, time.monotonic()
             file = self._files.pop() if self._files else None
-            if len(self._files) < READY // 2:
+            if self._idle:
                 self._wanted.notify()
         return file or self._make()
 
     def run(self) -> None:
         """Keep some ready until `stop`. A disk that is full is told to whoever takes, not here."""
-        while True:
-            with self._wanted:
-                while not self._stopping and (not self._active or len(self._files) >= READY):
-                    self._wanted.wait()
-                if self._stopping:
-                    return
+        while self._await_need():
             try:
                 file = self._make()
             except OSError as error:
@@ -58,13 +57,29 @@ class Spares:
                 continue
             with self._wanted:
                 self._files.append(file)
+        self._discard()  # one that was being made while `stop` discarded the others
+
+    def _await_need(self) -> bool:
+        """Until a spare is to be made; False: the end."""
+        with self._wanted:
+            while not self._stopping:
+                self._idle = not self._active or len(self._files) >= READY
+                busy_s = self._taken + QUIET_S - time.monotonic()
+                if not self._idle and busy_s <= 0:
+                    return True
+                self._wanted.wait(None if self._idle else busy_s)
+            return False
 
     def stop(self) -> None:
         """`run` returns; what was not taken goes."""
         with self._wanted:
             self._stopping = True
-            files, self._files = self._files, []
             self._wanted.notify_all()
+        self._discard()
+
+    def _discard(self) -> None:
+        with self._wanted:
+            files, self._files = self._files, []
         for path, fd in files:
             os.close(fd)
             try:
