@@ -46,6 +46,7 @@ class Keys:
 
     def __init__(self, directory: Path) -> None:
         self.id, self.secret = directory / "id", directory / "secret"
+        self.secret.touch(0o600)
 
     def write(self, key_id: str, secret: str = "a-secret-of-tests") -> None:
         self.secret.write_text(secret)

@@ -211,7 +211,7 @@ def test_two_spellings_are_one_file(make: MakeEngine, store: MemoryStore):
 
 
 @pytest.mark.expect_warnings("another host wrote it first")
-def test_conflicts_are_numbered_and_shown(make: MakeEngine, store: MemoryStore):
+def test_conflicts_are_shown(make: MakeEngine, store: MemoryStore):
     engine = make(freshness_s=60.0, upload_delay_s=60.0)
     today = conflict_name("take.wav", "studio", time.time())
     engine.write("take.wav", b"ours")
