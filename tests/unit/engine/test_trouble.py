@@ -99,12 +99,12 @@ def test_pages_that_come_one_by_one_are_waited_for(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ):
     """A listing that takes long, but moves, is no outage."""
-    for number in range(2001):
+    for number in range(5001):
         store.set(f"{number:04}", b"x")
     engine = make(freshness_s=0.0)
-    assert len(engine.listdir()) == 2001
-    monkeypatch.setattr("r2fs.engine.directories.NEWS_WAIT_S", 0.5)
-    store.before = lambda name, key: time.sleep(0.3)
+    assert len(engine.listdir()) == 5001
+    monkeypatch.setattr("r2fs.engine.directories.NEWS_WAIT_S", 1.0)
+    store.before = lambda name, key: time.sleep(0.2)  # all pages together take longer than is waited for one
     store.set("zzz", b"new")
     assert engine.listdir()[-1] == "zzz"
 
