@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import journal
+from r2fs.disk import durable
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
 from tests.support.engine import MakeEngine
@@ -20,7 +20,7 @@ def another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine has started anew since: what was not synced may be torn."""
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
-    monkeypatch.setattr(journal, "BOOT_ID", boot_id)
+    monkeypatch.setattr(durable, "BOOT_ID", boot_id)
 
 
 def away(name: str, key: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import journal
+from r2fs.disk import durable
 from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
@@ -228,7 +228,7 @@ def test_what_may_be_torn_goes_out_only_by_its_name(
     engine.kill()
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
-    monkeypatch.setattr(journal, "BOOT_ID", boot_id)
+    monkeypatch.setattr(durable, "BOOT_ID", boot_id)
     after = make(threads=False)
     assert after.fs.retry_parked([]) == 0
     after.stop()
