@@ -35,7 +35,7 @@ ONLY = {
     "botocore": ("store/s3",),
     "s3transfer": ("store/s3",),
     "urllib3": ("store/s3",),
-    "diskcache": ("disk/cache.py",),
+    "diskcache": ("disk/cache_table.py",),
     "sqlite3": ("disk/journal",),
     "click": ("cli/",),
     "rich": ("cli/",),

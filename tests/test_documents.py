@@ -60,9 +60,10 @@ def ours(text: str) -> str:
 
 
 def test_readme_lists_every_setting_with_its_default():
-    shown = {cells[0].strip("`"): cells[1].strip("`") for cells in rows(README, "setting", "default")}
-    real = {o.name: "" if o.default is None else o.kind.write(o.default) for o in TABLE}
-    assert shown == real
+    shown = {
+        cells[0].strip("`"): (cells[1].strip("`"), cells[2]) for cells in rows(README, "setting", "default")
+    }
+    assert shown == {o.name: ("" if o.default is None else o.kind.write(o.default), o.help) for o in TABLE}
 
 
 def test_readme_lists_every_variable_of_other_tools():

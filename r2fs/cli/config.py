@@ -45,7 +45,7 @@ def path() -> None:
 
 
 @command.command("show")
-@click.argument("target", metavar="[NAME|URL]", required=False)
+@click.argument("target", metavar="[URL|NAME]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @settings_flags
 def show_command(
@@ -53,7 +53,7 @@ def show_command(
 ) -> None:
     """Print each value and where it comes from, secrets hidden.
 
-    With NAME or URL the values of that mount; takes the flags of `r2fs mount`, too.
+    With URL or NAME the values of that mount; takes the flags of `r2fs mount`, too.
     """
     values = gather(target, flags=flags_from(given, words), config_file=config_file)
     derived = _derived(values) if target or values.get("url") or values.get("bucket") else {}

@@ -18,16 +18,16 @@ from r2fs.daemon.stopping import SOMETHING_LEFT
 @click.argument("paths", metavar="[PATH…]", nargs=-1)
 @click.option("--wait", is_flag=True, help="Return only when it is in the bucket.")
 @click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Wait no longer than this."
+    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="With --wait: no longer than this."
 )
 @click.option("--retry", is_flag=True, help="Try files that are parked once more.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is left, as JSON.")
 def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: bool, as_json: bool) -> int:
     """Send what is not yet in the bucket, without the usual delay.
 
-    PATH is a file or directory in a mount; without one, everything of every mount. Exit code 75
-    says that something is left: time ran out, or the bucket refuses a file (`r2fs status` says
-    why). A file that is still open for writing is not waited for.
+    PATH is a file or directory in a mount; without one, everything of every mount. With --wait
+    exit code 75 says that something is left: time ran out, or the bucket refuses a file (`r2fs
+    status` says why). A file that is still open for writing is not waited for.
 
     With --retry files that are parked go out once more, when their cause is mended. One that may
     be torn goes only where PATH names the file itself: look at it first.

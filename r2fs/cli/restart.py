@@ -20,7 +20,7 @@ AWAIT_S = 60.0  # a machine that is busy; the mount waits no longer by default
 @click.argument("directories", metavar="DIR…", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(directories: tuple[str, ...], as_json: bool) -> int:
-    """Start the daemon anew, without unmounting: after an upgrade of r2fs, or of its settings.
+    """Start the daemon anew, without unmounting: after an upgrade of r2fs, or a change of its settings.
 
     Open files, working directories and mappings go on; calls that need the daemon wait for the moment.
     """

@@ -1,13 +1,13 @@
 """The clean cache: an LRU of content that the bucket has too. Losing it costs time and nothing else.
 
-Owns:    which files are in it, their use, the limit and the time to live; attributes of versions.
-         `diskcache` keeps the index; the files are hard links of finished content.
-Never:   pickles; holds the only copy of anything; raises because it is lost, damaged or full.
-         Deletes no file that it has not named itself.
-Threads: every public method.
-Locks:   one for each shelf (leaves).
+Owns:    which files are in it, their use, the limit and the time to live; attributes of versions and
+         digests of their parts. cache_table.py keeps the index; the files are hard links of finished content.
+Never:   holds the only copy of anything; raises because it is lost, damaged or full. Deletes no file that
+         it has not named itself.
+Threads: every public method is thread-safe.
+Locks:   one for each of its two shelves (leaves); never both at once.
 Fails:   softly: a miss, or False. It is begun anew from nothing when its database is lost or
-         damaged, while mounted too.
+         damaged, while mounted too. take() alone raises, NoSpace or LocalError, where a hit cannot be linked.
 
 The limit is held by evicting before admitting, oldest use first, passing over pinned versions;
 diskcache's own culling overshoots and removes what is open, so it is switched off.
@@ -18,16 +18,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import diskcache
-from diskcache import core
-
+from r2fs.disk.cache_table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
-from r2fs.disk.shelf import Maker, Shelf, file_name
+from r2fs.disk.shelf import Shelf
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import CacheView, PartDigests, Version
@@ -35,18 +33,10 @@ from r2fs.model.records import CacheView, PartDigests, Version
 log = logging.getLogger(__name__)
 
 PAGE = 4096  # a complete file counts in whole blocks of this
-BATCH = 16  # rows looked at in one query for something to evict
 CLOCK_SLACK_S = 60.0  # "stored in the future" by more than this: the clock was set, the age is unknown
 ATTRIBUTES_MAX = 200_000  # versions remembered, about 80 MB of database
 PARTS_FROM = 5 << 20  # bytes: no version below has parts
 TRIM_EVERY = 256  # remembered versions between two looks at their number
-
-DATABASE = core.DBNAME
-_SQL = core.sqlite3
-PASSING = {_SQL.SQLITE_FULL, _SQL.SQLITE_BUSY, _SQL.SQLITE_LOCKED, _SQL.SQLITE_NOMEM, _SQL.SQLITE_CANTOPEN}
-
-# What a database answers that is gone or damaged: a missing row of its own is a ValueError.
-DATABASE_ERRORS = (_SQL.Error, diskcache.Timeout, ValueError, TypeError, KeyError)
 
 
 class Taken(NamedTuple):
@@ -54,174 +44,6 @@ class Taken(NamedTuple):
 
     present: RangeSet | None  # None: all of it
     stored_at_s: float  # hand it back to admit(): the age runs from here
-
-
-class _Adoption(NamedTuple):
-    """A value to store: a file to link, the bytes it counts for, and a word about it."""
-
-    path: Path
-    cost: int
-    about: str
-
-
-class _Row(NamedTuple):
-    key: str
-    cost: int
-    stored_at_s: float
-    filename: str | None
-    about: str
-
-
-class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """Keys and small values are text; a large value is a file that is linked, never copied."""
-
-    def __init__(self, directory: str, **settings: object) -> None:
-        super().__init__(directory, **settings)
-        # guarded by: the shelf's lock
-        self.condemned: list[str] = []  # files whose rows are gone
-        self.pending: str | None = None  # the file linked last: if its row fails, it goes
-
-    def put(self, key: str) -> tuple[str, bool]:
-        return key, True
-
-    def get(self, key: str, raw: bool) -> str:
-        return key
-
-    def store(self, value: str | _Adoption, read: bool, key: object = None) -> tuple[int, int, Any, str]:
-        if isinstance(value, str):
-            return 0, core.MODE_RAW, None, value
-        filename = file_name(os.urandom(16))
-        full = os.path.join(self._directory, filename)
-        try:
-            os.link(value.path, full)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(full), 0o700, exist_ok=True)
-            os.link(value.path, full)
-        self.pending = full
-        return value.cost, core.MODE_BINARY, filename, value.about
-
-    def fetch(self, mode: int, filename: str | None, value: str, read: bool) -> tuple[str | None, str]:
-        return filename, value
-
-    def remove(self, file_path: str) -> None:
-        self.condemned.append(os.path.join(self._directory, file_path))
-
-
-# Not kept in the database. 2 MB of page cache are plenty for one connection; a log of 1 MB is the
-# most that the cache holds beyond its limit on a disk that is nearly full.
-_OF_A_CONNECTION = (
-    "locking_mode = EXCLUSIVE",
-    "cache_size = -2048",
-    "mmap_size = 0",
-    "synchronous = OFF",
-    "wal_autocheckpoint = 256",
-)
-
-
-class _Table(diskcache.Cache):  # type: ignore[misc]
-    """All that r2fs uses of diskcache's insides, in one place; pyproject pins the version range.
-
-    `_con`   one connection for all threads (a shelf's lock is around every call): diskcache opens
-             one a thread, with 32 MB of page cache each, and those of other threads would go on
-             reading a database that was deleted. Exclusive mode keeps SQLite from mapping a
-             file that somebody may cut short under it (SIGBUS).
-    `_sql`   rows by age or by use, and a new key for a row: the public interface has neither.
-    """
-
-    _connection: Any = None
-
-    def __init__(self, directory: str, **settings: object) -> None:
-        try:
-            super().__init__(directory, **settings)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def _con(self) -> core.sqlite3.Connection:
-        if self._connection is None:
-            self._connection = _SQL.connect(
-                os.path.join(self.directory, core.DBNAME),
-                timeout=0,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            for pragma in _OF_A_CONNECTION:
-                self._connection.execute(f"PRAGMA {pragma}")
-        return self._connection
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def condemned(self, failed: bool) -> list[str]:
-        disk: _Disk = self.disk
-        gone, disk.condemned = disk.condemned, []
-        if failed and disk.pending is not None:
-            gone.append(disk.pending)
-        disk.pending = None
-        return gone
-
-    def row(self, key: str) -> _Row | None:
-        """Without counting a use."""
-        found = self._sql(f"{_SELECT} WHERE key = ?", (key,)).fetchall()
-        return _Row(*found[0][:5]) if found else None
-
-    def by_use(self, policy: str = "access_time") -> Iterator[_Row]:
-        """All rows, oldest use (or store) first. Rows may be deleted meanwhile."""
-        after: tuple[float, int] = (-1.0, -1)
-        while True:
-            query = f"{_SELECT} WHERE ({policy}, rowid) > (?, ?) ORDER BY {policy}, rowid LIMIT {BATCH}"
-            found = self._sql(query, after).fetchall()
-            yield from (_Row(*row[:5]) for row in found)
-            if len(found) < BATCH:
-                return
-            after = (found[-1][5 if policy == "access_time" else 6], found[-1][7])
-
-    def stored_before(self, when_s: float, or_after_s: float) -> list[_Row]:
-        found = self._sql(f"{_SELECT} WHERE tag <= ? OR tag > ?", (when_s, or_after_s)).fetchall()
-        return [_Row(*row[:5]) for row in found]
-
-    def rename(self, old: str, new: str, about: str) -> None:
-        self._sql("UPDATE Cache SET key = ?, value = ? WHERE key = ?", (new, about, old))
-
-    def filenames(self) -> set[str]:
-        return {name for (name,) in self._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL")}
-
-
-_SELECT = "SELECT key, size, tag, filename, value, access_time, store_time, rowid FROM Cache"
-
-
-def _maker(policy: str) -> Maker[_Table]:
-    """`policy` is diskcache's: with `least-recently-used` a get() is a use, and is written."""
-    settings = {
-        "disk": _Disk,
-        "timeout": 0,
-        "eviction_policy": policy,
-        "cull_limit": 0,
-        "statistics": 1,
-        "tag_index": 1,
-        "size_limit": 1 << 62,
-        "sqlite_synchronous": 0,  # a power cut drops everything anyway
-        "sqlite_auto_vacuum": 0,  # free pages are used again; giving them back costs every delete
-        "sqlite_mmap_size": 0,
-        "sqlite_cache_size": -2048,
-        "sqlite_journal_mode": "wal",
-    }
-    return Maker(lambda path: _Table(os.fspath(path), **settings), core.DBNAME, DATABASE_ERRORS, _passes)
-
-
-def _passes(failure: Exception) -> bool:
-    """Full, busy or out of memory or descriptors. A failed rollback hides what was first: look behind it."""
-    error: BaseException | None = failure
-    codes: set[int] = set()
-    while error is not None:
-        if isinstance(error, diskcache.Timeout):
-            codes.add(_SQL.SQLITE_BUSY)
-        codes.add(getattr(error, "sqlite_errorcode", 0) & 0xFF)  # the low byte is the primary code
-        error = error.__context__
-    return bool(codes & PASSING)
 
 
 @lru_cache(4096)  # a version that is opened again and again is named each time
@@ -245,14 +67,14 @@ class CleanCache:
         self._limit = limit_bytes
         self._ttl_s = ttl_s
         self._clock = clock
-        self._content = Shelf(directory / "content", clock, _maker("least-recently-used"))
+        self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
         # guarded by: _content.lock
         self._pins: dict[str, int] = {}
         self._reserved = 0
         self._evicted = self._expired = 0
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
         # Remembering is a use; recalling is not, so that it stays a read of the database.
-        self._attributes = Shelf(directory / "attributes", clock, _maker("least-recently-stored"))
+        self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
         self._remembered = 0  # guarded by: _attributes.lock
         self.make_room(0)  # the limit may be lower than in the last session
 
@@ -271,7 +93,7 @@ class CleanCache:
                 self._hits += 1
         return taken
 
-    def _take_locked(self, table: _Table, name: str, version: Version, into: Path) -> Taken | None:
+    def _take_locked(self, table: Table, name: str, version: Version, into: Path) -> Taken | None:
         row = table.row(name)
         if row is None or row.filename is None:
             self._use_locked(table, name)
@@ -299,12 +121,12 @@ class CleanCache:
             raise local_error(error, into) from error
         return Taken(None if ranges is None else RangeSet(map(tuple, ranges)), row.stored_at_s)
 
-    def _use_locked(self, table: _Table, name: str) -> None:
+    def _use_locked(self, table: Table, name: str) -> None:
         """Count a hit or a miss, and a use. On a full disk it is not counted, and the cache goes on."""
         try:
             table.get(name)
         except DATABASE_ERRORS as error:
-            if not _passes(error):
+            if not passes(error):
                 raise
             table.close()  # ends the transaction, if it is still open
 
@@ -323,7 +145,7 @@ class CleanCache:
         """
         name = _name(version.key, version.etag)
 
-        def enter(table: _Table) -> bool:
+        def enter(table: Table) -> bool:
             try:
                 about = _about(version, present, os.stat(path).st_mtime_ns)
                 cost = _cost(path, size, present)
@@ -334,7 +156,7 @@ class CleanCache:
                     return False
                 stored = earlier.stored_at_s if earlier else stored_at_s
                 when = self._clock.time() if stored is None else stored
-                return bool(table.set(name, _Adoption(path, cost, about), tag=when))
+                return bool(table.set(name, Adoption(path, cost, about), tag=when))
             except OSError as error:
                 log.info("%s: not cached: %s", path, error)
                 return False
@@ -350,7 +172,7 @@ class CleanCache:
         """Would take() hit (with all bytes, if `whole`)? Not counted, not a use."""
         name = _name(version.key, version.etag)
 
-        def look(table: _Table) -> bool:
+        def look(table: Table) -> bool:
             row = table.row(name)
             if row is None or self._is_old_locked(name, row.stored_at_s):
                 return False
@@ -366,7 +188,7 @@ class CleanCache:
         """The bucket has the same bytes as `new` now (renamed there). Pins move too."""
         before, after = _name(old.key, old.etag), _name(new.key, new.etag)
 
-        def rename(table: _Table) -> None:
+        def rename(table: Table) -> None:
             row = table.row(before)
             if row is None or before == after:
                 return
@@ -415,7 +237,7 @@ class CleanCache:
         if not self._ttl_s:
             return 0
 
-        def expire(table: _Table) -> int:
+        def expire(table: Table) -> int:
             now = self._clock.time()
             old = table.stored_before(now - self._ttl_s, now + CLOCK_SLACK_S)
             names = [row.key for row in old if self._is_old_locked(row.key, row.stored_at_s)]
@@ -434,7 +256,7 @@ class CleanCache:
 
     def evict(self, size: int) -> int:
         """Free `size` bytes of disk or what there is, whatever the limit: the disk is full. Bytes freed."""
-        victims: list[_Row] = self._content.run(lambda table: self._victims_locked(table, size, None)[0], [])
+        victims: list[Row] = self._content.run(lambda table: self._victims_locked(table, size, None)[0], [])
         freed = 0
         for row in victims:
             # Files before rows: on a full disk the database may have no room to delete a row.
@@ -442,7 +264,7 @@ class CleanCache:
         self._content.run(lambda table: self._delete_locked(table, victims), None)
         return freed
 
-    def _evict_locked(self, table: _Table, size: int, keep: str | None = None) -> bool:
+    def _evict_locked(self, table: Table, size: int, keep: str | None = None) -> bool:
         """Make room for `size` more; `keep` is not evicted for it. Nothing is, if that is not enough."""
         excess = int(table.reset("size")) + self._reserved + size - self._limit
         if excess <= 0:
@@ -452,9 +274,9 @@ class CleanCache:
             self._delete_locked(table, victims)
         return enough
 
-    def _victims_locked(self, table: _Table, size: int, keep: str | None) -> tuple[list[_Row], bool]:
+    def _victims_locked(self, table: Table, size: int, keep: str | None) -> tuple[list[Row], bool]:
         """The entries that free `size` bytes, oldest use first; are they enough?"""
-        victims: list[_Row] = []
+        victims: list[Row] = []
         for row in table.by_use():
             if row.key != keep and row.key not in self._pins:
                 victims.append(row)
@@ -463,7 +285,7 @@ class CleanCache:
                     return victims, True
         return victims, size <= 0
 
-    def _delete_locked(self, table: _Table, rows: list[_Row]) -> None:
+    def _delete_locked(self, table: Table, rows: list[Row]) -> None:
         with table.transact():
             for row in rows:
                 self._evicted += bool(table.delete(row.key))
@@ -478,7 +300,7 @@ class CleanCache:
         self._remember(_parts_name(version), json.dumps([parts.part_size, *parts.digests]))
 
     def recall_parts(self, version: Version) -> PartDigests | None:
-        def load(table: _Table) -> PartDigests | None:
+        def load(table: Table) -> PartDigests | None:
             row = table.row(_parts_name(version))
             if row is None:
                 return None
@@ -488,7 +310,7 @@ class CleanCache:
         return self._attributes.run(load, None)
 
     def _remember(self, name: str, about: str) -> None:
-        def store(table: _Table) -> None:
+        def store(table: Table) -> None:
             table.set(name, about)
             self._remembered += 1
             if self._remembered % TRIM_EVERY == 0:
@@ -496,7 +318,7 @@ class CleanCache:
 
         self._attributes.run(store, None)
 
-    def _trim_locked(self, table: _Table) -> None:
+    def _trim_locked(self, table: Table) -> None:
         excess = len(table) - ATTRIBUTES_MAX
         if excess > 0:
             with table.transact():
@@ -507,7 +329,7 @@ class CleanCache:
                         break
 
     def recall(self, key: str, etag: str) -> dict[str, str | int] | None:
-        def load(table: _Table) -> dict[str, str | int] | None:
+        def load(table: Table) -> dict[str, str | int] | None:
             row = table.row(_name(key, etag))
             return None if row is None else json.loads(row.about)
 

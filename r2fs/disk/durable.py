@@ -22,6 +22,7 @@ from r2fs.model.errors import DiskReadOnly, FileTooLarge, LocalError, NoSpace, R
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # fallocate(2)
 TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
 CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 BLOCK = 512  # st_blocks counts these whatever the file system's own block is
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -172,7 +173,7 @@ def same_file_system(a: Path, b: Path) -> bool:
 
 def boot_id() -> str:
     """Another value after each boot: what was not synced under another one may be torn."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return BOOT_ID.read_text(encoding="ascii").strip()
 
 
 # ------------------------------------------------------------------ times

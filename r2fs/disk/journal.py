@@ -1,14 +1,14 @@
 """Journal: what this host owes the bucket, in SQLite, before anybody is told that it is safe.
 
-Owns:    `journal.db` (schema and meaning of every column: journal_schema.py), the lock file of
-         the state directory, and the layout of staging.
+Owns:    `journal.db` (schema and meaning of every column: journal_schema.py; how it is opened, and what
+         its errors mean: journal_database.py), the lock file of the state directory, and the layout of
+         staging.
 Never:   decides what follows what; touches the bucket; deletes staged bytes.
 Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
 Locks:   self._lock (rank 50, the innermost but for the ballast's).
-Fails:   StateLocked, StateDamaged (of a newer r2fs) at open; NoSpace, DiskReadOnly and LocalError
-         at a commit: nothing is changed then. A database that is damaged is set aside at open
-         (`set_aside.py`), and the journal begins anew. On a full disk the ballast is given up
-         and the transaction is carried out again, before anybody is told of NoSpace.
+Fails:   StateLocked, DirectoryUnusable and what journal_database.py says, at open; NoSpace, DiskReadOnly,
+         StateDamaged and LocalError at a transaction: nothing is changed then. On a full disk the
+         ballast is given up and the transaction is carried out again, before anybody is told of NoSpace.
 
 A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier()` makes all
 commits so far survive a power cut: it syncs the WAL from outside SQLite, so that nobody
@@ -32,42 +32,27 @@ from typing import Self
 
 from r2fs.disk import journal_salvage
 from r2fs.disk.ballast import Ballast
-from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
-from r2fs.disk.journal_schema import SCHEMA, VERSION
-from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError, StateDamaged, StateLocked
+from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
+from r2fs.disk.journal_database import open_database, translated
+from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
+from r2fs.model.errors import DirectoryUnusable, NoSpace, R2fsError, StateLocked
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
     Attempt,
-    Kind,
     MultipartState,
     OrphanView,
     OwedDelete,
     OwedInode,
     Part,
     Proof,
-    Version,
 )
 
 log = logging.getLogger(__name__)
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
-PAGE = 4096
 PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
-# What a damaged database answers. Anything else is the disk's, and the database may be good.
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
-
 Statement = tuple[str, tuple[object, ...]]
-
-_INODE_COLUMNS = (
-    "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
-    "base_key", "base_etag", "base_size", "expect", "changed", "staged", "size", "own", "base_limit", "proof",
-    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target",
-)  # fmt: skip
-_PUT_INODE = f"INSERT OR REPLACE INTO inode VALUES ({','.join('?' * len(_INODE_COLUMNS))})"
-_GET_INODES = f"SELECT {','.join(_INODE_COLUMNS)} FROM inode ORDER BY seq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +81,7 @@ class Journal:
         self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
         self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
         self.orphan_dir = staging_dir / "orphans"  # found without a row: kept for a person
-        self.boot = BOOT_ID.read_text().strip()
+        self.boot = boot_id()
         self.ballast = ballast
         self._lock_fd = lock_fd
         # guarded by: _lock
@@ -136,7 +121,9 @@ class Journal:
             ) from error
         try:
             ballast = Ballast(state_dir / "ballast")
-            journal = cls(state_dir, staging_dir, _opened(state_dir, ballast), lock_fd, ballast, crash_point)
+            journal = cls(
+                state_dir, staging_dir, open_database(state_dir, ballast), lock_fd, ballast, crash_point
+            )
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
             for directory in (state_dir.parent, state_dir, staging_dir):
@@ -214,7 +201,7 @@ class Journal:
 
     # ------------------------------------------------------------------ rows
     def put_inode(self, row: OwedInode) -> None:
-        self._run(_PUT_INODE, _inode_values(row))
+        self._run(PUT_INODE, inode_values(row))
 
     def drop_inode(self, ino: int) -> None:
         with self.transaction():
@@ -257,7 +244,7 @@ class Journal:
                     state.key,
                     state.attempt,
                     state.part_size,
-                    _proof_text(state.proof),
+                    proof_text(state.proof),
                 ),
             )
 
@@ -291,7 +278,7 @@ class Journal:
     def read(self) -> Owing:
         with self._lock, self._translated():
             return Owing(
-                tuple(_inode_row(values) for values in self._db.execute(_GET_INODES)),
+                tuple(inode_row(values) for values in self._db.execute(GET_INODES)),
                 tuple(OwedDelete(*values) for values in self._db.execute("SELECT * FROM gone ORDER BY seq")),
                 tuple(
                     Attempt(id_, ino, key, started, bool(unknown))
@@ -371,7 +358,7 @@ class Journal:
             log.info("the journal's transaction ended without a rollback: %s", error)
 
     def _translated(self) -> AbstractContextManager[None]:
-        return _translated(self.state_dir, self._lock_fd)
+        return translated(self.state_dir, self._lock_fd)
 
     def _next_epoch(self) -> int:
         with self.transaction():
@@ -395,7 +382,7 @@ def _lock(state_dir: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
+        pid = os.pread(fd, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
         os.close(fd)
         raise StateLocked(
             f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
@@ -403,109 +390,3 @@ def _lock(state_dir: Path) -> int:
         ) from None
     os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
     return fd
-
-
-# ------------------------------------------------------------------ opening
-def _opened(state_dir: Path, ballast: Ballast) -> sqlite3.Connection:
-    """The database; where it is damaged, a new one: the old is set aside under another name."""
-    path = state_dir / "journal.db"
-    journal_salvage.keep_lonely_log(path)
-    try:
-        return _connect(path, ballast)
-    except sqlite3.Error as error:
-        if _is_damage(error):
-            journal_salvage.set_aside(path, str(error))
-        elif _code(error) != sqlite3.SQLITE_FULL or not ballast.give_up():
-            raise _as_ours(error, state_dir, None) from error
-    try:
-        return _connect(path, ballast)
-    except sqlite3.Error as error:
-        raise _as_ours(error, state_dir, None) from error
-
-
-def _connect(path: Path, ballast: Ballast) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # no -shm: a mapping of a failing disk is SIGBUS
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        pages = max(
-            1, min(CHECKPOINT_PAGES, ballast.size * 3 // 8 // PAGE)
-        )  # fits in what `_claim_room` claims
-        db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise DamagedDatabase(verdict)
-        db.executescript(SCHEMA)
-        found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
-        if found and int(found[0]) > VERSION:
-            raise StateDamaged(f"{path} was written by a newer r2fs: upgrade r2fs on this host")
-        db.execute("INSERT OR REPLACE INTO fact VALUES ('schema', ?)", (str(VERSION),))
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-class DamagedDatabase(sqlite3.DatabaseError):
-    """SQLite's own check found it damaged."""
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return isinstance(error, DamagedDatabase) or _code(error) in DAMAGED
-
-
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
-
-
-# ------------------------------------------------------------------ errors
-@contextmanager
-def _translated(state_dir: Path, probe_fd: int) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _as_ours(error, state_dir, probe_fd) from error
-
-
-def _as_ours(error: sqlite3.Error, state_dir: Path, probe_fd: int | None) -> R2fsError:
-    """SQLite's error by its numeric code. It does not tell the system's: the disk is asked again."""
-    if _code(error) == sqlite3.SQLITE_FULL:
-        return NoSpace(f"the disk of the state directory {state_dir} is full")
-    if _is_damage(error):
-        return StateDamaged(f"the journal in {state_dir} is damaged: {error}")
-    if probe_fd is not None and probe_fd >= 0:
-        try:
-            os.utime(probe_fd)
-        except OSError as why:
-            return local_error(why, state_dir)
-    return LocalError(f"the journal in {state_dir} cannot be used: {error}")
-
-
-def _proof_text(proof: Proof) -> str:
-    return json.dumps([proof.size, proof.mtime_ns, proof.ctime_ns])
-
-
-def _inode_values(row: OwedInode) -> tuple[object, ...]:
-    base = (row.base.key, row.base.etag, row.base.size) if row.base else (None, None, None)
-    return (
-        row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
-        json.dumps(dict(row.extra)), row.content_type, *base, row.expect, row.changed, row.staged, row.size,
-        None if row.own is None else json.dumps(row.own), row.base_limit,
-        row.proof and _proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
-        row.target,
-    )  # fmt: skip
-
-
-def _inode_row(values: tuple[object, ...]) -> OwedInode:
-    field = dict(zip(_INODE_COLUMNS, values, strict=True))
-    base_key, base_etag, base_size = (field.pop(f"base_{part}") for part in ("key", "etag", "size"))
-    field["kind"] = Kind(field["kind"])
-    field["extra"] = json.loads(str(field["extra"]))
-    field["base"] = Version(base_key, base_etag, base_size) if base_key is not None else None  # type: ignore[arg-type]
-    if field["own"] is not None:
-        field["own"] = tuple((start, stop) for start, stop in json.loads(str(field["own"])))
-    if field["proof"] is not None:
-        field["proof"] = Proof(*json.loads(str(field["proof"])))
-    field["changed"], field["synced"] = bool(field["changed"]), bool(field["synced"])
-    return OwedInode(**field)  # type: ignore[arg-type]

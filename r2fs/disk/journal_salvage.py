@@ -78,18 +78,20 @@ def _staged_names(database: Path) -> dict[str, str]:
             shutil.copyfile(database, copy)
             with suppress(FileNotFoundError):
                 shutil.copyfile(f"{database}-wal", f"{copy}-wal")
-            with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as db:
+            with closing(sqlite3.connect(copy)) as db:
                 for staged, key in _rows(db):
                     found[str(staged)] = str(key)
-    except OSError as error:
-        log.info("%s: not looked through for names: %s", database, error)
+    except (OSError, sqlite3.Error) as error:
+        log.info("%s: not looked through for names of unsent files: %s", database, error)
     return found
 
 
 def _rows(db: sqlite3.Connection) -> Iterator[tuple[object, object]]:
     """As many as can be read: those before the damage, from either end."""
-    for order in ("ASC", "DESC"):
-        with suppress(sqlite3.Error):
+    for order, which in (("ASC", "from the first on"), ("DESC", "from the last back")):
+        try:
             yield from db.execute(
                 f"SELECT staged, key FROM inode WHERE staged IS NOT NULL ORDER BY ino {order}"
             )
+        except sqlite3.Error as error:
+            log.info("names of unsent files, read %s: only up to the damage (%s)", which, error)

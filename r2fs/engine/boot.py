@@ -61,7 +61,7 @@ class Boot:
                 self._core.crash_point("row_restored")
             for delete in owing.deletes:
                 self._ledger.adopt_delete(delete)
-                self._writeback.schedule_delete(delete)
+                self._writeback.deletes.add(delete)
             self._forsaken_attempts()
             self._leaving.adopt(owing.leaving)
             forget_leftovers(self._tree, self._ledger)
@@ -225,7 +225,7 @@ class Boot:
         """On its way when the daemon ended, of an inode that has left that key: may still appear."""
         for key in self._writeback.attempts.forsaken_keys():
             if self._ledger.watched(key) is None:
-                self._writeback.schedule_delete(self._ledger.add_delete(key, None, watch=True))
+                self._writeback.deletes.add(self._ledger.add_delete(key, None, watch=True))
 
     def _clear_open(self) -> None:
         """Links of clean content: its bytes are in the bucket."""

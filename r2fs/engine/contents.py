@@ -3,8 +3,9 @@
 Owns:    which directory a node's bytes lie in, and every move between them, by rename and link:
              cache entry ── take ──▶ open/  ── first writer ──▶ staging/data ── uploaded ──▶ open/ ─▶ cache
 Never:   copies content; deletes a byte that the bucket lacks; takes a name out of staging/data that
-         a row had (`leaving.py` does).
-Locks:   every method is called with Core.lock held.
+         a row had (`leaving.py` does, and `drop_left` where the disk knows that the row is over).
+Locks:   every method is called with Core.lock held; what a Source calls back takes it.
+Fails:   StateDamaged where a staged file has gone; Stale; NoSpace and LocalError.
 """
 
 from __future__ import annotations

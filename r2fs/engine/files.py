@@ -2,9 +2,10 @@
 
 Owns:    the moment at which a file becomes dirty (OPEN_WRITE) and the one at which it is sealed.
 Never:   fetches (`reader.py`) or sends (`writeback.py`) itself.
-Threads: every public method is thread-safe.
-Locks:   takes Core.lock (30); never while it waits for bytes or for a disk.
-Fails:   FileError's subclasses; NoSpace past the dirty limit.
+Threads: every public method is thread-safe; some are called with the lock held, and say so.
+Locks:   takes Core.lock (30); never while it waits for bytes, for room or for an fsync.
+Fails:   FileError's subclasses; NoSpace past the quota, the dirty limit and the disk; LocalError where the disk
+         fails; WouldWait where the caller may not wait.
 
 A writer's open is in the journal before it is answered, so that nothing of what it writes can
 be forgotten: kill -9 at any moment after leaves a row and a file in staging.

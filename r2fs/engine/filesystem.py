@@ -93,7 +93,7 @@ class FileSystem:
         )
         self._attributes = AttributeView(self._core)
         self._directories = Directories(
-            self._core, self._tree, self._ledger, self._list_soon, self._writeback.found
+            self._core, self._tree, self._ledger, self._list_soon, self._writeback.deletes.found
         )
         self._names = Names(
             self._core,
@@ -409,7 +409,7 @@ class FileSystem:
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._ledger.transaction():
-                    self._files.new_file(node, key, self._writeback.expect_at(key))
+                    self._files.new_file(node, key, self._writeback.local.expect_at(key))
             except BaseException:
                 self._tree.detach(node)
                 self._contents.discard(node)

@@ -1,10 +1,13 @@
 """Names: lookup, create, mkdir, symlink, unlink, rmdir and rename.
 
-Owns:    what each change of a name means for the journal: one transaction, then the tree.
-Never:   sends a request itself.
-Threads: every public method is thread-safe.
-Locks:   takes Core.lock (30); directories are made fresh before it, and looked at again under it.
-Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and does not answer.
+Owns:    what each change of a name means for the journal: one transaction, then the tree; and when a
+         version's metadata is asked for.
+Never:   sends a request itself, but for that HEAD (`learn`).
+Threads: every public method is thread-safe; some are called with the lock held, and say so.
+Locks:   takes Core.lock (30), and none while a request is on its way; directories are made fresh before
+         it, and looked at again under it.
+Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and does not answer; NoSpace and
+         LocalError where the journal cannot be written: then nothing has changed.
 """
 
 from __future__ import annotations
@@ -262,14 +265,14 @@ class Names:
         """The node's row goes, and the bucket is to lose what it has under the name. In a transaction."""
         owed = node.owed
         staged = owed.staged if owed else None
-        self._writeback.leave_key(node)
+        self._writeback.deletes.leave_key(node)
         key = owed.key if owed else (node.base.key if node.base else self._tree.key(node))
         etag = owed.expect if owed else (node.base.etag if node.base else None)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             etag = etag or (marker.etag if marker else None)
         if etag is not None:
-            self._writeback.schedule_delete(self._ledger.add_delete(key, etag))
+            self._writeback.deletes.add(self._ledger.add_delete(key, etag))
         if owed is not None:
             self._ledger.apply(node, Event.UNLINK)
         self._ledger.then(lambda: self._contents.withdraw(node, staged))  # no byte goes before the commit
@@ -370,7 +373,7 @@ class Names:
                     self._retarget(one, other, here, node.name)
                 for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
                     if one.owed is not None and one.owed.expect is None:
-                        self._ledger.update(one, expect=self._writeback.expect_at(one.owed.key))
+                        self._ledger.update(one, expect=self._writeback.local.expect_at(one.owed.key))
             self._core.crash_point("renamed")
             self._tree.swap(node, other)
             node.ctime_ns = other.ctime_ns = now = self._core.now_ns()
@@ -379,8 +382,8 @@ class Names:
 
     def _keep_here(self, caller: Caller, node: Node, new_name: str) -> None:
         """A file that is to get a name of `local_patterns` leaves the bucket: its bytes have to be here."""
-        if node.kind is Kind.FILE and self._writeback.is_local(new_name):
-            self._writeback.bring_here(caller, node)
+        if node.kind is Kind.FILE and self._writeback.local.is_local(new_name):
+            self._writeback.local.bring_here(caller, node)
 
     def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
         try:
@@ -423,8 +426,9 @@ class Names:
         if one.is_dir and one.owed is None:
             marker = one.listing.marker if one.listing else None
             had = marker.etag if marker else None
-        self._writeback.leave_key(one)
-        local = self._writeback.is_local(new_key) and (one is top or self._writeback.stays_here(one))
+        self._writeback.deletes.leave_key(one)
+        files = self._writeback.local
+        local = files.is_local(new_key) and (one is top or files.stays_here(one))
         changes: dict[str, object] = {"key": new_key}
         changes["expect"] = None if local else self._ledger.take_over_deletes(new_key)
         if one.owed is None:
@@ -440,7 +444,7 @@ class Names:
         self._ledger.apply(one, Event.RETARGET, **changes)
         if had is not None:
             row = self._ledger.add_delete(old_key, had, after=None if local else one)
-            self._writeback.schedule_delete(row)
+            self._writeback.deletes.add(row)
         if one.listing is not None:
             self._ledger.then(lambda: setattr(one.listing, "marker", None))
         self._writeback.schedule(one)

@@ -18,7 +18,9 @@ from r2fs.engine.attributes import fill
 from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
+from r2fs.engine.deletes import Deletes
 from r2fs.engine.ledger import Ledger
+from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import Node
 from r2fs.engine.sender import Claim
 from r2fs.engine.tree import Tree
@@ -43,7 +45,7 @@ from r2fs.model.errors import (
 from r2fs.model.keys import printable
 from r2fs.model.metadata import ATTEMPT, Facts, remembered
 from r2fs.model.mime import content_type
-from r2fs.model.records import ObjectInfo, OwedDelete, Version
+from r2fs.model.records import ObjectInfo, Version
 from r2fs.model.states import SENDING, Event, State
 
 log = logging.getLogger(__name__)
@@ -59,9 +61,10 @@ OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKE
 class Queue(Protocol):
     """What an outcome asks of the write-back queue. With Core.lock held."""
 
+    local: LocalFiles
+    deletes: Deletes
+
     def schedule(self, node: Node) -> None: ...
-    def is_local(self, key: str) -> bool: ...
-    def schedule_delete(self, row: OwedDelete) -> None: ...
     def retry_later(self, node: Node, error: Exception) -> None: ...
     def probe_later(self, node: Node) -> None: ...
     def outage(self) -> None: ...
@@ -114,7 +117,7 @@ class Outcomes:
                 state is State.RESEALED
             ):  # the same bytes under another name or with other metadata: a copy will do
                 changes["changed"] = owed.rewritten or node.carries_body
-            local = moved and node.base is None and owed.changed and self._queue.is_local(owed.key)
+            local = moved and node.base is None and owed.changed and self._queue.local.is_local(owed.key)
             if local:  # renamed meanwhile to a name that stays here: the bucket is to have nothing of it
                 changes |= {"base": None, "changed": True}
             if not moved:
@@ -161,7 +164,7 @@ class Outcomes:
         if heir is not None:
             self._ledger.update(heir, expect=version.etag)
         else:
-            self._queue.schedule_delete(self._ledger.add_delete(key, version.etag, after))
+            self._queue.deletes.add(self._ledger.add_delete(key, version.etag, after))
 
     def _still(self, node: Node, claim: Claim) -> bool:
         owed = node.owed

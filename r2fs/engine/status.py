@@ -35,7 +35,9 @@ class Status:
     def view(self) -> QueueView:
         with self._core.lock:
             now = self._core.clock.monotonic()
-            owing = [node for node in self._ledger.owing.values() if not self._writeback.stays_here(node)]
+            owing = [
+                node for node in self._ledger.owing.values() if not self._writeback.local.stays_here(node)
+            ]
             oldest = sorted(
                 owing, key=lambda node: (not node.sending, node.owed.first_owed_s if node.owed else now)
             )
@@ -133,6 +135,6 @@ class Status:
 
     def _is_waited_for(self, node: Node) -> bool:
         if node.state in WAITED_FOR:
-            return not self._writeback.stays_here(node)
+            return not self._writeback.local.stays_here(node)
         # The kernel tells of the last close() a moment after that has returned.
         return node.writers > 0 and self._core.clock.monotonic() - node.flushed_s < CLOSING_S

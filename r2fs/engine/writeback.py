@@ -1,12 +1,15 @@
 """Write-back: sends what the ledger owes, in an order that loses nothing.
 
-Owns:    when each owed inode and delete goes, what it waits for, and what each outcome means.
-Never:   sends bytes itself (`sender.py`), or deletes without looking (`deleter.py`); drops a
-         staged byte that the bucket does not have.
-Threads: `work` is the main of each upload thread; every public method is thread-safe.
+Owns:    when each owed inode goes and what it waits for; the threads' loop, and how long they leave a
+         bucket alone that does not answer.
+Never:   sends bytes itself (`sender.py`), says what an answer means (`outcomes.py`), or deletes
+         (`deletes.py`); drops a staged byte that the bucket does not have.
+Threads: `work` is the main of each upload thread, which hand what moves no bytes to the threads of `copies`.
+         `take_due`, `next_due`, `stop` and `work` take the lock themselves; the rest is called with it held.
 Locks:   Core.lock (30) for every decision; none while a request is on its way. What was decided
          is checked again after: the node may have been renamed, written or unlinked meanwhile.
-Fails:   an attempt's error ends in a state: try again later, conflict, or PARKED.
+Fails:   an attempt's error ends in a state: try again later, conflict, or PARKED. Where the journal cannot
+         be written, what was decided comes again.
 
 Two renames that wait for each other (a swap; `order.py` has the rules) are resolved by
 bringing one's bytes here.
@@ -17,9 +20,8 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from threading import Condition
 
@@ -29,9 +31,10 @@ from r2fs.engine.attempts import Attempts
 from r2fs.engine.attributes import facts_of
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
-from r2fs.engine.deleter import Deleter
+from r2fs.engine.deletes import Deletes
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.ledger import Ledger
+from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import UNSYNCED, Node, Transfer
 from r2fs.engine.order import Order, keys_of
 from r2fs.engine.outcomes import Outcomes
@@ -50,7 +53,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Caller
-from r2fs.model.records import Kind, ObjectInfo, OwedDelete
+from r2fs.model.records import Kind
 from r2fs.model.states import Event, State
 
 log = logging.getLogger(__name__)
@@ -91,18 +94,18 @@ class WriteBack:
         self._sender = sender
         self.attempts = Attempts(core, ledger)
         self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self)
-        self._deleter = Deleter(core, ledger, self.attempts.is_forsaken)
+        self.local = LocalFiles(core, ledger, contents, reader)
         self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
         self._schedule = Schedule()
         self._pace = Pace(core.clock, core.store.limits.key_write_interval_s)
         self._order = Order(ledger)
+        self.deletes = Deletes(core, tree, ledger, self.attempts, self._schedule, self._order, self)
         self._work = Condition(core.lock)
         self._hurry = 0  # drains under way: nothing waits for its delay
         self._not_before = 0.0  # Clock.monotonic(): the outage's backoff
         self._outage_s = 0.0
         self._said, self._said_s = ("", ""), 0.0  # what was last said of the journal, Clock.monotonic()
-        self._deletes_until = 0.0  # Clock.monotonic(): end of the window whose deletes go together
         self.active: dict[int, Node] = {}
         self._copying = 0  # copies handed on, and not ended
         self._unconcluded: list[
@@ -117,69 +120,14 @@ class WriteBack:
         owed = node.owed
         if owed is not None and owed.state is State.PARKED and owed.passing:
             self.probe_later(node)
-        if owed is None or owed.state is not State.QUEUED or self.stays_here(node):
+        if owed is None or owed.state is not State.QUEUED or self.local.stays_here(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
-        delay = 0.0 if self._hurry else settings.upload_delay_s
+        delay = 0.0 if self.hurried else settings.upload_delay_s
         delay = max(0.0, min(delay, owed.first_owed_s + settings.upload_deadline_s - now))
-        self._add(Item(PUT, node.ino), now + delay)
+        self.add(Item(PUT, node.ino), now + delay)
 
-    def stays_here(self, node: Node) -> bool:
-        """A file that only this host needs, by its name: SQLite's side files and the like. Never sent."""
-        owed = node.owed
-        if owed is None or owed.expect is not None or not owed.changed or owed.staged is None:
-            return False
-        return self.is_local(owed.key)
-
-    def is_local(self, key: str) -> bool:
-        """Do the settings say that files of this name are not for the bucket?"""
-        name = key.rpartition("/")[2]
-        return any(fnmatchcase(name, pattern) for pattern in self._core.settings.local_patterns)
-
-    def expect_at(self, key: str) -> str | None:
-        """The ETag that a new node at `key` will replace; its pending delete is void. In a transaction."""
-        return None if self.is_local(key) else self._ledger.take_over_deletes(key)
-
-    def bring_here(self, caller: Caller, node: Node) -> None:
-        """All bytes of a file, on this disk for good: it is about to be this host's alone. Without the lock."""
-        with self._core.lock:
-            if self.stays_here(node) or node.deleted:
-                return
-            caller.about_to_wait()
-            self._contents.wake(node)
-            source, content = self._contents.source(node), self._contents.of(node)
-        if source is not None:
-            self._reader.whole(source, caller)
-        content.fsync()
-
-    def schedule_delete(self, row: OwedDelete) -> None:
-        now, delay = self._core.clock.monotonic(), self._core.settings.upload_delay_s
-        if now >= self._deletes_until:
-            self._deletes_until = now + delay
-        # All of one such window are due together: one request takes a thousand of them.
-        self._add(Item(DELETE, row.seq), now if self._hurry else self._deletes_until + delay)
-
-    def leave_key(self, node: Node) -> None:
-        """The node is about to lose its key (rename, unlink): attempts there must not be the last word."""
-        owed = node.owed
-        elsewhere = self.attempts.unknown_keys(node.ino)
-        if owed is not None and owed.transfer is not None:
-            owed.transfer.stop()
-            if node.sending:
-                elsewhere.add(owed.transfer.key)
-        for key in elsewhere:
-            self._ledger.suspect_again(key)
-            if self._ledger.watched(key) is None:
-                self.schedule_delete(self._ledger.add_delete(key, None, watch=True))
-
-    def found(self, info: ObjectInfo) -> None:
-        """HEAD's answer for a suspect: if it is a late attempt of this host's, it is to go. With Core.lock held."""
-        if self._ledger.watched(info.key) is not None and self.attempts.is_forsaken(info.metadata, info.key):
-            if not self._ledger.hides(info.key, info.etag, self._tree.tick):
-                self.schedule_delete(self._ledger.add_delete(info.key, info.etag))
-        self._ledger.cleared(info.key, info.etag)
-
-    def _add(self, item: Item, due: float) -> None:
+    def add(self, item: Item, due: float) -> None:
         self._schedule.add(item, due)
         if self._schedule.next_due() == due:  # else whoever waits for an earlier one comes by
             self._work.notify()
@@ -279,7 +227,7 @@ class WriteBack:
 
     def _later(self, item: Item, error: Exception) -> None:
         self._say("not sent yet, will be tried again: %s", error)
-        self._add(item, self._core.clock.monotonic() + JOURNAL_RETRY_S)
+        self.add(item, self._core.clock.monotonic() + JOURNAL_RETRY_S)
 
     def _say(self, text: str, error: Exception) -> None:
         """A disk that fails does so for every file, every two seconds: said once a minute."""
@@ -295,7 +243,8 @@ class WriteBack:
     def _prepare(self, item: Item, now: float) -> Task | None:
         """What to do for a due item; None: nothing any more, or blocked."""
         if item.verb == DELETE:
-            return self._prepare_deletes(item, now)
+            rows = self.deletes.prepare(item, now)
+            return partial(self.deletes.carry_out, rows) if rows else None
         node = self._ledger.owing.get(item.number)
         if node is None or node.owed is None:
             return None
@@ -303,7 +252,9 @@ class WriteBack:
             return lambda: self.on_unsealed(node)
         if node.owed.state is State.PARKED and node.owed.passing:
             self._ledger.apply(node, Event.RELEASE, passing=False)
-        if node.owed.state is not State.QUEUED or self.stays_here(node):  # renamed since it was due, perhaps
+        if node.owed.state is not State.QUEUED or self.local.stays_here(
+            node
+        ):  # renamed since it was due, perhaps
             return None
         if node.sync_failed:
             self._ledger.apply(node, Event.CLAIM)
@@ -457,11 +408,7 @@ class WriteBack:
 
     def _over(self, node: Node, claim: Claim) -> None:
         self.active.pop(node.ino, None)
-        now = self._core.clock.monotonic()
-        keys = {claim.key, claim.base.key} if claim.copy and claim.base else {claim.key}
-        self._order.end(keys)
-        for key in keys:
-            self._schedule.release(("key", nfc(key)), now)
+        self.over({claim.key, claim.base.key} if claim.copy and claim.base else {claim.key})
         self._pace.wrote(claim.key)
         if (
             node.owed is not None
@@ -471,60 +418,15 @@ class WriteBack:
             node.owed.transfer = None
         if node.content is not None and not node.handles and not node.sending:
             self._contents.closed(node)
+
+    def over(self, keys: Iterable[str]) -> None:
+        """No request for these keys is on its way any more: what waited for that is due."""
+        now = self._core.clock.monotonic()
+        for key in keys:
+            self._order.end([key])
+            self._schedule.release(("key", nfc(key)), now)
         self._work.notify_all()
         self._core.changed.notify_all()
-
-    # ------------------------------------------------------------------ deletes
-    def _prepare_deletes(self, first: Item, now: float) -> Task | None:
-        """As many deletes as one request takes, of those that are due and wait for nothing."""
-        rows: list[OwedDelete] = []
-        aside: list[Item] = []
-        item: Item | None = first
-        while item is not None and len(rows) < self._core.store.limits.delete_batch:
-            row = self._ledger.deletes.get(item.number) if item.verb == DELETE else None
-            if item.verb == PUT:
-                aside.append(item)
-            elif row is not None:
-                blocker = self._order.delete_blocker(row)
-                if blocker is None:
-                    rows.append(row)
-                    self._ledger.claimed.add(row.seq)
-                    self._order.begin([row.key])
-                else:
-                    self._schedule.block(item, blocker)
-            item = self._schedule.take(now)
-        if item is not None:
-            aside.append(item)
-        for other in aside:
-            self._schedule.add(other, now)
-        return (lambda: self._delete(rows)) if rows else None
-
-    def _delete(self, rows: list[OwedDelete]) -> None:
-        again: dict[int, float] = {}
-        try:
-            again = self._deleter.delete(rows, self._tree)
-            with self._core.lock:
-                self.recovered()
-        except R2fsError as error:
-            with self._core.lock:
-                self.outcomes.failures += 1
-                self.outcomes.last_error = str(error)
-                log.info("deletes not carried out yet: %s", error)
-                self.outage()
-            again = {row.seq: 0.0 for row in rows}
-        finally:
-            with self._core.lock:
-                now = self._core.clock.monotonic()
-                for row in rows:
-                    self._order.end([row.key])
-                    self._schedule.release(("key", nfc(row.key)), now)
-                    self._ledger.claimed.discard(row.seq)
-                    if row.watch_until_s is not None and row.seq not in self._ledger.deletes:
-                        self.attempts.unwatched(row.key)
-                    if row.seq in again and row.seq in self._ledger.deletes:
-                        self._schedule.add(Item(DELETE, row.seq), now + again[row.seq])
-                self._work.notify_all()
-                self._core.changed.notify_all()
 
     # ------------------------------------------------------------------ trying again
     def retry_later(self, node: Node, error: Exception) -> None:
@@ -534,13 +436,13 @@ class WriteBack:
             return
         wait = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(owed.failures, 10)) * random.uniform(0.5, 1.0)
         wait = max(wait, THROTTLED_S) if isinstance(error, Throttled) else wait
-        self._add(Item(PUT, node.ino), self._core.clock.monotonic() + wait)
+        self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait)
 
     def probe_later(self, node: Node) -> None:
         """A parked file whose cause may have passed by then."""
         assert node.owed is not None
         wait = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.owed.failures - 1, 10))
-        self._add(Item(PUT, node.ino), self._core.clock.monotonic() + wait * random.uniform(0.75, 1.0))
+        self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait * random.uniform(0.75, 1.0))
 
     def release(self, node: Node) -> None:
         """A parked file goes out once more: a person says so, or its cause may have passed. With Core.lock."""
@@ -552,10 +454,20 @@ class WriteBack:
         self._outage_s = min(OUTAGE_CAP_S, max(OUTAGE_FIRST_S, self._outage_s * 2))
         self._not_before = self._core.clock.monotonic() + self._outage_s * random.uniform(0.5, 1.0)
 
+    def missed(self, error: R2fsError) -> None:
+        """A request that is not a file's own was not carried out."""
+        self.outcomes.failures += 1
+        self.outcomes.last_error = str(error)
+        self.outage()
+
     def recovered(self) -> None:
         self._outage_s = 0.0
 
     # ------------------------------------------------------------------ draining
+    @property
+    def hurried(self) -> bool:
+        return self._hurry > 0
+
     def hurry(self, on: bool) -> None:
         """Nothing waits for its delay while somebody drains."""
         self._hurry += 1 if on else -1

@@ -271,12 +271,14 @@ def _file_text(path: Path, source: str) -> str:
     return text
 
 
-def _warn_of_readable_secrets(values: Mapping[str, Value], file: Path) -> None:
+def _warn_of_readable_secrets(values: Mapping[str, Value], settings_path: Path) -> None:
     for option in TABLE:
-        found = values.get(option.name)
-        if option.secret and found is not None and found.source.startswith(f"{file}"):
-            if file.stat().st_mode & 0o007:
-                log.warning("%s holds %s and every user can read it: chmod 600 it", file, option.name)
+        found, named = values.get(option.name), values.get(f"{option.name}_file")
+        if not option.secret or found is None:
+            continue
+        for path in (settings_path, *([named.value] if named else [])):
+            if f"{found.source} ".startswith((f"{path}:", f"{path} ")) and path.stat().st_mode & 0o007:
+                log.warning("%s holds %s and every user can read it: chmod 600 it", path, option.name)
 
 
 def _of_this_host(values: dict[str, Value], environ: Mapping[str, str]) -> None:

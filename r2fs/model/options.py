@@ -184,7 +184,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("local_patterns", Patterns(), "Names of files that stay on this host."),
     ),
     "The mount": (
-        Option("driver", Choice(("auto", "kernel", "libfuse", "libfuse2")), "What talks to the kernel."),
+        Option(
+            "driver",
+            Choice(("auto", "kernel", "libfuse", "libfuse2")),
+            "What talks to the kernel. auto: FUSE's protocol itself, else libfuse 3.",
+        ),
         Option("read_only", Switch(), "Nothing can be changed through the mount."),
         Option("allow_other", Switch(), "Other users may use the mount."),
         Option("noexec", Switch(), "No program is run from the mount."),

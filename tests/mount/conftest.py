@@ -120,14 +120,16 @@ def place(serving: Mount) -> Iterator[Path]:
 
 @pytest.fixture
 def mounts(driver: str, seaweed: SeaweedFS, tmp_path: Path) -> Iterator[Callable[..., BucketMount]]:
-    """`mounts(name, **settings)`: a mount of its own, of this test's prefix; started unless start=False."""
+    """`mounts(name, **settings)`: a mount of its own, of this test's prefix; started unless start=False.
+
+    A module that cares for some drivers alone has a fixture `driver` of its own.
+    """
     made: list[BucketMount] = []
-    prefix = f"{tmp_path.name}-{next(_numbers)}/"
 
     def make(name: str, *, start: bool = True, url: str | None = None, **settings: Any) -> BucketMount:
         base = tmp_path / name
         base.mkdir(exist_ok=True)
-        serving = BucketMount(base, driver, seaweed.endpoint, prefix, url, **settings)
+        serving = BucketMount(base, driver, seaweed.endpoint, f"{tmp_path.name}/", url, **settings)
         made.append(serving)
         if start:
             serving.start()

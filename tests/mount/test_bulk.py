@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,25 +26,16 @@ SIZES = [
 LONG_S = 600.0  # ten thousand copies on two cores that other tests share
 
 
+@pytest.fixture(scope="session")
+def driver() -> str:
+    """What is counted here does not depend on it."""
+    return "kernel"
+
+
 @pytest.fixture
-def make(seaweed: SeaweedFS, tmp_path: Path) -> Iterator[Callable[..., BucketMount]]:
-    """The kernel's driver alone: what is counted here does not depend on it."""
-    made: list[BucketMount] = []
-
-    def make_mount(name: str, **settings: str) -> BucketMount:
-        base = tmp_path / name
-        base.mkdir(exist_ok=True)
-        # What is counted must not depend on how long this machine takes.
-        settings = {"freshness": "10m", **settings}
-        mount = BucketMount(base, "kernel", seaweed.endpoint, f"{tmp_path.name}/", **settings)
-        made.append(mount)
-        mount.start()
-        return mount
-
-    yield make_mount
-    for mount in made:
-        mount.end()
-    assert [line for mount in made for line in mount.complaints()] == []
+def make(mounts: Callable[..., BucketMount]) -> Callable[..., BucketMount]:
+    """What is counted must not depend on how long this machine takes."""
+    return partial(mounts, freshness="10m")
 
 
 def fill(s3: S3Client, seaweed: SeaweedFS, prefix: str, files: int, directories: int) -> dict[str, bytes]:

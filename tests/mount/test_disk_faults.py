@@ -178,8 +178,7 @@ def _ten_minutes(server: SeaweedFS, line: FaultyProxy, mounts: Mounts) -> None:
     server.stop()
     begun, writer, threads = time.monotonic(), Writer(serving.path, 512 * KIB), 0
     while time.monotonic() - begun < OUTAGE_S:
-        if not writer.one():
-            time.sleep(2)
+        writer.one()  # which waits for dirty_wait before it gets ENOSPC
         threads = max(threads, len(os.listdir(f"/proc/{serving.pid}/task")))
     written = sum(map(len, writer.acknowledged.values()))
     assert 0.8 * 48 * MIB <= written <= 48 * MIB
@@ -394,8 +393,8 @@ def test_the_cache_is_deleted_while_files_are_read_and_written(mounts: Mounts, s
 
 def until_nothing_is_open(serving: BucketMount) -> None:
     """The kernel tells of a close() a moment after it."""
-    if serving.status()["kernel"]["open_files"] is None:  # libfuse's drivers cannot tell
-        time.sleep(2)
+    if serving.status()["kernel"]["open_files"] is None:
+        time.sleep(2)  # libfuse's drivers cannot tell, and a file that rests looks as one that is open
     serving.until_state("nothing open", lambda s: not s["kernel"]["open_files"])
 
 

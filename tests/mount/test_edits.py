@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,24 +29,9 @@ SIZES = [
 LONG_S = 600.0
 
 
-@pytest.fixture(params=("kernel", "libfuse"))
-def make(
-    request: pytest.FixtureRequest, seaweed: SeaweedFS, tmp_path: Path
-) -> Iterator[Callable[..., BucketMount]]:
-    made: list[BucketMount] = []
-
-    def make_mount(**settings: str) -> BucketMount:
-        base = tmp_path / "m"
-        base.mkdir()
-        mount = BucketMount(base, request.param, seaweed.endpoint, f"{tmp_path.name}/", **settings)
-        made.append(mount)
-        mount.start()
-        return mount
-
-    yield make_mount
-    for mount in made:
-        mount.end()
-    assert [line for mount in made for line in mount.complaints()] == []
+@pytest.fixture(scope="session", params=("kernel", "libfuse"))
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def store(s3: S3Client, seaweed: SeaweedFS, key: str, path: Path, size: int) -> None:
@@ -84,7 +69,7 @@ def requests(mount: BucketMount) -> dict[str, int]:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tag_in_a_large_object(
     size: tuple[int, int, dict[str, str]],
-    make: Callable[..., BucketMount],
+    mounts: Callable[..., BucketMount],
     seaweed: SeaweedFS,
     s3: S3Client,
     tmp_path: Path,
@@ -93,7 +78,7 @@ def test_a_tag_in_a_large_object(
     length, part, settings = size
     key, copy = f"{tmp_path.name}/take.wav", tmp_path / "copy"
     store(s3, seaweed, key, copy, length)
-    mount = make(**settings)
+    mount = mounts("m", **settings)
     take = mount.path / "take.wav"
     edits = [
         [(length // 2, b"not here yet")],
@@ -114,12 +99,12 @@ def test_a_tag_in_a_large_object(
 
 
 def test_a_tag_in_a_file_that_was_read(
-    make: Callable[..., BucketMount], seaweed: SeaweedFS, s3: S3Client, tmp_path: Path
+    mounts: Callable[..., BucketMount], seaweed: SeaweedFS, s3: S3Client, tmp_path: Path
 ) -> None:
     length, copy = 27 * MIB + 17, tmp_path / "copy"
     key = f"{tmp_path.name}/take.wav"
     store(s3, seaweed, key, copy, length)
-    mount = make(**SMALL)
+    mount = mounts("m", **SMALL)
     take = mount.path / "take.wav"
     assert digest_of(take) == digest_of(copy)
     until("its digests", lambda: _digests(mount))

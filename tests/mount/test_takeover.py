@@ -401,8 +401,10 @@ def test_calls_in_flight_at_the_kill_complete(held: Held) -> None:
     """What a daemon was asked, and did not answer, its successor answers."""
     held.mount()
     (held.path / "there").write_bytes(b"x" * 100)
-    daemon = held.daemon()
+    daemon, mounted = held.daemon(), kmount.mounted_at(str(held.path))
     assert daemon is not None
+    assert mounted is not None
+    waiting = kmount.CONNECTIONS / mounted.device.partition(":")[2] / "waiting"
     os.kill(daemon.pid, signal.SIGSTOP)  # it reads nothing more
     work = [
         f"mkdir {held.path}/made",
@@ -412,7 +414,7 @@ def test_calls_in_flight_at_the_kill_complete(held: Held) -> None:
         f"ls {held.path} > /dev/null && echo listed",
     ]
     calls = [subprocess.Popen(["sh", "-c", line], stdout=subprocess.PIPE, text=True) for line in work]
-    time.sleep(0.5)  # most of them wait by now
+    until("most of them wait", lambda: int(waiting.read_text()) >= 3)
     held.kill()
     held.mount()
     said = [call.communicate(timeout=LOST)[0] for call in calls]

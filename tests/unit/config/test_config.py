@@ -308,6 +308,7 @@ def test_systemd_credentials_are_stronger_than_variables(tmp_path):
 
 def test_keys_in_files(tmp_path, write):
     (tmp_path / "secret").write_text("fromfile\n")
+    (tmp_path / "secret").chmod(0o600)
     path = write('access_key_id = "i"\nsecret_access_key_file = "secret"\naccount_id = "acc"')
     assert key(env(), config_file=path) == ("i", "fromfile", None)
     assert (
@@ -346,10 +347,18 @@ def test_a_wrong_secret_is_not_repeated(write):
 
 
 @pytest.mark.expect_warnings("every user can read it")
-def test_a_secret_in_a_file_that_all_can_read_is_told(write):
-    path = write('secret_access_key = "s"')
+@pytest.mark.parametrize("where", ["settings file", "key file"])
+def test_a_secret_in_a_file_that_all_can_read_is_told(write, caplog, tmp_path, where):
+    key = tmp_path / "key"
+    key.write_text("geheim")
+    file = write(f'secret_access_key_file = "{key}"' if where == "key file" else 'secret_access_key = "s"')
+    path = key if where == "key file" else file
+    path.chmod(0o640)
+    gather(environ=env(), config_file=file)
+    assert caplog.messages == []
     path.chmod(0o644)
-    gather(environ=env(), config_file=path)
+    gather(environ=env(), config_file=file)
+    assert caplog.messages == [f"{path} holds secret_access_key and every user can read it: chmod 600 it"]
 
 
 def test_profile_against_key():

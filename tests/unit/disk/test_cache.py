@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import cache as cache_module
+from r2fs.disk import cache_table
 from r2fs.disk import shelf as shelf_module
 from r2fs.disk.cache import CleanCache
 from r2fs.model.ranges import RangeSet
@@ -515,13 +516,13 @@ def test_hits_go_on_where_not_even_a_use_can_be_written(
     version = files.put(cache, "k")
 
     def full(*_: object, **__: object) -> None:
-        error = cache_module._SQL.OperationalError("database or disk is full")
-        error.sqlite_errorcode = cache_module._SQL.SQLITE_FULL
+        error = cache_table._SQL.OperationalError("database or disk is full")
+        error.sqlite_errorcode = cache_table._SQL.SQLITE_FULL
         raise error
 
-    monkeypatch.setattr(cache_module._Table, "get", full)
+    monkeypatch.setattr(cache_table.Table, "get", full)
     assert files.get(cache, version) == b"data"
-    monkeypatch.setattr(cache_module._Table, "delete", full)
+    monkeypatch.setattr(cache_table.Table, "delete", full)
     assert cache.evict(1) == 4096, "the file goes first: then there is room"
     assert files.get(cache, version) is None
     monkeypatch.undo()

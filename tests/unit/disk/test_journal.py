@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import subprocess
@@ -140,7 +141,8 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.expect_warnings("is damaged")
-def test_a_damaged_database_is_set_aside_and_begun_anew(tmp_path: Path):
+def test_a_damaged_database_is_set_aside_and_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
     state = tmp_path / "state"
     filled(state)
     damage(state / "journal.db")
@@ -154,6 +156,7 @@ def test_a_damaged_database_is_set_aside_and_begun_anew(tmp_path: Path):
         (journal.orphan_dir / "400-1-400").write_bytes(b"kept")
         (orphan,) = journal.aside().orphans
         assert (orphan.size, orphan.key) == (4, "takes/400.wav"), "what could be read still tells its name"
+        assert "only up to the damage" in caplog.text, "and of the others is said why not"
     finally:
         journal.close()
 

@@ -189,5 +189,5 @@ def test_nothing_is_said_of_an_object_that_a_late_attempt_of_ours_made(host: Hos
     fs = host.again().fs
     host.engine.unlink("take.wav")
     of_the_first, watching = sorted(fs._ledger.deletes.values(), key=lambda row: row.etag is None)
-    fs._writeback._deleter.delete([of_the_first, watching], fs._tree)  # a WARNING would fail this test
+    fs._writeback.deletes.deleter.delete([of_the_first, watching], fs._tree)  # a WARNING would fail this test
     assert store.keys() == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import journal
+from r2fs.disk import durable
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
 from tests.support.engine import MakeEngine
@@ -20,7 +20,7 @@ def another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine has started anew since: what was not synced may be torn."""
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
-    monkeypatch.setattr(journal, "BOOT_ID", boot_id)
+    monkeypatch.setattr(durable, "BOOT_ID", boot_id)
 
 
 def away(name: str, key: str) -> None:
@@ -211,7 +211,7 @@ def test_two_spellings_are_one_file(make: MakeEngine, store: MemoryStore):
 
 
 @pytest.mark.expect_warnings("another host wrote it first")
-def test_conflicts_are_numbered_and_shown(make: MakeEngine, store: MemoryStore):
+def test_conflicts_are_shown(make: MakeEngine, store: MemoryStore):
     engine = make(freshness_s=60.0, upload_delay_s=60.0)
     today = conflict_name("take.wav", "studio", time.time())
     engine.write("take.wav", b"ours")

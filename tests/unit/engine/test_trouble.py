@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import journal
+from r2fs.disk import durable
 from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
@@ -99,12 +99,12 @@ def test_pages_that_come_one_by_one_are_waited_for(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ):
     """A listing that takes long, but moves, is no outage."""
-    for number in range(2001):
+    for number in range(5001):
         store.set(f"{number:04}", b"x")
     engine = make(freshness_s=0.0)
-    assert len(engine.listdir()) == 2001
-    monkeypatch.setattr("r2fs.engine.directories.NEWS_WAIT_S", 0.5)
-    store.before = lambda name, key: time.sleep(0.3)
+    assert len(engine.listdir()) == 5001
+    monkeypatch.setattr("r2fs.engine.directories.NEWS_WAIT_S", 1.0)
+    store.before = lambda name, key: time.sleep(0.2)  # all pages together take longer than is waited for one
     store.set("zzz", b"new")
     assert engine.listdir()[-1] == "zzz"
 
@@ -228,7 +228,7 @@ def test_what_may_be_torn_goes_out_only_by_its_name(
     engine.kill()
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
-    monkeypatch.setattr(journal, "BOOT_ID", boot_id)
+    monkeypatch.setattr(durable, "BOOT_ID", boot_id)
     after = make(threads=False)
     assert after.fs.retry_parked([]) == 0
     after.stop()

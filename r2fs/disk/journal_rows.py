@@ -1,0 +1,48 @@
+"""The journal's rows of inodes: a record as the values of a row, and back.
+
+Owns:  which column is which field. What a column means is in journal_schema.py.
+Never: touches the database.
+"""
+
+from __future__ import annotations
+
+import json
+
+from r2fs.model.records import Kind, OwedInode, Proof, Version
+
+INODE_COLUMNS = (
+    "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
+    "base_key", "base_etag", "base_size", "expect", "changed", "staged", "size", "own", "base_limit", "proof",
+    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target",
+)  # fmt: skip
+PUT_INODE = f"INSERT OR REPLACE INTO inode VALUES ({','.join('?' * len(INODE_COLUMNS))})"
+GET_INODES = f"SELECT {','.join(INODE_COLUMNS)} FROM inode ORDER BY seq"
+
+
+def proof_text(proof: Proof) -> str:
+    return json.dumps([proof.size, proof.mtime_ns, proof.ctime_ns])
+
+
+def inode_values(row: OwedInode) -> tuple[object, ...]:
+    base = (row.base.key, row.base.etag, row.base.size) if row.base else (None, None, None)
+    return (
+        row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
+        json.dumps(dict(row.extra)), row.content_type, *base, row.expect, row.changed, row.staged, row.size,
+        None if row.own is None else json.dumps(row.own), row.base_limit,
+        row.proof and proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
+        row.target,
+    )  # fmt: skip
+
+
+def inode_row(values: tuple[object, ...]) -> OwedInode:
+    field = dict(zip(INODE_COLUMNS, values, strict=True))
+    base_key, base_etag, base_size = (field.pop(f"base_{part}") for part in ("key", "etag", "size"))
+    field["kind"] = Kind(field["kind"])
+    field["extra"] = json.loads(str(field["extra"]))
+    field["base"] = Version(base_key, base_etag, base_size) if base_key is not None else None  # type: ignore[arg-type]
+    if field["own"] is not None:
+        field["own"] = tuple((start, stop) for start, stop in json.loads(str(field["own"])))
+    if field["proof"] is not None:
+        field["proof"] = Proof(*json.loads(str(field["proof"])))
+    field["changed"], field["synced"] = bool(field["changed"]), bool(field["synced"])
+    return OwedInode(**field)  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""Local files: what only this host needs, by its name (`local_patterns`): SQLite's side files and the like.
+
+Owns:  which those are, and what has to be here before a file becomes one.
+Never: sends one, or changes a row.
+Locks: `bring_here` takes Core.lock (30), and waits without it; `is_local` needs none; the rest is called with it held.
+Fails: ReadFailed, LocalError and their like, where the bytes cannot be brought here.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from r2fs.engine.contents import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.reader import Reader
+from r2fs.model.ports import Caller
+
+
+class LocalFiles:
+    def __init__(self, core: Core, ledger: Ledger, contents: Contents, reader: Reader) -> None:
+        # constant
+        self._core = core
+        self._ledger = ledger
+        self._contents = contents
+        self._reader = reader
+
+    def stays_here(self, node: Node) -> bool:
+        """Is it one of them, of which the bucket has nothing?"""
+        owed = node.owed
+        if owed is None or owed.expect is not None or not owed.changed or owed.staged is None:
+            return False
+        return self.is_local(owed.key)
+
+    def is_local(self, key: str) -> bool:
+        """Do the settings say that files of this name are not for the bucket?"""
+        name = key.rpartition("/")[2]
+        return any(fnmatchcase(name, pattern) for pattern in self._core.settings.local_patterns)
+
+    def expect_at(self, key: str) -> str | None:
+        """The ETag that a new node at `key` will replace; its pending delete is void. In a transaction."""
+        return None if self.is_local(key) else self._ledger.take_over_deletes(key)
+
+    def bring_here(self, caller: Caller, node: Node) -> None:
+        """All bytes of a file, on this disk for good: it is about to be this host's alone. Without the lock."""
+        with self._core.lock:
+            if self.stays_here(node) or node.deleted:
+                return
+            caller.about_to_wait()
+            self._contents.wake(node)
+            source, content = self._contents.source(node), self._contents.of(node)
+        if source is not None:
+            self._reader.whole(source, caller)
+        content.fsync()
