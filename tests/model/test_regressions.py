@@ -214,3 +214,18 @@ def test_a_file_whose_close_met_a_full_disk_can_be_written_again(tmp_path: Path)
         {"op": "save", "path": "fü", "size": 2281, "tag": 80},
     ]
     check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_knows_that_void_attributes_leave_nothing_to_send(tmp_path: Path) -> None:
+    """The model's own defect: another client's version seemed to be under its old name after a rename (seed 48)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f1", "size": 288, "tag": 46},
+        {"op": "pump"},
+        {"op": "attributes", "path": "f1", "mtime_ns": 956805141114389070},
+        {"op": "remote_set", "path": "f1", "size": 0, "tag": 69},
+        {"op": "advance", "seconds": 2.0},
+        {"op": "pump"},
+        {"op": "rename", "old": "f1", "new": "f2"},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
