@@ -41,8 +41,20 @@ class Deleter:
     def delete(self, rows: list[OwedDelete], tree: Tree) -> dict[int, float]:
         """Carry the rows out. Which are to come again, by seq: after so many seconds."""
         again: dict[int, float] = {}
+        headed, listed = self._by_look(rows)
+        if listed:
+            found, unseen = self._list([row.key for row in listed])
+            headed = [*headed, *(row for row in listed if row.key in unseen)]
+            self._carry_out([row for row in listed if row.key not in unseen], found, tree, again)
+        for row in headed:  # one by one: what was looked at first would wait for all other answers
+            self._carry_out([row], self._head(row.key), tree, again)
+        return again
+
+    def _carry_out(
+        self, rows: list[OwedDelete], seen: Mapping[str, ObjectInfo], tree: Tree, again: dict[int, float]
+    ) -> None:
+        """`seen`: what the bucket holds now at each row's key; no entry: nothing."""
         doomed: list[OwedDelete] = []
-        seen = self._look(rows)
         with self._core.lock:
             tree.tick += 1
             for row in rows:
@@ -72,7 +84,6 @@ class Deleter:
                 else:
                     self._ledger.drop_delete(row.seq, tree.tick)
         self._core.crash_point("delete_journalled")
-        return again
 
     def _is_meant(self, row: OwedDelete, info: ObjectInfo) -> bool:
         """Is what the bucket holds the version that is to go? Directories' objects are all alike: empty."""
@@ -95,9 +106,9 @@ class Deleter:
             again[row.seq] = min(max(WATCH_FIRST_S, waited), LATE_ATTEMPT_S - waited)
 
     def _remove(self, keys: list[str]) -> set[str]:
-        if len(keys) == 1:
-            self._store.delete(keys[0])
         if len(keys) <= 1:
+            for key in keys:
+                self._store.delete(key)
             return set()
         failed = self._store.delete_many(keys)
         for key, error in failed.items():
@@ -105,33 +116,30 @@ class Deleter:
         return set(failed)
 
     # ------------------------------------------------------------------ looking
-    def _look(self, rows: list[OwedDelete]) -> dict[str, ObjectInfo]:
-        """What the bucket holds now at each row's key; no entry: nothing."""
+    def _by_look(self, rows: list[OwedDelete]) -> tuple[list[OwedDelete], list[OwedDelete]]:
+        """Those to be looked at by a HEAD each, and those by a LIST."""
         # The bucket may list a name that is not ASCII in another spelling: HEAD finds it in any.
         # Where a late attempt may be, only HEAD's metadata tell whose object it is.
         with self._core.lock:
-            headed = {row.key for row in rows if not row.key.isascii() or self._ledger.watched(row.key)}
-        by_list = [row.key for row in rows if row.key not in headed]
-        found: dict[str, ObjectInfo] = {}
-        heads = {row.key for row in rows} - set(by_list)
-        if len(by_list) >= LOOK_BY_LIST:
-            unseen = self._look_by_list(by_list, found)
-            heads.update(unseen)
-        else:
-            heads.update(by_list)
-        for key in heads:
-            try:
-                found[key] = self._store.head(key)
-            except ObjectMissing:
-                found.pop(key, None)
-        return found
+            alone = {row.seq for row in rows if not row.key.isascii() or self._ledger.watched(row.key)}
+        listed = [row for row in rows if row.seq not in alone]
+        if len(listed) < LOOK_BY_LIST:
+            return rows, []
+        return [row for row in rows if row.seq in alone], listed
 
-    def _look_by_list(self, keys: list[str], found: dict[str, ObjectInfo]) -> set[str]:
+    def _head(self, key: str) -> dict[str, ObjectInfo]:
+        try:
+            return {key: self._store.head(key)}
+        except ObjectMissing:
+            return {}
+
+    def _list(self, keys: list[str]) -> tuple[dict[str, ObjectInfo], set[str]]:
         """Pages of where the keys lie, as long as they pay; the keys of which nothing is known after.
 
         A key that was not listed is known to be missing only if every page was read: not every
         server lists in the order of keys.
         """
+        found: dict[str, ObjectInfo] = {}
         wanted, token = set(keys), None
         prefix = os.path.commonprefix(keys)
         for _ in range(max(1, len(keys) // LOOK_BY_LIST)):
@@ -142,8 +150,8 @@ class Deleter:
                     wanted.discard(info.key)
             token = page.token
             if token is None or not wanted:
-                return set()
-        return wanted
+                return found, set()
+        return found, wanted
 
     def _ours(self, info: ObjectInfo) -> bool:
         return self._is_forsaken(info.metadata, info.key)

@@ -43,8 +43,8 @@ class Digests:
             or self._core.cache.recall_parts(version) is not None
         ):
             return
+        fd = content.reader()
         self._under_way.add(version)
-        fd = os.dup(content.fd)
         if not self._jobs.submit(lambda: self._take(node, version, fd), AHEAD):
             os.close(fd)
 

@@ -241,16 +241,19 @@ class Outcomes:
         parent, owed = node.parent, node.owed
         assert parent is not None and owed is not None and claim.base is not None
         renamed = owed.key != claim.base.key
-        what = "renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
+        key = printable(claim.base.key)
         with self._ledger.transaction():
             self._attempts.drop(claim.attempt)
             self._ledger.apply(node, Event.UNLINK)
         self._core.kernel.forget_name(parent.ino, node.name)
         if info is None:
-            log.warning("%s: deleted in the bucket before what was done here got there", claim.base.key)
+            log.warning("%s: deleted in the bucket before what was done here got there", key)
             self._tree.detach(node)
             return
-        log.warning("%s: changed in the bucket while it was %s", printable(claim.base.key), what)
+        what = (
+            "it was renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
+        )
+        log.warning("%s: changed in the bucket while %s", key, what)
         newer = self._tree.replace(node, info)
         if renamed:
             self._ledger.apply(newer, Event.RETARGET, key=owed.key, changed=False, expect=owed.expect)

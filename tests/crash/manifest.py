@@ -77,7 +77,7 @@ class Reference:
 
     def _write(self, op: Op, only: int | None) -> None:
         node, appends = self.handles[op["h"]]
-        data = pattern(op["fill"], op["size"])[:only]
+        data = pattern(op["fill"], op["size"])[op.get("skip", 0) :][:only]
         at = len(node.data) if appends else op["at"]
         if data and at > len(node.data):
             node.data += bytes(at - len(node.data))
@@ -140,7 +140,7 @@ class Manifest:
     def close(self) -> None:
         os.close(self._fd)
 
-    # ---- the writer's side
+    # ---- the writer's side: of a write, "skip" bytes of the pattern are in the file already
     def begin(self, op: Op) -> None:
         self._add(op)
 
@@ -213,7 +213,7 @@ class Manifest:
         assert self.pending is not None
         node, appends = self.reference.handles[self.pending["h"]]
         at = len(node.data) if appends else self.pending["at"]
-        return list(range(PAGE - at % PAGE, self.pending["size"], PAGE))
+        return list(range(PAGE - at % PAGE, self.pending["size"] - self.pending.get("skip", 0), PAGE))
 
     def _with(self, only: int | None) -> View:
         assert self.pending is not None

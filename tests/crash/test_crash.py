@@ -5,19 +5,50 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from tests.crash.campaign import Campaign, killed, report, run
+from tests.crash.manifest import Manifest, pattern
 from tests.crash.points import ASKED, POINTS, in_the_code
 from tests.crash.rig import Stats
+from tests.crash.writer import Area, MountGone
 
 DRIVERS = ("kernel", "libfuse")
 SHORT = {"kernel": 10, "libfuse": 8}
 LONG = {("kernel", False): 450, ("libfuse", False): 400, ("kernel", True): 90, ("libfuse", True): 60}
 
 
+def raising(code):
+    def call(*_):
+        raise OSError(code, os.strerror(code))
+
+    return call
+
+
 def test_every_point_of_the_code_is_in_the_list():
     assert in_the_code() == set(POINTS)
+
+
+def test_what_a_write_that_was_cut_short_had_left_may_be_there_or_not(tmp_path, monkeypatch):
+    """The daemon is killed when it has written the next piece, and before it answers it."""
+    (tmp_path / "a").mkdir()
+    area = Area(tmp_path / "a", Manifest(tmp_path / "manifest"))
+    write = {"do": "write", "h": 1, "at": 0, "size": 9000, "fill": 1}
+    area._do({"do": "open", "h": 1, "path": "take.wav", "flags": os.O_WRONLY | os.O_CREAT})
+    with monkeypatch.context() as patch:
+        real = os.pwrite
+        patch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:4096], at))
+        patch.setattr(os, "fsync", raising(errno.ENOTCONN))
+        with pytest.raises(MountGone):
+            area._do(write)
+    os.close(area.files[1])
+    found = [view["take.wav"][1] for _, view in area.manifest.possible()]
+    whole = pattern(1, 9000)
+    assert sorted(found, key=len) == [whole[:4096], whole[:8192], whole]
+    area.manifest.close()
 
 
 @pytest.mark.timeout(300)

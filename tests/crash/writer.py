@@ -101,7 +101,9 @@ class Area:
         return False
 
     def _after_a_short_write(self, op: Op, only: int) -> None:
-        """The daemon was killed between two pieces of it: the next call must tell."""
+        """The daemon was killed between two pieces of it, or before it answered the next: that is under way."""
+        at = None if op["at"] is None else op["at"] + only
+        self.manifest.begin({**op, "at": at, "skip": only})
         try:
             os.fsync(self.files[op["h"]])
         except OSError as error:

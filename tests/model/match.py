@@ -164,7 +164,10 @@ def _explain(world: World, model: Model, path: str, file: File, seen: dict[str, 
     if file.fragile and not file.modified and here is not None and here.data is not None:
         newer = {stored.etag for stored in world.bucket.objects.values() if stored.data == here.data}
         if newer:  # the newer version was renamed in its place, or changes of attributes are void
-            model.files[path] = File(here.data, file.link, modified=False, origins=newer)
+            newest = File(here.data, file.link, modified=False, at=file.at, origins=newer)
+            model.files[path] = newest
+            if not here.owes:
+                _settle(world, model, path, newest)
             return
     if file.fragile and file.broken and here is not None:
         return

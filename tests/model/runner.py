@@ -254,7 +254,11 @@ class Runner:
         )
         if opened is not None:
             self.opened[slot] = opened
-        return opened is not None
+            return True
+        for one in self.models:
+            if slot in one.slots:  # it was cut, and not opened
+                one.close(slot)
+        return False
 
     def do_write(self, slot: str, at: int, size: int, tag: int, direct: bool = False) -> None:
         if slot not in self.opened:

@@ -214,3 +214,39 @@ def test_a_file_whose_close_met_a_full_disk_can_be_written_again(tmp_path: Path)
         {"op": "save", "path": "fü", "size": 2281, "tag": 80},
     ]
     check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_knows_that_void_attributes_leave_nothing_to_send(tmp_path: Path) -> None:
+    """The model's own defect: another client's version seemed to be under its old name after a rename (seed 48)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f1", "size": 288, "tag": 46},
+        {"op": "pump"},
+        {"op": "attributes", "path": "f1", "mtime_ns": 956805141114389070},
+        {"op": "remote_set", "path": "f1", "size": 0, "tag": 69},
+        {"op": "advance", "seconds": 2.0},
+        {"op": "pump"},
+        {"op": "rename", "old": "f1", "new": "f2"},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_forgets_an_open_that_cut_the_file_and_failed(tmp_path: Path) -> None:
+    """The model's own defect: a writer that had never got a handle kept the file from being sealed (seed 274)."""
+    between: list[Op] = [{"op": "remote_set", "path": "d0/d0/f2.wav", "size": 2439, "tag": 37}]
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "d2/fü", "size": 10, "tag": 19},
+        {"op": "remote_set", "path": "d0/d0/f1", "size": 0, "tag": 20},
+        {"op": "rename", "old": "d0", "new": "d2/d1"},
+        {"op": "unlink", "path": "d0/d0/f1", "plan": {"1": between}},
+        {"op": "drain", "deep": False},
+        {"op": "rename", "old": "d0", "new": "d2/d1/d2"},
+        {"op": "open", "slot": "A", "path": "d2/d1/d2/d0/f2.wav", "flags": "w"},
+        {"op": "full", "commits": 1},
+        {"op": "save", "path": "d2/d1/d2/d0/f2.wav", "size": 0, "tag": 55},
+        {"op": "close", "slot": "A"},
+        {"op": "save", "path": "d2/d1/d2/d0/f2.wav", "size": 1, "tag": 58},
+        {"op": "pump", "plan": {"3": [{"op": "open", "slot": "B", "path": "d1/f2.wav", "flags": "r"}]}},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0, small_file=4 << 20)

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from r2fs.engine.jobs import Job
 from r2fs.model.errors import NotImplementedThere, Unavailable
 from r2fs.model.records import Version
 from tests.mount.daemons import until
@@ -54,6 +55,22 @@ def edit(engine: Engine, path: str, at: int, data: bytes, direct: bool = True) -
 def sent(store: MemoryStore) -> tuple[int, int]:
     """Parts that were sent, and parts that were copied."""
     return store.count("put_part"), store.count("copy_part")
+
+
+def test_an_upload_does_not_wait_until_the_digests_have_been_taken(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their descriptor could write: it looked like a program that still has the file mapped."""
+    engine, jobs = make(), list[Job]()
+    monkeypatch.setattr(engine.fs._background, "submit", lambda job, priority: jobs.append(job) or True)
+    store.set("song.wav", pattern(10.5))
+    engine.read("song.wav")
+    assert jobs, "no digests were to be taken"
+    edit(engine, "song.wav", 3500, b"TAG")
+    engine.drain()
+    assert store.data("song.wav")[3500:3503] == b"TAG"
+    for job in jobs:
+        job()
 
 
 def test_a_cached_file_sends_the_part_that_changed(make: MakeEngine, store: MemoryStore) -> None:

@@ -284,6 +284,32 @@ def test_many_deletes_go_in_one_request(make: MakeEngine, store: MemoryStore) ->
     assert store.count("list") - lists <= 2
 
 
+def test_a_delete_that_looks_by_head_follows_its_own_head_at_once(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    """All were looked at first: another host's write to the first was lost while the last was looked at."""
+    names = [f"ü{n}.wav" for n in range(5)]
+    for name in names:
+        store.set(name, b"old")
+    engine = make(upload_delay_s=60.0)
+    for name in names:
+        engine.unlink(name)
+    looked: list[str] = []
+
+    def another_host_writes(call: str, key: str) -> None:
+        if call == "head":
+            for name in looked:
+                store.set(name, b"another host's")
+            looked.append(key)
+
+    store.before = another_host_writes
+    engine.drain()
+    store.before = lambda call, key: None
+    assert len(looked) == len(names)
+    assert store.keys() == sorted(looked[:-1])
+    assert {store.data(key) for key in looked[:-1]} == {b"another host's"}
+
+
 def test_a_crash_after_close_loses_nothing(make: MakeEngine, store: MemoryStore) -> None:
     engine = make(upload_delay_s=60.0)
     engine.write("take.wav", b"never lose me")
