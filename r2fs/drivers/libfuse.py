@@ -129,6 +129,21 @@ class Library:
         return found.contents
 
     @cached_property
+    def operations(self) -> type[ctypes.Structure]:
+        """struct fuse_operations. fusepy's ends before what libfuse 2.9 has added last: fallocate."""
+        known: type[ctypes.Structure] = self.module.fuse_operations
+        if self.version < (2, 9) or any(name == "fallocate" for name, *_ in known._fields_):
+            return known
+        c = self.module
+        file_info = ctypes.POINTER(c.fuse_file_info)
+        fallocate = ctypes.CFUNCTYPE(
+            ctypes.c_int, ctypes.c_char_p, ctypes.c_int, c.c_off_t, c.c_off_t, file_info
+        )
+        between = [(name, ctypes.c_void_p) for name in ("poll", "write_buf", "read_buf", "flock")]
+        fields = [*known._fields_, *between, ("fallocate", fallocate)]
+        return type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})
+
+    @cached_property
     def main(self) -> Callable[..., int]:
         """fuse_main, with MAX_THREADS.
 
@@ -310,12 +325,13 @@ def _session(library: Library, callbacks: Callbacks) -> type[Any]:
     """
     base, suffix = library.module.FUSE, f"_fuse_{library.version[0]}"
     members: dict[str, Any] = {"_wrapper": staticmethod(_door)}
-    for name, *_ in library.module.fuse_operations._fields_:
+    for name, *_ in library.operations._fields_:
         callback = getattr(callbacks, name, None)
         if callable(callback):
             members[name + suffix if hasattr(base, name + suffix) else name] = staticmethod(callback)
     if hasattr(library.module, "fuse_main_real"):
         vars(library.module)["fuse_main_real"] = library.main
+    vars(library.module)["fuse_operations"] = library.operations
     return type("Session", (base,), members)
 
 

@@ -21,7 +21,8 @@ from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node, Refresh
 from r2fs.engine.outcomes import BUCKET_WIDE
-from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
+from r2fs.engine.probes import Probes
+from r2fs.engine.tree import Tree
 from r2fs.engine.walks import Walks
 from r2fs.model.errors import ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
 from r2fs.model.keys import nfc, printable
@@ -53,6 +54,7 @@ class Directories:
         self._store = core.store
         self._submit = submit
         self._found = found  # told of what HEAD says of an object that may be this host's own
+        self._probes = Probes(core, tree, ledger, self._clear_suspects)
         self._walks = Walks(core, tree, ledger, self._clear_suspects, lambda one: self.valid_s(one) > 0)
         # guarded by: Core.lock
         self._away = False  # the last that was heard of the bucket is that it does not answer
@@ -177,33 +179,40 @@ class Directories:
 
     def _refresh(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
         with self._core.lock:
-            listing = _listing(directory)
-            probes = not whole and not listing.whole and bool(listing.probed)
-            previous = None if probes else self._walks.came_from(directory)
-        if name is not None and probes:
-            self._probe(directory, name)  # a directory of more than one page: names one by one
+            pages = None if whole or name is None else self._probes.pages_worth(_listing(directory))
+            previous = None if pages == 0 else self._walks.came_from(directory)
+        if name is not None and pages == 0:
+            self._probe(refresh, directory, name)
         elif previous is None or not self._walks.read_on(refresh, directory, previous, whole):
-            self._list(refresh, directory, whole, name)
+            self._list(refresh, directory, pages, name)
 
-    def _list(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
+    def _probe(self, refresh: Refresh, directory: Node, name: str) -> None:
+        self._probes.ask(
+            directory,
+            name,
+            lambda prefix, below, began: self._shown(refresh, directory, prefix, below, began),
+        )
+
+    def _list(self, refresh: Refresh, directory: Node, pages: int | None, name: str | None) -> None:
+        """All of it; or, where that would take more than `pages`, `name` alone."""
         with self._core.lock:
             prefix, began = self._tree.key(directory), self._tree.tick
             prefix = self._core.settings.bucket.prefix if directory is self._tree.root else prefix
-        asked_at = self._core.clock.monotonic()
+        asked_at, read = self._core.clock.monotonic(), 0
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
         token = None
-        while True:
+        while read == 0 or token is not None:
+            if read == pages and name is not None:
+                with self._core.lock:
+                    self._probes.gave_up(_listing(directory), read)
+                self._probe(refresh, directory, name)
+                return
             page = self._store.list_page(prefix, delimiter="/", token=token)
             refresh.heard_s = self._core.clock.monotonic()
             objects += page.objects
             prefixes += page.prefixes
-            token = page.token
-            if token is None:
-                break
-            if not whole and name is not None:
-                self._probe(directory, name)
-                return
+            token, read = page.token, read + 1
         prefixes = self._shown(refresh, directory, prefix, prefixes, began)
         self._clear_suspects(objects)
         with self._core.lock:
@@ -215,6 +224,7 @@ class Directories:
             listing = _listing(directory)
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
+            self._probes.listed(listing, read, self._core.clock.monotonic() - asked_at)
 
     def _shown(
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
@@ -240,29 +250,6 @@ class Directories:
             if info is not None:
                 with self._core.lock:
                     self._found(info)
-
-    def _probe(self, directory: Node, name: str) -> None:
-        """One name of a directory that is too large to list for it: HEAD, then LIST below it."""
-        with self._core.lock:
-            key, began = self._tree.key(directory) + name, self._tree.tick
-        asked_at = self._core.clock.monotonic()
-        info = self._head(key) or self._head(key + SYMLINK_SUFFIX)
-        below = None if info else self._store.list_page(key + "/", limit=1)
-        with self._core.lock:
-            if info is not None and self._ledger.is_suspect(info.key, info.etag):
-                self._found(info)
-            child = directory.children().get(name)
-            if info is not None and not self._ledger.hides(info.key, info.etag, began):
-                self._tree.saw_object(directory, info, began)
-            elif below is not None and (below.objects or below.prefixes):
-                self._tree.saw_prefix(directory, name, began)
-            elif child is not None and child.touched <= began and not self._tree.owes_below(child):
-                self._core.kernel.forget_name(directory.ino, name)
-                self._tree.detach(child)
-            probed = _listing(directory).probed
-            if len(probed) > 10_000:
-                probed.clear()
-            probed[name] = asked_at
 
     def _head(self, key: str) -> ObjectInfo | None:
         try:

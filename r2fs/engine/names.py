@@ -83,7 +83,10 @@ class Names:
         with self._core.lock:
             directory = self._tree.directory(parent)
             found = directory.children().get(name)
-            if found is not None and (found.owed or self._tree_pending(found)):
+            fresh = (
+                self._directories.valid_s(directory, name) > 0
+            )  # else all of its children may be looked at
+            if found is not None and (found.owed or (not fresh and self._tree_pending(found))):
                 return found
         try:
             self._directories.ensure(caller, directory, whole=False, name=name)
@@ -166,10 +169,11 @@ class Names:
             directory = self._tree.directory(ino)
         self._directories.ensure(caller, directory)
         with self._core.lock:
-            return [
-                DirEntry(name, node.ino, node.kind, offset)
-                for offset, (name, node) in enumerate(directory.children().items(), 1)
-            ]
+            children = list(directory.children().items())
+        # Number and kind of a node never change: what takes long is done without the lock.
+        return [
+            DirEntry(name, node.ino, node.kind, offset) for offset, (name, node) in enumerate(children, 1)
+        ]
 
     # ------------------------------------------------------------------ making
     def free_name(self, caller: Caller, parent: int, name: str) -> tuple[Node, str]:
@@ -281,8 +285,9 @@ class Names:
         """A directory that only its files made stays when the last one goes: it gets a marker."""
         if directory is self._tree.root or directory.owed or directory.listing is None:
             return
-        alone = all(child is leaving for child in directory.children().values())
-        if alone and directory.listing.marker is None:
+        children = directory.children()  # counted: there may be, or have been, a hundred thousand
+        others = len(children) - (children.get(leaving.name) is leaving)
+        if not others and directory.listing.marker is None:
             key = self._tree.key(directory)
             expect = self._ledger.take_over_deletes(key)
             self._ledger.apply(directory, Event.RETARGET, key=key, changed=True, expect=expect)

@@ -101,6 +101,11 @@ class Listing:
     refreshing: Refresh | None = None  # on its way
     marker: Version | None = None  # the empty object that keeps the directory
     directories: int = 0  # children that are directories: Tree counts them
+    # what a LIST of it all costs, for probes.py
+    pages: int = 1  # of the last one, at least
+    took_s: float = 0.0  # the last one
+    asked: int = 0  # names asked for by themselves since it, or in this window
+    asked_since_s: float = NEVER  # Clock.monotonic(): when the window began
 
 
 @dataclass(slots=True, eq=False)

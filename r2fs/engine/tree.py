@@ -225,9 +225,14 @@ class Tree:
             listing.marker = None  # unless the listing has it: another host may have removed it
         names = {p[len(prefix) : -1] for p in prefixes if is_name(p[len(prefix) : -1])}
         hidden.update(p for p in prefixes if not is_name(p[len(prefix) : -1]))
+        children = directory.children()
         for info in objects:
             name = info.key[len(prefix) :]
-            if name == "":
+            child = children.get(name)
+            if child is not None and name not in names and name not in seen and _is_as_listed(child, info):
+                seen.add(name)  # of a hundred thousand files nearly all
+                self._refreshed(child, info)
+            elif name == "":
                 if not self._hides(info.key, info.etag, began):
                     listing.marker = info.version
             elif not is_name(shown_name(name)) or name in names or nfc(shown_name(name)) in seen:
@@ -238,9 +243,14 @@ class Tree:
         for name in sorted(names):  # in the order of keys: a program that walks asks for them so
             seen.add(nfc(name))
             self.saw_prefix(directory, nfc(name), began)
-        for name, child in list(directory.children().items()):
-            if name not in seen and child.touched <= began and not self.owes_below(child):
-                self._core.kernel.forget_name(directory.ino, name)
+        unseen = [
+            child
+            for name, child in children.items()
+            if child.owed is None and name not in seen and child.touched <= began
+        ]
+        for child in unseen:
+            if not self.owes_below(child):
+                self._core.kernel.forget_name(directory.ino, child.name)
                 self.detach(child)
         listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
         self.hidden += len(hidden) - len(listing.hidden)
@@ -304,6 +314,18 @@ class Tree:
     def _refreshed(self, node: Node, info: ObjectInfo) -> None:
         if not node.known and not node.mtime_known:
             node.mtime_ns = node.ctime_ns = info.modified_ns
+
+
+def _is_as_listed(node: Node, info: ObjectInfo) -> bool:
+    """Is it a file that owes nothing, and whose version this is?"""
+    base = node.base
+    return (
+        base is not None
+        and node.owed is None
+        and base.key == info.key
+        and base.etag == info.etag
+        and base.size == info.size
+    )
 
 
 SYMLINK_SUFFIX = ".rclonelink"  # rclone's convention: the object's bytes are the link's target

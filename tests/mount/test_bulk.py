@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,3 +138,67 @@ def test_a_directory_is_renamed_and_the_daemon_killed_meanwhile(
     assert (stored["ContentType"], stored["CacheControl"]) == ("audio/x-take", "max-age=60")
     assert stored["Metadata"]["who"] == "somebody"
     assert float(stored["Metadata"]["mtime"]) == 1700000000.5
+
+
+@contextmanager
+def took(what: str) -> Iterator[None]:
+    """Says so in the test's output (`-rP` shows it): how long it takes says more of the machine than of us."""
+    began = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - began:.1f} s")
+
+
+def looks(mount: BucketMount) -> int:
+    asked = requests(mount)
+    return asked["ListObjectsV2"] + asked["HeadObject"]
+
+
+LARGE = (pytest.mark.long, pytest.mark.timeout(3600))
+
+
+@pytest.mark.parametrize(
+    ("driver", "files"),
+    [
+        ("kernel", 1100),
+        pytest.param("kernel", 100_000, marks=LARGE),
+        pytest.param("libfuse", 100_000, marks=LARGE),
+    ],
+)
+def test_one_directory_of_many_files(
+    driver: str,
+    files: int,
+    make: Callable[..., BucketMount],
+    seaweed: SeaweedFS,
+    s3: S3Client,
+    tmp_path: Path,
+) -> None:
+    """Made while the first of them are uploaded, listed, looked at, by another host too, and removed one by one."""
+    want = {f"{n:06}.wav": len(b"RIFF%d" % n) for n in range(files)}
+    mount = make("m", upload_delay="0s", freshness="10s")
+    place = mount.path / "many"
+    place.mkdir()
+    with took(f"{files} made"):
+        for n, name in enumerate(want):
+            (place / name).write_bytes(b"RIFF%d" % n)
+    with took("listed"):
+        assert set(os.listdir(place)) == set(want)
+    with took("each looked at"):
+        assert {name: os.stat(place / name).st_size for name in want} == want
+    with took("uploaded"):
+        mount.flush(3000)
+    assert looks(mount) <= 50 + files // 20  # each by itself: one to four a file
+    assert keys(s3, seaweed, f"{tmp_path.name}/") == {"many/", *(f"many/{name}" for name in want)}
+    assert mount.stop() == 0
+    mount = make("n", freshness="10s")
+    place = mount.path / "many"
+    with took("listed and looked at by a host that has nothing of it"), os.scandir(place) as entries:
+        assert {entry.name: entry.stat().st_size for entry in entries} == want
+    assert (place / list(want)[-1]).read_bytes() == b"RIFF%d" % (files - 1)
+    with took("removed"):
+        for name in want:
+            os.unlink(place / name)
+    assert os.listdir(place) == []
+    with took("deleted in the bucket"):
+        mount.flush(3000)
+    assert looks(mount) <= 50 + files // 20
+    assert keys(s3, seaweed, f"{tmp_path.name}/") == {"many/"}

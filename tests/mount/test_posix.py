@@ -27,7 +27,6 @@ OTHERWISE = {
         "set-group-id without execution",
         "rename flags",  # it has none
         "exchange of directories",
-        "preallocation",  # it has none; libc's own needs to read
     },
 }
 

@@ -96,9 +96,7 @@ def test_past_the_page_cache(place: Path) -> None:
     assert (place / "direct").read_bytes() == b"d" * 5000
 
 
-def test_kinds_of_allocation(place: Path, main_driver: str) -> None:
-    if main_driver == "libfuse2":
-        pytest.skip("fusepy hands over no fallocate")
+def test_kinds_of_allocation(place: Path) -> None:
     with (place / "f").open("w+b", buffering=0) as file:
 
         def allocate(mode: int, offset: int, length: int) -> None:

@@ -71,11 +71,14 @@ class Upload:
 class MemoryStore:
     """`calls` counts requests by name; `before(name, key)` may raise, or change the bucket, before each.
 
-    `now_ns` dates the objects, no two alike; without it they are of a day long ago.
+    `now_ns` dates the objects, no two alike; without it they are of a day long ago. `page`: keys of a LIST.
     """
 
-    def __init__(self, limits: Limits | None = None, now_ns: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, limits: Limits | None = None, now_ns: Callable[[], int] = lambda: 0, page: int = 1000
+    ) -> None:
         self.url = "memory://bucket"
+        self.page = page
         self.limits = limits or Limits(min_part=1, max_part=1 << 40, key_write_interval_s=0.0)
         self.objects: dict[str, Stored] = {}  # by NFC key
         self.uploads: dict[str, Upload] = {}
@@ -123,6 +126,7 @@ class MemoryStore:
         limit: int = 1000,
     ) -> ListPage:
         self._call("list", prefix)
+        limit = min(limit, self.page)
         with self._lock:
             objects: list[ObjectInfo] = []
             prefixes: list[str] = []

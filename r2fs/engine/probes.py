@@ -1,0 +1,111 @@
+"""Probes: one name of a directory that takes many pages to list, asked for by itself.
+
+Owns:    what a name costs there, and when a LIST of the whole directory is cheaper: once as many names
+         were asked for in the time for which a listing is believed as the LIST has pages. So neither
+         one stat in a large directory costs a LIST of it all, nor a hundred thousand of them one
+         request each.
+Never:   asks for what is fresh (`directories.py` decides that).
+Threads: `ask` runs on a job; the rest is called with Core.lock held.
+Locks:   takes Core.lock; none while a request is on its way.
+Fails:   StoreError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Listing, Node
+from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
+from r2fs.model.errors import ObjectMissing
+from r2fs.model.records import ObjectInfo
+
+REMEMBERED = 10_000  # names of a directory whose age is known by themselves
+NEIGHBOURS = 100  # keys that begin like the name and come along with it
+SLACK = 2  # a directory may have become larger since its pages were counted
+
+
+class Probes:
+    def __init__(
+        self, core: Core, tree: Tree, ledger: Ledger, clear_suspects: Callable[[Iterable[ObjectInfo]], None]
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._clear_suspects = clear_suspects
+
+    # ------------------------------------------------------------------ is it worth a LIST of it all?
+    def pages_worth(self, listing: Listing) -> int:
+        """So many pages of LIST may be read for one name; 0: ask for the name alone."""
+        if listing.pages <= 1:
+            return 1
+        now, believed_s = self._core.clock.monotonic(), self._core.settings.freshness_s
+        if now - listing.asked_since_s > believed_s:
+            listing.asked, listing.asked_since_s = 0, now
+        if listing.took_s >= believed_s or listing.asked < listing.pages:
+            return 0
+        return SLACK * listing.pages
+
+    def gave_up(self, listing: Listing, pages: int) -> None:
+        """So many pages were not all of it."""
+        listing.pages, listing.asked = pages + 1, 0
+        listing.asked_since_s = self._core.clock.monotonic()
+
+    def listed(self, listing: Listing, pages: int, took_s: float) -> None:
+        listing.pages, listing.took_s, listing.asked = pages, took_s, 0
+
+    # ------------------------------------------------------------------ asking
+    def ask(self, directory: Node, name: str, shown: Callable[[str, list[str], int], list[str]]) -> None:
+        """What the bucket has under the name becomes what the tree shows.
+
+        `shown`, of a prefix, of directories in it, and of the tick before: those that are to be seen.
+        """
+        with self._core.lock:
+            listing, above = _listing(directory), self._tree.key(directory)
+            key, began, child = above + name, self._tree.tick, directory.children().get(name)
+            expected = self._tree.key(child) if child is not None and not child.is_dir else None
+        asked_at = self._core.clock.monotonic()
+        info = self._head(expected) if expected is not None else None
+        info, below = (info, []) if info is not None else self._look(key)
+        self._clear_suspects([info] if info is not None else [])
+        below = shown(above, below, began)
+        with self._core.lock:
+            child = directory.children().get(name)
+            if below:
+                self._tree.saw_prefix(directory, name, began)
+            elif info is not None and not self._ledger.hides(info.key, info.etag, began):
+                self._tree.saw_object(directory, info, began)
+            elif child is not None and child.touched <= began and not self._tree.owes_below(child):
+                self._core.kernel.forget_name(directory.ino, name)
+                self._tree.detach(child)
+            listing.asked += 1
+            if len(listing.probed) > REMEMBERED:
+                listing.probed.clear()
+            listing.probed[name] = asked_at
+
+    def _look(self, key: str) -> tuple[ObjectInfo | None, list[str]]:
+        """A name of which nothing is known, new as a rule: the object, or the prefix of what lies below it."""
+        if key.isascii():  # else the bucket may list it in another spelling
+            page = self._core.store.list_page(key, delimiter="/", limit=NEIGHBOURS)
+            found = {info.key: info for info in page.objects}
+            info = found.get(key) or found.get(key + SYMLINK_SUFFIX)
+            below = [one for one in page.prefixes if one == key + "/"]
+            if info is not None or below or page.token is None:
+                return info, below
+        info = self._head(key) or self._head(key + SYMLINK_SUFFIX)
+        if info is not None:
+            return info, []
+        page = self._core.store.list_page(key + "/", limit=1)
+        return None, [key + "/"] if page.objects or page.prefixes else []
+
+    def _head(self, key: str) -> ObjectInfo | None:
+        try:
+            return self._core.store.head(key)
+        except ObjectMissing:
+            return None
+
+
+def _listing(directory: Node) -> Listing:
+    assert directory.listing is not None
+    return directory.listing
