@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.mount.daemons import DRIVERS, BucketMount, MirrorMount, Mount, serve
+from tests.mount.daemons import DRIVERS, BucketMount, MirrorMount, Mount, end_all, serve
 from tests.support.faulty import FaultyProxy
 from tests.support.servers import SeaweedFS, Simulator
+from tests.support.strict import StrictR2
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -41,6 +42,14 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     server = Simulator(tmp_path_factory.mktemp("simulator"))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def r2() -> Iterator[StrictR2]:
+    """R2's rules, held strictly; what it should never have been asked fails the module."""
+    with StrictR2() as server:
+        yield server
+    assert server.faults == []
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +145,4 @@ def mounts(driver: str, seaweed: SeaweedFS, tmp_path: Path) -> Iterator[Callable
         return serving
 
     yield make
-    for serving in made:
-        serving.end()
-    assert [line for serving in made for line in serving.complaints()] == []
+    end_all(made)

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -39,6 +39,19 @@ def until(what: str, done: Callable[[], Any], timeout_s: float = 20.0) -> Any:
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s"
         time.sleep(0.02)
     return found
+
+
+def run_r2fs(environment: Mapping[str, str], *words: object) -> subprocess.CompletedProcess[str]:
+    """One command, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "r2fs", *map(str, words)],
+        env=environment,
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 class Mount:
@@ -105,6 +118,10 @@ class Mount:
 
     def wait(self, timeout_s: float = END_S) -> int:
         return self.child.wait(timeout_s)
+
+    def r2fs(self, *words: object) -> subprocess.CompletedProcess[str]:
+        """A command that finds this mount's daemon."""
+        return run_r2fs(self._environment, *words)
 
     def stop(self) -> int:
         """An orderly end."""
@@ -276,3 +293,10 @@ def serve(mount: Any) -> Iterator[Any]:
         mount.stop()
     finally:
         mount.end()
+
+
+def end_all(made: Collection[Mount]) -> None:
+    """The end of a fixture that makes mounts: none may have complained."""
+    for mount in made:
+        mount.end()
+    assert [line for mount in made for line in mount.complaints()] == []

@@ -19,13 +19,6 @@ LONG_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def r2() -> Iterator[StrictR2]:
-    with StrictR2() as server:
-        yield server
-    assert server.faults == []
-
-
-@pytest.fixture(scope="module")
 def pair(r2: StrictR2, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BucketMount, BucketMount]]:
     """Nothing is sent before a test says so."""
     made = []

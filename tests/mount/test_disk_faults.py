@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.daemons import END_S, REPO, BucketMount, until
-from tests.mount.test_outages import command, objects
+from tests.mount.test_outages import objects
 from tests.support.faulty import FaultyProxy, drop
 from tests.support.loopdisk import MIB, LoopDisk
 from tests.support.servers import SeaweedFS
@@ -139,7 +139,7 @@ def test_a_long_outage_slows_writers_then_stops_them_and_loses_nothing(
     room = serving.status()["room"]
     assert room["writers"] in ("slowed", "waiting")
     assert 0.8 * MIB <= room["dirty"] <= room["dirty_limit"] == MIB
-    assert "not yet sent" in command(serving, "status", str(serving.path)).stdout
+    assert "not yet sent" in serving.r2fs("status", str(serving.path)).stdout
     assert (serving.path / "before").read_bytes() == b"cached"
     for name, data in writer.acknowledged.items():
         assert (serving.path / name).read_bytes() == data
@@ -232,7 +232,7 @@ def test_the_disk_of_everything_is_full(disk: LoopDisk, mounts: Mounts, s3, seaw
     assert status["room"]["writers"] == "disk full"
     assert status["room"]["ballast"] == 0
     assert "kept in reserve for the journal are in use now" in serving.log()
-    shown = command(serving, "status", str(serving.path)).stdout
+    shown = serving.r2fs("status", str(serving.path)).stdout
     assert "full" in shown
     assert "no room" in shown or "room for the journal" in shown
     for name in ("unsent.wav", "part.wav"):
@@ -300,7 +300,7 @@ def test_the_disk_becomes_read_only(disk: LoopDisk, mounts: Mounts, s3, seaweed)
         assert errno_of(call) == errno.EROFS
     assert (serving.path / "unsent.wav").read_bytes() == data
     assert "Read-only" in serving.status()["room"]["disk_error"]
-    assert "Read-only" in command(serving, "status", str(serving.path)).stdout
+    assert "Read-only" in serving.r2fs("status", str(serving.path)).stdout
     assert stopped(serving) == 75, "not all is in the bucket"
     assert "unexpected error" not in serving.log()
     disk.repair()
@@ -480,10 +480,10 @@ def test_a_damaged_journal_is_set_aside_and_its_files_are_kept(mounts: Mounts, s
     assert len(status["aside"]["journals"]) == 1
     orphans = {Path(each["path"]).read_bytes() for each in status["aside"]["orphans"]}
     assert orphans == set(data.values()), "every staged file is kept, and listed"
-    shown = command(again, "status", str(again.path)).stdout
+    shown = again.r2fs("status", str(again.path)).stdout
     assert "damaged journal" in shown
     assert shown.count("set aside") == 3
-    assert "journal was damaged" in command(again, "status").stdout
+    assert "journal was damaged" in again.r2fs("status").stdout
     for each in status["aside"]["orphans"]:  # as a person brings them back
         shutil.move(each["path"], again.path / f"back {Path(each['path']).name}")
     again.flush()

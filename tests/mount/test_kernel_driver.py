@@ -20,7 +20,7 @@ import pytest
 from r2fs.drivers import kmount
 from r2fs.drivers.kernel import FETCH_THREADS
 from r2fs.drivers.wire import Init
-from tests.mount.daemons import REPO, until
+from tests.mount.daemons import REPO, end_all, until
 from tests.mount.kernel_rig import CommandFailed, KernelMount
 
 MIB = 1 << 20
@@ -49,9 +49,7 @@ def kmounts(tmp_path: Path) -> Iterator[Mounts]:
         return serving
 
     yield make
-    for serving in made:
-        serving.end()
-    assert [line for serving in made for line in serving.complaints()] == []
+    end_all(made)
 
 
 # ------------------------------------------------------------------ modes of open files

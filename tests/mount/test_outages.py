@@ -6,13 +6,11 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.mount.daemons import REPO, BucketMount, until
+from tests.mount.daemons import BucketMount, until
 from tests.support.faulty import FaultyProxy, drop
 
 pytestmark = pytest.mark.usefixtures("main_driver")
@@ -37,18 +35,6 @@ def objects(s3, seaweed, serving: BucketMount) -> dict[str, bytes]:
     found = s3.list_objects_v2(Bucket=bucket, Prefix=serving.prefix).get("Contents", [])
     keys = [each["Key"] for each in found if not each["Key"].endswith("/")]
     return {key[len(serving.prefix) :]: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
-
-
-def command(serving: BucketMount, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "r2fs", *words],
-        env=serving._environment,
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 # ------------------------------------------------------------------ the server is away
@@ -182,7 +168,7 @@ def test_stopping_says_what_is_left_and_sends_it_next_time(line, mounts, s3, sea
 def test_umount_waits_for_uploads(mounts, s3, seaweed):
     serving = mounts("host", upload_delay="1h", upload_deadline="1h")
     (serving.path / "file").write_text("x")
-    done = command(serving, "umount", str(serving.path))
+    done = serving.r2fs("umount", str(serving.path))
     assert done.returncode == 0, done.stderr
     assert serving.wait() == 0
     assert objects(s3, seaweed, serving) == {"file": b"x"}
@@ -191,7 +177,7 @@ def test_umount_waits_for_uploads(mounts, s3, seaweed):
 def test_flush_waits_for_uploads(mounts, s3, seaweed):
     serving = mounts("host", upload_delay="1h", upload_deadline="1h")
     (serving.path / "file").write_text("x")
-    done = command(serving, "flush", "--wait", str(serving.path))
+    done = serving.r2fs("flush", "--wait", str(serving.path))
     assert done.returncode == 0, done.stderr
     assert objects(s3, seaweed, serving) == {"file": b"x"}
 
@@ -199,11 +185,11 @@ def test_flush_waits_for_uploads(mounts, s3, seaweed):
 def test_status_tells_of_the_mount(mounts):
     serving = mounts("host", upload_delay="1h", upload_deadline="1h")
     (serving.path / "waiting.wav").write_text("x")
-    shown = json.loads(command(serving, "status", "--json").stdout)
+    shown = json.loads(serving.r2fs("status", "--json").stdout)
     text = json.dumps(shown)
     assert str(serving.path) in text
     assert "waiting.wav" in text
-    assert command(serving, "status").returncode == 0
+    assert serving.r2fs("status").returncode == 0
 
 
 # ------------------------------------------------------------------ the cache is not needed

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.mount.daemons import REPO, BucketMount, until
+from tests.mount.daemons import BucketMount, until
 from tests.support.faulty import Fault, FaultyProxy, answer, cut_answer, cut_request, drop, lose_answer, stall
 from tests.support.strict import StrictR2
 
@@ -26,13 +24,6 @@ LONG_S = 60.0  # of everything that is polled for: the machine may be busy
 def driver() -> str:
     """The server's faults end below the drivers."""
     return "auto"
-
-
-@pytest.fixture(scope="module")
-def r2() -> Iterator[StrictR2]:
-    with StrictR2() as server:
-        yield server
-    assert server.faults == []
 
 
 @pytest.fixture(scope="module")
@@ -123,21 +114,9 @@ def new_log(mount: BucketMount) -> Callable[[], str]:
     return lambda: mount.log()[begin:]
 
 
-def command(mount: BucketMount, *words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "r2fs", *map(str, words)],
-        env=mount._environment,
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def shown(mount: BucketMount, *words: object) -> str:
     """What `r2fs status` prints."""
-    done = command(mount, "status", *words)
+    done = mount.r2fs("status", *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -228,8 +207,8 @@ def test_a_file_that_was_refused_goes_out_when_a_person_says_so(
     until("the others go on", lambda: r2.bucket.contents().get(f"{place.name}/good.wav") == b"sent", LONG_S)
     assert "does not take this name" in shown(mount, place)
     way.clear()
-    assert command(mount, "flush", "--wait", place).returncode == 75
-    done = command(mount, "flush", "--wait", "--retry", place)
+    assert mount.r2fs("flush", "--wait", place).returncode == 75
+    done = mount.r2fs("flush", "--wait", "--retry", place)
     assert done.returncode == 0, done.stderr
     assert r2.bucket.contents()[f"{place.name}/odd.wav"] == b"kept"
 

@@ -8,14 +8,13 @@ import os
 import pty
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.mount.daemons import REPO, Mount, until
+from tests.mount.daemons import REPO, Mount, end_all, until
 
 with_every_driver = pytest.mark.parametrize("mount", ["kernel", "libfuse"], indirect=True)
 PATIENCE_S = 40.0
@@ -52,17 +51,6 @@ class FolderMount(Mount):
     def back(self) -> None:
         (self.base / "elsewhere").rename(self.bucket)
 
-    def r2fs(self, *words: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "r2fs", *map(str, words)],
-            env=self._environment,
-            cwd=REPO,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
     def said(self, text: str) -> None:
         until(text, lambda: text in self.log(), PATIENCE_S)
 
@@ -82,9 +70,7 @@ def mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[.
         return made[-1]
 
     yield make
-    for each in made:
-        each.end()
-    assert [line for each in made for line in each.complaints()] == []
+    end_all(made)
 
 
 def sent_next_time(mount: Callable[..., FolderMount], expected: dict[str, bytes]) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from r2fs.daemon import client, keeper
 from r2fs.drivers import kmount
-from tests.mount.daemons import END_S, REPO, until
+from tests.mount.daemons import END_S, REPO, run_r2fs, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -121,14 +121,7 @@ class Held:
         return [status for status in found if status is not None]
 
     def r2fs(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words),
-            env=self.environ(),
-            cwd=REPO,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return run_r2fs(self.environ(), *words)
 
     def in_bucket(self, name: str, content: bytes) -> None:
         path = self.bucket / name
