@@ -251,6 +251,10 @@ class Journal:
     def put_part(self, ino: int, part: Part) -> None:
         self._run("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", (ino, part.number, part.etag, part.size))
 
+    def outdate_multipart(self, ino: int) -> None:
+        """It was created with metadata that are no longer the file's: no attempt is to go on with it."""
+        self._run("UPDATE multipart SET attempt = '' WHERE ino = ?", (ino,))
+
     def drop_multipart(self, ino: int) -> None:
         self._run("DELETE FROM multipart WHERE ino = ?", (ino,))
         self._run("DELETE FROM part WHERE ino = ?", (ino,))

@@ -77,7 +77,8 @@ CREATE TABLE IF NOT EXISTS multipart (
     ino       INTEGER PRIMARY KEY,
     upload_id TEXT NOT NULL,
     key       TEXT NOT NULL,
-    attempt   TEXT NOT NULL,       -- attempt.id whose metadata the upload was created with
+    attempt   TEXT NOT NULL,       -- attempt.id whose metadata the upload was created with; '': those of the file have
+                                   --   changed since, so that it is to be given up
     part_size INTEGER NOT NULL,    -- bytes of every part but the last
     proof     TEXT NOT NULL        -- of the staged file: another one makes the parts worthless
 );

@@ -82,7 +82,9 @@ class Changes:
             more["proof"] = self._contents.proof(node) if untouched else None
         if owed.transfer is not None:
             owed.transfer.stop()
-        self._ledger.apply(node, Event.RETARGET, **facts, **more)
+        with self._ledger.transaction():
+            self._core.journal.outdate_multipart(node.ino)
+            self._ledger.apply(node, Event.RETARGET, **facts, **more)
         self._writeback.schedule(node)
 
     def _change_clean(self, node: Node, facts: dict[str, object]) -> None:

@@ -185,13 +185,14 @@ class Sender:
         return version
 
     def resumable(self, ino: int, key: str, fd: int | None) -> MultipartState | None:
-        """The upload that an earlier attempt began of these very bytes. With Core.lock held."""
+        """The upload that an earlier attempt began of these very bytes and metadata. With Core.lock held."""
         state = self._core.journal.multipart(ino) if fd is not None else None
-        same = state is not None and fd is not None and state.key == key and state.proof == _proof(fd)
-        return state if same else None
+        if state is None or fd is None or not state.attempt:
+            return None
+        return state if state.key == key and state.proof == _proof(fd) else None
 
     def _resume(self, claim: Claim) -> MultipartState | None:
-        """The upload that this attempt goes on with. One of other bytes is given up."""
+        """The upload that this attempt goes on with. One of other bytes or metadata is given up."""
         with self._core.lock:
             state = self._core.journal.multipart(claim.ino)
         if state is None:

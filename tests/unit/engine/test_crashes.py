@@ -170,6 +170,21 @@ def test_parts_that_no_longer_fit_are_given_up(host: Host, store: MemoryStore):
     assert store.uploads == {}
 
 
+@pytest.mark.parametrize("point", ["multipart_begun", "part_sent", "parts_sent", "multipart_completed"])
+def test_a_change_of_mode_is_in_the_bucket_though_the_upload_began_before_it(
+    host: Host, store: MemoryStore, point: str
+):
+    """The parts that were there were completed as they had been begun: with the old mode, for good."""
+    host.engine.write("run.sh", b"1" * 1000)
+    host.killed_at(point)
+    node = host.again().entry("run.sh")
+    host.engine.fs.setattr(host.engine.caller, node.ino, AttributeChange(mode=0o700))
+    host.again()
+    host.send()
+    assert store.objects["run.sh"].meta.metadata["mode"] == str(0o100700)
+    assert store.uploads == {}
+
+
 def test_a_change_of_mode_is_shown_after_a_kill(host: Host, store: MemoryStore):
     """The ETag is that of the bytes, and so is what is remembered by it."""
     host.engine.write("run.sh", b"#!/bin/sh\n")
