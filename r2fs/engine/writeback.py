@@ -66,6 +66,9 @@ JOURNAL_RETRY_S = 2.0  # the journal could not be written (a full disk): when it
 SAY_AGAIN_S = 60.0  # how often the same failure of the disk is said
 THROTTLED_S = 1.1  # R2 takes one write of a key a second
 
+# Each upload takes the interpreter's time from the programs' requests: while one makes file after file,
+QUIET_S, GIVE_WAY_S = 0.1, 5.0  # uploads begin when it has paused for so long, or goes on for so long
+
 COPY_THREADS = 16  # copies inside the bucket at once: a directory's rename is thousands of them
 
 Task = Callable[[], None]
@@ -105,6 +108,7 @@ class WriteBack:
         self._hurry = 0  # drains under way: nothing waits for its delay
         self._not_before = 0.0  # Clock.monotonic(): the outage's backoff
         self._outage_s = 0.0
+        self._burst_s, self._scheduled_s = 0.0, float("-inf")  # Clock.monotonic(): see GIVE_WAY_S
         self._said, self._said_s = ("", ""), 0.0  # what was last said of the journal, Clock.monotonic()
         self.active: dict[int, Node] = {}
         self._copying = 0  # copies handed on, and not ended
@@ -123,6 +127,9 @@ class WriteBack:
         if owed is None or owed.state is not State.QUEUED or self.local.stays_here(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
+        if now - self._scheduled_s >= QUIET_S:
+            self._burst_s = now
+        self._scheduled_s = now
         delay = 0.0 if self.hurried else settings.upload_delay_s
         delay = max(0.0, min(delay, owed.first_owed_s + settings.upload_deadline_s - now))
         self.add(Item(PUT, node.ino), now + delay)
@@ -181,12 +188,21 @@ class WriteBack:
     def _next(self) -> Task | None:
         with self._core.lock:
             while not self._core.stopping:
-                task = self.take_due()
-                if task is not None:
-                    return task
-                due = self.next_due()
+                due = self._quiet_at()
+                if due is None:
+                    task = self.take_due()
+                    if task is not None:
+                        return task
+                    due = self.next_due()
                 self._work.wait(None if due is None else max(0.0, due - self._core.clock.monotonic()))
             return None
+
+    def _quiet_at(self) -> float | None:
+        """Clock.monotonic() until when uploads give way to a program; None: they need not."""
+        now = self._core.clock.monotonic()
+        if self.hurried or now - self._burst_s >= GIVE_WAY_S or now - self._scheduled_s >= QUIET_S:
+            return None
+        return self._scheduled_s + QUIET_S
 
     def next_due(self) -> float | None:
         """Clock.monotonic() when `take_due` may have something; None: nothing is waited for."""

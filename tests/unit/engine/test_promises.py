@@ -6,12 +6,15 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from r2fs.disk import durable
+from r2fs.engine.writeback import GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
+from tests.support.clocks import ManualClock
 from tests.support.engine import MakeEngine
 from tests.support.memory_store import MemoryStore
 
@@ -277,3 +280,49 @@ def test_an_upload_that_a_power_cut_made_us_forget_is_no_conflict(
     assert store.data("take.wav") == b"synced"
     assert store.head("take.wav").metadata["tag"] == "1"  # type: ignore[index]
     assert not after.fs.queue_view().transfers
+
+
+# ------------------------------------------------------------------ programs first
+def test_uploads_give_way_to_a_program_that_makes_file_after_file_but_not_for_ever(make: MakeEngine):
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock)
+    uploads = engine.fs._writeback
+
+    def made(count: int) -> list[bool]:
+        """After each of so many files, closed one shortly after the other: do uploads give way?"""
+        gave_way = []
+        for number in range(count):
+            engine.write(f"{clock.monotonic()}-{number}.wav", b"take")
+            gave_way.append(uploads._quiet_at() is not None)
+            clock.advance(QUIET_S / 2)
+        return gave_way
+
+    shown = made(round(GIVE_WAY_S / QUIET_S * 2) + 10)
+    assert all(shown[:-10])
+    assert not any(shown[-9:])
+    clock.advance(QUIET_S)  # a pause: the next file begins another burst
+    assert made(1) == [True]
+    until = uploads._quiet_at()
+    assert until is not None
+    clock.advance(until - clock.monotonic())
+    assert uploads._quiet_at() is None
+    assert made(1) == [True]
+    with engine.fs._core.lock:
+        uploads.hurry(True)
+    assert uploads._quiet_at() is None
+
+
+def test_an_upload_thread_waits_until_it_need_not_give_way(make: MakeEngine, monkeypatch: pytest.MonkeyPatch):
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock)
+    uploads, waits = engine.fs._writeback, []
+
+    def wait(seconds: float | None) -> None:
+        assert seconds is not None
+        waits.append(seconds)
+        clock.advance(seconds)
+
+    monkeypatch.setattr(uploads, "_work", SimpleNamespace(wait=wait, notify=lambda: None))
+    engine.write("take.wav", b"take")
+    assert uploads._next() is not None
+    assert waits == [pytest.approx(QUIET_S)]
