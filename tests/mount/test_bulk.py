@@ -174,7 +174,7 @@ def test_one_directory_of_many_files(
 ) -> None:
     """Made while the first of them are uploaded, listed, looked at, by another host too, and removed one by one."""
     want = {f"{n:06}.wav": len(b"RIFF%d" % n) for n in range(files)}
-    mount = make("m", upload_delay="0s", freshness="10s")
+    mount = make("m", upload_delay="0s")
     place = mount.path / "many"
     place.mkdir()
     with took(f"{files} made"):
@@ -189,7 +189,7 @@ def test_one_directory_of_many_files(
     assert looks(mount) <= 50 + files // 20  # each by itself: one to four a file
     assert keys(s3, seaweed, f"{tmp_path.name}/") == {"many/", *(f"many/{name}" for name in want)}
     assert mount.stop() == 0
-    mount = make("n", freshness="10s")
+    mount = make("n")
     place = mount.path / "many"
     with took("listed and looked at by a host that has nothing of it"), os.scandir(place) as entries:
         assert {entry.name: entry.stat().st_size for entry in entries} == want
