@@ -166,11 +166,11 @@ class Contents:
         name = self._staged_name(node)
         content.rename_to(self._core.journal.data_dir / name)
         self._core.crash_point("staged")
+        if node.base is not None:
+            self._core.cache.drop(node.base)  # the entry is the same file, and vouches for its mtime
         os.utime(
             content.fd, ns=(node.atime_ns, node.mtime_ns)
         )  # the file's times are the node's from here on
-        if node.base is not None:
-            self._core.cache.drop(node.base)  # the entry is the same file
         self._unpin(node)
         self._unreserve(node)
         return name

@@ -137,6 +137,8 @@ class Outcomes:
             self._core.crash_point("put_committed")
             if claim.copy:
                 self._contents.rebased(node)
+                if staged is None and claim.base is not None and not node.is_dir:
+                    self._contents.rekeyed(node, claim.base)
             if following is State.CLEAN:
                 self._now_clean(node, claim, staged)
             self._queue.schedule(node)
@@ -149,8 +151,6 @@ class Outcomes:
             node.listing.marker = node.base
         if staged is not None:
             self._contents.settled(node, staged)
-        elif claim.copy and claim.base is not None and not node.is_dir:
-            self._contents.rekeyed(node, claim.base)
         log.info("%s: in the bucket (%d bytes)", printable(claim.key), node.base.size)
 
     def _left_behind(self, key: str, version: Version, after: Node | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from r2fs.model.records import AttributeChange
+from r2fs.model.records import AttributeChange, Version
 from tests.support.engine import Engine, do_at_once
 from tests.support.memory_store import MemoryStore
 
@@ -183,6 +184,40 @@ def test_a_change_of_mode_is_in_the_bucket_though_the_upload_began_before_it(
     host.send()
     assert store.objects["run.sh"].meta.metadata["mode"] == str(0o100700)
     assert store.uploads == {}
+
+
+@pytest.mark.expect_warnings("set aside as")
+def test_a_kill_while_a_file_gets_into_staging_is_not_said_to_be_somebodys_write(
+    host: Host, store: MemoryStore
+):
+    """The cache's entry was the same file, of which the time had been set: a warning at the next start."""
+    do_at_once(host.engine.fs._downloads)
+    store.set("take.wav", b"1" * 100)  # what is fetched has another time than the object
+    assert host.engine.read("take.wav") == b"1" * 100
+    real = os.utime
+
+    def killed(*args: Any, **more: Any) -> None:
+        real(*args, **more)
+        raise Killed
+
+    with patch("os.utime", killed), pytest.raises(Killed):
+        host.engine.open("take.wav", os.O_RDWR)
+    do_at_once(host.again().fs._downloads)
+    assert host.engine.read("take.wav") == b"1" * 100
+
+
+def test_what_is_renamed_while_it_is_copied_takes_its_cache_entry_along(host: Host, store: MemoryStore):
+    """It stayed under the first name, and vouched for a file that was written to by then."""
+    host.engine.write("a.wav", b"1" * 100)
+    host.send()
+    etag, cache = store.objects["a.wav"].etag, host.engine.fs._core.cache
+    host.engine.rename("a.wav", "b.wav")
+    copy = host.task()
+    host.engine.rename("b.wav", "c.wav")
+    with_gates_open(copy)
+    assert [name for name in "abc" if cache.contains(Version(f"{name}.wav", etag, 100))] == ["b"]
+    host.engine.open("c.wav", os.O_RDWR)
+    assert not any(cache.contains(Version(f"{name}.wav", etag, 100)) for name in "abc")
 
 
 def test_a_change_of_mode_is_shown_after_a_kill(host: Host, store: MemoryStore):
