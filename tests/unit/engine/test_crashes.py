@@ -194,6 +194,8 @@ def test_a_kill_while_a_file_gets_into_staging_is_not_said_to_be_somebodys_write
     do_at_once(host.engine.fs._downloads)
     store.set("take.wav", b"1" * 100)  # what is fetched has another time than the object
     assert host.engine.read("take.wav") == b"1" * 100
+    host.engine.stop()  # into the cache
+    do_at_once(host.start().fs._downloads)
     real = os.utime
 
     def killed(*args: Any, **more: Any) -> None:
