@@ -8,6 +8,7 @@ Locks: every public method takes Core.lock, and waits on Core.changed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import nsmallest
 
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
@@ -18,7 +19,9 @@ from r2fs.model.records import OwedDelete, QueueView, TransferView
 from r2fs.model.states import SENDING, State
 
 SHOWN = 100  # transfers in a view: the ones on their way, then the oldest
-PROGRESS_S = 0.25  # how often a waiter is told
+PROGRESS_S = 0.25  # how often a waiter is told, and looks without a change
+SHARE = 10  # a look at a hundred thousand files takes a while, under the lock: then not before so many whiles
+LOOK_S = 0.01  # below this, every change is looked at
 
 CLOSING_S = 1.0  # from FLUSH, which close() waits for, to RELEASE, which it does not
 
@@ -38,8 +41,10 @@ class Status:
             owing = [
                 node for node in self._ledger.owing.values() if not self._writeback.local.stays_here(node)
             ]
-            oldest = sorted(
-                owing, key=lambda node: (not node.sending, node.owed.first_owed_s if node.owed else now)
+            oldest = nsmallest(
+                SHOWN,
+                owing,
+                key=lambda node: (not node.sending, node.owed.first_owed_s if node.owed else now),
             )
             conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
             return QueueView(
@@ -51,7 +56,7 @@ class Status:
                 conflicts=tuple(conflicts),
                 hidden=self._tree.hidden,
                 oldest_s=max((now - node.owed.first_owed_s for node in owing if node.owed), default=0.0),
-                transfers=tuple(self._transfer(node, now) for node in oldest[:SHOWN]),
+                transfers=tuple(self._transfer(node, now) for node in oldest),
                 uploaded=self._writeback.outcomes.uploaded,
                 uploaded_bytes=self._writeback.outcomes.uploaded_bytes,
                 failed=self._writeback.outcomes.failures,
@@ -81,23 +86,31 @@ class Status:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Until these nodes (None: everything) are in the bucket. False: something is left."""
-        clock = self._core.clock
+        clock, core = self._core.clock, self._core
         deadline = None if timeout_s is None else clock.monotonic() + timeout_s
-        with self._core.lock:
+        told_s, told_took_s = float("-inf"), 0.0
+        with core.lock:
             self._writeback.hurry(True)
         try:
             while True:
-                with self._core.lock:
+                with core.lock:
+                    began = clock.monotonic()
                     if not self._left(nodes):
                         return True
+                    took = clock.monotonic() - began
                     rest = PROGRESS_S if deadline is None else min(PROGRESS_S, deadline - clock.monotonic())
-                    if rest <= 0 or cancelled() or self._core.stopping:
+                    if rest <= 0 or cancelled() or core.stopping:
                         return False
-                    self._core.changed.wait(rest)
-                if progress is not None:
+                    core.changed.wait(rest)
+                now = clock.monotonic()
+                if progress is not None and now - told_s >= max(PROGRESS_S, SHARE * told_took_s):
                     progress(self.view())
+                    told_s = clock.monotonic()
+                    told_took_s = told_s - now
+                if SHARE * took > LOOK_S:
+                    clock.wait(core.ended, min(SHARE * took, PROGRESS_S))
         finally:
-            with self._core.lock:
+            with core.lock:
                 self._writeback.hurry(False)
 
     def retry(self, nodes: list[Node]) -> int:

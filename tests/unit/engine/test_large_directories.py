@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.engine.node import Node
+from r2fs.engine.status import PROGRESS_S
 from r2fs.model.errors import NotFound
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
@@ -182,3 +184,17 @@ def test_a_listing_leaves_what_is_pending_alone_without_going_below(
     assert len(engine.listdir("d")) == FILES + 59
     assert below == ["000007"], "only of what a listing does not show, and nothing is known to be owed"
     assert engine.entry("d/000008").attributes.size == len(b"another")
+
+
+def test_who_waits_is_not_told_of_each_upload(tmp_path: Path) -> None:
+    """What is told takes a look at all that is owed: of 95,000 files 5 a second were sent meanwhile."""
+    engine = Engine(tmp_path, MemoryStore(), upload_delay_s=60.0)
+    try:
+        for number in range(300):
+            engine.write(f"{number:03}", b"x")
+        told, began = list[int](), time.monotonic()
+        engine.fs.drain(60.0, lambda view: told.append(view.files))
+        assert len(engine.fs.queue_view().transfers) == 0
+        assert len(told) <= 2 + (time.monotonic() - began) / PROGRESS_S
+    finally:
+        engine._end()
