@@ -11,7 +11,7 @@ import os
 import pytest
 
 from tests.crash.campaign import Campaign, killed, report, run
-from tests.crash.manifest import Manifest, pattern
+from tests.crash.manifest import FILE, Manifest, Node, pattern
 from tests.crash.points import ASKED, POINTS, in_the_code
 from tests.crash.rig import Stats
 from tests.crash.writer import Area, MountGone
@@ -48,6 +48,18 @@ def test_what_a_write_that_was_cut_short_had_left_may_be_there_or_not(tmp_path, 
     found = [view["take.wav"][1] for _, view in area.manifest.possible()]
     whole = pattern(1, 9000)
     assert sorted(found, key=len) == [whole[:4096], whole[:8192], whole]
+    area.manifest.close()
+
+
+def test_a_swap_leaves_alone_what_a_killed_swap_left(tmp_path):
+    area = Area(tmp_path, Manifest(tmp_path / "manifest"))
+    for name in ("take", "take.swap"):
+        area.reference.names[name] = Node(FILE)
+    for seed in range(20):
+        area.rng.seed(seed)
+        for op in area._swap():
+            area.reference.apply(op)
+        assert len(area.reference.names) == 2
     area.manifest.close()
 
 

@@ -329,7 +329,7 @@ class Area:
 
     def _swap(self) -> Iterator[Op]:
         pair = self._some(self._having(FILE), 2)
-        if len(pair) == 2:
+        if len(pair) == 2 and f"{pair[0]}.swap" not in self.reference.names:  # left by a kill
             first, second = pair
             between = f"{first}.swap"
             yield {"do": "rename", "path": first, "new": between}
