@@ -36,7 +36,10 @@ from r2fs.model.records import ObjectInfo, Version
 
 log = logging.getLogger(__name__)
 
-CHUNK = 256 << 10  # bytes of an answer written into the file at once
+CHUNK = 256 << 10  # bytes of an answer written into the file at once: somebody may wait for the first of them
+# Of a large GET, which runs ahead. Written in larger pieces, the bytes lie in larger folios of the page cache,
+# and are read a tenth faster ever after (measured on ext4).
+LARGE_CHUNK = 1 << 20
 PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
 FIRST_WINDOW = 512 << 10  # the smallest fetch of a large file: one request's worth of a fast link's latency
 NEAR = 2 << 20  # bytes: the kernel's own read-ahead, twice
@@ -202,7 +205,7 @@ class Reader:
         ) as download:
             source.on_info(download.info)
             try:
-                for chunk in download.chunks(CHUNK):
+                for chunk in download.chunks(LARGE_CHUNK if stop - start >= PIECE else CHUNK):
                     self._fill(source, start, chunk)
                     start += len(chunk)
             except BodyDamaged:
