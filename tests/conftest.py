@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -43,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "r2fs", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
     )
     settings.load_profile("r2fs")
+    # As the service does: engines in this process hold a descriptor for each file that is open, staged or spare.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for name in [name for name in os.environ if FOREIGN_VARIABLES.match(name)]:
         del os.environ[name]
     os.environ[SESSION_VARIABLE] = uuid.uuid4().hex

@@ -85,7 +85,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
         bucket["credentials"] = Credentials(**keys)
     for name in ("cache_dir", "state_dir", "run_dir"):
         given[name] = Path(given[name])
-    return Settings(bucket=Bucket(**bucket), **given)
+    return Settings(bucket=Bucket(**bucket), uid=os.getuid(), gid=os.getgid(), **given)
 
 
 def _listen(killer: Killer) -> None:
