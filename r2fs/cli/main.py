@@ -71,7 +71,13 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script."""
     program, *words = sys.argv if arguments is None else ["r2fs", *arguments]
-    sys.exit(run(Path(program).name, words))
+    code = run(Path(program).name, words)
+    for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:  # a terminal that has gone: at the end the interpreter would make 120 of it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+    sys.exit(code)
 
 
 def run(program: str, words: list[str]) -> int:
