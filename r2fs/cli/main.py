@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
-        except OSError:  # a terminal that has gone: at the end the interpreter would make 120 of it
+        except OSError:  # the reader or the terminal has gone; the interpreter's own flush would end with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     sys.exit(code)
 
@@ -100,7 +100,6 @@ def run(program: str, words: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more at its end
         return PIPE_CLOSED
     except Exception as error:
         if debug:

@@ -1,7 +1,7 @@
 """Write-back: sends what the ledger owes, in an order that loses nothing.
 
-Owns:    when each owed inode goes and what it waits for; the threads' loop, and how long they leave a
-         bucket alone that does not answer.
+Owns:    when each owed inode goes and what it waits for; the threads' loop, how long they give way to a
+         program that makes files, and leave a bucket alone that does not answer.
 Never:   sends bytes itself (`sender.py`), says what an answer means (`outcomes.py`), or deletes
          (`deletes.py`); drops a staged byte that the bucket does not have.
 Threads: `work` is the main of each upload thread, which hand what moves no bytes to the threads of `copies`.
@@ -66,8 +66,9 @@ JOURNAL_RETRY_S = 2.0  # the journal could not be written (a full disk): when it
 SAY_AGAIN_S = 60.0  # how often the same failure of the disk is said
 THROTTLED_S = 1.1  # R2 takes one write of a key a second
 
-# Each upload takes the interpreter's time from the programs' requests: while one makes file after file,
-QUIET_S, GIVE_WAY_S = 0.1, 5.0  # uploads begin when it has paused for so long, or goes on for so long
+# Each upload takes the interpreter's time from the programs' requests. While a program closes file after file:
+QUIET_S = 0.1  # a pause of this length ends the burst, and uploads begin
+GIVE_WAY_S = 5.0  # a burst that lasts longer is not waited for
 
 COPY_THREADS = 16  # copies inside the bucket at once: a directory's rename is thousands of them
 
@@ -268,9 +269,8 @@ class WriteBack:
             return lambda: self.on_unsealed(node)
         if node.owed.state is State.PARKED and node.owed.passing:
             self._ledger.apply(node, Event.RELEASE, passing=False)
-        if node.owed.state is not State.QUEUED or self.local.stays_here(
-            node
-        ):  # renamed since it was due, perhaps
+        # It may have been renamed since it was due.
+        if node.owed.state is not State.QUEUED or self.local.stays_here(node):
             return None
         if node.sync_failed:
             self._ledger.apply(node, Event.CLAIM)
