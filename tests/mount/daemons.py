@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -41,10 +41,12 @@ def until(what: str, done: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     return found
 
 
-def run_r2fs(environment: Mapping[str, str], *words: object) -> subprocess.CompletedProcess[str]:
-    """One command, to its end."""
+def run_r2fs(
+    environment: Mapping[str, str], *words: object, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """One command, to its end; `before`: words that run it in a certain way, as env(1) does."""
     return subprocess.run(
-        [sys.executable, "-m", "r2fs", *map(str, words)],
+        [*before, sys.executable, "-m", "r2fs", *map(str, words)],
         env=environment,
         cwd=REPO,
         capture_output=True,

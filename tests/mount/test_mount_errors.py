@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from r2fs.drivers import kmount
 from r2fs.model import errors
-from tests.mount.daemons import DRIVERS, REPO
+from tests.mount.daemons import DRIVERS, run_r2fs
 from tests.support.faulty import FaultyProxy, answer
 from tests.support.servers import clean_environment, free_ports
 
@@ -33,7 +34,7 @@ def refuse(driver, seaweed, tmp_path):
         *,
         url: str = "",
         directory: Path = tmp_path / "mnt",
-        before: list[str] | None = None,
+        before: Sequence[str] = (),
         path: str | None = None,
         **changes: object,
     ) -> str:
@@ -53,23 +54,8 @@ def refuse(driver, seaweed, tmp_path):
         environment = clean_environment(HOME=str(tmp_path), **variables)
         if path is not None:
             environment["PATH"] = path
-        done = subprocess.run(
-            [
-                *(before or []),
-                sys.executable,
-                "-m",
-                "r2fs",
-                "mount",
-                url or f"s3://{endpoint.bucket}/errors",
-                directory,
-            ],
-            env=environment,
-            cwd=REPO,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        target = url or f"s3://{endpoint.bucket}/errors"
+        done = run_r2fs(environment, "mount", target, directory, before=before)
         said = done.stderr
         assert done.returncode == code, said
         assert "Traceback" not in said
