@@ -262,6 +262,7 @@ class Rig:
             "directories": self.bucket.directories,
             "pause_s": rng.choice([0.0, 0.01, 0.05]),
             "big": (0.4 if many else 0.05) if self.bucket.small_parts else (0.15 if many else 0.0),
+            "swaps": 0.5 if point == "materialised" else 0.0,  # names in a ring are what it takes
             "sizes": [300_000, 420_000] if self.bucket.small_parts else [6 << 20, 11 << 20],
         }
         assert self._writer is not None

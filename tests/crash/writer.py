@@ -49,6 +49,7 @@ class Area:
         self.big = 0.0  # share of writes that are large enough for several parts
         self.sizes = (0, 0)  # of these, in bytes
         self.directories = True
+        self.swaps = 0.0  # share of programs that let two files change their names
         self._handle = 0
 
     def round(self, order: dict[str, Any]) -> None:
@@ -56,6 +57,7 @@ class Area:
         self.manifest.catch_up()
         self.rng = random.Random(f"{order['seed']} {self.root.name}")
         self.big, self.sizes, self.directories = order["big"], order["sizes"], order["directories"]
+        self.swaps = order["swaps"]
         try:
             for _ in range(order["count"]):
                 for op in self._program():
@@ -214,6 +216,8 @@ class Area:
             return self._remove()
         if files < 3:
             return self._create()
+        if self.swaps and self.rng.random() < self.swaps:
+            return self._swap()
         programs = self.PROGRAMS if self.directories else self.PROGRAMS[: -self.OF_DIRECTORIES]
         chosen = self.rng.choices([p for p, _ in programs], [weight for _, weight in programs])[0]
         return chosen(self)
