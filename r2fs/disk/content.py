@@ -50,6 +50,7 @@ class Content:
     ) -> None:
         self._fd = fd
         self._mode = os.O_RDWR
+        self._file: tuple[int, int] | None = None  # asked for once
         self._ready = Condition()
         # guarded by: _ready
         self.path = path
@@ -124,6 +125,14 @@ class Content:
         if self._fd < 0:
             raise ValueError(f"{self.path}: content is closed")
         return self._fd
+
+    @property
+    def file(self) -> tuple[int, int]:
+        """Device and inode: of every descriptor that it ever has, and under every name."""
+        if self._file is None:
+            found = os.fstat(self.fd)
+            self._file = (found.st_dev, found.st_ino)
+        return self._file
 
     @property
     def closed(self) -> bool:

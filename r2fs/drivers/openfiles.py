@@ -67,7 +67,7 @@ class OpenFiles:
         """A file handle, and how it may be used. Gives the engine's handle back if it raises."""
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         try:
-            grant = self._modes.enter(ino, opened.local, opened.version, writes)
+            grant = self._modes.enter(ino, opened.local, opened.version, writes, opened.file)
         except BaseException:
             self._fs.release(opened.handle)
             raise

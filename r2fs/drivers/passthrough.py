@@ -102,6 +102,7 @@ class _Inode:
     passing: int = 0  # open handles
     backing_id: int = 0  # while passing or idle
     file: tuple[int, int] = (0, 0)  # device and inode of what is registered
+    reader: Grant | None = None  # what every further reader of it gets
     size: int = 0  # bytes of it, when it was registered
     grows: bool = False  # since then somebody could write to it
     pages: int | None = None  # Opened.version of the pages that the kernel may hold; None: do not trust them
@@ -137,7 +138,9 @@ class OpenModes:
     def unavailable(self) -> str | None:
         return self._unavailable
 
-    def enter(self, ino: int, local: int | None, version: int, writes: bool) -> Grant:
+    def enter(
+        self, ino: int, local: int | None, version: int, writes: bool, file: tuple[int, int] | None = None
+    ) -> Grant:
         """One more open handle. Raises Stale if `local` is not the file that is open already."""
         # close(2) of a writer waits until what it wrote is safe; a reader's has nothing to wait for
         flush = 0 if writes else wire.FOPEN_NOFLUSH
@@ -145,13 +148,17 @@ class OpenModes:
             inode = self._inodes.get(ino)
             if inode is None:
                 inode = self._inodes[ino] = _Inode()
-            if self._may_pass_locked(ino, inode, local):
+            if self._may_pass_locked(ino, inode, local, file):
                 if not inode.passing:
                     inode.why = "all of it is here"
                 inode.passing += 1
                 inode.grows = inode.grows or writes
                 inode.pages = None  # fadvise leaves pages behind that passthrough writes do not change
-                return Grant(True, wire.FOPEN_PASSTHROUGH | flush, inode.backing_id, inode.file)
+                if writes:
+                    return Grant(True, wire.FOPEN_PASSTHROUGH, inode.backing_id, inode.file)
+                if inode.reader is None:
+                    inode.reader = Grant(True, wire.FOPEN_PASSTHROUGH | flush, inode.backing_id, inode.file)
+                return inode.reader
             inode.plain += 1
             keep = wire.FOPEN_KEEP_CACHE if inode.pages == version else 0
             inode.pages = version
@@ -208,17 +215,19 @@ class OpenModes:
                 assert bool(inode.backing_id) == bool(inode.passing or ino in self._idle), ino
 
     # ------------------------------------------------------------------ the decision
-    def _may_pass_locked(self, ino: int, inode: _Inode, local: int | None) -> bool:
+    def _may_pass_locked(
+        self, ino: int, inode: _Inode, local: int | None, file: tuple[int, int] | None
+    ) -> bool:
         """Which mode a further handle gets; registers the file with the first passthrough one."""
         if inode.plain:  # the first handle decided; `why` says what for
             return False
         if inode.passing:
             # Complete content stays complete: a handle without descriptor reads the same file.
-            if local is not None and _identity(local)[0] != inode.file:
+            if local is not None and (file or _identity(local)[0]) != inode.file:
                 raise Stale(f"inode {ino} is open with other content")
             return True
         if inode.backing_id:
-            if local is not None and _identity(local)[0] == inode.file:
+            if local is not None and (file or _identity(local)[0]) == inode.file:
                 del self._idle[ino]
                 return True
             self._unregister_locked(ino, inode)
@@ -231,7 +240,7 @@ class OpenModes:
         inode.backing_id = self._register_locked(local, inode)
         if inode.backing_id:
             inode.file, inode.size = _identity(local)
-            inode.grows = False
+            inode.grows, inode.reader = False, None
         return bool(inode.backing_id)
 
     def _rest_locked(self, ino: int, inode: _Inode) -> None:
@@ -245,7 +254,7 @@ class OpenModes:
     def _unregister_locked(self, ino: int, inode: _Inode) -> None:
         """Of an inode that nobody has open."""
         if self._idle.pop(ino, None) is not None:
-            backing_id, inode.backing_id = inode.backing_id, 0
+            backing_id, inode.backing_id, inode.reader = inode.backing_id, 0, None
             self._backing.unregister(backing_id)
 
     def _register_locked(self, local: int, inode: _Inode) -> int:

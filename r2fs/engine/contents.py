@@ -52,7 +52,9 @@ class Contents:
         self._sources: dict[int, Source] = {}  # by inode number
         self._resting: OrderedDict[int, Node] = OrderedDict()  # open though nobody has it open; oldest first
         self._resting_bytes = 0
-        self._rested: dict[int, Proof] = {}  # by inode number: their size and mtime when they came to rest
+        self._rested: dict[
+            int, tuple[int, int]
+        ] = {}  # by inode number: size and mtime (ns), as it came to rest
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
         self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
@@ -284,7 +286,8 @@ class Contents:
             return False
         self._resting[node.ino] = node
         self._resting_bytes += base.size
-        self._rested[node.ino] = self.proof(node)
+        now = os.fstat(content.fd)
+        self._rested[node.ino] = now.st_size, now.st_mtime_ns
         limit = self._core.settings.cache_size // RESTING_SHARE
         while len(self._resting) > RESTING or self._resting_bytes > limit:
             self._put_away(next(iter(self._resting)))
@@ -303,8 +306,9 @@ class Contents:
 
     def _is_damaged(self, node: Node) -> bool:
         """It has just woken. Somebody else wrote to it while it rested? Then it goes, with its entry."""
-        before, now = self._rested.pop(node.ino), self.proof(node)
-        if (now.size, now.mtime_ns) == (before.size, before.mtime_ns):
+        assert node.content is not None
+        now = os.fstat(node.content.fd)
+        if (now.st_size, now.st_mtime_ns) == self._rested.pop(node.ino):
             return False
         log.warning("%s: the cached file was changed; it is fetched again", printable(node.name))
         if node.base is not None:

@@ -132,7 +132,7 @@ class Files:
             content = self._contents.of(node)
             if not content.complete:
                 return None
-            return Opened(self.handles.add(node, flags).number, content.fd, node.version)
+            return Opened(self.handles.add(node, flags).number, content.fd, node.version, content.file)
 
     def _fetch_small(self, caller: Caller, node: Node) -> None:
         """A small file is here before it is opened for writing: then every write is local."""
@@ -174,7 +174,9 @@ class Files:
             self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
             content.unwatch()
         local = complete and (not handle.writes or self.pressure.passes())
-        return Opened(handle.number, content.fd if local else None, handle.node.version)
+        return Opened(
+            handle.number, content.fd if local else None, handle.node.version, content.file if local else None
+        )
 
     def writable(self) -> None:
         if self._core.settings.read_only:

@@ -21,11 +21,8 @@ class Handle:
     number: int  # constant
     node: Node  # constant
     flags: int  # constant: open(2)'s
+    writes: bool  # constant
     error: Exception | None = None  # met behind the program's back; told at the next flush or fsync
-
-    @property
-    def writes(self) -> bool:
-        return bool(self.flags & os.O_ACCMODE)
 
     @property
     def appends(self) -> bool:
@@ -39,12 +36,12 @@ class Handles:
         self.written: dict[Node, None] = {}  # nodes that have writers
 
     def add(self, node: Node, flags: int) -> Handle:
-        return self._insert(Handle(next(self._numbers), node, flags))
+        return self._insert(Handle(next(self._numbers), node, flags, bool(flags & os.O_ACCMODE)))
 
     def restore(self, number: int, node: Node, flags: int) -> Handle:
         """One that an earlier daemon gave, under its number."""
         self._numbers = count(max(next(self._numbers), number + 1))
-        return self._insert(Handle(number, node, flags))
+        return self._insert(Handle(number, node, flags, bool(flags & os.O_ACCMODE)))
 
     def _insert(self, handle: Handle) -> Handle:
         self._open[handle.number] = handle

@@ -193,10 +193,12 @@ class Ledger:
         if node.base is None:
             return
         key = nfc(node.base.key)
-        users = self._base_users.setdefault(key, set())
-        (users.add if add else users.discard)(node)
-        if not users:
-            del self._base_users[key]
+        if add:
+            self._base_users.setdefault(key, set()).add(node)
+        elif (users := self._base_users.get(key)) is not None:
+            users.discard(node)
+            if not users:
+                del self._base_users[key]
 
     def watch_base(self, node: Node) -> None:
         """An open node whose bytes are not all here: its base's key must not be written or deleted."""

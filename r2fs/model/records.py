@@ -144,11 +144,13 @@ class Opened(NamedTuple):
              every read and write goes through the engine (also where a writer is to be slowed).
     version  changes when the content does other than through this mount: the kernel's pages
              of an earlier open are good while it is the same
+    file     device and inode of what `local` is, where they are known already
     """
 
     handle: int
     local: int | None
     version: int
+    file: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,9 @@ class ScriptedModes(OpenModes):
         self.registered_as = registered_as  # how the registered descriptor is opened
         self.ids: dict[int, int] = {}
 
-    def enter(self, ino: int, local: int | None, version: int, writes: bool) -> Grant:
+    def enter(
+        self, ino: int, local: int | None, version: int, writes: bool, file: tuple[int, int] | None = None
+    ) -> Grant:
         mode = self.script.pop(0) if self.script else "cached"
         if not GRANTS[mode] & wire.FOPEN_PASSTHROUGH:
             return Grant(False, GRANTS[mode], 0)

@@ -37,6 +37,18 @@ def test_complete_content_is_a_plain_file(tmp_path: Path):
     content.close()
 
 
+def test_a_content_is_one_file(tmp_path: Path):
+    content = partial(tmp_path, 10)
+    found = os.fstat(content.fd)
+    assert content.file == (found.st_dev, found.st_ino)
+    content.rename_to(tmp_path / "g")
+    content.make_readonly()
+    content.make_writable()
+    found = os.fstat(content.fd)
+    assert content.file == (found.st_dev, found.st_ino)
+    content.close()
+
+
 def test_ranges_come_and_the_last_one_completes(tmp_path: Path):
     content = partial(tmp_path, 10)
     assert content.missing(0, 99) == [(0, 10)]

@@ -301,3 +301,30 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_a_file_that_the_engine_names_is_not_asked_for(
+    registry: Registry, local: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, fd = OpenModes(registry), local()
+    found = os.fstat(fd)
+    file = found.st_dev, found.st_ino
+    modes.enter(5, fd, 1, False, file)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", lambda fd: pytest.fail("fstat was called"))
+        assert modes.enter(5, fd, 1, False, file).file == file
+        with pytest.raises(Stale):
+            modes.enter(5, fd, 1, False, (file[0], file[1] + 1))
+
+
+def test_a_reader_gets_the_registration_that_counts(registry: Registry, local: Callable[[], int]) -> None:
+    """Other content under the same inode, after the first was closed: readers get the same answer no more."""
+    modes, first, second = OpenModes(registry), local(), local()
+    before = modes.enter(5, first, 1, False)
+    assert modes.enter(5, first, 1, False) == before
+    modes.leave(5, True)
+    modes.leave(5, True)
+    after = modes.enter(5, second, 2, False)
+    assert after.backing_id != before.backing_id
+    assert registry.files == {after.backing_id: after.file}
+    assert modes.enter(5, second, 2, True) == after._replace(fopen=FOPEN_PASSTHROUGH)
