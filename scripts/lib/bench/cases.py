@@ -7,12 +7,12 @@ Never: starts a process; systems and server do.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.lib.bench.quiet import settle
 from scripts.lib.bench.results import Results
 from scripts.lib.bench.server import READS, Requests, Server
 from scripts.lib.bench.systems import System
@@ -170,7 +170,7 @@ class Bench:
         size = self.sizes.written
         with self.all_running():
             for number, system in enumerate(self.rounds(self.sizes.cold_rounds)):
-                os.sync()  # nobody waits for the pages that another has written
+                settle()
                 name = f"written-{number}.bin"
                 with self.sending(system, "write") as done:
                     done |= system.work("write_and_read_back", path=f"{system.path}/{name}", size=size)
@@ -185,7 +185,7 @@ class Bench:
         names = {f"{number:05}.bin": sizes.file for number in range(sizes.files)}
         with self.all_running():
             for number, system in enumerate(self.rounds(sizes.cold_rounds)):
-                os.sync()
+                settle()
                 directory = f"created-{number}"
                 where = f"{system.path}/{directory}"
                 with self.sending(system, "create") as done:
