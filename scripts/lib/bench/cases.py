@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.lib.bench.quiet import settle
+from scripts.lib.bench.quiet import settle, settle_memory
 from scripts.lib.bench.results import Results
 from scripts.lib.bench.server import READS, Requests, Server
 from scripts.lib.bench.systems import System
@@ -36,7 +36,9 @@ class Sizes:
     leaves: int = 10
     warm_rounds: int = 5
     cold_rounds: int = 3
+    file_rounds: int = 5  # the disk's own share in these differs by a factor of two
     far_rounds: int = 1
+    settled: bool = True  # each turn waits for a quiet machine
 
     @property
     def tree(self) -> int:
@@ -48,7 +50,16 @@ class Sizes:
 
 
 QUICK = Sizes(
-    big=24 * MIB, written=12 * MIB, files=20, tops=4, subs=3, leaves=10, warm_rounds=2, cold_rounds=1
+    big=24 * MIB,
+    written=12 * MIB,
+    files=20,
+    tops=4,
+    subs=3,
+    leaves=10,
+    warm_rounds=2,
+    cold_rounds=1,
+    file_rounds=1,
+    settled=False,
 )
 
 
@@ -85,10 +96,16 @@ class Bench:
             yield
 
     def rounds(self, count: int) -> Iterator[System]:
-        """Each system `count` times; another one begins each round."""
+        """Each system `count` times, each time on a quiet machine; another one begins each round."""
         for number in range(count):
             for at in range(len(self.systems)):
+                if self.sizes.settled:
+                    settle()
                 yield self.systems[(at + number) % len(self.systems)]
+
+    def settle_memory(self) -> None:
+        if self.sizes.settled:
+            settle_memory()
 
     @contextmanager
     def counted(self, bucket: str) -> Iterator[Requests]:
@@ -111,6 +128,7 @@ class Bench:
         self, measure: str, system: System, name: str, url: str | None = None, **arguments: Any
     ) -> dict[str, float]:
         """The first work on a fresh mount, with what it asked of the server."""
+        self.settle_memory()
         with self.counted(READS) as requests:
             done = system.work(name, **arguments)
         if measure == "ends":
@@ -170,7 +188,7 @@ class Bench:
         size = self.sizes.written
         with self.all_running():
             for number, system in enumerate(self.rounds(self.sizes.cold_rounds)):
-                settle()
+                self.settle_memory()
                 name = f"written-{number}.bin"
                 with self.sending(system, "write") as done:
                     done |= system.work("write_and_read_back", path=f"{system.path}/{name}", size=size)
@@ -184,8 +202,8 @@ class Bench:
         sizes = self.sizes
         names = {f"{number:05}.bin": sizes.file for number in range(sizes.files)}
         with self.all_running():
-            for number, system in enumerate(self.rounds(sizes.cold_rounds)):
-                settle()
+            for number, system in enumerate(self.rounds(sizes.file_rounds)):
+                self.settle_memory()
                 directory = f"created-{number}"
                 where = f"{system.path}/{directory}"
                 with self.sending(system, "create") as done:

@@ -1,4 +1,10 @@
-"""Quiet: what one system's work leaves to the machine is not in the next one's time."""
+"""Quiet: what one system's work leaves to the machine is not in the next one's time.
+
+That is work which goes on behind it, and memory. A virtual machine may give memory that was freed back to
+its host, some seconds later (free page reporting): who writes into such a page waits for it ten times as
+long as for the copy, and who comes in time and gets pages that somebody has just freed does not. Here two
+seconds decided about a factor of ten for the same write(2), on the local disk, too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,7 @@ from typing import Final
 IDLE: Final = 0.9  # share of the processors' time
 LOOK_S: Final = 0.25
 PATIENCE_S: Final = 10.0  # somebody else's work may never end
+REPORTED_S: Final = 4.0  # the kernel reports what has been free for two seconds
 
 
 def settle() -> None:
@@ -23,6 +30,12 @@ def settle() -> None:
         if now[0] - before[0] >= IDLE * (now[1] - before[1]):
             return
         before = now
+
+
+def settle_memory() -> None:
+    """As settle(), and no memory is at hand that somebody has just freed: for work that takes much of it."""
+    settle()
+    time.sleep(REPORTED_S)
 
 
 def _times() -> tuple[int, int]:
