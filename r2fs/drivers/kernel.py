@@ -120,7 +120,6 @@ class KernelDriver:
         self.mount()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
         lanes = Lanes()
-        notifier = Notifier()
         session = Session(
             self._fd,
             lanes.by_op(),
@@ -129,6 +128,7 @@ class KernelDriver:
             ready=self._negotiated,
         )
         modes = self._open_modes(session)
+        notifier = Notifier(lambda: modes.unavailable is None)
         left = self._inheritance
         files = OpenFiles(self._fs, modes, self._memory, left.handles.values() if left else None)
         session.route(NameHandlers(self._fs, session, notifier, modes).handlers())

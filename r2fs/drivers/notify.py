@@ -22,7 +22,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from r2fs.drivers import wire
@@ -42,7 +42,9 @@ Message = tuple[Notify, bytes]
 class Notifier:
     """A KernelCache."""
 
-    def __init__(self) -> None:
+    def __init__(self, passes_through: Callable[[], bool] = lambda: False) -> None:
+        # constant
+        self._passes_through = passes_through
         # guarded by: _lock
         self._lock = threading.Lock()
         self._names = _Sender("fuse-notify-names", self._lock)
@@ -62,6 +64,10 @@ class Notifier:
         return self._names.stop() & self._pages.stop()
 
     # ------------------------------------------------------------------ KernelCache
+    @property
+    def shares_pages(self) -> bool:
+        return self._passes_through()
+
     def forget_name(self, parent: int, name: str) -> None:
         if parent not in self.told:
             return

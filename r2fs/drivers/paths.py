@@ -63,6 +63,8 @@ class _Hide:
 class Names:
     """Also the engine's KernelCache: it cannot notify the kernel, but it forgets what it was told."""
 
+    shares_pages = False
+
     def __init__(self, fs: Verbs, ttl_s: float) -> None:
         # constant
         self._fs = fs

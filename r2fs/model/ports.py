@@ -201,6 +201,11 @@ class ObjectStore(Protocol):
 class KernelCache(Protocol):
     """What the kernel remembers of a mount, and how to make it forget. Never blocks; any thread."""
 
+    @property
+    def shares_pages(self) -> bool:
+        """Is what it remembers of complete content the local file's own pages (passthrough)?"""
+        ...
+
     def forget_name(self, parent: int, name: str) -> None:
         """The name's entry (a negative one too), and the parent's listing."""
         ...
@@ -214,6 +219,8 @@ class KernelCache(Protocol):
 
 class NoKernelCache:
     """For a driver that cannot notify: it gives the kernel short times instead."""
+
+    shares_pages = False
 
     def forget_name(self, parent: int, name: str) -> None:
         pass

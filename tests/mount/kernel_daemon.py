@@ -229,6 +229,9 @@ class Daemon:
     def forget_content(self, ino: int) -> None:
         self._fs.kernel_cache.forget_content(ino)
 
+    def shares_pages(self) -> bool:
+        return self._fs.kernel_cache.shares_pages
+
     # ---- scripted opens
     def script(self, *modes: str) -> None:
         assert isinstance(self._driver, ScriptedDriver)

@@ -93,6 +93,7 @@ def test_a_new_file_is_passed_through(kmounts: Mounts) -> None:
         assert os.fstat(file.fileno()).st_size == 10000
     assert (serving.path / "new").stat().st_size == 10000
     assert serving.count("write") == 0
+    assert serving.ask("shares_pages")
 
 
 def test_without_passthrough_the_page_cache_serves(kmounts: Mounts) -> None:
@@ -102,6 +103,7 @@ def test_without_passthrough_the_page_cache_serves(kmounts: Mounts) -> None:
         file.write(b"abc")
         assert serving.ask("modes")[0]["mode"] == "cached"
         assert "switched off" in serving.ask("modes")[0]["why"]
+    assert not serving.ask("shares_pages")
     assert (serving.root / "f").read_bytes()[10:14] == b"abc3"
     assert (serving.path / "f").read_bytes()[10:14] == b"abc3"
 

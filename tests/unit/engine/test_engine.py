@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from r2fs.disk.content import Content
 from r2fs.model.errors import DirectoryNotEmpty, Exists, NotFound, Stale
+from r2fs.model.ports import NoKernelCache
 from r2fs.model.records import AttributeChange, Version
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -46,6 +48,31 @@ def test_a_foreign_object_is_read_once_and_then_from_the_cache(make: MakeEngine,
     assert engine.read("a/b/c.flac") == b"x" * 100_000
     assert store.count("get") == 1
     assert engine.fs.cache_view().hits >= 1
+
+
+class SharedPages(NoKernelCache):
+    shares_pages = True
+
+
+@pytest.mark.parametrize(("kernel", "largest"), [(NoKernelCache(), 64 << 10), (SharedPages(), 1 << 20)])
+def test_large_pieces_are_for_files_that_the_kernel_reads_by_itself(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, kernel: NoKernelCache, largest: int
+) -> None:
+    pieces: list[int] = []
+    fill = Content.fill
+
+    def watched(content: Content, at: int, data: bytes) -> None:
+        pieces.append(len(data))
+        fill(content, at, data)
+
+    monkeypatch.setattr(Content, "fill", watched)
+    data = os.urandom(1 << 16) * 320  # 20 MiB
+    store.set("long.wav", data)
+    engine = make(small_file=len(data))
+    engine.fs.set_kernel_cache(kernel)
+    assert engine.read("long.wav") == data
+    assert sum(pieces) == len(data)
+    assert max(pieces) == largest
 
 
 def test_an_edit_in_place_keeps_the_rest(make: MakeEngine, store: MemoryStore) -> None:
