@@ -1,7 +1,7 @@
 """A directory that plays the bucket: `file:///dir`. Objects are plain files for any tool.
 
 Owns:    `ROOT/.r2fs/`: `lock`, `tmp/` (files before they get their name), `meta/` (sidecar.py),
-         `uploads/` (multipart). Everything else in ROOT belongs to whoever put it there.
+         `uploads/` (multipart), `emptied/` (localempty.py). Everything else in ROOT belongs to whoever put it there.
 Never:   changes a file in place: an object is replaced by a rename, so that who reads the old one
          goes on reading it.
 Threads: every method is thread-safe, over processes too: a flock on `lock` is held for the
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,10 +43,13 @@ from r2fs.store import localparts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import multipart_etag
+from r2fs.store.localempty import Emptied
 from r2fs.store.localfiles import CHUNK, LocalDownload, is_empty, read_chunks, write_whole
 from r2fs.store.locallist import OWN, Walk
 from r2fs.store.retry import RetryingStore
 from r2fs.store.sidecar import EMPTY_MD5, Facts, Sidecars, sync_directory
+
+log = logging.getLogger(__name__)
 
 LIMITS = Limits(key_write_interval_s=0.0)
 
@@ -62,6 +66,10 @@ class NoPath(Refused):
 def connect(bucket: Bucket, clock: Clock, limits: Limits | None = None) -> RetryingStore:
     counter = RequestCounter()
     store = LocalDirStore(Path(bucket.name), limits=limits or LIMITS, counter=counter)
+    try:
+        store.finish_removals()
+    except OSError as error:
+        log.warning("%s: directories that a kill left empty stay: %s", store.url, error)
     return RetryingStore(store, clock, counter=counter)
 
 
@@ -76,6 +84,7 @@ class LocalDirStore:
         self._counter = counter or RequestCounter()
         self._sidecars = Sidecars(self._own / "meta")
         self._uploads = localparts.Uploads(self._own / "uploads", limits)
+        self._emptied = Emptied(root, self._own / "emptied", self._has_marker)
 
     @property
     def url(self) -> str:
@@ -156,6 +165,10 @@ class LocalDirStore:
         if not is_object:
             raise FileNotFoundError(errno.ENOENT, "no such object")
         return stat
+
+    def _has_marker(self, directory: Path) -> bool:
+        marker = directory.relative_to(self._root).as_posix() + "/"
+        return self._sidecars.stored(marker, directory.stat()) is not None
 
     def _is_marker(self, key: str, stat: os.stat_result) -> bool:
         if not S_ISDIR(stat.st_mode):
@@ -332,23 +345,14 @@ class LocalDirStore:
             with self._locked():
                 stat = self._stat(key)
                 path = self._path(key)
-                if not key.endswith("/"):
-                    path.unlink()
-                    sync_directory(path.parent)
-                self._sidecars.drop(key, stat)
-                self._prune(path if key.endswith("/") else path.parent)
+                with self._emptied.by_removing(path):
+                    if not key.endswith("/"):
+                        path.unlink()
+                        sync_directory(path.parent)
+                    self._sidecars.drop(key, stat)
         except (FileNotFoundError, NotADirectoryError, ObjectMissing):
             if not self._root.is_dir():
                 raise
-
-    def _prune(self, path: Path) -> None:
-        """A directory is there for what is in it, or for its marker: as in a bucket."""
-        while path != self._root:
-            marker = path.relative_to(self._root).as_posix() + "/"
-            if self._sidecars.stored(marker, path.stat()) is not None or not is_empty(path):
-                return
-            path.rmdir()
-            path = path.parent
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
         if len(keys) > self._limits.delete_batch:
@@ -361,6 +365,12 @@ class LocalDirStore:
             except OSError as error:
                 failed[key] = self._translated(error, printable(key))
         return failed
+
+    def finish_removals(self) -> None:
+        """Those that a kill broke off, here or in another process: their directories would count as objects."""
+        if self._emptied.is_due():
+            with self._locked():
+                self._emptied.finish()
 
     # ---- multipart
     def create_upload(self, key: str, meta: ObjectMeta) -> str:

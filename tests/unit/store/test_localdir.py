@@ -6,7 +6,10 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +23,10 @@ from r2fs.model.errors import (
     StoreError,
     UploadMissing,
 )
-from r2fs.model.ports import Limits
+from r2fs.model.ports import Limits, SystemClock
 from r2fs.model.records import ObjectMeta, Version
-from r2fs.store.localdir import LocalDirStore
+from r2fs.model.settings import Bucket
+from r2fs.store.localdir import LocalDirStore, connect
 from r2fs.store.sidecar import Sidecars
 from tests.support.bodies import BytesBody
 
@@ -237,6 +241,62 @@ def test_a_refused_put_leaves_no_file(root: Path, store: LocalDirStore):
     assert own_files(root) == before
 
 
+def killed_at(step: int, work: Callable[[], object]) -> bool:
+    """Does it in a child that is killed when it is about to remove its `step`-th name; was it?"""
+    if (child := os.fork()) == 0:
+        done = 0
+
+        def counted(remove: Callable[..., None]) -> Callable[..., None]:
+            def call(*given: Any, **named: Any) -> None:
+                nonlocal done
+                if done == step:
+                    os._exit(9)
+                done += 1
+                remove(*given, **named)
+
+            return call
+
+        os.unlink, os.rmdir = counted(os.unlink), counted(os.rmdir)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("key", ["a/d/e/take", "a/d/e/"])
+def test_a_killed_delete_leaves_no_directory_that_was_not_there(root: Path, key: str):
+    """All of what goes with the last object in it, or none: half of it would be an object of its own."""
+    settings, ways = Bucket(name=str(root), scheme="file"), set()
+    for step in range(20):
+        store = connect(settings, SystemClock())
+        store.put("a/other", BytesBody(b"stays"), META)
+        store.put(key, BytesBody(b""), META)
+        killed = killed_at(step, partial(store.delete, key))
+        store = connect(settings, SystemClock())
+        left = [info.key for info in store.list_page("").objects]
+        prefixes = store.list_page("a/", delimiter="/").prefixes
+        assert (left, prefixes) in [(["a/other"], ()), (sorted([key, "a/other"]), ("a/d/",))]
+        ways.add((killed, len(left)))
+        store.delete(key)
+        assert [info.key for info in store.list_page("").objects] == ["a/other"]
+        assert not (root / "a/d").exists()
+        assert not list((root / ".r2fs/emptied").iterdir())
+        if not killed:
+            break
+    assert ways == {(True, 2), (True, 1), (False, 1)}
+
+
+def test_a_directory_in_which_something_appears_stays(root: Path, store: LocalDirStore):
+    """Between the kill and the next process."""
+    put(store, "a/d/e/take")
+    assert killed_at(1, partial(store.delete, "a/d/e/take"))
+    (root / "a/d/new").write_bytes(b"by another program")
+    store.finish_removals()
+    assert keys(store) == ["a/d/new"]
+    assert not (root / "a/d/e").exists()
+
+
 @pytest.mark.parametrize("had", [True, False], ids=["replacing", "new"])
 def test_a_crash_before_the_rename_changes_nothing(root: Path, had: bool, monkeypatch: pytest.MonkeyPatch):
     """The side file is there before its object: alone it means nothing."""
@@ -291,10 +351,13 @@ def test_two_stores_see_each_other(root: Path, store: LocalDirStore):
 
 COUNT_UP = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from r2fs.model.errors import PreconditionFailed
 from r2fs.model.records import ObjectMeta
-from r2fs.store.localdir import LocalDirStore
+from r2fs.model.settings import Bucket
+from r2fs.store.localdir import LocalDirStore, connect
 from tests.support.bodies import BytesBody
 
 store = LocalDirStore(Path(sys.argv[1]))
