@@ -36,12 +36,12 @@ from r2fs.model.records import ObjectInfo, Version
 
 log = logging.getLogger(__name__)
 
-# Bytes of an answer that are written into the file at once. What is written in larger pieces comes to lie in
-# larger folios of the page cache, and those are read faster ever after, which counts where the kernel reads the
-# file without us: by a third (measured on ext4). But a virtual machine that reports its free memory to the host,
-# from 128 KiB on, has none of them at hand: a cold read then takes twice as long (measured).
+# Bytes of an answer that are written into the file at once. A virtual machine may have given larger pieces of free
+# memory than this back to its host: a cold read then takes twice as long (measured where that begins at 128 KiB).
 CHUNK = 64 << 10
-SHARED_CHUNK = 256 << 10  # and not more while somebody may wait for the first of them
+# Where the kernel reads the file without us: what is written in larger pieces lies in larger folios of the page
+# cache, and is read faster ever after, by up to a third (measured on ext4).
+SHARED_CHUNK = 256 << 10  # somebody may wait for the first of them
 SHARED_LARGE_CHUNK = 1 << 20  # of a large GET, which runs ahead
 PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
 FIRST_WINDOW = 512 << 10  # the smallest fetch of a large file: one request's worth of a fast link's latency

@@ -154,6 +154,8 @@ class LocalDirStore:
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            if exclusive:
+                self._emptied.finish()
             yield
         finally:
             os.close(descriptor)
@@ -370,7 +372,7 @@ class LocalDirStore:
         """Those that a kill broke off, here or in another process: their directories would count as objects."""
         if self._emptied.is_due():
             with self._locked():
-                self._emptied.finish()
+                pass  # whoever holds it has them ended
 
     # ---- multipart
     def create_upload(self, key: str, meta: ObjectMeta) -> str:

@@ -177,9 +177,8 @@ def test_one_directory_of_many_files(
     mount = make("m", upload_delay="0s")
     place = mount.path / "many"
     place.mkdir()
-    mount.flush(
-        30
-    )  # SeaweedFS loses a marker now and then that comes together with the first object below it
+    # SeaweedFS loses a marker that comes together with the first object below it: 1 of 300, with boto3 alone.
+    mount.flush()
     with took(f"{files} made"):
         for n, name in enumerate(want):
             (place / name).write_bytes(b"RIFF%d" % n)

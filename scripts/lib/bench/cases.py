@@ -95,17 +95,18 @@ class Bench:
                 stack.enter_context(self.running(system, bucket or system.name))
             yield
 
-    def rounds(self, count: int) -> Iterator[System]:
+    def rounds(self, count: int, memory: bool = False) -> Iterator[System]:
         """Each system `count` times, each time on a quiet machine; another one begins each round."""
         for number in range(count):
             for at in range(len(self.systems)):
-                if self.sizes.settled:
-                    settle()
+                self.settle(memory)
                 yield self.systems[(at + number) % len(self.systems)]
 
-    def settle_memory(self) -> None:
+    def settle(self, memory: bool = False) -> None:
         if self.sizes.settled:
-            settle_memory()
+            settle()
+            if memory:
+                settle_memory()
 
     @contextmanager
     def counted(self, bucket: str) -> Iterator[Requests]:
@@ -128,7 +129,7 @@ class Bench:
         self, measure: str, system: System, name: str, url: str | None = None, **arguments: Any
     ) -> dict[str, float]:
         """The first work on a fresh mount, with what it asked of the server."""
-        self.settle_memory()
+        self.settle(memory=True)
         with self.counted(READS) as requests:
             done = system.work(name, **arguments)
         if measure == "ends":
@@ -187,8 +188,7 @@ class Bench:
         """A large new file: written, closed, read back at once, and sent."""
         size = self.sizes.written
         with self.all_running():
-            for number, system in enumerate(self.rounds(self.sizes.cold_rounds)):
-                self.settle_memory()
+            for number, system in enumerate(self.rounds(self.sizes.cold_rounds, memory=True)):
                 name = f"written-{number}.bin"
                 with self.sending(system, "write") as done:
                     done |= system.work("write_and_read_back", path=f"{system.path}/{name}", size=size)
@@ -202,8 +202,7 @@ class Bench:
         sizes = self.sizes
         names = {f"{number:05}.bin": sizes.file for number in range(sizes.files)}
         with self.all_running():
-            for number, system in enumerate(self.rounds(sizes.file_rounds)):
-                self.settle_memory()
+            for number, system in enumerate(self.rounds(sizes.file_rounds, memory=True)):
                 directory = f"created-{number}"
                 where = f"{system.path}/{directory}"
                 with self.sending(system, "create") as done:

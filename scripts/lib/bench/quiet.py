@@ -33,8 +33,7 @@ def settle() -> None:
 
 
 def settle_memory() -> None:
-    """As settle(), and no memory is at hand that somebody has just freed: for work that takes much of it."""
-    settle()
+    """After settle(), for work that takes much memory: none is at hand that somebody has just freed."""
     time.sleep(REPORTED_S)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -287,14 +288,77 @@ def test_a_killed_delete_leaves_no_directory_that_was_not_there(root: Path, key:
     assert ways == {(True, 2), (True, 1), (False, 1)}
 
 
+def killed_half_way(root: Path, store: LocalDirStore) -> None:
+    """The object and its directory `a/d/e` are gone, `a/d` is not yet."""
+    put(store, "a/other")
+    put(store, "a/d/e/take")
+    assert killed_at(3, partial(store.delete, "a/d/e/take"))
+    assert not (root / "a/d/e").exists()
+    assert (root / "a/d").is_dir()
+
+
 def test_a_directory_in_which_something_appears_stays(root: Path, store: LocalDirStore):
     """Between the kill and the next process."""
-    put(store, "a/d/e/take")
-    assert killed_at(1, partial(store.delete, "a/d/e/take"))
+    killed_half_way(root, store)
     (root / "a/d/new").write_bytes(b"by another program")
     store.finish_removals()
-    assert keys(store) == ["a/d/new"]
-    assert not (root / "a/d/e").exists()
+    assert keys(store) == ["a/d/new", "a/other"]
+
+
+def test_a_directory_that_is_made_anew_stays(root: Path, store: LocalDirStore):
+    killed_half_way(root, store)
+    (root / "a/d").rename(root / "moved")  # keeps the inode from being used again
+    (root / "a/d").mkdir()
+    store.finish_removals()
+    assert keys(store) == ["a/d/", "a/other", "moved/"]
+
+
+def test_a_directory_whose_marker_is_put_meanwhile_stays(root: Path, store: LocalDirStore):
+    """By a process that ran all the time: whoever takes the lock ends it first."""
+    killed_half_way(root, store)
+    put(store, "a/d/", b"")
+    assert keys(store) == ["a/d/", "a/other"]
+    store.finish_removals()
+    assert keys(store) == ["a/d/", "a/other"]
+
+
+@pytest.mark.parametrize(
+    "note",
+    [b"", b"5", b"null", b"[1]", b'[["a/d"', b'[["../outside", 1]]', b'[["/etc", 1]]', b'[["a\\u0000b", 1]]'],
+)
+def test_a_bad_note_stands_in_nobodys_way(root: Path, store: LocalDirStore, note: bytes):
+    put(store, "a/take")
+    (root.parent / "outside").mkdir()
+    (root / ".r2fs/emptied").mkdir(exist_ok=True)
+    inode = str((root.parent / "outside").stat().st_ino).encode()
+    (root / ".r2fs/emptied/bad.json").write_bytes(note.replace(b" 1]", b" " + inode + b"]"))
+    connect(Bucket(name=str(root), scheme="file"), SystemClock())
+    assert keys(store) == ["a/take"]
+    assert not list((root / ".r2fs/emptied").iterdir())
+    assert (root.parent / "outside").is_dir()
+
+
+def test_a_note_that_cannot_be_written_does_not_keep_a_delete_from_its_work(root: Path, store: LocalDirStore):
+    """As on a full disk, where the delete is what makes room."""
+    put(store, "a/d/take")
+    (root / ".r2fs/emptied").write_bytes(b"in its place")
+    store.delete("a/d/take")
+    assert keys(store) == []
+    assert not (root / "a").exists()
+
+
+def test_a_delete_that_fails_half_way_leaves_no_directory(
+    root: Path, store: LocalDirStore, monkeypatch: pytest.MonkeyPatch
+):
+    put(store, "a/d/take")
+
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("r2fs.store.localdir.sync_directory", broken)
+    with pytest.raises(StoreError):
+        store.delete("a/d/take")
+    assert not (root / "a").exists()
 
 
 @pytest.mark.parametrize("had", [True, False], ids=["replacing", "new"])
@@ -351,13 +415,10 @@ def test_two_stores_see_each_other(root: Path, store: LocalDirStore):
 
 COUNT_UP = """
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from r2fs.model.errors import PreconditionFailed
 from r2fs.model.records import ObjectMeta
-from r2fs.model.settings import Bucket
-from r2fs.store.localdir import LocalDirStore, connect
+from r2fs.store.localdir import LocalDirStore
 from tests.support.bodies import BytesBody
 
 store = LocalDirStore(Path(sys.argv[1]))
