@@ -171,9 +171,7 @@ class Boot:
                 log.error("%s: was not synced when the machine stopped, and never reached the disk", row.key)
                 # An attempt of it that the bucket has is the file's last good state, not a forsaken one.
                 self._writeback.attempts.settle(row.ino)
-                self._ledger.acquit(node)
-                if node.base is None:
-                    self._tree.detach(node)
+                self._without_changes(node, row)
                 return False
             log.error("%s: its bytes should be in %s, and are not", row.key, path)
             self._ledger.apply(node, Event.BOOT) if node.owed.state is not State.PARKED else None
@@ -188,6 +186,21 @@ class Boot:
             own = RangeSet(row.own)
             node.content = Content.adopt(path, found.st_size, own, own=own, base_limit=row.base_limit)
         return True
+
+    def _without_changes(self, node: Node, row: OwedInode) -> None:
+        """What was written last never reached the disk: the file is what it was before, if it was there."""
+        base = node.base
+        if base is None or nfc(base.key) == nfc(node.owed.key if node.owed else base.key):
+            self._ledger.acquit(node)
+            if base is None:
+                self._tree.detach(node)
+            return
+        # A rename is still owed: the bytes are under the old name, which is to be deleted after it.
+        node.size = base.size
+        event = Event.RELEASE if row.state == State.PARKED.value else Event.BOOT
+        was = {"staged": None, "changed": False, "size": base.size, "base_limit": 0, "synced": False}
+        self._ledger.apply(node, event, before=None, proof=None, **was)
+        self._writeback.schedule(node)
 
     def _untouched(self, node: Node, row: OwedInode) -> bool:
         """Opened for writing from CLEAN, and never written: nothing is owed."""

@@ -41,6 +41,7 @@ class Deleter:
     def delete(self, rows: list[OwedDelete], tree: Tree) -> dict[int, float]:
         """Carry the rows out. Which are to come again, by seq: after so many seconds."""
         again: dict[int, float] = {}
+        self._ledger.copied.before_replacing([row.key for row in rows])
         headed, listed = self._by_look(rows)
         if listed:
             found, unseen = self._list([row.key for row in listed])

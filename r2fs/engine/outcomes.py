@@ -42,7 +42,7 @@ from r2fs.model.errors import (
     Unavailable,
     UploadMissing,
 )
-from r2fs.model.keys import printable
+from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import ATTEMPT, Facts, remembered
 from r2fs.model.mime import content_type
 from r2fs.model.records import ObjectInfo, Version
@@ -135,6 +135,8 @@ class Outcomes:
                 staged = owed.staged
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
             self._core.crash_point("put_committed")
+            if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
+                self._ledger.copied.add(claim.base.key)
             if claim.copy:
                 self._contents.rebased(node)
                 if staged is None and claim.base is not None and not node.is_dir:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from r2fs.disk import durable
+from r2fs.disk.journal import Journal
 from r2fs.engine.writeback import GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
@@ -84,6 +85,51 @@ def test_what_was_not_synced_is_set_aside_after_a_power_cut(
     assert transfer.reason is not None
     assert "may be torn" in transfer.reason
     assert after.read("take.wav") == b"perhaps torn"
+
+
+@pytest.mark.expect_warnings("never reached the disk")
+def test_an_edit_that_never_reached_the_disk_leaves_what_was_renamed(
+    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And its old name is not deleted before the new one has the bytes."""
+    store.set("old.wav", b"the good take")
+    engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    engine.rename("old.wav", "new.wav")
+    engine.write("new.wav", b"lost edit of", os.O_RDWR)
+    (staged,) = [
+        node.owed.staged for node in engine.fs._ledger.owing.values() if node.owed and node.owed.staged
+    ]
+    engine.kill()
+    next(tmp_path.rglob(staged)).unlink()  # its name was not on the disk yet
+    another_boot(tmp_path, monkeypatch)
+    after = make()
+    assert after.read("new.wav") == b"the good take"
+    after.drain()
+    assert store.keys() == ["new.wav"]
+    assert store.data("new.wav") == b"the good take"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_copy_is_on_the_disk_before_its_source_goes(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, replaced: bool
+):
+    """Else a power cut leaves a rename that is still owed, and nothing, or something else, to take it from."""
+    store.set("old.wav", b"the good take")
+    store.set("other.wav", b"")
+    engine = make(upload_delay_s=0.0)
+    engine.unlink("other.wav")
+    engine.drain()  # an engine's first request of that kind always waits for the disk
+    done: list[tuple[str, str]] = []
+    store.before = lambda name, key: done.append((name, key))
+    barrier = Journal.barrier
+    monkeypatch.setattr(Journal, "barrier", lambda journal: (done.append(("barrier", "")), barrier(journal)))
+    engine.rename("old.wav", "new.wav")
+    if replaced:
+        engine.write("old.wav", b"another take")
+    engine.drain()
+    assert store.data("new.wav") == b"the good take"
+    gone = done.index(("put", "old.wav") if replaced else ("delete", "old.wav"))
+    assert ("barrier", "") in done[done.index(("copy", "new.wav")) : gone]
 
 
 def test_after_kill_9_alone_nothing_is_torn(make: MakeEngine, store: MemoryStore):
