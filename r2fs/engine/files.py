@@ -18,7 +18,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from r2fs.disk.content import Content
 from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
 from r2fs.engine.attributes import file_times
 from r2fs.engine.backpressure import BackPressure
@@ -81,7 +80,7 @@ class Files:
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
         contents.make_room, reader.make_room = self.room.make_now, self.room.make
-        writeback.on_unsealed, writeback.on_fetched = self.seal_unsealed, self.make_safe
+        writeback.on_unsealed = self.seal_unsealed
 
     # ------------------------------------------------------------------ opening
     def open(self, caller: Caller, node: Node, flags: int) -> Opened:
@@ -502,18 +501,8 @@ class Files:
             self._told(handle)
             node = handle.node
             content = self._contents.of(node)
-        if node.owed is not None:
-            self._sync(node, content)
-
-    def make_safe(self, node: Node) -> None:
-        """What was fetched for a file that is still to be sent is on the disk, and its row says so."""
-        with self._core.lock:
-            if node.owed is None or node.owed.staged is None or node.state in UNSEALED:
-                return
-            content = self._contents.of(node)
-        self._sync(node, content)
-
-    def _sync(self, node: Node, content: Content) -> None:
+        if node.owed is None:
+            return
         proof = self._lasting_proof(node)
         try:
             content.fsync()

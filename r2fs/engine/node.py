@@ -141,7 +141,6 @@ class Node:
     writers: int = 0
     flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed
     touched: int = 0  # Tree.tick of the last change here of its being under its name
-    fetching: bool = False  # bytes that it takes from its base are not on this disk yet
     sync_failed: bool = False  # an fsync of its staged bytes failed: reading them may give older ones
     deleted: bool = False  # unlinked here, or replaced by what another host did
 
@@ -169,8 +168,6 @@ class Node:
             return False
         if self.content is not None and not self.content.complete:
             return self.handles > 0 or (self.owed is not None and self.owed.changed)
-        if self.fetching:
-            return True
         return self.owed is not None and not self.owed.changed and self.owed.key != self.base.key
 
     def children(self) -> dict[str, Node]:

@@ -38,7 +38,7 @@ from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import UNSYNCED, Node, Transfer
 from r2fs.engine.order import Order, keys_of
 from r2fs.engine.outcomes import Outcomes
-from r2fs.engine.reader import Reader, Source
+from r2fs.engine.reader import Reader
 from r2fs.engine.schedule import DELETE, PUT, Item, Pace, Schedule
 from r2fs.engine.sender import Claim, Sender
 from r2fs.engine.tree import Tree
@@ -118,7 +118,6 @@ class WriteBack:
         ] = []  # answers that the journal could not take yet, and when
         ledger.on_settled = self._settled
         self.on_unsealed: Callable[[Node], None] = lambda node: None  # files.py: seals it
-        self.on_fetched: Callable[[Node], None] = lambda node: None  # files.py: brings it to the disk
 
     # ------------------------------------------------------------------ what the verbs call
     def schedule(self, node: Node) -> None:
@@ -335,15 +334,6 @@ class WriteBack:
         """Fetch what a file that was written in parts still lacks; then it is due again."""
         with self._core.lock:
             source = self._contents.source(node)
-            node.fetching = True
-        try:
-            self._fetch(node, source)
-        finally:
-            with self._core.lock:
-                node.fetching = False
-                self._settled(node)
-
-    def _fetch(self, node: Node, source: Source | None) -> None:
         try:
             if source is not None:
                 self._reader.whole(source, Caller())
@@ -361,10 +351,6 @@ class WriteBack:
                     self._ledger.apply(node, Event.CLAIM)
                     self.outcomes.park(node, f"incomplete: {error}")
             return
-        with self._core.lock:
-            renamed = node.owed is not None and node.base is not None and node.owed.key != node.base.key
-        if renamed:  # somebody waits to replace its base
-            self.on_fetched(node)
         with self._core.lock:
             if node.owed is not None:
                 self._ledger.update(node)
