@@ -392,12 +392,14 @@ class Contents:
         self._unpin(node)
         self._unreserve(node)
         self._sources.pop(node.ino, None)
+        # First, for it waits for whoever is just filling it: between a fill's write and its utime the file
+        # has a time that the entry would vouch for, and that the next to take it would not find.
+        content.close()
+        node.content = None
         if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
             self._admit(node, content.path, content)
         self._stored_at_s.pop(node.ino, None)
         _remove(content.path)
-        content.close()
-        node.content = None
 
     def _admit(self, node: Node, path: Path, content: Content | None) -> None:
         version = node.base

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from r2fs.disk import content as disk_content
 from r2fs.disk.content import Content
 from r2fs.model.errors import DirectoryNotEmpty, Exists, NotFound, Stale
 from r2fs.model.ports import NoKernelCache
@@ -105,6 +107,54 @@ def test_unlinked_while_its_rest_is_fetched(make: MakeEngine, store: MemoryStore
     engine.drain()
     engine.stop()
     assert store.keys() == []
+
+
+def test_nobody_fills_what_is_entered_into_the_cache(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fill changes the file's time and sets it back: the entry would vouch for what it saw between."""
+    data = os.urandom(4 << 20)
+    store.set("long.wav", data)
+    engine, written, go_on = make(small_file=1 << 10), threading.Event(), threading.Event()
+    opened = engine.open("long.wav")
+    assert engine.fs.read(engine.caller, opened.handle, 0, 4096) == data[:4096]
+    node = engine.fs._tree.get(engine.entry("long.wav").ino)
+    content, cache = node.content, engine.fs._core.cache
+    assert content is not None
+    admit, write = cache.admit, disk_content._write
+
+    def half_way(*given: Any) -> int:
+        done = write(*given)
+        if threading.current_thread() is filling:
+            written.set()
+            assert go_on.wait(30)
+        return done
+
+    def fill() -> None:
+        with suppress(ValueError):  # closed
+            content.fill(3 << 20, data[3 << 20 :])
+        written.set()
+
+    def while_somebody_fills(*given: Any, **named: Any) -> bool:
+        filling.start()
+        assert written.wait(30)
+        admitted = admit(*given, **named)
+        go_on.set()
+        filling.join()
+        return admitted
+
+    filling = threading.Thread(target=fill)
+    monkeypatch.setattr(cache, "admit", while_somebody_fills)
+    monkeypatch.setattr(disk_content, "_write", half_way)
+    engine.close(opened)
+    assert not filling.is_alive()
+    monkeypatch.undo()
+    gets = store.count("get")
+    opened = engine.open("long.wav")
+    assert engine.fs.read(engine.caller, opened.handle, 0, 4096) == data[:4096]
+    engine.close(opened)
+    assert store.count("get") == gets
+    assert not caplog.records
 
 
 def test_opened_for_writing_and_not_written_costs_nothing(make: MakeEngine, store: MemoryStore) -> None:
