@@ -12,6 +12,7 @@ import fcntl
 import os
 import struct
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -22,6 +23,7 @@ from r2fs.disk.durable import sync_file_system
 
 MIB = 1 << 20
 EXT4_IOC_SHUTDOWN = 0x8004587D  # linux/ext4.h
+END_S = 20.0  # how long whoever has ended may still hold files
 NO_LOG_FLUSH = 2  # what is not on the disk yet never gets there
 
 
@@ -49,8 +51,18 @@ class LoopDisk:
         _run("umount", "-l", str(self.path))
 
     def repair(self) -> None:
-        """As a person does it: off, checked, and on again."""
-        self.unmount()
+        """As a person does it: off, checked, and on again. Fails where somebody still holds a file there.
+
+        A lazy unmount would not do: while the old instance lives, mounting the image gives that one again.
+        """
+        deadline = time.monotonic() + END_S
+        while (
+            off := subprocess.run(
+                ["umount", str(self.path)], capture_output=True, text=True, timeout=60, check=False
+            )
+        ).returncode != 0:
+            assert time.monotonic() < deadline, f"{self.path} stays busy: {off.stderr}"
+            time.sleep(0.05)
         checked = subprocess.run(
             ["e2fsck", "-p", "-f", str(self.image)], capture_output=True, text=True, timeout=60, check=False
         )

@@ -7,10 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -242,27 +239,35 @@ def test_a_refused_put_leaves_no_file(root: Path, store: LocalDirStore):
     assert own_files(root) == before
 
 
-def killed_at(step: int, work: Callable[[], object]) -> bool:
-    """Does it in a child that is killed when it is about to remove its `step`-th name; was it?"""
-    if (child := os.fork()) == 0:
-        done = 0
+DELETE_KILLED = """
+import os, sys
+from pathlib import Path
+from r2fs.store.localdir import LocalDirStore
 
-        def counted(remove: Callable[..., None]) -> Callable[..., None]:
-            def call(*given: Any, **named: Any) -> None:
-                nonlocal done
-                if done == step:
-                    os._exit(9)
-                done += 1
-                remove(*given, **named)
+def counted(remove):
+    def call(*given, **named):
+        global left
+        if left == 0:
+            os._exit(9)
+        left -= 1
+        remove(*given, **named)
 
-            return call
+    return call
 
-        os.unlink, os.rmdir = counted(os.unlink), counted(os.rmdir)
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+root, key, left = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+store = LocalDirStore(root)
+os.unlink, os.rmdir = counted(os.unlink), counted(os.rmdir)
+store.delete(key)
+"""
+
+
+def killed_at(step: int, root: Path, key: str) -> bool:
+    """A process that deletes `key` is killed when it is about to remove its `step`-th name; was it?"""
+    child = subprocess.run(
+        [sys.executable, "-c", DELETE_KILLED, str(root), key, str(step)], timeout=60, check=False
+    )
+    assert child.returncode in (0, 9)
+    return child.returncode == 9
 
 
 @pytest.mark.parametrize("key", ["a/d/e/take", "a/d/e/"])
@@ -273,7 +278,7 @@ def test_a_killed_delete_leaves_no_directory_that_was_not_there(root: Path, key:
         store = connect(settings, SystemClock())
         store.put("a/other", BytesBody(b"stays"), META)
         store.put(key, BytesBody(b""), META)
-        killed = killed_at(step, partial(store.delete, key))
+        killed = killed_at(step, root, key)
         store = connect(settings, SystemClock())
         left = [info.key for info in store.list_page("").objects]
         prefixes = store.list_page("a/", delimiter="/").prefixes
@@ -292,7 +297,7 @@ def killed_half_way(root: Path, store: LocalDirStore) -> None:
     """The object and its directory `a/d/e` are gone, `a/d` is not yet."""
     put(store, "a/other")
     put(store, "a/d/e/take")
-    assert killed_at(3, partial(store.delete, "a/d/e/take"))
+    assert killed_at(3, root, "a/d/e/take")
     assert not (root / "a/d/e").exists()
     assert (root / "a/d").is_dir()
 
