@@ -22,12 +22,12 @@ from r2fs.engine.writeback import WriteBack
 from r2fs.model.keys import conflict_name, nfc
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
-from r2fs.model.states import Event, State
+from r2fs.model.states import UNSEALED, Event, State
 
 log = logging.getLogger(__name__)
 
 NOTHING = Inheritance({}, {})
-UNSEALED = (State.DIRTY.value, State.STALE_UPLOAD.value)  # somebody was writing
+OPEN = frozenset(state.value for state in UNSEALED)  # somebody was writing
 SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
 
 
@@ -108,7 +108,7 @@ class Boot:
             if row.reason in DOUBTFUL:
                 return  # a person decides
             self._ledger.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
-        if row.ino in self._inheritance.writers and owed.state in (State.DIRTY, State.STALE_UPLOAD):
+        if row.ino in self._inheritance.writers and owed.state in UNSEALED:
             before = owed.before if owed.before in (None, State.CLEAN, State.PARKED) else State.QUEUED
             self._ledger.apply(node, Event.ADOPT, before=before)
             return
@@ -119,9 +119,10 @@ class Boot:
                 self._contents.settled(node, staged)  # else its bytes may never have reached the disk
             return
         cut = self._is_cut(node, row)
-        synced = row.synced and row.state not in UNSEALED
+        synced = row.synced and row.state not in OPEN
         self._ledger.apply(node, Event.BOOT, before=None, proof=None, synced=synced)
-        if row.staged and not synced and (cut or self._power_cut(row)):
+        bare = _is_bare(row) and row.state in SEALED  # no byte of it is this host's: none is torn
+        if row.staged and not synced and not bare and (cut or self._power_cut(row)):
             self._ledger.apply(node, Event.CLAIM)
             self._ledger.apply(node, Event.REFUSED, reason=TORN)
             log.error("%s: %s; kept in staging, not published", row.key, TORN)

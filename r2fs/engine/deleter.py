@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import LATE_ATTEMPT_S, Ledger
+from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import ObjectMissing
 from r2fs.model.keys import printable
@@ -31,17 +32,18 @@ Ours = Callable[[Mapping[str, str] | None, str], bool]
 
 
 class Deleter:
-    def __init__(self, core: Core, ledger: Ledger, is_forsaken: Ours) -> None:
+    def __init__(self, core: Core, ledger: Ledger, syncing: Syncing, is_forsaken: Ours) -> None:
         self._core = core
         self._store = core.store
         self._ledger = ledger
+        self._syncing = syncing
         self._is_forsaken = is_forsaken
         self._since: dict[int, float] = {}  # guarded by Core.lock: watch rows, by seq: Clock.monotonic()
 
     def delete(self, rows: list[OwedDelete], tree: Tree) -> dict[int, float]:
         """Carry the rows out. Which are to come again, by seq: after so many seconds."""
         again: dict[int, float] = {}
-        self._ledger.copied.before_replacing([row.key for row in rows])
+        self._syncing.before_replacing([row.key for row in rows])
         headed, listed = self._by_look(rows)
         if listed:
             found, unseen = self._list([row.key for row in listed])

@@ -22,6 +22,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.order import Order
 from r2fs.engine.schedule import DELETE, PUT, Item, Schedule
+from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import R2fsError
 from r2fs.model.records import ObjectInfo, OwedDelete
@@ -57,6 +58,7 @@ class Deletes:
         tree: Tree,
         ledger: Ledger,
         attempts: Attempts,
+        syncing: Syncing,
         schedule: Schedule,
         order: Order,
         queue: Queue,
@@ -69,7 +71,7 @@ class Deletes:
         self._schedule = schedule
         self._order = order
         self._queue = queue
-        self.deleter = Deleter(core, ledger, attempts.is_forsaken)
+        self.deleter = Deleter(core, ledger, syncing, attempts.is_forsaken)
         # guarded by: Core.lock
         self._until_s = 0.0  # Clock.monotonic(): end of the window whose deletes go together
 

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
+from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.attributes import file_times
 from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
@@ -45,12 +45,10 @@ from r2fs.model.errors import (
 from r2fs.model.keys import printable
 from r2fs.model.metadata import of_new_bytes
 from r2fs.model.ports import Caller
-from r2fs.model.records import Kind, Opened, Proof
-from r2fs.model.states import Event, State
+from r2fs.model.records import Kind, Opened
+from r2fs.model.states import UNSEALED, Event, State
 
 log = logging.getLogger(__name__)
-
-UNSEALED = (State.DIRTY, State.STALE_UPLOAD)  # somebody may be writing
 
 
 class Files:
@@ -74,6 +72,7 @@ class Files:
         self._writeback = writeback
         self._jobs = jobs
         self._leaving = leaving
+        self._syncing = writeback.syncing
         self._space = space
         self._digests = Digests(core, jobs)
         self.handles = Handles()
@@ -204,7 +203,7 @@ class Files:
             if truncate:
                 self._truncate_locked(node, 0)
             return
-        if owed is not None and owed.state in (State.DIRTY, State.STALE_UPLOAD):
+        if owed is not None and owed.state in UNSEALED:
             # Not writable any more where the last close came as far as looking for other writers, and
             # the journal then had no room for its row.
             self._contents.of(node).make_writable()
@@ -297,13 +296,13 @@ class Files:
     def _seal(self, node: Node) -> None:
         """The last writer has closed. With Core.lock held."""
         owed = node.owed
-        if owed is None or owed.state not in (State.DIRTY, State.STALE_UPLOAD):
+        if owed is None or owed.state not in UNSEALED:
             return
         if self._is_untouched(node, owed):
             self._unchanged(node)
             return
         content = self._contents.of(node)
-        synced = self._is_synced(node, owed)
+        synced = self._syncing.is_synced(node, owed)
         stat, opened_again, known_ns = os.fstat(content.fd), owed.before is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
         self._ledger.apply(
@@ -334,12 +333,6 @@ class Files:
         """A program has waited for its bytes to be safe: that they are is to be on the disk, too."""
         node.vouched = True
         self._leaving.soon()
-
-    def _is_synced(self, node: Node, owed: Owed) -> bool:
-        """Is there proof that nothing was written since an fsync?"""
-        if owed.synced_as is None or self._contents.proof(node) != owed.synced_as:
-            return False
-        return self._contents.nobody_writes(node)
 
     def _is_untouched(self, node: Node, owed: Owed) -> bool:
         """Is there proof that nothing was written since OPEN_WRITE?"""
@@ -499,42 +492,7 @@ class Files:
         with self._core.lock:
             handle = self.handles.get(number)
             self._told(handle)
-            node = handle.node
-            content = self._contents.of(node)
-        if node.owed is None:
-            return
-        proof = self._lasting_proof(node)
-        try:
-            content.fsync()
-        except LocalError:
-            node.sync_failed = True  # the kernel tells of it once, and forgets what it could not write
-            raise
-        try:
-            fsync_dir(self._core.journal.data_dir)
-        except OSError as error:
-            raise local_error(error, self._core.journal.data_dir) from error
-        self._core.crash_point("bytes_synced")
-        with self._core.lock:
-            if node.owed is not None:
-                self._note_synced(node, proof)
-        self._core.crash_point("sync_journalled")
-        self._core.journal.barrier()
-
-    def _note_synced(self, node: Node, proof: Proof | None) -> None:
-        """`proof`: fstat before the fsync. While somebody may write, it is for the last close to compare."""
-        owed = node.owed
-        assert owed is not None
-        owed.synced_as = proof
-        sealed = owed.staged is not None and node.state not in UNSEALED
-        synced = owed.synced or (sealed and self._is_synced(node, owed))
-        self._ledger.update(node, synced=synced, size=self._contents.of(node).size)
-        node.vouched = node.vouched or synced
-
-    def _lasting_proof(self, node: Node) -> Proof | None:
-        """fstat at a moment from which on every change shows in it; None: the clock has stepped back."""
-        with self._core.lock:
-            proof = self._contents.proof(node)
-        return proof if outwait_file_time(proof.ctime_ns) else None
+        self._syncing.sync(handle.node)
 
     def _told(self, handle: Handle) -> None:
         error, handle.error = handle.error, None

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from r2fs.engine.copied import Copied
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.succession import remember
@@ -52,7 +51,6 @@ class Ledger:
             None
         )  # told when others may have waited for a node
         self.on_left: Callable[[str, Node], None] = lambda staged, node: None  # told of a file without a row
-        self.copied = Copied(core)
         self.staged_bytes = 0  # bytes in staging, by the rows: what the dirty limit is measured against
 
     # ------------------------------------------------------------------ inodes

@@ -65,6 +65,7 @@ class Names:
         self._directories = directories
         self._writeback = writeback
         self._attributes = attributes
+        self._syncing = writeback.syncing
 
     # ------------------------------------------------------------------ looking
     def entry(self, node: Node) -> Entry:
@@ -334,6 +335,9 @@ class Names:
         if target is not None and target.is_dir:
             self._directories.ensure(caller, target)
         self._keep_here(caller, node, new_name)
+        if target is not None and self._could_take_both(node, target):
+            caller.about_to_wait()
+            self._syncing.sync(node)
         with self._core.lock:
             directory = self._tree.directory(new_parent)
             self._check_rename(node, directory, target, new_name)
@@ -354,6 +358,14 @@ class Names:
             node.ctime_ns = now
             self._stamp(old_directory, now)
             self._stamp(directory, now)
+        self._syncing.secure_brought(node)  # one that is this host's alone from now on
+
+    def _could_take_both(self, node: Node, target: Node) -> bool:
+        """Would a power cut leave neither, where a program was told that `target` is safe?"""
+        with self._core.lock:
+            if target.owed is None or not target.owed.once_synced:
+                return False
+            return node.owed is not None and node.owed.staged is not None and not node.owed.synced
 
     def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
         """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
@@ -459,6 +471,8 @@ class Names:
         content = self._contents.of(node)
         if not content.complete:
             raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
+        if (base := node.base) is not None:
+            self._ledger.then(lambda: self._syncing.brought(node, base.key))
         here: dict[str, object] = {"base": None, "changed": True, "was_changed": True, "filling": False}
         if node.owed is None or node.owed.staged is None:
             here["staged"] = self._contents.stage(node)

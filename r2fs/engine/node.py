@@ -78,6 +78,11 @@ class Owed:
     refused_at: int | None = None  # how many uploads had succeeded when the first of those failures was a 403
     passing: bool = False  # PARKED for a cause that ends by itself: tried again when it is due
 
+    @property
+    def once_synced(self) -> bool:
+        """Has a program been told that bytes are safe which are nowhere but here?"""
+        return self.staged is not None and (self.synced or self.was_synced or self.synced_as is not None)
+
 
 @dataclass(slots=True, eq=False)
 class Refresh:

@@ -23,6 +23,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import Node
 from r2fs.engine.sender import Claim
+from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
     BadCredentials,
@@ -73,7 +74,14 @@ class Queue(Protocol):
 
 class Outcomes:
     def __init__(
-        self, core: Core, tree: Tree, ledger: Ledger, contents: Contents, attempts: Attempts, queue: Queue
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        attempts: Attempts,
+        syncing: Syncing,
+        queue: Queue,
     ) -> None:
         # constant
         self._core = core
@@ -81,6 +89,7 @@ class Outcomes:
         self._ledger = ledger
         self._contents = contents
         self._attempts = attempts
+        self._syncing = syncing
         self._queue = queue
         self.conflicts = Conflicts(core, tree, ledger, contents)
         # guarded by: Core.lock
@@ -136,7 +145,7 @@ class Outcomes:
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
             self._core.crash_point("put_committed")
             if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
-                self._ledger.copied.add(claim.base.key)
+                self._syncing.copied(claim.base.key)
             if claim.copy:
                 self._contents.rebased(node)
                 if staged is None and claim.base is not None and not node.is_dir:

@@ -41,6 +41,7 @@ from r2fs.engine.outcomes import Outcomes
 from r2fs.engine.reader import Reader
 from r2fs.engine.schedule import DELETE, PUT, Item, Pace, Schedule
 from r2fs.engine.sender import Claim, Sender
+from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
     LocalError,
@@ -54,7 +55,7 @@ from r2fs.model.errors import (
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind
-from r2fs.model.states import Event, State
+from r2fs.model.states import UNSEALED, Event, State
 
 log = logging.getLogger(__name__)
 
@@ -97,14 +98,17 @@ class WriteBack:
         self._reader = reader
         self._sender = sender
         self.attempts = Attempts(core, ledger)
-        self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self)
+        self.syncing = Syncing(core, ledger, contents)
+        self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self.syncing, self)
         self.local = LocalFiles(core, ledger, contents, reader)
         self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
         self._schedule = Schedule()
         self._pace = Pace(core.clock, core.store.limits.key_write_interval_s)
         self._order = Order(ledger)
-        self.deletes = Deletes(core, tree, ledger, self.attempts, self._schedule, self._order, self)
+        self.deletes = Deletes(
+            core, tree, ledger, self.attempts, self.syncing, self._schedule, self._order, self
+        )
         self._work = Condition(core.lock)
         self._hurry = 0  # drains under way: nothing waits for its delay
         self._not_before = 0.0  # Clock.monotonic(): the outage's backoff
@@ -265,7 +269,7 @@ class WriteBack:
         node = self._ledger.owing.get(item.number)
         if node is None or node.owed is None:
             return None
-        if node.owed.state in (State.DIRTY, State.STALE_UPLOAD) and not node.writers:
+        if node.owed.state in UNSEALED and not node.writers:
             return lambda: self.on_unsealed(node)
         if node.owed.state is State.PARKED and node.owed.passing:
             self._ledger.apply(node, Event.RELEASE, passing=False)
@@ -317,18 +321,25 @@ class WriteBack:
         """Bring the bytes of a renamed node here, so that its base may be overwritten."""
         with self._core.lock:
             owed = node.owed
-            if owed is None or owed.state is not State.QUEUED or owed.changed:
+            if owed is None or owed.state is not State.QUEUED:
+                return
+            if owed.changed:  # meanwhile: its bytes are here, or on their way
+                self.schedule(node)
                 return
             if owed.staged is None:
                 staged = self._contents.stage(node)
-                content = self._contents.of(node)
-                self._ledger.update(
-                    node, staged=staged, changed=True, size=content.size, base_limit=content.size
-                )
+                size = self._contents.of(node).size
+                self._update_brought(node, staged=staged, size=size, base_limit=size)
             else:
-                self._ledger.update(node, changed=True)
+                self._update_brought(node)
             self._core.crash_point("materialised")
         self._complete(node)
+
+    def _update_brought(self, node: Node, **changes: object) -> None:
+        """Its row: the bytes are this host's from here on, and no power cut before now had any of them."""
+        assert node.base is not None
+        self._ledger.update(node, changed=True, boot=self._core.journal.boot, **changes)
+        self.syncing.brought(node, node.base.key)
 
     def _complete(self, node: Node) -> None:
         """Fetch what a file that was written in parts still lacks; then it is due again."""
@@ -351,6 +362,7 @@ class WriteBack:
                     self._ledger.apply(node, Event.CLAIM)
                     self.outcomes.park(node, f"incomplete: {error}")
             return
+        self.syncing.secure_brought(node)
         with self._core.lock:
             if node.owed is not None:
                 self._ledger.update(node)
@@ -390,7 +402,7 @@ class WriteBack:
 
     def _attempt(self, node: Node, claim: Claim) -> None:
         try:
-            self._ledger.copied.before_replacing([claim.key])
+            self.syncing.before_replacing([claim.key])
             sent = self._sender.send(claim)
             self._core.crash_point("sent")
         except PreconditionFailed as error:

@@ -99,6 +99,7 @@ NEXT: dict[tuple[State | None, Event], State | str] = {
 # so STALE_UPLOAD + REFUSED is DIRTY here, not PARKED: an inode with writers is never PARKED.
 
 SENDING = frozenset({State.UPLOADING, State.STALE_UPLOAD, State.RESEALED})
+UNSEALED = frozenset({State.DIRTY, State.STALE_UPLOAD})  # somebody may be writing
 OWING = frozenset(State) - {State.CLEAN, State.GONE}
 
 

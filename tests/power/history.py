@@ -92,9 +92,13 @@ class History:
         self.acks.append((self.position(), path, len(self.changes[path]) - 1))
 
     # ------------------------------------------------------------------ judging a cut
-    def judge(self, cut: int, found: Mapping[str, Found]) -> list[str]:
-        """What is wrong with what a cut at that position left."""
-        wrong = [why for path in self.changes if (why := self._judge_name(path, cut, found.get(path)))]
+    def judge(self, cut: int, found: Mapping[str, Found], bucket: Mapping[str, bytes]) -> list[str]:
+        """What is wrong with what a cut at that position left; `bucket`: by key, what it held then."""
+        wrong = [
+            why
+            for path in self.changes
+            if (why := self._judge_name(path, cut, found.get(path), bucket.get(path)))
+        ]
         for path in self.changes:
             first = self._acknowledged(path, cut)
             if first is not None and self.changes[path][first].after is not None:
@@ -105,7 +109,7 @@ class History:
         strange = {path for path in found if path not in self.changes and " (conflict of " not in path}
         return wrong + [f"{path}: nobody made it" for path in sorted(strange)]
 
-    def _judge_name(self, path: str, cut: int, here: Found | None) -> str | None:
+    def _judge_name(self, path: str, cut: int, here: Found | None, sent: bytes | None) -> str | None:
         first, legal = self._acknowledged(path, cut), self._legal(path, cut)
         if here is None:
             if None in [change.after for change in legal] or first is None:
@@ -115,6 +119,8 @@ class History:
             return None
         if here.torn and any(change.writes for change in (legal[1:] if first is not None else legal)):
             return None
+        if here.data == sent and _made_anew(legal):
+            return None  # nothing of the new file had reached the disk, and doubt deletes nothing
         return (
             f"{path}: holds {text(here.data)}{' (may be torn)' if here.torn else ''}, should be "
             f"{' or '.join(text(change.after) for change in legal) or 'nothing'}"
@@ -152,6 +158,12 @@ class History:
         if later[0].moved_to is not None:
             return self._survives(*later[0].moved_to, cut, found)
         return True  # written or removed since: `_judge_name` says what may be there
+
+
+def _made_anew(changes: list[Change]) -> bool:
+    """Is there a removal among them, and a new file after it?"""
+    gone = [change.after is None for change in changes]
+    return True in gone and not all(gone[gone.index(True) :])
 
 
 def digest(data: bytes) -> str:

@@ -64,7 +64,7 @@ def start_again(work: Workload, cut: int, where: Path, tally: Tally, name: str) 
     engine = Engine(where / "r2fs", bucket)
     try:
         found = look(engine)
-        wrong = work.history.judge(cut, found)
+        wrong = work.history.judge(cut, found, before)
         engine.fs.drain(30.0)
         wrong += judge_bucket(work, cut, before, bucket, look(engine))
     finally:
