@@ -61,6 +61,7 @@ class Content:
         self._base_limit = base_limit
         self._failure: R2fsError | None = None
         self._released = 0  # counts releases: a read that one overlaps is made again
+        self._changes = 0  # counts what this host did to it while it was watched
         self._complete = present is None  # False → True only
         self._watched = present is not None  # True → False only: does `own` tell of every write?
         if present is not None:
@@ -199,6 +200,11 @@ class Content:
     @property
     def base_limit(self) -> int:
         return self._base_limit
+
+    @property
+    def changes(self) -> int:
+        """How often this host changed it. Says nothing once it is complete, when others may write to it."""
+        return self._changes
 
     def missing(self, start: int, stop: int) -> list[Range]:
         """Holes in [start, stop), in order. Nothing is missing past the end."""
@@ -355,6 +361,7 @@ class Content:
     def truncate(self, size: int) -> None:
         """Cut, or extend by zeros. Bytes of the base past a cut are gone for good."""
         with self._ready:
+            self._changes += 1
             _resize(self.fd, size, self.path)
             if self._complete and not self._watched:
                 return
@@ -374,6 +381,7 @@ class Content:
             stop = min(stop, self.size)
             if start >= stop:
                 return
+            self._changes += 1
             with self._or_unwatched_locked():
                 _punch(self.fd, start, stop, self.path)
             if not self._complete or self._watched:
@@ -418,6 +426,7 @@ class Content:
     def _write_locked(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         if len(data) == 0:
             return 0
+        self._changes += 1
         with self._or_unwatched_locked():
             written = _write(self.fd, data, offset, self.path)
         self._own_locked(offset, offset + written)

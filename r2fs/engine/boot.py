@@ -63,9 +63,11 @@ class Boot:
                 self._ledger.adopt_delete(delete)
                 self._writeback.deletes.add(delete)
             self._forsaken_attempts()
-            self._leaving.adopt(owing.leaving)
+            staged = {row.staged for row in owing.inodes if row.staged}
+            self._leaving.adopt(set(owing.leaving) - staged)
             forget_leftovers(self._tree, self._ledger)
-            self._orphans({row.staged for row in owing.inodes if row.staged} | self._leaving.names())
+            self._orphans(staged | self._leaving.names())
+            self._writeback.syncing.inherited = any(row.staged and not row.synced for row in owing.inodes)
         self._core.crash_point("restored")
         if owing.inodes or owing.deletes:
             log.info("%d files and %d deletes of an earlier mount are still to be sent",
@@ -99,9 +101,10 @@ class Boot:
             node.size = row.base.size
         owed = self._owed(row)
         self._ledger.adopt(node, owed)
-        if taken:
+        has_bytes = row.staged is None or self._staged(node, row)
+        if taken and node.owed is not None:
             self._ledger.update(node, key=self._tree.key(node), expect=None, conflict_of=row.key)
-        if row.staged is not None and not self._staged(node, row):
+        if not has_bytes:
             return
         node.vouched = row.synced
         if owed.state is State.PARKED:
@@ -120,9 +123,19 @@ class Boot:
             return
         cut = self._is_cut(node, row)
         synced = row.synced and row.state not in OPEN
-        self._ledger.apply(node, Event.BOOT, before=None, proof=None, synced=synced)
-        bare = _is_bare(row) and row.state in SEALED  # no byte of it is this host's: none is torn
-        if row.staged and not synced and not bare and (cut or self._power_cut(row)):
+        if row.staged and not synced and not owed.changed and self._power_cut(row):
+            self._without_staged(node, row.staged)
+            return
+        self._ledger.apply(
+            node,
+            Event.BOOT,
+            before=None,
+            proof=None,
+            synced=synced,
+            in_part=synced and row.own is not None,
+            boot=self._core.journal.boot,
+        )
+        if row.staged and not synced and (cut or self._power_cut(row)):
             self._ledger.apply(node, Event.CLAIM)
             self._ledger.apply(node, Event.REFUSED, reason=TORN)
             log.error("%s: %s; kept in staging, not published", row.key, TORN)
@@ -169,7 +182,10 @@ class Boot:
             found = path.stat()
         except FileNotFoundError:
             if self._power_cut(row) and not row.synced:
-                log.error("%s: was not synced when the machine stopped, and never reached the disk", row.key)
+                if node.owed.changed:  # else nothing was written, and nothing is missing
+                    log.error(
+                        "%s: was not synced when the machine stopped, and never reached the disk", row.key
+                    )
                 # An attempt of it that the bucket has is the file's last good state, not a forsaken one.
                 self._writeback.attempts.settle(row.ino)
                 self._without_changes(node, row)
@@ -190,17 +206,39 @@ class Boot:
 
     def _without_changes(self, node: Node, row: OwedInode) -> None:
         """What was written last never reached the disk: the file is what it was before, if it was there."""
+        assert node.owed is not None and row.staged is not None
         base = node.base
-        if base is None or nfc(base.key) == nfc(node.owed.key if node.owed else base.key):
+        written = node.owed.changed or row.before == State.CLEAN.value
+        if base is None or (written and nfc(base.key) == nfc(node.owed.key)):
             self._ledger.acquit(node)
             if base is None:
                 self._tree.detach(node)
-            return
-        # A rename is still owed: the bytes are under the old name, which is to be deleted after it.
+        else:
+            self._without_staged(node, row.staged)
+
+    def _without_staged(self, node: Node, staged: str) -> None:
+        """It owes a name or metadata: its bytes are those of its base, in the bucket, and not of this disk."""
+        base = node.base
+        assert base is not None
+        if node.content is not None:
+            node.content.close()
+            node.content = None
         node.size = base.size
-        event = Event.RELEASE if row.state == State.PARKED.value else Event.BOOT
-        was = {"staged": None, "changed": False, "size": base.size, "base_limit": 0, "synced": False}
-        self._ledger.apply(node, event, before=None, proof=None, **was)
+        with self._ledger.transaction():
+            self._ledger.apply(
+                node,
+                Event.RELEASE if node.state is State.PARKED else Event.BOOT,
+                before=None,
+                proof=None,
+                staged=None,
+                changed=False,
+                size=base.size,
+                base_limit=0,
+                synced=False,
+                boot=self._core.journal.boot,
+            )
+            self._core.journal.put_leaving(staged)
+        self._leaving.adopt([staged])
         self._writeback.schedule(node)
 
     def _untouched(self, node: Node, row: OwedInode) -> bool:

@@ -214,10 +214,14 @@ class Contents:
             raise local_error(error, self._core.journal.data_dir) from error
 
     def sealed_fd(self, node: Node) -> int | None:
-        """A descriptor of the staged file, the caller's to close; None while somebody could write to it."""
+        """A descriptor of the complete staged file, the caller's to close; None while somebody could write to it."""
         content = self.of(node)
+        assert content.complete, "what is missing has to be written"
         content.make_readonly()
-        return open_unless_writable(content.path)
+        try:
+            return open_unless_writable(content.path)
+        except OSError as error:
+            raise local_error(error, content.path) from error
 
     def nobody_writes(self, node: Node) -> bool:
         """Is there neither a writing descriptor nor a writable mapping, now?"""

@@ -24,10 +24,12 @@ from r2fs.engine.order import Order
 from r2fs.engine.schedule import DELETE, PUT, Item, Schedule
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
-from r2fs.model.errors import R2fsError
+from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.records import ObjectInfo, OwedDelete
 
 log = logging.getLogger(__name__)
+
+LOCAL_RETRY_S = 15.0  # this host's disk failed
 
 
 class Queue(Protocol):
@@ -134,6 +136,9 @@ class Deletes:
             again = self.deleter.delete(rows, self._tree)
             with self._core.lock:
                 self._queue.recovered()
+        except LocalError as error:
+            log.error("deletes not carried out yet: %s", error)
+            again = {row.seq: LOCAL_RETRY_S for row in rows}
         except R2fsError as error:
             with self._core.lock:
                 log.info("deletes not carried out yet: %s", error)

@@ -313,6 +313,7 @@ class Files:
             proof=None,
             size=stat.st_size,
             synced=synced,
+            in_part=synced and isinstance(owed.synced_as, int),
             was_synced=False,
             boot=self._core.journal.boot,
             sealed_at_s=self._core.clock.time(),
@@ -391,8 +392,19 @@ class Files:
                 log.info("%s: not all of it is here yet: %s", printable(node.name), error)
                 return
         with self._core.lock:
+            in_part = self._syncing.is_in_part(node)
+        if in_part:
+            self._sync_rest(node)
+        with self._core.lock:
             if node.owed and node.owed.staged and self._contents.of(node).complete:
                 self._filled(node)
+
+    def _sync_rest(self, node: Node) -> None:
+        """A program's own bytes are synced: the others, too, before its row counts on them."""
+        try:
+            self._syncing.sync(node)
+        except R2fsError as error:  # the row says that they are not
+            log.error("%s: not all of it could be synced: %s", printable(node.name), error)
 
     def _filled(self, node: Node) -> None:
         """All bytes are here: from now on times prove whether anything is written. With Core.lock held."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from r2fs.disk.cache import CleanCache
-from r2fs.disk.durable import fsync_dir
 from r2fs.disk.journal import Journal
 from r2fs.engine.attributes import AttributeView
 from r2fs.engine.boot import Boot
@@ -173,22 +172,12 @@ class FileSystem:
             self.release(handle.number)
         with self._core.lock:
             self._contents.retire_resting()
-            for node in list(self._ledger.owing.values()):
-                owed = node.owed
-                unsynced = owed is not None and owed.staged and not owed.synced
-                if unsynced and not node.sync_failed and not leave:
-                    try:
-                        self._contents.of(node).fsync()
-                        self._ledger.update(node, synced=True)
-                    except R2fsError as error:  # it stays owed, as "closed, not synced"
-                        log.error("%s: could not be synced: %s", printable(self._tree.path(node)), error)
+        if not leave:
+            self._writeback.syncing.sync_owed()
+        with self._core.lock:
+            for node in self._ledger.owing.values():
                 if node.content is not None:
                     node.content.close()
-        try:
-            fsync_dir(self._core.journal.data_dir)
-            self._core.journal.barrier()
-        except (OSError, R2fsError) as error:  # what is owed stays so, as "closed, not synced"
-            log.error("the journal could not be synced: %s", error)
         self._sweep_out()
         self._core.cache.close()
         self._core.journal.close()

@@ -151,8 +151,12 @@ class Ledger:
         )
 
     def _write(self, node: Node, owed: Owed, facts: Mapping[str, Any]) -> None:
+        row = self.row(node, owed, facts)
+        if owed.in_part and row.own is None:  # the rest is here meanwhile, and nobody has synced that
+            owed = replace(owed, synced=False, in_part=False)
+            row = self.row(node, owed, facts)
         with self.transaction():
-            self._journal.put_inode(self.row(node, owed, facts))
+            self._journal.put_inode(row)
             self._remember(node, owed, facts)
 
     def _remember(self, node: Node, owed: Owed | None, facts: Mapping[str, Any]) -> None:

@@ -36,6 +36,13 @@ class LocalFiles:
             return False
         return self.is_local(owed.key)
 
+    def is_coming(self, node: Node) -> bool:
+        """Is it to be one of them, and the bucket still its only safe place?"""
+        owed = node.owed
+        if owed is None or owed.changed or owed.staged is None or owed.expect is not None:
+            return False
+        return self.is_local(owed.key)
+
     def is_local(self, key: str) -> bool:
         """Do the settings say that files of this name are not for the bucket?"""
         name = key.rpartition("/")[2]
@@ -46,16 +53,15 @@ class LocalFiles:
         return None if self.is_local(key) else self._ledger.take_over_deletes(key)
 
     def bring_here(self, caller: Caller, node: Node) -> None:
-        """All bytes of a file, on this disk for good: it is about to be this host's alone. Without the lock."""
+        """All bytes of a file: it is about to be this host's alone. Without the lock."""
         with self._core.lock:
             if self.stays_here(node) or node.deleted:
                 return
             caller.about_to_wait()
             self._contents.wake(node)
-            source, content = self._contents.source(node), self._contents.of(node)
+            source = self._contents.source(node)
         if source is not None:
             self._reader.whole(source, caller)
-        content.fsync()
 
 
 @lru_cache(maxsize=4)

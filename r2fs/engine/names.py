@@ -358,14 +358,16 @@ class Names:
             node.ctime_ns = now
             self._stamp(old_directory, now)
             self._stamp(directory, now)
-        self._syncing.secure_brought(node)  # one that is this host's alone from now on
 
     def _could_take_both(self, node: Node, target: Node) -> bool:
         """Would a power cut leave neither, where a program was told that `target` is safe?"""
         with self._core.lock:
             if target.owed is None or not target.owed.once_synced:
                 return False
-            return node.owed is not None and node.owed.staged is not None and not node.owed.synced
+            owed = node.owed
+            if owed is None or owed.staged is None or not owed.changed or owed.synced:
+                return False
+            return owed.synced_as is None or owed.synced_as != self._syncing.proof(node)
 
     def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
         """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
@@ -467,18 +469,23 @@ class Names:
         self._writeback.schedule(one)
 
     def _all_here(self, node: Node) -> dict[str, object]:
-        """What a row says of a file that owes the bucket nothing but its absence. In a transaction."""
+        """What a row says of a file that owes the bucket nothing but its absence. In a transaction.
+
+        One that the bucket has keeps that as its base, until write-back knows that its bytes are on the disk.
+        """
         content = self._contents.of(node)
         if not content.complete:
             raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
-        if (base := node.base) is not None:
+        owed, base = node.owed, node.base
+        if base is not None:
             self._ledger.then(lambda: self._syncing.brought(node, base.key))
-        here: dict[str, object] = {"base": None, "changed": True, "was_changed": True, "filling": False}
-        if node.owed is None or node.owed.staged is None:
-            here["staged"] = self._contents.stage(node)
+        if owed is not None and owed.changed and owed.staged is not None:
+            return {"base": None, "was_changed": True, "filling": False}
+        staged = owed.staged if owed else None
+        if staged is None:
+            staged = self._contents.stage(node)
             self._ledger.on_undo(lambda: self._contents.unstage(node))
-            here |= {"size": content.size, "synced": True}
-        return here
+        return {"changed": False, "staged": staged, "size": content.size, "base_limit": content.size}
 
 
 def _is_below(node: Node, top: Node) -> bool:

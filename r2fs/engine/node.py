@@ -71,7 +71,9 @@ class Owed:
     edits: tuple[Range, ...] | None = None  # where the staged bytes differ from the base; None: anywhere
     was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
     was_synced: bool = False  # `synced` before it was opened for writing, for UNCHANGED
-    synced_as: Proof | None = None  # fstat at an fsync: while it says the same, all bytes are synced
+    in_part: bool = False  # `synced` is said of the bytes written here alone; the rest is still to be fetched
+    # At an fsync: fstat, or Content.changes while bytes are missing. While that says the same, what is here is synced.
+    synced_as: Proof | int | None = None
     was_rewritten: bool = False  # `rewritten` before it was opened for writing, for UNCHANGED
     first_owed_s: float = 0.0  # Clock.monotonic() when it began to owe
     failures: int = 0  # attempts in a row that failed
@@ -171,9 +173,12 @@ class Node:
         """Would a write to the base's key in the bucket take away bytes that this node still needs?"""
         if self.base is None or self.base == self.lost:
             return False
-        if self.content is not None and not self.content.complete:
-            return self.handles > 0 or (self.owed is not None and self.owed.changed)
-        return self.owed is not None and not self.owed.changed and self.owed.key != self.base.key
+        partial = self.content is not None and not self.content.complete
+        if self.owed is None:
+            return partial and self.handles > 0
+        if self.owed.changed:
+            return partial
+        return self.owed.key != self.base.key or (partial and self.handles > 0)
 
     def children(self) -> dict[str, Node]:
         assert self.listing is not None

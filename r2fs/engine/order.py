@@ -11,7 +11,7 @@ Locks: every method is called with Core.lock held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
@@ -48,11 +48,16 @@ class Order:
         needing = self._ledger.needing(row.key)
         return ("ino", needing.ino) if needing is not None else None
 
-    def in_a_ring(self, node: Node) -> bool:
-        """Does what this node waits for wait for this node? Two files that swap names do."""
+    def in_a_ring(self, node: Node, ends: Container[int]) -> bool:
+        """Does what this node waits for wait for this node? Two files that swap names do.
+
+        `ends`: inodes that will soon wait for nothing.
+        """
         seen: set[int] = set()
         other: Node | None = node
         while other is not None and other.owed is not None and other.ino not in seen:
+            if other.ino in ends:
+                return False
             seen.add(other.ino)
             other = self._ledger.needing(other.owed.key, other_than=other)
             if other is node:

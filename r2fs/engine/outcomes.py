@@ -126,8 +126,8 @@ class Outcomes:
                 state is State.RESEALED
             ):  # the same bytes under another name or with other metadata: a copy will do
                 changes["changed"] = owed.rewritten or node.carries_body
-            local = moved and node.base is None and owed.changed and self._queue.local.is_local(owed.key)
-            if local:  # renamed meanwhile to a name that stays here: the bucket is to have nothing of it
+            local = moved and owed.staged is not None and self._queue.local.is_local(owed.key)
+            if local and owed.changed:  # renamed meanwhile to a name that stays here
                 changes |= {"base": None, "changed": True}
             if not moved:
                 changes["expect"] = version.etag

@@ -116,6 +116,7 @@ class WriteBack:
         self._burst_s, self._scheduled_s = 0.0, float("-inf")  # Clock.monotonic(): see GIVE_WAY_S
         self._said, self._said_s = ("", ""), 0.0  # what was last said of the journal, Clock.monotonic()
         self.active: dict[int, Node] = {}
+        self._coming: set[int] = set()  # inodes whose bytes are being brought here
         self._copying = 0  # copies handed on, and not ended
         self._unconcluded: list[
             tuple[float, Task]
@@ -288,10 +289,12 @@ class WriteBack:
             return None
         if content is not None and not content.complete:
             return lambda: self._complete(node)
+        if self.local.is_coming(node):
+            return self._coming_here(node)
         blocker = self._order.put_blocker(node)
         if blocker is not None:
-            if self._order.in_a_ring(node):
-                return lambda: self._materialise(node)
+            if self._order.in_a_ring(node, self._coming):
+                return self._coming_here(node)
             self._schedule.block(item, blocker)
             return None
         if (free := self._pace.free_at(node.owed.key)) > now:
@@ -317,32 +320,67 @@ class WriteBack:
         attempt = partial(self._attempt, node, claim)
         return _Copy(attempt) if claim.copy else attempt
 
+    def _coming_here(self, node: Node) -> Task:
+        """The task of `_materialise`; until it has ended, who waits for the node is in no ring with it."""
+        self._coming.add(node.ino)
+
+        def run() -> None:
+            try:
+                self._materialise(node)
+            finally:
+                with self._core.lock:
+                    self._coming.discard(node.ino)
+                    self._settled(node)
+
+        return run
+
     def _materialise(self, node: Node) -> None:
-        """Bring the bytes of a renamed node here, so that its base may be overwritten."""
+        """Bring the bytes of a renamed node here, so that its base may be overwritten or go.
+
+        Its row says "not changed" until they are on the disk: a crash before that finds them at the base.
+        """
         with self._core.lock:
             owed = node.owed
             if owed is None or owed.state is not State.QUEUED:
                 return
-            if owed.changed:  # meanwhile: its bytes are here, or on their way
+            if owed.changed or node.base is None:  # meanwhile: its bytes are here, or on their way
                 self.schedule(node)
                 return
             if owed.staged is None:
                 staged = self._contents.stage(node)
                 size = self._contents.of(node).size
-                self._update_brought(node, staged=staged, size=size, base_limit=size)
-            else:
-                self._update_brought(node)
+                self._ledger.update(node, staged=staged, size=size, base_limit=size)
+            self.syncing.brought(node, node.base.key)
             self._core.crash_point("materialised")
-        self._complete(node)
-
-    def _update_brought(self, node: Node, **changes: object) -> None:
-        """Its row: the bytes are this host's from here on, and no power cut before now had any of them."""
-        assert node.base is not None
-        self._ledger.update(node, changed=True, boot=self._core.journal.boot, **changes)
-        self.syncing.brought(node, node.base.key)
+        if not self._fetch(node):
+            return
+        self.syncing.sync(node)
+        with self._core.lock:
+            owed = node.owed
+            here = owed is not None and owed.staged is not None and self._contents.of(node).complete
+            if owed is not None and owed.state is State.QUEUED and here and not owed.changed:
+                base = None if self.local.is_coming(node) else node.base
+                boot = self._core.journal.boot
+                self._ledger.update(node, changed=True, synced=True, in_part=False, boot=boot, base=base)
+                node.vouched = True
+            self.schedule(node)
 
     def _complete(self, node: Node) -> None:
         """Fetch what a file that was written in parts still lacks; then it is due again."""
+        if not self._fetch(node):
+            return
+        with self._core.lock:
+            in_part = self.syncing.is_in_part(node)
+        if in_part:
+            self.syncing.sync(node)
+        with self._core.lock:
+            if node.owed is not None:
+                self._ledger.update(node)
+                self.schedule(node)
+                self._core.changed.notify_all()
+
+    def _fetch(self, node: Node) -> bool:
+        """All of it is here when this returns True; else it is due again, or parked."""
         with self._core.lock:
             source = self._contents.source(node)
         try:
@@ -351,23 +389,18 @@ class WriteBack:
         except ValueError:
             if source is None or not source.content.closed:
                 raise
-            # Unlinked meanwhile, or opened and closed again: if it still owes anything, it is due again below.
+            # Unlinked meanwhile, or opened and closed again: if it still owes anything, it is due again.
         except ReadFailed as error:
             with self._core.lock:
                 self.retry_later(node, error)
-            return
+            return False
         except R2fsError as error:
             with self._core.lock:
                 if node.owed is not None and node.owed.state is State.QUEUED:
                     self._ledger.apply(node, Event.CLAIM)
                     self.outcomes.park(node, f"incomplete: {error}")
-            return
-        self.syncing.secure_brought(node)
-        with self._core.lock:
-            if node.owed is not None:
-                self._ledger.update(node)
-                self.schedule(node)
-                self._core.changed.notify_all()
+            return False
+        return True
 
     # ------------------------------------------------------------------ one attempt
     def _claim(self, node: Node, fd: int | None) -> Claim:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +15,8 @@ from r2fs.disk.journal import Journal
 from r2fs.engine.writeback import GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
-from r2fs.model.verbs import RENAME_EXCHANGE
 from tests.support.clocks import ManualClock
-from tests.support.engine import MakeEngine, do_at_once
+from tests.support.engine import MakeEngine
 from tests.support.memory_store import MemoryStore
 
 
@@ -31,34 +29,6 @@ def another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def away(name: str, key: str) -> None:
     raise Unavailable(f"{key}: no answer")
-
-
-class SyncedFiles:
-    """Which files an fsync brought to the disk, and as what: all that a power cut is sure to leave of them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._data: dict[int, bytes] = {}  # by inode number
-        self._names: set[tuple[str, int]] = set()  # with the inode number; of files
-        plain = os.fsync
-
-        def fsync(fd: int) -> None:
-            plain(fd)
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                self._data[os.fstat(fd).st_ino] = Path(f"/proc/self/fd/{fd}").read_bytes()
-            else:
-                self._names |= {(entry.name, entry.inode()) for entry in os.scandir(fd)}
-
-        monkeypatch.setattr(os, "fsync", fsync)
-
-    def contents(self) -> set[bytes]:
-        return set(self._data.values())
-
-    def cut(self, staging: Path) -> None:
-        """Files of which nothing was synced, or not the name, have never been there."""
-        for path in staging.iterdir():
-            inode = path.stat().st_ino
-            if inode not in self._data or (path.name, inode) not in self._names:
-                path.unlink()
 
 
 # ------------------------------------------------------------------ power cuts
@@ -137,109 +107,6 @@ def test_an_edit_that_never_reached_the_disk_leaves_what_was_renamed(
     after.drain()
     assert store.keys() == ["new.wav"]
     assert store.data("new.wav") == b"the good take"
-
-
-@pytest.mark.parametrize("closed", [False, True])
-def test_what_replaces_a_synced_file_is_on_the_disk_before_that_goes(
-    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
-):
-    """An atomic save without an fsync: after a power cut it is the old file or the new one, and no third."""
-    synced = SyncedFiles(monkeypatch)
-    store.set("take.wav", b"what the bucket has")
-    engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
-    opened = engine.open("take.wav", os.O_WRONLY | os.O_TRUNC)
-    engine.fs.write(engine.caller, opened.handle, 0, b"synced, and not sent")
-    engine.fs.fsync(engine.caller, opened.handle, False)
-    if closed:
-        engine.close(opened)
-    engine.write("take.wav.tmp", b"saved anew")
-    engine.rename("take.wav.tmp", "take.wav")
-    engine.kill()
-    synced.cut(engine.fs._core.journal.data_dir)
-    another_boot(tmp_path, monkeypatch)
-    after = make()
-    assert after.read("take.wav") == b"saved anew"
-    after.drain()
-    assert store.objects.keys() == {"take.wav"}
-    assert store.data("take.wav") == b"saved anew"
-
-
-def test_a_file_that_was_not_synced_is_replaced_without_waiting_for_the_disk(
-    make: MakeEngine, monkeypatch: pytest.MonkeyPatch
-):
-    engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
-    engine.write("take.wav", b"the first")
-    engine.write("take.wav.tmp", b"the second")
-    synced = SyncedFiles(monkeypatch)
-    engine.rename("take.wav.tmp", "take.wav")
-    assert not synced.contents()
-
-
-def test_names_that_are_exchanged_leave_both_files_their_bytes(
-    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
-):
-    """One of them is brought here, and its object replaced: by then its bytes are on the disk."""
-    synced = SyncedFiles(monkeypatch)
-    both = {b"one take", b"another take"}
-    store.set("a.wav", b"one take")
-    store.set("b.wav", b"another take")
-    engine = make()
-
-    def look(name: str, key: str) -> None:
-        if name in ("put", "copy", "delete"):
-            left = {stored.data for other, stored in store.objects.items() if other != key}
-            assert left | synced.contents() >= both, f"{name} {key}: the bytes there are nowhere else"
-
-    store.before = look
-    engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
-    engine.drain()
-    assert (store.data("a.wav"), store.data("b.wav")) == (b"another take", b"one take")
-
-
-def test_a_file_that_leaves_the_bucket_is_on_the_disk_before_its_object_goes(
-    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """By a name that this host keeps for itself."""
-    synced = SyncedFiles(monkeypatch)
-    store.set("take.wav", b"this host's alone")
-    engine = make(local_patterns=("*.tmp",))
-    engine.rename("take.wav", "take.tmp")
-    engine.drain()
-    assert not store.keys()
-    engine.kill()
-    synced.cut(engine.fs._core.journal.data_dir)
-    another_boot(tmp_path, monkeypatch)
-    assert make(local_patterns=("*.tmp",)).read("take.tmp") == b"this host's alone"
-
-
-@pytest.mark.parametrize("ready", [False, True])
-def test_a_power_cut_while_a_file_is_brought_here_leaves_it_whole(
-    make: MakeEngine, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready: bool
-):
-    """Nothing of it was written here: its object is where it was, and nothing may be torn."""
-    store.set("a.wav", b"one take")
-    store.set("b.wav", b"another take")
-    engine = make(threads=False)
-    engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
-
-    def die(name: str) -> None:
-        if name == ("bytes_synced" if ready else "materialised"):
-            raise KeyboardInterrupt
-
-    engine.fs._core.crash_point = die
-    do_at_once(engine.fs._downloads)
-    with pytest.raises(KeyboardInterrupt):
-        while (task := engine.fs._writeback.take_due()) is not None:
-            task()
-    engine.kill()
-    for path in engine.fs._core.journal.data_dir.iterdir():
-        path.write_bytes(bytes(path.stat().st_size))  # none of its blocks got to the disk
-    another_boot(tmp_path, monkeypatch)
-    after = make()
-    assert after.tree() == {"a.wav": b"another take", "b.wav": b"one take"}
-    after.drain()
-    assert not after.fs.queue_view().transfers
-    assert (store.data("a.wav"), store.data("b.wav")) == (b"another take", b"one take")
 
 
 @pytest.mark.parametrize("replaced", [False, True])
