@@ -7,6 +7,7 @@ stands in the list, and needs neither generator nor seed to be run again.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ FLAGS = ["r", "w", "w", "w", "wc", "wct", "wca", "wt", "wcx", "rc"]
 POINTS = [
     "commit:before", "commit:after", "commit:before", "commit:after", "unlinked", "renamed", "open_write_journalled",
     "sealed", "claimed", "sent", "put_committed", "multipart_begun", "part_sent", "delete_looked", "deleted",
-    "conflict_journalled", "leaving_safe", "left", "put:before", "put:after", "copy:before", "copy:after", "delete:before", "delete:after",
+    "conflict_journalled", "materialised", "bytes_synced", "sync_journalled", "leaving_safe", "left", "put:before", "put:after", "copy:before", "copy:after", "delete:before", "delete:after",
     "head:before", "list:before", "get:before", "complete_upload:before", "complete_upload:after", "put_part:before",
 ]  # fmt: skip
 
@@ -49,6 +50,7 @@ class Generator:
         self.faults = rng.random() < 0.7
         self.crashes = rng.random() < 0.6
         self.full = rng.random() < 0.25
+        self.lately: deque[str] = deque(maxlen=3)  # paths: what goes wrong is between calls on the same few
 
     # ------------------------------------------------------------------ arguments
     def _tag(self) -> int:
@@ -68,6 +70,8 @@ class Generator:
         return f"{self._dir(model)}/{self.rng.choice(NAMES)}".lstrip("/")
 
     def _file(self, model: Model) -> str:
+        if self.lately and self.rng.random() < 0.35:
+            return self.rng.choice(self.lately)
         known = sorted(model.files)
         if known and self.rng.random() < 0.8:
             return self.rng.choice(known)
@@ -90,6 +94,12 @@ class Generator:
     def _newlink(self, model: Model) -> str:
         # Links have names of their own: `x` and `x.rclonelink` are two objects, and the mount shows the first.
         return f"{self._dir(model)}/{self.rng.choice(LINKS)}".lstrip("/")
+
+    def _exchange(self, model: Model) -> Op:
+        one, other = self._file(model), self._file(model)
+        return self._rename(model, other) if _is_link(one) != _is_link(other) else {
+            "op": "exchange", "one": one, "other": other
+        }  # fmt: skip
 
     def _rename(self, model: Model, new: str) -> Op:
         old = self._file(model)
@@ -122,6 +132,8 @@ class Generator:
             kinds.append((2, lambda model: {"op": "full", "commits": self.rng.randrange(1, 6)}))
         make = self.rng.choices([make for _, make in kinds], [weight for weight, _ in kinds])[0]
         operation = make(model)
+        named = (operation.get(name, "") for name in ("path", "old", "new", "one", "other"))
+        self.lately.extend(path for path in named if path.rpartition("/")[2] in NAMES)
         if runner.world.outage and operation["op"] not in ("drain", "outage"):
             return operation
         if operation["op"] not in ("remount", "kill", "drain", "check", "advance"):
@@ -143,6 +155,7 @@ class Generator:
             lambda: {"op": "unlink", "path": self._file(model)},
             lambda: self._rename(model, self._file(model)),
             lambda: self._rename(model, self._new(model)),
+            lambda: self._exchange(model),
             lambda: {"op": "rename", "old": self._anydir(model), "new": self._newdir(model)},
             lambda: {"op": "mkdir", "path": self._newdir(model)},
             lambda: {"op": "rmdir", "path": self._anydir(model)},

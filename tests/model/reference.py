@@ -248,6 +248,16 @@ class Model:
         file.at, file.pending = at, True
         self._keep(parent(old))
 
+    def exchange(self, one: str, other: str) -> None:
+        """RENAME_EXCHANGE of two files."""
+        file, second = self._need(one), self._need(other)
+        if file is second:
+            return
+        at, at_other = self._leave(one).at, self._leave(other).at
+        self.files[other], self.files[one] = file, second
+        file.at, second.at = at_other, at
+        file.pending = second.pending = True
+
     def _rename_directory(self, old: str, new: str) -> None:
         self._need_directory(parent(new))
         if old == new:

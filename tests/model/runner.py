@@ -21,7 +21,7 @@ from typing import Any
 from r2fs.model.errors import NoSpace, R2fsError
 from r2fs.model.keys import nfc
 from r2fs.model.records import AttributeChange, Opened
-from r2fs.model.verbs import ROOT
+from r2fs.model.verbs import RENAME_EXCHANGE, ROOT
 from tests.model.bucket import digest
 from tests.model.match import Mismatch, Seen, look, match, match_bucket, peek, same
 from tests.model.reference import File, Model, Refused, parent
@@ -224,6 +224,14 @@ class Runner:
 
     def do_rename(self, old: str, new: str) -> None:
         self.verb(lambda: self.world.engine.rename(old, new), lambda m: m.rename(nfc(old), nfc(new)))
+
+    def do_exchange(self, one: str, other: str) -> None:
+        if any(path in model.directories() for model in self.models for path in (nfc(one), nfc(other))):
+            return
+        self.verb(
+            lambda: self.world.engine.rename(one, other, RENAME_EXCHANGE),
+            lambda m: m.exchange(nfc(one), nfc(other)),
+        )
 
     def do_symlink(self, path: str, tag: int) -> None:
         target = content(tag, 12).decode()
