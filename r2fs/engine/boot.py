@@ -163,6 +163,7 @@ class Boot:
             expect=row.expect,
             before=State(row.before) if row.before else None,
             staged=row.staged,
+            in_ranges=row.own is not None,
             size=row.size,
             base_limit=row.base_limit,
             proof=row.proof,

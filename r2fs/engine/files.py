@@ -118,10 +118,10 @@ class Files:
                 self._reader.whole(source, caller)
             if moved and not flags & os.O_TRUNC:
                 self._outwait_ctime(node)
+            return self._opened(handle)
         except R2fsError:
             self.release(handle.number)
             raise
-        return self._opened(handle)
 
     def _open_here(self, node: Node, flags: int) -> Opened | None:
         """For reading, of what is all here: the most frequent open, which waits for nothing and tells nobody."""
@@ -170,7 +170,9 @@ class Files:
         content = self._contents.of(handle.node)
         complete = content.complete  # asked once: the last range may arrive now
         if complete and handle.writes:
-            self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
+            with self._core.lock:
+                self._ledger.note_write(handle.node, content.size)  # nobody will tell of its writes
+                self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
             content.unwatch()
         local = complete and (not handle.writes or self.pressure.passes())
         return Opened(
@@ -444,12 +446,13 @@ class Files:
             self._wrote(handle.node)
         appends = handle.appends and not paged
         self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
-        partial = not content.complete
+        owed = handle.node.owed
         written = self.pressure.write(caller, content, None if appends else offset, data)
-        if partial:  # which bytes are ours must be known before the write is answered
+        if (
+            owed is not None and owed.in_ranges
+        ):  # which bytes are ours must be known before the write is answered
             with self._core.lock:
-                if handle.node.owed:
-                    self._ledger.update(handle.node, size=content.size)
+                self._ledger.note_write(handle.node, content.size)
         return written
 
     def _wrote(self, node: Node) -> None:
@@ -480,7 +483,7 @@ class Files:
         content.truncate(size)
         node.sync_failed = node.sync_failed and size > 0
         self._core.crash_point("truncated")
-        if node.owed is not None and (not content.complete or node.owed.proof is not None):
+        if node.owed is not None and (node.owed.in_ranges or node.owed.proof is not None):
             self._ledger.update(node, proof=None, size=size, base_limit=content.base_limit)
 
     def _contents_unused(self, node: Node) -> None:

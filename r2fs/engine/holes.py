@@ -56,8 +56,7 @@ class Holes:
             content.reserve(offset, length)
         # KEEP_SIZE alone is a promise of room past the end, which costs nothing to leave out
         with self._core.lock:
-            if handle.node.owed and not content.complete:
-                self._ledger.update(handle.node, size=content.size)
+            self._ledger.note_write(handle.node, content.size)
 
     def lseek(self, number: int, offset: int, whence: int, paged: bool) -> int:
         """SEEK_DATA, SEEK_HOLE. What may be in a writer's mapping is data, too."""

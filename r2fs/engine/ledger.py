@@ -88,6 +88,12 @@ class Ledger:
         owed = replace(node.owed, **changes)
         self._write(node, owed, facts)
 
+    def note_write(self, node: Node, size: int) -> None:
+        """A program is about to be told that it wrote. Its bytes may all be here by now; what counts is what
+        the row says: one that lists no range would be taken for that of a file nobody wrote to."""
+        if node.owed is not None and node.owed.in_ranges:
+            self.update(node, size=size)
+
     def acquit(self, node: Node) -> None:
         """At start: its row turns out to owe nothing, the bucket has it as it is."""
         self._drop(node, {})
@@ -155,6 +161,7 @@ class Ledger:
         if owed.in_part and row.own is None:  # the rest is here meanwhile, and nobody has synced that
             owed = replace(owed, synced=False, in_part=False)
             row = self.row(node, owed, facts)
+        owed.in_ranges = row.own is not None
         with self.transaction():
             self._journal.put_inode(row)
             self._remember(node, owed, facts)

@@ -71,6 +71,9 @@ class Owed:
     edits: tuple[Range, ...] | None = None  # where the staged bytes differ from the base; None: anywhere
     was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
     was_synced: bool = False  # `synced` before it was opened for writing, for UNCHANGED
+    in_ranges: bool = (
+        False  # its row lists the ranges that are here: each write is to be in it before it is answered
+    )
     in_part: bool = False  # `synced` is said of the bytes written here alone; the rest is still to be fetched
     # At an fsync: fstat, or Content.changes while bytes are missing. While that says the same, what is here is synced.
     synced_as: Proof | int | None = None

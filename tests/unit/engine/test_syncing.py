@@ -455,3 +455,42 @@ def test_a_renamed_file_that_is_opened_and_not_written_keeps_its_object(
     away.clear()
     engine.drain()
     assert bucket(store) == {"large.wav": ONE, "renamed.wav": large}
+
+
+@pytest.mark.parametrize(
+    "by", ["write", "append", "truncate", "cut", "grow", "fallocate", "punch", "past us"]
+)
+def test_what_is_written_once_all_is_here_is_known_after_kill_9(
+    make: MakeEngine, store: MemoryStore, large: bytes, by: str
+):
+    """The last bytes came by a read: the row, which listed none of this host's, is told of what is written next."""
+    engine = make(threads=False, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    opened = engine.open("large.wav", os.O_RDWR | (os.O_APPEND if by == "append" else 0))
+    assert engine.read("large.wav") == large  # what is to fetch it in the background has not run
+    want = bytearray(large)
+    if by in ("write", "append"):
+        at = 0 if by == "write" else len(large)
+        engine.fs.write(engine.caller, opened.handle, at, b"HEAD")
+        want[at : at + 4] = b"HEAD"
+    elif by == "truncate":
+        engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(size=0))
+        want.clear()
+    elif by in ("cut", "grow"):
+        size = len(large) // 2 if by == "cut" else len(large) + 9
+        engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(size=size))
+        want = bytearray(bytes(want).ljust(size, b"\0")[:size])
+    elif by in ("fallocate", "punch"):
+        mode, start, size = (0, len(large), 9) if by == "fallocate" else (3, 0, 4096)
+        engine.fs.fallocate(engine.caller, opened.handle, mode, start, size)
+        want[start : start + size] = bytes(size)
+    else:
+        second = engine.open("large.wav", os.O_RDWR)
+        assert second.local is not None
+        os.pwrite(second.local, b"HEAD", 0)
+        want[:4] = b"HEAD"
+    engine.kill()
+    after = make(**IN_PARTS)
+    assert after.read("large.wav") == want
+    after.drain()
+    assert store.data("large.wav") == want
