@@ -220,6 +220,10 @@ class Ledger:
             self._index_base(node, add=False)
         self.on_settled(node)
 
+    def based_on(self, key: str) -> list[Node]:
+        """Nodes whose base is the object at `key`, as far as anybody may still need it."""
+        return list(self._base_users.get(nfc(key), ()))
+
     def needing(self, key: str, other_than: Node | None = None) -> Node | None:
         """A node that would lose bytes if the object at `key` were replaced or deleted now."""
         for node in self._base_users.get(nfc(key), ()):

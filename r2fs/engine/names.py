@@ -391,8 +391,9 @@ class Names:
                 for one in list(self._tree.walk(other)):
                     self._retarget(one, other, here, node.name)
                 for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
-                    if one.owed is not None and one.owed.expect is None:
-                        self._ledger.update(one, expect=self._writeback.local.expect_at(one.owed.key))
+                    # Rather than what an older delete of that name expected, which another host has overtaken.
+                    if one.owed is not None and (left := self._writeback.local.expect_at(one.owed.key)):
+                        self._ledger.update(one, expect=left)
             self._core.crash_point("renamed")
             self._tree.swap(node, other)
             node.ctime_ns = other.ctime_ns = now = self._core.now_ns()

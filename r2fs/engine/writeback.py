@@ -33,6 +33,7 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.deletes import Deletes
 from r2fs.engine.jobs import JobQueue
+from r2fs.engine.kept_metadata import KeptMetadata
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import UNSYNCED, Node, Transfer
@@ -99,6 +100,7 @@ class WriteBack:
         self._sender = sender
         self.attempts = Attempts(core, ledger)
         self.syncing = Syncing(core, ledger, contents)
+        self._kept_metadata = KeptMetadata(core, ledger)
         self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self.syncing, self)
         self.local = LocalFiles(core, ledger, contents, reader)
         self.copies = JobQueue()  # for COPY_THREADS threads
@@ -436,6 +438,7 @@ class WriteBack:
     def _attempt(self, node: Node, claim: Claim) -> None:
         try:
             self.syncing.before_replacing([claim.key])
+            self._kept_metadata.before_replacing(claim.key, by=node)
             sent = self._sender.send(claim)
             self._core.crash_point("sent")
         except PreconditionFailed as error:

@@ -37,6 +37,8 @@ def digest(data: bytes) -> str:
 
 
 class ModelBucket(MemoryStore):
+    was_away = False
+
     def __init__(self) -> None:
         super().__init__()
         self.foreign: set[str] = set()  # NFC keys whose object another client made

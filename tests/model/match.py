@@ -35,6 +35,7 @@ class Seen:
     owes: bool
     data: bytes | None  # None: could not be read, or not without a trace
     state: str
+    awaits: bool = False  # an answer that a crash made it miss; until then its base may be another
 
 
 def look(world: World, read: bool = False) -> dict[str, Seen]:
@@ -52,7 +53,9 @@ def look(world: World, read: bool = False) -> dict[str, Seen]:
                 data = os.fsencode(fs.readlink(caller, entry.ino))
             elif entry.kind is Kind.FILE:
                 data = _read(world, path) if read else peek(world, node)
-            found[path] = Seen(attributes, node.owed is not None, data, node.state.value)
+            found[path] = Seen(
+                attributes, node.owed is not None, data, node.state.value, _awaits(world, node)
+            )
             if entry.kind is Kind.DIRECTORY:
                 walk(entry.ino, path)
 
@@ -90,6 +93,15 @@ def peek(world: World, node: Node) -> bytes | None:
     return _base(world, node)
 
 
+def _awaits(world: World, node: Node) -> bool:
+    """New metadata may have been copied onto it, and the daemon killed: it says so when it has asked."""
+    owed = node.owed
+    attempts = world.engine.fs._writeback.attempts
+    return (
+        owed is not None and not owed.changed and nfc(owed.key) in map(nfc, attempts.unknown_keys(node.ino))
+    )
+
+
 def _base(world: World, node: Node) -> bytes | None:
     if node.base is None:
         return None
@@ -104,7 +116,7 @@ def same(seen: Seen, file: File) -> bool:
     if attributes.size != len(file.data):
         return False
     if seen.data is None:
-        if not file.fragile:
+        if not file.fragile and not seen.awaits:
             return False
     elif seen.data != file.data:
         return False
@@ -157,6 +169,14 @@ def _explain(world: World, model: Model, path: str, file: File, seen: dict[str, 
             del model.files[path]
             model.files[other] = file
             file.at = None
+            return
+    for other, candidate in seen.items():
+        if other in model.files or not _is_conflict(other, path) or not file.fragile or file.modified:
+            continue
+        newer = {stored.etag for stored in world.bucket.objects.values() if stored.data == candidate.data}
+        if newer and candidate.data is not None:  # another host has changed both ends of a rename
+            del model.files[path]
+            model.files[other] = File(candidate.data, file.link, modified=False, at=None, origins=newer)
             return
     if file.fragile and not file.modified and here is None:
         del model.files[path]  # its rename's source is gone
@@ -221,6 +241,8 @@ def match_bucket(world: World, model: Model, deep: bool) -> None:
     known = {nfc(model.key(path)) for path in model.files} | {nfc(f"{prefix}{path}/") for path in model.dirs}
     for key in objects:
         watched = not deep and world.engine.fs._ledger.watched(key)
+        if model.was_away and key.endswith("/") and model.path(key).rstrip("/") in model.directories():
+            continue  # of what may have been the last file in it, nobody could say
         if key.startswith(prefix) and key not in known and not watched:
             raise Mismatch(f"the bucket has {key}, which nobody should have left there")
 

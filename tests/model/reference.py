@@ -66,6 +66,11 @@ class Model:
         self.slots: dict[str, tuple[File, bool, bool]] = {}  # file, writes, appends
         self.touched: set[str] = set()  # paths at which another client changed something
 
+    @property
+    def was_away(self) -> bool:
+        """Did the bucket ever not answer at all?"""
+        return self.bucket.was_away
+
     def copy(self) -> Model:
         return copy.deepcopy(self, {id(self.bucket): self.bucket})
 

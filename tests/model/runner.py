@@ -429,6 +429,7 @@ class Runner:
 
     def do_outage(self, on: bool) -> None:
         self.world.outage = on
+        self.world.bucket.was_away = True
         self.world.clock.advance(0.0 if on else 6.0)
 
     def do_full(self, commits: int) -> None:

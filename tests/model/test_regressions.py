@@ -250,3 +250,32 @@ def test_the_model_forgets_an_open_that_cut_the_file_and_failed(tmp_path: Path) 
         {"op": "pump", "plan": {"3": [{"op": "open", "slot": "B", "path": "d1/f2.wav", "flags": "r"}]}},
     ]
     check(operations, tmp_path, upload_delay_s=0.0, small_file=4 << 20)
+
+
+@pytest.mark.expect_warnings
+def test_a_file_that_is_cut_once_all_of_it_is_here(tmp_path: Path) -> None:
+    """Its row listed no range of this host's: after the kill nobody seemed to have written to it (seed 315)."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "f1", "size": 656, "tag": 55},
+        {"op": "open", "slot": "C", "path": "f1", "flags": "w"},
+        {"op": "background", "plan": {"0": "lost"}},
+        {"op": "drain", "deep": True},
+        {"op": "truncate_open", "slot": "C", "size": 284},
+        {"op": "kill"},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0, small_file=300)
+
+
+@pytest.mark.expect_warnings
+def test_names_are_exchanged_where_an_older_delete_is_void(tmp_path: Path) -> None:
+    """What it expected there was taken for what the newcomer is to replace: a conflict with nobody (seed 186)."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "d0/f1", "size": 0, "tag": 32},
+        {"op": "remote_set", "path": "f0", "size": 78, "tag": 35},
+        {"op": "unlink", "path": "f0"},
+        {"op": "remote_set", "path": "f0", "size": 1, "tag": 55},
+        {"op": "exchange", "one": "d0/f1", "other": "f0"},
+        {"op": "open", "slot": "A", "path": "d0/f1", "flags": "w"},
+        {"op": "pump"},
+    ]
+    check(operations, tmp_path, upload_delay_s=1.0)

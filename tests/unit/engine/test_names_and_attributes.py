@@ -329,3 +329,21 @@ def test_access_time_is_what_was_set(make: MakeEngine) -> None:
     before = found.ctime_ns
     engine.fs.setattr(engine.caller, engine.entry("f").ino, AttributeChange(atime_ns=7))
     assert engine.entry("f").attributes.ctime_ns > before
+
+
+def test_a_file_that_was_overwritten_and_renamed_keeps_what_other_tools_wrote_beside_it(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    """A new file at its old name is sent first, and would take the metadata away unasked."""
+    store.set("old.wav", b"old", comment="by another tool")
+    store.set("new.wav", b"new")
+    engine = make(upload_delay_s=0.5)
+    opened = engine.open("old.wav", os.O_WRONLY | os.O_TRUNC)
+    engine.fs.write(engine.caller, opened.handle, 0, b"overwritten")
+    engine.rename("old.wav", "new.wav", RENAME_EXCHANGE)
+    engine.drain()
+    assert store.data("old.wav") == b"new"
+    engine.close(opened)
+    engine.drain()
+    assert store.data("new.wav") == b"overwritten"
+    assert store.objects["new.wav"].meta.metadata["comment"] == "by another tool"
