@@ -97,6 +97,11 @@ class Attempts:
         attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
         return attempt is not None and nfc(attempt.key) == nfc(key)
 
+    def is_of(self, ino: int, metadata: Mapping[str, str] | None) -> bool:
+        """Was the object made by an attempt of this inode whose end nobody saw?"""
+        attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
+        return attempt is not None and attempt.ino == ino
+
     def is_forsaken(self, metadata: Mapping[str, str] | None, key: str) -> bool:
         """Is it such an attempt, of an inode that has left that key since?"""
         attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))

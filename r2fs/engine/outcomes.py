@@ -237,12 +237,27 @@ class Outcomes:
                 self._contents.of(node)
             if owed.changed:  # opened for writing since: its own bytes go next
                 self._again(node, claim, error)
+            elif self._is_own_copy(node, claim, info):
+                assert info is not None
+                self._again(node, claim, error, base=info.version, expect=info.etag)
+                self._contents.rebased(node)
+                self._contents.rekeyed(node, claim.base)
             elif owed.key == claim.base.key or node.content is None or not node.content.complete:
                 self._follow_source(node, claim, info)
             else:
                 staged = owed.staged or self._contents.stage(node)
                 self._ledger.update(node, staged=staged, changed=True, size=node.content.size)
                 self._again(node, claim, error)
+
+    def _is_own_copy(self, node: Node, claim: Claim, info: ObjectInfo | None) -> bool:
+        """Is what is there now its base with new metadata, by an earlier attempt whose answer was lost?
+
+        A copy of an object that was sent in parts has another ETag.
+        """
+        assert claim.base is not None
+        if info is None or nfc(claim.key) != nfc(claim.base.key) or info.size != claim.base.size:
+            return False
+        return self._attempts.is_of(node.ino, info.metadata)
 
     def _follow_source(self, node: Node, claim: Claim, info: ObjectInfo | None) -> None:
         """This host has no bytes of its own to keep: what another host did to the source is what holds.

@@ -147,7 +147,8 @@ class Model:
         if etag is not None:
             for file in [*self.files.values(), *(file for file, _, _ in self.slots.values())]:
                 if etag in file.origins:
-                    file.fragile, file.tags = True, {}  # its metadata may never have been asked for
+                    # Its metadata may never have been asked for, or not since the last crash.
+                    file.fragile, file.tags, file.mode, file.mtime_ns = True, {}, None, None
 
     def settled(self, path: str, file: File, stored: Stored | None) -> None:
         """The engine owes nothing of this file any more."""

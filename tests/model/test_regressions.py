@@ -279,3 +279,17 @@ def test_names_are_exchanged_where_an_older_delete_is_void(tmp_path: Path) -> No
         {"op": "pump"},
     ]
     check(operations, tmp_path, upload_delay_s=1.0)
+
+
+@pytest.mark.expect_warnings
+def test_new_metadata_of_an_object_of_parts_whose_answer_was_lost(tmp_path: Path) -> None:
+    """The copy has another ETag: it was taken for another host's, and the mode was void (seed 172)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f0", "size": 1906, "tag": 42},
+        {"op": "drain", "deep": True},
+        {"op": "attributes", "path": "f0", "mode": 0o640},
+        {"op": "pump", "plan": {"0": "cut", "1": "lost"}},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0, multipart_threshold=600)

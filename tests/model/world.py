@@ -24,6 +24,7 @@ from r2fs.engine.jobs import Job
 from r2fs.engine.node import Node
 from r2fs.model.errors import NoSpace
 from r2fs.model.ports import NoKernelCache
+from r2fs.model.records import OwedDelete
 from r2fs.model.settings import Bucket
 from r2fs.model.states import State
 from tests.model.bucket import LOST, REFUSED, ModelBucket, Unlawful
@@ -226,6 +227,10 @@ class World:
         with self.engine.fs._core.lock:
             return self.engine.fs._status._left(None)
 
+    def _deletes(self) -> list[OwedDelete]:
+        with self.engine.fs._core.lock:
+            return list(self.engine.fs._ledger.deletes.values())
+
     def drain(self, deep: bool) -> bool:
         """Send all that can be sent; `deep`: wait until no late attempt is looked for any more.
 
@@ -240,7 +245,7 @@ class World:
             if self.pump():
                 continue
             due = self.due_in()
-            watching = deep and bool(self.engine.fs._ledger.deletes)
+            watching = deep and any(row.watch_until_s is not None for row in self._deletes())
             if not self.left() and not watching:
                 break
             if due is None and self.engine.fs._files.handles.all():
