@@ -225,6 +225,18 @@ class Content:
         with self._ready:
             return self._own.copy() if self._watched else None
 
+    def own_ranges(self) -> tuple[RangeSet, int] | None:
+        """Where this host's bytes are, and `base_limit`; None of complete content that others may write to."""
+        with self._ready:
+            if self._complete and not self._watched:
+                return None
+            return self._own.copy(), self._base_limit
+
+    def set_times(self, atime_ns: int, mtime_ns: int) -> None:
+        """utimens(2), in ns. Not while somebody fills it, who would set them back."""
+        with self._ready:
+            os.utime(self.fd, ns=(atime_ns, mtime_ns))
+
     def unwatch(self) -> None:
         """From now on somebody else writes through the descriptor, or the base is another."""
         with self._ready:

@@ -67,7 +67,6 @@ class Boot:
             self._leaving.adopt(set(owing.leaving) - staged)
             forget_leftovers(self._tree, self._ledger)
             self._orphans(staged | self._leaving.names())
-            self._writeback.syncing.inherited = any(row.staged and not row.synced for row in owing.inodes)
         self._core.crash_point("restored")
         if owing.inodes or owing.deletes:
             log.info("%d files and %d deletes of an earlier mount are still to be sent",
@@ -113,7 +112,7 @@ class Boot:
             self._ledger.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
         if row.ino in self._inheritance.writers and owed.state in UNSEALED:
             before = owed.before if owed.before in (None, State.CLEAN, State.PARKED) else State.QUEUED
-            self._ledger.apply(node, Event.ADOPT, before=before)
+            self._ledger.apply(node, Event.ADOPT, before=before, changed=True)
             return
         if self._untouched(node, row):
             staged = owed.staged
@@ -135,10 +134,13 @@ class Boot:
             in_part=synced and row.own is not None,
             boot=self._core.journal.boot,
         )
+        reason = row.reason if row.reason in DOUBTFUL else None  # it was opened since, and not made anew
         if row.staged and not synced and (cut or self._power_cut(row)):
+            reason = reason or TORN
+        if reason is not None:
             self._ledger.apply(node, Event.CLAIM)
-            self._ledger.apply(node, Event.REFUSED, reason=TORN)
-            log.error("%s: %s; kept in staging, not published", row.key, TORN)
+            self._ledger.apply(node, Event.REFUSED, reason=reason)
+            log.error("%s: %s; kept in staging, not published", row.key, reason)
             return
         self._writeback.schedule(node)
 
@@ -159,11 +161,13 @@ class Boot:
             key=row.key,
             state=State(row.state),
             seq=row.seq,
-            changed=row.changed and not _is_bare(row),
+            changed=(row.changed or self._may_be_written(row)) and not _is_bare(row),
             expect=row.expect,
             before=State(row.before) if row.before else None,
             staged=row.staged,
             in_ranges=row.own is not None,
+            in_part=row.synced and row.own is not None,
+            was_changed=bool(row.changed),
             size=row.size,
             base_limit=row.base_limit,
             proof=row.proof,
@@ -174,6 +178,19 @@ class Boot:
             conflict_of=row.conflict_of,
             first_owed_s=self._core.clock.monotonic(),
         )
+
+    def _may_be_written(self, row: OwedInode) -> bool:
+        """Somebody had it open for writing: do its times fail to prove that nobody wrote?"""
+        if row.state not in OPEN or row.staged is None or row.own is not None:
+            return False
+        try:
+            return self._proof(row) != row.proof
+        except FileNotFoundError:
+            return True
+
+    def _proof(self, row: OwedInode) -> Proof:
+        stat = os.stat(self._core.journal.data_dir / (row.staged or ""))
+        return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def _staged(self, node: Node, row: OwedInode) -> bool:
         """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
@@ -197,12 +214,15 @@ class Boot:
                 self._ledger.apply(node, Event.CLAIM)
                 self._ledger.apply(node, Event.REFUSED, reason=f"{path} is missing")
             return False
-        self._ledger.measured(node, found.st_size)
-        node.size = found.st_size
-        node.mtime_ns, node.ctime_ns, node.mtime_known = found.st_mtime_ns, found.st_ctime_ns, True
-        if row.own is not None:
+        size = found.st_size
+        if row.own is not None:  # a write or a truncate past its row's end was never answered
             own = RangeSet(row.own)
-            node.content = Content.adopt(path, found.st_size, own, own=own, base_limit=row.base_limit)
+            size = min(size, max(row.size, max((stop for _, stop in own), default=0)))
+            node.content = Content.adopt(path, size, own, own=own, base_limit=row.base_limit)
+            node.content.set_times(found.st_atime_ns, found.st_mtime_ns)
+        self._ledger.measured(node, size)
+        node.size = size
+        node.mtime_ns, node.ctime_ns, node.mtime_known = found.st_mtime_ns, found.st_ctime_ns, True
         return True
 
     def _without_changes(self, node: Node, row: OwedInode) -> None:
@@ -250,8 +270,7 @@ class Boot:
             return _is_bare(row)
         if row.proof is None:
             return False
-        stat = os.stat(self._core.journal.data_dir / row.staged)
-        return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == row.proof
+        return self._proof(row) == row.proof
 
     def _is_cut(self, node: Node, row: OwedInode) -> bool:
         """Sealed, and of another size now: its disk failed or was taken away, while the machine went on."""

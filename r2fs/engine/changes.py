@@ -105,6 +105,6 @@ class Changes:
         if not isinstance(mtime_ns, int):
             return
         if node.content is not None:
-            os.utime(node.content.fd, ns=(node.atime_ns, mtime_ns))
+            node.content.set_times(node.atime_ns, mtime_ns)
         elif node.owed is not None and node.owed.staged is not None:
             os.utime(self._core.journal.data_dir / node.owed.staged, ns=(node.atime_ns, mtime_ns))

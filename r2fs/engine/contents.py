@@ -266,7 +266,7 @@ class Contents:
             self.discard(node)
         elif node.owed and node.owed.staged:
             unsealed = node.state is State.DIRTY  # the journal could not take it yet: its size is the file's
-            if node.content.complete and not node.sending and not unsealed:
+            if node.content.complete and not node.sending and not unsealed and not node.owed.in_ranges:
                 node.owed.edits = self.edits(node)
                 node.content.close()
                 node.content = None

@@ -116,11 +116,11 @@ class Deletes:
                 aside.append(item)
             elif row is not None:
                 blocker = self._order.delete_blocker(row)
-                if blocker is None:
+                if blocker is None and self._keeps_bytes(row, now):
                     rows.append(row)
                     self._ledger.claimed.add(row.seq)
                     self._order.begin([row.key])
-                else:
+                elif blocker is not None:
                     self._schedule.block(item, blocker)
             item = self._schedule.take(now)
         if item is not None:
@@ -128,6 +128,16 @@ class Deletes:
         for other in aside:
             self._schedule.add(other, now)
         return rows
+
+    def _keeps_bytes(self, row: OwedDelete, now: float) -> bool:
+        """Does nobody who has it open count on the object any more? False: the journal could not say so yet."""
+        try:
+            self._ledger.keep_bytes(row.key, by=None)
+        except R2fsError as error:
+            log.error("not deleted yet: %s", error)
+            self._schedule.add(Item(DELETE, row.seq), now + LOCAL_RETRY_S)
+            return False
+        return True
 
     def carry_out(self, rows: list[OwedDelete]) -> None:
         """What `prepare` has claimed. Without the lock."""

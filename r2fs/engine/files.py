@@ -28,7 +28,7 @@ from r2fs.engine.handles import Handle, Handles
 from r2fs.engine.jobs import AHEAD, JobQueue
 from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
-from r2fs.engine.node import Node, Owed
+from r2fs.engine.node import DOUBTFUL, Node, Owed
 from r2fs.engine.reader import Reader
 from r2fs.engine.room import Room
 from r2fs.engine.space import Space
@@ -110,7 +110,7 @@ class Files:
             if source is not None:
                 self._ledger.watch_base(node)
             if writes and not node.writers:  # open(O_RDONLY | O_TRUNC)
-                self._seal(node)
+                self._seal_or_later(node)
         try:
             if source is not None and writes:
                 self.complete_later(node)
@@ -158,7 +158,7 @@ class Files:
         """A handle on a node that `new_file` has just made. With Core.lock held."""
         handle = self.handles.add(node, flags)
         if not handle.writes:  # open(O_CREAT | O_RDONLY): nobody will write
-            self._seal(node)
+            self._seal_or_later(node)
         return self._opened(handle)
 
     def new_file(self, node: Node, key: str, expect: str | None) -> None:
@@ -169,12 +169,12 @@ class Files:
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)
         complete = content.complete  # asked once: the last range may arrive now
-        if complete and handle.writes:
-            with self._core.lock:
-                self._ledger.note_write(handle.node, content.size)  # nobody will tell of its writes
-                self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
+        owed = handle.node.owed
+        watched = owed is not None and owed.in_ranges  # its row is to hear of each write
+        if complete and handle.writes and not watched:
+            self._wrote(handle.node)  # unwatched from here on: only times tell, and only if not filling
             content.unwatch()
-        local = complete and (not handle.writes or self.pressure.passes())
+        local = complete and (not handle.writes or (not watched and self.pressure.passes()))
         return Opened(
             handle.number, content.fd if local else None, handle.node.version, content.file if local else None
         )
@@ -295,6 +295,13 @@ class Files:
                 self._seal(node)
                 self._contents_unused(node)
 
+    def _seal_or_later(self, node: Node) -> None:
+        """Where the journal cannot take it now, its row says DIRTY: sealed by a later attempt, or at the next start."""
+        try:
+            self._seal(node)
+        except R2fsError as error:
+            self._writeback.seal_later(node, error)
+
     def _seal(self, node: Node) -> None:
         """The last writer has closed. With Core.lock held."""
         owed = node.owed
@@ -330,6 +337,7 @@ class Files:
             self._core.kernel.forget_attributes(node.ino)
         if synced:
             self._vouch(node)
+        self._writeback.seal_doubt(node)
         self._writeback.schedule(node)
 
     def _vouch(self, node: Node) -> None:
@@ -356,7 +364,7 @@ class Files:
             self._contents.settled(node, staged)
             return
         # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
-        synced = owed.synced or owed.was_synced
+        synced = owed.synced or owed.was_synced or self._syncing.is_synced(node, owed)
         changes = {
             "changed": owed.was_changed,
             "rewritten": owed.was_rewritten,
@@ -367,6 +375,12 @@ class Files:
         if synced:
             self._vouch(node)
         self._writeback.schedule(node)
+
+    def _tell_whole(self, node: Node) -> None:
+        """Its row still counts on its base, where nobody else has fetched the rest."""
+        with self._core.lock:
+            if node.owed is not None and node.owed.in_ranges:
+                self.complete_later(node)
 
     def complete_later(self, node: Node) -> None:
         self._jobs.submit(lambda: self._complete(node), AHEAD)
@@ -381,6 +395,9 @@ class Files:
             try:
                 self._reader.whole(source, Caller())
             except Stale as error:
+                if self._writeback.outcomes.found_own_copy(node):
+                    self._complete(node)
+                    return
                 with self._core.lock:
                     for handle in self.handles.all():
                         if handle.node is node and handle.writes:
@@ -393,20 +410,14 @@ class Files:
             except R2fsError as error:  # what was written is safe; the upload asks for the rest again
                 log.info("%s: not all of it is here yet: %s", printable(node.name), error)
                 return
-        with self._core.lock:
-            in_part = self._syncing.is_in_part(node)
-        if in_part:
-            self._sync_rest(node)
+        try:
+            self._syncing.sync_rest(node)
+        except R2fsError as error:  # its row goes on to say what is its own
+            log.error("%s: not all of it could be synced: %s", printable(node.name), error)
+            return
         with self._core.lock:
             if node.owed and node.owed.staged and self._contents.of(node).complete:
                 self._filled(node)
-
-    def _sync_rest(self, node: Node) -> None:
-        """A program's own bytes are synced: the others, too, before its row counts on them."""
-        try:
-            self._syncing.sync(node)
-        except R2fsError as error:  # the row says that they are not
-            log.error("%s: not all of it could be synced: %s", printable(node.name), error)
 
     def _filled(self, node: Node) -> None:
         """All bytes are here: from now on times prove whether anything is written. With Core.lock held."""
@@ -416,7 +427,9 @@ class Files:
         if owed.filling and not owed.written:
             os.utime(self._contents.of(node).fd, ns=(node.atime_ns, node.mtime_ns))
             proof = self._contents.proof(node)
-        self._ledger.update(node, filling=False, proof=proof)
+        self._ledger.update(node, filling=False, proof=proof, in_ranges=False)
+        if not node.handles:
+            self._contents.closed(node)
 
     # ------------------------------------------------------------------ bytes
     def read(self, caller: Caller, number: int, offset: int, size: int) -> bytes:
@@ -428,7 +441,10 @@ class Files:
             if source is not None:
                 self._reader.ensure(source, offset, offset + size, caller)
             try:
-                return content.read(offset, size)
+                data = content.read(offset, size)
+                if source is not None and content.complete:  # by this read, perhaps
+                    self._tell_whole(handle.node)
+                return data
             except ValueError:  # given back between the two, to make room
                 if source is None:
                     raise
@@ -472,7 +488,7 @@ class Files:
                 self._truncate_locked(node, size)
             if not node.writers:
                 partial = not self._contents.of(node).complete
-                self._seal(node)
+                self._seal_or_later(node)
                 self._contents_unused(node)
         if not node.writers and partial:
             self.complete_later(node)
@@ -481,10 +497,15 @@ class Files:
         content = self._contents.of(node)
         self._wrote(node)
         content.truncate(size)
+        if size == 0 and node.owed is not None and node.owed.reason in DOUBTFUL:
+            self._ledger.update(node, reason=None)  # nothing is left of what was doubtful
         node.sync_failed = node.sync_failed and size > 0
         self._core.crash_point("truncated")
         if node.owed is not None and (node.owed.in_ranges or node.owed.proof is not None):
-            self._ledger.update(node, proof=None, size=size, base_limit=content.base_limit)
+            in_ranges = node.owed.in_ranges and size > 0
+            self._ledger.update(
+                node, proof=None, size=size, base_limit=content.base_limit, in_ranges=in_ranges
+            )
 
     def _contents_unused(self, node: Node) -> None:
         if not node.handles:
@@ -522,9 +543,7 @@ class Files:
             node = handle.node
             try:
                 if handle.writes and not node.writers:
-                    self._seal(node)
-            except R2fsError as error:  # its row says DIRTY: sealed by a later attempt, or at the next start
-                self._writeback.seal_later(node, error)
+                    self._seal_or_later(node)
             finally:
                 if not node.handles:
                     self._digests.closing(node)

@@ -21,7 +21,7 @@ from r2fs.engine.succession import remember
 from r2fs.engine.transactions import Transactions
 from r2fs.model.keys import nfc
 from r2fs.model.records import OwedDelete, OwedInode
-from r2fs.model.states import Event, State, after
+from r2fs.model.states import UNSEALED, Event, State, after
 
 LATE_ATTEMPT_S = 600.0  # an attempt whose end nobody saw may still appear: R2 drops an idle body after 15 s
 REMEMBER_DELETES = 10_000  # done deletes kept, so that a LIST that began before them is not believed
@@ -124,9 +124,10 @@ class Ledger:
         content = node.content
         own = None
         base_limit = owed.base_limit
-        if owed.staged and content is not None and not content.complete:
-            _, ranges, base_limit = content.snapshot()
-            own = tuple(ranges)
+        if owed.staged and content is not None and (owed.in_ranges or not content.complete):
+            known = content.own_ranges()
+            if known is not None:
+                own, base_limit = tuple(known[0]), known[1]
         return OwedInode(
             ino=node.ino,
             key=owed.key,
@@ -142,7 +143,8 @@ class Ledger:
             content_type=facts.get("content_type", node.content_type),
             base=facts.get("base", node.base),
             expect=owed.expect,
-            changed=owed.changed,
+            # Of a file that is open for writing: whether it was before. Times tell whether it has been since.
+            changed=owed.was_changed if owed.state in UNSEALED and owed.proof is not None else owed.changed,
             staged=owed.staged,
             size=owed.size,
             own=own,
@@ -223,6 +225,14 @@ class Ledger:
     def based_on(self, key: str) -> list[Node]:
         """Nodes whose base is the object at `key`, as far as anybody may still need it."""
         return list(self._base_users.get(nfc(key), ()))
+
+    def keep_bytes(self, key: str, by: Node | None) -> None:
+        """The object at `key` is about to go. Who has it open under another name and has not written to it would
+        count on it again at the last close: on what is here, from now on."""
+        for node in self.based_on(key):
+            owed = node.owed
+            if node is not by and owed is not None and owed.state in UNSEALED and not owed.was_changed:
+                self.update(node, was_changed=True)
 
     def needing(self, key: str, other_than: Node | None = None) -> Node | None:
         """A node that would lose bytes if the object at `key` were replaced or deleted now."""

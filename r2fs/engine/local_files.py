@@ -38,10 +38,11 @@ class LocalFiles:
 
     def is_coming(self, node: Node) -> bool:
         """Is it to be one of them, and the bucket still its only safe place?"""
-        owed = node.owed
-        if owed is None or owed.changed or owed.staged is None or owed.expect is not None:
+        owed, base = node.owed, node.base
+        if owed is None or owed.changed or owed.expect is not None or base is None or node.carries_body:
             return False
-        return self.is_local(owed.key)
+        # One that had such a name in the bucket goes on being there: its directory was renamed.
+        return self.is_local(owed.key) and (owed.staged is not None or not self.is_local(base.key))
 
     def is_local(self, key: str) -> bool:
         """Do the settings say that files of this name are not for the bucket?"""

@@ -29,6 +29,7 @@ from r2fs.model.errors import (
     Exists,
     InvalidArgument,
     IsADirectory,
+    LocalError,
     NotADirectory,
     NotFound,
     ObjectMissing,
@@ -367,7 +368,7 @@ class Names:
             owed = node.owed
             if owed is None or owed.staged is None or not owed.changed or owed.synced:
                 return False
-            return owed.synced_as is None or owed.synced_as != self._syncing.proof(node)
+            return not self._syncing.is_as_synced(node, owed)
 
     def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
         """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
@@ -477,11 +478,11 @@ class Names:
         content = self._contents.of(node)
         if not content.complete:
             raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
-        owed, base = node.owed, node.base
-        if base is not None:
-            self._ledger.then(lambda: self._syncing.brought(node, base.key))
+        if content.doubtful:
+            raise LocalError(f"{printable(node.name)}: this disk failed to read it")
+        owed = node.owed
         if owed is not None and owed.changed and owed.staged is not None:
-            return {"base": None, "was_changed": True, "filling": False}
+            return {"was_changed": True, "filling": False}
         staged = owed.staged if owed else None
         if staged is None:
             staged = self._contents.stage(node)

@@ -180,7 +180,7 @@ class Node:
         if self.owed is None:
             return partial and self.handles > 0
         if self.owed.changed:
-            return partial
+            return partial or self.owed.in_ranges
         return self.owed.key != self.base.key or (partial and self.handles > 0)
 
     def children(self) -> dict[str, Node]:

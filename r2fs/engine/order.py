@@ -11,7 +11,7 @@ Locks: every method is called with Core.lock held.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
@@ -21,8 +21,9 @@ from r2fs.model.records import OwedDelete
 
 
 class Order:
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, stays_here: Callable[[Node], bool]) -> None:
         self._ledger = ledger
+        self._stays_here = stays_here
         self._busy: set[str] = set()
 
     def begin(self, keys: Iterable[str]) -> None:
@@ -43,8 +44,9 @@ class Order:
     def delete_blocker(self, row: OwedDelete) -> Token | None:
         if nfc(row.key) in self._busy:
             return ("key", nfc(row.key))
-        if row.after_ino is not None and row.after_ino in self._ledger.owing:
-            return ("ino", row.after_ino)
+        after = self._ledger.owing.get(row.after_ino) if row.after_ino is not None else None
+        if after is not None and not self._stays_here(after):  # else it owes for ever, and needs nothing
+            return ("ino", after.ino)
         needing = self._ledger.needing(row.key)
         return ("ino", needing.ino) if needing is not None else None
 

@@ -144,7 +144,8 @@ class Status:
     def _is_due(self, row: OwedDelete) -> bool:
         """Not the old name of a file that a program has open since its rename, or that is parked."""
         node = self._ledger.owing.get(row.after_ino) if row.after_ino is not None else None
-        return row.watch_until_s is None and (node is None or self._is_waited_for(node))
+        waits = node is not None and not self._writeback.local.stays_here(node)
+        return row.watch_until_s is None and (not waits or (node is not None and self._is_waited_for(node)))
 
     def _is_waited_for(self, node: Node) -> bool:
         if node.state in WAITED_FOR:

@@ -1,12 +1,11 @@
 """Syncing: what has to be on the disk before something else may go that a power cut could want back.
 
-Owns:    the proof that a file's bytes are synced; copies whose outcome the disk may not know; files whose bytes
-         were brought here from an object, and may not be on the disk. A copy's outcome, a rename and a download
-         survive kill -9 at once, but a power cut only after a sync: until then whatever they came from is all
-         that the next boot is sure to find.
+Owns:    the proof that a file's bytes are synced; copies whose outcome the disk may not know. A copy's outcome,
+         a rename, a download and an edit survive kill -9 at once, but a power cut only after a sync: until then
+         the object that they began as is all that the next boot is sure to find.
 Never:   sends anything; takes a second fsync's word where one has failed: the kernel tells of it once, and
          forgets what it could not write.
-Threads: `copied`, `brought`, `proof` and `is_synced` are called with Core.lock held; everything else takes it
+Threads: `copied`, `is_as_synced`, `is_synced` and `is_in_part` are called with Core.lock held; everything else takes it
          itself, and waits for the disk without it.
 Fails:   LocalError where the disk does: nothing is to be replaced then.
 """
@@ -16,8 +15,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
-from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time, sync_file_system
+from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
@@ -39,8 +39,6 @@ class Syncing:
         # guarded by: Core.lock
         self._copied: dict[str, int] = {}  # NFC key: which copy from it was the last
         self._count = 0
-        self._brought: dict[Node, str] = {}  # files whose bytes came from the object at that NFC key
-        self.inherited = False  # what an earlier run staged may not be on the disk
 
     # ------------------------------------------------------------------ one file
     def sync(self, node: Node) -> None:
@@ -52,7 +50,8 @@ class Syncing:
             if content is not None:
                 if node.sync_failed:
                     raise LocalError(f"{printable(node.name)}: {UNSYNCED}")
-                whole, proof = content.complete, self.proof(node)
+                whole = content.complete
+                proof = self._contents.proof(node) if whole else content.changes
                 fd = content.reader()  # of our own: it may be sent and closed meanwhile
         if content is not None:
             try:
@@ -63,56 +62,68 @@ class Syncing:
                 os.close(fd)
             self._core.crash_point("bytes_synced")
             with self._core.lock:
-                self._note(node, proof if lasting else None)
-                if whole:
-                    self._brought.pop(node, None)
+                self._note(node, proof if lasting else None, whole)
             self._core.crash_point("sync_journalled")
         self._core.journal.barrier()
+
+    def sync_rest(self, node: Node) -> None:
+        """All of it is here. Where a program was told that its own bytes are safe, the others are synced now."""
+        with self._core.lock:
+            in_part = self.is_in_part(node)
+        if in_part:
+            self.sync(node)
 
     def _sync_bytes(self, node: Node, fd: int) -> None:
         directory = self._core.journal.data_dir
         try:
             os.fsync(fd)
         except OSError as error:
-            with self._core.lock:
-                node.sync_failed = True
-                self._unused(node)
+            self._failed(node)
             raise local_error(error, directory) from error
         try:
             fsync_dir(directory)
         except OSError as error:
             raise local_error(error, directory) from error
 
-    def proof(self, node: Node) -> Proof | int:
-        """What changes when somebody writes to it. While bytes are missing, those that come do not count."""
-        content = self._contents.of(node)
-        return self._contents.proof(node) if content.complete else content.changes
+    def _failed(self, node: Node) -> None:
+        with self._core.lock:
+            node.sync_failed = True
+            if node.owed is not None:
+                with suppress(R2fsError):  # a disk that takes no row either; else it outlasts this daemon
+                    self._ledger.update(node, reason=UNSYNCED)
+            self._unused(node)
+
+    def is_as_synced(self, node: Node, owed: Owed) -> bool:
+        """Is there proof that nothing was written since an fsync, so far?"""
+        if isinstance(owed.synced_as, int):  # bytes were missing: whoever writes to it, comes by here
+            content = self._contents.of(node)
+            return owed.in_ranges and content.own_ranges() is not None and content.changes == owed.synced_as
+        return owed.synced_as is not None and owed.synced_as == self._contents.proof(node)
 
     def is_synced(self, node: Node, owed: Owed) -> bool:
-        """Is there proof that nothing was written since an fsync?"""
-        if owed.synced_as is None or self.proof(node) != owed.synced_as:
+        """Is there proof that nothing was written since an fsync, and that nobody can?"""
+        if not self.is_as_synced(node, owed):
             return False
-        if isinstance(owed.synced_as, int):  # whoever writes to it, comes by here
-            return not node.writers
-        return self._contents.nobody_writes(node)
+        return not node.writers if isinstance(owed.synced_as, int) else self._contents.nobody_writes(node)
 
     def is_in_part(self, node: Node) -> bool:
         """Is a program told that its bytes are safe where the others are not, or not all here?"""
         owed = node.owed
         return owed is not None and (owed.in_part or isinstance(owed.synced_as, int))
 
-    def _note(self, node: Node, proof: Proof | int | None) -> None:
+    def _note(self, node: Node, proof: Proof | int | None, whole: bool) -> None:
         """`proof`: as it was before the fsync. While somebody may write, it is for the last close to compare."""
         owed = node.owed
         if owed is None or owed.staged is None:
             return
         owed.synced_as = proof
-        in_part = isinstance(proof, int)
-        synced = node.state not in UNSEALED and self.is_synced(node, owed)
-        if synced or not owed.synced:
-            self._ledger.update(
-                node, synced=synced, in_part=synced and in_part, size=self._contents.of(node).size
-            )
+        synced = owed.synced and not owed.in_part  # else its row had been taken back before it was written to
+        synced = synced or (node.state not in UNSEALED and self.is_synced(node, owed))
+        changes: dict[str, object] = {"in_part": False, "in_ranges": False} if whole else {}
+        if synced and not whole:
+            changes["in_part"] = True
+        if synced or whole or not owed.synced:
+            self._ledger.update(node, synced=synced, size=self._contents.of(node).size, **changes)
         node.vouched = node.vouched or synced
         self._unused(node)
 
@@ -126,37 +137,28 @@ class Syncing:
         self._count += 1
         self._copied[nfc(key)] = self._count
 
-    def brought(self, node: Node, key: str) -> None:
-        """The bytes of `node` are, or will be, those of the object at `key`."""
-        self._brought[node] = nfc(key)
+    def before_replacing(self, keys: Iterable[str], by: Node | None = None) -> None:
+        """To be called before a request that takes away what is at `keys` now, on behalf of `by`.
 
-    def before_replacing(self, keys: Iterable[str]) -> None:
-        """To be called before a request that takes away what is at `keys` now. May wait for the disk."""
+        What began as one of these objects and has another name now is on the disk when this returns.
+        """
         wanted = set(map(nfc, keys))
         with self._core.lock:
-            inherited = self.inherited
-            brought = [node for node, key in self._brought.items() if key in wanted]
-            if not (inherited or brought or not self._copied.keys().isdisjoint(wanted)):
+            taken = [node for key in wanted for node in self._staged_from(key) if node[0] is not by]
+            if not taken and self._copied.keys().isdisjoint(wanted):
                 return
             covered = self._count
-        if inherited:
-            self._sync_all()
-        for node in brought:
-            self.sync(node)
+        for node, synced in taken:
+            if not synced:
+                self.sync(node)
         self._core.journal.barrier()
         with self._core.lock:
             self._copied = {key: count for key, count in self._copied.items() if count > covered}
-            for node in brought:  # one that is gone meanwhile, too
-                self._brought.pop(node, None)
 
-    def _sync_all(self) -> None:
-        directory = self._core.journal.data_dir
-        try:
-            sync_file_system(directory)
-        except OSError as error:
-            raise local_error(error, directory) from error
-        with self._core.lock:
-            self.inherited = False
+    def _staged_from(self, key: str) -> list[tuple[Node, bool]]:
+        """Files that began as the object there, and whether a row says that they are synced."""
+        owing = [(node, node.owed) for node in self._ledger.based_on(key)]
+        return [(node, owed.synced) for node, owed in owing if owed is not None and owed.staged is not None]
 
     # ------------------------------------------------------------------ at the end
     def sync_owed(self) -> None:

@@ -36,7 +36,7 @@ from r2fs.engine.jobs import JobQueue
 from r2fs.engine.kept_metadata import KeptMetadata
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
-from r2fs.engine.node import UNSYNCED, Node, Transfer
+from r2fs.engine.node import DOUBTFUL, UNSYNCED, Node, Transfer
 from r2fs.engine.order import Order, keys_of
 from r2fs.engine.outcomes import Outcomes
 from r2fs.engine.reader import Reader
@@ -50,10 +50,11 @@ from r2fs.model.errors import (
     PreconditionFailed,
     R2fsError,
     ReadFailed,
+    Stale,
     StateDamaged,
     Throttled,
 )
-from r2fs.model.keys import nfc
+from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind
 from r2fs.model.states import UNSEALED, Event, State
@@ -107,7 +108,7 @@ class WriteBack:
         # guarded by: Core.lock
         self._schedule = Schedule()
         self._pace = Pace(core.clock, core.store.limits.key_write_interval_s)
-        self._order = Order(ledger)
+        self._order = Order(ledger, self.local.stays_here)
         self.deletes = Deletes(
             core, tree, ledger, self.attempts, self.syncing, self._schedule, self._order, self
         )
@@ -289,7 +290,7 @@ class WriteBack:
             self._ledger.apply(node, Event.CLAIM)
             self.outcomes.park(node, str(error))
             return None
-        if content is not None and not content.complete:
+        if content is not None and (not content.complete or node.owed.in_ranges):
             return lambda: self._complete(node)
         if self.local.is_coming(node):
             return self._coming_here(node)
@@ -304,9 +305,11 @@ class WriteBack:
             return None
         # A delete of what an earlier inode left at the key would take this one's object, too, where
         # both have the same bytes and so the same ETag: overwriting what it was meant for does its work.
-        left_there = self._ledger.take_over_deletes(node.owed.key)
-        if left_there is not None and node.owed.expect is None:  # else it knows of a newer one there
-            self._ledger.update(node, expect=left_there)
+        with self._ledger.transaction():
+            left_there = self._ledger.take_over_deletes(node.owed.key)
+            if left_there is not None and node.owed.expect is None:  # else it knows of a newer one there
+                self._ledger.update(node, expect=left_there)
+            self._ledger.keep_bytes(node.owed.key, by=node)
         fd = None
         if content is not None:
             fd = self._contents.sealed_fd(node)
@@ -352,18 +355,22 @@ class WriteBack:
                 staged = self._contents.stage(node)
                 size = self._contents.of(node).size
                 self._ledger.update(node, staged=staged, size=size, base_limit=size)
-            self.syncing.brought(node, node.base.key)
             self._core.crash_point("materialised")
         if not self._fetch(node):
             return
         self.syncing.sync(node)
         with self._core.lock:
             owed = node.owed
-            here = owed is not None and owed.staged is not None and self._contents.of(node).complete
+            content = self._contents.of(node) if owed is not None and owed.staged else None
+            if content is not None and content.doubtful:
+                raise LocalError(f"{printable(node.name)}: this disk failed to read it")
+            here = content is not None and content.complete
             if owed is not None and owed.state is State.QUEUED and here and not owed.changed:
-                base = None if self.local.is_coming(node) else node.base
-                boot = self._core.journal.boot
-                self._ledger.update(node, changed=True, synced=True, in_part=False, boot=boot, base=base)
+                # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
+                row = {"changed": True, "synced": True, "in_part": False, "in_ranges": False, "edits": None}
+                self._ledger.update(node, boot=self._core.journal.boot, **row)
+                if self.local.stays_here(node) and node.content is not None:
+                    node.content.unwatch()  # no part of it can be copied from there
                 node.vouched = True
             self.schedule(node)
 
@@ -371,14 +378,14 @@ class WriteBack:
         """Fetch what a file that was written in parts still lacks; then it is due again."""
         if not self._fetch(node):
             return
-        with self._core.lock:
-            in_part = self.syncing.is_in_part(node)
-        if in_part:
-            self.syncing.sync(node)
+        self.syncing.sync_rest(node)
         with self._core.lock:
             if node.owed is not None:
-                self._ledger.update(node)
+                content = self._contents.of(node) if node.owed.staged else None
+                self._ledger.update(node, in_ranges=content is not None and not content.complete)
                 self.schedule(node)
+                if not node.handles:
+                    self._contents.closed(node)
                 self._core.changed.notify_all()
 
     def _fetch(self, node: Node) -> bool:
@@ -396,13 +403,19 @@ class WriteBack:
             with self._core.lock:
                 self.retry_later(node, error)
             return False
+        except Stale as error:
+            return self._fetch(node) if self.outcomes.found_own_copy(node) else self._incomplete(node, error)
         except R2fsError as error:
-            with self._core.lock:
-                if node.owed is not None and node.owed.state is State.QUEUED:
-                    self._ledger.apply(node, Event.CLAIM)
-                    self.outcomes.park(node, f"incomplete: {error}")
-            return False
+            return self._incomplete(node, error)
         return True
+
+    def _incomplete(self, node: Node, error: R2fsError) -> bool:
+        """What it lacks will not come: False, and kept for a person."""
+        with self._core.lock:
+            if node.owed is not None and node.owed.state is State.QUEUED:
+                self._ledger.apply(node, Event.CLAIM)
+                self.outcomes.park(node, f"incomplete: {error}")
+        return False
 
     # ------------------------------------------------------------------ one attempt
     def _claim(self, node: Node, fd: int | None) -> Claim:
@@ -437,7 +450,7 @@ class WriteBack:
 
     def _attempt(self, node: Node, claim: Claim) -> None:
         try:
-            self.syncing.before_replacing([claim.key])
+            self.syncing.before_replacing([claim.key], by=node)
             self._kept_metadata.before_replacing(claim.key, by=node)
             sent = self._sender.send(claim)
             self._core.crash_point("sent")
@@ -509,9 +522,16 @@ class WriteBack:
         wait = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.owed.failures - 1, 10))
         self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait * random.uniform(0.75, 1.0))
 
+    def seal_doubt(self, node: Node) -> None:
+        """What was torn or damaged is so still, whatever was written into it: parked again. With Core.lock."""
+        if node.state is State.QUEUED and node.owed is not None and node.owed.reason in DOUBTFUL:
+            reason = node.owed.reason
+            self._ledger.apply(node, Event.CLAIM)
+            self._ledger.apply(node, Event.REFUSED, reason=reason)
+
     def release(self, node: Node) -> None:
         """A parked file goes out once more: a person says so, or its cause may have passed. With Core.lock."""
-        self._ledger.apply(node, Event.RELEASE, passing=False)
+        self._ledger.apply(node, Event.RELEASE, passing=False, reason=None)
         self.schedule(node)
 
     def outage(self) -> None:

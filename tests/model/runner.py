@@ -21,6 +21,7 @@ from typing import Any
 from r2fs.model.errors import NoSpace, R2fsError
 from r2fs.model.keys import nfc
 from r2fs.model.records import AttributeChange, Opened
+from r2fs.model.states import UNSEALED
 from r2fs.model.verbs import RENAME_EXCHANGE, ROOT
 from tests.model.bucket import digest
 from tests.model.match import Mismatch, Seen, look, match, match_bucket, peek, same
@@ -496,8 +497,9 @@ def check(fs: Any) -> None:
     assert set(rows) == set(ledger.owing), "journal and memory disagree on who owes"
     for ino, row in rows.items():
         owed = ledger.owing[ino].owed
+        changed = owed.was_changed if owed.state in UNSEALED and owed.proof is not None else owed.changed
         have = (row.key, row.state, row.staged, row.changed, row.expect, row.seq)
-        want = (owed.key, owed.state.value, owed.staged, owed.changed, owed.expect, owed.seq)
+        want = (owed.key, owed.state.value, owed.staged, changed, owed.expect, owed.seq)
         assert have == want, f"journal {have}, memory {want}"
     assert {row.seq for row in fs._core.journal.read().deletes} == set(ledger.deletes), "deletes disagree"
     there = {path.name for path in fs._core.journal.data_dir.iterdir() if path.stat().st_size}
