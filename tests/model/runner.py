@@ -87,7 +87,9 @@ class Runner:
         if world.faulty and world.requests:
             self.stale_until = world.clock.monotonic() + 5.1
         if world.outage:
+            armed, world.armed = world.armed, None  # who looks is no program
             self._verify_pending()
+            world.armed = armed
             return
         if world.clock.monotonic() < self.stale_until and not world._depth:
             world.clock.advance(self.stale_until - world.clock.monotonic())

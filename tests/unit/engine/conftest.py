@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
+from tests.support.power import Power
 
 
 @pytest.fixture
@@ -34,3 +35,8 @@ def make(tmp_path: Path, store: MemoryStore, engine_settings: Mapping[str, objec
     yield make_engine
     for engine in made:
         engine._end()
+
+
+@pytest.fixture
+def power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Power:
+    return Power(tmp_path, monkeypatch)

@@ -2,120 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from r2fs.disk import durable
 from r2fs.engine.node import Node
 from r2fs.model.errors import LocalError, Unavailable
 from r2fs.model.records import AttributeChange
 from r2fs.model.verbs import RENAME_EXCHANGE
 from tests.support.engine import Engine, MakeEngine, do_at_once
 from tests.support.memory_store import MemoryStore
+from tests.support.power import (
+    IN_PARTS,
+    LATER,
+    ONE,
+    OTHER,
+    Power,
+    Stop,
+    bucket,
+    save,
+    send_until,
+    slow,
+    stop_at,
+)
 
-LATER = {"upload_delay_s": 3600.0, "upload_deadline_s": 3600.0}
-IN_PARTS = {"small_file": 1 << 10}  # what is larger is fetched while it is read and written
-ONE, OTHER = b"one take", b"another take"
 SWAPPED = {"a.wav": OTHER, "b.wav": ONE}
-
-
-class Power:
-    """The disk under a staging directory: what no fsync brought there is lost. The journal's commits are all there."""
-
-    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._tmp_path, self._monkeypatch = tmp_path, monkeypatch
-        self._data: dict[int, bytes] = {}  # by inode number
-        self._names: set[tuple[str, int]] = set()  # with the inode number; of files
-        self._plain = os.fsync
-        self.fails = 0  # so many fsyncs of files do
-        self.syncs = 0
-        monkeypatch.setattr(os, "fsync", self._fsync)
-
-    def _fsync(self, fd: int) -> None:
-        self.syncs += 1
-        found = os.fstat(fd)
-        is_file = stat.S_ISREG(found.st_mode)
-        if is_file and self.fails and "/staging/data/" in os.readlink(f"/proc/self/fd/{fd}"):
-            self.fails -= 1
-            raise OSError(errno.EIO, "the disk failed, and tells it once")
-        self._plain(fd)
-        if is_file:
-            self._data[found.st_ino] = Path(f"/proc/self/fd/{fd}").read_bytes()
-        else:
-            self._names |= {(entry.name, entry.inode()) for entry in os.scandir(fd)}
-
-    def cut(self, engine: Engine, names: bool = True) -> None:
-        """`names`: unsynced ones are lost; else those are there, with zeros for blocks that were not written."""
-        engine.kill()
-        for path in engine.fs._core.journal.data_dir.iterdir():
-            found = path.stat()
-            if names and (path.name, found.st_ino) not in self._names:
-                path.unlink()
-            else:
-                synced = self._data.get(found.st_ino, b"")
-                path.write_bytes((synced + bytes(found.st_size))[: found.st_size])
-        boot_id = self._tmp_path / "boot_id"
-        boot_id.write_text("another-boot\n")
-        self._monkeypatch.setattr(durable, "BOOT_ID", boot_id)
-
-
-@pytest.fixture
-def power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Power:
-    return Power(tmp_path, monkeypatch)
-
-
-class Stop(BaseException):
-    """Raised at a named point, past everything that would handle an error."""
-
-
-def stop_at(engine: Engine, point: str) -> None:
-    def stop(name: str) -> None:
-        if name == point:
-            raise Stop(name)
-
-    engine.fs._core.crash_point = stop
-
-
-def send_until(engine: Engine, point: str) -> None:
-    """What an upload thread does, up to a named point; of an engine without threads."""
-    stop_at(engine, point)
-    do_at_once(engine.fs._downloads)
-    with pytest.raises(Stop):
-        while (task := engine.fs._writeback.take_due()) is not None:
-            task()
-
-
-def save(
-    engine: Engine, path: str, data: bytes, *, sync: bool, flags: int = os.O_WRONLY | os.O_CREAT
-) -> None:
-    opened = engine.open(path, flags)
-    engine.fs.write(engine.caller, opened.handle, 0, data)
-    if sync:
-        engine.fs.fsync(engine.caller, opened.handle, False)
-    engine.close(opened)
-
-
-def bucket(store: MemoryStore) -> dict[str, bytes]:
-    return {key: stored.data for key, stored in store.objects.items()}
-
-
-def slow(store: MemoryStore) -> tuple[threading.Event, threading.Event]:
-    """GETs wait. Events: one has been asked for, and they may go on."""
-    asked, go_on = threading.Event(), threading.Event()
-
-    def wait(name: str, key: str) -> None:
-        if name == "get":
-            asked.set()
-            assert go_on.wait(30)
-
-    store.before = wait
-    return asked, go_on
 
 
 # ------------------------------------------------------------------ what replaces a synced file
@@ -200,9 +113,7 @@ def test_names_that_are_exchanged_leave_both_files_their_bytes(
     def look(name: str, key: str) -> None:
         if name in ("put", "copy", "delete"):
             left = {stored.data for other, stored in store.objects.items() if other != key}
-            assert left | set(power._data.values()) >= {ONE, OTHER}, (
-                f"{name} {key}: its bytes are nowhere else"
-            )
+            assert left | power.synced >= {ONE, OTHER}, f"{name} {key}: its bytes are nowhere else"
 
     store.before = look
     exchanged().drain()

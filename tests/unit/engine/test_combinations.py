@@ -1,0 +1,445 @@
+"""What few programs do together: renamed, opened, half here, killed, cut; each combination lost something once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from r2fs.engine.node import Node
+from r2fs.model.errors import LocalError, NoSpace, Unavailable
+from r2fs.model.records import AttributeChange, ObjectMeta
+from r2fs.model.verbs import RENAME_EXCHANGE
+from tests.support.clocks import ManualClock
+from tests.support.engine import Engine, MakeEngine, do_at_once
+from tests.support.memory_store import MemoryStore
+from tests.support.power import (
+    IN_PARTS,
+    LATER,
+    ONE,
+    OTHER,
+    Power,
+    Stop,
+    bucket,
+    save,
+    send,
+    send_until,
+    stop_at,
+    without_background,
+)
+
+LOCAL = {"local_patterns": ("*.tmp",)}
+POINTS = [
+    "materialised", "bytes_synced", "sync_journalled", "claimed", "sent", "put_committed", "delete_looked", "deleted",
+]  # fmt: skip
+
+
+@pytest.fixture
+def large(store: MemoryStore) -> bytes:
+    data = os.urandom(300_000)
+    store.set("large.wav", data)
+    return data
+
+
+def states(engine: Engine) -> list[str]:
+    return [transfer.state for transfer in engine.fs.queue_view().transfers]
+
+
+# ------------------------------------------------------------------ all of it came by a read
+@pytest.mark.parametrize("second", [False, True])
+def test_what_is_written_after_an_edit_and_a_read(
+    make: MakeEngine, store: MemoryStore, large: bytes, second: bool
+):
+    """Its row lists the edit's range: the next start would have filled the old bytes over what came later."""
+    engine = without_background(make(threads=False, **IN_PARTS))
+    opened = engine.open("large.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+    assert engine.read("large.wav") == b"HEAD" + large[4:]
+    if second:
+        opened = engine.open("large.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 1000, b"WRITTEN")
+    engine.kill()
+    after = make(**IN_PARTS)
+    want = b"HEAD" + large[4:1000] + b"WRITTEN" + large[1007:]
+    assert after.read("large.wav") == want
+    after.drain()
+    assert store.data("large.wav") == want
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_renamed_file_keeps_its_object_while_its_row_counts_on_it(
+    make: MakeEngine, store: MemoryStore, large: bytes, edited: bool
+):
+    engine = without_background(make(threads=False, **IN_PARTS))
+    engine.rename("large.wav", "renamed.wav")
+    opened = engine.open("renamed.wav", os.O_RDWR)
+    want = large
+    if edited:
+        engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+        want = b"HEAD" + large[4:]
+    assert engine.read("renamed.wav") == want
+    save(engine, "large.wav", ONE, sync=False)
+    send(engine)
+    engine.kill()
+    after = make(**IN_PARTS)
+    after.drain()
+    assert bucket(store) == {"large.wav": ONE, "renamed.wav": want}
+
+
+@pytest.mark.parametrize("then", ["rename", "chmod", "nothing", "close later", "open again", "kill and open"])
+def test_what_was_synced_in_part_and_then_read_whole(
+    make: MakeEngine, store: MemoryStore, power: Power, large: bytes, then: str
+):
+    engine = without_background(make(threads=False, **IN_PARTS, **LATER))
+    name, want = "large.wav", b"HEAD" + large[4:]
+    opened = engine.open(name, os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+    engine.fs.fsync(engine.caller, opened.handle, False)
+    if then != "close later":
+        engine.close(opened)
+    if then == "kill and open":
+        engine.kill()
+        engine = without_background(make(threads=False, **IN_PARTS, **LATER))
+    assert engine.read(name) == want
+    if then == "close later":
+        engine.close(opened)
+    elif then == "rename":
+        engine.rename(name, name := "renamed.wav")
+    elif then == "chmod":
+        engine.fs.setattr(engine.caller, engine.entry(name).ino, AttributeChange(mode=0o600))
+    elif then != "nothing":
+        engine.close(engine.open(name, os.O_RDWR))
+    power.cut(engine, names=False)
+    after = make(**IN_PARTS)
+    assert after.read(name) == want
+    after.drain()
+    assert store.data(name) == want
+
+
+def test_a_file_synced_in_part_replaces_one_that_was_synced(make: MakeEngine, power: Power, large: bytes):
+    engine = without_background(make(threads=False, **IN_PARTS, **LATER))
+    save(engine, "take.wav", ONE, sync=True)
+    save(engine, "large.wav", b"HEAD", sync=True, flags=os.O_WRONLY)
+    want = b"HEAD" + large[4:]
+    assert engine.read("large.wav") == want
+    engine.rename("large.wav", "take.wav")
+    power.cut(engine, names=False)
+    assert make(**IN_PARTS).read("take.wav") in (ONE, want)
+
+
+@pytest.mark.expect_warnings("may be torn")
+def test_what_may_be_torn_in_part_is_not_safe_for_having_been_stopped_in_order(
+    make: MakeEngine, store: MemoryStore, power: Power, large: bytes
+):
+    """Its own bytes were synced at the end; the rest, which came after a person released it, was not."""
+    engine = without_background(make(threads=False, **IN_PARTS))
+    save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
+    power.cut(engine, names=False)
+    make(threads=False, **IN_PARTS).stop()
+    engine = without_background(make(threads=False, **IN_PARTS))
+    assert engine.fs.retry_parked(["large.wav"]) == 1
+    send_until(engine, "claimed")
+    power.cut(engine, names=False)
+    make(**IN_PARTS).fs.drain(3.0)
+    assert store.data("large.wav")[8:] == large[8:]
+
+
+# ------------------------------------------------------------------ open, and not written
+@pytest.mark.expect_warnings
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_a_renamed_file_that_is_open_when_its_object_goes(
+    make: MakeEngine, store: MemoryStore, power: Power, size: int, closed: bool
+):
+    data = os.urandom(size)
+    store.set("old.wav", data)
+    engine = make(threads=False, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._background)
+    engine.rename("old.wav", "renamed.wav")
+    opened = engine.open("renamed.wav", os.O_RDWR)
+    save(engine, "old.wav", OTHER, sync=True)
+    send(engine)
+    assert store.data("old.wav") == OTHER
+    if closed:
+        engine.close(opened)
+    power.cut(engine, names=False)
+    after = make(**IN_PARTS)
+    after.fs.drain(3.0)
+    assert after.tree() == {"old.wav": OTHER, "renamed.wav": data}
+
+
+@pytest.mark.expect_warnings
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("exchange", [False, True])
+def test_a_file_that_is_open_when_its_object_goes(
+    make: MakeEngine, store: MemoryStore, power: Power, exchange: bool, closed: bool
+):
+    """An exchanged one, and one that gets a name which stays here."""
+    store.set("take.wav", ONE)
+    if exchange:
+        store.set("take.tmp", OTHER)
+    engine = make(threads=False, **({} if exchange else LOCAL), **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._background)
+    engine.rename("take.wav", "take.tmp", RENAME_EXCHANGE if exchange else 0)
+    opened = engine.open("take.tmp", os.O_RDWR)
+    send(engine)
+    if closed:
+        engine.close(opened)
+    power.cut(engine, names=False)
+    after = make(**({} if exchange else LOCAL), **IN_PARTS)
+    after.fs.drain(3.0)
+    assert after.tree() == {"take.tmp": ONE} | ({"take.wav": OTHER} if exchange else {})
+
+
+# ------------------------------------------------------------------ a journal that forgets its last commits
+@pytest.mark.expect_warnings("was changed|set aside")
+@pytest.mark.parametrize("touched", [False, True])
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("local", [False, True])
+def test_the_power_fails_while_an_object_is_given_up(
+    make: MakeEngine, store: MemoryStore, power: Power, local: bool, point: str, nth: int, touched: bool
+):
+    power.forgets = True
+    store.set("a.wav", ONE)
+    settings = LOCAL if local else {}
+    engine = make(threads=False, **settings)
+    do_at_once(engine.fs._downloads)
+    if local:
+        engine.rename("a.wav", "a.tmp")
+    else:
+        store.set("b.wav", OTHER)
+        engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
+    if touched:
+        touch_while_it_is_synced(engine)
+    passed = 0
+
+    def stop(name: str) -> None:
+        nonlocal passed
+        passed += name == point
+        if passed == nth:
+            raise Stop(name)
+
+    engine.fs._core.crash_point = stop
+    try:
+        while (task := engine.fs._writeback.take_due()) is not None:
+            task()
+    except Stop:
+        pass
+    power.cut(engine, names=False)
+    after = make(**settings)
+    after.drain()
+    assert sorted(data or b"" for data in after.tree().values()) == sorted([ONE] if local else [ONE, OTHER])
+    assert local or sorted(bucket(store).values()) == sorted([ONE, OTHER])
+
+
+def touch_while_it_is_synced(engine: Engine) -> None:
+    syncing = engine.fs._writeback.syncing
+    plain: Callable[..., None] = syncing._sync_bytes
+
+    def sync_bytes(node: Node, fd: int) -> None:
+        plain(node, fd)
+        engine.fs.setattr(engine.caller, node.ino, AttributeChange(mtime_ns=10**18))
+
+    syncing._sync_bytes = sync_bytes  # type: ignore[method-assign]
+
+
+def test_a_copy_that_a_power_cut_made_us_forget_is_no_conflict(
+    make: MakeEngine, store: MemoryStore, power: Power
+):
+    power.forgets = True
+    store.set("a.wav", ONE)
+    engine = make(threads=False)
+    engine.rename("a.wav", "b.wav")
+    engine.fs._core.journal.barrier()
+    send_until(engine, "sent")
+    power.cut(engine, names=False)
+    make().drain()
+    assert bucket(store) == {"b.wav": ONE}
+
+
+# ------------------------------------------------------------------ doubt
+@pytest.mark.expect_warnings
+@pytest.mark.parametrize("then", ["kill", "stop", "edit", "rename"])
+def test_what_may_be_torn_stays_doubtful(make: MakeEngine, store: MemoryStore, power: Power, then: str):
+    store.set("a.wav", ONE)
+    engine = make(**LATER)
+    save(engine, "a.wav", OTHER, sync=False, flags=os.O_WRONLY | os.O_TRUNC)
+    power.cut(engine, names=False)
+    engine = make()
+    assert states(engine) == ["parked"]
+    if then == "edit":
+        save(engine, "a.wav", b"T", sync=False, flags=os.O_RDWR)
+    elif then == "rename":
+        engine.rename("a.wav", "b.wav")
+    else:
+        engine.open("a.wav", os.O_RDWR)
+    if then == "stop":
+        engine.stop()
+    else:
+        engine.kill()
+    after = make()
+    after.fs.drain(2.0)
+    assert states(after) == ["parked"]
+    assert bucket(store) == {"a.wav": ONE}
+    name = "b.wav" if then == "rename" else "a.wav"
+    save(after, name, b"made anew", sync=False, flags=os.O_WRONLY | os.O_TRUNC)
+    after.drain()
+    assert store.data(name) == b"made anew"
+
+
+@pytest.mark.expect_warnings
+@pytest.mark.parametrize("by", ["kill", "stop"])
+def test_a_failed_fsync_outlasts_the_daemon(make: MakeEngine, store: MemoryStore, power: Power, by: str):
+    engine = make(**LATER)
+    power.fails = 1
+    opened = engine.open("take.wav", os.O_WRONLY | os.O_CREAT)
+    engine.fs.write(engine.caller, opened.handle, 0, ONE)
+    with pytest.raises(LocalError):
+        engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.close(opened)
+    engine.kill() if by == "kill" else engine.stop()
+    after = make()
+    after.fs.drain(2.0)
+    assert states(after) == ["parked"]
+    assert not store.keys()
+    assert after.read("take.wav") == ONE
+
+
+# ------------------------------------------------------------------ killed in the midst of a call
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_file_that_was_being_made_longer(make: MakeEngine, store: MemoryStore, large: bytes, edited: bool):
+    """Nobody was told: it is as long as it was, or as it was to become, and nothing of it is missing."""
+    engine = without_background(make(threads=False, **IN_PARTS))
+    opened = engine.open("large.wav", os.O_RDWR)
+    want = large
+    if edited:
+        engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+        want = b"HEAD" + large[4:]
+    stop_at(engine, "truncated")
+    with pytest.raises(Stop):
+        engine.truncate("large.wav", 400_000)
+    engine.kill()
+    after = make(**IN_PARTS, freshness_s=60.0)
+    data = after.read("large.wav")
+    assert data in (want, want + bytes(100_000))
+    assert after.entry("large.wav").attributes.size == len(data)
+    after.drain()
+    assert store.data("large.wav") == data
+
+
+def test_a_delete_that_is_taken_over(make: MakeEngine, store: MemoryStore):
+    """What the new file is to replace is known with the very commit that makes the delete void."""
+    store.set("a.wav", ONE)
+    engine = make(threads=False)
+    engine.unlink("a.wav")
+    away = iter([True])
+
+    def make_anew(name: str, key: str) -> None:
+        if name == "delete" and next(away, False):  # while the delete is on its way, which gets no answer
+            save(engine, "a.wav", OTHER, sync=False)
+            raise Unavailable(f"{key}: no answer")
+
+    store.before = make_anew
+    task = engine.fs._writeback.take_due()
+    assert task is not None
+    task()
+    engine.fs._writeback._not_before = 0.0
+
+    def stop(name: str) -> None:
+        if name == "committed":
+            raise Stop(name)
+
+    engine.fs._core.journal._crash_point = stop
+    with pytest.raises(Stop):
+        while (task := engine.fs._writeback.take_due()) is not None:
+            task()
+    engine.kill()
+    make().drain()
+    assert bucket(store) == {"a.wav": OTHER}
+
+
+# ------------------------------------------------------------------ answers, room, and who waits
+@pytest.mark.expect_warnings("could not be read")
+@pytest.mark.parametrize("how", ["lost", "killed"])
+def test_an_edit_of_an_object_whose_metadata_copy_has_not_been_heard_of(
+    make: MakeEngine, store: MemoryStore, how: str
+):
+    """The copy has another ETag, where the object had been sent in parts: the rest of the file comes from it."""
+    data = os.urandom(300_000)
+    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    engine = make(threads=False, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._background)
+    engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
+    if how == "killed":
+        send_until(engine, "sent")
+        engine.kill()
+        engine = make(threads=False, **IN_PARTS)
+        do_at_once(engine.fs._downloads)
+        do_at_once(engine.fs._background)
+    else:
+        lost = iter([True])
+
+        def lose(name: str, key: str) -> None:
+            if name == "copy" and next(lost, False):
+                raise Unavailable(f"{key}: the answer was lost")
+
+        store.after = lose
+        send(engine)
+    save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
+    engine.kill()
+    make(**IN_PARTS).drain()
+    assert store.data("large.wav") == b"HEAD" + data[4:]
+
+
+@pytest.mark.expect_warnings("will be tried again")
+@pytest.mark.parametrize("how", ["truncate", "open"])
+def test_a_full_disk_where_a_truncated_file_is_sealed(make: MakeEngine, store: MemoryStore, how: str):
+    store.set("a.wav", ONE)
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock)
+    do_at_once(engine.fs._downloads)
+    left = iter(range(3 if how == "truncate" else 2))
+
+    def fill(name: str) -> None:
+        if name == "commit" and next(left, None) == (2 if how == "truncate" else 1):
+            raise NoSpace("the disk is full")
+
+    engine.fs._core.journal._crash_point = fill
+    if how == "truncate":
+        engine.truncate("a.wav", 3)
+    else:
+        engine.close(engine.open("a.wav", os.O_RDONLY | os.O_TRUNC))
+    clock.advance(2.1)
+    send(engine)
+    assert store.data("a.wav") == (ONE[:3] if how == "truncate" else b"")
+    assert not engine.fs._ledger.owing
+
+
+def test_a_delete_does_not_wait_for_a_file_that_stays_here(make: MakeEngine, store: MemoryStore):
+    store.set("a.wav", ONE)
+    engine = make(**LOCAL)
+    engine.rename("a.wav", "b.wav")
+    engine.rename("b.wav", "b.tmp")
+    engine.drain()
+    assert not store.keys()
+    assert engine.tree() == {"b.tmp": ONE}
+
+
+def test_a_name_that_stays_here_is_not_sent_after_a_power_cut(
+    make: MakeEngine, store: MemoryStore, power: Power
+):
+    """What was staged of it is lost: it is brought here once more."""
+    store.set("take.wav", ONE)
+    engine = make(threads=False, **LOCAL)
+    do_at_once(engine.fs._downloads)
+    engine.rename("take.wav", "take.tmp")
+    power.cut(engine)
+    after = make(**LOCAL)
+    after.drain()
+    assert not store.keys()
+    assert after.tree() == {"take.tmp": ONE}
