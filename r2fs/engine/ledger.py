@@ -277,6 +277,10 @@ class Ledger:
             if self._below[prefix] <= 0:
                 del self._below[prefix]
 
+    def has_deletes(self, key: str) -> bool:
+        """Is anything pending at that very key?"""
+        return nfc(key) in self._by_key
+
     def take_over_deletes(self, key: str) -> str | None:
         """A new object is to be at `key`: deletes not yet on their way are void; the ETag to expect there.
 

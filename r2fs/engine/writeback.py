@@ -305,11 +305,12 @@ class WriteBack:
             return None
         # A delete of what an earlier inode left at the key would take this one's object, too, where
         # both have the same bytes and so the same ETag: overwriting what it was meant for does its work.
-        with self._ledger.transaction():
-            left_there = self._ledger.take_over_deletes(node.owed.key)
-            if left_there is not None and node.owed.expect is None:  # else it knows of a newer one there
-                self._ledger.update(node, expect=left_there)
-            self._ledger.keep_bytes(node.owed.key, by=node)
+        if self._ledger.has_deletes(node.owed.key):
+            with self._ledger.transaction():
+                left_there = self._ledger.take_over_deletes(node.owed.key)
+                if left_there is not None and node.owed.expect is None:  # else it knows of a newer one there
+                    self._ledger.update(node, expect=left_there)
+        self._ledger.keep_bytes(node.owed.key, by=node)
         fd = None
         if content is not None:
             fd = self._contents.sealed_fd(node)
