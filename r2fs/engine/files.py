@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.attributes import file_times
@@ -115,7 +116,7 @@ class Files:
             if source is not None and writes:
                 self.complete_later(node)
             elif source is not None and small:
-                self._reader.whole(source, caller)
+                self._fetch(node, partial(self._reader.whole, source, caller))
             if moved and not flags & os.O_TRUNC:
                 self._outwait_ctime(node)
             return self._opened(handle)
@@ -142,7 +143,16 @@ class Files:
             caller.about_to_wait()
             source = self._contents.source(node)
         if source is not None:
-            self._reader.whole(source, caller)
+            self._fetch(node, partial(self._reader.whole, source, caller))
+
+    def _fetch(self, node: Node, fetch: Callable[[], None]) -> None:
+        """Once more, where its base is gone because of a copy of our own whose answer has not come yet."""
+        try:
+            fetch()
+        except Stale:
+            if not self._writeback.outcomes.found_own_copy(node):
+                raise
+            fetch()
 
     def _check_there(self, node: Node) -> None:
         """A node that lost its name to another, and that nobody has open, is gone: look the name up again."""
@@ -439,7 +449,7 @@ class Files:
             content = self._contents.of(handle.node)
         while True:
             if source is not None:
-                self._reader.ensure(source, offset, offset + size, caller)
+                self._fetch(handle.node, partial(self._reader.ensure, source, offset, offset + size, caller))
             try:
                 data = content.read(offset, size)
                 if source is not None and content.complete:  # by this read, perhaps
@@ -487,10 +497,10 @@ class Files:
             if size:
                 self._truncate_locked(node, size)
             if not node.writers:
-                partial = not self._contents.of(node).complete
+                lacking = not self._contents.of(node).complete
                 self._seal_or_later(node)
                 self._contents_unused(node)
-        if not node.writers and partial:
+        if not node.writers and lacking:
             self.complete_later(node)
 
     def _truncate_locked(self, node: Node, size: int) -> None:

@@ -96,10 +96,10 @@ def peek(world: World, node: Node) -> bytes | None:
 def _awaits(world: World, node: Node) -> bool:
     """New metadata may have been copied onto it, and the daemon killed: it says so when it has asked."""
     owed = node.owed
-    attempts = world.engine.fs._writeback.attempts
-    return (
-        owed is not None and not owed.changed and nfc(owed.key) in map(nfc, attempts.unknown_keys(node.ino))
-    )
+    if owed is None or owed.changed:
+        return False
+    unknown = world.engine.fs._writeback.attempts.unknown_keys(node.ino)
+    return owed.transfer is not None or nfc(owed.key) in map(nfc, unknown)
 
 
 def _base(world: World, node: Node) -> bytes | None:

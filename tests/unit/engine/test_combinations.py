@@ -443,3 +443,23 @@ def test_a_name_that_stays_here_is_not_sent_after_a_power_cut(
     after.drain()
     assert not store.keys()
     assert after.tree() == {"take.tmp": ONE}
+
+
+@pytest.mark.expect_warnings("could not be read")
+def test_a_file_is_read_while_its_new_metadata_are_on_their_way(make: MakeEngine, store: MemoryStore):
+    """The copy is stored, under another ETag, and its answer has not come: the bytes are the same."""
+    store._store("a.wav", ONE, ObjectMeta("audio/wav", {}), "abc-2")
+    engine = make(threads=False)
+    do_at_once(engine.fs._downloads)
+    read: list[bytes] = []
+
+    def look(name: str, key: str) -> None:
+        if name == "copy":
+            read.append(engine.read("a.wav"))
+
+    store.after = look
+    engine.fs.setattr(engine.caller, engine.entry("a.wav").ino, AttributeChange(mode=0o600))
+    send(engine)
+    assert read == [ONE]
+    assert not engine.fs._ledger.owing
+    assert engine.read("a.wav") == ONE
