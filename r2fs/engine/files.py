@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,8 +25,9 @@ from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.digests import Digests
+from r2fs.engine.filling import Filling
 from r2fs.engine.handles import Handle, Handles
-from r2fs.engine.jobs import AHEAD, JobQueue
+from r2fs.engine.jobs import JobQueue
 from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import DOUBTFUL, Node, Owed
@@ -43,7 +44,6 @@ from r2fs.model.errors import (
     ReadOnly,
     Stale,
 )
-from r2fs.model.keys import printable
 from r2fs.model.metadata import of_new_bytes
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Opened
@@ -77,6 +77,7 @@ class Files:
         self._space = space
         self._digests = Digests(core, jobs)
         self.handles = Handles()
+        self.filling = Filling(core, ledger, contents, reader, writeback, jobs, self.handles)
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
         contents.make_room, reader.make_room = self.room.make_now, self.room.make
@@ -114,9 +115,9 @@ class Files:
                 self._seal_or_later(node)
         try:
             if source is not None and writes:
-                self.complete_later(node)
+                self.filling.later(node)
             elif source is not None and small:
-                self._fetch(node, partial(self._reader.whole, source, caller))
+                self.filling.fetch(node, partial(self._reader.whole, source, caller))
             if moved and not flags & os.O_TRUNC:
                 self._outwait_ctime(node)
             return self._opened(handle)
@@ -143,16 +144,7 @@ class Files:
             caller.about_to_wait()
             source = self._contents.source(node)
         if source is not None:
-            self._fetch(node, partial(self._reader.whole, source, caller))
-
-    def _fetch(self, node: Node, fetch: Callable[[], None]) -> None:
-        """Once more, where its base is gone because of a copy of our own whose answer has not come yet."""
-        try:
-            fetch()
-        except Stale:
-            if not self._writeback.outcomes.found_own_copy(node):
-                raise
-            fetch()
+            self.filling.fetch(node, partial(self._reader.whole, source, caller))
 
     def _check_there(self, node: Node) -> None:
         """A node that lost its name to another, and that nobody has open, is gone: look the name up again."""
@@ -386,61 +378,6 @@ class Files:
             self._vouch(node)
         self._writeback.schedule(node)
 
-    def _tell_whole(self, node: Node) -> None:
-        """Its row still counts on its base, where nobody else has fetched the rest."""
-        with self._core.lock:
-            if node.owed is not None and node.owed.in_ranges:
-                self.complete_later(node)
-
-    def complete_later(self, node: Node) -> None:
-        self._jobs.submit(lambda: self._complete(node), AHEAD)
-
-    def _complete(self, node: Node) -> None:
-        """Fetch the rest of a file that is being written; then its row needs its base no more."""
-        with self._core.lock:
-            if node.content is None or node.content.closed:
-                return
-            source = self._contents.source(node)
-        if source is not None:
-            try:
-                self._reader.whole(source, Caller())
-            except Stale as error:
-                if self._writeback.outcomes.found_own_copy(node):
-                    self._complete(node)
-                    return
-                with self._core.lock:
-                    for handle in self.handles.all():
-                        if handle.node is node and handle.writes:
-                            handle.error = error
-                return
-            except ValueError:
-                if not source.content.closed:
-                    raise
-                return  # unlinked meanwhile: nobody needs the rest
-            except R2fsError as error:  # what was written is safe; the upload asks for the rest again
-                log.info("%s: not all of it is here yet: %s", printable(node.name), error)
-                return
-        try:
-            self._syncing.sync_rest(node)
-        except R2fsError as error:  # its row goes on to say what is its own
-            log.error("%s: not all of it could be synced: %s", printable(node.name), error)
-            return
-        with self._core.lock:
-            if node.owed and node.owed.staged and self._contents.of(node).complete:
-                self._filled(node)
-
-    def _filled(self, node: Node) -> None:
-        """All bytes are here: from now on times prove whether anything is written. With Core.lock held."""
-        owed = node.owed
-        assert owed is not None
-        proof = owed.proof
-        if owed.filling and not owed.written:
-            os.utime(self._contents.of(node).fd, ns=(node.atime_ns, node.mtime_ns))
-            proof = self._contents.proof(node)
-        self._ledger.update(node, filling=False, proof=proof, in_ranges=False)
-        if not node.handles:
-            self._contents.closed(node)
-
     # ------------------------------------------------------------------ bytes
     def read(self, caller: Caller, number: int, offset: int, size: int) -> bytes:
         with self._core.lock:
@@ -449,11 +386,13 @@ class Files:
             content = self._contents.of(handle.node)
         while True:
             if source is not None:
-                self._fetch(handle.node, partial(self._reader.ensure, source, offset, offset + size, caller))
+                self.filling.fetch(
+                    handle.node, partial(self._reader.ensure, source, offset, offset + size, caller)
+                )
             try:
                 data = content.read(offset, size)
                 if source is not None and content.complete:  # by this read, perhaps
-                    self._tell_whole(handle.node)
+                    self.filling.tell_whole(handle.node)
                 return data
             except ValueError:  # given back between the two, to make room
                 if source is None:
@@ -501,7 +440,7 @@ class Files:
                 self._seal_or_later(node)
                 self._contents_unused(node)
         if not node.writers and lacking:
-            self.complete_later(node)
+            self.filling.later(node)
 
     def _truncate_locked(self, node: Node, size: int) -> None:
         content = self._contents.of(node)

@@ -107,7 +107,7 @@ def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) ->
     if node.owed is not None:
         node.owed.written = True  # nobody knows: it had its time before
     if source is not None:
-        files.complete_later(node)
+        files.filling.later(node)
 
 
 def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:

@@ -29,6 +29,7 @@ from r2fs.disk.body import Gate
 from r2fs.disk.durable import local_error
 from r2fs.engine.attempts import Attempts
 from r2fs.engine.attributes import facts_of
+from r2fs.engine.bringing import Bringing
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.deletes import Deletes
@@ -49,13 +50,10 @@ from r2fs.model.errors import (
     NoSpace,
     PreconditionFailed,
     R2fsError,
-    ReadFailed,
-    Stale,
     StateDamaged,
     Throttled,
 )
-from r2fs.model.keys import nfc, printable
-from r2fs.model.ports import Caller
+from r2fs.model.keys import nfc
 from r2fs.model.records import Kind
 from r2fs.model.states import UNSEALED, Event, State
 
@@ -97,13 +95,15 @@ class WriteBack:
         self._tree = tree
         self._ledger = ledger
         self._contents = contents
-        self._reader = reader
         self._sender = sender
         self.attempts = Attempts(core, ledger)
         self.syncing = Syncing(core, ledger, contents)
         self._kept_metadata = KeptMetadata(core, ledger)
         self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self.syncing, self)
         self.local = LocalFiles(core, ledger, contents, reader)
+        self._bringing = Bringing(
+            core, ledger, contents, reader, self.local, self.syncing, self.outcomes, self
+        )
         self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
         self._schedule = Schedule()
@@ -119,12 +119,11 @@ class WriteBack:
         self._burst_s, self._scheduled_s = 0.0, float("-inf")  # Clock.monotonic(): see GIVE_WAY_S
         self._said, self._said_s = ("", ""), 0.0  # what was last said of the journal, Clock.monotonic()
         self.active: dict[int, Node] = {}
-        self._coming: set[int] = set()  # inodes whose bytes are being brought here
         self._copying = 0  # copies handed on, and not ended
         self._unconcluded: list[
             tuple[float, Task]
         ] = []  # answers that the journal could not take yet, and when
-        ledger.on_settled = self._settled
+        ledger.on_settled = self.settled
         self.on_unsealed: Callable[[Node], None] = lambda node: None  # files.py: seals it
 
     # ------------------------------------------------------------------ what the verbs call
@@ -148,7 +147,8 @@ class WriteBack:
         if self._schedule.next_due() == due:  # else whoever waits for an earlier one comes by
             self._work.notify()
 
-    def _settled(self, node: Node) -> None:
+    def settled(self, node: Node) -> None:
+        """Whoever waits for the node is due. With Core.lock held."""
         if self._schedule.release(("ino", node.ino), self._core.clock.monotonic()):
             self._work.notify_all()
 
@@ -291,13 +291,13 @@ class WriteBack:
             self.outcomes.park(node, str(error))
             return None
         if content is not None and (not content.complete or node.owed.in_ranges):
-            return lambda: self._complete(node)
+            return partial(self._bringing.complete, node)
         if self.local.is_coming(node):
-            return self._coming_here(node)
+            return self._bringing.task(node)
         blocker = self._order.put_blocker(node)
         if blocker is not None:
-            if self._order.in_a_ring(node, self._coming):
-                return self._coming_here(node)
+            if self._order.in_a_ring(node, self._bringing.coming):
+                return self._bringing.task(node)
             self._schedule.block(item, blocker)
             return None
         if (free := self._pace.free_at(node.owed.key)) > now:
@@ -325,98 +325,6 @@ class WriteBack:
             raise
         attempt = partial(self._attempt, node, claim)
         return _Copy(attempt) if claim.copy else attempt
-
-    def _coming_here(self, node: Node) -> Task:
-        """The task of `_materialise`; until it has ended, who waits for the node is in no ring with it."""
-        self._coming.add(node.ino)
-
-        def run() -> None:
-            try:
-                self._materialise(node)
-            finally:
-                with self._core.lock:
-                    self._coming.discard(node.ino)
-                    self._settled(node)
-
-        return run
-
-    def _materialise(self, node: Node) -> None:
-        """Bring the bytes of a renamed node here, so that its base may be overwritten or go.
-
-        Its row says "not changed" until they are on the disk: a crash before that finds them at the base.
-        """
-        with self._core.lock:
-            owed = node.owed
-            if owed is None or owed.state is not State.QUEUED:
-                return
-            if owed.changed or node.base is None:  # meanwhile: its bytes are here, or on their way
-                self.schedule(node)
-                return
-            if owed.staged is None:
-                staged = self._contents.stage(node)
-                size = self._contents.of(node).size
-                self._ledger.update(node, staged=staged, size=size, base_limit=size)
-            self._core.crash_point("materialised")
-        if not self._fetch(node):
-            return
-        self.syncing.sync(node)
-        with self._core.lock:
-            owed = node.owed
-            content = self._contents.of(node) if owed is not None and owed.staged else None
-            if content is not None and content.doubtful:
-                raise LocalError(f"{printable(node.name)}: this disk failed to read it")
-            here = content is not None and content.complete
-            if owed is not None and owed.state is State.QUEUED and here and not owed.changed:
-                # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
-                row = {"changed": True, "synced": True, "in_part": False, "in_ranges": False, "edits": None}
-                self._ledger.update(node, boot=self._core.journal.boot, **row)
-                if self.local.stays_here(node) and node.content is not None:
-                    node.content.unwatch()  # no part of it can be copied from there
-                node.vouched = True
-            self.schedule(node)
-
-    def _complete(self, node: Node) -> None:
-        """Fetch what a file that was written in parts still lacks; then it is due again."""
-        if not self._fetch(node):
-            return
-        self.syncing.sync_rest(node)
-        with self._core.lock:
-            if node.owed is not None:
-                content = self._contents.of(node) if node.owed.staged else None
-                self._ledger.update(node, in_ranges=content is not None and not content.complete)
-                self.schedule(node)
-                if not node.handles:
-                    self._contents.closed(node)
-                self._core.changed.notify_all()
-
-    def _fetch(self, node: Node) -> bool:
-        """All of it is here when this returns True; else it is due again, or parked."""
-        with self._core.lock:
-            source = self._contents.source(node)
-        try:
-            if source is not None:
-                self._reader.whole(source, Caller())
-        except ValueError:
-            if source is None or not source.content.closed:
-                raise
-            # Unlinked meanwhile, or opened and closed again: if it still owes anything, it is due again.
-        except ReadFailed as error:
-            with self._core.lock:
-                self.retry_later(node, error)
-            return False
-        except Stale as error:
-            return self._fetch(node) if self.outcomes.found_own_copy(node) else self._incomplete(node, error)
-        except R2fsError as error:
-            return self._incomplete(node, error)
-        return True
-
-    def _incomplete(self, node: Node, error: R2fsError) -> bool:
-        """What it lacks will not come: False, and kept for a person."""
-        with self._core.lock:
-            if node.owed is not None and node.owed.state is State.QUEUED:
-                self._ledger.apply(node, Event.CLAIM)
-                self.outcomes.park(node, f"incomplete: {error}")
-        return False
 
     # ------------------------------------------------------------------ one attempt
     def _claim(self, node: Node, fd: int | None) -> Claim:
