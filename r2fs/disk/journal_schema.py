@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS inode (
     gid          INTEGER,             -- NULL: the mount's default
     mtime_ns     INTEGER,             -- ns since 1970; NULL: that of the staged file, or not known (a copy keeps the object's)
     extra        TEXT NOT NULL,       -- JSON object: further user metadata to keep with the object
-    content_type TEXT,                -- NULL: guessed from name and first bytes when it is sent
+    content_type TEXT,                -- '': guessed from name and first bytes when it is sent; NULL: so, too, where the base's
+                                      --   metadata do not say, which nobody has asked for yet
     base_key     TEXT,                -- the version its bytes began as, or are still (changed = 0);
     base_etag    TEXT,                --   NULL, all three: it began empty
     base_size    INTEGER,

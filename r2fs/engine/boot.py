@@ -90,7 +90,7 @@ class Boot:
             move_inherited(self._tree, node, parent, name)
             node.mtime_ns = mtime_ns
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
-        node.extra, node.content_type, node.target = row.extra, row.content_type, row.target
+        node.extra, node.content_type, node.target = row.extra, row.content_type or None, row.target
         node.base, node.size = row.base, row.size
         node.known = (
             row.base is None or row.content_type is not None
@@ -257,6 +257,7 @@ class Boot:
                 base_limit=0,
                 synced=False,
                 boot=self._core.journal.boot,
+                reason=None,
             )
             self._core.journal.put_leaving(staged)
         self._leaving.adopt([staged])

@@ -131,7 +131,7 @@ class Bringing:
     def _fetch(self, node: Node) -> bool:
         """All of it is here when this returns True; else it is due again, or parked."""
         with self._core.lock:
-            source = self._contents.source(node)
+            source, base = self._contents.source(node), node.base
         try:
             if source is not None:
                 self._reader.whole(source, Caller())
@@ -144,7 +144,9 @@ class Bringing:
                 self._queue.retry_later(node, error)
             return False
         except Stale as error:
-            return self._fetch(node) if self._outcomes.found_own_copy(node) else self._incomplete(node, error)
+            if self._outcomes.found_own_copy(node, base):
+                return self._fetch(node)
+            return self._incomplete(node, error)
         except R2fsError as error:
             return self._incomplete(node, error)
         return True

@@ -50,6 +50,10 @@ class Queue(Protocol):
         """The bucket did not do it."""
         ...
 
+    def gone(self, keys: Iterable[str]) -> None:
+        """What was at these keys before is not there any more."""
+        ...
+
     def recovered(self) -> None: ...
 
 
@@ -146,6 +150,7 @@ class Deletes:
             again = self.deleter.delete(rows, self._tree)
             with self._core.lock:
                 self._queue.recovered()
+                self._queue.gone(row.key for row in rows if row.seq not in self._ledger.deletes)
         except LocalError as error:
             log.error("deletes not carried out yet: %s", error)
             again = {row.seq: LOCAL_RETRY_S for row in rows}

@@ -137,14 +137,21 @@ class Files:
 
     def _fetch_small(self, caller: Caller, node: Node) -> None:
         """A small file is here before it is opened for writing: then every write is local."""
-        with self._core.lock:
-            self._check_there(node)
-            if not self._comes_whole(node):
+        while True:
+            with self._core.lock:
+                self._check_there(node)
+                if not self._comes_whole(node):
+                    return
+                caller.about_to_wait()
+                source = self._contents.source(node)
+            if source is None:
                 return
-            caller.about_to_wait()
-            source = self._contents.source(node)
-        if source is not None:
-            self.filling.fetch(node, partial(self._reader.whole, source, caller))
+            try:
+                self.filling.fetch(node, partial(self._reader.whole, source, caller))
+                return
+            except ValueError:
+                if not source.content.closed:
+                    raise  # else somebody's last close meanwhile: once more
 
     def _check_there(self, node: Node) -> None:
         """A node that lost its name to another, and that nobody has open, is gone: look the name up again."""

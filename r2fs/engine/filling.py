@@ -51,10 +51,11 @@ class Filling:
 
     def fetch(self, node: Node, fetch: Callable[[], None]) -> None:
         """Once more, where its base is gone because of a copy of our own whose answer has not come yet."""
+        base = node.base
         try:
             fetch()
         except Stale:
-            if not self._outcomes.found_own_copy(node):
+            if not self._outcomes.found_own_copy(node, base):
                 raise
             fetch()
 
@@ -72,12 +73,12 @@ class Filling:
         with self._core.lock:
             if node.content is None or node.content.closed:
                 return
-            source = self._contents.source(node)
+            source, base = self._contents.source(node), node.base
         if source is not None:
             try:
                 self._reader.whole(source, Caller())
             except Stale as error:
-                if self._outcomes.found_own_copy(node):
+                if self._outcomes.found_own_copy(node, base):
                     self._complete(node)
                     return
                 with self._core.lock:

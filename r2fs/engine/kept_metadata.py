@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from r2fs.engine.attempts import Attempts
 from r2fs.engine.attributes import fill
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
@@ -22,8 +23,9 @@ from r2fs.model.records import ObjectInfo
 
 
 class KeptMetadata:
-    def __init__(self, core: Core, ledger: Ledger) -> None:
+    def __init__(self, core: Core, ledger: Ledger, attempts: Attempts) -> None:
         self._core = core
+        self._attempts = attempts
         self._ledger = ledger
 
     def before_replacing(self, key: str, by: Node) -> None:
@@ -48,8 +50,13 @@ class KeptMetadata:
         ]
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
-        if node.base is None or node.base.etag != info.etag:
-            return
+        node.known = True  # there is nobody else to ask
+        if (
+            node.base is None
+            or node.base.etag != info.etag
+            or self._attempts.is_ours(info.metadata, info.key)
+        ):
+            return  # other bytes; or the same by another file of this host, which has its own
         facts = attributes_from(info)
         fill(node, replace(facts, extra=of_new_bytes(facts.extra)))
         self._ledger.update(node)

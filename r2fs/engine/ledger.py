@@ -140,7 +140,7 @@ class Ledger:
             gid=facts.get("gid", node.gid),
             mtime_ns=facts.get("mtime_ns", node.mtime_ns if node.mtime_known else None),
             extra=facts.get("extra", node.extra),
-            content_type=facts.get("content_type", node.content_type),
+            content_type=facts.get("content_type", node.content_type) or ("" if node.known else None),
             base=facts.get("base", node.base),
             expect=owed.expect,
             # Of a file that is open for writing: whether it was before. Times tell whether it has been since.

@@ -55,14 +55,21 @@ class LocalFiles:
 
     def bring_here(self, caller: Caller, node: Node) -> None:
         """All bytes of a file: it is about to be this host's alone. Without the lock."""
-        with self._core.lock:
-            if self.stays_here(node) or node.deleted:
+        while True:
+            with self._core.lock:
+                if self.stays_here(node) or node.deleted:
+                    return
+                caller.about_to_wait()
+                self._contents.wake(node)
+                source = self._contents.source(node)
+            if source is None:
                 return
-            caller.about_to_wait()
-            self._contents.wake(node)
-            source = self._contents.source(node)
-        if source is not None:
-            self._reader.whole(source, caller)
+            try:
+                self._reader.whole(source, caller)
+                return
+            except ValueError:
+                if not source.content.closed:
+                    raise  # else somebody's last close meanwhile: once more
 
 
 @lru_cache(maxsize=4)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
@@ -21,7 +22,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.deletes import Deletes
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
-from r2fs.engine.node import Node
+from r2fs.engine.node import DOUBTFUL, Node
 from r2fs.engine.sender import Claim
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
@@ -69,6 +70,11 @@ class Queue(Protocol):
     def retry_later(self, node: Node, error: Exception) -> None: ...
     def probe_later(self, node: Node) -> None: ...
     def outage(self) -> None: ...
+
+    def gone(self, keys: Iterable[str]) -> None:
+        """What was at these keys before is not there any more."""
+        ...
+
     def recovered(self) -> None: ...
 
 
@@ -112,6 +118,8 @@ class Outcomes:
             assert owed is not None
             state, moved = owed.state, owed.key != claim.key
             changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
+            if node.sync_failed:
+                changes["reason"] = owed.reason
             if not claim.copy:  # what was edited, was so against the base before
                 changes["edits"] = None
                 if node.content is not None:
@@ -127,8 +135,6 @@ class Outcomes:
             ):  # the same bytes under another name or with other metadata: a copy will do
                 changes["changed"] = owed.rewritten or node.carries_body
             local = moved and owed.staged is not None and self._queue.local.is_local(owed.key)
-            if local and owed.changed:  # renamed meanwhile to a name that stays here
-                changes |= {"base": None, "changed": True}
             if not moved:
                 changes["expect"] = version.etag
             if state is State.STALE_UPLOAD:
@@ -152,6 +158,7 @@ class Outcomes:
                     self._contents.rekeyed(node, claim.base)
             if following is State.CLEAN:
                 self._now_clean(node, claim, staged)
+            self._queue.gone([claim.key])
             self._queue.schedule(node)
 
     def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
@@ -259,18 +266,25 @@ class Outcomes:
             return False
         return self._attempts.is_of(node.ino, info.metadata)
 
-    def found_own_copy(self, node: Node) -> bool:
-        """Its base is gone. Is what is there now the same bytes, by such a copy? Then that is its base."""
-        base = node.base
-        if base is None:
-            return False
+    def found_own_copy(self, node: Node, gone: Version | None) -> bool:
+        """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base."""
+        with self._core.lock:
+            base = node.base
+            if base is None:
+                return False
+            if base != gone:  # somebody else has found it, or its answer has come
+                self._contents.rebased(node)
+                return True
         try:
             info = self._core.store.head(base.key)
         except R2fsError:  # whoever asked says what it lacks
             return False
         with self._core.lock:
             owed = node.owed
-            if node.base != base or owed is None or info.version == base or info.size != base.size:
+            if node.base != base:
+                self._contents.rebased(node)
+                return node.base is not None
+            if owed is None or info.version == base or info.size != base.size:
                 return False
             if not self._attempts.is_of(node.ino, info.metadata):
                 return False
@@ -322,7 +336,8 @@ class Outcomes:
         assert node.owed is not None
         if node.owed.state is State.STALE_UPLOAD:
             changes["before"] = State.QUEUED
-        self._ledger.apply(node, Event.PUT_RETRY, reason=str(error), **changes)
+        reason = node.owed.reason if node.owed.reason in DOUBTFUL else str(error)
+        self._ledger.apply(node, Event.PUT_RETRY, reason=reason, **changes)
         self._queue.schedule(node)
 
     def failed(self, node: Node, claim: Claim, error: Exception) -> None:

@@ -65,6 +65,14 @@ class Syncing:
                 self._note(node, proof if lasting else None, whole)
             self._core.crash_point("sync_journalled")
         self._core.journal.barrier()
+        if content is not None and not whole and self._has_become_whole(node):
+            self.sync(node)
+
+    def _has_become_whole(self, node: Node) -> bool:
+        """Has the rest come while its own bytes were synced, and does its row count on it by now?"""
+        with self._core.lock:
+            owed = node.owed
+            return owed is not None and owed.staged is not None and not owed.in_ranges and not owed.synced
 
     def sync_rest(self, node: Node) -> None:
         """All of it is here. Where a program was told that its own bytes are safe, the others are synced now."""

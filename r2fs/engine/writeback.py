@@ -21,6 +21,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Condition
@@ -98,7 +99,7 @@ class WriteBack:
         self._sender = sender
         self.attempts = Attempts(core, ledger)
         self.syncing = Syncing(core, ledger, contents)
-        self._kept_metadata = KeptMetadata(core, ledger)
+        self._kept_metadata = KeptMetadata(core, ledger, self.attempts)
         self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self.syncing, self)
         self.local = LocalFiles(core, ledger, contents, reader)
         self._bringing = Bringing(
@@ -453,6 +454,14 @@ class WriteBack:
         self.outcomes.failures += 1
         self.outcomes.last_error = str(error)
         self.outage()
+
+    def gone(self, keys: Iterable[str]) -> None:
+        """A file that stays here began as one of these objects: nothing of it is there any more."""
+        for key in keys:
+            for node in self._ledger.based_on(key):
+                if self.local.stays_here(node):
+                    with suppress(R2fsError):  # a disk that is full: it costs a look at each request there
+                        self._ledger.update(node, base=None)
 
     def recovered(self) -> None:
         self._outage_s = 0.0

@@ -1,0 +1,293 @@
+"""What happens between two steps of a call: an answer, another program, the last byte, a failing disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from r2fs.model.errors import LocalError, Unavailable
+from r2fs.model.records import AttributeChange, ObjectMeta
+from r2fs.model.verbs import RENAME_EXCHANGE
+from tests.support.engine import Engine, MakeEngine, do_at_once
+from tests.support.memory_store import MemoryStore
+from tests.support.power import (
+    IN_PARTS,
+    LATER,
+    ONE,
+    OTHER,
+    Power,
+    Stop,
+    bucket,
+    save,
+    send,
+    slow,
+    stop_at,
+    without_background,
+)
+
+LOCAL = {"local_patterns": ("*.tmp",)}
+
+
+@pytest.fixture
+def large(store: MemoryStore) -> bytes:
+    """An object that was sent in parts: a copy of it has another ETag."""
+    data = os.urandom(300_000)
+    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    return data
+
+
+def states(engine: Engine) -> list[str]:
+    return [transfer.state for transfer in engine.fs.queue_view().transfers]
+
+
+def beside(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    """Another program: its thread, and what came of it."""
+    got: list[object] = []
+
+    def run() -> None:
+        try:
+            got.append(work())
+        except Exception as error:
+            got.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, got
+
+
+# ------------------------------------------------------------------ an upload on its way
+@pytest.mark.expect_warnings
+@pytest.mark.parametrize("names", [False, True])
+@pytest.mark.parametrize("forgets", [False, True])
+@pytest.mark.parametrize("new", [False, True])
+def test_a_file_leaves_the_bucket_while_it_is_sent(
+    make: MakeEngine, store: MemoryStore, power: Power, new: bool, forgets: bool, names: bool
+):
+    """Its object is deleted by and by: what was sent, and what had been there before, are nowhere else then."""
+    power.forgets = forgets
+    if not new:
+        store.set("a.wav", ONE)
+    engine = make(threads=False, **LOCAL)
+    do_at_once(engine.fs._downloads)
+    save(engine, "a.wav", OTHER, sync=False)
+    once = iter([True])
+
+    def rename(name: str, key: str) -> None:
+        if name == "put" and next(once, False):
+            engine.rename("a.wav", "a.tmp")
+
+    store.after = rename
+    for _ in range(5):
+        engine.fs._writeback._schedule.hasten(engine.fs._core.clock.monotonic())
+        send(engine)
+    power.cut(engine, names=names)
+    after = make(**LOCAL)
+    after.fs.drain(3.0)
+    left = list(after.tree().values())
+    assert left
+    assert all(data in (ONE, OTHER) for data in left)
+
+
+@pytest.mark.expect_warnings
+def test_an_fsync_fails_while_the_file_is_sent(make: MakeEngine, store: MemoryStore, power: Power):
+    """And the upload gets no answer: what it says does not take the place of the doubt."""
+    engine = make(threads=False)
+    save(engine, "a.wav", ONE, sync=False)
+
+    def fail(name: str, key: str) -> None:
+        if name == "put":
+            store.before = lambda name, key: None
+            opened = engine.open("a.wav")
+            power.fails = 1
+            with pytest.raises(LocalError):
+                engine.fs.fsync(engine.caller, opened.handle, False)
+            engine.close(opened)
+            raise Unavailable(f"{key}: no answer")
+
+    store.before = fail
+    task = engine.fs._writeback.take_due()
+    assert task is not None
+    task()
+    engine.kill()
+    after = make()
+    after.fs.drain(3.0)
+    assert states(after) == ["parked"]
+    assert not store.keys()
+
+
+# ------------------------------------------------------------------ a copy whose answer is not known
+@pytest.mark.expect_warnings("could not be read")
+def test_the_answer_comes_while_a_reader_asks_for_it(make: MakeEngine, store: MemoryStore, large: bytes):
+    engine = make(threads=False, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    sender, asking, go_on = threading.current_thread(), threading.Event(), threading.Event()
+    reader: list[tuple[threading.Thread, list[object]]] = []
+
+    def wait(name: str, key: str) -> None:
+        if name == "head" and threading.current_thread() is not sender:
+            asking.set()
+            assert go_on.wait(30)
+
+    def read(name: str, key: str) -> None:
+        if name == "copy":
+            reader.append(beside(lambda: engine.read("large.wav")))
+            assert asking.wait(30)
+
+    store.before, store.after = wait, read
+    engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
+    send(engine)
+    go_on.set()
+    ((thread, got),) = reader
+    thread.join(30)
+    assert got == [large]
+
+
+@pytest.mark.expect_warnings("could not be read")
+@pytest.mark.parametrize("edited", [False, True])
+def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes, edited: bool):
+    engine = make(threads=False, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
+    lost, second = iter([True]), iter([True])
+
+    def lose(name: str, key: str) -> None:
+        if name == "copy" and next(lost, False):
+            raise Unavailable(f"{key}: the answer was lost")
+
+    store.after = lose
+    send(engine)
+    (node,) = engine.fs._ledger.owing.values()
+    if edited:
+        engine.fs._background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
+        save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
+
+    def find_too(name: str, key: str) -> None:
+        if name == "head" and next(second, False):
+            thread, _ = beside(lambda: engine.fs._writeback.outcomes.found_own_copy(node, node.base))
+            thread.join(30)
+
+    store.before = find_too
+    if edited:
+        engine.fs._writeback._not_before = 0.0
+        engine.fs._writeback._schedule.hasten(engine.fs._core.clock.monotonic())
+        send(engine)
+        assert "parked" not in states(engine)
+    else:
+        assert engine.read("large.wav") == large
+
+
+# ------------------------------------------------------------------ the last byte, and the last close
+@pytest.mark.parametrize("names", [False, True])
+def test_the_rest_comes_while_a_part_is_synced(
+    make: MakeEngine, store: MemoryStore, power: Power, large: bytes, names: bool
+):
+    engine = without_background(make(threads=False, **IN_PARTS, **LATER))
+    opened = engine.open("large.wav", os.O_RDWR)
+    node = engine.fs._tree.get(engine.entry("large.wav").ino)
+    engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+    syncing = engine.fs._writeback.syncing
+    plain = syncing._sync_bytes
+
+    def sync_bytes(*given: object) -> None:
+        plain(*given)  # type: ignore[arg-type]
+        syncing._sync_bytes = plain  # type: ignore[method-assign]
+        engine.read("large.wav")
+        engine.fs._files.filling._complete(node)
+
+    syncing._sync_bytes = sync_bytes  # type: ignore[method-assign, assignment]
+    engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.close(opened)
+    power.cut(engine, names=names)
+    after = make(**IN_PARTS)
+    assert after.read("large.wav") == b"HEAD" + large[4:]
+    after.drain()
+    assert store.data("large.wav") == b"HEAD" + large[4:]
+
+
+def test_a_file_is_closed_while_a_rename_waits_for_its_bytes(make: MakeEngine, store: MemoryStore):
+    """The last close puts away what is here of it; who waits begins again."""
+    data = os.urandom(300_000)
+    store.set("large.wav", data)
+    engine = make(**IN_PARTS, **LOCAL)
+    asked, go_on = slow(store)
+    thread, got = beside(lambda: engine.rename("large.wav", "large.tmp"))
+    assert asked.wait(30)
+    engine.close(engine.open("large.wav"))
+    go_on.set()
+    thread.join(30)
+    assert got == [None]
+    assert engine.read("large.tmp") == data
+
+
+# ------------------------------------------------------------------ what a row still says
+@pytest.mark.expect_warnings("may be torn|never reached the disk")
+def test_a_doubt_goes_with_the_bytes_that_it_was_about(make: MakeEngine, store: MemoryStore, power: Power):
+    """A second power cut takes the torn file itself: what is left is the rename of a good object."""
+    store.set("a.wav", ONE)
+    engine = make(threads=False, **LATER)
+    do_at_once(engine.fs._downloads)
+    save(engine, "a.wav", OTHER, sync=False, flags=os.O_WRONLY)
+    power.cut(engine, names=False)
+    engine = make(threads=False, **LATER)
+    assert states(engine) == ["parked"]
+    engine.rename("a.wav", "b.wav")
+    power.cut(engine, names=True)
+    engine = make(threads=False, **LATER)
+    engine.kill()
+    make().drain()
+    assert bucket(store) == {"b.wav": ONE}
+
+
+def test_a_name_whose_former_file_stays_here_costs_no_more_than_another(
+    make: MakeEngine, store: MemoryStore, power: Power
+):
+    store.set("a.wav", ONE)
+    engine = make(threads=False, **LOCAL)
+    do_at_once(engine.fs._downloads)
+    engine.rename("a.wav", "a.tmp")
+    send(engine)
+    engine.stop()
+    engine = make(threads=False, **LOCAL)
+    costs = {}
+    for name in ("a.wav", "b.wav"):
+        save(engine, name, ONE, sync=False)
+        send(engine)
+        before = store.count("head"), power.syncs
+        save(engine, name, OTHER, sync=False)
+        send(engine)
+        costs[name] = store.count("head") - before[0], power.syncs - before[1]
+    assert costs["a.wav"] == costs["b.wav"]
+
+
+@pytest.mark.parametrize("changed", ["a.wav", "b.wav"])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("point", ["materialised", "sent", "put_committed"])
+def test_exchanged_files_of_the_same_bytes_keep_their_modes(
+    make: MakeEngine, store: MemoryStore, point: str, times: int, changed: str
+):
+    """Killed when the first had arrived at the other's name: its ETag there says nothing of whose it is."""
+    engine = make(threads=False)
+    do_at_once(engine.fs._downloads)
+    save(engine, "a.wav", b"", sync=False)
+    save(engine, "b.wav", b"", sync=False)
+    engine.fs.setattr(engine.caller, engine.entry(changed).ino, AttributeChange(mode=0o755))
+    send(engine)
+    engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
+    for _ in range(times):
+        stop_at(engine, point)
+        with suppress(Stop):
+            while (task := engine.fs._writeback.take_due()) is not None:
+                task()
+        engine.kill()
+        engine = make(threads=False)
+        do_at_once(engine.fs._downloads)
+    send(engine)
+    engine.kill()
+    again = make(mtime="exact")
+    modes = {name: again.entry(name).attributes.mode & 0o777 for name in ("a.wav", "b.wav")}
+    other = {"a.wav": "b.wav", "b.wav": "a.wav"}[changed]
+    assert modes == {changed: 0o644, other: 0o755}
