@@ -35,7 +35,7 @@ from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
 from r2fs.disk.journal_database import open_database, translated
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
-from r2fs.model.errors import DirectoryUnusable, NoSpace, R2fsError, StateLocked
+from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError, StateLocked
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -92,6 +92,7 @@ class Journal:
         self._done: list[Statement] = []  # of the transaction that is open: to be carried out again
         self._wal_fd = -1
         self._wal_named = False  # its name is on the disk; False → True only
+        self._wal_failed = False  # a sync of it has failed since it was begun
         # Open as long as the database is: to close it would give SQLite's lock on the file back.
         self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
@@ -150,6 +151,8 @@ class Journal:
         """All commits so far survive a power cut when this returns. One fsync; waits for the disk."""
         with self._lock:
             wal, named = self._wal(), self._wal_named
+            if self._wal_failed:
+                self._begin_log_anew()
         try:
             if wal >= 0:
                 os.fsync(wal)
@@ -158,7 +161,19 @@ class Journal:
                 fsync_dir(self.state_dir)
                 self._wal_named = True
         except OSError as error:
+            self._wal_failed = True
             raise local_error(error, self.state_dir / "journal.db-wal") from error
+
+    def _begin_log_anew(self) -> None:
+        """The kernel tells of a failed sync once, and forgets the pages: what the log has since would not count.
+
+        A checkpoint brings all of it to the database, with syncs of its own.
+        """
+        with self._translated():
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise LocalError(f"{self.state_dir}: the journal's log could not be synced, and is in use")
+        self._wal_failed = False
 
     def _wal(self) -> int:
         """A descriptor of SQLite's log; -1: there is none yet."""

@@ -43,9 +43,10 @@ def set_aside(path: Path, why: str) -> Path:
 
 
 def keep_lonely_log(path: Path) -> None:
-    """A log without its database: SQLite would delete it. Left by a move that was cut, or by a person."""
+    """A log without its database, or with an empty one: SQLite would delete it. Left by a move that was cut, by a
+    disk that was repaired, or by a person."""
     wal = Path(f"{path}-wal")
-    if not path.exists() and wal.exists():
+    if (not path.exists() or not path.stat().st_size) and wal.exists() and wal.stat().st_size:
         log.error("%s is there without its database: set aside as %s", wal, quarantine(wal).name)
 
 

@@ -372,6 +372,9 @@ class Callbacks:
                 raise
             return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"), paged)
         self._fs.wrote(file.handle)
+        if paged and written < size:  # of pages the kernel hears an error, and no smaller number
+            rest = memoryview(memory).cast("B")[written:]
+            written += self._fs.write(self._caller(), file.handle, offset + written, rest, paged)
         return written
 
     def flush(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:

@@ -167,6 +167,8 @@ class FileHandlers:
                 raise
             return self._fs.write(caller, file.handle, offset, data, paged)  # it can make room
         self._fs.wrote(file.handle)
+        if paged and done < len(data):  # of pages the kernel hears an error, and no smaller number
+            done += self._fs.write(caller, file.handle, offset + done, data[done:], paged)
         return done
 
     def fsync(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:

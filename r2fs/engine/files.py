@@ -40,6 +40,7 @@ from r2fs.model.errors import (
     BadHandle,
     IsADirectory,
     LocalError,
+    NoSpace,
     R2fsError,
     ReadOnly,
     Stale,
@@ -420,6 +421,8 @@ class Files:
         self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
         owed = handle.node.owed
         written = self.pressure.write(caller, content, None if appends else offset, data)
+        if paged and written < len(data):  # of pages the kernel hears an error, and no smaller number
+            raise NoSpace(f"{self._tree.path(handle.node)}: there is no room for all of it")
         if (
             owed is not None and owed.in_ranges
         ):  # which bytes are ours must be known before the write is answered

@@ -28,6 +28,7 @@ from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
     BadCredentials,
+    BodyDamaged,
     BodyWithdrawn,
     BucketMissing,
     ClockSkewed,
@@ -54,6 +55,8 @@ log = logging.getLogger(__name__)
 
 # The whole bucket refuses: every file would be PARKED for what a person mends in one place.
 BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
+# An attempt that ends so may be in the bucket: its last byte was sent, or what is there is damaged.
+MAY_BE_STORED = (Unavailable, UploadMissing, NoSpace, LocalError, BodyDamaged)
 MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
 PIECE = 1 << 20  # bytes read at once
 
@@ -345,7 +348,8 @@ class Outcomes:
             self._source_lost(node, claim, error)
             return
         with self._core.lock:
-            if isinstance(error, Unavailable | UploadMissing | NoSpace | LocalError):
+            unknown = isinstance(error, R2fsError) and error.unknown
+            if unknown or isinstance(error, MAY_BE_STORED):
                 self._attempts.doubt(claim.attempt)  # the last byte may have been sent: the object may appear
             else:
                 self._not_stored(claim)

@@ -206,10 +206,13 @@ class Sender:
     def _begin(self, claim: Claim, earlier: PartDigests | None) -> MultipartState:
         wanted = earlier.part_size if earlier is not None else self._core.settings.part_size
         size = part_size(claim.size, wanted, self._store.limits.max_parts)
+        proof = _proof(claim.fd)
         upload_id = self._store.create_upload(claim.key, self._meta(claim))
         self._core.crash_point("multipart_created")
-        state = MultipartState(upload_id, claim.ino, claim.key, claim.attempt, size, _proof(claim.fd), ())
         with self._core.lock:
+            # What changed meanwhile has withdrawn the claim, and found no upload to outdate.
+            attempt = "" if claim.gate.closed else claim.attempt
+            state = MultipartState(upload_id, claim.ino, claim.key, attempt, size, proof, ())
             self._core.journal.put_multipart(state)
         self._core.crash_point("multipart_begun")
         return state

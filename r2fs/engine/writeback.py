@@ -53,8 +53,9 @@ from r2fs.model.errors import (
     R2fsError,
     StateDamaged,
     Throttled,
+    Unavailable,
 )
-from r2fs.model.keys import nfc
+from r2fs.model.keys import nfc, printable
 from r2fs.model.records import Kind
 from r2fs.model.states import UNSEALED, Event, State
 
@@ -371,6 +372,10 @@ class WriteBack:
             self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, ours))
         except R2fsError as error:
             self._conclude(node, claim, lambda why=error: self.outcomes.failed(node, claim, why))  # type: ignore[misc]
+        except Exception as error:  # a defect: said, and the file is sent again
+            log.exception("%s: the upload met an unexpected error", printable(claim.key))
+            again = Unavailable(f"{printable(claim.key)}: {error!r}")
+            self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, again))
         else:
             self._conclude(node, claim, lambda: self.outcomes.stored(node, claim, sent.version, sent.facts))
 

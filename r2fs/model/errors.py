@@ -48,6 +48,7 @@ class R2fsError(Exception):
     errno: ClassVar[int] = _errno.EIO
     exit_code: ClassVar[int] = 1
     retry: ClassVar[bool] = False
+    unknown: bool = False  # an earlier try of the request may have been carried out, whatever this one says
 
 
 class WouldWait(Exception):

@@ -83,6 +83,7 @@ class _Tries:
     def after(self, error: StoreError) -> None:
         """Waits before the next attempt, or raises `error` if there is to be none."""
         self._store.health.failed(error)
+        error.unknown = self.unknown
         self._made += 1
         if self._has_another_key(error):
             self._store.counter.retried()
@@ -312,10 +313,14 @@ class RetryingStore:
         return found.etag if same else None
 
     def _found(self, key: str) -> ObjectInfo | None:
+        """Asked where an earlier attempt may have been carried out: so may it have been if there is no answer."""
         try:
             return self.head(key)
         except ObjectMissing:
             return None
+        except StoreError as error:
+            error.unknown = True
+            raise
 
     def close(self) -> None:
         self._closed.set()

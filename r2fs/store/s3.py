@@ -203,7 +203,7 @@ class S3Store:
                 for o in answer.get("Contents", ())
             ),
             tuple(p["Prefix"] for p in answer.get("CommonPrefixes", ())),
-            answer.get("NextContinuationToken") if answer.get("IsTruncated") else None,
+            _next_page(answer, self.url),
         )
 
     # ---- one object
@@ -484,3 +484,13 @@ class S3Download:
 def _name_refused(key: str, error: StoreError) -> Refused:
     """A 404 for what needs no object to be there: the server's routes do not know such a path."""
     return Refused(f"{printable(key)}: the server does not take this name: rename the file ({error})")
+
+
+def _next_page(answer: Mapping[str, Any], url: str) -> str | None:
+    """None: that was the last. A server that says that there is more, and not where, has not answered."""
+    if not answer.get("IsTruncated"):
+        return None
+    token: str | None = answer.get("NextContinuationToken")
+    if token is None:
+        raise Unavailable(f"{url}: a listing was cut, and nothing says where it goes on")
+    return token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -177,14 +178,40 @@ def test_what_is_no_database_is_set_aside(tmp_path: Path, content: bytes):
 
 
 @pytest.mark.expect_warnings("without its database")
-def test_a_log_without_its_database_is_kept(tmp_path: Path):
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_log_without_its_database_is_kept(tmp_path: Path, empty: bool):
     state = tmp_path / "state"
     filled(state)
     (state / "journal.db").rename(tmp_path / "elsewhere")
+    if empty:
+        (state / "journal.db").touch()
     (state / "journal.db-wal").write_bytes(b"what nobody has checkpointed yet")
     journal = Journal.open(state)
     (aside,) = journal.aside().journals
     assert (state / aside).read_bytes() == b"what nobody has checkpointed yet"
+    journal.close()
+
+
+def test_after_a_failed_sync_the_log_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The kernel tells once; then all goes to the database, and the log begins anew."""
+    state = tmp_path / "state"
+    journal = Journal.open(state)
+    journal.put_leaving("a staged file")
+    plain, failed = os.fsync, iter([True])
+
+    def fsync(fd: int) -> None:
+        if next(failed, False):
+            raise OSError(errno.EIO, "the disk failed")
+        plain(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(LocalError):
+        journal.barrier()
+    assert (state / "journal.db-wal").stat().st_size
+    journal.barrier()
+    assert not (state / "journal.db-wal").stat().st_size
+    with sqlite3.connect(f"file:{state}/journal.db?immutable=1", uri=True) as database:
+        assert database.execute("SELECT staged FROM leaving").fetchall() == [("a staged file",)]
     journal.close()
 
 

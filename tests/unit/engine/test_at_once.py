@@ -9,9 +9,10 @@ from contextlib import suppress
 
 import pytest
 
-from r2fs.model.errors import LocalError, Unavailable
+from r2fs.model.errors import LocalError, Throttled, Unavailable
 from r2fs.model.records import AttributeChange, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine, do_at_once
 from tests.support.memory_store import MemoryStore
 from tests.support.power import (
@@ -117,6 +118,76 @@ def test_an_fsync_fails_while_the_file_is_sent(make: MakeEngine, store: MemorySt
     after.fs.drain(3.0)
     assert states(after) == ["parked"]
     assert not store.keys()
+
+
+@pytest.mark.parametrize("by", ["unlink", "rename"])
+def test_a_lost_answer_and_then_another_error(make: MakeEngine, store: MemoryStore, by: str):
+    """The error says that an earlier try may have been carried out: what it left is found and goes."""
+    tries = iter(range(2))
+
+    def lose(name: str, key: str) -> None:
+        if name == "put" and key == "a.wav" and next(tries, 1) == 0:
+            error = Throttled(f"{key}: too many requests, after an answer that was lost")
+            error.unknown = True
+            raise error
+
+    store.after = lose
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock)
+    save(engine, "a.wav", ONE, sync=False)
+    send(engine)
+    assert store.data("a.wav") == ONE
+    if by == "unlink":
+        engine.unlink("a.wav")
+    else:
+        engine.rename("a.wav", "b.wav")
+    for _ in range(40):
+        clock.advance(30.0)
+        send(engine)
+    assert bucket(store) == ({} if by == "unlink" else {"b.wav": ONE})
+
+
+@pytest.mark.parametrize("by", ["chmod", "touch", "write"])
+def test_a_file_changes_while_its_upload_is_created(make: MakeEngine, store: MemoryStore, by: str):
+    """Its metadata were sent with that request, and nobody sends them later."""
+    engine = make(threads=False, multipart_threshold=4000, part_size=1000)
+    do_at_once(engine.fs._parts)
+    data = os.urandom(6000)
+    save(engine, "large.wav", data, sync=False)
+    ino, first = engine.entry("large.wav").ino, iter([True])
+
+    def change(name: str, key: str) -> None:
+        if name == "create_upload" and next(first, False):
+            if by == "chmod":
+                engine.fs.setattr(engine.caller, ino, AttributeChange(mode=0o600))
+            elif by == "touch":
+                engine.fs.setattr(engine.caller, ino, AttributeChange(mtime_ns=10**18))
+            else:
+                save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_RDWR)
+
+    store.before = change
+    send(engine)
+    stored = store.objects["large.wav"]
+    assert stored.data == (b"HEAD" + data[4:] if by == "write" else data)
+    assert by != "chmod" or stored.meta.metadata["mode"] == str(0o100600)
+    assert by != "touch" or stored.meta.metadata["mtime"] == "1000000000.000000000"
+    assert not engine.fs._ledger.owing
+
+
+@pytest.mark.expect_warnings("unexpected error")
+def test_a_defect_of_an_upload_ends_the_attempt(make: MakeEngine, store: MemoryStore):
+    """The file is sent again, and a drain does not wait for ever."""
+    first = iter([True])
+
+    def fail(name: str, key: str) -> None:
+        if name == "put" and next(first, False):
+            raise KeyError("ETag")
+
+    store.before = fail
+    engine = make()
+    save(engine, "a.wav", ONE, sync=False)
+    engine.drain()
+    assert bucket(store) == {"a.wav": ONE}
 
 
 # ------------------------------------------------------------------ a copy whose answer is not known

@@ -114,6 +114,21 @@ def test_refusals_are_not_repeated(faulty: FaultyStore, store: RetryingStore, st
     assert len(faulty.calls) == 1
 
 
+@pytest.mark.parametrize("step", ["r", "t"])
+def test_an_error_tells_that_an_earlier_try_may_have_been_carried_out(
+    faulty: FaultyStore, store: RetryingStore, bucket: LocalDirStore, step: str
+):
+    faulty.then("L" + step * PATIENT.attempts)
+    with pytest.raises((PermissionRefused, Throttled)) as caught:
+        put(store, "a")
+    assert caught.value.unknown
+    assert read(bucket, "a") == b"data"
+    faulty.then(step * PATIENT.attempts)
+    with pytest.raises((PermissionRefused, Throttled)) as caught:
+        put(store, "b")
+    assert not caught.value.unknown
+
+
 def test_answers_are_not_repeated(faulty: FaultyStore, store: RetryingStore):
     with pytest.raises(ObjectMissing):
         store.head("a")
