@@ -247,20 +247,6 @@ def touch_while_it_is_synced(engine: Engine) -> None:
     syncing._sync_bytes = sync_bytes  # type: ignore[method-assign]
 
 
-def test_a_copy_that_a_power_cut_made_us_forget_is_no_conflict(
-    make: MakeEngine, store: MemoryStore, power: Power
-):
-    power.forgets = True
-    store.set("a.wav", ONE)
-    engine = make(threads=False)
-    engine.rename("a.wav", "b.wav")
-    engine.fs._core.journal.barrier()
-    send_until(engine, "sent")
-    power.cut(engine, names=False)
-    make().drain()
-    assert bucket(store) == {"b.wav": ONE}
-
-
 # ------------------------------------------------------------------ doubt
 @pytest.mark.expect_warnings
 @pytest.mark.parametrize("then", ["kill", "stop", "edit", "rename"])
