@@ -17,6 +17,7 @@ from tests.support.memory_store import MemoryStore
 
 LATER = {"upload_delay_s": 3600.0, "upload_deadline_s": 3600.0}
 IN_PARTS = {"small_file": 1 << 10}  # what is larger is fetched while it is read and written
+LOCAL = {"local_patterns": ("*.tmp",)}  # names that stay on this host
 ONE, OTHER = b"one take", b"another take"
 
 
@@ -126,6 +127,11 @@ def save(
     if sync:
         engine.fs.fsync(engine.caller, opened.handle, False)
     engine.close(opened)
+
+
+def states(engine: Engine) -> list[str]:
+    """Of what waits for its upload."""
+    return [transfer.state for transfer in engine.fs.queue_view().transfers]
 
 
 def bucket(store: MemoryStore) -> dict[str, bytes]:

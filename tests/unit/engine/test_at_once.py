@@ -9,15 +9,16 @@ from contextlib import suppress
 
 import pytest
 
-from r2fs.model.errors import LocalError, Throttled, Unavailable
+from r2fs.model.errors import LocalError, NoSpace, Throttled, Unavailable
 from r2fs.model.records import AttributeChange, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
 from tests.support.clocks import ManualClock
-from tests.support.engine import Engine, MakeEngine, do_at_once
+from tests.support.engine import MakeEngine, do_at_once
 from tests.support.memory_store import MemoryStore
 from tests.support.power import (
     IN_PARTS,
     LATER,
+    LOCAL,
     ONE,
     OTHER,
     Power,
@@ -26,11 +27,10 @@ from tests.support.power import (
     save,
     send,
     slow,
+    states,
     stop_at,
     without_background,
 )
-
-LOCAL = {"local_patterns": ("*.tmp",)}
 
 
 @pytest.fixture
@@ -39,10 +39,6 @@ def large(store: MemoryStore) -> bytes:
     data = os.urandom(300_000)
     store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
     return data
-
-
-def states(engine: Engine) -> list[str]:
-    return [transfer.state for transfer in engine.fs.queue_view().transfers]
 
 
 def beside(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
@@ -362,3 +358,30 @@ def test_exchanged_files_of_the_same_bytes_keep_their_modes(
     modes = {name: again.entry(name).attributes.mode & 0o777 for name in ("a.wav", "b.wav")}
     other = {"a.wav": "b.wav", "b.wav": "a.wav"}[changed]
     assert modes == {changed: 0o644, other: 0o755}
+
+
+# ------------------------------------------------------------------ pages, times, and a disk that cannot read
+def test_pages_that_find_no_room_are_an_error(make: MakeEngine, monkeypatch: pytest.MonkeyPatch):
+    """Of pages the kernel takes an error alone: told of a smaller number, it would forget the rest."""
+    engine = make(**LATER)
+    opened = engine.open("a.wav", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setattr(engine.fs._files.pressure, "write", lambda caller, content, offset, data: 4)
+    assert engine.fs.write(engine.caller, opened.handle, 0, b"8 bytes.", False) == 4
+    with pytest.raises(NoSpace):
+        engine.fs.write(engine.caller, opened.handle, 0, b"8 bytes.", True)
+    monkeypatch.undo()
+    engine.close(opened)
+
+
+def test_a_file_that_the_disk_cannot_read_is_not_what_its_object_is_given_up_for(
+    make: MakeEngine, store: MemoryStore
+):
+    store.set("a.wav", ONE)
+    engine = make(**LOCAL)
+    opened = engine.open("a.wav")
+    engine.fs._contents.distrust(engine.fs._tree.get(engine.entry("a.wav").ino))
+    with pytest.raises(LocalError):
+        engine.rename("a.wav", "a.tmp")
+    engine.close(opened)
+    engine.drain()
+    assert bucket(store) == {"a.wav": ONE}

@@ -17,6 +17,7 @@ from tests.support.memory_store import MemoryStore
 from tests.support.power import (
     IN_PARTS,
     LATER,
+    LOCAL,
     ONE,
     OTHER,
     Power,
@@ -25,11 +26,11 @@ from tests.support.power import (
     save,
     send,
     send_until,
+    states,
     stop_at,
     without_background,
 )
 
-LOCAL = {"local_patterns": ("*.tmp",)}
 POINTS = [
     "materialised", "bytes_synced", "sync_journalled", "claimed", "sent", "put_committed", "delete_looked", "deleted",
 ]  # fmt: skip
@@ -40,10 +41,6 @@ def large(store: MemoryStore) -> bytes:
     data = os.urandom(300_000)
     store.set("large.wav", data)
     return data
-
-
-def states(engine: Engine) -> list[str]:
-    return [transfer.state for transfer in engine.fs.queue_view().transfers]
 
 
 # ------------------------------------------------------------------ all of it came by a read

@@ -17,6 +17,7 @@ from tests.support.memory_store import MemoryStore
 from tests.support.power import (
     IN_PARTS,
     LATER,
+    LOCAL,
     ONE,
     OTHER,
     Power,
@@ -231,7 +232,6 @@ def test_a_file_that_the_disk_could_not_take_keeps_its_object(
 
 
 # ------------------------------------------------------------------ a name that this host keeps for itself
-LOCAL = {"local_patterns": ("*.tmp",)}
 
 
 @pytest.mark.parametrize("exchange", [False, True])
