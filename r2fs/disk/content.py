@@ -203,8 +203,10 @@ class Content:
 
     @property
     def changes(self) -> int:
-        """How often this host changed it. Says nothing once it is complete, when others may write to it."""
-        return self._changes
+        """How often this host changed it: each of them is in the file. Says nothing once it is complete, when
+        others may write to it."""
+        with self._ready:  # a write counts before it is at it
+            return self._changes
 
     def missing(self, start: int, stop: int) -> list[Range]:
         """Holes in [start, stop), in order. Nothing is missing past the end."""

@@ -86,6 +86,7 @@ class Journal:
         self._lock_fd = lock_fd
         # guarded by: _lock
         self._lock = threading.RLock()
+        self._syncing = threading.Lock()  # before _lock
         self._db = database
         self._depth = 0
         self.error: str | None = None  # why the last commit failed; read without the lock
@@ -149,20 +150,23 @@ class Journal:
 
     def barrier(self) -> None:
         """All commits so far survive a power cut when this returns. One fsync; waits for the disk."""
-        with self._lock:
-            wal, named = self._wal(), self._wal_named
-            if self._wal_failed:
-                self._begin_log_anew()
-        try:
-            if wal >= 0:
-                os.fsync(wal)
-            if wal >= 0 and not named:
-                # SQLite syncs the WAL's name with its own first sync, which may be far.
-                fsync_dir(self.state_dir)
-                self._wal_named = True
-        except OSError as error:
-            self._wal_failed = True
-            raise local_error(error, self.state_dir / "journal.db-wal") from error
+        with (
+            self._syncing
+        ):  # one at a time: the kernel tells one of two that a sync failed, and the other not
+            with self._lock:
+                wal, named = self._wal(), self._wal_named
+                if self._wal_failed:
+                    self._begin_log_anew()
+            try:
+                if wal >= 0:
+                    os.fsync(wal)
+                if wal >= 0 and not named:
+                    # SQLite syncs the WAL's name with its own first sync, which may be far.
+                    fsync_dir(self.state_dir)
+                    self._wal_named = True
+            except OSError as error:
+                self._wal_failed = True
+                raise local_error(error, self.state_dir / "journal.db-wal") from error
 
     def _begin_log_anew(self) -> None:
         """The kernel tells of a failed sync once, and forgets the pages: what the log has since would not count.

@@ -7,6 +7,7 @@ Never: touches the database.
 from __future__ import annotations
 
 import json
+import os
 
 from r2fs.model.records import Kind, OwedInode, Proof, Version
 
@@ -30,7 +31,7 @@ def inode_values(row: OwedInode) -> tuple[object, ...]:
         json.dumps(dict(row.extra)), row.content_type, *base, row.expect, row.changed, row.staged, row.size,
         None if row.own is None else json.dumps(row.own), row.base_limit,
         row.proof and proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
-        row.target,
+        row.target if row.target is None or _is_text(row.target) else os.fsencode(row.target),
     )  # fmt: skip
 
 
@@ -45,4 +46,15 @@ def inode_row(values: tuple[object, ...]) -> OwedInode:
     if field["proof"] is not None:
         field["proof"] = Proof(*json.loads(str(field["proof"])))
     field["changed"], field["synced"] = bool(field["changed"]), bool(field["synced"])
+    if isinstance(field["target"], bytes):
+        field["target"] = os.fsdecode(field["target"])
     return OwedInode(**field)  # type: ignore[arg-type]
+
+
+def _is_text(target: str) -> bool:
+    """A link may point to any bytes; SQLite's text is UTF-8."""
+    try:
+        target.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS inode (
                                       --   again before they change; while it is open for writing (DIRTY) it says nothing
     reason       TEXT,                -- why it is PARKED, or what the last attempt met; NULL: nothing
     conflict_of  TEXT,                -- the key it was meant for before it took a conflict name; NULL: none
-    target       TEXT                 -- a symbolic link's target; NULL: not one
+    target       TEXT                 -- a symbolic link's target, a BLOB where it is not UTF-8; NULL: not one
 );
 
 -- A file of staging/data whose row is gone by a commit: it goes, too, once that commit is on the disk.

@@ -7,6 +7,7 @@ Locks: every method is called with Core.lock held.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from r2fs.engine.ledger import LATE_ATTEMPT_S, Ledger
 from r2fs.engine.node import Node
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import ATTEMPT
-from r2fs.model.records import Attempt, MultipartState
+from r2fs.model.records import Attempt, MultipartState, Version
 
 
 class Attempts:
@@ -30,12 +31,15 @@ class Attempts:
         for attempt in attempts:
             self._known[attempt.id] = replace(attempt, unknown=True)
 
-    def begin(self, node: Node, key: str, resumed: MultipartState | None) -> str:
+    def begin(
+        self, node: Node, key: str, resumed: MultipartState | None, copied: Version | None = None
+    ) -> str:
         """A new attempt's id; that of the multipart upload of the very same bytes it goes on with.
 
-        An id is of one content: who sees it in the bucket knows that these bytes are there.
+        An id is of one content: who sees it in the bucket knows that these bytes are there. That of a copy
+        says of which version.
         """
-        attempt_id = resumed.attempt if resumed else uuid.uuid4().hex
+        attempt_id = resumed.attempt if resumed else uuid.uuid4().hex + (_of(copied) if copied else "")
         attempt = Attempt(attempt_id, node.ino, key, self._core.clock.time(), unknown=False)
         self._put(attempt)
         return attempt_id
@@ -97,10 +101,10 @@ class Attempts:
         attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
         return attempt is not None and nfc(attempt.key) == nfc(key)
 
-    def is_of(self, ino: int, metadata: Mapping[str, str] | None) -> bool:
-        """Was the object made by an attempt of this inode whose end nobody saw?"""
+    def is_copy(self, ino: int, of: Version, metadata: Mapping[str, str] | None) -> bool:
+        """Was the object made by an attempt of this inode, whose end nobody saw, to copy that very version?"""
         attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
-        return attempt is not None and attempt.ino == ino
+        return attempt is not None and attempt.ino == ino and attempt.id.endswith(_of(of))
 
     def is_forsaken(self, metadata: Mapping[str, str] | None, key: str) -> bool:
         """Is it such an attempt, of an inode that has left that key since?"""
@@ -133,3 +137,8 @@ class Attempts:
             self._known.pop(attempt_id, None)
         else:
             self._known[attempt_id] = attempt
+
+
+def _of(version: Version) -> str:
+    """An ETag may be long, and of any characters."""
+    return "-of-" + hashlib.sha256(version.etag.encode()).hexdigest()[:16]

@@ -17,9 +17,9 @@ from r2fs.engine.inherit import forget_leftovers, kept_links, move_inherited, re
 from r2fs.engine.leaving import Leaving
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import DOUBTFUL, TORN, Node, Owed
-from r2fs.engine.tree import Tree, shown_name
+from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
-from r2fs.model.keys import conflict_name, nfc
+from r2fs.model.keys import conflict_name, nfc, shown_name
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
 from r2fs.model.states import UNSEALED, Event, State
@@ -125,21 +125,22 @@ class Boot:
         if row.staged and not synced and not owed.changed and self._power_cut(row):
             self._without_staged(node, row.staged)
             return
-        self._ledger.apply(
-            node,
-            Event.BOOT,
-            before=None,
-            proof=None,
-            synced=synced,
-            in_part=synced and row.own is not None,
-            boot=self._core.journal.boot,
-        )
         reason = row.reason if row.reason in DOUBTFUL else None  # it was opened since, and not made anew
-        if row.staged and not synced and (cut or self._power_cut(row)):
+        if row.staged and (cut or (not synced and self._power_cut(row))):
             reason = reason or TORN
+        with self._ledger.transaction():  # of this boot's, and not set aside, a torn file would be sent
+            self._ledger.apply(
+                node,
+                Event.BOOT,
+                before=None,
+                proof=None,
+                synced=synced and not cut,
+                in_part=synced and not cut and row.own is not None,
+                boot=self._core.journal.boot,
+            )
+            if reason is not None:
+                self._ledger.set_aside(node, reason=reason)
         if reason is not None:
-            self._ledger.apply(node, Event.CLAIM)
-            self._ledger.apply(node, Event.REFUSED, reason=reason)
             log.error("%s: %s; kept in staging, not published", row.key, reason)
             return
         self._writeback.schedule(node)
@@ -209,10 +210,10 @@ class Boot:
                 self._without_changes(node, row)
                 return False
             log.error("%s: its bytes should be in %s, and are not", row.key, path)
-            self._ledger.apply(node, Event.BOOT) if node.owed.state is not State.PARKED else None
-            if node.owed.state is State.QUEUED:
-                self._ledger.apply(node, Event.CLAIM)
-                self._ledger.apply(node, Event.REFUSED, reason=f"{path} is missing")
+            with self._ledger.transaction():
+                self._ledger.apply(node, Event.BOOT) if node.owed.state is not State.PARKED else None
+                if node.owed.state is State.QUEUED:
+                    self._ledger.set_aside(node, reason=f"{path} is missing")
             return False
         size = found.st_size
         if row.own is not None:  # a write or a truncate past its row's end was never answered
@@ -275,7 +276,9 @@ class Boot:
 
     def _is_cut(self, node: Node, row: OwedInode) -> bool:
         """Sealed, and of another size now: its disk failed or was taken away, while the machine went on."""
-        return row.state in SEALED and row.own is None and node.size != row.size
+        if row.state not in SEALED:
+            return False
+        return node.size != row.size if row.own is None else node.size < row.size
 
     def _place(self, key: str) -> tuple[Node, str]:
         """The parent directory, made on the way, and the name in it."""

@@ -21,12 +21,13 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import Node
 from r2fs.engine.outcomes import Outcomes
-from r2fs.engine.reader import Reader
+from r2fs.engine.reader import Reader, Source
 from r2fs.engine.syncing import Syncing
 from r2fs.model.errors import LocalError, R2fsError, ReadFailed, Stale
 from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
-from r2fs.model.states import Event, State
+from r2fs.model.records import Version
+from r2fs.model.states import State
 
 
 class Queue(Protocol):
@@ -92,6 +93,8 @@ class Bringing:
                 self._queue.schedule(node)
                 return
             if owed.staged is None:
+                if self._contents.of(node).doubtful:  # fetched anew, once nobody has it open
+                    raise LocalError(f"{printable(node.name)}: this disk failed to read it")
                 staged = self._contents.stage(node)
                 size = self._contents.of(node).size
                 self._ledger.update(node, staged=staged, size=size, base_limit=size)
@@ -102,8 +105,6 @@ class Bringing:
         with self._core.lock:
             owed = node.owed
             content = self._contents.of(node) if owed is not None and owed.staged else None
-            if content is not None and content.doubtful:
-                raise LocalError(f"{printable(node.name)}: this disk failed to read it")
             here = content is not None and content.complete
             if owed is not None and owed.state is State.QUEUED and here and not owed.changed:
                 # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
@@ -112,6 +113,8 @@ class Bringing:
                 if self._local.stays_here(node) and node.content is not None:
                     node.content.unwatch()  # no part of it can be copied from there
                 node.vouched = True
+            if content is not None and not node.handles:
+                self._contents.closed(node)
             self._queue.schedule(node)
 
     def complete(self, node: Node) -> None:
@@ -134,7 +137,7 @@ class Bringing:
             source, base = self._contents.source(node), node.base
         try:
             if source is not None:
-                self._reader.whole(source, Caller())
+                self._fetch_from(node, source, base)
         except ValueError:
             if source is None or not source.content.closed:
                 raise
@@ -143,18 +146,22 @@ class Bringing:
             with self._core.lock:
                 self._queue.retry_later(node, error)
             return False
-        except Stale as error:
-            if self._outcomes.found_own_copy(node, base):
-                return self._fetch(node)
-            return self._incomplete(node, error)
         except R2fsError as error:
             return self._incomplete(node, error)
         return True
+
+    def _fetch_from(self, node: Node, source: Source, base: Version | None) -> None:
+        """Once more, where its base is gone because of a copy of our own whose answer has not come."""
+        try:
+            self._reader.whole(source, Caller())
+        except Stale:
+            if not self._outcomes.found_own_copy(node, base):
+                raise
+            self._reader.whole(source, Caller())
 
     def _incomplete(self, node: Node, error: R2fsError) -> bool:
         """What it lacks will not come: False, and kept for a person."""
         with self._core.lock:
             if node.owed is not None and node.owed.state is State.QUEUED:
-                self._ledger.apply(node, Event.CLAIM)
-                self._outcomes.park(node, f"incomplete: {error}")
+                self._outcomes.park_queued(node, f"incomplete: {error}")
         return False

@@ -18,6 +18,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
+from r2fs.model.metadata import MAX_TIME_NS
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange
 from r2fs.model.states import Event
@@ -43,10 +44,10 @@ class Changes:
         }
         with self._core.lock:
             if change.atime_ns is not None:
-                node.atime_ns = change.atime_ns  # kept in memory alone
+                node.atime_ns = _clamped(change.atime_ns)  # kept in memory alone
                 node.ctime_ns = self._later(node)
             if change.mtime_ns is not None:
-                facts["mtime_ns"] = change.mtime_ns
+                facts["mtime_ns"] = _clamped(change.mtime_ns)
             if facts:
                 self.store(node, facts)
 
@@ -108,3 +109,8 @@ class Changes:
             node.content.set_times(node.atime_ns, mtime_ns)
         elif node.owed is not None and node.owed.staged is not None:
             os.utime(self._core.journal.data_dir / node.owed.staged, ns=(node.atime_ns, mtime_ns))
+
+
+def _clamped(time_ns: int) -> int:
+    """The nearest time that can be kept, as local file systems do."""
+    return max(-MAX_TIME_NS, min(time_ns, MAX_TIME_NS))

@@ -13,8 +13,8 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
-from r2fs.engine.tree import SYMLINK_SUFFIX, Tree, shown_name
-from r2fs.model.keys import MAX_KEY_BYTES, conflict_name, nfc, printable
+from r2fs.engine.tree import Tree
+from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable, shown_name
 from r2fs.model.records import Kind, ObjectInfo
 from r2fs.model.states import Event
 

@@ -28,7 +28,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader, Source
-from r2fs.model.errors import NoSpace, Stale, StateDamaged
+from r2fs.model.errors import NoSpace, R2fsError, Stale, StateDamaged
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.ranges import Range
@@ -244,14 +244,29 @@ class Contents:
         return node.owed.edits if known is None else tuple(known)
 
     # ------------------------------------------------------------------ out of staging
+    def keep_name(self, node: Node) -> None:
+        """Its row is about to go, and with it the name in staging: another for content that is open.
+
+        In that transaction, for a disk that gives no name must not find the row gone. Comes before `settled`.
+        """
+        content = node.content
+        if content is None or content.path.parent != self._core.journal.data_dir:
+            return
+        staged, path = content.path, self._open_path(node)
+        content.link_to(path)
+
+        def undo() -> None:
+            content.path = staged
+            _remove(path)
+
+        self._ledger.on_undo(undo)
+
     def settled(self, node: Node, staged: str) -> None:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
         self._stored_at_s[node.ino] = self._core.clock.time()
         if node.content is None:
             self._admit(node, self._core.journal.data_dir / staged, None)
-            return
-        node.content.link_to(self._open_path(node))
-        if node.handles:
+        elif node.handles:
             self._pin(node)
             self._admit(node, node.content.path, node.content)
         else:
@@ -353,7 +368,12 @@ class Contents:
         content = node.content
         if content is not None and node.handles:
             if content.path.parent == self._core.journal.data_dir:
-                content.link_to(self._open_path(node))
+                path = self._open_path(node)
+                try:
+                    content.link_to(path)
+                except R2fsError as error:  # its descriptors are enough; the name in staging is its no more
+                    log.info("%s: open, and without a name from here on: %s", printable(node.name), error)
+                    content.path = path
             return
         if content is not None and staged is not None:
             content.close()

@@ -18,7 +18,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.ledger import LATE_ATTEMPT_S, Ledger
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
-from r2fs.model.errors import ObjectMissing
+from r2fs.model.errors import ObjectMissing, R2fsError
 from r2fs.model.keys import printable
 from r2fs.model.records import ObjectInfo, OwedDelete
 
@@ -43,7 +43,7 @@ class Deleter:
     def delete(self, rows: list[OwedDelete], tree: Tree) -> dict[int, float]:
         """Carry the rows out. Which are to come again, by seq: after so many seconds."""
         again: dict[int, float] = {}
-        self._syncing.before_replacing([row.key for row in rows])
+        rows = self._replaceable(rows, again)
         headed, listed = self._by_look(rows)
         if listed:
             found, unseen = self._list([row.key for row in listed])
@@ -52,6 +52,22 @@ class Deleter:
         for row in headed:  # one by one: what was looked at first would wait for all other answers
             self._carry_out([row], self._head(row.key), tree, again)
         return again
+
+    def _replaceable(self, rows: list[OwedDelete], again: dict[int, float]) -> list[OwedDelete]:
+        """Without those whose object is all that is safe of a file that has another name now."""
+        try:
+            self._syncing.before_replacing([row.key for row in rows])
+            return rows
+        except R2fsError:
+            ready = []
+        for row in rows:
+            try:
+                self._syncing.before_replacing([row.key])
+                ready.append(row)
+            except R2fsError as error:
+                log.info("%s: not deleted yet: %s", printable(row.key), error)
+                again[row.seq] = RETRY_S
+        return ready
 
     def _carry_out(
         self, rows: list[OwedDelete], seen: Mapping[str, ObjectInfo], tree: Tree, again: dict[int, float]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from r2fs.disk.durable import outwait_file_time
@@ -240,10 +240,18 @@ class Files:
                 self._contents.unstage(node)
             elif made:
                 self._contents.discard(node)
+            self._safe_again(node)
             raise
         self._core.crash_point("open_write_journalled")
         if truncate:
-            self._truncate_locked(node, 0)
+            self._truncate_opened(node, 0)
+
+    def _safe_again(self, node: Node) -> None:
+        """It was not opened: what `_changing` took back holds, if the journal has room to say so."""
+        if node.owed is not None and node.owed.was_synced:
+            with suppress(R2fsError):
+                self._ledger.update(node, synced=True, was_synced=False)
+                node.vouched = True
 
     def _apply_open_write(self, node: Node, staged: str, truncate: bool) -> None:
         owed, content = node.owed, self._contents.of(node)
@@ -368,7 +376,9 @@ class Files:
         assert owed is not None
         staged, was = owed.staged, owed.before
         if was is State.CLEAN:
-            self._ledger.apply(node, Event.UNCHANGED)
+            with self._ledger.transaction():
+                self._contents.keep_name(node)
+                self._ledger.apply(node, Event.UNCHANGED)
             self._core.crash_point("unchanged")
             assert staged is not None
             self._contents.settled(node, staged)
@@ -437,20 +447,39 @@ class Files:
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
         """ftruncate with a handle; truncate(2) without: then it is sealed at once if nobody else writes."""
         self.writable()
-        self.admit_writer(caller)
+        if size > self._staged_size(node):
+            self.admit_writer(caller)
         caller.about_to_wait()
         with self._changing(caller, node):
             self._check_there(node)
             self._contents.wake(node)
             self.make_dirty(node, truncate=size == 0)
             if size:
-                self._truncate_locked(node, size)
+                self._truncate_opened(node, size)
             if not node.writers:
                 lacking = not self._contents.of(node).complete
                 self._seal_or_later(node)
                 self._contents_unused(node)
         if not node.writers and lacking:
             self.filling.later(node)
+
+    def _staged_size(self, node: Node) -> int:
+        """Bytes of it that count towards the limits already."""
+        with self._core.lock:
+            if node.owed is None or node.owed.staged is None:
+                return 0
+            content = node.content
+            return node.owed.size if content is None or content.closed else content.size
+
+    def _truncate_opened(self, node: Node, size: int) -> None:
+        """Where the journal has no room for the new size, nobody else may come by to close it."""
+        try:
+            self._truncate_locked(node, size)
+        except R2fsError:
+            if not node.writers:
+                self._seal_or_later(node)
+                self._contents_unused(node)
+            raise
 
     def _truncate_locked(self, node: Node, size: int) -> None:
         content = self._contents.of(node)

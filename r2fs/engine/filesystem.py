@@ -38,7 +38,7 @@ from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import COPY_THREADS, WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
-from r2fs.model.keys import check_name, printable
+from r2fs.model.keys import check_file_name, check_name, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -377,7 +377,7 @@ class FileSystem:
         try:
             node = self._names.child(caller, parent, name)
         except NotFound:
-            return self._create_new(caller, parent, name, mode, flags)
+            return self._create_new(caller, parent, check_file_name(name), mode, flags)
         if flags & os.O_EXCL:
             raise Exists(f"{printable(name)} exists")
         opened = self._files.open(caller, node, flags)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -73,14 +74,11 @@ class Filling:
         with self._core.lock:
             if node.content is None or node.content.closed:
                 return
-            source, base = self._contents.source(node), node.base
+            source = self._contents.source(node)
         if source is not None:
             try:
-                self._reader.whole(source, Caller())
+                self.fetch(node, partial(self._reader.whole, source, Caller()))
             except Stale as error:
-                if self._outcomes.found_own_copy(node, base):
-                    self._complete(node)
-                    return
                 with self._core.lock:
                     for handle in self._handles.all():
                         if handle.node is node and handle.writes:

@@ -17,7 +17,7 @@ from r2fs.engine.attributes import fill
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
-from r2fs.model.errors import ObjectMissing
+from r2fs.model.errors import ObjectMissing, R2fsError
 from r2fs.model.metadata import attributes_from, of_new_bytes
 from r2fs.model.records import ObjectInfo
 
@@ -50,13 +50,18 @@ class KeptMetadata:
         ]
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
-        node.known = True  # there is nobody else to ask
         if (
             node.base is None
             or node.base.etag != info.etag
             or self._attempts.is_ours(info.metadata, info.key)
         ):
-            return  # other bytes; or the same by another file of this host, which has its own
+            node.known = True  # other bytes; or the same by another file of this host, which has its own
+            return
         facts = attributes_from(info)
         fill(node, replace(facts, extra=of_new_bytes(facts.extra)))
-        self._ledger.update(node)
+        node.known = True  # there is nobody else to ask
+        try:
+            self._ledger.update(node)
+        except R2fsError:
+            node.known = False  # asked again, for its row does not say so
+            raise

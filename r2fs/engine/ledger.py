@@ -88,6 +88,12 @@ class Ledger:
         owed = replace(node.owed, **changes)
         self._write(node, owed, facts)
 
+    def set_aside(self, node: Node, **changes: Any) -> None:
+        """A QUEUED node is PARKED without an attempt. UPLOADING without one, nobody would come by again."""
+        with self.transaction():
+            self.apply(node, Event.CLAIM)
+            self.apply(node, Event.REFUSED, **changes)
+
     def note_write(self, node: Node, size: int) -> None:
         """A program is about to be told that it wrote. Its bytes may all be here by now; what counts is what
         the row says: one that lists no range would be taken for that of a file nobody wrote to."""

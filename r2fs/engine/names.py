@@ -21,7 +21,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.directories import AWAY, Directories
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
-from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
+from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
     Busy,
@@ -36,7 +36,7 @@ from r2fs.model.errors import (
     ReadFailed,
     ReadOnly,
 )
-from r2fs.model.keys import MAX_KEY_BYTES, check_key, check_name, printable
+from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
 from r2fs.model.metadata import attributes_from, remembered
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Entry, Kind
@@ -331,6 +331,8 @@ class Names:
             return
         if target is not None and flags & RENAME_NOREPLACE:
             raise Exists(f"{printable(new_name)} exists")
+        if node.kind is Kind.FILE:
+            check_file_name(new_name)
         if node.is_dir:
             self._directories.load_below(caller, node)
         if target is not None and target.is_dir:
@@ -377,6 +379,8 @@ class Names:
         if other is node:
             return
         for one, name in ((node, other.name), (other, node.name)):
+            if one.kind is Kind.FILE:
+                check_file_name(name)
             if one.is_dir:
                 self._directories.load_below(caller, one)
             self._keep_here(caller, one, name)
@@ -476,6 +480,7 @@ class Names:
         One that the bucket has keeps that as its base, until write-back knows that its bytes are on the disk.
         """
         content = self._contents.of(node)
+        self._ledger.then(lambda: None if node.handles else self._contents.closed(node))
         if not content.complete:
             raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
         if content.doubtful:

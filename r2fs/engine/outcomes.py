@@ -39,8 +39,10 @@ from r2fs.model.errors import (
     PreconditionFailed,
     QuotaUsedUp,
     R2fsError,
+    ReadFailed,
     Refused,
     Retryable,
+    StoreError,
     SyncFailed,
     Unavailable,
     UploadMissing,
@@ -112,6 +114,8 @@ class Outcomes:
             self.uploaded += 1
             self.uploaded_bytes += 0 if claim.copy else claim.size
             self._queue.recovered()
+            if node.owed is None and not node.deleted and node.base == version:
+                return  # the journal knows already: what came after failed, and this is asked again
             if not self._still(node, claim):  # unlinked while it was on its way
                 with self._ledger.transaction():
                     self._attempts.drop(claim.attempt)
@@ -146,6 +150,8 @@ class Outcomes:
                 )
                 changes["was_changed"] = True
             with self._ledger.transaction():
+                if state is State.UPLOADING:
+                    self._contents.keep_name(node)
                 self._attempts.arrived(node.ino, claim.attempt)
                 self._ledger.cleared(claim.key, version.etag)
                 if moved:
@@ -267,10 +273,13 @@ class Outcomes:
         assert claim.base is not None
         if info is None or nfc(claim.key) != nfc(claim.base.key) or info.size != claim.base.size:
             return False
-        return self._attempts.is_of(node.ino, info.metadata)
+        return self._attempts.is_copy(node.ino, claim.base, info.metadata)
 
     def found_own_copy(self, node: Node, gone: Version | None) -> bool:
-        """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base."""
+        """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base.
+
+        Raises ReadFailed where the bucket does not say.
+        """
         with self._core.lock:
             base = node.base
             if base is None:
@@ -280,8 +289,10 @@ class Outcomes:
                 return True
         try:
             info = self._core.store.head(base.key)
-        except R2fsError:  # whoever asked says what it lacks
+        except ObjectMissing:
             return False
+        except StoreError as error:  # nobody knows yet
+            raise ReadFailed(f"{printable(base.key)}: {error}") from error
         with self._core.lock:
             owed = node.owed
             if node.base != base:
@@ -289,7 +300,7 @@ class Outcomes:
                 return node.base is not None
             if owed is None or info.version == base or info.size != base.size:
                 return False
-            if not self._attempts.is_of(node.ino, info.metadata):
+            if not self._attempts.is_copy(node.ino, base, info.metadata):
                 return False
             expect = info.etag if nfc(owed.key) == nfc(base.key) else owed.expect
             self._ledger.update(node, base=info.version, expect=expect)
@@ -409,6 +420,12 @@ class Outcomes:
             changes["before"] = State.QUEUED
         if self._ledger.apply(node, Event.REFUSED, **changes) is State.PARKED and passing:
             self._queue.probe_later(node)
+
+    def park_queued(self, node: Node, reason: str) -> None:
+        """`park` for a node that has no attempt on its way."""
+        with self._ledger.transaction():
+            self._ledger.apply(node, Event.CLAIM)
+            self.park(node, reason)
 
     def _not_stored(self, claim: Claim) -> None:
         self._attempts.drop(claim.attempt)

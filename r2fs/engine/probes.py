@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node
-from r2fs.engine.tree import SYMLINK_SUFFIX, Tree
+from r2fs.engine.tree import Tree
 from r2fs.model.errors import ObjectMissing
+from r2fs.model.keys import SYMLINK_SUFFIX
 from r2fs.model.records import ObjectInfo
 
 REMEMBERED = 10_000  # names of a directory whose age is known by themselves

@@ -158,10 +158,20 @@ class Syncing:
             covered = self._count
         for node, synced in taken:
             if not synced:
-                self.sync(node)
+                self._sync_taken(node)
         self._core.journal.barrier()
         with self._core.lock:
             self._copied = {key: count for key, count in self._copied.items() if count > covered}
+
+    def _sync_taken(self, node: Node) -> None:
+        try:
+            self.sync(node)
+        except R2fsError as error:
+            name = printable(node.owed.key if node.owed else node.name)
+            raise LocalError(
+                f"{name} began as the object that is to go, and this disk does not keep it ({error}): "
+                "what is there stays until that file is sent or removed"
+            ) from error
 
     def _staged_from(self, key: str) -> list[tuple[Node, bool]]:
         """Files that began as the object there, and whether a row says that they are synced."""

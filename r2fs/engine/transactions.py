@@ -10,7 +10,7 @@ Fails: what the journal raises, with memory as it was before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from r2fs.disk.journal import Journal
 
@@ -43,8 +43,9 @@ class Transactions:
             self._open = False
             self._undo.clear()
         actions, self._then = self._then, []
-        for action in actions:
-            action()
+        with ExitStack() as committed:  # each of them, also after one that failed: the journal has them all
+            for action in reversed(actions):
+                committed.callback(action)
 
     def on_undo(self, undo: Action) -> None:
         """Memory has changed; `undo` reverses that. Outside a transaction the journal has it already."""

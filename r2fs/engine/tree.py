@@ -14,7 +14,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.node import Listing, Node
 from r2fs.engine.succession import remember
 from r2fs.model.errors import NotADirectory, Stale
-from r2fs.model.keys import check_key, is_conflict_name, is_name, nfc
+from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_name, nfc, shown_name
 from r2fs.model.records import Kind, ObjectInfo
 from r2fs.model.verbs import ROOT
 
@@ -326,11 +326,3 @@ def _is_as_listed(node: Node, info: ObjectInfo) -> bool:
         and base.etag == info.etag
         and base.size == info.size
     )
-
-
-SYMLINK_SUFFIX = ".rclonelink"  # rclone's convention: the object's bytes are the link's target
-
-
-def shown_name(name: str) -> str:
-    """The file name of a key's last part."""
-    return name.removesuffix(SYMLINK_SUFFIX) or name

@@ -134,7 +134,7 @@ class WriteBack:
         owed = node.owed
         if owed is not None and owed.state is State.PARKED and owed.passing:
             self.probe_later(node)
-        if owed is None or owed.state is not State.QUEUED or self.local.stays_here(node):
+        if owed is None or owed.state is not State.QUEUED or self._rests(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
         if now - self._scheduled_s >= QUIET_S:
@@ -143,6 +143,10 @@ class WriteBack:
         delay = 0.0 if self.hurried else settings.upload_delay_s
         delay = max(0.0, min(delay, owed.first_owed_s + settings.upload_deadline_s - now))
         self.add(Item(PUT, node.ino), now + delay)
+
+    def _rests(self, node: Node) -> bool:
+        """Does it stay here, and need nothing of the bucket any more?"""
+        return self.local.stays_here(node) and node.owed is not None and not node.owed.in_ranges
 
     def add(self, item: Item, due: float) -> None:
         self._schedule.add(item, due)
@@ -280,17 +284,15 @@ class WriteBack:
         if node.owed.state is State.PARKED and node.owed.passing:
             self._ledger.apply(node, Event.RELEASE, passing=False)
         # It may have been renamed since it was due.
-        if node.owed.state is not State.QUEUED or self.local.stays_here(node):
+        if node.owed.state is not State.QUEUED or self._rests(node):
             return None
-        if node.sync_failed:
-            self._ledger.apply(node, Event.CLAIM)
-            self.outcomes.park(node, UNSYNCED)
+        if node.sync_failed or node.owed.reason in DOUBTFUL:  # what parks it had no room at its seal
+            self.outcomes.park_queued(node, UNSYNCED if node.sync_failed else str(node.owed.reason))
             return None
         try:
             content = self._contents.of(node) if node.owed.changed and node.owed.staged else None
         except StateDamaged as error:
-            self._ledger.apply(node, Event.CLAIM)
-            self.outcomes.park(node, str(error))
+            self.outcomes.park_queued(node, str(error))
             return None
         if content is not None and (not content.complete or node.owed.in_ranges):
             return partial(self._bringing.complete, node)
@@ -343,7 +345,8 @@ class WriteBack:
             stat = os.fstat(fd)  # a mapping may have written after the last close
             size, facts = stat.st_size, {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         with self._ledger.transaction():
-            attempt = self.attempts.begin(node, owed.key, self._sender.resumable(node.ino, owed.key, fd))
+            resumed = self._sender.resumable(node.ino, owed.key, fd)
+            attempt = self.attempts.begin(node, owed.key, resumed, node.base if copy else None)
             transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
             self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
         self._order.begin(keys_of(node))
@@ -440,9 +443,7 @@ class WriteBack:
     def seal_doubt(self, node: Node) -> None:
         """What was torn or damaged is so still, whatever was written into it: parked again. With Core.lock."""
         if node.state is State.QUEUED and node.owed is not None and node.owed.reason in DOUBTFUL:
-            reason = node.owed.reason
-            self._ledger.apply(node, Event.CLAIM)
-            self._ledger.apply(node, Event.REFUSED, reason=reason)
+            self._ledger.set_aside(node)
 
     def release(self, node: Node) -> None:
         """A parked file goes out once more: a person says so, or its cause may have passed. With Core.lock."""

@@ -20,6 +20,7 @@ from r2fs.model.errors import BadName, NameTooLong
 _CONFLICT = re.compile(r" \(conflict of [^/]+, \d{4}-\d\d-\d\d( \d+)?\)(\.[^/]{0,16})?\Z")
 
 MAX_KEY_BYTES = 1024  # S3 and R2: an object key's UTF-8 length
+SYMLINK_SUFFIX = ".rclonelink"  # rclone's convention: the object's bytes are the link's target
 MAX_NAME_BYTES = 255  # Linux NAME_MAX
 MAX_HOST_BYTES = 64  # of a host's name in a conflict name: Linux's HOST_NAME_MAX
 
@@ -43,6 +44,21 @@ def check_name(name: str) -> str:
     if longest > MAX_NAME_BYTES:
         raise NameTooLong(f"{printable(name)}: a name may have {MAX_NAME_BYTES} bytes")
     return normal
+
+
+def check_file_name(name: str) -> str:
+    """`name`, unless the bucket would hold a file of that name for a symbolic link (BadName)."""
+    if name.endswith(SYMLINK_SUFFIX):
+        raise BadName(
+            f"{printable(name)}: objects whose names end in {SYMLINK_SUFFIX} are symbolic links: "
+            "choose another name for a file"
+        )
+    return name
+
+
+def shown_name(name: str) -> str:
+    """The file name of a key's last part."""
+    return name.removesuffix(SYMLINK_SUFFIX) or name
 
 
 def check_key(key: str) -> str:

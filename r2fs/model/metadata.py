@@ -21,6 +21,7 @@ from r2fs.model.records import ObjectInfo, ObjectMeta
 
 MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
 OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
+MAX_TIME_NS = (1 << 63) - 1  # the year 2262, as in the journal's integers
 # checksums by rclone and s3cmd: void once the bytes change
 OF_THE_BYTES = frozenset({"md5chksum", "s3cmd-attrs"})
 
@@ -55,7 +56,8 @@ def metadata_for(facts: Facts, file_type: int, attempt: str, content_type: str) 
     """What to store beside the bytes. `file_type` is stat's S_IFREG, S_IFDIR or S_IFLNK."""
     metadata = dict(facts.extra)
     if facts.mtime_ns is not None:
-        metadata[MTIME] = f"{facts.mtime_ns // 10**9}.{facts.mtime_ns % 10**9:09d}"
+        seconds, fraction = divmod(abs(facts.mtime_ns), 10**9)
+        metadata[MTIME] = f"{'-' if facts.mtime_ns < 0 else ''}{seconds}.{fraction:09d}"
     if facts.mode is not None:
         metadata[MODE] = str(file_type | facts.mode)
     if facts.uid is not None:
@@ -111,6 +113,8 @@ def _nanoseconds(text: str | None) -> int | None:
         seconds = Decimal(text)
     except InvalidOperation:
         return None
-    if not seconds.is_finite() or abs(seconds) > 1 << 40:
+    bound = MAX_TIME_NS // 10**9 + 1
+    if not seconds.is_finite() or not -bound <= seconds <= bound:  # first: it may have any exponent
         return None
-    return int(seconds * 10**9)
+    ns = int(seconds * 10**9)
+    return ns if abs(ns) <= MAX_TIME_NS else None

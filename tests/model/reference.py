@@ -11,8 +11,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from r2fs.engine.tree import SYMLINK_SUFFIX
-from r2fs.model.keys import nfc
+from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from tests.model.bucket import ModelBucket, digest
 from tests.support.memory_store import Stored
 

@@ -132,6 +132,19 @@ def test_keys_that_cannot_be_names(place, bucket):
 
 
 # ------------------------------------------------------------------ from here to there
+def test_the_names_of_links_are_for_links(place):
+    """An object of such a name would be a link, and a file of that name gone with the next mount."""
+    (place / "take.wav").write_bytes(b"a take")
+    with pytest.raises(OSError, match=os.strerror(errno.EILSEQ)):
+        (place / "take.rclonelink").touch()
+    with pytest.raises(OSError, match=os.strerror(errno.EILSEQ)):
+        (place / "take.wav").rename(place / "take.rclonelink")
+    (place / "dir.rclonelink").mkdir()
+    (place / "link.rclonelink").symlink_to("take.wav")
+    assert (place / "link.rclonelink").read_bytes() == b"a take"
+    assert sorted(os.listdir(place)) == ["dir.rclonelink", "link.rclonelink", "take.wav"]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -343,6 +343,20 @@ def test_times(place):
     assert before <= path.stat().st_mtime_ns <= time.time_ns()
 
 
+@pytest.mark.parametrize("seconds", [-(1 << 40), -7, 1 << 33, 1 << 40])
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_times_far_away(place, make, seconds):
+    """Before 1970, and so far away that only the nearest can be kept."""
+    path = place / "far"
+    make(path)
+    os.utime(path, ns=(0, seconds * 10**9 + 1))
+    found = path.stat().st_mtime_ns
+    assert found == seconds * 10**9 + 1 if abs(seconds) <= 1 << 33 else (found > 0) == (seconds > 0)
+    path.chmod(0o700)
+    path.rename(place / "farther")
+    assert (place / "farther").stat().st_mtime_ns == found
+
+
 def test_time_of_an_open_file(place):
     with (place / "open").open("wb") as file:
         file.write(b"x")
@@ -485,6 +499,11 @@ def test_names_that_cannot_be(place):
         (place / ("x" * 256)).touch()
     with refused(errno.EILSEQ, errno.EINVAL):
         os.open(os.fsencode(place) + b"/not \xff utf-8", os.O_CREAT | os.O_WRONLY)
+
+
+def test_a_link_may_point_to_any_bytes(place):
+    os.symlink(b"caf\xe9", os.fsencode(place / "old"))
+    assert os.readlink(os.fsencode(place / "old")) == b"caf\xe9"
 
 
 def test_a_long_directory(place):

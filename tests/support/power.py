@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import stat
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import durable
+from r2fs.model.errors import NoSpace
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, do_at_once
 from tests.support.memory_store import MemoryStore
 
@@ -149,3 +152,34 @@ def slow(store: MemoryStore) -> tuple[threading.Event, threading.Event]:
 
     store.before = wait
     return asked, go_on
+
+
+def fail_commit(engine: Engine, nth: int) -> None:
+    """The journal's `nth` commit from now on finds no room."""
+    numbers = itertools.count(1)
+
+    def fill(name: str) -> None:
+        if name == "commit" and next(numbers) == nth:
+            raise NoSpace("the disk is full")
+
+    engine.fs._core.journal._crash_point = fill
+
+
+def fail_link(monkeypatch: pytest.MonkeyPatch, error: int = errno.ENOSPC) -> None:
+    """The next file that is to have a name in staging/open gets none."""
+    plain, once = os.link, iter([True])
+
+    def link(source: str | Path, name: str | Path, **options: object) -> None:
+        if "/staging/open/" in str(name) and next(once, False):
+            raise OSError(error, os.strerror(error))
+        plain(source, name, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "link", link)
+
+
+def pass_time(engine: Engine, clock: ManualClock, rounds: int = 5, step_s: float = 20.0) -> None:
+    """What upload threads do meanwhile; of an engine without threads."""
+    for _ in range(rounds):
+        clock.advance(step_s)
+        engine.fs._writeback._not_before = 0.0
+        send(engine)

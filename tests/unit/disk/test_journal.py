@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,45 @@ def test_a_log_without_its_database_is_kept(tmp_path: Path, empty: bool):
     journal = Journal.open(state)
     (aside,) = journal.aside().journals
     assert (state / aside).read_bytes() == b"what nobody has checkpointed yet"
+    journal.close()
+
+
+def test_two_wait_for_the_log_and_the_disk_fails_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The kernel tells one of them: the other is not told "safe" before the log has begun anew."""
+    state = tmp_path / "state"
+    journal = Journal.open(state)
+    journal.put_leaving("a staged file")
+    plain, at_it, go_on = os.fsync, threading.Event(), threading.Event()
+
+    def fsync(fd: int) -> None:
+        if at_it.is_set() or not os.readlink(f"/proc/self/fd/{fd}").endswith("-wal"):
+            plain(fd)
+            return
+        at_it.set()
+        assert go_on.wait(10)
+        raise OSError(errno.EIO, "the disk failed")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    told = list[str]()
+
+    def wait() -> None:
+        try:
+            journal.barrier()
+            told.append("safe")
+        except LocalError:
+            told.append("failed")
+
+    first, second = threading.Thread(target=wait), threading.Thread(target=wait)
+    first.start()
+    assert at_it.wait(10)
+    second.start()
+    second.join(0.2)
+    assert not told
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    assert told == ["failed", "safe"]
+    assert not (state / "journal.db-wal").stat().st_size
     journal.close()
 
 

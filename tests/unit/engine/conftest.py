@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,3 +41,11 @@ def make(tmp_path: Path, store: MemoryStore, engine_settings: Mapping[str, objec
 @pytest.fixture
 def power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Power:
     return Power(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def large(store: MemoryStore) -> bytes:
+    """An object that does not come whole."""
+    data = os.urandom(300_000)
+    store.set("large.wav", data)
+    return data

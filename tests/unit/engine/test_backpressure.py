@@ -15,6 +15,7 @@ from r2fs.engine import backpressure
 from r2fs.engine.room import Disk, Room
 from r2fs.model.errors import LocalError, NoSpace, Unavailable, WouldWait
 from r2fs.model.ports import Caller
+from r2fs.model.records import AttributeChange
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
@@ -103,6 +104,25 @@ def test_a_file_larger_than_the_limit_is_possible(make: MakeEngine, store: Memor
     engine.fs.release(handle)
     engine.drain()
     assert len(store.data("long.wav")) == 3 * LIMIT
+
+
+@pytest.mark.expect_warnings("made to wait")
+def test_a_file_can_be_made_shorter_past_the_limit(make: MakeEngine, away: MemoryStore):
+    """A program that takes room first and cuts what it did not need: waiting would not have helped."""
+    engine = make()
+    handle, _ = create(engine, "long.wav")
+    ino = engine.entry("long.wav").ino
+    engine.fs.setattr(engine.caller, ino, AttributeChange(size=LIMIT - 1), handle)
+    engine.fs.write(engine.caller, handle, 0, b"all of it")
+    engine.fs.setattr(engine.caller, ino, AttributeChange(size=2 * LIMIT), handle)
+    engine.fs.setattr(Caller(may_wait=True), ino, AttributeChange(size=LIMIT + 1), handle)
+    with pytest.raises(NoSpace):
+        engine.fs.setattr(engine.caller, ino, AttributeChange(size=2 * LIMIT), handle)
+    engine.truncate("long.wav", 9)
+    engine.fs.release(handle)
+    assert engine.read("long.wav") == b"all of it"
+    assert level(engine) == "free"
+    back(away)
 
 
 @pytest.mark.expect_warnings("made to wait")

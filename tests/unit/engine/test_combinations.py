@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import r2fs.disk.content as content_module
 from r2fs.engine.node import Node
 from r2fs.model.errors import LocalError, NoSpace, Unavailable
 from r2fs.model.records import AttributeChange, ObjectMeta
@@ -23,6 +26,7 @@ from tests.support.power import (
     Power,
     Stop,
     bucket,
+    pass_time,
     save,
     send,
     send_until,
@@ -34,13 +38,6 @@ from tests.support.power import (
 POINTS = [
     "materialised", "bytes_synced", "sync_journalled", "claimed", "sent", "put_committed", "delete_looked", "deleted",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def large(store: MemoryStore) -> bytes:
-    data = os.urandom(300_000)
-    store.set("large.wav", data)
-    return data
 
 
 # ------------------------------------------------------------------ all of it came by a read
@@ -446,3 +443,172 @@ def test_a_file_is_read_while_its_new_metadata_are_on_their_way(make: MakeEngine
     assert read == [ONE]
     assert not engine.fs._ledger.owing
     assert engine.read("a.wav") == ONE
+
+
+# ------------------------------------------------------------------ edited in part, and for this host alone
+def test_an_edited_file_that_gets_a_local_name_needs_its_object_no_more(
+    make: MakeEngine, store: MemoryStore, large: bytes
+):
+    """All of it was here, and its row went on to count on the object: that was never deleted."""
+    clock = ManualClock()
+    engine = without_background(make(threads=False, clock=clock, **IN_PARTS, **LOCAL))
+    save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
+    engine.rename("large.wav", "large.tmp")
+    pass_time(engine, clock)
+    assert not store.keys() and not engine.fs._ledger.deletes
+    engine.kill()
+    store.set("large.wav", OTHER)
+    after = make(read_timeout_s=1.0, **IN_PARTS, **LOCAL)
+    assert after.read("large.tmp") == b"HEAD" + large[4:]
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_file_with_a_local_name_keeps_no_descriptor(make: MakeEngine, store: MemoryStore, within: bool):
+    store.set("a.wav", ONE)
+    engine = make(threads=False, **LOCAL)
+    do_at_once(engine.fs._downloads)
+    if within:
+        save(engine, "a.tmp", ONE, sync=False)
+        engine.rename("a.tmp", "b.tmp")
+    else:
+        engine.rename("a.wav", "a.tmp")
+    send(engine)
+    (node,) = engine.fs._ledger.owing.values()
+    assert node.content is None
+
+
+@pytest.mark.expect_warnings
+def test_bytes_that_the_disk_could_not_read_are_not_sent_for_a_ring(make: MakeEngine, store: MemoryStore):
+    """They were staged first, and the doubt was forgotten at the last close."""
+    store.set("a.wav", ONE)
+    store.set("b.wav", OTHER)
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock)
+    do_at_once(engine.fs._downloads)
+    opened = [engine.open("a.wav"), engine.open("b.wav")]
+    for name in ("a.wav", "b.wav"):
+        node = engine.fs._tree.get(engine.entry(name).ino)
+        assert node.content is not None
+        os.pwrite(node.content.fd, b"BAD", 0)
+        engine.fs._contents.distrust(node)
+    engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
+    send(engine)
+    for one in opened:
+        engine.close(one)
+    pass_time(engine, clock)
+    assert bucket(store) == {"a.wav": OTHER, "b.wav": ONE}
+
+
+# ------------------------------------------------------------------ a copy of our own, or something else
+@pytest.fixture
+def parts(store: MemoryStore) -> bytes:
+    """An object that was sent in parts: a copy of it has another ETag."""
+    data = os.urandom(300_000)
+    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    return data
+
+
+@pytest.mark.expect_warnings
+def test_a_late_upload_of_the_same_file_is_no_copy_of_it(make: MakeEngine, store: MemoryStore):
+    """The rest of an edited file was filled from it: a mixture of two versions was sent."""
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    one, two, late = b"1" * 300_000, b"2" * 300_000, list[ObjectMeta]()
+    save(engine, "k.wav", one, sync=False)
+
+    def unanswered(name: str, key: str) -> None:
+        if name == "put":
+            (attempt,) = engine.fs._writeback.attempts._known
+            late.append(ObjectMeta("audio/wav", {"r2fs-attempt": attempt}))
+            raise Unavailable("no answer; it is on its way yet")
+
+    store.before = unanswered
+    send(engine)
+    store.before = lambda name, key: None
+    save(engine, "k.wav", two, sync=False, flags=os.O_WRONLY)
+    pass_time(engine, clock, 2, 5.0)
+    assert store.data("k.wav") == two and not states(engine)
+    node = engine.fs._tree.get(engine.entry("k.wav").ino)
+    assert node.base is not None
+    engine.fs._contents.retire_resting()
+    engine.fs._core.cache.drop(node.base)
+    without_background(engine)
+    opened = engine.open("k.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+    assert engine.fs.read(engine.caller, opened.handle, 200_000, 10) == b"2" * 10
+    engine.close(opened)
+    store._store("k.wav", one, late[0])
+    pass_time(engine, clock)
+    assert store.data("k.wav") == one
+    assert states(engine) == ["parked"]
+
+
+@pytest.mark.expect_warnings
+def test_no_answer_is_not_taken_for_gone(make: MakeEngine, store: MemoryStore, parts: bytes):
+    """New metadata whose answer was lost, an edit in part, and a bucket that does not say what is there now."""
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
+    lost, away = iter([True]), list[bool]()
+
+    def lose(name: str, key: str) -> None:
+        if name == "copy" and next(lost, False):
+            raise Unavailable("the answer was lost")
+
+    def refuse(name: str, key: str) -> None:
+        if name == "head" and away:
+            raise Unavailable("no answer")
+
+    store.after, store.before = lose, refuse
+    send(engine)
+    without_background(engine)
+    opened = engine.open("large.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+    away.append(True)
+    engine.fs._files.filling._complete(engine.fs._tree.get(engine.entry("large.wav").ino))
+    engine.fs.flush(engine.caller, opened.handle)
+    engine.close(opened)
+    pass_time(engine, clock, 1)
+    assert states(engine) == ["queued"]
+    away.clear()
+    pass_time(engine, clock)
+    assert store.data("large.wav") == b"HEAD" + parts[4:]
+
+
+# ------------------------------------------------------------------ a write that is under way
+@pytest.mark.expect_warnings
+def test_a_write_that_is_under_way_while_a_part_is_synced(
+    make: MakeEngine, store: MemoryStore, power: Power, large: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    """It had been counted, and was not in the file yet: the fsync was taken for one that covers it."""
+    engine = without_background(make(threads=False, **IN_PARTS, **LATER))
+    opened = engine.open("large.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+    at_it, go_on, plain = threading.Event(), threading.Event(), content_module._write
+
+    def slow_write(fd: int, data: bytes, offset: int, path: Path) -> int:
+        if offset == 100_000:
+            at_it.set()
+            assert go_on.wait(10)
+        return plain(fd, data, offset, path)
+
+    monkeypatch.setattr(content_module, "_write", slow_write)
+    writer = threading.Thread(
+        target=lambda: engine.fs.write(engine.caller, opened.handle, 100_000, b"W" * 1000)
+    )
+    syncer = threading.Thread(target=lambda: engine.fs.fsync(engine.caller, opened.handle, False))
+    writer.start()
+    assert at_it.wait(10)
+    syncer.start()
+    syncer.join(0.3)
+    go_on.set()
+    writer.join(10)
+    syncer.join(10)
+    engine.close(opened)
+    power.cut(engine, names=False)
+    after = make(**IN_PARTS)
+    after.fs.drain(3.0)
+    written = b"HEAD" + large[4:100_000] + b"W" * 1000 + large[101_000:]
+    assert store.data("large.wav") in (large, written)

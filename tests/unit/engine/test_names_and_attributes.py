@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from r2fs.model.errors import (
+    BadName,
     Exists,
     InvalidArgument,
     NoAttribute,
@@ -20,10 +21,42 @@ from r2fs.model.errors import (
     NotSupported,
 )
 from r2fs.model.ports import Caller
-from r2fs.model.records import AttributeChange
+from r2fs.model.records import AttributeChange, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
+
+
+# ------------------------------------------------------------------ links
+def test_a_link_beside_a_file_of_its_name(make: MakeEngine, store: MemoryStore) -> None:
+    """Another tool's: one name, and the file has it."""
+    store.set("c", b"a file")
+    store.set("c.rclonelink", b"elsewhere")
+    engine = make()
+    assert engine.tree() == {"c": b"a file"}
+    assert engine.fs.queue_view().hidden == 1
+    with pytest.raises(BadName):
+        engine.write("d.rclonelink", b"a file")
+
+
+def test_a_link_to_a_name_that_is_not_utf_8_outlives_a_kill(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(upload_delay_s=3600.0)
+    target = os.fsdecode(b"caf\xe9")
+    engine.fs.symlink(engine.caller, engine.entry("").ino, "link", target)
+    engine.kill()
+    after = make()
+    assert after.fs.readlink(after.caller, after.entry("link").ino) == target
+    after.drain()
+    assert store.data("link.rclonelink") == b"caf\xe9"
+
+
+def test_an_object_of_an_impossible_time_can_be_changed(make: MakeEngine, store: MemoryStore) -> None:
+    store._store("take.wav", b"a take", ObjectMeta("audio/wav", {"mtime": "1700000000000"}), "etag")
+    engine = make(mtime="exact")
+    engine.fs.setattr(engine.caller, engine.entry("take.wav").ino, AttributeChange(mode=0o600))
+    engine.rename("take.wav", "b.wav")
+    engine.drain()
+    assert store.keys() == ["b.wav"]
 
 
 # ------------------------------------------------------------------ RENAME_EXCHANGE

@@ -276,13 +276,6 @@ def test_a_file_that_leaves_the_bucket_leaves_nothing_there(make: MakeEngine, st
 
 
 # ------------------------------------------------------------------ files of which not all is here
-@pytest.fixture
-def large(store: MemoryStore) -> bytes:
-    data = os.urandom(4 << 20)
-    store.set("large.wav", data)
-    return data
-
-
 @pytest.mark.parametrize("read", [False, True])
 def test_a_file_that_was_synced_before_it_was_all_here_is_filled_and_sent(
     make: MakeEngine, store: MemoryStore, large: bytes, read: bool

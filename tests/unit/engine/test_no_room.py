@@ -1,0 +1,305 @@
+"""A disk that has no room, or fails, between two steps of one thing: nothing is lost, nothing torn is sent."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+import pytest
+
+from r2fs.engine.boot import Boot
+from r2fs.model.errors import LocalError, NoSpace
+from tests.support.clocks import ManualClock
+from tests.support.engine import MakeEngine, do_at_once
+from tests.support.memory_store import MemoryStore
+from tests.support.power import (
+    IN_PARTS,
+    LATER,
+    ONE,
+    OTHER,
+    Power,
+    Stop,
+    bucket,
+    fail_commit,
+    fail_link,
+    pass_time,
+    save,
+    states,
+    without_background,
+)
+
+pytestmark = pytest.mark.expect_warnings
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+# ------------------------------------------------------------------ the name of a file that is open
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_what_was_stored_stays_in_the_bucket(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, error: int
+):
+    """Its row had gone, and the answer that came again was taken for one of a file that is unlinked."""
+    engine = make(threads=False, clock=clock)
+    save(engine, "a.wav", ONE, sync=True)
+    reader = engine.open("a.wav")
+    fail_link(monkeypatch, error)
+    pass_time(engine, clock)
+    assert bucket(store) == {"a.wav": ONE}
+    assert engine.read("a.wav") == ONE and not states(engine)
+    engine.close(reader)
+    pass_time(engine, clock)
+    engine.stop()
+    after = make()
+    assert after.read("a.wav") == ONE
+    assert bucket(store) == {"a.wav": ONE}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_atomic_save_over_an_open_file(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, there: bool
+):
+    """The journal had renamed it, the tree had not: the program's tidying removed both files."""
+    if there:
+        store.set("a.wav", b"what the bucket has")
+    engine = make(threads=False, **LATER)
+    do_at_once(engine.fs._downloads)
+    save(engine, "a.wav", ONE, sync=True, flags=os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    reader = engine.open("a.wav")
+    save(engine, "t", OTHER, sync=True)
+    fail_link(monkeypatch)
+    engine.rename("t", "a.wav")
+    assert engine.fs.read(engine.caller, reader.handle, 0, 100) == ONE
+    assert engine.tree() == {"a.wav": OTHER}
+    engine.close(reader)
+    engine.stop()
+    after = make()
+    assert after.tree() == {"a.wav": OTHER}
+    after.drain()
+    assert bucket(store) == {"a.wav": OTHER}
+
+
+@pytest.mark.parametrize("rename", [False, True])
+def test_the_next_start_shows_the_same_names(make: MakeEngine, monkeypatch: pytest.MonkeyPatch, rename: bool):
+    engine = make(threads=False, **LATER)
+    opened = engine.open("a.wav", os.O_RDWR | os.O_CREAT)
+    engine.fs.write(engine.caller, opened.handle, 0, ONE)
+    save(engine, "t", OTHER, sync=False)
+    fail_link(monkeypatch)
+    if rename:
+        engine.rename("t", "a.wav")
+    else:
+        engine.unlink("a.wav")
+    shown = engine.tree()
+    engine.kill()
+    assert make(**LATER).tree() == shown
+
+
+# ------------------------------------------------------------------ what is in doubt
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_start_that_ends_while_it_sets_a_torn_file_aside(
+    make: MakeEngine, store: MemoryStore, power: Power, monkeypatch: pytest.MonkeyPatch, kill: bool, nth: int
+):
+    """The row was of this boot already, and not of a file that is set aside: the next start sent the zeros."""
+    store.set("a.wav", ONE)
+    engine = make(**LATER)
+    save(engine, "a.wav", OTHER, sync=False, flags=os.O_WRONLY | os.O_TRUNC)
+    power.cut(engine, names=False)
+    plain, commits, boots = Boot.run, iter(range(1, 1000)), list[Boot]()
+
+    def run(boot: Boot) -> None:
+        boots.append(boot)
+        plain(boot)
+
+    def stop(name: str) -> None:
+        if name == "commit" and boots and next(commits) == nth:
+            raise Stop(name) if kill else NoSpace("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Boot, "run", run)
+        with suppress(Stop, NoSpace):
+            make(crash_point=stop)
+    (boot,) = boots
+    boot._core.journal.close()  # a process that ends gives its lock back
+    after = make()
+    after.fs.drain(2.0)
+    assert bucket(store) == {"a.wav": ONE}
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_a_torn_file_that_is_edited_stays_set_aside(
+    make: MakeEngine, store: MemoryStore, power: Power, clock: ManualClock, nth: int
+):
+    store.set("a.wav", ONE)
+    engine = make(**LATER)
+    save(engine, "a.wav", OTHER, sync=False, flags=os.O_WRONLY | os.O_TRUNC)
+    power.cut(engine, names=False)
+    engine = make(threads=False, clock=clock)
+    opened = engine.open("a.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, 0, b"T")
+    fail_commit(engine, nth)
+    engine.close(opened)
+    pass_time(engine, clock)
+    assert bucket(store) == {"a.wav": ONE}
+    assert states(engine) == ["parked"]
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_file_that_failed_to_store_is_parked_in_the_end(make: MakeEngine, clock: ManualClock, nth: int):
+    """Claimed, and not refused, it waited for an answer that nobody had asked for."""
+    engine = make(threads=False, clock=clock)
+    save(engine, "a.wav", ONE, sync=False)
+    engine.fs._tree.get(engine.entry("a.wav").ino).sync_failed = True
+    fail_commit(engine, nth)
+    pass_time(engine, clock)
+    assert states(engine) == ["parked"]
+
+
+def test_a_file_whose_rest_will_not_come_is_parked_in_the_end(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, large: bytes
+):
+    engine = without_background(make(threads=False, clock=clock, **IN_PARTS))
+    save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
+    store.set("large.wav", b"another host's")
+    fail_commit(engine, 1)
+    pass_time(engine, clock)
+    assert states(engine) == ["parked"]
+
+
+def test_a_staged_file_in_parts_that_is_shorter_than_its_row(
+    make: MakeEngine, store: MemoryStore, large: bytes
+):
+    engine = without_background(make(threads=False, **IN_PARTS, **LATER))
+    save(engine, "large.wav", b"HEAD", sync=True, flags=os.O_WRONLY)
+    engine.kill()
+    for path in engine.fs._core.journal.data_dir.iterdir():
+        if path.stat().st_size:
+            os.truncate(path, 100_000)
+    after = make(**IN_PARTS)
+    after.fs.drain(3.0)
+    assert bucket(store) == {"large.wav": large}
+    assert states(after) == ["parked"]
+
+
+def test_a_synced_file_that_is_shorter_than_its_row(make: MakeEngine, store: MemoryStore):
+    store.set("a.wav", ONE)
+    engine = make(threads=False, **LATER)
+    do_at_once(engine.fs._downloads)
+    save(engine, "a.wav", OTHER, sync=True, flags=os.O_WRONLY | os.O_TRUNC)
+    engine.kill()
+    for path in engine.fs._core.journal.data_dir.iterdir():
+        os.truncate(path, 2) if path.stat().st_size else None
+    after = make()
+    after.fs.drain(3.0)
+    assert bucket(store) == {"a.wav": ONE}
+    assert states(after) == ["parked"]
+
+
+def test_an_open_that_fails_leaves_a_synced_file_safe(make: MakeEngine, store: MemoryStore, power: Power):
+    engine = make(threads=False, **LATER)
+    save(engine, "a.wav", ONE, sync=True)
+    fail_commit(engine, 2)
+    with pytest.raises(NoSpace):
+        engine.open("a.wav", os.O_RDWR)
+    power.cut(engine, names=False)
+    after = make()
+    after.fs.drain(2.0)
+    assert bucket(store) == {"a.wav": ONE}
+
+
+# ------------------------------------------------------------------ cut, and not sealed
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("size", [0, 2])
+def test_a_file_that_was_cut_is_sent(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, nth: int, size: int
+):
+    """Whatever the program was told: here and in the bucket it is the same, before anybody opens it again."""
+    store.set("a.wav", ONE)
+    engine = make(threads=False, clock=clock)
+    do_at_once(engine.fs._downloads)
+    engine.read("a.wav")
+    fail_commit(engine, nth)
+    with suppress(NoSpace):
+        engine.truncate("a.wav", size)
+    pass_time(engine, clock)
+    assert engine.read("a.wav") == store.data("a.wav") and not states(engine)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_a_file_that_was_cut_by_an_open_is_sent(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, large: bytes, nth: int
+):
+    engine = make(threads=False, clock=clock, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    reader = engine.open("large.wav")
+    fail_commit(engine, nth)
+    with suppress(NoSpace):
+        engine.close(engine.open("large.wav", os.O_WRONLY | os.O_TRUNC))
+    pass_time(engine, clock)
+    assert engine.read("large.wav") == store.data("large.wav") and not states(engine)
+    engine.close(reader)
+
+
+# ------------------------------------------------------------------ another file's trouble
+def test_what_is_left_of_a_file_without_bytes_is_not_replaced(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock
+):
+    """Its object is the last there is of it: that goes when the file does."""
+    store.set("k.wav", ONE)
+    engine = make(**LATER)
+    engine.rename("k.wav", "l.wav")
+    save(engine, "l.wav", b"edited", sync=False, flags=os.O_WRONLY)
+    engine.kill()
+    for path in engine.fs._core.journal.data_dir.iterdir():
+        path.unlink()
+    engine = make(threads=False, clock=clock)
+    save(engine, "k.wav", OTHER, sync=False)
+    pass_time(engine, clock)
+    assert bucket(store) == {"k.wav": ONE}
+    assert any("l.wav began as the object" in (one.reason or "") for one in engine.fs.queue_view().transfers)
+    engine.unlink("l.wav")
+    pass_time(engine, clock)
+    assert bucket(store) == {"k.wav": OTHER}
+
+
+def test_deletes_do_not_wait_for_a_file_that_failed_to_store(
+    make: MakeEngine, store: MemoryStore, power: Power, clock: ManualClock
+):
+    for name in ("k.wav", "x.wav", "y.wav"):
+        store.set(name, ONE)
+    engine = make(threads=False, clock=clock)
+    do_at_once(engine.fs._downloads)
+    engine.rename("k.wav", "l.wav")
+    opened = engine.open("l.wav", os.O_WRONLY)
+    engine.fs.write(engine.caller, opened.handle, 0, b"edited")
+    power.fails = 1
+    with pytest.raises(LocalError):
+        engine.fs.fsync(engine.caller, opened.handle, False)
+    engine.close(opened)
+    save(engine, "k.wav", OTHER, sync=False)
+    for name in ("k.wav", "x.wav", "y.wav"):
+        engine.unlink(name)
+    pass_time(engine, clock)
+    assert bucket(store) == {"k.wav": ONE}
+
+
+def test_what_an_object_says_is_asked_again_where_the_row_could_not_be_told(
+    make: MakeEngine, store: MemoryStore
+):
+    store.set("k.wav", ONE)
+    engine = make(threads=False, **LATER)
+    do_at_once(engine.fs._downloads)
+    engine.rename("k.wav", "l.wav")
+    save(engine, "l.wav", OTHER, sync=False, flags=os.O_WRONLY | os.O_TRUNC)
+    node = engine.fs._tree.get(engine.entry("l.wav").ino)
+    fail_commit(engine, 1)
+    kept = engine.fs._writeback._kept_metadata
+    with pytest.raises(NoSpace):
+        kept.before_replacing("k.wav", by=engine.fs._tree.root)
+    assert not node.known
+    kept.before_replacing("k.wav", by=engine.fs._tree.root)
+    assert node.known
