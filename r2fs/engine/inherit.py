@@ -97,7 +97,7 @@ def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) ->
     if not handle.writes:
         return
     try:
-        files.make_dirty(node)
+        files.sealing.make_dirty(node)
         source = contents.source(node)
     except Stale:  # unlinked, and its bytes are the kernel's alone: it can be closed
         return
