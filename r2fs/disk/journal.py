@@ -86,7 +86,9 @@ class Journal:
         self._lock_fd = lock_fd
         # guarded by: _lock
         self._lock = threading.RLock()
+        self._commits = 0
         self._syncing = threading.Lock()  # before _lock
+        self._synced = -1  # so many of the commits are on the disk; guarded by: _syncing
         self._db = database
         self._depth = 0
         self.error: str | None = None  # why the last commit failed; read without the lock
@@ -149,12 +151,15 @@ class Journal:
                 self._lock_fd = -1
 
     def barrier(self) -> None:
-        """All commits so far survive a power cut when this returns. One fsync; waits for the disk."""
-        with (
-            self._syncing
-        ):  # one at a time: the kernel tells one of two that a sync failed, and the other not
+        """All commits so far survive a power cut when this returns. At most one fsync; waits for the disk."""
+        with self._lock:
+            wanted = self._commits
+        # One at a time: the kernel tells one of two that a sync failed, and the other not.
+        with self._syncing:
+            if self._synced >= wanted:
+                return  # there was nothing new, or somebody else's sync has begun since
             with self._lock:
-                wal, named = self._wal(), self._wal_named
+                covered, wal, named = self._commits, self._wal(), self._wal_named
                 if self._wal_failed:
                     self._begin_log_anew()
             try:
@@ -167,6 +172,7 @@ class Journal:
             except OSError as error:
                 self._wal_failed = True
                 raise local_error(error, self.state_dir / "journal.db-wal") from error
+            self._synced = covered
 
     def _begin_log_anew(self) -> None:
         """The kernel tells of a failed sync once, and forgets the pages: what the log has since would not count.
@@ -204,6 +210,7 @@ class Journal:
             try:
                 yield self
                 self._crash_point("commit")
+                self._commits += 1
                 self._execute("COMMIT")
                 self._crash_point("committed")
                 self.error = None

@@ -106,6 +106,10 @@ class Attempts:
         attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))
         return attempt is not None and attempt.ino == ino and attempt.id.endswith(_of(of))
 
+    def may_be_copied(self, node: Node, version: Version) -> bool:
+        """Is an attempt of this inode to copy that version on its way, or has nobody seen how it ended?"""
+        return any(a.ino == node.ino and a.id.endswith(_of(version)) for a in self._known.values())
+
     def is_forsaken(self, metadata: Mapping[str, str] | None, key: str) -> bool:
         """Is it such an attempt, of an inode that has left that key since?"""
         attempt = self._known.get((metadata or {}).get(ATTEMPT, ""))

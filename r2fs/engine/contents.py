@@ -58,6 +58,9 @@ class Contents:
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
         self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
+        self.may_be_copied: Callable[[Node, Version], bool] = lambda node, version: (
+            False
+        )  # attempts.py: it knows of one whose end nobody saw
         self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
 
     # ------------------------------------------------------------------ getting at bytes
@@ -133,10 +136,16 @@ class Contents:
         self._pin(node)
 
     def _lose(self, node: Node, version: Version) -> None:
-        """Nobody needs to wait with a write of that key any more for this node's sake."""
+        """That version is not there any more: unless by a copy of our own (`Outcomes.found_own_copy` looks),
+        nobody needs to wait with a write of that key any more for this node's sake."""
         with self._core.lock:
-            node.lost = version
-            self._ledger.on_settled(node)
+            if not self.may_be_copied(node, version):
+                self.lost(node, version)
+
+    def lost(self, node: Node, version: Version) -> None:
+        """With Core.lock held."""
+        node.lost = version
+        self._ledger.on_settled(node)
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
         """A GET told the version's metadata: kept for stat, which listings cannot tell."""
@@ -247,7 +256,8 @@ class Contents:
     def keep_name(self, node: Node) -> None:
         """Its row is about to go, and with it the name in staging: another for content that is open.
 
-        In that transaction, for a disk that gives no name must not find the row gone. Comes before `settled`.
+        In that transaction: where the disk gives none, the row stays until it does. Not where the file's ctime still
+        has to prove something.
         """
         content = node.content
         if content is None or content.path.parent != self._core.journal.data_dir:
@@ -266,11 +276,24 @@ class Contents:
         self._stored_at_s[node.ino] = self._core.clock.time()
         if node.content is None:
             self._admit(node, self._core.journal.data_dir / staged, None)
-        elif node.handles:
+            return
+        self._leave_staging(node.content, node)
+        if node.handles:
             self._pin(node)
             self._admit(node, node.content.path, node.content)
         else:
             self._retire(node)
+
+    def _leave_staging(self, content: Content, node: Node) -> None:
+        """Its row is gone, and the name in staging is its no more: another, if the disk has one."""
+        if content.path.parent != self._core.journal.data_dir:
+            return
+        path = self._open_path(node)
+        try:
+            content.link_to(path)
+        except R2fsError as error:  # its descriptors are enough, and its bytes are in the bucket
+            log.info("%s: open, and without a name from here on: %s", printable(node.name), error)
+            content.path = path
 
     def closed(self, node: Node) -> None:
         """The last handle is gone."""
@@ -367,13 +390,7 @@ class Contents:
         """Unlinked, its row gone: nothing is owed. Who has it open keeps the bytes until then."""
         content = node.content
         if content is not None and node.handles:
-            if content.path.parent == self._core.journal.data_dir:
-                path = self._open_path(node)
-                try:
-                    content.link_to(path)
-                except R2fsError as error:  # its descriptors are enough; the name in staging is its no more
-                    log.info("%s: open, and without a name from here on: %s", printable(node.name), error)
-                    content.path = path
+            self._leave_staging(content, node)
             return
         if content is not None and staged is not None:
             content.close()

@@ -35,6 +35,7 @@ from r2fs.model.errors import (
     ObjectMissing,
     ReadFailed,
     ReadOnly,
+    Stale,
 )
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
 from r2fs.model.metadata import attributes_from, remembered
@@ -407,7 +408,14 @@ class Names:
 
     def _keep_here(self, caller: Caller, node: Node, new_name: str) -> None:
         """A file that is to get a name of `local_patterns` leaves the bucket: its bytes have to be here."""
-        if node.kind is Kind.FILE and self._writeback.local.is_local(new_name):
+        if node.kind is not Kind.FILE or not self._writeback.local.is_local(new_name):
+            return
+        base = node.base
+        try:
+            self._writeback.local.bring_here(caller, node)
+        except Stale:  # perhaps because of a copy of our own whose answer has not come
+            if not self._writeback.outcomes.found_own_copy(node, base):
+                raise
             self._writeback.local.bring_here(caller, node)
 
     def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
@@ -480,7 +488,8 @@ class Names:
         One that the bucket has keeps that as its base, until write-back knows that its bytes are on the disk.
         """
         content = self._contents.of(node)
-        self._ledger.then(lambda: None if node.handles else self._contents.closed(node))
+        for ended in (self._ledger.then, self._ledger.on_undo):
+            ended(lambda: None if node.handles else self._contents.closed(node))
         if not content.complete:
             raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
         if content.doubtful:

@@ -111,8 +111,6 @@ class Outcomes:
         with self._core.lock:
             # Before the row goes: new metadata alone leave the ETag, and what is remembered of it, as they were.
             self._core.cache.remember(version.key, version.etag, remembered(facts))
-            self.uploaded += 1
-            self.uploaded_bytes += 0 if claim.copy else claim.size
             self._queue.recovered()
             if node.owed is None and not node.deleted and node.base == version:
                 return  # the journal knows already: what came after failed, and this is asked again
@@ -120,6 +118,7 @@ class Outcomes:
                 with self._ledger.transaction():
                     self._attempts.drop(claim.attempt)
                     self._left_behind(claim.key, version, None)
+                self._count(claim)
                 return
             owed = node.owed
             assert owed is not None
@@ -159,6 +158,7 @@ class Outcomes:
                 staged = owed.staged
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
             self._core.crash_point("put_committed")
+            self._count(claim)
             if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
                 self._syncing.copied(claim.base.key)
             if claim.copy:
@@ -169,6 +169,10 @@ class Outcomes:
                 self._now_clean(node, claim, staged)
             self._queue.gone([claim.key])
             self._queue.schedule(node)
+
+    def _count(self, claim: Claim) -> None:
+        self.uploaded += 1
+        self.uploaded_bytes += 0 if claim.copy else claim.size
 
     def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
         assert node.base is not None
@@ -271,9 +275,11 @@ class Outcomes:
         A copy of an object that was sent in parts has another ETag.
         """
         assert claim.base is not None
-        if info is None or nfc(claim.key) != nfc(claim.base.key) or info.size != claim.base.size:
-            return False
-        return self._attempts.is_copy(node.ino, claim.base, info.metadata)
+        in_place = nfc(claim.key) == nfc(claim.base.key)
+        return info is not None and in_place and self._is_copy(node, claim.base, info)
+
+    def _is_copy(self, node: Node, of: Version, info: ObjectInfo) -> bool:
+        return info.size == of.size and self._attempts.is_copy(node.ino, of, info.metadata)
 
     def found_own_copy(self, node: Node, gone: Version | None) -> bool:
         """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base.
@@ -290,7 +296,7 @@ class Outcomes:
         try:
             info = self._core.store.head(base.key)
         except ObjectMissing:
-            return False
+            info = None
         except StoreError as error:  # nobody knows yet
             raise ReadFailed(f"{printable(base.key)}: {error}") from error
         with self._core.lock:
@@ -298,9 +304,10 @@ class Outcomes:
             if node.base != base:
                 self._contents.rebased(node)
                 return node.base is not None
-            if owed is None or info.version == base or info.size != base.size:
+            if info is not None and info.version == base:
                 return False
-            if not self._attempts.is_copy(node.ino, base, info.metadata):
+            if info is None or owed is None or not self._is_copy(node, base, info):
+                self._contents.lost(node, base)
                 return False
             expect = info.etag if nfc(owed.key) == nfc(base.key) else owed.expect
             self._ledger.update(node, base=info.version, expect=expect)
@@ -354,13 +361,14 @@ class Outcomes:
         self._ledger.apply(node, Event.PUT_RETRY, reason=reason, **changes)
         self._queue.schedule(node)
 
-    def failed(self, node: Node, claim: Claim, error: Exception) -> None:
-        if isinstance(error, ObjectMissing) and claim.copy:
+    def failed(self, node: Node, claim: Claim, error: Exception, sent: bool = True) -> None:
+        """Not `sent`: something else was to be done first, and was not."""
+        if sent and isinstance(error, ObjectMissing) and claim.copy:
             self._source_lost(node, claim, error)
             return
         with self._core.lock:
             unknown = isinstance(error, R2fsError) and error.unknown
-            if unknown or isinstance(error, MAY_BE_STORED):
+            if sent and (unknown or isinstance(error, MAY_BE_STORED)):
                 self._attempts.doubt(claim.attempt)  # the last byte may have been sent: the object may appear
             else:
                 self._not_stored(claim)

@@ -92,6 +92,7 @@ class Sealing:
             elif made:
                 self._contents.discard(node)
             self._safe_again(node)
+            self.unused(node)
             raise
         self._core.crash_point("open_write_journalled")
         if truncate:
@@ -161,8 +162,10 @@ class Sealing:
         """The last writer closed while the journal could not be written."""
         with self._core.lock:
             if not node.writers:
-                self._seal(node)
-                self.unused(node)
+                try:
+                    self._seal(node)
+                finally:
+                    self.unused(node)
 
     def seal_or_later(self, node: Node) -> None:
         """Where the journal cannot take it now, its row says DIRTY: sealed by a later attempt, or at the next start."""
@@ -227,9 +230,7 @@ class Sealing:
         assert owed is not None
         staged, was = owed.staged, owed.before
         if was is State.CLEAN:
-            with self._ledger.transaction():
-                self._contents.keep_name(node)
-                self._ledger.apply(node, Event.UNCHANGED)
+            self._ledger.apply(node, Event.UNCHANGED)
             self._core.crash_point("unchanged")
             assert staged is not None
             self._contents.settled(node, staged)

@@ -38,9 +38,7 @@ class Status:
     def view(self) -> QueueView:
         with self._core.lock:
             now = self._core.clock.monotonic()
-            owing = [
-                node for node in self._ledger.owing.values() if not self._writeback.local.stays_here(node)
-            ]
+            owing = [node for node in self._ledger.owing.values() if not self._writeback.rests(node)]
             oldest = nsmallest(
                 SHOWN,
                 owing,
@@ -144,11 +142,11 @@ class Status:
     def _is_due(self, row: OwedDelete) -> bool:
         """Not the old name of a file that a program has open since its rename, or that is parked."""
         node = self._ledger.owing.get(row.after_ino) if row.after_ino is not None else None
-        waits = node is not None and not self._writeback.local.stays_here(node)
+        waits = node is not None and not self._writeback.rests(node)
         return row.watch_until_s is None and (not waits or (node is not None and self._is_waited_for(node)))
 
     def _is_waited_for(self, node: Node) -> bool:
         if node.state in WAITED_FOR:
-            return not self._writeback.local.stays_here(node)
+            return not self._writeback.rests(node)
         # The kernel tells of the last close() a moment after that has returned.
         return node.writers > 0 and self._core.clock.monotonic() - node.flushed_s < CLOSING_S

@@ -125,7 +125,7 @@ class WriteBack:
         self._unconcluded: list[
             tuple[float, Task]
         ] = []  # answers that the journal could not take yet, and when
-        ledger.on_settled = self.settled
+        ledger.on_settled, contents.may_be_copied = self.settled, self.attempts.may_be_copied
         self.on_unsealed: Callable[[Node], None] = lambda node: None  # files.py: seals it
 
     # ------------------------------------------------------------------ what the verbs call
@@ -134,7 +134,7 @@ class WriteBack:
         owed = node.owed
         if owed is not None and owed.state is State.PARKED and owed.passing:
             self.probe_later(node)
-        if owed is None or owed.state is not State.QUEUED or self._rests(node):
+        if owed is None or owed.state is not State.QUEUED or self.rests(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
         if now - self._scheduled_s >= QUIET_S:
@@ -144,7 +144,7 @@ class WriteBack:
         delay = max(0.0, min(delay, owed.first_owed_s + settings.upload_deadline_s - now))
         self.add(Item(PUT, node.ino), now + delay)
 
-    def _rests(self, node: Node) -> bool:
+    def rests(self, node: Node) -> bool:
         """Does it stay here, and need nothing of the bucket any more?"""
         return self.local.stays_here(node) and node.owed is not None and not node.owed.in_ranges
 
@@ -284,7 +284,7 @@ class WriteBack:
         if node.owed.state is State.PARKED and node.owed.passing:
             self._ledger.apply(node, Event.RELEASE, passing=False)
         # It may have been renamed since it was due.
-        if node.owed.state is not State.QUEUED or self._rests(node):
+        if node.owed.state is not State.QUEUED or self.rests(node):
             return None
         if node.sync_failed or node.owed.reason in DOUBTFUL:  # what parks it had no room at its seal
             self.outcomes.park_queued(node, UNSYNCED if node.sync_failed else str(node.owed.reason))
@@ -363,22 +363,24 @@ class WriteBack:
         )  # fmt: skip
 
     def _attempt(self, node: Node, claim: Claim) -> None:
+        begun = False
         try:
             self.syncing.before_replacing([claim.key], by=node)
             self._kept_metadata.before_replacing(claim.key, by=node)
+            begun = True
             sent = self._sender.send(claim)
             self._core.crash_point("sent")
         except PreconditionFailed as error:
             self._conclude(node, claim, lambda why=error: self.outcomes.refuted(node, claim, why))  # type: ignore[misc]
         except OSError as error:
             ours = local_error(error, claim.key)
-            self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, ours))
+            self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, ours, begun))
         except R2fsError as error:
-            self._conclude(node, claim, lambda why=error: self.outcomes.failed(node, claim, why))  # type: ignore[misc]
+            self._conclude(node, claim, lambda why=error: self.outcomes.failed(node, claim, why, begun))  # type: ignore[misc]
         except Exception as error:  # a defect: said, and the file is sent again
             log.exception("%s: the upload met an unexpected error", printable(claim.key))
             again = Unavailable(f"{printable(claim.key)}: {error!r}")
-            self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, again))
+            self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, again, begun))
         else:
             self._conclude(node, claim, lambda: self.outcomes.stored(node, claim, sent.version, sent.facts))
 
@@ -465,7 +467,7 @@ class WriteBack:
         """A file that stays here began as one of these objects: nothing of it is there any more."""
         for key in keys:
             for node in self._ledger.based_on(key):
-                if self.local.stays_here(node):
+                if self.rests(node):
                     with suppress(R2fsError):  # a disk that is full: it costs a look at each request there
                         self._ledger.update(node, base=None)
 

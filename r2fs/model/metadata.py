@@ -95,7 +95,7 @@ def recalled(kept: Mapping[str, str | int]) -> Facts:
         mode=number(MODE),
         uid=number(UID),
         gid=number(GID),
-        mtime_ns=number("mtime_ns"),
+        mtime_ns=_within(number("mtime_ns")),
         content_type=content_type if isinstance(content_type, str) else None,
         extra={name[6:]: str(value) for name, value in kept.items() if name.startswith("extra.")},
     )
@@ -116,5 +116,8 @@ def _nanoseconds(text: str | None) -> int | None:
     bound = MAX_TIME_NS // 10**9 + 1
     if not seconds.is_finite() or not -bound <= seconds <= bound:  # first: it may have any exponent
         return None
-    ns = int(seconds * 10**9)
-    return ns if abs(ns) <= MAX_TIME_NS else None
+    return _within(int(seconds * 10**9))
+
+
+def _within(time_ns: int | None) -> int | None:
+    return time_ns if time_ns is not None and abs(time_ns) <= MAX_TIME_NS else None

@@ -232,6 +232,39 @@ def test_two_wait_for_the_log_and_the_disk_fails_one(tmp_path: Path, monkeypatch
     journal.close()
 
 
+def test_a_barrier_is_shared_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those who come while one is at it share the next; where nothing is new, nobody waits for the disk."""
+    journal = Journal.open(tmp_path / "state")
+    journal.put_leaving("a staged file")
+    plain, syncs, at_it, go_on = os.fsync, list[int](), threading.Event(), threading.Event()
+
+    def fsync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("-wal"):
+            syncs.append(fd)
+            at_it.set()
+            assert go_on.wait(10)
+        plain(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    first = threading.Thread(target=journal.barrier)
+    first.start()
+    assert at_it.wait(10)
+    journal.put_leaving("another")
+    others = [threading.Thread(target=journal.barrier) for _ in range(5)]
+    for other in others:
+        other.start()
+    go_on.set()
+    for thread in (first, *others):
+        thread.join(10)
+    assert len(syncs) == 2
+    journal.barrier()
+    assert len(syncs) == 2
+    journal.put_leaving("a third")
+    journal.barrier()
+    assert len(syncs) == 3
+    journal.close()
+
+
 def test_after_a_failed_sync_the_log_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The kernel tells once; then all goes to the database, and the log begins anew."""
     state = tmp_path / "state"

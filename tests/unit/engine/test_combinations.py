@@ -612,3 +612,77 @@ def test_a_write_that_is_under_way_while_a_part_is_synced(
     after.fs.drain(3.0)
     written = b"HEAD" + large[4:100_000] + b"W" * 1000 + large[101_000:]
     assert store.data("large.wav") in (large, written)
+
+
+# ------------------------------------------------------------------ renamed meanwhile
+@pytest.fixture
+def renamed(make: MakeEngine, store: MemoryStore, parts: bytes) -> tuple[Engine, ManualClock]:
+    """Its new metadata are in the bucket without an answer; edited in part since, and renamed."""
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock, **IN_PARTS)
+    do_at_once(engine.fs._downloads)
+    engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
+    lost = iter([True])
+
+    def lose(name: str, key: str) -> None:
+        if name == "copy" and next(lost, False):
+            raise Unavailable("the answer was lost")
+
+    store.after = lose
+    send(engine)
+    without_background(engine)
+    save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
+    engine.rename("large.wav", "other.wav")
+    return engine, clock
+
+
+@pytest.mark.expect_warnings
+@pytest.mark.parametrize("unanswered", [0, 1, 2])
+def test_our_own_copy_at_the_old_name_stays_until_its_rest_is_here(
+    store: MemoryStore, parts: bytes, renamed: tuple[Engine, ManualClock], unanswered: int
+):
+    """Nobody knew whose it was, and it was taken for one that may go: the rest of the file went with it."""
+    engine, clock = renamed
+    heads = iter(range(100))
+
+    def away(name: str, key: str) -> None:
+        if (name, key) == ("head", "large.wav") and next(heads) < unanswered:
+            raise Unavailable("no answer")
+
+    store.before = away
+    pass_time(engine, clock, 10)
+    assert bucket(store) == {"other.wav": b"HEAD" + parts[4:]} and not states(engine)
+
+
+@pytest.mark.expect_warnings
+def test_our_own_copy_stays_while_it_is_asked_for(
+    store: MemoryStore, parts: bytes, renamed: tuple[Engine, ManualClock]
+):
+    engine, clock = renamed
+    once = iter([True])
+
+    def meanwhile(name: str, key: str) -> None:
+        if (name, key) == ("head", "large.wav") and next(once, False):
+            clock.advance(20)
+            send(engine)
+
+    store.before = meanwhile
+    pass_time(engine, clock, 10)
+    assert bucket(store) == {"other.wav": b"HEAD" + parts[4:]} and not states(engine)
+
+
+@pytest.mark.expect_warnings
+def test_a_local_file_whose_rest_will_not_come_is_shown(make: MakeEngine, store: MemoryStore, large: bytes):
+    """Its base was forgotten with the object: the start after that could not read the row."""
+    engine = without_background(make(threads=False, **IN_PARTS, **LOCAL))
+    save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
+    engine.rename("large.wav", "large.tmp")
+    engine.kill()
+    store.set("large.wav", OTHER)
+    for _ in range(2):
+        clock = ManualClock()
+        engine = without_background(make(threads=False, clock=clock, read_timeout_s=1.0, **IN_PARTS, **LOCAL))
+        pass_time(engine, clock)
+        assert states(engine) == ["parked"] and engine.fs.queue_view().parked == 1
+        engine.kill()
+    assert bucket(store) == {"large.wav": OTHER}

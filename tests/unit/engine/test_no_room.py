@@ -16,6 +16,7 @@ from tests.support.memory_store import MemoryStore
 from tests.support.power import (
     IN_PARTS,
     LATER,
+    LOCAL,
     ONE,
     OTHER,
     Power,
@@ -303,3 +304,103 @@ def test_what_an_object_says_is_asked_again_where_the_row_could_not_be_told(
     assert not node.known
     kept.before_replacing("k.wav", by=engine.fs._tree.root)
     assert node.known
+
+
+# ------------------------------------------------------------------ opened, and not written
+def puts(store: MemoryStore) -> list[str]:
+    """Names of requests that store something, from now on."""
+    made = list[str]()
+    store.before = lambda name, key: made.append(name) if name in ("put", "copy") else None
+    return made
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_file_that_was_not_written_is_not_sent(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, another: bool
+):
+    """What the journal could not take may not change the times that prove it."""
+    store.set("a.wav", ONE)
+    engine = make(threads=False, clock=clock)
+    do_at_once(engine.fs._downloads)
+    engine.read("a.wav")
+    opened = engine.open("a.wav", os.O_RDWR)
+    if another:
+        store.set("a.wav", OTHER)
+    sent = puts(store)
+    fail_commit(engine, 1)
+    engine.close(opened)
+    pass_time(engine, clock)
+    assert not sent and not states(engine)
+    assert bucket(store) == {"a.wav": OTHER if another else ONE}
+
+
+def test_a_file_that_was_not_written_needs_no_name(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    store.set("a.wav", ONE)
+    engine = make(threads=False, clock=clock)
+    do_at_once(engine.fs._downloads)
+    reader, opened = engine.open("a.wav"), engine.open("a.wav", os.O_RDWR)
+    sent = puts(store)
+    fail_link(monkeypatch)
+    engine.close(opened)
+    pass_time(engine, clock)
+    assert not sent and not states(engine)
+    assert engine.fs.read(engine.caller, reader.handle, 0, 100) == ONE
+    engine.close(reader)
+    assert engine.read("a.wav") == ONE
+
+
+def test_an_upload_is_counted_once(make: MakeEngine, clock: ManualClock, monkeypatch: pytest.MonkeyPatch):
+    engine = make(threads=False, clock=clock)
+    save(engine, "a.wav", ONE, sync=True)
+    reader = engine.open("a.wav")
+    fail_link(monkeypatch)
+    pass_time(engine, clock)
+    view = engine.fs.queue_view()
+    assert (view.uploaded, view.uploaded_bytes) == (1, len(ONE))
+    engine.close(reader)
+
+
+def test_an_upload_that_is_not_begun_leaves_no_attempt(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock
+):
+    """Each of them was waited for, as one that may have been stored."""
+    store.set("k.wav", ONE)
+    engine = make(**LATER)
+    engine.rename("k.wav", "l.wav")
+    save(engine, "l.wav", b"edited", sync=False, flags=os.O_WRONLY)
+    engine.kill()
+    for path in engine.fs._core.journal.data_dir.iterdir():
+        path.unlink()
+    engine = make(threads=False, clock=clock)
+    save(engine, "k.wav", OTHER, sync=False)
+    pass_time(engine, clock, 10, 400.0)
+    assert not engine.fs._core.journal.read().attempts
+
+
+# ------------------------------------------------------------------ nothing stays open for nobody
+def test_a_rename_to_a_local_name_that_fails(make: MakeEngine, store: MemoryStore):
+    store.set("a.wav", ONE)
+    engine = make(threads=False, **LOCAL)
+    do_at_once(engine.fs._downloads)
+    engine.entry("a.wav")
+    fail_commit(engine, 1)
+    with pytest.raises(NoSpace):
+        engine.rename("a.wav", "a.tmp")
+    engine.fs._contents.retire_resting()
+    assert engine.fs._tree.get(engine.entry("a.wav").ino).content is None
+    assert not list(engine.fs._core.journal.open_dir.iterdir())
+
+
+def test_an_open_that_fails_leaves_nothing_open(make: MakeEngine, store: MemoryStore):
+    store.set("a.wav", ONE)
+    engine = make(threads=False)
+    do_at_once(engine.fs._downloads)
+    engine.entry("a.wav")
+    fail_commit(engine, 1)
+    with pytest.raises(NoSpace):
+        engine.open("a.wav", os.O_RDWR)
+    engine.fs._contents.retire_resting()
+    assert engine.fs._tree.get(engine.entry("a.wav").ino).content is None
+    assert not list(engine.fs._core.journal.open_dir.iterdir())

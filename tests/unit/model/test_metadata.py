@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r2fs.model.metadata import MAX_TIME_NS, Facts, attributes_from, metadata_for
+from r2fs.model.metadata import MAX_TIME_NS, Facts, attributes_from, metadata_for, recalled, remembered
 from r2fs.model.records import ObjectInfo
 
 S_IFREG = 0o100000
@@ -38,3 +38,8 @@ def test_a_time_is_one_decimal_number(ns: int, text: str):
 def test_what_is_no_time_is_as_if_it_were_not_there(text: str):
     """Milliseconds, perhaps: no such time can be kept."""
     assert told({"mtime": text}).mtime_ns is None
+
+
+def test_a_time_that_an_older_version_remembered_is_as_if_it_were_not_there():
+    assert recalled({"mtime_ns": 1 << 69}).mtime_ns is None
+    assert recalled(remembered(Facts(mtime_ns=-1))).mtime_ns == -1
