@@ -301,4 +301,5 @@ def end_all(made: Collection[Mount]) -> None:
     """The end of a fixture that makes mounts: none may have complained."""
     for mount in made:
         mount.end()
-    assert [line for mount in made for line in mount.complaints()] == []
+    complaints = [line for mount in made for line in mount.complaints()]
+    assert not complaints, "\n".join(complaints)
