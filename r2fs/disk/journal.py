@@ -5,7 +5,8 @@ Owns:    `journal.db` (schema and meaning of every column: journal_schema.py; ho
          staging.
 Never:   decides what follows what; touches the bucket; deletes staged bytes.
 Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
-Locks:   self._lock (rank 50, the innermost but for the ballast's).
+Locks:   self._lock (rank 50, the innermost but for the ballast's); self._syncing before it, held over the one
+         sync that `barrier()` waits for.
 Fails:   StateLocked, DirectoryUnusable and what journal_database.py says, at open; NoSpace, DiskReadOnly,
          StateDamaged and LocalError at a transaction: nothing is changed then. On a full disk the
          ballast is given up and the transaction is carried out again, before anybody is told of NoSpace.

@@ -13,6 +13,7 @@ Fails:   a fetch that fails is due again, or the file is parked; LocalError wher
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from r2fs.engine.contents import Contents
@@ -21,12 +22,11 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import Node
 from r2fs.engine.outcomes import Outcomes
-from r2fs.engine.reader import Reader, Source
+from r2fs.engine.reader import Reader
 from r2fs.engine.syncing import Syncing
-from r2fs.model.errors import LocalError, R2fsError, ReadFailed, Stale
+from r2fs.model.errors import LocalError, R2fsError, ReadFailed
 from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
-from r2fs.model.records import Version
 from r2fs.model.states import State
 
 
@@ -134,10 +134,10 @@ class Bringing:
     def _fetch(self, node: Node) -> bool:
         """All of it is here when this returns True; else it is due again, or parked."""
         with self._core.lock:
-            source, base = self._contents.source(node), node.base
+            source = self._contents.source(node)
         try:
             if source is not None:
-                self._fetch_from(node, source, base)
+                self._outcomes.fetch_base(node, partial(self._reader.whole, source, Caller()))
         except ValueError:
             if source is None or not source.content.closed:
                 raise
@@ -149,15 +149,6 @@ class Bringing:
         except R2fsError as error:
             return self._incomplete(node, error)
         return True
-
-    def _fetch_from(self, node: Node, source: Source, base: Version | None) -> None:
-        """Once more, where its base is gone because of a copy of our own whose answer has not come."""
-        try:
-            self._reader.whole(source, Caller())
-        except Stale:
-            if not self._outcomes.found_own_copy(node, base):
-                raise
-            self._reader.whole(source, Caller())
 
     def _incomplete(self, node: Node, error: R2fsError) -> bool:
         """What it lacks will not come: False, and kept for a person."""

@@ -58,9 +58,8 @@ class Contents:
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
         self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
-        self.may_be_copied: Callable[[Node, Version], bool] = lambda node, version: (
-            False
-        )  # attempts.py: it knows of one whose end nobody saw
+        # attempts.py: is the version gone, perhaps, by a copy of our own?
+        self.may_be_copied: Callable[[Node, Version], bool] = lambda node, version: False
         self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
 
     # ------------------------------------------------------------------ getting at bytes

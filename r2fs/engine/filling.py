@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from functools import partial
 
 from r2fs.engine.contents import Contents
@@ -45,20 +44,10 @@ class Filling:
         self._ledger = ledger
         self._contents = contents
         self._reader = reader
-        self._outcomes = writeback.outcomes
+        self.fetch = writeback.outcomes.fetch_base
         self._syncing = writeback.syncing
         self._jobs = jobs
         self._handles = handles
-
-    def fetch(self, node: Node, fetch: Callable[[], None]) -> None:
-        """Once more, where its base is gone because of a copy of our own whose answer has not come yet."""
-        base = node.base
-        try:
-            fetch()
-        except Stale:
-            if not self._outcomes.found_own_copy(node, base):
-                raise
-            fetch()
 
     def tell_whole(self, node: Node) -> None:
         """Its row still counts on its base, where nobody else has fetched the rest."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import stat
+from functools import partial
 
 from r2fs.engine.attributes import AttributeView
 from r2fs.engine.contents import Contents
@@ -35,7 +36,6 @@ from r2fs.model.errors import (
     ObjectMissing,
     ReadFailed,
     ReadOnly,
-    Stale,
 )
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
 from r2fs.model.metadata import attributes_from, remembered
@@ -408,15 +408,9 @@ class Names:
 
     def _keep_here(self, caller: Caller, node: Node, new_name: str) -> None:
         """A file that is to get a name of `local_patterns` leaves the bucket: its bytes have to be here."""
-        if node.kind is not Kind.FILE or not self._writeback.local.is_local(new_name):
-            return
-        base = node.base
-        try:
-            self._writeback.local.bring_here(caller, node)
-        except Stale:  # perhaps because of a copy of our own whose answer has not come
-            if not self._writeback.outcomes.found_own_copy(node, base):
-                raise
-            self._writeback.local.bring_here(caller, node)
+        local = self._writeback.local
+        if node.kind is Kind.FILE and local.is_local(new_name):
+            self._writeback.outcomes.fetch_base(node, partial(local.bring_here, caller, node))
 
     def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
@@ -42,6 +42,7 @@ from r2fs.model.errors import (
     ReadFailed,
     Refused,
     Retryable,
+    Stale,
     StoreError,
     SyncFailed,
     Unavailable,
@@ -280,6 +281,17 @@ class Outcomes:
 
     def _is_copy(self, node: Node, of: Version, info: ObjectInfo) -> bool:
         return info.size == of.size and self._attempts.is_copy(node.ino, of, info.metadata)
+
+    def fetch_base(self, node: Node, fetch: Callable[[], None]) -> None:
+        """`fetch` what it lacks of its base; again, where that is gone because of a copy of our own whose answer
+        has not come yet."""
+        base = node.base
+        try:
+            fetch()
+        except Stale:
+            if not self.found_own_copy(node, base):
+                raise
+            fetch()
 
     def found_own_copy(self, node: Node, gone: Version | None) -> bool:
         """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base.

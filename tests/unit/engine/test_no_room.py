@@ -11,7 +11,7 @@ import pytest
 from r2fs.engine.boot import Boot
 from r2fs.model.errors import LocalError, NoSpace
 from tests.support.clocks import ManualClock
-from tests.support.engine import MakeEngine, do_at_once
+from tests.support.engine import Engine, MakeEngine, do_at_once
 from tests.support.memory_store import MemoryStore
 from tests.support.power import (
     IN_PARTS,
@@ -246,10 +246,8 @@ def test_a_file_that_was_cut_by_an_open_is_sent(
 
 
 # ------------------------------------------------------------------ another file's trouble
-def test_what_is_left_of_a_file_without_bytes_is_not_replaced(
-    make: MakeEngine, store: MemoryStore, clock: ManualClock
-):
-    """Its object is the last there is of it: that goes when the file does."""
+def replaces_a_file_without_bytes(make: MakeEngine, store: MemoryStore, clock: ManualClock) -> Engine:
+    """k.wav is saved anew, and began as what l.wav is now, of which nothing but that object is left."""
     store.set("k.wav", ONE)
     engine = make(**LATER)
     engine.rename("k.wav", "l.wav")
@@ -259,6 +257,14 @@ def test_what_is_left_of_a_file_without_bytes_is_not_replaced(
         path.unlink()
     engine = make(threads=False, clock=clock)
     save(engine, "k.wav", OTHER, sync=False)
+    return engine
+
+
+def test_what_is_left_of_a_file_without_bytes_is_not_replaced(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock
+):
+    """Its object is the last there is of it: that goes when the file does."""
+    engine = replaces_a_file_without_bytes(make, store, clock)
     pass_time(engine, clock)
     assert bucket(store) == {"k.wav": ONE}
     assert any("l.wav began as the object" in (one.reason or "") for one in engine.fs.queue_view().transfers)
@@ -366,15 +372,7 @@ def test_an_upload_that_is_not_begun_leaves_no_attempt(
     make: MakeEngine, store: MemoryStore, clock: ManualClock
 ):
     """Each of them was waited for, as one that may have been stored."""
-    store.set("k.wav", ONE)
-    engine = make(**LATER)
-    engine.rename("k.wav", "l.wav")
-    save(engine, "l.wav", b"edited", sync=False, flags=os.O_WRONLY)
-    engine.kill()
-    for path in engine.fs._core.journal.data_dir.iterdir():
-        path.unlink()
-    engine = make(threads=False, clock=clock)
-    save(engine, "k.wav", OTHER, sync=False)
+    engine = replaces_a_file_without_bytes(make, store, clock)
     pass_time(engine, clock, 10, 400.0)
     assert not engine.fs._core.journal.read().attempts
 
