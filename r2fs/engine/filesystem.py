@@ -398,10 +398,6 @@ class FileSystem:
         self._files.admit_writer(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
-            if directory.deleted:
-                raise NotFound(f"{printable(directory.name)} was removed")
-            if name in directory.children():
-                raise Exists(f"{printable(name)} was made by somebody else at the same time")
             key = self._tree.child_key(directory, name)
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:

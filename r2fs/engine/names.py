@@ -226,7 +226,12 @@ class Names:
         self._writeback.schedule(node)
 
     def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
-        """In the tree, and owing nothing yet. With Core.lock held."""
+        """In the tree, and owing nothing yet. With Core.lock held. Raises NotFound or Exists: the directory was
+        looked at without the lock."""
+        if directory.deleted:
+            raise NotFound(f"{printable(directory.name)} was removed")
+        if name in directory.children():
+            raise Exists(f"{printable(name)} was made by somebody else at the same time")
         now, settings = self._core.now_ns(), self._core.settings
         node = self._tree.add(directory, name, kind, now)
         gid = caller.gid

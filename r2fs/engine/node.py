@@ -102,7 +102,7 @@ class Refresh:
 class Listing:
     """A directory's children as far as they are known."""
 
-    children: dict[str, Node] = field(default_factory=dict)
+    children: dict[str, Node] = field(default_factory=dict)  # written by Tree._attach and _take alone
     listed_at_s: float = NEVER  # Clock.monotonic() when the LIST it comes from began
     whole: bool = False  # every page was read
     probed: dict[str, float] = field(default_factory=dict)  # name asked for by itself: when (monotonic)
@@ -110,7 +110,7 @@ class Listing:
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
     marker: Version | None = None  # the empty object that keeps the directory
-    directories: int = 0  # children that are directories: Tree counts them
+    directories: int = 0  # children that are directories; likewise
     # what a LIST of it all costs, for probes.py
     pages: int = 1  # of the last one, at least
     took_s: float = 0.0  # the last one
@@ -188,6 +188,7 @@ class Node:
             return partial or self.owed.in_ranges
         return self.owed.key != self.base.key or (partial and self.handles > 0)
 
-    def children(self) -> dict[str, Node]:
+    def children(self) -> Mapping[str, Node]:
+        """To be looked at: Tree changes it."""
         assert self.listing is not None
         return self.listing.children
