@@ -35,4 +35,5 @@ def known(node: Node) -> KnownNode:
         node.gid,
         node.known,
         node.mtime_known,
+        node.st_ino,
     )

@@ -87,7 +87,7 @@ class PartDigests:
 class Attributes:
     """What stat() shows."""
 
-    ino: int
+    ino: int  # the inode's number between engine and driver
     kind: Kind
     size: int
     mode: int  # permission bits only
@@ -98,6 +98,7 @@ class Attributes:
     atime_ns: int
     nlink: int
     blocks: int  # of 512 bytes
+    st_ino: int  # the number that programs are shown: the same over mounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class DirEntry:
     """One line of a directory. `offset` resumes after it and is stable while the handle is open."""
 
     name: str
-    ino: int
+    st_ino: int
     kind: Kind
     offset: int
 
@@ -204,6 +205,23 @@ class OwedInode:
     reason: str | None
     conflict_of: str | None
     target: str | None
+    st_ino: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAttributes:
+    """A row of the journal's table of attributes. The schema's comments rule."""
+
+    key: str  # in NFC
+    etag: str
+    size: int
+    st_ino: int
+    facts: Mapping[str, str | int]
+    ctime_ns: int | None
+    shown_ns: int | None
+    target: str | None
+    modified_ns: int | None
+    stored_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +275,7 @@ class KnownNode(NamedTuple):
     gid: int | None
     known: bool  # the facts are those stored with the version
     mtime_known: bool
+    st_ino: int = 0  # 0: nobody was shown it (a log of an earlier version has none)
 
 
 class KnownHandle(NamedTuple):
