@@ -12,6 +12,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.node import Node
 from r2fs.model.metadata import Facts, attributes_from, device_number, recalled
 from r2fs.model.records import SPECIAL_KINDS, TYPE_BITS, Attributes, Kind, ObjectInfo, Version
+from r2fs.model.verbs import ROOT
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # the ETag of an object without bytes
 _BLOCK = 512
@@ -36,6 +37,8 @@ class AttributeView:
         mode = node.mode
         if mode is None:
             mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
+            if settings.allow_other and not node.known and node.ino != ROOT:
+                mode &= 0o700  # the bucket could not be asked: it may be closed to others
         return Attributes(
             ino=node.ino,
             kind=node.kind,
@@ -48,6 +51,7 @@ class AttributeView:
             atime_ns=node.atime_ns,
             nlink=_links(node),
             blocks=-(-size // _BLOCK),
+            st_ino=node.st_ino,
             rdev=device_number(node.extra) if node.kind in _DEVICES else 0,
         )
 

@@ -181,6 +181,7 @@ class FileSystem:
                 if node.content is not None:
                     node.content.close()
         self._sweep_out()
+        self._names.recalls.flush(everything=True)
         self._core.cache.close()
         self._core.journal.close()
 
@@ -246,6 +247,7 @@ class FileSystem:
             with self._core.lock:
                 self._contents.retire_expired()
             self._core.cache.sweep()
+            self._names.recalls.flush()
             self._core.ended.wait(SWEEP_S)
 
     def _resolve(self, path: str) -> Node:
@@ -318,8 +320,13 @@ class FileSystem:
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
+            entry = self._names.entry(node)
             self._tree.refer(node)
-            return self._names.entry(node)
+            return entry
+
+    def st_ino(self, ino: int) -> int:
+        with self._core.lock:
+            return self._names.entry(self._tree.get(ino)).attributes.st_ino
 
     # ------------------------------------------------------------------ attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:

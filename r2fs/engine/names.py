@@ -20,8 +20,10 @@ from r2fs.engine.attributes import AttributeView
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import AWAY, Directories
+from r2fs.engine.inode_numbers import derived
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
+from r2fs.engine.recall import Recall
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
@@ -68,6 +70,7 @@ class Names:
         self._writeback = writeback
         self._attributes = attributes
         self._syncing = writeback.syncing
+        self.recalls = Recall(core, tree)
 
     # ------------------------------------------------------------------ looking
     def entry(self, node: Node) -> Entry:
@@ -109,10 +112,13 @@ class Names:
             return found
 
     def is_exact(self, node: Node) -> bool:
-        """Are its attributes as good as the settings ask for? With Core.lock held."""
-        if self._core.settings.mtime != "exact" or node.owed:
-            return True
-        return self._is_known(node)
+        """Are its attributes as good as the settings ask for? With Core.lock held.
+
+        With `allow_other` the kernel decides by the mode what other users may do.
+        """
+        settings = self._core.settings
+        decides = settings.allow_other and node.kind is not Kind.SYMLINK
+        return (settings.mtime != "exact" and not decides) or node.owed is not None or self._is_known(node)
 
     def _is_known(self, node: Node) -> bool:
         """Is there nothing that only a HEAD could tell? With Core.lock held."""
@@ -122,11 +128,12 @@ class Names:
         return node.known
 
     def _recall(self, node: Node) -> None:
+        self.recalls.load(node)
         if not node.known and not node.asked:
             self._attributes.recall(node, self._tree.key(node))
 
     def make_exact(self, caller: Caller, node: Node) -> None:
-        """`mtime = "exact"`: one HEAD for a version of which only a listing told. Without the lock."""
+        """One HEAD, where the settings ask for it, of a version of which only a listing told. Without the lock."""
         with self._core.lock:
             exact = self.is_exact(node)
         if not exact:
@@ -154,6 +161,7 @@ class Names:
                     node.listing.marker = info.version
                 self._attributes.learn(node, info)
                 self._core.cache.remember(info.key, info.etag, remembered(attributes_from(info)))
+                self.recalls.learned(info, attributes_from(info))
 
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
         node = self.child(caller, parent, name)
@@ -174,10 +182,11 @@ class Names:
             directory = self._tree.directory(ino)
         self._directories.ensure(caller, directory)
         with self._core.lock:
+            self.recalls.load_children(directory)
             children = list(directory.children().items())
         # Number and kind of a node never change: what takes long is done without the lock.
         return [
-            DirEntry(name, node.ino, node.kind, offset) for offset, (name, node) in enumerate(children, 1)
+            DirEntry(name, node.st_ino, node.kind, offset) for offset, (name, node) in enumerate(children, 1)
         ]
 
     # ------------------------------------------------------------------ making
@@ -243,15 +252,18 @@ class Names:
         node.uid = None if caller.uid == settings.uid else caller.uid
         node.gid = None if gid == settings.gid else gid
         node.known = node.mtime_known = True
+        wanted = derived(self._tree.key(node)) if node.is_dir else node.ino
+        node.st_ino = self._core.numbers.claim(wanted)
         self._stamp(directory, now)
         return node
 
     def _stamp(self, directory: Node, now_ns: int) -> None:
-        """A change in a directory is a change of its times; they are kept in memory alone.
+        """A change in a directory is a change of its times.
 
         The kernel knows: what it asked for itself makes it forget the directory's attributes.
         """
         directory.mtime_ns = directory.ctime_ns = now_ns
+        self.recalls.changed(directory)
 
     def _changeable(self) -> None:
         if self._core.settings.read_only:
@@ -285,6 +297,7 @@ class Names:
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             etag = etag or (marker.etag if marker else None)
+            self.recalls.removed(node)
         if etag is not None:
             self._writeback.deletes.add(self._ledger.add_delete(key, etag))
         if owed is not None:
@@ -346,7 +359,7 @@ class Names:
         if target is not None and target.is_dir:
             self._directories.ensure(caller, target)
         self._keep_here(caller, node, new_name)
-        if target is not None and self._could_take_both(node, target):
+        if target is not None and self._syncing.could_take_both(node, target):
             caller.about_to_wait()
             self._syncing.sync(node)
         with self._core.lock:
@@ -357,6 +370,7 @@ class Names:
             with self._ledger.transaction():
                 if target is not None:
                     self._replaced(target)
+                self.recalls.take_along(node, directory, new_name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, directory, new_name)
                 if directory is not old_directory:
@@ -369,16 +383,6 @@ class Names:
             node.ctime_ns = now
             self._stamp(old_directory, now)
             self._stamp(directory, now)
-
-    def _could_take_both(self, node: Node, target: Node) -> bool:
-        """Would a power cut leave neither, where a program was told that `target` is safe?"""
-        with self._core.lock:
-            if target.owed is None or not target.owed.once_synced:
-                return False
-            owed = node.owed
-            if owed is None or owed.staged is None or not owed.changed or owed.synced:
-                return False
-            return not self._syncing.is_as_synced(node, owed)
 
     def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
         """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
@@ -399,6 +403,8 @@ class Names:
             if _is_below(here, other) or _is_below(there, node):
                 raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
             with self._ledger.transaction():
+                self.recalls.take_along(node, there, other.name)
+                self.recalls.take_along(other, here, node.name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, there, other.name)
                 for one in list(self._tree.walk(other)):

@@ -156,6 +156,8 @@ class Node:
     touched: int = 0  # Tree.tick of the last change here of its being under its name
     sync_failed: bool = False  # an fsync of its staged bytes failed: reading them may give older ones
     deleted: bool = False  # unlinked here, or replaced by what another host did
+    st_ino: int = 0  # what stat shows as its number; 0: nobody was shown it yet
+    kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
 
     @property
     def state(self) -> State:

@@ -36,4 +36,5 @@ def known(node: Node) -> KnownNode:
         node.gid,
         node.known and not node.extra and node.content_type in (None, content_type(node.name)),
         node.mtime_known,
+        node.st_ino,
     )

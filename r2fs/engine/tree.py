@@ -28,7 +28,7 @@ class Tree:
         self.tick = 1  # counts changes made here: orders them against listings that are on their way
         self._last = core.journal.epoch << EPOCH_SHIFT
         now = core.now_ns()
-        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing())
+        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing(), st_ino=ROOT)
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
@@ -94,7 +94,8 @@ class Tree:
     def collect(self, node: Node) -> None:
         """Drop a node that is out of the tree and that nobody names any more."""
         if node.deleted and not node.lookups and not node.handles and not node.owed:
-            self._nodes.pop(node.ino, None)
+            if self._nodes.pop(node.ino, None) is not None:
+                self._core.numbers.release(node.st_ino)
 
     # ------------------------------------------------------------------ names
     def path(self, node: Node) -> str:

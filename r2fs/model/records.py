@@ -108,7 +108,7 @@ class PartDigests:
 class Attributes:
     """What stat() shows."""
 
-    ino: int
+    ino: int  # the inode's number between engine and driver
     kind: Kind
     size: int
     mode: int  # permission bits only
@@ -119,6 +119,7 @@ class Attributes:
     atime_ns: int
     nlink: int
     blocks: int  # of 512 bytes
+    st_ino: int  # the number that programs are shown: the same over mounts
     rdev: int = 0  # a device's number, as the kernel encodes it in 32 bits
 
 
@@ -139,7 +140,7 @@ class DirEntry:
     """One line of a directory. `offset` resumes after it and is stable while the handle is open."""
 
     name: str
-    ino: int
+    st_ino: int
     kind: Kind
     offset: int
 
@@ -226,6 +227,23 @@ class OwedInode:
     reason: str | None
     conflict_of: str | None
     target: str | None
+    st_ino: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAttributes:
+    """A row of the journal's table of attributes. The schema's comments rule."""
+
+    key: str  # in NFC
+    etag: str
+    size: int
+    st_ino: int
+    facts: Mapping[str, str | int]
+    ctime_ns: int | None
+    shown_ns: int | None
+    target: str | None
+    modified_ns: int | None
+    stored_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +297,7 @@ class KnownNode(NamedTuple):
     gid: int | None
     known: bool  # these fields are all that the version's metadata says: it need not be asked again
     mtime_known: bool
+    st_ino: int = 0  # 0: nobody was shown it (a log of an earlier version has none)
 
 
 class KnownHandle(NamedTuple):

@@ -268,6 +268,9 @@ class MirrorVerbs:
         except NotFound:
             return None
 
+    def st_ino(self, ino: int) -> int:
+        return self._entry(self._node(ino)).attributes.st_ino
+
     # ---- attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
         self.calls["getattr"] += 1
@@ -540,8 +543,9 @@ def _attributes(fd: int) -> Attributes:
         atime_ns=now.st_atime_ns,
         nlink=now.st_nlink,
         blocks=now.st_blocks,
+        st_ino=now.st_ino,
     )
 
 
 def _root_attributes(attributes: Attributes) -> Attributes:
-    return replace(attributes, ino=ROOT)
+    return replace(attributes, ino=ROOT, st_ino=ROOT)
