@@ -20,7 +20,9 @@ from r2fs.disk.journal_rows import is_text
 from r2fs.model.keys import nfc
 from r2fs.model.records import KeptAttributes
 
-ATTRIBUTES_MAX: Final = 500_000  # rows, of some 300 bytes with their index: 150 MB, which each start reads through
+ATTRIBUTES_MAX: Final = (
+    500_000  # rows, of some 300 bytes with their index: 150 MB, which each start reads through
+)
 TRIM_EVERY: Final = 4096  # rows written between two looks at their number
 
 _COLUMNS: Final = "parent, name, etag, size, st_ino, facts, ctime_ns, shown_ns, target, modified_ns, stored_s"

@@ -307,15 +307,11 @@ class FileSystem:
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
             if node is None or not self._names.is_exact(node):
                 return None  # looked up by itself, then
-            entry = self._names.entry(node)
-            self._tree.refer(node)
-            return entry
+            return self._names.referred(node)
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
-            entry = self._names.entry(node)
-            self._tree.refer(node)
-            return entry
+            return self._names.referred(node)
 
     def st_ino(self, ino: int) -> int:
         with self._core.lock:

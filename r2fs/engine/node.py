@@ -188,3 +188,11 @@ class Node:
     def children(self) -> dict[str, Node]:
         assert self.listing is not None
         return self.listing.children
+
+
+def is_below(node: Node, top: Node) -> bool:
+    """Is `node` at or below `top`?"""
+    above: Node | None = node
+    while above is not None and above is not top:
+        above = above.parent
+    return above is top
