@@ -320,9 +320,7 @@ class FileSystem:
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
-            entry = self._names.entry(node)
-            self._tree.refer(node)
-            return entry
+            return self._names.referred(node)
 
     def st_ino(self, ino: int) -> int:
         with self._core.lock:

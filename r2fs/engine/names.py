@@ -22,7 +22,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.directories import AWAY, Directories
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.ledger import Ledger
-from r2fs.engine.node import Node
+from r2fs.engine.node import Node, is_below
 from r2fs.engine.recall import Recall
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
@@ -169,9 +169,13 @@ class Names:
         with self._core.lock:
             self._recall(node)
             node = self._tree.as_stored(node)
-            entry = self.entry(node)
-            self._tree.refer(node)
-            return entry
+            return self.referred(node)
+
+    def referred(self, node: Node) -> Entry:
+        """The entry that the kernel is about to be told of: one reference more. With Core.lock held."""
+        entry = self.entry(node)
+        self._tree.refer(node)
+        return entry
 
     def _tree_pending(self, node: Node) -> bool:
         """A directory in which something waits for its upload is there, whatever a listing says."""
@@ -186,7 +190,8 @@ class Names:
             children = list(directory.children().items())
         # Number and kind of a node never change: what takes long is done without the lock.
         return [
-            DirEntry(name, node.st_ino, node.kind, offset) for offset, (name, node) in enumerate(children, 1)
+            DirEntry(name, node.ino, node.kind, offset, node.st_ino)
+            for offset, (name, node) in enumerate(children, 1)
         ]
 
     # ------------------------------------------------------------------ making
@@ -369,7 +374,9 @@ class Names:
             assert old_directory is not None
             with self._ledger.transaction():
                 if target is not None:
-                    self._replaced(target)
+                    self._withdraw(
+                        target
+                    )  # its pending delete is what the newcomer takes over and expects there
                 self.recalls.take_along(node, directory, new_name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, directory, new_name)
@@ -400,7 +407,7 @@ class Names:
             here, there = node.parent, other.parent
             if node.deleted or other.deleted or here is None or there is None:
                 raise NotFound(f"{printable(node.name)}: no such file or directory")
-            if _is_below(here, other) or _is_below(there, node):
+            if is_below(here, other) or is_below(there, node):
                 raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
             with self._ledger.transaction():
                 self.recalls.take_along(node, there, other.name)
@@ -436,7 +443,7 @@ class Names:
             raise NotFound(f"{printable(node.name)}: no such file or directory")
         if directory.children().get(new_name) is not target:
             raise Busy(f"{printable(new_name)}: changed while it was renamed over; try again")
-        if _is_below(directory, node):
+        if is_below(directory, node):
             raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
         if target is not None:
             if target.is_dir and not node.is_dir:
@@ -446,11 +453,6 @@ class Names:
             if target.is_dir and target.children():
                 raise DirectoryNotEmpty(f"{printable(new_name)} is not empty")
         self._tree.child_key(directory, new_name + ("/" if node.is_dir else ""))
-
-    def _replaced(self, target: Node) -> None:
-        """A node loses its name to another: what the bucket has there becomes a pending delete,
-        which the newcomer takes over as what it expects there."""
-        self._withdraw(target)
 
     def _retarget(self, one: Node, top: Node, directory: Node, new_name: str) -> None:
         """`one`, at or below the renamed `top`, gets its new key. In a transaction."""
@@ -509,11 +511,3 @@ class Names:
             staged = self._contents.stage(node)
             self._ledger.on_undo(lambda: self._contents.unstage(node))
         return {"changed": False, "staged": staged, "size": content.size, "base_limit": content.size}
-
-
-def _is_below(node: Node, top: Node) -> bool:
-    """Is `node` at or below `top`?"""
-    above: Node | None = node
-    while above is not None and above is not top:
-        above = above.parent
-    return above is top

@@ -194,3 +194,11 @@ class Node:
         """To be looked at: Tree changes it."""
         assert self.listing is not None
         return self.listing.children
+
+
+def is_below(node: Node, top: Node) -> bool:
+    """Is `node` at or below `top`?"""
+    above: Node | None = node
+    while above is not None and above is not top:
+        above = above.parent
+    return above is top

@@ -140,9 +140,10 @@ class DirEntry:
     """One line of a directory. `offset` resumes after it and is stable while the handle is open."""
 
     name: str
-    st_ino: int
+    ino: int
     kind: Kind
     offset: int
+    st_ino: int  # as Attributes has it
 
 
 @dataclass(frozen=True, slots=True)

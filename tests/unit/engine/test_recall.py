@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk.journal import Journal
-from r2fs.disk.journal_attributes import AttributeRows
 from r2fs.disk.journal_rows import INODE_COLUMNS
 from r2fs.model.errors import Unavailable
 from r2fs.model.ports import SystemClock
-from r2fs.model.records import AttributeChange, Attributes, KeptAttributes, Kind, ObjectMeta
+from r2fs.model.records import AttributeChange, Attributes, Kind, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -147,16 +146,6 @@ def test_rows_go_with_their_objects(remount: Callable[..., Engine], store: Memor
     after.fs._names.recalls.flush()
     kept = after.fs._core.journal.attributes.in_directory("")
     assert {row.key for row in kept} == {*map(str, range(3, 8)), "one"}
-
-
-def test_the_rows_are_bounded_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2fs.disk.journal_attributes.TRIM_EVERY", 5)
-    journal = Journal.open(tmp_path / "state")
-    rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
-    for number in range(40):
-        rows.put(KeptAttributes(f"{number:02}", "e", 1, number, {}, 1, None, None, None, 1.0))
-    assert [row.key for row in rows.in_directory("")] == [f"{number}" for number in range(30, 40)]
-    journal.close()
 
 
 # ------------------------------------------------------------------ what other hosts did since
