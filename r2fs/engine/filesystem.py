@@ -306,7 +306,7 @@ class FileSystem:
             if node is None or not self._names.is_exact(node):
                 return None  # looked up by itself, then
             self._tree.refer(node)
-            return self._names.entry(node)
+            return self._names.listed_entry(node)
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
