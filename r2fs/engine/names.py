@@ -173,6 +173,8 @@ class Names:
         node = self.child(caller, parent, name)
         self.make_exact(caller, node)
         with self._core.lock:
+            self._recall(node)
+            node = self._tree.as_stored(node)
             entry = self.entry(node)
             self._tree.refer(node)
             return entry
@@ -209,7 +211,7 @@ class Names:
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
-            self._owe(node, key)
+            self.owe(node, key)
             self._directories.born(node)
             return node
 
@@ -221,11 +223,11 @@ class Names:
             key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
             node = self.new_node(caller, directory, name, Kind.SYMLINK, 0o777)
             node.target, node.size = target, len(target.encode(errors="surrogateescape"))
-            self._owe(node, key)
+            self.owe(node, key)
             return node
 
-    def _owe(self, node: Node, key: str) -> None:
-        """A directory or symbolic link that was just made: queued at once, it has no bytes to wait for."""
+    def owe(self, node: Node, key: str) -> None:
+        """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
             with self._ledger.transaction():
                 expect = self._ledger.take_over_deletes(key)
@@ -351,7 +353,7 @@ class Names:
             return
         if target is not None and flags & RENAME_NOREPLACE:
             raise Exists(f"{printable(new_name)} exists")
-        if node.kind is Kind.FILE:
+        if not node.is_dir and node.kind is not Kind.SYMLINK:
             check_file_name(new_name)
         if node.is_dir:
             self._directories.load_below(caller, node)
@@ -399,7 +401,7 @@ class Names:
         if other is node:
             return
         for one, name in ((node, other.name), (other, node.name)):
-            if one.kind is Kind.FILE:
+            if not one.is_dir and one.kind is not Kind.SYMLINK:
                 check_file_name(name)
             if one.is_dir:
                 self._directories.load_below(caller, one)

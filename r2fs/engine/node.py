@@ -138,6 +138,9 @@ class Node:
     lost: Version | None = None  # a base that the bucket was seen to have no more
     known: bool = False  # mode, mtime … are those stored with the version, not guessed from a listing
     mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
+    stored_kind: Kind | None = (
+        None  # a FIFO, socket or device by its metadata; this node, made from a listing, is a file
+    )
     asked: bool = False  # the local attribute cache was asked for them
     listing: Listing | None = None  # a directory's
     content: Content | None = None  # open, or staged and touched
@@ -164,8 +167,10 @@ class Node:
 
     @property
     def carries_body(self) -> bool:
-        """Sent whole with its metadata, never copied: a directory's object is empty, a link's is its target."""
-        return self.is_dir or (self.kind is Kind.SYMLINK and self.target is not None)
+        """Sent whole with its metadata, never copied: a link's object is its target, others but a file's are empty."""
+        if self.kind is Kind.SYMLINK:
+            return self.target is not None
+        return self.kind is not Kind.FILE
 
     @property
     def sending(self) -> bool:

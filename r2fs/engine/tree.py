@@ -200,6 +200,23 @@ class Tree:
         self.touch(node)
         remember(self._core, node)
 
+    def as_stored(self, node: Node) -> Node:
+        """The node under the name, of the kind that the object's metadata names: listings show a FIFO as a file.
+
+        The kernel keeps an inode's type for as long as it knows the inode: another kind is another node.
+        """
+        kind, parent = node.stored_kind, node.parent
+        if kind is None or kind is node.kind or parent is None or node.owed or node.handles or node.deleted:
+            return node
+        self.detach(node)
+        self._core.kernel.forget_name(parent.ino, node.name)
+        found = self.add(parent, node.name, kind, node.mtime_ns)
+        found.ctime_ns, found.atime_ns, found.touched = node.ctime_ns, node.atime_ns, node.touched
+        found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
+        found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
+        found.known, found.mtime_known, found.asked = node.known, node.mtime_known, node.asked
+        return found
+
     def conflicts(self) -> list[Node]:
         """Copies that conflicts left, of any host, as far as directories are known; until they are
         deleted or get another name."""

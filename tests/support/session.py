@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from r2fs.model.records import Attributes, Inheritance, KnownHandle, KnownNode, Opened
@@ -72,9 +73,11 @@ class Session:
         return self.engine.fs.getattr(self.engine.caller, ino).attributes
 
     # ---- its daemons
-    def kill(self) -> None:
+    def kill(self, lose_cache: bool = False) -> None:
         """kill -9, and another one takes over."""
         self.engine.kill()
+        if lose_cache:
+            shutil.rmtree(self.base / "cache")
         self._take_over()
 
     def restart(self) -> None:

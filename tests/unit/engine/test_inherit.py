@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 
 import pytest
 
 from r2fs.model.errors import NotFound, Stale
-from r2fs.model.records import Kind
+from r2fs.model.records import AttributeChange, Kind, ObjectMeta
+from r2fs.model.verbs import ROOT
 from tests.support.memory_store import MemoryStore
 from tests.support.session import Session
 
@@ -187,3 +189,33 @@ def test_changed_in_the_bucket_meanwhile(session: Callable[..., Session], store:
     assert one.engine.read("other") == b"two"
     with pytest.raises(NotFound):
         one.ino("gone")
+
+
+@pytest.mark.parametrize("way", ["restart", "cache lost"])
+def test_what_an_object_says_besides_its_bytes_is_kept_over_a_take_over(
+    session: Callable[..., Session], store: MemoryStore, way: str
+) -> None:
+    """The session's log holds a few attributes: the others are asked for before the object is written again."""
+    meta = ObjectMeta("audio/x-special", {"artist": "Anna", "mode": str(stat.S_IFREG | 0o640)})
+    store._store("take.wav", b"a take", meta, "etag")
+    one = session(mtime="exact")
+    fs, caller = one.engine.fs, one.engine.caller
+    assert fs.getxattr(caller, one.ino("take.wav"), "user.artist") == b"Anna"
+    ino = one.ino("take.wav")
+    one.kill(lose_cache=way == "cache lost")
+    one.engine.fs.setattr(one.engine.caller, ino, AttributeChange(mode=0o600))
+    one.engine.drain()
+    after = store.head("take.wav")
+    assert after.metadata is not None
+    assert after.content_type == "audio/x-special" and after.metadata["artist"] == "Anna"
+    assert after.metadata["mode"] == str(stat.S_IFREG | 0o600)
+
+
+def test_a_device_is_one_after_a_take_over(session: Callable[..., Session]) -> None:
+    one = session()
+    fs, caller = one.engine.fs, one.engine.caller
+    ino = fs.mknod(caller, ROOT, "null", stat.S_IFCHR | 0o644, os.makedev(1, 3)).ino
+    one.engine.drain()
+    one.kill()
+    found = one.attributes(ino)
+    assert (found.kind, found.rdev) == (Kind.CHARACTER_DEVICE, os.makedev(1, 3))
