@@ -312,7 +312,7 @@ class FileSystem:
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
             if node is None or not self._names.is_exact(node):
                 return None  # looked up by itself, then
-            entry = self._names.entry(node)
+            entry = self._names.listed_entry(node)
             if node.stored_kind not in (None, node.kind):
                 return None
             self._tree.refer(node)

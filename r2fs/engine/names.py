@@ -48,7 +48,7 @@ from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 log = logging.getLogger(__name__)
 
-OWNED_VALID_S = 3600.0  # what this host has not sent yet changes through this host alone
+ROOT_VALID_S = 3600.0  # the root stays the root; a change of its attributes is told to the kernel
 
 
 class Names:
@@ -79,9 +79,23 @@ class Names:
         return Entry(self._attributes.of(node), self.valid_s(node))
 
     def valid_s(self, node: Node) -> float:
-        if node.owed is not None or node is self._tree.root or node.parent is None:
-            return OWNED_VALID_S
+        """Seconds for which the kernel may keep the node's name and attributes.
+
+        What waits for its upload changes through this host alone, but another host may replace it the moment
+        after: `freshness` is then as right as for what was just listed, and needs no notification of each upload.
+        """
+        if node is self._tree.root or node.parent is None:
+            return ROOT_VALID_S
+        if node.owed is not None:
+            return self._core.settings.freshness_s
         return self._directories.valid_s(node.parent, node.name)
+
+    def listed_entry(self, node: Node) -> Entry:
+        """`entry` as a line of its directory's listing, valid no longer than that listing is fresh: the kernel
+        keeps the listing as long as the shortest of its lines. With Core.lock held."""
+        assert node.parent is not None
+        self._recall(node)
+        return Entry(self._attributes.of(node), self._directories.valid_s(node.parent))
 
     def child(self, caller: Caller, parent: int, name: str) -> Node:
         """The node under a name, fresh. Raises NotFound with how long that holds. Without the lock."""
