@@ -109,7 +109,10 @@ class Listing:
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
-    marker: Version | None = None  # the empty object that keeps the directory
+    marker: Version | None = (
+        None  # the object at the directory's own key; r2fs makes it empty, others may not
+    )
+    object: Node | None = None  # the read-only file that shows its bytes, where it holds any: Tree.object_of
     directories: int = 0  # children that are directories: Tree counts them
     # what a LIST of it all costs, for probes.py
     pages: int = 1  # of the last one, at least
@@ -153,6 +156,9 @@ class Node:
     touched: int = 0  # Tree.tick of the last change here of its being under its name
     sync_failed: bool = False  # an fsync of its staged bytes failed: reading them may give older ones
     deleted: bool = False  # unlinked here, or replaced by what another host did
+    read_only: bool = (
+        False  # constant: it shows the bytes of its directory's own object (directory_objects.py)
+    )
 
     @property
     def state(self) -> State:
@@ -164,8 +170,18 @@ class Node:
 
     @property
     def carries_body(self) -> bool:
-        """Sent whole with its metadata, never copied: a directory's object is empty, a link's is its target."""
-        return self.is_dir or (self.kind is Kind.SYMLINK and self.target is not None)
+        """Sent whole with its metadata, never copied: a marker is empty, a link's object is its target."""
+        if self.is_dir:
+            return self.own_bytes is None
+        return self.kind is Kind.SYMLINK and self.target is not None
+
+    @property
+    def own_bytes(self) -> Version | None:
+        """The object at a directory's own key, where it is no marker but holds another tool's bytes."""
+        if self.listing is None:
+            return None
+        version = self.listing.marker or self.base
+        return version if version is not None and version.size else None
 
     @property
     def sending(self) -> bool:
