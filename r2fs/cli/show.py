@@ -13,39 +13,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from r2fs.model import amounts
+from r2fs.model.amounts import seconds, size
 from r2fs.model.keys import printable
 
 WAIT_BAR = 30  # characters
 UNBOUNDED = 10_000  # no line is folded where no person reads
 
 
-def size(count: float) -> str:
-    """ "1.5 MiB"."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
-def seconds(value: float) -> str:
-    """ "42 s", "3 min 20 s", "2 h 5 min"."""
-    whole = int(value)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def counted(number: int, word: str) -> str:
-    """ "1 file", "3 files"."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 def as_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def complain(text: str) -> None:
+    """On standard error. What is in it may come from the bucket."""
+    print(f"r2fs: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:
@@ -68,12 +50,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
 
 def left(queue: Mapping[str, Any]) -> str:
     """What is not yet in the bucket: "3 files (12.0 MiB), 1 deletion"."""
-    parts = []
-    if queue["files"]:
-        parts.append(f"{counted(queue['files'], 'file')} ({size(queue['bytes'])})")
-    if queue["deletes"]:
-        parts.append(counted(queue["deletes"], "deletion"))
-    return ", ".join(parts) or "nothing"
+    return amounts.left(queue["files"], queue.get("directories", 0), queue["bytes"], queue["deletes"])
 
 
 class Progress:

@@ -9,6 +9,7 @@ import click
 from r2fs.cli import show
 from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at
 from r2fs.daemon import client
+from r2fs.model import amounts
 from r2fs.model.errors import R2fsError
 
 TRANSFERS_SHOWN = 20
@@ -71,7 +72,7 @@ def _overview(answers: list[dict[str, Any]]) -> None:
                 mount["state"],
                 show.left(queue) if queue["left"] else "",
                 _troubles(answer),
-                f"{show.size(cache['bytes'])} of {show.size(cache['limit'])}",
+                f"{amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}",
             ]
         )
     if rows:
@@ -84,11 +85,11 @@ def _troubles(answer: dict[str, Any]) -> str:
     queue, room, aside, health = (answer.get(part, {}) for part in ("queue", "room", "aside", "health"))
     troubles = []
     if not health.get("answers", True):
-        troubles.append(f"no answer for {show.seconds(health['for_s'])}")
+        troubles.append(f"no answer for {amounts.seconds(health['for_s'])}")
     if queue["parked"]:
         troubles.append(f"{queue['parked']} refused")
     if queue["conflicts"]:
-        troubles.append(show.counted(len(queue["conflicts"]), "conflict"))
+        troubles.append(amounts.counted(len(queue["conflicts"]), "conflict"))
     if (writers := room.get("writers", "free")) != "free":
         troubles.append(WRITERS.get(writers, writers))
     if room.get("ballast") == 0:
@@ -98,7 +99,7 @@ def _troubles(answer: dict[str, Any]) -> str:
     if aside.get("journals"):
         troubles.append("the journal was damaged")
     if aside.get("orphans"):
-        troubles.append(show.counted(len(aside["orphans"]), "file") + " set aside")
+        troubles.append(amounts.counted(len(aside["orphans"]), "file") + " set aside")
     return ", ".join(troubles)
 
 
@@ -106,12 +107,12 @@ def _room(room: dict[str, Any]) -> list[tuple[str, str]]:
     """What is left for writers. Nothing to say while there is plenty."""
     facts = []
     if (writers := room.get("writers", "free")) != "free":
-        used = f"{show.size(room['dirty'])} of {show.size(room['dirty_limit'])} not yet sent"
+        used = f"{amounts.size(room['dirty'])} of {amounts.size(room['dirty_limit'])} not yet sent"
         facts.append(("writers", f"{WRITERS.get(writers, writers)}: {used}"))
     if room.get("disk_error"):
         facts.append(("disk", room["disk_error"]))
     elif room and room["disk_free"] < room["disk_reserve"]:
-        facts.append(("disk", f"full: {show.size(room['disk_free'])} free"))
+        facts.append(("disk", f"full: {amounts.size(room['disk_free'])} free"))
     if room and not room["ballast"]:
         facts.append(("reserve", "none: the disk is or was too full to keep room for the journal"))
     return facts
@@ -122,7 +123,7 @@ def _aside(aside: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [("damaged journal", name) for name in aside.get("journals", ())]
     for orphan in aside.get("orphans", ()):
         was = f", was {orphan['key']}" if orphan["key"] else ""
-        facts.append(("set aside", f"{orphan['path']} ({show.size(orphan['size'])}{was})"))
+        facts.append(("set aside", f"{orphan['path']} ({amounts.size(orphan['size'])}{was})"))
     return facts
 
 
@@ -135,9 +136,9 @@ def _detail(answer: dict[str, Any]) -> None:
         ("if it dies", _fate(mount)),
         (
             "not yet sent",
-            show.left(queue) + (f", oldest {show.seconds(queue['oldest_s'])}" if queue["left"] else ""),
+            show.left(queue) + (f", oldest {amounts.seconds(queue['oldest_s'])}" if queue["left"] else ""),
         ),
-        ("sent", f"{show.counted(queue['uploaded'], 'file')} ({show.size(queue['uploaded_bytes'])})"),
+        ("sent", f"{amounts.counted(queue['uploaded'], 'file')} ({amounts.size(queue['uploaded_bytes'])})"),
         ("cache", _cache_text(cache)),
     ]
     if requests:
@@ -148,11 +149,11 @@ def _detail(answer: dict[str, Any]) -> None:
         facts.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
     health = answer.get("health", {})
     if not health.get("answers", True):
-        facts.append(("no answer", f"for {show.seconds(health['for_s'])}: {health['reason']}"))
+        facts.append(("no answer", f"for {amounts.seconds(health['for_s'])}: {health['reason']}"))
     facts += _room(answer.get("room", {})) + _aside(answer.get("aside", {}))
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["hidden"]:
-        facts.append(("hidden", f"{show.counted(queue['hidden'], 'key')} that no file name can be"))
+        facts.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that no file name can be"))
     if queue["last_error"]:
         facts.append(("last error", queue["last_error"]))
     show.table(["", ""], facts)
@@ -168,8 +169,8 @@ def _fate(mount: dict[str, Any]) -> str:
 
 def _cache_text(cache: dict[str, Any]) -> str:
     rate = "" if cache["hit_rate"] is None else f", {cache['hit_rate']:.0%} hits"
-    used = f"{show.size(cache['bytes'])} of {show.size(cache['limit'])} in {show.counted(cache['entries'], 'entry')}"
-    return used.replace("entrys", "entries") + rate
+    used = f"{amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])} in {amounts.counted(cache['entries'], 'entry')}"
+    return used + rate
 
 
 def _transfers(queue: dict[str, Any]) -> None:
@@ -179,8 +180,10 @@ def _transfers(queue: dict[str, Any]) -> None:
     rows = []
     for item in transfers:
         done = f"{100 * item['sent'] // item['size']} %" if item["size"] and item["sent"] else ""
-        rate = f"{show.size(item['rate'])}/s" if item["rate"] else ""
-        rows.append([item["path"], item["state"], show.size(item["size"]), done, rate, item["reason"] or ""])
+        rate = f"{amounts.size(item['rate'])}/s" if item["rate"] else ""
+        rows.append(
+            [item["path"], item["state"], amounts.size(item["size"]), done, rate, item["reason"] or ""]
+        )
     print()
     show.table(["file", "state", "size", "sent", "rate", ""], rows, right=["size", "sent", "rate"])
     more = len(queue["transfers"]) - len(transfers)

@@ -13,6 +13,7 @@ from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.drivers import kmount
 from r2fs.drivers.mountpoint import absolute
+from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad
 
 
@@ -59,11 +60,11 @@ def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> d
             progress.show(last["queue"])
     queue = last["queue"]
     if not quiet and last["exit_code"]:
-        parked = f"; {queue['parked']} refused by the bucket" if queue["parked"] else ""
-        click.echo(
-            f"r2fs: {daemon.mountpoint} is unmounted; not yet in the bucket: {show.left(queue)}{parked}; "
-            "it is kept, and sent at the next mount",
-            err=True,
+        first = next((item for item in queue["transfers"] if item["state"] == "parked"), None)
+        parked = f"; {amounts.parked(queue['parked'], first['path'], first['reason'])}" if first else ""
+        show.complain(
+            f"{daemon.mountpoint} is unmounted; not yet in the bucket: {show.left(queue)}{parked}; "
+            "it is kept, and sent at the next mount"
         )
     return {"mountpoint": daemon.mountpoint, **last}
 

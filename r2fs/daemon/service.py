@@ -347,8 +347,7 @@ class _End:
         if not count_left(view):
             log.info("everything is in the bucket")
             return
-        parked = f", {view.parked} of them refused by the bucket" if view.parked else ""
-        log.warning("not in the bucket: %s%s; kept, and sent at the next mount", left_text(view), parked)
+        log.warning("not in the bucket: %s; kept, and sent at the next mount", left_text(view, parked=True))
 
     def _close_control(self) -> None:
         deadline = time.monotonic() + LAST_ANSWERS_S
@@ -467,10 +466,10 @@ class Operations:
                 told = time.monotonic()
                 request.progress(queue=metrics.queue(view))
 
-        sent = self._parts.engine.flush_paths(
-            paths, request.number("timeout_s"), progress, request.gone.is_set
-        )
-        return {"sent": sent, "queue": metrics.queue(self._parts.engine.queue_view())}
+        engine, timeout_s = self._parts.engine, request.number("timeout_s")
+        sent = engine.flush_paths(paths, timeout_s, progress, request.gone.is_set)
+        parked, refusal = engine.parked_at(paths), engine.refusal()
+        return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal)}
 
     def restart(self, request: Request) -> dict[str, object]:
         """Answered when it has begun: the successor's card says when it is there."""

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from r2fs.model.errors import MountError
-from tests.unit.cli.conftest import queue
+from tests.unit.cli.conftest import flushed, queue
 
 CACHE = {
     "entries": 2,
@@ -22,6 +22,7 @@ CACHE = {
 REQUESTS = {"by_verb": {"PutObject": 2}, "class_a": 2, "class_b": 1, "free": 0, "retries": 1, "total": 3}
 TRANSFER = {
     "path": "a/b.wav",
+    "verb": "upload",
     "state": "uploading",
     "size": 2048,
     "sent": 1024,
@@ -116,7 +117,7 @@ def test_flush_waits_for_paths(r2fs, daemon):
     def flush(request):
         asked.update(request.message)
         request.progress(queue=queue(files=1))
-        return {"sent": True, "queue": queue()}
+        return flushed(True)
 
     point = daemon("takes", flush=flush)
     assert r2fs("flush", "--wait", "--timeout", "1m", point / "a" / "b.wav", point / "c").code == 0
@@ -129,7 +130,7 @@ def test_flush_without_wait_returns_at_once(r2fs, daemon):
 
     def flush(request):
         asked.update(request.message)
-        return {"sent": False, "queue": queue(files=1)}
+        return flushed(False, files=1)
 
     daemon("takes", flush=flush)
     assert r2fs("flush").code == 0
@@ -141,7 +142,7 @@ def test_flush_tries_parked_files_only_when_told(r2fs, daemon):
 
     def flush(request):
         asked.append(request.message["retry"])
-        return {"sent": True, "queue": queue()}
+        return flushed(True)
 
     daemon("takes", flush=flush)
     assert r2fs("flush", "--wait").code == 0
@@ -157,7 +158,7 @@ def test_status_tells_of_a_bucket_that_is_away(r2fs, daemon):
 
 
 def test_flush_that_runs_out_of_time(r2fs, daemon):
-    point = daemon("takes", flush=lambda request: {"sent": False, "queue": queue(files=2, bytes=1 << 20)})
+    point = daemon("takes", flush=lambda request: flushed(False, files=2, bytes=1 << 20))
     said = r2fs("flush", "--wait", "--timeout", "0")
     assert said.code == 75
     assert said.err == f"r2fs: {point}: time is up; left: 2 files (1.0 MiB)\n"
@@ -165,14 +166,44 @@ def test_flush_that_runs_out_of_time(r2fs, daemon):
 
 
 def test_flush_says_what_the_bucket_refuses(r2fs, daemon):
-    refused = {**UGLY, "path": "a/b.wav"}
-    point = daemon(
-        "takes", flush=lambda request: {"sent": True, "queue": queue(files=1, parked=1, transfers=[refused])}
+    refused = [{**UGLY, "path": "a/b.wav", "reason": "a/b.wav: not allowed"}, UGLY]
+    point = daemon("takes", flush=lambda request: flushed(True, refused, files=2, bytes=9))
+    said = r2fs("flush", "--wait", point / "a")
+    assert said.code == 10
+    assert said.err == (
+        f"r2fs: {point}: 2 parked: a/b.wav: not allowed; and 1 more (r2fs status tells); left: 2 files (9 B)\n"
     )
-    assert r2fs("flush", "--wait").code == 75
-    assert r2fs("flush", "--wait", point / "a").code == 75
-    assert r2fs("flush", "--wait", point / "a" / "b.wav").code == 75
-    assert r2fs("flush", "--wait", point / "ab").code == 0
+    assert r2fs("flush", point / "a").code == 0
+    assert r2fs("flush", "--wait", "--json").json[0]["parked"][0]["path"] == "a/b.wav"
+
+
+def test_flush_says_that_everything_is_refused(r2fs, daemon):
+    point = daemon(
+        "takes", flush=lambda request: flushed(False, refusal="a: the key was\x1b[0m refused", files=1)
+    )
+    said = r2fs("flush", "--wait")
+    assert said.code == 10
+    assert said.err == (
+        f"r2fs: {point}: the bucket refuses everything: a: the key was\\x1b[0m refused; left: 1 file (0 B)\n"
+    )
+
+
+def test_what_is_refused_is_worse_than_what_is_late(r2fs, daemon):
+    daemon("a", flush=lambda request: flushed(True, [UGLY], files=1))
+    daemon("b", flush=lambda request: flushed(False, files=1))
+    daemon("c", flush=lambda request: flushed(True))
+    assert r2fs("flush", "--wait").code == 10
+
+
+def test_the_protocols_own_field_is_not_shown(r2fs, daemon):
+    point = daemon(
+        "takes",
+        status=lambda request: status("/mnt/t"),
+        flush=lambda request: flushed(True),
+        stop=lambda request: {"queue": queue(), "exit_code": 0},
+    )
+    for words in (["status"], ["status", point], ["flush"], ["umount", point]):
+        assert "done" not in r2fs(*words, "--json").out
 
 
 def test_flush_outside_of_any_mount(r2fs, home):
@@ -203,15 +234,13 @@ def test_umount_waits_and_hands_on_timeout_and_lazy(r2fs, daemon):
 
 
 def test_umount_says_what_is_left(r2fs, daemon):
-    point = daemon(
-        "takes",
-        stop=lambda request: {"queue": queue(files=3, bytes=3 << 20, deletes=1, parked=2), "exit_code": 75},
-    )
+    left = queue(files=3, bytes=3 << 20, deletes=1, parked=2, transfers=[{**UGLY, "path": "a.wav"}])
+    point = daemon("takes", stop=lambda request: {"queue": left, "exit_code": 75})
     said = r2fs("umount", point)
     assert said.code == 75
     assert said.err == (
         f"r2fs: {point} is unmounted; not yet in the bucket: 3 files (3.0 MiB), 1 deletion; "
-        "2 refused by the bucket; it is kept, and sent at the next mount\n"
+        "2 parked: a.wav: refused: 403; and 1 more (r2fs status tells); it is kept, and sent at the next mount\n"
     )
     assert r2fs("umount", "--json", point).json[0]["exit_code"] == 75
 
