@@ -109,6 +109,7 @@ class Deleter:
         self._core.crash_point("delete_looked")
         failed = self._remove(doomed)
         self._core.crash_point("deleted")
+        done: list[OwedDelete] = []
         with self._core.lock, self._ledger.transaction():
             tree.tick += 1
             for row in doomed:
@@ -121,13 +122,14 @@ class Deleter:
                     again[row.seq] = RETRY_S if row.seq not in self._alone else 0.0
                     log.info("%s: not deleted yet: %s", printable(row.key), error)
                     continue
-                log.debug("%s: deleted in the bucket", printable(row.key))
+                done.append(row)
                 if row.watch_until_s is not None:  # there may be more than one
                     self._ledger.carried_out(row.key, seen[row.key].etag, tree.tick)
                     self._look_again(row, again)
                 else:
                     self._ledger.drop_delete(row.seq, tree.tick)
         self._core.crash_point("delete_journalled")
+        _say_done(done)
 
     def _refused(self, row: OwedDelete, seen: ObjectInfo, error: Refused, again: dict[int, float]) -> None:
         """Try a refused delete a few times, then park it. What a watch found is parked as a delete of that version."""
@@ -248,3 +250,12 @@ class Deleter:
 
     def _ours(self, info: ObjectInfo) -> bool:
         return self._is_forsaken(info.metadata, info.key)
+
+
+def _say_done(rows: list[OwedDelete]) -> None:
+    """One line for a batch; each key of it only in detail."""
+    if rows:
+        more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
+        log.info("%s: deleted in the bucket%s", printable(rows[0].key), more)
+    for row in rows[1:]:
+        log.debug("%s: deleted in the bucket", printable(row.key))
