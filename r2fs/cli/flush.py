@@ -9,6 +9,7 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import known_daemons, nobody_at, parse_timeout
+from r2fs.cli.progress import Progress
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.stopping import SOMETHING_LEFT
@@ -37,20 +38,25 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
     With --retry what is parked goes out once more, when its cause is mended. A file that may be
     torn goes only where PATH names the file itself: look at it first.
     """
-    answers, worst = [], 0
+    answers: list[dict[str, Any]] = []
+    complaints, codes = [], {0}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    with show.Progress(quiet=as_json or not wait) as progress:
+    with Progress(quiet=as_json or not wait) as progress:
         for daemon, within in _by_daemon(paths):
             rest = deadline and max(0.0, deadline - time.monotonic())
             answer = _flush(daemon, within, rest if wait else 0.0, retry, progress)
             answers.append({"mountpoint": daemon.mountpoint, **answer})
             why, code = _verdict(answer)
-            worst = code if worst != REFUSED else worst
-            if wait and not as_json and code:
-                show.complain(f"{daemon.mountpoint}: {why}; left: {show.left(answer['queue'])}")
+            codes.add(code)
+            if code:
+                complaints.append(f"{daemon.mountpoint}: {why}; left: {show.left(answer['queue'])}")
     if as_json:
         show.as_json(answers)
-    return worst if wait else 0
+    if not wait:
+        return 0
+    for text in complaints if not as_json else ():
+        show.complain(text)
+    return max(codes, key=(0, SOMETHING_LEFT, REFUSED).index)
 
 
 def _by_daemon(paths: tuple[str, ...]) -> list[tuple[Daemon, list[str]]]:
@@ -67,11 +73,11 @@ def _by_daemon(paths: tuple[str, ...]) -> list[tuple[Daemon, list[str]]]:
 
 
 def _flush(
-    daemon: Daemon, paths: list[str], timeout_s: float | None, retry: bool, progress: show.Progress
+    daemon: Daemon, paths: list[str], timeout_s: float | None, retry: bool, progress: Progress
 ) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for last in client.ask(daemon, "flush", paths=paths, timeout_s=timeout_s, retry=retry):
-        progress.show(last["queue"])
+        progress.show(last["queue"], daemon.mountpoint)
     return last
 
 

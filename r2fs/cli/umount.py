@@ -9,6 +9,7 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
+from r2fs.cli.progress import Progress
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.drivers import kmount
@@ -55,7 +56,7 @@ def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
 
 def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    with show.Progress(quiet) as progress:
+    with Progress(quiet) as progress:
         for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
             progress.show(last["queue"])
     queue = last["queue"]

@@ -456,6 +456,9 @@ class Operations:
         With `retry` what is parked there is tried once more.
         """
         told = time.monotonic()
+        request.progress(
+            queue=metrics.queue(self._parts.engine.queue_view())
+        )  # what is left before it begins
         paths = request.texts("paths") or []
         if request.message.get("retry") is True:
             self._parts.engine.retry_parked(paths)
@@ -480,8 +483,8 @@ class Operations:
 
     def stop(self, request: Request) -> dict[str, object]:
         """Unmount, wait for uploads, end. Lines of progress until the outcome is known."""
-        timeout_s = request.number("timeout_s")
-        lazy = request.message.get("lazy") is True
+        timeout_s, lazy = request.number("timeout_s"), request.message.get("lazy") is True
+        request.progress(queue=metrics.queue(self._parts.engine.queue_view()))
         self._stopping.unmount_now(self._parts.driver.unmount, lazy, timeout_s)
         while True:
             progress, outcome = self._stopping.wait(HEARTBEAT_S)

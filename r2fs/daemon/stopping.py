@@ -159,7 +159,10 @@ class Stopping:
         refused = 0
         while not self.unmounted.is_set():
             waited = self._clock.monotonic() - since
-            idle = waited >= BUSY_GRACE_S and not count_left(engine.queue_view())
+            view = engine.queue_view()
+            idle = (
+                waited >= BUSY_GRACE_S and count_left(view) <= view.parked
+            )  # what is parked waits for a person
             try:
                 unmount(idle or self._remaining() <= 0 or self.hurried.is_set())
                 return

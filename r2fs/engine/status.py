@@ -86,15 +86,14 @@ class Status:
     def _transfer(self, node: Node, now: float) -> TransferView:
         owed = node.owed
         assert owed is not None
-        transfer = owed.transfer
-        took = now - transfer.since_s if transfer else 0.0
+        bytes_ = owed.transfer.bytes if owed.transfer else None
         return TransferView(
             path=self._tree.path(node) + ("/" if node.is_dir else ""),
             verb="upload",
             state=owed.state.value,
             size=owed.size,
-            sent=min(transfer.sent, owed.size) if transfer else 0,
-            rate=transfer.sent / took if transfer and took > 0 else 0.0,
+            sent=bytes_.gone(now, owed.size) if bytes_ else 0,
+            rate=bytes_.rate(now, owed.size) if bytes_ else 0.0,
             age_s=now - owed.first_owed_s,
             reason=owed.reason,
         )

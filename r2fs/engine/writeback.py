@@ -347,14 +347,14 @@ class WriteBack:
         with self._ledger.transaction():
             resumed = self._sender.resumable(node.ino, owed.key, fd)
             attempt = self.attempts.begin(node, owed.key, resumed, node.base if copy else None)
-            transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
+            transfer = Transfer(attempt, owed.key, Gate())
             self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
         self._order.begin(keys_of(node))
         self.active[node.ino] = node
         self._core.crash_point("claimed")
 
         def sent(count: int) -> None:
-            transfer.sent += count
+            transfer.bytes.add(count, self._core.clock.monotonic())
 
         return Claim(
             node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node),

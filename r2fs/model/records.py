@@ -335,8 +335,8 @@ class TransferView:
     verb: str  # "upload" or "delete"
     state: str
     size: int
-    sent: int
-    rate: float  # bytes per second, of this attempt
+    sent: int  # bytes that have left this host; what lies in buffers is not counted
+    rate: float  # bytes per second, of this attempt; 0: not known, or nothing moves
     age_s: float  # since it was sealed
     reason: str | None  # why it is parked, or what the last attempt met
 

@@ -131,7 +131,7 @@ def lives_on(mount: BucketMount, place: Path, reason: str) -> None:
     health, queue = mount.status()["health"], mount.status()["queue"]
     assert reason in health["reason"]
     assert (queue["left"], queue["parked"], queue["conflicts"]) == (1, 0, [])
-    assert "no answer" in shown(mount)
+    assert "unavailable" in shown(mount)
     with pytest.raises(OSError) as caught:
         (place / "there.wav").read_bytes()
     assert caught.value.errno in (errno.EIO, errno.EACCES)
@@ -146,7 +146,7 @@ def recovers(mount: BucketMount, place: Path, r2: StrictR2, log: Callable[[], st
     until("news", lambda: appears(place / "news.wav"), LONG_S)
     assert "the bucket does not answer" in log()
     assert "the bucket answers again" in log()
-    assert "no answer" not in shown(mount, place)
+    assert "unavailable" not in shown(mount, place)
 
 
 STORMS = {

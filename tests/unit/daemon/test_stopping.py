@@ -200,11 +200,12 @@ def test_a_busy_mount_is_detached_at_the_deadline(stopping, clock):
 
 
 @pytest.mark.expect_warnings("is in use by")
-def test_a_busy_mount_with_nothing_owed_is_soon_detached(stopping, clock):
+@pytest.mark.parametrize("left", [NOTHING, replace(NOTHING, files=1, deletes=2, parked=3)])
+def test_a_busy_mount_with_nothing_to_send_is_soon_detached(stopping, clock, left):
     mount = Mount(busy=float("inf"))
     began = clock.monotonic()
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, NOTHING))
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, left))
     assert mount.calls[-1] is True
     assert clock.monotonic() - began == pytest.approx(BUSY_GRACE_S, abs=1)
 
