@@ -24,6 +24,7 @@ from r2fs.engine.failures import BUCKET_WIDE, Failures
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import DOUBTFUL, Node
+from r2fs.engine.recall import keep
 from r2fs.engine.sender import Claim
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
@@ -155,6 +156,8 @@ class Outcomes:
                     self._left_behind(claim.key, version, None if local else node)
                 staged = owed.staged
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
+                if not moved:
+                    keep(self._core, self._tree, self._ledger, node, version, facts)
             self._core.crash_point("put_committed")
             self._count(claim)
             if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
