@@ -200,6 +200,10 @@ def _detail(answer: dict[str, Any]) -> str:
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["hidden"]:
         facts.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that no file name can be"))
+    for found in queue.get("directory_objects", ()):
+        facts.append(
+            ("holds bytes", f"{found['key']} ({amounts.size(found['size'])}), the key of a directory")
+        )
     if queue.get("watched"):
         facts.append(
             ("watching", f"{amounts.counted(queue['watched'], 'key')}, for a late upload to remove there")

@@ -148,8 +148,9 @@ class Deleter:
 
     def _is_meant(self, row: OwedDelete, info: ObjectInfo) -> bool:
         """Is what the bucket holds the version that is to go? Directories' objects are all alike: empty."""
-        if row.etag is None:
-            return self._ours(info) and not self._ledger.is_refused(row.key, info.etag)
+        if row.etag is None:  # bytes at a directory's key are another tool's, even where we copied them
+            foreign = row.key.endswith("/") and info.size
+            return self._ours(info) and not foreign and not self._ledger.is_refused(row.key, info.etag)
         return info.etag == row.etag or (row.key.endswith("/") and info.size == 0)
 
     def _look_again(self, row: OwedDelete, again: dict[int, float]) -> None:

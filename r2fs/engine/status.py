@@ -69,6 +69,7 @@ class Status:
                 parked=sum(node.state is State.PARKED for node in owing) + len(self._ledger.refused),
                 conflicts=tuple(conflicts),
                 hidden=self._tree.hidden,
+                directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
                 oldest_s=max((now - node.owed.first_owed_s for node in owing if node.owed), default=0.0),
                 transfers=tuple(transfers[:SHOWN]),
                 uploaded=outcomes.uploaded - outcomes.markers,

@@ -393,7 +393,9 @@ class QueueView:
     active: int
     parked: int  # files, directories and deletes
     conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
-    hidden: int  # keys that cannot be names, in the directories that are known
+    hidden: (
+        int  # keys that cannot be names, in the directories that are known; those of the next row among them
+    )
     oldest_s: float
     transfers: tuple[TransferView, ...]
     uploaded: int  # files
@@ -401,3 +403,4 @@ class QueueView:
     failed: int
     last_error: str | None  # of what is still owed
     last_error_s: float | None  # seconds since 1970
+    directory_objects: tuple[Version, ...] = ()  # objects that hold bytes at the key of a directory
