@@ -72,7 +72,7 @@ class Files:
         self.filling = Filling(core, ledger, contents, reader, writeback, jobs, self.handles)
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
-        contents.make_room, reader.make_room = self.room.make_now, self.room.make
+        contents.make_room, reader.fetching.make_room = self.room.make_now, self.room.make
         writeback.on_unsealed = self.sealing.seal_unsealed
 
     # ------------------------------------------------------------------ opening

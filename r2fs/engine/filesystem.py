@@ -233,6 +233,10 @@ class FileSystem:
         """What lies in the state directory for a person to look at."""
         return self._core.journal.aside()
 
+    def damaged_view(self) -> tuple[str, ...]:
+        """Objects whose bytes are not those of their ETags, each with its reason."""
+        return self._reader.fetching.damaged()
+
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 

@@ -62,6 +62,8 @@ class LocalFiles:
                 caller.about_to_wait()
                 self._contents.wake(node)
                 source = self._contents.source(node)
+                if source is not None:
+                    self._contents.keep_whole(node)
             if source is None:
                 return
             try:
