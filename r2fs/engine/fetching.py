@@ -55,8 +55,9 @@ class _Check:
 
 
 class Fetching:
-    def __init__(self, core: Core, streams: Streams) -> None:
+    def __init__(self, core: Core, streams: Streams, moved: Callable[[int], None]) -> None:
         # constant
+        self._moved = moved  # told of each chunk; may raise TooSlow
         self._core = core
         self._streams = streams
         self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
@@ -128,6 +129,7 @@ class Fetching:
                 for chunk in download.chunks(self._chunk(stop - start)):
                     self._fill(source, start, chunk, check)
                     start += len(chunk)
+                    self._moved(len(chunk))
             except BodyDamaged:
                 log.info("%s: the answer was cut at byte %d; going on from there", version.key, start)
         return start

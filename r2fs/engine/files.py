@@ -96,7 +96,7 @@ class Files:
                 caller.about_to_wait()
             small = not writes and self._comes_whole(node)
             if small:
-                caller.about_to_wait()
+                caller.about_to_fetch()
             if writes:
                 self.sealing.make_dirty(node, truncate=bool(flags & os.O_TRUNC))
             handle = self.handles.add(node, flags)
@@ -134,7 +134,7 @@ class Files:
                 self._check_there(node)
                 if not self._comes_whole(node):
                     return
-                caller.about_to_wait()
+                caller.about_to_fetch()
                 source = self._contents.source(node)
             if source is None:
                 return

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from r2fs.engine.core import Core
+from r2fs.engine.downloads import DownloadQueue
 from r2fs.engine.fetching import Fetching
-from r2fs.engine.jobs import AHEAD, URGENT, JobQueue
+from r2fs.engine.jobs import AHEAD, URGENT
 from r2fs.engine.source import FIRST_WINDOW, Source
 from r2fs.engine.streams import Streams
 from r2fs.model.errors import (
@@ -43,12 +44,12 @@ PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
 
 
 class Reader:
-    def __init__(self, core: Core, jobs: JobQueue) -> None:
+    def __init__(self, core: Core, jobs: DownloadQueue) -> None:
         self._core = core
         self._settings = core.settings
         self._jobs = jobs
         self.streams = Streams(core)
-        self.fetching = Fetching(core, self.streams)
+        self.fetching = Fetching(core, self.streams, jobs.moved)
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Return when [start, stop) is in the file. Raises WouldWait, Stale, ReadFailed, Interrupted."""
@@ -56,7 +57,7 @@ class Reader:
         if not source.content.missing(start, stop):
             self._go_ahead(source, start, stop)
             return
-        caller.about_to_wait()
+        caller.about_to_fetch()
         source.content.fail(None)  # what failed before may work now
         begin, end = self._plan(source, start, stop)
         if end > stop and not self._is_wanting(source, stop, stop + (end - stop) // 2):
@@ -70,7 +71,7 @@ class Reader:
         """Return when the content is complete. Raises as `ensure`."""
         if source.content.complete:
             return
-        caller.about_to_wait()
+        caller.about_to_fetch()
         source.content.fail(None)
         size = source.content.size
         for begin in range(0, size, PIECE):  # bounded: what is waited for is one piece at a time
@@ -160,7 +161,8 @@ class Reader:
                 why = f": {source.trouble}" if source.trouble else ""
                 raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
             if not content.wait_present(start, stop, min(left, RESEND_S), caller.cancelled):
-                caller.about_to_wait()
+                caller.about_to_fetch()
+                self._jobs.relieve()
                 self._fetch(source, start, stop, URGENT)
 
     def _bring(self, source: Source, start: int, stop: int) -> None:

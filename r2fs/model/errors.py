@@ -60,6 +60,10 @@ class WouldWait(Exception):
     """
 
 
+class WouldFetch(WouldWait):
+    """As WouldWait, of a caller with `may_fetch=False`: it is the network that would be waited for."""
+
+
 # ------------------------------------------------------------------ file system calls
 class FileError(R2fsError):
     """What a program that called the file system gets as errno."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -373,3 +374,18 @@ def test_then_it_is_an_error_that_says_why(
     engine = make(read_timeout_s=0.2)
     with pytest.raises(ReadFailed, match=r"within 0\.2 s: .*the line is cut"):
         engine.read("a.wav")
+
+
+# ------------------------------------------------------------------ its time to live
+def test_what_is_past_its_time_to_live_is_soon_gone(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("a.wav", os.urandom(50_000))
+    engine = make(cache_ttl_s=0.5)
+    engine.read("a.wav")
+    view = engine.fs.cache_view()
+    assert (view.entries, view.bytes > 0) == (1, True), "what is open still, in case, counts as an entry"
+    assert on_disk(engine) > 0
+    deadline = time.monotonic() + 5
+    while on_disk(engine):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert engine.fs.cache_view().entries == 0
