@@ -144,6 +144,8 @@ def _troubles(answer: dict[str, Any]) -> str:
         troubles.append("no reserve for the journal")
     if room.get("disk_error"):
         troubles.append("disk error")
+    if answer.get("damaged"):
+        troubles.append(amounts.counted(len(answer["damaged"]), "object") + " damaged")
     if aside.get("journals"):
         troubles.append("the journal was damaged")
     if aside.get("orphans"):
@@ -197,6 +199,7 @@ def _detail(answer: dict[str, Any]) -> str:
     if outage:
         facts.append(("unavailable", f"for {amounts.seconds(health['for_s'])}: {outage}"))
     facts += _room(answer.get("room", {})) + _aside(answer.get("aside", {}))
+    facts += [("damaged", reason) for reason in answer.get("damaged", ())]
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["hidden"]:
         facts.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that no file name can be"))

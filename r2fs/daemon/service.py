@@ -445,6 +445,7 @@ class Operations:
             "cache": metrics.cache(parts.engine.cache_view()),
             "room": metrics.room(parts.engine.room_view()),
             "aside": metrics.aside(parts.engine.aside_view()),
+            "damaged": list(parts.engine.damaged_view()),
             "requests": metrics.requests(parts.store),
             "health": metrics.health(parts.store),
             "kernel": metrics.kernel(parts.driver, parts.engine.path_of),

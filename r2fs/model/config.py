@@ -341,6 +341,7 @@ def _bucket(values: Values) -> Bucket:
         addressing=values.get("addressing"),
         credentials=credentials_of(values),
         request_timeout_s=values.get("request_timeout"),
+        md5_etags=values.get("md5_etags"),
     )
 
 

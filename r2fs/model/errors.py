@@ -14,6 +14,7 @@ Never: knows FUSE, boto3 or click.
     ├── StoreError                what the bucket, or the way to it, answered
     │   ├── Retryable
     │   │   ├── Unavailable       no answer, 5xx: it may or may not have been done
+    │   │   │   └── TooSlow       a body that comes drop by drop
     │   │   ├── Throttled         429, SlowDown: it was not done
     │   │   └── BodyDamaged       the body arrived cut or wrong: it was not done
     │   ├── ObjectMissing         404 for a key
@@ -57,6 +58,10 @@ class WouldWait(Exception):
     Raised before the verb has changed anything, so that it can be called again from a
     thread that may wait.
     """
+
+
+class WouldFetch(WouldWait):
+    """As WouldWait, of a caller with `may_fetch=False`: it is the network that would be waited for."""
 
 
 # ------------------------------------------------------------------ file system calls
@@ -173,6 +178,10 @@ class Retryable(StoreError):
 
 class Unavailable(Retryable):
     """No answer, or a 5xx. The request may have been carried out nevertheless."""
+
+
+class TooSlow(Unavailable):
+    """A body that comes drop by drop: as good as none, though no single read of it times out."""
 
 
 class Throttled(Retryable):
