@@ -22,7 +22,7 @@ OPEN_FILES_SHOWN = 20
 def command(directory: str | None, as_json: bool) -> int:
     """Show mounts: what is on its way, what is cached, what it cost.
 
-    With DIR (or any path in a mount) one mount in detail, else all of this user; root sees all.
+    With DIR (or any path in a mount) one mount in detail, else all of this user.
     """
     found = known_daemons()
     if directory is not None:

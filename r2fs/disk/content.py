@@ -104,7 +104,7 @@ class Content:
             content = cls(path, fd, size, None, RangeSet(), size)
             content._mode = mode
             return content
-        fd = _open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = _open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             there = os.fstat(fd).st_size
             last = max((stop for _, stop in present), default=0)
@@ -483,9 +483,9 @@ def _open(path: Path, flags: int) -> int:
 def _open_even_readonly(path: Path) -> tuple[int, int]:
     """Read-write; on a disk that became read-only what is there can still be read."""
     try:
-        return _open(path, os.O_RDWR | os.O_CLOEXEC), os.O_RDWR
+        return _open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), os.O_RDWR
     except DiskReadOnly:
-        return _open(path, os.O_RDONLY | os.O_CLOEXEC), os.O_RDONLY
+        return _open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), os.O_RDONLY
 
 
 def _resize(fd: int, size: int, path: Path) -> None:

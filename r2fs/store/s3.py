@@ -47,6 +47,7 @@ from r2fs.store.etags import bare
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3_client import EXPECTED, Clients, from_answer, with_copy_headers, without_answer
 from r2fs.store.s3_values import conditions, destination_headers, info_of, kept_of, ns, total, verified
+from r2fs.store.server_text import server_text
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -160,7 +161,7 @@ class S3Store:
             return self._not_s3(Unavailable if int(code) >= 500 else Refused)
         if code == "InvalidArgument" and re.search("access key|authorization", message, re.IGNORECASE):
             # R2's way to say that a key id is none of its own, or that there is none.
-            return BadCredentials(f"{self.url}: check the access key id ({code}: {printable(message)})")
+            return BadCredentials(f"{self.url}: check the access key id ({code}: {server_text(message)})")
         return error
 
     def _not_s3(self, error: type[StoreError] = Refused) -> StoreError:
