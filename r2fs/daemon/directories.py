@@ -52,8 +52,7 @@ def _make(path: Path, what: str, close: bool) -> None:
             os.unlink(probe, dir_fd=fd)
     except owned_paths.UnsafePath as error:
         raise DirectoryUnusable(
-            f"the {what} directory {path} is not safe to use: {error.strerror}; "
-            f"or choose another by --{what}-dir"
+            f"the {what} directory {path} is not safe to use: {error.strerror}; choose another by --{what}-dir"
         ) from None
     except OSError as error:
         raise DirectoryUnusable(

@@ -140,6 +140,7 @@ class TakeOver:
             "read_only": settings.read_only,
             "allow_other": settings.allow_other,
             "noexec": settings.noexec,
+            **({} if settings.links == "follow" else {"links": settings.links}),  # what the kernel remembers
         }
 
     def _discard(self, fd: int) -> None:
