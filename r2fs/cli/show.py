@@ -45,7 +45,9 @@ def counted(number: int, word: str) -> str:
 
 
 def as_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """What a terminal would obey is escaped; JSON itself does that with the lower control characters alone."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:

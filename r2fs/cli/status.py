@@ -10,6 +10,7 @@ from r2fs.cli import show
 from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at
 from r2fs.daemon import client
 from r2fs.model.errors import R2fsError
+from r2fs.model.keys import printable
 
 TRANSFERS_SHOWN = 20
 WRITERS = {"slowed": "slowed", "waiting": "wait for uploads", "disk full": "the disk is full"}
@@ -51,7 +52,7 @@ def command(directory: str | None, as_json: bool) -> int:
     else:
         _overview(answers)
     for problem in failed:
-        click.echo(f"r2fs: {problem}", err=True)
+        click.echo(f"r2fs: {printable(str(problem))}", err=True)
     return failed[0].exit_code if failed else 0
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
-from r2fs.cli import asking
+from r2fs.cli import asking, show
 from r2fs.drivers import kmount
 from tests.support.users import NOBODY, ROOT, acting_as, neighbours
 from tests.unit.cli.conftest import queue
@@ -74,3 +75,13 @@ def test_a_warning_is_said_once(r2fs, home):
     (home / "run" / "r2fs").chmod(0o777)
     assert r2fs("status").err.count("can be written by") == 1
     assert r2fs("status").err == ""
+
+
+def test_json_moves_no_cursor_and_says_the_same(capsys):
+    """JSON escapes the lower control characters alone; a terminal obeys U+009B as it does ESC [."""
+    odd = {"path": "a\x9b31m\u202eb\x7f\u2028\n\x1b ä \U000e0001\ud800", "n": [1, None]}
+    show.as_json(odd)
+    out = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert "ä" in out
+    assert json.loads(out) == odd
