@@ -6,6 +6,7 @@ Never: imports the service (and with it boto3) before the settings are right.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,9 +17,12 @@ import click
 
 from r2fs.cli.options import flags_from, settings_flags
 from r2fs.daemon.keeper import Again
+from r2fs.model import exposure
 from r2fs.model.config import credentials_of, gather, settings_of
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import Credentials, Settings
+
+log = logging.getLogger(__name__)
 
 
 @click.command("mount")
@@ -75,10 +79,11 @@ def _run(
         logs.to_file(log_file, level, credentials, "--log-file")
     elif background:
         log_file = settings.state_dir / "r2fs.log"
-        logs.to_file(log_file, level, credentials, "--state-dir")
+        logs.to_file(log_file, level, credentials, "--state-dir", make=True)
     else:
         logs.to_stderr(level, os.environ, credentials)
 
+    _warn_of_exposure(settings, to_file=log_file is not None)
     again = _command(directory)
 
     def credentials_now() -> Credentials:
@@ -103,6 +108,15 @@ def _run(
     from r2fs.daemon.background import run_in_background
 
     return run_in_background(work, f": see {log_file}")
+
+
+def _warn_of_exposure(settings: Settings, to_file: bool) -> None:
+    warning = exposure.warning_of(settings.bucket)
+    if warning is None:
+        return
+    log.warning("%s", warning)
+    if to_file:  # who mounts does not see that
+        click.echo(f"r2fs: warning: {warning}", err=True)
 
 
 def _command(directory: Path) -> Again:

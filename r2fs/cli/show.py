@@ -22,7 +22,9 @@ NARROWEST = 20  # characters of a column that gives way to others
 
 
 def as_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """What a terminal would obey is escaped; JSON itself does that with the lower control characters alone."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def complain(text: str) -> None:

@@ -31,7 +31,7 @@ DETAIL = re.compile(r" \(((?:\d{3} )?\w+): .*\)$")  # "(500 InternalError: We en
 def command(directory: str | None, watch: bool, as_json: bool) -> int:
     """Show mounts: what is on its way, what is cached, what it cost.
 
-    With DIR (or any path in a mount) one mount in detail, else all of this user; root sees all.
+    With DIR (or any path in a mount) one mount in detail, else all of this user.
     """
     if watch:
         if as_json or not show.on_terminal():

@@ -118,6 +118,7 @@ class Service:
 
     # ------------------------------------------------------------------ start
     def _build(self, closing: ExitStack) -> _Parts:
+        directories.prepare_run(self._settings)  # before anything in it is believed
         daemons = client.daemons(self._environ, self._settings.run_dir)
         self._target = Path(absolute(self._target))
         kind = drivers.choose(self._settings)

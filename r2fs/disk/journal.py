@@ -37,6 +37,7 @@ from r2fs.disk.journal_attributes import AttributeRows
 from r2fs.disk.journal_database import open_database, translated
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
 from r2fs.disk.state_lock import lock_state
+from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
@@ -51,6 +52,8 @@ from r2fs.model.records import (
 )
 
 log = logging.getLogger(__name__)
+
+FILES = ("lock", "journal.db", "journal.db-wal", "journal.db-shm", "ballast")  # opened by their names
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -97,7 +100,7 @@ class Journal:
         self._wal_named = False  # its name is on the disk; False → True only
         self._wal_failed = False  # a sync of it has failed since it was begun
         # Open as long as the database is: to close it would give SQLite's lock on the file back.
-        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
+        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
         self.attributes = AttributeRows(self.transaction, self._run, self._query)
@@ -117,7 +120,8 @@ class Journal:
         staging_dir = staging_dir or state_dir / "staging"
         try:
             for directory in (state_dir, staging_dir, staging_dir / "data", staging_dir / "open"):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                owned_paths.make_directory(directory)
+            owned_paths.check_files(state_dir, *FILES)
             lock_fd = lock_state(state_dir)
         except OSError as error:
             raise DirectoryUnusable(
@@ -190,7 +194,8 @@ class Journal:
         """A descriptor of SQLite's log; -1: there is none yet."""
         if self._wal_fd < 0:
             with suppress(FileNotFoundError):
-                self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDWR | os.O_CLOEXEC)
+                wal = f"{self.state_dir}/journal.db-wal"
+                self._wal_fd = os.open(wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         return self._wal_fd
 
     # ------------------------------------------------------------------ transactions

@@ -12,13 +12,14 @@ import os
 from pathlib import Path
 
 from r2fs.model.errors import StateLocked
+from r2fs.model.owned_paths import open_file
 
 PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
 
 def lock_state(state_dir: Path) -> int:
     """The descriptor that holds the lock: closing it gives the lock back."""
-    fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_file(state_dir / "lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

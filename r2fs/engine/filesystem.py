@@ -41,7 +41,7 @@ from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import COPY_THREADS, WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
-from r2fs.model.keys import check_file_name, check_name, printable
+from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -291,7 +291,7 @@ class FileSystem:
             if node.kind is not Kind.SYMLINK:
                 raise InvalidArgument(f"{self._tree.path(node)} is not a symbolic link")
             if node.target is not None:
-                return node.target
+                return check_target(self._tree.path(node), node.target, self._core.settings.links)
             caller.about_to_fetch()
             source, content = self._contents.source(node), self._contents.of(node)
         if source is not None:
@@ -301,7 +301,7 @@ class FileSystem:
             node.target = target
             if not node.handles:
                 self._contents.closed(node)
-        return target
+            return check_target(self._tree.path(node), target, self._core.settings.links)
 
     def unlink(self, caller: Caller, parent: int, name: str) -> None:
         self._names.unlink(caller, parent, name)

@@ -42,6 +42,8 @@ from __future__ import annotations
 import errno as _errno
 from typing import ClassVar
 
+from r2fs.model.redaction import redact
+
 
 class R2fsError(Exception):
     """Base of all. The message names the object and, where there is one, the remedy."""
@@ -169,7 +171,10 @@ class ReadFailed(FileError):
 
 # ------------------------------------------------------------------ the bucket
 class StoreError(R2fsError):
-    """What the bucket answered, or that it did not answer."""
+    """What the bucket answered, or that it did not answer. The answer may repeat a key: it is taken out here."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class Retryable(StoreError):

@@ -83,6 +83,7 @@ class Settings:
     umask: int = 0o022
     host: str = ""  # for conflict names; filled with the host's name
     local_patterns: tuple[str, ...] = LOCAL_PATTERNS
+    links: str = "follow"  # "inside": a symbolic link that may lead out of the mount is not read
     noexec: bool = False  # the kernel runs no program from the mount
     # the daemon
     take_over_s: float = 60.0  # how long a mount whose daemon was killed waits for the next; 0: not at all

@@ -61,6 +61,7 @@ from r2fs.store.s3_values import (
     total,
     verified,
 )
+from r2fs.store.server_text import server_text
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -176,7 +177,7 @@ class S3Store:
             return self._not_s3(Unavailable if int(code) >= 500 else Refused)
         if code == "InvalidArgument" and re.search("access key|authorization", message, re.IGNORECASE):
             # R2's way to say that a key id is none of its own, or that there is none.
-            return BadCredentials(f"{self.url}: check the access key id ({code}: {printable(message)})")
+            return BadCredentials(f"{self.url}: check the access key id ({code}: {server_text(message)})")
         return error
 
     def _not_s3(self, error: type[StoreError] = Refused) -> StoreError:
