@@ -54,6 +54,14 @@ def nobody_at(path: str) -> R2fsError:
     return MountPointBad(f"{path} is not in a mount of r2fs")
 
 
+def is_no_mount(path: str) -> bool:
+    """Neither mounted by r2fs, nor waiting for a daemon, nor stale."""
+    if client.owner_of(path, held_mounts()) is not None or mountpoint.is_stale(Path(path)):
+        return False
+    mounted = kmount.mounted_at(absolute(path))
+    return mounted is None or mounted.fstype != mountpoint.OURS
+
+
 def held_text(waiting: Held) -> str:
     what = "it is being started again" if waiting.starts_it else "mount again, and programs go on"
     return f"the daemon has gone; its mount waits for another {max(0.0, waiting.left_s):.0f} s: {what}"

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
-from r2fs.cli import show
-from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at
+from r2fs.cli import owed, show
+from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at
 from r2fs.daemon import client
-from r2fs.model.errors import R2fsError
+from r2fs.daemon.stopping import SOMETHING_LEFT
+from r2fs.model.errors import MountPointBad, R2fsError
+from r2fs.model.keys import printable
 
 TRANSFERS_SHOWN = 20
 WRITERS = {"slowed": "slowed", "waiting": "wait for uploads", "disk full": "the disk is full"}
@@ -28,7 +30,7 @@ def command(directory: str | None, as_json: bool) -> int:
     if directory is not None:
         daemon = client.owner_of(directory, found)
         if daemon is None:
-            raise nobody_at(directory)
+            return _of_unmounted(directory, as_json)
         answer = client.ask_once(daemon, "status")
         show.as_json(answer) if as_json else _detail(answer)
         return 0
@@ -46,13 +48,30 @@ def command(directory: str | None, as_json: bool) -> int:
         {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "held", "error": held_text(one)}}
         for one in held_mounts()
     ]
+    found_states = owed.unmounted()
     if as_json:
-        show.as_json(answers)
+        show.as_json([*answers, *map(owed.as_data, owed.owing(found_states))])
     else:
         _overview(answers)
+        owed.print_owing(found_states)
+        for text in owed.unread(found_states):
+            click.echo(f"r2fs: {text}", err=True)
     for problem in failed:
         click.echo(f"r2fs: {problem}", err=True)
     return failed[0].exit_code if failed else 0
+
+
+def _of_unmounted(directory: str, as_json: bool) -> int:
+    """A directory whose mount has ended in good order: what it left, if that is not yet in the bucket."""
+    state = owed.last_on(directory) if is_no_mount(directory) else None
+    if state is None:
+        raise nobody_at(directory)
+    if not state.owed.anything:
+        raise MountPointBad(f"{directory} is not mounted; all of {state.place} is in the bucket")
+    show.as_json(owed.as_data(state)) if as_json else print(
+        f"{directory} is not mounted; {printable(owed.sentence(state))}"
+    )
+    return SOMETHING_LEFT
 
 
 def _overview(answers: list[dict[str, Any]]) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from r2fs.cli import show
+from r2fs.cli import owed, show
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
+from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.drivers import kmount
 from r2fs.drivers.mountpoint import absolute
 from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad
@@ -81,7 +82,18 @@ def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
     mounted = kmount.mounted_at(real)
     if mounted is not None and mounted.fstype == mountpoint.OURS:
         raise nobody_at(directory)
-    raise MountPointBad(f"{directory} is not a mount of r2fs")
+    return _unmounted_already(directory, real)
+
+
+def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
+    """Its outcome is that of the unmount before; MountPointBad where nothing tells of a mount there."""
+    state = owed.last_on(directory)
+    if state is None:
+        raise MountPointBad(f"{directory} is not a mount of r2fs")
+    if not state.owed.anything:
+        raise MountPointBad(f"{directory} is not mounted any more; all of {state.place} is in the bucket")
+    click.echo(f"r2fs: {directory} is not mounted any more; {owed.sentence(state)}", err=True)
+    return {"mountpoint": real, "exit_code": SOMETHING_LEFT, **owed.as_data(state)}
 
 
 def _end_held(waiting: Held, lazy: bool) -> None:

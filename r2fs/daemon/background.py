@@ -83,6 +83,8 @@ def _child(work: Work, sending: int) -> NoReturn:
         log.error("%s", error)
         code = error.exit_code
         tell(failure(error))
+    except KeyboardInterrupt:
+        log.info("interrupted before there was a mount")
     except BaseException as error:
         log.exception("the daemon met an unexpected error")
         tell(failure(DaemonDied(f"unexpected error: {error!r}")))

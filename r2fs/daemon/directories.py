@@ -15,22 +15,41 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import Settings
 
+DIRECTORIES = ("cache", "state", "run")
 KEPT = ("data", "orphans")  # of staging: what may be in no other place
 LINKED_ONLY = "open"  # hard links of clean content: void once no daemon runs
 
 
 def prepare(settings: Settings) -> Settings:
     """Make and check them; the settings with `staging` filled where it is not in the state directory."""
-    for what in ("cache", "state", "run"):
+    for what in DIRECTORIES:
         _make(getattr(settings, f"{what}_dir"), what)
     return replace(settings, staging=_staging(settings))
+
+
+@contextmanager
+def made_by_a_start(settings: Settings) -> Iterator[None]:
+    """Directories that are made inside, and are empty when an exception comes out, are removed again."""
+    missing = [path for name in DIRECTORIES for path in _missing(getattr(settings, f"{name}_dir"))]
+    try:
+        yield
+    except BaseException:
+        for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # there is something in it by now, or it was not made
+                path.rmdir()
+        raise
+
+
+def _missing(path: Path) -> list[Path]:
+    return [each for each in (path, *path.parents) if not each.exists()]
 
 
 def _make(path: Path, what: str) -> None:

@@ -19,7 +19,6 @@ a second descriptor on it is harmless.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -35,8 +34,9 @@ from r2fs.disk import journal_salvage
 from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
 from r2fs.disk.journal_database import open_database, translated
+from r2fs.disk.journal_files import is_void, lock, remove
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
-from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError, StateLocked
+from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -50,8 +50,6 @@ from r2fs.model.records import (
 )
 
 log = logging.getLogger(__name__)
-
-PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -75,9 +73,12 @@ class Journal:
         lock_fd: int,
         ballast: Ballast,
         crash_point: CrashPoint,
+        is_new: bool = False,
     ) -> None:
         # constant
         self._crash_point = crash_point
+        self._is_new = is_new  # made by this `open`
+        self._abandoned = False  # False → True only
         self.state_dir = state_dir
         self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
         self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
@@ -116,9 +117,14 @@ class Journal:
         """
         staging_dir = staging_dir or state_dir / "staging"
         try:
-            for directory in (state_dir, staging_dir, staging_dir / "data", staging_dir / "open"):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock_fd = _lock(state_dir)
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock_fd = lock(state_dir)
+            try:  # with the lock held: another start that fails takes its directories away
+                for directory in (staging_dir, staging_dir / "data", staging_dir / "open"):
+                    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError:
+                os.close(lock_fd)
+                raise
         except OSError as error:
             raise DirectoryUnusable(
                 f"the state directory {state_dir} cannot be used ({error.strerror}): "
@@ -126,9 +132,9 @@ class Journal:
             ) from error
         try:
             ballast = Ballast(state_dir / "ballast")
-            journal = cls(
-                state_dir, staging_dir, open_database(state_dir, ballast), lock_fd, ballast, crash_point
-            )
+            is_new = not any(state_dir.glob("journal.db*"))
+            database = open_database(state_dir, ballast)
+            journal = cls(state_dir, staging_dir, database, lock_fd, ballast, crash_point, is_new)
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
             for directory in (state_dir.parent, state_dir, staging_dir):
@@ -139,10 +145,20 @@ class Journal:
             os.close(lock_fd)
             raise
 
+    def abandon(self) -> None:
+        """The mount did not come up: a journal that `open` made just now, and that owes nothing, goes at close()."""
+        self._abandoned = True
+
     def close(self) -> None:
         """Checkpoint, close, and give the lock back."""
         with self._lock:
+            if self._lock_fd < 0:
+                return
+            void = self._abandoned and self._is_new and is_void(self._db, self.data_dir, self.orphan_dir)
             self._db.close()
+            if void:
+                self.ballast.give_up()
+                remove(self.state_dir, (self.data_dir, self.open_dir, self.data_dir.parent))
             for fd in (self._wal_fd, self._db_fd):
                 if fd >= 0:
                     os.close(fd)
@@ -405,19 +421,3 @@ class Journal:
                 "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM gone)"
             ).fetchone()
             return highest or 0
-
-
-def _lock(state_dir: Path) -> int:
-    """One daemon a state directory: its pid is in the lock file."""
-    fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.pread(fd, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise StateLocked(
-            f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
-            "unmount that one first, or give this mount a --state-dir of its own"
-        ) from None
-    os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
-    return fd

@@ -332,10 +332,12 @@ def _bucket(values: Values) -> Bucket:
     except ValueError:
         raise SettingsError(f"{url} ({values.source('url')}) names no bucket: r2://BUCKET/PREFIX") from None
     endpoint = _endpoint(values, scheme)
+    prefix = normal_prefix(prefix)
     return Bucket(
         scheme="s3",
         name=name,
-        prefix=normal_prefix(prefix),
+        prefix=prefix,
+        given=f"{scheme}://{name}" + (f"/{prefix.rstrip('/')}" if prefix else ""),
         endpoint_url=endpoint,
         region=_region(values, scheme, endpoint),
         addressing=values.get("addressing"),
