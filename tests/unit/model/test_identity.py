@@ -18,7 +18,7 @@ def at(endpoint: str | None, name: str = "takes", prefix: str = "a/") -> Bucket:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("https://h.example.org", "HTTPS://h.example.org."),
+        ("https://h.example.org", "https://h.example.org/"),
         ("https://h.example.org", "HTTPS://H.Example.org:443//"),
         ("https://h.example.org", "http://h.example.org:80"),
         ("https://h.example.org", "HTTPS://h.example.org."),
