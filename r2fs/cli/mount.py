@@ -20,7 +20,7 @@ from r2fs.daemon import states
 from r2fs.daemon.keeper import Again
 from r2fs.drivers.mountpoint import absolute
 from r2fs.model.config import credentials_of, gather, settings_of
-from r2fs.model.errors import SettingsError
+from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Credentials, Settings
 
@@ -116,7 +116,7 @@ def _run(
 
 def _in_background(work: Callable[[Callable[[], None]], int], log_file: Path, fresh: bool) -> int:
     """A start that fails and says why leaves no log of it; one that ends without a word does."""
-    from r2fs.daemon.background import DaemonDied, run_in_background
+    from r2fs.daemon.background import run_in_background
 
     try:
         return run_in_background(work, f": see {log_file}")
