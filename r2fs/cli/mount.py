@@ -16,6 +16,8 @@ import click
 
 from r2fs.cli.options import flags_from, settings_flags
 from r2fs.cli.remount import record_of
+from r2fs.cli.streams import early_warnings
+from r2fs.cli.usage import Command
 from r2fs.daemon import states
 from r2fs.daemon.keeper import Again
 from r2fs.drivers.mountpoint import absolute
@@ -25,7 +27,7 @@ from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Credentials, Settings
 
 
-@click.command("mount")
+@click.command("mount", cls=Command)
 @click.argument("target", metavar="[URL|NAME]")
 @click.argument("directory", metavar="[DIR]", required=False)
 @click.option(
@@ -80,6 +82,7 @@ def _run(
     if not background:
         if log_file is not None:
             logs.to_file(log_file, level, credentials, "--log-file")
+            early_warnings.replay()
         else:
             logs.to_stderr(level, os.environ, credentials)
 
@@ -111,6 +114,7 @@ def _run(
         own = log_file or settings.state_dir / "r2fs.log"
         fresh = not own.exists()
         logs.to_file(own, level, credentials, "--log-file" if log_file else "--state-dir")
+        early_warnings.replay()
         return _in_background(work, own, fresh)
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from r2fs.cli.streams import can_write
 from r2fs.model.keys import printable
 
 WAIT_BAR = 30  # characters
@@ -45,7 +46,8 @@ def counted(number: int, word: str) -> str:
 
 
 def as_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    print(text if can_write(text) else json.dumps(value, indent=2, default=str))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from r2fs.cli import owed, show
-from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at
+from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
+from r2fs.cli.usage import Command
 from r2fs.daemon import client
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model.errors import MountPointBad, R2fsError
@@ -18,7 +19,7 @@ WRITERS = {"slowed": "slowed", "waiting": "wait for uploads", "disk full": "the 
 OPEN_FILES_SHOWN = 20
 
 
-@click.command("status")
+@click.command("status", cls=Command)
 @click.argument("directory", metavar="[DIR]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def command(directory: str | None, as_json: bool) -> int:
@@ -26,7 +27,7 @@ def command(directory: str | None, as_json: bool) -> int:
 
     With DIR (or any path in a mount) one mount in detail, else all of this user; root sees all.
     """
-    found = known_daemons()
+    found = known_daemons(started=directory is not None)
     if directory is not None:
         daemon = client.owner_of(directory, found)
         if daemon is None:
@@ -44,9 +45,14 @@ def command(directory: str | None, as_json: bool) -> int:
             answers.append(
                 {"mount": {"mountpoint": daemon.mountpoint, "pid": daemon.pid, "error": str(error)}}
             )
+    waiting = held_mounts()
     answers += [
         {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "held", "error": held_text(one)}}
-        for one in held_mounts()
+        for one in waiting
+    ]
+    answers += [
+        {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "no daemon", "error": why}}
+        for one, why in served_by_nobody(waiting)
     ]
     found_states = owed.unmounted()
     if as_json:

@@ -9,16 +9,23 @@ import click
 
 from r2fs.cli import owed, show
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
+from r2fs.cli.usage import Command
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.drivers import kmount
 from r2fs.drivers.mountpoint import absolute
-from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad
+from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad, R2fsError
 
 
-@click.command("umount")
-@click.argument("directories", metavar="DIR…", nargs=-1, required=True)
+class NotWaitedFor(R2fsError):
+    """Ctrl-C, when the mount was gone and the uploads went on."""
+
+    exit_code = 130
+
+
+@click.command("umount", cls=Command)
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
 @click.option(
     "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="How long to wait for uploads."
 )
@@ -56,8 +63,16 @@ def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
 def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> dict[str, Any]:
     last: dict[str, Any] = {}
     with show.Progress(quiet) as progress:
-        for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
-            progress.show(last["queue"])
+        try:
+            for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
+                progress.show(last["queue"])
+        except KeyboardInterrupt:
+            if not last:  # it is still being unmounted, if it can be
+                raise
+            raise NotWaitedFor(
+                f"interrupted: {daemon.mountpoint} is unmounted already, and its daemon (process {daemon.pid}) goes on "
+                f"sending: {show.left(last['queue'])} left; r2fs status shows it"
+            ) from None
     queue = last["queue"]
     if not quiet and last["exit_code"]:
         parked = f"; {queue['parked']} refused by the bucket" if queue["parked"] else ""

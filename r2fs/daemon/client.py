@@ -78,12 +78,12 @@ def _below(directory: Path) -> list[Path]:
         return []  # there is none, or it is another user's: none of our daemons is there
 
 
-def daemons(environ: Mapping[str, str], extra: Path | None = None) -> list[Daemon]:
-    """Every daemon whose process is there, by mount point."""
+def daemons(environ: Mapping[str, str], extra: Path | None = None, dead: bool = False) -> list[Daemon]:
+    """Every daemon whose process is there, by mount point; with `dead` also those that left their card only."""
     found: dict[Path, Daemon] = {}
     for path in _files(environ, extra, "*.json"):
         daemon = _daemon(path)
-        if daemon is not None and daemon.alive:
+        if daemon is not None and (dead or daemon.alive):
             found.setdefault(daemon.socket, daemon)
     return sorted(found.values(), key=lambda daemon: daemon.mountpoint)
 

@@ -176,6 +176,9 @@ def _target(target: str | None, file: SettingsFile) -> tuple[str, str]:
             if file.exists
             else f"there is no settings file {file.path}"
         )
+        if target.startswith(("/", "./", "../", "~/")):
+            directory = os.path.abspath(os.path.expanduser(target))
+            raise SettingsError(f"{target} is a path: a directory in place of a bucket is file://{directory}")
         raise SettingsError(f"{target!r} is neither a URL (r2://BUCKET) nor a mount's name: {where}{hint}")
     return target, ""
 
@@ -350,7 +353,8 @@ def _url_of_bucket(values: Values) -> str:
     """No URL: the bucket's name alone, in R2 unless only another service's endpoint is there."""
     if not values.get("bucket"):
         raise SettingsError(
-            "no bucket is named: give r2://BUCKET, s3://BUCKET, file:///DIRECTORY or a mount's name"
+            "no bucket is named: give r2://BUCKET, s3://BUCKET or a mount's name; for files on this host alone, "
+            "without a server, file:///DIRECTORY"
         )
     endpoint = values.get("endpoint_url")
     return "r2://" if values.get("account_id") or not endpoint or R2_DOMAIN in endpoint else "s3://"
@@ -366,7 +370,8 @@ def _endpoint(values: Values, scheme: str) -> str | None:
         return f"https://{account}{'.' + jurisdiction if jurisdiction else ''}.{R2_DOMAIN}"
     if not endpoint:
         raise SettingsError(
-            "r2:// needs the Cloudflare account: set account_id (R2_ACCOUNT_ID) or endpoint_url (R2_ENDPOINT)"
+            "r2:// needs the Cloudflare account: set account_id (R2_ACCOUNT_ID) or endpoint_url (R2_ENDPOINT, "
+            "STORAGE_ENDPOINT_URL); to work on local files, without a server, give file:///DIRECTORY in its place"
         )
     return endpoint
 

@@ -172,7 +172,7 @@ class Retryable(StoreError):
     """The way there, or the server at this moment: for a command, the network's exit code."""
 
     retry = True
-    exit_code = 10
+    exit_code = 11
 
 
 class Unavailable(Retryable):

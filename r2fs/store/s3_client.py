@@ -31,6 +31,7 @@ from r2fs import __version__
 from r2fs.model.errors import BadCredentials, BodyDamaged, R2fsError, Refused, StoreError, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.settings import Bucket, Credentials
+from r2fs.store import s3_request_log as request_log
 from r2fs.store.answers import error_of
 from r2fs.store.counting import RequestCounter
 
@@ -167,6 +168,7 @@ def make_client(
         counter.request(event_name.rpartition(".")[2], int(length) if request.method == "PUT" else 0)
 
     events.register("before-send.s3", count)
+    request_log.attach(events)
     return client
 
 

@@ -187,3 +187,39 @@ def test_a_place_that_may_not_be_read_is_said(r2fs, home, monkeypatch):
     assert "r2fs: not looked into, for want of rights: /root/x" in said.err
     assert "/usb is not there" in said.err
     assert r2fs("status", "--json").json == []
+
+
+# ------------------------------------------------------------------ a server that says nothing
+@pytest.mark.parametrize("background", [False, True])
+def test_ctrl_c_while_the_server_is_silent_is_heeded_at_once(rig, background):
+    import os
+    import signal
+    import socket
+    import subprocess
+    import sys
+    import time
+
+    if not fuse_works():
+        pytest.skip("/dev/fuse cannot be opened here")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        before = listing(rig.base)
+        environ = {**rig.environ, "R2FS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        environ |= {"R2FS_ACCESS_KEY_ID": "id", "R2FS_SECRET_ACCESS_KEY": "geheim-geheim"}
+        words = ["mount", *(["--background"] if background else []), "s3://bucket", str(rig.point)]
+        child = subprocess.Popen(
+            [sys.executable, "-m", "r2fs", *words],
+            cwd=rig.root,
+            env=environ,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        silent.settimeout(30)
+        connection, _ = silent.accept()  # it has asked, and gets no answer
+        with connection:
+            begun = time.monotonic()
+            os.kill(child.pid, signal.SIGINT)
+            _, said = child.communicate(timeout=30)
+        assert time.monotonic() - begun < 3.5  # less than one of the timeouts
+    assert child.returncode == 130
+    assert said.splitlines()[-1] == "r2fs: interrupted"
+    rig.until(lambda: listing(rig.base) == before)
