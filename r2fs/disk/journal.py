@@ -28,15 +28,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from r2fs.disk import journal_salvage
 from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
+from r2fs.disk.journal_attributes import AttributeRows
 from r2fs.disk.journal_database import open_database, translated
-from r2fs.disk.journal_files import is_void, lock, remove
+from r2fs.disk.journal_files import is_void, make_and_lock, remove
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
-from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError
+from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -102,6 +103,7 @@ class Journal:
         self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
+        self.attributes = AttributeRows(self.transaction, self._run, self._query)
 
     # ------------------------------------------------------------------ open and close
     @classmethod
@@ -116,20 +118,7 @@ class Journal:
         Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
         """
         staging_dir = staging_dir or state_dir / "staging"
-        try:
-            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock_fd = lock(state_dir)
-            try:  # with the lock held: another start that fails takes its directories away
-                for directory in (staging_dir, staging_dir / "data", staging_dir / "open"):
-                    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError:
-                os.close(lock_fd)
-                raise
-        except OSError as error:
-            raise DirectoryUnusable(
-                f"the state directory {state_dir} cannot be used ({error.strerror}): "
-                "make it writable, or choose another by --state-dir"
-            ) from error
+        lock_fd = make_and_lock(state_dir, staging_dir)
         try:
             ballast = Ballast(state_dir / "ballast")
             is_new = not any(state_dir.glob("journal.db*"))
@@ -351,6 +340,10 @@ class Journal:
         with self.transaction():
             self._execute(sql, values)
             self._done.append((sql, values))
+
+    def _query(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with self._lock, self._translated():
+            return self._db.execute(sql, values).fetchall()
 
     def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
         try:

@@ -1,13 +1,12 @@
-"""Files beside the journal's database: the lock of the state directory, and their removal where all is void.
+"""Directories of a journal: made under the state directory's lock, and removed where a start failed that made them.
 
-Owns:    the lock file, and when a state directory holds nothing that anybody could miss.
+Owns:    their layout's first step, and when a state directory holds nothing that anybody could miss.
 Never:   removes a file of staging; removes anything without the lock, or of a journal that was there before.
-Fails:   StateLocked where another daemon has it.
+Fails:   StateLocked, DirectoryUnusable.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -15,42 +14,32 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from r2fs.model.errors import StateLocked
+from r2fs.disk.state_lock import lock_state
+from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import NAME as RECORD
 
 log = logging.getLogger(__name__)
 
 TABLES_OF_WORK = ("inode", "gone", "leaving", "attempt", "multipart", "part")
-PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
 
-def lock(state_dir: Path) -> int:
-    """One daemon a state directory: its pid is in the lock file."""
-    while True:
-        fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(fd, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
-            os.close(fd)
-            raise StateLocked(
-                f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
-                "unmount that one first, or give this mount a --state-dir of its own"
-            ) from None
-        if _is_named(fd, state_dir / "lock"):
-            break
-        os.close(
-            fd
-        )  # a start that failed has just taken it away: the lock of a file without a name excludes nobody
-    os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
-    return fd
-
-
-def _is_named(fd: int, path: Path) -> bool:
+def make_and_lock(state_dir: Path, staging_dir: Path) -> int:
+    """The lock's descriptor. Raises StateLocked, DirectoryUnusable."""
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock_fd = lock_state(state_dir)
+        try:  # with the lock held: another start that fails takes its directories away
+            for directory in (staging_dir, staging_dir / "data", staging_dir / "open"):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            os.close(lock_fd)
+            raise
+        return lock_fd
+    except OSError as error:
+        raise DirectoryUnusable(
+            f"the state directory {state_dir} cannot be used ({error.strerror}): "
+            "make it writable, or choose another by --state-dir"
+        ) from error
 
 
 def is_void(database: sqlite3.Connection, data_dir: Path, orphan_dir: Path) -> bool:

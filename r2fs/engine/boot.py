@@ -55,7 +55,7 @@ class Boot:
         with self._core.lock:
             self._clear_open()
             self._writeback.attempts.restore(owing.attempts)
-            restore_nodes(self._tree, self._inheritance)
+            restore_nodes(self._tree, self._core.numbers, self._inheritance)
             for row in sorted(owing.inodes, key=_from_the_root_down):
                 self._restore(row)
                 self._core.crash_point("row_restored")
@@ -89,6 +89,8 @@ class Boot:
         else:
             move_inherited(self._tree, node, parent, name)
             node.mtime_ns = mtime_ns
+        if not node.st_ino:
+            node.st_ino = self._core.numbers.claim(row.st_ino or row.ino)
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
         node.extra, node.content_type, node.target = row.extra, row.content_type or None, row.target
         node.base, node.size = row.base, row.size

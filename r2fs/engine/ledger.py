@@ -162,6 +162,7 @@ class Ledger:
             reason=owed.reason,
             conflict_of=owed.conflict_of,
             target=facts.get("target", node.target),
+            st_ino=node.st_ino or None,
         )
 
     def _write(self, node: Node, owed: Owed, facts: Mapping[str, Any]) -> None:
@@ -269,6 +270,8 @@ class Ledger:
         row = self.deletes[seq]
         with self.transaction():
             self._journal.drop_delete(seq)
+            if tick is not None and row.etag is not None:
+                self._journal.attributes.forget(row.key, row.etag)
             self.on_undo(lambda: self.adopt_delete(row))
             self._forget_delete(row)
         if tick is not None and row.etag is not None:
