@@ -34,7 +34,8 @@ Never: knows FUSE, boto3 or click.
     ├── MountError                no mount could be made
     │   ├── MountPointBad  MountPointStale  FuseMissing  AlreadyMounted
     ├── SettingsError             a setting's value is wrong
-    └── DaemonUnreachable         no daemon answers at the control socket
+    ├── DaemonUnreachable         no daemon answers at the control socket
+    └── DaemonDied                one that was being started ended, or met a defect
 """
 
 from __future__ import annotations
@@ -178,7 +179,10 @@ class StoreError(R2fsError):
 
 
 class Retryable(StoreError):
+    """The way there, or the server at this moment: for a command, the network's exit code."""
+
     retry = True
+    exit_code = 11
 
 
 class Unavailable(Retryable):
@@ -319,3 +323,9 @@ class SettingsError(R2fsError):
 
 class DaemonUnreachable(R2fsError):
     exit_code = 9
+
+
+class DaemonDied(R2fsError):
+    """It ended before the mount answered, or met an error that r2fs does not know."""
+
+    exit_code = 70

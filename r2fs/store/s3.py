@@ -15,16 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import botocore.exceptions as boto_errors
 
 from r2fs.model.errors import (
-    BadCredentials,
     BucketMissing,
-    ClockSkewed,
     ObjectMissing,
     PreconditionFailed,
     RangeInvalid,
@@ -43,6 +39,7 @@ from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import bare
 from r2fs.store.retry import RetryingStore
+from r2fs.store.s3_check import Checks
 from r2fs.store.s3_client import (
     EXPECTED,
     Clients,
@@ -61,7 +58,6 @@ from r2fs.store.s3_values import (
     total,
     verified,
 )
-from r2fs.store.server_text import server_text
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -69,7 +65,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # of one read of the socket, not of a whole transfer
 CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
-SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
 
 # Keys that DeleteObjects may misread, since it names them in XML: control characters are no XML, or
@@ -118,7 +113,8 @@ class S3Store:
         self._clock = clock
         self._limits = limits or Limits()
         self._counter = counter or RequestCounter()
-        self._host = urlsplit(bucket.endpoint_url).netloc if bucket.endpoint_url else "AWS"
+        self._checks = Checks(bucket, clock)
+        self._host = self._checks.host
         with self._translated():
             self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
         self._wire = Wire(self._translated, self._counter.received, clock)
@@ -147,7 +143,7 @@ class S3Store:
             if outgoing is not None and outgoing.failure is not None:
                 raise outgoing.failure from None
             if isinstance(error, boto_errors.ClientError):
-                raise from_answer(error, name) from error
+                raise self._checks.dated(from_answer(error, name), error) from error
             raise without_answer(error, name, self._host) from error
 
     # ---- the bucket as a whole
@@ -160,40 +156,12 @@ class S3Store:
                 asked: dict[str, Any] = {"Bucket": self._name, "Prefix": self._prefix, "MaxKeys": 1}
                 answer: Mapping[str, Any] = client.list_objects_v2(**asked)
         except StoreError as error:
-            raise self._explained(error) from error.__cause__
+            raise self._checks.explained(error) from error.__cause__
         finally:
             client.close()
         if "IsTruncated" not in answer and "KeyCount" not in answer:
-            raise self._not_s3()
-        self._check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
-
-    def _explained(self, error: StoreError) -> StoreError:
-        """A LIST's refusal has an XML body with a code; one without does not come from an S3 server."""
-        cause = error.__cause__
-        if not isinstance(cause, boto_errors.ClientError):
-            return error
-        code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "")
-        if code.isdigit():
-            return self._not_s3(Unavailable if int(code) >= 500 else Refused)
-        if code == "InvalidArgument" and re.search("access key|authorization", message, re.IGNORECASE):
-            # R2's way to say that a key id is none of its own, or that there is none.
-            return BadCredentials(f"{self.url}: check the access key id ({code}: {server_text(message)})")
-        return error
-
-    def _not_s3(self, error: type[StoreError] = Refused) -> StoreError:
-        return error(f"{self.url}: {self._host} does not answer as an S3 server does: check the endpoint URL")
-
-    def _check_clock(self, date: str | None) -> None:
-        try:
-            there = parsedate_to_datetime(date or "").timestamp()
-        except ValueError:
-            return  # no Date, no comparison: a clock that is off is refused by the signature then
-        off = self._clock.time() - there
-        if abs(off) > SKEW_S:
-            way = "ahead of" if off > 0 else "behind"
-            raise ClockSkewed(
-                f"{self.url}: this host's clock is {abs(off) / 60:.0f} minutes {way} the bucket's: set it"
-            )
+            raise self._checks.not_s3()
+        self._checks.check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
     def list_page(
         self,

@@ -34,6 +34,7 @@ from r2fs.model.errors import BadCredentials, BodyDamaged, R2fsError, Refused, S
 from r2fs.model.keys import printable
 from r2fs.model.redaction import hide
 from r2fs.model.settings import Bucket, Credentials
+from r2fs.store import s3_request_log as request_log
 from r2fs.store.answers import error_of
 from r2fs.store.counting import RequestCounter
 from r2fs.store.server_text import server_text
@@ -220,6 +221,7 @@ def make_client(
     events.register("response-received.s3", discount)
     for verb in ("GetObject", "HeadObject"):
         events.register(f"before-send.s3.{verb}", _accept_gzip)
+    request_log.attach(events)
     return client
 
 
