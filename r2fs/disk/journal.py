@@ -19,7 +19,6 @@ a second descriptor on it is harmless.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -29,15 +28,17 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from r2fs.disk import journal_salvage
 from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
+from r2fs.disk.journal_attributes import AttributeRows
 from r2fs.disk.journal_database import open_database, translated
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
+from r2fs.disk.state_lock import lock_state
 from r2fs.model import owned_paths
-from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError, StateLocked
+from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -53,7 +54,6 @@ from r2fs.model.records import (
 log = logging.getLogger(__name__)
 
 FILES = ("lock", "journal.db", "journal.db-wal", "journal.db-shm", "ballast")  # opened by their names
-PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -103,6 +103,7 @@ class Journal:
         self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
+        self.attributes = AttributeRows(self.transaction, self._run, self._query)
 
     # ------------------------------------------------------------------ open and close
     @classmethod
@@ -121,7 +122,7 @@ class Journal:
             for directory in (state_dir, staging_dir, staging_dir / "data", staging_dir / "open"):
                 owned_paths.make_directory(directory)
             owned_paths.check_files(state_dir, *FILES)
-            lock_fd = _lock(state_dir)
+            lock_fd = lock_state(state_dir)
         except OSError as error:
             raise DirectoryUnusable(
                 f"the state directory {state_dir} cannot be used ({error.strerror}): "
@@ -340,6 +341,10 @@ class Journal:
             self._execute(sql, values)
             self._done.append((sql, values))
 
+    def _query(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with self._lock, self._translated():
+            return self._db.execute(sql, values).fetchall()
+
     def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
         try:
             self._execute_somewhere(sql, values)
@@ -409,19 +414,3 @@ class Journal:
                 "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM gone)"
             ).fetchone()
             return highest or 0
-
-
-def _lock(state_dir: Path) -> int:
-    """One daemon a state directory: its pid is in the lock file."""
-    fd = owned_paths.open_file(state_dir / "lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.pread(fd, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise StateLocked(
-            f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
-            "unmount that one first, or give this mount a --state-dir of its own"
-        ) from None
-    os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
-    return fd

@@ -31,8 +31,10 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.names import Names
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
+from r2fs.engine.scope import Scopes
 from r2fs.engine.sender import Sender
 from r2fs.engine.space import Space
+from r2fs.engine.special import SpecialFiles
 from r2fs.engine.status import Status
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import COPY_THREADS, WriteBack
@@ -52,6 +54,7 @@ from r2fs.model.records import (
     Opened,
     QueueView,
     RoomView,
+    TransferView,
 )
 from r2fs.model.settings import Settings
 
@@ -103,6 +106,7 @@ class FileSystem:
             self._writeback,
             self._attributes,
         )
+        self._special = SpecialFiles(self._core, self._tree, self._names)
         self._background = JobQueue()
         self._space = Space(self._core, self._tree)
         self._files = Files(
@@ -121,6 +125,7 @@ class FileSystem:
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
         self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
+        self._scopes = Scopes(self._core, self._tree, self._ledger, self._names)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
         Boot(
             self._core,
@@ -179,6 +184,7 @@ class FileSystem:
                 if node.content is not None:
                     node.content.close()
         self._sweep_out()
+        self._names.recalls.flush(everything=True)
         self._core.cache.close()
         self._core.journal.close()
 
@@ -202,17 +208,22 @@ class FileSystem:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Until what is at and below these paths (relative to the mount; none: everything) is in the bucket.
+        """Until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
 
-        Raises NotFound. False: something is left (a file that is still open does not count).
-        """
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.wait(nodes or None, timeout_s, progress, cancelled)
+        Raises NotFound. False: something is left (an open file does not count), or all is refused."""
+        return self._status.wait(self._scopes.of(paths), timeout_s, progress, cancelled, unless_refused=True)
 
     def retry_parked(self, paths: Sequence[str]) -> int:
-        """What is parked at and below these paths (none: anywhere) goes out once more; how many files."""
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.retry(nodes or [self._tree.root])
+        """What is parked at and below these paths (none: anywhere) goes out once more; how many names."""
+        return self._status.retry(self._scopes.of(paths))
+
+    def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
+        """What is parked at and below these paths (none: anywhere)."""
+        return self._status.parked(self._scopes.of(paths))
+
+    def refusal(self) -> str | None:
+        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        return self._status.refusal()
 
     def path_of(self, ino: int) -> str | None:
         """From the mount's root; None for an inode without a name."""
@@ -244,14 +255,8 @@ class FileSystem:
             with self._core.lock:
                 self._contents.retire_expired()
             self._core.cache.sweep()
+            self._names.recalls.flush()
             self._core.ended.wait(SWEEP_S)
-
-    def _resolve(self, path: str) -> Node:
-        node = self._tree.root
-        for part in path.split("/"):
-            if part not in ("", "."):
-                node = self._names.child(Caller(), node.ino, part)
-        return node
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
@@ -266,6 +271,9 @@ class FileSystem:
 
     def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Entry:
         return self._referenced(self._names.symlink(caller, parent, name, target))
+
+    def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
+        return self._referenced(self._special.make(caller, parent, name, mode, device))
 
     def readlink(self, caller: Caller, ino: int) -> str:
         with self._core.lock:
@@ -305,13 +313,19 @@ class FileSystem:
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
             if node is None or not self._names.is_exact(node):
                 return None  # looked up by itself, then
+            entry = self._names.listed_entry(node)
+            if node.stored_kind not in (None, node.kind):
+                return None
             self._tree.refer(node)
-            return self._names.entry(node)
+            return entry
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
-            self._tree.refer(node)
-            return self._names.entry(node)
+            return self._names.referred(node)
+
+    def st_ino(self, ino: int) -> int:
+        with self._core.lock:
+            return self._names.entry(self._tree.get(ino)).attributes.st_ino
 
     # ------------------------------------------------------------------ attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
@@ -390,10 +404,6 @@ class FileSystem:
         self._files.admit_writer(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
-            if directory.deleted:
-                raise NotFound(f"{printable(directory.name)} was removed")
-            if name in directory.children():
-                raise Exists(f"{printable(name)} was made by somebody else at the same time")
             key = self._tree.child_key(directory, name)
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:

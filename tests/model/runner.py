@@ -486,6 +486,7 @@ def _equal(answer: bytes, want: bytes) -> None:
 def check(fs: Any) -> None:
     """The engine's own books, with Core.lock held."""
     ledger, tree = fs._ledger, fs._tree
+    tree.check()
     names = set()
     for ino, node in ledger.owing.items():
         assert node.ino == ino and node.owed is not None
@@ -509,6 +510,8 @@ def check(fs: Any) -> None:
     assert fs._leaving.names() == set(fs._core.journal.read().leaving), "journal and memory: what leaves"
     staged = sum(node.owed.size for node in ledger.owing.values() if node.owed.staged)
     assert ledger.staged_bytes == staged, f"{ledger.staged_bytes} staged bytes counted, {staged} there"
+    numbers = [node.st_ino for node in tree.all_nodes() if node.st_ino]
+    assert len(set(numbers)) == len(numbers), "two inodes show one number"
     for node in tree.all_nodes():
         if node.content is not None and not node.content.closed:
             node.content.check()
