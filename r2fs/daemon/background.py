@@ -16,17 +16,11 @@ from typing import NoReturn
 
 from r2fs.daemon.protocol import decode, encode, failure, raise_failure
 from r2fs.daemon.systemd import LISTEN_DIGITS, LISTEN_START
-from r2fs.model.errors import R2fsError
+from r2fs.model.errors import DaemonDied, R2fsError
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[Callable[[], None]], int]  # work(ready) → exit code
-
-
-class DaemonDied(R2fsError):
-    """The child ended, or met an error that r2fs does not know."""
-
-    exit_code = 70
 
 
 def run_in_background(work: Work, log_hint: str) -> int:
@@ -45,10 +39,7 @@ def run_in_background(work: Work, log_hint: str) -> int:
         line = _read_until_ready(pipe.readline, child)
     if not line:
         raise DaemonDied(f"the daemon ended before the mount answered{log_hint}")
-    message = decode(line)
-    if message.get("kind") == DaemonDied.__name__:
-        raise DaemonDied(str(message["error"]))
-    raise_failure(message)
+    raise_failure(decode(line))
     return 0
 
 
@@ -85,6 +76,8 @@ def _child(work: Work, sending: int) -> NoReturn:
         log.error("%s", error)
         code = error.exit_code
         tell(failure(error))
+    except KeyboardInterrupt:
+        log.info("interrupted before there was a mount")
     except BaseException as error:
         log.exception("the daemon met an unexpected error")
         tell(failure(DaemonDied(f"unexpected error: {error!r}")))

@@ -112,12 +112,12 @@ def not_looked_into(environ: Mapping[str, str], extra: Path | None = None) -> li
     return sentences
 
 
-def daemons(environ: Mapping[str, str], extra: Path | None = None) -> list[Daemon]:
-    """Every daemon whose process is there, by mount point."""
+def daemons(environ: Mapping[str, str], extra: Path | None = None, dead: bool = False) -> list[Daemon]:
+    """Every daemon whose process is there, by mount point; with `dead` also those that left their card only."""
     found: dict[Path, Daemon] = {}
     for path, directory in _files(environ, extra, ".json"):
         daemon = _daemon(path, directory)
-        if daemon is not None and daemon.alive:
+        if daemon is not None and (dead or daemon.alive):
             found.setdefault(daemon.socket, daemon)
     return sorted(found.values(), key=lambda daemon: daemon.mountpoint)
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import Settings
 
+DIRECTORIES = ("cache", "state", "run")
 KEPT = ("data", "orphans")  # of staging: what may be in no other place
 LINKED_ONLY = "open"  # hard links of clean content: void once no daemon runs
 
@@ -38,6 +40,23 @@ def prepare(settings: Settings) -> Settings:
 def prepare_run(settings: Settings) -> None:
     """The run directory alone, before anything in it is believed. It may be one that others use, too, as /run is."""
     _make(settings.run_dir, "run", close=False)
+
+
+@contextmanager
+def made_by_a_start(settings: Settings) -> Iterator[None]:
+    """Directories that are made inside, and are empty when an exception comes out, are removed again."""
+    missing = [path for name in DIRECTORIES for path in _missing(getattr(settings, f"{name}_dir"))]
+    try:
+        yield
+    except BaseException:
+        for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # there is something in it by now, or it was not made
+                path.rmdir()
+        raise
+
+
+def _missing(path: Path) -> list[Path]:
+    return [each for each in (path, *path.parents) if not each.exists()]
 
 
 def _make(path: Path, what: str, close: bool) -> None:

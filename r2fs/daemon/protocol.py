@@ -6,7 +6,8 @@ Never: opens a socket; knows an operation's meaning.
 One request per connection, a JSON object on one line: {"op": "status", …}. Answers are JSON
 objects, one a line; the last has "done": true. Any number before it report progress, and at
 least one comes every HEARTBEAT_S: silence means that the daemon hangs. A failure is
-{"done": true, "error": SENTENCE, "kind": NAME OF AN ERROR CLASS}.
+{"done": true, "error": SENTENCE, "kind": NAME OF A CLASS OF model/errors.py}: of an error that another
+module made of one of those, the name of that one, whose exit code and errno it has.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from r2fs.model import errors, owned_paths
-from r2fs.model.errors import DaemonUnreachable, R2fsError
+from r2fs.model.errors import R2fsError
 from r2fs.model.redaction import redact
 
 HEARTBEAT_S = 1.0
@@ -44,16 +45,20 @@ def decode(line: bytes) -> Message:
 
 
 def failure(error: R2fsError) -> Message:
-    return {"done": True, "error": str(error), "kind": type(error).__name__}
+    known = (kind for kind in type(error).__mro__ if vars(errors).get(kind.__name__) is kind)
+    return {"done": True, "error": str(error), "kind": next(known).__name__}
 
 
 def raise_failure(message: Mapping[str, Any]) -> None:
-    """Raise what `failure` wrote, as the class that it was; do nothing with any other message."""
+    """Raise what `failure` wrote, as the class that it was; do nothing with any other message.
+
+    A class that only the other side's version of r2fs knows is an R2fsError here.
+    """
     if "error" not in message:
         return
-    kind = getattr(errors, str(message.get("kind")), None)
+    kind = vars(errors).get(str(message.get("kind")))
     known = isinstance(kind, type) and issubclass(kind, R2fsError)
-    raise (kind if known and kind is not None else DaemonUnreachable)(str(message["error"]))
+    raise (kind if known and kind is not None else R2fsError)(str(message["error"]))
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class TakeOver:
         return {
             "format": FORMAT,
             "mountpoint": self._target,
-            "url": settings.bucket.url,
+            "url": settings.bucket.address,
             "endpoint": settings.bucket.endpoint_url,
             "state_dir": str(settings.state_dir),
             "read_only": settings.read_only,

@@ -35,10 +35,9 @@ from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
 from r2fs.disk.journal_attributes import AttributeRows
 from r2fs.disk.journal_database import open_database, translated
+from r2fs.disk.journal_files import is_void, make_and_lock, remove
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
-from r2fs.disk.state_lock import lock_state
-from r2fs.model import owned_paths
-from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError
+from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -52,8 +51,6 @@ from r2fs.model.records import (
 )
 
 log = logging.getLogger(__name__)
-
-FILES = ("lock", "journal.db", "journal.db-wal", "journal.db-shm", "ballast")  # opened by their names
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -77,9 +74,12 @@ class Journal:
         lock_fd: int,
         ballast: Ballast,
         crash_point: CrashPoint,
+        is_new: bool = False,
     ) -> None:
         # constant
         self._crash_point = crash_point
+        self._is_new = is_new  # made by this `open`
+        self._abandoned = False  # False → True only
         self.state_dir = state_dir
         self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
         self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
@@ -118,21 +118,12 @@ class Journal:
         Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
         """
         staging_dir = staging_dir or state_dir / "staging"
-        try:
-            for directory in (state_dir, staging_dir, staging_dir / "data", staging_dir / "open"):
-                owned_paths.make_directory(directory)
-            owned_paths.check_files(state_dir, *FILES)
-            lock_fd = lock_state(state_dir)
-        except OSError as error:
-            raise DirectoryUnusable(
-                f"the state directory {state_dir} cannot be used ({error.strerror}): "
-                "make it writable, or choose another by --state-dir"
-            ) from error
+        lock_fd = make_and_lock(state_dir, staging_dir)
         try:
             ballast = Ballast(state_dir / "ballast")
-            journal = cls(
-                state_dir, staging_dir, open_database(state_dir, ballast), lock_fd, ballast, crash_point
-            )
+            is_new = not any(state_dir.glob("journal.db*"))
+            database = open_database(state_dir, ballast)
+            journal = cls(state_dir, staging_dir, database, lock_fd, ballast, crash_point, is_new)
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
             for directory in (state_dir.parent, state_dir, staging_dir):
@@ -143,10 +134,20 @@ class Journal:
             os.close(lock_fd)
             raise
 
+    def abandon(self) -> None:
+        """The mount did not come up: a journal that `open` made just now, and that owes nothing, goes at close()."""
+        self._abandoned = True
+
     def close(self) -> None:
         """Checkpoint, close, and give the lock back."""
         with self._lock:
+            if self._lock_fd < 0:
+                return
+            void = self._abandoned and self._is_new and is_void(self._db, self.data_dir, self.orphan_dir)
             self._db.close()
+            if void:
+                self.ballast.give_up()
+                remove(self.state_dir, (self.data_dir, self.open_dir, self.data_dir.parent))
             for fd in (self._wal_fd, self._db_fd):
                 if fd >= 0:
                     os.close(fd)

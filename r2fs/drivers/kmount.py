@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r2fs.drivers import container
 from r2fs.model.errors import Busy, FuseMissing, MountError, MountPointBad, MountPointStale
 from r2fs.model.settings import Settings
 
@@ -89,9 +90,10 @@ def check_possible() -> None:
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        raise FuseMissing(f"{DEVICE} is not there: load the kernel module fuse (modprobe fuse)") from None
+        raise FuseMissing(f"{DEVICE} is not there: {container.fuse_remedy()}") from None
     except OSError as e:
-        raise FuseMissing(f"{DEVICE} cannot be opened ({e.strerror}): ask for access to it") from None
+        remedy = container.fuse_remedy() if container.is_one() else "ask for access to it"
+        raise FuseMissing(f"{DEVICE} cannot be opened ({e.strerror}): {remedy}") from None
     if not privileged() and shutil.which(HELPER) is None:
         raise FuseMissing(f"{HELPER} is not installed: install the package fuse3, or mount as root")
 
@@ -225,7 +227,7 @@ def _mount_error(path: str, code: int) -> MountError | Busy:
     if code == errno.EPERM:
         return FuseMissing(f"{path}: this process may not mount: run as root or install fuse3")
     if code == errno.ENODEV:
-        return FuseMissing("the kernel has no FUSE: modprobe fuse")
+        return FuseMissing(f"the kernel has no FUSE: {container.fuse_remedy()}")
     if code == errno.EINVAL:
         return MountPointBad(f"{path} is not a mount point, or the kernel refuses the mount's options")
     return MountPointBad(f"{path}: {reason}")
@@ -241,7 +243,9 @@ def _helper_error(path: str, text: str) -> MountError | Busy:
     if "user_allow_other" in lower:
         return MountError("allow_other needs the line user_allow_other in /etc/fuse.conf")
     if DEVICE in said or "fuse device" in lower:
-        return FuseMissing(said)
+        return FuseMissing(
+            f"{said.partition(', try ')[0]}: {container.fuse_remedy()}" if container.is_one() else said
+        )
     return MountPointBad(f"{path}: {said}")
 
 

@@ -179,6 +179,9 @@ def _target(target: str | None, file: SettingsFile) -> tuple[str, str]:
             if file.exists
             else f"there is no settings file {file.path}"
         )
+        if target.startswith(("/", "./", "../", "~/")):
+            directory = os.path.abspath(os.path.expanduser(target))
+            raise SettingsError(f"{target} is a path: a directory in place of a bucket is file://{directory}")
         raise SettingsError(f"{target!r} is neither a URL (r2://BUCKET) nor a mount's name: {where}{hint}")
     return target, ""
 
@@ -337,15 +340,18 @@ def _bucket(values: Values) -> Bucket:
     except ValueError:
         raise SettingsError(f"{url} ({values.source('url')}) names no bucket: r2://BUCKET/PREFIX") from None
     endpoint = _endpoint(values, scheme)
+    prefix = normal_prefix(prefix)
     return Bucket(
         scheme="s3",
         name=name,
-        prefix=normal_prefix(prefix),
+        prefix=prefix,
+        given=f"{scheme}://{name}" + (f"/{prefix.rstrip('/')}" if prefix else ""),
         endpoint_url=endpoint,
         region=_region(values, scheme, endpoint),
         addressing=values.get("addressing"),
         credentials=credentials_of(values),
         request_timeout_s=values.get("request_timeout"),
+        md5_etags=values.get("md5_etags"),
     )
 
 
@@ -353,7 +359,8 @@ def _url_of_bucket(values: Values) -> str:
     """No URL: the bucket's name alone, in R2 unless only another service's endpoint is there."""
     if not values.get("bucket"):
         raise SettingsError(
-            "no bucket is named: give r2://BUCKET, s3://BUCKET, file:///DIRECTORY or a mount's name"
+            "no bucket is named: give r2://BUCKET, s3://BUCKET or a mount's name; for files on this host alone, "
+            "without a server, file:///DIRECTORY"
         )
     endpoint = values.get("endpoint_url")
     return "r2://" if values.get("account_id") or not endpoint or R2_DOMAIN in endpoint else "s3://"
@@ -369,7 +376,8 @@ def _endpoint(values: Values, scheme: str) -> str | None:
         return f"https://{account}{'.' + jurisdiction if jurisdiction else ''}.{R2_DOMAIN}"
     if not endpoint:
         raise SettingsError(
-            "r2:// needs the Cloudflare account: set account_id (R2_ACCOUNT_ID) or endpoint_url (R2_ENDPOINT)"
+            "r2:// needs the Cloudflare account: set account_id (R2_ACCOUNT_ID) or endpoint_url (R2_ENDPOINT, "
+            "STORAGE_ENDPOINT_URL); to work on local files, without a server, give file:///DIRECTORY in its place"
         )
     return endpoint
 

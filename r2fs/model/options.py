@@ -116,6 +116,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "addressing", Choice(("path", "virtual")), "Whether requests name the bucket in path or host."
         ),
         Option("request_timeout", Duration(1, 3600), "A request that is silent for so long is sent again."),
+        Option(
+            "md5_etags",
+            Switch(),
+            "ETags are MD5s, and bytes are compared with them; false for a server whose ETags are not.",
+        ),
     ),
     "Who may use it. Variables, files of mode 0600 and systemd credentials are better than values here": (
         Option(

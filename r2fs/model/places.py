@@ -18,6 +18,8 @@ from pathlib import Path
 from r2fs.model.settings import Bucket
 
 SYSTEM_FILE = Path("/etc/r2fs/config.toml")
+# What units of the system, `sudo r2fs mount` and fstab use; the first is systemd's StateDirectory=r2fs/NAME.
+ROOT_STATES = (Path("/var/lib/r2fs"), Path("/root", ".local/state/r2fs"))
 SLUG_CHARS = 40  # of the readable part: with the hash, far below the 108 bytes of a socket's address
 
 # setting: systemd's variable, XDG's variable, XDG's default below the home directory
@@ -46,6 +48,20 @@ def base_dir(setting: str, environ: Mapping[str, str]) -> tuple[Path, str]:
     if os.path.isabs(environ.get(xdg, "")):  # the XDG standard: a relative path is to be ignored
         return Path(environ[xdg]) / "r2fs", xdg
     return home(environ) / below_home / "r2fs", ""
+
+
+def own_states(environ: Mapping[str, str]) -> Path:
+    """This user's default place of state directories, whatever systemd's variables say."""
+    xdg = environ.get("XDG_STATE_HOME", "")
+    return Path(xdg) / "r2fs" if os.path.isabs(xdg) else home(environ) / ".local/state/r2fs"
+
+
+def state_places(environ: Mapping[str, str]) -> list[Path]:
+    """Where state directories of this user and of the system are looked for."""
+    found = [own_states(environ), home(environ) / ".local/state/r2fs", *ROOT_STATES]
+    if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        found.insert(0, Path(given))
+    return list(dict.fromkeys(found))
 
 
 def run_dir(environ: Mapping[str, str]) -> tuple[Path, str]:

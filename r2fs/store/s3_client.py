@@ -34,6 +34,7 @@ from r2fs.model.errors import BadCredentials, BodyDamaged, R2fsError, Refused, S
 from r2fs.model.keys import printable
 from r2fs.model.redaction import hide
 from r2fs.model.settings import Bucket, Credentials
+from r2fs.store import s3_request_log as request_log
 from r2fs.store.answers import error_of
 from r2fs.store.counting import RequestCounter
 from r2fs.store.server_text import server_text
@@ -58,6 +59,9 @@ POOL = 64  # connections kept: more than all transfer threads of a mount use at 
 
 # Headers of the CopyObject that runs in this context: boto3 has no parameter for R2's own.
 _copy_headers: ContextVar[Mapping[str, str] | None] = ContextVar("_copy_headers", default=None)
+
+# Does the GET or HEAD that runs in this context take bytes that are stored packed as they are?
+_takes_gzip: ContextVar[bool] = ContextVar("_takes_gzip", default=False)
 
 # What is raised where there was no answer, or none to be understood. The first row that fits counts.
 WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str], ...] = (
@@ -88,7 +92,15 @@ WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str],
         Unavailable,
         "{host} cannot be reached: check the endpoint and the network",
     ),
-    ((boto_errors.ConnectTimeoutError, boto_errors.ReadTimeoutError), Unavailable, "{host} does not answer"),
+    (
+        (
+            boto_errors.ConnectTimeoutError,
+            boto_errors.ReadTimeoutError,
+            urllib3.exceptions.ReadTimeoutError,
+        ),
+        Unavailable,
+        "{host} does not answer",
+    ),
     (
         (boto_errors.ResponseStreamingError, boto_errors.IncompleteReadError),
         BodyDamaged,
@@ -192,8 +204,8 @@ def make_client(
     if bucket.endpoint_url is not None:
         events.register("before-call.s3", _stay_here)
 
-    hidden = _HiddenKey(session)
     body = local()  # length of the body that this thread sends
+    hidden = _HiddenKey(session)
 
     def count(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
         hidden.look(request.headers.get("X-Amz-Security-Token"))
@@ -207,6 +219,9 @@ def make_client(
 
     events.register("before-send.s3", count)
     events.register("response-received.s3", discount)
+    for verb in ("GetObject", "HeadObject"):
+        events.register(f"before-send.s3.{verb}", _accept_gzip)
+    request_log.attach(events)
     return client
 
 
@@ -297,6 +312,12 @@ def _add_copy_headers(params: dict[str, Any], **_: object) -> None:
     params["headers"].update(_copy_headers.get() or {})
 
 
+def _accept_gzip(request: AWSPreparedRequest, **_: object) -> None:
+    """Past the signature: proxies change this header. Without it http.client asks for `identity`."""
+    if _takes_gzip.get():
+        request.headers["Accept-Encoding"] = "gzip"
+
+
 def _sign_by_md5(params: dict[str, Any], **_: object) -> None:
     """One integrity header, the one that every S3 server knows, in place of boto3's CRC."""
     params["context"].pop("checksum", None)
@@ -312,6 +333,16 @@ def with_copy_headers(added: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         _copy_headers.reset(token)
+
+
+@contextmanager
+def accepting_gzip(wanted: bool) -> Iterator[None]:
+    """GetObject and HeadObject say that they take gzip, in this context alone. Nothing is unpacked here."""
+    token = _takes_gzip.set(wanted)
+    try:
+        yield
+    finally:
+        _takes_gzip.reset(token)
 
 
 def from_answer(error: boto_errors.ClientError, name: str) -> StoreError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.drivers import kmount
+from r2fs.drivers import container, kmount
 from r2fs.model.errors import Busy, FuseMissing, MountError, MountPointBad, MountPointStale
 
 
@@ -30,6 +30,11 @@ def test_the_file_system_of_a_path(tmp_path: Path) -> None:
 
 def test_values_in_a_list_of_options() -> None:
     assert kmount._escaped("s3://bucket/a,b\\c/") == "s3://bucket/a\\,b\\\\c/"
+
+
+@pytest.fixture(autouse=True)
+def no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "is_one", lambda: False)
 
 
 @pytest.mark.parametrize(
