@@ -19,7 +19,24 @@ README = (ROOT / "README.md").read_text()
 SEMANTICS = (ROOT / "SEMANTICS.md").read_text()
 
 # Options of other programs that the README shows how to call.
-FOREIGN_OPTIONS = {"--device", "--cap-add", "--user", "--now", "--fix", "--minutes", "--long"}
+FOREIGN_OPTIONS = {
+    "--device",
+    "--cap-add",
+    "--user",
+    "--now",
+    "--fix",
+    "--minutes",
+    "--long",
+    "--security-opt",
+}
+FOREIGN_OPTIONS |= {
+    "--local",
+    "--no-hardlinks",
+    "--link",
+    "--no-preserve",
+    "--link-dest",
+    "--hard-dereference",
+}
 
 
 def commands(group: click.Group = cli, before: str = "r2fs") -> dict[str, click.Command]:

@@ -20,7 +20,7 @@ OPEN_FILES_SHOWN = 20
 
 
 @click.command("status", cls=Command)
-@click.argument("directory", metavar="[DIR]", required=False)
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def command(directory: str | None, as_json: bool) -> int:
     """Show mounts: what is on its way, what is cached, what it cost.
