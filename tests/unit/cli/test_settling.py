@@ -11,7 +11,7 @@ from r2fs.cli import settling
 from r2fs.daemon import keeper
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import Mounted
-from tests.unit.cli.conftest import flushed
+from tests.unit.cli.conftest import flushed, queue
 from tests.unit.cli.test_asking import status
 
 DEAD = 2**22 - 2  # no process has this number: above the kernel's largest by default
