@@ -6,22 +6,16 @@ Never: touches a descriptor; keeps anything.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Mapping
 from typing import Final
 
 from r2fs.drivers import wire
-from r2fs.model.records import Attributes, Entry, FileSystemStats, Kind
+from r2fs.model.records import TYPE_BITS, Attributes, Entry, FileSystemStats, Kind
 
 NS: Final = 10**9
 FOREVER_S: Final = 10**9  # the longest time that the kernel is told: 31 years
 BLOCK_SIZE: Final = 4096  # st_blksize of plain files: what programs use as their buffer's size
 
-TYPE_BITS: Final[Mapping[Kind, int]] = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.SYMLINK: stat.S_IFLNK,
-}
 DIRENT_TYPE: Final[Mapping[Kind, int]] = {kind: bits >> 12 for kind, bits in TYPE_BITS.items()}
 NO_ATTRIBUTES: Final = (0,) * wire.ATTR_FIELDS
 NO_ENTRY: Final = bytes(wire.ENTRY_OUT.size)  # in READDIRPLUS: a name without attributes
@@ -55,7 +49,7 @@ def attributes(a: Attributes) -> tuple[int, ...]:
     mask = 0xFFFFFFFFFFFFFFFF  # times before 1970 travel as two's complement
     return (
         a.st_ino, a.size, a.blocks, atime & mask, mtime & mask, ctime & mask, atime_ns, mtime_ns, ctime_ns,
-        mode, a.nlink, a.uid, a.gid, 0, BLOCK_SIZE, 0,
+        mode, a.nlink, a.uid, a.gid, a.rdev, BLOCK_SIZE, 0,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
 from r2fs.engine.sender import Sender
 from r2fs.engine.space import Space
+from r2fs.engine.special import SpecialFiles
 from r2fs.engine.status import Status
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import COPY_THREADS, WriteBack
@@ -103,6 +104,7 @@ class FileSystem:
             self._writeback,
             self._attributes,
         )
+        self._special = SpecialFiles(self._core, self._tree, self._names)
         self._background = JobQueue()
         self._space = Space(self._core, self._tree)
         self._files = Files(
@@ -269,6 +271,9 @@ class FileSystem:
     def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Entry:
         return self._referenced(self._names.symlink(caller, parent, name, target))
 
+    def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
+        return self._referenced(self._special.make(caller, parent, name, mode, device))
+
     def readlink(self, caller: Caller, ino: int) -> str:
         with self._core.lock:
             node = self._tree.get(ino)
@@ -307,7 +312,11 @@ class FileSystem:
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
             if node is None or not self._names.is_exact(node):
                 return None  # looked up by itself, then
-            return self._names.referred(node)
+            entry = self._names.listed_entry(node)
+            if node.stored_kind not in (None, node.kind):
+                return None
+            self._tree.refer(node)
+            return entry
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
@@ -394,10 +403,6 @@ class FileSystem:
         self._files.admit_writer(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
-            if directory.deleted:
-                raise NotFound(f"{printable(directory.name)} was removed")
-            if name in directory.children():
-                raise Exists(f"{printable(name)} was made by somebody else at the same time")
             key = self._tree.child_key(directory, name)
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:

@@ -39,11 +39,11 @@ def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -
         parent_ino = inheritance.nodes[ino].parent
         parent = tree.root if parent_ino == tree.root.ino else made.get(parent_ino)
         if parent is not None and parent.is_dir:
-            _place(node, parent)
+            tree.restore_name(node, parent, inheritance.nodes[ino].name)
     within = {node.ino for node in tree.walk(tree.root)}
     for ino, node in made.items():
         if ino not in within:
-            _unplace(node)
+            tree.restore_nameless(node)
         tree.restore(node)
         if node.st_ino:
             node.st_ino = numbers.claim(node.st_ino)
@@ -51,10 +51,7 @@ def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -
 
 def move_inherited(tree: Tree, node: Node, parent: Node, name: str) -> None:
     """The journal says what its name is."""
-    _unplace(node)
-    node.name, node.deleted = name, False
-    _place(node, parent)
-    tree.restore(node)
+    tree.restore_name(node, parent, name)
     tree.touch(node)
 
 
@@ -133,18 +130,3 @@ def _node(known: KnownNode) -> Node:
     if node.is_dir:
         node.listing = Listing(marker=node.base)
     return node
-
-
-def _place(node: Node, parent: Node) -> None:
-    """The last that was told of a name holds it."""
-    before = parent.children().get(node.name)
-    if before is not None:
-        _unplace(before)
-    node.parent = parent
-    parent.children()[node.name] = node
-
-
-def _unplace(node: Node) -> None:
-    if node.parent is not None and node.parent.children().get(node.name) is node:
-        del node.parent.children()[node.name]
-    node.parent, node.deleted = None, True

@@ -48,7 +48,7 @@ from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 log = logging.getLogger(__name__)
 
-OWNED_VALID_S = 3600.0  # what this host has not sent yet changes through this host alone
+ROOT_VALID_S = 3600.0  # the root stays the root; a change of its attributes is told to the kernel
 
 
 class Names:
@@ -79,9 +79,23 @@ class Names:
         return Entry(self._attributes.of(node), self.valid_s(node))
 
     def valid_s(self, node: Node) -> float:
-        if node.owed is not None or node is self._tree.root or node.parent is None:
-            return OWNED_VALID_S
+        """Seconds for which the kernel may keep the node's name and attributes.
+
+        What waits for its upload changes through this host alone, but another host may replace it the moment
+        after: `freshness` is then as right as for what was just listed, and needs no notification of each upload.
+        """
+        if node is self._tree.root or node.parent is None:
+            return ROOT_VALID_S
+        if node.owed is not None:
+            return self._core.settings.freshness_s
         return self._directories.valid_s(node.parent, node.name)
+
+    def listed_entry(self, node: Node) -> Entry:
+        """`entry` as a line of its directory's listing, valid no longer than that listing is fresh: the kernel
+        keeps the listing as long as the shortest of its lines. With Core.lock held."""
+        assert node.parent is not None
+        self._recall(node)
+        return Entry(self._attributes.of(node), self._directories.valid_s(node.parent))
 
     def child(self, caller: Caller, parent: int, name: str) -> Node:
         """The node under a name, fresh. Raises NotFound with how long that holds. Without the lock."""
@@ -167,6 +181,8 @@ class Names:
         node = self.child(caller, parent, name)
         self.make_exact(caller, node)
         with self._core.lock:
+            self._recall(node)
+            node = self._tree.as_stored(node)
             return self.referred(node)
 
     def referred(self, node: Node) -> Entry:
@@ -209,7 +225,7 @@ class Names:
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
-            self._owe(node, key)
+            self.owe(node, key)
             self._directories.born(node)
             return node
 
@@ -221,11 +237,11 @@ class Names:
             key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
             node = self.new_node(caller, directory, name, Kind.SYMLINK, 0o777)
             node.target, node.size = target, len(target.encode(errors="surrogateescape"))
-            self._owe(node, key)
+            self.owe(node, key)
             return node
 
-    def _owe(self, node: Node, key: str) -> None:
-        """A directory or symbolic link that was just made: queued at once, it has no bytes to wait for."""
+    def owe(self, node: Node, key: str) -> None:
+        """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
             with self._ledger.transaction():
                 expect = self._ledger.take_over_deletes(key)
@@ -238,7 +254,12 @@ class Names:
         self._writeback.schedule(node)
 
     def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
-        """In the tree, and owing nothing yet. With Core.lock held."""
+        """In the tree, and owing nothing yet. With Core.lock held. Raises NotFound or Exists: the directory was
+        looked at without the lock."""
+        if directory.deleted:
+            raise NotFound(f"{printable(directory.name)} was removed")
+        if name in directory.children():
+            raise Exists(f"{printable(name)} was made by somebody else at the same time")
         now, settings = self._core.now_ns(), self._core.settings
         node = self._tree.add(directory, name, kind, now)
         gid = caller.gid
@@ -350,7 +371,7 @@ class Names:
             return
         if target is not None and flags & RENAME_NOREPLACE:
             raise Exists(f"{printable(new_name)} exists")
-        if node.kind is Kind.FILE:
+        if not node.is_dir and node.kind is not Kind.SYMLINK:
             check_file_name(new_name)
         if node.is_dir:
             self._directories.load_below(caller, node)
@@ -391,7 +412,7 @@ class Names:
         if other is node:
             return
         for one, name in ((node, other.name), (other, node.name)):
-            if one.kind is Kind.FILE:
+            if not one.is_dir and one.kind is not Kind.SYMLINK:
                 check_file_name(name)
             if one.is_dir:
                 self._directories.load_below(caller, one)

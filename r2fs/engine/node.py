@@ -102,7 +102,7 @@ class Refresh:
 class Listing:
     """A directory's children as far as they are known."""
 
-    children: dict[str, Node] = field(default_factory=dict)
+    children: dict[str, Node] = field(default_factory=dict)  # written by Tree._attach and _take alone
     listed_at_s: float = NEVER  # Clock.monotonic() when the LIST it comes from began
     whole: bool = False  # every page was read
     probed: dict[str, float] = field(default_factory=dict)  # name asked for by itself: when (monotonic)
@@ -110,7 +110,7 @@ class Listing:
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
     marker: Version | None = None  # the empty object that keeps the directory
-    directories: int = 0  # children that are directories: Tree counts them
+    directories: int = 0  # children that are directories; likewise
     # what a LIST of it all costs, for probes.py
     pages: int = 1  # of the last one, at least
     took_s: float = 0.0  # the last one
@@ -138,6 +138,9 @@ class Node:
     lost: Version | None = None  # a base that the bucket was seen to have no more
     known: bool = False  # mode, mtime … are those stored with the version, not guessed from a listing
     mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
+    stored_kind: Kind | None = (
+        None  # a FIFO, socket or device by its metadata; this node, made from a listing, is a file
+    )
     asked: bool = False  # the local attribute cache was asked for them
     listing: Listing | None = None  # a directory's
     content: Content | None = None  # open, or staged and touched
@@ -166,8 +169,10 @@ class Node:
 
     @property
     def carries_body(self) -> bool:
-        """Sent whole with its metadata, never copied: a directory's object is empty, a link's is its target."""
-        return self.is_dir or (self.kind is Kind.SYMLINK and self.target is not None)
+        """Sent whole with its metadata, never copied: a link's object is its target, others but a file's are empty."""
+        if self.kind is Kind.SYMLINK:
+            return self.target is not None
+        return self.kind is not Kind.FILE
 
     @property
     def sending(self) -> bool:
@@ -185,7 +190,8 @@ class Node:
             return partial or self.owed.in_ranges
         return self.owed.key != self.base.key or (partial and self.handles > 0)
 
-    def children(self) -> dict[str, Node]:
+    def children(self) -> Mapping[str, Node]:
+        """To be looked at: Tree changes it."""
         assert self.listing is not None
         return self.listing.children
 

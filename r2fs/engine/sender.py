@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,11 +40,11 @@ from r2fs.model.metadata import Facts, attributes_from, metadata_for, of_new_byt
 from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
 from r2fs.model.ranges import Range, RangeSet
-from r2fs.model.records import Kind, MultipartState, ObjectMeta, Part, PartDigests, Proof, Version
+from r2fs.model.records import TYPE_BITS, Kind, MultipartState, ObjectMeta, Part, PartDigests, Proof, Version
 
 log = logging.getLogger(__name__)
 
-FILE_TYPES = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+BODILESS_TYPES = {Kind.DIRECTORY: "application/x-directory", Kind.SYMLINK: "text/plain"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +139,8 @@ class Sender:
         return replace(claim, facts=replace(claim.facts, content_type=content_type(claim.name, head)))
 
     def _meta(self, claim: Claim) -> ObjectMeta:
-        fallback = "application/x-directory" if claim.kind is Kind.DIRECTORY else "text/plain"
-        kind = claim.facts.content_type or fallback
-        return metadata_for(claim.facts, FILE_TYPES[claim.kind], claim.attempt, kind)
+        kind = claim.facts.content_type or BODILESS_TYPES.get(claim.kind, DEFAULT)
+        return metadata_for(claim.facts, TYPE_BITS[claim.kind], claim.attempt, kind)
 
     def _copy(self, claim: Claim) -> Sent:
         """Another name, or other metadata. What the source's metadata says and we do not know, stays."""
@@ -157,7 +155,7 @@ class Sender:
         named = content_type(claim.name)
         by_bytes = info.content_type if named == DEFAULT and info.content_type else named
         kind = facts.content_type or by_bytes
-        meta = metadata_for(facts, FILE_TYPES[claim.kind], claim.attempt, kind)
+        meta = metadata_for(facts, TYPE_BITS[claim.kind], claim.attempt, kind)
         meta = replace(meta, headers=info.headers)  # else the store would ask once more
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)

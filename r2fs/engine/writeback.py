@@ -56,7 +56,6 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.keys import nfc, printable
-from r2fs.model.records import Kind
 from r2fs.model.states import UNSEALED, Event, State
 
 log = logging.getLogger(__name__)
@@ -335,10 +334,8 @@ class WriteBack:
         owed = node.owed
         assert owed is not None
         body = None
-        if node.kind is Kind.DIRECTORY:
-            body = b""
-        elif node.kind is Kind.SYMLINK and node.target is not None:
-            body = os.fsencode(node.target)
+        if node.carries_body:
+            body = os.fsencode(node.target) if node.target is not None else b""
         copy = not owed.changed and node.base is not None
         size, facts = 0, {}
         if fd is not None:

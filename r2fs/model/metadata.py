@@ -3,6 +3,7 @@
     mtime         seconds since 1970 with a fraction (rclone, s3fs)
     mode          st_mode as a decimal number, type bits included (s3fs)
     uid, gid      decimal numbers (s3fs)
+    rdev          a device's number, hexadecimal (rclone); the object is empty, its type is in `mode`
     r2fs-attempt  which upload attempt of which host made this object
     all others    kept as they are when r2fs writes the object again, but for checksums of its bytes
 
@@ -12,14 +13,16 @@ Owns:  reading and writing these. A value that cannot be read is as if it were n
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
-from r2fs.model.records import ObjectInfo, ObjectMeta
+from r2fs.model.records import SPECIAL_KINDS, Kind, ObjectInfo, ObjectMeta
 
 MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
+DEVICE = "rdev"
 OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
 MAX_TIME_NS = (1 << 63) - 1  # the year 2262, as in the journal's integers
 # checksums by rclone and s3cmd: void once the bytes change
@@ -36,6 +39,7 @@ class Facts:
     mtime_ns: int | None = None
     content_type: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    kind: Kind | None = None  # of a FIFO, socket or device; None: what the key says
 
 
 def attributes_from(info: ObjectInfo) -> Facts:
@@ -49,6 +53,7 @@ def attributes_from(info: ObjectInfo) -> Facts:
         mtime_ns=_nanoseconds(metadata.get(MTIME)),
         content_type=info.content_type,
         extra={name: value for name, value in metadata.items() if name not in OURS},
+        kind=SPECIAL_KINDS.get(stat.S_IFMT(mode)) if mode is not None and info.size == 0 else None,
     )
 
 
@@ -68,6 +73,13 @@ def metadata_for(facts: Facts, file_type: int, attempt: str, content_type: str) 
     return ObjectMeta(content_type, metadata)
 
 
+def device_number(extra: Mapping[str, str]) -> int:
+    """The device's number in further metadata; 0 where there is none that the kernel could take (32 bits)."""
+    text = extra.get(DEVICE, "")
+    number = int(text, 16) if re.fullmatch(r"[0-9a-fA-F]{1,16}", text) else 0
+    return number if number < 1 << 32 else 0
+
+
 def of_new_bytes(extra: Mapping[str, str]) -> dict[str, str]:
     """What of an earlier version's further metadata still holds for other bytes."""
     return {name: value for name, value in extra.items() if name not in OF_THE_BYTES}
@@ -79,6 +91,8 @@ def remembered(facts: Facts) -> dict[str, str | int]:
     out: dict[str, str | int] = {name: value for name, value in numbers.items() if value is not None}
     if facts.content_type is not None:
         out["content_type"] = facts.content_type
+    if facts.kind is not None:
+        out["kind"] = facts.kind.value
     out.update({f"extra.{name}": value for name, value in facts.extra.items()})
     return out
 
@@ -98,6 +112,7 @@ def recalled(kept: Mapping[str, str | int]) -> Facts:
         mtime_ns=_within(number("mtime_ns")),
         content_type=content_type if isinstance(content_type, str) else None,
         extra={name[6:]: str(value) for name, value in kept.items() if name.startswith("extra.")},
+        kind=next((kind for kind in SPECIAL_KINDS.values() if kind.value == kept.get("kind")), None),
     )
 
 

@@ -7,11 +7,12 @@ Never: behaves: no I/O, no locks, no defaults that hide a choice.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from os import O_ACCMODE
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from r2fs.model.ranges import Range
 
@@ -20,6 +21,26 @@ class Kind(Enum):
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    CHARACTER_DEVICE = "character device"
+    BLOCK_DEVICE = "block device"
+
+
+# File type bits of st_mode, stat(2).
+TYPE_BITS: Final[Mapping[Kind, int]] = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+}
+# Kinds by their type bits that mknod(2) makes besides files: names without bytes, opened by the kernel alone.
+SPECIAL_KINDS: Final[Mapping[int, Kind]] = {
+    TYPE_BITS[kind]: kind for kind in (Kind.FIFO, Kind.SOCKET, Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +120,7 @@ class Attributes:
     nlink: int
     blocks: int  # of 512 bytes
     st_ino: int  # the number that programs are shown: the same over mounts
+    rdev: int = 0  # a device's number, as the kernel encodes it in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +296,7 @@ class KnownNode(NamedTuple):
     mode: int | None
     uid: int | None
     gid: int | None
-    known: bool  # the facts are those stored with the version
+    known: bool  # these fields are all that the version's metadata says: it need not be asked again
     mtime_known: bool
     st_ino: int = 0  # 0: nobody was shown it (a log of an earlier version has none)
 

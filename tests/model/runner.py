@@ -486,6 +486,7 @@ def _equal(answer: bytes, want: bytes) -> None:
 def check(fs: Any) -> None:
     """The engine's own books, with Core.lock held."""
     ledger, tree = fs._ledger, fs._tree
+    tree.check()
     names = set()
     for ino, node in ledger.owing.items():
         assert node.ino == ino and node.owed is not None

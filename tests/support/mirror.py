@@ -48,6 +48,7 @@ from r2fs.model.errors import (
 from r2fs.model.keys import check_name
 from r2fs.model.ports import Caller, KernelCache, NoKernelCache
 from r2fs.model.records import (
+    SPECIAL_KINDS,
     AttributeChange,
     Attributes,
     DirEntry,
@@ -207,6 +208,14 @@ class MirrorVerbs:
         directory = self._directory(parent)
         with translated(name):
             os.symlink(target, _name(name), dir_fd=directory.fd)
+            self._give(caller, directory, name)
+        return self._lookup(parent, name)
+
+    def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
+        self.calls["mknod"] += 1
+        directory = self._directory(parent)
+        with translated(name):
+            os.mknod(_name(name), mode, device, dir_fd=directory.fd)
             self._give(caller, directory, name)
         return self._lookup(parent, name)
 
@@ -510,7 +519,9 @@ def _writes(flags: int) -> bool:
 def _kind(mode: int) -> Kind:
     if stat.S_ISDIR(mode):
         return Kind.DIRECTORY
-    return Kind.SYMLINK if stat.S_ISLNK(mode) else Kind.FILE
+    if stat.S_ISLNK(mode):
+        return Kind.SYMLINK
+    return SPECIAL_KINDS.get(stat.S_IFMT(mode), Kind.FILE)
 
 
 def _proof(fd: int) -> tuple[int, int]:
