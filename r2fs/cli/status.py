@@ -153,6 +153,8 @@ def _detail(answer: dict[str, Any]) -> None:
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["hidden"]:
         facts.append(("hidden", f"{show.counted(queue['hidden'], 'key')} that no file name can be"))
+    for found in queue.get("directory_objects", ()):
+        facts.append(("holds bytes", f"{found['key']} ({show.size(found['size'])}), the key of a directory"))
     if queue["last_error"]:
         facts.append(("last error", queue["last_error"]))
     show.table(["", ""], facts)

@@ -106,8 +106,8 @@ class Deleter:
 
     def _is_meant(self, row: OwedDelete, info: ObjectInfo) -> bool:
         """Is what the bucket holds the version that is to go? Directories' objects are all alike: empty."""
-        if row.etag is None:
-            return self._ours(info)
+        if row.etag is None:  # bytes at a directory's key are another tool's, even where we copied them
+            return self._ours(info) and not (row.key.endswith("/") and info.size)
         return info.etag == row.etag or (row.key.endswith("/") and info.size == 0)
 
     def _look_again(self, row: OwedDelete, again: dict[int, float]) -> None:

@@ -20,15 +20,16 @@ from r2fs.engine.attributes import AttributeView
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import AWAY, Directories
+from r2fs.engine.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.ledger import Ledger
+from r2fs.engine.name_checks import check_empty, check_rename
 from r2fs.engine.node import Node, is_below
 from r2fs.engine.recall import Recall
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
     Busy,
-    DirectoryNotEmpty,
     Exists,
     InvalidArgument,
     IsADirectory,
@@ -118,6 +119,8 @@ class Names:
                 return found  # the way to something that is not in the bucket yet
         with self._core.lock:
             found = directory.children().get(name)
+            if found is None and name == OBJECT_NAME:
+                found = self._tree.object_of(directory)
             if found is None:
                 raise NotFound(
                     f"{printable(name)}: no such file or directory",
@@ -171,8 +174,8 @@ class Names:
             return
         with self._core.lock:
             if node.base == version and (version is None or info.etag == version.etag):
-                if node.listing is not None and node.listing.marker is None and node.owed is None:
-                    node.listing.marker = info.version
+                if node.listing is not None and node.owed is None:
+                    self._tree.saw_marker(node, info.version)
                 self._attributes.learn(node, info)
                 self._core.cache.remember(info.key, info.etag, remembered(attributes_from(info)))
                 self.recalls.learned(info, attributes_from(info))
@@ -297,6 +300,7 @@ class Names:
         with self._core.lock:
             if node.deleted or node.parent is None:
                 raise NotFound(f"{printable(name)}: no such file or directory")
+            check_changeable(node)
             directory = node.parent
             with self._ledger.transaction():
                 self._withdraw(node)
@@ -344,8 +348,7 @@ class Names:
         with self._core.lock:
             if node.deleted or node.parent is None:
                 raise NotFound(f"{printable(name)}: no such file or directory")
-            if node.children() or (node.listing and node.listing.hidden):
-                raise DirectoryNotEmpty(f"{printable(name)} is not empty")
+            check_empty(node, name)
             directory = node.parent
             with self._ledger.transaction():
                 self._withdraw(node)
@@ -383,7 +386,7 @@ class Names:
             self._syncing.sync(node)
         with self._core.lock:
             directory = self._tree.directory(new_parent)
-            self._check_rename(node, directory, target, new_name)
+            check_rename(self._tree, node, directory, target, new_name)
             old_directory = node.parent
             assert old_directory is not None
             with self._ledger.transaction():
@@ -421,6 +424,8 @@ class Names:
             here, there = node.parent, other.parent
             if node.deleted or other.deleted or here is None or there is None:
                 raise NotFound(f"{printable(node.name)}: no such file or directory")
+            check_changeable(node)
+            check_changeable(other)
             if is_below(here, other) or is_below(there, node):
                 raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
             with self._ledger.transaction():
@@ -452,45 +457,32 @@ class Names:
         except NotFound:
             return None
 
-    def _check_rename(self, node: Node, directory: Node, target: Node | None, new_name: str) -> None:
-        if node.deleted or directory.deleted or node.parent is None:
-            raise NotFound(f"{printable(node.name)}: no such file or directory")
-        if directory.children().get(new_name) is not target:
-            raise Busy(f"{printable(new_name)}: changed while it was renamed over; try again")
-        if is_below(directory, node):
-            raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
-        if target is not None:
-            if target.is_dir and not node.is_dir:
-                raise IsADirectory(f"{printable(new_name)} is a directory")
-            if node.is_dir and not target.is_dir:
-                raise NotADirectory(f"{printable(new_name)} is not a directory")
-            if target.is_dir and target.children():
-                raise DirectoryNotEmpty(f"{printable(new_name)} is not empty")
-        self._tree.child_key(directory, new_name + ("/" if node.is_dir else ""))
-
     def _retarget(self, one: Node, top: Node, directory: Node, new_name: str) -> None:
         """`one`, at or below the renamed `top`, gets its new key. In a transaction."""
         if one.is_dir and one.owed is None and (one is not top or one.children()):
             if one.listing is None or one.listing.marker is None:
                 return  # made by its files alone: they carry it along
-        old_key = one.owed.key if one.owed else (one.base.key if one.base else self._tree.key(one))
+        marker = one.listing.marker if one.listing is not None and one.owed is None else None
+        at = marker or one.base
+        old_key = one.owed.key if one.owed else (at.key if at else self._tree.key(one))
         prefix = self._tree.key(directory) + new_name
         new_key = check_key(prefix + self._tree.key(one)[len(self._tree.key(top).rstrip("/")) :])
         if one is top and not one.is_dir:
             new_key = check_key(prefix + (SYMLINK_SUFFIX if one.kind is Kind.SYMLINK else ""))
         had = one.owed.expect if one.owed else (one.base.etag if one.base else None)
         if one.is_dir and one.owed is None:
-            marker = one.listing.marker if one.listing else None
             had = marker.etag if marker else None
         self._writeback.deletes.leave_key(one)
         files = self._writeback.local
         local = files.is_local(new_key) and (one is top or files.stays_here(one))
         changes: dict[str, object] = {"key": new_key}
         changes["expect"] = None if local else self._ledger.take_over_deletes(new_key)
+        if one.own_bytes is not None and self._ledger.needing(new_key, other_than=one) is not None:
+            raise Busy(f"{printable(new_name)}: what was renamed from there is still on its way; try again")
         if one.owed is None:
-            changes["changed"] = one.is_dir  # a marker has no bytes to copy
-            if one.listing is not None and one.base is None and not one.known:
-                changes["base"] = one.listing.marker  # asked for what its metadata says, before it goes
+            changes["changed"] = one.is_dir and one.own_bytes is None  # a marker has no bytes to copy
+            if marker is not None and (marker.size or (one.base is None and not one.known)):
+                changes["base"] = marker  # asked for what its metadata says, and its bytes, before it goes
         else:
             changes["seq"] = self._core.journal.next_seq()
             if one is top and new_name != one.name:

@@ -109,7 +109,9 @@ class Listing:
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
-    marker: Version | None = None  # the empty object that keeps the directory
+    # The object at the directory's own key; r2fs makes it empty, others may not.
+    marker: Version | None = None
+    object: Node | None = None  # the read-only file that shows its bytes, where it holds any: Tree.object_of
     directories: int = 0  # children that are directories; likewise
     # what a LIST of it all costs, for probes.py
     pages: int = 1  # of the last one, at least
@@ -158,6 +160,9 @@ class Node:
     deleted: bool = False  # unlinked here, or replaced by what another host did
     st_ino: int = 0  # what stat shows as its number; 0: nobody was shown it yet
     kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
+    read_only: bool = (
+        False  # constant: it shows the bytes of its directory's own object (directory_objects.py)
+    )
 
     @property
     def state(self) -> State:
@@ -169,10 +174,20 @@ class Node:
 
     @property
     def carries_body(self) -> bool:
-        """Sent whole with its metadata, never copied: a link's object is its target, others but a file's are empty."""
+        """Sent whole with its metadata, never copied: a link's object is its target, a marker or special file empty."""
+        if self.is_dir:
+            return self.own_bytes is None
         if self.kind is Kind.SYMLINK:
             return self.target is not None
         return self.kind is not Kind.FILE
+
+    @property
+    def own_bytes(self) -> Version | None:
+        """The object at a directory's own key, where it is no marker but holds another tool's bytes."""
+        if self.listing is None:
+            return None
+        version = self.listing.marker or self.base
+        return version if version is not None and version.size else None
 
     @property
     def sending(self) -> bool:

@@ -53,6 +53,7 @@ class Status:
                 parked=sum(node.state is State.PARKED for node in owing),
                 conflicts=tuple(conflicts),
                 hidden=self._tree.hidden,
+                directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
                 oldest_s=max((now - node.owed.first_owed_s for node in owing if node.owed), default=0.0),
                 transfers=tuple(self._transfer(node, now) for node in oldest),
                 uploaded=self._writeback.outcomes.uploaded,

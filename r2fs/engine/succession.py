@@ -17,7 +17,8 @@ from r2fs.model.records import KnownNode
 
 
 def remember(core: Core, node: Node) -> None:
-    if core.memory is not None and node.told:
+    # A read-only view of an object belongs to no listing: a successor makes it anew.
+    if core.memory is not None and node.told and not node.read_only:
         core.memory.node(known(node))
 
 

@@ -8,15 +8,19 @@ Locks: every method is called with Core.lock held.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from r2fs.engine.core import Core
+from r2fs.engine.directory_objects import OBJECT_NAME
 from r2fs.engine.node import Listing, Node
 from r2fs.engine.succession import remember
 from r2fs.model.errors import NotADirectory, Stale
-from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_name, nfc, shown_name
-from r2fs.model.records import Kind, ObjectInfo
+from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_name, nfc, printable, shown_name
+from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.verbs import ROOT
+
+log = logging.getLogger(__name__)
 
 EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come twice on one state directory
 
@@ -32,6 +36,8 @@ class Tree:
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
+        self._with_bytes: set[Node] = set()  # directories at whose own key bytes were seen
+        self._warned: set[str] = set()  # their keys, once the log has said so
 
     # ------------------------------------------------------------------ numbers
     def get(self, ino: int) -> Node:
@@ -186,6 +192,9 @@ class Tree:
         if node.listing is not None:
             self.hidden -= len(node.listing.hidden)
             node.listing.hidden = frozenset()
+            if node.listing.object is not None:
+                node.listing.object.deleted = True
+                self.collect(node.listing.object)
         remember(self._core, node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
@@ -258,6 +267,8 @@ class Tree:
             if node.listing is None:
                 continue
             hidden += len(node.listing.hidden)
+            if node.listing.object is not None:
+                named.add(node.listing.object)
             for name, child in node.listing.children.items():
                 assert child.parent is node and child.name == name, f"{self.path(node)}: {name!r} is astray"
             directories = sum(child.is_dir for child in node.listing.children.values())
@@ -279,6 +290,8 @@ class Tree:
         prefix, seen, hidden = self.key(directory), set[str](), set[str]()
         if directory.owed is None and directory.touched <= began:
             listing.marker = None  # unless the listing has it: another host may have removed it
+            if directory.own_bytes is not None:
+                directory.base = None
         names = {p[len(prefix) : -1] for p in prefixes if is_name(p[len(prefix) : -1])}
         hidden.update(p for p in prefixes if not is_name(p[len(prefix) : -1]))
         children = directory.children()
@@ -290,7 +303,8 @@ class Tree:
                 self._refreshed(child, info)
             elif name == "":
                 if not self._hides(info.key, info.etag, began):
-                    listing.marker = info.version
+                    self._saw_marker(directory, info.version)
+                    hidden.update({info.key} if info.size else ())
             elif not is_name(shown_name(name)) or name in names or nfc(shown_name(name)) in seen:
                 hidden.add(info.key)
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
@@ -333,6 +347,51 @@ class Tree:
             self._refreshed(child, info)
         elif not child.writers:
             self.replace(child, info)
+
+    def saw_marker(self, directory: Node, version: Version) -> None:
+        """A HEAD found this object at the directory's own key."""
+        listing = directory.listing
+        assert listing is not None
+        self._saw_marker(directory, version)
+        if version.size and version.key not in listing.hidden:
+            listing.hidden |= {version.key}
+            self.hidden += 1
+
+    def _saw_marker(self, directory: Node, version: Version) -> None:
+        assert directory.listing is not None
+        directory.listing.marker = version
+        if not version.size:
+            return
+        self._with_bytes.add(directory)
+        if version.key not in self._warned:
+            self._warned.add(version.key)
+            log.warning(
+                "%s: an object of %d bytes at the key of a directory: kept as it is; read it as %s in that directory",
+                printable(version.key), version.size, OBJECT_NAME,
+            )  # fmt: skip
+
+    def own_bytes(self) -> list[Version]:
+        """Objects that hold bytes at the key of a directory, in the directories that are known."""
+        self._with_bytes = {node for node in self._with_bytes if node.own_bytes and self.in_tree(node)}
+        return [version for node in self._with_bytes if (version := node.own_bytes) is not None]
+
+    def object_of(self, directory: Node) -> Node | None:
+        """The read-only file that shows the bytes at the directory's own key. No listing has it."""
+        listing, version = directory.listing, directory.own_bytes
+        assert listing is not None
+        shown = listing.object
+        if shown is not None and shown.base != version:
+            shown.deleted, listing.object = True, None
+            self.collect(shown)
+        if version is not None and listing.object is None:
+            self._last += 1
+            now = directory.mtime_ns
+            shown = Node(
+                self._last, Kind.FILE, OBJECT_NAME, directory, now, now, now, mode=0o400, read_only=True
+            )
+            shown.base, shown.size, shown.known = version, version.size, True
+            self._nodes[shown.ino] = listing.object = shown
+        return listing.object
 
     def saw_prefix(self, directory: Node, name: str, began: int) -> None:
         child = directory.children().get(name)

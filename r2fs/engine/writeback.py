@@ -334,7 +334,7 @@ class WriteBack:
         owed = node.owed
         assert owed is not None
         body = None
-        if node.carries_body:
+        if node.carries_body or node.is_dir:
             body = os.fsencode(node.target) if node.target is not None else b""
         copy = not owed.changed and node.base is not None
         size, facts = 0, {}

@@ -390,10 +390,13 @@ class QueueView:
     active: int
     parked: int
     conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
-    hidden: int  # keys that cannot be names, in the directories that are known
+    hidden: (
+        int  # keys that cannot be names, in the directories that are known; those of the next row among them
+    )
     oldest_s: float
     transfers: tuple[TransferView, ...]
     uploaded: int
     uploaded_bytes: int
     failed: int
     last_error: str | None
+    directory_objects: tuple[Version, ...] = ()  # objects that hold bytes at the key of a directory
