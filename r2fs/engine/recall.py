@@ -152,7 +152,8 @@ class Recall:
         elif row.facts:
             fill(node, recalled(row.facts))
             node.ctime_ns = listed_ns if row.ctime_ns is None else row.ctime_ns
-            if row.modified_ns is None:
+            # Later, whatever another host does is dated past what is believed above.
+            if row.modified_ns is None and self._core.clock.time() < row.stored_s + 2 * SKEW_S:
                 self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns))
 
     # ------------------------------------------------------------------ writing

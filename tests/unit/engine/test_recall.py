@@ -17,6 +17,7 @@ from r2fs.model.records import AttributeChange, Attributes, Kind, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
+from tests.support.session import Session
 
 PAST_NS = 1_600_000_000_123_456_789
 ASKED = {"head", "get"}
@@ -50,11 +51,13 @@ def clock(store: MemoryStore) -> Later:
 def remount(make: MakeEngine, tmp_path: Path, clock: Later) -> Callable[..., Engine]:
     """A later mount with an empty cache. `how`: the way in which the mount before ends."""
 
-    def again(engine: Engine | None = None, how: str = "stop", **changes: object) -> Engine:
+    def again(
+        engine: Engine | None = None, how: str = "stop", later_s: float = 3600.0, **changes: object
+    ) -> Engine:
         if engine is not None:
             getattr(engine, how)()
             shutil.rmtree(tmp_path / "a" / "cache")
-            clock.advance(3600.0)
+            clock.advance(later_s)
         return make(clock=clock, **changes)
 
     return again
@@ -184,10 +187,11 @@ def test_metadata_that_moved_after_a_listing_are_not_believed(
     engine.write("take", b"take")
     change(engine, "take", mode=0o640)
     engine.drain()
-    after = remount(engine)
+    after = remount(engine, later_s=1.0)
     assert after.entry("take").attributes.mode == 0o640
+    clock.advance(5.0)
     store.set("take", b"take", mode=str(0o100600))
-    last = remount(after, mtime="exact")
+    last = remount(after, later_s=1.0, mtime="exact")
     assert last.entry("take").attributes.mode == 0o600
 
 
@@ -373,7 +377,8 @@ def test_with_allow_other_an_unknown_mode_is_closed_to_others(make: MakeEngine, 
     modes = {name: engine.entry(name).attributes.mode for name in ("", "open", "closed", "d", "plain")}
     assert modes == {"": 0o755, "open": 0o600, "closed": 0o600, "d": 0o700, "plain": 0o600}
     store.before = lambda name, key: None
-    assert engine.entry("open").attributes.mode == 0o644
+    modes = {name: engine.entry(name).attributes.mode for name in ("open", "closed", "d", "plain")}
+    assert modes == {"open": 0o644, "closed": 0o600, "d": 0o700, "plain": 0o644}
 
 
 def test_without_allow_other_nothing_is_asked(make: MakeEngine, store: MemoryStore) -> None:
@@ -381,3 +386,20 @@ def test_without_allow_other_nothing_is_asked(make: MakeEngine, store: MemorySto
     engine = make(freshness_s=3600.0)
     assert engine.entry("closed").attributes.mode == 0o644
     assert asked(store) == []
+
+
+def test_a_daemon_that_goes_on_shows_the_same(session: Callable[..., Session], store: MemoryStore) -> None:
+    """Of what is open and unlinked, too, and of a number that had to give way to another."""
+    store.set("listed", b"theirs")
+    one = session()
+    one.engine.mkdir("d")
+    one.engine.rename("d", "e")
+    one.engine.mkdir("d")
+    gone = one.open("gone", os.O_RDWR | os.O_CREAT)
+    inodes = [one.ino(path) for path in ("listed", "d", "e", "gone")]
+    one.engine.unlink("gone")
+    before = [one.attributes(ino).st_ino for ino in inodes]
+    assert len(set(before)) == 4
+    one.kill()
+    assert [one.attributes(ino).st_ino for ino in inodes] == before
+    one.close(gone)
