@@ -178,8 +178,9 @@ def _answers(daemon: Daemon, lines: Iterator[bytes]) -> Iterator[Message]:
     for line in lines:
         message = decode(line)
         raise_failure(message)
+        last = message.pop("done", False)  # the protocol's own
         yield message
-        if message.get("done"):
+        if last:
             return
     raise DaemonUnreachable(
         f"the daemon of {daemon.mountpoint} (process {daemon.pid}) ended before it answered"

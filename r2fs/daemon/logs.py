@@ -53,10 +53,11 @@ class SecretFilter(logging.Filter):
 def to_stderr(level: str, environ: Mapping[str, str], credentials: Credentials | None = None) -> None:
     """Log lines on standard error; a journal gets their priority and adds the time itself."""
     handler = logging.StreamHandler(sys.stderr)
+    names = "%(name)s: " if level.upper() == "DEBUG" else ""  # of modules: they tell a user nothing
     if stderr_is_journal(environ):
-        handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
+        handler.setFormatter(JournalFormatter(f"{names}%(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {names}%(message)s"))
     _install(handler, level, credentials)
 
 

@@ -347,8 +347,7 @@ class _End:
         if not count_left(view):
             log.info("everything is in the bucket")
             return
-        parked = f", {view.parked} of them refused by the bucket" if view.parked else ""
-        log.warning("not in the bucket: %s%s; kept, and sent at the next mount", left_text(view), parked)
+        log.warning("not in the bucket: %s; kept, and sent at the next mount", left_text(view, parked=True))
 
     def _close_control(self) -> None:
         deadline = time.monotonic() + LAST_ANSWERS_S
@@ -457,6 +456,9 @@ class Operations:
         With `retry` what is parked there is tried once more.
         """
         told = time.monotonic()
+        request.progress(
+            queue=metrics.queue(self._parts.engine.queue_view())
+        )  # what is left before it begins
         paths = request.texts("paths") or []
         if request.message.get("retry") is True:
             self._parts.engine.retry_parked(paths)
@@ -467,10 +469,10 @@ class Operations:
                 told = time.monotonic()
                 request.progress(queue=metrics.queue(view))
 
-        sent = self._parts.engine.flush_paths(
-            paths, request.number("timeout_s"), progress, request.gone.is_set
-        )
-        return {"sent": sent, "queue": metrics.queue(self._parts.engine.queue_view())}
+        engine, timeout_s = self._parts.engine, request.number("timeout_s")
+        sent = engine.flush_paths(paths, timeout_s, progress, request.gone.is_set)
+        parked, refusal = engine.parked_at(paths), engine.refusal()
+        return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal)}
 
     def restart(self, request: Request) -> dict[str, object]:
         """Answered when it has begun: the successor's card says when it is there."""
@@ -481,8 +483,8 @@ class Operations:
 
     def stop(self, request: Request) -> dict[str, object]:
         """Unmount, wait for uploads, end. Lines of progress until the outcome is known."""
-        timeout_s = request.number("timeout_s")
-        lazy = request.message.get("lazy") is True
+        timeout_s, lazy = request.number("timeout_s"), request.message.get("lazy") is True
+        request.progress(queue=metrics.queue(self._parts.engine.queue_view()))
         self._stopping.unmount_now(self._parts.driver.unmount, lazy, timeout_s)
         while True:
             progress, outcome = self._stopping.wait(HEARTBEAT_S)

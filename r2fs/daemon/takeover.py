@@ -216,6 +216,8 @@ class TakeOver:
             return {"held_by": held, "why_not": None}
         if isinstance(keeper, NoKeeper):
             return {"held_by": None, "why_not": keeper.why}
+        if self._over:
+            return {"held_by": None, "why_not": "it is being unmounted"}
         return {
             "held_by": None,
             "why_not": "its holder has gone" if usable else "its log could not be written",

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from r2fs.disk.cache_table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
 from r2fs.disk.shelf import Shelf
+from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import CacheView, PartDigests, Version
@@ -91,6 +92,8 @@ class CleanCache:
                 self._misses += 1
             else:
                 self._hits += 1
+        if taken is None:
+            log.debug("%s: not in the cache", printable(version.key))
         return taken
 
     def _take_locked(self, table: Table, name: str, version: Version, into: Path) -> Taken | None:

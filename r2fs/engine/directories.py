@@ -17,10 +17,10 @@ import logging
 from collections.abc import Callable, Iterable
 
 from r2fs.engine.core import Core
+from r2fs.engine.failures import BUCKET_WIDE
 from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node, Refresh
-from r2fs.engine.outcomes import BUCKET_WIDE
 from r2fs.engine.probes import Probes
 from r2fs.engine.tree import Tree
 from r2fs.engine.walks import Walks

@@ -31,6 +31,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.names import Names
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
+from r2fs.engine.scope import Scopes
 from r2fs.engine.sender import Sender
 from r2fs.engine.space import Space
 from r2fs.engine.special import SpecialFiles
@@ -53,6 +54,7 @@ from r2fs.model.records import (
     Opened,
     QueueView,
     RoomView,
+    TransferView,
 )
 from r2fs.model.settings import Settings
 
@@ -123,6 +125,7 @@ class FileSystem:
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
         self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
+        self._scopes = Scopes(self._core, self._tree, self._ledger, self._names)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
         Boot(
             self._core,
@@ -205,17 +208,22 @@ class FileSystem:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Until what is at and below these paths (relative to the mount; none: everything) is in the bucket.
+        """Until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
 
-        Raises NotFound. False: something is left (a file that is still open does not count).
-        """
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.wait(nodes or None, timeout_s, progress, cancelled)
+        Raises NotFound. False: something is left (an open file does not count), or all is refused."""
+        return self._status.wait(self._scopes.of(paths), timeout_s, progress, cancelled, unless_refused=True)
 
     def retry_parked(self, paths: Sequence[str]) -> int:
-        """What is parked at and below these paths (none: anywhere) goes out once more; how many files."""
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.retry(nodes or [self._tree.root])
+        """What is parked at and below these paths (none: anywhere) goes out once more; how many names."""
+        return self._status.retry(self._scopes.of(paths))
+
+    def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
+        """What is parked at and below these paths (none: anywhere)."""
+        return self._status.parked(self._scopes.of(paths))
+
+    def refusal(self) -> str | None:
+        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        return self._status.refusal()
 
     def path_of(self, ino: int) -> str | None:
         """From the mount's root; None for an inode without a name."""
@@ -249,13 +257,6 @@ class FileSystem:
             self._core.cache.sweep()
             self._names.recalls.flush()
             self._core.ended.wait(SWEEP_S)
-
-    def _resolve(self, path: str) -> Node:
-        node = self._tree.root
-        for part in path.split("/"):
-            if part not in ("", "."):
-                node = self._names.child(Caller(), node.ino, part)
-        return node
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:

@@ -30,6 +30,7 @@ from r2fs.model.errors import (
     Stale,
     StoreError,
 )
+from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
 from r2fs.model.ranges import Range, RangeSet
 from r2fs.model.records import ObjectInfo, Version
@@ -203,6 +204,7 @@ class Reader:
 
     def _bring_once(self, source: Source, version: Version, start: int, stop: int) -> int:
         """One GET; where it ended, which is before `stop` if the answer was cut."""
+        log.debug("%s: asked for bytes %d to %d", printable(version.key), start, stop)
         with self._core.store.get(
             version.key, start=start, length=stop - start, if_match=version.etag or None
         ) as download:

@@ -34,7 +34,7 @@ from r2fs.model.errors import (
     StoreError,
     Unavailable,
 )
-from r2fs.model.keys import printable
+from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
@@ -308,10 +308,14 @@ class S3Store:
             answer = self._client.delete_objects(
                 Bucket=self._name, Delete={"Objects": [{"Key": key} for key in named], "Quiet": True}
             )
+        by_name = {nfc(key): key for key in named}  # a server may spell them in its own way
         for item in answer.get("Errors", ()):
-            error = error_of(item.get("Key", ""), 0, item.get("Code", ""), item.get("Message", ""))
+            name = by_name.get(nfc(item.get("Key", "")))
+            if name is None:  # which one was not deleted?
+                raise Unavailable(f"{self.url}: a delete failed, and the answer does not name its key")
+            error = error_of(name, 0, item.get("Code", ""), item.get("Message", ""))
             if not isinstance(error, ObjectMissing):
-                failed[item.get("Key", "")] = error
+                failed[name] = error
         return failed
 
     # ---- multipart

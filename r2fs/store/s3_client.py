@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from threading import Lock
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any, Literal
 
 import botocore
@@ -100,6 +100,13 @@ EXPECTED: tuple[type[Exception], ...] = (
     boto_errors.ClientError,
     *(kind for kinds, _, _ in WITHOUT_ANSWER for kind in kinds),
 )
+# No server has seen a byte of a request that ended so: nobody bills it.
+NOT_REACHED = (
+    boto_errors.EndpointConnectionError,
+    boto_errors.ConnectTimeoutError,
+    boto_errors.ProxyConnectionError,
+    boto_errors.SSLError,
+)
 UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # what reading a key anew may raise
 
 
@@ -162,11 +169,19 @@ def make_client(
     if bucket.endpoint_url is not None:
         events.register("before-call.s3", _stay_here)
 
+    body = local()  # length of the body that this thread sends
+
     def count(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
         length = request.headers.get("Content-Length") or "0"
-        counter.request(event_name.rpartition(".")[2], int(length) if request.method == "PUT" else 0)
+        body.length = int(length) if request.method == "PUT" else 0
+        counter.request(event_name.rpartition(".")[2], body.length)
+
+    def discount(exception: BaseException | None, event_name: str, **_: object) -> None:
+        if isinstance(exception, NOT_REACHED):
+            counter.not_sent(event_name.rpartition(".")[2], body.length)
 
     events.register("before-send.s3", count)
+    events.register("response-received.s3", discount)
     return client
 
 

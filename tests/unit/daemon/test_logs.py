@@ -50,6 +50,14 @@ def test_a_key_that_is_read_later_is_hidden_as_well(tmp_path):
     assert "*** and ***" in path.read_text()
 
 
+@pytest.mark.parametrize(("level", "named"), [("info", False), ("debug", True)])
+def test_module_names_are_for_those_who_look_for_a_defect(capsys, level, named):
+    logs.to_stderr(level, {})
+    logging.getLogger("r2fs.test").info("still to send")
+    said = capsys.readouterr().err
+    assert said.endswith("r2fs.test: still to send\n" if named else "INFO    still to send\n")
+
+
 def test_the_file_is_private(tmp_path):
     logs.to_file(tmp_path / "r2fs.log", "info", Credentials(), "--log-file")
     assert stat.S_IMODE((tmp_path / "r2fs.log").stat().st_mode) == 0o600
@@ -85,7 +93,7 @@ def test_the_journal_gets_no_time_of_ours(capfd, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
     logs.to_stderr("info", {})
     logging.getLogger("r2fs.x").info("hello")
-    assert stream.getvalue() == "<6>r2fs.x: hello\n"
+    assert stream.getvalue() == "<6>hello\n"
 
 
 def test_a_word_that_is_a_test_servers_secret_garbles_no_line(tmp_path):
