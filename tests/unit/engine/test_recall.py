@@ -12,31 +12,15 @@ import pytest
 from r2fs.disk.journal import Journal
 from r2fs.disk.journal_rows import INODE_COLUMNS
 from r2fs.model.errors import Unavailable
-from r2fs.model.ports import SystemClock
 from r2fs.model.records import AttributeChange, Attributes, Kind, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
+from tests.support.clocks import Later
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 from tests.support.session import Session
 
 PAST_NS = 1_600_000_000_123_456_789
 ASKED = {"head", "get"}
-
-
-class Later(SystemClock):
-    """The system's clock, which a test moves on."""
-
-    def __init__(self) -> None:
-        self._ahead_s = 0.0
-
-    def time(self) -> float:
-        return super().time() + self._ahead_s
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self._ahead_s
-
-    def advance(self, seconds: float) -> None:
-        self._ahead_s += seconds
 
 
 @pytest.fixture
