@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons, nobody_at, parse_timeout
+from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, parse_timeout
 from r2fs.cli.progress import Progress
+from r2fs.cli.usage import Command
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
+from r2fs.model.errors import DaemonUnreachable
 
 REFUSED = 10  # exit code: waiting does not help, a person has to look
 
 
-@click.command("flush")
-@click.argument("paths", metavar="[PATH…]", nargs=-1)
+@click.command("flush", cls=Command)
+@click.argument("paths", metavar="[PATH...]", nargs=-1)
 @click.option("--wait", is_flag=True, help="Return only when it is in the bucket.")
 @click.option(
     "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="With --wait: no longer than this."
@@ -59,17 +62,19 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
     return max(codes, key=(0, SOMETHING_LEFT, REFUSED).index)
 
 
-def _by_daemon(paths: tuple[str, ...]) -> list[tuple[Daemon, list[str]]]:
-    found = known_daemons()
+def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:
+    found = known_daemons(started=True)
     if not paths:
-        return [(daemon, []) for daemon in found]
+        yield from ((daemon, []) for daemon in found)
+        for waiting in held_mounts():  # after the others: it has something that nobody sends
+            raise DaemonUnreachable(f"{waiting.mountpoint}: {held_text(waiting)}")
     grouped: dict[Daemon, list[str]] = {}
     for path in paths:
         daemon = client.owner_of(path, found)
         if daemon is None:
             raise nobody_at(path)
         grouped.setdefault(daemon, []).append(client.within_mount(path, daemon))
-    return list(grouped.items())
+    yield from grouped.items()
 
 
 def _flush(

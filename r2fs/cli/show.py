@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from r2fs.cli.streams import can_write
 from r2fs.model import amounts
 from r2fs.model.keys import printable
 
@@ -22,7 +23,12 @@ NARROWEST = 20  # characters of a column that gives way to others
 
 
 def as_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """What a terminal would obey is escaped, as JSON itself does with the lower control characters alone; what it
+    cannot write, too."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    if not can_write(text):
+        text = json.dumps(value, indent=2, default=str)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def complain(text: str) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
-from r2fs.cli import show
-from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at
+from r2fs.cli import owed, show
+from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
+from r2fs.cli.usage import Command
 from r2fs.daemon import client
+from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
-from r2fs.model.errors import R2fsError
+from r2fs.model.errors import MountPointBad, R2fsError
 from r2fs.model.keys import printable
 
 TRANSFERS_SHOWN = 20
@@ -24,25 +26,35 @@ REASON, NAMES = 160, 40  # characters of a reason, and of the names it is about
 DETAIL = re.compile(r" \(((?:\d{3} )?\w+): .*\)$")  # "(500 InternalError: We encountered …)"
 
 
-@click.command("status")
+@click.command("status", cls=Command)
 @click.argument("directory", metavar="[DIR]", required=False)
 @click.option("--watch", "-w", is_flag=True, help="Show it again each second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def command(directory: str | None, watch: bool, as_json: bool) -> int:
     """Show mounts: what is on its way, what is cached, what it cost.
 
-    With DIR (or any path in a mount) one mount in detail, else all of this user; root sees all.
+    With DIR (or any path in a mount) one mount in detail, else all of this user.
     """
     if watch:
         if as_json or not show.on_terminal():
             raise click.UsageError("--watch needs a terminal, and goes without --json")
         return _watch(lambda: _text_of(directory))
     if directory is not None:
-        answer = _ask_one(directory)
+        daemon = client.owner_of(directory, known_daemons(started=True))
+        if daemon is None:
+            return _of_unmounted(directory, as_json)
+        answer = client.ask_once(daemon, "status")
         show.as_json(answer) if as_json else print(_detail(answer))
         return 0
     answers, failed = _ask_all()
-    show.as_json(answers) if as_json else print(_overview(answers))
+    found_states = owed.unmounted()
+    if as_json:
+        show.as_json([*answers, *map(owed.as_data, owed.owing(found_states))])
+    else:
+        print(_overview(answers))
+        owed.print_owing(found_states)
+        for text in owed.unread(found_states):
+            show.complain(text)
     for problem in failed:
         show.complain(str(problem))
     return failed[0].exit_code if failed else 0
@@ -67,11 +79,29 @@ def _ask_all() -> tuple[list[dict[str, Any]], list[R2fsError]]:
             answers.append(
                 {"mount": {"mountpoint": daemon.mountpoint, "pid": daemon.pid, "error": str(error)}}
             )
+    waiting = held_mounts()
     answers += [
         {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "held", "error": held_text(one)}}
-        for one in held_mounts()
+        for one in waiting
+    ]
+    answers += [
+        {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "no daemon", "error": why}}
+        for one, why in served_by_nobody(waiting)
     ]
     return answers, failed
+
+
+def _of_unmounted(directory: str, as_json: bool) -> int:
+    """A directory whose mount has ended in good order: what it left, if that is not yet in the bucket."""
+    state = owed.last_on(directory) if is_no_mount(directory) else None
+    if state is None:
+        raise nobody_at(directory)
+    if not state.owed.anything:
+        raise MountPointBad(f"{directory} is not mounted; all of {state.place} is in the bucket")
+    show.as_json(owed.as_data(state)) if as_json else print(
+        f"{directory} is not mounted; {printable(owed.sentence(state))}"
+    )
+    return SOMETHING_LEFT
 
 
 def _text_of(directory: str | None) -> str:
@@ -144,6 +174,8 @@ def _troubles(answer: dict[str, Any]) -> str:
         troubles.append("no reserve for the journal")
     if room.get("disk_error"):
         troubles.append("disk error")
+    if answer.get("damaged"):
+        troubles.append(amounts.counted(len(answer["damaged"]), "object") + " damaged")
     if aside.get("journals"):
         troubles.append("the journal was damaged")
     if aside.get("orphans"):
@@ -197,6 +229,7 @@ def _detail(answer: dict[str, Any]) -> str:
     if outage:
         facts.append(("unavailable", f"for {amounts.seconds(health['for_s'])}: {outage}"))
     facts += _room(answer.get("room", {})) + _aside(answer.get("aside", {}))
+    facts += [("damaged", reason) for reason in answer.get("damaged", ())]
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["hidden"]:
         facts.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that no file name can be"))

@@ -34,6 +34,7 @@ ALL_SENT, SOMETHING_LEFT = 0, 75  # exit codes; 75 is sysexits' "try again later
 BUSY_GRACE_S = 3.0  # for a program that is just closing its last file
 PASSING_S = 0.1  # a call that is under way on the mount (statfs(2) by who watches over it, say) is no user
 PASSING_TRIES = 5
+SAME_S = 1.0  # signals so soon after the first are the same one
 RETRY_S = 0.5  # how often a busy mount is tried again
 EXTEND_S = 30.0  # what the service manager is asked for again and again while uploads go on
 LOG_EVERY_S = 10.0
@@ -95,7 +96,7 @@ class Stopping:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._deadline: float | None = None
-        self._signals = 0
+        self._signalled_s: float | None = None  # the first signal but SIGHUP
         self._progress: QueueView | None = None
         self._outcome: Outcome | None = None
         # drain()'s thread alone
@@ -115,11 +116,14 @@ class Stopping:
     def signal(self, name: str) -> None:
         """The first signal stops, as an unmount does; a second does not wait for uploads.
 
-        SIGHUP is never a second one: who logs out sends it besides SIGTERM, or twice, and means one end.
+        SIGHUP is never a second one: who logs out sends it besides SIGTERM, or twice, and means one end. Nor is what
+        comes within SAME_S of the first: timeout(1) and a terminal send it to the process and to its group.
         """
+        now = self._clock.monotonic()
         with self._lock:
-            self._signals += name != "SIGHUP"
-            again = self._signals > 1 and name != "SIGHUP"
+            again = self._signalled_s is not None and name != "SIGHUP" and now - self._signalled_s >= SAME_S
+            if self._signalled_s is None and name != "SIGHUP":
+                self._signalled_s = now
         if again:
             log.info("%s again: not waiting for uploads", name)
             self.hurried.set()

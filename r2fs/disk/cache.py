@@ -72,7 +72,7 @@ class CleanCache:
         self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
         # guarded by: _content.lock
         self._pins: dict[str, int] = {}
-        self._reserved = 0
+        self._reserved = self._open_files = 0
         self._evicted = self._expired = 0
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
         # Remembering is a use; recalling is not, so that it stays a read of the database.
@@ -225,13 +225,14 @@ class CleanCache:
             else:
                 self._pins.pop(name, None)
 
-    def set_reserved(self, size: int) -> None:
-        """Bytes of open content that is not an entry: they count against the limit. Evicts nothing by itself.
+    def set_reserved(self, size: int, files: int = 0) -> None:
+        """Bytes of open content that is not an entry, and of how many files: they count against the limit, and are
+        shown. Evicts nothing by itself.
 
         Content that is about to be admitted no longer counts here, or it counts twice.
         """
         with self._content.lock:
-            self._reserved = size
+            self._reserved, self._open_files = size, files
 
     def make_room(self, size: int) -> bool:
         """Evict until entries, reserved bytes and `size` more fit. False, and nothing evicted, if they cannot."""
@@ -346,7 +347,7 @@ class CleanCache:
         with self._content.lock:
             entries, used = self._content.run(lambda table: (len(table), int(table.reset("size"))), (0, 0))
             return CacheView(
-                entries=entries,
+                entries=entries + self._open_files,
                 bytes=used + self._reserved,
                 limit=self._limit,
                 hits=self._hits,

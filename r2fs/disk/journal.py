@@ -35,9 +35,9 @@ from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
 from r2fs.disk.journal_attributes import AttributeRows
 from r2fs.disk.journal_database import open_database, translated
+from r2fs.disk.journal_files import is_void, make_and_lock, remove
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
-from r2fs.disk.state_lock import lock_state
-from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError
+from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -74,9 +74,12 @@ class Journal:
         lock_fd: int,
         ballast: Ballast,
         crash_point: CrashPoint,
+        is_new: bool = False,
     ) -> None:
         # constant
         self._crash_point = crash_point
+        self._is_new = is_new  # made by this `open`
+        self._abandoned = False  # False → True only
         self.state_dir = state_dir
         self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
         self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
@@ -97,7 +100,7 @@ class Journal:
         self._wal_named = False  # its name is on the disk; False → True only
         self._wal_failed = False  # a sync of it has failed since it was begun
         # Open as long as the database is: to close it would give SQLite's lock on the file back.
-        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
+        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
         self.attributes = AttributeRows(self.transaction, self._run, self._query)
@@ -115,20 +118,12 @@ class Journal:
         Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
         """
         staging_dir = staging_dir or state_dir / "staging"
-        try:
-            for directory in (state_dir, staging_dir, staging_dir / "data", staging_dir / "open"):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock_fd = lock_state(state_dir)
-        except OSError as error:
-            raise DirectoryUnusable(
-                f"the state directory {state_dir} cannot be used ({error.strerror}): "
-                "make it writable, or choose another by --state-dir"
-            ) from error
+        lock_fd = make_and_lock(state_dir, staging_dir)
         try:
             ballast = Ballast(state_dir / "ballast")
-            journal = cls(
-                state_dir, staging_dir, open_database(state_dir, ballast), lock_fd, ballast, crash_point
-            )
+            is_new = not any(state_dir.glob("journal.db*"))
+            database = open_database(state_dir, ballast)
+            journal = cls(state_dir, staging_dir, database, lock_fd, ballast, crash_point, is_new)
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
             for directory in (state_dir.parent, state_dir, staging_dir):
@@ -139,10 +134,20 @@ class Journal:
             os.close(lock_fd)
             raise
 
+    def abandon(self) -> None:
+        """The mount did not come up: a journal that `open` made just now, and that owes nothing, goes at close()."""
+        self._abandoned = True
+
     def close(self) -> None:
         """Checkpoint, close, and give the lock back."""
         with self._lock:
+            if self._lock_fd < 0:
+                return
+            void = self._abandoned and self._is_new and is_void(self._db, self.data_dir, self.orphan_dir)
             self._db.close()
+            if void:
+                self.ballast.give_up()
+                remove(self.state_dir, (self.data_dir, self.open_dir, self.data_dir.parent))
             for fd in (self._wal_fd, self._db_fd):
                 if fd >= 0:
                     os.close(fd)
@@ -190,7 +195,8 @@ class Journal:
         """A descriptor of SQLite's log; -1: there is none yet."""
         if self._wal_fd < 0:
             with suppress(FileNotFoundError):
-                self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDWR | os.O_CLOEXEC)
+                wal = f"{self.state_dir}/journal.db-wal"
+                self._wal_fd = os.open(wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         return self._wal_fd
 
     # ------------------------------------------------------------------ transactions

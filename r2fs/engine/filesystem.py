@@ -22,6 +22,7 @@ from r2fs.engine.changes import Changes
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import Directories
+from r2fs.engine.downloads import DownloadQueue
 from r2fs.engine.files import Files
 from r2fs.engine.holes import Holes
 from r2fs.engine.inherit import restore_handles
@@ -40,7 +41,7 @@ from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import COPY_THREADS, WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
-from r2fs.model.keys import check_file_name, check_name, printable
+from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -61,7 +62,9 @@ from r2fs.model.settings import Settings
 log = logging.getLogger(__name__)
 
 LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
-SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live
+SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live, at least
+SWEEP_SHARE = 10  # and with each such part of that time, so that nothing outlasts it by more
+SWEEP_LEAST_S = 0.1
 
 Worker = tuple[str, Callable[[], None]]
 
@@ -82,7 +85,8 @@ class FileSystem:
         """`memory` is told what a successor has to know; `inheritance` is what a predecessor's was told."""
         # constant
         self._core = Core(settings, store, journal, cache, clock, crash_point, memory)
-        self._downloads, self._parts, self._listings = JobQueue(), JobQueue(), JobQueue()
+        self._downloads = DownloadQueue(settings.download_threads, clock)
+        self._parts, self._listings = JobQueue(), JobQueue()
         self._reader = Reader(self._core, self._downloads)
         self._ledger = Ledger(self._core)
         self._tree = Tree(self._core, self._ledger.hides)
@@ -147,7 +151,7 @@ class FileSystem:
             *((f"upload-{n}", self._writeback.work) for n in range(settings.upload_threads)),
             *((f"copy-{n}", self._writeback.copies.run) for n in range(COPY_THREADS)),
             *((f"part-{n}", self._parts.run) for n in range(settings.part_threads)),
-            *((f"download-{n}", self._downloads.run) for n in range(settings.download_threads)),
+            *((f"download-{n}", self._downloads.run) for n in range(self._downloads.threads)),
             *((f"list-{n}", self._listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", self._background.run) for n in range(2)),
             ("spares", self._contents.spares.run),
@@ -161,7 +165,7 @@ class FileSystem:
         settings = self._core.settings
         self._writeback.stop()
         self._parts.stop(settings.part_threads)
-        self._downloads.stop(settings.download_threads)
+        self._downloads.stop(self._downloads.threads)
         self._listings.stop(LISTERS)
         self._background.stop(2)
         self._contents.spares.stop()
@@ -245,6 +249,10 @@ class FileSystem:
         """What lies in the state directory for a person to look at."""
         return self._core.journal.aside()
 
+    def damaged_view(self) -> tuple[str, ...]:
+        """Objects whose bytes are not those of their ETags, each with its reason."""
+        return self._reader.fetching.damaged()
+
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 
@@ -252,13 +260,15 @@ class FileSystem:
         self._listings.submit(job, priority)
 
     def _sweep(self) -> None:
+        ttl_s = self._core.settings.cache_ttl_s
+        pause_s = max(SWEEP_LEAST_S, min(SWEEP_S, ttl_s / SWEEP_SHARE)) if ttl_s else SWEEP_S
         while not self._core.stopping:
             with self._core.lock:
                 self._contents.retire_expired()
             self._core.cache.sweep()
             self._names.recalls.flush()
             self._directories.last.save()
-            self._core.ended.wait(SWEEP_S)
+            self._core.ended.wait(pause_s)
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
@@ -283,8 +293,8 @@ class FileSystem:
             if node.kind is not Kind.SYMLINK:
                 raise InvalidArgument(f"{self._tree.path(node)} is not a symbolic link")
             if node.target is not None:
-                return node.target
-            caller.about_to_wait()
+                return check_target(self._tree.path(node), node.target, self._core.settings.links)
+            caller.about_to_fetch()
             source, content = self._contents.source(node), self._contents.of(node)
         if source is not None:
             self._reader.whole(source, caller)
@@ -293,7 +303,7 @@ class FileSystem:
             node.target = target
             if not node.handles:
                 self._contents.closed(node)
-        return target
+            return check_target(self._tree.path(node), target, self._core.settings.links)
 
     def unlink(self, caller: Caller, parent: int, name: str) -> None:
         self._names.unlink(caller, parent, name)

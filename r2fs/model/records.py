@@ -63,6 +63,7 @@ class ObjectInfo:
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None  # user metadata, names in lower case, no x-amz-meta-
     headers: Mapping[str, str] | None = None  # what else is said of the bytes, in the store's own names
+    md5: str | None = None  # of the bytes, in hex, where HEAD or GET told it; None: not known
 
     @property
     def version(self) -> Version:

@@ -43,6 +43,7 @@ class Stored:
             self.modified_ns,
             None if listed else self.meta.content_type,
             None if listed else dict(self.meta.metadata),
+            md5=None if listed or "-" in self.etag else self.etag,
         )
 
 

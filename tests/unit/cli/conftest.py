@@ -39,6 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setattr("r2fs.model.places.SYSTEM_FILE", tmp_path / "etc" / "config.toml")
+    monkeypatch.setattr("r2fs.model.places.ROOT_STATES", (tmp_path / "system-states",))
     monkeypatch.setattr(client, "run_dirs", lambda environ: [tmp_path / "run" / "r2fs"])
     return tmp_path
 

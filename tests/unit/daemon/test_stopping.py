@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, Stopping, count_left, left_text
+from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, SAME_S, Stopping, count_left, left_text
 from r2fs.daemon.systemd import Notifier
 from r2fs.model.errors import Busy, MountError, MountPointBad
 from r2fs.model.records import QueueView, TransferView
@@ -96,6 +96,7 @@ def test_the_first_request_sets_the_deadline(stopping, clock):
 def test_a_second_signal_does_not_wait(stopping, clock):
     stopping.signal("SIGTERM")
     assert not stopping.hurried.is_set()
+    clock.advance(SAME_S)
     stopping.signal("SIGTERM")
     engine = Engine(clock, OWED, sends=False)
     began = clock.monotonic()
@@ -110,7 +111,21 @@ def test_the_end_of_a_session_is_one_signal(stopping, clock, names):
     assert stopping.asked.is_set()
     assert not stopping.hurried.is_set()
     stopping.signal("SIGTERM")
+    clock.advance(SAME_S)
     stopping.signal("SIGTERM")
+    assert stopping.hurried.is_set()
+
+
+def test_two_signals_at_once_are_one(stopping, clock):
+    """As timeout(1) sends them, and a terminal: to the process, and to its group."""
+    stopping.signal("SIGINT")
+    stopping.signal("SIGINT")
+    clock.advance(SAME_S / 2)
+    stopping.signal("SIGTERM")
+    assert not stopping.hurried.is_set()
+    assert stopping.drain(Engine(clock, OWED)).exit_code == 0
+    clock.advance(SAME_S)
+    stopping.signal("SIGINT")
     assert stopping.hurried.is_set()
 
 
@@ -213,6 +228,7 @@ def test_a_busy_mount_with_nothing_to_send_is_soon_detached(stopping, clock, lef
 def test_a_second_signal_detaches_a_busy_mount(stopping, clock):
     mount = Mount(busy=float("inf"))
     stopping.signal("SIGTERM")
+    clock.advance(SAME_S)
     stopping.signal("SIGTERM")
     stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
     assert mount.calls == [True]
