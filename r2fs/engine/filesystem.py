@@ -189,6 +189,7 @@ class FileSystem:
                     node.content.close()
         self._sweep_out()
         self._names.recalls.flush(everything=True)
+        self._directories.last.save(everything=True)
         self._core.cache.close()
         self._core.journal.close()
 
@@ -266,6 +267,7 @@ class FileSystem:
                 self._contents.retire_expired()
             self._core.cache.sweep()
             self._names.recalls.flush()
+            self._directories.last.save()
             self._core.ended.wait(pause_s)
 
     # ------------------------------------------------------------------ names
