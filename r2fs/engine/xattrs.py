@@ -1,7 +1,8 @@
 """Extended attributes: a program's own, the type of the content, and what r2fs tells of a file.
 
-    user.r2fs.*     read-only: its life in the bucket. Not listed, so that who copies a file with all
-                    that is listed does not try to set them
+    user.r2fs.*     read-only: its life in the bucket, and what the bucket says of its bytes (`cache-control` and
+                    other headers). Not listed, so that who copies a file with all that is listed does not
+                    try to set them
     user.mime_type  the object's Content-Type; listed where it is not the one that the name has
     user.*          user metadata of the object (model/xattrs.py)
 
@@ -29,6 +30,7 @@ from r2fs.model.errors import (
     NotPermitted,
     NotSupported,
 )
+from r2fs.model.metadata import HEADERS, headers_of
 from r2fs.model.mime import content_type
 from r2fs.model.records import Kind
 
@@ -41,7 +43,7 @@ _MAX_TYPE = 255
 
 def is_stored(name: str) -> bool:
     """Does the object's metadata hold it, so that it has to be known first?"""
-    return name.startswith(xattrs.PREFIX) and not name.startswith(OWN)
+    return name.startswith(xattrs.PREFIX) and (not name.startswith(OWN) or name.removeprefix(OWN) in HEADERS)
 
 
 class ExtendedAttributes:
@@ -121,6 +123,7 @@ class ExtendedAttributes:
         key = node.owed.key if node.owed else self._tree.key(node)
         below = key.removeprefix(self._core.settings.bucket.prefix)
         values = {
+            **headers_of(node.extra),
             "state": node.state.value,
             "key": key,
             "url": f"{self._core.settings.bucket.url.rstrip('/')}/{below}",

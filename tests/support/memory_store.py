@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from r2fs.model.errors import (
@@ -42,6 +42,7 @@ class Stored:
             self.modified_ns,
             None if listed else self.meta.content_type,
             None if listed else dict(self.meta.metadata),
+            None if listed else dict(self.meta.headers or {}),
         )
 
 
@@ -246,7 +247,9 @@ class MemoryStore:
         with self._lock:
             stored = self._source(source)
             self._condition(key, if_match, if_absent)
-            etag = self._store(key, stored.data, meta or stored.meta)
+            kept = meta or stored.meta
+            kept = kept if kept.headers is not None else replace(kept, headers=stored.meta.headers)
+            etag = self._store(key, stored.data, kept)
         self.after("copy", key)
         return etag
 
