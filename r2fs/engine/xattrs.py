@@ -35,6 +35,7 @@ from r2fs.model.mime import content_type
 from r2fs.model.records import Kind
 
 OWN, TYPE = "user.r2fs.", "user.mime_type"
+LOCAL = "local"  # the state of a file of `local_patterns`: no upload of it is waited for
 CREATE, REPLACE = 1, 2  # setxattr(2)
 RESERVED = 512  # bytes of the limit for what r2fs itself may come to store: times, owner, attempt
 _TYPE = re.compile(rb"[!-~]+/[ -~]*[!-~]")
@@ -124,7 +125,7 @@ class ExtendedAttributes:
         below = key.removeprefix(self._core.settings.bucket.prefix)
         values = {
             **headers_of(node.extra),
-            "state": node.state.value,
+            "state": LOCAL if self._changes.rests(node) else node.state.value,
             "key": key,
             "url": f"{self._core.settings.bucket.url.rstrip('/')}/{below}",
         }
@@ -142,4 +143,4 @@ class ExtendedAttributes:
             return node.content.size if node.content.complete else node.content.snapshot().present.total()
         if node.owed is not None and node.owed.staged is not None:
             return node.owed.size
-        return node.size if node.base is not None and self._core.cache.contains(node.base) else 0
+        return self._core.cache.bytes_of(node.base) if node.base is not None else 0

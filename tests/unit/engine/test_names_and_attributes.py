@@ -283,6 +283,30 @@ def test_what_r2fs_tells_of_a_file(make: MakeEngine, store: MemoryStore) -> None
     assert not [name for name in names(engine, "d/f.wav") if name.startswith("user.r2fs.")]
 
 
+def test_what_is_here_of_a_file_is_told_after_its_close(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("large.wav", b"x" * 8_000_000)
+    engine = make(small_file=1000)
+    opened = engine.open("large.wav")
+    engine.fs.read(engine.caller, opened.handle, 0, 4096)
+    while_open = int(get(engine, "large.wav", "user.r2fs.cached"))
+    engine.close(opened)
+    with engine.fs._core.lock:
+        engine.fs._contents.retire_resting()
+    assert 4096 <= int(get(engine, "large.wav", "user.r2fs.cached")) <= max(while_open, 4_000_000) < 8_000_000
+
+
+def test_the_state_of_a_file_that_stays_here(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(local_patterns=("*.tmp",))
+    engine.write("a.tmp", b"here")
+    assert get(engine, "a.tmp", "user.r2fs.state") == b"local"
+    engine.rename("a.tmp", "a.wav")
+    engine.drain()
+    assert get(engine, "a.wav", "user.r2fs.state") == b"clean"
+    engine.rename("a.wav", "b.tmp")
+    engine.drain()
+    assert get(engine, "b.tmp", "user.r2fs.state") == b"local"
+
+
 # ------------------------------------------------------------------ owners, modes and times
 def test_a_directory_keeps_its_attributes(make: MakeEngine, store: MemoryStore) -> None:
     engine = make()
