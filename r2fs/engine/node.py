@@ -132,6 +132,7 @@ class Node:
     mode: int | None = None  # None: the mount's default
     uid: int | None = None
     gid: int | None = None
+    spelled: str | None = None  # a directory's name as the bucket spells it, where that is not NFC
     size: int = 0  # of the base; a node with content answers the content's
     target: str | None = None  # a symbolic link's
     content_type: str | None = None

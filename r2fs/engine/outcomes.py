@@ -19,13 +19,14 @@ from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.deletes import Deletes
+from r2fs.engine.digests import has_bytes_of
 from r2fs.engine.directory_objects import after_loss, after_refusal
 from r2fs.engine.failures import BUCKET_WIDE, Failures
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import DOUBTFUL, Node
 from r2fs.engine.recall import keep
-from r2fs.engine.sender import Claim, has_bytes_of
+from r2fs.engine.sender import Claim
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
@@ -220,12 +221,11 @@ class Outcomes:
             with self._core.lock:
                 self._attempts.accepted(info.metadata)
         made_by = (info.metadata or {}).get(ATTEMPT)
-        plain = node.is_dir and not info.size and not claim.copy
-        if made_by == claim.attempt or plain:
+        if made_by == claim.attempt or (node.is_dir and not info.size and not claim.copy):
             self.stored(node, claim, info.version, claim.facts)
             return
         if node.is_dir:
-            self._bytes_at_directory(node, claim, info, error)
+            self._at_directory(node, claim, info, error)
             return
         same = made_by is not None and has_bytes_of(claim, info)
         with self._core.lock:
@@ -241,13 +241,10 @@ class Outcomes:
                     self.conflicts.keep_both(node, info)
                     self._queue.schedule(node)
 
-    def _bytes_at_directory(
-        self, node: Node, claim: Claim, info: ObjectInfo, error: PreconditionFailed
-    ) -> None:
+    def _at_directory(self, node: Node, claim: Claim, info: ObjectInfo, error: R2fsError) -> None:
         """The object at a directory's key holds bytes, or was to get those of the directory's old key."""
         with self._core.lock:
-            ours = self._attempts.is_ours(info.metadata, claim.key)
-            changes = after_refusal(claim, info, ours)
+            changes = after_refusal(claim, info, self._attempts.is_ours(info.metadata, claim.key))
             if changes is not None:
                 self._again(node, claim, error, **changes)
             elif self._still(node, claim):

@@ -11,7 +11,6 @@ Fails:   StoreError; BodyWithdrawn (somebody opened the file for writing); Local
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import threading
@@ -37,7 +36,15 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import printable
-from r2fs.model.metadata import Facts, attributes_from, metadata_for, of_new_bytes
+from r2fs.model.metadata import (
+    MAX_TIME_NS,
+    Facts,
+    attributes_from,
+    headers_of,
+    metadata_for,
+    of_new_bytes,
+    without_header,
+)
 from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
 from r2fs.model.ranges import Range, RangeSet
@@ -45,7 +52,6 @@ from r2fs.model.records import (
     TYPE_BITS,
     Kind,
     MultipartState,
-    ObjectInfo,
     ObjectMeta,
     Part,
     PartDigests,
@@ -55,8 +61,7 @@ from r2fs.model.records import (
 
 log = logging.getLogger(__name__)
 
-MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
-PIECE = 1 << 20  # bytes read at once
+GZIP = b"\x1f\x8b"  # RFC 1952: how compressed bytes begin
 
 BODILESS_TYPES = {Kind.DIRECTORY: "application/x-directory", Kind.SYMLINK: "text/plain"}
 
@@ -147,10 +152,15 @@ class Sender:
 
     def _with_type(self, claim: Claim) -> Claim:
         """By the name, else by the first bytes, unless somebody has said another."""
-        if claim.kind is not Kind.FILE or claim.facts.content_type is not None:
+        facts = claim.facts
+        encoding = headers_of(facts.extra).get("content-encoding", "")
+        if claim.kind is not Kind.FILE or (facts.content_type is not None and encoding != "gzip"):
             return claim
         head = claim.gate.pread(claim.fd, SNIFF_BYTES, 0) if claim.fd >= 0 else b""
-        return replace(claim, facts=replace(claim.facts, content_type=content_type(claim.name, head)))
+        if encoding == "gzip" and not head.startswith(GZIP):  # written anew: nobody could decode it
+            facts = replace(facts, extra=without_header(facts.extra, "content-encoding"))
+        kind = facts.content_type or content_type(claim.name, head)
+        return replace(claim, facts=replace(facts, content_type=kind))
 
     def _meta(self, claim: Claim) -> ObjectMeta:
         kind = claim.facts.content_type or BODILESS_TYPES.get(claim.kind, DEFAULT)
@@ -165,12 +175,12 @@ class Sender:
         # What is known is all there is: an extended attribute that was removed does not come back.
         facts = claim.facts if claim.known else together(attributes_from(info), claim.facts)
         if facts.mtime_ns is None:
-            facts = replace(facts, mtime_ns=info.modified_ns)
+            facts = replace(facts, mtime_ns=min(info.modified_ns, MAX_TIME_NS))
         named = DEFAULT if claim.kind is Kind.DIRECTORY else content_type(claim.name)
         by_bytes = info.content_type if named == DEFAULT and info.content_type else named
         kind = facts.content_type or by_bytes
         meta = metadata_for(facts, TYPE_BITS[claim.kind], claim.attempt, kind)
-        meta = replace(meta, headers=info.headers)  # else the store would ask once more
+        meta = replace(meta, headers={**(info.headers or {}), **(meta.headers or {})})
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)
 
@@ -373,16 +383,3 @@ def _proof(fd: int) -> Proof:
     """Of the bytes alone: a rename of the staged file changes its ctime, so that is left out."""
     found = os.fstat(fd)
     return Proof(found.st_size, found.st_mtime_ns, 0)
-
-
-def has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
-    """Are these very bytes in the bucket already? A power cut makes a host forget its last attempts."""
-    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
-        return False
-    md5 = hashlib.md5(usedforsecurity=False)
-    try:
-        for at in range(0, claim.size, PIECE):
-            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
-    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
-        return False
-    return md5.hexdigest() == info.etag

@@ -27,7 +27,7 @@ def known(node: Node) -> KnownNode:
     return KnownNode(
         node.ino,
         0 if node.deleted or parent is None else parent.ino,
-        node.name,
+        node.spelled or node.name,
         node.kind.value,
         None if base is None else (base.key, base.etag, base.size),
         node.mtime_ns,

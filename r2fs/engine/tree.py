@@ -13,10 +13,20 @@ from collections.abc import Callable, Iterable, Iterator
 
 from r2fs.engine.core import Core
 from r2fs.engine.directory_objects import OBJECT_NAME
-from r2fs.engine.node import Listing, Node
+from r2fs.engine.listed import directory_names, is_as_listed
+from r2fs.engine.node import NEVER, Listing, Node
 from r2fs.engine.succession import remember
 from r2fs.model.errors import NotADirectory, Stale
-from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_name, nfc, printable, shown_name
+from r2fs.model.keys import (
+    SYMLINK_SUFFIX,
+    check_key,
+    is_conflict_name,
+    is_link,
+    is_name,
+    nfc,
+    printable,
+    shown_name,
+)
 from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.verbs import ROOT
 
@@ -109,14 +119,14 @@ class Tree:
         return "/".join(self._parts(node)) or "/"
 
     def key(self, node: Node) -> str:
-        """The key of the object that this node is to be."""
-        key = self._core.settings.bucket.prefix + "/".join(self._parts(node))
+        """The key of the object that this node is to be, below directories as the bucket spells them."""
+        key = self._core.settings.bucket.prefix + "/".join(self._parts(node, spelled=True))
         if node.is_dir and node is not self.root:
             return key + "/"
         if node.kind is Kind.SYMLINK:
             return key + SYMLINK_SUFFIX
         base = node.base  # spelled as the bucket spells it, where that is the same name
-        return base.key if base and base.key != key and nfc(base.key) == key else key
+        return base.key if base and base.key != key and nfc(base.key) == nfc(key) else key
 
     def child_key(self, parent: Node, name: str) -> str:
         """Raises NameTooLong."""
@@ -127,10 +137,10 @@ class Tree:
             node = node.parent
         return node is self.root
 
-    def _parts(self, node: Node) -> list[str]:
+    def _parts(self, node: Node, spelled: bool = False) -> list[str]:
         parts: list[str] = []
         while node.parent is not None:
-            parts.append(node.name)
+            parts.append(node.spelled or node.name if spelled else node.name)
             node = node.parent
         parts.reverse()
         return parts
@@ -153,7 +163,7 @@ class Tree:
         """Enter `node` into `parent`'s listing. Everything that gets a name gets it here."""
         listing = _listing(parent)
         assert name not in listing.children, f"{name!r} is taken"
-        node.parent, node.name = parent, name
+        node.parent, node.name, node.spelled = parent, name, None
         listing.children[name] = node
         listing.directories += node.is_dir
         if is_conflict_name(name):
@@ -292,27 +302,26 @@ class Tree:
             listing.marker = None  # unless the listing has it: another host may have removed it
             if directory.own_bytes is not None:
                 directory.base = None
-        names = {p[len(prefix) : -1] for p in prefixes if is_name(p[len(prefix) : -1])}
-        hidden.update(p for p in prefixes if not is_name(p[len(prefix) : -1]))
+        names = directory_names(prefix, prefixes, hidden)
+        seen.update(names)  # beside a directory no file of its name is shown
         children = directory.children()
         for info in objects:
             name = info.key[len(prefix) :]
             child = children.get(name)
-            if child is not None and name not in names and name not in seen and _is_as_listed(child, info):
+            if child is not None and name not in seen and is_as_listed(child, info):
                 seen.add(name)  # of a hundred thousand files nearly all
                 self._refreshed(child, info)
             elif name == "":
                 if not self._hides(info.key, info.etag, began):
                     self._saw_marker(directory, info.version)
                     hidden.update({info.key} if info.size else ())
-            elif not is_name(shown_name(name)) or name in names or nfc(shown_name(name)) in seen:
+            elif not is_name(shown := shown_name(name, info.size)) or nfc(shown) in seen:
                 hidden.add(info.key)
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
-                seen.add(nfc(shown_name(name)))
+                seen.add(nfc(shown))
                 self.saw_object(directory, info, began)
-        for name in sorted(names):  # in the order of keys: a program that walks asks for them so
-            seen.add(nfc(name))
-            self.saw_prefix(directory, nfc(name), began)
+        for name in sorted(names.values()):  # in the order of keys: a program that walks asks for them so
+            self.saw_prefix(directory, name, began)
         unseen = [
             child
             for name, child in children.items()
@@ -328,12 +337,12 @@ class Tree:
 
     def _is_live(self, directory: Node, name: str, info: ObjectInfo) -> bool:
         """Is it the version that a node has under this name now? Then no delete of an earlier one hides it."""
-        child = directory.children().get(nfc(shown_name(name)))
+        child = directory.children().get(nfc(shown_name(name, info.size)))
         return child is not None and child.base == info.version
 
     def saw_object(self, directory: Node, info: ObjectInfo, began: int) -> None:
         """The bucket holds this object: show it, unless this host knows better."""
-        name = nfc(shown_name(info.key[len(self.key(directory)) :]))
+        name = nfc(shown_name(info.key[len(self.key(directory)) :], info.size))
         child = directory.children().get(name)
         if child is None:
             assert directory.listing is not None
@@ -393,21 +402,34 @@ class Tree:
             self._nodes[shown.ino] = listing.object = shown
         return listing.object
 
-    def saw_prefix(self, directory: Node, name: str, began: int) -> None:
+    def saw_prefix(self, directory: Node, spelled: str, began: int) -> None:
+        """The bucket holds keys below this directory, whose name it spells so."""
+        name = nfc(spelled)
         child = directory.children().get(name)
         if child is None:
             assert directory.listing is not None
             if directory.listing.removed.get(name, 0) <= began:
                 self._core.kernel.forget_name(directory.ino, name)
-                self.add(directory, name, Kind.DIRECTORY, self._core.now_ns()).touched = 0
+                self._new_directory(directory, name, spelled)
         elif not child.is_dir and not child.owed and child.touched <= began and not child.writers:
             self.detach(child)
             self._core.kernel.forget_name(directory.ino, name)
-            self.add(directory, name, Kind.DIRECTORY, self._core.now_ns()).touched = 0
+            self._new_directory(directory, name, spelled)
+        elif child.is_dir and (child.spelled or name) != spelled and not self.owes_below(child):
+            child.spelled = spelled if spelled != name else None
+            assert child.listing is not None
+            child.listing.listed_at_s = NEVER  # what was known of it lies at the other spelling
+            child.listing.probed.clear()
+
+    def _new_directory(self, directory: Node, name: str, spelled: str) -> None:
+        node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
+        node.touched, node.spelled = 0, spelled if spelled != name else None
 
     def show(self, directory: Node, info: ObjectInfo) -> Node:
         """An object that was just seen, under a name that is free here."""
-        node = self._new_file(directory, nfc(shown_name(info.key[len(self.key(directory)) :])), info)
+        node = self._new_file(
+            directory, nfc(shown_name(info.key[len(self.key(directory)) :], info.size)), info
+        )
         self.touch(node)
         return node
 
@@ -420,7 +442,7 @@ class Tree:
         return self._new_file(directory, name, info)
 
     def _new_file(self, directory: Node, name: str, info: ObjectInfo) -> Node:
-        kind = Kind.SYMLINK if info.key.endswith(SYMLINK_SUFFIX) else Kind.FILE
+        kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
         node = self.add(directory, name, kind, info.modified_ns)
         node.touched = 0
         node.base, node.size = info.version, info.size
@@ -434,15 +456,3 @@ class Tree:
 def _listing(directory: Node) -> Listing:
     assert directory.listing is not None
     return directory.listing
-
-
-def _is_as_listed(node: Node, info: ObjectInfo) -> bool:
-    """Is it a file that owes nothing, and whose version this is?"""
-    base = node.base
-    return (
-        base is not None
-        and node.owed is None
-        and base.key == info.key
-        and base.etag == info.etag
-        and base.size == info.size
-    )

@@ -214,7 +214,7 @@ class Walks:
                 shows = self._shows(found) if shows is None else shows
                 if not shows:
                     return None
-                self._tree.saw_prefix(node, name, found.began)
+                self._tree.saw_prefix(node, part, found.began)
                 child = node.children().get(name)
             if child is None or not child.is_dir:
                 return None

@@ -62,7 +62,7 @@ class ObjectInfo:
     modified_ns: int
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None  # user metadata, names in lower case, no x-amz-meta-
-    headers: Mapping[str, str] | None = None  # what else is said of the bytes, in the store's own names
+    headers: Mapping[str, str] | None = None  # what else is said of the bytes: of `model.metadata.HEADERS`
     md5: str | None = None  # of the bytes, in hex, where HEAD or GET told it; None: not known
 
     @property
