@@ -86,6 +86,7 @@ def line(seaweed: SeaweedFS) -> Iterator[FaultyProxy]:
         yield proxy
 
 
+@pytest.mark.long
 def test_a_mount_that_begins_without_the_bucket(
     line: FaultyProxy, mounts: Callable[..., BucketMount], s3: S3Client, seaweed: SeaweedFS, driver: str
 ) -> None:
