@@ -224,7 +224,7 @@ class FileSystem:
 
     def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
         """What is parked at and below these paths (none: anywhere)."""
-        return self._status.parked(self._scopes.of(paths))
+        return self._status.parked(self._scopes.of(paths, must_be=False))
 
     def refusal(self) -> str | None:
         """Why the bucket refuses everything; None: it does not, as far as is known."""
