@@ -119,7 +119,7 @@ def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:
 def _node(known: KnownNode) -> Node:
     node = Node(known.ino, Kind(known.kind), known.name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
     node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
-    node.known, node.mtime_known = known.known, known.mtime_known
+    node.known, node.mtime_known, node.modified_ns = known.known, known.mtime_known, known.modified_ns
     node.lookups, node.told = REFERENCES, True
     if known.base is not None:
         node.base = Version(*known.base)

@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from r2fs.engine.attributes import facts_of, pin
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.succession import remember
 from r2fs.engine.transactions import Transactions
 from r2fs.model.keys import nfc
+from r2fs.model.metadata import Facts
 from r2fs.model.records import OwedDelete, OwedInode
 from r2fs.model.states import UNSEALED, Event, State, after
 
@@ -74,10 +76,13 @@ class Ledger:
                 state=state,
                 seq=self._journal.next_seq(),
                 first_owed_s=self._core.clock.monotonic(),
+                stored=_stored(node, changes["key"]),
                 **{"boot": self._journal.boot, **changes},
             )
         else:
             owed = replace(old, state=state, **changes)
+            if node.is_dir and owed.key != old.key:
+                owed.stored = None
         self._write(node, owed, facts)
         return state
 
@@ -177,10 +182,11 @@ class Ledger:
     def _remember(self, node: Node, owed: Owed | None, facts: Mapping[str, Any]) -> None:
         before, known = node.owed, node.mtime_known
         earlier = {name: getattr(node, name) for name in facts}
+        pinned, modified_ns = node.pinned, node.modified_ns
 
         def undo() -> None:
             self._set(node, before, earlier)
-            node.mtime_known = known
+            node.mtime_known, node.pinned, node.modified_ns = known, pinned, modified_ns
 
         self.on_undo(undo)
         self._set(node, owed, facts)
@@ -190,6 +196,9 @@ class Ledger:
         self.staged_bytes -= node.owed.size if node.owed and node.owed.staged else 0
         for name, value in facts.items():
             setattr(node, name, value)
+        pin(node, facts)
+        if "base" in facts:
+            node.modified_ns = None  # this host wrote it: the next listing tells when
         node.mtime_known = node.mtime_known or "mtime_ns" in facts
         node.owed = owed
         if owed is None:
@@ -338,6 +347,14 @@ class Ledger:
         """Are there deletes below it that are pending, or done since tick `began`?"""
         prefix = nfc(prefix)
         return self._below[prefix] > 0 or self._done_below.get(prefix, 0) > began
+
+
+def _stored(node: Node, key: str) -> Facts | None:
+    """What the bucket is known to have beside the node's bytes; beside a directory's marker, where it stays there."""
+    there = node.base
+    if node.listing is not None:
+        there = node.listing.marker if node.listing.marker and node.listing.marker.key == key else None
+    return facts_of(node) if node.known and there is not None else None
 
 
 def _prefixes(key: str) -> list[str]:

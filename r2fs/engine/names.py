@@ -16,7 +16,7 @@ import logging
 import stat
 from functools import partial
 
-from r2fs.engine.attributes import AttributeView
+from r2fs.engine.attributes import AttributeView, is_news, move_time
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import AWAY, Directories
@@ -38,7 +38,7 @@ from r2fs.model.errors import (
     ReadOnly,
 )
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
-from r2fs.model.metadata import attributes_from, remembered
+from r2fs.model.metadata import remembered_of
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Entry, Kind
 from r2fs.model.states import Event
@@ -124,6 +124,8 @@ class Names:
 
     def is_exact(self, node: Node) -> bool:
         """Are its attributes as good as the settings ask for? With Core.lock held."""
+        if node.outdated and not node.owed:
+            return False
         if self._core.settings.mtime != "exact" or node.owed:
             return True
         return self._is_known(node)
@@ -163,11 +165,15 @@ class Names:
             log.info("%s: its attributes are not known yet: %s", printable(node.name), error)
             return
         with self._core.lock:
-            if node.base == version and (version is None or info.etag == version.etag):
+            if (
+                node.base == version
+                and (version is None or info.etag == version.etag)
+                and is_news(node, info)
+            ):
                 if node.listing is not None and node.listing.marker is None and node.owed is None:
                     node.listing.marker = info.version
                 self._attributes.learn(node, info)
-                self._core.cache.remember(info.key, info.etag, remembered(attributes_from(info)))
+                self._core.cache.remember(info.key, info.etag, remembered_of(info))
 
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
         node = self.child(caller, parent, name)
@@ -265,7 +271,7 @@ class Names:
 
         The kernel knows: what it asked for itself makes it forget the directory's attributes.
         """
-        directory.mtime_ns = directory.ctime_ns = now_ns
+        move_time(directory, now_ns)
 
     def _changeable(self) -> None:
         if self._core.settings.read_only:

@@ -279,6 +279,7 @@ class KnownNode(NamedTuple):
     gid: int | None
     known: bool  # these fields are all that the version's metadata says: it need not be asked again
     mtime_known: bool
+    modified_ns: int | None = None  # LastModified of the base's object, where it was seen
 
 
 class KnownHandle(NamedTuple):

@@ -13,8 +13,11 @@ from r2fs.model.ports import NoKernelCache
 from r2fs.model.records import Attributes, Entry, Opened
 from r2fs.model.verbs import ROOT
 from tests.support.clocks import ManualClock
-from tests.support.engine import Engine
+from tests.support.engine import Engine, do_at_once
+from tests.support.memory_store import MemoryStore
 from tests.support.session import Session
+
+FRESH_S = 10.0
 
 
 @dataclass
@@ -141,3 +144,34 @@ class Kernel(NoKernelCache):
                 valid_s = min(valid_s, entry.valid_s)
         self._listings[ino] = sorted(names), now + (valid_s if names else 1.0)
         return self._listings[ino][0]
+
+
+@dataclass
+class Mount:
+    session: Session
+    kernel: Kernel
+    clock: ManualClock
+    store: MemoryStore
+
+    @property
+    def engine(self) -> Engine:
+        return self.session.engine
+
+    def send(self) -> None:
+        """Everything that is due."""
+        for _ in range(100):
+            task = self.engine.fs._writeback.take_due()
+            if task is None:
+                return
+            task()
+        raise AssertionError(f"sends without end: {self.engine.fs.queue_view()}")
+
+    def take_over(self) -> None:
+        self.session.kill()
+        without_threads(self.engine)
+        self.kernel.connect()
+
+
+def without_threads(engine: Engine) -> None:
+    for queue in (engine.fs._downloads, engine.fs._parts, engine.fs._background, engine.fs._listings):
+        do_at_once(queue)
