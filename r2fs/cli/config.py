@@ -10,13 +10,14 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.options import flags_from, settings_flags
+from r2fs.cli.usage import Group
 from r2fs.model import places, settings_file
 from r2fs.model.config import HIDDEN, Values, gather, settings_of
 from r2fs.model.errors import SettingsError
 from r2fs.model.options import GROUPS
 
 
-@click.group("config")
+@click.group("config", cls=Group)
 def command() -> None:
     """Write and show settings.
 

@@ -283,7 +283,7 @@ class Callbacks:
                 self._names.learned(ino, line.name, entry)
                 fill(out, entry.attributes)
             else:
-                out.st_ino, out.st_mode = line.ino, TYPE_BITS[line.kind]
+                out.st_ino, out.st_mode = line.st_ino, TYPE_BITS[line.kind]
             name = line.name.encode("utf-8", "surrogateescape")
             if filler(buffer, name, out, 0, *(plus if plus is not None and entry is not None else plain)):
                 return  # libfuse has no memory left, and says so itself
@@ -420,7 +420,7 @@ def text(path: bytes | None) -> str:
 
 def fill(out: Stat, attributes: Attributes) -> None:
     """A struct stat."""
-    out.st_ino = attributes.ino
+    out.st_ino = attributes.st_ino
     out.st_mode = TYPE_BITS[attributes.kind] | attributes.mode
     out.st_nlink = attributes.nlink
     out.st_uid = attributes.uid

@@ -22,6 +22,8 @@ from r2fs.model.metadata import (
     same_moment,
 )
 from r2fs.model.records import SPECIAL_KINDS, TYPE_BITS, Attributes, Kind, ObjectInfo, Version
+from r2fs.model.settings import Settings
+from r2fs.model.verbs import ROOT
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # the ETag of an object without bytes
 _BLOCK = 512
@@ -32,12 +34,12 @@ class AttributeView:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._settings = core.settings
+        self._keeps_shown = keeps_shown(core.settings)
 
     def of(self, node: Node) -> Attributes:
         settings = self._settings
         shown = node if node.pinned is None else node.pinned
-        if settings.mtime != "exact":
-            node.shown = True
+        node.shown = self._keeps_shown
         size, mtime_ns, ctime_ns = node.size, shown.mtime_ns, node.ctime_ns
         assert mtime_ns is not None
         content = node.content
@@ -52,6 +54,13 @@ class AttributeView:
         mode = shown.mode
         if mode is None:
             mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
+        if (
+            settings.allow_other
+            and not node.known
+            and node.ino != ROOT
+            and (shown.mode is None or node.outdated)
+        ):
+            mode &= 0o700  # the bucket could not be asked: it may be closed to others
         return Attributes(
             ino=node.ino,
             kind=node.kind,
@@ -64,6 +73,7 @@ class AttributeView:
             atime_ns=node.atime_ns,
             nlink=_links(node),
             blocks=-(-size // _BLOCK),
+            st_ino=node.st_ino,
             rdev=device_number(node.extra) if node.kind in _DEVICES else 0,
         )
 
@@ -88,6 +98,12 @@ class AttributeView:
         if facts.mtime_ns is not None and not node.mtime_known and not stays:
             node.ctime_ns = max(node.ctime_ns, facts.mtime_ns)
         fill(node, facts)
+
+
+def keeps_shown(settings: Settings) -> bool:
+    """Does stat go on to show what only a listing told of, where what is stored is learned later? Not where that
+    is asked for before anything is shown."""
+    return settings.mtime != "exact" and not settings.allow_other
 
 
 def file_times(node: Node, stat: os.stat_result) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.digests import Digests
+from r2fs.engine.directory_objects import check_changeable
 from r2fs.engine.filling import Filling
 from r2fs.engine.handles import Handle, Handles
 from r2fs.engine.jobs import JobQueue
@@ -72,7 +73,7 @@ class Files:
         self.filling = Filling(core, ledger, contents, reader, writeback, jobs, self.handles)
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
-        contents.make_room, reader.make_room = self.room.make_now, self.room.make
+        contents.make_room, reader.fetching.make_room = self.room.make_now, self.room.make
         writeback.on_unsealed = self.sealing.seal_unsealed
 
     # ------------------------------------------------------------------ opening
@@ -85,6 +86,7 @@ class Files:
             return opened
         if writes:
             self.writable()
+            check_changeable(node)
             self.admit_writer(caller)
         if writes and not flags & os.O_TRUNC:
             self._fetch_small(caller, node)
@@ -96,7 +98,7 @@ class Files:
                 caller.about_to_wait()
             small = not writes and self._comes_whole(node)
             if small:
-                caller.about_to_wait()
+                caller.about_to_fetch()
             if writes:
                 self.sealing.make_dirty(node, truncate=bool(flags & os.O_TRUNC))
             handle = self.handles.add(node, flags)
@@ -134,7 +136,7 @@ class Files:
                 self._check_there(node)
                 if not self._comes_whole(node):
                     return
-                caller.about_to_wait()
+                caller.about_to_fetch()
                 source = self._contents.source(node)
             if source is None:
                 return
@@ -238,6 +240,7 @@ class Files:
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
         """ftruncate with a handle; truncate(2) without: then it is sealed at once if nobody else writes."""
         self.writable()
+        check_changeable(node)
         if size > self._staged_size(node):
             self.admit_writer(caller)
         caller.about_to_wait()

@@ -18,6 +18,7 @@ from typing import Final
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.files import Files
+from r2fs.engine.inode_numbers import InodeNumbers
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node
 from r2fs.engine.tree import Tree
@@ -31,7 +32,7 @@ REFERENCES: Final = 1 << 62  # more than the kernel can give back
 NO_FILE: Final = (0, 0)
 
 
-def restore_nodes(tree: Tree, inheritance: Inheritance) -> None:
+def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -> None:
     """Every node that the kernel may name, where its name was. Before any other node is made."""
     made = {ino: _node(known) for ino, known in inheritance.nodes.items() if ino != tree.root.ino}
     for ino, node in made.items():
@@ -44,6 +45,8 @@ def restore_nodes(tree: Tree, inheritance: Inheritance) -> None:
         if ino not in within:
             tree.restore_nameless(node)
         tree.restore(node)
+        if node.st_ino:
+            node.st_ino = numbers.claim(node.st_ino)
 
 
 def move_inherited(tree: Tree, node: Node, parent: Node, name: str) -> None:
@@ -120,7 +123,7 @@ def _node(known: KnownNode) -> Node:
     node = Node(known.ino, Kind(known.kind), known.name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
     node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
     node.known, node.mtime_known, node.modified_ns = known.known, known.mtime_known, known.modified_ns
-    node.lookups, node.told = REFERENCES, True
+    node.lookups, node.told, node.st_ino = REFERENCES, True, known.st_ino
     if known.base is not None:
         node.base = Version(*known.base)
         node.size = node.base.size

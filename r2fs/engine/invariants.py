@@ -24,6 +24,8 @@ def check(root: Node, numbers: Mapping[int, Node], conflicts: set[Node], hidden_
         if node.listing is None:
             continue
         hidden += len(node.listing.hidden)
+        if node.listing.object is not None:
+            named.add(node.listing.object)
         for name, child in node.listing.children.items():
             assert child.parent is node and child.name == name, f"{node.name}: {name!r} is astray"
         directories = sum(child.is_dir for child in node.listing.children.values())
@@ -34,6 +36,8 @@ def check(root: Node, numbers: Mapping[int, Node], conflicts: set[Node], hidden_
     assert conflicts == copies, f"conflict copies: {conflicts ^ copies}"
     nameless = [node for node in numbers.values() if node not in named]
     assert all(node.deleted for node in nameless), f"neither named nor removed: {nameless}"
+    kept = [node for node in nameless if not (node.lookups or node.handles or node.owed)]
+    assert not kept, f"needed by nobody, and not given back: {kept}"
 
 
 def _walk(node: Node) -> Iterator[Node]:

@@ -14,6 +14,7 @@ from threading import Event
 
 from r2fs.disk.body import Gate
 from r2fs.disk.content import Content
+from r2fs.engine.throughput import Throughput
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts
 from r2fs.model.ranges import Range
@@ -35,8 +36,7 @@ class Transfer:
     attempt: str  # its id, in the journal and in the object's metadata
     key: str  # where it goes
     gate: Gate  # closed by who wants to write: then no further byte is read
-    since_s: float  # Clock.monotonic()
-    sent: int = 0  # bytes read for sending; written by the sending threads without the lock
+    bytes: Throughput = field(default_factory=Throughput)  # written by the sending threads without the lock
 
     def stop(self) -> None:
         """Somebody is about to write, or the name goes: what is not sent yet is not sent any more."""
@@ -112,7 +112,9 @@ class Listing:
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
-    marker: Version | None = None  # the empty object that keeps the directory
+    # The object at the directory's own key; r2fs makes it empty, others may not.
+    marker: Version | None = None
+    object: Node | None = None  # the read-only file that shows its bytes, where it holds any: Tree.object_of
     directories: int = 0  # children that are directories; likewise
     # what a LIST of it all costs, for probes.py
     pages: int = 1  # of the last one, at least
@@ -167,6 +169,11 @@ class Node:
     touched: int = 0  # Tree.tick of the last change here of its being under its name
     sync_failed: bool = False  # an fsync of its staged bytes failed: reading them may give older ones
     deleted: bool = False  # unlinked here, or replaced by what another host did
+    st_ino: int = 0  # what stat shows as its number; 0: nobody was shown it yet
+    kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
+    read_only: bool = (
+        False  # constant: it shows the bytes of its directory's own object (directory_objects.py)
+    )
 
     @property
     def state(self) -> State:
@@ -178,10 +185,20 @@ class Node:
 
     @property
     def carries_body(self) -> bool:
-        """Sent whole with its metadata, never copied: a link's object is its target, others but a file's are empty."""
+        """Sent whole with its metadata, never copied: a link's object is its target, a marker or special file empty."""
+        if self.is_dir:
+            return self.own_bytes is None
         if self.kind is Kind.SYMLINK:
             return self.target is not None
         return self.kind is not Kind.FILE
+
+    @property
+    def own_bytes(self) -> Version | None:
+        """The object at a directory's own key, where it is no marker but holds another tool's bytes."""
+        if self.listing is None:
+            return None
+        version = self.listing.marker or self.base
+        return version if version is not None and version.size else None
 
     @property
     def sending(self) -> bool:
@@ -214,3 +231,11 @@ class Node:
         """To be looked at: Tree changes it."""
         assert self.listing is not None
         return self.listing.children
+
+
+def is_below(node: Node, top: Node) -> bool:
+    """Is `node` at or below `top`?"""
+    above: Node | None = node
+    while above is not None and above is not top:
+        above = above.parent
+    return above is top

@@ -11,6 +11,7 @@ Fails:   StoreError; BodyWithdrawn (somebody opened the file for writing); Local
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import threading
@@ -53,6 +54,9 @@ from r2fs.model.records import (
 )
 
 log = logging.getLogger(__name__)
+
+MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
+PIECE = 1 << 20  # bytes read at once
 
 BODILESS_TYPES = {Kind.DIRECTORY: "application/x-directory", Kind.SYMLINK: "text/plain"}
 
@@ -195,7 +199,7 @@ class Sender:
             facts = claim.facts if claim.stored is None else self._merge(claim, claim.stored, info)
         if facts.mtime_ns is None:
             facts = replace(facts, mtime_ns=info.modified_ns)
-        named = content_type(claim.name)
+        named = DEFAULT if claim.kind is Kind.DIRECTORY else content_type(claim.name)
         by_bytes = info.content_type if named == DEFAULT and info.content_type else named
         kind = facts.content_type or by_bytes
         meta = metadata_for(facts, TYPE_BITS[claim.kind], claim.attempt, kind)
@@ -402,3 +406,16 @@ def _proof(fd: int) -> Proof:
     """Of the bytes alone: a rename of the staged file changes its ctime, so that is left out."""
     found = os.fstat(fd)
     return Proof(found.st_size, found.st_mtime_ns, 0)
+
+
+def has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
+    """Are these very bytes in the bucket already? A power cut makes a host forget its last attempts."""
+    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
+        return False
+    md5 = hashlib.md5(usedforsecurity=False)
+    try:
+        for at in range(0, claim.size, PIECE):
+            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
+    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
+        return False
+    return md5.hexdigest() == info.etag

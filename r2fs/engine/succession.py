@@ -17,7 +17,8 @@ from r2fs.model.records import KnownNode
 
 
 def remember(core: Core, node: Node) -> None:
-    if core.memory is not None and node.told:
+    # A read-only view of an object belongs to no listing: a successor makes it anew.
+    if core.memory is not None and node.told and not node.read_only:
         core.memory.node(known(node))
 
 
@@ -41,5 +42,6 @@ def known(node: Node) -> KnownNode:
         and not node.extra
         and node.content_type in (None, content_type(node.name)),
         node.mtime_known and pinned is None,
+        node.st_ino,
         node.modified_ns,
     )

@@ -8,17 +8,21 @@ Locks: every method is called with Core.lock held.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 
-from r2fs.engine.attributes import move_time, refresh
+from r2fs.engine.attributes import keeps_shown, move_time, refresh
 from r2fs.engine.core import Core
+from r2fs.engine.directory_objects import OBJECT_NAME
 from r2fs.engine.invariants import check
 from r2fs.engine.node import NEVER, Listing, Node
 from r2fs.engine.succession import remember
 from r2fs.model.errors import NotADirectory, Stale
-from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_name, nfc, shown_name
-from r2fs.model.records import Kind, ObjectInfo
+from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_name, nfc, printable, shown_name
+from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.verbs import ROOT
+
+log = logging.getLogger(__name__)
 
 EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come twice on one state directory
 
@@ -30,10 +34,12 @@ class Tree:
         self.tick = 1  # counts changes made here: orders them against listings that are on their way
         self._last = core.journal.epoch << EPOCH_SHIFT
         now = core.now_ns()
-        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing())
+        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing(), st_ino=ROOT)
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
+        self._with_bytes: set[Node] = set()  # directories at whose own key bytes were seen
+        self._warned: set[str] = set()  # their keys, once the log has said so
 
     # ------------------------------------------------------------------ numbers
     def get(self, ino: int) -> Node:
@@ -77,7 +83,7 @@ class Tree:
     def restore(self, node: Node) -> None:
         """At start: a node of the daemon before this one, under the number that the kernel has of it."""
         self._nodes[node.ino] = node
-        node.shown = self._core.settings.mtime != "exact"
+        node.shown = keeps_shown(self._core.settings)
 
     def restore_name(self, node: Node, parent: Node, name: str) -> None:
         """At start: give an inherited node its name; another inherited node that has it loses it."""
@@ -97,7 +103,8 @@ class Tree:
     def collect(self, node: Node) -> None:
         """Drop a node that is out of the tree and that nobody names any more."""
         if node.deleted and not node.lookups and not node.handles and not node.owed:
-            self._nodes.pop(node.ino, None)
+            if self._nodes.pop(node.ino, None) is not None:
+                self._core.numbers.release(node.st_ino)
 
     # ------------------------------------------------------------------ names
     def path(self, node: Node) -> str:
@@ -188,6 +195,9 @@ class Tree:
         if node.listing is not None:
             self.hidden -= len(node.listing.hidden)
             node.listing.hidden = frozenset()
+            if node.listing.object is not None:
+                node.listing.object.deleted = True
+                self.collect(node.listing.object)
         remember(self._core, node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
@@ -261,6 +271,8 @@ class Tree:
         prefix, seen, hidden = self.key(directory), set[str](), set[str]()
         if directory.owed is None and directory.touched <= began:
             listing.marker = None  # unless the listing has it: another host may have removed it
+            if directory.own_bytes is not None:
+                directory.base = None
         names = {p[len(prefix) : -1] for p in prefixes if is_name(p[len(prefix) : -1])}
         hidden.update(p for p in prefixes if not is_name(p[len(prefix) : -1]))
         children = directory.children()
@@ -273,7 +285,10 @@ class Tree:
                     self._refreshed(child, info)
             elif name == "":
                 if not self._hides(info.key, info.etag, began):
-                    self._saw_marker(directory, info, began)
+                    self._saw_marker(directory, info.version)
+                    hidden.update({info.key} if info.size else ())
+                    if directory.owed is None and directory.touched <= began and directory is not self.root:
+                        self._refreshed(directory, info)
             elif not is_name(shown_name(name)) or name in names or nfc(shown_name(name)) in seen:
                 hidden.add(info.key)
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
@@ -317,6 +332,51 @@ class Tree:
         elif not child.writers:
             self.replace(child, info)
 
+    def saw_marker(self, directory: Node, version: Version) -> None:
+        """A HEAD found this object at the directory's own key."""
+        listing = directory.listing
+        assert listing is not None
+        self._saw_marker(directory, version)
+        if version.size and version.key not in listing.hidden:
+            listing.hidden |= {version.key}
+            self.hidden += 1
+
+    def _saw_marker(self, directory: Node, version: Version) -> None:
+        assert directory.listing is not None
+        directory.listing.marker = version
+        if not version.size:
+            return
+        self._with_bytes.add(directory)
+        if version.key not in self._warned:
+            self._warned.add(version.key)
+            log.warning(
+                "%s: an object of %d bytes at the key of a directory: kept as it is; read it as %s in that directory",
+                printable(version.key), version.size, OBJECT_NAME,
+            )  # fmt: skip
+
+    def own_bytes(self) -> list[Version]:
+        """Objects that hold bytes at the key of a directory, in the directories that are known."""
+        self._with_bytes = {node for node in self._with_bytes if node.own_bytes and self.in_tree(node)}
+        return [version for node in self._with_bytes if (version := node.own_bytes) is not None]
+
+    def object_of(self, directory: Node) -> Node | None:
+        """The read-only file that shows the bytes at the directory's own key. No listing has it."""
+        listing, version = directory.listing, directory.own_bytes
+        assert listing is not None
+        shown = listing.object
+        if shown is not None and shown.base != version:
+            shown.deleted, listing.object = True, None
+            self.collect(shown)
+        if version is not None and listing.object is None:
+            self._last += 1
+            now = directory.mtime_ns
+            shown = Node(
+                self._last, Kind.FILE, OBJECT_NAME, directory, now, now, now, mode=0o400, read_only=True
+            )
+            shown.base, shown.size, shown.known = version, version.size, True
+            self._nodes[shown.ino] = listing.object = shown
+        return listing.object
+
     def saw_prefix(self, directory: Node, name: str, began: int) -> None:
         child = directory.children().get(name)
         if child is None:
@@ -334,7 +394,10 @@ class Tree:
         """Another host has removed what had the name."""
         directory = node.parent
         assert directory is not None
-        self._core.kernel.forget_name(directory.ino, node.name)
+        for one in self.walk(node):
+            if one.told and one.parent is not None:
+                self._core.kernel.forget_name(one.parent.ino, one.name, gone=True)
+        self._core.kernel.forget_name(directory.ino, node.name, gone=True)
         self.detach(node)
         self.noticed(directory)
 
@@ -368,7 +431,7 @@ class Tree:
         directory, name = old.parent, old.name
         assert directory is not None
         self.detach(old)
-        self._core.kernel.forget_name(directory.ino, name)
+        self._core.kernel.forget_name(directory.ino, name, gone=True)
         return self._new_file(directory, name, info)
 
     def _new_file(self, directory: Node, name: str, info: ObjectInfo) -> Node:
@@ -385,13 +448,6 @@ class Tree:
             self._core.kernel.forget_attributes(node.ino)
         if node.modified_ns != before:
             remember(self._core, node)
-
-    def _saw_marker(self, directory: Node, info: ObjectInfo, began: int) -> None:
-        """The directory's own object, in its listing."""
-        listing = _listing(directory)
-        listing.marker = info.version
-        if directory.owed is None and directory.touched <= began and directory is not self.root:
-            self._refreshed(directory, info)
 
 
 def _listing(directory: Node) -> Listing:

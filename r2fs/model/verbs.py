@@ -65,6 +65,10 @@ class Verbs(Protocol):
         """For READDIRPLUS: like lookup, but None where the name has gone, and never waits."""
         ...
 
+    def st_ino(self, ino: int) -> int:
+        """The number that stat shows of an inode. Never waits; Stale where it has gone."""
+        ...
+
     # ---- attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
         """Attributes and their validity. Counts no reference."""

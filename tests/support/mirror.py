@@ -257,7 +257,7 @@ class MirrorVerbs:
         with translated(node.name), os.scandir(node.path) as found:
             lines = sorted((entry.name, entry.inode(), entry.stat(follow_symlinks=False)) for entry in found)
         return [
-            DirEntry(name, number, _kind(info.st_mode), offset)
+            DirEntry(name, number, _kind(info.st_mode), offset, number)
             for offset, (name, number, info) in enumerate(lines, 1)
         ]
 
@@ -267,6 +267,9 @@ class MirrorVerbs:
             return self._lookup(ino, name)
         except NotFound:
             return None
+
+    def st_ino(self, ino: int) -> int:
+        return self._entry(self._node(ino)).attributes.st_ino
 
     # ---- attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
@@ -540,8 +543,9 @@ def _attributes(fd: int) -> Attributes:
         atime_ns=now.st_atime_ns,
         nlink=now.st_nlink,
         blocks=now.st_blocks,
+        st_ino=now.st_ino,
     )
 
 
 def _root_attributes(attributes: Attributes) -> Attributes:
-    return replace(attributes, ino=ROOT)
+    return replace(attributes, ino=ROOT, st_ino=ROOT)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from r2fs.model.errors import Exists, NotFound, Stale
+from r2fs.model.records import Kind
 from tests.support.kernel import FRESH_S, Mount
 
 
@@ -261,3 +262,53 @@ def test_what_is_made_here_moves_it_once(mount: Mount):
         mount.clock.advance(FRESH_S)
         mount.kernel.listdir("d")
     assert mount.kernel.stat("d").mtime_ns == before
+
+
+# ------------------------------------------------------------------ memory
+def nodes(mount: Mount) -> int:
+    return len(list(mount.engine.fs._tree.all_nodes()))
+
+
+def churn(mount: Mount, number: int) -> None:
+    """Another client makes files and directories, and removes those of the round before."""
+    for index in range(10):
+        for key in (f"d/file {number} {index}", f"d/below {number}/{index}", f"d/deep {number}/{index}/x"):
+            mount.store.set(key, b"x")
+        for key in (f"d/file {number - 1} {index}", f"d/below {number - 1}/{index}",
+                    f"d/deep {number - 1}/{index}/x"):  # fmt: skip
+            mount.store.remove(key)
+        mount.store.set(f"d/replaced {index}", str(number).encode())
+
+
+def look_at_all(mount: Mount, path: str = "") -> None:
+    for name in mount.kernel.listdir(path):
+        below = f"{path}/{name}".lstrip("/")
+        if mount.kernel.stat(below).kind is Kind.DIRECTORY:
+            look_at_all(mount, below)
+
+
+def test_nodes_of_what_another_client_removed_are_given_back(mount: Mount):
+    counts = []
+    for number in range(12):
+        churn(mount, number)
+        mount.clock.advance(FRESH_S)
+        look_at_all(mount)
+        mount.kernel.give_back()
+        mount.engine.fs._tree.check()
+        counts.append(nodes(mount))
+    assert max(counts[2:]) == counts[1], "every round is as large as the one before"
+
+
+def test_a_node_that_is_open_is_given_back_when_it_is_closed(mount: Mount):
+    mount.store.set("d/take.wav", b"there")
+    mount.store.set("d/other.wav", b"there")
+    opened = mount.kernel.open("d/take.wav")
+    before = nodes(mount)
+    mount.store.remove("d/take.wav")
+    mount.clock.advance(FRESH_S)
+    assert mount.kernel.listdir("d") == ["other.wav"]
+    mount.kernel.give_back()
+    assert mount.engine.fs.read(mount.engine.caller, opened.handle, 0, 10) == b"there"
+    mount.engine.close(opened)
+    assert nodes(mount) == before - 1
+    mount.engine.fs._tree.check()
