@@ -27,12 +27,8 @@ DETAIL = re.compile(r" \(((?:\d{3} )?\w+): .*\)$")  # "(500 InternalError: We en
 
 
 @click.command("status", cls=Command)
-<<<<<<< HEAD
-@click.argument("directory", metavar="[DIR]", required=False)
-@click.option("--watch", "-w", is_flag=True, help="Show it again each second, until Ctrl-C.")
-=======
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
->>>>>>> newcomer
+@click.option("--watch", "-w", is_flag=True, help="Show it again each second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def command(directory: str | None, watch: bool, as_json: bool) -> int:
     """Show mounts: what is on its way, what is cached, what it cost.
