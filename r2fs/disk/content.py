@@ -115,7 +115,7 @@ class Content:
             content = cls(path, fd, size, None, RangeSet(), size)
             content._mode = mode
             return content
-        fd = _open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = _open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             there = os.fstat(fd).st_size
             last = max((stop for _, stop in present), default=0)

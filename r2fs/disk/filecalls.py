@@ -27,9 +27,9 @@ def open_file(path: Path, flags: int) -> int:
 def open_even_readonly(path: Path) -> tuple[int, int]:
     """Read-write; on a disk that became read-only what is there can still be read."""
     try:
-        return open_file(path, os.O_RDWR | os.O_CLOEXEC), os.O_RDWR
+        return open_file(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), os.O_RDWR
     except DiskReadOnly:
-        return open_file(path, os.O_RDONLY | os.O_CLOEXEC), os.O_RDONLY
+        return open_file(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), os.O_RDONLY
 
 
 def resize(fd: int, size: int, path: Path) -> None:

@@ -196,7 +196,9 @@ class KernelDriver:
         return modes
 
     def _wanted(self) -> Init:
-        return WANTED | Init.PASSTHROUGH if self._passthrough else WANTED
+        wanted = WANTED | Init.PASSTHROUGH if self._passthrough else WANTED
+        # A directory that moves changes where its links lead: then each is asked for anew.
+        return wanted & ~Init.CACHE_SYMLINKS if self._settings.links == "inside" else wanted
 
     def _stack_depth(self) -> int:
         """How many file systems may lie on each other below us: an overlay's cost one more."""

@@ -13,6 +13,7 @@ import os
 from r2fs.engine.attributes import file_times
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
+from r2fs.engine.directory_objects import check_changeable
 from r2fs.engine.files import Files
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
@@ -54,6 +55,7 @@ class Changes:
     def store(self, node: Node, facts: dict[str, object]) -> None:
         """New values of fields that are kept with the object. With Core.lock held."""
         self._files.writable()
+        check_changeable(node)
         if node is self._tree.root or node.deleted:
             for name, value in facts.items():
                 setattr(node, name, value)
@@ -63,6 +65,10 @@ class Changes:
             self._change_clean(node, facts)
         self._core.crash_point("attributes_journalled")
         node.ctime_ns = self._later(node)
+
+    def rests(self, node: Node) -> bool:
+        """Does it stay on this host, and need nothing of the bucket? With Core.lock held."""
+        return self._writeback.rests(node)
 
     def _later(self, node: Node) -> int:
         """Now, and past the time that is shown: a fine-grained one may be ahead of the coarse clock."""
@@ -90,12 +96,12 @@ class Changes:
 
     def _change_clean(self, node: Node, facts: dict[str, object]) -> None:
         """The object is to be copied onto itself with its new metadata, or sent again where it is next to nothing."""
-        key = node.base.key if node.base else self._tree.key(node)
+        key = node.base.key if node.base and not node.is_dir else self._tree.key(node)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             expect = marker.etag if marker else None
-            if marker is not None and not node.known:
-                facts = {"base": marker, **facts}  # what else its metadata says is kept
+            if marker is not None and (marker.size or not node.known):
+                facts = {"base": marker, **facts}  # what else its metadata says is kept, and its bytes
         else:
             expect = node.base.etag if node.base else None
         self._ledger.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)

@@ -116,6 +116,7 @@ class Fetching:
         self, source: Source, version: Version, start: int, stop: int, check: _Check | None
     ) -> int:
         """One GET; where it ended, which is before `stop` if the answer was cut."""
+        log.debug("%s: asked for bytes %d to %d", printable(version.key), start, stop)
         with self._core.store.get(
             version.key, start=start, length=stop - start, if_match=version.etag or None
         ) as download:

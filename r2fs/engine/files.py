@@ -18,6 +18,7 @@ from r2fs.engine.backpressure import BackPressure
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.digests import Digests
+from r2fs.engine.directory_objects import check_changeable
 from r2fs.engine.filling import Filling
 from r2fs.engine.handles import Handle, Handles
 from r2fs.engine.jobs import JobQueue
@@ -85,6 +86,7 @@ class Files:
             return opened
         if writes:
             self.writable()
+            check_changeable(node)
             self.admit_writer(caller)
         if writes and not flags & os.O_TRUNC:
             self._fetch_small(caller, node)
@@ -238,6 +240,7 @@ class Files:
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
         """ftruncate with a handle; truncate(2) without: then it is sealed at once if nobody else writes."""
         self.writable()
+        check_changeable(node)
         if size > self._staged_size(node):
             self.admit_writer(caller)
         caller.about_to_wait()

@@ -32,14 +32,16 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.names import Names
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
+from r2fs.engine.scope import Scopes
 from r2fs.engine.sender import Sender
 from r2fs.engine.space import Space
+from r2fs.engine.special import SpecialFiles
 from r2fs.engine.status import Status
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import COPY_THREADS, WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
-from r2fs.model.keys import check_file_name, check_name, printable
+from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -53,6 +55,7 @@ from r2fs.model.records import (
     Opened,
     QueueView,
     RoomView,
+    TransferView,
 )
 from r2fs.model.settings import Settings
 
@@ -107,6 +110,7 @@ class FileSystem:
             self._writeback,
             self._attributes,
         )
+        self._special = SpecialFiles(self._core, self._tree, self._names)
         self._background = JobQueue()
         self._space = Space(self._core, self._tree)
         self._files = Files(
@@ -125,6 +129,7 @@ class FileSystem:
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
         self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
+        self._scopes = Scopes(self._core, self._tree, self._ledger, self._names)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
         Boot(
             self._core,
@@ -183,6 +188,8 @@ class FileSystem:
                 if node.content is not None:
                     node.content.close()
         self._sweep_out()
+        self._names.recalls.flush(everything=True)
+        self._directories.last.save(everything=True)
         self._core.cache.close()
         self._core.journal.close()
 
@@ -206,17 +213,22 @@ class FileSystem:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Until what is at and below these paths (relative to the mount; none: everything) is in the bucket.
+        """Until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
 
-        Raises NotFound. False: something is left (a file that is still open does not count).
-        """
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.wait(nodes or None, timeout_s, progress, cancelled)
+        Raises NotFound. False: something is left (an open file does not count), or all is refused."""
+        return self._status.wait(self._scopes.of(paths), timeout_s, progress, cancelled, unless_refused=True)
 
     def retry_parked(self, paths: Sequence[str]) -> int:
-        """What is parked at and below these paths (none: anywhere) goes out once more; how many files."""
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.retry(nodes or [self._tree.root])
+        """What is parked at and below these paths (none: anywhere) goes out once more; how many names."""
+        return self._status.retry(self._scopes.of(paths))
+
+    def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
+        """What is parked at and below these paths (none: anywhere)."""
+        return self._status.parked(self._scopes.of(paths, must_be=False))
+
+    def refusal(self) -> str | None:
+        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        return self._status.refusal()
 
     def path_of(self, ino: int) -> str | None:
         """From the mount's root; None for an inode without a name."""
@@ -244,6 +256,10 @@ class FileSystem:
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 
+    def assume_away(self) -> None:
+        """The bucket did not answer just now: what is kept of it is shown without waiting."""
+        self._directories.assume_away()
+
     def _list_soon(self, job: Job, priority: int) -> None:
         self._listings.submit(job, priority)
 
@@ -254,14 +270,9 @@ class FileSystem:
             with self._core.lock:
                 self._contents.retire_expired()
             self._core.cache.sweep()
+            self._names.recalls.flush()
+            self._directories.last.save()
             self._core.ended.wait(pause_s)
-
-    def _resolve(self, path: str) -> Node:
-        node = self._tree.root
-        for part in path.split("/"):
-            if part not in ("", "."):
-                node = self._names.child(Caller(), node.ino, part)
-        return node
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
@@ -277,13 +288,16 @@ class FileSystem:
     def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Entry:
         return self._referenced(self._names.symlink(caller, parent, name, target))
 
+    def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
+        return self._referenced(self._special.make(caller, parent, name, mode, device))
+
     def readlink(self, caller: Caller, ino: int) -> str:
         with self._core.lock:
             node = self._tree.get(ino)
             if node.kind is not Kind.SYMLINK:
                 raise InvalidArgument(f"{self._tree.path(node)} is not a symbolic link")
             if node.target is not None:
-                return node.target
+                return check_target(self._tree.path(node), node.target, self._core.settings.links)
             caller.about_to_fetch()
             source, content = self._contents.source(node), self._contents.of(node)
         if source is not None:
@@ -293,7 +307,7 @@ class FileSystem:
             node.target = target
             if not node.handles:
                 self._contents.closed(node)
-        return target
+            return check_target(self._tree.path(node), target, self._core.settings.links)
 
     def unlink(self, caller: Caller, parent: int, name: str) -> None:
         self._names.unlink(caller, parent, name)
@@ -315,13 +329,19 @@ class FileSystem:
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
             if node is None or not self._names.is_exact(node):
                 return None  # looked up by itself, then
+            entry = self._names.listed_entry(node)
+            if node.stored_kind not in (None, node.kind):
+                return None
             self._tree.refer(node)
-            return self._names.entry(node)
+            return entry
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
-            self._tree.refer(node)
-            return self._names.entry(node)
+            return self._names.referred(node)
+
+    def st_ino(self, ino: int) -> int:
+        with self._core.lock:
+            return self._names.entry(self._tree.get(ino)).attributes.st_ino
 
     # ------------------------------------------------------------------ attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
@@ -400,10 +420,6 @@ class FileSystem:
         self._files.admit_writer(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
-            if directory.deleted:
-                raise NotFound(f"{printable(directory.name)} was removed")
-            if name in directory.children():
-                raise Exists(f"{printable(name)} was made by somebody else at the same time")
             key = self._tree.child_key(directory, name)
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:

@@ -20,13 +20,16 @@ from r2fs.engine.attributes import AttributeView
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import AWAY, Directories
+from r2fs.engine.directory_objects import OBJECT_NAME, check_changeable
+from r2fs.engine.inode_numbers import derived
 from r2fs.engine.ledger import Ledger
-from r2fs.engine.node import Node
+from r2fs.engine.name_checks import check_empty, check_rename
+from r2fs.engine.node import Node, is_below
+from r2fs.engine.recall import Recall
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
     Busy,
-    DirectoryNotEmpty,
     Exists,
     InvalidArgument,
     IsADirectory,
@@ -46,7 +49,7 @@ from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 log = logging.getLogger(__name__)
 
-OWNED_VALID_S = 3600.0  # what this host has not sent yet changes through this host alone
+ROOT_VALID_S = 3600.0  # the root stays the root; a change of its attributes is told to the kernel
 
 
 class Names:
@@ -68,6 +71,7 @@ class Names:
         self._writeback = writeback
         self._attributes = attributes
         self._syncing = writeback.syncing
+        self.recalls = Recall(core, tree)
 
     # ------------------------------------------------------------------ looking
     def entry(self, node: Node) -> Entry:
@@ -76,9 +80,23 @@ class Names:
         return Entry(self._attributes.of(node), self.valid_s(node))
 
     def valid_s(self, node: Node) -> float:
-        if node.owed is not None or node is self._tree.root or node.parent is None:
-            return OWNED_VALID_S
+        """Seconds for which the kernel may keep the node's name and attributes.
+
+        What waits for its upload changes through this host alone, but another host may replace it the moment
+        after: `freshness` is then as right as for what was just listed, and needs no notification of each upload.
+        """
+        if node is self._tree.root or node.parent is None:
+            return ROOT_VALID_S
+        if node.owed is not None:
+            return self._core.settings.freshness_s
         return self._directories.valid_s(node.parent, node.name)
+
+    def listed_entry(self, node: Node) -> Entry:
+        """`entry` as a line of its directory's listing, valid no longer than that listing is fresh: the kernel
+        keeps the listing as long as the shortest of its lines. With Core.lock held."""
+        assert node.parent is not None
+        self._recall(node)
+        return Entry(self._attributes.of(node), self._directories.valid_s(node.parent))
 
     def child(self, caller: Caller, parent: int, name: str) -> Node:
         """The node under a name, fresh. Raises NotFound with how long that holds. Without the lock."""
@@ -101,6 +119,8 @@ class Names:
                 return found  # the way to something that is not in the bucket yet
         with self._core.lock:
             found = directory.children().get(name)
+            if found is None and name == OBJECT_NAME:
+                found = self._tree.object_of(directory)
             if found is None:
                 raise NotFound(
                     f"{printable(name)}: no such file or directory",
@@ -109,10 +129,13 @@ class Names:
             return found
 
     def is_exact(self, node: Node) -> bool:
-        """Are its attributes as good as the settings ask for? With Core.lock held."""
-        if self._core.settings.mtime != "exact" or node.owed:
-            return True
-        return self._is_known(node)
+        """Are its attributes as good as the settings ask for? With Core.lock held.
+
+        With `allow_other` the kernel decides by the mode what other users may do.
+        """
+        settings = self._core.settings
+        decides = settings.allow_other and node.kind is not Kind.SYMLINK
+        return (settings.mtime != "exact" and not decides) or node.owed is not None or self._is_known(node)
 
     def _is_known(self, node: Node) -> bool:
         """Is there nothing that only a HEAD could tell? With Core.lock held."""
@@ -122,11 +145,12 @@ class Names:
         return node.known
 
     def _recall(self, node: Node) -> None:
+        self.recalls.load(node)
         if not node.known and not node.asked:
             self._attributes.recall(node, self._tree.key(node))
 
     def make_exact(self, caller: Caller, node: Node) -> None:
-        """`mtime = "exact"`: one HEAD for a version of which only a listing told. Without the lock."""
+        """One HEAD, where the settings ask for it, of a version of which only a listing told. Without the lock."""
         with self._core.lock:
             exact = self.is_exact(node)
         if not exact:
@@ -150,18 +174,25 @@ class Names:
             return
         with self._core.lock:
             if node.base == version and (version is None or info.etag == version.etag):
-                if node.listing is not None and node.listing.marker is None and node.owed is None:
-                    node.listing.marker = info.version
+                if node.listing is not None and node.owed is None:
+                    self._tree.saw_marker(node, info.version)
                 self._attributes.learn(node, info)
                 self._core.cache.remember(info.key, info.etag, remembered(attributes_from(info)))
+                self.recalls.learned(info, attributes_from(info))
 
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
         node = self.child(caller, parent, name)
         self.make_exact(caller, node)
         with self._core.lock:
-            entry = self.entry(node)
-            self._tree.refer(node)
-            return entry
+            self._recall(node)
+            node = self._tree.as_stored(node)
+            return self.referred(node)
+
+    def referred(self, node: Node) -> Entry:
+        """The entry that the kernel is about to be told of: one reference more. With Core.lock held."""
+        entry = self.entry(node)
+        self._tree.refer(node)
+        return entry
 
     def _tree_pending(self, node: Node) -> bool:
         """A directory in which something waits for its upload is there, whatever a listing says."""
@@ -171,11 +202,13 @@ class Names:
         with self._core.lock:
             directory = self._tree.directory(ino)
         self._directories.ensure(caller, directory)
+        self.recalls.load_children(directory)
         with self._core.lock:
             children = list(directory.children().items())
         # Number and kind of a node never change: what takes long is done without the lock.
         return [
-            DirEntry(name, node.ino, node.kind, offset) for offset, (name, node) in enumerate(children, 1)
+            DirEntry(name, node.ino, node.kind, offset, node.st_ino)
+            for offset, (name, node) in enumerate(children, 1)
         ]
 
     # ------------------------------------------------------------------ making
@@ -195,7 +228,7 @@ class Names:
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
-            self._owe(node, key)
+            self.owe(node, key)
             self._directories.born(node)
             return node
 
@@ -207,11 +240,11 @@ class Names:
             key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
             node = self.new_node(caller, directory, name, Kind.SYMLINK, 0o777)
             node.target, node.size = target, len(target.encode(errors="surrogateescape"))
-            self._owe(node, key)
+            self.owe(node, key)
             return node
 
-    def _owe(self, node: Node, key: str) -> None:
-        """A directory or symbolic link that was just made: queued at once, it has no bytes to wait for."""
+    def owe(self, node: Node, key: str) -> None:
+        """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
             with self._ledger.transaction():
                 expect = self._ledger.take_over_deletes(key)
@@ -224,7 +257,12 @@ class Names:
         self._writeback.schedule(node)
 
     def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
-        """In the tree, and owing nothing yet. With Core.lock held."""
+        """In the tree, and owing nothing yet. With Core.lock held. Raises NotFound or Exists: the directory was
+        looked at without the lock."""
+        if directory.deleted:
+            raise NotFound(f"{printable(directory.name)} was removed")
+        if name in directory.children():
+            raise Exists(f"{printable(name)} was made by somebody else at the same time")
         now, settings = self._core.now_ns(), self._core.settings
         node = self._tree.add(directory, name, kind, now)
         gid = caller.gid
@@ -236,15 +274,18 @@ class Names:
         node.uid = None if caller.uid == settings.uid else caller.uid
         node.gid = None if gid == settings.gid else gid
         node.known = node.mtime_known = True
+        wanted = derived(self._tree.key(node)) if node.is_dir else node.ino
+        node.st_ino = self._core.numbers.claim(wanted)
         self._stamp(directory, now)
         return node
 
     def _stamp(self, directory: Node, now_ns: int) -> None:
-        """A change in a directory is a change of its times; they are kept in memory alone.
+        """A change in a directory is a change of its times.
 
         The kernel knows: what it asked for itself makes it forget the directory's attributes.
         """
         directory.mtime_ns = directory.ctime_ns = now_ns
+        self.recalls.changed(directory)
 
     def _changeable(self) -> None:
         if self._core.settings.read_only:
@@ -259,6 +300,7 @@ class Names:
         with self._core.lock:
             if node.deleted or node.parent is None:
                 raise NotFound(f"{printable(name)}: no such file or directory")
+            check_changeable(node)
             directory = node.parent
             with self._ledger.transaction():
                 self._withdraw(node)
@@ -278,6 +320,7 @@ class Names:
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             etag = etag or (marker.etag if marker else None)
+            self.recalls.removed(node)
         if etag is not None:
             self._writeback.deletes.add(self._ledger.add_delete(key, etag))
         if owed is not None:
@@ -305,8 +348,7 @@ class Names:
         with self._core.lock:
             if node.deleted or node.parent is None:
                 raise NotFound(f"{printable(name)}: no such file or directory")
-            if node.children() or (node.listing and node.listing.hidden):
-                raise DirectoryNotEmpty(f"{printable(name)} is not empty")
+            check_empty(node, name)
             directory = node.parent
             with self._ledger.transaction():
                 self._withdraw(node)
@@ -332,24 +374,27 @@ class Names:
             return
         if target is not None and flags & RENAME_NOREPLACE:
             raise Exists(f"{printable(new_name)} exists")
-        if node.kind is Kind.FILE:
+        if not node.is_dir and node.kind is not Kind.SYMLINK:
             check_file_name(new_name)
         if node.is_dir:
             self._directories.load_below(caller, node)
         if target is not None and target.is_dir:
             self._directories.ensure(caller, target)
         self._keep_here(caller, node, new_name)
-        if target is not None and self._could_take_both(node, target):
+        if target is not None and self._syncing.could_take_both(node, target):
             caller.about_to_wait()
             self._syncing.sync(node)
         with self._core.lock:
             directory = self._tree.directory(new_parent)
-            self._check_rename(node, directory, target, new_name)
+            check_rename(self._tree, node, directory, target, new_name)
             old_directory = node.parent
             assert old_directory is not None
             with self._ledger.transaction():
                 if target is not None:
-                    self._replaced(target)
+                    self._withdraw(
+                        target
+                    )  # its pending delete is what the newcomer takes over and expects there
+                self.recalls.take_along(node, directory, new_name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, directory, new_name)
                 if directory is not old_directory:
@@ -363,16 +408,6 @@ class Names:
             self._stamp(old_directory, now)
             self._stamp(directory, now)
 
-    def _could_take_both(self, node: Node, target: Node) -> bool:
-        """Would a power cut leave neither, where a program was told that `target` is safe?"""
-        with self._core.lock:
-            if target.owed is None or not target.owed.once_synced:
-                return False
-            owed = node.owed
-            if owed is None or owed.staged is None or not owed.changed or owed.synced:
-                return False
-            return not self._syncing.is_as_synced(node, owed)
-
     def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
         """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
         if other is None:
@@ -380,7 +415,7 @@ class Names:
         if other is node:
             return
         for one, name in ((node, other.name), (other, node.name)):
-            if one.kind is Kind.FILE:
+            if not one.is_dir and one.kind is not Kind.SYMLINK:
                 check_file_name(name)
             if one.is_dir:
                 self._directories.load_below(caller, one)
@@ -389,9 +424,13 @@ class Names:
             here, there = node.parent, other.parent
             if node.deleted or other.deleted or here is None or there is None:
                 raise NotFound(f"{printable(node.name)}: no such file or directory")
-            if _is_below(here, other) or _is_below(there, node):
+            check_changeable(node)
+            check_changeable(other)
+            if is_below(here, other) or is_below(there, node):
                 raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
             with self._ledger.transaction():
+                self.recalls.take_along(node, there, other.name)
+                self.recalls.take_along(other, here, node.name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, there, other.name)
                 for one in list(self._tree.walk(other)):
@@ -418,50 +457,32 @@ class Names:
         except NotFound:
             return None
 
-    def _check_rename(self, node: Node, directory: Node, target: Node | None, new_name: str) -> None:
-        if node.deleted or directory.deleted or node.parent is None:
-            raise NotFound(f"{printable(node.name)}: no such file or directory")
-        if directory.children().get(new_name) is not target:
-            raise Busy(f"{printable(new_name)}: changed while it was renamed over; try again")
-        if _is_below(directory, node):
-            raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
-        if target is not None:
-            if target.is_dir and not node.is_dir:
-                raise IsADirectory(f"{printable(new_name)} is a directory")
-            if node.is_dir and not target.is_dir:
-                raise NotADirectory(f"{printable(new_name)} is not a directory")
-            if target.is_dir and target.children():
-                raise DirectoryNotEmpty(f"{printable(new_name)} is not empty")
-        self._tree.child_key(directory, new_name + ("/" if node.is_dir else ""))
-
-    def _replaced(self, target: Node) -> None:
-        """A node loses its name to another: what the bucket has there becomes a pending delete,
-        which the newcomer takes over as what it expects there."""
-        self._withdraw(target)
-
     def _retarget(self, one: Node, top: Node, directory: Node, new_name: str) -> None:
         """`one`, at or below the renamed `top`, gets its new key. In a transaction."""
         if one.is_dir and one.owed is None and (one is not top or one.children()):
             if one.listing is None or one.listing.marker is None:
                 return  # made by its files alone: they carry it along
-        old_key = one.owed.key if one.owed else (one.base.key if one.base else self._tree.key(one))
+        marker = one.listing.marker if one.listing is not None and one.owed is None else None
+        at = marker or one.base
+        old_key = one.owed.key if one.owed else (at.key if at else self._tree.key(one))
         prefix = self._tree.key(directory) + new_name
         new_key = check_key(prefix + self._tree.key(one)[len(self._tree.key(top).rstrip("/")) :])
         if one is top and not one.is_dir:
             new_key = check_key(prefix + (SYMLINK_SUFFIX if one.kind is Kind.SYMLINK else ""))
         had = one.owed.expect if one.owed else (one.base.etag if one.base else None)
         if one.is_dir and one.owed is None:
-            marker = one.listing.marker if one.listing else None
             had = marker.etag if marker else None
         self._writeback.deletes.leave_key(one)
         files = self._writeback.local
         local = files.is_local(new_key) and (one is top or files.stays_here(one))
         changes: dict[str, object] = {"key": new_key}
         changes["expect"] = None if local else self._ledger.take_over_deletes(new_key)
+        if one.own_bytes is not None and self._ledger.needing(new_key, other_than=one) is not None:
+            raise Busy(f"{printable(new_name)}: what was renamed from there is still on its way; try again")
         if one.owed is None:
-            changes["changed"] = one.is_dir  # a marker has no bytes to copy
-            if one.listing is not None and one.base is None and not one.known:
-                changes["base"] = one.listing.marker  # asked for what its metadata says, before it goes
+            changes["changed"] = one.is_dir and one.own_bytes is None  # a marker has no bytes to copy
+            if marker is not None and (marker.size or (one.base is None and not one.known)):
+                changes["base"] = marker  # asked for what its metadata says, and its bytes, before it goes
         else:
             changes["seq"] = self._core.journal.next_seq()
             if one is top and new_name != one.name:
@@ -496,11 +517,3 @@ class Names:
             staged = self._contents.stage(node)
             self._ledger.on_undo(lambda: self._contents.unstage(node))
         return {"changed": False, "staged": staged, "size": content.size, "base_limit": content.size}
-
-
-def _is_below(node: Node, top: Node) -> bool:
-    """Is `node` at or below `top`?"""
-    above: Node | None = node
-    while above is not None and above is not top:
-        above = above.parent
-    return above is top

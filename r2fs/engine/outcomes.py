@@ -9,7 +9,6 @@ Locks:   takes Core.lock. What was decided before the request is checked again: 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -20,18 +19,19 @@ from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.deletes import Deletes
+from r2fs.engine.digests import has_bytes_of
+from r2fs.engine.directory_objects import after_loss, after_refusal
+from r2fs.engine.failures import BUCKET_WIDE, Failures
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import DOUBTFUL, Node
+from r2fs.engine.recall import keep
 from r2fs.engine.sender import Claim
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
-    BadCredentials,
     BodyDamaged,
     BodyWithdrawn,
-    BucketMissing,
-    ClockSkewed,
     LocalError,
     NoSpace,
     ObjectMissing,
@@ -51,18 +51,13 @@ from r2fs.model.errors import (
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import ATTEMPT, Facts, remembered
 from r2fs.model.mime import content_type
-from r2fs.model.records import ObjectInfo, Version
+from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.states import SENDING, Event, State
 
 log = logging.getLogger(__name__)
 
-# The whole bucket refuses: every file would be PARKED for what a person mends in one place.
-BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
 # An attempt that ends so may be in the bucket: its last byte was sent, or what is there is damaged.
 MAY_BE_STORED = (Unavailable, UploadMissing, NoSpace, LocalError, BodyDamaged)
-MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
-PIECE = 1 << 20  # bytes read at once
-
 OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKED
 
 
@@ -105,8 +100,9 @@ class Outcomes:
         self._queue = queue
         self.conflicts = Conflicts(core, tree, ledger, contents)
         # guarded by: Core.lock
-        self.uploaded = self.uploaded_bytes = self.failures = 0
-        self.last_error: str | None = None
+        self.uploaded = self.uploaded_bytes = 0
+        self.markers = 0  # of these, directories
+        self.failures = Failures(core, ledger)
 
     def stored(self, node: Node, claim: Claim, version: Version, facts: Facts) -> None:
         with self._core.lock:
@@ -158,6 +154,8 @@ class Outcomes:
                     self._left_behind(claim.key, version, None if local else node)
                 staged = owed.staged
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
+                if not moved:
+                    keep(self._core, self._tree, self._ledger, node, version, facts)
             self._core.crash_point("put_committed")
             self._count(claim)
             if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
@@ -173,6 +171,7 @@ class Outcomes:
 
     def _count(self, claim: Claim) -> None:
         self.uploaded += 1
+        self.markers += claim.kind is Kind.DIRECTORY
         self.uploaded_bytes += 0 if claim.copy else claim.size
 
     def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
@@ -222,10 +221,13 @@ class Outcomes:
             with self._core.lock:
                 self._attempts.accepted(info.metadata)
         made_by = (info.metadata or {}).get(ATTEMPT)
-        if made_by == claim.attempt or node.is_dir:
+        if made_by == claim.attempt or (node.is_dir and not info.size and not claim.copy):
             self.stored(node, claim, info.version, claim.facts)
             return
-        same = made_by is not None and _has_bytes_of(claim, info)
+        if node.is_dir:
+            self._at_directory(node, claim, info, error)
+            return
+        same = made_by is not None and has_bytes_of(claim, info)
         with self._core.lock:
             ours = same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
             if ours or _has_moved(node, claim):
@@ -238,6 +240,16 @@ class Outcomes:
                 else:
                     self.conflicts.keep_both(node, info)
                     self._queue.schedule(node)
+
+    def _at_directory(self, node: Node, claim: Claim, info: ObjectInfo, error: R2fsError) -> None:
+        """The object at a directory's key holds bytes, or was to get those of the directory's old key."""
+        with self._core.lock:
+            changes = after_refusal(claim, info, self._attempts.is_ours(info.metadata, claim.key))
+            if changes is not None:
+                self._again(node, claim, error, **changes)
+            elif self._still(node, claim):
+                self._attempts.drop(claim.attempt)
+                self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
 
     def _source_lost(self, node: Node, claim: Claim, error: R2fsError) -> None:
         """The object that a rename was to copy is not there in that version any more."""
@@ -254,6 +266,9 @@ class Outcomes:
                 return
             owed = node.owed
             assert owed is not None
+            if node.is_dir:
+                self._again(node, claim, error, **after_loss(claim, info))
+                return
             if node.content is None and (owed.staged or self._core.cache.contains(claim.base)):
                 self._contents.of(node)
             if owed.changed:  # opened for writing since: its own bytes go next
@@ -385,8 +400,7 @@ class Outcomes:
             else:
                 self._not_stored(claim)
             if not isinstance(error, BodyWithdrawn):
-                self.failures += 1
-                self.last_error = str(error)
+                self.failures.of_upload(claim.ino, error)
             if self._still(node, claim):
                 self._answer(node, claim, error)
 
@@ -457,16 +471,3 @@ class Outcomes:
 def _has_moved(node: Node, claim: Claim) -> bool:
     """Was it renamed while the attempt was on its way? Then what is at the old key is no rival of it."""
     return node.owed is not None and node.owed.key != claim.key
-
-
-def _has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
-    """Are these very bytes in the bucket already? A power cut makes a host forget its last attempts."""
-    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
-        return False
-    md5 = hashlib.md5(usedforsecurity=False)
-    try:
-        for at in range(0, claim.size, PIECE):
-            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
-    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
-        return False
-    return md5.hexdigest() == info.etag

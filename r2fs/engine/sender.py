@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,15 +36,34 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import printable
-from r2fs.model.metadata import Facts, attributes_from, metadata_for, of_new_bytes
+from r2fs.model.metadata import (
+    MAX_TIME_NS,
+    Facts,
+    attributes_from,
+    headers_of,
+    metadata_for,
+    of_new_bytes,
+    without_header,
+)
 from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
 from r2fs.model.ranges import Range, RangeSet
-from r2fs.model.records import Kind, MultipartState, ObjectMeta, Part, PartDigests, Proof, Version
+from r2fs.model.records import (
+    TYPE_BITS,
+    Kind,
+    MultipartState,
+    ObjectMeta,
+    Part,
+    PartDigests,
+    Proof,
+    Version,
+)
 
 log = logging.getLogger(__name__)
 
-FILE_TYPES = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+GZIP = b"\x1f\x8b"  # RFC 1952: how compressed bytes begin
+
+BODILESS_TYPES = {Kind.DIRECTORY: "application/x-directory", Kind.SYMLINK: "text/plain"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +152,19 @@ class Sender:
 
     def _with_type(self, claim: Claim) -> Claim:
         """By the name, else by the first bytes, unless somebody has said another."""
-        if claim.kind is not Kind.FILE or claim.facts.content_type is not None:
+        facts = claim.facts
+        encoding = headers_of(facts.extra).get("content-encoding", "")
+        if claim.kind is not Kind.FILE or (facts.content_type is not None and encoding != "gzip"):
             return claim
         head = claim.gate.pread(claim.fd, SNIFF_BYTES, 0) if claim.fd >= 0 else b""
-        return replace(claim, facts=replace(claim.facts, content_type=content_type(claim.name, head)))
+        if encoding == "gzip" and not head.startswith(GZIP):  # written anew: nobody could decode it
+            facts = replace(facts, extra=without_header(facts.extra, "content-encoding"))
+        kind = facts.content_type or content_type(claim.name, head)
+        return replace(claim, facts=replace(facts, content_type=kind))
 
     def _meta(self, claim: Claim) -> ObjectMeta:
-        fallback = "application/x-directory" if claim.kind is Kind.DIRECTORY else "text/plain"
-        kind = claim.facts.content_type or fallback
-        return metadata_for(claim.facts, FILE_TYPES[claim.kind], claim.attempt, kind)
+        kind = claim.facts.content_type or BODILESS_TYPES.get(claim.kind, DEFAULT)
+        return metadata_for(claim.facts, TYPE_BITS[claim.kind], claim.attempt, kind)
 
     def _copy(self, claim: Claim) -> Sent:
         """Another name, or other metadata. What the source's metadata says and we do not know, stays."""
@@ -153,12 +175,12 @@ class Sender:
         # What is known is all there is: an extended attribute that was removed does not come back.
         facts = claim.facts if claim.known else together(attributes_from(info), claim.facts)
         if facts.mtime_ns is None:
-            facts = replace(facts, mtime_ns=info.modified_ns)
-        named = content_type(claim.name)
+            facts = replace(facts, mtime_ns=min(info.modified_ns, MAX_TIME_NS))
+        named = DEFAULT if claim.kind is Kind.DIRECTORY else content_type(claim.name)
         by_bytes = info.content_type if named == DEFAULT and info.content_type else named
         kind = facts.content_type or by_bytes
-        meta = metadata_for(facts, FILE_TYPES[claim.kind], claim.attempt, kind)
-        meta = replace(meta, headers=info.headers)  # else the store would ask once more
+        meta = metadata_for(facts, TYPE_BITS[claim.kind], claim.attempt, kind)
+        meta = replace(meta, headers={**(info.headers or {}), **(meta.headers or {})})
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)
 

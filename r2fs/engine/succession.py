@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node
+from r2fs.model.mime import content_type
 from r2fs.model.records import KnownNode
 
 
 def remember(core: Core, node: Node) -> None:
-    if core.memory is not None and node.told:
+    # A read-only view of an object belongs to no listing: a successor makes it anew.
+    if core.memory is not None and node.told and not node.read_only:
         core.memory.node(known(node))
 
 
@@ -25,7 +27,7 @@ def known(node: Node) -> KnownNode:
     return KnownNode(
         node.ino,
         0 if node.deleted or parent is None else parent.ino,
-        node.name,
+        node.spelled or node.name,
         node.kind.value,
         None if base is None else (base.key, base.etag, base.size),
         node.mtime_ns,
@@ -33,6 +35,7 @@ def known(node: Node) -> KnownNode:
         node.mode,
         node.uid,
         node.gid,
-        node.known,
+        node.known and not node.extra and node.content_type in (None, content_type(node.name)),
         node.mtime_known,
+        node.st_ino,
     )

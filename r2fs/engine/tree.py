@@ -8,15 +8,29 @@ Locks: every method is called with Core.lock held.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from r2fs.engine.core import Core
-from r2fs.engine.node import Listing, Node
+from r2fs.engine.directory_objects import OBJECT_NAME
+from r2fs.engine.listed import directory_names, is_as_listed
+from r2fs.engine.node import NEVER, Listing, Node
 from r2fs.engine.succession import remember
 from r2fs.model.errors import NotADirectory, Stale
-from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_name, nfc, shown_name
-from r2fs.model.records import Kind, ObjectInfo
+from r2fs.model.keys import (
+    SYMLINK_SUFFIX,
+    check_key,
+    is_conflict_name,
+    is_link,
+    is_name,
+    nfc,
+    printable,
+    shown_name,
+)
+from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.verbs import ROOT
+
+log = logging.getLogger(__name__)
 
 EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come twice on one state directory
 
@@ -28,10 +42,12 @@ class Tree:
         self.tick = 1  # counts changes made here: orders them against listings that are on their way
         self._last = core.journal.epoch << EPOCH_SHIFT
         now = core.now_ns()
-        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing())
+        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing(), st_ino=ROOT)
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
+        self._with_bytes: set[Node] = set()  # directories at whose own key bytes were seen
+        self._warned: set[str] = set()  # their keys, once the log has said so
 
     # ------------------------------------------------------------------ numbers
     def get(self, ino: int) -> Node:
@@ -75,15 +91,27 @@ class Tree:
     def restore(self, node: Node) -> None:
         """At start: a node of the daemon before this one, under the number that the kernel has of it."""
         self._nodes[node.ino] = node
-        if is_conflict_name(node.name) and not node.deleted:
-            self._conflicts.add(node)
-        else:
-            self._conflicts.discard(node)
+
+    def restore_name(self, node: Node, parent: Node, name: str) -> None:
+        """At start: give an inherited node its name; another inherited node that has it loses it."""
+        self.restore_nameless(node)
+        before = _listing(parent).children.get(name)
+        if before is not None:
+            self.restore_nameless(before)
+        node.deleted = False
+        self._attach(node, parent, name)
+
+    def restore_nameless(self, node: Node) -> None:
+        """At start: an inherited node that has no name any more; open handles may still need it."""
+        if node.parent is not None and _listing(node.parent).children.get(node.name) is node:
+            self._take(node)
+        node.parent, node.deleted = None, True
 
     def collect(self, node: Node) -> None:
         """Drop a node that is out of the tree and that nobody names any more."""
         if node.deleted and not node.lookups and not node.handles and not node.owed:
-            self._nodes.pop(node.ino, None)
+            if self._nodes.pop(node.ino, None) is not None:
+                self._core.numbers.release(node.st_ino)
 
     # ------------------------------------------------------------------ names
     def path(self, node: Node) -> str:
@@ -91,14 +119,14 @@ class Tree:
         return "/".join(self._parts(node)) or "/"
 
     def key(self, node: Node) -> str:
-        """The key of the object that this node is to be."""
-        key = self._core.settings.bucket.prefix + "/".join(self._parts(node))
+        """The key of the object that this node is to be, below directories as the bucket spells them."""
+        key = self._core.settings.bucket.prefix + "/".join(self._parts(node, spelled=True))
         if node.is_dir and node is not self.root:
             return key + "/"
         if node.kind is Kind.SYMLINK:
             return key + SYMLINK_SUFFIX
         base = node.base  # spelled as the bucket spells it, where that is the same name
-        return base.key if base and base.key != key and nfc(base.key) == key else key
+        return base.key if base and base.key != key and nfc(base.key) == nfc(key) else key
 
     def child_key(self, parent: Node, name: str) -> str:
         """Raises NameTooLong."""
@@ -109,10 +137,10 @@ class Tree:
             node = node.parent
         return node is self.root
 
-    def _parts(self, node: Node) -> list[str]:
+    def _parts(self, node: Node, spelled: bool = False) -> list[str]:
         parts: list[str] = []
         while node.parent is not None:
-            parts.append(node.name)
+            parts.append(node.spelled or node.name if spelled else node.name)
             node = node.parent
         parts.reverse()
         return parts
@@ -127,23 +155,28 @@ class Tree:
         if kind is Kind.DIRECTORY:
             node.listing = Listing()
         self._nodes[ino] = node
-        self._enter(node, parent, name)
+        self._attach(node, parent, name)
+        self.touch(node)
         return node
 
-    def _enter(self, node: Node, parent: Node, name: str) -> None:
-        assert parent.listing is not None
-        node.parent, node.name = parent, name
-        parent.listing.children[name] = node
-        parent.listing.directories += node.is_dir
+    def _attach(self, node: Node, parent: Node, name: str) -> None:
+        """Enter `node` into `parent`'s listing. Everything that gets a name gets it here."""
+        listing = _listing(parent)
+        assert name not in listing.children, f"{name!r} is taken"
+        node.parent, node.name, node.spelled = parent, name, None
+        listing.children[name] = node
+        listing.directories += node.is_dir
         if is_conflict_name(name):
             self._conflicts.add(node)
-        self.touch(node)
 
-    @staticmethod
-    def _take(parent: Node, node: Node) -> None:
-        assert parent.listing is not None
-        del parent.listing.children[node.name]
-        parent.listing.directories -= node.is_dir
+    def _take(self, node: Node) -> None:
+        """Remove `node` from its parent's listing. Everything that loses its name loses it here."""
+        assert node.parent is not None
+        listing = _listing(node.parent)
+        assert listing.children.get(node.name) is node, f"{node.name!r} is another node's"
+        del listing.children[node.name]
+        listing.directories -= node.is_dir
+        self._conflicts.discard(node)
 
     def touch(self, node: Node) -> None:
         """What a LIST that began before now says of this name no longer counts."""
@@ -159,17 +192,19 @@ class Tree:
 
     def detach(self, node: Node) -> None:
         """Out of the tree; handles and the kernel may still hold it."""
-        parent = node.parent
-        assert parent is not None and parent.listing is not None
-        if parent.children().get(node.name) is node:
-            self._take(parent, node)
+        assert node.parent is not None
+        listing = _listing(node.parent)
+        if listing.children.get(node.name) is node:
+            self._take(node)
             self.tick += 1
-            parent.listing.removed[node.name] = self.tick
+            listing.removed[node.name] = self.tick
         node.deleted = True
         if node.listing is not None:
             self.hidden -= len(node.listing.hidden)
             node.listing.hidden = frozenset()
-        self._conflicts.discard(node)
+            if node.listing.object is not None:
+                node.listing.object.deleted = True
+                self.collect(node.listing.object)
         remember(self._core, node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
@@ -177,14 +212,30 @@ class Tree:
 
     def move(self, node: Node, parent: Node, name: str) -> None:
         """Another name; the node and everything below it stay themselves."""
-        old = node.parent
-        assert old is not None and old.listing is not None
-        self._take(old, node)
+        assert node.parent is not None
+        self._take(node)
         self.tick += 1
-        old.listing.removed[node.name] = self.tick
-        self._conflicts.discard(node)
-        self._enter(node, parent, name)
+        _listing(node.parent).removed[node.name] = self.tick
+        self._attach(node, parent, name)
+        self.touch(node)
         remember(self._core, node)
+
+    def as_stored(self, node: Node) -> Node:
+        """The node under the name, of the kind that the object's metadata names: listings show a FIFO as a file.
+
+        The kernel keeps an inode's type for as long as it knows the inode: another kind is another node.
+        """
+        kind, parent = node.stored_kind, node.parent
+        if kind is None or kind is node.kind or parent is None or node.owed or node.handles or node.deleted:
+            return node
+        self.detach(node)
+        self._core.kernel.forget_name(parent.ino, node.name)
+        found = self.add(parent, node.name, kind, node.mtime_ns)
+        found.ctime_ns, found.atime_ns, found.touched = node.ctime_ns, node.atime_ns, node.touched
+        found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
+        found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
+        found.known, found.mtime_known, found.asked = node.known, node.mtime_known, node.asked
+        return found
 
     def conflicts(self) -> list[Node]:
         """Copies that conflicts left, of any host, as far as directories are known; until they are
@@ -193,14 +244,13 @@ class Tree:
 
     def swap(self, one: Node, other: Node) -> None:
         """Each takes the other's name."""
+        here, there = (one.parent, one.name), (other.parent, other.name)
         for node in (one, other):
-            assert node.parent is not None
-            self._take(node.parent, node)
-            self._conflicts.discard(node)
-        one.parent, one.name, other.parent, other.name = other.parent, other.name, one.parent, one.name
-        for node in (one, other):
-            assert node.parent is not None
-            self._enter(node, node.parent, node.name)
+            self._take(node)
+        for node, (parent, name) in ((one, there), (other, here)):
+            assert parent is not None
+            self._attach(node, parent, name)
+            self.touch(node)
 
     def walk(self, node: Node) -> Iterator[Node]:
         """`node` and all that is known below it."""
@@ -213,6 +263,33 @@ class Tree:
         """Does anything at or below `node` still belong to this host alone?"""
         return any(n.owed for n in self.walk(node))
 
+    def check(self) -> None:
+        """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
+        named, hidden = set[Node](), 0
+        for node in self.walk(self.root):
+            assert node not in named, f"{self.path(node)}: has two names"
+            named.add(node)
+            assert self._nodes.get(node.ino) is node, f"{self.path(node)}: its number is another node's"
+            assert not node.deleted, f"{self.path(node)}: removed, and still named"
+            assert node.is_dir == (node.listing is not None), (
+                f"{self.path(node)}: {node.kind} and its listing"
+            )
+            if node.listing is None:
+                continue
+            hidden += len(node.listing.hidden)
+            if node.listing.object is not None:
+                named.add(node.listing.object)
+            for name, child in node.listing.children.items():
+                assert child.parent is node and child.name == name, f"{self.path(node)}: {name!r} is astray"
+            directories = sum(child.is_dir for child in node.listing.children.values())
+            counted = node.listing.directories
+            assert counted == directories, f"{self.path(node)}: {directories} directories, {counted} counted"
+        assert self.hidden == hidden, f"{hidden} hidden keys, {self.hidden} counted"
+        copies = {node for node in named if is_conflict_name(node.name)}
+        assert self._conflicts == copies, f"conflict copies: {self._conflicts ^ copies}"
+        nameless = [node for node in self._nodes.values() if node not in named]
+        assert all(node.deleted for node in nameless), f"neither named nor removed: {nameless}"
+
     # ------------------------------------------------------------------ the bucket's view
     def merge(
         self, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
@@ -223,26 +300,28 @@ class Tree:
         prefix, seen, hidden = self.key(directory), set[str](), set[str]()
         if directory.owed is None and directory.touched <= began:
             listing.marker = None  # unless the listing has it: another host may have removed it
-        names = {p[len(prefix) : -1] for p in prefixes if is_name(p[len(prefix) : -1])}
-        hidden.update(p for p in prefixes if not is_name(p[len(prefix) : -1]))
+            if directory.own_bytes is not None:
+                directory.base = None
+        names = directory_names(prefix, prefixes, hidden)
+        seen.update(names)  # beside a directory no file of its name is shown
         children = directory.children()
         for info in objects:
             name = info.key[len(prefix) :]
             child = children.get(name)
-            if child is not None and name not in names and name not in seen and _is_as_listed(child, info):
+            if child is not None and name not in seen and is_as_listed(child, info):
                 seen.add(name)  # of a hundred thousand files nearly all
                 self._refreshed(child, info)
             elif name == "":
                 if not self._hides(info.key, info.etag, began):
-                    listing.marker = info.version
-            elif not is_name(shown_name(name)) or name in names or nfc(shown_name(name)) in seen:
+                    self._saw_marker(directory, info.version)
+                    hidden.update({info.key} if info.size else ())
+            elif not is_name(shown := shown_name(name, info.size)) or nfc(shown) in seen:
                 hidden.add(info.key)
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
-                seen.add(nfc(shown_name(name)))
+                seen.add(nfc(shown))
                 self.saw_object(directory, info, began)
-        for name in sorted(names):  # in the order of keys: a program that walks asks for them so
-            seen.add(nfc(name))
-            self.saw_prefix(directory, nfc(name), began)
+        for name in sorted(names.values()):  # in the order of keys: a program that walks asks for them so
+            self.saw_prefix(directory, name, began)
         unseen = [
             child
             for name, child in children.items()
@@ -258,12 +337,12 @@ class Tree:
 
     def _is_live(self, directory: Node, name: str, info: ObjectInfo) -> bool:
         """Is it the version that a node has under this name now? Then no delete of an earlier one hides it."""
-        child = directory.children().get(nfc(shown_name(name)))
+        child = directory.children().get(nfc(shown_name(name, info.size)))
         return child is not None and child.base == info.version
 
     def saw_object(self, directory: Node, info: ObjectInfo, began: int) -> None:
         """The bucket holds this object: show it, unless this host knows better."""
-        name = nfc(shown_name(info.key[len(self.key(directory)) :]))
+        name = nfc(shown_name(info.key[len(self.key(directory)) :], info.size))
         child = directory.children().get(name)
         if child is None:
             assert directory.listing is not None
@@ -278,21 +357,79 @@ class Tree:
         elif not child.writers:
             self.replace(child, info)
 
-    def saw_prefix(self, directory: Node, name: str, began: int) -> None:
+    def saw_marker(self, directory: Node, version: Version) -> None:
+        """A HEAD found this object at the directory's own key."""
+        listing = directory.listing
+        assert listing is not None
+        self._saw_marker(directory, version)
+        if version.size and version.key not in listing.hidden:
+            listing.hidden |= {version.key}
+            self.hidden += 1
+
+    def _saw_marker(self, directory: Node, version: Version) -> None:
+        assert directory.listing is not None
+        directory.listing.marker = version
+        if not version.size:
+            return
+        self._with_bytes.add(directory)
+        if version.key not in self._warned:
+            self._warned.add(version.key)
+            log.warning(
+                "%s: an object of %d bytes at the key of a directory: kept as it is; read it as %s in that directory",
+                printable(version.key), version.size, OBJECT_NAME,
+            )  # fmt: skip
+
+    def own_bytes(self) -> list[Version]:
+        """Objects that hold bytes at the key of a directory, in the directories that are known."""
+        self._with_bytes = {node for node in self._with_bytes if node.own_bytes and self.in_tree(node)}
+        return [version for node in self._with_bytes if (version := node.own_bytes) is not None]
+
+    def object_of(self, directory: Node) -> Node | None:
+        """The read-only file that shows the bytes at the directory's own key. No listing has it."""
+        listing, version = directory.listing, directory.own_bytes
+        assert listing is not None
+        shown = listing.object
+        if shown is not None and shown.base != version:
+            shown.deleted, listing.object = True, None
+            self.collect(shown)
+        if version is not None and listing.object is None:
+            self._last += 1
+            now = directory.mtime_ns
+            shown = Node(
+                self._last, Kind.FILE, OBJECT_NAME, directory, now, now, now, mode=0o400, read_only=True
+            )
+            shown.base, shown.size, shown.known = version, version.size, True
+            self._nodes[shown.ino] = listing.object = shown
+        return listing.object
+
+    def saw_prefix(self, directory: Node, spelled: str, began: int) -> None:
+        """The bucket holds keys below this directory, whose name it spells so."""
+        name = nfc(spelled)
         child = directory.children().get(name)
         if child is None:
             assert directory.listing is not None
             if directory.listing.removed.get(name, 0) <= began:
                 self._core.kernel.forget_name(directory.ino, name)
-                self.add(directory, name, Kind.DIRECTORY, self._core.now_ns()).touched = 0
+                self._new_directory(directory, name, spelled)
         elif not child.is_dir and not child.owed and child.touched <= began and not child.writers:
             self.detach(child)
             self._core.kernel.forget_name(directory.ino, name)
-            self.add(directory, name, Kind.DIRECTORY, self._core.now_ns()).touched = 0
+            self._new_directory(directory, name, spelled)
+        elif child.is_dir and (child.spelled or name) != spelled and not self.owes_below(child):
+            child.spelled = spelled if spelled != name else None
+            assert child.listing is not None
+            child.listing.listed_at_s = NEVER  # what was known of it lies at the other spelling
+            child.listing.probed.clear()
+
+    def _new_directory(self, directory: Node, name: str, spelled: str) -> None:
+        node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
+        node.touched, node.spelled = 0, spelled if spelled != name else None
 
     def show(self, directory: Node, info: ObjectInfo) -> Node:
         """An object that was just seen, under a name that is free here."""
-        node = self._new_file(directory, nfc(shown_name(info.key[len(self.key(directory)) :])), info)
+        node = self._new_file(
+            directory, nfc(shown_name(info.key[len(self.key(directory)) :], info.size)), info
+        )
         self.touch(node)
         return node
 
@@ -305,7 +442,7 @@ class Tree:
         return self._new_file(directory, name, info)
 
     def _new_file(self, directory: Node, name: str, info: ObjectInfo) -> Node:
-        kind = Kind.SYMLINK if info.key.endswith(SYMLINK_SUFFIX) else Kind.FILE
+        kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
         node = self.add(directory, name, kind, info.modified_ns)
         node.touched = 0
         node.base, node.size = info.version, info.size
@@ -316,13 +453,6 @@ class Tree:
             node.mtime_ns = node.ctime_ns = info.modified_ns
 
 
-def _is_as_listed(node: Node, info: ObjectInfo) -> bool:
-    """Is it a file that owes nothing, and whose version this is?"""
-    base = node.base
-    return (
-        base is not None
-        and node.owed is None
-        and base.key == info.key
-        and base.etag == info.etag
-        and base.size == info.size
-    )
+def _listing(directory: Node) -> Listing:
+    assert directory.listing is not None
+    return directory.listing

@@ -197,6 +197,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("read_only", Switch(), "Nothing can be changed through the mount."),
         Option("allow_other", Switch(), "Other users may use the mount."),
         Option("noexec", Switch(), "No program is run from the mount."),
+        Option(
+            "links",
+            Choice(("follow", "inside")),
+            "Symbolic links: all are followed, or only those that stay in the mount.",
+        ),
         Option("uid", Owner(), "Owner of files for which the bucket names none. Default: who mounts."),
         Option("gid", Owner(group=True), "Group of such files. Default: of who mounts."),
         Option("umask", Mask(), "Permission bits that such files lack."),

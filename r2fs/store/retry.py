@@ -35,6 +35,7 @@ from r2fs.model.errors import (
 from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Download, Limits, ObjectStore
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.store import s3_request_log as request_log
 from r2fs.store.answers import SignatureRejected, StoredDamaged
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.counting import RequestCounter, RequestsView
@@ -82,12 +83,14 @@ class _Tries:
         self._made = 0
         self._generation = store.keys.generation if store.keys else 0
         self.unknown = False  # an earlier attempt may have been carried out
+        request_log.attempt.set(1)
 
     def after(self, error: StoreError) -> None:
         """Waits before the next attempt, or raises `error` if there is to be none."""
         self._store.health.failed(error)
         error.unknown = self.unknown
         self._made += 1
+        request_log.attempt.set(self._made + 1)
         if self._has_another_key(error):
             self._store.counter.retried()
             return

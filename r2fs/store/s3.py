@@ -1,7 +1,7 @@
 """A bucket behind an S3 API, R2's first of all. With `s3_client.py` all that knows boto3.
 
 Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
-Never:   retries (`store/retry.py` does), reads a body whole, sets Content-Encoding on data.
+Never:   retries (`store/retry.py` does), reads a body whole, sets a Content-Encoding that was not there.
 Threads: every method is thread-safe; boto3's client is, and there is no state besides.
 Fails:   StoreError's subclasses; what a Body raises while it is read comes out as it is.
 
@@ -12,19 +12,16 @@ understood is sent nevertheless, so that a server that honours it leaves no wind
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import botocore.exceptions as boto_errors
 
 from r2fs.model.errors import (
-    BadCredentials,
     BucketMissing,
-    ClockSkewed,
+    ObjectLocked,
     ObjectMissing,
     PreconditionFailed,
     RangeInvalid,
@@ -36,13 +33,14 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store import headers
-from r2fs.store.answers import error_of
+from r2fs.store import headers, s3_values
+from r2fs.store.answers import not_deleted
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import bare
 from r2fs.store.retry import RetryingStore
+from r2fs.store.s3_check import Checks
 from r2fs.store.s3_client import (
     EXPECTED,
     Clients,
@@ -55,7 +53,6 @@ from r2fs.store.s3_values import (
     conditions,
     destination_headers,
     info_of,
-    kept_of,
     length_of,
     ns,
     total,
@@ -68,12 +65,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # of one read of the socket, not of a whole transfer
 CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
-SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
-
-# Keys that DeleteObjects may misread, since it names them in XML: control characters are no XML, or
-# become others, and Cloudflare's simulator strips white space at the ends.
-_NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s\\Z")
 
 
 def connect(
@@ -117,7 +109,8 @@ class S3Store:
         self._clock = clock
         self._limits = limits or Limits()
         self._counter = counter or RequestCounter()
-        self._host = urlsplit(bucket.endpoint_url).netloc if bucket.endpoint_url else "AWS"
+        self._checks = Checks(bucket, clock)
+        self._host = self._checks.host
         with self._translated():
             self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
         self._wire = Wire(self._translated, self._counter.received, clock)
@@ -146,7 +139,7 @@ class S3Store:
             if outgoing is not None and outgoing.failure is not None:
                 raise outgoing.failure from None
             if isinstance(error, boto_errors.ClientError):
-                raise from_answer(error, name) from error
+                raise self._checks.dated(from_answer(error, name), error) from error
             raise without_answer(error, name, self._host) from error
 
     # ---- the bucket as a whole
@@ -159,40 +152,12 @@ class S3Store:
                 asked: dict[str, Any] = {"Bucket": self._name, "Prefix": self._prefix, "MaxKeys": 1}
                 answer: Mapping[str, Any] = client.list_objects_v2(**asked)
         except StoreError as error:
-            raise self._explained(error) from error.__cause__
+            raise self._checks.explained(error) from error.__cause__
         finally:
             client.close()
         if "IsTruncated" not in answer and "KeyCount" not in answer:
-            raise self._not_s3()
-        self._check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
-
-    def _explained(self, error: StoreError) -> StoreError:
-        """A LIST's refusal has an XML body with a code; one without does not come from an S3 server."""
-        cause = error.__cause__
-        if not isinstance(cause, boto_errors.ClientError):
-            return error
-        code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "")
-        if code.isdigit():
-            return self._not_s3(Unavailable if int(code) >= 500 else Refused)
-        if code == "InvalidArgument" and re.search("access key|authorization", message, re.IGNORECASE):
-            # R2's way to say that a key id is none of its own, or that there is none.
-            return BadCredentials(f"{self.url}: check the access key id ({code}: {printable(message)})")
-        return error
-
-    def _not_s3(self, error: type[StoreError] = Refused) -> StoreError:
-        return error(f"{self.url}: {self._host} does not answer as an S3 server does: check the endpoint URL")
-
-    def _check_clock(self, date: str | None) -> None:
-        try:
-            there = parsedate_to_datetime(date or "").timestamp()
-        except ValueError:
-            return  # no Date, no comparison: a clock that is off is refused by the signature then
-        off = self._clock.time() - there
-        if abs(off) > SKEW_S:
-            way = "ahead of" if off > 0 else "behind"
-            raise ClockSkewed(
-                f"{self.url}: this host's clock is {abs(off) / 60:.0f} minutes {way} the bucket's: set it"
-            )
+            raise self._checks.not_s3()
+        self._checks.check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
     def list_page(
         self,
@@ -300,6 +265,9 @@ class S3Store:
         try:
             with self._translated(key, outgoing):
                 answer = self._client.put_object(Body=outgoing.file(), **asked)
+        except ObjectLocked:
+            self._look_first(key, if_match, if_absent)  # says so where the condition does not hold either
+            raise
         except ObjectMissing as error:
             if if_match is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
@@ -318,7 +286,7 @@ class S3Store:
             "Key": key,
             "ContentType": meta.content_type,
             "Metadata": metadata,
-            **(meta.headers or {}),
+            **s3_values.described(meta.headers),
         }
 
     def delete(self, key: str) -> None:
@@ -332,23 +300,19 @@ class S3Store:
         if len(keys) > self._limits.delete_batch:
             raise Refused(f"{self.url}: at most {self._limits.delete_batch} keys in one delete request")
         failed: dict[str, StoreError] = {}
-        for key in (k for k in keys if _NOT_IN_XML.search(k)):
+        for key in (k for k in keys if not headers.fits_xml(k)):
             try:
                 self.delete(key)
             except StoreError as refused:
                 failed[key] = refused
-        named = [k for k in keys if not _NOT_IN_XML.search(k)]
+        named = [k for k in keys if headers.fits_xml(k)]
         if not named:
             return failed
         with self._translated():
             answer = self._client.delete_objects(
                 Bucket=self._name, Delete={"Objects": [{"Key": key} for key in named], "Quiet": True}
             )
-        for item in answer.get("Errors", ()):
-            error = error_of(item.get("Key", ""), 0, item.get("Code", ""), item.get("Message", ""))
-            if not isinstance(error, ObjectMissing):
-                failed[item.get("Key", "")] = error
-        return failed
+        return failed | dict(not_deleted(named, answer.get("Errors", ()), self.url))
 
     # ---- multipart
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
@@ -442,8 +406,9 @@ class S3Store:
             return copy_by_parts(self, source, key, meta, if_match=if_match, if_absent=if_absent)
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:
-            kept = kept_of(self._require_source(source)) if meta.headers is None else {}
-            asked = self._described(key, meta) | kept | {"MetadataDirective": "REPLACE"}
+            if meta.headers is None:
+                meta = replace(meta, headers=s3_values.kept_of(self._require_source(source)))
+            asked = self._described(key, meta) | {"MetadataDirective": "REPLACE"}
         try:
             with self._translated(f"{source.key} → {key}"):
                 with with_copy_headers(destination_headers(if_match, if_absent)):

@@ -11,12 +11,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from r2fs.drivers import wire
-from r2fs.drivers.kernel import COLD_THREADS, FETCH_THREADS, OPEN_THREADS, WRITE_THREADS
+from r2fs.drivers.kernel import COLD_THREADS, FETCH_THREADS, OPEN_THREADS, WRITE_THREADS, KernelDriver
 from r2fs.drivers.session import MAX_WRITE, WANTED, Session, SessionState
 from r2fs.drivers.wire import Init, Op
 from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale, WouldWait
@@ -300,3 +301,11 @@ def test_cancelling_what_waits(kernel: FakeKernel, session: Session, slow: Slow)
     kernel.ask(Op.STATX)
     session.cancel_waiting()
     assert kernel.receive().errno == errno.EINTR
+
+
+@pytest.mark.parametrize(("links", "remembered"), [("follow", True), ("inside", False)])
+def test_links_that_are_confined_are_not_remembered_by_the_kernel(links: str, remembered: bool) -> None:
+    """A directory that moves changes where they lead."""
+    driver: Any = SimpleNamespace(_passthrough=True, _settings=SimpleNamespace(links=links))
+    assert bool(KernelDriver._wanted(driver) & Init.CACHE_SYMLINKS) == remembered
+    assert KernelDriver._wanted(driver) & Init.PASSTHROUGH

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from r2fs.model.errors import (
+    AccessRefused,
     BadName,
     Exists,
     InvalidArgument,
@@ -48,6 +49,46 @@ def test_a_link_to_a_name_that_is_not_utf_8_outlives_a_kill(make: MakeEngine, st
     assert after.fs.readlink(after.caller, after.entry("link").ino) == target
     after.drain()
     assert store.data("link.rclonelink") == b"caf\xe9"
+
+
+OUT = ["/etc/passwd", "/", "..", "../x", "../../x", "./../x", "d/../x", "e/../../x", ".//..//.."]
+IN = {"a": ["x", "./d/x", "d//x", "."], "d/a": ["..", "../x", "./../e/x", "x"], "d/e/a": ["../..", "../../x"]}
+
+
+@pytest.mark.parametrize("made_here", [False, True], ids=["of the bucket", "made here"])
+def test_links_out_of_the_mount(make: MakeEngine, store: MemoryStore, made_here: bool) -> None:
+    """`d/../x` too: where d is a link, it leads out of the directory that d is linked to."""
+    links = {f"l{number}": target for number, target in enumerate(OUT)}
+    inside = {f"{path}{number}": target for path, found in IN.items() for number, target in enumerate(found)}
+    deep = {"d/e/out": "../../../x", "d/out": "../../x", "d/e/dots": "x/.."}
+    for path, target in {**links, **inside, **deep}.items():
+        if not made_here:
+            store.set(f"{path}.rclonelink", target.encode())
+    engine = make(links="inside")
+    if made_here:
+        engine.fs.mkdir(engine.caller, engine.entry("").ino, "d", 0o755)
+        engine.fs.mkdir(engine.caller, engine.entry("d").ino, "e", 0o755)
+        for path, target in {**links, **inside, **deep}.items():
+            parent, _, name = path.rpartition("/")
+            engine.fs.symlink(engine.caller, engine.entry(parent).ino, name, target)
+    for _ in range(2):  # read, and remembered
+        for path, target in inside.items():
+            assert engine.fs.readlink(engine.caller, engine.entry(path).ino) == target
+        for path in (*links, *deep):
+            with pytest.raises(AccessRefused, match=f"{path}: a symbolic link out of the mount"):
+                engine.fs.readlink(engine.caller, engine.entry(path).ino)
+    followed = make("b")
+    if not made_here:
+        assert followed.fs.readlink(followed.caller, followed.entry("l0").ino) == "/etc/passwd"
+
+
+def test_a_link_that_moves_is_looked_at_anew(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("d/link.rclonelink", b"../x")
+    engine = make(links="inside")
+    assert engine.fs.readlink(engine.caller, engine.entry("d/link").ino) == "../x"
+    engine.rename("d/link", "link")
+    with pytest.raises(AccessRefused):
+        engine.fs.readlink(engine.caller, engine.entry("link").ino)
 
 
 def test_an_object_of_an_impossible_time_can_be_changed(make: MakeEngine, store: MemoryStore) -> None:
@@ -283,6 +324,30 @@ def test_what_r2fs_tells_of_a_file(make: MakeEngine, store: MemoryStore) -> None
     assert not [name for name in names(engine, "d/f.wav") if name.startswith("user.r2fs.")]
 
 
+def test_what_is_here_of_a_file_is_told_after_its_close(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("large.wav", b"x" * 8_000_000)
+    engine = make(small_file=1000)
+    opened = engine.open("large.wav")
+    engine.fs.read(engine.caller, opened.handle, 0, 4096)
+    while_open = int(get(engine, "large.wav", "user.r2fs.cached"))
+    engine.close(opened)
+    with engine.fs._core.lock:
+        engine.fs._contents.retire_resting()
+    assert 4096 <= int(get(engine, "large.wav", "user.r2fs.cached")) <= max(while_open, 4_000_000) < 8_000_000
+
+
+def test_the_state_of_a_file_that_stays_here(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(local_patterns=("*.tmp",))
+    engine.write("a.tmp", b"here")
+    assert get(engine, "a.tmp", "user.r2fs.state") == b"local"
+    engine.rename("a.tmp", "a.wav")
+    engine.drain()
+    assert get(engine, "a.wav", "user.r2fs.state") == b"clean"
+    engine.rename("a.wav", "b.tmp")
+    engine.drain()
+    assert get(engine, "b.tmp", "user.r2fs.state") == b"local"
+
+
 # ------------------------------------------------------------------ owners, modes and times
 def test_a_directory_keeps_its_attributes(make: MakeEngine, store: MemoryStore) -> None:
     engine = make()
@@ -292,7 +357,7 @@ def test_a_directory_keeps_its_attributes(make: MakeEngine, store: MemoryStore) 
     engine.fs.setattr(engine.caller, engine.entry("d").ino, change)
     set_(engine, "d", "user.note", b"keep")
     engine.drain()
-    assert (store.head("d/").metadata or {})["mode"] == str(stat.S_IFDIR | 0o2750)
+    assert (store.head("d/").metadata or {})["mode"] == "042750"
     another = make("b", mtime="exact")
     found = another.entry("d").attributes
     assert (found.mode, found.uid, found.gid, found.mtime_ns) == (
@@ -310,7 +375,7 @@ def test_a_directory_keeps_its_attributes(make: MakeEngine, store: MemoryStore) 
     metadata = store.head("e/").metadata or {}
     assert (metadata["uid"], metadata["mode"], metadata["note"]) == (
         "1001",
-        str(stat.S_IFDIR | 0o700),
+        "040700",
         "keep",
     )
 
@@ -324,7 +389,7 @@ def test_a_directory_that_is_renamed_unseen_keeps_its_attributes(
     engine.drain()
     assert store.keys() == ["e/"]
     metadata = store.head("e/").metadata or {}
-    assert (metadata["mode"], metadata["uid"]) == (str(stat.S_IFDIR | 0o700), "77")
+    assert (metadata["mode"], metadata["uid"]) == ("040700", "77")
 
 
 def test_links_of_a_directory(make: MakeEngine, store: MemoryStore) -> None:
