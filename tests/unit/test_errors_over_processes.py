@@ -89,4 +89,5 @@ sys.exit(main.run("r2fs", ["mount"]))
 def test_the_network_has_a_code_of_its_own():
     """A script that waits and tries again must not do so for a wrong key."""
     network = {errors.Retryable, errors.Unavailable, errors.Throttled, errors.BodyDamaged, StoredDamaged}
+    network.add(errors.TooSlow)
     assert {kind for kind in every_class() if kind.exit_code == errors.Unavailable.exit_code} == network
