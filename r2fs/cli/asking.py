@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import click
 
+from r2fs.cli.settling import await_settled
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.drivers import kmount
 from r2fs.drivers.mountpoint import absolute
 from r2fs.model.config import gather
 from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError, SettingsError
+from r2fs.model.keys import printable
 from r2fs.model.units import Duration
 
 LONGEST_S = 30 * 86400.0
 
 
-def known_daemons() -> list[Daemon]:
-    """Every daemon of this user, that of a run directory named in the settings included."""
-    return client.daemons(os.environ, _named_run_dir())
+def known_daemons(started: bool = False) -> list[Daemon]:
+    """Every daemon of this user, that of a run directory named in the settings included.
+
+    `started`: those, too, that their holders are just starting again; they are waited for.
+    """
+    named = _named_run_dir()
+    for sentence in client.not_looked_into(os.environ, named):
+        _warn(sentence)
+    await_settled(named, started)
+    return client.daemons(os.environ, named)
+
+
+@cache
+def _warn(sentence: str) -> None:
+    """Once: a command may look for daemons again and again."""
+    click.echo(f"r2fs: warning: {printable(sentence)}", err=True)
 
 
 def held_mounts() -> list[Held]:
@@ -45,13 +61,42 @@ def nobody_at(path: str) -> R2fsError:
         return DaemonUnreachable(
             f"the daemon of {path} has gone: mount again, which sends what it left, or r2fs umount {path}"
         )
-    mounted = kmount.mounted_at(absolute(path))
-    if mounted is not None and mounted.fstype == mountpoint.OURS:
+    mounted = kmount.mount_over(absolute(path))
+    if mounted is not None and mounted.user not in (None, os.getuid()):
         return DaemonUnreachable(
-            f"the daemon of {path} is another user's, or its --run-dir is not known here: "
+            f"the daemon of {mounted.path} is another user's (uid {mounted.user}): "
+            f"ask as that user (sudo -u '#{mounted.user}' r2fs …)"
+        )
+    if mounted is not None:
+        return DaemonUnreachable(
+            f"the daemon of {mounted.path} is another user's, or its --run-dir is not known here: "
             f"ask as that user, or set R2FS_RUN_DIR"
         )
     return MountPointBad(f"{path} is not in a mount of r2fs")
+
+
+def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:
+    """Mounts whose daemon was killed and that no holder keeps, by the card that it left; and what is to be done."""
+    kept = {held.mountpoint for held in waiting}
+    said = []
+    for card in client.daemons(os.environ, _named_run_dir(), dead=True):
+        mounted = kmount.mounted_at(card.mountpoint)
+        if card.alive or card.mountpoint in kept or mounted is None or mounted.fstype != mountpoint.OURS:
+            continue
+        try:
+            why = str(nobody_at(card.mountpoint))
+        except R2fsError as error:  # it does not even say that it is dead
+            why = str(error)
+        said.append((card, why))
+    return said
+
+
+def is_no_mount(path: str) -> bool:
+    """Neither mounted by r2fs, nor waiting for a daemon, nor stale."""
+    if client.owner_of(path, held_mounts()) is not None or mountpoint.is_stale(Path(path)):
+        return False
+    mounted = kmount.mounted_at(absolute(path))
+    return mounted is None or mounted.fstype != mountpoint.OURS
 
 
 def held_text(waiting: Held) -> str:

@@ -21,9 +21,12 @@ from typing import NoReturn
 import click
 
 from r2fs import __version__
+from r2fs.cli import streams
 from r2fs.cli.fstab import HELPER_NAMES, helper_arguments, is_bare_mount
+from r2fs.cli.usage import Group
 from r2fs.model.errors import R2fsError
 from r2fs.model.keys import printable
+from r2fs.model.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +38,14 @@ COMMANDS = {
     "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),
 }
+# of click from 8.2 on; before, help was shown in its place
+HELP_WANTED: tuple[type[click.UsageError], ...] = tuple(
+    kind for kind in (getattr(click.exceptions, "NoArgsIsHelpError", None),) if kind is not None
+)
 DEFECT, INTERRUPTED, PIPE_CLOSED = 70, 130, 141
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """Imports a command's module when the command is used, not for the list of commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -71,6 +78,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script."""
     program, *words = sys.argv if arguments is None else ["r2fs", *arguments]
+    streams.make_safe()
     code = run(Path(program).name, words)
     for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
@@ -83,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(program: str, words: list[str]) -> int:
     """The exit code. `program` is the name under which r2fs was called: mount(8) has names of its own."""
     debug = "--debug" in words
+    streams.install_early_warnings()
     try:
         if program in HELPER_NAMES or is_bare_mount(words, COMMANDS):
             words = helper_arguments(words)
@@ -93,6 +102,9 @@ def run(program: str, words: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
+    except HELP_WANTED as error:  # no command: its help, as help looks
+        error.show(sys.stderr)
+        return error.exit_code
     except click.ClickException as error:
         return _say(_usage(error), error.exit_code)
     except R2fsError as error:
@@ -114,5 +126,5 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"r2fs: {printable(' '.join(sentence.split()))}", file=sys.stderr)
+    print(f"r2fs: {printable(redact(' '.join(sentence.split())))}", file=sys.stderr)
     return code

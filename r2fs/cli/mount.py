@@ -6,6 +6,7 @@ Never: imports the service (and with it boto3) before the settings are right.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -14,16 +15,25 @@ from typing import Any
 
 import click
 
-from r2fs.cli.options import flags_from, settings_flags
+from r2fs.cli.options import complete_target, flags_from, settings_flags
+from r2fs.cli.remount import record_of
+from r2fs.cli.streams import early_warnings
+from r2fs.cli.usage import Command
+from r2fs.daemon import states
 from r2fs.daemon.keeper import Again
+from r2fs.drivers.mountpoint import absolute
+from r2fs.model import exposure
 from r2fs.model.config import credentials_of, gather, settings_of
-from r2fs.model.errors import SettingsError
+from r2fs.model.errors import DaemonDied, SettingsError
+from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Credentials, Settings
 
+log = logging.getLogger(__name__)
 
-@click.command("mount")
-@click.argument("target", metavar="[URL|NAME]")
-@click.argument("directory", metavar="[DIR]", required=False)
+
+@click.command("mount", cls=Command)
+@click.argument("target", metavar="[URL|NAME]", shell_complete=complete_target)
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
 @click.option(
     "--background", "-b", is_flag=True, help="Return once the mount answers, and go on in the background."
 )
@@ -54,31 +64,33 @@ def command(
     values = gather(**sources)
     if directory is None and values.mountpoint is None:
         raise SettingsError(f"no directory: give one after {target}, or set mountpoint in {values.file.path}")
-    settings = settings_of(values)
+    settings = states.settle(settings_of(values))
     level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
-    at = Path(os.path.abspath(directory or str(values.mountpoint)))
-    return _run(settings, at, level, background, lambda: credentials_of(gather(**sources, warn=False)))
+    at = Path(absolute(directory or str(values.mountpoint)))
+    about = record_of(values, settings, at, os.environ)
+    return _run(settings, about, level, background, lambda: credentials_of(gather(**sources, warn=False)))
 
 
 def _run(
     settings: Settings,
-    directory: Path,
+    about: MountRecord,
     level: str,
     background: bool,
     read_credentials: Callable[[], Credentials],
 ) -> int:
     from r2fs.daemon import logs
 
+    directory = Path(about.mountpoint)
     credentials = settings.bucket.credentials
     log_file = settings.log_file
-    if log_file is not None:
-        logs.to_file(log_file, level, credentials, "--log-file")
-    elif background:
-        log_file = settings.state_dir / "r2fs.log"
-        logs.to_file(log_file, level, credentials, "--state-dir")
-    else:
-        logs.to_stderr(level, os.environ, credentials)
+    if not background:
+        if log_file is not None:
+            logs.to_file(log_file, level, credentials, "--log-file")
+            early_warnings.replay()
+        else:
+            logs.to_stderr(level, os.environ, credentials)
 
+    _warn_of_exposure(settings, to_file=log_file is not None)
     again = _command(directory)
 
     def credentials_now() -> Credentials:
@@ -96,13 +108,44 @@ def _run(
             credentials=credentials_now,
             again=again,
             supervised=background,
+            about=about,
         ).run(ready)
 
     if not background:
         return work(lambda: None)
+    from r2fs.daemon import directories
+
+    with directories.made_by_a_start(settings):
+        own = log_file or settings.state_dir / "r2fs.log"
+        fresh = not own.exists()
+        logs.to_file(
+            own, level, credentials, "--log-file" if log_file else "--state-dir", make=log_file is None
+        )
+        early_warnings.replay()
+        return _in_background(work, own, fresh)
+
+
+def _in_background(work: Callable[[Callable[[], None]], int], log_file: Path, fresh: bool) -> int:
+    """A start that fails and says why leaves no log of it; one that ends without a word does."""
     from r2fs.daemon.background import run_in_background
 
-    return run_in_background(work, f": see {log_file}")
+    try:
+        return run_in_background(work, f": see {log_file}")
+    except DaemonDied:
+        raise
+    except BaseException:
+        if fresh:
+            log_file.unlink(missing_ok=True)
+        raise
+
+
+def _warn_of_exposure(settings: Settings, to_file: bool) -> None:
+    warning = exposure.warning_of(settings.bucket)
+    if warning is None:
+        return
+    log.warning("%s", warning)
+    if to_file:  # who mounts does not see that
+        click.echo(f"r2fs: warning: {warning}", err=True)
 
 
 def _command(directory: Path) -> Again:

@@ -7,17 +7,27 @@ from typing import Any
 
 import click
 
-from r2fs.cli import show
+from r2fs.cli import owed, show
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
+from r2fs.cli.progress import Progress
+from r2fs.cli.usage import Command
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
+from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.drivers import kmount
 from r2fs.drivers.mountpoint import absolute
-from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad
+from r2fs.model import amounts
+from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad, R2fsError
 
 
-@click.command("umount")
-@click.argument("directories", metavar="DIR…", nargs=-1, required=True)
+class NotWaitedFor(R2fsError):
+    """Ctrl-C, when the mount was gone and the uploads went on."""
+
+    exit_code = 130
+
+
+@click.command("umount", cls=Command)
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="How long to wait for uploads."
 )
@@ -54,16 +64,24 @@ def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
 
 def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    with show.Progress(quiet) as progress:
-        for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
-            progress.show(last["queue"])
+    with Progress(quiet) as progress:
+        try:
+            for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
+                progress.show(last["queue"])
+        except KeyboardInterrupt:
+            if not last:  # it is still being unmounted, if it can be
+                raise
+            raise NotWaitedFor(
+                f"interrupted: {daemon.mountpoint} is unmounted already, and its daemon (process {daemon.pid}) goes on "
+                f"sending: {show.left(last['queue'])} left; r2fs status shows it"
+            ) from None
     queue = last["queue"]
     if not quiet and last["exit_code"]:
-        parked = f"; {queue['parked']} refused by the bucket" if queue["parked"] else ""
-        click.echo(
-            f"r2fs: {daemon.mountpoint} is unmounted; not yet in the bucket: {show.left(queue)}{parked}; "
-            "it is kept, and sent at the next mount",
-            err=True,
+        first = next((item for item in queue["transfers"] if item["state"] == "parked"), None)
+        parked = f"; {amounts.parked(queue['parked'], first['path'], first['reason'])}" if first else ""
+        show.complain(
+            f"{daemon.mountpoint} is unmounted; not yet in the bucket: {show.left(queue)}{parked}; "
+            "it is kept, and sent at the next mount"
         )
     return {"mountpoint": daemon.mountpoint, **last}
 
@@ -81,7 +99,18 @@ def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
     mounted = kmount.mounted_at(real)
     if mounted is not None and mounted.fstype == mountpoint.OURS:
         raise nobody_at(directory)
-    raise MountPointBad(f"{directory} is not a mount of r2fs")
+    return _unmounted_already(directory, real)
+
+
+def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
+    """Its outcome is that of the unmount before; MountPointBad where nothing tells of a mount there."""
+    state = owed.last_on(directory)
+    if state is None:
+        raise MountPointBad(f"{directory} is not a mount of r2fs")
+    if not state.owed.anything:
+        raise MountPointBad(f"{directory} is not mounted any more; all of {state.place} is in the bucket")
+    click.echo(f"r2fs: {directory} is not mounted any more; {owed.sentence(state)}", err=True)
+    return {"mountpoint": real, "exit_code": SOMETHING_LEFT, **owed.as_data(state)}
 
 
 def _end_held(waiting: Held, lazy: bool) -> None:

@@ -15,17 +15,12 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from r2fs.daemon.protocol import decode, encode, failure, raise_failure
-from r2fs.model.errors import R2fsError
+from r2fs.daemon.systemd import LISTEN_DIGITS, LISTEN_START
+from r2fs.model.errors import DaemonDied, R2fsError
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[Callable[[], None]], int]  # work(ready) → exit code
-
-
-class DaemonDied(R2fsError):
-    """The child ended, or met an error that r2fs does not know."""
-
-    exit_code = 70
 
 
 def run_in_background(work: Work, log_hint: str) -> int:
@@ -37,16 +32,14 @@ def run_in_background(work: Work, log_hint: str) -> int:
     child = os.fork()
     if child == 0:
         os.close(receiving)
+        _close_inherited(sending)
         _child(work, sending)
     os.close(sending)
     with open(receiving, "rb") as pipe:
         line = _read_until_ready(pipe.readline, child)
     if not line:
         raise DaemonDied(f"the daemon ended before the mount answered{log_hint}")
-    message = decode(line)
-    if message.get("kind") == DaemonDied.__name__:
-        raise DaemonDied(str(message["error"]))
-    raise_failure(message)
+    raise_failure(decode(line))
     return 0
 
 
@@ -83,12 +76,31 @@ def _child(work: Work, sending: int) -> NoReturn:
         log.error("%s", error)
         code = error.exit_code
         tell(failure(error))
+    except KeyboardInterrupt:
+        log.info("interrupted before there was a mount")
     except BaseException as error:
         log.exception("the daemon met an unexpected error")
         tell(failure(DaemonDied(f"unexpected error: {error!r}")))
     finally:
         logging.shutdown()
         os._exit(code)  # no clean-up of the parent's: atexit, buffers, test fixtures
+
+
+def _close_inherited(*needed: int) -> None:
+    """What the caller of the command had open, as `flock 9` of a script, is not the daemon's to keep.
+
+    Descriptors that r2fs opened are not inheritable; those of the service manager are taken over later.
+    """
+    pid, count = (os.environ.get(name, "") for name in ("LISTEN_PID", "LISTEN_FDS"))
+    known = pid == str(os.getppid()) and count.isdigit() and len(count) <= LISTEN_DIGITS
+    handed = range(LISTEN_START, LISTEN_START + (int(count) if known else 0))
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            if fd > 2 and fd not in handed and fd not in needed and os.get_inheritable(fd):
+                os.close(fd)
+        except OSError:
+            continue  # the listing's own
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -7,18 +7,17 @@ Threads: run() in the main thread, where the driver serves; each other is starte
 Locks:   none of its own.
 Fails:   run() raises whatever keeps the mount from coming up; after that it returns an exit code.
 
-Start: a session of a daemon before this one, if there is one → directories → lock and journal → bucket
-check → engine → threads → control socket → mount → ready, once the mount answers. Stop: unmount → drain →
+Start: a session of a daemon before this one, if there is one → bucket check → directories → lock and journal →
+engine → threads → control socket → mount → ready, once the mount answers. A start that fails takes away what it
+made on this host and what owes nothing. Stop: unmount → drain →
 engine's threads → store, cache, journal → outcome to who asked → control socket. Restart: the mount stays
 with its keeper (keeper.py), this process becomes its own successor by execve().
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import resource
 import signal
 import threading
 import time
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from r2fs import __version__, drivers
-from r2fs.daemon import client, directories, metrics, mountpoint
+from r2fs.daemon import client, directories, metrics, mountpoint, starting, states
 from r2fs.daemon.control import ControlServer, Request
 from r2fs.daemon.keeper import Again
 from r2fs.daemon.prober import Prober
@@ -43,13 +42,12 @@ from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers.kernel import KernelDriver
 from r2fs.drivers.mountpoint import absolute
 from r2fs.engine.filesystem import FileSystem
-from r2fs.model.errors import MountError, R2fsError, StateLocked
-from r2fs.model.places import slug
+from r2fs.model.errors import MountError, R2fsError
+from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash
 from r2fs.model.records import QueueView
 from r2fs.model.settings import Credentials, Settings
 from r2fs.store import open_store
-from r2fs.store.health import HealthView
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +56,6 @@ RESTART_SIGNAL = signal.SIGUSR2
 POLL_S = 0.02  # how often a mount that comes up is asked whether it answers
 WORKERS_END_S = 15.0  # a thread that is in a request ends with it; what it sends is journalled
 LAST_ANSWERS_S = 3.0  # for clients of the control socket, before it goes
-DESCRIPTORS = 65536  # far more than a pipeline holds open at once
 RESTART_END_S = 3.0  # who uses the mount waits for the successor: what is in a request then is made again
 LOCKED_S = 10.0  # a daemon that was killed gives its lock back when the kernel has cleared it away
 TIDY_S = 60.0  # how often the session's log is looked at: has it grown?
@@ -90,8 +87,12 @@ class Service:
         crash_point: CrashPoint = no_crash,
         again: Again | None = None,
         supervised: bool = False,
+        about: MountRecord | None = None,
     ) -> None:
-        """`credentials` reads them again where they came from, for when the bucket refuses the ones in use."""
+        """`credentials` reads them again where they came from, for when the bucket refuses the ones in use.
+
+        `about` is kept in the state directory, for whoever looks for what is unsent; None: nothing is.
+        """
         # constant
         self._crash_point = crash_point
         self._settings = settings
@@ -100,9 +101,11 @@ class Service:
         self._environ = environ
         self._again = again
         self._supervised = supervised
+        self._about = about
         self._clock = clock or SystemClock()
         self._notifier = Notifier(environ)
         self._ended = threading.Event()
+        self._journal: Journal | None = None
         self._leaving = threading.Event()  # this process is about to become its successor
         self._threads: list[threading.Thread] = []
 
@@ -111,30 +114,46 @@ class Service:
         signal.pthread_sigmask(
             signal.SIG_BLOCK, (*STOP_SIGNALS, RESTART_SIGNAL)
         )  # before any thread: all inherit it
-        _raise_descriptor_limit()
-        with ExitStack() as closing:
-            parts = self._build(closing)
-            return self._serve(parts, ready, closing)
+        starting.raise_descriptor_limit()
+        try:
+            with directories.made_by_a_start(self._settings), ExitStack() as closing:
+                try:
+                    parts = self._build(closing)
+                    return self._serve(parts, ready, closing)
+                except BaseException:
+                    if self._journal is not None:
+                        self._journal.abandon()
+                    raise
+        except starting.Stopped as signal_name:
+            log.info("%s: ended before there was a mount", signal_name)
+            return 0
 
     # ------------------------------------------------------------------ start
     def _build(self, closing: ExitStack) -> _Parts:
+        directories.prepare_run(self._settings)  # before anything in it is believed
         daemons = client.daemons(self._environ, self._settings.run_dir)
         self._target = Path(absolute(self._target))
         kind = drivers.choose(self._settings)
         again = self._again if self._supervised else None
-        stem, target = _socket_name(self._settings), str(self._target)
+        stem, target = starting.socket_name(self._settings), str(self._target)
         takeover = TakeOver(self._settings, stem, target, self._environ, self._notifier, again)
         left = takeover.find(kind)  # before anybody looks at the mount: it may be served by nobody
         if left is None:
             self._target = mountpoint.check(self._target, self._settings, daemons)
-        settings = directories.prepare(self._settings)
-        journal = self._open_journal(settings, LOCKED_S if left else 0.0)
-        closing.callback(journal.close)
-        store = open_store(settings.bucket, self._clock, credentials=self._credentials)
+        store = open_store(self._settings.bucket, self._clock, credentials=self._credentials)
         closing.callback(store.close)
         if left is None:
-            store.check()
-        store.health.tell = _tell_health
+            with starting.interruptible(STOP_SIGNALS):
+                store.check()  # before anything is made on this host: a wrong key or name leaves nothing behind
+        store.health.tell = starting.tell_health
+        settings = directories.prepare(self._settings)
+        self._journal = journal = starting.open_journal(
+            settings, LOCKED_S if left else 0.0, self._crash_point
+        )
+        closing.callback(journal.close)
+        if self._about is not None:
+            states.write_record(settings, self._about, self._environ)
+            states.warn_of_others(settings, self._environ)
         cache = CleanCache(
             settings.cache_dir, limit_bytes=settings.cache_size, ttl_s=settings.cache_ttl_s, clock=self._clock
         )
@@ -153,16 +172,6 @@ class Service:
         closing.callback(lambda: engine.close(leave=self._leaving.is_set()))
         driver = self._driver(kind, engine, settings, memory, left)
         return _Parts(settings, engine, store, driver, takeover, left is not None)
-
-    def _open_journal(self, settings: Settings, patience_s: float) -> Journal:
-        deadline = time.monotonic() + patience_s
-        while True:
-            try:
-                return Journal.open(settings.state_dir, settings.staging_dir, self._crash_point)
-            except StateLocked:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_S)
 
     def _driver(
         self,
@@ -196,7 +205,9 @@ class Service:
         settings = parts.settings
         stopping = Stopping(self._target, settings.stop_timeout_s, self._notifier, self._clock)
         operations = Operations(parts, stopping, str(self._target), lambda: self._restart(parts, stopping))
-        control = ControlServer(settings.run_dir, _socket_name(settings), operations.table(), self._start)
+        control = ControlServer(
+            settings.run_dir, starting.socket_name(settings), operations.table(), self._start
+        )
         control.open(self._card(settings))
         end = _End(self, parts, stopping, control, closing)
         self._threads += [self._start(name, work) for name, work in parts.engine.workers()]
@@ -204,7 +215,7 @@ class Service:
         self._start("signals", lambda: self._take_signals(parts, stopping))
         self._start("session-log", lambda: self._tidy(parts.takeover))
         if parts.adopted:
-            self._start("check", lambda: _check_late(parts.store))
+            self._start("check", lambda: starting.check_late(parts.store))
         try:
             self._start("ready", lambda: self._await_answer(ready, operations, parts))
             self._start("stop", lambda: self._unmount(parts, stopping, end))
@@ -346,9 +357,9 @@ class _End:
         view = outcome.left
         if not count_left(view):
             log.info("everything is in the bucket")
+            states.forget(self._parts.settings, self._service._environ)
             return
-        parked = f", {view.parked} of them refused by the bucket" if view.parked else ""
-        log.warning("not in the bucket: %s%s; kept, and sent at the next mount", left_text(view), parked)
+        log.warning("not in the bucket: %s; kept, and sent at the next mount", left_text(view, parked=True))
 
     def _close_control(self) -> None:
         deadline = time.monotonic() + LAST_ANSWERS_S
@@ -378,38 +389,6 @@ class _End:
             self._closing.close()
             self._close_control()
             self._service.execute_again(self._parts.takeover, self._parts.driver.fileno())
-
-
-def _raise_descriptor_limit() -> None:
-    """Open files, staged files and files that rest each hold a descriptor: as many as this user may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _tell_health(view: HealthView) -> None:
-    """Once when the bucket is lost, and once when it is back: who reads the log counts on both."""
-    if view.answers:
-        log.warning("the bucket answers again, after %.0f s", view.for_s)
-    else:
-        log.warning(
-            "the bucket does not answer: what is written is kept here and sent later: %s", view.reason
-        )
-
-
-def _socket_name(settings: Settings) -> str:
-    """One for each state directory: that is what only one daemon can have."""
-    state = hashlib.sha256(os.fsencode(settings.state_dir)).hexdigest()
-    return f"{slug(settings.bucket)}-{state[:6]}"
-
-
-def _check_late(store: Any) -> None:
-    """After a take-over: a bucket that does not answer just now is no reason to leave programs waiting."""
-    try:
-        store.check()
-    except R2fsError as error:
-        log.error("the bucket cannot be used as it should: %s", error)
 
 
 class Operations:
@@ -446,6 +425,7 @@ class Operations:
             "cache": metrics.cache(parts.engine.cache_view()),
             "room": metrics.room(parts.engine.room_view()),
             "aside": metrics.aside(parts.engine.aside_view()),
+            "damaged": list(parts.engine.damaged_view()),
             "requests": metrics.requests(parts.store),
             "health": metrics.health(parts.store),
             "kernel": metrics.kernel(parts.driver, parts.engine.path_of),
@@ -457,6 +437,9 @@ class Operations:
         With `retry` what is parked there is tried once more.
         """
         told = time.monotonic()
+        request.progress(
+            queue=metrics.queue(self._parts.engine.queue_view())
+        )  # what is left before it begins
         paths = request.texts("paths") or []
         if request.message.get("retry") is True:
             self._parts.engine.retry_parked(paths)
@@ -467,10 +450,10 @@ class Operations:
                 told = time.monotonic()
                 request.progress(queue=metrics.queue(view))
 
-        sent = self._parts.engine.flush_paths(
-            paths, request.number("timeout_s"), progress, request.gone.is_set
-        )
-        return {"sent": sent, "queue": metrics.queue(self._parts.engine.queue_view())}
+        engine, timeout_s = self._parts.engine, request.number("timeout_s")
+        sent = engine.flush_paths(paths, timeout_s, progress, request.gone.is_set)
+        parked, refusal = engine.parked_at(paths), engine.refusal()
+        return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal)}
 
     def restart(self, request: Request) -> dict[str, object]:
         """Answered when it has begun: the successor's card says when it is there."""
@@ -481,8 +464,8 @@ class Operations:
 
     def stop(self, request: Request) -> dict[str, object]:
         """Unmount, wait for uploads, end. Lines of progress until the outcome is known."""
-        timeout_s = request.number("timeout_s")
-        lazy = request.message.get("lazy") is True
+        timeout_s, lazy = request.number("timeout_s"), request.message.get("lazy") is True
+        request.progress(queue=metrics.queue(self._parts.engine.queue_view()))
         self._stopping.unmount_now(self._parts.driver.unmount, lazy, timeout_s)
         while True:
             progress, outcome = self._stopping.wait(HEARTBEAT_S)

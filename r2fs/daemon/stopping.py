@@ -22,9 +22,11 @@ from typing import Protocol
 
 from r2fs.daemon import mountpoint as mountpoints
 from r2fs.daemon.systemd import Notifier
+from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
 from r2fs.model.ports import Clock
 from r2fs.model.records import QueueView
+from r2fs.model.states import State
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ ALL_SENT, SOMETHING_LEFT = 0, 75  # exit codes; 75 is sysexits' "try again later
 BUSY_GRACE_S = 3.0  # for a program that is just closing its last file
 PASSING_S = 0.1  # a call that is under way on the mount (statfs(2) by who watches over it, say) is no user
 PASSING_TRIES = 5
+SAME_S = 1.0  # signals so soon after the first are the same one
 RETRY_S = 0.5  # how often a busy mount is tried again
 EXTEND_S = 30.0  # what the service manager is asked for again and again while uploads go on
 LOG_EVERY_S = 10.0
@@ -63,17 +66,16 @@ class Outcome:
 
 def count_left(view: QueueView) -> int:
     """Names that owe the bucket something."""
-    return view.files + view.deletes
+    return view.files + view.directories + view.deletes
 
 
-def left_text(view: QueueView) -> str:
-    """ "3 files (12.0 MiB) and 1 deletion"."""
-    parts = []
-    if view.files:
-        parts.append(f"{view.files} file{'s' if view.files > 1 else ''} ({view.bytes / 2**20:.1f} MiB)")
-    if view.deletes:
-        parts.append(f"{view.deletes} deletion{'s' if view.deletes > 1 else ''}")
-    return " and ".join(parts) or "nothing"
+def left_text(view: QueueView, parked: bool = False) -> str:
+    """ "3 files (12.0 MiB), 1 deletion"; with `parked` also how many of these are, and the reason of one."""
+    text = amounts.left(view.files, view.directories, view.bytes, view.deletes)
+    shown = next((transfer for transfer in view.transfers if transfer.state == State.PARKED.value), None)
+    if not parked or shown is None:
+        return text
+    return f"{text}; {amounts.parked(view.parked, shown.path, shown.reason)}"
 
 
 class _Hurried(Exception):
@@ -94,7 +96,7 @@ class Stopping:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._deadline: float | None = None
-        self._signals = 0
+        self._signalled_s: float | None = None  # the first signal but SIGHUP
         self._progress: QueueView | None = None
         self._outcome: Outcome | None = None
         # drain()'s thread alone
@@ -114,11 +116,14 @@ class Stopping:
     def signal(self, name: str) -> None:
         """The first signal stops, as an unmount does; a second does not wait for uploads.
 
-        SIGHUP is never a second one: who logs out sends it besides SIGTERM, or twice, and means one end.
+        SIGHUP is never a second one: who logs out sends it besides SIGTERM, or twice, and means one end. Nor is what
+        comes within SAME_S of the first: timeout(1) and a terminal send it to the process and to its group.
         """
+        now = self._clock.monotonic()
         with self._lock:
-            self._signals += name != "SIGHUP"
-            again = self._signals > 1 and name != "SIGHUP"
+            again = self._signalled_s is not None and name != "SIGHUP" and now - self._signalled_s >= SAME_S
+            if self._signalled_s is None and name != "SIGHUP":
+                self._signalled_s = now
         if again:
             log.info("%s again: not waiting for uploads", name)
             self.hurried.set()
@@ -158,7 +163,10 @@ class Stopping:
         refused = 0
         while not self.unmounted.is_set():
             waited = self._clock.monotonic() - since
-            idle = waited >= BUSY_GRACE_S and not count_left(engine.queue_view())
+            view = engine.queue_view()
+            idle = (
+                waited >= BUSY_GRACE_S and count_left(view) <= view.parked
+            )  # what is parked waits for a person
             try:
                 unmount(idle or self._remaining() <= 0 or self.hurried.is_set())
                 return

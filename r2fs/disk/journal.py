@@ -19,7 +19,6 @@ a second descriptor on it is harmless.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -29,14 +28,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from r2fs.disk import journal_salvage
 from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
+from r2fs.disk.journal_attributes import AttributeRows
 from r2fs.disk.journal_database import open_database, translated
+from r2fs.disk.journal_files import is_void, make_and_lock, remove
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
-from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, R2fsError, StateLocked
+from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -50,8 +51,6 @@ from r2fs.model.records import (
 )
 
 log = logging.getLogger(__name__)
-
-PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -75,9 +74,12 @@ class Journal:
         lock_fd: int,
         ballast: Ballast,
         crash_point: CrashPoint,
+        is_new: bool = False,
     ) -> None:
         # constant
         self._crash_point = crash_point
+        self._is_new = is_new  # made by this `open`
+        self._abandoned = False  # False → True only
         self.state_dir = state_dir
         self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
         self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
@@ -98,9 +100,10 @@ class Journal:
         self._wal_named = False  # its name is on the disk; False → True only
         self._wal_failed = False  # a sync of it has failed since it was begun
         # Open as long as the database is: to close it would give SQLite's lock on the file back.
-        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
+        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
+        self.attributes = AttributeRows(self.transaction, self._run, self._query)
 
     # ------------------------------------------------------------------ open and close
     @classmethod
@@ -115,20 +118,12 @@ class Journal:
         Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
         """
         staging_dir = staging_dir or state_dir / "staging"
-        try:
-            for directory in (state_dir, staging_dir, staging_dir / "data", staging_dir / "open"):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock_fd = _lock(state_dir)
-        except OSError as error:
-            raise DirectoryUnusable(
-                f"the state directory {state_dir} cannot be used ({error.strerror}): "
-                "make it writable, or choose another by --state-dir"
-            ) from error
+        lock_fd = make_and_lock(state_dir, staging_dir)
         try:
             ballast = Ballast(state_dir / "ballast")
-            journal = cls(
-                state_dir, staging_dir, open_database(state_dir, ballast), lock_fd, ballast, crash_point
-            )
+            is_new = not any(state_dir.glob("journal.db*"))
+            database = open_database(state_dir, ballast)
+            journal = cls(state_dir, staging_dir, database, lock_fd, ballast, crash_point, is_new)
             # The epoch must not come again, nor may a directory be missing under what is synced in it.
             journal.barrier()
             for directory in (state_dir.parent, state_dir, staging_dir):
@@ -139,10 +134,20 @@ class Journal:
             os.close(lock_fd)
             raise
 
+    def abandon(self) -> None:
+        """The mount did not come up: a journal that `open` made just now, and that owes nothing, goes at close()."""
+        self._abandoned = True
+
     def close(self) -> None:
         """Checkpoint, close, and give the lock back."""
         with self._lock:
+            if self._lock_fd < 0:
+                return
+            void = self._abandoned and self._is_new and is_void(self._db, self.data_dir, self.orphan_dir)
             self._db.close()
+            if void:
+                self.ballast.give_up()
+                remove(self.state_dir, (self.data_dir, self.open_dir, self.data_dir.parent))
             for fd in (self._wal_fd, self._db_fd):
                 if fd >= 0:
                     os.close(fd)
@@ -190,7 +195,8 @@ class Journal:
         """A descriptor of SQLite's log; -1: there is none yet."""
         if self._wal_fd < 0:
             with suppress(FileNotFoundError):
-                self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDWR | os.O_CLOEXEC)
+                wal = f"{self.state_dir}/journal.db-wal"
+                self._wal_fd = os.open(wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         return self._wal_fd
 
     # ------------------------------------------------------------------ transactions
@@ -336,6 +342,10 @@ class Journal:
             self._execute(sql, values)
             self._done.append((sql, values))
 
+    def _query(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        with self._lock, self._translated():
+            return self._db.execute(sql, values).fetchall()
+
     def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
         try:
             self._execute_somewhere(sql, values)
@@ -405,19 +415,3 @@ class Journal:
                 "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM gone)"
             ).fetchone()
             return highest or 0
-
-
-def _lock(state_dir: Path) -> int:
-    """One daemon a state directory: its pid is in the lock file."""
-    fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.pread(fd, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise StateLocked(
-            f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
-            "unmount that one first, or give this mount a --state-dir of its own"
-        ) from None
-    os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
-    return fd

@@ -18,7 +18,7 @@ from pathlib import Path
 from r2fs.disk import journal_salvage
 from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import local_error
-from r2fs.disk.journal_schema import SCHEMA, VERSION
+from r2fs.disk.journal_schema import ADDED, SCHEMA, VERSION
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
 
 CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
@@ -61,6 +61,10 @@ def _connect(path: Path, ballast: Ballast) -> sqlite3.Connection:
         found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
         if found and int(found[0]) > VERSION:
             raise StateDamaged(f"{path} was written by a newer r2fs: upgrade r2fs on this host")
+        for table, columns in ADDED.items():
+            there = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+            for column in columns.keys() - there:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
         db.execute("INSERT OR REPLACE INTO fact VALUES ('schema', ?)", (str(VERSION),))
     except BaseException:
         db.close()

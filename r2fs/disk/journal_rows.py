@@ -14,7 +14,7 @@ from r2fs.model.records import Kind, OwedInode, Proof, Version
 INODE_COLUMNS = (
     "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
     "base_key", "base_etag", "base_size", "expect", "changed", "staged", "size", "own", "base_limit", "proof",
-    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target",
+    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino",
 )  # fmt: skip
 PUT_INODE = f"INSERT OR REPLACE INTO inode VALUES ({','.join('?' * len(INODE_COLUMNS))})"
 GET_INODES = f"SELECT {','.join(INODE_COLUMNS)} FROM inode ORDER BY seq"
@@ -31,7 +31,8 @@ def inode_values(row: OwedInode) -> tuple[object, ...]:
         json.dumps(dict(row.extra)), row.content_type, *base, row.expect, row.changed, row.staged, row.size,
         None if row.own is None else json.dumps(row.own), row.base_limit,
         row.proof and proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
-        row.target if row.target is None or _is_text(row.target) else os.fsencode(row.target),
+        row.target if row.target is None or is_text(row.target) else os.fsencode(row.target),
+        row.st_ino,
     )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def inode_row(values: tuple[object, ...]) -> OwedInode:
     return OwedInode(**field)  # type: ignore[arg-type]
 
 
-def _is_text(target: str) -> bool:
+def is_text(target: str) -> bool:
     """A link may point to any bytes; SQLite's text is UTF-8."""
     try:
         target.encode()

@@ -6,12 +6,16 @@ Never: runs anything.
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2  # 2: inode.st_ino, attributes
+
+# Columns that a table got after it was first made, for databases that an earlier version wrote.
+ADDED = {"inode": {"st_ino": "INTEGER"}}
 
 SCHEMA = """
 -- Facts about the journal itself.
 CREATE TABLE IF NOT EXISTS fact (
-    name  TEXT PRIMARY KEY,   -- 'schema': VERSION; 'epoch': how often this journal was opened, for inode numbers
+    name  TEXT PRIMARY KEY,   -- 'schema': VERSION; 'epoch': how often this journal was opened, for inode numbers;
+                              -- 'begun_ns': when it was first used, the time of directories that tell none
     value TEXT NOT NULL
 ) WITHOUT ROWID;
 
@@ -47,7 +51,26 @@ CREATE TABLE IF NOT EXISTS inode (
                                       --   again before they change; while it is open for writing (DIRTY) it says nothing
     reason       TEXT,                -- why it is PARKED, or what the last attempt met; NULL: nothing
     conflict_of  TEXT,                -- the key it was meant for before it took a conflict name; NULL: none
-    target       TEXT                 -- a symbolic link's target, a BLOB where it is not UTF-8; NULL: not one
+    target       TEXT,                -- a symbolic link's target, a BLOB where it is not UTF-8; NULL: not one
+    st_ino       INTEGER              -- the number that stat shows; NULL: `ino`
+);
+
+-- What stat shows of an object that this host stored, and a listing does not tell: with it an empty cache shows the same.
+-- Written with the commit that ends the upload. Losing a row costs a HEAD, and perhaps a program's second look at the file.
+CREATE TABLE IF NOT EXISTS attributes (
+    seq         INTEGER PRIMARY KEY, -- order in which keys came in: beyond the bound the lowest go
+    parent      TEXT NOT NULL,       -- the key up to its last part, in NFC: '' or ends with '/'
+    name        TEXT NOT NULL,       -- the last part; a directory's ends with '/'; '': the root of a mount without a prefix
+    etag        TEXT NOT NULL,       -- the version that `facts` are of; '': a directory without an object of its own
+    size        INTEGER NOT NULL,    -- bytes of that version
+    st_ino      INTEGER NOT NULL,    -- the number that stat shows
+    facts       TEXT NOT NULL,       -- JSON object, as model.metadata.remembered makes it
+    ctime_ns    INTEGER,             -- ns since 1970
+    shown_ns    INTEGER,             -- a directory's mtime, which moves without its object; NULL: not a directory
+    target      TEXT,                -- as inode.target
+    modified_ns INTEGER,             -- LastModified of that version, once a listing told it; NULL: none has yet
+    stored_s    REAL NOT NULL,       -- seconds since 1970, by this host's clock, when the version was stored; 0: it was not
+    UNIQUE (parent, name)
 );
 
 -- A file of staging/data whose row is gone by a commit: it goes, too, once that commit is on the disk.

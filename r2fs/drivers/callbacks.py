@@ -29,7 +29,7 @@ from r2fs.drivers.paths import Dentry, Names, is_hidden
 from r2fs.drivers.setid import drop_set_id
 from r2fs.model.errors import BadHandle, NotPermitted, NotSupported, Stale
 from r2fs.model.ports import Caller
-from r2fs.model.records import AttributeChange, Attributes, Kind, Opened
+from r2fs.model.records import TYPE_BITS, AttributeChange, Attributes, Opened
 from r2fs.model.verbs import ROOT, Verbs
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 READDIR_PLUS = 1  # fuse_readdir_flags
 FILL_DIR_PLUS = 2  # fuse_fill_dir_flags
 
-_TYPE = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 _UNCHANGED_ID = 0xFFFFFFFF  # (uid_t) -1
 _UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # utimensat(2)
 _BLOCK = 4096  # st_blksize: stdio buffers are of this size, and seeking programs refill them often
@@ -182,11 +181,12 @@ class Callbacks:
         self._names.learned(parent, name, self._fs.mkdir(caller, parent, name, stat.S_IMODE(mode)))
 
     @by_path
-    def mknod(self, path: bytes, mode: int, _device: int) -> None:
-        if stat.S_IFMT(mode) != stat.S_IFREG:
-            raise NotPermitted(f"{text(path)}: a bucket holds no pipes, sockets or devices")
+    def mknod(self, path: bytes, mode: int, device: int) -> None:
         caller = self._caller()
         parent, name = self._names.split(caller, text(path))
+        if stat.S_IFMT(mode) != stat.S_IFREG:
+            self._names.learned(parent, name, self._fs.mknod(caller, parent, name, mode, device))
+            return
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         entry, opened = self._fs.create(caller, parent, name, stat.S_IMODE(mode), flags)
         self._names.learned(parent, name, entry)
@@ -283,7 +283,7 @@ class Callbacks:
                 self._names.learned(ino, line.name, entry)
                 fill(out, entry.attributes)
             else:
-                out.st_ino, out.st_mode = line.ino, _TYPE[line.kind]
+                out.st_ino, out.st_mode = line.st_ino, TYPE_BITS[line.kind]
             name = line.name.encode("utf-8", "surrogateescape")
             if filler(buffer, name, out, 0, *(plus if plus is not None and entry is not None else plain)):
                 return  # libfuse has no memory left, and says so itself
@@ -420,11 +420,12 @@ def text(path: bytes | None) -> str:
 
 def fill(out: Stat, attributes: Attributes) -> None:
     """A struct stat."""
-    out.st_ino = attributes.ino
-    out.st_mode = _TYPE[attributes.kind] | attributes.mode
+    out.st_ino = attributes.st_ino
+    out.st_mode = TYPE_BITS[attributes.kind] | attributes.mode
     out.st_nlink = attributes.nlink
     out.st_uid = attributes.uid
     out.st_gid = attributes.gid
+    out.st_rdev = attributes.rdev
     out.st_size = attributes.size
     out.st_blocks = attributes.blocks
     out.st_blksize = _BLOCK

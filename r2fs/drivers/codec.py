@@ -6,22 +6,16 @@ Never: touches a descriptor; keeps anything.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Mapping
 from typing import Final
 
 from r2fs.drivers import wire
-from r2fs.model.records import Attributes, Entry, FileSystemStats, Kind
+from r2fs.model.records import TYPE_BITS, Attributes, Entry, FileSystemStats, Kind
 
 NS: Final = 10**9
 FOREVER_S: Final = 10**9  # the longest time that the kernel is told: 31 years
 BLOCK_SIZE: Final = 4096  # st_blksize of plain files: what programs use as their buffer's size
 
-TYPE_BITS: Final[Mapping[Kind, int]] = {
-    Kind.FILE: stat.S_IFREG,
-    Kind.DIRECTORY: stat.S_IFDIR,
-    Kind.SYMLINK: stat.S_IFLNK,
-}
 DIRENT_TYPE: Final[Mapping[Kind, int]] = {kind: bits >> 12 for kind, bits in TYPE_BITS.items()}
 NO_ATTRIBUTES: Final = (0,) * wire.ATTR_FIELDS
 NO_ENTRY: Final = bytes(wire.ENTRY_OUT.size)  # in READDIRPLUS: a name without attributes
@@ -54,13 +48,13 @@ def attributes(a: Attributes) -> tuple[int, ...]:
     mode = a.mode | TYPE_BITS[a.kind]
     mask = 0xFFFFFFFFFFFFFFFF  # times before 1970 travel as two's complement
     return (
-        a.ino, a.size, a.blocks, atime & mask, mtime & mask, ctime & mask, atime_ns, mtime_ns, ctime_ns,
-        mode, a.nlink, a.uid, a.gid, 0, BLOCK_SIZE, 0,
+        a.st_ino, a.size, a.blocks, atime & mask, mtime & mask, ctime & mask, atime_ns, mtime_ns, ctime_ns,
+        mode, a.nlink, a.uid, a.gid, a.rdev, BLOCK_SIZE, 0,
     )  # fmt: skip
 
 
 def entry_fields(entry: Entry, valid_s: float) -> tuple[int, ...]:
-    """The fields of fuse_entry_out. Inode numbers never come twice, so the generation is 0."""
+    """The fields of fuse_entry_out. Node ids never come twice, so the generation is 0."""
     whole, rest = split(valid_s)
     return (entry.attributes.ino, 0, whole, whole, rest, rest, *attributes(entry.attributes))
 
@@ -107,12 +101,12 @@ class DirectoryPage:
         fixed = wire.DIRENT.size + (wire.ENTRY_OUT.size if self._plus else 0)
         return len(self._data) + ((fixed + len(name) + 7) & ~7) <= self._size
 
-    def add(self, name: bytes, ino: int, kind: Kind, offset: int, entry: bytes = NO_ENTRY) -> None:
+    def add(self, name: bytes, st_ino: int, kind: Kind, offset: int, entry: bytes = NO_ENTRY) -> None:
         """`offset` is where reading goes on after this name; `entry` the packed fuse_entry_out."""
         data = self._data
         if self._plus:
             data += entry
-        data += wire.DIRENT.pack(ino, offset, len(name), DIRENT_TYPE[kind])
+        data += wire.DIRENT.pack(st_ino, offset, len(name), DIRENT_TYPE[kind])
         data += name
         data += bytes(-len(data) & 7)
 

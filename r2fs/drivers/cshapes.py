@@ -41,6 +41,7 @@ class Stat(Protocol):
     st_nlink: int
     st_uid: int
     st_gid: int
+    st_rdev: int
     st_size: int
     st_blocks: int
     st_blksize: int

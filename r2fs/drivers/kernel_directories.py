@@ -101,7 +101,8 @@ class DirectoryHandlers:
             if not page.fits(name):
                 return
             position += 1
-            page.add(name, directory if position == 1 else wire.UNKNOWN_INO, kind, base | position)
+            number = self._fs.st_ino(directory) if position == 1 else wire.UNKNOWN_INO
+            page.add(name, number, kind, base | position)
         epoch = self._kernel.epoch()
         for index in range(position - len(DOTS), len(entries)):
             line = entries[index]
@@ -117,7 +118,7 @@ class DirectoryHandlers:
                 snapshot.valid_s = min(snapshot.valid_s, entry.valid_s)
                 valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
                 packed = wire.ENTRY_OUT.pack(*codec.entry_fields(entry, valid_s))
-            page.add(raw, line.ino, line.kind, base | position, packed)
+            page.add(raw, line.st_ino, line.kind, base | position, packed)
 
     def _take_back(self, shown: list[int]) -> None:
         for ino in shown:

@@ -119,14 +119,24 @@ class NameHandlers:
 
     def mknod(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         """mknod(2). open(2) with O_CREAT comes as CREATE."""
-        epoch, (mode, _, _, _) = self._kernel.epoch(), wire.MKNOD_IN.unpack_from(body)
+        epoch, (mode, device, _, _) = self._kernel.epoch(), wire.MKNOD_IN.unpack_from(body)
         name = text(body[wire.MKNOD_IN.size : -1])
         if not stat.S_ISREG(mode):
-            raise NotPermitted(f"{name}: a bucket holds files, directories and symbolic links only")
+            self._show(unique, nodeid, self._special(unique, nodeid, caller, name, mode, device), epoch)
+            return
         flags = _O_MAKE if unique & wire.UNIQUE_RESEND else _O_MAKE | _O_NEW
         entry, opened = self._fs.create(caller, nodeid, name, stat.S_IMODE(mode), flags)
         self._fs.release(opened.handle)
         self._show(unique, nodeid, entry, epoch)
+
+    def _special(self, unique: int, nodeid: int, caller: Caller, name: str, mode: int, device: int) -> Entry:
+        """A FIFO, socket or device."""
+        try:
+            return self._fs.mknod(caller, nodeid, name, mode, device)
+        except Exists:
+            if not unique & wire.UNIQUE_RESEND:
+                raise
+            return self._fs.lookup(caller, nodeid, name)
 
     def link(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         raise NotPermitted("a bucket has no hard links")

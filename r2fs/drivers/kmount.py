@@ -14,11 +14,13 @@ import os
 import shutil
 import socket
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r2fs.drivers import container
 from r2fs.model.errors import Busy, FuseMissing, MountError, MountPointBad, MountPointStale
 from r2fs.model.settings import Settings
 
@@ -40,6 +42,7 @@ class Mounted:
     device: str
     fstype: str
     source: str
+    user: int | None = None  # FUSE: who mounted it
 
 
 def mounts() -> list[Mounted]:
@@ -49,13 +52,27 @@ def mounts() -> list[Mounted]:
         for line in lines:
             fields = line.rstrip("\n").split(" ")
             tail = fields[fields.index("-") + 1 :]
-            found.append(Mounted(_plain(fields[4]), fields[2], tail[0], _plain(tail[1])))
+            found.append(Mounted(_plain(fields[4]), fields[2], tail[0], _plain(tail[1]), _user(tail[-1])))
     return found
+
+
+def _user(options: str) -> int | None:
+    for option in options.split(","):
+        name, _, value = option.partition("=")
+        if name == "user_id" and value.isdigit():
+            return int(value)
+    return None
 
 
 def mounted_at(path: str) -> Mounted | None:
     """What is mounted on exactly this path."""
     return next((m for m in reversed(mounts()) if m.path == path), None)
+
+
+def mount_over(path: str) -> Mounted | None:
+    """The innermost mount of r2fs that `path` lies in. Asks no mount anything."""
+    over = [m for m in mounts() if m.fstype == f"fuse.{SUBTYPE}" and f"{path}/".startswith(f"{m.path}/")]
+    return max(over, key=lambda m: len(m.path), default=None)
 
 
 def file_system_of(path: Path) -> str:
@@ -73,9 +90,10 @@ def check_possible() -> None:
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        raise FuseMissing(f"{DEVICE} is not there: load the kernel module fuse (modprobe fuse)") from None
+        raise FuseMissing(f"{DEVICE} is not there: {container.fuse_remedy()}") from None
     except OSError as e:
-        raise FuseMissing(f"{DEVICE} cannot be opened ({e.strerror}): ask for access to it") from None
+        remedy = container.fuse_remedy() if container.is_one() else "ask for access to it"
+        raise FuseMissing(f"{DEVICE} cannot be opened ({e.strerror}): {remedy}") from None
     if not privileged() and shutil.which(HELPER) is None:
         raise FuseMissing(f"{HELPER} is not installed: install the package fuse3, or mount as root")
 
@@ -104,11 +122,31 @@ def mount_direct(path: str, settings: Settings) -> int:
     flags |= MS_RDONLY if settings.read_only else 0
     flags |= MS_NOEXEC if settings.noexec else 0
     source = os.fsencode(settings.bucket.url)
-    if _libc().mount(source, os.fsencode(path), f"fuse.{SUBTYPE}".encode(), flags, data):
-        code = ctypes.get_errno()
+    try:
+        with _pinned(path) as at:
+            if _libc().mount(source, at.encode(), f"fuse.{SUBTYPE}".encode(), flags, data):
+                raise _mount_error(path, ctypes.get_errno())
+    except BaseException:
         os.close(fd)
-        raise _mount_error(path, code)
+        raise
     return fd
+
+
+@contextmanager
+def _pinned(path: str) -> Iterator[str]:
+    """The directory that was looked at, and no other one: whoever may rename a directory on the way could put
+    a link to /etc in its place between the look and the mount."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as e:
+        raise MountPointBad(f"{path} cannot be mounted on: {e.strerror}") from None
+    try:
+        at = f"/proc/self/fd/{fd}"
+        if (real := os.readlink(at)) != path:
+            raise MountPointBad(f"{path} has become {real} while it was looked at: try again")
+        yield at
+    finally:
+        os.close(fd)
 
 
 def mount_by_helper(path: str, settings: Settings) -> int:
@@ -189,7 +227,7 @@ def _mount_error(path: str, code: int) -> MountError | Busy:
     if code == errno.EPERM:
         return FuseMissing(f"{path}: this process may not mount: run as root or install fuse3")
     if code == errno.ENODEV:
-        return FuseMissing("the kernel has no FUSE: modprobe fuse")
+        return FuseMissing(f"the kernel has no FUSE: {container.fuse_remedy()}")
     if code == errno.EINVAL:
         return MountPointBad(f"{path} is not a mount point, or the kernel refuses the mount's options")
     return MountPointBad(f"{path}: {reason}")
@@ -205,7 +243,9 @@ def _helper_error(path: str, text: str) -> MountError | Busy:
     if "user_allow_other" in lower:
         return MountError("allow_other needs the line user_allow_other in /etc/fuse.conf")
     if DEVICE in said or "fuse device" in lower:
-        return FuseMissing(said)
+        return FuseMissing(
+            f"{said.partition(', try ')[0]}: {container.fuse_remedy()}" if container.is_one() else said
+        )
     return MountPointBad(f"{path}: {said}")
 
 

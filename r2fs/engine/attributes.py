@@ -10,11 +10,13 @@ import os
 
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node
-from r2fs.model.metadata import Facts, attributes_from, recalled
-from r2fs.model.records import Attributes, Kind, ObjectInfo, Version
+from r2fs.model.metadata import Facts, attributes_from, device_number, recalled
+from r2fs.model.records import SPECIAL_KINDS, TYPE_BITS, Attributes, Kind, ObjectInfo, Version
+from r2fs.model.verbs import ROOT
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # the ETag of an object without bytes
 _BLOCK = 512
+_DEVICES = (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE)
 
 
 class AttributeView:
@@ -34,7 +36,9 @@ class AttributeView:
             size = node.owed.size
         mode = node.mode
         if mode is None:
-            mode = {Kind.DIRECTORY: 0o777, Kind.FILE: 0o666, Kind.SYMLINK: 0o777}[node.kind] & ~settings.umask
+            mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
+            if settings.allow_other and not node.known and node.ino != ROOT:
+                mode &= 0o700  # the bucket could not be asked: it may be closed to others
         return Attributes(
             ino=node.ino,
             kind=node.kind,
@@ -47,6 +51,8 @@ class AttributeView:
             atime_ns=node.atime_ns,
             nlink=_links(node),
             blocks=-(-size // _BLOCK),
+            st_ino=node.st_ino,
+            rdev=device_number(node.extra) if node.kind in _DEVICES else 0,
         )
 
     def recall(self, node: Node, key: str) -> None:
@@ -98,6 +104,7 @@ def fill(node: Node, facts: Facts) -> None:
     node.known = True
     node.mode, node.uid, node.gid = both.mode, both.uid, both.gid
     node.content_type, node.extra = both.content_type, both.extra
+    node.stored_kind = facts.kind
     if ours.mtime_ns is None and facts.mtime_ns is not None:
         node.mtime_ns, node.mtime_known = facts.mtime_ns, True
 
@@ -111,10 +118,12 @@ def together(there: Facts, ours: Facts) -> Facts:
         mtime_ns=there.mtime_ns if ours.mtime_ns is None else ours.mtime_ns,
         content_type=ours.content_type or there.content_type,
         extra={**there.extra, **ours.extra},
+        kind=ours.kind or there.kind,
     )
 
 
 def facts_of(node: Node) -> Facts:
     """What of a node is stored beside its bytes."""
     mtime_ns = node.mtime_ns if node.mtime_known else None
-    return Facts(node.mode, node.uid, node.gid, mtime_ns, node.content_type, node.extra)
+    kind = SPECIAL_KINDS.get(TYPE_BITS[node.kind])
+    return Facts(node.mode, node.uid, node.gid, mtime_ns, node.content_type, node.extra, kind)

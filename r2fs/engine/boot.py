@@ -19,6 +19,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import DOUBTFUL, TORN, Node, Owed
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
+from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
@@ -55,7 +56,7 @@ class Boot:
         with self._core.lock:
             self._clear_open()
             self._writeback.attempts.restore(owing.attempts)
-            restore_nodes(self._tree, self._inheritance)
+            restore_nodes(self._tree, self._core.numbers, self._inheritance)
             for row in sorted(owing.inodes, key=_from_the_root_down):
                 self._restore(row)
                 self._core.crash_point("row_restored")
@@ -68,9 +69,18 @@ class Boot:
             forget_leftovers(self._tree, self._ledger)
             self._orphans(staged | self._leaving.names())
         self._core.crash_point("restored")
-        if owing.inodes or owing.deletes:
-            log.info("%d files and %d deletes of an earlier mount are still to be sent",
-                     len(owing.inodes), len(owing.deletes))  # fmt: skip
+        with self._core.lock:
+            self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
+        nodes, rows = self._ledger.owing.values(), self._ledger.deletes.values()
+        directories, watched = sum(n.is_dir for n in nodes), sum(r.watch_until_s is not None for r in rows)
+        if nodes or len(rows) > watched:
+            size = sum(node.owed.size for node in nodes if node.owed and node.owed.staged)
+            text = left(len(nodes) - directories, directories, size, len(rows) - watched)
+            log.info("still to be sent, of an earlier mount: %s", text)
+        if watched:
+            log.info("watching for a late upload of an earlier mount at %s", counted(watched, "key"))
 
     # ------------------------------------------------------------------ rows
     def _restore(self, row: OwedInode) -> None:
@@ -89,6 +99,8 @@ class Boot:
         else:
             move_inherited(self._tree, node, parent, name)
             node.mtime_ns = mtime_ns
+        if not node.st_ino:
+            node.st_ino = self._core.numbers.claim(row.st_ino or row.ino)
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
         node.extra, node.content_type, node.target = row.extra, row.content_type or None, row.target
         node.base, node.size = row.base, row.size

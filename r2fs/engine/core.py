@@ -14,6 +14,7 @@ from threading import Condition, Event, RLock
 
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
+from r2fs.engine.inode_numbers import InodeNumbers
 from r2fs.model.ports import (
     Clock,
     CrashPoint,
@@ -40,6 +41,7 @@ class Core:
     # set once, before the driver serves
     kernel: KernelCache = field(default_factory=NoKernelCache)
     # guarded by: lock
+    numbers: InodeNumbers = field(default_factory=InodeNumbers)  # as programs see them
     changed: Condition = field(init=False)  # something that a waiter may wait for has changed
     stopping: bool = False  # set together with `ended`
     # thread-safe by itself: for who waits for the end alone, and not for each change

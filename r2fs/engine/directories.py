@@ -17,10 +17,11 @@ import logging
 from collections.abc import Callable, Iterable
 
 from r2fs.engine.core import Core
+from r2fs.engine.failures import BUCKET_WIDE
 from r2fs.engine.jobs import URGENT, Job
+from r2fs.engine.last_known import LastKnown
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node, Refresh
-from r2fs.engine.outcomes import BUCKET_WIDE
 from r2fs.engine.probes import Probes
 from r2fs.engine.tree import Tree
 from r2fs.engine.walks import Walks
@@ -55,7 +56,10 @@ class Directories:
         self._submit = submit
         self._found = found  # told of what HEAD says of an object that may be this host's own
         self._probes = Probes(core, tree, ledger, self._clear_suspects)
-        self._walks = Walks(core, tree, ledger, self._clear_suspects, lambda one: self.valid_s(one) > 0)
+        self.last = LastKnown(core, tree, ledger)
+        self._walks = Walks(
+            core, tree, ledger, self._clear_suspects, lambda one: self.valid_s(one) > 0, self.last.listed
+        )
         # guarded by: Core.lock
         self._away = False  # the last that was heard of the bucket is that it does not answer
 
@@ -91,11 +95,13 @@ class Directories:
                     self._walks.step(directory)
                     return
                 known = self._is_known(directory, whole, name)
+                if not known and self._away:
+                    known = self.last.restore(directory)
                 at_once = known and self._away
                 if at_once:
                     self._believe(directory, whole, name)
                 else:
-                    caller.about_to_wait()
+                    caller.about_to_fetch()
                 listing = _listing(directory)
                 mine = listing.refreshing is None
                 refresh = listing.refreshing = listing.refreshing or Refresh(self._core.clock.monotonic())
@@ -108,9 +114,9 @@ class Directories:
                 )
             if at_once:
                 return
-            self._wait(caller, refresh, directory, known)
+            self._wait(caller, refresh, directory, known or self.last.has(directory))
             if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
-                if not known:
+                if not known and not self.last.restore(directory):
                     why = refresh.error or "no answer"
                     raise ReadFailed(f"{self._tree.path(directory)}: could not be listed: {why}")
                 self._believe(directory, whole, name, refresh.error)
@@ -143,7 +149,7 @@ class Directories:
                 return
             clock.wait(refresh.done, min(left, SLICE_S))
             if not refresh.done.is_set():
-                caller.about_to_wait()
+                caller.about_to_fetch()
 
     def _believe(self, directory: Node, whole: bool, name: str | None, why: R2fsError | None = None) -> None:
         """What was known of it is shown for a while."""
@@ -225,6 +231,7 @@ class Directories:
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
             self._probes.listed(listing, read, self._core.clock.monotonic() - asked_at)
+            self.last.listed(directory)
 
     def _shown(
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
@@ -288,7 +295,7 @@ class Directories:
             listing = _listing(directory)
             if self._away or listing.refreshing is not None or directory.deleted:
                 return told
-            caller.about_to_wait()
+            caller.about_to_fetch()
             refresh = listing.refreshing = Refresh(self._core.clock.monotonic())
             known = listing.whole
 

@@ -22,6 +22,7 @@ from r2fs.engine.changes import Changes
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import Directories
+from r2fs.engine.downloads import DownloadQueue
 from r2fs.engine.files import Files
 from r2fs.engine.holes import Holes
 from r2fs.engine.inherit import restore_handles
@@ -31,14 +32,16 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.names import Names
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
+from r2fs.engine.scope import Scopes
 from r2fs.engine.sender import Sender
 from r2fs.engine.space import Space
+from r2fs.engine.special import SpecialFiles
 from r2fs.engine.status import Status
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import COPY_THREADS, WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
-from r2fs.model.keys import check_file_name, check_name, printable
+from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -52,13 +55,16 @@ from r2fs.model.records import (
     Opened,
     QueueView,
     RoomView,
+    TransferView,
 )
 from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
 LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
-SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live
+SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live, at least
+SWEEP_SHARE = 10  # and with each such part of that time, so that nothing outlasts it by more
+SWEEP_LEAST_S = 0.1
 
 Worker = tuple[str, Callable[[], None]]
 
@@ -79,7 +85,8 @@ class FileSystem:
         """`memory` is told what a successor has to know; `inheritance` is what a predecessor's was told."""
         # constant
         self._core = Core(settings, store, journal, cache, clock, crash_point, memory)
-        self._downloads, self._parts, self._listings = JobQueue(), JobQueue(), JobQueue()
+        self._downloads = DownloadQueue(settings.download_threads, clock)
+        self._parts, self._listings = JobQueue(), JobQueue()
         self._reader = Reader(self._core, self._downloads)
         self._ledger = Ledger(self._core)
         self._tree = Tree(self._core, self._ledger.hides)
@@ -103,6 +110,7 @@ class FileSystem:
             self._writeback,
             self._attributes,
         )
+        self._special = SpecialFiles(self._core, self._tree, self._names)
         self._background = JobQueue()
         self._space = Space(self._core, self._tree)
         self._files = Files(
@@ -121,6 +129,7 @@ class FileSystem:
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
         self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
+        self._scopes = Scopes(self._core, self._tree, self._ledger, self._names)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
         Boot(
             self._core,
@@ -142,7 +151,7 @@ class FileSystem:
             *((f"upload-{n}", self._writeback.work) for n in range(settings.upload_threads)),
             *((f"copy-{n}", self._writeback.copies.run) for n in range(COPY_THREADS)),
             *((f"part-{n}", self._parts.run) for n in range(settings.part_threads)),
-            *((f"download-{n}", self._downloads.run) for n in range(settings.download_threads)),
+            *((f"download-{n}", self._downloads.run) for n in range(self._downloads.threads)),
             *((f"list-{n}", self._listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", self._background.run) for n in range(2)),
             ("spares", self._contents.spares.run),
@@ -156,7 +165,7 @@ class FileSystem:
         settings = self._core.settings
         self._writeback.stop()
         self._parts.stop(settings.part_threads)
-        self._downloads.stop(settings.download_threads)
+        self._downloads.stop(self._downloads.threads)
         self._listings.stop(LISTERS)
         self._background.stop(2)
         self._contents.spares.stop()
@@ -179,6 +188,8 @@ class FileSystem:
                 if node.content is not None:
                     node.content.close()
         self._sweep_out()
+        self._names.recalls.flush(everything=True)
+        self._directories.last.save(everything=True)
         self._core.cache.close()
         self._core.journal.close()
 
@@ -202,17 +213,22 @@ class FileSystem:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Until what is at and below these paths (relative to the mount; none: everything) is in the bucket.
+        """Until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
 
-        Raises NotFound. False: something is left (a file that is still open does not count).
-        """
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.wait(nodes or None, timeout_s, progress, cancelled)
+        Raises NotFound. False: something is left (an open file does not count), or all is refused."""
+        return self._status.wait(self._scopes.of(paths), timeout_s, progress, cancelled, unless_refused=True)
 
     def retry_parked(self, paths: Sequence[str]) -> int:
-        """What is parked at and below these paths (none: anywhere) goes out once more; how many files."""
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.retry(nodes or [self._tree.root])
+        """What is parked at and below these paths (none: anywhere) goes out once more; how many names."""
+        return self._status.retry(self._scopes.of(paths))
+
+    def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
+        """What is parked at and below these paths (none: anywhere)."""
+        return self._status.parked(self._scopes.of(paths, must_be=False))
+
+    def refusal(self) -> str | None:
+        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        return self._status.refusal()
 
     def path_of(self, ino: int) -> str | None:
         """From the mount's root; None for an inode without a name."""
@@ -233,6 +249,10 @@ class FileSystem:
         """What lies in the state directory for a person to look at."""
         return self._core.journal.aside()
 
+    def damaged_view(self) -> tuple[str, ...]:
+        """Objects whose bytes are not those of their ETags, each with its reason."""
+        return self._reader.fetching.damaged()
+
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 
@@ -240,18 +260,15 @@ class FileSystem:
         self._listings.submit(job, priority)
 
     def _sweep(self) -> None:
+        ttl_s = self._core.settings.cache_ttl_s
+        pause_s = max(SWEEP_LEAST_S, min(SWEEP_S, ttl_s / SWEEP_SHARE)) if ttl_s else SWEEP_S
         while not self._core.stopping:
             with self._core.lock:
                 self._contents.retire_expired()
             self._core.cache.sweep()
-            self._core.ended.wait(SWEEP_S)
-
-    def _resolve(self, path: str) -> Node:
-        node = self._tree.root
-        for part in path.split("/"):
-            if part not in ("", "."):
-                node = self._names.child(Caller(), node.ino, part)
-        return node
+            self._names.recalls.flush()
+            self._directories.last.save()
+            self._core.ended.wait(pause_s)
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
@@ -267,14 +284,17 @@ class FileSystem:
     def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Entry:
         return self._referenced(self._names.symlink(caller, parent, name, target))
 
+    def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
+        return self._referenced(self._special.make(caller, parent, name, mode, device))
+
     def readlink(self, caller: Caller, ino: int) -> str:
         with self._core.lock:
             node = self._tree.get(ino)
             if node.kind is not Kind.SYMLINK:
                 raise InvalidArgument(f"{self._tree.path(node)} is not a symbolic link")
             if node.target is not None:
-                return node.target
-            caller.about_to_wait()
+                return check_target(self._tree.path(node), node.target, self._core.settings.links)
+            caller.about_to_fetch()
             source, content = self._contents.source(node), self._contents.of(node)
         if source is not None:
             self._reader.whole(source, caller)
@@ -283,7 +303,7 @@ class FileSystem:
             node.target = target
             if not node.handles:
                 self._contents.closed(node)
-        return target
+            return check_target(self._tree.path(node), target, self._core.settings.links)
 
     def unlink(self, caller: Caller, parent: int, name: str) -> None:
         self._names.unlink(caller, parent, name)
@@ -305,13 +325,19 @@ class FileSystem:
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
             if node is None or not self._names.is_exact(node):
                 return None  # looked up by itself, then
+            entry = self._names.listed_entry(node)
+            if node.stored_kind not in (None, node.kind):
+                return None
             self._tree.refer(node)
-            return self._names.entry(node)
+            return entry
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
-            self._tree.refer(node)
-            return self._names.entry(node)
+            return self._names.referred(node)
+
+    def st_ino(self, ino: int) -> int:
+        with self._core.lock:
+            return self._names.entry(self._tree.get(ino)).attributes.st_ino
 
     # ------------------------------------------------------------------ attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
@@ -390,10 +416,6 @@ class FileSystem:
         self._files.admit_writer(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
-            if directory.deleted:
-                raise NotFound(f"{printable(directory.name)} was removed")
-            if name in directory.children():
-                raise Exists(f"{printable(name)} was made by somebody else at the same time")
             key = self._tree.child_key(directory, name)
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:

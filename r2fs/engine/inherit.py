@@ -18,6 +18,7 @@ from typing import Final
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.files import Files
+from r2fs.engine.inode_numbers import InodeNumbers
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node
 from r2fs.engine.tree import Tree
@@ -31,27 +32,28 @@ REFERENCES: Final = 1 << 62  # more than the kernel can give back
 NO_FILE: Final = (0, 0)
 
 
-def restore_nodes(tree: Tree, inheritance: Inheritance) -> None:
+def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -> None:
     """Every node that the kernel may name, where its name was. Before any other node is made."""
     made = {ino: _node(known) for ino, known in inheritance.nodes.items() if ino != tree.root.ino}
     for ino, node in made.items():
         parent_ino = inheritance.nodes[ino].parent
         parent = tree.root if parent_ino == tree.root.ino else made.get(parent_ino)
         if parent is not None and parent.is_dir:
-            _place(node, parent)
+            spelled = inheritance.nodes[ino].name
+            tree.restore_name(node, parent, node.name)
+            node.spelled = spelled if spelled != node.name else None
     within = {node.ino for node in tree.walk(tree.root)}
     for ino, node in made.items():
         if ino not in within:
-            _unplace(node)
+            tree.restore_nameless(node)
         tree.restore(node)
+        if node.st_ino:
+            node.st_ino = numbers.claim(node.st_ino)
 
 
 def move_inherited(tree: Tree, node: Node, parent: Node, name: str) -> None:
     """The journal says what its name is."""
-    _unplace(node)
-    node.name, node.deleted = name, False
-    _place(node, parent)
-    tree.restore(node)
+    tree.restore_name(node, parent, name)
     tree.touch(node)
 
 
@@ -122,28 +124,12 @@ def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:
 def _node(known: KnownNode) -> Node:
     name = nfc(known.name)
     node = Node(known.ino, Kind(known.kind), name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
-    node.spelled = known.name if known.name != name else None
     node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
     node.known, node.mtime_known = known.known, known.mtime_known
-    node.lookups, node.told = REFERENCES, True
+    node.lookups, node.told, node.st_ino = REFERENCES, True, known.st_ino
     if known.base is not None:
         node.base = Version(*known.base)
         node.size = node.base.size
     if node.is_dir:
         node.listing = Listing(marker=node.base)
     return node
-
-
-def _place(node: Node, parent: Node) -> None:
-    """The last that was told of a name holds it."""
-    before = parent.children().get(node.name)
-    if before is not None:
-        _unplace(before)
-    node.parent = parent
-    parent.children()[node.name] = node
-
-
-def _unplace(node: Node) -> None:
-    if node.parent is not None and node.parent.children().get(node.name) is node:
-        del node.parent.children()[node.name]
-    node.parent, node.deleted = None, True

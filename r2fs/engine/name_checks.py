@@ -9,7 +9,7 @@ Fails:   FileError's subclasses.
 from __future__ import annotations
 
 from r2fs.engine.directory_objects import OBJECT_NAME, check_changeable
-from r2fs.engine.node import Node
+from r2fs.engine.node import Node, is_below
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import Busy, DirectoryNotEmpty, InvalidArgument, IsADirectory, NotADirectory, NotFound
 from r2fs.model.keys import printable
@@ -43,11 +43,3 @@ def check_empty(directory: Node, name: str) -> None:
         )
     if directory.children() or (directory.listing and directory.listing.hidden):
         raise DirectoryNotEmpty(f"{printable(name)} is not empty")
-
-
-def is_below(node: Node, top: Node) -> bool:
-    """Is `node` at or below `top`?"""
-    above: Node | None = node
-    while above is not None and above is not top:
-        above = above.parent
-    return above is top

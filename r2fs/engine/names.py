@@ -21,9 +21,11 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import AWAY, Directories
 from r2fs.engine.directory_objects import OBJECT_NAME, check_changeable
+from r2fs.engine.inode_numbers import derived
 from r2fs.engine.ledger import Ledger
-from r2fs.engine.name_checks import check_empty, check_rename, is_below
-from r2fs.engine.node import Node
+from r2fs.engine.name_checks import check_empty, check_rename
+from r2fs.engine.node import Node, is_below
+from r2fs.engine.recall import Recall
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.errors import (
@@ -47,7 +49,7 @@ from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 log = logging.getLogger(__name__)
 
-OWNED_VALID_S = 3600.0  # what this host has not sent yet changes through this host alone
+ROOT_VALID_S = 3600.0  # the root stays the root; a change of its attributes is told to the kernel
 
 
 class Names:
@@ -69,6 +71,7 @@ class Names:
         self._writeback = writeback
         self._attributes = attributes
         self._syncing = writeback.syncing
+        self.recalls = Recall(core, tree)
 
     # ------------------------------------------------------------------ looking
     def entry(self, node: Node) -> Entry:
@@ -77,9 +80,23 @@ class Names:
         return Entry(self._attributes.of(node), self.valid_s(node))
 
     def valid_s(self, node: Node) -> float:
-        if node.owed is not None or node is self._tree.root or node.parent is None:
-            return OWNED_VALID_S
+        """Seconds for which the kernel may keep the node's name and attributes.
+
+        What waits for its upload changes through this host alone, but another host may replace it the moment
+        after: `freshness` is then as right as for what was just listed, and needs no notification of each upload.
+        """
+        if node is self._tree.root or node.parent is None:
+            return ROOT_VALID_S
+        if node.owed is not None:
+            return self._core.settings.freshness_s
         return self._directories.valid_s(node.parent, node.name)
+
+    def listed_entry(self, node: Node) -> Entry:
+        """`entry` as a line of its directory's listing, valid no longer than that listing is fresh: the kernel
+        keeps the listing as long as the shortest of its lines. With Core.lock held."""
+        assert node.parent is not None
+        self._recall(node)
+        return Entry(self._attributes.of(node), self._directories.valid_s(node.parent))
 
     def child(self, caller: Caller, parent: int, name: str) -> Node:
         """The node under a name, fresh. Raises NotFound with how long that holds. Without the lock."""
@@ -112,10 +129,13 @@ class Names:
             return found
 
     def is_exact(self, node: Node) -> bool:
-        """Are its attributes as good as the settings ask for? With Core.lock held."""
-        if self._core.settings.mtime != "exact" or node.owed:
-            return True
-        return self._is_known(node)
+        """Are its attributes as good as the settings ask for? With Core.lock held.
+
+        With `allow_other` the kernel decides by the mode what other users may do.
+        """
+        settings = self._core.settings
+        decides = settings.allow_other and node.kind is not Kind.SYMLINK
+        return (settings.mtime != "exact" and not decides) or node.owed is not None or self._is_known(node)
 
     def _is_known(self, node: Node) -> bool:
         """Is there nothing that only a HEAD could tell? With Core.lock held."""
@@ -125,11 +145,12 @@ class Names:
         return node.known
 
     def _recall(self, node: Node) -> None:
+        self.recalls.load(node)
         if not node.known and not node.asked:
             self._attributes.recall(node, self._tree.key(node))
 
     def make_exact(self, caller: Caller, node: Node) -> None:
-        """`mtime = "exact"`: one HEAD for a version of which only a listing told. Without the lock."""
+        """One HEAD, where the settings ask for it, of a version of which only a listing told. Without the lock."""
         with self._core.lock:
             exact = self.is_exact(node)
         if not exact:
@@ -140,7 +161,7 @@ class Names:
         with self._core.lock:
             if self._is_known(node) or self._directories.away:
                 return
-            caller.about_to_wait()
+            caller.about_to_fetch()
             version, key = node.base, node.base.key if node.base else self._tree.key(node)
         try:
             info = self._core.store.head(key)
@@ -157,14 +178,21 @@ class Names:
                     self._tree.saw_marker(node, info.version)
                 self._attributes.learn(node, info)
                 self._core.cache.remember(info.key, info.etag, remembered(attributes_from(info)))
+                self.recalls.learned(info, attributes_from(info))
 
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
         node = self.child(caller, parent, name)
         self.make_exact(caller, node)
         with self._core.lock:
-            entry = self.entry(node)
-            self._tree.refer(node)
-            return entry
+            self._recall(node)
+            node = self._tree.as_stored(node)
+            return self.referred(node)
+
+    def referred(self, node: Node) -> Entry:
+        """The entry that the kernel is about to be told of: one reference more. With Core.lock held."""
+        entry = self.entry(node)
+        self._tree.refer(node)
+        return entry
 
     def _tree_pending(self, node: Node) -> bool:
         """A directory in which something waits for its upload is there, whatever a listing says."""
@@ -174,11 +202,13 @@ class Names:
         with self._core.lock:
             directory = self._tree.directory(ino)
         self._directories.ensure(caller, directory)
+        self.recalls.load_children(directory)
         with self._core.lock:
             children = list(directory.children().items())
         # Number and kind of a node never change: what takes long is done without the lock.
         return [
-            DirEntry(name, node.ino, node.kind, offset) for offset, (name, node) in enumerate(children, 1)
+            DirEntry(name, node.ino, node.kind, offset, node.st_ino)
+            for offset, (name, node) in enumerate(children, 1)
         ]
 
     # ------------------------------------------------------------------ making
@@ -198,7 +228,7 @@ class Names:
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
-            self._owe(node, key)
+            self.owe(node, key)
             self._directories.born(node)
             return node
 
@@ -210,11 +240,11 @@ class Names:
             key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
             node = self.new_node(caller, directory, name, Kind.SYMLINK, 0o777)
             node.target, node.size = target, len(target.encode(errors="surrogateescape"))
-            self._owe(node, key)
+            self.owe(node, key)
             return node
 
-    def _owe(self, node: Node, key: str) -> None:
-        """A directory or symbolic link that was just made: queued at once, it has no bytes to wait for."""
+    def owe(self, node: Node, key: str) -> None:
+        """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
             with self._ledger.transaction():
                 expect = self._ledger.take_over_deletes(key)
@@ -227,7 +257,12 @@ class Names:
         self._writeback.schedule(node)
 
     def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
-        """In the tree, and owing nothing yet. With Core.lock held."""
+        """In the tree, and owing nothing yet. With Core.lock held. Raises NotFound or Exists: the directory was
+        looked at without the lock."""
+        if directory.deleted:
+            raise NotFound(f"{printable(directory.name)} was removed")
+        if name in directory.children():
+            raise Exists(f"{printable(name)} was made by somebody else at the same time")
         now, settings = self._core.now_ns(), self._core.settings
         node = self._tree.add(directory, name, kind, now)
         gid = caller.gid
@@ -239,15 +274,18 @@ class Names:
         node.uid = None if caller.uid == settings.uid else caller.uid
         node.gid = None if gid == settings.gid else gid
         node.known = node.mtime_known = True
+        wanted = derived(self._tree.key(node)) if node.is_dir else node.ino
+        node.st_ino = self._core.numbers.claim(wanted)
         self._stamp(directory, now)
         return node
 
     def _stamp(self, directory: Node, now_ns: int) -> None:
-        """A change in a directory is a change of its times; they are kept in memory alone.
+        """A change in a directory is a change of its times.
 
         The kernel knows: what it asked for itself makes it forget the directory's attributes.
         """
         directory.mtime_ns = directory.ctime_ns = now_ns
+        self.recalls.changed(directory)
 
     def _changeable(self) -> None:
         if self._core.settings.read_only:
@@ -282,6 +320,7 @@ class Names:
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             etag = etag or (marker.etag if marker else None)
+            self.recalls.removed(node)
         if etag is not None:
             self._writeback.deletes.add(self._ledger.add_delete(key, etag))
         if owed is not None:
@@ -335,14 +374,14 @@ class Names:
             return
         if target is not None and flags & RENAME_NOREPLACE:
             raise Exists(f"{printable(new_name)} exists")
-        if node.kind is Kind.FILE:
+        if not node.is_dir and node.kind is not Kind.SYMLINK:
             check_file_name(new_name)
         if node.is_dir:
             self._directories.load_below(caller, node)
         if target is not None and target.is_dir:
             self._directories.ensure(caller, target)
         self._keep_here(caller, node, new_name)
-        if target is not None and self._could_take_both(node, target):
+        if target is not None and self._syncing.could_take_both(node, target):
             caller.about_to_wait()
             self._syncing.sync(node)
         with self._core.lock:
@@ -352,7 +391,10 @@ class Names:
             assert old_directory is not None
             with self._ledger.transaction():
                 if target is not None:
-                    self._replaced(target)
+                    self._withdraw(
+                        target
+                    )  # its pending delete is what the newcomer takes over and expects there
+                self.recalls.take_along(node, directory, new_name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, directory, new_name)
                 if directory is not old_directory:
@@ -366,16 +408,6 @@ class Names:
             self._stamp(old_directory, now)
             self._stamp(directory, now)
 
-    def _could_take_both(self, node: Node, target: Node) -> bool:
-        """Would a power cut leave neither, where a program was told that `target` is safe?"""
-        with self._core.lock:
-            if target.owed is None or not target.owed.once_synced:
-                return False
-            owed = node.owed
-            if owed is None or owed.staged is None or not owed.changed or owed.synced:
-                return False
-            return not self._syncing.is_as_synced(node, owed)
-
     def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
         """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
         if other is None:
@@ -383,7 +415,7 @@ class Names:
         if other is node:
             return
         for one, name in ((node, other.name), (other, node.name)):
-            if one.kind is Kind.FILE:
+            if not one.is_dir and one.kind is not Kind.SYMLINK:
                 check_file_name(name)
             if one.is_dir:
                 self._directories.load_below(caller, one)
@@ -397,6 +429,8 @@ class Names:
             if is_below(here, other) or is_below(there, node):
                 raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
             with self._ledger.transaction():
+                self.recalls.take_along(node, there, other.name)
+                self.recalls.take_along(other, here, node.name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, there, other.name)
                 for one in list(self._tree.walk(other)):
@@ -422,11 +456,6 @@ class Names:
             return self.child(caller, parent, name)
         except NotFound:
             return None
-
-    def _replaced(self, target: Node) -> None:
-        """A node loses its name to another: what the bucket has there becomes a pending delete,
-        which the newcomer takes over as what it expects there."""
-        self._withdraw(target)
 
     def _retarget(self, one: Node, top: Node, directory: Node, new_name: str) -> None:
         """`one`, at or below the renamed `top`, gets its new key. In a transaction."""

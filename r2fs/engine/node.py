@@ -14,6 +14,7 @@ from threading import Event
 
 from r2fs.disk.body import Gate
 from r2fs.disk.content import Content
+from r2fs.engine.throughput import Throughput
 from r2fs.model.errors import R2fsError
 from r2fs.model.ranges import Range
 from r2fs.model.records import Kind, Proof, Version
@@ -34,8 +35,7 @@ class Transfer:
     attempt: str  # its id, in the journal and in the object's metadata
     key: str  # where it goes
     gate: Gate  # closed by who wants to write: then no further byte is read
-    since_s: float  # Clock.monotonic()
-    sent: int = 0  # bytes read for sending; written by the sending threads without the lock
+    bytes: Throughput = field(default_factory=Throughput)  # written by the sending threads without the lock
 
     def stop(self) -> None:
         """Somebody is about to write, or the name goes: what is not sent yet is not sent any more."""
@@ -102,18 +102,17 @@ class Refresh:
 class Listing:
     """A directory's children as far as they are known."""
 
-    children: dict[str, Node] = field(default_factory=dict)
+    children: dict[str, Node] = field(default_factory=dict)  # written by Tree._attach and _take alone
     listed_at_s: float = NEVER  # Clock.monotonic() when the LIST it comes from began
     whole: bool = False  # every page was read
     probed: dict[str, float] = field(default_factory=dict)  # name asked for by itself: when (monotonic)
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
-    marker: Version | None = (
-        None  # the object at the directory's own key; r2fs makes it empty, others may not
-    )
+    # The object at the directory's own key; r2fs makes it empty, others may not.
+    marker: Version | None = None
     object: Node | None = None  # the read-only file that shows its bytes, where it holds any: Tree.object_of
-    directories: int = 0  # children that are directories: Tree counts them
+    directories: int = 0  # children that are directories; likewise
     # what a LIST of it all costs, for probes.py
     pages: int = 1  # of the last one, at least
     took_s: float = 0.0  # the last one
@@ -142,6 +141,9 @@ class Node:
     lost: Version | None = None  # a base that the bucket was seen to have no more
     known: bool = False  # mode, mtime … are those stored with the version, not guessed from a listing
     mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
+    stored_kind: Kind | None = (
+        None  # a FIFO, socket or device by its metadata; this node, made from a listing, is a file
+    )
     asked: bool = False  # the local attribute cache was asked for them
     listing: Listing | None = None  # a directory's
     content: Content | None = None  # open, or staged and touched
@@ -157,6 +159,8 @@ class Node:
     touched: int = 0  # Tree.tick of the last change here of its being under its name
     sync_failed: bool = False  # an fsync of its staged bytes failed: reading them may give older ones
     deleted: bool = False  # unlinked here, or replaced by what another host did
+    st_ino: int = 0  # what stat shows as its number; 0: nobody was shown it yet
+    kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
     read_only: bool = (
         False  # constant: it shows the bytes of its directory's own object (directory_objects.py)
     )
@@ -171,10 +175,12 @@ class Node:
 
     @property
     def carries_body(self) -> bool:
-        """Sent whole with its metadata, never copied: a marker is empty, a link's object is its target."""
+        """Sent whole with its metadata, never copied: a link's object is its target, a marker or special file empty."""
         if self.is_dir:
             return self.own_bytes is None
-        return self.kind is Kind.SYMLINK and self.target is not None
+        if self.kind is Kind.SYMLINK:
+            return self.target is not None
+        return self.kind is not Kind.FILE
 
     @property
     def own_bytes(self) -> Version | None:
@@ -200,6 +206,15 @@ class Node:
             return partial or self.owed.in_ranges
         return self.owed.key != self.base.key or (partial and self.handles > 0)
 
-    def children(self) -> dict[str, Node]:
+    def children(self) -> Mapping[str, Node]:
+        """To be looked at: Tree changes it."""
         assert self.listing is not None
         return self.listing.children
+
+
+def is_below(node: Node, top: Node) -> bool:
+    """Is `node` at or below `top`?"""
+    above: Node | None = node
+    while above is not None and above is not top:
+        above = above.parent
+    return above is top

@@ -11,9 +11,9 @@ Fails:   StoreError; BodyWithdrawn (somebody opened the file for writing); Local
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
-import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -50,8 +50,10 @@ from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
 from r2fs.model.ranges import Range, RangeSet
 from r2fs.model.records import (
+    TYPE_BITS,
     Kind,
     MultipartState,
+    ObjectInfo,
     ObjectMeta,
     Part,
     PartDigests,
@@ -61,9 +63,11 @@ from r2fs.model.records import (
 
 log = logging.getLogger(__name__)
 
+MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
+PIECE = 1 << 20  # bytes read at once
 GZIP = b"\x1f\x8b"  # RFC 1952: how compressed bytes begin
 
-FILE_TYPES = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+BODILESS_TYPES = {Kind.DIRECTORY: "application/x-directory", Kind.SYMLINK: "text/plain"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +167,8 @@ class Sender:
         return replace(claim, facts=replace(facts, content_type=kind))
 
     def _meta(self, claim: Claim) -> ObjectMeta:
-        fallback = "application/x-directory" if claim.kind is Kind.DIRECTORY else "text/plain"
-        kind = claim.facts.content_type or fallback
-        return metadata_for(claim.facts, FILE_TYPES[claim.kind], claim.attempt, kind)
+        kind = claim.facts.content_type or BODILESS_TYPES.get(claim.kind, DEFAULT)
+        return metadata_for(claim.facts, TYPE_BITS[claim.kind], claim.attempt, kind)
 
     def _copy(self, claim: Claim) -> Sent:
         """Another name, or other metadata. What the source's metadata says and we do not know, stays."""
@@ -180,7 +183,7 @@ class Sender:
         named = DEFAULT if claim.kind is Kind.DIRECTORY else content_type(claim.name)
         by_bytes = info.content_type if named == DEFAULT and info.content_type else named
         kind = facts.content_type or by_bytes
-        meta = metadata_for(facts, FILE_TYPES[claim.kind], claim.attempt, kind)
+        meta = metadata_for(facts, TYPE_BITS[claim.kind], claim.attempt, kind)
         meta = replace(meta, headers={**(info.headers or {}), **(meta.headers or {})})
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)
@@ -384,3 +387,16 @@ def _proof(fd: int) -> Proof:
     """Of the bytes alone: a rename of the staged file changes its ctime, so that is left out."""
     found = os.fstat(fd)
     return Proof(found.st_size, found.st_mtime_ns, 0)
+
+
+def has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
+    """Are these very bytes in the bucket already? A power cut makes a host forget its last attempts."""
+    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
+        return False
+    md5 = hashlib.md5(usedforsecurity=False)
+    try:
+        for at in range(0, claim.size, PIECE):
+            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
+    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
+        return False
+    return md5.hexdigest() == info.etag

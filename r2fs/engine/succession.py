@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node
+from r2fs.model.mime import content_type
 from r2fs.model.records import KnownNode
 
 
@@ -34,6 +35,7 @@ def known(node: Node) -> KnownNode:
         node.mode,
         node.uid,
         node.gid,
-        node.known,
+        node.known and not node.extra and node.content_type in (None, content_type(node.name)),
         node.mtime_known,
+        node.st_ino,
     )

@@ -108,6 +108,16 @@ class Syncing:
             return owed.in_ranges and content.own_ranges() is not None and content.changes == owed.synced_as
         return owed.synced_as is not None and owed.synced_as == self._contents.proof(node)
 
+    def could_take_both(self, node: Node, target: Node) -> bool:
+        """`node` is to replace `target`, of which a program was told that it is safe: would a power cut leave neither?"""
+        with self._core.lock:
+            if target.owed is None or not target.owed.once_synced:
+                return False
+            owed = node.owed
+            if owed is None or owed.staged is None or not owed.changed or owed.synced:
+                return False
+            return not self.is_as_synced(node, owed)
+
     def is_synced(self, node: Node, owed: Owed) -> bool:
         """Is there proof that nothing was written since an fsync, and that nobody can?"""
         if not self.is_as_synced(node, owed):

@@ -42,7 +42,7 @@ class Tree:
         self.tick = 1  # counts changes made here: orders them against listings that are on their way
         self._last = core.journal.epoch << EPOCH_SHIFT
         now = core.now_ns()
-        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing())
+        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing(), st_ino=ROOT)
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
@@ -91,15 +91,27 @@ class Tree:
     def restore(self, node: Node) -> None:
         """At start: a node of the daemon before this one, under the number that the kernel has of it."""
         self._nodes[node.ino] = node
-        if is_conflict_name(node.name) and not node.deleted:
-            self._conflicts.add(node)
-        else:
-            self._conflicts.discard(node)
+
+    def restore_name(self, node: Node, parent: Node, name: str) -> None:
+        """At start: give an inherited node its name; another inherited node that has it loses it."""
+        self.restore_nameless(node)
+        before = _listing(parent).children.get(name)
+        if before is not None:
+            self.restore_nameless(before)
+        node.deleted = False
+        self._attach(node, parent, name)
+
+    def restore_nameless(self, node: Node) -> None:
+        """At start: an inherited node that has no name any more; open handles may still need it."""
+        if node.parent is not None and _listing(node.parent).children.get(node.name) is node:
+            self._take(node)
+        node.parent, node.deleted = None, True
 
     def collect(self, node: Node) -> None:
         """Drop a node that is out of the tree and that nobody names any more."""
         if node.deleted and not node.lookups and not node.handles and not node.owed:
-            self._nodes.pop(node.ino, None)
+            if self._nodes.pop(node.ino, None) is not None:
+                self._core.numbers.release(node.st_ino)
 
     # ------------------------------------------------------------------ names
     def path(self, node: Node) -> str:
@@ -143,23 +155,28 @@ class Tree:
         if kind is Kind.DIRECTORY:
             node.listing = Listing()
         self._nodes[ino] = node
-        self._enter(node, parent, name)
+        self._attach(node, parent, name)
+        self.touch(node)
         return node
 
-    def _enter(self, node: Node, parent: Node, name: str) -> None:
-        assert parent.listing is not None
+    def _attach(self, node: Node, parent: Node, name: str) -> None:
+        """Enter `node` into `parent`'s listing. Everything that gets a name gets it here."""
+        listing = _listing(parent)
+        assert name not in listing.children, f"{name!r} is taken"
         node.parent, node.name, node.spelled = parent, name, None
-        parent.listing.children[name] = node
-        parent.listing.directories += node.is_dir
+        listing.children[name] = node
+        listing.directories += node.is_dir
         if is_conflict_name(name):
             self._conflicts.add(node)
-        self.touch(node)
 
-    @staticmethod
-    def _take(parent: Node, node: Node) -> None:
-        assert parent.listing is not None
-        del parent.listing.children[node.name]
-        parent.listing.directories -= node.is_dir
+    def _take(self, node: Node) -> None:
+        """Remove `node` from its parent's listing. Everything that loses its name loses it here."""
+        assert node.parent is not None
+        listing = _listing(node.parent)
+        assert listing.children.get(node.name) is node, f"{node.name!r} is another node's"
+        del listing.children[node.name]
+        listing.directories -= node.is_dir
+        self._conflicts.discard(node)
 
     def touch(self, node: Node) -> None:
         """What a LIST that began before now says of this name no longer counts."""
@@ -175,12 +192,12 @@ class Tree:
 
     def detach(self, node: Node) -> None:
         """Out of the tree; handles and the kernel may still hold it."""
-        parent = node.parent
-        assert parent is not None and parent.listing is not None
-        if parent.children().get(node.name) is node:
-            self._take(parent, node)
+        assert node.parent is not None
+        listing = _listing(node.parent)
+        if listing.children.get(node.name) is node:
+            self._take(node)
             self.tick += 1
-            parent.listing.removed[node.name] = self.tick
+            listing.removed[node.name] = self.tick
         node.deleted = True
         if node.listing is not None:
             self.hidden -= len(node.listing.hidden)
@@ -188,7 +205,6 @@ class Tree:
             if node.listing.object is not None:
                 node.listing.object.deleted = True
                 self.collect(node.listing.object)
-        self._conflicts.discard(node)
         remember(self._core, node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
@@ -196,14 +212,30 @@ class Tree:
 
     def move(self, node: Node, parent: Node, name: str) -> None:
         """Another name; the node and everything below it stay themselves."""
-        old = node.parent
-        assert old is not None and old.listing is not None
-        self._take(old, node)
+        assert node.parent is not None
+        self._take(node)
         self.tick += 1
-        old.listing.removed[node.name] = self.tick
-        self._conflicts.discard(node)
-        self._enter(node, parent, name)
+        _listing(node.parent).removed[node.name] = self.tick
+        self._attach(node, parent, name)
+        self.touch(node)
         remember(self._core, node)
+
+    def as_stored(self, node: Node) -> Node:
+        """The node under the name, of the kind that the object's metadata names: listings show a FIFO as a file.
+
+        The kernel keeps an inode's type for as long as it knows the inode: another kind is another node.
+        """
+        kind, parent = node.stored_kind, node.parent
+        if kind is None or kind is node.kind or parent is None or node.owed or node.handles or node.deleted:
+            return node
+        self.detach(node)
+        self._core.kernel.forget_name(parent.ino, node.name)
+        found = self.add(parent, node.name, kind, node.mtime_ns)
+        found.ctime_ns, found.atime_ns, found.touched = node.ctime_ns, node.atime_ns, node.touched
+        found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
+        found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
+        found.known, found.mtime_known, found.asked = node.known, node.mtime_known, node.asked
+        return found
 
     def conflicts(self) -> list[Node]:
         """Copies that conflicts left, of any host, as far as directories are known; until they are
@@ -212,14 +244,13 @@ class Tree:
 
     def swap(self, one: Node, other: Node) -> None:
         """Each takes the other's name."""
+        here, there = (one.parent, one.name), (other.parent, other.name)
         for node in (one, other):
-            assert node.parent is not None
-            self._take(node.parent, node)
-            self._conflicts.discard(node)
-        one.parent, one.name, other.parent, other.name = other.parent, other.name, one.parent, one.name
-        for node in (one, other):
-            assert node.parent is not None
-            self._enter(node, node.parent, node.name)
+            self._take(node)
+        for node, (parent, name) in ((one, there), (other, here)):
+            assert parent is not None
+            self._attach(node, parent, name)
+            self.touch(node)
 
     def walk(self, node: Node) -> Iterator[Node]:
         """`node` and all that is known below it."""
@@ -231,6 +262,33 @@ class Tree:
     def owes_below(self, node: Node) -> bool:
         """Does anything at or below `node` still belong to this host alone?"""
         return any(n.owed for n in self.walk(node))
+
+    def check(self) -> None:
+        """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
+        named, hidden = set[Node](), 0
+        for node in self.walk(self.root):
+            assert node not in named, f"{self.path(node)}: has two names"
+            named.add(node)
+            assert self._nodes.get(node.ino) is node, f"{self.path(node)}: its number is another node's"
+            assert not node.deleted, f"{self.path(node)}: removed, and still named"
+            assert node.is_dir == (node.listing is not None), (
+                f"{self.path(node)}: {node.kind} and its listing"
+            )
+            if node.listing is None:
+                continue
+            hidden += len(node.listing.hidden)
+            if node.listing.object is not None:
+                named.add(node.listing.object)
+            for name, child in node.listing.children.items():
+                assert child.parent is node and child.name == name, f"{self.path(node)}: {name!r} is astray"
+            directories = sum(child.is_dir for child in node.listing.children.values())
+            counted = node.listing.directories
+            assert counted == directories, f"{self.path(node)}: {directories} directories, {counted} counted"
+        assert self.hidden == hidden, f"{hidden} hidden keys, {self.hidden} counted"
+        copies = {node for node in named if is_conflict_name(node.name)}
+        assert self._conflicts == copies, f"conflict copies: {self._conflicts ^ copies}"
+        nameless = [node for node in self._nodes.values() if node not in named]
+        assert all(node.deleted for node in nameless), f"neither named nor removed: {nameless}"
 
     # ------------------------------------------------------------------ the bucket's view
     def merge(
@@ -393,3 +451,8 @@ class Tree:
     def _refreshed(self, node: Node, info: ObjectInfo) -> None:
         if not node.known and not node.mtime_known:
             node.mtime_ns = node.ctime_ns = info.modified_ns
+
+
+def _listing(directory: Node) -> Listing:
+    assert directory.listing is not None
+    return directory.listing

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2fs.model import places, settings_file
+from r2fs.model import owned_paths, places, settings_file
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import normal_prefix
 from r2fs.model.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
@@ -45,6 +45,7 @@ FILE, ENVIRONMENT, FLAG = 1, 2, 3
 _OWN_VARIABLE, _CREDENTIAL = len(FAMILIES), len(FAMILIES) + 1  # ranks above the families of variables
 R2_DOMAIN = "r2.cloudflarestorage.com"
 HIDDEN = "(hidden)"
+MAX_KEY = 1 << 16  # bytes of a file with a key; session tokens have a few thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,9 @@ def gather(
     base = base or Path.cwd()
     path = config_file or places.settings_file(environ)
     named = config_file is not None or bool(environ.get("R2FS_CONFIG"))
-    file = settings_file.read(Path(os.path.normpath(base / path)), must_exist=named)
+    file = settings_file.read(
+        Path(os.path.normpath(base / path)), must_exist=named, trusted=config_file is None
+    )
     name, url = _target(target, file)
     candidates: dict[str, list[Candidate]] = {option.name: [] for option in TABLE}
     for option_name, candidate in _of_file(file, name):
@@ -176,6 +179,9 @@ def _target(target: str | None, file: SettingsFile) -> tuple[str, str]:
             if file.exists
             else f"there is no settings file {file.path}"
         )
+        if target.startswith(("/", "./", "../", "~/")):
+            directory = os.path.abspath(os.path.expanduser(target))
+            raise SettingsError(f"{target} is a path: a directory in place of a bucket is file://{directory}")
         raise SettingsError(f"{target!r} is neither a URL (r2://BUCKET) nor a mount's name: {where}{hint}")
     return target, ""
 
@@ -210,7 +216,7 @@ def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[st
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         for name in KEY_PARTS:
             path = Path(directory) / name
-            if path.exists():
+            if places.is_there(path):
                 source = f"systemd credential {name}"
                 yield name, Candidate(_file_text(path, source), source, (ENVIRONMENT, _CREDENTIAL))
 
@@ -261,7 +267,9 @@ def _read_key_files(values: dict[str, Value]) -> None:
 def _file_text(path: Path, source: str) -> str:
     """A key from a file. Its words are never part of a message."""
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = owned_paths.read_named(path, MAX_KEY, settings_file.PATIENCE_S).decode("ascii").strip()
+    except owned_paths.UnsafePath as error:
+        raise SettingsError(f"{error.strerror}, which no key is ({source})") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror} ({source})") from None
     except UnicodeDecodeError:
@@ -332,15 +340,18 @@ def _bucket(values: Values) -> Bucket:
     except ValueError:
         raise SettingsError(f"{url} ({values.source('url')}) names no bucket: r2://BUCKET/PREFIX") from None
     endpoint = _endpoint(values, scheme)
+    prefix = normal_prefix(prefix)
     return Bucket(
         scheme="s3",
         name=name,
-        prefix=normal_prefix(prefix),
+        prefix=prefix,
+        given=f"{scheme}://{name}" + (f"/{prefix.rstrip('/')}" if prefix else ""),
         endpoint_url=endpoint,
         region=_region(values, scheme, endpoint),
         addressing=values.get("addressing"),
         credentials=credentials_of(values),
         request_timeout_s=values.get("request_timeout"),
+        md5_etags=values.get("md5_etags"),
     )
 
 
@@ -348,7 +359,8 @@ def _url_of_bucket(values: Values) -> str:
     """No URL: the bucket's name alone, in R2 unless only another service's endpoint is there."""
     if not values.get("bucket"):
         raise SettingsError(
-            "no bucket is named: give r2://BUCKET, s3://BUCKET, file:///DIRECTORY or a mount's name"
+            "no bucket is named: give r2://BUCKET, s3://BUCKET or a mount's name; for files on this host alone, "
+            "without a server, file:///DIRECTORY"
         )
     endpoint = values.get("endpoint_url")
     return "r2://" if values.get("account_id") or not endpoint or R2_DOMAIN in endpoint else "s3://"
@@ -364,7 +376,8 @@ def _endpoint(values: Values, scheme: str) -> str | None:
         return f"https://{account}{'.' + jurisdiction if jurisdiction else ''}.{R2_DOMAIN}"
     if not endpoint:
         raise SettingsError(
-            "r2:// needs the Cloudflare account: set account_id (R2_ACCOUNT_ID) or endpoint_url (R2_ENDPOINT)"
+            "r2:// needs the Cloudflare account: set account_id (R2_ACCOUNT_ID) or endpoint_url (R2_ENDPOINT, "
+            "STORAGE_ENDPOINT_URL); to work on local files, without a server, give file:///DIRECTORY in its place"
         )
     return endpoint
 

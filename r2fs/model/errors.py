@@ -14,6 +14,7 @@ Never: knows FUSE, boto3 or click.
     ├── StoreError                what the bucket, or the way to it, answered
     │   ├── Retryable
     │   │   ├── Unavailable       no answer, 5xx: it may or may not have been done
+    │   │   │   └── TooSlow       a body that comes drop by drop
     │   │   ├── Throttled         429, SlowDown: it was not done
     │   │   └── BodyDamaged       the body arrived cut or wrong: it was not done
     │   ├── ObjectMissing         404 for a key
@@ -22,7 +23,7 @@ Never: knows FUSE, boto3 or click.
     │   ├── UploadMissing         404 NoSuchUpload: the multipart upload is gone
     │   └── Refused               the bucket will not do this, however often it is asked
     │       ├── BadCredentials  PermissionRefused  BucketMissing  ClockSkewed
-    │       └── NotImplementedThere  TooLargeThere  QuotaUsedUp
+    │       └── NotImplementedThere  TooLargeThere  QuotaUsedUp  ObjectLocked
     ├── LocalError                this host's own disk
     │   ├── StateLocked           another daemon owns the state directory
     │   ├── StateDamaged          a file of the state directory cannot be read
@@ -33,13 +34,16 @@ Never: knows FUSE, boto3 or click.
     ├── MountError                no mount could be made
     │   ├── MountPointBad  MountPointStale  FuseMissing  AlreadyMounted
     ├── SettingsError             a setting's value is wrong
-    └── DaemonUnreachable         no daemon answers at the control socket
+    ├── DaemonUnreachable         no daemon answers at the control socket
+    └── DaemonDied                one that was being started ended, or met a defect
 """
 
 from __future__ import annotations
 
 import errno as _errno
 from typing import ClassVar
+
+from r2fs.model.redaction import redact
 
 
 class R2fsError(Exception):
@@ -57,6 +61,10 @@ class WouldWait(Exception):
     Raised before the verb has changed anything, so that it can be called again from a
     thread that may wait.
     """
+
+
+class WouldFetch(WouldWait):
+    """As WouldWait, of a caller with `may_fetch=False`: it is the network that would be waited for."""
 
 
 # ------------------------------------------------------------------ file system calls
@@ -164,15 +172,25 @@ class ReadFailed(FileError):
 
 # ------------------------------------------------------------------ the bucket
 class StoreError(R2fsError):
-    """What the bucket answered, or that it did not answer."""
+    """What the bucket answered, or that it did not answer. The answer may repeat a key: it is taken out here."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class Retryable(StoreError):
+    """The way there, or the server at this moment: for a command, the network's exit code."""
+
     retry = True
+    exit_code = 11
 
 
 class Unavailable(Retryable):
     """No answer, or a 5xx. The request may have been carried out nevertheless."""
+
+
+class TooSlow(Unavailable):
+    """A body that comes drop by drop: as good as none, though no single read of it times out."""
 
 
 class Throttled(Retryable):
@@ -246,6 +264,13 @@ class QuotaUsedUp(Refused):
     errno = _errno.ENOSPC
 
 
+class ObjectLocked(Refused):
+    """A rule keeps the object that is there from being overwritten or deleted. R2 says so before it looks at a
+    condition."""
+
+    errno = _errno.EPERM
+
+
 # ------------------------------------------------------------------ this host
 class LocalError(R2fsError):
     exit_code = 7
@@ -305,3 +330,9 @@ class SettingsError(R2fsError):
 
 class DaemonUnreachable(R2fsError):
     exit_code = 9
+
+
+class DaemonDied(R2fsError):
+    """It ended before the mount answered, or met an error that r2fs does not know."""
+
+    exit_code = 70

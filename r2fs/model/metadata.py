@@ -4,6 +4,7 @@
     mode          st_mode as an octal number that begins with 0, type bits included: rclone reads octal numbers
                   (backend/local/metadata.go), s3fs any that C knows (strtoll, base 0). s3fs writes decimal ones
     uid, gid      decimal numbers (s3fs, rclone)
+    rdev          a device's number, hexadecimal (rclone); the object is empty, its type is in `mode`
     r2fs-attempt  which upload attempt of which host made this object
     all others    kept as they are when r2fs writes the object again, but for checksums of its bytes
 
@@ -16,17 +17,19 @@ Owns:  reading and writing these. A value that cannot be read, or is out of rang
 
 from __future__ import annotations
 
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import reduce
 from operator import and_
 
 from r2fs.model.keys import SYMLINK_SUFFIX
-from r2fs.model.records import ObjectInfo, ObjectMeta
+from r2fs.model.records import SPECIAL_KINDS, Kind, ObjectInfo, ObjectMeta
 
 MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
+DEVICE = "rdev"
 OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
 MAX_TIME_NS = (1 << 63) - 1  # the year 2262, as in the journal's integers
 MAX_ID = (1 << 32) - 2  # Linux's uid_t; the last number says "none" in chown(2)
@@ -52,13 +55,16 @@ class Facts:
     mtime_ns: int | None = None
     content_type: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)  # further user metadata, and headers
+    kind: Kind | None = None  # of a FIFO, socket or device; None: what the key says
 
 
 def attributes_from(info: ObjectInfo) -> Facts:
     """The facts of a HEAD's or GET's answer."""
     metadata = info.metadata or {}
+    empty = info.size == 0 and _type_by(info.key) == stat.S_IFREG
+    mode = mode_of(metadata.get(MODE), info.key, empty)
     understood: dict[str, int | None] = {
-        MODE: mode_of(metadata.get(MODE), info.key),
+        MODE: None if mode is None else stat.S_IMODE(mode),
         UID: _id(_number(metadata.get(UID))),
         GID: _id(_number(metadata.get(GID))),
         MTIME: _nanoseconds(metadata.get(MTIME)),
@@ -72,6 +78,7 @@ def attributes_from(info: ObjectInfo) -> Facts:
         mtime_ns=understood[MTIME],
         content_type=info.content_type,
         extra=extra | {_COLON + name: value for name, value in (info.headers or {}).items()},
+        kind=SPECIAL_KINDS.get(stat.S_IFMT(mode)) if mode is not None and empty else None,
     )
 
 
@@ -100,6 +107,13 @@ def without_header(extra: Mapping[str, str], header: str) -> dict[str, str]:
     return {name: value for name, value in extra.items() if name != _COLON + header}
 
 
+def device_number(extra: Mapping[str, str]) -> int:
+    """The device's number in further metadata; 0 where there is none that the kernel could take (32 bits)."""
+    text = extra.get(DEVICE, "")
+    number = int(text, 16) if re.fullmatch(r"[0-9a-fA-F]{1,16}", text) else 0
+    return number if number < 1 << 32 else 0
+
+
 def of_new_bytes(extra: Mapping[str, str]) -> dict[str, str]:
     """What of an earlier version's further metadata still holds for other bytes."""
     return {name: value for name, value in extra.items() if name not in OF_THE_BYTES}
@@ -111,6 +125,8 @@ def remembered(facts: Facts) -> dict[str, str | int]:
     out: dict[str, str | int] = {name: value for name, value in numbers.items() if value is not None}
     if facts.content_type is not None:
         out["content_type"] = facts.content_type
+    if facts.kind is not None:
+        out["kind"] = facts.kind.value
     out.update({f"extra.{name}": value for name, value in facts.extra.items()})
     return out
 
@@ -131,6 +147,7 @@ def recalled(kept: Mapping[str, str | int]) -> Facts:
         mtime_ns=_within(number("mtime_ns")),
         content_type=content_type if isinstance(content_type, str) else None,
         extra={name[6:]: str(value) for name, value in kept.items() if name.startswith("extra.")},
+        kind=next((kind for kind in SPECIAL_KINDS.values() if kind.value == kept.get("kind")), None),
     )
 
 
@@ -143,8 +160,9 @@ def _id(number: int | None) -> int | None:
     return number if number is not None and 0 <= number <= MAX_ID else None
 
 
-def mode_of(text: str | None, key: str) -> int | None:
-    """Permission bits by a `mode` that rclone (octal) or s3fs (decimal) wrote; None: it is neither.
+def mode_of(text: str | None, key: str, empty: bool = False) -> int | None:
+    """Permission bits, and type bits where they say more than the key, by a `mode` that rclone (octal) or s3fs
+    (decimal) wrote; None: it is neither. Only an `empty` object with a file's key can be a FIFO, a socket or a device.
 
     The type bits tell the two apart: no number is a file, a directory or a link by its key in both spellings.
     Without them, what both spellings allow counts, and no set-id bit: never more than was meant.
@@ -154,17 +172,22 @@ def mode_of(text: str | None, key: str) -> int | None:
         return None
     octal = int(text, 8) if not set(text) & {"8", "9"} else None
     if text.startswith("0"):
-        return stat.S_IMODE(octal) if octal is not None and _is_mode(octal) else None
-    readings = [number for number in (octal, decimal) if number is not None and _is_mode(number)]
+        return octal if octal is not None and _is_one_of(octal, _TYPES | SPECIAL_KINDS.keys()) else None
+    readings = [number for number in (octal, decimal) if number is not None]
     for number in readings:
-        if stat.S_IFMT(number) == _type_by(key):
-            return stat.S_IMODE(number)
+        if number <= 0o177777 and stat.S_IFMT(number) == _type_by(key):
+            return number
+    special = [n for n in readings if n <= 0o177777 and stat.S_IFMT(n) in SPECIAL_KINDS and not n & 0o7000]
+    if empty and len(special) == 1:
+        return special[0]
+    readings = [number for number in readings if _is_one_of(number, _TYPES)]
     modest = [number & 0o777 for number in readings if not number & 0o7000] or [n & 0o777 for n in readings]
     return reduce(and_, modest) if modest else None
 
 
-def _is_mode(number: int) -> bool:
-    return number <= 0o7777 or (number <= 0o177777 and stat.S_IFMT(number) in _TYPES)
+def _is_one_of(number: int, types: Container[int]) -> bool:
+    """Is it an st_mode without a type, or with one of these?"""
+    return number <= 0o7777 or (number <= 0o177777 and stat.S_IFMT(number) in types)
 
 
 def _type_by(key: str) -> int:

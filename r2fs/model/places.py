@@ -18,6 +18,8 @@ from pathlib import Path
 from r2fs.model.settings import Bucket
 
 SYSTEM_FILE = Path("/etc/r2fs/config.toml")
+# What units of the system, `sudo r2fs mount` and fstab use; the first is systemd's StateDirectory=r2fs/NAME.
+ROOT_STATES = (Path("/var/lib/r2fs"), Path("/root", ".local/state/r2fs"))
 SLUG_CHARS = 40  # of the readable part: with the hash, far below the 108 bytes of a socket's address
 
 # setting: systemd's variable, XDG's variable, XDG's default below the home directory
@@ -48,6 +50,20 @@ def base_dir(setting: str, environ: Mapping[str, str]) -> tuple[Path, str]:
     return home(environ) / below_home / "r2fs", ""
 
 
+def own_states(environ: Mapping[str, str]) -> Path:
+    """This user's default place of state directories, whatever systemd's variables say."""
+    xdg = environ.get("XDG_STATE_HOME", "")
+    return Path(xdg) / "r2fs" if os.path.isabs(xdg) else home(environ) / ".local/state/r2fs"
+
+
+def state_places(environ: Mapping[str, str]) -> list[Path]:
+    """Where state directories of this user and of the system are looked for."""
+    found = [own_states(environ), home(environ) / ".local/state/r2fs", *ROOT_STATES]
+    if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        found.insert(0, Path(given))
+    return list(dict.fromkeys(found))
+
+
 def run_dir(environ: Mapping[str, str]) -> tuple[Path, str]:
     """The default of `run_dir`. Without a session's directory, root has /run, others the temporary one."""
     if given := environ.get("RUNTIME_DIRECTORY", "").split(":")[0]:
@@ -64,7 +80,15 @@ def settings_file(environ: Mapping[str, str]) -> Path:
     if named := environ.get("R2FS_CONFIG"):
         return Path(named)
     own = base_dir("config_dir", environ)[0] / "config.toml"
-    return SYSTEM_FILE if not own.exists() and SYSTEM_FILE.exists() else own
+    return SYSTEM_FILE if not is_there(own) and is_there(SYSTEM_FILE) else own
+
+
+def is_there(path: Path) -> bool:
+    """Also where it may not be looked at: whoever reads it then says so."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 def slug(bucket: Bucket) -> str:

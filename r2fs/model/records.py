@@ -7,11 +7,12 @@ Never: behaves: no I/O, no locks, no defaults that hide a choice.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from os import O_ACCMODE
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from r2fs.model.ranges import Range
 
@@ -20,6 +21,26 @@ class Kind(Enum):
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    CHARACTER_DEVICE = "character device"
+    BLOCK_DEVICE = "block device"
+
+
+# File type bits of st_mode, stat(2).
+TYPE_BITS: Final[Mapping[Kind, int]] = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+}
+# Kinds by their type bits that mknod(2) makes besides files: names without bytes, opened by the kernel alone.
+SPECIAL_KINDS: Final[Mapping[int, Kind]] = {
+    TYPE_BITS[kind]: kind for kind in (Kind.FIFO, Kind.SOCKET, Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,7 @@ class ObjectInfo:
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None  # user metadata, names in lower case, no x-amz-meta-
     headers: Mapping[str, str] | None = None  # what else is said of the bytes: of `model.metadata.HEADERS`
+    md5: str | None = None  # of the bytes, in hex, where HEAD or GET told it; None: not known
 
     @property
     def version(self) -> Version:
@@ -87,7 +109,7 @@ class PartDigests:
 class Attributes:
     """What stat() shows."""
 
-    ino: int
+    ino: int  # the inode's number between engine and driver
     kind: Kind
     size: int
     mode: int  # permission bits only
@@ -98,6 +120,8 @@ class Attributes:
     atime_ns: int
     nlink: int
     blocks: int  # of 512 bytes
+    st_ino: int  # the number that programs are shown: the same over mounts
+    rdev: int = 0  # a device's number, as the kernel encodes it in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +144,7 @@ class DirEntry:
     ino: int
     kind: Kind
     offset: int
+    st_ino: int  # as Attributes has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +229,23 @@ class OwedInode:
     reason: str | None
     conflict_of: str | None
     target: str | None
+    st_ino: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAttributes:
+    """A row of the journal's table of attributes. The schema's comments rule."""
+
+    key: str  # in NFC
+    etag: str
+    size: int
+    st_ino: int
+    facts: Mapping[str, str | int]
+    ctime_ns: int | None
+    shown_ns: int | None
+    target: str | None
+    modified_ns: int | None
+    stored_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +297,9 @@ class KnownNode(NamedTuple):
     mode: int | None
     uid: int | None
     gid: int | None
-    known: bool  # the facts are those stored with the version
+    known: bool  # these fields are all that the version's metadata says: it need not be asked again
     mtime_known: bool
+    st_ino: int = 0  # 0: nobody was shown it (a log of an earlier version has none)
 
 
 class KnownHandle(NamedTuple):
@@ -329,32 +372,36 @@ class AsideView:
 
 @dataclass(frozen=True, slots=True)
 class TransferView:
-    """One file on its way, or waiting."""
+    """One file on its way, or waiting; or a delete that is parked."""
 
-    path: str
+    path: str  # a directory's ends with a slash
+    verb: str  # "upload" or "delete"
     state: str
     size: int
-    sent: int
-    rate: float  # bytes per second, of this attempt
+    sent: int  # bytes that have left this host; what lies in buffers is not counted
+    rate: float  # bytes per second, of this attempt; 0: not known, or nothing moves
     age_s: float  # since it was sealed
     reason: str | None  # why it is parked, or what the last attempt met
 
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    files: int  # owed inodes, open ones included
+    files: int  # owed inodes but directories, open ones included
+    directories: int  # owed objects of directories
     bytes: int
-    deletes: int
+    deletes: int  # parked ones included
+    watched: int  # keys that are looked at, for a late upload of this host to remove
     active: int
-    parked: int
+    parked: int  # files, directories and deletes
     conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
     hidden: (
         int  # keys that cannot be names, in the directories that are known; those of the next row among them
     )
     oldest_s: float
     transfers: tuple[TransferView, ...]
-    uploaded: int
+    uploaded: int  # files
     uploaded_bytes: int
     failed: int
-    last_error: str | None
+    last_error: str | None  # of what is still owed
+    last_error_s: float | None  # seconds since 1970
     directory_objects: tuple[Version, ...] = ()  # objects that hold bytes at the key of a directory

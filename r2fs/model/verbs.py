@@ -41,6 +41,13 @@ class Verbs(Protocol):
         """Like lookup, counts one reference."""
         ...
 
+    def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
+        """A FIFO, socket or device; `mode` is st_mode, already masked. Counts one reference.
+
+        Fails: NotPermitted for another type.
+        """
+        ...
+
     def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Entry: ...
     def readlink(self, caller: Caller, ino: int) -> str: ...
     def unlink(self, caller: Caller, parent: int, name: str) -> None: ...
@@ -56,6 +63,10 @@ class Verbs(Protocol):
 
     def readdir_entry(self, caller: Caller, ino: int, name: str) -> Entry | None:
         """For READDIRPLUS: like lookup, but None where the name has gone, and never waits."""
+        ...
+
+    def st_ino(self, ino: int) -> int:
+        """The number that stat shows of an inode. Never waits; Stale where it has gone."""
         ...
 
     # ---- attributes

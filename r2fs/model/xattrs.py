@@ -21,12 +21,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from r2fs.model.errors import NotSupported
-from r2fs.model.metadata import OURS
+from r2fs.model.metadata import DEVICE, OURS
 
 PREFIX = "user."
 TOGETHER = "xattr"
 # What s3fs and rclone keep for themselves, and no program has set.
-FOREIGN = frozenset({TOGETHER, "atime", "ctime", "md5chksum", "btime"})
+FOREIGN = frozenset({TOGETHER, DEVICE, "atime", "ctime", "md5chksum", "btime"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")  # no underscore: proxies drop such headers
 _LONGEST_NAME = 255  # XATTR_NAME_MAX
 _LONGEST = 1000  # characters of a value in a header of its own

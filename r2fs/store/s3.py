@@ -12,22 +12,16 @@ understood is sent nevertheless, so that a server that honours it leaves no wind
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions as boto_errors
 
 from r2fs.model.errors import (
-    BadCredentials,
-    BodyDamaged,
     BucketMissing,
-    ClockSkewed,
-    NotImplementedThere,
+    ObjectLocked,
     ObjectMissing,
     PreconditionFailed,
     RangeInvalid,
@@ -40,28 +34,24 @@ from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import headers, s3_values
-from r2fs.store.answers import error_of
+from r2fs.store.answers import not_deleted
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import bare
 from r2fs.store.retry import RetryingStore
+from r2fs.store.s3_check import Checks
 from r2fs.store.s3_client import EXPECTED, Clients, from_answer, with_copy_headers, without_answer
-from r2fs.store.s3_values import conditions, destination_headers, info_of, ns, total, verified
+from r2fs.store.s3_download import Packed, S3Download, Wire, discard
+from r2fs.store.s3_values import conditions, destination_headers, info_of, length_of, ns, total, verified
 
 if TYPE_CHECKING:
-    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # of one read of the socket, not of a whole transfer
 CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
-SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
-
-# Keys that DeleteObjects may misread, since it names them in XML: control characters are no XML, or
-# become others, and Cloudflare's simulator strips white space at the ends.
-_NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s\\Z")
 
 
 def connect(
@@ -100,13 +90,17 @@ class S3Store:
         # constant
         self._name = bucket.name
         self._prefix = bucket.prefix
+        self._md5_etags = bucket.md5_etags
         self.url = bucket.url
         self._clock = clock
         self._limits = limits or Limits()
         self._counter = counter or RequestCounter()
-        self._host = urlsplit(bucket.endpoint_url).netloc if bucket.endpoint_url else "AWS"
+        self._checks = Checks(bucket, clock)
+        self._host = self._checks.host
         with self._translated():
             self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
+        self._wire = Wire(self._translated, self._counter.received, clock)
+        self._packed = Packed(self._translated)
         # A float that any thread may set: when an answer last proved that the bucket exists.
         self._bucket_seen_s = float("-inf")
 
@@ -131,7 +125,7 @@ class S3Store:
             if outgoing is not None and outgoing.failure is not None:
                 raise outgoing.failure from None
             if isinstance(error, boto_errors.ClientError):
-                raise from_answer(error, name) from error
+                raise self._checks.dated(from_answer(error, name), error) from error
             raise without_answer(error, name, self._host) from error
 
     # ---- the bucket as a whole
@@ -144,40 +138,12 @@ class S3Store:
                 asked: dict[str, Any] = {"Bucket": self._name, "Prefix": self._prefix, "MaxKeys": 1}
                 answer: Mapping[str, Any] = client.list_objects_v2(**asked)
         except StoreError as error:
-            raise self._explained(error) from error.__cause__
+            raise self._checks.explained(error) from error.__cause__
         finally:
             client.close()
         if "IsTruncated" not in answer and "KeyCount" not in answer:
-            raise self._not_s3()
-        self._check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
-
-    def _explained(self, error: StoreError) -> StoreError:
-        """A LIST's refusal has an XML body with a code; one without does not come from an S3 server."""
-        cause = error.__cause__
-        if not isinstance(cause, boto_errors.ClientError):
-            return error
-        code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "")
-        if code.isdigit():
-            return self._not_s3(Unavailable if int(code) >= 500 else Refused)
-        if code == "InvalidArgument" and re.search("access key|authorization", message, re.IGNORECASE):
-            # R2's way to say that a key id is none of its own, or that there is none.
-            return BadCredentials(f"{self.url}: check the access key id ({code}: {printable(message)})")
-        return error
-
-    def _not_s3(self, error: type[StoreError] = Refused) -> StoreError:
-        return error(f"{self.url}: {self._host} does not answer as an S3 server does: check the endpoint URL")
-
-    def _check_clock(self, date: str | None) -> None:
-        try:
-            there = parsedate_to_datetime(date or "").timestamp()
-        except ValueError:
-            return  # no Date, no comparison: a clock that is off is refused by the signature then
-        off = self._clock.time() - there
-        if abs(off) > SKEW_S:
-            way = "ahead of" if off > 0 else "behind"
-            raise ClockSkewed(
-                f"{self.url}: this host's clock is {abs(off) / 60:.0f} minutes {way} the bucket's: set it"
-            )
+            raise self._checks.not_s3()
+        self._checks.check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
     def list_page(
         self,
@@ -209,12 +175,13 @@ class S3Store:
 
     # ---- one object
     def head(self, key: str) -> ObjectInfo:
-        return info_of(key, self._head(key))
+        answer = self._head(key)
+        size = length_of(answer)
+        return info_of(key, answer, self._listed_size(key) if size is None else size, self._md5_etags)
 
     def _head(self, key: str) -> Mapping[str, Any]:
         try:
-            with self._translated(key):
-                answer = self._client.head_object(Bucket=self._name, Key=key)
+            answer = self._packed.ask(key, lambda: self._client.head_object(Bucket=self._name, Key=key))
         except ObjectMissing:
             self._require_bucket()
             raise
@@ -247,15 +214,34 @@ class S3Store:
             asked["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
         if if_match is not None:
             asked["IfMatch"] = f'"{if_match}"'
-        with self._translated(key):
-            answer = self._client.get_object(**asked)
-        download = S3Download(self, key, answer)
+        answer = self._packed.ask(key, lambda: self._client.get_object(**asked))
+        download = self._download(key, answer)
         try:
-            download.require_range(start, length)
+            download.require(start, length, if_match)
         except StoreError:
             download.close()
             raise
         return download
+
+    def _download(self, key: str, answer: Mapping[str, Any]) -> S3Download:
+        try:
+            length = length_of(answer)
+            sized = length is not None
+            if length is None:
+                length = self._listed_size(key)
+            size = total(answer.get("ContentRange"), length)
+            info = info_of(key, answer, size, self._md5_etags)
+        except BaseException:
+            discard(answer)
+            raise
+        return S3Download(self._wire, key, answer, info, length, sized)
+
+    def _listed_size(self, key: str) -> int:
+        """Of an object whose own answers do not tell it."""
+        for found in self.list_page(key, limit=1).objects:
+            if found.key == key:
+                return found.size
+        raise ObjectMissing(f"{printable(key)}: there is no such object")
 
     def put(
         self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
@@ -265,11 +251,14 @@ class S3Store:
         try:
             with self._translated(key, outgoing):
                 answer = self._client.put_object(Body=outgoing.file(), **asked)
+        except ObjectLocked:
+            self._look_first(key, if_match, if_absent)  # says so where the condition does not hold either
+            raise
         except ObjectMissing as error:
             if if_match is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
             raise _name_refused(key, error) from error
-        return verified(key, answer, outgoing)
+        return verified(key, answer, outgoing, self._md5_etags)
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
         metadata = headers.encoded(meta.metadata)
@@ -297,23 +286,19 @@ class S3Store:
         if len(keys) > self._limits.delete_batch:
             raise Refused(f"{self.url}: at most {self._limits.delete_batch} keys in one delete request")
         failed: dict[str, StoreError] = {}
-        for key in (k for k in keys if _NOT_IN_XML.search(k)):
+        for key in (k for k in keys if not headers.fits_xml(k)):
             try:
                 self.delete(key)
             except StoreError as refused:
                 failed[key] = refused
-        named = [k for k in keys if not _NOT_IN_XML.search(k)]
+        named = [k for k in keys if headers.fits_xml(k)]
         if not named:
             return failed
         with self._translated():
             answer = self._client.delete_objects(
                 Bucket=self._name, Delete={"Objects": [{"Key": key} for key in named], "Quiet": True}
             )
-        for item in answer.get("Errors", ()):
-            error = error_of(item.get("Key", ""), 0, item.get("Code", ""), item.get("Message", ""))
-            if not isinstance(error, ObjectMissing):
-                failed[item.get("Key", "")] = error
-        return failed
+        return failed | dict(not_deleted(named, answer.get("Errors", ()), self.url))
 
     # ---- multipart
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
@@ -333,7 +318,7 @@ class S3Store:
                 PartNumber=number,
                 Body=outgoing.file(),
             )
-        return Part(number, verified(key, answer, outgoing), len(outgoing))
+        return Part(number, verified(key, answer, outgoing, self._md5_etags), len(outgoing))
 
     def copy_part(
         self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
@@ -432,55 +417,8 @@ class S3Store:
             )
         return stored
 
-    def received(self, count: int) -> None:
-        """A download's chunk arrived."""
-        self._counter.received(count)
-
     def close(self) -> None:
         self._client.close()
-
-
-class S3Download:
-    """An open answer to GET. One thread at a time."""
-
-    def __init__(self, store: S3Store, key: str, answer: Mapping[str, Any]) -> None:
-        self._store = store
-        self._key = key
-        self._body: StreamingBody = answer["Body"]
-        self._left = int(answer["ContentLength"])
-        self._range = answer.get("ContentRange")
-        self.info = info_of(key, answer, size=total(self._range, self._left))
-
-    def require_range(self, start: int, length: int | None) -> None:
-        """The answer must begin at `start` and hold what was asked for, as far as there is any."""
-        begin = int(self._range.split()[1].split("-")[0]) if self._range else 0
-        wanted = self.info.size - start if length is None else min(length, self.info.size - start)
-        if begin != start or (self._left != wanted and length is not None):
-            raise NotImplementedThere(
-                f"{printable(self._key)}: the server does not send ranges of objects"
-                if self._range is None
-                else f"{printable(self._key)}: the server sent another range than was asked for"
-            )
-
-    def chunks(self, size: int = 262144) -> Iterator[bytes]:
-        while self._left:
-            with self._store._translated(self._key):
-                data = self._body.read(min(size, self._left))
-            if not data:
-                raise BodyDamaged(f"{printable(self._key)}: the answer ended {self._left} bytes early")
-            self._left -= len(data)
-            self._store.received(len(data))
-            yield data
-
-    def close(self) -> None:
-        """Of an answer that was read to its end the connection goes back to the pool; else it ends."""
-        self._body.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _name_refused(key: str, error: StoreError) -> Refused:

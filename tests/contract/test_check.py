@@ -217,6 +217,24 @@ def test_a_clock_that_is_off(seaweedfs: Endpoint, off_s: float, way: str):
     store.close()
 
 
+@pytest.mark.parametrize(("off_s", "says"), [(3600.0, "60 minutes ahead of"), (-5400.0, "90 minutes behind")])
+def test_a_refusal_for_the_clock_says_by_how_much_and_which_way(off_s: float, says: str):
+    body = b"<Error><Code>RequestTimeTooSkewed</Code><Message>too large</Message></Error>"
+    with web_server(403, body) as url:
+        store = S3Store(Endpoint(url).settings(), clock=ManualClock(time.time() + off_s))
+        with pytest.raises(ClockSkewed, match=f"it is {says} the bucket's"):
+            store.check()
+        store.close()
+
+
+def test_an_endpoint_that_holds_the_buckets_name(server: Endpoint):
+    """As the address that R2's dashboard shows."""
+    error = refusal(server.settings(url=f"{server.url}/{server.bucket}"))
+    assert isinstance(error, Refused)
+    assert "does not answer as an S3 server does: check the endpoint URL" in str(error)
+    assert f"ends before /{server.bucket}" in str(error)
+
+
 def test_a_clock_that_is_a_little_off(seaweedfs: Endpoint):
     store = S3Store(seaweedfs.settings(), clock=ManualClock(time.time() + 600))
     store.check()

@@ -85,6 +85,26 @@ def test_what_another_client_changes_is_seen(place, bucket):
     until("the size", lambda: (place / "file").stat().st_size == 18, SEEN_S)
 
 
+def test_what_was_written_here_is_seen_when_another_client_changes_it(place, bucket, mount):
+    """However the kernel came to know a name, it believes it for `freshness` and no longer."""
+    replaced, deleted, renamed = (place / name for name in ("replaced", "deleted", "renamed"))
+    for path in (replaced, deleted, place / "before"):
+        path.write_bytes(b"ours")
+    (place / "before").rename(renamed)
+    assert [path.stat().st_size for path in (replaced, deleted, renamed)] == [4, 4, 4]
+    mount.flush()
+    for path in (replaced, renamed):
+        bucket.put(path.name, b"theirs, longer")
+    bucket.delete("deleted")
+    until("the new sizes", lambda: {p.stat().st_size for p in (replaced, renamed)} == {14}, SEEN_S)
+    until("the name gone", lambda: not deleted.exists(), SEEN_S)
+    assert [path.read_bytes() for path in (replaced, renamed)] == [b"theirs, longer"] * 2
+    assert set(os.listdir(place)) == {"replaced", "renamed"}
+    with pytest.raises(FileExistsError):
+        os.open(replaced, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    os.close(os.open(deleted, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+
+
 def test_who_has_it_open_keeps_the_old_version(place, bucket):
     bucket.put("file", b"1" * (2 * MIB))
     until("the file", (place / "file").exists, SEEN_S)

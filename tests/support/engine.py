@@ -110,6 +110,8 @@ class Engine:
             if thread.is_alive():
                 thread.join(10)
                 assert not thread.is_alive(), f"{thread.name} did not end"
+        with self.fs._core.lock:
+            self.fs._tree.check()
 
     # ---- a program's calls
     def entry(self, path: str) -> Entry:

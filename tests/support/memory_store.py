@@ -14,6 +14,7 @@ from typing import Self
 
 from r2fs.model.errors import (
     BodyDamaged,
+    ObjectLocked,
     ObjectMissing,
     PreconditionFailed,
     RangeInvalid,
@@ -43,6 +44,7 @@ class Stored:
             None if listed else self.meta.content_type,
             None if listed else dict(self.meta.metadata),
             None if listed else dict(self.meta.headers or {}),
+            md5=None if listed or "-" in self.etag else self.etag,
         )
 
 
@@ -72,6 +74,7 @@ class Upload:
 class MemoryStore:
     """`calls` counts requests by name; `before(name, key)` may raise, or change the bucket, before each.
 
+    `locked` objects cannot be deleted or replaced, as by a lock rule of R2.
     `now_ns` dates the objects, no two alike; without it they are of a day long ago. `page`: keys of a LIST.
     """
 
@@ -87,6 +90,7 @@ class MemoryStore:
         self.calls: list[tuple[str, str]] = []
         self.before = lambda name, key: None
         self.after = lambda name, key: None
+        self.locked: set[str] = set()
         self._lock = threading.RLock()
         self._now_ns = now_ns
         self._tick = 1_700_000_000_000_000_000
@@ -256,6 +260,7 @@ class MemoryStore:
 
     def delete(self, key: str) -> None:
         self._call("delete", key)
+        self._require_unlocked(key)
         self.remove(key)
         self.after("delete", key)
 
@@ -265,9 +270,11 @@ class MemoryStore:
         if not keys:
             return {}
         self._call("delete_many", keys[0])
+        refused = [key for key in keys if key in self.locked]
         for key in keys:
-            self.remove(key)
-        return {}
+            if key not in refused:
+                self.remove(key)
+        return {key: ObjectLocked(f"{key}: it is locked") for key in refused}
 
     def close(self) -> None:
         pass
@@ -318,7 +325,12 @@ class MemoryStore:
             raise UploadMissing(f"{key}: parts are too small")
         return found
 
+    def _require_unlocked(self, key: str) -> None:
+        if key in self.locked and nfc(key) in self.objects:
+            raise ObjectLocked(f"{key}: it is locked")
+
     def _condition(self, key: str, if_match: str | None, if_absent: bool) -> None:
+        self._require_unlocked(key)  # R2 looks at the lock first
         there = self.objects.get(self._identity(key))
         if if_absent and there is not None:
             raise PreconditionFailed(key)

@@ -48,6 +48,7 @@ from r2fs.model.errors import (
 from r2fs.model.keys import check_name
 from r2fs.model.ports import Caller, KernelCache, NoKernelCache
 from r2fs.model.records import (
+    SPECIAL_KINDS,
     AttributeChange,
     Attributes,
     DirEntry,
@@ -210,6 +211,14 @@ class MirrorVerbs:
             self._give(caller, directory, name)
         return self._lookup(parent, name)
 
+    def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
+        self.calls["mknod"] += 1
+        directory = self._directory(parent)
+        with translated(name):
+            os.mknod(_name(name), mode, device, dir_fd=directory.fd)
+            self._give(caller, directory, name)
+        return self._lookup(parent, name)
+
     def _give(self, caller: Caller, directory: Node, name: str) -> None:
         if os.geteuid() == 0:
             os.chown(_name(name), caller.uid, caller.gid, dir_fd=directory.fd, follow_symlinks=False)
@@ -248,7 +257,7 @@ class MirrorVerbs:
         with translated(node.name), os.scandir(node.path) as found:
             lines = sorted((entry.name, entry.inode(), entry.stat(follow_symlinks=False)) for entry in found)
         return [
-            DirEntry(name, number, _kind(info.st_mode), offset)
+            DirEntry(name, number, _kind(info.st_mode), offset, number)
             for offset, (name, number, info) in enumerate(lines, 1)
         ]
 
@@ -258,6 +267,9 @@ class MirrorVerbs:
             return self._lookup(ino, name)
         except NotFound:
             return None
+
+    def st_ino(self, ino: int) -> int:
+        return self._entry(self._node(ino)).attributes.st_ino
 
     # ---- attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
@@ -507,7 +519,9 @@ def _writes(flags: int) -> bool:
 def _kind(mode: int) -> Kind:
     if stat.S_ISDIR(mode):
         return Kind.DIRECTORY
-    return Kind.SYMLINK if stat.S_ISLNK(mode) else Kind.FILE
+    if stat.S_ISLNK(mode):
+        return Kind.SYMLINK
+    return SPECIAL_KINDS.get(stat.S_IFMT(mode), Kind.FILE)
 
 
 def _proof(fd: int) -> tuple[int, int]:
@@ -529,8 +543,9 @@ def _attributes(fd: int) -> Attributes:
         atime_ns=now.st_atime_ns,
         nlink=now.st_nlink,
         blocks=now.st_blocks,
+        st_ino=now.st_ino,
     )
 
 
 def _root_attributes(attributes: Attributes) -> Attributes:
-    return replace(attributes, ino=ROOT)
+    return replace(attributes, ino=ROOT, st_ino=ROOT)

@@ -8,7 +8,7 @@ import tomllib
 from r2fs.model.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE
 from r2fs.model.settings import Bucket, Credentials, Settings
 
-FILLED_BY_CONFIG = {"name", "staging", "scheme", "prefix", "credentials"}  # no settings of their own
+FILLED_BY_CONFIG = {"name", "staging", "scheme", "prefix", "credentials", "given"}  # no settings of their own
 NOT_FIELDS = {"url", "mountpoint", "account_id", "jurisdiction", *(f"{part}_file" for part in KEY_PARTS)}
 
 

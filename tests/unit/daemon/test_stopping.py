@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, Stopping, count_left, left_text
+from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, SAME_S, Stopping, count_left, left_text
 from r2fs.daemon.systemd import Notifier
 from r2fs.model.errors import Busy, MountError, MountPointBad
-from r2fs.model.records import QueueView
+from r2fs.model.records import QueueView, TransferView
 from tests.support.clocks import ManualClock
 
 NOTHING = QueueView(
-    files=0, bytes=0, deletes=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=0.0, transfers=(),
-    uploaded=0, uploaded_bytes=0, failed=0, last_error=None,
+    files=0, directories=0, bytes=0, deletes=0, watched=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=0.0, transfers=(),
+    uploaded=0, uploaded_bytes=0, failed=0, last_error=None, last_error_s=None,
 )  # fmt: skip
 OWED = replace(NOTHING, files=3, bytes=3 << 20)
 
@@ -96,6 +96,7 @@ def test_the_first_request_sets_the_deadline(stopping, clock):
 def test_a_second_signal_does_not_wait(stopping, clock):
     stopping.signal("SIGTERM")
     assert not stopping.hurried.is_set()
+    clock.advance(SAME_S)
     stopping.signal("SIGTERM")
     engine = Engine(clock, OWED, sends=False)
     began = clock.monotonic()
@@ -110,7 +111,21 @@ def test_the_end_of_a_session_is_one_signal(stopping, clock, names):
     assert stopping.asked.is_set()
     assert not stopping.hurried.is_set()
     stopping.signal("SIGTERM")
+    clock.advance(SAME_S)
     stopping.signal("SIGTERM")
+    assert stopping.hurried.is_set()
+
+
+def test_two_signals_at_once_are_one(stopping, clock):
+    """As timeout(1) sends them, and a terminal: to the process, and to its group."""
+    stopping.signal("SIGINT")
+    stopping.signal("SIGINT")
+    clock.advance(SAME_S / 2)
+    stopping.signal("SIGTERM")
+    assert not stopping.hurried.is_set()
+    assert stopping.drain(Engine(clock, OWED)).exit_code == 0
+    clock.advance(SAME_S)
+    stopping.signal("SIGINT")
     assert stopping.hurried.is_set()
 
 
@@ -200,11 +215,12 @@ def test_a_busy_mount_is_detached_at_the_deadline(stopping, clock):
 
 
 @pytest.mark.expect_warnings("is in use by")
-def test_a_busy_mount_with_nothing_owed_is_soon_detached(stopping, clock):
+@pytest.mark.parametrize("left", [NOTHING, replace(NOTHING, files=1, deletes=2, parked=3)])
+def test_a_busy_mount_with_nothing_to_send_is_soon_detached(stopping, clock, left):
     mount = Mount(busy=float("inf"))
     began = clock.monotonic()
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, NOTHING))
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, left))
     assert mount.calls[-1] is True
     assert clock.monotonic() - began == pytest.approx(BUSY_GRACE_S, abs=1)
 
@@ -212,6 +228,7 @@ def test_a_busy_mount_with_nothing_owed_is_soon_detached(stopping, clock):
 def test_a_second_signal_detaches_a_busy_mount(stopping, clock):
     mount = Mount(busy=float("inf"))
     stopping.signal("SIGTERM")
+    clock.advance(SAME_S)
     stopping.signal("SIGTERM")
     stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
     assert mount.calls == [True]
@@ -252,7 +269,13 @@ def test_umount_sets_the_deadline_before_the_mount_goes(stopping, clock):
 def test_what_is_said_of_what_is_left():
     assert left_text(NOTHING) == "nothing"
     assert left_text(replace(NOTHING, files=1, bytes=3 << 19)) == "1 file (1.5 MiB)"
-    assert left_text(replace(NOTHING, files=2, deletes=1)) == "2 files (0.0 MiB) and 1 deletion"
+    assert left_text(replace(NOTHING, files=2, bytes=9, deletes=1)) == "2 files (9 B), 1 deletion"
+    assert left_text(replace(NOTHING, directories=2)) == "2 directories"
+    refused = TransferView("d/a.wav", "delete", "parked", 0, 0, 0.0, 1.0, "d/a.wav: it is locked")
+    view = replace(NOTHING, deletes=2, parked=2, transfers=(refused,))
+    assert left_text(view) == "2 deletions"
+    said = "2 deletions; 2 parked: d/a.wav: it is locked; and 1 more (r2fs status tells)"
+    assert left_text(view, parked=True) == said
 
 
 def test_reasons_are_logged(stopping, caplog):

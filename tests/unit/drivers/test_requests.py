@@ -139,9 +139,16 @@ def test_a_resent_change_that_was_made_already(served: Served, op: Op, body: byt
 
 def test_what_a_bucket_cannot_hold(served: Served) -> None:
     node = served.lookup("f")
-    fifo = wire.MKNOD_IN.pack(stat.S_IFIFO | 0o644, 0, 0, 0) + name("fifo")
-    assert served.kernel.ask(Op.MKNOD, body=fifo).errno == errno.EPERM
     assert served.kernel.ask(Op.LINK, body=wire.LINK_IN.pack(node) + name("hard")).errno == errno.EPERM
+
+
+def test_a_pipe_and_one_that_was_made_by_a_request_that_came_before(served: Served) -> None:
+    pipe = wire.MKNOD_IN.pack(stat.S_IFIFO | 0o640, 0, 0, 0) + name("pipe")
+    made = served.kernel.ask(Op.MKNOD, body=pipe)
+    assert stat.S_ISFIFO(os.stat(served.root / "pipe").st_mode)
+    assert served.kernel.ask(Op.MKNOD, body=pipe).errno == errno.EEXIST
+    again = served.kernel.ask(Op.MKNOD, body=pipe, unique=RESENT)
+    assert entry_of(again.body)[0] == entry_of(made.body)[0]
 
 
 def test_readlink(served: Served) -> None:

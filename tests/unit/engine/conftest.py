@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 from tests.support.power import Power
+from tests.support.session import Session
 
 
 @pytest.fixture
@@ -49,3 +50,16 @@ def large(store: MemoryStore) -> bytes:
     data = os.urandom(300_000)
     store.set("large.wav", data)
     return data
+
+
+@pytest.fixture
+def session(tmp_path: Path, store: MemoryStore) -> Iterator[Callable[..., Session]]:
+    made: list[Session] = []
+
+    def make(**changes: object) -> Session:
+        made.append(Session(tmp_path, store, **changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()

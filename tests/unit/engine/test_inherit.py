@@ -3,103 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import stat
+import unicodedata
+from collections.abc import Callable
 
 import pytest
 
 from r2fs.model.errors import NotFound, Stale
-from r2fs.model.records import Attributes, Inheritance, Kind, KnownHandle, KnownNode, Opened
+from r2fs.model.records import AttributeChange, Kind, ObjectMeta
 from r2fs.model.verbs import ROOT
-from tests.support.engine import Engine
 from tests.support.memory_store import MemoryStore
+from tests.support.session import Session
 
 RDWR = os.O_RDWR | os.O_CREAT
-
-
-class Session:
-    """What the kernel holds of a mount, one engine after another: numbers and handles, and their log."""
-
-    def __init__(self, base: Path, store: MemoryStore, **changes: object) -> None:
-        self.base, self.store, self.changes = base, store, changes
-        self.nodes: dict[int, KnownNode] = {}
-        self.handles: dict[int, KnownHandle] = {}
-        self.engine = Engine(base, store, memory=self, **changes)  # type: ignore[arg-type]
-        self.died: list[Engine] = []
-
-    # ---- the log: a SessionMemory
-    def node(self, node: KnownNode) -> None:
-        self.nodes.pop(node.ino, None)
-        self.nodes[node.ino] = node
-
-    def forget_node(self, ino: int) -> None:
-        self.nodes.pop(ino, None)
-
-    def handle(self, handle: KnownHandle) -> None:
-        self.handles[handle.fh] = handle
-
-    def forget_handle(self, fh: int) -> None:
-        self.handles.pop(fh, None)
-
-    # ---- the kernel
-    def ino(self, path: str) -> int:
-        """Looked up, and kept."""
-        ino = ROOT
-        for part in filter(None, path.split("/")):
-            ino = self.engine.fs.lookup(self.engine.caller, ino, part).ino
-        return ino
-
-    def open(self, path: str, flags: int) -> Opened:
-        """By passthrough, where the engine gives a descriptor."""
-        parent, _, name = path.rpartition("/")
-        fs, caller = self.engine.fs, self.engine.caller
-        if flags & os.O_CREAT:
-            entry, opened = fs.create(caller, self.ino(parent), name, 0o644, flags)
-            ino = entry.ino
-        else:
-            ino = self.ino(path)
-            opened = fs.open(caller, ino, flags)
-        file = (0, 0)
-        if opened.local is not None:
-            found = os.fstat(opened.local)
-            file = (found.st_dev, found.st_ino)
-        backing_id = int(opened.local is not None)
-        self.handle(KnownHandle(opened.handle, opened.handle, ino, flags, opened.handle, backing_id, file))
-        return opened
-
-    def close(self, opened: Opened) -> None:
-        self.engine.fs.flush(self.engine.caller, opened.handle)
-        self.forget_handle(opened.handle)
-        self.engine.fs.release(opened.handle)
-
-    def read(self, opened: Opened, size: int = 100) -> bytes:
-        return self.engine.fs.read(self.engine.caller, opened.handle, 0, size)
-
-    def attributes(self, ino: int) -> Attributes:
-        return self.engine.fs.getattr(self.engine.caller, ino).attributes
-
-    # ---- its daemons
-    def kill(self) -> None:
-        """And another one takes over."""
-        self.engine.kill()
-        left = Inheritance(dict(self.nodes), dict(self.handles))
-        self.engine = Engine(self.base, self.store, memory=self, inheritance=left, **self.changes)  # type: ignore[arg-type]
-
-    def end(self) -> None:
-        self.engine._end()
-
-
-@pytest.fixture
-def session(tmp_path: Path, store: MemoryStore) -> Iterator[Callable[..., Session]]:
-    made: list[Session] = []
-
-    def make(**changes: object) -> Session:
-        made.append(Session(tmp_path, store, **changes))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end()
 
 
 def test_numbers_mean_what_they_meant(session: Callable[..., Session], store: MemoryStore):
@@ -274,3 +190,48 @@ def test_changed_in_the_bucket_meanwhile(session: Callable[..., Session], store:
     assert one.engine.read("other") == b"two"
     with pytest.raises(NotFound):
         one.ino("gone")
+
+
+@pytest.mark.parametrize("way", ["restart", "cache lost"])
+def test_what_an_object_says_besides_its_bytes_is_kept_over_a_take_over(
+    session: Callable[..., Session], store: MemoryStore, way: str
+) -> None:
+    """The session's log holds a few attributes: the others are asked for before the object is written again."""
+    meta = ObjectMeta("audio/x-special", {"artist": "Anna", "mode": str(stat.S_IFREG | 0o640)})
+    store._store("take.wav", b"a take", meta, "etag")
+    one = session(mtime="exact")
+    fs, caller = one.engine.fs, one.engine.caller
+    assert fs.getxattr(caller, one.ino("take.wav"), "user.artist") == b"Anna"
+    ino = one.ino("take.wav")
+    one.kill(lose_cache=way == "cache lost")
+    one.engine.fs.setattr(one.engine.caller, ino, AttributeChange(mode=0o600))
+    one.engine.drain()
+    after = store.head("take.wav")
+    assert after.metadata is not None
+    assert after.content_type == "audio/x-special" and after.metadata["artist"] == "Anna"
+    assert after.metadata["mode"] == "0100600"
+
+
+def test_a_device_is_one_after_a_take_over(session: Callable[..., Session]) -> None:
+    one = session()
+    fs, caller = one.engine.fs, one.engine.caller
+    ino = fs.mknod(caller, ROOT, "null", stat.S_IFCHR | 0o644, os.makedev(1, 3)).ino
+    one.engine.drain()
+    one.kill()
+    found = one.attributes(ino)
+    assert (found.kind, found.rdev) == (Kind.CHARACTER_DEVICE, os.makedev(1, 3))
+
+
+def test_a_directory_keeps_the_spelling_that_the_bucket_has(
+    session: Callable[..., Session], store: MemoryStore
+) -> None:
+    """On a server that tells spellings apart its files lie nowhere else."""
+    store.tells_spellings_apart = True
+    store.set(unicodedata.normalize("NFD", "Bj\u00f6/take"), b"there")
+    one = session(freshness_s=3600.0)
+    ino = one.ino("Bj\u00f6")
+    one.kill()
+    assert [entry.name for entry in one.engine.fs.readdir(one.engine.caller, ino)] == ["take"]
+    one.engine.rename("Bj\u00f6", "new")
+    one.engine.drain()
+    assert store.contents() == {"new/take": b"there"}

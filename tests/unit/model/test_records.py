@@ -30,5 +30,5 @@ def test_what_is_told_of_an_object_names_its_version():
 
 
 def test_an_entry_has_its_inodes_number():
-    attributes = Attributes(17, Kind.FILE, 0, 0o644, 0, 0, 0, 0, 0, 1, 0)
+    attributes = Attributes(17, Kind.FILE, 0, 0o644, 0, 0, 0, 0, 0, 1, 0, 99)
     assert Entry(attributes, 1.0).ino == 17

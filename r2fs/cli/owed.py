@@ -1,0 +1,109 @@
+"""What is not mounted and not yet in the bucket: shown, and said of one directory.
+
+Owns:  the words. daemon/states.py finds it.
+Never: changes a state directory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from r2fs.daemon import states
+from r2fs.daemon.states import Found, State
+from r2fs.drivers.mountpoint import absolute
+from r2fs.model.config import gather
+from r2fs.model.errors import SettingsError
+from r2fs.model.keys import printable
+
+
+def unmounted() -> Found:
+    """Every state directory that no daemon has open, in the standard places and the settings' own."""
+    try:
+        named: Path | None = gather(warn=False).get("state_dir")
+    except SettingsError:
+        named = None  # wrong settings keep nobody from seeing what is owed
+    return states.find(os.environ, [named] if named else [])
+
+
+def owing(found: Found) -> list[State]:
+    return [state for state in found.states if state.owed.anything]
+
+
+def last_on(directory: str) -> State | None:
+    """The state of the mount that was on this directory last; one that owes something first."""
+    path = absolute(directory)
+    was_there = [s for s in unmounted().states if s.record is not None and s.record.mountpoint == path]
+    return max(
+        was_there, key=lambda s: (s.owed.anything, s.record.mounted_s if s.record else 0.0), default=None
+    )
+
+
+def sentence(state: State) -> str:
+    """What it owes, of which bucket, since when, and the command that sends it."""
+    owed = state.owed
+    parked = f" ({owed.parked} of them refused by the bucket)" if owed.parked else ""
+    since = f", since {_time(owed.since_s)}" if owed.since_s is not None else ""
+    return f"{states.owed_text(owed)}{parked} of {state.place} kept in {state.path}{since}; to send: {state.remedy}"
+
+
+def _time(since_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(since_s))
+
+
+def as_data(state: State) -> dict[str, Any]:
+    """An entry of `status --json`, beside those of mounts."""
+    owed, record = state.owed, state.record
+    return {
+        "mount": {
+            "mountpoint": record.mountpoint if record else None,
+            "url": record.url if record else None,
+            "endpoint": record.endpoint if record else None,
+            "name": record.name if record else "",
+            "state": "not mounted",
+            "state_dir": str(state.path),
+            "error": sentence(state),
+        },
+        "owed": {
+            "files": owed.files,
+            "bytes": owed.bytes,
+            "deletes": owed.deletes,
+            "parked": owed.parked,
+            "since_s": owed.since_s,
+            "error": owed.error,
+        },
+        "command": state.remedy,
+        "keys": record.keys if record else "",
+    }
+
+
+def print_owing(found: Found) -> None:
+    """After the table of mounts. Nothing, where nothing is owed."""
+    waiting = owing(found)
+    if not waiting:
+        return
+    print("\nnot mounted, and not yet in the bucket:")
+    for state in waiting:
+        owed = state.owed
+        parked = f" ({owed.parked} of them refused by the bucket)" if owed.parked else ""
+        since = f", since {_time(owed.since_s)}" if owed.since_s is not None else ""
+        print(f"  {printable(state.place)}: {states.owed_text(owed)}{parked}{since}")
+        print(f"    kept in  {printable(str(state.path))}")
+        if state.record is not None and state.record.keys:
+            print(f"    keys     {printable(state.record.keys)}")
+        print(f"    to send  {printable(state.remedy)}")
+
+
+def unread(found: Found) -> list[str]:
+    """Sentences on the places that could not be looked into."""
+    said = []
+    if found.closed:
+        places = ", ".join(map(str, found.closed))
+        said.append(f"not looked into, for want of rights: {places} (sudo r2fs status does)")
+    said += [
+        f"{path} is not there (a disk that is not mounted?): what it owes is not known"
+        for path in found.missing
+    ]
+    return said

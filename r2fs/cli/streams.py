@@ -1,0 +1,74 @@
+"""Standard output and standard error, whatever the locale can write.
+
+Owns:  what becomes of a character that the terminal's encoding does not have: lines of tables become plain ones,
+       anything else its escape. So no output ends a command by UnicodeEncodeError.
+Never: changes a character that can be written.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import logging
+import sys
+
+from r2fs.model.keys import printable
+
+_NAME = "r2fs.plain"
+_LINES = str.maketrans({"─": "-", "━": "-", "╺": "-", "╸": "-", "│": "|"})
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_LINES)
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error(_NAME, _plain)
+
+
+def make_safe() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_NAME)
+
+
+def can_write(text: str) -> bool:
+    """Has standard output's encoding all of `text`?"""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii", "strict")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class EarlyWarnings(logging.Handler):
+    """Until the log is open: warnings on standard error, kept for a log in a file."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._r2fs = True  # `daemon/logs.py` takes it away when it installs the log
+        self.kept: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(record)
+        level = record.levelname.lower()
+        print(f"r2fs: {level}: {printable(record.getMessage())}", file=sys.stderr)
+        if record.exc_info:
+            print(logging.Formatter().formatException(record.exc_info), file=sys.stderr)
+
+    def replay(self) -> None:
+        """Into the log that is open now."""
+        for record in self.kept:
+            logging.getLogger(record.name).handle(record)
+        self.kept.clear()
+
+
+early_warnings = EarlyWarnings()
+
+
+def install_early_warnings() -> None:
+    root = logging.getLogger()
+    if not any(getattr(handler, "_r2fs", False) for handler in root.handlers):
+        root.addHandler(early_warnings)

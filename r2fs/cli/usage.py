@@ -1,0 +1,69 @@
+"""Commands as they are parsed: options that are given once, and near names of commands that there are not.
+
+Owns:  click's classes with what r2fs adds to them.
+Never: knows what a command does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import click
+
+# What users of other tools type, and what it is called here.
+CALLED_OTHERWISE = {
+    "unmount": "umount", "fusermount": "umount", "stop": "umount", "detach": "umount",
+    "list": "status", "ls": "status", "stats": "status", "info": "status", "mounts": "status", "df": "status",
+    "sync": "flush", "upload": "flush", "wait": "flush",
+    "reload": "restart", "upgrade": "restart",
+    "settings": "config", "configure": "config",
+    "version": "--version", "help": "--help",
+}  # fmt: skip
+
+
+class Command(click.Command):
+    """An option that takes a value, or a switch that can be set both ways, is given once."""
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        parser: Any = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            found = parse(args)
+            for param in dict.fromkeys(found[2]):
+                if isinstance(param, click.Option) and _is_given_once(param) and found[2].count(param) > 1:
+                    raise click.UsageError(
+                        f"{param.opts[0]} is given {found[2].count(param)} times: give it once", ctx
+                    )
+            return found
+
+        parser.parse_args = parse_once
+        return parser
+
+
+def _is_given_once(option: click.Option) -> bool:
+    return not option.multiple and (not option.is_flag or bool(option.secondary_opts))
+
+
+class Group(click.Group):
+    """Names the commands that a wrong name may have meant."""
+
+    command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if name.startswith("-") or self.get_command(ctx, name) is not None:
+            return super().resolve_command(ctx, args)
+        raise click.UsageError(f"there is no command {name!r}{self._near(ctx, name)}", ctx)
+
+    def _near(self, ctx: click.Context, name: str) -> str:
+        known = self.list_commands(ctx)
+        called = CALLED_OTHERWISE.get(name.lower(), "")
+        if called.startswith("--") or called in known:
+            found = [called]
+        else:
+            found = difflib.get_close_matches(name.lower(), known, 3)
+        return f" (is {' or '.join(f'{ctx.command_path} {each}' for each in found)} meant?)" if found else ""

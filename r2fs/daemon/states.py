@@ -1,0 +1,262 @@
+"""State directories of this host: which there are, what each still owes, and which of them a mount goes on with.
+
+Owns:    where they are looked for, the record in each (`mount.json`), and the links by which those in a place
+         of their own (--state-dir) are found again.
+Never:   deletes or moves one; reads one that belongs to another user; disturbs one (disk/journal_reading.py).
+         Imports no SQLite where there is no journal to be read.
+Fails:   softly where a directory cannot be read: it is told by name.
+
+A state is found by what it is about, not by its name: the directory's name is a hash of one spelling of the
+endpoint (`places.slug`), and mounts by other spellings go on with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r2fs.model import identity, mount_record, places
+from r2fs.model.mount_record import MountRecord
+from r2fs.model.settings import LOCAL_PATTERNS, Settings
+
+if TYPE_CHECKING:
+    from r2fs.disk.journal_reading import OwedSummary
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "journal.db"
+ELSEWHERE = ".elsewhere"  # in the default place: links to state directories that lie in another
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state directory that no daemon has open."""
+
+    path: Path
+    record: MountRecord | None  # None: written by an older r2fs
+    owed: OwedSummary
+
+    @property
+    def place(self) -> str:
+        """The bucket, in words."""
+        if self.record is None:
+            return f"a bucket that is not recorded (its directory: {self.path.name})"
+        return f"{self.record.url}" + (f" at {self.record.endpoint}" if self.record.endpoint else "")
+
+    @property
+    def remedy(self) -> str:
+        """The command that sends what it owes."""
+        if self.record is not None:
+            return self.record.command_text
+        return f"r2fs mount --state-dir {self.path.parent} … (the same bucket, prefix and endpoint as then)"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    states: tuple[State, ...]
+    closed: tuple[Path, ...]  # places and states that this user may not read
+    missing: tuple[Path, ...]  # recorded places that are not there: a disk that is not mounted
+
+
+# ------------------------------------------------------------------ looking for them
+def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> Found:
+    """Every state directory in the standard places, those linked there, and in `further`; but those in use."""
+    closed: list[Path] = []
+    missing: list[Path] = []
+    states = []
+    bases = [*places.state_places(environ), *further]
+    for path in dict.fromkeys(_candidates(bases, closed, missing)):
+        if (state := _state(path)) is not None:
+            states.append(state)
+    return Found(tuple(states), tuple(dict.fromkeys(closed)), tuple(dict.fromkeys(missing)))
+
+
+def _candidates(bases: Iterable[Path], closed: list[Path], missing: list[Path]) -> Iterator[Path]:
+    """Directories with a journal: of a base, one below it (systemd's units), and behind its links."""
+    for base in dict.fromkeys(bases):
+        for path in _below(base, closed):
+            yield path
+            yield from _below(path, closed)
+        with suppress(OSError):
+            for link in sorted((base / ELSEWHERE).iterdir()):
+                target = Path(os.path.realpath(link))
+                if (target / JOURNAL).exists():
+                    yield target
+                elif not target.exists():
+                    missing.append(target)
+
+
+def _below(base: Path, closed: list[Path]) -> list[Path]:
+    """Directories of this user in `base`, by name."""
+    try:
+        with os.scandir(base) as entries:
+            found = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+        own = [entry for entry in found if entry.stat(follow_symlinks=False).st_uid == os.geteuid()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        closed.append(base)
+        return []
+    return sorted(Path(entry.path) for entry in own if entry.name != ELSEWHERE)
+
+
+def _state(path: Path) -> State | None:
+    """None: it has no journal, or a daemon has it open."""
+    if not (path / JOURNAL).is_file():
+        return None
+    from r2fs.disk import journal_reading
+
+    if journal_reading.holder(path) is not None:
+        return None
+    record = read_record(path)
+    patterns = LOCAL_PATTERNS if record is None else _patterns(record)
+    owed = journal_reading.summary(path, patterns)
+    if journal_reading.holder(path) is not None:
+        return None  # a daemon has begun meanwhile: what was read may be half of it
+    return State(path, record, owed)
+
+
+def _patterns(record: MountRecord) -> tuple[str, ...]:
+    from r2fs.model.options import BY_NAME
+
+    given = record.settings.get("local_patterns")
+    if given is None:
+        return LOCAL_PATTERNS
+    found = BY_NAME["local_patterns"].kind.parse(given)
+    assert isinstance(found, tuple)
+    return found
+
+
+# ------------------------------------------------------------------ the record
+def read_record(path: Path) -> MountRecord | None:
+    """Of a state directory; None where there is none, or not one that can be understood."""
+    try:
+        fd = os.open(path / mount_record.NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        return mount_record.parse(os.read(fd, mount_record.MAX_BYTES).decode(errors="replace"))
+    finally:
+        os.close(fd)
+
+
+def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, str]) -> None:
+    """Into the state directory, whose lock is held; and a link to it, where it lies in no standard place."""
+    from r2fs.disk.durable import write_durably
+
+    record = replace(record, mounted_s=time.time())
+    write_durably(settings.state_dir / mount_record.NAME, record.to_json().encode(errors="backslashreplace"))
+    link = _link_of(settings, environ)
+    if link is None:
+        return
+    try:
+        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            link.symlink_to(settings.state_dir)
+    except OSError as error:
+        log.info("r2fs status will not find %s once it is unmounted: %s", settings.state_dir, error)
+
+
+def forget(settings: Settings, environ: Mapping[str, str]) -> None:
+    """It owes nothing: its link is not needed until the next mount."""
+    link = _link_of(settings, environ)
+    if link is not None:
+        with suppress(OSError):
+            link.unlink()
+
+
+def _link_of(settings: Settings, environ: Mapping[str, str]) -> Path | None:
+    """None: the directory lies where `find` looks by itself."""
+    path = settings.state_dir
+    known = places.state_places(environ)
+    if path.parent in known or path.parent.parent in known:
+        return None
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:6]
+    return places.own_states(environ) / ELSEWHERE / f"{path.name}-{digest}"
+
+
+# ------------------------------------------------------------------ for a mount
+def settle(settings: Settings) -> Settings:
+    """`settings` with the state directory (and the cache's) that this bucket has already by another spelling.
+
+    Of several the one that owes something, the own spelling's first; else the one that was mounted last.
+    """
+    own = settings.state_dir
+    found = [path for path in _of_same_place(settings) if (path / JOURNAL).exists()]
+    if not found or found == [own]:
+        return settings
+    owing = [path for path in found if (state := _state(path)) is not None and state.owed.anything]
+    chosen = owing[0] if owing else max(found, key=lambda path: (_mounted_s(path), path == own))
+    if chosen == own:
+        return settings
+    log.info(
+        "%s is known here by another spelling of its endpoint: going on with %s", settings.bucket.url, chosen
+    )
+    return replace(settings, state_dir=chosen, cache_dir=settings.cache_dir.with_name(chosen.name))
+
+
+def _of_same_place(settings: Settings) -> list[Path]:
+    """State directories beside the own one that may be this bucket's; the own one first, there or not."""
+    base, bucket = settings.state_dir.parent, settings.bucket
+    found = [settings.state_dir]
+    found += [base / places.slug(other) for other in identity.spellings(bucket)]
+    mine = identity.identity(bucket)
+    for path in _below(base, []):
+        record = read_record(path)
+        if record is not None and identity.identity(record.place()) == mine:
+            found.append(path)
+    return [path for path in dict.fromkeys(found) if not _is_of_another(path, mine)]
+
+
+def _is_of_another(path: Path, mine: identity.Identity) -> bool:
+    record = read_record(path)
+    return record is not None and identity.identity(record.place()) != mine
+
+
+def _mounted_s(path: Path) -> float:
+    record = read_record(path)
+    return 0.0 if record is None else record.mounted_s
+
+
+def warn_of_others(settings: Settings, environ: Mapping[str, str]) -> None:
+    """What waits for this very bucket in another state directory, which this mount does not send."""
+    mine = identity.identity(settings.bucket)
+    alike = {settings.state_dir.parent / places.slug(other) for other in identity.spellings(settings.bucket)}
+    for state in find(environ, [settings.state_dir.parent]).states:
+        if state.path == settings.state_dir or not state.owed.anything:
+            continue
+        if state.record is None:
+            same = state.path.name in {path.name for path in alike} | {settings.state_dir.name}
+        else:
+            place = state.record.place()
+            same = identity.identity(place) == mine or identity.may_be_same(settings.bucket, place)
+        if same:
+            log.warning(
+                "%s waits in another state directory, %s (%s), and is not sent by this mount; %s sends it",
+                owed_text(state.owed),
+                state.path,
+                state.place,
+                state.remedy,
+            )
+
+
+def owed_text(owed: OwedSummary) -> str:
+    """ "3 files (12.0 MiB), 1 deletion"."""
+    if owed.error is not None:
+        return f"a journal that cannot be read ({owed.error})"
+    parts = []
+    if owed.files:
+        parts.append(f"{owed.files} file{'s' if owed.files != 1 else ''} ({owed.bytes / 2**20:.1f} MiB)")
+    if owed.deletes:
+        parts.append(f"{owed.deletes} deletion{'s' if owed.deletes != 1 else ''}")
+    return ", ".join(parts) or "nothing"

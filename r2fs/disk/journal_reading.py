@@ -1,0 +1,115 @@
+"""Reading a journal that no daemon has open: what it still owes the bucket.
+
+Owns:    a summary of the rows, read without a trace: neither lock, recovery nor checkpoint. SQLite would do
+         the last two for whoever opens a journal that a killed daemon left; so it gets a copy then.
+Never:   writes to the state directory; takes its lock, which a daemon that starts just now would miss.
+Fails:   softly: a journal that cannot be read is a summary that says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from urllib.parse import quote
+
+from r2fs.model.settings import LOCAL_PATTERNS
+
+DATABASE, LOCK = "journal.db", "lock"
+LOCKS = Path("/proc/locks")
+
+_ROWS = "SELECT key, state, size, staged, sealed_at_s, own, expect, changed FROM inode"
+_DELETES = "SELECT count(*) FROM gone WHERE watch_until_s IS NULL"  # the others only look for a late upload
+
+
+@dataclass(frozen=True, slots=True)
+class OwedSummary:
+    """What a journal owes: as `QueueView` counts it."""
+
+    files: int = 0
+    bytes: int = 0
+    deletes: int = 0
+    parked: int = 0  # of the files
+    since_s: float | None = (
+        None  # seconds since 1970: the oldest file's last close, else the journal's last change
+    )
+    error: str | None = None  # why the journal cannot be read
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.files or self.deletes or self.error)
+
+
+def holder(state_dir: Path) -> int | None:
+    """The process that holds the state directory's lock; None: nobody. Told by /proc/locks, taking nothing."""
+    try:
+        lock = os.stat(state_dir / LOCK)
+        told = (state_dir / LOCK).read_text(errors="replace").strip() if lock.st_size < 100 else ""
+        lines = LOCKS.read_text().splitlines()
+    except OSError:
+        return None
+    device = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}"
+    for line in lines:
+        words = line.split()
+        if len(words) < 6 or words[1] != "FLOCK":
+            continue
+        where, _, inode = words[5].rpartition(":")
+        # A file system with subvolumes has other device numbers there than stat(2) gives: then the pid tells.
+        if inode == str(lock.st_ino) and (where == device or words[4] == told):
+            return int(words[4])
+    return None
+
+
+def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -> OwedSummary:
+    """What the journal of `state_dir` owes; files whose names match stay on this host, and count for nothing."""
+    try:
+        with _database(state_dir / DATABASE) as db:
+            rows = db.execute(_ROWS).fetchall()
+            (deletes,) = db.execute(_DELETES).fetchone()
+        changed_s = (state_dir / DATABASE).stat().st_mtime
+    except (OSError, sqlite3.Error) as error:
+        return OwedSummary(error=str(error))
+    owed = [row for row in rows if not _stays_here(row, local_patterns)]
+    sealed = [row[4] for row in owed if row[4] is not None]
+    return OwedSummary(
+        files=len(owed),
+        bytes=sum(row[2] for row in owed if row[3] is not None),
+        deletes=deletes,
+        parked=sum(row[1] == "parked" for row in owed),
+        since_s=min(sealed) if sealed else changed_s if owed or deletes else None,
+    )
+
+
+def _stays_here(row: tuple[object, ...], patterns: Collection[str]) -> bool:
+    """A file of `local_patterns` of which the bucket has nothing, and all is here."""
+    key, _, _, staged, _, own, expect, changed = row
+    complete = staged is not None and own is None and expect is None and bool(changed)
+    name = str(key).rpartition("/")[2]
+    return complete and any(fnmatchcase(name, each) for each in patterns)
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database as it is on the disk, its log included."""
+    log = Path(f"{path}-wal")
+    if not log.exists() or not log.stat().st_size:
+        with closing(_open(path)) as db:
+            yield db
+        return
+    with tempfile.TemporaryDirectory(prefix="r2fs-journal-") as directory:
+        copy = Path(directory) / DATABASE
+        shutil.copyfile(path, copy, follow_symlinks=False)
+        shutil.copyfile(log, f"{copy}-wal", follow_symlinks=False)
+        with closing(sqlite3.connect(copy)) as db:
+            yield db
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """`immutable`: SQLite makes no lock and no file beside it."""
+    return sqlite3.connect(f"file:{quote(os.fspath(path))}?mode=ro&immutable=1", uri=True)

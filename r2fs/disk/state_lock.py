@@ -1,0 +1,46 @@
+"""The state directory's lock: one daemon at a time, and its pid for whoever comes second.
+
+Owns:  the file `lock` of the state directory.
+Never: removes it: another process may wait for the same file (journal_files.py does, with the lock held).
+Fails: StateLocked, and OSError where the directory cannot be written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from r2fs.model.errors import StateLocked
+from r2fs.model.owned_paths import open_file
+
+PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
+
+
+def lock_state(state_dir: Path) -> int:
+    """The descriptor that holds the lock: closing it gives the lock back."""
+    path = state_dir / "lock"
+    while True:
+        fd = open_file(path, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise StateLocked(
+                f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
+                "unmount that one first, or give this mount a --state-dir of its own"
+            ) from None
+        if _is_named(fd, path):
+            break
+        # A start that failed has just taken it away: the lock of a file without a name excludes nobody.
+        os.close(fd)
+    os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
+    return fd
+
+
+def _is_named(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

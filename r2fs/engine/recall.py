@@ -1,0 +1,231 @@
+"""Recall: what stat showed before, for nodes of which only a listing or a common prefix tells now.
+
+Owns:    when rows of the journal's table `attributes` are read, written and forgotten. Files and objects of
+         directories: with the commit that ends their upload (`keep`). What a directory shows besides, its
+         times and its number: with the next upload in it, within a minute, and at the end.
+Never:   asks the bucket; believes a row of another version, or one older than the object's metadata.
+Locks:   every method is called with Core.lock held, but for `flush` and `load_children`.
+Fails:   softly: a row that cannot be read or written costs a HEAD, and is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from r2fs.disk.journal_attributes import AttributeRows
+from r2fs.engine.attributes import EMPTY_MD5, fill
+from r2fs.engine.core import Core
+from r2fs.engine.inode_numbers import derived
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Node
+from r2fs.engine.tree import Tree
+from r2fs.model.errors import R2fsError
+from r2fs.model.keys import nfc, printable
+from r2fs.model.metadata import Facts, recalled, remembered
+from r2fs.model.records import KeptAttributes, ObjectInfo, Version
+
+log = logging.getLogger(__name__)
+
+FEW = 4  # names of a directory that are looked up one by one; more of them by one query
+BATCH = 1000  # rows written in one transaction: some 10 ms, in which other commits wait
+NS = 10**9
+# How much later than our own clock says may our own upload be by the bucket's clock? One that is further off
+# is refused by the signature.
+SKEW_S = 900.0
+
+Write = Callable[[AttributeRows], None]
+
+
+class Recall:
+    def __init__(self, core: Core, tree: Tree) -> None:
+        self._core = core
+        self._tree = tree
+        self._rows = core.journal.attributes
+        self._changed: set[Node] = set()  # directories that show other times than is kept
+        self._later: list[Write] = []  # what reading has found out
+        self._begun_ns = self._rows.begun_ns(core.now_ns())
+        self._show(tree.root, self._read(tree.key(tree.root)))
+
+    # ------------------------------------------------------------------ reading
+    def load(self, node: Node) -> None:
+        """The node's number, and what is kept of its version. Once for each node."""
+        if not node.st_ino:
+            key = self._tree.key(node)
+            self._apply(node, key, self._read(key))
+
+    def load_children(self, directory: Node) -> None:
+        """`load` for all that is known in a directory. Takes the lock, by and by."""
+        with self._core.lock:
+            missing = {self._key(child): child for child in directory.children().values() if not child.st_ino}
+            if len(missing) <= FEW:
+                for child in missing.values():
+                    self.load(child)
+                return
+            above = self._tree.key(directory)
+        gone: list[KeptAttributes] = []
+        for rows in self._read_all(above):  # what is kept first: a number that is derived gives way
+            with self._core.lock:
+                for row in rows:
+                    node = missing.pop(row.key, None)
+                    if node is None:
+                        gone.append(row)
+                    elif not node.st_ino:
+                        self._apply(node, row.key, row)
+        left = list(missing.items())
+        for start in range(0, len(left), BATCH):
+            with self._core.lock:
+                for key, node in left[start : start + BATCH]:
+                    if not node.st_ino:
+                        self._apply(node, key, None)
+        if gone:
+            self._forget_missing(directory, gone)
+
+    def _key(self, child: Node) -> str:
+        """As a row has it."""
+        return nfc(child.base.key if child.base is not None and not child.is_dir else self._tree.key(child))
+
+    def _forget_missing(self, directory: Node, rows: list[KeptAttributes]) -> None:
+        """Those without a name: another host has deleted these objects."""
+        with self._core.lock:
+            if directory.listing is None or not directory.listing.whole or directory.deleted:
+                return
+            there = {self._key(child) for child in directory.children().values()}
+            for row in rows:
+                if row.key not in there:
+                    self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
+
+    def _read(self, key: str) -> KeptAttributes | None:
+        try:
+            return self._rows.get(key)
+        except R2fsError as error:
+            log.error("%s: what is kept of its attributes cannot be read: %s", printable(key), error)
+            return None
+
+    def _read_all(self, key: str) -> Iterator[list[KeptAttributes]]:
+        try:
+            yield from self._rows.in_directory(key)
+        except R2fsError as error:
+            log.error("%s: what is kept of attributes in it cannot be read: %s", printable(key), error)
+
+    def _apply(self, node: Node, key: str, row: KeptAttributes | None) -> None:
+        version = node.base
+        if node.is_dir:
+            number = row.st_ino if row is not None else derived(key)
+            self._show(node, row)
+        elif row is not None and version is not None and (row.etag, row.size) == (version.etag, version.size):
+            number = row.st_ino
+            self._know(node, row)
+        else:
+            number = derived(key, version.etag) if version is not None else node.ino
+            if row is not None and version is not None and node.owed is None:  # another host's, by now
+                self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
+        node.st_ino = self._core.numbers.claim(number)
+
+    def _show(self, directory: Node, row: KeptAttributes | None) -> None:
+        """A directory's times. One that nobody is known to have changed is as old as what this host knows of the
+        bucket: the time of a mount would be another each time."""
+        marker = directory.listing.marker if directory.listing else None
+        if row is not None and row.facts and not directory.owed and not directory.known:
+            if row.etag == (marker.etag if marker else EMPTY_MD5):
+                fill(directory, recalled(row.facts))
+        if row is not None and row.shown_ns is not None and not directory.owed:
+            directory.mtime_ns, directory.ctime_ns = row.shown_ns, row.ctime_ns or row.shown_ns
+        elif not directory.mtime_known and directory.mtime_ns == directory.atime_ns:
+            directory.mtime_ns = directory.ctime_ns = directory.atime_ns = self._begun_ns
+        directory.kept_ns = (directory.mtime_ns, directory.ctime_ns)
+
+    def _know(self, node: Node, row: KeptAttributes) -> None:
+        """What was stored with a file's or link's version, unless another host has changed its metadata since."""
+        if node.target is None:
+            node.target = row.target
+        if node.known or node.mtime_known or node.owed is not None:
+            return
+        listed_ns = node.mtime_ns
+        if row.modified_ns is None:
+            believed = listed_ns <= (row.stored_s + SKEW_S) * NS
+        else:
+            believed = listed_ns // NS == row.modified_ns // NS  # HEAD tells whole seconds
+        if not believed:
+            self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, listed_ns))
+        elif row.facts:
+            fill(node, recalled(row.facts))
+            node.ctime_ns = listed_ns if row.ctime_ns is None else row.ctime_ns
+            # Later, whatever another host does is dated past what is believed above.
+            if row.modified_ns is None and self._core.clock.time() < row.stored_s + 2 * SKEW_S:
+                self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns))
+
+    # ------------------------------------------------------------------ writing
+    def learned(self, info: ObjectInfo, facts: Facts) -> None:
+        """HEAD told of a version's metadata: a row of it says the same from now on."""
+        self._later.append(
+            lambda rows: rows.correct(info.key, info.etag, remembered(facts), info.modified_ns)
+        )
+
+    def changed(self, directory: Node) -> None:
+        """A directory shows other times."""
+        self._changed.add(directory)
+
+    def take_along(self, top: Node, directory: Node, new_name: str) -> None:
+        """What is at and below `top` is about to have other keys: directories, which may have no object to copy,
+        take number and times along. In a transaction."""
+        old_top, new_top = self._tree.key(top).rstrip("/"), self._tree.key(directory) + new_name
+        self.load(top)
+        for one in self._tree.walk(top):
+            if one.is_dir:
+                self.load_children(one)
+                key = self._tree.key(one)
+                self._rows.forget_number(key, one.st_ino)
+                self._rows.put_shown(new_top + key[len(old_top) :], one.st_ino, one.mtime_ns, one.ctime_ns)
+
+    def removed(self, directory: Node) -> None:
+        """In the transaction that removes it."""
+        self._rows.forget(self._tree.key(directory))
+
+    def flush(self, everything: bool = False) -> None:
+        """Write what has changed. `everything`: of all directories, at the end. Without the lock."""
+        with self._core.lock:
+            changed = [n for n in self._tree.all_nodes() if n.is_dir] if everything else list(self._changed)
+            changed = [node for node in changed if _is_news(node)]
+            self._changed.clear()
+            later, self._later = self._later, []
+            for node in changed:
+                key, *shown = self._tree.key(node), node.st_ino, node.mtime_ns, node.ctime_ns
+                later.append(lambda rows, key=key, shown=shown: rows.put_shown(key, *shown))  # type: ignore[misc]
+                node.kept_ns = (node.mtime_ns, node.ctime_ns)
+        for start in range(0, len(later), BATCH):
+            try:
+                self._rows.put_all(later[start : start + BATCH])
+            except R2fsError as error:
+                log.error("attributes of %d objects could not be kept: %s", len(later) - start, error)
+                with self._core.lock:
+                    for node in changed:
+                        node.kept_ns = None
+                return
+
+
+def _is_news(directory: Node) -> bool:
+    """Does it show what is not kept?"""
+    shown = (directory.mtime_ns, directory.ctime_ns)
+    return bool(directory.st_ino) and not directory.deleted and directory.kept_ns != shown
+
+
+def keep(core: Core, tree: Tree, ledger: Ledger, node: Node, version: Version, facts: Facts) -> None:
+    """An upload has ended: what it stored is kept, in the transaction that says so. With Core.lock held."""
+    rows = core.journal.attributes
+    if not node.st_ino:
+        node.st_ino = core.numbers.claim(derived(version.key) if node.is_dir else node.ino)
+    shown_ns = node.mtime_ns if node.is_dir else None
+    rows.put(
+        KeptAttributes(
+            version.key, version.etag, version.size, node.st_ino, remembered(facts), node.ctime_ns, shown_ns,
+            node.target, None, core.clock.time(),
+        )
+    )  # fmt: skip
+    parent = node.parent
+    if parent is not None and _is_news(parent):
+        rows.put_shown(tree.key(parent), parent.st_ino, parent.mtime_ns, parent.ctime_ns)
+    for one in (node, parent):
+        if one is not None and one.is_dir:
+            ledger.then(partial(setattr, one, "kept_ns", (one.mtime_ns, one.ctime_ns)))

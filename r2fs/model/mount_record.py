@@ -1,0 +1,64 @@
+"""Record of a mount, kept in its state directory as `mount.json`: what the journal there belongs to.
+
+Owns:  the fields, their form in JSON, and what is refused of a file that is not one.
+Never: holds a key, a secret or a token: of keys only where they came from; writes the file
+       (daemon/states.py does).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from r2fs.model.settings import Bucket
+
+NAME = "mount.json"
+MAX_BYTES = 1 << 16
+ABOUT = "r2fs: journal and unsent files of one bucket. `r2fs status` tells whether something here is unsent."
+
+
+@dataclass(frozen=True, slots=True)
+class MountRecord:
+    scheme: str
+    bucket: str
+    prefix: str
+    endpoint: str | None
+    region: str
+    url: str  # as it was given
+    mountpoint: str
+    command: tuple[str, ...]  # mounts it again; without keys
+    keys: str = ""  # where the key came from, in words
+    name: str = ""  # of the mount in the settings file
+    version: str = ""  # of the r2fs that wrote this
+    mounted_s: float = 0.0  # seconds since 1970
+    settings: dict[str, str] = field(default_factory=dict)  # those that were given, as TOML; no secrets
+
+    def place(self) -> Bucket:
+        """The bucket, as far as its identity goes."""
+        return Bucket(self.scheme, self.bucket, self.prefix, self.endpoint, self.region)
+
+    @property
+    def command_text(self) -> str:
+        return shlex.join(self.command)
+
+    def to_json(self) -> str:
+        return json.dumps({"about": ABOUT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def parse(text: str) -> MountRecord | None:
+    """None for what is no record; fields that a newer r2fs has added are passed over."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+        return MountRecord(
+            **{name: str(found[name]) for name in ("scheme", "bucket", "prefix", "region", "url")},
+            endpoint=None if found["endpoint"] is None else str(found["endpoint"]),
+            mountpoint=str(found["mountpoint"]),
+            command=tuple(str(word) for word in found["command"]),
+            **{name: str(found.get(name, "")) for name in ("keys", "name", "version")},
+            mounted_s=float(found.get("mounted_s", 0.0)),
+            settings={str(k): str(v) for k, v in dict(found.get("settings", {})).items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

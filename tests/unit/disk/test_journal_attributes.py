@@ -1,0 +1,93 @@
+"""The journal's table of attributes: its rows, and their bound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from r2fs.disk.journal import Journal
+from r2fs.disk.journal_attributes import AttributeRows
+from r2fs.model.records import KeptAttributes
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal.open(tmp_path / "state")
+    yield journal
+    journal.close()
+
+
+def row(key: str, number: int = 7, **changes: object) -> KeptAttributes:
+    values: dict[str, object] = {
+        "etag": "e", "size": 1, "st_ino": number, "facts": {"mode": 0o640}, "ctime_ns": 1, "shown_ns": None,
+        "target": None, "modified_ns": None, "stored_s": 1.5, **changes,
+    }  # fmt: skip
+    return KeptAttributes(key=key, **values)  # type: ignore[arg-type]
+
+
+def within(rows: AttributeRows, directory: str) -> list[KeptAttributes]:
+    return [one for some in rows.in_directory(directory) for one in some]
+
+
+def test_the_rows_are_bounded_and_the_oldest_go(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r2fs.disk.journal_attributes.TRIM_EVERY", 5)
+    rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
+    for number in range(40):
+        rows.put(row(f"{number:02}", number))
+    assert [one.key for one in within(rows, "")] == [f"{number}" for number in range(30, 40)]
+
+
+def test_rows_that_were_written_again_do_not_push_others_out(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("r2fs.disk.journal_attributes.TRIM_EVERY", 5)
+    rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
+    for number in range(40):
+        rows.put(row(f"{number % 8}", number))
+        rows.put(row("gone"))
+        rows.forget("gone")
+    assert {one.key: one.st_ino for one in within(rows, "")} == {f"{n}": 32 + n for n in range(8)}
+
+
+def test_rows_are_found_by_directory_and_come_back_whole(journal: Journal) -> None:
+    rows = journal.attributes
+    target = os.fsdecode(b"caf\xe9")
+    there = [
+        row("a/link.rclonelink", target=target),
+        row("a/b/", etag="", shown_ns=5),
+        row("a/b", modified_ns=9, facts={}),
+    ]
+    for one in (*there, row("a/b/deeper"), row("ab"), row("", shown_ns=3)):
+        rows.put(one)
+    assert sorted(within(rows, "a/"), key=lambda one: one.key) == sorted(there, key=lambda one: one.key)
+    assert [one.key for one in within(rows, "")] == ["ab"]
+    assert rows.get("") == row("", shown_ns=3)
+    rows.put_shown("a/b/", 8, 11, 12)
+    assert rows.get("a/b/") == row("a/b/", 8, etag="", shown_ns=11, ctime_ns=12)
+
+
+def test_many_rows_come_by_and_by(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r2fs.disk.journal_attributes.AT_ONCE", 3)
+    for number in range(7):
+        journal.attributes.put(row(f"a/{number}"))
+    assert [len(some) for some in journal.attributes.in_directory("a/")] == [3, 3, 1]
+    assert [one.key for one in within(journal.attributes, "a/")] == [f"a/{n}" for n in range(7)]
+
+
+def test_what_is_said_of_a_version_reaches_no_other(journal: Journal) -> None:
+    rows = journal.attributes
+    rows.put(row("take", etag="new"))
+    rows.forget("take", "old")
+    rows.confirm("take", "old", 5)
+    rows.correct("take", "old", {}, 5)
+    assert rows.get("take") == row("take", etag="new")
+    rows.correct("take", "new", {"mode": 0o600}, 5)
+    assert rows.get("take") == row("take", etag="new", facts={"mode": 0o600}, modified_ns=5)
+
+
+def test_two_spellings_of_a_key_are_one(journal: Journal) -> None:
+    journal.attributes.put(row("Ma\u0308rz"))
+    assert journal.attributes.get("M\u00e4rz") == row("M\u00e4rz")
