@@ -1,6 +1,6 @@
 """Listed: what the entries of a LIST are among names, before `tree.py` merges them.
 
-Owns:  which spelling of a directory is shown, and whether a node is what was listed.
+Owns:  which spelling of a directory is shown.
 Never: changes a node.
 """
 
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from r2fs.engine.node import Node
 from r2fs.model.keys import is_name, nfc
-from r2fs.model.records import ObjectInfo
 
 
 def directory_names(prefix: str, prefixes: Iterable[str], hidden: set[str]) -> dict[str, str]:
@@ -25,15 +23,3 @@ def directory_names(prefix: str, prefixes: Iterable[str], hidden: set[str]) -> d
         else:
             names[nfc(raw)] = raw
     return names
-
-
-def is_as_listed(node: Node, info: ObjectInfo) -> bool:
-    """Is it a file that owes nothing, and whose version this is?"""
-    base = node.base
-    return (
-        base is not None
-        and node.owed is None
-        and base.key == info.key
-        and base.etag == info.etag
-        and base.size == info.size
-    )

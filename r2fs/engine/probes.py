@@ -78,8 +78,7 @@ class Probes:
             elif info is not None and not self._ledger.hides(info.key, info.etag, began):
                 self._tree.saw_object(directory, info, began)
             elif child is not None and child.touched <= began and not self._tree.owes_below(child):
-                self._core.kernel.forget_name(directory.ino, name)
-                self._tree.detach(child)
+                self._tree.gone(child)
             listing.asked += 1
             if len(listing.probed) > REMEMBERED:
                 listing.probed.clear()

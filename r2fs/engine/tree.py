@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
+from r2fs.engine.attributes import keeps_shown, move_time, refresh
 from r2fs.engine.core import Core
 from r2fs.engine.directory_objects import OBJECT_NAME
-from r2fs.engine.listed import directory_names, is_as_listed
+from r2fs.engine.invariants import check
+from r2fs.engine.listed import directory_names
 from r2fs.engine.node import NEVER, Listing, Node
 from r2fs.engine.succession import remember
 from r2fs.model.errors import NotADirectory, Stale
@@ -91,6 +93,7 @@ class Tree:
     def restore(self, node: Node) -> None:
         """At start: a node of the daemon before this one, under the number that the kernel has of it."""
         self._nodes[node.ino] = node
+        node.shown = keeps_shown(self._core.settings)
 
     def restore_name(self, node: Node, parent: Node, name: str) -> None:
         """At start: give an inherited node its name; another inherited node that has it loses it."""
@@ -235,6 +238,7 @@ class Tree:
         found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
         found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
         found.known, found.mtime_known, found.asked = node.known, node.mtime_known, node.asked
+        found.modified_ns = node.modified_ns
         return found
 
     def conflicts(self) -> list[Node]:
@@ -265,30 +269,7 @@ class Tree:
 
     def check(self) -> None:
         """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
-        named, hidden = set[Node](), 0
-        for node in self.walk(self.root):
-            assert node not in named, f"{self.path(node)}: has two names"
-            named.add(node)
-            assert self._nodes.get(node.ino) is node, f"{self.path(node)}: its number is another node's"
-            assert not node.deleted, f"{self.path(node)}: removed, and still named"
-            assert node.is_dir == (node.listing is not None), (
-                f"{self.path(node)}: {node.kind} and its listing"
-            )
-            if node.listing is None:
-                continue
-            hidden += len(node.listing.hidden)
-            if node.listing.object is not None:
-                named.add(node.listing.object)
-            for name, child in node.listing.children.items():
-                assert child.parent is node and child.name == name, f"{self.path(node)}: {name!r} is astray"
-            directories = sum(child.is_dir for child in node.listing.children.values())
-            counted = node.listing.directories
-            assert counted == directories, f"{self.path(node)}: {directories} directories, {counted} counted"
-        assert self.hidden == hidden, f"{hidden} hidden keys, {self.hidden} counted"
-        copies = {node for node in named if is_conflict_name(node.name)}
-        assert self._conflicts == copies, f"conflict copies: {self._conflicts ^ copies}"
-        nameless = [node for node in self._nodes.values() if node not in named]
-        assert all(node.deleted for node in nameless), f"neither named nor removed: {nameless}"
+        check(self.root, self._nodes, self._conflicts, self.hidden)
 
     # ------------------------------------------------------------------ the bucket's view
     def merge(
@@ -308,13 +289,16 @@ class Tree:
         for info in objects:
             name = info.key[len(prefix) :]
             child = children.get(name)
-            if child is not None and name not in seen and is_as_listed(child, info):
+            if child is not None and name not in seen and child.is_as_listed(info):
                 seen.add(name)  # of a hundred thousand files nearly all
-                self._refreshed(child, info)
+                if child.touched <= began:  # else this host has stored new metadata since
+                    self._refreshed(child, info)
             elif name == "":
                 if not self._hides(info.key, info.etag, began):
                     self._saw_marker(directory, info.version)
                     hidden.update({info.key} if info.size else ())
+                    if directory.owed is None and directory.touched <= began and directory is not self.root:
+                        self._refreshed(directory, info)
             elif not is_name(shown := shown_name(name, info.size)) or nfc(shown) in seen:
                 hidden.add(info.key)
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
@@ -329,8 +313,7 @@ class Tree:
         ]
         for child in unseen:
             if not self.owes_below(child):
-                self._core.kernel.forget_name(directory.ino, child.name)
-                self.detach(child)
+                self.gone(child)
         listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
         self.hidden += len(hidden) - len(listing.hidden)
         listing.hidden = frozenset(hidden)
@@ -350,6 +333,7 @@ class Tree:
                 return
             self._core.kernel.forget_name(directory.ino, name)
             self._new_file(directory, name, info)
+            self.noticed(directory)
         elif child.owed or child.touched > began or child.is_dir:
             return
         elif child.base == info.version:
@@ -411,6 +395,7 @@ class Tree:
             if directory.listing.removed.get(name, 0) <= began:
                 self._core.kernel.forget_name(directory.ino, name)
                 self._new_directory(directory, name, spelled)
+                self.noticed(directory)
         elif not child.is_dir and not child.owed and child.touched <= began and not child.writers:
             self.detach(child)
             self._core.kernel.forget_name(directory.ino, name)
@@ -425,12 +410,42 @@ class Tree:
         node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
         node.touched, node.spelled = 0, spelled if spelled != name else None
 
+    def gone(self, node: Node) -> None:
+        """Another host has removed what had the name."""
+        directory = node.parent
+        assert directory is not None
+        for one in self.walk(node):
+            if one.told and one.parent is not None:
+                self._core.kernel.forget_name(one.parent.ino, one.name, gone=True)
+        self._core.kernel.forget_name(directory.ino, node.name, gone=True)
+        self.detach(node)
+        self.noticed(directory)
+
+    def noticed(self, directory: Node) -> None:
+        """Another host has made or removed a name: the directory's time moves, as scanners count on.
+
+        To now, and not to the object's LastModified: who was here in between must find it later than that.
+        """
+        if _listing(directory).whole:  # else nobody was told what is in it
+            move_time(directory, self._core.now_ns())
+            self._core.kernel.forget_attributes(directory.ino)
+
+    def distrust(self, node: Node) -> None:
+        """Its object is not there in that version any more: the bucket is asked for its name at the next look."""
+        if node.parent is None or node.deleted:
+            return
+        listing = _listing(node.parent)
+        listing.listed_at_s = NEVER
+        listing.probed.pop(node.name, None)
+        self._core.kernel.forget_name(node.parent.ino, node.name)
+
     def show(self, directory: Node, info: ObjectInfo) -> Node:
         """An object that was just seen, under a name that is free here."""
         node = self._new_file(
             directory, nfc(shown_name(info.key[len(self.key(directory)) :], info.size)), info
         )
         self.touch(node)
+        self.noticed(directory)
         return node
 
     def replace(self, old: Node, info: ObjectInfo) -> Node:
@@ -438,19 +453,23 @@ class Tree:
         directory, name = old.parent, old.name
         assert directory is not None
         self.detach(old)
-        self._core.kernel.forget_name(directory.ino, name)
+        self._core.kernel.forget_name(directory.ino, name, gone=True)
         return self._new_file(directory, name, info)
 
     def _new_file(self, directory: Node, name: str, info: ObjectInfo) -> Node:
         kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
         node = self.add(directory, name, kind, info.modified_ns)
         node.touched = 0
-        node.base, node.size = info.version, info.size
+        node.base, node.size, node.modified_ns = info.version, info.size, info.modified_ns
         return node
 
     def _refreshed(self, node: Node, info: ObjectInfo) -> None:
-        if not node.known and not node.mtime_known:
-            node.mtime_ns = node.ctime_ns = info.modified_ns
+        """The version is the same. Are its metadata?"""
+        before = node.modified_ns
+        if refresh(node, info.modified_ns):
+            self._core.kernel.forget_attributes(node.ino)
+        if node.modified_ns != before:
+            remember(self._core, node)
 
 
 def _listing(directory: Node) -> Listing:

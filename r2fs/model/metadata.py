@@ -31,6 +31,8 @@ from r2fs.model.records import SPECIAL_KINDS, Kind, ObjectInfo, ObjectMeta
 MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
 DEVICE = "rdev"
 OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
+MODIFIED = "modified_ns"  # in the local attribute cache: the object's LastModified
+SECOND_NS = 10**9
 MAX_TIME_NS = (1 << 63) - 1  # the year 2262, as in the journal's integers
 MAX_ID = (1 << 32) - 2  # Linux's uid_t; the last number says "none" in chown(2)
 MAX_DIGITS = 20  # of a number: int() takes time by the square of them
@@ -83,7 +85,7 @@ def attributes_from(info: ObjectInfo) -> Facts:
 
 
 def metadata_for(facts: Facts, file_type: int, attempt: str, content_type: str) -> ObjectMeta:
-    """What to store beside the bytes. `file_type` is stat's S_IFREG, S_IFDIR or S_IFLNK."""
+    """What to store beside the bytes. `file_type` is the type bits of st_mode."""
     metadata = {name: value for name, value in facts.extra.items() if not name.startswith(_COLON)}
     if facts.mtime_ns is not None:
         seconds, fraction = divmod(abs(facts.mtime_ns), 10**9)
@@ -129,6 +131,24 @@ def remembered(facts: Facts) -> dict[str, str | int]:
         out["kind"] = facts.kind.value
     out.update({f"extra.{name}": value for name, value in facts.extra.items()})
     return out
+
+
+def remembered_of(info: ObjectInfo) -> dict[str, str | int]:
+    """`remembered`, of a HEAD's or GET's answer, with the LastModified that goes with them."""
+    return {**remembered(attributes_from(info)), MODIFIED: info.modified_ns}
+
+
+def is_older(kept: Mapping[str, str | int], modified_ns: int | None) -> bool:
+    """Are what the cache kept the metadata of before another host changed them?"""
+    then = kept.get(MODIFIED)
+    return isinstance(then, int) and modified_ns is not None and not same_moment(then, modified_ns)
+
+
+def same_moment(one_ns: int, other_ns: int) -> bool:
+    """Two LastModified of one object, perhaps the same. HEAD and GET tell whole seconds, listings more."""
+    if one_ns % SECOND_NS == 0 or other_ns % SECOND_NS == 0:
+        return one_ns // SECOND_NS == other_ns // SECOND_NS
+    return one_ns == other_ns
 
 
 def recalled(kept: Mapping[str, str | int]) -> Facts:

@@ -300,6 +300,7 @@ class KnownNode(NamedTuple):
     known: bool  # these fields are all that the version's metadata says: it need not be asked again
     mtime_known: bool
     st_ino: int = 0  # 0: nobody was shown it (a log of an earlier version has none)
+    modified_ns: int | None = None  # LastModified of the base's object, where it was seen
 
 
 class KnownHandle(NamedTuple):

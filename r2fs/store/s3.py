@@ -41,9 +41,23 @@ from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import bare
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3_check import Checks
-from r2fs.store.s3_client import EXPECTED, Clients, from_answer, with_copy_headers, without_answer
+from r2fs.store.s3_client import (
+    EXPECTED,
+    Clients,
+    from_answer,
+    with_copy_headers,
+    without_answer,
+)
 from r2fs.store.s3_download import Packed, S3Download, Wire, discard
-from r2fs.store.s3_values import conditions, destination_headers, info_of, length_of, ns, total, verified
+from r2fs.store.s3_values import (
+    conditions,
+    destination_headers,
+    info_of,
+    length_of,
+    ns,
+    total,
+    verified,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -101,6 +101,15 @@ class MemoryStore:
         with self._lock:
             return self._store(key, data, ObjectMeta("application/octet-stream", metadata))
 
+    def set_metadata(self, key: str, **metadata: str) -> None:
+        """New metadata beside the same bytes: the ETag stays, LastModified moves."""
+        with self._lock:
+            stored = self.objects[nfc(key)]
+            self._store(key, stored.data, ObjectMeta(stored.meta.content_type, metadata), stored.etag)
+
+    def metadata(self, key: str) -> Mapping[str, str]:
+        return self.objects[nfc(key)].meta.metadata
+
     def data(self, key: str) -> bytes:
         return self.objects[self._identity(key)].data
 
