@@ -17,9 +17,27 @@ from r2fs.model.options import TABLE
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 SEMANTICS = (ROOT / "SEMANTICS.md").read_text()
+SECURITY = (ROOT / "SECURITY.md").read_text()
 
 # Options of other programs that the README shows how to call.
-FOREIGN_OPTIONS = {"--device", "--cap-add", "--user", "--now", "--fix", "--minutes", "--long"}
+FOREIGN_OPTIONS = {
+    "--device",
+    "--cap-add",
+    "--user",
+    "--now",
+    "--fix",
+    "--minutes",
+    "--long",
+    "--security-opt",
+}
+FOREIGN_OPTIONS |= {
+    "--local",
+    "--no-hardlinks",
+    "--link",
+    "--no-preserve",
+    "--link-dest",
+    "--hard-dereference",
+}
 
 
 def commands(group: click.Group = cli, before: str = "r2fs") -> dict[str, click.Command]:
@@ -95,7 +113,7 @@ def test_readme_lists_every_exit_code():
     assert {int(cells[0]) for cells in rows(README, "exit code")} == real | of_commands
 
 
-@pytest.mark.parametrize("document", ["README.md", "SEMANTICS.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("document", ["README.md", "SEMANTICS.md", "CHANGELOG.md", "SECURITY.md"])
 def test_documents_link_to_files_and_headings_that_there_are(document):
     text = (ROOT / document).read_text()
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -114,8 +132,8 @@ def test_readme_names_only_files_that_there_are():
 
 # ------------------------------------------------------------------ SEMANTICS
 def shown_by() -> list[str]:
-    """Every `tests/FILE.py::test` that SEMANTICS names."""
-    return re.findall(r"`(tests/[\w/]+\.py::\w+)`", SEMANTICS)
+    """Every `tests/FILE.py::test` that SEMANTICS and SECURITY name."""
+    return re.findall(r"`(tests/[\w/]+\.py::\w+)`", SEMANTICS + SECURITY)
 
 
 @pytest.mark.parametrize("reference", shown_by())

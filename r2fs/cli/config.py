@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.options import flags_from, settings_flags
+from r2fs.cli.options import complete_target, flags_from, settings_flags
 from r2fs.cli.usage import Group
 from r2fs.model import places, settings_file
 from r2fs.model.config import HIDDEN, Values, gather, settings_of
@@ -46,7 +46,7 @@ def path() -> None:
 
 
 @command.command("show")
-@click.argument("target", metavar="[URL|NAME]", required=False)
+@click.argument("target", metavar="[URL|NAME]", required=False, shell_complete=complete_target)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @settings_flags
 def show_command(

@@ -22,7 +22,7 @@ REFUSED = 10  # exit code: waiting does not help, a person has to look
 
 
 @click.command("flush", cls=Command)
-@click.argument("paths", metavar="[PATH...]", nargs=-1)
+@click.argument("paths", metavar="[PATH...]", nargs=-1, type=click.Path())
 @click.option("--wait", is_flag=True, help="Return only when it is in the bucket.")
 @click.option(
     "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="With --wait: no longer than this."

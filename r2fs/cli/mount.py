@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from r2fs.cli.options import flags_from, settings_flags
+from r2fs.cli.options import complete_target, flags_from, settings_flags
 from r2fs.cli.remount import record_of
 from r2fs.cli.streams import early_warnings
 from r2fs.cli.usage import Command
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 
 @click.command("mount", cls=Command)
-@click.argument("target", metavar="[URL|NAME]")
-@click.argument("directory", metavar="[DIR]", required=False)
+@click.argument("target", metavar="[URL|NAME]", shell_complete=complete_target)
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
 @click.option(
     "--background", "-b", is_flag=True, help="Return once the mount answers, and go on in the background."
 )

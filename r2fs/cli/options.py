@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from r2fs.cli.fstab import flags_of
-from r2fs.model.config import Flag
+from r2fs.model.config import Flag, gather
+from r2fs.model.errors import SettingsError
 from r2fs.model.options import BY_NAME, TABLE, Option
 from r2fs.model.units import Choice, Count, Duration, FilePath, Kind, Size, Switch
 
@@ -43,7 +45,18 @@ def _click_option(option: Option) -> Callable[[F], F]:
     if isinstance(option.kind, Switch):
         return click.option(f"{names[0]}/--no-{names[0][2:]}", names[1], default=None, help=option.help)
     shown = option.help if option.default is None else f"{option.help}  [{option.kind.write(option.default)}]"
-    return click.option(*names, default=None, metavar=_metavar(option.kind), help=shown)
+    kind = click.Path() if isinstance(option.kind, FilePath) else None  # a shell completes it
+    return click.option(*names, default=None, metavar=_metavar(option.kind), help=shown, type=kind)
+
+
+def complete_target(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of mounts in the settings file; else directories, for a mount that the settings name."""
+    try:
+        named = gather(config_file=ctx.params.get("config_file"), warn=False).file.mounts
+    except SettingsError:
+        named = {}
+    found = [CompletionItem(name) for name in sorted(named) if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="dir")]
 
 
 def _metavar(kind: Kind) -> str:

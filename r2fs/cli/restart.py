@@ -18,7 +18,7 @@ AWAIT_S = 60.0  # a machine that is busy; the mount waits no longer by default
 
 
 @click.command("restart", cls=Command)
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(directories: tuple[str, ...], as_json: bool) -> int:
     """Start the daemon anew, without unmounting: after an upgrade of r2fs, or a change of its settings.

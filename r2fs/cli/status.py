@@ -27,7 +27,7 @@ DETAIL = re.compile(r" \(((?:\d{3} )?\w+): .*\)$")  # "(500 InternalError: We en
 
 
 @click.command("status", cls=Command)
-@click.argument("directory", metavar="[DIR]", required=False)
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
 @click.option("--watch", "-w", is_flag=True, help="Show it again each second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def command(directory: str | None, watch: bool, as_json: bool) -> int:

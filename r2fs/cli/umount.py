@@ -27,7 +27,7 @@ class NotWaitedFor(R2fsError):
 
 
 @click.command("umount", cls=Command)
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="How long to wait for uploads."
 )

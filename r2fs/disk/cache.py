@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from r2fs.disk.cache_table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
+from r2fs.disk.last_listings import LastListings
 from r2fs.disk.shelf import Shelf
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
@@ -76,6 +77,7 @@ class CleanCache:
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
         # Remembering is a use; recalling is not, so that it stays a read of the database.
         self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
+        self.listings = LastListings(self._attributes)
         self._remembered = 0  # guarded by: _attributes.lock
         self.make_room(0)  # the limit may be lower than in the last session
 
@@ -182,6 +184,19 @@ class CleanCache:
             return not whole or json.loads(row.about)[1] is None
 
         return self._content.run(look, False)
+
+    def bytes_of(self, version: Version) -> int:
+        """How many bytes of the version take() would bring. Not counted, not a use."""
+        name = _name(version.key, version.etag)
+
+        def look(table: Table) -> int:
+            row = table.row(name)
+            if row is None or self._is_old_locked(name, row.stored_at_s):
+                return 0
+            size, ranges, _ = json.loads(row.about)
+            return int(size) if ranges is None else RangeSet(map(tuple, ranges)).total()
+
+        return self._content.run(look, 0)
 
     def drop(self, version: Version) -> None:
         """Forget the entry, pinned or not. Other names of its file stay."""

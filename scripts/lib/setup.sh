@@ -12,7 +12,7 @@
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python="$repo/.venv/bin/python"
 
-say() { printf '\033[2m%s\033[0m\n' "$*" >&2; }
+say() { if [ -t 2 ]; then printf '\033[2m%s\033[0m\n' "$*" >&2; else printf '%s\n' "$*" >&2; fi; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
 setup() {

@@ -13,12 +13,12 @@ def part(title: str) -> None:
 
 
 def did(what: str, size: int | None = None, seconds: float | None = None) -> None:
-    console.print(f"  {what:<44}", end="")
+    line = f"  {what:<44}"
     if size is not None:
-        console.print(f"{size / 1e6:>10.1f} MB", end="")
+        line += f"{size / 1e6:>10.1f} MB"
     if seconds is not None:
-        console.print(f"{seconds:>9.2f} s", end="")
-    console.print()
+        line += f"{seconds:>9.2f} s"
+    console.print(line.rstrip())
 
 
 def numbers(title: str, rows: list[tuple[str, str]]) -> None:
@@ -28,7 +28,10 @@ def numbers(title: str, rows: list[tuple[str, str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console.print()
-    console.print(table)
+    with console.capture() as drawn:
+        console.print(table)
+    for line in drawn.get().splitlines():
+        print(line.rstrip(), file=console.file)
 
 
 def mb_per_s(size: int, seconds: float) -> str:

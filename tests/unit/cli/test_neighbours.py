@@ -72,7 +72,7 @@ def test_status_with_a_home_that_may_not_be_entered(r2fs, monkeypatch):
         with acting_as(two.attacker):
             said = r2fs("status")
         assert (said.code, said.out) == (0, "nothing is mounted\n")
-        assert said.err.startswith("r2fs: not looked into, for want of rights: ")
+        assert said.err.startswith(f"r2fs: not looked into, for want of rights: {two.home}/.local/state/r2fs")
 
 
 def test_a_warning_is_said_once(r2fs, home):
@@ -85,12 +85,11 @@ def test_a_warning_is_said_once(r2fs, home):
 def test_json_moves_no_cursor_and_says_the_same(capsys):
     """JSON escapes the lower control characters alone; a terminal obeys U+009B as it does ESC [."""
     odd = {"path": "a\x9b31m\u202eb\x7f\u2028\n\x1b ä \U000e0001\ud800", "n": [1, None]}
-    for shown in (odd, {**odd, "path": odd["path"].rstrip("\ud800")}):
-        show.as_json(shown)
-        out = capsys.readouterr().out
-        assert all(c.isprintable() or c == "\n" for c in out)
-        assert json.loads(out) == shown
+    show.as_json(odd)
+    out = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in out)
     assert "ä" in out
+    assert json.loads(out) == odd
 
 
 # ------------------------------------------------------------------ the command itself

@@ -157,3 +157,34 @@ def test_a_warning_says_that_it_is_one(repo_root, home):
         done.stderr
         == f"r2fs: warning: {path} holds secret_access_key and every user can read it: chmod 600 it\n"
     )
+
+
+# ------------------------------------------------------------------ completion
+def completed(*words: str) -> list[str]:
+    from click.shell_completion import BashComplete
+
+    from r2fs.cli.main import cli
+
+    *before, last = words
+    found = BashComplete(cli, {}, "r2fs", "_R2FS_COMPLETE").get_completions(before, last)
+    return [f"{item.type},{item.value}" for item in found]
+
+
+def test_a_shell_completes_commands_names_and_paths(home):
+    (home / ".config" / "r2fs").mkdir(parents=True)
+    (home / ".config" / "r2fs" / "config.toml").write_text('[mount.takes]\nurl = "file:///b"\n')
+    assert completed("um") == ["plain,umount"]
+    assert completed("mount", "ta") == ["plain,takes"]
+    assert completed("mount", "/m") == ["dir,/m"]
+    for command in ("umount", "status", "flush", "restart"):
+        assert completed(command, "/st") == ["file,/st"]
+    assert completed("mount", "--cache-dir", "/c") == ["file,/c"]
+
+
+def test_the_line_of_the_readme_makes_the_shells_script(repo_root, home):
+    environ = {**os.environ, "HOME": str(home), "_R2FS_COMPLETE": "bash_source"}
+    code = "import sys; sys.argv = ['r2fs']; from r2fs.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert "complete -o nosort -F _r2fs_completion r2fs" in done.stdout

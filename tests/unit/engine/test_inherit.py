@@ -208,7 +208,7 @@ def test_what_an_object_says_besides_its_bytes_is_kept_over_a_take_over(
     after = store.head("take.wav")
     assert after.metadata is not None
     assert after.content_type == "audio/x-special" and after.metadata["artist"] == "Anna"
-    assert after.metadata["mode"] == str(stat.S_IFREG | 0o600)
+    assert after.metadata["mode"] == f"0{stat.S_IFREG | 0o600:o}"
 
 
 def test_a_device_is_one_after_a_take_over(session: Callable[..., Session]) -> None:
