@@ -124,7 +124,7 @@ def test_every_dependency_is_used_and_every_use_is_declared():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[^\w-]", text)[0] for text in project["dependencies"]}
-    distribution = {"fuse": "fusepy", "botocore": "boto3", "s3transfer": "boto3", "urllib3": "boto3"}
+    distribution = {"fuse": "fusepy", "botocore": "boto3", "s3transfer": "boto3"}
     used = {
         distribution.get(top, top)
         for path in MODULES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from r2fs.drivers import kmount
 from r2fs.drivers.mountpoint import absolute
 from r2fs.model.config import gather
 from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError, SettingsError
+from r2fs.model.keys import printable
 from r2fs.model.units import Duration
 
 LONGEST_S = 30 * 86400.0
@@ -24,8 +26,17 @@ def known_daemons(started: bool = False) -> list[Daemon]:
 
     `started`: those, too, that their holders are just starting again; they are waited for.
     """
-    await_settled(_named_run_dir(), started)
-    return client.daemons(os.environ, _named_run_dir())
+    named = _named_run_dir()
+    for sentence in client.not_looked_into(os.environ, named):
+        _warn(sentence)
+    await_settled(named, started)
+    return client.daemons(os.environ, named)
+
+
+@cache
+def _warn(sentence: str) -> None:
+    """Once: a command may look for daemons again and again."""
+    click.echo(f"r2fs: warning: {printable(sentence)}", err=True)
 
 
 def held_mounts() -> list[Held]:
@@ -50,10 +61,15 @@ def nobody_at(path: str) -> R2fsError:
         return DaemonUnreachable(
             f"the daemon of {path} has gone: mount again, which sends what it left, or r2fs umount {path}"
         )
-    mounted = kmount.mounted_at(absolute(path))
-    if mounted is not None and mounted.fstype == mountpoint.OURS:
+    mounted = kmount.mount_over(absolute(path))
+    if mounted is not None and mounted.user not in (None, os.getuid()):
         return DaemonUnreachable(
-            f"the daemon of {path} is another user's, or its --run-dir is not known here: "
+            f"the daemon of {mounted.path} is another user's (uid {mounted.user}): "
+            f"ask as that user (sudo -u '#{mounted.user}' r2fs …)"
+        )
+    if mounted is not None:
+        return DaemonUnreachable(
+            f"the daemon of {mounted.path} is another user's, or its --run-dir is not known here: "
             f"ask as that user, or set R2FS_RUN_DIR"
         )
     return MountPointBad(f"{path} is not in a mount of r2fs")

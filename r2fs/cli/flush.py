@@ -10,11 +10,15 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, parse_timeout
+from r2fs.cli.progress import Progress
 from r2fs.cli.usage import Command
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.stopping import SOMETHING_LEFT
+from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable
+
+REFUSED = 10  # exit code: waiting does not help, a person has to look
 
 
 @click.command("flush", cls=Command)
@@ -28,28 +32,34 @@ from r2fs.model.errors import DaemonUnreachable
 def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: bool, as_json: bool) -> int:
     """Send what is not yet in the bucket, without the usual delay.
 
-    PATH is a file or directory in a mount; without one, everything of every mount. With --wait
-    exit code 75 says that something is left: time ran out, or the bucket refuses a file (`r2fs
-    status` says why). A file that is still open for writing is not waited for.
+    PATH is a file or directory in a mount, or one that was removed there; without one, everything
+    of every mount. With --wait exit code 0 says that the bucket is as the mount shows it: files,
+    renames from and to there, and removals. 10 says, as soon as it is known, that the bucket
+    refuses a file, a removal or everything, or that a file may be damaged; 75 that time ran out. A
+    file that is still open for writing is not waited for.
 
-    With --retry files that are parked go out once more, when their cause is mended. One that may
-    be torn goes only where PATH names the file itself: look at it first.
+    With --retry what is parked goes out once more, when its cause is mended. A file that may be
+    torn goes only where PATH names the file itself: look at it first.
     """
-    answers, complete = [], True
+    answers: list[dict[str, Any]] = []
+    complaints, codes = [], {0}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    with show.Progress(quiet=as_json or not wait) as progress:
+    with Progress(quiet=as_json or not wait) as progress:
         for daemon, within in _by_daemon(paths):
             rest = deadline and max(0.0, deadline - time.monotonic())
             answer = _flush(daemon, within, rest if wait else 0.0, retry, progress)
-            refused = _refused(answer["queue"], within)
-            complete = complete and answer["sent"] and not refused
             answers.append({"mountpoint": daemon.mountpoint, **answer})
-            if wait and not as_json and not (answer["sent"] and not refused):
-                why = f"{refused} refused by the bucket" if refused else "time is up"
-                click.echo(f"r2fs: {daemon.mountpoint}: {why}; left: {show.left(answer['queue'])}", err=True)
+            why, code = _verdict(answer)
+            codes.add(code)
+            if code:
+                complaints.append(f"{daemon.mountpoint}: {why}; left: {show.left(answer['queue'])}")
     if as_json:
         show.as_json(answers)
-    return 0 if complete or not wait else SOMETHING_LEFT
+    if not wait:
+        return 0
+    for text in complaints if not as_json else ():
+        show.complain(text)
+    return max(codes, key=(0, SOMETHING_LEFT, REFUSED).index)
 
 
 def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:
@@ -68,20 +78,21 @@ def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:
 
 
 def _flush(
-    daemon: Daemon, paths: list[str], timeout_s: float | None, retry: bool, progress: show.Progress
+    daemon: Daemon, paths: list[str], timeout_s: float | None, retry: bool, progress: Progress
 ) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for last in client.ask(daemon, "flush", paths=paths, timeout_s=timeout_s, retry=retry):
-        progress.show(last["queue"])
+        progress.show(last["queue"], daemon.mountpoint)
     return last
 
 
-def _refused(queue: dict[str, Any], paths: list[str]) -> int:
-    """Files at or below `paths` that the bucket refuses."""
-    if not paths or "" in paths:
-        return int(queue["parked"])
-    below = tuple(f"{path}/" for path in paths)
-    return sum(
-        item["state"] == "parked" and f"{item['path'].strip('/')}/".startswith(below)
-        for item in queue["transfers"]
-    )
+def _verdict(answer: dict[str, Any]) -> tuple[str, int]:
+    """Why it is not all as it should be, and the exit code; "" and 0 if it is."""
+    if answer["parked_count"]:
+        first = answer["parked"][0]
+        return amounts.parked(answer["parked_count"], first["path"], first["reason"]), REFUSED
+    if answer["sent"]:
+        return "", 0
+    if answer["refusal"]:
+        return f"the bucket refuses everything: {answer['refusal']}", REFUSED
+    return "time is up", SOMETHING_LEFT

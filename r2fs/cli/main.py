@@ -26,6 +26,7 @@ from r2fs.cli.fstab import HELPER_NAMES, helper_arguments, is_bare_mount
 from r2fs.cli.usage import Group
 from r2fs.model.errors import R2fsError
 from r2fs.model.keys import printable
+from r2fs.model.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -125,5 +126,5 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"r2fs: {printable(' '.join(sentence.split()))}", file=sys.stderr)
+    print(f"r2fs: {printable(redact(' '.join(sentence.split())))}", file=sys.stderr)
     return code

@@ -6,6 +6,7 @@ Never: imports the service (and with it boto3) before the settings are right.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -21,10 +22,13 @@ from r2fs.cli.usage import Command
 from r2fs.daemon import states
 from r2fs.daemon.keeper import Again
 from r2fs.drivers.mountpoint import absolute
+from r2fs.model import exposure
 from r2fs.model.config import credentials_of, gather, settings_of
 from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Credentials, Settings
+
+log = logging.getLogger(__name__)
 
 
 @click.command("mount", cls=Command)
@@ -86,6 +90,7 @@ def _run(
         else:
             logs.to_stderr(level, os.environ, credentials)
 
+    _warn_of_exposure(settings, to_file=log_file is not None)
     again = _command(directory)
 
     def credentials_now() -> Credentials:
@@ -113,7 +118,9 @@ def _run(
     with directories.made_by_a_start(settings):
         own = log_file or settings.state_dir / "r2fs.log"
         fresh = not own.exists()
-        logs.to_file(own, level, credentials, "--log-file" if log_file else "--state-dir")
+        logs.to_file(
+            own, level, credentials, "--log-file" if log_file else "--state-dir", make=log_file is None
+        )
         early_warnings.replay()
         return _in_background(work, own, fresh)
 
@@ -130,6 +137,15 @@ def _in_background(work: Callable[[Callable[[], None]], int], log_file: Path, fr
         if fresh:
             log_file.unlink(missing_ok=True)
         raise
+
+
+def _warn_of_exposure(settings: Settings, to_file: bool) -> None:
+    warning = exposure.warning_of(settings.bucket)
+    if warning is None:
+        return
+    log.warning("%s", warning)
+    if to_file:  # who mounts does not see that
+        click.echo(f"r2fs: warning: {warning}", err=True)
 
 
 def _command(directory: Path) -> Again:

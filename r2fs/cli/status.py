@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,33 +14,64 @@ from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, 
 from r2fs.cli.usage import Command
 from r2fs.daemon import client
 from r2fs.daemon.stopping import SOMETHING_LEFT
+from r2fs.model import amounts
 from r2fs.model.errors import MountPointBad, R2fsError
 from r2fs.model.keys import printable
 
 TRANSFERS_SHOWN = 20
 WRITERS = {"slowed": "slowed", "waiting": "wait for uploads", "disk full": "the disk is full"}
 OPEN_FILES_SHOWN = 20
+WATCH_S = 1.0
+REASON, NAMES = 160, 40  # characters of a reason, and of the names it is about
+DETAIL = re.compile(r" \(((?:\d{3} )?\w+): .*\)$")  # "(500 InternalError: We encountered …)"
 
 
 @click.command("status", cls=Command)
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
+@click.option("--watch", "-w", is_flag=True, help="Show it again each second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
-def command(directory: str | None, as_json: bool) -> int:
+def command(directory: str | None, watch: bool, as_json: bool) -> int:
     """Show mounts: what is on its way, what is cached, what it cost.
 
-    With DIR (or any path in a mount) one mount in detail, else all of this user; root sees all.
+    With DIR (or any path in a mount) one mount in detail, else all of this user.
     """
-    found = known_daemons(started=directory is not None)
+    if watch:
+        if as_json or not show.on_terminal():
+            raise click.UsageError("--watch needs a terminal, and goes without --json")
+        return _watch(lambda: _text_of(directory))
     if directory is not None:
-        daemon = client.owner_of(directory, found)
+        daemon = client.owner_of(directory, known_daemons(started=True))
         if daemon is None:
             return _of_unmounted(directory, as_json)
         answer = client.ask_once(daemon, "status")
-        show.as_json(answer) if as_json else _detail(answer)
+        show.as_json(answer) if as_json else print(_detail(answer))
         return 0
+    answers, failed = _ask_all()
+    found_states = owed.unmounted()
+    if as_json:
+        show.as_json([*answers, *map(owed.as_data, owed.owing(found_states))])
+    else:
+        print(_overview(answers))
+        owed.print_owing(found_states)
+        for text in owed.unread(found_states):
+            show.complain(text)
+    for problem in failed:
+        show.complain(str(problem))
+    return failed[0].exit_code if failed else 0
+
+
+def _ask_one(directory: str) -> dict[str, Any]:
+    daemon = client.owner_of(directory, known_daemons())
+    if daemon is None:
+        raise nobody_at(directory)
+    return client.ask_once(daemon, "status")
+
+
+def _ask_all() -> tuple[list[dict[str, Any]], list[R2fsError]]:
+    """The answers, and why some daemons gave none."""
     answers: list[dict[str, Any]] = []
     failed: list[R2fsError] = []
-    for daemon in found:
+    for daemon in known_daemons():
         try:
             answers.append(client.ask_once(daemon, "status"))
         except R2fsError as error:
@@ -54,17 +88,7 @@ def command(directory: str | None, as_json: bool) -> int:
         {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "no daemon", "error": why}}
         for one, why in served_by_nobody(waiting)
     ]
-    found_states = owed.unmounted()
-    if as_json:
-        show.as_json([*answers, *map(owed.as_data, owed.owing(found_states))])
-    else:
-        _overview(answers)
-        owed.print_owing(found_states)
-        for text in owed.unread(found_states):
-            click.echo(f"r2fs: {text}", err=True)
-    for problem in failed:
-        click.echo(f"r2fs: {problem}", err=True)
-    return failed[0].exit_code if failed else 0
+    return answers, failed
 
 
 def _of_unmounted(directory: str, as_json: bool) -> int:
@@ -80,7 +104,26 @@ def _of_unmounted(directory: str, as_json: bool) -> int:
     return SOMETHING_LEFT
 
 
-def _overview(answers: list[dict[str, Any]]) -> None:
+def _text_of(directory: str | None) -> str:
+    return _overview(_ask_all()[0]) if directory is None else _detail(_ask_one(directory))
+
+
+def _watch(text: Callable[[], str]) -> int:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    try:
+        with Live(console=Console(highlight=False), auto_refresh=False) as live:
+            while True:
+                live.update(Text(text()), refresh=True)
+                time.sleep(WATCH_S)
+    except KeyboardInterrupt:  # that is how it ends
+        return 0
+
+
+def _overview(answers: list[dict[str, Any]]) -> str:
+    columns = ["mounted on", "bucket", "state", "not yet sent", "troubles", "cache"]
     rows = []
     for answer in answers:
         mount = answer["mount"]
@@ -96,34 +139,47 @@ def _overview(answers: list[dict[str, Any]]) -> None:
                 mount["state"],
                 show.left(queue) if queue["left"] else "",
                 _troubles(answer),
-                f"{show.size(cache['bytes'])} of {show.size(cache['limit'])}",
+                f"{amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}",
             ]
         )
-    if rows:
-        show.table(["mounted on", "bucket", "state", "not yet sent", "troubles", "cache"], rows)
-    else:
-        print("nothing is mounted")
+    if not rows:
+        return "nothing is mounted"
+    told = [
+        number
+        for number, _ in enumerate(columns)
+        if columns[number] != "troubles" or any(r[number] for r in rows)
+    ]
+    columns, rows = [columns[n] for n in told], [[row[n] for n in told] for row in rows]
+    if show.fits(columns, rows):
+        return show.rendered(columns, rows)
+    mounts = []
+    for row in rows:  # one below the other, where there is no room for a line of each
+        said = [(name, value) for name, value in zip(columns[1:], row[1:], strict=True) if value]
+        mounts.append(f"{printable(row[0])}\n{show.facts(said, indent='  ')}")
+    return "\n\n".join(mounts)
 
 
 def _troubles(answer: dict[str, Any]) -> str:
     queue, room, aside, health = (answer.get(part, {}) for part in ("queue", "room", "aside", "health"))
     troubles = []
     if not health.get("answers", True):
-        troubles.append(f"no answer for {show.seconds(health['for_s'])}")
+        troubles.append(f"unavailable for {amounts.seconds(health['for_s'])}")
     if queue["parked"]:
-        troubles.append(f"{queue['parked']} refused")
+        troubles.append(f"{queue['parked']} parked")
     if queue["conflicts"]:
-        troubles.append(show.counted(len(queue["conflicts"]), "conflict"))
+        troubles.append(amounts.counted(len(queue["conflicts"]), "conflict"))
     if (writers := room.get("writers", "free")) != "free":
         troubles.append(WRITERS.get(writers, writers))
     if room.get("ballast") == 0:
         troubles.append("no reserve for the journal")
     if room.get("disk_error"):
         troubles.append("disk error")
+    if answer.get("damaged"):
+        troubles.append(amounts.counted(len(answer["damaged"]), "object") + " damaged")
     if aside.get("journals"):
         troubles.append("the journal was damaged")
     if aside.get("orphans"):
-        troubles.append(show.counted(len(aside["orphans"]), "file") + " set aside")
+        troubles.append(amounts.counted(len(aside["orphans"]), "file") + " set aside")
     return ", ".join(troubles)
 
 
@@ -131,12 +187,12 @@ def _room(room: dict[str, Any]) -> list[tuple[str, str]]:
     """What is left for writers. Nothing to say while there is plenty."""
     facts = []
     if (writers := room.get("writers", "free")) != "free":
-        used = f"{show.size(room['dirty'])} of {show.size(room['dirty_limit'])} not yet sent"
+        used = f"{amounts.size(room['dirty'])} of {amounts.size(room['dirty_limit'])} not yet sent"
         facts.append(("writers", f"{WRITERS.get(writers, writers)}: {used}"))
     if room.get("disk_error"):
         facts.append(("disk", room["disk_error"]))
     elif room and room["disk_free"] < room["disk_reserve"]:
-        facts.append(("disk", f"full: {show.size(room['disk_free'])} free"))
+        facts.append(("disk", f"full: {amounts.size(room['disk_free'])} free"))
     if room and not room["ballast"]:
         facts.append(("reserve", "none: the disk is or was too full to keep room for the journal"))
     return facts
@@ -147,22 +203,20 @@ def _aside(aside: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [("damaged journal", name) for name in aside.get("journals", ())]
     for orphan in aside.get("orphans", ()):
         was = f", was {orphan['key']}" if orphan["key"] else ""
-        facts.append(("set aside", f"{orphan['path']} ({show.size(orphan['size'])}{was})"))
+        facts.append(("set aside", f"{orphan['path']} ({amounts.size(orphan['size'])}{was})"))
     return facts
 
 
-def _detail(answer: dict[str, Any]) -> None:
+def _detail(answer: dict[str, Any]) -> str:
     mount, queue, cache, requests = (answer[part] for part in ("mount", "queue", "cache", "requests"))
+    health = answer.get("health", {})
     facts = [
         ("bucket", mount["url"]),
         ("mounted on", mount["mountpoint"]),
         ("daemon", f"process {mount['pid']}, {mount['state']}, {mount['driver']}"),
         ("if it dies", _fate(mount)),
-        (
-            "not yet sent",
-            show.left(queue) + (f", oldest {show.seconds(queue['oldest_s'])}" if queue["left"] else ""),
-        ),
-        ("sent", f"{show.counted(queue['uploaded'], 'file')} ({show.size(queue['uploaded_bytes'])})"),
+        ("not yet sent", _left(queue)),
+        ("sent", f"{amounts.counted(queue['uploaded'], 'file')} ({amounts.size(queue['uploaded_bytes'])})"),
         ("cache", _cache_text(cache)),
     ]
     if requests:
@@ -171,59 +225,111 @@ def _detail(answer: dict[str, Any]) -> None:
     if (opened := answer.get("kernel", {}).get("open_files")) is not None:
         passed = sum(file["mode"] == "passthrough" for file in opened)
         facts.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
-    health = answer.get("health", {})
-    if not health.get("answers", True):
-        facts.append(("no answer", f"for {show.seconds(health['for_s'])}: {health['reason']}"))
+    outage = "" if health.get("answers", True) else brief(health["reason"])
+    if outage:
+        facts.append(("unavailable", f"for {amounts.seconds(health['for_s'])}: {outage}"))
     facts += _room(answer.get("room", {})) + _aside(answer.get("aside", {}))
+    facts += [("damaged", reason) for reason in answer.get("damaged", ())]
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["hidden"]:
-        facts.append(("hidden", f"{show.counted(queue['hidden'], 'key')} that no file name can be"))
+        facts.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that no file name can be"))
     for found in queue.get("directory_objects", ()):
-        facts.append(("holds bytes", f"{found['key']} ({show.size(found['size'])}), the key of a directory"))
-    if queue["last_error"]:
-        facts.append(("last error", queue["last_error"]))
-    show.table(["", ""], facts)
-    _transfers(queue)
-    _open_files(answer.get("kernel", {}).get("open_files") or [])
+        facts.append(
+            ("holds bytes", f"{found['key']} ({amounts.size(found['size'])}), the key of a directory")
+        )
+    if queue.get("watched"):
+        facts.append(
+            ("watching", f"{amounts.counted(queue['watched'], 'key')}, for a late upload to remove there")
+        )
+    if queue["last_error"] and not _is_of(queue["last_error"], outage):
+        facts.append(("last error", f"{_ago(queue.get('last_error_s'))}{brief(queue['last_error'])}"))
+    return "\n\n".join(
+        filter(None, [show.facts(facts), _transfers(queue, outage), _open_files(opened or [])])
+    )
+
+
+def brief(reason: str) -> str:
+    """Without the library's or the server's own words, which --json and the log have."""
+    text = DETAIL.sub(r" (\1)", " ".join(reason.split()))
+    return text if len(text) <= REASON else text[: REASON - 1] + "…"
+
+
+def _without_name(reason: str, path: str) -> str:
+    """Of "a/b.wav: not allowed" what is said; a key has the mount's prefix before the path."""
+    name, found, said = reason.partition(f"{path.rstrip('/')}: ")
+    return said if found and not name.strip("/").count(" ") else reason
+
+
+def _is_of(reason: str, outage: str) -> bool:
+    """True if it is what is said of the bucket already, of whatever name."""
+    return bool(outage) and brief(reason).rpartition(": ")[2] == outage.rpartition(": ")[2]
+
+
+def _ago(at_s: float | None) -> str:
+    return "" if at_s is None else f"{amounts.seconds(max(0.0, time.time() - at_s))} ago: "
+
+
+def _left(queue: dict[str, Any]) -> str:
+    """What is not yet sent, since when, and for how long that will take at the rate of now."""
+    text = show.left(queue)
+    if queue["left"] and queue["oldest_s"]:
+        text += f", oldest {amounts.seconds(queue['oldest_s'])}"
+    moving = [item for item in queue["transfers"] if item["rate"]]
+    if moving:
+        parked = sum(item["size"] for item in queue["transfers"] if item["state"] == "parked")
+        rest = queue["bytes"] - parked - sum(item["sent"] for item in queue["transfers"])
+        text += f", about {amounts.seconds(max(0.0, rest / sum(item['rate'] for item in moving)))} to go"
+    return text
 
 
 def _fate(mount: dict[str, Any]) -> str:
     if mount.get("held_by"):
         return f"the mount stays, kept by {mount['held_by']}"
+    if mount["state"] == "stopping":
+        return "what is left is kept, and sent at the next mount"
     return f"the mount goes with it: {mount.get('why_not') or 'its r2fs is older than this one'}"
 
 
 def _cache_text(cache: dict[str, Any]) -> str:
     rate = "" if cache["hit_rate"] is None else f", {cache['hit_rate']:.0%} hits"
-    used = f"{show.size(cache['bytes'])} of {show.size(cache['limit'])} in {show.counted(cache['entries'], 'entry')}"
-    return used.replace("entrys", "entries") + rate
+    used = f"{amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}"
+    return f"{used} in {amounts.counted(cache['entries'], 'entry')}{rate}"
 
 
-def _transfers(queue: dict[str, Any]) -> None:
+def _transfers(queue: dict[str, Any], outage: str) -> str:
+    """A line for each, and below them the reasons, each said once."""
     transfers = queue["transfers"][:TRANSFERS_SHOWN]
     if not transfers:
-        return
-    rows = []
+        return ""
+    rows, reasons = [], dict[str, list[str]]()
     for item in transfers:
         done = f"{100 * item['sent'] // item['size']} %" if item["size"] and item["sent"] else ""
-        rate = f"{show.size(item['rate'])}/s" if item["rate"] else ""
-        rows.append([item["path"], item["state"], show.size(item["size"]), done, rate, item["reason"] or ""])
-    print()
-    show.table(["file", "state", "size", "sent", "rate", ""], rows, right=["size", "sent", "rate"])
+        rate = f"{amounts.size(item['rate'])}/s" if item["rate"] else ""
+        state = f"{item['state']} delete" if item.get("verb") == "delete" else item["state"]
+        rows.append([item["path"], state, amounts.size(item["size"]), done, rate])
+        if item["reason"] and not _is_of(item["reason"], outage):
+            reasons.setdefault(brief(_without_name(item["reason"], item["path"])), []).append(item["path"])
+    text = show.rendered(["file", "state", "size", "sent", "rate"], rows, right=["size", "sent", "rate"])
     more = len(queue["transfers"]) - len(transfers)
     if more > 0:
-        print(f"and {more} more (--json shows them)")
+        text += f"\nand {more} more (--json shows them)"
+    why = [(_some(paths), reason) for reason, paths in reasons.items()]
+    return "\n\n".join(filter(None, [text, show.facts([(show.shortened(n, NAMES), r) for n, r in why])]))
 
 
-def _open_files(opened: list[dict[str, Any]]) -> None:
+def _some(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def _open_files(opened: list[dict[str, Any]]) -> str:
     """How each is read and written, and why."""
     if not opened:
-        return
+        return ""
     rows = [
         [file["path"] or "(without a name)", file["mode"], file["handles"], file["why"]]
         for file in opened[:OPEN_FILES_SHOWN]
     ]
-    print()
-    show.table(["open file", "by", "times", "because"], rows, right=["times"])
+    text = show.rendered(["open file", "by", "times", "because"], rows, right=["times"])
     if len(opened) > OPEN_FILES_SHOWN:
-        print(f"and {len(opened) - OPEN_FILES_SHOWN} more (--json shows them)")
+        text += f"\nand {len(opened) - OPEN_FILES_SHOWN} more (--json shows them)"
+    return text

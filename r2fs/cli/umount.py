@@ -9,12 +9,14 @@ import click
 
 from r2fs.cli import owed, show
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
+from r2fs.cli.progress import Progress
 from r2fs.cli.usage import Command
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.drivers import kmount
 from r2fs.drivers.mountpoint import absolute
+from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad, R2fsError
 
 
@@ -62,7 +64,7 @@ def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
 
 def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    with show.Progress(quiet) as progress:
+    with Progress(quiet) as progress:
         try:
             for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
                 progress.show(last["queue"])
@@ -75,11 +77,11 @@ def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> d
             ) from None
     queue = last["queue"]
     if not quiet and last["exit_code"]:
-        parked = f"; {queue['parked']} refused by the bucket" if queue["parked"] else ""
-        click.echo(
-            f"r2fs: {daemon.mountpoint} is unmounted; not yet in the bucket: {show.left(queue)}{parked}; "
-            "it is kept, and sent at the next mount",
-            err=True,
+        first = next((item for item in queue["transfers"] if item["state"] == "parked"), None)
+        parked = f"; {amounts.parked(queue['parked'], first['path'], first['reason'])}" if first else ""
+        show.complain(
+            f"{daemon.mountpoint} is unmounted; not yet in the bucket: {show.left(queue)}{parked}; "
+            "it is kept, and sent at the next mount"
         )
     return {"mountpoint": daemon.mountpoint, **last}
 

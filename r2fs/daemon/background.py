@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from r2fs.daemon.protocol import decode, encode, failure, raise_failure
+from r2fs.daemon.systemd import LISTEN_DIGITS, LISTEN_START
 from r2fs.model.errors import DaemonDied, R2fsError
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def run_in_background(work: Work, log_hint: str) -> int:
     child = os.fork()
     if child == 0:
         os.close(receiving)
+        _close_inherited(sending)
         _child(work, sending)
     os.close(sending)
     with open(receiving, "rb") as pipe:
@@ -82,6 +84,23 @@ def _child(work: Work, sending: int) -> NoReturn:
     finally:
         logging.shutdown()
         os._exit(code)  # no clean-up of the parent's: atexit, buffers, test fixtures
+
+
+def _close_inherited(*needed: int) -> None:
+    """What the caller of the command had open, as `flock 9` of a script, is not the daemon's to keep.
+
+    Descriptors that r2fs opened are not inheritable; those of the service manager are taken over later.
+    """
+    pid, count = (os.environ.get(name, "") for name in ("LISTEN_PID", "LISTEN_FDS"))
+    known = pid == str(os.getppid()) and count.isdigit() and len(count) <= LISTEN_DIGITS
+    handed = range(LISTEN_START, LISTEN_START + (int(count) if known else 0))
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            if fd > 2 and fd not in handed and fd not in needed and os.get_inheritable(fd):
+                os.close(fd)
+        except OSError:
+            continue  # the listing's own
 
 
 def _write(descriptor: int, data: bytes) -> None:

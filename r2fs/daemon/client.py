@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +18,22 @@ from typing import Any, TypeVar
 
 from r2fs.daemon import keeper
 from r2fs.daemon.control import read_card
-from r2fs.daemon.protocol import SILENCE_S, Message, decode, encode, raise_failure, short_address
+from r2fs.daemon.protocol import (
+    SILENCE_S,
+    Message,
+    decode,
+    encode,
+    is_believed,
+    peer_uid,
+    raise_failure,
+    short_address,
+)
 from r2fs.drivers.mountpoint import absolute
-from r2fs.model import places
+from r2fs.model import owned_paths, places
 from r2fs.model.errors import DaemonUnreachable
 
 CONNECT_TIMEOUT_S = 5.0
+HOLDERS_S = 1.0  # for the answers of all holders together: one that is mute costs no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,9 @@ OwnerT = TypeVar("OwnerT", Daemon, Held)
 
 
 def run_dirs(environ: Mapping[str, str]) -> list[Path]:
-    """Where daemons of this user may have their sockets; for root, those of all users."""
+    """Where daemons of this user may have their sockets. Root, too, looks only where root alone writes."""
     found = [Path(environ["R2FS_RUN_DIR"])] if environ.get("R2FS_RUN_DIR") else []
     found += [places.run_dir(environ)[0], Path("/run/r2fs"), Path(f"/run/user/{os.getuid()}/r2fs")]
-    if os.getuid() == 0:
-        found += sorted(Path("/run/user").glob("*/r2fs"))
     for directory in list(found):
         found += _below(directory)  # the units have a directory for each instance
     return list(dict.fromkeys(found))
@@ -73,16 +82,35 @@ def run_dirs(environ: Mapping[str, str]) -> list[Path]:
 
 def _below(directory: Path) -> list[Path]:
     try:
-        return sorted(path for path in directory.iterdir() if path.is_dir())
+        with owned_paths.directory(directory) as fd:
+            return [directory / name for name in sorted(os.listdir(fd)) if _is_directory(name, fd)]
     except OSError:
         return []  # there is none, or it is another user's: none of our daemons is there
+
+
+def _is_directory(name: str, directory: int) -> bool:
+    return stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode)
+
+
+def not_looked_into(environ: Mapping[str, str], extra: Path | None = None) -> list[str]:
+    """Why a directory that should have the sockets of this user's daemons is not believed: a sentence each."""
+    named = [*([extra] if extra else []), *run_dirs(environ)]
+    sentences = []
+    for directory in dict.fromkeys(named):
+        try:
+            owned_paths.make_sure(directory)
+        except owned_paths.UnsafePath as error:
+            sentences.append(f"{error.strerror}: no daemon is looked for in {directory}")
+        except OSError:
+            continue  # there is none, or it is closed to this user
+    return sentences
 
 
 def daemons(environ: Mapping[str, str], extra: Path | None = None, dead: bool = False) -> list[Daemon]:
     """Every daemon whose process is there, by mount point; with `dead` also those that left their card only."""
     found: dict[Path, Daemon] = {}
-    for path in _files(environ, extra, "*.json"):
-        daemon = _daemon(path)
+    for path, directory in _files(environ, extra, ".json"):
+        daemon = _daemon(path, directory)
         if daemon is not None and (dead or daemon.alive):
             found.setdefault(daemon.socket, daemon)
     return sorted(found.values(), key=lambda daemon: daemon.mountpoint)
@@ -90,13 +118,13 @@ def daemons(environ: Mapping[str, str], extra: Path | None = None, dead: bool = 
 
 def held(environ: Mapping[str, str], extra: Path | None = None) -> list[Held]:
     """Every mount that a holder keeps just now, by mount point."""
-    found: dict[Path, Held] = {}
-    for path in _files(environ, extra, "*.holder"):
-        status = keeper.ask(path, {"op": "status"})
-        one = _held(path, status) if status is not None else None
+    paths = dict.fromkeys(path for path, _ in _files(environ, extra, ".holder"))
+    found = []
+    for path, status in keeper.ask_all(paths, {"op": "status"}, HOLDERS_S).items():
+        one = _held(path, status)
         if one is not None:
-            found[path] = one
-    return sorted(found.values(), key=lambda held: held.mountpoint)
+            found.append(one)
+    return sorted(found, key=lambda held: held.mountpoint)
 
 
 def _held(path: Path, status: Mapping[str, Any]) -> Held | None:
@@ -111,16 +139,20 @@ def _held(path: Path, status: Mapping[str, Any]) -> Held | None:
         return None
 
 
-def _files(environ: Mapping[str, str], extra: Path | None, pattern: str) -> Iterator[Path]:
+def _files(environ: Mapping[str, str], extra: Path | None, suffix: str) -> Iterator[tuple[Path, int]]:
+    """Each path with this suffix, and the descriptor of its directory, good until the next one is asked for."""
     for directory in [*([extra] if extra else []), *run_dirs(environ)]:
         try:
-            yield from sorted(directory.glob(pattern))
+            with owned_paths.directory(directory) as fd:
+                for name in sorted(os.listdir(fd)):
+                    if name.endswith(suffix):
+                        yield directory / name, fd
         except OSError:
-            continue  # not ours to read
+            continue  # not ours to read, or others may write there
 
 
-def _daemon(path: Path) -> Daemon | None:
-    card = read_card(path)
+def _daemon(path: Path, directory: int) -> Daemon | None:
+    card = read_card(path.name, directory)
     if card is None:
         return None
     mountpoint, url, name = (str(card.get(field, "")) for field in ("mountpoint", "url", "name"))
@@ -163,6 +195,11 @@ def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
         try:
             with short_address(daemon.socket) as address:
                 connection.connect(address)
+            if not is_believed(connection):
+                raise DaemonUnreachable(
+                    f"what answers for {daemon.mountpoint} at {daemon.socket} is another user's "
+                    f"(uid {peer_uid(connection)}): it is not believed"
+                )
             connection.settimeout(SILENCE_S)
             with suppress(BrokenPipeError):  # refused unread: the answer that is there already says why
                 connection.sendall(encode({**arguments, "op": op}))
@@ -178,8 +215,9 @@ def _answers(daemon: Daemon, lines: Iterator[bytes]) -> Iterator[Message]:
     for line in lines:
         message = decode(line)
         raise_failure(message)
+        last = message.pop("done", False)  # the protocol's own
         yield message
-        if message.get("done"):
+        if last:
             return
     raise DaemonUnreachable(
         f"the daemon of {daemon.mountpoint} (process {daemon.pid}) ended before it answered"

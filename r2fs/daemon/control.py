@@ -16,14 +16,22 @@ import logging
 import os
 import select
 import socket
-import struct
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from r2fs.daemon.protocol import MAX_LINE, Message, decode, encode, failure, short_address
+from r2fs.daemon.protocol import (
+    MAX_LINE,
+    Message,
+    decode,
+    encode,
+    failure,
+    is_believed,
+    short_address,
+)
+from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable, InvalidArgument, NotPermitted, R2fsError
 
 log = logging.getLogger(__name__)
@@ -31,6 +39,8 @@ log = logging.getLogger(__name__)
 MAX_CLIENTS = 32  # more are a mistake: further ones wait in the socket's queue
 REQUEST_TIMEOUT_S = 10.0  # to send one line
 ANSWER_TIMEOUT_S = 10.0  # a client that does not read
+MAX_CARD = 1 << 16  # bytes; a path and a URL are far less
+MAX_PID = 1 << 22  # Linux's own limit
 
 Operation = Callable[["Request"], Mapping[str, object]]
 Spawn = Callable[[str, Callable[[], None]], object]
@@ -89,9 +99,9 @@ class ControlServer:
     def open(self, card: Mapping[str, object]) -> None:
         """Bind the socket, then write `card`. The state's lock is held: what lies there is a dead daemon's."""
         try:
-            for path in (self.card, self.path):
-                path.unlink(missing_ok=True)
             with short_address(self.path) as address:
+                for path in (self.card, self.path):
+                    path.unlink(missing_ok=True)
                 before = os.umask(0o177)
                 try:
                     self._listener.bind(address)
@@ -107,11 +117,8 @@ class ControlServer:
             ) from error
 
     def _write_card(self, card: Mapping[str, object]) -> None:
-        temporary = self.card.with_suffix(".json.new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(card, file)
-        temporary.replace(self.card)
+        with owned_paths.directory(self.card.parent) as directory:
+            owned_paths.replace_file(directory, self.card.name, json.dumps(card).encode())
 
     def run(self) -> None:
         """Accept until stop()."""
@@ -208,9 +215,7 @@ class ControlServer:
 
 def _check_peer(connection: socket.socket) -> None:
     """The directory's mode keeps others out already; root may ask any daemon."""
-    size = struct.calcsize("3i")
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    if uid not in (0, os.getuid()):
+    if not is_believed(connection):
         raise NotPermitted("only the user of the mount, and root, may ask its daemon")
 
 
@@ -230,10 +235,11 @@ def _read_request(connection: socket.socket) -> Message:
         raise InvalidArgument(f"a request is one line of JSON: {error}") from None
 
 
-def read_card(path: Path) -> dict[str, Any] | None:
-    """A daemon's card; None where it is gone or another program's."""
+def read_card(name: str, directory: int) -> dict[str, Any] | None:
+    """A daemon's card in the directory of this descriptor; None where it is gone or another program's."""
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = owned_paths.load_json(owned_paths.read_file(name, MAX_CARD, dir_fd=directory))
     except (OSError, ValueError):
         return None
-    return card if isinstance(card, dict) and isinstance(card.get("pid"), int) else None
+    pid = card.get("pid") if isinstance(card, dict) else None
+    return card if isinstance(pid, int) and 0 < pid < MAX_PID else None

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import Settings
 
@@ -30,9 +31,15 @@ LINKED_ONLY = "open"  # hard links of clean content: void once no daemon runs
 
 def prepare(settings: Settings) -> Settings:
     """Make and check them; the settings with `staging` filled where it is not in the state directory."""
-    for what in DIRECTORIES:
-        _make(getattr(settings, f"{what}_dir"), what)
+    _make(settings.cache_dir, "cache", close=True)
+    _make(settings.state_dir, "state", close=True)
+    prepare_run(settings)
     return replace(settings, staging=_staging(settings))
+
+
+def prepare_run(settings: Settings) -> None:
+    """The run directory alone, before anything in it is believed. It may be one that others use, too, as /run is."""
+    _make(settings.run_dir, "run", close=False)
 
 
 @contextmanager
@@ -52,19 +59,20 @@ def _missing(path: Path) -> list[Path]:
     return [each for each in (path, *path.parents) if not each.exists()]
 
 
-def _make(path: Path, what: str) -> None:
+def _make(path: Path, what: str, close: bool) -> None:
+    """`close`: it is r2fs's alone, and others have nothing to read in it."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-        if status.st_uid != os.geteuid() and os.geteuid() != 0:
-            raise DirectoryUnusable(
-                f"the {what} directory {path} is another user's: choose another by --{what}-dir"
-            )
-        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
-            path.chmod(0o700)
-        probe = path / f".probe-{secrets.token_hex(8)}"
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        probe.unlink()
+        with owned_paths.directory(path, make=True) as fd:
+            status = os.fstat(fd)
+            if close and status.st_mode & 0o077 and status.st_uid == os.geteuid():
+                os.fchmod(fd, 0o700)
+            probe = f".probe-{secrets.token_hex(8)}"
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd))
+            os.unlink(probe, dir_fd=fd)
+    except owned_paths.UnsafePath as error:
+        raise DirectoryUnusable(
+            f"the {what} directory {path} is not safe to use: {error.strerror}; choose another by --{what}-dir"
+        ) from None
     except OSError as error:
         raise DirectoryUnusable(
             f"the {what} directory {path} cannot be written ({error.strerror}): "
@@ -82,6 +90,7 @@ def _staging(settings: Settings) -> Path | None:
                 f"unsent files lie in {target}, which is not there: mount its disk; "
                 f"if it is lost for good, remove {recorded}"
             )
+        _make(target, "cache", close=True)
         if _linkable(settings.cache_dir, target):
             return target
         _leave(settings, target)
@@ -96,7 +105,7 @@ def _staging(settings: Settings) -> Path | None:
 def _beside_the_cache(settings: Settings, recorded: Path) -> Path:
     base, mount = settings.cache_dir.parent, settings.cache_dir.name
     staging = base.with_name(f"{base.name}.staging") / mount
-    _make(staging, "cache")
+    _make(staging, "cache", close=True)
     if not _linkable(settings.cache_dir, staging):
         raise DirectoryUnusable(
             f"the cache directory {base} is the top of a file system, and unsent files lie beside it: "

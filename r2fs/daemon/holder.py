@@ -58,7 +58,7 @@ def receive(peer: socket.socket) -> tuple[Message | None, int]:
         os.set_inheritable(fd, False)  # Python passes MSG_CMSG_CLOEXEC to recv_fds() on to nobody
     try:
         message = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         message = None
     kept = fds[:1] if isinstance(message, dict) else []
     for fd in fds[len(kept) :]:
@@ -195,7 +195,10 @@ class Holder:
             self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._tell(peer, {"ok": True})
         elif op == "take" and message is not None:
-            deal = Deal(message)
+            try:
+                deal = Deal(message)
+            except (KeyError, ValueError):
+                return False  # it does not say who it is
             if self._tell(peer, {"ok": True}, self._fd):
                 self._daemon, self._deal, self._start_at = peer, deal, None
                 return True
@@ -258,14 +261,24 @@ def may_ask(peer: socket.socket) -> bool:
     return uid in (0, os.getuid())
 
 
+def check_directory(fd: int) -> None:
+    """PermissionError where others than this user and root may write. The daemon has looked at the way to it."""
+    found = os.fstat(fd)
+    if found.st_uid not in (0, os.getuid()) or found.st_mode & 0o022:
+        raise PermissionError("others may put sockets into this directory")
+
+
 def listen(path: str) -> socket.socket:
     """At `path`, which may be longer than an address: through its directory's descriptor."""
     directory, name = os.path.split(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if os.path.lexists(path):
-            os.unlink(path)
+        check_directory(fd)
+        try:
+            os.unlink(name, dir_fd=fd)
+        except FileNotFoundError:
+            pass
         before = os.umask(0o177)
         listener.bind(f"/proc/self/fd/{fd}/{name}")
         os.umask(before)

@@ -12,17 +12,18 @@ import logging
 import os
 import select
 import socket
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from r2fs.daemon import holder
-from r2fs.daemon.protocol import short_address
+from r2fs.daemon.protocol import is_believed, short_address
 from r2fs.daemon.systemd import Notifier, hand_over, handed_over
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 ANSWER_S = 10.0  # a holder answers at once; on a machine that is busy, later
 END_S = 5.0  # for a holder to be gone
 NAME = "r2fs-session"  # in the FD store
+FUSE = os.makedev(10, 229)  # Linux's number of /dev/fuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,17 +192,50 @@ class HolderKeeper:
 
 
 # ------------------------------------------------------------------ for the commands, too
-def connect(path: Path) -> socket.socket | None:
-    """A holder's socket; None where nobody listens."""
+def connect(path: Path, timeout_s: float = ANSWER_S) -> socket.socket | None:
+    """A holder's socket; None where nobody listens, or somebody who is neither this user nor root."""
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    line.settimeout(ANSWER_S)
+    line.settimeout(timeout_s)
     try:
         with short_address(path) as address:
             line.connect(address)
     except OSError:
         line.close()
         return None
+    if not is_believed(line):
+        line.close()
+        return None
     return line
+
+
+def ask_all(
+    paths: Iterable[Path], message: Mapping[str, object], within_s: float
+) -> dict[Path, dict[str, Any]]:
+    """One question to all of these holders at once; who has not answered within so many seconds is left out."""
+    deadline = time.monotonic() + within_s
+    answers: dict[Path, dict[str, Any]] = {}
+    asked: dict[int, tuple[Path, socket.socket]] = {}
+    poll = select.poll()
+    with ExitStack() as closing:
+        for path in paths:
+            line = connect(path, 0.0)  # one whose queue is full is as good as mute
+            if line is None:
+                continue
+            closing.enter_context(line)
+            with suppress(OSError):
+                holder.send(line, dict(message))
+                asked[line.fileno()] = path, line
+                poll.register(line, select.POLLIN)
+        while asked and (left_s := deadline - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left_s * 1000):
+                path, line = asked.pop(fd)
+                poll.unregister(fd)
+                answer, passed = holder.receive(line)
+                if passed >= 0:
+                    os.close(passed)
+                if answer is not None:
+                    answers[path] = answer
+    return answers
 
 
 def ask(path: Path, message: Mapping[str, object]) -> dict[str, Any] | None:
@@ -227,6 +262,12 @@ def is_over(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
     return bool(poll.poll(0))
+
+
+def is_session(fd: int) -> bool:
+    """Is it a descriptor of /dev/fuse? One that came from another process may be anything."""
+    found = os.fstat(fd)
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == FUSE
 
 
 def is_running(pid: int) -> bool:

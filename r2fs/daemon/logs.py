@@ -1,8 +1,7 @@
 """Logging of the daemon and the commands.
 
-Owns:  where log lines go (standard error, the journal, a file), their form, and the filter
-       through which no secret passes.
-Never: logs anything itself.
+Owns:  where log lines go (standard error, the journal, a file). Their form, through which no secret passes, is
+       log_format.py's.
 """
 
 from __future__ import annotations
@@ -12,80 +11,95 @@ import logging.handlers
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 
+from r2fs.daemon.log_format import LineFormatter
 from r2fs.daemon.systemd import JournalFormatter, stderr_is_journal
+from r2fs.model import owned_paths, redaction
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import MIB, Credentials
 
+log = logging.getLogger(__name__)
+
 FILE_BYTES, FILES = 5 * MIB, 2  # a log file and one older one
-SHORTEST = 8  # a secret of a test server may be a word or a letter: taking it out garbles every line
 LIBRARY_LEVEL = logging.WARNING  # boto3 and its like log requests with their signatures below it
 
 
-class SecretFilter(logging.Filter):
-    """Takes known secrets out of messages and tracebacks, whoever wrote them there."""
+class PrivateFile(logging.handlers.RotatingFileHandler):
+    """A log file and the older ones beside it: 0600 each, and never another user's file."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        super().__init__()
-        self._secrets: tuple[str, ...] = ()  # replaced, never changed: any thread may log
-        self.hide(credentials)
+    def __init__(self, path: str) -> None:
+        for number in range(1, FILES):  # of an r2fs that left them open to be read
+            with suppress(OSError):  # there is none, or it is not ours: the next rotation takes its name
+                os.close(_open_privately(f"{path}.{number}", os.O_RDONLY))
+        super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
 
-    def hide(self, credentials: Credentials) -> None:
-        """These, too, from now on."""
-        secrets = (credentials.secret_access_key, credentials.session_token)
-        new = [secret for secret in secrets if secret and len(secret) >= SHORTEST]
-        self._secrets = tuple(dict.fromkeys([*self._secrets, *new]))
+    def _open(self) -> TextIOWrapper:
+        fd = _open_privately(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return open(fd, "a", encoding="utf-8", errors="backslashreplace")
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not self._secrets:
-            return True
-        if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
-        text = record.getMessage()
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-            record.exc_text = record.exc_text and record.exc_text.replace(secret, "***")
-        record.msg, record.args = text, None
-        return True
+    def doRollover(self) -> None:
+        """Where the names cannot be changed the file goes on growing: no record is lost for it."""
+        try:
+            super().doRollover()
+        except OSError:
+            self.maxBytes = 0
+            self.stream = self.stream or self._open()
+            log.warning("%s cannot be rotated: it goes on growing", self.baseFilename, exc_info=True)
+
+
+def _open_privately(path: str, flags: int) -> int:
+    fd = owned_paths.open_file(path, flags, unlinked=True)
+    found = os.fstat(fd)
+    if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+        os.fchmod(fd, 0o600)
+    return fd
 
 
 def to_stderr(level: str, environ: Mapping[str, str], credentials: Credentials | None = None) -> None:
     """Log lines on standard error; a journal gets their priority and adds the time itself."""
     handler = logging.StreamHandler(sys.stderr)
+    names = "%(name)s: " if level.upper() == "DEBUG" else ""  # of modules: they tell a user nothing
     if stderr_is_journal(environ):
-        handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
+        handler.setFormatter(JournalFormatter(f"{names}%(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(LineFormatter(f"%(asctime)s %(levelname)-7s {names}%(message)s"))
     _install(handler, level, credentials)
 
 
-def to_file(path: Path, level: str, credentials: Credentials, flag: str) -> None:
-    """Log lines in a file that rotates; raises DirectoryUnusable, naming the `flag` that chose the place."""
+def to_file(path: Path, level: str, credentials: Credentials, flag: str, make: bool = False) -> None:
+    """Log lines in a file that rotates; raises DirectoryUnusable, naming the `flag` that chose the place.
+
+    `make`: the directory is r2fs's own, and is made. One that somebody named has to be there.
+    """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
-        handler = logging.handlers.RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1)
+        handler = PrivateFile(os.path.join(owned_paths.real_path(path.parent, make), path.name))
+    except FileNotFoundError:
+        raise DirectoryUnusable(
+            f"the log file {path} cannot be written: there is no directory {path.parent}: make it, or choose "
+            f"another place by {flag}"
+        ) from None
     except OSError as error:
         raise DirectoryUnusable(
             f"the log file {path} cannot be written ({error.strerror}): make it writable, or choose another by {flag}"
         ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"))
     _install(handler, level, credentials)
 
 
 def hide(credentials: Credentials) -> None:
     """A key that was read later than the log was opened."""
-    for handler in logging.getLogger().handlers:
-        for each in handler.filters:
-            if isinstance(each, SecretFilter):
-                each.hide(credentials)
+    redaction.hide(
+        credentials.secret_access_key, credentials.session_token, identifier=credentials.access_key_id
+    )
 
 
 def _install(handler: logging.Handler, level: str, credentials: Credentials | None) -> None:
     """Take the place of what an earlier call installed; other handlers stay."""
     if credentials is not None:
-        handler.addFilter(SecretFilter(credentials))
+        hide(credentials)
     root = logging.getLogger()
     for old in [old for old in root.handlers if getattr(old, "_r2fs", False)]:
         root.removeHandler(old)

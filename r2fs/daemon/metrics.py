@@ -6,17 +6,26 @@ Never: counts anything itself: engine, cache and store do, and hand out frozen v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from r2fs.model.records import AsideView, CacheView, QueueView, RoomView
+from r2fs.model.records import AsideView, CacheView, QueueView, RoomView, TransferView
 from r2fs.model.settings import Settings
+
+PARKED_SHOWN = 100  # in an answer, which is one line
 
 
 def queue(view: QueueView) -> dict[str, Any]:
     """What is not yet in the bucket. `left`: names that owe it something; sizes in bytes."""
-    return {**asdict(view), "left": view.files + view.deletes}
+    return {**asdict(view), "left": view.files + view.directories + view.deletes}
+
+
+def flushed(view: QueueView, parked: Sequence[TransferView], refusal: str | None) -> dict[str, Any]:
+    """After a flush: the queue; what is parked of what was named, the first of it in full; and why the bucket
+    refuses everything, if it does."""
+    first = [asdict(transfer) for transfer in parked[:PARKED_SHOWN]]
+    return {"queue": queue(view), "parked_count": len(parked), "parked": first, "refusal": refusal}
 
 
 def cache(view: CacheView) -> dict[str, Any]:

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from r2fs.model import errors
+from r2fs.model import errors, owned_paths
 from r2fs.model.errors import R2fsError
+from r2fs.model.redaction import redact
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 30.0  # a client gives up then; the daemon may be swapped out, or its disk slow
@@ -30,12 +33,12 @@ Message = dict[str, Any]
 
 
 def encode(message: Mapping[str, object]) -> bytes:
-    return json.dumps(message, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    return redact(json.dumps(message, ensure_ascii=True, separators=(",", ":"))).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
     """Raises ValueError where it is not one JSON object."""
-    message = json.loads(line)
+    message = owned_paths.load_json(line)
     if not isinstance(message, dict):
         raise ValueError("not an object")
     return message
@@ -60,9 +63,21 @@ def raise_failure(message: Mapping[str, Any]) -> None:
 
 @contextmanager
 def short_address(path: Path) -> Iterator[str]:
-    """An address for bind and connect: socket paths end at 108 bytes, the directory's descriptor does not."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    """An address for bind and connect: socket paths end at 108 bytes, the directory's descriptor does not.
+
+    UnsafePath where another user may put sockets into the directory.
+    """
+    with owned_paths.directory(path.parent) as directory:
         yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user of the process at the other end (SO_PEERCRED); of a listening one, who called listen()."""
+    size = struct.calcsize("3i")
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(uid)
+
+
+def is_believed(connection: socket.socket) -> bool:
+    """Is the other end of the same user, or root's? Asked by either end before anything is sent."""
+    return peer_uid(connection) in (0, os.geteuid())

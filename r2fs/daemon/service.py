@@ -130,6 +130,7 @@ class Service:
 
     # ------------------------------------------------------------------ start
     def _build(self, closing: ExitStack) -> _Parts:
+        directories.prepare_run(self._settings)  # before anything in it is believed
         daemons = client.daemons(self._environ, self._settings.run_dir)
         self._target = Path(absolute(self._target))
         kind = drivers.choose(self._settings)
@@ -358,8 +359,7 @@ class _End:
             log.info("everything is in the bucket")
             states.forget(self._parts.settings, self._service._environ)
             return
-        parked = f", {view.parked} of them refused by the bucket" if view.parked else ""
-        log.warning("not in the bucket: %s%s; kept, and sent at the next mount", left_text(view), parked)
+        log.warning("not in the bucket: %s; kept, and sent at the next mount", left_text(view, parked=True))
 
     def _close_control(self) -> None:
         deadline = time.monotonic() + LAST_ANSWERS_S
@@ -425,6 +425,7 @@ class Operations:
             "cache": metrics.cache(parts.engine.cache_view()),
             "room": metrics.room(parts.engine.room_view()),
             "aside": metrics.aside(parts.engine.aside_view()),
+            "damaged": list(parts.engine.damaged_view()),
             "requests": metrics.requests(parts.store),
             "health": metrics.health(parts.store),
             "kernel": metrics.kernel(parts.driver, parts.engine.path_of),
@@ -436,6 +437,9 @@ class Operations:
         With `retry` what is parked there is tried once more.
         """
         told = time.monotonic()
+        request.progress(
+            queue=metrics.queue(self._parts.engine.queue_view())
+        )  # what is left before it begins
         paths = request.texts("paths") or []
         if request.message.get("retry") is True:
             self._parts.engine.retry_parked(paths)
@@ -446,10 +450,10 @@ class Operations:
                 told = time.monotonic()
                 request.progress(queue=metrics.queue(view))
 
-        sent = self._parts.engine.flush_paths(
-            paths, request.number("timeout_s"), progress, request.gone.is_set
-        )
-        return {"sent": sent, "queue": metrics.queue(self._parts.engine.queue_view())}
+        engine, timeout_s = self._parts.engine, request.number("timeout_s")
+        sent = engine.flush_paths(paths, timeout_s, progress, request.gone.is_set)
+        parked, refusal = engine.parked_at(paths), engine.refusal()
+        return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal)}
 
     def restart(self, request: Request) -> dict[str, object]:
         """Answered when it has begun: the successor's card says when it is there."""
@@ -460,8 +464,8 @@ class Operations:
 
     def stop(self, request: Request) -> dict[str, object]:
         """Unmount, wait for uploads, end. Lines of progress until the outcome is known."""
-        timeout_s = request.number("timeout_s")
-        lazy = request.message.get("lazy") is True
+        timeout_s, lazy = request.number("timeout_s"), request.message.get("lazy") is True
+        request.progress(queue=metrics.queue(self._parts.engine.queue_view()))
         self._stopping.unmount_now(self._parts.driver.unmount, lazy, timeout_s)
         while True:
             progress, outcome = self._stopping.wait(HEARTBEAT_S)

@@ -22,9 +22,11 @@ from typing import Protocol
 
 from r2fs.daemon import mountpoint as mountpoints
 from r2fs.daemon.systemd import Notifier
+from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
 from r2fs.model.ports import Clock
 from r2fs.model.records import QueueView
+from r2fs.model.states import State
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +66,16 @@ class Outcome:
 
 def count_left(view: QueueView) -> int:
     """Names that owe the bucket something."""
-    return view.files + view.deletes
+    return view.files + view.directories + view.deletes
 
 
-def left_text(view: QueueView) -> str:
-    """ "3 files (12.0 MiB) and 1 deletion"."""
-    parts = []
-    if view.files:
-        parts.append(f"{view.files} file{'s' if view.files > 1 else ''} ({view.bytes / 2**20:.1f} MiB)")
-    if view.deletes:
-        parts.append(f"{view.deletes} deletion{'s' if view.deletes > 1 else ''}")
-    return " and ".join(parts) or "nothing"
+def left_text(view: QueueView, parked: bool = False) -> str:
+    """ "3 files (12.0 MiB), 1 deletion"; with `parked` also how many of these are, and the reason of one."""
+    text = amounts.left(view.files, view.directories, view.bytes, view.deletes)
+    shown = next((transfer for transfer in view.transfers if transfer.state == State.PARKED.value), None)
+    if not parked or shown is None:
+        return text
+    return f"{text}; {amounts.parked(view.parked, shown.path, shown.reason)}"
 
 
 class _Hurried(Exception):
@@ -162,7 +163,10 @@ class Stopping:
         refused = 0
         while not self.unmounted.is_set():
             waited = self._clock.monotonic() - since
-            idle = waited >= BUSY_GRACE_S and not count_left(engine.queue_view())
+            view = engine.queue_view()
+            idle = (
+                waited >= BUSY_GRACE_S and count_left(view) <= view.parked
+            )  # what is parked waits for a person
             try:
                 unmount(idle or self._remaining() <= 0 or self.hurried.is_set())
                 return

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from threading import Event
 
+from r2fs.daemon.log_format import LineFormatter
 from r2fs.model.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -77,18 +78,23 @@ class Notifier:
 
 LISTEN = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 LISTEN_START = 3  # the first descriptor that is handed over
+LISTEN_DIGITS = 5  # of how many there are: more are not a number of descriptors
 
 
 def handed_over(environ: MutableMapping[str, str], name: str) -> int | None:
     """The descriptor of this name that came with the start, ours to close. Asked once: the rest is closed."""
     pid, count, names = (environ.pop(variable, "") for variable in LISTEN)
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()) or not count.isdigit() or len(count) > LISTEN_DIGITS:
         return None
     found = None
     called = names.split(":")
     for index in range(int(count)):
         fd = LISTEN_START + index
-        os.set_inheritable(fd, False)
+        try:
+            os.set_inheritable(fd, False)
+        except OSError as error:
+            log.warning("LISTEN_FDS says %s, but descriptor %d is not there: %s", count, fd, error.strerror)
+            break
         if found is None and index < len(called) and called[index] == name:
             found = fd
         else:
@@ -126,7 +132,7 @@ def run_watchdog(notifier: Notifier, answers: Callable[[], bool], stop: Event, c
             log.error("the mount does not answer: the service manager gets no sign of life")
 
 
-class JournalFormatter(logging.Formatter):
+class JournalFormatter(LineFormatter):
     """Prefixes each line with its priority, which journald takes off again."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -21,7 +21,7 @@ from typing import Final
 
 from r2fs.daemon import mountpoint
 from r2fs.daemon.holder import ONLY
-from r2fs.daemon.keeper import Again, HolderKeeper, Keeper, NoKeeper, StoreKeeper, is_over
+from r2fs.daemon.keeper import Again, HolderKeeper, Keeper, NoKeeper, StoreKeeper, is_over, is_session
 from r2fs.daemon.systemd import Notifier
 from r2fs.disk import sessionlog
 from r2fs.disk.sessionlog import SessionLog
@@ -29,6 +29,7 @@ from r2fs.drivers import kmount
 from r2fs.drivers.kernel import KernelDriver
 from r2fs.drivers.session import SessionState
 from r2fs.drivers.wire import Init
+from r2fs.model import owned_paths
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.records import Inheritance
 from r2fs.model.settings import Settings
@@ -98,10 +99,14 @@ class TakeOver:
         return HolderKeeper(self._holder, self._settings.take_over_s, card, self._again)
 
     def _found(self) -> int | None:
-        stored = StoreKeeper.find(self._environ)
-        if stored is not None:
-            return stored
-        return self._keeper.take() if isinstance(self._keeper, HolderKeeper) else None
+        fd = StoreKeeper.find(self._environ)
+        if fd is None and isinstance(self._keeper, HolderKeeper):
+            fd = self._keeper.take()
+        if fd is not None and not is_session(fd):
+            log.warning("%s: what was handed over is no descriptor of /dev/fuse: it is closed", self._target)
+            os.close(fd)
+            return None
+        return fd
 
     def _examine(self, fd: int, driver: type) -> tuple[str, Left | None]:
         """Why not, or what it is."""
@@ -116,7 +121,7 @@ class TakeOver:
         if found is None:
             return "nothing tells what the kernel knows of it", None
         try:
-            state = json.loads(found[0])
+            state = owned_paths.load_json(found[0])
             if state["identity"] != self._identity():
                 return "it was mounted with other settings", None
             return "", Left(fd, SessionState(**state["session"]), found[1])
@@ -135,6 +140,7 @@ class TakeOver:
             "read_only": settings.read_only,
             "allow_other": settings.allow_other,
             "noexec": settings.noexec,
+            **({} if settings.links == "follow" else {"links": settings.links}),  # what the kernel remembers
         }
 
     def _discard(self, fd: int) -> None:
@@ -216,6 +222,8 @@ class TakeOver:
             return {"held_by": held, "why_not": None}
         if isinstance(keeper, NoKeeper):
             return {"held_by": None, "why_not": keeper.why}
+        if self._over:
+            return {"held_by": None, "why_not": "it is being unmounted"}
         return {
             "held_by": None,
             "why_not": "its holder has gone" if usable else "its log could not be written",

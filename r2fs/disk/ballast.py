@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Lock
 
 from r2fs.disk.durable import BLOCK
+from r2fs.model import owned_paths
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Ballast:
 
     def _allocate(self) -> bool:
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = owned_paths.open_file(self.path, os.O_WRONLY | os.O_CREAT)
         except OSError as error:
             log.debug("%s: not made: %s", self.path, error)
             return False

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from r2fs.disk.cache_table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
 from r2fs.disk.shelf import Shelf
+from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import CacheView, PartDigests, Version
@@ -70,7 +71,7 @@ class CleanCache:
         self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
         # guarded by: _content.lock
         self._pins: dict[str, int] = {}
-        self._reserved = 0
+        self._reserved = self._open_files = 0
         self._evicted = self._expired = 0
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
         # Remembering is a use; recalling is not, so that it stays a read of the database.
@@ -91,6 +92,8 @@ class CleanCache:
                 self._misses += 1
             else:
                 self._hits += 1
+        if taken is None:
+            log.debug("%s: not in the cache", printable(version.key))
         return taken
 
     def _take_locked(self, table: Table, name: str, version: Version, into: Path) -> Taken | None:
@@ -220,13 +223,14 @@ class CleanCache:
             else:
                 self._pins.pop(name, None)
 
-    def set_reserved(self, size: int) -> None:
-        """Bytes of open content that is not an entry: they count against the limit. Evicts nothing by itself.
+    def set_reserved(self, size: int, files: int = 0) -> None:
+        """Bytes of open content that is not an entry, and of how many files: they count against the limit, and are
+        shown. Evicts nothing by itself.
 
         Content that is about to be admitted no longer counts here, or it counts twice.
         """
         with self._content.lock:
-            self._reserved = size
+            self._reserved, self._open_files = size, files
 
     def make_room(self, size: int) -> bool:
         """Evict until entries, reserved bytes and `size` more fit. False, and nothing evicted, if they cannot."""
@@ -341,7 +345,7 @@ class CleanCache:
         with self._content.lock:
             entries, used = self._content.run(lambda table: (len(table), int(table.reset("size"))), (0, 0))
             return CacheView(
-                entries=entries,
+                entries=entries + self._open_files,
                 bytes=used + self._reserved,
                 limit=self._limit,
                 hits=self._hits,

@@ -27,8 +27,16 @@ from pathlib import Path
 from threading import Condition, Event
 from typing import NamedTuple, Self
 
-from r2fs.disk.durable import allocated_bytes, local_error, punch_hole, pwrite_all
-from r2fs.model.errors import DiskReadOnly, Interrupted, R2fsError, StateDamaged
+from r2fs.disk.durable import allocated_bytes, local_error, punch_hole
+from r2fs.disk.filecalls import memory_file as _memory_file
+from r2fs.disk.filecalls import new_file as _new_file
+from r2fs.disk.filecalls import open_even_readonly as _open_even_readonly
+from r2fs.disk.filecalls import open_file as _open
+from r2fs.disk.filecalls import pread_all as _pread_all
+from r2fs.disk.filecalls import punch as _punch
+from r2fs.disk.filecalls import resize as _resize
+from r2fs.disk.filecalls import write as _write
+from r2fs.model.errors import Interrupted, R2fsError, StateDamaged
 from r2fs.model.ranges import Range, RangeSet
 
 CANCEL_POLL_S = 0.1  # an Event cannot wake a Condition: how late an interrupt may be noticed
@@ -61,6 +69,9 @@ class Content:
         self._base_limit = base_limit
         self._failure: R2fsError | None = None
         self._released = 0  # counts releases: a read that one overlaps is made again
+        self._streams = False  # what has been read may be given back, so it never is complete
+        self.in_memory = False  # and has no name on the disk
+        self._files = 0  # counts the files that it was: what one of them held is not in the next
         self._changes = 0  # counts what this host did to it while it was watched
         self._complete = present is None  # False → True only
         self._watched = present is not None  # True → False only: does `own` tell of every write?
@@ -69,16 +80,16 @@ class Content:
 
     # -------------------------------------------------------------- beginning and end
     @classmethod
+    def hollow(cls, path: Path, size: int) -> Self:
+        """Of `size` bytes that are all to come, in memory: for a disk that has no room. `path` is for messages."""
+        content = cls(path, _memory_file(path, size), size, RangeSet(), RangeSet(), size)
+        content._streams = content.in_memory = True
+        return content
+
+    @classmethod
     def create(cls, path: Path, size: int, complete: bool) -> Self:
         """A new file: `size` zeros that count (complete), or holes to be filled from a base of `size`."""
-        fd = _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
-        try:
-            if size:  # ftruncate to 0 would make ext4 write the file out at close (auto_da_alloc)
-                _resize(fd, size, path)
-        except R2fsError:
-            os.close(fd)
-            os.unlink(path)
-            raise
+        fd = _new_file(path, size)
         return cls(path, fd, size, None if complete else RangeSet(), RangeSet(), size)
 
     @classmethod
@@ -104,7 +115,7 @@ class Content:
             content = cls(path, fd, size, None, RangeSet(), size)
             content._mode = mode
             return content
-        fd = _open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = _open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             there = os.fstat(fd).st_size
             last = max((stop for _, stop in present), default=0)
@@ -262,13 +273,66 @@ class Content:
             if self._complete:
                 return
             assert self._base_limit >= 0
-            assert not self._present.covers(0, self._size), "complete, but not marked so"
+            assert self._streams or not self._present.covers(0, self._size), "complete, but not marked so"
             for start, stop in self._own:
                 assert self._present.covers(start, stop), "own bytes that are not here"
             for start, stop in self._present:
                 assert 0 <= start < stop <= self._size, "bytes past the end"
             for start, stop in self._present.missing(0, self._size):
                 assert stop <= self._base_limit, f"hole {start}-{stop} that nothing can fill"
+
+    # -------------------------------------------------------------- more than there is room for
+    def here(self) -> RangeSet:
+        """A copy of the map of what is here."""
+        with self._ready:
+            return RangeSet([(0, self._size)]) if self._complete else self._present.copy()
+
+    @property
+    def streams(self) -> bool:
+        """May what is here be given back, as by `release`?"""
+        return self._streams
+
+    def stream(self) -> bool:
+        """From now on `streams`. False: it is complete, or holds bytes of this host, and stays as it is.
+
+        A file that the cache has linked must be dropped there: it is the same file.
+        """
+        with self._ready:
+            if self._complete or self._own:
+                return False
+            self._streams = True
+            return True
+
+    def keep(self, path: Path) -> None:
+        """The reverse of `stream`: it is to be whole, on the disk, if need be as the new file `path`."""
+        with self._ready:
+            if self.in_memory:
+                self._renew_locked(_new_file(path, self._size), path, 0)
+                self.in_memory = False
+            self._streams = False
+            self._settle_locked()
+            self._ready.notify_all()
+
+    def to_memory(self, held: int) -> None:
+        """Its file is given up, and with it what is here, but for the first `held` bytes, which nobody has seen."""
+        with self._ready:
+            if self._complete or self._own:
+                raise ValueError(f"{self.path}: is not to be fetched again")
+            self._renew_locked(_memory_file(self.path, self._size), self.path, held)
+            self._streams = self.in_memory = True
+
+    def _renew_locked(self, fd: int, path: Path, held: int) -> None:
+        """Another file in the place of this one. Nobody was handed its descriptor: it is not complete."""
+        try:
+            if held:
+                _write(fd, _pread_all(self.fd, held, 0, self.path), 0, path)
+            os.dup2(fd, self.fd, inheritable=False)
+        finally:
+            os.close(fd)
+        self._file, self._mode, self.path = None, os.O_RDWR, path
+        self._present = RangeSet()
+        self._released += 1
+        self._files += not held
 
     # -------------------------------------------------------------- reading
     def read(self, offset: int, size: int) -> bytes:
@@ -318,6 +382,30 @@ class Content:
     # -------------------------------------------------------------- the base's bytes
     def fill(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Bytes of the base version have come. They go into holes only, below `base_limit`."""
+        self._fill(offset, data, True)
+
+    def hold(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """As `fill`, but nobody sees the bytes before `accept` says that they are right."""
+        self._fill(offset, data, False)
+
+    @property
+    def files(self) -> int:
+        """Which file it is: what is on hold in one is not in the next."""
+        return self._files
+
+    def accept(self, start: int, stop: int, files: int) -> bool:
+        """What `hold` wrote, since `files` was so, is here. False: it is not, the file is another by now."""
+        with self._ready:
+            if self._complete:
+                return True
+            if files != self._files:
+                return False
+            self._present.add(start, min(stop, self._base_limit, self._size))
+            self._settle_locked()
+            self._ready.notify_all()
+            return True
+
+    def _fill(self, offset: int, data: bytes | bytearray | memoryview, seen: bool) -> None:
         if self.complete:
             return
         with self._ready:
@@ -330,7 +418,8 @@ class Content:
                 for start, end in self._present.missing(offset, stop):
                     while start < end:  # what a full disk cut short raises at the next turn
                         written = _write(self.fd, view[start - offset : end - offset], start, self.path)
-                        self._present.add(start, start + written)
+                        if seen:
+                            self._present.add(start, start + written)
                         start += written
             finally:
                 # The file's time is that of the last write by a program, or what utimens said.
@@ -411,11 +500,6 @@ class Content:
         except OSError as error:
             raise local_error(error, self.path) from error
 
-    def note_external_write(self) -> None:
-        """Somebody wrote through `fd`. Only complete content may be written so, and it keeps no maps."""
-        if not self._complete:
-            raise ValueError(f"{self.path}: written past its maps while bytes are missing")
-
     def fsync(self, data_only: bool = False) -> None:
         """What was written survives a power cut. Slow."""
         try:
@@ -466,68 +550,5 @@ class Content:
 
     def _settle_locked(self) -> None:
         """Has the last hole been filled?"""
-        if self._present.covers(0, self._size):
+        if not self._streams and self._present.covers(0, self._size):
             self._complete = True
-
-
-# ------------------------------------------------------------------ system calls, errors named
-def _open(path: Path, flags: int) -> int:
-    try:
-        return os.open(path, flags, 0o600)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise local_error(error, path) from error
-
-
-def _open_even_readonly(path: Path) -> tuple[int, int]:
-    """Read-write; on a disk that became read-only what is there can still be read."""
-    try:
-        return _open(path, os.O_RDWR | os.O_CLOEXEC), os.O_RDWR
-    except DiskReadOnly:
-        return _open(path, os.O_RDONLY | os.O_CLOEXEC), os.O_RDONLY
-
-
-def _resize(fd: int, size: int, path: Path) -> None:
-    try:
-        os.ftruncate(fd, size)
-    except OSError as error:
-        raise local_error(error, path) from error
-
-
-def _write(fd: int, data: bytes | bytearray | memoryview, offset: int, path: Path) -> int:
-    try:
-        return pwrite_all(fd, data, offset)
-    except OSError as error:
-        raise local_error(error, path) from error
-
-
-def _punch(fd: int, start: int, stop: int, path: Path) -> None:
-    try:
-        punch_hole(fd, start, stop - start)
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise local_error(error, path) from error
-        _write_zeros(fd, start, stop, path)
-
-
-def _write_zeros(fd: int, start: int, stop: int, path: Path) -> None:
-    """For a file system without holes."""
-    zeros = memoryview(bytes(1 << 20))
-    while start < stop:
-        start += _write(fd, zeros[: stop - start], start, path)
-
-
-def _pread_all(fd: int, size: int, offset: int, path: Path) -> bytes:
-    try:
-        data = os.pread(fd, size, offset)
-        if len(data) == size or not data:
-            return data
-        pieces = [data]
-        got = len(data)
-        while got < size and (data := os.pread(fd, size - got, offset + got)):
-            pieces.append(data)
-            got += len(data)
-    except OSError as error:
-        raise local_error(error, path) from error
-    return b"".join(pieces)

@@ -100,7 +100,7 @@ class Journal:
         self._wal_named = False  # its name is on the disk; False → True only
         self._wal_failed = False  # a sync of it has failed since it was begun
         # Open as long as the database is: to close it would give SQLite's lock on the file back.
-        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_CLOEXEC)
+        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
         self.attributes = AttributeRows(self.transaction, self._run, self._query)
@@ -195,7 +195,8 @@ class Journal:
         """A descriptor of SQLite's log; -1: there is none yet."""
         if self._wal_fd < 0:
             with suppress(FileNotFoundError):
-                self._wal_fd = os.open(f"{self.state_dir}/journal.db-wal", os.O_RDWR | os.O_CLOEXEC)
+                wal = f"{self.state_dir}/journal.db-wal"
+                self._wal_fd = os.open(wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         return self._wal_fd
 
     # ------------------------------------------------------------------ transactions

@@ -15,22 +15,25 @@ from contextlib import suppress
 from pathlib import Path
 
 from r2fs.disk.state_lock import lock_state
+from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import NAME as RECORD
 
 log = logging.getLogger(__name__)
 
+FILES = ("lock", "journal.db", "journal.db-wal", "journal.db-shm", "ballast")  # opened by their names
 TABLES_OF_WORK = ("inode", "gone", "leaving", "attempt", "multipart", "part")
 
 
 def make_and_lock(state_dir: Path, staging_dir: Path) -> int:
     """The lock's descriptor. Raises StateLocked, DirectoryUnusable."""
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owned_paths.make_directory(state_dir)
+        owned_paths.check_files(state_dir, *FILES)
         lock_fd = lock_state(state_dir)
         try:  # with the lock held: another start that fails takes its directories away
             for directory in (staging_dir, staging_dir / "data", staging_dir / "open"):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                owned_paths.make_directory(directory)
         except OSError:
             os.close(lock_fd)
             raise

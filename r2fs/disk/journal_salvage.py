@@ -20,10 +20,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from r2fs.disk.durable import fsync_dir, quarantine, write_durably
+from r2fs.model import owned_paths
 
 log = logging.getLogger(__name__)
 
 INDEX = "orphans.jsonl"
+LARGEST_INDEX = 1 << 28  # bytes: a million files
 BESIDE = ("-wal", "-shm")  # SQLite finds them by the database's name: they keep it
 
 
@@ -59,13 +61,13 @@ def set_aside_before(state_dir: Path) -> list[str]:
 def names(state_dir: Path) -> Mapping[str, str]:
     """Which key a file of staging had, by its file name."""
     try:
-        text = (state_dir / INDEX).read_text(errors="replace")
+        text = owned_paths.read_file(state_dir / INDEX, LARGEST_INDEX).decode(errors="replace")
     except OSError:
         return {}
     found = {}
     for line in text.splitlines():
         with suppress(ValueError, KeyError, TypeError):
-            row = json.loads(line)
+            row = owned_paths.load_json(line)
             found[str(row["file"])] = str(row["key"])
     return found
 

@@ -24,7 +24,7 @@ WITHOUT_LEASES = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES, errno.ENOLCK)
 
 def open_unless_writable(path: Path) -> int | None:
     """An O_RDONLY descriptor of a file to which nobody can write; None: somebody may."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if _is_writable(fd):
             os.close(fd)

@@ -26,6 +26,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Self
 
+from r2fs.model import owned_paths
 from r2fs.model.records import Inheritance, KnownHandle, KnownNode
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 CHUNK: Final = 1 << 18  # bytes by which the file grows
 LARGE: Final = 4 << 20  # a smaller file is not worth rewriting
 GROWTH: Final = 4  # times what was in use at the last rewriting
+LARGEST: Final = 1 << 32  # bytes that are read: some ten million names and files
 WRITTEN: Final = 1  # the first byte of a record that is whole
 NODE, HANDLE, STATE = "n", "h", "s"
 
@@ -62,9 +64,7 @@ class SessionLog:
     @classmethod
     def create(cls, path: Path, lines: Iterable[bytes] = ()) -> Self:
         """A new one in the place of whatever is there; the old one stays whole until then. OSError."""
-        fd, mapping, end = _made(path, b"".join(lines))
-        os.replace(_new(path), path)
-        return cls(path, fd, mapping, end)
+        return cls(path, *_put(path, b"".join(lines)))
 
     @classmethod
     def go_on(cls, path: Path, state: str, inheritance: Inheritance) -> Self:
@@ -118,8 +118,7 @@ class SessionLog:
             if not self.usable:
                 return
             try:
-                made = _made(self.path, b"".join([*lines, self._map[end : self._end]]))
-                os.replace(_new(self.path), self.path)
+                made = _put(self.path, b"".join([*lines, self._map[end : self._end]]))
             except OSError as error:
                 self._give_up_locked(error)
                 return
@@ -160,7 +159,8 @@ class SessionLog:
 def read(path: Path) -> tuple[str, Inheritance] | None:
     """The session's state and what it leaves; None where there is nothing that could be gone on with."""
     try:
-        table = _parse(path.read_bytes())
+        with owned_paths.directory(path.parent) as directory:
+            table = _parse(owned_paths.read_file(path.name, LARGEST, dir_fd=directory))
         (state,) = table.pop((STATE, 0))
         nodes = {number: _node(number, fields) for (kind, number), fields in table.items() if kind == NODE}
         handles = {
@@ -194,7 +194,7 @@ def _parse(data: bytes) -> Table:
     start = 0
     while start < len(data) and data[start] == WRITTEN:
         stop = data.index(b"\n", start)
-        kind, number, *fields = json.loads(data[start + 1 : stop])
+        kind, number, *fields = owned_paths.load_json(data[start + 1 : stop])
         table.pop((kind, number), None)
         if fields:
             table[kind, number] = fields
@@ -202,21 +202,24 @@ def _parse(data: bytes) -> Table:
     return table
 
 
-def _new(path: Path) -> Path:
-    return path.with_name(f"{path.name}.new")
-
-
-def _made(path: Path, data: bytes) -> tuple[int, mmap.mmap, int]:
-    """A file beside `path` with these lines, and room for more."""
-    fd = os.open(_new(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        size = -(-len(data) // CHUNK) * CHUNK + CHUNK
-        os.posix_fallocate(fd, 0, size)
-        mapping = mmap.mmap(fd, size)
-        mapping[: len(data)] = data
-    except BaseException:
-        os.close(fd)
-        raise
+def _put(path: Path, data: bytes) -> tuple[int, mmap.mmap, int]:
+    """A file with these lines, and room for more, in the place of what is at `path`: its descriptor, mapping, end."""
+    new = f"{path.name}.new"
+    with owned_paths.directory(path.parent) as directory:
+        with suppress(FileNotFoundError):  # of a daemon that was killed in the midst of this
+            os.unlink(new, dir_fd=directory)
+        fd = owned_paths.open_file(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, dir_fd=directory)
+        try:
+            size = -(-len(data) // CHUNK) * CHUNK + CHUNK
+            os.posix_fallocate(fd, 0, size)
+            mapping = mmap.mmap(fd, size)
+            mapping[: len(data)] = data
+            os.rename(new, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            os.close(fd)
+            with suppress(FileNotFoundError):
+                os.unlink(new, dir_fd=directory)
+            raise
     return fd, mapping, len(data)
 
 

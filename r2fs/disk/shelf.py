@@ -27,6 +27,7 @@ from threading import RLock
 from typing import Generic, Protocol, TypeVar
 
 from r2fs.disk.durable import boot_id, sync_file_system
+from r2fs.model import owned_paths
 from r2fs.model.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -145,8 +146,10 @@ class Shelf(Generic[TableT]):
         return (now.st_dev, now.st_ino) == self._identity
 
     def _open_locked(self) -> None:
-        os.makedirs(self.directory, 0o700, exist_ok=True)
-        self._lock_fd = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # After `rm -rf` of a cache in a place like /tmp, another user may have made the directory.
+        owned_paths.make_directory(self.directory)
+        owned_paths.check_files(self.directory, SESSION, *self._database_files())
+        self._lock_fd = owned_paths.open_file(self.directory / LOCK, os.O_RDWR | os.O_CREAT)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         look_over = self._begin_session_locked() or _is_missing(self._database)
         try:
@@ -230,11 +233,13 @@ class Shelf(Generic[TableT]):
         for path in _files(self.directory):
             with contextlib.suppress(OSError):
                 path.unlink()
-        database = self._maker.database
-        ours = (database, f"{database}-wal", f"{database}-shm", f"{database}-journal", SESSION)
-        for name in ours:  # not the lock: it is held
+        for name in (*self._database_files(), SESSION):  # not the lock: it is held
             with contextlib.suppress(OSError):
                 os.unlink(self.directory / name)
+
+    def _database_files(self) -> tuple[str, ...]:
+        name = self._maker.database
+        return name, f"{name}-wal", f"{name}-shm", f"{name}-journal"
 
 
 def _is_missing(database: str) -> bool:

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from r2fs.model.errors import StateLocked
+from r2fs.model.owned_paths import open_file
 
 PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
@@ -20,7 +21,7 @@ def lock_state(state_dir: Path) -> int:
     """The descriptor that holds the lock: closing it gives the lock back."""
     path = state_dir / "lock"
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_file(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -32,9 +33,8 @@ def lock_state(state_dir: Path) -> int:
             ) from None
         if _is_named(fd, path):
             break
-        os.close(
-            fd
-        )  # a start that failed has just taken it away: the lock of a file without a name excludes nobody
+        # A start that failed has just taken it away: the lock of a file without a name excludes nobody.
+        os.close(fd)
     os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
     return fd
 

@@ -49,9 +49,12 @@ from r2fs.model.verbs import ROOT, Verbs
 
 log = logging.getLogger(__name__)
 
-# Requests that wait, by what they wait for: a bucket that does not answer fills `fetch`, and
-# closing, writing and listing go on; past the dirty limit writers fill `open` and `write`, and
-# reading and fsync go on. Threads are made when needed and cost little when idle.
+# Requests that wait, by what they wait for. For the network: a bucket that does not answer fills `cold`, `fetch`
+# and `list`, and all that needs no more than this host's disk goes on. For the disk, or past the dirty limit for
+# uploads: writers fill `open` and `write`, and reading and fsync go on. Threads are made when needed and cost
+# little when idle.
+COLD_THREADS: Final = 48
+LIST_THREADS: Final = 32
 OPEN_THREADS: Final = 48
 FETCH_THREADS: Final = 48
 WRITE_THREADS: Final = 32
@@ -123,6 +126,7 @@ class KernelDriver:
         session = Session(
             self._fd,
             lanes.by_op(),
+            lanes.far_by_op(),
             wanted=self._wanted(),
             stack_depth=self._stack_depth(),
             ready=self._negotiated,
@@ -192,7 +196,9 @@ class KernelDriver:
         return modes
 
     def _wanted(self) -> Init:
-        return WANTED | Init.PASSTHROUGH if self._passthrough else WANTED
+        wanted = WANTED | Init.PASSTHROUGH if self._passthrough else WANTED
+        # A directory that moves changes where its links lead: then each is asked for anew.
+        return wanted & ~Init.CACHE_SYMLINKS if self._settings.links == "inside" else wanted
 
     def _stack_depth(self) -> int:
         """How many file systems may lie on each other below us: an overlay's cost one more."""
@@ -241,6 +247,9 @@ class Lanes:
         self._write = Lane("fuse-write", WRITE_THREADS)
         self._keep = Lane("fuse-keep", KEEP_THREADS)
         self._names = Lane("fuse-names", NAME_THREADS)
+        self._cold = Lane("fuse-cold", COLD_THREADS)
+        self._far_fetch = Lane("fuse-far", FETCH_THREADS)
+        self._list = Lane("fuse-list", LIST_THREADS)
 
     def by_op(self) -> dict[Op, Lane]:
         lanes = dict.fromkeys(Op, self._names) | {Op.OPEN: self._open}
@@ -248,7 +257,16 @@ class Lanes:
             lanes |= dict.fromkeys(ops, lane)
         return lanes
 
+    def far_by_op(self) -> dict[Op, Lane]:
+        """For the network."""
+        return (
+            dict.fromkeys(Op, self._list)
+            | dict.fromkeys((Op.OPEN, Op.CREATE), self._cold)
+            | dict.fromkeys(FETCH, self._far_fetch)
+        )
+
     def stop(self) -> None:
         deadline = time.monotonic() + LANE_STOP_S
-        for lane in (self._open, self._fetch, self._write, self._keep, self._names):
+        near = (self._open, self._fetch, self._write, self._keep, self._names)
+        for lane in (*near, self._cold, self._far_fetch, self._list):
             lane.stop(deadline)

@@ -14,7 +14,8 @@ import os
 import shutil
 import socket
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +42,7 @@ class Mounted:
     device: str
     fstype: str
     source: str
+    user: int | None = None  # FUSE: who mounted it
 
 
 def mounts() -> list[Mounted]:
@@ -50,13 +52,27 @@ def mounts() -> list[Mounted]:
         for line in lines:
             fields = line.rstrip("\n").split(" ")
             tail = fields[fields.index("-") + 1 :]
-            found.append(Mounted(_plain(fields[4]), fields[2], tail[0], _plain(tail[1])))
+            found.append(Mounted(_plain(fields[4]), fields[2], tail[0], _plain(tail[1]), _user(tail[-1])))
     return found
+
+
+def _user(options: str) -> int | None:
+    for option in options.split(","):
+        name, _, value = option.partition("=")
+        if name == "user_id" and value.isdigit():
+            return int(value)
+    return None
 
 
 def mounted_at(path: str) -> Mounted | None:
     """What is mounted on exactly this path."""
     return next((m for m in reversed(mounts()) if m.path == path), None)
+
+
+def mount_over(path: str) -> Mounted | None:
+    """The innermost mount of r2fs that `path` lies in. Asks no mount anything."""
+    over = [m for m in mounts() if m.fstype == f"fuse.{SUBTYPE}" and f"{path}/".startswith(f"{m.path}/")]
+    return max(over, key=lambda m: len(m.path), default=None)
 
 
 def file_system_of(path: Path) -> str:
@@ -106,11 +122,31 @@ def mount_direct(path: str, settings: Settings) -> int:
     flags |= MS_RDONLY if settings.read_only else 0
     flags |= MS_NOEXEC if settings.noexec else 0
     source = os.fsencode(settings.bucket.url)
-    if _libc().mount(source, os.fsencode(path), f"fuse.{SUBTYPE}".encode(), flags, data):
-        code = ctypes.get_errno()
+    try:
+        with _pinned(path) as at:
+            if _libc().mount(source, at.encode(), f"fuse.{SUBTYPE}".encode(), flags, data):
+                raise _mount_error(path, ctypes.get_errno())
+    except BaseException:
         os.close(fd)
-        raise _mount_error(path, code)
+        raise
     return fd
+
+
+@contextmanager
+def _pinned(path: str) -> Iterator[str]:
+    """The directory that was looked at, and no other one: whoever may rename a directory on the way could put
+    a link to /etc in its place between the look and the mount."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as e:
+        raise MountPointBad(f"{path} cannot be mounted on: {e.strerror}") from None
+    try:
+        at = f"/proc/self/fd/{fd}"
+        if (real := os.readlink(at)) != path:
+            raise MountPointBad(f"{path} has become {real} while it was looked at: try again")
+        yield at
+    finally:
+        os.close(fd)
 
 
 def mount_by_helper(path: str, settings: Settings) -> int:

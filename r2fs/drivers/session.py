@@ -4,7 +4,8 @@ Owns:    INIT, reading requests, answering each exactly once, requests that wait
 Never:   knows what a request means: handlers do (kernel_names.py, kernel_files.py).
 Threads: run() is the one dispatcher: a second one gains nothing under the interpreter's lock
          (measured). A handler that cannot answer at once raises WouldWait and runs again on a
-         lane. Replies may be written by any thread.
+         lane, and on one of those for the network if that is what it has to wait for. Replies may
+         be written by any thread.
 Locks:   _lock guards _waiting alone; nothing is called under it but a reply.
 Fails:   an R2fsError becomes its errno, an OSError its own, anything else is logged and EIO.
 """
@@ -27,7 +28,7 @@ from r2fs.drivers import wire
 from r2fs.drivers.lanes import Lane
 from r2fs.drivers.signals import wants_to_stop
 from r2fs.drivers.wire import Init, Op
-from r2fs.model.errors import R2fsError, WouldWait
+from r2fs.model.errors import R2fsError, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,8 @@ class Waiting:
 
 
 class Session:
-    """One mounted descriptor. `lanes` say where each request may wait; route() says who answers it.
+    """One mounted descriptor. `lanes` say where each request may wait, `far` where for the network (without
+    it: in the same); route() says who answers it.
 
     `ready` is called by the dispatcher when INIT has been answered, before any other request
     is read. A descriptor that another daemon had is past its INIT.
@@ -118,6 +120,7 @@ class Session:
         self,
         fd: int,
         lanes: Mapping[Op, Lane],
+        far: Mapping[Op, Lane] | None = None,
         *,
         wanted: Init = WANTED,
         stack_depth: int = 0,
@@ -129,6 +132,7 @@ class Session:
         self._stack_depth = stack_depth
         self._ready = ready
         self._lanes = {int(op): lane for op, lane in lanes.items()}
+        self._far = {int(op): lane for op, lane in (far or lanes).items()}
         self._handlers: list[Handler] = [self._unknown] * OP_LIMIT
         self.route({Op.INIT: self._init, Op.INTERRUPT: self._interrupt, Op.DESTROY: self._destroy})
         os.set_blocking(fd, False)
@@ -164,7 +168,7 @@ class Session:
         view, buffers = memoryview(buffer), (buffer,)
         unpack, body_at, counts, limit = wire.IN_HEADER.unpack_from, wire.HEADER_SIZE, self.counts, OP_LIMIT
         fd, read, answer = self.fd, os.readv, self._answer
-        caller = Caller(may_wait=False)
+        caller = Caller(may_wait=False, may_fetch=False)
         looks, patience, later = 0, 0, self._later
         while True:
             try:
@@ -238,12 +242,13 @@ class Session:
         """Run the handler; what it raises is the answer."""
         try:
             self._handlers[op](unique, nodeid, caller, body)
-        except WouldWait:
-            if caller.may_wait:
+        except WouldWait as wish:
+            fetches = isinstance(wish, WouldFetch)
+            if caller.may_fetch if fetches else caller.may_wait:
                 log.error("%s waits for ever: WouldWait from a call that may wait", _name(op))
                 self._fail(op, unique, errno.EIO)
             else:
-                self._defer(op, unique, nodeid, caller, body)
+                self._defer(op, unique, nodeid, caller, body, fetches)
         except R2fsError as e:
             if e.errno == errno.EIO:  # the program learns no more than that
                 log.warning("%s: %s", _name(op), e)
@@ -304,24 +309,30 @@ class Session:
         raise e
 
     # ------------------------------------------------------------------ requests that wait
-    def _defer(self, op: int, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        cancelled = threading.Event()
-        patient = Caller(caller.uid, caller.gid, caller.pid, caller.umask, True, cancelled)
+    def _defer(
+        self, op: int, unique: int, nodeid: int, caller: Caller, body: memoryview, fetches: bool
+    ) -> None:
+        cancelled = caller.cancelled or threading.Event()
+        patient = Caller(caller.uid, caller.gid, caller.pid, caller.umask, True, cancelled, fetches)
         request = Waiting(op, unique, nodeid, patient, memoryview(bytes(body)), cancelled)
         with self._lock:
+            before = self._waiting.get(unique)  # on a lane where it may not wait for so long
+            request.signalled = before is not None and before.signalled
             self._waiting[unique] = request
-        self._lanes[op].submit(lambda: self._answer_on_lane(request))
+        lane = (self._far if fetches else self._lanes)[op]
+        lane.submit(lambda: self._answer_on_lane(request))
 
     def _answer_on_lane(self, request: Waiting) -> None:
         with self._lock:
-            if request.unique not in self._waiting:  # given up before its turn came
+            if self._waiting.get(request.unique) is not request:  # given up before its turn came
                 return
             request.started = True
         try:
             self._answer(request.op, request.unique, request.nodeid, request.caller, request.body)
         finally:
             with self._lock:
-                del self._waiting[request.unique]
+                if self._waiting.get(request.unique) is request:  # else it waits on another lane
+                    del self._waiting[request.unique]
 
     def _interrupt(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         """Not answered: ENOSYS would end interrupts for good.

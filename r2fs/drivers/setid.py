@@ -21,7 +21,7 @@ def drop_set_id(fs: Verbs, kernel: KernelCache, caller: Caller, ino: int) -> Non
     The kernel, which asked for this, goes on showing the mode that it remembers unless told.
     """
     found = fs.getattr(caller, ino).attributes
-    if found.kind is not Kind.FILE:
+    if found.kind is Kind.DIRECTORY:
         return
     mode = found.mode & ~stat.S_ISUID
     # without S_IXGRP the bit once meant mandatory locking, and stays for who is of the group

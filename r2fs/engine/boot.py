@@ -19,6 +19,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import DOUBTFUL, TORN, Node, Owed
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
+from r2fs.model.amounts import counted, left
 from r2fs.model.keys import conflict_name, nfc, shown_name
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
@@ -68,9 +69,18 @@ class Boot:
             forget_leftovers(self._tree, self._ledger)
             self._orphans(staged | self._leaving.names())
         self._core.crash_point("restored")
-        if owing.inodes or owing.deletes:
-            log.info("%d files and %d deletes of an earlier mount are still to be sent",
-                     len(owing.inodes), len(owing.deletes))  # fmt: skip
+        with self._core.lock:
+            self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
+        nodes, rows = self._ledger.owing.values(), self._ledger.deletes.values()
+        directories, watched = sum(n.is_dir for n in nodes), sum(r.watch_until_s is not None for r in rows)
+        if nodes or len(rows) > watched:
+            size = sum(node.owed.size for node in nodes if node.owed and node.owed.staged)
+            text = left(len(nodes) - directories, directories, size, len(rows) - watched)
+            log.info("still to be sent, of an earlier mount: %s", text)
+        if watched:
+            log.info("watching for a late upload of an earlier mount at %s", counted(watched, "key"))
 
     # ------------------------------------------------------------------ rows
     def _restore(self, row: OwedInode) -> None:

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
+from r2fs.disk.cache import Taken
 from r2fs.disk.content import Content
 from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
@@ -27,7 +29,8 @@ from r2fs.engine.attributes import fill
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
-from r2fs.engine.reader import Reader, Source
+from r2fs.engine.reader import Reader
+from r2fs.engine.source import Source
 from r2fs.model.errors import NoSpace, R2fsError, Stale, StateDamaged
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered
@@ -36,6 +39,8 @@ from r2fs.model.records import ObjectInfo, Proof, Version
 from r2fs.model.states import OWING, State
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RESTING = 2048  # files kept open after their last close: a descriptor each
 RESTING_FILE = 1 << 20  # bytes of the largest of them
@@ -60,7 +65,7 @@ class Contents:
         self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
         # attempts.py: is the version gone, perhaps, by a copy of our own?
         self.may_be_copied: Callable[[Node, Version], bool] = lambda node, version: False
-        self._reserved: dict[int, int] = {}  # bytes that open content, not yet in the cache, may come to
+        self._streams = reader.streams
 
     # ------------------------------------------------------------------ getting at bytes
     def of(self, node: Node) -> Content:
@@ -82,8 +87,11 @@ class Contents:
                 content,
                 lambda info: self._learn(node, info),
                 lambda version: self._lose(node, version),
+                node.ino,
             )
             self._sources[node.ino] = source
+            if node.owed is None or node.owed.staged is None:
+                self._streams.begin(source)
         return source
 
     def rebased(self, node: Node) -> None:
@@ -114,19 +122,36 @@ class Contents:
         if version is None:  # unlinked, and open since before a take-over
             raise Stale(f"{node.name} is gone")
         path = self._open_path(node)
-        cache = self._core.cache
-        taken = cache.take(version, path)
+        taken = self._taken(version, path)
         self._pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:
             return Content.adopt(path, version.size, taken.present)
-        if version.size:
-            self._reserve(node, version.size)
         try:
-            return Content.create(path, version.size, complete=version.size == 0)
+            return self._with_room(lambda: Content.create(path, version.size, complete=version.size == 0))
+        except NoSpace:
+            if not version.size:
+                raise
+            return Content.hollow(path, version.size)
+
+    def _taken(self, version: Version, path: Path) -> Taken | None:
+        """The cache's file of this version, by the further name `path`. None: a miss, or a disk without room for a name."""
+        try:
+            return self._with_room(lambda: self._core.cache.take(version, path))
+        except NoSpace:
+            return None
+
+    def _with_room(self, make: Callable[[], T]) -> T:
+        try:
+            return make()
         except NoSpace:
             self.make_room(0)  # or somebody else did just now
-            return Content.create(path, version.size, complete=version.size == 0)
+            return make()
+
+    def keep_whole(self, node: Node) -> None:
+        """All of it is to come here, and to stay, whatever the cache's limit says: it is about to be this host's."""
+        content = self.of(node)
+        self._streams.keep(self._sources.get(node.ino), content, self._open_path(node))
 
     def adopt_open(self, node: Node, path: Path) -> None:
         """At a take-over: complete content that a program has open still, by its link in open/."""
@@ -172,6 +197,7 @@ class Contents:
         if node.ino in self._resting:
             self._wake(node.ino)
         self._rested.pop(node.ino, None)
+        self.keep_whole(node)
         content.make_writable()
         name = self._staged_name(node)
         content.rename_to(self._core.journal.data_dir / name)
@@ -182,7 +208,7 @@ class Contents:
             content.fd, ns=(node.atime_ns, node.mtime_ns)
         )  # the file's times are the node's from here on
         self._unpin(node)
-        self._unreserve(node)
+        self._streams.end(node.ino)
         return name
 
     def drop_left(self, node: Node, name: str) -> None:
@@ -322,6 +348,7 @@ class Contents:
             or base is None
             or not content.complete
             or content.doubtful
+            or content.in_memory
             or base.size > RESTING_FILE
         ):
             return False
@@ -400,7 +427,7 @@ class Contents:
 
     def discard(self, node: Node) -> None:
         """Nobody will read it again."""
-        self._unreserve(node)
+        self._streams.end(node.ino)
         self._sources.pop(node.ino, None)
         self._stored_at_s.pop(node.ino, None)
         if node.ino in self._resting:
@@ -430,7 +457,7 @@ class Contents:
         content = node.content
         assert content is not None
         self._unpin(node)
-        self._unreserve(node)
+        self._streams.end(node.ino)
         self._sources.pop(node.ino, None)
         # First, for it waits for whoever is just filling it: between a fill's write and its utime the file
         # has a time that the entry would vouch for, and that the next to take it would not find.
@@ -444,6 +471,8 @@ class Contents:
     def _admit(self, node: Node, path: Path, content: Content | None) -> None:
         version = node.base
         assert version is not None
+        if content is not None and content.in_memory:
+            return
         if content is not None and content.doubtful:
             self._core.cache.drop(version)
             return
@@ -452,15 +481,6 @@ class Contents:
             return
         stored_at_s = self._stored_at_s.get(node.ino)
         self._core.cache.admit(version, path, size=version.size, present=present, stored_at_s=stored_at_s)
-
-    def _reserve(self, node: Node, size: int) -> None:
-        self._reserved[node.ino] = min(size, self._core.settings.cache_size // 2)
-        self._core.cache.set_reserved(sum(self._reserved.values()))
-        self._core.cache.make_room(0)
-
-    def _unreserve(self, node: Node) -> None:
-        if self._reserved.pop(node.ino, None) is not None:
-            self._core.cache.set_reserved(sum(self._reserved.values()))
 
     def _open_path(self, node: Node) -> Path:
         return self._core.journal.open_dir / f"{node.ino}-{next(self._number)}"

@@ -1,7 +1,8 @@
 """Deleter: takes objects out of the bucket, each only in the version that was meant.
 
 Owns:    looking before deleting: R2 takes no condition on DELETE, so a HEAD (or one LIST for
-         many) just before narrows the window in which another host's version could go unseen.
+         many) just before narrows the window in which another host's version could go unseen; and when a
+         delete that the bucket refuses is parked.
 Never:   deletes what it has not just seen to be the version of the row.
 Threads: `delete` runs on an upload thread, with rows that were claimed for it.
 Locks:   Core.lock for the ledger; none while a request is on its way.
@@ -12,13 +13,21 @@ from __future__ import annotations
 
 import logging
 import os.path
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import LATE_ATTEMPT_S, Ledger
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
-from r2fs.model.errors import ObjectMissing, R2fsError
+from r2fs.model.errors import (
+    BadCredentials,
+    BucketMissing,
+    ClockSkewed,
+    ObjectMissing,
+    R2fsError,
+    Refused,
+    StoreError,
+)
 from r2fs.model.keys import printable
 from r2fs.model.records import ObjectInfo, OwedDelete
 
@@ -27,6 +36,11 @@ log = logging.getLogger(__name__)
 LOOK_BY_LIST = 4  # from so many deletes on, a LIST of where they lie is cheaper than a HEAD for each
 WATCH_FIRST_S = 10.0  # a late attempt is looked for after so long, and then after twice the time each
 RETRY_S = 5.0  # one key's delete failed
+REFUSALS = 3  # of one delete in a row, each after a look that was answered: then it is parked
+REFUSED_AGAIN_S = 1.0  # between these: a right that was just given needs a moment to arrive everywhere
+
+# Refused for what is no matter of the object: the look before may have been answered with an earlier key.
+OF_EVERYTHING = (BadCredentials, BucketMissing, ClockSkewed)
 
 Ours = Callable[[Mapping[str, str] | None, str], bool]
 
@@ -38,7 +52,10 @@ class Deleter:
         self._ledger = ledger
         self._syncing = syncing
         self._is_forsaken = is_forsaken
-        self._since: dict[int, float] = {}  # guarded by Core.lock: watch rows, by seq: Clock.monotonic()
+        # guarded by: Core.lock
+        self._since: dict[int, float] = {}  # watch rows, by seq: Clock.monotonic()
+        self._refusals: dict[int, int] = {}  # in a row, by seq
+        self._alone: set[int] = set()  # seqs of rows whose batch was refused as a whole
 
     def delete(self, rows: list[OwedDelete], tree: Tree) -> dict[int, float]:
         """Carry the rows out. Which are to come again, by seq: after so many seconds."""
@@ -90,24 +107,50 @@ class Deleter:
                         log.warning("%s: not deleted: the bucket holds another version", printable(row.key))
                     self._ledger.drop_delete(row.seq, tree.tick if info is None else None)
         self._core.crash_point("delete_looked")
-        failed = self._remove([row.key for row in doomed])
+        failed = self._remove(doomed)
         self._core.crash_point("deleted")
+        done: list[OwedDelete] = []
         with self._core.lock, self._ledger.transaction():
             tree.tick += 1
             for row in doomed:
-                if row.key in failed:
-                    again[row.seq] = RETRY_S
-                elif row.watch_until_s is not None:  # there may be more than one
+                error = failed.get(row.key)
+                if isinstance(error, Refused) and row.seq not in self._alone:
+                    self._refused(row, seen[row.key], error, again)
+                    continue
+                self._refusals.pop(row.seq, None)
+                if error is not None:
+                    again[row.seq] = RETRY_S if row.seq not in self._alone else 0.0
+                    log.info("%s: not deleted yet: %s", printable(row.key), error)
+                    continue
+                done.append(row)
+                if row.watch_until_s is not None:  # there may be more than one
                     self._ledger.carried_out(row.key, seen[row.key].etag, tree.tick)
                     self._look_again(row, again)
                 else:
                     self._ledger.drop_delete(row.seq, tree.tick)
         self._core.crash_point("delete_journalled")
+        _say_done(done)
+
+    def _refused(self, row: OwedDelete, seen: ObjectInfo, error: Refused, again: dict[int, float]) -> None:
+        """Try a refused delete a few times, then park it. What a watch found is parked as a delete of that version."""
+        refusals = self._refusals[row.seq] = self._refusals.get(row.seq, 0) + 1
+        if refusals < REFUSALS:
+            log.info("%s: not deleted yet: %s", printable(row.key), error)
+            again[row.seq] = REFUSED_AGAIN_S
+            return
+        del self._refusals[row.seq]
+        parked = row
+        if row.watch_until_s is not None:
+            parked = self._ledger.add_delete(row.key, seen.etag)
+            self._look_again(row, again)
+        self._ledger.then(lambda: self._ledger.park_delete(parked.seq, str(error)))
+        log.error("%s: its delete is parked, and what the bucket has is shown: %s", printable(row.key), error)
 
     def _is_meant(self, row: OwedDelete, info: ObjectInfo) -> bool:
         """Is what the bucket holds the version that is to go? Directories' objects are all alike: empty."""
         if row.etag is None:  # bytes at a directory's key are another tool's, even where we copied them
-            return self._ours(info) and not (row.key.endswith("/") and info.size)
+            foreign = row.key.endswith("/") and info.size
+            return self._ours(info) and not foreign and not self._ledger.is_refused(row.key, info.etag)
         return info.etag == row.etag or (row.key.endswith("/") and info.size == 0)
 
     def _look_again(self, row: OwedDelete, again: dict[int, float]) -> None:
@@ -124,15 +167,47 @@ class Deleter:
         else:
             again[row.seq] = min(max(WATCH_FIRST_S, waited), LATE_ATTEMPT_S - waited)
 
-    def _remove(self, keys: list[str]) -> set[str]:
+    def _remove(self, rows: list[OwedDelete]) -> Mapping[str, StoreError]:
+        """The errors of those that were not deleted, by key. Raises what concerns all requests."""
+        keys = [row.key for row in rows]
         if len(keys) <= 1:
-            for key in keys:
+            return self._remove_each(keys)
+        try:
+            return self._store.delete_many(keys)
+        except OF_EVERYTHING:
+            raise
+        except Refused as error:
+            return self._explore(rows, error)
+
+    def _remove_each(self, keys: Iterable[str]) -> dict[str, StoreError]:
+        failed: dict[str, StoreError] = {}
+        for key in keys:
+            try:
                 self._store.delete(key)
-            return set()
-        failed = self._store.delete_many(keys)
-        for key, error in failed.items():
-            log.info("%s: not deleted yet: %s", printable(key), error)
-        return set(failed)
+            except OF_EVERYTHING:
+                raise
+            except Refused as error:
+                failed[key] = error
+        return failed
+
+    def _explore(self, rows: list[OwedDelete], error: Refused) -> dict[str, StoreError]:
+        """A batch was refused as a whole. Where three of its keys are refused by themselves, all are; else the
+        server does not take batches, or not one with a key like these: the others come again one by one."""
+        probed = {row.seq: row for row in (rows[0], rows[len(rows) // 2], rows[-1])}
+        refused: dict[str, StoreError] = {}
+        again = [row for row in rows if row.seq not in probed]
+        for row in probed.values():  # each after a look of its own, as everywhere
+            info = self._head(row.key).get(row.key)
+            with self._core.lock:
+                meant = info is not None and self._is_meant(row, info)
+            if meant:
+                refused |= self._remove_each([row.key])
+            else:
+                again.append(row)
+        if len(refused) < len(probed):
+            with self._core.lock:
+                self._alone.update(row.seq for row in again)
+        return refused | {row.key: error for row in again}
 
     # ------------------------------------------------------------------ looking
     def _by_look(self, rows: list[OwedDelete]) -> tuple[list[OwedDelete], list[OwedDelete]]:
@@ -141,6 +216,8 @@ class Deleter:
         # Where a late attempt may be, only HEAD's metadata tell whose object it is.
         with self._core.lock:
             alone = {row.seq for row in rows if not row.key.isascii() or self._ledger.watched(row.key)}
+            alone |= self._alone & {row.seq for row in rows}
+            self._alone -= alone
         listed = [row for row in rows if row.seq not in alone]
         if len(listed) < LOOK_BY_LIST:
             return rows, []
@@ -174,3 +251,12 @@ class Deleter:
 
     def _ours(self, info: ObjectInfo) -> bool:
         return self._is_forsaken(info.metadata, info.key)
+
+
+def _say_done(rows: list[OwedDelete]) -> None:
+    """One line for a batch; each key of it only in detail."""
+    if rows:
+        more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
+        log.info("%s: deleted in the bucket%s", printable(rows[0].key), more)
+    for row in rows[1:]:
+        log.debug("%s: deleted in the bucket", printable(row.key))

@@ -46,7 +46,7 @@ class Queue(Protocol):
         """No request for these keys is on its way any more."""
         ...
 
-    def missed(self, error: R2fsError) -> None:
+    def missed(self, rows: list[OwedDelete], error: R2fsError) -> None:
         """The bucket did not do it."""
         ...
 
@@ -108,6 +108,11 @@ class Deletes:
                 self.add(self._ledger.add_delete(info.key, info.etag))
         self._ledger.cleared(info.key, info.etag)
 
+    def retry(self, seqs: Iterable[int]) -> None:
+        """Parked deletes go out once more."""
+        for seq in seqs:
+            self.add(self._ledger.release_delete(seq))
+
     # ------------------------------------------------------------------ the threads
     def prepare(self, first: Item, now: float) -> list[OwedDelete]:
         """As many as one request takes, of those that are due and wait for nothing; claimed for the caller."""
@@ -156,8 +161,9 @@ class Deletes:
             again = {row.seq: LOCAL_RETRY_S for row in rows}
         except R2fsError as error:
             with self._core.lock:
-                log.info("deletes not carried out yet: %s", error)
-                self._queue.missed(error)
+                watching = all(row.watch_until_s is not None for row in rows)
+                log.info("%s: %s", "a late upload is looked for" if watching else "not deleted yet", error)
+                self._queue.missed(rows, error)
             again = {row.seq: 0.0 for row in rows}
         finally:
             with self._core.lock:

@@ -17,10 +17,10 @@ import logging
 from collections.abc import Callable, Iterable
 
 from r2fs.engine.core import Core
+from r2fs.engine.failures import BUCKET_WIDE
 from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node, Refresh
-from r2fs.engine.outcomes import BUCKET_WIDE
 from r2fs.engine.probes import Probes
 from r2fs.engine.tree import Tree
 from r2fs.engine.walks import Walks
@@ -95,7 +95,7 @@ class Directories:
                 if at_once:
                     self._believe(directory, whole, name)
                 else:
-                    caller.about_to_wait()
+                    caller.about_to_fetch()
                 listing = _listing(directory)
                 mine = listing.refreshing is None
                 refresh = listing.refreshing = listing.refreshing or Refresh(self._core.clock.monotonic())
@@ -143,7 +143,7 @@ class Directories:
                 return
             clock.wait(refresh.done, min(left, SLICE_S))
             if not refresh.done.is_set():
-                caller.about_to_wait()
+                caller.about_to_fetch()
 
     def _believe(self, directory: Node, whole: bool, name: str | None, why: R2fsError | None = None) -> None:
         """What was known of it is shown for a while."""
@@ -288,7 +288,7 @@ class Directories:
             listing = _listing(directory)
             if self._away or listing.refreshing is not None or directory.deleted:
                 return told
-            caller.about_to_wait()
+            caller.about_to_fetch()
             refresh = listing.refreshing = Refresh(self._core.clock.monotonic())
             known = listing.whole
 

@@ -73,7 +73,7 @@ class Files:
         self.filling = Filling(core, ledger, contents, reader, writeback, jobs, self.handles)
         self.room = Room(core, contents, leaving)
         self.pressure = BackPressure(core, ledger, self.handles, self.room)
-        contents.make_room, reader.make_room = self.room.make_now, self.room.make
+        contents.make_room, reader.fetching.make_room = self.room.make_now, self.room.make
         writeback.on_unsealed = self.sealing.seal_unsealed
 
     # ------------------------------------------------------------------ opening
@@ -98,7 +98,7 @@ class Files:
                 caller.about_to_wait()
             small = not writes and self._comes_whole(node)
             if small:
-                caller.about_to_wait()
+                caller.about_to_fetch()
             if writes:
                 self.sealing.make_dirty(node, truncate=bool(flags & os.O_TRUNC))
             handle = self.handles.add(node, flags)
@@ -136,7 +136,7 @@ class Files:
                 self._check_there(node)
                 if not self._comes_whole(node):
                     return
-                caller.about_to_wait()
+                caller.about_to_fetch()
                 source = self._contents.source(node)
             if source is None:
                 return

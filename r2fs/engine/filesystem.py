@@ -22,6 +22,7 @@ from r2fs.engine.changes import Changes
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import Directories
+from r2fs.engine.downloads import DownloadQueue
 from r2fs.engine.files import Files
 from r2fs.engine.holes import Holes
 from r2fs.engine.inherit import restore_handles
@@ -31,6 +32,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.names import Names
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
+from r2fs.engine.scope import Scopes
 from r2fs.engine.sender import Sender
 from r2fs.engine.space import Space
 from r2fs.engine.special import SpecialFiles
@@ -39,7 +41,7 @@ from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import COPY_THREADS, WriteBack
 from r2fs.engine.xattrs import ExtendedAttributes, is_stored
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
-from r2fs.model.keys import check_file_name, check_name, printable
+from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
 from r2fs.model.records import (
     AsideView,
@@ -53,13 +55,16 @@ from r2fs.model.records import (
     Opened,
     QueueView,
     RoomView,
+    TransferView,
 )
 from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
 LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
-SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live
+SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live, at least
+SWEEP_SHARE = 10  # and with each such part of that time, so that nothing outlasts it by more
+SWEEP_LEAST_S = 0.1
 
 Worker = tuple[str, Callable[[], None]]
 
@@ -80,7 +85,8 @@ class FileSystem:
         """`memory` is told what a successor has to know; `inheritance` is what a predecessor's was told."""
         # constant
         self._core = Core(settings, store, journal, cache, clock, crash_point, memory)
-        self._downloads, self._parts, self._listings = JobQueue(), JobQueue(), JobQueue()
+        self._downloads = DownloadQueue(settings.download_threads, clock)
+        self._parts, self._listings = JobQueue(), JobQueue()
         self._reader = Reader(self._core, self._downloads)
         self._ledger = Ledger(self._core)
         self._tree = Tree(self._core, self._ledger.hides)
@@ -123,6 +129,7 @@ class FileSystem:
             self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
         )
         self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
+        self._scopes = Scopes(self._core, self._tree, self._ledger, self._names)
         self._status = Status(self._core, self._tree, self._ledger, self._writeback)
         Boot(
             self._core,
@@ -144,7 +151,7 @@ class FileSystem:
             *((f"upload-{n}", self._writeback.work) for n in range(settings.upload_threads)),
             *((f"copy-{n}", self._writeback.copies.run) for n in range(COPY_THREADS)),
             *((f"part-{n}", self._parts.run) for n in range(settings.part_threads)),
-            *((f"download-{n}", self._downloads.run) for n in range(settings.download_threads)),
+            *((f"download-{n}", self._downloads.run) for n in range(self._downloads.threads)),
             *((f"list-{n}", self._listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", self._background.run) for n in range(2)),
             ("spares", self._contents.spares.run),
@@ -158,7 +165,7 @@ class FileSystem:
         settings = self._core.settings
         self._writeback.stop()
         self._parts.stop(settings.part_threads)
-        self._downloads.stop(settings.download_threads)
+        self._downloads.stop(self._downloads.threads)
         self._listings.stop(LISTERS)
         self._background.stop(2)
         self._contents.spares.stop()
@@ -205,17 +212,22 @@ class FileSystem:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Until what is at and below these paths (relative to the mount; none: everything) is in the bucket.
+        """Until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
 
-        Raises NotFound. False: something is left (a file that is still open does not count).
-        """
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.wait(nodes or None, timeout_s, progress, cancelled)
+        Raises NotFound. False: something is left (an open file does not count), or all is refused."""
+        return self._status.wait(self._scopes.of(paths), timeout_s, progress, cancelled, unless_refused=True)
 
     def retry_parked(self, paths: Sequence[str]) -> int:
-        """What is parked at and below these paths (none: anywhere) goes out once more; how many files."""
-        nodes = [self._resolve(path) for path in paths]
-        return self._status.retry(nodes or [self._tree.root])
+        """What is parked at and below these paths (none: anywhere) goes out once more; how many names."""
+        return self._status.retry(self._scopes.of(paths))
+
+    def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
+        """What is parked at and below these paths (none: anywhere)."""
+        return self._status.parked(self._scopes.of(paths))
+
+    def refusal(self) -> str | None:
+        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        return self._status.refusal()
 
     def path_of(self, ino: int) -> str | None:
         """From the mount's root; None for an inode without a name."""
@@ -236,6 +248,10 @@ class FileSystem:
         """What lies in the state directory for a person to look at."""
         return self._core.journal.aside()
 
+    def damaged_view(self) -> tuple[str, ...]:
+        """Objects whose bytes are not those of their ETags, each with its reason."""
+        return self._reader.fetching.damaged()
+
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 
@@ -243,19 +259,14 @@ class FileSystem:
         self._listings.submit(job, priority)
 
     def _sweep(self) -> None:
+        ttl_s = self._core.settings.cache_ttl_s
+        pause_s = max(SWEEP_LEAST_S, min(SWEEP_S, ttl_s / SWEEP_SHARE)) if ttl_s else SWEEP_S
         while not self._core.stopping:
             with self._core.lock:
                 self._contents.retire_expired()
             self._core.cache.sweep()
             self._names.recalls.flush()
-            self._core.ended.wait(SWEEP_S)
-
-    def _resolve(self, path: str) -> Node:
-        node = self._tree.root
-        for part in path.split("/"):
-            if part not in ("", "."):
-                node = self._names.child(Caller(), node.ino, part)
-        return node
+            self._core.ended.wait(pause_s)
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
@@ -280,8 +291,8 @@ class FileSystem:
             if node.kind is not Kind.SYMLINK:
                 raise InvalidArgument(f"{self._tree.path(node)} is not a symbolic link")
             if node.target is not None:
-                return node.target
-            caller.about_to_wait()
+                return check_target(self._tree.path(node), node.target, self._core.settings.links)
+            caller.about_to_fetch()
             source, content = self._contents.source(node), self._contents.of(node)
         if source is not None:
             self._reader.whole(source, caller)
@@ -290,7 +301,7 @@ class FileSystem:
             node.target = target
             if not node.handles:
                 self._contents.closed(node)
-        return target
+            return check_target(self._tree.path(node), target, self._core.settings.links)
 
     def unlink(self, caller: Caller, parent: int, name: str) -> None:
         self._names.unlink(caller, parent, name)

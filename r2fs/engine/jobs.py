@@ -45,11 +45,18 @@ class JobQueue:
                 self._queue.put((_STOP, next(self._number), None))
 
     def run(self) -> None:
-        while True:
-            _, _, job = self._queue.get()
-            if job is None:
-                return
-            try:
-                job()
-            except Exception:
-                log.exception("a background job failed")
+        while self._do_next():
+            pass
+
+    def _do_next(self) -> bool:
+        _, _, job = self._queue.get()
+        if job is None:
+            return False
+        try:
+            self._do(job)
+        except Exception:
+            log.exception("a background job failed")
+        return True
+
+    def _do(self, job: Job) -> None:
+        job()

@@ -10,16 +10,16 @@ Fails: NoSpace or StateDamaged from the journal: memory is unchanged then.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from r2fs.engine.core import Core
+from r2fs.engine.delete_index import DeleteIndex, Refusal, prefixes
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.succession import remember
 from r2fs.engine.transactions import Transactions
-from r2fs.model.keys import nfc
+from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from r2fs.model.records import OwedDelete, OwedInode
 from r2fs.model.states import UNSEALED, Event, State, after
 
@@ -39,10 +39,9 @@ class Ledger:
         self.transaction = self._transactions.transaction  # several changes together; nests
         self.on_undo, self.then = self._transactions.on_undo, self._transactions.then
         self.owing: dict[int, Node] = {}  # by inode number
-        self.deletes: dict[int, OwedDelete] = {}  # by seq
+        self._index = DeleteIndex()
+        self.deletes, self.refused = self._index.rows, self._index.parked  # by seq
         self.claimed: set[int] = set()  # seqs of deletes on their way
-        self._by_key: dict[str, set[int]] = {}  # deletes of a key
-        self._below: Counter[str] = Counter()  # pending deletes under each prefix
         self._cleared: dict[str, str] = {}  # key: ETag of a version that is no late attempt
         self._done: dict[str, tuple[str, int]] = {}  # key: (ETag, tick) of deletes carried out
         self._done_below: dict[str, int] = {}  # prefix: tick of the last delete carried out below it
@@ -78,7 +77,10 @@ class Ledger:
             )
         else:
             owed = replace(old, state=state, **changes)
-        self._write(node, owed, facts)
+        with self.transaction():
+            if old is None:
+                self._void_refused(owed.key)
+            self._write(node, owed, facts)
         return state
 
     def update(self, node: Node, **changes: Any) -> None:
@@ -255,40 +257,59 @@ class Ledger:
         until = self._core.clock.time() + LATE_ATTEMPT_S if watch else None
         row = OwedDelete(self._journal.next_seq(), key, etag, after.ino if after else None, until)
         with self.transaction():
+            if not watch:
+                self._void_refused(key, etag)
             self._journal.put_delete(row)
             self.adopt_delete(row)
-            self.on_undo(lambda: self._forget_delete(row))
+            self.on_undo(lambda: self._index.remove(row.seq))
         return row
 
     def adopt_delete(self, row: OwedDelete) -> None:
-        self.deletes[row.seq] = row
-        self._by_key.setdefault(nfc(row.key), set()).add(row.seq)
-        self._below.update(_prefixes(row.key))
+        self._index.add(row)
+
+    def park_delete(self, seq: int, reason: str) -> None:
+        """Stop trying a delete that the bucket refuses. What it was meant for is no longer hidden."""
+        self._index.park(seq, Refusal(reason, self._core.clock.monotonic()))
+        self._core.changed.notify_all()
+
+    def release_delete(self, seq: int) -> OwedDelete:
+        """Make a parked delete an ordinary one; the caller schedules it."""
+        return self._index.release(seq)
+
+    def is_refused(self, key: str, etag: str) -> bool:
+        """True if a parked delete is meant for this very version."""
+        return any(self.deletes[seq].etag == etag for seq in self._index.parked_at(key))
+
+    def _void_refused(self, key: str, etag: str | None = None) -> None:
+        """Drop parked deletes at `key` (of version `etag`; None: of any): the name that they were meant for was
+        shown again, and is used or deleted anew. In a transaction."""
+        for seq in self._index.parked_at(key):
+            if etag is None or self.deletes[seq].etag == etag:
+                self.drop_delete(seq)
 
     def drop_delete(self, seq: int, tick: int | None = None) -> None:
         """It is done (`tick` says when, for listings on their way), void, or taken back."""
-        row = self.deletes[seq]
+        row, refusal = self.deletes[seq], self.refused.get(seq)
         with self.transaction():
             self._journal.drop_delete(seq)
             if tick is not None and row.etag is not None:
                 self._journal.attributes.forget(row.key, row.etag)
-            self.on_undo(lambda: self.adopt_delete(row))
-            self._forget_delete(row)
+            self.on_undo(lambda: self._index.add(row, refusal))
+            self._index.remove(seq)
         if tick is not None and row.etag is not None:
             self.carried_out(row.key, row.etag, tick)
         self._core.changed.notify_all()
 
-    def _forget_delete(self, row: OwedDelete) -> None:
-        del self.deletes[row.seq]
-        _discard(self._by_key, nfc(row.key), row.seq)
-        self._below.subtract(_prefixes(row.key))
-        for prefix in _prefixes(row.key):
-            if self._below[prefix] <= 0:
-                del self._below[prefix]
-
     def has_deletes(self, key: str) -> bool:
         """Is anything pending at that very key?"""
-        return nfc(key) in self._by_key
+        return self._index.any_at(key)
+
+    def has_deleted(self, key: str) -> bool:
+        """True if a delete at or below `key` (without a slash at the end) is pending or was carried out lately."""
+        at = (key, key + SYMLINK_SUFFIX, key + "/")
+        return any(self._index.any_at(one) or nfc(one) in self._done for one in at) or self.deletes_below(
+            at[2], 0
+        )
 
     def take_over_deletes(self, key: str) -> str | None:
         """A new object is to be at `key`: deletes not yet on their way are void; the ETag to expect there.
@@ -297,7 +318,7 @@ class Ledger:
         in which the name is missing.
         """
         expect = None
-        for seq in sorted(self._by_key.get(nfc(key), ())):
+        for seq in self._index.at(key):
             row = self.deletes[seq]
             if seq not in self.claimed and row.watch_until_s is None:
                 expect = row.etag or expect
@@ -306,15 +327,15 @@ class Ledger:
 
     def watched(self, key: str) -> OwedDelete | None:
         """The row that waits for an attempt at `key` whose end nobody has seen yet."""
-        for seq in self._by_key.get(nfc(key), ()):
+        for seq in self._index.at(key):
             if self.deletes[seq].watch_until_s is not None:
                 return self.deletes[seq]
         return None
 
     def hides(self, key: str, etag: str | None, began: int) -> bool:
         """Is the delete of this version pending, or done since tick `began`?"""
-        for seq in self._by_key.get(nfc(key), ()):
-            if self.deletes[seq].etag == etag:
+        for seq in self._index.at(key):
+            if self.deletes[seq].etag == etag and seq not in self.refused:
                 return True
         done = self._done.get(nfc(key))
         return done is not None and done[1] > began and done[0] == etag
@@ -334,20 +355,12 @@ class Ledger:
     def carried_out(self, key: str, etag: str, tick: int) -> None:
         """This version was deleted: listings that began before do not know."""
         _remember_last(self._done, nfc(key), (etag, tick))
-        for prefix in _prefixes(key):
+        for prefix in prefixes(key):
             _remember_last(self._done_below, prefix, tick)
 
     def deletes_below(self, prefix: str, began: int) -> bool:
         """Are there deletes below it that are pending, or done since tick `began`?"""
-        prefix = nfc(prefix)
-        return self._below[prefix] > 0 or self._done_below.get(prefix, 0) > began
-
-
-def _prefixes(key: str) -> list[str]:
-    key = nfc(key)
-    parts = key.rstrip("/").split("/")
-    above = ["/".join(parts[:n]) + "/" for n in range(1, len(parts))]
-    return [*above, key] if key.endswith("/") else above
+        return self._index.any_below(prefix) or self._done_below.get(nfc(prefix), 0) > began
 
 
 def _remember_last(memory: dict[str, T], key: str, value: T) -> None:
@@ -356,9 +369,3 @@ def _remember_last(memory: dict[str, T], key: str, value: T) -> None:
     memory[key] = value
     if len(memory) > REMEMBER_DELETES:
         del memory[next(iter(memory))]
-
-
-def _discard(index: dict[str, set[int]], key: str, seq: int) -> None:
-    index[key].discard(seq)
-    if not index[key]:
-        del index[key]

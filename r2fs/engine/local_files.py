@@ -59,9 +59,11 @@ class LocalFiles:
             with self._core.lock:
                 if self.stays_here(node) or node.deleted:
                     return
-                caller.about_to_wait()
+                caller.about_to_fetch()
                 self._contents.wake(node)
                 source = self._contents.source(node)
+                if source is not None:
+                    self._contents.keep_whole(node)
             if source is None:
                 return
             try:

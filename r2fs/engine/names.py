@@ -161,7 +161,7 @@ class Names:
         with self._core.lock:
             if self._is_known(node) or self._directories.away:
                 return
-            caller.about_to_wait()
+            caller.about_to_fetch()
             version, key = node.base, node.base.key if node.base else self._tree.key(node)
         try:
             info = self._core.store.head(key)

@@ -14,6 +14,7 @@ from threading import Event
 
 from r2fs.disk.body import Gate
 from r2fs.disk.content import Content
+from r2fs.engine.throughput import Throughput
 from r2fs.model.errors import R2fsError
 from r2fs.model.ranges import Range
 from r2fs.model.records import Kind, Proof, Version
@@ -34,8 +35,7 @@ class Transfer:
     attempt: str  # its id, in the journal and in the object's metadata
     key: str  # where it goes
     gate: Gate  # closed by who wants to write: then no further byte is read
-    since_s: float  # Clock.monotonic()
-    sent: int = 0  # bytes read for sending; written by the sending threads without the lock
+    bytes: Throughput = field(default_factory=Throughput)  # written by the sending threads without the lock
 
     def stop(self) -> None:
         """Somebody is about to write, or the name goes: what is not sent yet is not sent any more."""

@@ -20,6 +20,7 @@ from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.deletes import Deletes
 from r2fs.engine.directory_objects import after_loss, after_refusal
+from r2fs.engine.failures import BUCKET_WIDE, Failures
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import DOUBTFUL, Node
@@ -28,11 +29,8 @@ from r2fs.engine.sender import Claim, has_bytes_of
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
-    BadCredentials,
     BodyDamaged,
     BodyWithdrawn,
-    BucketMissing,
-    ClockSkewed,
     LocalError,
     NoSpace,
     ObjectMissing,
@@ -52,13 +50,11 @@ from r2fs.model.errors import (
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import ATTEMPT, Facts, remembered
 from r2fs.model.mime import content_type
-from r2fs.model.records import ObjectInfo, Version
+from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.states import SENDING, Event, State
 
 log = logging.getLogger(__name__)
 
-# The whole bucket refuses: every file would be PARKED for what a person mends in one place.
-BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
 # An attempt that ends so may be in the bucket: its last byte was sent, or what is there is damaged.
 MAY_BE_STORED = (Unavailable, UploadMissing, NoSpace, LocalError, BodyDamaged)
 OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKED
@@ -103,8 +99,9 @@ class Outcomes:
         self._queue = queue
         self.conflicts = Conflicts(core, tree, ledger, contents)
         # guarded by: Core.lock
-        self.uploaded = self.uploaded_bytes = self.failures = 0
-        self.last_error: str | None = None
+        self.uploaded = self.uploaded_bytes = 0
+        self.markers = 0  # of these, directories
+        self.failures = Failures(core, ledger)
 
     def stored(self, node: Node, claim: Claim, version: Version, facts: Facts) -> None:
         with self._core.lock:
@@ -173,6 +170,7 @@ class Outcomes:
 
     def _count(self, claim: Claim) -> None:
         self.uploaded += 1
+        self.markers += claim.kind is Kind.DIRECTORY
         self.uploaded_bytes += 0 if claim.copy else claim.size
 
     def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
@@ -405,8 +403,7 @@ class Outcomes:
             else:
                 self._not_stored(claim)
             if not isinstance(error, BodyWithdrawn):
-                self.failures += 1
-                self.last_error = str(error)
+                self.failures.of_upload(claim.ino, error)
             if self._still(node, claim):
                 self._answer(node, claim, error)
 

@@ -1,24 +1,26 @@
 """Reader: brings missing ranges of a version from the bucket into its local file, each once.
 
-Owns:    which ranges are on their way, and how far ahead of a sequential reader to go.
-Never:   mixes versions: every GET is pinned by If-Match to the version that the file began as.
+Owns:    which ranges are on their way, how far ahead of a sequential reader to go, and how long is waited.
+Never:   fetches itself (`fetching.py`), or decides how much may be here at once (`streams.py`).
 Threads: every public method is thread-safe; fetches run on `jobs`, started by service.py.
 Locks:   a Source's own lock (rank 35) inside none; no request under it.
-Fails:   Stale (the version is gone from the bucket), ReadFailed (not here within the time limit).
+Fails:   Stale (the version is gone from the bucket), ReadFailed (not here within the time limit: what may pass,
+         an outage say, is tried until then; what will not is told at once).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from r2fs.disk.content import Content
 from r2fs.engine.core import Core
-from r2fs.engine.jobs import AHEAD, URGENT, JobQueue
+from r2fs.engine.downloads import DownloadQueue
+from r2fs.engine.fetching import Fetching
+from r2fs.engine.jobs import AHEAD, URGENT
+from r2fs.engine.source import FIRST_WINDOW, Source
+from r2fs.engine.streams import Streams
 from r2fs.model.errors import (
-    BodyDamaged,
     FileError,
     LocalError,
     NoSpace,
@@ -30,50 +32,24 @@ from r2fs.model.errors import (
     Stale,
     StoreError,
 )
+from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
-from r2fs.model.ranges import Range, RangeSet
-from r2fs.model.records import ObjectInfo, Version
+from r2fs.model.ranges import Range
+from r2fs.model.records import Version
 
 log = logging.getLogger(__name__)
 
-# Bytes of an answer that are written into the file at once. A virtual machine may have given larger pieces of free
-# memory than this back to its host: a cold read then takes twice as long (measured where that begins at 128 KiB).
-CHUNK = 64 << 10
-# Where the kernel reads the file without us: what is written in larger pieces lies in larger folios of the page
-# cache, and is read faster ever after, by up to a third (measured on ext4).
-SHARED_CHUNK = 256 << 10  # somebody may wait for the first of them
-SHARED_LARGE_CHUNK = 1 << 20  # of a large GET, which runs ahead
+RESEND_S = 1.0  # how often who waits looks whether what it waits for is still on its way
 PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
-FIRST_WINDOW = 512 << 10  # the smallest fetch of a large file: one request's worth of a fast link's latency
-NEAR = 2 << 20  # bytes: the kernel's own read-ahead, twice
-BODY_RETRIES = 4  # answers cut in a row before the range is given up
-
-
-@dataclass(eq=False)
-class Source:
-    """Where the missing ranges of one content come from."""
-
-    version: Version  # another one only for the same bytes: a rename's copy has got there
-    content: Content  # constant
-    on_info: Callable[[ObjectInfo], None]  # constant: told of each answer's metadata
-    on_lost: Callable[[Version], None]  # constant: told that the bucket has this version no more
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    # guarded by: lock
-    coming: RangeSet = field(default_factory=RangeSet)
-    window: int = FIRST_WINDOW
-    expected: int = 0  # where a sequential reader reads next
-
-    def is_near(self, start: int) -> bool:
-        """Does a read there go on with the sequence? The kernel's reads ahead come in any order."""
-        return abs(start - self.expected) <= max(self.window, NEAR)
 
 
 class Reader:
-    def __init__(self, core: Core, jobs: JobQueue) -> None:
+    def __init__(self, core: Core, jobs: DownloadQueue) -> None:
         self._core = core
         self._settings = core.settings
         self._jobs = jobs
-        self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
+        self.streams = Streams(core)
+        self.fetching = Fetching(core, self.streams, jobs.moved)
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Return when [start, stop) is in the file. Raises WouldWait, Stale, ReadFailed, Interrupted."""
@@ -81,20 +57,21 @@ class Reader:
         if not source.content.missing(start, stop):
             self._go_ahead(source, start, stop)
             return
-        caller.about_to_wait()
+        caller.about_to_fetch()
         source.content.fail(None)  # what failed before may work now
         begin, end = self._plan(source, start, stop)
         if end > stop and not self._is_wanting(source, stop, stop + (end - stop) // 2):
             end = stop  # enough is on its way: many small requests at its end would be dearer than one later
-        self._fetch(source, begin, max(stop, min(end, stop + PIECE)), URGENT)
-        self._fetch(source, stop, end, AHEAD)
-        self._wait(source, start, stop, caller)
+        with self._wanting(source, start, stop):
+            self._fetch(source, begin, max(stop, min(end, stop + PIECE)), URGENT)
+            self._fetch(source, stop, end, AHEAD)
+            self._wait(source, start, stop, caller)
 
     def whole(self, source: Source, caller: Caller) -> None:
         """Return when the content is complete. Raises as `ensure`."""
         if source.content.complete:
             return
-        caller.about_to_wait()
+        caller.about_to_fetch()
         source.content.fail(None)
         size = source.content.size
         for begin in range(0, size, PIECE):  # bounded: what is waited for is one piece at a time
@@ -103,6 +80,17 @@ class Reader:
             self._wait(source, begin, min(begin + PIECE, size), caller)
 
     # ------------------------------------------------------------------ inside
+    @contextmanager
+    def _wanting(self, source: Source, start: int, stop: int) -> Iterator[None]:
+        """Somebody waits for [start, stop): it is not given back before it was here once."""
+        with source.lock:
+            source.wanted.append((start, stop))
+        try:
+            yield
+        finally:
+            with source.lock:
+                source.wanted.remove((start, stop))
+
     def _plan(self, source: Source, start: int, stop: int) -> Range:
         """What to fetch for a read of [start, stop): a window that doubles while reads are sequential."""
         size = source.content.size
@@ -112,9 +100,16 @@ class Reader:
             if not source.is_near(start):
                 source.window, source.expected = FIRST_WINDOW, stop
             elif stop > source.expected:
-                source.window = min(source.window * 2, max(self._settings.read_ahead, FIRST_WINDOW))
+                source.window = min(source.window * 2, self._widest(source))
                 source.expected = stop
             return start, min(size, max(stop, start + source.window))
+
+    def _widest(self, source: Source) -> int:
+        """Bytes of the largest window. Of what streams: less than what may be here at once."""
+        widest = self._settings.read_ahead
+        if source.content.streams:
+            widest = min(widest, source.allowed // 4)
+        return max(widest, FIRST_WINDOW)
 
     def _go_ahead(self, source: Source, start: int, stop: int) -> None:
         """A sequential reader that finds its bytes here: keep half a window in front of it."""
@@ -128,7 +123,7 @@ class Reader:
             window = source.window
         if window > FIRST_WINDOW and self._is_wanting(source, stop, ahead):
             with source.lock:
-                source.window = min(window * 2, max(self._settings.read_ahead, FIRST_WINDOW))
+                source.window = min(window * 2, self._widest(source))
             self._fetch(source, stop, min(source.content.size, stop + window), AHEAD)
 
     def _is_wanting(self, source: Source, start: int, stop: int) -> bool:
@@ -139,6 +134,11 @@ class Reader:
 
     def _fetch(self, source: Source, start: int, stop: int, priority: int) -> None:
         """Send for the parts of [start, stop) that are neither here nor coming."""
+        if start >= stop:
+            return
+        self.streams.admit(source, start, stop)
+        if priority == AHEAD and source.content.streams:
+            stop = min(stop, start + self._widest(source))
         pieces: list[Range] = []
         with source.lock:
             for first, last in source.content.missing(start, stop):
@@ -158,9 +158,11 @@ class Reader:
                 raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
             left = deadline - self._core.clock.monotonic()
             if left <= 0:
-                raise ReadFailed(f"{source.version.key}: not fetched within {limit:g} s")
-            if not content.wait_present(start, stop, min(left, 1.0), caller.cancelled):
-                caller.about_to_wait()
+                why = f": {source.trouble}" if source.trouble else ""
+                raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
+            if not content.wait_present(start, stop, min(left, RESEND_S), caller.cancelled):
+                caller.about_to_fetch()
+                self._jobs.relieve()
                 self._fetch(source, start, stop, URGENT)
 
     def _bring(self, source: Source, start: int, stop: int) -> None:
@@ -169,7 +171,8 @@ class Reader:
             version = source.version
             while True:
                 try:
-                    self._bring_pinned(source, version, start, stop)
+                    self.fetching.bring(source, version, start, stop)
+                    source.trouble = None
                     break
                 except (ObjectMissing, PreconditionFailed):
                     if source.version == version:
@@ -178,7 +181,11 @@ class Reader:
         except R2fsError as error:
             if isinstance(error, ObjectMissing | PreconditionFailed):
                 source.on_lost(version)
-            source.content.fail(_as_read_error(source.version, error))
+            if error.retry:  # whoever waits sends for it again, for as long as a read may take
+                source.trouble = str(error)
+                log.info("%s: not fetched yet: %s", printable(source.version.key), error)
+            else:
+                source.content.fail(_as_read_error(source.version, error))
         except ValueError:
             if not source.content.closed:
                 raise
@@ -192,47 +199,12 @@ class Reader:
             with source.lock:
                 source.coming.remove(start, stop)
 
-    def _bring_pinned(self, source: Source, version: Version, start: int, stop: int) -> None:
-        cut = 0
-        while start < stop:
-            here = self._bring_once(source, version, start, stop)
-            cut = 0 if here > start else cut + 1
-            if cut > BODY_RETRIES:
-                raise BodyDamaged(f"{version.key}: {cut} answers in a row were cut at byte {start}")
-            start = here
-
-    def _bring_once(self, source: Source, version: Version, start: int, stop: int) -> int:
-        """One GET; where it ended, which is before `stop` if the answer was cut."""
-        with self._core.store.get(
-            version.key, start=start, length=stop - start, if_match=version.etag or None
-        ) as download:
-            source.on_info(download.info)
-            try:
-                for chunk in download.chunks(self._chunk(stop - start)):
-                    self._fill(source, start, chunk)
-                    start += len(chunk)
-            except BodyDamaged:
-                log.info("%s: the answer was cut at byte %d; going on from there", version.key, start)
-        return start
-
-    def _chunk(self, length: int) -> int:
-        if not self._core.kernel.shares_pages:
-            return CHUNK
-        return SHARED_LARGE_CHUNK if length >= PIECE else SHARED_CHUNK
-
-    def _fill(self, source: Source, start: int, chunk: bytes) -> None:
-        try:
-            source.content.fill(start, chunk)
-        except NoSpace:
-            self.make_room(len(chunk))  # or somebody else did just now
-            source.content.fill(start, chunk)
-
 
 def _as_read_error(version: Version, error: R2fsError) -> FileError:
     if isinstance(error, ObjectMissing | PreconditionFailed | RangeInvalid):
         return Stale(f"{version.key}: the version that was opened is no longer in the bucket")
     if isinstance(error, NoSpace):
         log.error("%s: could not be read: there is no room on this disk for it: %s", version.key, error)
-    elif isinstance(error, StoreError | LocalError):
+    elif isinstance(error, StoreError | LocalError | ReadFailed):
         log.error("%s: could not be read: %s", version.key, error)
-    return ReadFailed(f"{version.key}: {error}")
+    return error if isinstance(error, ReadFailed) else ReadFailed(f"{version.key}: {error}")

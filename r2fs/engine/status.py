@@ -13,6 +13,7 @@ from heapq import nsmallest
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import DOUBTFUL, Node
+from r2fs.engine.scope import Scope
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.records import OwedDelete, QueueView, TransferView
@@ -24,6 +25,9 @@ SHARE = 10  # a look at a hundred thousand files takes a while, under the lock: 
 LOOK_S = 0.01  # below this, every change is looked at
 
 CLOSING_S = 1.0  # from FLUSH, which close() waits for, to RELEASE, which it does not
+
+# The order of a view: what is on its way, what waits for a person, the rest.
+RANK = {**dict.fromkeys((state.value for state in SENDING), 0), State.PARKED.value: 1}
 
 WAITED_FOR = frozenset({State.QUEUED}) | SENDING  # DIRTY waits for its program, PARKED for a person
 
@@ -42,50 +46,74 @@ class Status:
             oldest = nsmallest(
                 SHOWN,
                 owing,
-                key=lambda node: (not node.sending, node.owed.first_owed_s if node.owed else now),
+                key=lambda node: (
+                    RANK.get(node.state.value, len(RANK)),
+                    node.owed.first_owed_s if node.owed else now,
+                ),
             )
             conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
+            directories = sum(node.is_dir for node in owing)
+            watched = sum(row.watch_until_s is not None for row in self._ledger.deletes.values())
+            outcomes = self._writeback.outcomes
+            last_error = outcomes.failures.last()
+            transfers = [self._transfer(node, now) for node in oldest]
+            transfers += [self._refused(seq, now) for seq in nsmallest(SHOWN, self._ledger.refused)]
+            transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
             return QueueView(
-                files=len(owing),
+                files=len(owing) - directories,
+                directories=directories,
                 bytes=sum(node.owed.size for node in owing if node.owed and node.owed.staged),
-                deletes=sum(row.watch_until_s is None for row in self._ledger.deletes.values()),
+                deletes=len(self._ledger.deletes) - watched,
+                watched=watched,
                 active=len(self._writeback.active),
-                parked=sum(node.state is State.PARKED for node in owing),
+                parked=sum(node.state is State.PARKED for node in owing) + len(self._ledger.refused),
                 conflicts=tuple(conflicts),
                 hidden=self._tree.hidden,
                 directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
                 oldest_s=max((now - node.owed.first_owed_s for node in owing if node.owed), default=0.0),
-                transfers=tuple(self._transfer(node, now) for node in oldest),
-                uploaded=self._writeback.outcomes.uploaded,
-                uploaded_bytes=self._writeback.outcomes.uploaded_bytes,
-                failed=self._writeback.outcomes.failures,
-                last_error=self._writeback.outcomes.last_error,
+                transfers=tuple(transfers[:SHOWN]),
+                uploaded=outcomes.uploaded - outcomes.markers,
+                uploaded_bytes=outcomes.uploaded_bytes,
+                failed=outcomes.failures.count,
+                last_error=last_error.text if last_error else None,
+                last_error_s=last_error.at_s if last_error else None,
             )
+
+    def _refused(self, seq: int, now: float) -> TransferView:
+        row, (reason, since_s) = self._ledger.deletes[seq], self._ledger.refused[seq]
+        path = row.key.removeprefix(self._core.settings.bucket.prefix)
+        return TransferView(path, "delete", State.PARKED.value, 0, 0, 0.0, now - since_s, reason)
 
     def _transfer(self, node: Node, now: float) -> TransferView:
         owed = node.owed
         assert owed is not None
-        transfer = owed.transfer
-        took = now - transfer.since_s if transfer else 0.0
+        bytes_ = owed.transfer.bytes if owed.transfer else None
         return TransferView(
-            path=self._tree.path(node),
+            path=self._tree.path(node) + ("/" if node.is_dir else ""),
+            verb="upload",
             state=owed.state.value,
             size=owed.size,
-            sent=min(transfer.sent, owed.size) if transfer else 0,
-            rate=transfer.sent / took if transfer and took > 0 else 0.0,
+            sent=bytes_.gone(now, owed.size) if bytes_ else 0,
+            rate=bytes_.rate(now, owed.size) if bytes_ else 0.0,
             age_s=now - owed.first_owed_s,
             reason=owed.reason,
         )
 
     def wait(
         self,
-        nodes: list[Node] | None,
+        scope: Scope | None,
         timeout_s: float | None,
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
+        unless_refused: bool = False,
     ) -> bool:
-        """Until these nodes (None: everything) are in the bucket. False: something is left."""
-        clock, core = self._core.clock, self._core
+        """Until the bucket is as the mount shows it, in `scope` (None: everywhere). False: something is left.
+
+        What is open for writing and what is parked is not waited for. `unless_refused`: nor is a bucket that
+        refuses everything, once it has done so again since the call.
+        """
+        clock, core, failures = self._core.clock, self._core, self._writeback.outcomes.failures
+        refused = failures.refused
         deadline = None if timeout_s is None else clock.monotonic() + timeout_s
         told_s, told_took_s = float("-inf"), 0.0
         with core.lock:
@@ -94,8 +122,11 @@ class Status:
             while True:
                 with core.lock:
                     began = clock.monotonic()
-                    if not self._left(nodes):
+                    if not self._left(scope):
                         return True
+                    if unless_refused and failures.refused > refused and failures.refusal() is not None:
+                        if not self._writeback.active:  # what is on its way may yet be taken
+                            return False
                     took = clock.monotonic() - began
                     rest = PROGRESS_S if deadline is None else min(PROGRESS_S, deadline - clock.monotonic())
                     if rest <= 0 or cancelled() or core.stopping:
@@ -112,14 +143,14 @@ class Status:
             with core.lock:
                 self._writeback.hurry(False)
 
-    def retry(self, nodes: list[Node]) -> int:
-        """What is parked at and below `nodes` goes out once more; how many files that are.
+    def retry(self, scope: Scope | None) -> int:
+        """What is parked in `scope` (None: anywhere) goes out once more; how many files and deletes that are.
 
         What may be torn or damaged goes only where it is named itself: a person has looked at it.
         """
         released = 0
         with self._core.lock:
-            for named in nodes:
+            for named in scope.nodes if scope else [self._tree.root]:
                 for node in self._tree.walk(named):
                     owed = node.owed
                     if owed is None or owed.state is not State.PARKED:
@@ -129,19 +160,47 @@ class Status:
                     node.sync_failed = False
                     self._writeback.release(node)
                     released += 1
-        return released
+            refused = [
+                seq for seq in self._ledger.refused if scope is None or scope.has(self._ledger.deletes[seq])
+            ]
+            self._writeback.deletes.retry(refused)
+        return released + len(refused)
 
-    def _left(self, nodes: list[Node] | None) -> bool:
-        if nodes is None:
+    def parked(self, scope: Scope | None) -> tuple[TransferView, ...]:
+        """What is parked in `scope` (None: anywhere), and what a delete there waits for that is parked."""
+        with self._core.lock:
+            now, ledger = self._core.clock.monotonic(), self._ledger
+            rows = [row for row in ledger.deletes.values() if scope is None or scope.has(row)]
+            found = {node.ino: node for node in (scope.walk() if scope else ledger.owing.values())}
+            renamed = (ledger.owing.get(row.after_ino) for row in rows if row.after_ino is not None)
+            found |= {node.ino: node for node in renamed if node is not None}
+            parked = [self._transfer(node, now) for node in found.values() if node.state is State.PARKED]
+            return (*parked, *(self._refused(row.seq, now) for row in rows if row.seq in ledger.refused))
+
+    def refusal(self) -> str | None:
+        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        with self._core.lock:
+            return self._writeback.outcomes.failures.refusal()
+
+    def _left(self, scope: Scope | None) -> bool:
+        rows = self._ledger.deletes.values()
+        if scope is None:
             return (
                 any(self._is_waited_for(node) for node in self._ledger.owing.values())
                 or bool(self._writeback.active)
-                or any(self._is_due(row) for row in self._ledger.deletes.values())
+                or any(self._is_due(row) for row in rows)
             )
-        return any(self._is_waited_for(below) for node in nodes for below in self._tree.walk(node))
+        return (
+            any(self._is_waited_for(node) for node in scope.walk())
+            or any(self._is_due(row) and scope.has(row) for row in rows)
+            # removed while it was on its way: where it may have got to is to be looked at first
+            or any(node.deleted for node in self._writeback.active.values())
+        )
 
     def _is_due(self, row: OwedDelete) -> bool:
-        """Not the old name of a file that a program has open since its rename, or that is parked."""
+        """Not the old name of a file that a program has open since its rename, or that is parked; nor a parked one."""
+        if row.seq in self._ledger.refused:
+            return False
         node = self._ledger.owing.get(row.after_ino) if row.after_ino is not None else None
         waits = node is not None and not self._writeback.rests(node)
         return row.watch_until_s is None and (not waits or (node is not None and self._is_waited_for(node)))

@@ -56,6 +56,7 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.keys import nfc, printable
+from r2fs.model.records import OwedDelete
 from r2fs.model.states import UNSEALED, Event, State
 
 log = logging.getLogger(__name__)
@@ -344,14 +345,14 @@ class WriteBack:
         with self._ledger.transaction():
             resumed = self._sender.resumable(node.ino, owed.key, fd)
             attempt = self.attempts.begin(node, owed.key, resumed, node.base if copy else None)
-            transfer = Transfer(attempt, owed.key, Gate(), self._core.clock.monotonic())
+            transfer = Transfer(attempt, owed.key, Gate())
             self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
         self._order.begin(keys_of(node))
         self.active[node.ino] = node
         self._core.crash_point("claimed")
 
         def sent(count: int) -> None:
-            transfer.sent += count
+            transfer.bytes.add(count, self._core.clock.monotonic())
 
         return Claim(
             node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node),
@@ -454,10 +455,9 @@ class WriteBack:
         self._outage_s = min(OUTAGE_CAP_S, max(OUTAGE_FIRST_S, self._outage_s * 2))
         self._not_before = self._core.clock.monotonic() + self._outage_s * random.uniform(0.5, 1.0)
 
-    def missed(self, error: R2fsError) -> None:
-        """A request that is not a file's own was not carried out."""
-        self.outcomes.failures += 1
-        self.outcomes.last_error = str(error)
+    def missed(self, rows: list[OwedDelete], error: R2fsError) -> None:
+        """Deletes were not carried out, for what is no matter of theirs."""
+        self.outcomes.failures.of_deletes((row.seq for row in rows), error)
         self.outage()
 
     def gone(self, keys: Iterable[str]) -> None:
@@ -470,6 +470,7 @@ class WriteBack:
 
     def recovered(self) -> None:
         self._outage_s = 0.0
+        self.outcomes.failures.answered()
 
     # ------------------------------------------------------------------ draining
     @property
@@ -477,8 +478,10 @@ class WriteBack:
         return self._hurry > 0
 
     def hurry(self, on: bool) -> None:
-        """Nothing waits for its delay while somebody drains."""
+        """Nothing waits for its delay while somebody drains, and an outage's end is looked for at once."""
         self._hurry += 1 if on else -1
         if on:
-            self._schedule.hasten(self._core.clock.monotonic())
+            now = self._core.clock.monotonic()
+            self._not_before = min(self._not_before, now)
+            self._schedule.hasten(now)
             self._work.notify_all()

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2fs.model import places, settings_file
+from r2fs.model import owned_paths, places, settings_file
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import normal_prefix
 from r2fs.model.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
@@ -45,6 +45,7 @@ FILE, ENVIRONMENT, FLAG = 1, 2, 3
 _OWN_VARIABLE, _CREDENTIAL = len(FAMILIES), len(FAMILIES) + 1  # ranks above the families of variables
 R2_DOMAIN = "r2.cloudflarestorage.com"
 HIDDEN = "(hidden)"
+MAX_KEY = 1 << 16  # bytes of a file with a key; session tokens have a few thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,9 @@ def gather(
     base = base or Path.cwd()
     path = config_file or places.settings_file(environ)
     named = config_file is not None or bool(environ.get("R2FS_CONFIG"))
-    file = settings_file.read(Path(os.path.normpath(base / path)), must_exist=named)
+    file = settings_file.read(
+        Path(os.path.normpath(base / path)), must_exist=named, trusted=config_file is None
+    )
     name, url = _target(target, file)
     candidates: dict[str, list[Candidate]] = {option.name: [] for option in TABLE}
     for option_name, candidate in _of_file(file, name):
@@ -213,7 +216,7 @@ def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[st
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         for name in KEY_PARTS:
             path = Path(directory) / name
-            if path.exists():
+            if places.is_there(path):
                 source = f"systemd credential {name}"
                 yield name, Candidate(_file_text(path, source), source, (ENVIRONMENT, _CREDENTIAL))
 
@@ -264,7 +267,9 @@ def _read_key_files(values: dict[str, Value]) -> None:
 def _file_text(path: Path, source: str) -> str:
     """A key from a file. Its words are never part of a message."""
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = owned_paths.read_named(path, MAX_KEY, settings_file.PATIENCE_S).decode("ascii").strip()
+    except owned_paths.UnsafePath as error:
+        raise SettingsError(f"{error.strerror}, which no key is ({source})") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror} ({source})") from None
     except UnicodeDecodeError:
@@ -346,6 +351,7 @@ def _bucket(values: Values) -> Bucket:
         addressing=values.get("addressing"),
         credentials=credentials_of(values),
         request_timeout_s=values.get("request_timeout"),
+        md5_etags=values.get("md5_etags"),
     )
 
 

@@ -14,6 +14,7 @@ Never: knows FUSE, boto3 or click.
     ├── StoreError                what the bucket, or the way to it, answered
     │   ├── Retryable
     │   │   ├── Unavailable       no answer, 5xx: it may or may not have been done
+    │   │   │   └── TooSlow       a body that comes drop by drop
     │   │   ├── Throttled         429, SlowDown: it was not done
     │   │   └── BodyDamaged       the body arrived cut or wrong: it was not done
     │   ├── ObjectMissing         404 for a key
@@ -42,6 +43,8 @@ from __future__ import annotations
 import errno as _errno
 from typing import ClassVar
 
+from r2fs.model.redaction import redact
+
 
 class R2fsError(Exception):
     """Base of all. The message names the object and, where there is one, the remedy."""
@@ -58,6 +61,10 @@ class WouldWait(Exception):
     Raised before the verb has changed anything, so that it can be called again from a
     thread that may wait.
     """
+
+
+class WouldFetch(WouldWait):
+    """As WouldWait, of a caller with `may_fetch=False`: it is the network that would be waited for."""
 
 
 # ------------------------------------------------------------------ file system calls
@@ -165,7 +172,10 @@ class ReadFailed(FileError):
 
 # ------------------------------------------------------------------ the bucket
 class StoreError(R2fsError):
-    """What the bucket answered, or that it did not answer."""
+    """What the bucket answered, or that it did not answer. The answer may repeat a key: it is taken out here."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class Retryable(StoreError):
@@ -177,6 +187,10 @@ class Retryable(StoreError):
 
 class Unavailable(Retryable):
     """No answer, or a 5xx. The request may have been carried out nevertheless."""
+
+
+class TooSlow(Unavailable):
+    """A body that comes drop by drop: as good as none, though no single read of it times out."""
 
 
 class Throttled(Retryable):

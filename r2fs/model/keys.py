@@ -15,7 +15,7 @@ import re
 import time
 import unicodedata
 
-from r2fs.model.errors import BadName, NameTooLong
+from r2fs.model.errors import AccessRefused, BadName, NameTooLong
 
 _CONFLICT = re.compile(r" \(conflict of [^/]+, \d{4}-\d\d-\d\d( \d+)?\)(\.[^/]{0,16})?\Z")
 
@@ -59,6 +59,19 @@ def check_file_name(name: str) -> str:
 def shown_name(name: str) -> str:
     """The file name of a key's last part."""
     return name.removesuffix(SYMLINK_SUFFIX) or name
+
+
+def check_target(link: str, target: str, links: str) -> str:
+    """`target` of the symbolic link at the path `link` from the mount's root; AccessRefused where `links` is
+    "inside" and it may lead out of the mount.
+
+    `..` is taken at its front alone: after a name, which may be another link, nobody knows where it leads.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+    if links == "inside" and (target.startswith("/") or ".." in parts[up:] or up > link.count("/")):
+        raise AccessRefused(f"{printable(link)}: a symbolic link out of the mount, which `links` forbids")
+    return target
 
 
 def check_key(key: str) -> str:

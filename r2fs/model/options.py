@@ -116,6 +116,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "addressing", Choice(("path", "virtual")), "Whether requests name the bucket in path or host."
         ),
         Option("request_timeout", Duration(1, 3600), "A request that is silent for so long is sent again."),
+        Option(
+            "md5_etags",
+            Switch(),
+            "ETags are MD5s, and bytes are compared with them; false for a server whose ETags are not.",
+        ),
     ),
     "Who may use it. Variables, files of mode 0600 and systemd credentials are better than values here": (
         Option(
@@ -192,6 +197,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("read_only", Switch(), "Nothing can be changed through the mount."),
         Option("allow_other", Switch(), "Other users may use the mount."),
         Option("noexec", Switch(), "No program is run from the mount."),
+        Option(
+            "links",
+            Choice(("follow", "inside")),
+            "Symbolic links: all are followed, or only those that stay in the mount.",
+        ),
         Option("uid", Owner(), "Owner of files for which the bucket names none. Default: who mounts."),
         Option("gid", Owner(group=True), "Group of such files. Default: of who mounts."),
         Option("umask", Mask(), "Permission bits that such files lack."),

@@ -80,7 +80,15 @@ def settings_file(environ: Mapping[str, str]) -> Path:
     if named := environ.get("R2FS_CONFIG"):
         return Path(named)
     own = base_dir("config_dir", environ)[0] / "config.toml"
-    return SYSTEM_FILE if not own.exists() and SYSTEM_FILE.exists() else own
+    return SYSTEM_FILE if not is_there(own) and is_there(SYSTEM_FILE) else own
+
+
+def is_there(path: Path) -> bool:
+    """Also where it may not be looked at: whoever reads it then says so."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 def slug(bucket: Bucket) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, Self
 
-from r2fs.model.errors import Interrupted, StoreError, WouldWait
+from r2fs.model.errors import Interrupted, StoreError, WouldFetch, WouldWait
 from r2fs.model.records import KnownHandle, KnownNode, ListPage, ObjectInfo, ObjectMeta, Part, Version
 
 # Told where the program is, by name, before and after what a crash must not tear: the crash suite's
@@ -249,7 +249,9 @@ class Caller:
     """Who asks, and whether the answer may take its time.
 
     With `may_wait=False` a verb that needs the network, fsync or another slow thing raises
-    WouldWait before it has changed anything; the driver then calls it again from a worker.
+    WouldWait before it has changed anything; the driver then calls it again from a worker. With
+    `may_fetch=False` it raises WouldFetch before it waits for the network: that may take as long as
+    `read_timeout`, and who waits for this host's disk alone must not stand behind it.
     """
 
     uid: int = 0
@@ -258,9 +260,16 @@ class Caller:
     umask: int = 0
     may_wait: bool = True
     cancelled: Event | None = None  # set by INTERRUPT
+    may_fetch: bool = True
+
+    def about_to_fetch(self) -> None:
+        """Call before the network is waited for."""
+        if not self.may_fetch:
+            raise WouldFetch
+        self.about_to_wait()
 
     def about_to_wait(self) -> None:
-        """Call before anything slow."""
+        """Call before anything slow on this host."""
         if not self.may_wait:
             raise WouldWait
         if self.cancelled is not None and self.cancelled.is_set():

@@ -63,6 +63,7 @@ class ObjectInfo:
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None  # user metadata, names in lower case, no x-amz-meta-
     headers: Mapping[str, str] | None = None  # what else is said of the bytes, in the store's own names
+    md5: str | None = None  # of the bytes, in hex, where HEAD or GET told it; None: not known
 
     @property
     def version(self) -> Version:
@@ -371,32 +372,36 @@ class AsideView:
 
 @dataclass(frozen=True, slots=True)
 class TransferView:
-    """One file on its way, or waiting."""
+    """One file on its way, or waiting; or a delete that is parked."""
 
-    path: str
+    path: str  # a directory's ends with a slash
+    verb: str  # "upload" or "delete"
     state: str
     size: int
-    sent: int
-    rate: float  # bytes per second, of this attempt
+    sent: int  # bytes that have left this host; what lies in buffers is not counted
+    rate: float  # bytes per second, of this attempt; 0: not known, or nothing moves
     age_s: float  # since it was sealed
     reason: str | None  # why it is parked, or what the last attempt met
 
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    files: int  # owed inodes, open ones included
+    files: int  # owed inodes but directories, open ones included
+    directories: int  # owed objects of directories
     bytes: int
-    deletes: int
+    deletes: int  # parked ones included
+    watched: int  # keys that are looked at, for a late upload of this host to remove
     active: int
-    parked: int
+    parked: int  # files, directories and deletes
     conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
     hidden: (
         int  # keys that cannot be names, in the directories that are known; those of the next row among them
     )
     oldest_s: float
     transfers: tuple[TransferView, ...]
-    uploaded: int
+    uploaded: int  # files
     uploaded_bytes: int
     failed: int
-    last_error: str | None
+    last_error: str | None  # of what is still owed
+    last_error_s: float | None  # seconds since 1970
     directory_objects: tuple[Version, ...] = ()  # objects that hold bytes at the key of a directory

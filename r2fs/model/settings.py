@@ -38,6 +38,7 @@ class Bucket:
     addressing: str = "path"  # "path" or "virtual"
     credentials: Credentials = field(default_factory=Credentials)
     request_timeout_s: float = 60.0  # a request without a byte for so long is given up, and sent again
+    md5_etags: bool = True  # a plain ETag (32 hexadecimal digits) is the MD5 of the bytes
     given: str = ""  # the URL as a person wrote it, with the bucket's name; empty: `address`
 
     @property
@@ -89,6 +90,7 @@ class Settings:
     umask: int = 0o022
     host: str = ""  # for conflict names; filled with the host's name
     local_patterns: tuple[str, ...] = LOCAL_PATTERNS
+    links: str = "follow"  # "inside": a symbolic link that may lead out of the mount is not read
     noexec: bool = False  # the kernel runs no program from the mount
     # the daemon
     take_over_s: float = 60.0  # how long a mount whose daemon was killed waits for the next; 0: not at all

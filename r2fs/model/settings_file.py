@@ -21,11 +21,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
 from r2fs.model.options import BY_NAME, GROUPS, Option
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")
+MAX_BYTES = 1 << 20
+PATIENCE_S = 10.0  # for a pipe: a password manager that asks its user first
 MOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # also a systemd instance and an fstab word
 
 
@@ -53,22 +56,29 @@ def near(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     return f" (is {' or '.join(close)} meant?)" if close else ""
 
 
-def read(path: Path, *, must_exist: bool) -> SettingsFile:
-    """`path`, parsed, every name in it checked. A missing file is an empty one unless it was named."""
+def read(path: Path, *, must_exist: bool, trusted: bool = False) -> SettingsFile:
+    """`path`, parsed, every name in it checked. A missing file is an empty one unless it was named.
+
+    `trusted`: nobody named it on the command line, so it has to be this user's or root's.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = owned_paths.read_named(path, MAX_BYTES, PATIENCE_S, trusted).decode()
     except FileNotFoundError:
         if must_exist:
             raise SettingsError(
                 f"{path}: there is no such settings file (`r2fs config init` writes one)"
             ) from None
         return SettingsFile(path)
+    except owned_paths.UnsafePath as error:
+        raise SettingsError(
+            f"the settings file {error.strerror}: if it is meant nevertheless, name it by --config"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"{path}: the settings file cannot be read: {reason}") from None
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from None
     return _checked(path, data, _lines(text))
 

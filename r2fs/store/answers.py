@@ -30,6 +30,9 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import printable
+from r2fs.store.server_text import server_text
+
+CODE = 60  # characters of an error code that are shown; the longest of S3's have forty
 
 
 class SignatureRejected(BadCredentials):
@@ -156,14 +159,10 @@ def meaning_of(status: int, code: str) -> Meaning:
 def error_of(name: str, status: int, code: str, message: str = "") -> StoreError:
     """Our error for an answer about `name` (a key, or the bucket's URL)."""
     meaning = meaning_of(status, code)
-    answer = " ".join(part for part in (str(status or ""), code if code != str(status) else "") if part)
-    detail = f" ({answer}: {_short(message)})" if message else f" ({answer})"
+    said = server_text(code, CODE) if code != str(status) else ""
+    answer = " ".join(part for part in (str(status or ""), said) if part)
+    detail = f" ({answer}: {server_text(message)})" if message else f" ({answer})"
     return meaning.error(f"{printable(name)}: {meaning.says}{detail}")
-
-
-def _short(message: str) -> str:
-    text = printable(" ".join(message.split()))
-    return text if len(text) <= 200 else text[:199] + "…"
 
 
 class StoredDamaged(BodyDamaged):

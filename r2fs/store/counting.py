@@ -31,7 +31,8 @@ FREE = frozenset({"DeleteObject", "DeleteObjects", "AbortMultipartUpload"})
 
 @dataclass(frozen=True, slots=True)
 class RequestsView:
-    """Requests that were sent so far, retries and refused ones included: they are billed too."""
+    """Requests that reached a server so far, retries, refused ones and those whose answer was lost included:
+    they are billed too. One that found no server is none."""
 
     by_verb: Mapping[str, int]
     class_a: int
@@ -61,6 +62,14 @@ class RequestCounter:
         with self._lock:
             self._verbs[verb] += 1
             self._sent += sent_bytes
+
+    def not_sent(self, verb: str, sent_bytes: int = 0) -> None:
+        """Take one of `request` back: there was no connection to send it on."""
+        with self._lock:
+            self._verbs[verb] -= 1
+            self._sent -= sent_bytes
+            if not self._verbs[verb]:
+                del self._verbs[verb]
 
     def retried(self) -> None:
         with self._lock:

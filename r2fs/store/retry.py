@@ -28,9 +28,11 @@ from r2fs.model.errors import (
     PreconditionFailed,
     StoreError,
     Throttled,
+    TooSlow,
     Unavailable,
     UploadMissing,
 )
+from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Download, Limits, ObjectStore
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.store import s3_request_log as request_log
@@ -42,6 +44,7 @@ from r2fs.store.health import Health
 
 ATTEMPT = "r2fs-attempt"  # user metadata that names one upload attempt
 THROTTLED_S = 1.0  # R2 takes one write of a key a second
+SLOW_TRIES = 3  # of one download that came too slowly each time: others may want its thread
 SIGNATURE_TRIES = 3  # R2 refuses a right signature now and then; a wrong one is wrong each time
 
 T = TypeVar("T")
@@ -353,7 +356,7 @@ class _Resuming:
         self._opened: Download | None = opened
 
     def chunks(self, size: int = 262144) -> Iterator[bytes]:
-        tries = self._store.tries()
+        tries, slow = self._store.tries(), 0
         while self._next < self._stop:
             try:
                 for data in self._open().chunks(size):
@@ -363,13 +366,21 @@ class _Resuming:
                 return
             except StoreError as error:
                 self._leave()
+                slow += isinstance(error, TooSlow)  # drips move, too
+                if slow >= SLOW_TRIES:
+                    raise
                 tries.after(error)
 
     def _open(self) -> Download:
         if self._opened is None:
             self._opened = self._inner.get(
-                self._key, start=self._next, length=self._stop - self._next, if_match=self.info.etag
+                self._key, start=self._next, length=self._stop - self._next, if_match=self.info.etag or None
             )
+            if self._opened.info.version != self.info.version:  # whatever the server made of the condition
+                self._leave()
+                raise PreconditionFailed(
+                    f"{printable(self._key)}: the object became another version while it was read"
+                )
         return self._opened
 
     def _leave(self) -> None:

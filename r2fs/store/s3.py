@@ -15,14 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions as boto_errors
 
 from r2fs.model.errors import (
-    BodyDamaged,
     BucketMissing,
-    NotImplementedThere,
     ObjectMissing,
     PreconditionFailed,
     RangeInvalid,
@@ -30,7 +28,7 @@ from r2fs.model.errors import (
     StoreError,
     Unavailable,
 )
-from r2fs.model.keys import printable
+from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
@@ -42,11 +40,26 @@ from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import bare
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3_check import Checks
-from r2fs.store.s3_client import EXPECTED, Clients, from_answer, with_copy_headers, without_answer
-from r2fs.store.s3_values import conditions, destination_headers, info_of, kept_of, ns, total, verified
+from r2fs.store.s3_client import (
+    EXPECTED,
+    Clients,
+    from_answer,
+    with_copy_headers,
+    without_answer,
+)
+from r2fs.store.s3_download import Packed, S3Download, Wire, discard
+from r2fs.store.s3_values import (
+    conditions,
+    destination_headers,
+    info_of,
+    kept_of,
+    length_of,
+    ns,
+    total,
+    verified,
+)
 
 if TYPE_CHECKING:
-    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_S = 10.0
@@ -95,6 +108,7 @@ class S3Store:
         # constant
         self._name = bucket.name
         self._prefix = bucket.prefix
+        self._md5_etags = bucket.md5_etags
         self.url = bucket.url
         self._clock = clock
         self._limits = limits or Limits()
@@ -103,6 +117,8 @@ class S3Store:
         self._host = self._checks.host
         with self._translated():
             self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
+        self._wire = Wire(self._translated, self._counter.received, clock)
+        self._packed = Packed(self._translated)
         # A float that any thread may set: when an answer last proved that the bucket exists.
         self._bucket_seen_s = float("-inf")
 
@@ -177,12 +193,13 @@ class S3Store:
 
     # ---- one object
     def head(self, key: str) -> ObjectInfo:
-        return info_of(key, self._head(key))
+        answer = self._head(key)
+        size = length_of(answer)
+        return info_of(key, answer, self._listed_size(key) if size is None else size, self._md5_etags)
 
     def _head(self, key: str) -> Mapping[str, Any]:
         try:
-            with self._translated(key):
-                answer = self._client.head_object(Bucket=self._name, Key=key)
+            answer = self._packed.ask(key, lambda: self._client.head_object(Bucket=self._name, Key=key))
         except ObjectMissing:
             self._require_bucket()
             raise
@@ -215,15 +232,34 @@ class S3Store:
             asked["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
         if if_match is not None:
             asked["IfMatch"] = f'"{if_match}"'
-        with self._translated(key):
-            answer = self._client.get_object(**asked)
-        download = S3Download(self, key, answer)
+        answer = self._packed.ask(key, lambda: self._client.get_object(**asked))
+        download = self._download(key, answer)
         try:
-            download.require_range(start, length)
+            download.require(start, length, if_match)
         except StoreError:
             download.close()
             raise
         return download
+
+    def _download(self, key: str, answer: Mapping[str, Any]) -> S3Download:
+        try:
+            length = length_of(answer)
+            sized = length is not None
+            if length is None:
+                length = self._listed_size(key)
+            size = total(answer.get("ContentRange"), length)
+            info = info_of(key, answer, size, self._md5_etags)
+        except BaseException:
+            discard(answer)
+            raise
+        return S3Download(self._wire, key, answer, info, length, sized)
+
+    def _listed_size(self, key: str) -> int:
+        """Of an object whose own answers do not tell it."""
+        for found in self.list_page(key, limit=1).objects:
+            if found.key == key:
+                return found.size
+        raise ObjectMissing(f"{printable(key)}: there is no such object")
 
     def put(
         self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
@@ -237,7 +273,7 @@ class S3Store:
             if if_match is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
             raise _name_refused(key, error) from error
-        return verified(key, answer, outgoing)
+        return verified(key, answer, outgoing, self._md5_etags)
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
         metadata = headers.encoded(meta.metadata)
@@ -277,10 +313,14 @@ class S3Store:
             answer = self._client.delete_objects(
                 Bucket=self._name, Delete={"Objects": [{"Key": key} for key in named], "Quiet": True}
             )
+        by_name = {nfc(key): key for key in named}  # a server may spell them in its own way
         for item in answer.get("Errors", ()):
-            error = error_of(item.get("Key", ""), 0, item.get("Code", ""), item.get("Message", ""))
+            name = by_name.get(nfc(item.get("Key", "")))
+            if name is None:  # which one was not deleted?
+                raise Unavailable(f"{self.url}: a delete failed, and the answer does not name its key")
+            error = error_of(name, 0, item.get("Code", ""), item.get("Message", ""))
             if not isinstance(error, ObjectMissing):
-                failed[item.get("Key", "")] = error
+                failed[name] = error
         return failed
 
     # ---- multipart
@@ -301,7 +341,7 @@ class S3Store:
                 PartNumber=number,
                 Body=outgoing.file(),
             )
-        return Part(number, verified(key, answer, outgoing), len(outgoing))
+        return Part(number, verified(key, answer, outgoing, self._md5_etags), len(outgoing))
 
     def copy_part(
         self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
@@ -399,55 +439,8 @@ class S3Store:
             )
         return stored
 
-    def received(self, count: int) -> None:
-        """A download's chunk arrived."""
-        self._counter.received(count)
-
     def close(self) -> None:
         self._client.close()
-
-
-class S3Download:
-    """An open answer to GET. One thread at a time."""
-
-    def __init__(self, store: S3Store, key: str, answer: Mapping[str, Any]) -> None:
-        self._store = store
-        self._key = key
-        self._body: StreamingBody = answer["Body"]
-        self._left = int(answer["ContentLength"])
-        self._range = answer.get("ContentRange")
-        self.info = info_of(key, answer, size=total(self._range, self._left))
-
-    def require_range(self, start: int, length: int | None) -> None:
-        """The answer must begin at `start` and hold what was asked for, as far as there is any."""
-        begin = int(self._range.split()[1].split("-")[0]) if self._range else 0
-        wanted = self.info.size - start if length is None else min(length, self.info.size - start)
-        if begin != start or (self._left != wanted and length is not None):
-            raise NotImplementedThere(
-                f"{printable(self._key)}: the server does not send ranges of objects"
-                if self._range is None
-                else f"{printable(self._key)}: the server sent another range than was asked for"
-            )
-
-    def chunks(self, size: int = 262144) -> Iterator[bytes]:
-        while self._left:
-            with self._store._translated(self._key):
-                data = self._body.read(min(size, self._left))
-            if not data:
-                raise BodyDamaged(f"{printable(self._key)}: the answer ended {self._left} bytes early")
-            self._left -= len(data)
-            self._store.received(len(data))
-            yield data
-
-    def close(self) -> None:
-        """Of an answer that was read to its end the connection goes back to the pool; else it ends."""
-        self._body.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _name_refused(key: str, error: StoreError) -> Refused:

@@ -16,6 +16,7 @@ from r2fs.model.errors import BadCredentials, ClockSkewed, ObjectMissing, Refuse
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.settings import Bucket
+from r2fs.store.server_text import server_text
 
 SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
 
@@ -44,7 +45,7 @@ class Checks:
             return self.not_s3()
         if code == "InvalidArgument" and re.search("access key|authorization", message, re.IGNORECASE):
             # R2's way to say that a key id is none of its own, or that there is none.
-            return BadCredentials(f"{self._url}: check the access key id ({code}: {printable(message)})")
+            return BadCredentials(f"{self._url}: check the access key id ({code}: {server_text(message)})")
         return error
 
     def not_s3(self, error: type[StoreError] = Refused) -> StoreError:

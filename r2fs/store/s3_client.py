@@ -12,11 +12,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from threading import Lock
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any, Literal
 
 import botocore
@@ -28,12 +29,15 @@ from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
 
 from r2fs import __version__
+from r2fs.model import owned_paths
 from r2fs.model.errors import BadCredentials, BodyDamaged, R2fsError, Refused, StoreError, Unavailable
 from r2fs.model.keys import printable
+from r2fs.model.redaction import hide
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import s3_request_log as request_log
 from r2fs.store.answers import error_of
 from r2fs.store.counting import RequestCounter
+from r2fs.store.server_text import server_text
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
@@ -45,10 +49,19 @@ log = logging.getLogger(__name__)
 for _name in ("boto3", "botocore", "urllib3"):
     logging.getLogger(_name).setLevel(logging.INFO)
 
+AWS_FILES = {
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    "AWS_CONFIG_FILE": "~/.aws/config",
+    "BOTO_CONFIG": "~/.boto",
+}
+DETAIL = 300  # characters of an exception's text that are shown
 POOL = 64  # connections kept: more than all transfer threads of a mount use at once
 
 # Headers of the CopyObject that runs in this context: boto3 has no parameter for R2's own.
 _copy_headers: ContextVar[Mapping[str, str] | None] = ContextVar("_copy_headers", default=None)
+
+# Does the GET or HEAD that runs in this context take bytes that are stored packed as they are?
+_takes_gzip: ContextVar[bool] = ContextVar("_takes_gzip", default=False)
 
 # What is raised where there was no answer, or none to be understood. The first row that fits counts.
 WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str], ...] = (
@@ -79,7 +92,15 @@ WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str],
         Unavailable,
         "{host} cannot be reached: check the endpoint and the network",
     ),
-    ((boto_errors.ConnectTimeoutError, boto_errors.ReadTimeoutError), Unavailable, "{host} does not answer"),
+    (
+        (
+            boto_errors.ConnectTimeoutError,
+            boto_errors.ReadTimeoutError,
+            urllib3.exceptions.ReadTimeoutError,
+        ),
+        Unavailable,
+        "{host} does not answer",
+    ),
     (
         (boto_errors.ResponseStreamingError, boto_errors.IncompleteReadError),
         BodyDamaged,
@@ -101,6 +122,13 @@ EXPECTED: tuple[type[Exception], ...] = (
     boto_errors.ClientError,
     *(kind for kinds, _, _ in WITHOUT_ANSWER for kind in kinds),
 )
+# No server has seen a byte of a request that ended so: nobody bills it.
+NOT_REACHED = (
+    boto_errors.EndpointConnectionError,
+    boto_errors.ConnectTimeoutError,
+    boto_errors.ProxyConnectionError,
+    boto_errors.SSLError,
+)
 UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # what reading a key anew may raise
 
 
@@ -108,19 +136,32 @@ def without_answer(error: BaseException, name: str, host: str) -> StoreError:
     """Our error for what boto3 raised without an S3 answer."""
     for kinds, ours, says in WITHOUT_ANSWER:
         if isinstance(error, kinds):
-            detail = printable(" ".join(str(error).split()))[:300]
+            detail = server_text(str(error), DETAIL)
             return ours(f"{printable(name)}: {says.format(host=host)} ({type(error).__name__}: {detail})")
     raise error
 
 
 def open_session(credentials: Credentials) -> Session:
     """Where a client's key comes from: a profile and AWS's own places are read when it is made."""
+    _check_aws_files()
     return Session(
         aws_access_key_id=credentials.access_key_id,
         aws_secret_access_key=credentials.secret_access_key,
         aws_session_token=credentials.session_token,
         profile_name=credentials.profile,
     )
+
+
+def _check_aws_files() -> None:
+    """botocore reads these by itself, runs the `credential_process` that they name, and waits for a FIFO."""
+    for variable, usual in AWS_FILES.items():
+        path = os.path.expanduser(os.environ.get(variable) or usual)
+        try:
+            owned_paths.check_file(path, os.stat(path))
+        except owned_paths.UnsafePath as error:
+            raise BadCredentials(f"AWS's settings are not read: {error.strerror} ({variable})") from None
+        except OSError:
+            continue  # there is none, or it cannot be read: botocore says so if it needs it
 
 
 def _same_key(one: Session, other: Session) -> bool:
@@ -163,13 +204,45 @@ def make_client(
     if bucket.endpoint_url is not None:
         events.register("before-call.s3", _stay_here)
 
+    body = local()  # length of the body that this thread sends
+    hidden = _HiddenKey(session)
+
     def count(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
+        hidden.look(request.headers.get("X-Amz-Security-Token"))
         length = request.headers.get("Content-Length") or "0"
-        counter.request(event_name.rpartition(".")[2], int(length) if request.method == "PUT" else 0)
+        body.length = int(length) if request.method == "PUT" else 0
+        counter.request(event_name.rpartition(".")[2], body.length)
+
+    def discount(exception: BaseException | None, event_name: str, **_: object) -> None:
+        if isinstance(exception, NOT_REACHED):
+            counter.not_sent(event_name.rpartition(".")[2], body.length)
 
     events.register("before-send.s3", count)
+    events.register("response-received.s3", discount)
+    for verb in ("GetObject", "HeadObject"):
+        events.register(f"before-send.s3.{verb}", _accept_gzip)
     request_log.attach(events)
     return client
+
+
+class _HiddenKey:
+    """The key that a client signs with is known as a secret before an answer can repeat it, wherever it came from."""
+
+    def __init__(self, session: Session) -> None:
+        # constant
+        self._session = session
+        # of whichever thread comes first: a second one hides the same once more
+        self._token: object = self  # of the last request; no token is None
+
+    def look(self, token: object) -> None:
+        """`token`: of the request that has just been signed. A role's is another one each hour."""
+        if token == self._token:
+            return
+        found = self._session.get_credentials()
+        frozen = found and found.get_frozen_credentials()
+        if frozen:
+            hide(frozen.secret_key, frozen.token, identifier=frozen.access_key)
+        self._token = token
 
 
 class Clients:
@@ -239,6 +312,12 @@ def _add_copy_headers(params: dict[str, Any], **_: object) -> None:
     params["headers"].update(_copy_headers.get() or {})
 
 
+def _accept_gzip(request: AWSPreparedRequest, **_: object) -> None:
+    """Past the signature: proxies change this header. Without it http.client asks for `identity`."""
+    if _takes_gzip.get():
+        request.headers["Accept-Encoding"] = "gzip"
+
+
 def _sign_by_md5(params: dict[str, Any], **_: object) -> None:
     """One integrity header, the one that every S3 server knows, in place of boto3's CRC."""
     params["context"].pop("checksum", None)
@@ -254,6 +333,16 @@ def with_copy_headers(added: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         _copy_headers.reset(token)
+
+
+@contextmanager
+def accepting_gzip(wanted: bool) -> Iterator[None]:
+    """GetObject and HeadObject say that they take gzip, in this context alone. Nothing is unpacked here."""
+    token = _takes_gzip.set(wanted)
+    try:
+        yield
+    finally:
+        _takes_gzip.reset(token)
 
 
 def from_answer(error: boto_errors.ClientError, name: str) -> StoreError:

@@ -22,16 +22,24 @@ from r2fs.store.etags import bare, is_md5
 _KEPT = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage")
 
 
-def info_of(key: str, answer: Mapping[str, Any], size: int | None = None) -> ObjectInfo:
+def info_of(key: str, answer: Mapping[str, Any], size: int, md5_etags: bool = True) -> ObjectInfo:
+    etag = bare(answer.get("ETag", ""))
     return ObjectInfo(
         key=key,
-        size=int(answer["ContentLength"]) if size is None else size,
-        etag=bare(answer.get("ETag", "")),
+        size=size,
+        etag=etag,
         modified_ns=ns(answer["LastModified"]),
         content_type=answer.get("ContentType"),
         metadata=headers.decoded(answer.get("Metadata", {})),
         headers=kept_of(answer),
+        md5=etag if md5_etags and tells_md5(etag, answer) else None,
     )
+
+
+def tells_md5(etag: str, answer: Mapping[str, Any]) -> bool:
+    """Is `etag` the MD5 of the bytes? Not of an object in parts, nor of one encrypted by a key of its own."""
+    plain = answer.get("ServerSideEncryption") in (None, "AES256") and "SSECustomerAlgorithm" not in answer
+    return plain and is_md5(etag)
 
 
 def kept_of(stored: Mapping[str, Any]) -> dict[str, str]:
@@ -40,6 +48,14 @@ def kept_of(stored: Mapping[str, Any]) -> dict[str, str]:
 
 def ns(moment: datetime) -> int:
     return calendar.timegm(moment.utctimetuple()) * 10**9 + moment.microsecond * 1000
+
+
+def length_of(answer: Mapping[str, Any]) -> int | None:
+    """Bytes of the body, also where only the range of a part says so (`bytes 0-9/1234`); None: it does not tell."""
+    if "ContentLength" in answer:
+        return int(answer["ContentLength"])
+    first, _, last = answer.get("ContentRange", "").partition("/")[0].removeprefix("bytes ").partition("-")
+    return int(last) - int(first) + 1 if first.isdigit() and last.isdigit() else None
 
 
 def total(content_range: str | None, length: int) -> int:
@@ -60,11 +76,10 @@ def destination_headers(if_match: str | None, if_absent: bool) -> dict[str, str]
     return {"cf-copy-destination-if-none-match": "*", "If-None-Match": "*"} if if_absent else {}
 
 
-def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing) -> str:
+def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing, md5_etags: bool = True) -> str:
     """The answer's ETag, unless it is the MD5 of other bytes than were read from the body."""
     etag = bare(answer["ETag"])
-    plain = answer.get("ServerSideEncryption") in (None, "AES256") and "SSECustomerAlgorithm" not in answer
     sent = outgoing.md5_hex
-    if plain and sent is not None and is_md5(etag) and etag != sent:
+    if md5_etags and sent is not None and tells_md5(etag, answer) and etag != sent:
         raise StoredDamaged(f"{printable(key)}: the bucket stored other bytes than were sent", etag)
     return etag

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.ports import ObjectStore, SystemClock
 from r2fs.model.records import ObjectMeta, Version
+from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
@@ -91,6 +93,32 @@ def key() -> str:
 def read(store: ObjectStore, key: str) -> bytes:
     with store.get(key) as download:
         return b"".join(download.chunks(65536))
+
+
+# ------------------------------------------------------------------ what counts as a request
+def test_a_request_counts_when_it_has_reached_a_server(
+    bare: S3Store, store: RetryingStore, proxy: FaultyProxy, key: str
+):
+    proxy.script(lose_answer(), answer(503, "ServiceUnavailable"))
+    store.put(key, BytesBody(b"data"), META)
+    assert bare._counter.view().total == len(proxy.seen) == 3
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])  # nobody listens; somebody does, and speaks no TLS
+def test_a_request_without_a_server_costs_nothing(seaweedfs: Endpoint, scheme: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    where = f"http://127.0.0.1:{port}" if scheme == "http" else seaweedfs.url.replace("http:", "https:")
+    keys = Credentials(access_key_id="id", secret_access_key="a-secret-of-tests")
+    bare = S3Store(Bucket("s3", "b", endpoint_url=where, credentials=keys), clock=SystemClock())
+    counter = bare._counter
+    try:
+        for call in (lambda: bare.put("k", BytesBody(b"data"), META), lambda: bare.list_page("")):
+            with pytest.raises(Unavailable):
+                call()
+    finally:
+        bare.close()
+    assert (counter.view().total, counter.view().sent_bytes) == (0, 0)
 
 
 # ------------------------------------------------------------------ what a fault is, without retries

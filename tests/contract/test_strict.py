@@ -23,11 +23,12 @@ from r2fs.model.ports import ObjectStore, SystemClock
 from r2fs.model.records import ObjectMeta
 from r2fs.model.settings import Credentials
 from r2fs.store import open_store
+from r2fs.store.health import HealthView
 from r2fs.store.retry import RetryingStore
 from tests.contract.test_wire import everything
 from tests.support.bodies import BreakingBody, BytesBody
 from tests.support.engine import Engine
-from tests.support.faulty import FaultyProxy, cut_request, lose_answer
+from tests.support.faulty import FaultyProxy, answer, cut_request, lose_answer
 from tests.support.servers import BUCKET
 from tests.support.strict import StrictR2
 
@@ -242,6 +243,51 @@ def test_deletes_go_by_the_thousand(r2: StrictR2, make: MakeEngine):
     engine.drain()
     assert r2.bucket.contents() == {}
     assert 3 <= r2.requests["delete_many"] <= 10
+
+
+@pytest.mark.expect_warnings("its delete is parked")
+@pytest.mark.parametrize(
+    "count", [1, 20]
+)  # DeleteObject, and an error for one key in the answer to DeleteObjects
+def test_a_locked_object_is_told_and_the_others_go(
+    r2: StrictR2, make: MakeEngine, count: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("r2fs.engine.deleter.REFUSED_AGAIN_S", 0.01)
+    for number in range(count):
+        r2.bucket.set(f"d/{number:02}", b"")
+    r2.bucket.set("d/stays", b"")
+    r2.bucket.locked.add("d/00")
+    engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    for number in range(count):
+        engine.unlink(f"d/{number:02}")
+    assert engine.fs.flush_paths(["d"], 20.0)
+    assert r2.bucket.keys() == ["d/00", "d/stays"]
+    (transfer,) = engine.fs.parked_at(["d"])
+    assert (transfer.path, transfer.verb) == ("d/00", "delete")
+    assert "not allowed" in (transfer.reason or "")
+    assert engine.listdir("d") == ["00", "stays"]
+    assert r2.requests["delete"] + r2.requests["delete_many"] <= 3
+
+
+@pytest.mark.expect_warnings("its delete is parked")
+def test_a_key_without_the_right_to_delete_is_no_outage(
+    r2: StrictR2, line: FaultyProxy, make: MakeEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("r2fs.engine.deleter.REFUSED_AGAIN_S", 0.01)
+    for number in range(10):
+        r2.bucket.set(f"{number}", b"")
+    line.rule(answer(403, "AccessDenied"), method="DELETE", times=None)
+    line.rule(answer(403, "AccessDenied"), path="?delete", times=None)
+    engine = make(url=line.url, upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    assert isinstance(engine.store, RetryingStore)
+    told: list[HealthView] = []
+    engine.store.health.tell = told.append
+    for number in range(10):
+        engine.unlink(f"{number}")
+    assert engine.fs.flush_paths([], 20.0)
+    assert len(engine.fs.parked_at([])) == 10
+    assert len(r2.bucket.keys()) == 10
+    assert told == []
 
 
 def test_names_up_to_the_limit_and_none_past_it(r2: StrictR2, make: MakeEngine):

@@ -90,6 +90,9 @@ def test_pipes_sockets_and_devices(place: Path) -> None:
     assert shown["renamed"].st_mode == stat.S_IFIFO | 0o600
     assert not any(entry.is_file() for entry in os.scandir(place))
     if os.geteuid() == 0:
+        os.chmod(place / "pipe", 0o6755)
+        os.chown(place / "pipe", 65534, 65534)
+        assert os.lstat(place / "pipe").st_mode == stat.S_IFIFO | 0o755
         assert shown["character"].st_rdev == shown["block"].st_rdev == device
         assert stat.S_ISCHR(shown["character"].st_mode) and stat.S_ISBLK(shown["block"].st_mode)
         with refused(errno.EACCES):

@@ -131,7 +131,7 @@ def lives_on(mount: BucketMount, place: Path, reason: str) -> None:
     health, queue = mount.status()["health"], mount.status()["queue"]
     assert reason in health["reason"]
     assert (queue["left"], queue["parked"], queue["conflicts"]) == (1, 0, [])
-    assert "no answer" in shown(mount)
+    assert "unavailable" in shown(mount)
     with pytest.raises(OSError) as caught:
         (place / "there.wav").read_bytes()
     assert caught.value.errno in (errno.EIO, errno.EACCES)
@@ -146,7 +146,7 @@ def recovers(mount: BucketMount, place: Path, r2: StrictR2, log: Callable[[], st
     until("news", lambda: appears(place / "news.wav"), LONG_S)
     assert "the bucket does not answer" in log()
     assert "the bucket answers again" in log()
-    assert "no answer" not in shown(mount, place)
+    assert "unavailable" not in shown(mount, place)
 
 
 STORMS = {
@@ -207,10 +207,43 @@ def test_a_file_that_was_refused_goes_out_when_a_person_says_so(
     until("the others go on", lambda: r2.bucket.contents().get(f"{place.name}/good.wav") == b"sent", LONG_S)
     assert "does not take this name" in shown(mount, place)
     way.clear()
-    assert mount.r2fs("flush", "--wait", place).returncode == 75
+    refused = mount.r2fs("flush", "--wait", place)
+    assert (refused.returncode, "odd.wav" in refused.stderr) == (10, True)
     done = mount.r2fs("flush", "--wait", "--retry", place)
     assert done.returncode == 0, done.stderr
     assert r2.bucket.contents()[f"{place.name}/odd.wav"] == b"kept"
+
+
+def test_a_flush_returns_when_the_bucket_is_as_the_mount_shows_it(
+    mount: BucketMount, r2: StrictR2, place: Path, way: FaultyProxy
+):
+    way.latency_s = 0.2
+    (place / "new.wav").write_bytes(b"new")
+    os.rename(place / "here.wav", place / "moved.wav")
+    os.unlink(place / "there.wav")
+    done = mount.r2fs("flush", "--wait", place)
+    found = {key: data for key, data in r2.bucket.contents().items() if key.startswith(place.name)}
+    way.latency_s = 0.0
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found == {f"{place.name}/new.wav": b"new", f"{place.name}/moved.wav": b"cached"}
+
+
+def test_a_delete_that_is_refused_is_told_and_nobody_waits_for_it(
+    mount: BucketMount, r2: StrictR2, place: Path
+):
+    key = f"{place.name}/there.wav"
+    r2.bucket.locked.add(key)
+    os.unlink(place / "there.wav")
+    done = mount.r2fs("flush", "--wait", place)
+    assert done.returncode == 10
+    assert key in done.stderr and "not allowed" in done.stderr
+    assert key in shown(mount, place)
+    until("the name", lambda: appears(place / "there.wav"), LONG_S)
+    assert (place / "there.wav").read_bytes() == b"far away" * 1000
+    r2.bucket.locked.clear()
+    assert mount.r2fs("flush", "--wait", "--retry", place).returncode == 0
+    assert key not in r2.bucket.contents()
+    until("the name has gone", lambda: not appears(place / "there.wav"), LONG_S)
 
 
 CUTS: dict[str, tuple[Fault, str]] = {

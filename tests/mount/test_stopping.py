@@ -93,7 +93,7 @@ def test_a_second_signal_does_not_wait(mount):
     time.sleep(SAME_S)  # before that it would be the first one
     serving.signal()
     assert serving.wait() == 75
-    serving.said("not in the bucket: 1 file (0.0 MiB); kept, and sent at the next mount")
+    serving.said("not in the bucket: 1 file (4 B); kept, and sent at the next mount")
     serving.back()
     sent_next_time(mount, {"take.wav": b"kept"})
 

@@ -15,6 +15,7 @@ from typing import Self
 from r2fs.model.errors import (
     BodyDamaged,
     ObjectMissing,
+    PermissionRefused,
     PreconditionFailed,
     RangeInvalid,
     Refused,
@@ -42,6 +43,7 @@ class Stored:
             self.modified_ns,
             None if listed else self.meta.content_type,
             None if listed else dict(self.meta.metadata),
+            md5=None if listed or "-" in self.etag else self.etag,
         )
 
 
@@ -71,6 +73,7 @@ class Upload:
 class MemoryStore:
     """`calls` counts requests by name; `before(name, key)` may raise, or change the bucket, before each.
 
+    `locked` keys cannot be deleted, as by a lock rule of R2.
     `now_ns` dates the objects, no two alike; without it they are of a day long ago. `page`: keys of a LIST.
     """
 
@@ -85,6 +88,7 @@ class MemoryStore:
         self.calls: list[tuple[str, str]] = []
         self.before = lambda name, key: None
         self.after = lambda name, key: None
+        self.locked: set[str] = set()
         self._lock = threading.RLock()
         self._now_ns = now_ns
         self._tick = 1_700_000_000_000_000_000
@@ -252,6 +256,8 @@ class MemoryStore:
 
     def delete(self, key: str) -> None:
         self._call("delete", key)
+        if key in self.locked:
+            raise PermissionRefused(f"{key}: it is locked")
         self.remove(key)
         self.after("delete", key)
 
@@ -261,9 +267,11 @@ class MemoryStore:
         if not keys:
             return {}
         self._call("delete_many", keys[0])
+        refused = [key for key in keys if key in self.locked]
         for key in keys:
-            self.remove(key)
-        return {}
+            if key not in refused:
+                self.remove(key)
+        return {key: PermissionRefused(f"{key}: it is locked") for key in refused}
 
     def close(self) -> None:
         pass

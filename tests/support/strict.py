@@ -24,7 +24,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from r2fs.model.errors import ObjectMissing, PreconditionFailed, RangeInvalid, UploadMissing
+from r2fs.model.errors import (
+    ObjectMissing,
+    PermissionRefused,
+    PreconditionFailed,
+    RangeInvalid,
+    UploadMissing,
+)
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Limits
 from r2fs.model.records import ObjectMeta, Part, Version
@@ -301,8 +307,7 @@ class _Request(BaseHTTPRequestHandler):
             return
         if not any(name.startswith(INTEGRITY) for name in self.heads):
             self._forbid("DeleteObjects without an integrity header", Refusal(400, "InvalidRequest"))
-        self.double.bucket.delete_many(keys)
-        self._answer(body=xml.deleted())
+        self._answer(body=xml.deleted(self.double.bucket.delete_many(keys)))
 
     # ---- one object
     def _head(self) -> None:
@@ -423,6 +428,8 @@ def _refusal(error: Exception) -> Refusal | None:
         return error
     if isinstance(error, PreconditionFailed):
         return Refusal(412, "PreconditionFailed")
+    if isinstance(error, PermissionRefused):
+        return Refusal(403, "AccessDenied", "The object is locked by the bucket policy.")
     if isinstance(error, ObjectMissing):
         return Refusal(404, "NoSuchKey", "The specified key does not exist.")
     if isinstance(error, UploadMissing):

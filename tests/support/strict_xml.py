@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -66,8 +66,13 @@ def completed(bucket: str, key: str, etag: str) -> bytes:
     ).encode()
 
 
-def deleted() -> bytes:
-    return f'{HEAD}<DeleteResult xmlns="{SPACE}"></DeleteResult>'.encode()
+def deleted(refused: Iterable[str]) -> bytes:
+    """A quiet answer: it names those alone that are there still."""
+    errors = (
+        f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code><Message>It is locked.</Message></Error>"
+        for key in refused
+    )
+    return f'{HEAD}<DeleteResult xmlns="{SPACE}">{"".join(errors)}</DeleteResult>'.encode()
 
 
 def keys_to_delete(body: bytes) -> list[str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,21 @@ def r2fs(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 
 def queue(**given: Any) -> dict[str, Any]:
     empty: dict[str, Any] = {
-        "files": 0, "bytes": 0, "deletes": 0, "active": 0, "parked": 0, "conflicts": [], "hidden": 0, "oldest_s": 0.0,
-        "transfers": [], "uploaded": 0, "uploaded_bytes": 0, "failed": 0, "last_error": None,
+        "files": 0, "directories": 0, "bytes": 0, "deletes": 0, "watched": 0, "active": 0, "parked": 0,
+        "conflicts": [], "hidden": 0, "oldest_s": 0.0, "transfers": [], "uploaded": 0, "uploaded_bytes": 0,
+        "failed": 0, "last_error": None, "last_error_s": None,
     }  # fmt: skip
     view = {**empty, **given}
-    return {**view, "left": view["files"] + view["deletes"]}
+    return {**view, "left": view["files"] + view["directories"] + view["deletes"]}
+
+
+def flushed(
+    sent: bool, parked: Sequence[dict[str, Any]] = (), refusal: str | None = None, **given: Any
+) -> dict[str, Any]:
+    """The last answer to a flush."""
+    return {
+        "sent": sent, "queue": queue(**given), "parked_count": len(parked), "parked": list(parked), "refusal": refusal,
+    }  # fmt: skip
 
 
 @pytest.fixture

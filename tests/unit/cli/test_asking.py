@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from r2fs.cli.progress import Progress
 from r2fs.model.errors import MountError
-from tests.unit.cli.conftest import queue
+from tests.unit.cli.conftest import flushed, queue
 
 CACHE = {
     "entries": 2,
@@ -22,6 +23,7 @@ CACHE = {
 REQUESTS = {"by_verb": {"PutObject": 2}, "class_a": 2, "class_b": 1, "free": 0, "retries": 1, "total": 3}
 TRANSFER = {
     "path": "a/b.wav",
+    "verb": "upload",
     "state": "uploading",
     "size": 2048,
     "sent": 1024,
@@ -60,7 +62,7 @@ def test_all_mounts(r2fs, daemon):
     said = r2fs("status")
     assert said.code == 0
     line = next(line for line in said.out.splitlines() if line.startswith("/mnt/takes"))
-    for word in ("r2://takes", "running", "2 files (5.0 MiB)", "1 refused, 1 conflict", "3.0 MiB of 1.0 GiB"):
+    for word in ("r2://takes", "running", "2 files (5.0 MiB)", "1 parked, 1 conflict", "3.0 MiB of 1.0 GiB"):
         assert word in line
     data = r2fs("status", "--json").json
     assert {answer["mount"]["mountpoint"] for answer in data} == {"/mnt/takes", "/mnt/more"}
@@ -116,7 +118,7 @@ def test_flush_waits_for_paths(r2fs, daemon):
     def flush(request):
         asked.update(request.message)
         request.progress(queue=queue(files=1))
-        return {"sent": True, "queue": queue()}
+        return flushed(True)
 
     point = daemon("takes", flush=flush)
     assert r2fs("flush", "--wait", "--timeout", "1m", point / "a" / "b.wav", point / "c").code == 0
@@ -129,7 +131,7 @@ def test_flush_without_wait_returns_at_once(r2fs, daemon):
 
     def flush(request):
         asked.update(request.message)
-        return {"sent": False, "queue": queue(files=1)}
+        return flushed(False, files=1)
 
     daemon("takes", flush=flush)
     assert r2fs("flush").code == 0
@@ -141,7 +143,7 @@ def test_flush_tries_parked_files_only_when_told(r2fs, daemon):
 
     def flush(request):
         asked.append(request.message["retry"])
-        return {"sent": True, "queue": queue()}
+        return flushed(True)
 
     daemon("takes", flush=flush)
     assert r2fs("flush", "--wait").code == 0
@@ -152,12 +154,12 @@ def test_flush_tries_parked_files_only_when_told(r2fs, daemon):
 def test_status_tells_of_a_bucket_that_is_away(r2fs, daemon):
     health = {"answers": False, "for_s": 75.0, "reason": "the access key was refused"}
     point = daemon("takes", status=lambda request: {**status("/mnt/takes"), "health": health})
-    assert "no answer for" in r2fs("status").out
-    assert "the access key was refused" in r2fs("status", point).out
+    assert "unavailable for 1 min 15 s" in r2fs("status").out
+    assert "for 1 min 15 s: the access key was refused" in r2fs("status", point).out
 
 
 def test_flush_that_runs_out_of_time(r2fs, daemon):
-    point = daemon("takes", flush=lambda request: {"sent": False, "queue": queue(files=2, bytes=1 << 20)})
+    point = daemon("takes", flush=lambda request: flushed(False, files=2, bytes=1 << 20))
     said = r2fs("flush", "--wait", "--timeout", "0")
     assert said.code == 75
     assert said.err == f"r2fs: {point}: time is up; left: 2 files (1.0 MiB)\n"
@@ -165,14 +167,50 @@ def test_flush_that_runs_out_of_time(r2fs, daemon):
 
 
 def test_flush_says_what_the_bucket_refuses(r2fs, daemon):
-    refused = {**UGLY, "path": "a/b.wav"}
-    point = daemon(
-        "takes", flush=lambda request: {"sent": True, "queue": queue(files=1, parked=1, transfers=[refused])}
+    refused = [{**UGLY, "path": "a/b.wav", "reason": "a/b.wav: not allowed"}, UGLY]
+    point = daemon("takes", flush=lambda request: flushed(True, refused, files=2, bytes=9))
+    said = r2fs("flush", "--wait", point / "a")
+    assert said.code == 10
+    assert said.err == (
+        f"r2fs: {point}: 2 parked: a/b.wav: not allowed; and 1 more (r2fs status tells); left: 2 files (9 B)\n"
     )
+    assert r2fs("flush", point / "a").code == 0
+    assert r2fs("flush", "--wait", "--json").json[0]["parked"][0]["path"] == "a/b.wav"
+
+
+def test_flush_says_that_everything_is_refused(r2fs, daemon):
+    point = daemon(
+        "takes", flush=lambda request: flushed(False, refusal="a: the key was\x1b[0m refused", files=1)
+    )
+    said = r2fs("flush", "--wait")
+    assert said.code == 10
+    assert said.err == (
+        f"r2fs: {point}: the bucket refuses everything: a: the key was\\x1b[0m refused; left: 1 file (0 B)\n"
+    )
+
+
+def test_what_is_refused_is_worse_than_what_is_late(r2fs, daemon):
+    daemon("a", flush=lambda request: flushed(True, [UGLY], files=1))
+    daemon("b", flush=lambda request: flushed(False, files=1))
+    daemon("c", flush=lambda request: flushed(True))
+    assert r2fs("flush", "--wait").code == 10
+
+
+def test_what_is_late_is_worse_than_what_is_sent(r2fs, daemon):
+    daemon("a", flush=lambda request: flushed(False, files=1))
+    daemon("b", flush=lambda request: flushed(True))
     assert r2fs("flush", "--wait").code == 75
-    assert r2fs("flush", "--wait", point / "a").code == 75
-    assert r2fs("flush", "--wait", point / "a" / "b.wav").code == 75
-    assert r2fs("flush", "--wait", point / "ab").code == 0
+
+
+def test_the_protocols_own_field_is_not_shown(r2fs, daemon):
+    point = daemon(
+        "takes",
+        status=lambda request: status("/mnt/t"),
+        flush=lambda request: flushed(True),
+        stop=lambda request: {"queue": queue(), "exit_code": 0},
+    )
+    for words in (["status"], ["status", point], ["flush"], ["umount", point]):
+        assert "done" not in r2fs(*words, "--json").out
 
 
 def test_flush_outside_of_any_mount(r2fs, home):
@@ -203,15 +241,13 @@ def test_umount_waits_and_hands_on_timeout_and_lazy(r2fs, daemon):
 
 
 def test_umount_says_what_is_left(r2fs, daemon):
-    point = daemon(
-        "takes",
-        stop=lambda request: {"queue": queue(files=3, bytes=3 << 20, deletes=1, parked=2), "exit_code": 75},
-    )
+    left = queue(files=3, bytes=3 << 20, deletes=1, parked=2, transfers=[{**UGLY, "path": "a.wav"}])
+    point = daemon("takes", stop=lambda request: {"queue": left, "exit_code": 75})
     said = r2fs("umount", point)
     assert said.code == 75
     assert said.err == (
         f"r2fs: {point} is unmounted; not yet in the bucket: 3 files (3.0 MiB), 1 deletion; "
-        "2 refused by the bucket; it is kept, and sent at the next mount\n"
+        "2 parked: a.wav: refused: 403; and 1 more (r2fs status tells); it is kept, and sent at the next mount\n"
     )
     assert r2fs("umount", "--json", point).json[0]["exit_code"] == 75
 
@@ -241,15 +277,180 @@ def test_umount_of_a_stale_mount(r2fs, home, monkeypatch):
     assert "whose daemon had gone: it was taken away" in said.err
 
 
-def test_progress_on_a_terminal(daemon, monkeypatch):
-    """The bar is made of rich's parts; here only that it can be drawn from what daemons send."""
-    from r2fs.cli import show
+# ------------------------------------------------------------------ on a terminal
+@pytest.fixture
+def terminal(monkeypatch):
+    """terminal(80): so wide is the terminal that standard output goes to."""
 
+    def _terminal(columns):
+        monkeypatch.setattr("r2fs.cli.show.on_terminal", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    return _terminal
+
+
+LONG = "/home/anna/studio/archive/takes"
+OUTAGE = 'HOST cannot be reached: check the endpoint (EndpointConnectionError: no connection to "http://127.0.0.1/b/{}")'
+
+
+def crowded(point):
+    """Much to say: an outage, and files that wait for its end."""
+    waiting = [
+        {**TRANSFER, "path": f"{n}/take.wav", "state": "queued", "sent": 0, "rate": 0.0,
+         "reason": f"{n}/take.wav: {OUTAGE.format(n)}"} for n in range(4)
+    ]  # fmt: skip
+    parked = [
+        {
+            **UGLY,
+            "path": f"odd/{n}.wav",
+            "reason": f"odd/{n}.wav: it is locked (403 AccessDenied: Forbidden.)",
+        }
+        for n in (1, 2)
+    ]
+    answer = status(
+        point, files=5, directories=2, bytes=5 << 20, deletes=1, parked=2, transfers=[*parked, *waiting],
+        last_error=f"3/take.wav: {OUTAGE.format(3)}", last_error_s=1.0, watched=1,
+    )  # fmt: skip
+    answer["health"] = {"answers": False, "for_s": 75.0, "reason": f"0/take.wav: {OUTAGE.format(0)}"}
+    answer["mount"]["url"] = "r2://a-bucket-of-a-studio/takes"
+    return answer
+
+
+@pytest.mark.parametrize("columns", [70, 80])
+@pytest.mark.parametrize("named", [False, True])
+def test_no_word_is_cut_in_a_narrow_terminal(r2fs, daemon, terminal, columns, named):
+    terminal(columns)
+    point = daemon("takes", status=lambda request: crowded(LONG))
+    said = r2fs("status", *([point] if named else [])).out
+    assert max(map(len, said.splitlines())) <= columns
+    words = [
+        "r2://a-bucket-of-a-studio/takes",
+        LONG,
+        "5.0 MiB",
+        "3.0 MiB of 1.0 GiB",
+        "1 deletion",
+        "2 directories",
+    ]
+    for word in words:
+        assert word in " ".join(said.split()), word
+
+
+def test_what_is_empty_takes_no_room(r2fs, daemon, terminal):
+    terminal(100)
+    daemon("takes", status=lambda request: status("/mnt/takes"))
+    said = r2fs("status").out
+    assert "troubles" not in said
+    assert "cache" in said
+
+
+def test_a_reason_is_said_once_and_short(r2fs, daemon):
+    point = daemon("takes", status=lambda request: crowded("/mnt/t"))
+    said = r2fs("status", point).out
+    assert said.startswith("bucket ")
+    assert said.count("HOST cannot be reached") == 1
+    assert said.count("it is locked (403 AccessDenied)") == 1
+    assert "odd/1.wav and 1 more" in said
+    assert "EndpointConnectionError:" not in said and "127.0.0.1" not in said
+    assert "no answer" not in said
+    assert "1 key, for a late upload" in said
+    assert "last error" not in said, "it is said of the bucket already"
+
+
+def test_the_last_error_says_when(r2fs, daemon, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    point = daemon(
+        "takes", status=lambda request: status("/mnt/t", last_error="a: refused", last_error_s=880.0)
+    )
+    assert "2 min 0 s ago: a: refused" in r2fs("status", point).out
+
+
+def test_how_long_it_will_take(r2fs, daemon):
+    transfers = [
+        {**TRANSFER, "size": 10 << 20, "sent": 4 << 20, "rate": float(1 << 20)},
+        {**UGLY, "size": 5 << 20},
+    ]
+    transfers[1] |= {"sent": 0, "rate": 0.0}
+    point = daemon(
+        "takes", status=lambda request: status("/mnt/t", files=2, bytes=15 << 20, transfers=transfers)
+    )
+    assert "about 6 s to go" in r2fs("status", point).out
+
+
+def test_what_a_stopping_daemon_says_of_its_end(r2fs, daemon):
+    answer = status("/mnt/t")
+    answer["mount"] |= {"state": "stopping", "held_by": None, "why_not": "its log could not be written"}
+    said = r2fs("status", daemon("takes", status=lambda request: answer)).out
+    assert "could not" not in said
+    assert "what is left is kept, and sent at the next mount" in said
+
+
+def test_status_is_shown_again_and_again(r2fs, daemon, terminal, monkeypatch):
+    point = daemon("takes", status=lambda request: status("/mnt/t"))
+    assert r2fs("status", "--watch", point).code == 2  # nobody watches a pipe
+    terminal(100)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    said = r2fs("status", "-w", point)
+    assert said.code == 0
+    assert len(slept) == 3
+    assert "/mnt/t" in said.out
+
+
+def bar(monkeypatch, columns=80):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with show.Progress(quiet=False) as progress:
-        for number in (2, 1):
-            progress.show(queue(files=number, bytes=2048 * number, transfers=[TRANSFER]))
-        progress.show(queue())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_progress_on_a_terminal(monkeypatch, capsys):
+    """Bytes move with what has left, not with whole files; a closing line stays."""
+    bar(monkeypatch)
+    now = iter([0.0, 55.0])
+    sending = {
+        **TRANSFER,
+        "path": "takes/a-rather-long-name-of-a-take.wav",
+        "size": 50 << 20,
+        "sent": 10 << 20,
+    }
+    with Progress(quiet=False, clock=lambda: next(now)) as progress:
+        progress.show(queue(files=4, bytes=101 << 20, deletes=2, uploaded=7, uploaded_bytes=5))
+        progress.show(
+            queue(files=4, bytes=101 << 20, deletes=2, transfers=[sending], uploaded=7, uploaded_bytes=5)
+        )
+        task = progress._bar.tasks[0]
+        assert (task.completed, task.total) == (10 << 20, 101 << 20)
+        assert task.description == "6 left: …-name-of-a-take.wav"
+        progress.show(queue(uploaded=11, uploaded_bytes=5 + (101 << 20)))
+        assert task.completed == task.total == 101 << 20
+    assert capsys.readouterr().err.endswith("sent 4 files (101.0 MiB), 2 deletions, in 55 s\n")
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_the_bar_is_one_line(monkeypatch, columns):
+    from rich.console import Console
+
+    bar(monkeypatch, columns)
+    with Progress(quiet=False) as progress:
+        progress.show(
+            queue(files=40, bytes=3 << 30, transfers=[{**TRANSFER, "path": "a" * 200, "sent": 2 << 30}])
+        )
+        with (console := Console(width=columns, force_terminal=True)).capture() as shown:
+            console.print(progress._bar.get_renderable())
+    assert shown.get().count("\n") == 1
+    assert "2.0/3.0 GiB" in shown.get()
+
+
+def test_progress_is_silent_elsewhere(capsys):
+    with Progress(quiet=False) as progress:
+        progress.show(queue(files=1))
+        progress.show(queue(uploaded=1))
+    assert capsys.readouterr() == ("", "")
 
 
 # ------------------------------------------------------------------ a daemon elsewhere

@@ -14,6 +14,7 @@ from r2fs.drivers.kmount import Mounted
 from tests.unit.cli.conftest import queue
 from tests.unit.cli.test_asking import status
 
+FLUSHED = {"sent": True, "queue": queue(), "parked_count": 0, "parked": [], "refusal": None}
 DEAD = 2**22 - 2  # no process has this number: above the kernel's largest by default
 
 
@@ -98,7 +99,7 @@ def test_flush_goes_to_the_successor(r2fs, home, fallen, daemon):
     def successor() -> None:
         if not made:
             (home / "run" / "r2fs" / "t.json").unlink()
-            made.append(daemon("t", flush=lambda request: {"sent": True, "queue": queue()}))
+            made.append(daemon("t", flush=lambda request: FLUSHED))
 
     fallen([told(DEAD), told(None, starts_it=True), told(None, starts_it=True)], then=successor)
     said = r2fs("flush", "--wait", "--json")

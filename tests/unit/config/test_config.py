@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from r2fs.model import settings_file
 from r2fs.model.config import Flag, credentials_of, gather, load
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import GIB, MIB
+from tests.support.users import ROOT, acting_as, neighbours
 
 R2 = {"R2_ACCOUNT_ID": "acc", "R2_ACCESS_KEY_ID": "id2", "R2_SECRET_ACCESS_KEY": "secret2"}
 
@@ -443,3 +445,57 @@ def test_part_size_and_units_reach_the_settings():
     assert settings.umask == 0o077
     assert settings.read_only is True
     assert settings.local_patterns == ("*.tmp", "*.lock")
+
+
+# ------------------------------------------------------------------ files that are none, and files of others
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["fifo", "zero", "large", "directory"])
+@pytest.mark.parametrize("what", ["access_key_id_file", "secret_access_key_file", "settings"])
+def test_what_is_no_file_keeps_nobody_waiting(tmp_path, monkeypatch, kind, what):
+    monkeypatch.setattr(settings_file, "PATIENCE_S", 0.01)
+    path = tmp_path / "key"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "zero":
+        path.symlink_to("/dev/zero")
+    elif kind == "large":
+        path.write_text("")
+        os.truncate(path, 1 << 40)
+    else:
+        path.mkdir()
+    if what == "settings":
+        said = refused("s3://b", config_file=path)
+    else:
+        said = refused("s3://b", flags={what: Flag(str(path), "flag")}, environ=env(), config_file=None)
+    assert str(path) in said
+
+
+def test_a_key_may_come_through_a_pipe_of_the_shell():
+    reading, writing = os.pipe()
+    os.write(writing, b"key-id\n")
+    os.close(writing)
+    flags = {"access_key_id_file": Flag(f"/dev/fd/{reading}", "flag")}
+    found = gather("s3://b", environ=env(R2_SECRET_ACCESS_KEY="s"), flags=flags)
+    os.close(reading)
+    assert found.get("access_key_id") == "key-id"
+
+
+def test_root_takes_no_settings_of_another_user_unless_they_are_named():
+    with neighbours(ROOT) as two:
+        home = two.directory("anna", two.attacker)
+        path = home / "r2fs" / "config.toml"
+        path.parent.mkdir()
+        path.write_text('log_file = "/etc/cron.d/x"')
+        two.give(path, two.attacker)
+        for leaked in ({"XDG_CONFIG_HOME": str(home)}, {"R2FS_CONFIG": str(path)}):
+            said = refused("file:///b", environ=env(**leaked))
+            assert f"{path} belongs to another user (uid {two.attacker})" in said
+            assert "--config" in said
+        assert gather("file:///b", environ=env(), config_file=path).get("log_file") == Path("/etc/cron.d/x")
+
+
+def test_a_home_that_may_not_be_entered_is_one_sentence():
+    """As after su, which leaves HOME as it was."""
+    with neighbours(ROOT) as two, acting_as(two.attacker):
+        said = refused("file:///b", environ={"HOME": str(two.home)})
+    assert said.endswith("config.toml: the settings file cannot be read: Permission denied")

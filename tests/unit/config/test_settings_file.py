@@ -24,8 +24,8 @@ def test_the_template_is_toml_and_changes_nothing(tmp_path):
 
 
 def test_the_template_holds_every_setting_with_its_default(tmp_path):
-    values = re.findall(r"^# ([a-z_]+) = (.+)$", template().split("# ---- One table")[0], re.MULTILINE)
-    assert set(re.findall(r"^# ([a-z_]+) =", template(), re.MULTILINE)) == set(BY_NAME)
+    values = re.findall(r"^# ([a-z0-9_]+) = (.+)$", template().split("# ---- One table")[0], re.MULTILINE)
+    assert set(re.findall(r"^# ([a-z0-9_]+) =", template(), re.MULTILINE)) == set(BY_NAME)
     uncommented = "\n".join(f"{name} = {value}" for name, value in values)
     path = tmp_path / "config.toml"
     path.write_text(uncommented)

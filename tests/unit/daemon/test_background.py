@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import textwrap
 import pytest
 
 
-def run(body: str, repo_root, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run(body: str, repo_root, timeout: float = 60, before: str = "") -> subprocess.CompletedProcess[str]:
     """A process of its own: forking the test process would fork its threads and fixtures."""
     code = textwrap.dedent(
         """
@@ -19,6 +21,7 @@ def run(body: str, repo_root, timeout: float = 60) -> subprocess.CompletedProces
         from r2fs.model.errors import R2fsError, StateLocked
         def work(ready):
         {body}
+        {before}
         try:
             code = run_in_background(work, ": see LOG")
         except R2fsError as error:
@@ -27,6 +30,7 @@ def run(body: str, repo_root, timeout: float = 60) -> subprocess.CompletedProces
         print("parent has", code, flush=True)
         """
     ).replace("{body}", textwrap.indent(textwrap.dedent(body).strip(), "    "))
+    code = code.replace("{before}", textwrap.dedent(before).strip())
     return subprocess.run(
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, timeout=timeout
     )
@@ -79,3 +83,36 @@ def test_what_went_wrong_comes_back(body, code, said, repo_root):
     done = run(body, repo_root)
     assert done.returncode == code
     assert done.stdout.strip() == said
+
+
+def test_the_child_keeps_none_of_its_callers_descriptors(tmp_path, repo_root):
+    """As of a script that holds a lock: flock 9."""
+    lock, pid, fifo = tmp_path / "lock", tmp_path / "pid", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    done = run(
+        f"""
+        open({str(pid)!r}, "w").write(str(sorted(map(int, os.listdir("/proc/self/fd")))))
+        ready()
+        open({str(fifo)!r}).read()
+        return 0
+        """,
+        repo_root,
+        timeout=20,
+        before=f"""
+        import fcntl
+        first = os.open({str(lock)!r}, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(first, fcntl.LOCK_EX)
+        for number in (9, 57, 200):
+            os.dup2(first, number)
+        os.set_inheritable(first, True)
+        """,
+    )
+    assert done.stdout == "parent has 0\n"
+    try:
+        with lock.open() as file:
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # BlockingIOError where the daemon still holds it
+        assert not {9, 57, 200} & set(ast.literal_eval(pid.read_text()))
+    finally:
+        fifo.write_text("go")

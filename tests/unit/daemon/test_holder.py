@@ -182,3 +182,18 @@ def test_somebody_elses_socket_is_not_a_holder(tmp_path):
         other.bind(str(tmp_path / "x"))
         other.listen(1)
         assert keeper.ask(tmp_path / "x", {"op": "status"}) is None
+
+
+@pytest.mark.parametrize(
+    "said", [b"{}", b'{"op": "take"}', b'{"op": "take", "pid": "x"}', b"[" * 60_000, b"\xff"]
+)
+def test_nonsense_does_not_end_it(rig, said):
+    """With it the mount would go."""
+    rig.die(rig.kept())
+    until(lambda: rig.status()["daemon"] is None)
+    line = keeper.connect(rig.path)
+    assert line is not None
+    with line:
+        line.send(said)
+        line.recv(1 << 16)
+    assert rig.status() is not None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 
 import pytest
 
 from r2fs.daemon import logs
+from r2fs.daemon.log_format import LineFormatter
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import Credentials
+from tests.support.users import NOBODY, ROOT, acting_as, neighbours
 
 SECRET = Credentials("id", "geheim/123", "token+456")
 
@@ -28,7 +31,7 @@ def as_it_was():
 
 def test_secrets_are_taken_out_of_messages_and_tracebacks(tmp_path):
     path = tmp_path / "sub" / "r2fs.log"
-    logs.to_file(path, "debug", SECRET, "--log-file")
+    logs.to_file(path, "debug", SECRET, "--state-dir", make=True)
     log = logging.getLogger("r2fs.test")
     log.info("signed with %s and %s by %s", "geheim/123", {"t": "token+456"}, "id")
     try:
@@ -48,6 +51,14 @@ def test_a_key_that_is_read_later_is_hidden_as_well(tmp_path):
     logs.hide(Credentials("id", "later/secret", None))
     logging.getLogger("r2fs.test").info("later/secret and geheim/123")
     assert "*** and ***" in path.read_text()
+
+
+@pytest.mark.parametrize(("level", "named"), [("info", False), ("debug", True)])
+def test_module_names_are_for_those_who_look_for_a_defect(capsys, level, named):
+    logs.to_stderr(level, {})
+    logging.getLogger("r2fs.test").info("still to send")
+    said = capsys.readouterr().err
+    assert said.endswith("r2fs.test: still to send\n" if named else "INFO    still to send\n")
 
 
 def test_the_file_is_private(tmp_path):
@@ -85,10 +96,127 @@ def test_the_journal_gets_no_time_of_ours(capfd, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
     logs.to_stderr("info", {})
     logging.getLogger("r2fs.x").info("hello")
-    assert stream.getvalue() == "<6>r2fs.x: hello\n"
+    assert stream.getvalue() == "<6>hello\n"
 
 
 def test_a_word_that_is_a_test_servers_secret_garbles_no_line(tmp_path):
     logs.to_file(tmp_path / "r2fs.log", "info", Credentials("id", "b"), "--log-file")
     logging.getLogger("r2fs.x").info("the bucket")
     assert "the bucket" in (tmp_path / "r2fs.log").read_text()
+
+
+# ------------------------------------------------------------------ whose file, and for whom
+def modes(path) -> set[int]:
+    return {stat.S_IMODE(found.stat().st_mode) for found in path.iterdir()}
+
+
+def test_a_log_file_is_private_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "FILE_BYTES", 200)
+    for name in ("r2fs.log", "r2fs.log.1"):  # of an r2fs that left them so
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o644)
+    before = os.umask(0)
+    try:
+        logs.to_file(tmp_path / "r2fs.log", "info", Credentials(), "--log-file")
+        assert modes(tmp_path) == {0o600}
+        for number in range(20):
+            logging.getLogger("r2fs.x").info("line %d", number)
+    finally:
+        os.umask(before)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert modes(tmp_path) == {0o600}
+    assert "line 19" in (tmp_path / "r2fs.log").read_text()
+
+
+@pytest.mark.expect_warnings("cannot be rotated")
+def test_a_file_that_cannot_be_rotated_loses_no_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "FILE_BYTES", 200)
+    logs.to_file(tmp_path / "r2fs.log", "info", Credentials(), "--log-file")
+    (tmp_path / "r2fs.log.1").mkdir()
+    for number in range(20):
+        logging.getLogger("r2fs.x").info("line %d", number)
+    text = (tmp_path / "r2fs.log").read_text()
+    assert [number for number in range(20) if f"line {number}\n" not in text] == []
+    assert text.count("goes on growing") == 1
+
+
+@pytest.mark.parametrize("victim", [ROOT, NOBODY], ids=["root", "user"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "theirs", "second name"])
+def test_a_log_file_that_another_user_prepared_is_not_written(victim, kind):
+    with neighbours(victim) as two:
+        precious, path = two.home / "precious", two.shared / "x.log"
+        precious.write_text("kept")
+        two.give(precious, two.victim)
+        if kind == "link":
+            path.symlink_to(precious)
+        elif kind == "fifo":
+            os.mkfifo(path, 0o666)
+        elif kind == "theirs":
+            path.write_text("")
+            path.chmod(0o666)
+        else:
+            os.link(precious, path)
+        if kind != "second name":
+            two.give(path, two.attacker)
+        with acting_as(victim), pytest.raises(DirectoryUnusable, match=r"x\.log .*--log-file"):
+            logs.to_file(path, "info", Credentials(), "--log-file")
+        assert precious.read_text() == "kept"
+
+
+def test_root_logs_into_no_directory_of_another_user():
+    with neighbours(ROOT) as two:
+        theirs = two.directory("theirs", two.attacker)
+        with pytest.raises(DirectoryUnusable, match=f"belongs to another user .uid {two.attacker}"):
+            logs.to_file(theirs / "x.log", "info", Credentials(), "--log-file")
+        assert not list(theirs.iterdir())
+
+
+def test_a_directory_that_is_not_there_is_named_and_not_made(tmp_path):
+    with pytest.raises(DirectoryUnusable, match=rf"there is no directory {tmp_path}/nonexist: make it"):
+        logs.to_file(tmp_path / "nonexist" / "x.log", "info", Credentials(), "--log-file")
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------ one record is one line
+FORGED = "a\n2026-11-28 10:00:00,000 ERROR   r2fs.x: forged\r\x1b[2Jx\u2028y\x9b\ud800"
+
+
+@pytest.mark.parametrize("logger", ["engine.reader", "drivers.session", "disk.cache", "cli.main", "else"])
+def test_a_name_makes_no_line_of_its_own(tmp_path, logger):
+    path = tmp_path / "r2fs.log"
+    logs.to_file(path, "debug", Credentials(), "--log-file")
+    logging.getLogger(f"r2fs.{logger}").info("%s: could not be read: %s", FORGED, OSError(FORGED))
+    text = path.read_text()
+    assert text.count("\n") == 1
+    assert text[:-1].isprintable()
+    assert r"a\n2026-11-28 10:00:00,000 ERROR   r2fs.x: forged\r\x1b[2Jx\u2028y\x9b\ud800: could" in text
+
+
+def test_no_line_of_a_traceback_begins_as_a_record_does(tmp_path):
+    path = tmp_path / "r2fs.log"
+    logs.to_file(path, "debug", SECRET, "--log-file")
+    try:
+        raise RuntimeError(f"{FORGED} token+456")
+    except RuntimeError:
+        logging.getLogger("r2fs.x").info("%s failed", FORGED, exc_info=True)
+    first, *rest = path.read_text().splitlines()
+    assert "failed" in first
+    assert any("2026-11-28 10:00:00,000 ERROR" in line for line in rest)
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+    assert "token+456" not in path.read_text()
+
+
+def test_every_way_of_logging_has_this_form(tmp_path, monkeypatch):
+    """Names come into messages from everywhere: it is the handlers that escape them."""
+    ways = [
+        lambda: logs.to_file(tmp_path / "r2fs.log", "info", Credentials(), "--log-file"),
+        lambda: logs.to_stderr("info", {}),
+        lambda: (
+            monkeypatch.setattr(logs, "stderr_is_journal", lambda environ: True),
+            logs.to_stderr("info", {}),
+        ),
+    ]
+    for way in ways:
+        way()
+        (ours,) = [h for h in logging.getLogger().handlers if getattr(h, "_r2fs", False)]
+        assert isinstance(ours.formatter, LineFormatter)

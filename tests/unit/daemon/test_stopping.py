@@ -12,12 +12,12 @@ import pytest
 from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, SAME_S, Stopping, count_left, left_text
 from r2fs.daemon.systemd import Notifier
 from r2fs.model.errors import Busy, MountError, MountPointBad
-from r2fs.model.records import QueueView
+from r2fs.model.records import QueueView, TransferView
 from tests.support.clocks import ManualClock
 
 NOTHING = QueueView(
-    files=0, bytes=0, deletes=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=0.0, transfers=(),
-    uploaded=0, uploaded_bytes=0, failed=0, last_error=None,
+    files=0, directories=0, bytes=0, deletes=0, watched=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=0.0, transfers=(),
+    uploaded=0, uploaded_bytes=0, failed=0, last_error=None, last_error_s=None,
 )  # fmt: skip
 OWED = replace(NOTHING, files=3, bytes=3 << 20)
 
@@ -215,11 +215,12 @@ def test_a_busy_mount_is_detached_at_the_deadline(stopping, clock):
 
 
 @pytest.mark.expect_warnings("is in use by")
-def test_a_busy_mount_with_nothing_owed_is_soon_detached(stopping, clock):
+@pytest.mark.parametrize("left", [NOTHING, replace(NOTHING, files=1, deletes=2, parked=3)])
+def test_a_busy_mount_with_nothing_to_send_is_soon_detached(stopping, clock, left):
     mount = Mount(busy=float("inf"))
     began = clock.monotonic()
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, NOTHING))
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, left))
     assert mount.calls[-1] is True
     assert clock.monotonic() - began == pytest.approx(BUSY_GRACE_S, abs=1)
 
@@ -268,7 +269,13 @@ def test_umount_sets_the_deadline_before_the_mount_goes(stopping, clock):
 def test_what_is_said_of_what_is_left():
     assert left_text(NOTHING) == "nothing"
     assert left_text(replace(NOTHING, files=1, bytes=3 << 19)) == "1 file (1.5 MiB)"
-    assert left_text(replace(NOTHING, files=2, deletes=1)) == "2 files (0.0 MiB) and 1 deletion"
+    assert left_text(replace(NOTHING, files=2, bytes=9, deletes=1)) == "2 files (9 B), 1 deletion"
+    assert left_text(replace(NOTHING, directories=2)) == "2 directories"
+    refused = TransferView("d/a.wav", "delete", "parked", 0, 0, 0.0, 1.0, "d/a.wav: it is locked")
+    view = replace(NOTHING, deletes=2, parked=2, transfers=(refused,))
+    assert left_text(view) == "2 deletions"
+    said = "2 deletions; 2 parked: d/a.wav: it is locked; and 1 more (r2fs status tells)"
+    assert left_text(view, parked=True) == said
 
 
 def test_reasons_are_logged(stopping, caplog):

@@ -161,8 +161,12 @@ def test_no_watchdog_no_thread_time():
 
 # ------------------------------------------------------------------ journal
 def test_the_journal_gets_priorities_on_every_line():
-    record = logging.LogRecord("r2fs.x", logging.ERROR, "", 1, "one\ntwo %s", ("three",), None)
-    assert JournalFormatter("%(name)s: %(message)s").format(record) == "<3>r2fs.x: one\n<3>two three"
+    failure = (ValueError, ValueError("two"), None)
+    record = logging.LogRecord("r2fs.x", logging.ERROR, "", 1, "one %s", ("three",), failure)
+    assert (
+        JournalFormatter("%(name)s: %(message)s").format(record)
+        == "<3>r2fs.x: one three\n<3>    ValueError: two"
+    )
 
 
 def test_whether_standard_error_is_the_journal():
@@ -240,3 +244,18 @@ def test_the_system_unit_reaches_fuse_and_its_capabilities(repo_root):
     assert found["DeviceAllow"] == ["/dev/fuse rw"]
     assert "CAP_SYS_ADMIN" in " ".join(found["CapabilityBoundingSet"])
     assert {"mount", "umount2"} <= set(found["SystemCallFilter"][0].split())
+
+
+@pytest.mark.parametrize("count", ["99999999999", "9" * 5000, "64000", "-1", "x"])
+def test_a_number_of_descriptors_that_is_none(count, repo_root):
+    """The first that is not there ends the list."""
+    code = f"""
+import os
+from r2fs.daemon.systemd import handed_over
+environ = {{"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": {count!r}, "LISTEN_FDNAMES": "x"}}
+print(handed_over(environ, "session"), environ)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, timeout=20
+    )
+    assert done.stdout == "None {}\n"

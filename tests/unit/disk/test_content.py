@@ -23,7 +23,6 @@ def test_complete_content_is_a_plain_file(tmp_path: Path):
     assert content.complete
     assert content.write(0, b"hello") == 5
     os.pwrite(content.fd, b"HELLO, passthrough", 0)
-    content.note_external_write()
     assert content.size == 18
     assert content.read(7, 100) == b"passthrough"
     assert content.missing(0, 100) == []

@@ -112,7 +112,7 @@ def lanes() -> Iterator[Lanes]:
 @pytest.fixture
 def session(kernel: FakeKernel, lanes: Lanes) -> Iterator[Session]:
     """Running in a thread of its own; tests add handlers by route()."""
-    made = Session(kernel.daemon.fileno(), lanes.by_op(), ready=kernel.states.append)
+    made = Session(kernel.daemon.fileno(), lanes.by_op(), lanes.far_by_op(), ready=kernel.states.append)
     thread = threading.Thread(target=made.run, name="dispatcher")
     thread.start()
     yield made

@@ -96,3 +96,36 @@ def test_unmounting_what_is_not_mounted(tmp_path: Path) -> None:
         pytest.skip("fusermount3 has its own words")
     with pytest.raises(MountPointBad):
         kmount.unmount(os.fspath(tmp_path))
+
+
+def test_a_mount_point_that_became_another_directory_is_not_mounted_on(tmp_path: Path) -> None:
+    """Who may rename a directory on the way puts a link in its place, after it was looked at."""
+    (tmp_path / "home" / "mnt").mkdir(parents=True)
+    (tmp_path / "etc" / "mnt").mkdir(parents=True)
+    path = str(tmp_path / "home" / "mnt")
+    with kmount._pinned(path) as at:
+        assert os.path.samefile(at, path)
+    (tmp_path / "home").rename(tmp_path / "away")
+    (tmp_path / "home").symlink_to("etc")
+    with (
+        pytest.raises(MountPointBad, match=r"has become .*/etc/mnt while it was looked at"),
+        kmount._pinned(path),
+    ):
+        pass
+    (tmp_path / "home").unlink()
+    with pytest.raises(MountPointBad, match="No such file"), kmount._pinned(path):
+        pass
+    assert not any(m.path.startswith(str(tmp_path)) for m in kmount.mounts())
+
+
+def test_the_mount_that_a_path_lies_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = [("/m", "fuse.r2fs", 1000), ("/m/inner", "fuse.r2fs", 0), ("/mm", "ext4", None)]
+    monkeypatch.setattr(
+        kmount, "mounts", lambda: [kmount.Mounted(p, "0:1", f, "s3://b", u) for p, f, u in of]
+    )
+    found = {path: kmount.mount_over(path) for path in ("/m", "/m/a/b", "/m/inner/x", "/mm", "/", "/mx")}
+    assert {path: m and m.user for path, m in found.items()} == {
+        "/m": 1000, "/m/a/b": 1000, "/m/inner/x": 0, "/mm": None, "/": None, "/mx": None,
+    }  # fmt: skip
+    assert kmount._user("rw,user_id=1000,group_id=5") == 1000
+    assert kmount._user("rw,relatime") is None

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from r2fs.drivers import wire
-from r2fs.drivers.kernel import FETCH_THREADS, WRITE_THREADS
+from r2fs.drivers.kernel import COLD_THREADS, FETCH_THREADS, OPEN_THREADS, WRITE_THREADS, KernelDriver
 from r2fs.drivers.session import MAX_WRITE, WANTED, Session, SessionState
 from r2fs.drivers.wire import Init, Op
 from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale, WouldWait
@@ -187,6 +190,52 @@ def test_who_waits_holds_nobody_up(kernel: FakeKernel, session: Session, slow: S
     assert len(set(map(id, slow.callers))) == 20
 
 
+class Cold:
+    """OPEN of a file that the bucket has (an odd inode), which waits until `gate` opens; or of one that is here."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.gate = threading.Event()
+        self.calls: Counter[tuple[int, str]] = Counter()  # by inode, and how patient the caller was
+
+    def __call__(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        self.calls[nodeid, f"{caller.may_wait:d}{caller.may_fetch:d}"] += 1
+        caller.about_to_wait()  # for the disk
+        if nodeid % 2:
+            caller.about_to_fetch()
+            while not self.gate.wait(0.005):
+                caller.about_to_fetch()
+        self.session.send_data(unique, bytes(body))
+
+
+def test_what_is_here_does_not_wait_for_what_is_not(kernel: FakeKernel, session: Session) -> None:
+    """More opens than there are threads wait for a server that hangs: an append to a cached file goes on."""
+    cold = Cold(session)
+    session.route({Op.OPEN: cold})
+    waiting = {kernel.send(Op.OPEN, 1, body=b"cold") for _ in range(OPEN_THREADS + COLD_THREADS + 1)}
+    assert kernel.ask(Op.OPEN, 2, body=b"here").body == b"here"
+    assert session.waiting() == len(waiting)
+    cold.gate.set()
+    while waiting:
+        answer = kernel.receive()
+        assert answer.body == b"cold"
+        waiting.remove(answer.unique)
+    assert not waiting and session.waiting() == 0
+    assert cold.calls[2, "11"] == 0, "it was never where the network is waited for"
+
+
+def test_interrupted_on_its_way_from_one_lane_to_another(kernel: FakeKernel, session: Session) -> None:
+    cold = Cold(session)
+    session.route({Op.OPEN: cold})
+    gone = 2**22 + 1  # no such process: it has been killed
+    unique = kernel.send(Op.OPEN, 1, pid=gone)
+    while not cold.calls[1, "11"]:
+        time.sleep(0.001)
+    kernel.send(Op.INTERRUPT, unique=unique | 1, body=wire.INTERRUPT_IN.pack(unique))
+    answer = kernel.receive()
+    assert (answer.unique, answer.errno) == (unique, errno.EINTR)
+
+
 @pytest.mark.expect_warnings("waits for ever")
 def test_a_verb_that_would_wait_though_it_may(kernel: FakeKernel, session: Session) -> None:
     session.route({Op.READ: raising(WouldWait())})
@@ -252,3 +301,11 @@ def test_cancelling_what_waits(kernel: FakeKernel, session: Session, slow: Slow)
     kernel.ask(Op.STATX)
     session.cancel_waiting()
     assert kernel.receive().errno == errno.EINTR
+
+
+@pytest.mark.parametrize(("links", "remembered"), [("follow", True), ("inside", False)])
+def test_links_that_are_confined_are_not_remembered_by_the_kernel(links: str, remembered: bool) -> None:
+    """A directory that moves changes where they lead."""
+    driver: Any = SimpleNamespace(_passthrough=True, _settings=SimpleNamespace(links=links))
+    assert bool(KernelDriver._wanted(driver) & Init.CACHE_SYMLINKS) == remembered
+    assert KernelDriver._wanted(driver) & Init.PASSTHROUGH

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import content as content_module
+from r2fs.disk import filecalls
 from r2fs.engine import backpressure
 from r2fs.engine.room import Disk, Room
 from r2fs.model.errors import LocalError, NoSpace, Unavailable, WouldWait
@@ -165,7 +166,7 @@ class FullDisk:
 
     def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.room = room
-        real, evict = content_module.pwrite_all, engine.fs._core.cache.evict
+        real, evict = filecalls.pwrite_all, engine.fs._core.cache.evict
 
         def write(fd: int, data: bytes | memoryview, offset: int) -> int:
             growth = max(0, offset + len(data) - os.fstat(fd).st_size)
@@ -182,7 +183,7 @@ class FullDisk:
             self.room += freed
             return freed
 
-        monkeypatch.setattr(content_module, "pwrite_all", write)
+        monkeypatch.setattr(filecalls, "pwrite_all", write)
         monkeypatch.setattr(engine.fs._core.cache, "evict", freeing)
         monkeypatch.setattr(Room, "disk", lambda room: Disk(self.room, 4096))
 

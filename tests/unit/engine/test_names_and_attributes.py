@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from r2fs.model.errors import (
+    AccessRefused,
     BadName,
     Exists,
     InvalidArgument,
@@ -48,6 +49,46 @@ def test_a_link_to_a_name_that_is_not_utf_8_outlives_a_kill(make: MakeEngine, st
     assert after.fs.readlink(after.caller, after.entry("link").ino) == target
     after.drain()
     assert store.data("link.rclonelink") == b"caf\xe9"
+
+
+OUT = ["/etc/passwd", "/", "..", "../x", "../../x", "./../x", "d/../x", "e/../../x", ".//..//.."]
+IN = {"a": ["x", "./d/x", "d//x", "."], "d/a": ["..", "../x", "./../e/x", "x"], "d/e/a": ["../..", "../../x"]}
+
+
+@pytest.mark.parametrize("made_here", [False, True], ids=["of the bucket", "made here"])
+def test_links_out_of_the_mount(make: MakeEngine, store: MemoryStore, made_here: bool) -> None:
+    """`d/../x` too: where d is a link, it leads out of the directory that d is linked to."""
+    links = {f"l{number}": target for number, target in enumerate(OUT)}
+    inside = {f"{path}{number}": target for path, found in IN.items() for number, target in enumerate(found)}
+    deep = {"d/e/out": "../../../x", "d/out": "../../x", "d/e/dots": "x/.."}
+    for path, target in {**links, **inside, **deep}.items():
+        if not made_here:
+            store.set(f"{path}.rclonelink", target.encode())
+    engine = make(links="inside")
+    if made_here:
+        engine.fs.mkdir(engine.caller, engine.entry("").ino, "d", 0o755)
+        engine.fs.mkdir(engine.caller, engine.entry("d").ino, "e", 0o755)
+        for path, target in {**links, **inside, **deep}.items():
+            parent, _, name = path.rpartition("/")
+            engine.fs.symlink(engine.caller, engine.entry(parent).ino, name, target)
+    for _ in range(2):  # read, and remembered
+        for path, target in inside.items():
+            assert engine.fs.readlink(engine.caller, engine.entry(path).ino) == target
+        for path in (*links, *deep):
+            with pytest.raises(AccessRefused, match=f"{path}: a symbolic link out of the mount"):
+                engine.fs.readlink(engine.caller, engine.entry(path).ino)
+    followed = make("b")
+    if not made_here:
+        assert followed.fs.readlink(followed.caller, followed.entry("l0").ino) == "/etc/passwd"
+
+
+def test_a_link_that_moves_is_looked_at_anew(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("d/link.rclonelink", b"../x")
+    engine = make(links="inside")
+    assert engine.fs.readlink(engine.caller, engine.entry("d/link").ino) == "../x"
+    engine.rename("d/link", "link")
+    with pytest.raises(AccessRefused):
+        engine.fs.readlink(engine.caller, engine.entry("link").ino)
 
 
 def test_an_object_of_an_impossible_time_can_be_changed(make: MakeEngine, store: MemoryStore) -> None:

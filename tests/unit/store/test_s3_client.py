@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3 import _next_page, connect
 from r2fs.store.s3_client import EXPECTED, WITHOUT_ANSWER, make_client, without_answer
+from tests.support.users import ROOT, neighbours
 
 KEYS = Credentials(access_key_id="id", secret_access_key="hidden", session_token="hidden-too")
 BUCKET = Bucket("s3", "bucket", endpoint_url="https://account.r2.cloudflarestorage.com", credentials=KEYS)
@@ -141,3 +143,21 @@ def test_a_listing_that_is_cut_without_a_token_is_no_answer():
     assert _next_page({"IsTruncated": True, "NextContinuationToken": "on"}, "s3://bucket") == "on"
     with pytest.raises(Unavailable):
         _next_page({"IsTruncated": True}, "s3://bucket")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("variable", ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"])
+@pytest.mark.parametrize("kind", ["fifo", "theirs"])
+def test_files_of_aws_that_another_user_prepared_are_not_read(monkeypatch, variable, kind):
+    """botocore waits for a FIFO, and runs what a file calls `credential_process`."""
+    with neighbours(ROOT) as two:
+        path = two.shared / "config"
+        if kind == "fifo":
+            os.mkfifo(path)
+        else:
+            path.write_text(f"[default]\ncredential_process = touch {two.home}/ran\n")
+            two.give(path, two.attacker)
+        monkeypatch.setenv(variable, str(path))
+        with pytest.raises(BadCredentials, match=rf"{path} (is not a regular file|belongs to another user)"):
+            connect(replace(BUCKET, credentials=Credentials()), SystemClock())
+        assert not list(two.home.iterdir())

@@ -35,6 +35,15 @@ def test_counters():
         view.by_verb["PutObject"] = 0  # type: ignore[index]
 
 
+def test_what_found_no_server_is_taken_back():
+    counter = RequestCounter()
+    counter.request("PutObject", 100)
+    counter.request("HeadObject")
+    counter.not_sent("PutObject", 100)
+    assert counter.view().by_verb == {"HeadObject": 1}
+    assert counter.view().sent_bytes == 0
+
+
 def test_counters_of_many_threads():
     counter = RequestCounter()
     with ThreadPoolExecutor(8) as pool:

@@ -1,0 +1,104 @@
+"""System calls on one open file, their errors named by its path. Part of `content.py`.
+
+Owns:  what is done again where a call did only a part of it.
+Never: keeps a descriptor.
+Fails: NoSpace, DiskReadOnly and LocalError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from r2fs.disk.durable import local_error, punch_hole, pwrite_all
+from r2fs.model.errors import DiskReadOnly
+
+
+def open_file(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise local_error(error, path) from error
+
+
+def open_even_readonly(path: Path) -> tuple[int, int]:
+    """Read-write; on a disk that became read-only what is there can still be read."""
+    try:
+        return open_file(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), os.O_RDWR
+    except DiskReadOnly:
+        return open_file(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), os.O_RDONLY
+
+
+def resize(fd: int, size: int, path: Path) -> None:
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        raise local_error(error, path) from error
+
+
+def write(fd: int, data: bytes | bytearray | memoryview, offset: int, path: Path) -> int:
+    try:
+        return pwrite_all(fd, data, offset)
+    except OSError as error:
+        raise local_error(error, path) from error
+
+
+def punch(fd: int, start: int, stop: int, path: Path) -> None:
+    try:
+        punch_hole(fd, start, stop - start)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise local_error(error, path) from error
+        _write_zeros(fd, start, stop, path)
+
+
+def _write_zeros(fd: int, start: int, stop: int, path: Path) -> None:
+    """For a file system without holes."""
+    zeros = memoryview(bytes(1 << 20))
+    while start < stop:
+        start += write(fd, zeros[: stop - start], start, path)
+
+
+def pread_all(fd: int, size: int, offset: int, path: Path) -> bytes:
+    try:
+        data = os.pread(fd, size, offset)
+        if len(data) == size or not data:
+            return data
+        pieces = [data]
+        got = len(data)
+        while got < size and (data := os.pread(fd, size - got, offset + got)):
+            pieces.append(data)
+            got += len(data)
+    except OSError as error:
+        raise local_error(error, path) from error
+    return b"".join(pieces)
+
+
+def new_file(path: Path, size: int) -> int:
+    """A descriptor of a new file of `size` bytes, all of them holes."""
+    fd = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+    try:
+        if size:  # ftruncate to 0 would make ext4 write the file out at close (auto_da_alloc)
+            resize(fd, size, path)
+    except BaseException:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    return fd
+
+
+def memory_file(path: Path, size: int) -> int:
+    """As `new_file`, without a name and on no disk: its bytes are this process's memory."""
+    try:
+        fd = os.memfd_create("r2fs", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise local_error(error, path) from error
+    try:
+        resize(fd, size, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

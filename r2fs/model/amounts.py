@@ -1,0 +1,53 @@
+"""Amounts: how sizes, durations and counts are written for a person.
+
+Owns:  the wording that the log, the commands and the service manager share.
+Never: prints.
+"""
+
+from __future__ import annotations
+
+
+def size(count: float) -> str:
+    """ "9 B", "1.5 MiB"."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def seconds(value: float) -> str:
+    """ "42 s", "3 min 20 s", "2 h 5 min"."""
+    whole = int(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def counted(number: int, word: str) -> str:
+    """ "1 file", "3 keys", "2 directories"."""
+    if number == 1:
+        return f"1 {word}"
+    return f"{number} {word[:-1]}ies" if word.endswith(("ry", "ly", "ty")) else f"{number} {word}s"
+
+
+def parked(count: int, path: str, reason: str | None) -> str:
+    """What waits for a person: how many names, and the reason of the one at `path`, which may begin with it."""
+    why = reason or ""
+    named = why if why.startswith(path) else f"{path}: {why}"
+    return f"{count} parked: {named}" + (f"; and {count - 1} more (r2fs status tells)" if count > 1 else "")
+
+
+def left(files: int, directories: int, bytes_: int, deletes: int) -> str:
+    """What is not yet in the bucket: "3 files (12.0 MiB), 1 directory, 1 deletion"; "nothing"."""
+    parts = []
+    if files:
+        parts.append(f"{counted(files, 'file')} ({size(bytes_)})")
+    if directories:
+        parts.append(counted(directories, "directory"))
+    if deletes:
+        parts.append(counted(deletes, "deletion"))
+    return ", ".join(parts) or "nothing"

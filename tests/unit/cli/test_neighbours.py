@@ -1,0 +1,89 @@
+"""The commands among other users: who is not believed, and whose daemon it is, in one sentence and with exit code 9."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from r2fs.cli import asking, show
+from r2fs.drivers import kmount
+from tests.support.users import NOBODY, ROOT, acting_as, neighbours
+from tests.unit.cli.conftest import queue
+
+
+@pytest.fixture(autouse=True)
+def warned_anew():
+    asking._warn.cache_clear()
+
+
+def mounted(monkeypatch, point, user):
+    one = kmount.Mounted(str(point), "0:77", "fuse.r2fs", "r2://takes", user)
+    monkeypatch.setattr(kmount, "mounts", lambda: [one])
+    monkeypatch.setattr("r2fs.daemon.mountpoint.is_stale", lambda path: False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user, which takes root")
+@pytest.mark.parametrize("words", [["flush", "--wait"], ["umount"], ["status"], ["restart"]])
+def test_another_users_answer_in_the_default_run_directory_is_no_answer(
+    r2fs, home, daemon, monkeypatch, words
+):
+    asked = []
+
+    def answer(request):
+        asked.append(request.message)
+        return {"sent": True, "queue": queue(), "exit_code": 0}
+
+    point = daemon("takes", flush=answer, stop=answer, status=answer, restart=answer)
+    os.chown(home / "run" / "r2fs", NOBODY, NOBODY)
+    mounted(monkeypatch, point, os.getuid())
+    said = r2fs(*words, point)
+    os.chown(home / "run" / "r2fs", 0, 0)
+    assert (said.code, asked) == (9, [])
+    warning, sentence = said.err.splitlines()
+    assert f"{home}/run/r2fs belongs to another user (uid {NOBODY})" in warning
+    assert sentence.startswith(
+        f"r2fs: the daemon of {point} is another user's, or its --run-dir is not known"
+    )
+
+
+@pytest.mark.parametrize("words", [["flush", "--wait"], ["umount"], ["status"], ["restart"]])
+def test_a_mount_of_another_user_is_told_with_the_user(r2fs, home, monkeypatch, words):
+    point = home / "takes"
+    point.mkdir()
+    mounted(monkeypatch, point, 4711)
+    for path in (point, point / "a" / "b.wav") if words != ["umount"] else (point,):
+        said = r2fs(*words, path)
+        assert said.code == 9
+        assert said.err == (
+            f"r2fs: the daemon of {point} is another user's (uid 4711): "
+            "ask as that user (sudo -u '#4711' r2fs …)\n"
+        )
+
+
+def test_status_with_a_home_that_may_not_be_entered(r2fs, monkeypatch):
+    with neighbours(ROOT) as two:
+        monkeypatch.setenv("HOME", str(two.home))
+        with acting_as(two.attacker):
+            said = r2fs("status")
+        assert (said.code, said.out) == (0, "nothing is mounted\n")
+        assert said.err.startswith(f"r2fs: not looked into, for want of rights: {two.home}/")
+        assert said.err.count("\n") == 1
+
+
+def test_a_warning_is_said_once(r2fs, home):
+    (home / "run" / "r2fs").mkdir(parents=True)
+    (home / "run" / "r2fs").chmod(0o777)
+    assert r2fs("status").err.count("can be written by") == 1
+    assert r2fs("status").err == ""
+
+
+def test_json_moves_no_cursor_and_says_the_same(capsys):
+    """JSON escapes the lower control characters alone; a terminal obeys U+009B as it does ESC [."""
+    odd = {"path": "a\x9b31m\u202eb\x7f\u2028\n\x1b ä \U000e0001\ud800", "n": [1, None]}
+    show.as_json(odd)
+    out = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert "ä" in out
+    assert json.loads(out) == odd
