@@ -23,11 +23,16 @@ NARROWEST = 20  # characters of a column that gives way to others
 
 
 def as_json(value: object) -> None:
-    """What a terminal would obey is escaped, as JSON itself does with the lower control characters alone; what it
-    cannot write, too."""
+    """What a terminal would obey is escaped, as JSON itself does with the lower control characters alone; what
+    standard output's encoding lacks, too."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-    print(text if can_write(text) else json.dumps(value, indent=2, default=str))
+    plain = can_write(text)
+    print(
+        "".join(
+            c if c == "\n" or (c.isprintable() and (plain or can_write(c))) else json.dumps(c)[1:-1]
+            for c in text
+        )
+    )
 
 
 def complain(text: str) -> None:

@@ -73,11 +73,15 @@ OwnerT = TypeVar("OwnerT", Daemon, Held)
 
 def run_dirs(environ: Mapping[str, str]) -> list[Path]:
     """Where daemons of this user may have their sockets. Root, too, looks only where root alone writes."""
-    found = [Path(environ["R2FS_RUN_DIR"])] if environ.get("R2FS_RUN_DIR") else []
-    found += [places.run_dir(environ)[0], Path("/run/r2fs"), Path(f"/run/user/{os.getuid()}/r2fs")]
+    found = _bases(environ)
     for directory in list(found):
         found += _below(directory)  # the units have a directory for each instance
     return list(dict.fromkeys(found))
+
+
+def _bases(environ: Mapping[str, str]) -> list[Path]:
+    named = [Path(environ["R2FS_RUN_DIR"])] if environ.get("R2FS_RUN_DIR") else []
+    return [*named, places.run_dir(environ)[0], Path("/run/r2fs"), Path(f"/run/user/{os.getuid()}/r2fs")]
 
 
 def _below(directory: Path) -> list[Path]:
@@ -93,10 +97,12 @@ def _is_directory(name: str, directory: int) -> bool:
 
 
 def not_looked_into(environ: Mapping[str, str], extra: Path | None = None) -> list[str]:
-    """Why a directory that should have the sockets of this user's daemons is not believed: a sentence each."""
-    named = [*([extra] if extra else []), *run_dirs(environ)]
+    """Why a directory that should have the sockets of this user's daemons is not believed: a sentence each.
+
+    Not of an instance's directory below one: a unit may run as another user.
+    """
     sentences = []
-    for directory in dict.fromkeys(named):
+    for directory in dict.fromkeys([*([extra] if extra else []), *_bases(environ)]):
         try:
             owned_paths.make_sure(directory)
         except owned_paths.UnsafePath as error:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from r2fs.disk.cache_table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
+from r2fs.disk.last_listings import LastListings
 from r2fs.disk.shelf import Shelf
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
@@ -76,6 +77,7 @@ class CleanCache:
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
         # Remembering is a use; recalling is not, so that it stays a read of the database.
         self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
+        self.listings = LastListings(self._attributes)
         self._remembered = 0  # guarded by: _attributes.lock
         self.make_room(0)  # the limit may be lower than in the last session
 

@@ -159,6 +159,23 @@ class Table(diskcache.Cache):  # type: ignore[misc]
     def rename(self, old: str, new: str, about: str) -> None:
         self._sql("UPDATE Cache SET key = ?, value = ? WHERE key = ?", (new, about, old))
 
+    def weight(self) -> int:
+        """Of all rows that were given one as their tag."""
+        ((total,),) = self._sql("SELECT coalesce(sum(tag), 0) FROM Cache WHERE tag IS NOT NULL").fetchall()
+        return int(total)
+
+    def lighten(self, limit: int) -> list[str]:
+        """Delete rows with a weight, the longest stored first, until no more than `limit` is left; their keys."""
+        over, gone = self.weight() - limit, []
+        query = "SELECT key, tag FROM Cache WHERE tag IS NOT NULL ORDER BY store_time, rowid"
+        for key, weight in self._sql(query).fetchall():
+            if over <= 0:
+                break
+            self.delete(key)
+            over -= weight
+            gone.append(key)
+        return gone
+
     def filenames(self) -> set[str]:
         return {name for (name,) in self._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL")}
 

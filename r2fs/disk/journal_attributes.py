@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from r2fs.model.records import KeptAttributes
 ATTRIBUTES_MAX: Final = (
     500_000  # rows, of some 300 bytes with their index: 150 MB, which each start reads through
 )
+AT_ONCE: Final = 1000  # rows read by one query
 TRIM_EVERY: Final = 4096  # rows written between two looks at their number
 
 _COLUMNS: Final = "parent, name, etag, size, st_ino, facts, ctime_ns, shown_ns, target, modified_ns, stored_s"
@@ -60,9 +61,13 @@ class AttributeRows:
         found = self._query(f"{_GET} AND name = ?", _split(key))
         return _row(found[0]) if found else None
 
-    def in_directory(self, key: str) -> list[KeptAttributes]:
-        """Of every name directly in the directory `key` (it ends with `/`, or is empty: the whole bucket's root)."""
-        return [_row(values) for values in self._query(_GET, (nfc(key),)) if values[1]]
+    def in_directory(self, key: str) -> Iterator[list[KeptAttributes]]:
+        """Of every name directly in the directory `key` (it ends with `/`, or is empty: the whole bucket's root), in
+        the order of names, some at a time."""
+        name = ""
+        while values := self._query(f"{_GET} AND name > ? ORDER BY name LIMIT {AT_ONCE}", (nfc(key), name)):
+            yield [_row(row) for row in values]
+            name = values[-1][1]
 
     def begun_ns(self, now_ns: int) -> int:
         """When this state directory was first used; `now_ns`, if that is now."""

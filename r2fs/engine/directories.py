@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from r2fs.engine.core import Core
 from r2fs.engine.failures import BUCKET_WIDE
 from r2fs.engine.jobs import URGENT, Job
+from r2fs.engine.last_known import LastKnown
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node, Refresh
 from r2fs.engine.probes import Probes
@@ -55,7 +56,10 @@ class Directories:
         self._submit = submit
         self._found = found  # told of what HEAD says of an object that may be this host's own
         self._probes = Probes(core, tree, ledger, self._clear_suspects)
-        self._walks = Walks(core, tree, ledger, self._clear_suspects, lambda one: self.valid_s(one) > 0)
+        self.last = LastKnown(core, tree, ledger)
+        self._walks = Walks(
+            core, tree, ledger, self._clear_suspects, lambda one: self.valid_s(one) > 0, self.last.listed
+        )
         # guarded by: Core.lock
         self._away = False  # the last that was heard of the bucket is that it does not answer
 
@@ -91,6 +95,8 @@ class Directories:
                     self._walks.step(directory)
                     return
                 known = self._is_known(directory, whole, name)
+                if not known and self._away:
+                    known = self.last.restore(directory)
                 at_once = known and self._away
                 if at_once:
                     self._believe(directory, whole, name)
@@ -108,9 +114,9 @@ class Directories:
                 )
             if at_once:
                 return
-            self._wait(caller, refresh, directory, known)
+            self._wait(caller, refresh, directory, known or self.last.has(directory))
             if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
-                if not known:
+                if not known and not self.last.restore(directory):
                     why = refresh.error or "no answer"
                     raise ReadFailed(f"{self._tree.path(directory)}: could not be listed: {why}")
                 self._believe(directory, whole, name, refresh.error)
@@ -225,6 +231,7 @@ class Directories:
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
             self._probes.listed(listing, read, self._core.clock.monotonic() - asked_at)
+            self.last.listed(directory)
 
     def _shown(
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int

@@ -189,6 +189,7 @@ class FileSystem:
                     node.content.close()
         self._sweep_out()
         self._names.recalls.flush(everything=True)
+        self._directories.last.save(everything=True)
         self._core.cache.close()
         self._core.journal.close()
 
@@ -223,7 +224,7 @@ class FileSystem:
 
     def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
         """What is parked at and below these paths (none: anywhere)."""
-        return self._status.parked(self._scopes.of(paths))
+        return self._status.parked(self._scopes.of(paths, must_be=False))
 
     def refusal(self) -> str | None:
         """Why the bucket refuses everything; None: it does not, as far as is known."""
@@ -266,6 +267,7 @@ class FileSystem:
                 self._contents.retire_expired()
             self._core.cache.sweep()
             self._names.recalls.flush()
+            self._directories.last.save()
             self._core.ended.wait(pause_s)
 
     # ------------------------------------------------------------------ names

@@ -202,8 +202,8 @@ class Names:
         with self._core.lock:
             directory = self._tree.directory(ino)
         self._directories.ensure(caller, directory)
+        self.recalls.load_children(directory)
         with self._core.lock:
-            self.recalls.load_children(directory)
             children = list(directory.children().items())
         # Number and kind of a node never change: what takes long is done without the lock.
         return [

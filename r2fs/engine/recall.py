@@ -4,14 +4,14 @@ Owns:    when rows of the journal's table `attributes` are read, written and for
          directories: with the commit that ends their upload (`keep`). What a directory shows besides, its
          times and its number: with the next upload in it, within a minute, and at the end.
 Never:   asks the bucket; believes a row of another version, or one older than the object's metadata.
-Locks:   every method is called with Core.lock held, but for `flush`.
+Locks:   every method is called with Core.lock held, but for `flush` and `load_children`.
 Fails:   softly: a row that cannot be read or written costs a HEAD, and is logged.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from r2fs.disk.journal_attributes import AttributeRows
@@ -56,34 +56,45 @@ class Recall:
             self._apply(node, key, self._read(key))
 
     def load_children(self, directory: Node) -> None:
-        """`load` for all that is known in a directory."""
-        missing = [child for child in directory.children().values() if not child.st_ino]
-        if len(missing) <= FEW:
-            for child in missing:
-                self.load(child)
-            return
-        above = self._tree.key(directory)
-        rows = {row.key: row for row in self._read_all(above)}
-        fresh = []
-        for child in missing:  # what is kept first: a number that is derived gives way
-            key = child.base.key if child.base is not None and not child.is_dir else self._tree.key(child)
-            row = rows.pop(nfc(key), None)
-            if row is None:
-                fresh.append((child, key))
-            else:
-                self._apply(child, key, row)
-        for child, key in fresh:
-            self._apply(child, key, None)
-        if directory.listing is not None and directory.listing.whole:
-            self._forget_missing(directory, above, rows.values())
+        """`load` for all that is known in a directory. Takes the lock, by and by."""
+        with self._core.lock:
+            missing = {self._key(child): child for child in directory.children().values() if not child.st_ino}
+            if len(missing) <= FEW:
+                for child in missing.values():
+                    self.load(child)
+                return
+            above = self._tree.key(directory)
+        gone: list[KeptAttributes] = []
+        for rows in self._read_all(above):  # what is kept first: a number that is derived gives way
+            with self._core.lock:
+                for row in rows:
+                    node = missing.pop(row.key, None)
+                    if node is None:
+                        gone.append(row)
+                    elif not node.st_ino:
+                        self._apply(node, row.key, row)
+        left = list(missing.items())
+        for start in range(0, len(left), BATCH):
+            with self._core.lock:
+                for key, node in left[start : start + BATCH]:
+                    if not node.st_ino:
+                        self._apply(node, key, None)
+        if gone:
+            self._forget_missing(directory, gone)
 
-    def _forget_missing(self, directory: Node, above: str, rows: Iterable[KeptAttributes]) -> None:
-        """Rows without a name: another host has deleted these objects."""
-        children = directory.children()
-        there = {nfc(self._tree.key(child)) for child in children.values()} if rows else set[str]()
-        for row in rows:
-            if row.key not in there:
-                self._later.append(lambda rows, one=row: rows.forget(one.key, one.etag))  # type: ignore[misc]
+    def _key(self, child: Node) -> str:
+        """As a row has it."""
+        return nfc(child.base.key if child.base is not None and not child.is_dir else self._tree.key(child))
+
+    def _forget_missing(self, directory: Node, rows: list[KeptAttributes]) -> None:
+        """Those without a name: another host has deleted these objects."""
+        with self._core.lock:
+            if directory.listing is None or not directory.listing.whole or directory.deleted:
+                return
+            there = {self._key(child) for child in directory.children().values()}
+            for row in rows:
+                if row.key not in there:
+                    self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
 
     def _read(self, key: str) -> KeptAttributes | None:
         try:
@@ -92,12 +103,11 @@ class Recall:
             log.error("%s: what is kept of its attributes cannot be read: %s", printable(key), error)
             return None
 
-    def _read_all(self, key: str) -> list[KeptAttributes]:
+    def _read_all(self, key: str) -> Iterator[list[KeptAttributes]]:
         try:
-            return self._rows.in_directory(key)
+            yield from self._rows.in_directory(key)
         except R2fsError as error:
             log.error("%s: what is kept of attributes in it cannot be read: %s", printable(key), error)
-            return []
 
     def _apply(self, node: Node, key: str, row: KeptAttributes | None) -> None:
         version = node.base
@@ -110,7 +120,7 @@ class Recall:
         else:
             number = derived(key, version.etag) if version is not None else node.ino
             if row is not None and version is not None and node.owed is None:  # another host's, by now
-                self._later.append(lambda rows: rows.forget(row.key, row.etag))
+                self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
         node.st_ino = self._core.numbers.claim(number)
 
     def _show(self, directory: Node, row: KeptAttributes | None) -> None:
@@ -142,7 +152,8 @@ class Recall:
         elif row.facts:
             fill(node, recalled(row.facts))
             node.ctime_ns = listed_ns if row.ctime_ns is None else row.ctime_ns
-            if row.modified_ns is None:
+            # Later, whatever another host does is dated past what is believed above.
+            if row.modified_ns is None and self._core.clock.time() < row.stored_s + 2 * SKEW_S:
                 self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns))
 
     # ------------------------------------------------------------------ writing

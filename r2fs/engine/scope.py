@@ -53,8 +53,9 @@ class Scopes:
         self._ledger = ledger
         self._names = names
 
-    def of(self, paths: Sequence[str]) -> Scope | None:
-        """None: the whole mount. Raises NotFound for a path that is not there, nor was deleted here lately."""
+    def of(self, paths: Sequence[str], must_be: bool = True) -> Scope | None:
+        """None: the whole mount. Raises NotFound for a path that `must_be`, and is neither there nor was deleted
+        here lately."""
         named = [[part for part in path.split("/") if part not in ("", ".")] for path in paths]
         if not named or not all(named):
             return None
@@ -64,7 +65,7 @@ class Scopes:
                 nodes.append(self._node(parts))
             except NotFound:
                 with self._core.lock:
-                    if not self._ledger.has_deleted(key):
+                    if must_be and not self._ledger.has_deleted(key):
                         raise
         return Scope(self._tree, nodes, keys)
 

@@ -50,6 +50,7 @@ class Walks:
         ledger: Ledger,
         clear_suspects: ClearSuspects,
         is_fresh: Callable[[Node], bool],
+        listed: Callable[[Node], None],
     ) -> None:
         # constant
         self._core = core
@@ -57,6 +58,7 @@ class Walks:
         self._ledger = ledger
         self._clear_suspects = clear_suspects
         self._is_fresh = is_fresh
+        self._listed = listed  # told of each directory of which all is known
         # guarded by: Core.lock
         self._steps: dict[int, _Step] = {}  # by the parent's inode number
         self._usable = True
@@ -231,6 +233,7 @@ class Walks:
         self._tree.merge(node, found.objects, prefixes, found.began)
         listing.listed_at_s, listing.whole = found.asked_at_s, True
         listing.probed.clear()
+        self._listed(node)
         told.add(node)
 
     def _shows(self, found: Found) -> bool:

@@ -23,7 +23,7 @@ Never: knows FUSE, boto3 or click.
     │   ├── UploadMissing         404 NoSuchUpload: the multipart upload is gone
     │   └── Refused               the bucket will not do this, however often it is asked
     │       ├── BadCredentials  PermissionRefused  BucketMissing  ClockSkewed
-    │       └── NotImplementedThere  TooLargeThere  QuotaUsedUp
+    │       └── NotImplementedThere  TooLargeThere  QuotaUsedUp  ObjectLocked
     ├── LocalError                this host's own disk
     │   ├── StateLocked           another daemon owns the state directory
     │   ├── StateDamaged          a file of the state directory cannot be read
@@ -262,6 +262,13 @@ class QuotaUsedUp(Refused):
     """Ends without anybody here: somebody frees space in the bucket, or buys some."""
 
     errno = _errno.ENOSPC
+
+
+class ObjectLocked(Refused):
+    """A rule keeps the object that is there from being overwritten or deleted. R2 says so before it looks at a
+    condition."""
+
+    errno = _errno.EPERM
 
 
 # ------------------------------------------------------------------ this host

@@ -9,6 +9,7 @@ has no body: boto3 then gives the status as the code, so that it falls to the st
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from r2fs.model.errors import (
@@ -17,6 +18,7 @@ from r2fs.model.errors import (
     BucketMissing,
     ClockSkewed,
     NotImplementedThere,
+    ObjectLocked,
     ObjectMissing,
     PermissionRefused,
     PreconditionFailed,
@@ -29,7 +31,7 @@ from r2fs.model.errors import (
     Unavailable,
     UploadMissing,
 )
-from r2fs.model.keys import printable
+from r2fs.model.keys import nfc, printable
 from r2fs.store.server_text import server_text
 
 CODE = 60  # characters of an error code that are shown; the longest of S3's have forty
@@ -69,6 +71,9 @@ _PARTS = Meaning(UploadMissing, "the parts of the multipart upload do not fit")
 _LARGE = Meaning(TooLargeThere, "larger than the bucket allows")
 _NAME = Meaning(Refused, "the bucket does not take this name: rename the file")
 _QUOTA = Meaning(QuotaUsedUp, "the bucket's quota is used up: free space there or raise it")
+_LOCKED = Meaning(
+    ObjectLocked, "the object is locked: wait for the end of its retention, or change the bucket's lock rule"
+)
 _NOT_THERE = Meaning(NotImplementedThere, "this server does not offer the operation")
 
 BY_CODE: dict[str, Meaning] = {
@@ -123,6 +128,7 @@ BY_CODE: dict[str, Meaning] = {
     "QuotaExceeded": _QUOTA,
     "InsufficientStorage": _QUOTA,
     "XMinioStorageFull": _QUOTA,
+    "ObjectLockedByBucketPolicy": _LOCKED,  # R2: 409
     "NotImplemented": _NOT_THERE,
     "MethodNotAllowed": _NOT_THERE,
 }
@@ -163,6 +169,21 @@ def error_of(name: str, status: int, code: str, message: str = "") -> StoreError
     answer = " ".join(part for part in (str(status or ""), said) if part)
     detail = f" ({answer}: {server_text(message)})" if message else f" ({answer})"
     return meaning.error(f"{printable(name)}: {meaning.says}{detail}")
+
+
+def not_deleted(
+    keys: Sequence[str], errors: Iterable[Mapping[str, object]], url: str
+) -> Iterator[tuple[str, StoreError]]:
+    """The keys that the answer to DeleteObjects says are there still, and why. A server may spell them in its own
+    way. Raises Unavailable where one cannot be told: which one was not deleted?"""
+    by_name = {nfc(key): key for key in keys}
+    for item in errors:
+        key = by_name.get(nfc(str(item.get("Key", ""))))
+        if key is None:
+            raise Unavailable(f"{url}: a delete failed, and the answer does not name its key")
+        error = error_of(key, 0, str(item.get("Code", "")), str(item.get("Message", "")))
+        if not isinstance(error, ObjectMissing):
+            yield key, error
 
 
 class StoredDamaged(BodyDamaged):

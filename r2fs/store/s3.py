@@ -12,7 +12,6 @@ understood is sent nevertheless, so that a server that honours it leaves no wind
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import botocore.exceptions as boto_errors
 
 from r2fs.model.errors import (
     BucketMissing,
+    ObjectLocked,
     ObjectMissing,
     PreconditionFailed,
     RangeInvalid,
@@ -28,12 +28,12 @@ from r2fs.model.errors import (
     StoreError,
     Unavailable,
 )
-from r2fs.model.keys import nfc, printable
+from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import headers
-from r2fs.store.answers import error_of
+from r2fs.store.answers import not_deleted
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
@@ -66,10 +66,6 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # of one read of the socket, not of a whole transfer
 CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
-
-# Keys that DeleteObjects may misread, since it names them in XML: control characters are no XML, or
-# become others, and Cloudflare's simulator strips white space at the ends.
-_NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s\\Z")
 
 
 def connect(
@@ -269,6 +265,9 @@ class S3Store:
         try:
             with self._translated(key, outgoing):
                 answer = self._client.put_object(Body=outgoing.file(), **asked)
+        except ObjectLocked:
+            self._look_first(key, if_match, if_absent)  # says so where the condition does not hold either
+            raise
         except ObjectMissing as error:
             if if_match is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
@@ -301,27 +300,19 @@ class S3Store:
         if len(keys) > self._limits.delete_batch:
             raise Refused(f"{self.url}: at most {self._limits.delete_batch} keys in one delete request")
         failed: dict[str, StoreError] = {}
-        for key in (k for k in keys if _NOT_IN_XML.search(k)):
+        for key in (k for k in keys if not headers.fits_xml(k)):
             try:
                 self.delete(key)
             except StoreError as refused:
                 failed[key] = refused
-        named = [k for k in keys if not _NOT_IN_XML.search(k)]
+        named = [k for k in keys if headers.fits_xml(k)]
         if not named:
             return failed
         with self._translated():
             answer = self._client.delete_objects(
                 Bucket=self._name, Delete={"Objects": [{"Key": key} for key in named], "Quiet": True}
             )
-        by_name = {nfc(key): key for key in named}  # a server may spell them in its own way
-        for item in answer.get("Errors", ()):
-            name = by_name.get(nfc(item.get("Key", "")))
-            if name is None:  # which one was not deleted?
-                raise Unavailable(f"{self.url}: a delete failed, and the answer does not name its key")
-            error = error_of(name, 0, item.get("Code", ""), item.get("Message", ""))
-            if not isinstance(error, ObjectMissing):
-                failed[name] = error
-        return failed
+        return failed | dict(not_deleted(named, answer.get("Errors", ()), self.url))
 
     # ---- multipart
     def create_upload(self, key: str, meta: ObjectMeta) -> str:

@@ -264,9 +264,45 @@ def test_a_locked_object_is_told_and_the_others_go(
     assert r2.bucket.keys() == ["d/00", "d/stays"]
     (transfer,) = engine.fs.parked_at(["d"])
     assert (transfer.path, transfer.verb) == ("d/00", "delete")
-    assert "not allowed" in (transfer.reason or "")
+    assert "the object is locked" in (transfer.reason or "")
     assert engine.listdir("d") == ["00", "stays"]
     assert r2.requests["delete"] + r2.requests["delete_many"] <= 3
+
+
+@pytest.mark.expect_warnings("parked")
+def test_a_locked_object_is_not_replaced_and_the_new_bytes_are_kept(r2: StrictR2, make: MakeEngine):
+    r2.bucket.set("take.wav", b"old")
+    engine = make()
+    engine.write("take.wav", b"new", os.O_WRONLY | os.O_TRUNC)
+    r2.bucket.locked.add("take.wav")
+    assert engine.fs.flush_paths([], 20.0)
+    (transfer,) = engine.fs.parked_at([])
+    assert "the object is locked" in (transfer.reason or "")
+    assert r2.bucket.data("take.wav") == b"old"
+    assert engine.read("take.wav") == b"new"
+
+
+def test_an_answer_that_is_lost_where_everything_is_locked_at_once(
+    r2: StrictR2, line: FaultyProxy, make: MakeEngine
+):
+    """A lock rule for new objects: the upload that is sent again meets its own."""
+    r2.bucket.locked.add("take.wav")
+    engine = make(url=line.url)
+    line.rule(lose_answer(), method="PUT", path="take.wav")
+    engine.write("take.wav", b"new")
+    engine.drain()
+    assert r2.bucket.data("take.wav") == b"new"
+    assert engine.fs.queue_view().parked == 0
+
+
+@pytest.mark.expect_warnings("another host wrote it first")
+def test_another_hosts_locked_object_is_a_conflict(r2: StrictR2, make: MakeEngine):
+    engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    engine.write("take.wav", b"ours")
+    r2.bucket.set("take.wav", b"theirs")
+    r2.bucket.locked.add("take.wav")
+    engine.drain()
+    assert sorted(r2.bucket.contents().values()) == [b"ours", b"theirs"]
 
 
 @pytest.mark.expect_warnings("its delete is parked")

@@ -391,7 +391,7 @@ class Runner:
     def do_remote_mkdir(self, path: str) -> None:
         if any(path in m.gone_dirs or path in m.files or m.dirs.get(path) for m in self.models):
             return
-        if self.world.engine.fs._ledger._by_key.get(f"{self.world.prefix}{path}/"):
+        if self.world.engine.fs._ledger.has_deletes(f"{self.world.prefix}{path}/"):
             return  # markers are all alike: a delete that is pending would take the new one for the old
         self.raced = True
         with self.world.bucket.another_client():

@@ -1,8 +1,10 @@
-"""A clock that stands until a test moves it."""
+"""Clocks that a test moves."""
 
 from __future__ import annotations
 
 from threading import Event
+
+from r2fs.model.ports import SystemClock
 
 
 class ManualClock:
@@ -33,3 +35,19 @@ class ManualClock:
         self.waited.append(seconds)
         self.advance(seconds)
         return False
+
+
+class Later(SystemClock):
+    """The system's clock, which a test moves on."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._ahead_s
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead_s
+
+    def advance(self, seconds: float) -> None:
+        self._ahead_s += seconds

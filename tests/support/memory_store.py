@@ -14,8 +14,8 @@ from typing import Self
 
 from r2fs.model.errors import (
     BodyDamaged,
+    ObjectLocked,
     ObjectMissing,
-    PermissionRefused,
     PreconditionFailed,
     RangeInvalid,
     Refused,
@@ -73,7 +73,7 @@ class Upload:
 class MemoryStore:
     """`calls` counts requests by name; `before(name, key)` may raise, or change the bucket, before each.
 
-    `locked` keys cannot be deleted, as by a lock rule of R2.
+    `locked` objects cannot be deleted or replaced, as by a lock rule of R2.
     `now_ns` dates the objects, no two alike; without it they are of a day long ago. `page`: keys of a LIST.
     """
 
@@ -256,8 +256,7 @@ class MemoryStore:
 
     def delete(self, key: str) -> None:
         self._call("delete", key)
-        if key in self.locked:
-            raise PermissionRefused(f"{key}: it is locked")
+        self._require_unlocked(key)
         self.remove(key)
         self.after("delete", key)
 
@@ -271,7 +270,7 @@ class MemoryStore:
         for key in keys:
             if key not in refused:
                 self.remove(key)
-        return {key: PermissionRefused(f"{key}: it is locked") for key in refused}
+        return {key: ObjectLocked(f"{key}: it is locked") for key in refused}
 
     def close(self) -> None:
         pass
@@ -319,7 +318,12 @@ class MemoryStore:
             raise UploadMissing(f"{key}: parts are too small")
         return found
 
+    def _require_unlocked(self, key: str) -> None:
+        if key in self.locked and nfc(key) in self.objects:
+            raise ObjectLocked(f"{key}: it is locked")
+
     def _condition(self, key: str, if_match: str | None, if_absent: bool) -> None:
+        self._require_unlocked(key)  # R2 looks at the lock first
         there = self.objects.get(nfc(key))
         if if_absent and there is not None:
             raise PreconditionFailed(key)

@@ -25,8 +25,8 @@ from typing import Any, Self, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from r2fs.model.errors import (
+    ObjectLocked,
     ObjectMissing,
-    PermissionRefused,
     PreconditionFailed,
     RangeInvalid,
     UploadMissing,
@@ -428,8 +428,8 @@ def _refusal(error: Exception) -> Refusal | None:
         return error
     if isinstance(error, PreconditionFailed):
         return Refusal(412, "PreconditionFailed")
-    if isinstance(error, PermissionRefused):
-        return Refusal(403, "AccessDenied", "The object is locked by the bucket policy.")
+    if isinstance(error, ObjectLocked):
+        return Refusal(409, "ObjectLockedByBucketPolicy", "The object is locked by the bucket policy.")
     if isinstance(error, ObjectMissing):
         return Refusal(404, "NoSuchKey", "The specified key does not exist.")
     if isinstance(error, UploadMissing):

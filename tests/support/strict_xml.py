@@ -69,7 +69,7 @@ def completed(bucket: str, key: str, etag: str) -> bytes:
 def deleted(refused: Iterable[str]) -> bytes:
     """A quiet answer: it names those alone that are there still."""
     errors = (
-        f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code><Message>It is locked.</Message></Error>"
+        f"<Error><Key>{escape(key)}</Key><Code>ObjectLockedByBucketPolicy</Code><Message>It is locked.</Message></Error>"
         for key in refused
     )
     return f'{HEAD}<DeleteResult xmlns="{SPACE}">{"".join(errors)}</DeleteResult>'.encode()

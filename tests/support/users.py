@@ -37,6 +37,13 @@ def acting_as(uid: int) -> Iterator[None]:
         os.setgroups(groups)
 
 
+def require_root() -> None:
+    """CI runs as root: there, what cannot play is a failure."""
+    if os.geteuid() != ROOT:
+        why = "plays two users, which takes root"
+        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """`shared` is a directory as /tmp is one; `home` is the victim's own."""
@@ -61,9 +68,7 @@ class Neighbours:
 @contextmanager
 def neighbours(victim: int) -> Iterator[Neighbours]:
     """Not below pytest's own directory, which others cannot enter."""
-    if os.geteuid() != ROOT:
-        why = "plays two users, which takes root"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+    require_root()
     base = Path(tempfile.mkdtemp(prefix="r2fs-neighbours-", dir="/tmp"))
     try:
         base.chmod(0o755)

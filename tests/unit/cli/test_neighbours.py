@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from r2fs.cli import asking, show
 from r2fs.drivers import kmount
-from tests.support.users import NOBODY, ROOT, acting_as, neighbours
+from tests.support.users import NOBODY, ROOT, acting_as, neighbours, require_root
 from tests.unit.cli.conftest import queue
+
+ELSEWHERE = "192.0.2.7:9"  # nobody is there, and without a key nobody is asked
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +28,11 @@ def mounted(monkeypatch, point, user):
     monkeypatch.setattr("r2fs.daemon.mountpoint.is_stale", lambda path: False)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user, which takes root")
 @pytest.mark.parametrize("words", [["flush", "--wait"], ["umount"], ["status"], ["restart"]])
 def test_another_users_answer_in_the_default_run_directory_is_no_answer(
     r2fs, home, daemon, monkeypatch, words
 ):
+    require_root()
     asked = []
 
     def answer(request):
@@ -68,8 +72,7 @@ def test_status_with_a_home_that_may_not_be_entered(r2fs, monkeypatch):
         with acting_as(two.attacker):
             said = r2fs("status")
         assert (said.code, said.out) == (0, "nothing is mounted\n")
-        assert said.err.startswith(f"r2fs: not looked into, for want of rights: {two.home}/")
-        assert said.err.count("\n") == 1
+        assert said.err.startswith(f"r2fs: not looked into, for want of rights: {two.home}/.local/state/r2fs")
 
 
 def test_a_warning_is_said_once(r2fs, home):
@@ -87,3 +90,34 @@ def test_json_moves_no_cursor_and_says_the_same(capsys):
     assert all(c.isprintable() or c == "\n" for c in out)
     assert "ä" in out
     assert json.loads(out) == odd
+
+
+# ------------------------------------------------------------------ the command itself
+def mount(repo_root, home, *words, **variables):
+    """`r2fs mount`, which comes to nothing: in a process of its own, since a daemon blocks signals."""
+    return subprocess.run(
+        [sys.executable, "-m", "r2fs", "mount", *map(str, words), str(home)],
+        cwd=repo_root,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_root_mounts_with_no_run_directory_of_another_user(repo_root, home):
+    """As sudo and su leave it in XDG_RUNTIME_DIR."""
+    with neighbours(ROOT) as two:
+        session = two.directory("1000", two.attacker, 0o700)
+        done = mount(repo_root, home, f"file://{home}", XDG_RUNTIME_DIR=str(session))
+        assert done.returncode == 7
+        assert f"{session} belongs to another user (uid {two.attacker}); choose another" in done.stderr
+        assert not list(session.iterdir())
+
+
+def test_plain_http_to_another_machine_is_told_who_mounts(repo_root, home):
+    words = ("--log-file", home / "x.log", "--endpoint-url", f"http://{ELSEWHERE}")
+    done = mount(repo_root, home, "s3://bucket", *words)
+    warning, *_ = done.stderr.splitlines()
+    assert warning.startswith(f"r2fs: warning: http://{ELSEWHERE} is not encrypted: the access key id")
+    assert f"r2fs.cli.mount: http://{ELSEWHERE} is not encrypted" in (home / "x.log").read_text()

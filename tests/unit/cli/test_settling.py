@@ -11,7 +11,7 @@ from r2fs.cli import settling
 from r2fs.daemon import keeper
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import Mounted
-from tests.unit.cli.conftest import queue
+from tests.unit.cli.conftest import flushed, queue
 from tests.unit.cli.test_asking import status
 
 FLUSHED = {"sent": True, "queue": queue(), "parked_count": 0, "parked": [], "refusal": None}
@@ -99,7 +99,7 @@ def test_flush_goes_to_the_successor(r2fs, home, fallen, daemon):
     def successor() -> None:
         if not made:
             (home / "run" / "r2fs" / "t.json").unlink()
-            made.append(daemon("t", flush=lambda request: FLUSHED))
+            made.append(daemon("t", flush=lambda request: flushed(True)))
 
     fallen([told(DEAD), told(None, starts_it=True), told(None, starts_it=True)], then=successor)
     said = r2fs("flush", "--wait", "--json")

@@ -28,12 +28,16 @@ def row(key: str, number: int = 7, **changes: object) -> KeptAttributes:
     return KeptAttributes(key=key, **values)  # type: ignore[arg-type]
 
 
+def within(rows: AttributeRows, directory: str) -> list[KeptAttributes]:
+    return [one for some in rows.in_directory(directory) for one in some]
+
+
 def test_the_rows_are_bounded_and_the_oldest_go(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r2fs.disk.journal_attributes.TRIM_EVERY", 5)
     rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
     for number in range(40):
         rows.put(row(f"{number:02}", number))
-    assert [one.key for one in rows.in_directory("")] == [f"{number}" for number in range(30, 40)]
+    assert [one.key for one in within(rows, "")] == [f"{number}" for number in range(30, 40)]
 
 
 def test_rows_that_were_written_again_do_not_push_others_out(
@@ -45,7 +49,7 @@ def test_rows_that_were_written_again_do_not_push_others_out(
         rows.put(row(f"{number % 8}", number))
         rows.put(row("gone"))
         rows.forget("gone")
-    assert {one.key: one.st_ino for one in rows.in_directory("")} == {f"{n}": 32 + n for n in range(8)}
+    assert {one.key: one.st_ino for one in within(rows, "")} == {f"{n}": 32 + n for n in range(8)}
 
 
 def test_rows_are_found_by_directory_and_come_back_whole(journal: Journal) -> None:
@@ -58,11 +62,19 @@ def test_rows_are_found_by_directory_and_come_back_whole(journal: Journal) -> No
     ]
     for one in (*there, row("a/b/deeper"), row("ab"), row("", shown_ns=3)):
         rows.put(one)
-    assert sorted(rows.in_directory("a/"), key=lambda one: one.key) == sorted(there, key=lambda one: one.key)
-    assert [one.key for one in rows.in_directory("")] == ["ab"]
+    assert sorted(within(rows, "a/"), key=lambda one: one.key) == sorted(there, key=lambda one: one.key)
+    assert [one.key for one in within(rows, "")] == ["ab"]
     assert rows.get("") == row("", shown_ns=3)
     rows.put_shown("a/b/", 8, 11, 12)
     assert rows.get("a/b/") == row("a/b/", 8, etag="", shown_ns=11, ctime_ns=12)
+
+
+def test_many_rows_come_by_and_by(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r2fs.disk.journal_attributes.AT_ONCE", 3)
+    for number in range(7):
+        journal.attributes.put(row(f"a/{number}"))
+    assert [len(some) for some in journal.attributes.in_directory("a/")] == [3, 3, 1]
+    assert [one.key for one in within(journal.attributes, "a/")] == [f"a/{n}" for n in range(7)]
 
 
 def test_what_is_said_of_a_version_reaches_no_other(journal: Journal) -> None:

@@ -111,6 +111,7 @@ def test_a_flush_of_a_directory_that_was_removed_waits_for_its_end(make: MakeEng
     assert engine.fs.flush_paths(["d"], 0.0), "it is as it should be, however often it is asked"
     with pytest.raises(NotFound):
         engine.fs.flush_paths(["never"], 0.0)
+    assert engine.fs.parked_at(["never"]) == (), "asked after a flush: it may have gone meanwhile"
 
 
 def test_a_flush_waits_for_what_was_removed_while_it_was_on_its_way(make: MakeEngine, store: MemoryStore):

@@ -12,30 +12,15 @@ import pytest
 from r2fs.disk.journal import Journal
 from r2fs.disk.journal_rows import INODE_COLUMNS
 from r2fs.model.errors import Unavailable
-from r2fs.model.ports import SystemClock
 from r2fs.model.records import AttributeChange, Attributes, Kind, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
+from tests.support.clocks import Later
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
+from tests.support.session import Session
 
 PAST_NS = 1_600_000_000_123_456_789
 ASKED = {"head", "get"}
-
-
-class Later(SystemClock):
-    """The system's clock, which a test moves on."""
-
-    def __init__(self) -> None:
-        self._ahead_s = 0.0
-
-    def time(self) -> float:
-        return super().time() + self._ahead_s
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self._ahead_s
-
-    def advance(self, seconds: float) -> None:
-        self._ahead_s += seconds
 
 
 @pytest.fixture
@@ -50,11 +35,13 @@ def clock(store: MemoryStore) -> Later:
 def remount(make: MakeEngine, tmp_path: Path, clock: Later) -> Callable[..., Engine]:
     """A later mount with an empty cache. `how`: the way in which the mount before ends."""
 
-    def again(engine: Engine | None = None, how: str = "stop", **changes: object) -> Engine:
+    def again(
+        engine: Engine | None = None, how: str = "stop", later_s: float = 3600.0, **changes: object
+    ) -> Engine:
         if engine is not None:
             getattr(engine, how)()
             shutil.rmtree(tmp_path / "a" / "cache")
-            clock.advance(3600.0)
+            clock.advance(later_s)
         return make(clock=clock, **changes)
 
     return again
@@ -72,6 +59,11 @@ def change(engine: Engine, path: str, **fields: int) -> None:
 
 def asked(store: MemoryStore) -> list[tuple[str, str]]:
     return [call for call in store.calls if call[0] in ASKED]
+
+
+def kept(engine: Engine) -> set[str]:
+    """Keys in the bucket's root of which the journal has a row."""
+    return {row.key for some in engine.fs._core.journal.attributes.in_directory("") for row in some}
 
 
 def a_tree(engine: Engine, clock: Later) -> list[str]:
@@ -133,19 +125,17 @@ def test_rows_go_with_their_objects(remount: Callable[..., Engine], store: Memor
         engine.write(f"{number}", b"x")
     engine.mkdir("d")
     engine.drain()
-    rows = engine.fs._core.journal.attributes
-    assert {row.key for row in rows.in_directory("")} == {*map(str, range(8)), "d/"}
+    assert kept(engine) == {*map(str, range(8)), "d/"}
     engine.unlink("0")
     engine.rename("1", "one")
     engine.rmdir("d")
     engine.drain()
-    assert {row.key for row in rows.in_directory("")} == {*map(str, range(2, 8)), "one"}
+    assert kept(engine) == {*map(str, range(2, 8)), "one"}
     store.remove("2")  # by another host
     after = remount(engine)
     after.listdir()
     after.fs._names.recalls.flush()
-    kept = after.fs._core.journal.attributes.in_directory("")
-    assert {row.key for row in kept} == {*map(str, range(3, 8)), "one"}
+    assert kept(after) == {*map(str, range(3, 8)), "one"}
 
 
 # ------------------------------------------------------------------ what other hosts did since
@@ -181,10 +171,11 @@ def test_metadata_that_moved_after_a_listing_are_not_believed(
     engine.write("take", b"take")
     change(engine, "take", mode=0o640)
     engine.drain()
-    after = remount(engine)
+    after = remount(engine, later_s=1.0)
     assert after.entry("take").attributes.mode == 0o640
+    clock.advance(5.0)
     store.set("take", b"take", mode=str(0o100600))
-    last = remount(after, mtime="exact")
+    last = remount(after, later_s=1.0, mtime="exact")
     assert last.entry("take").attributes.mode == 0o600
 
 
@@ -370,7 +361,8 @@ def test_with_allow_other_an_unknown_mode_is_closed_to_others(make: MakeEngine, 
     modes = {name: engine.entry(name).attributes.mode for name in ("", "open", "closed", "d", "plain")}
     assert modes == {"": 0o755, "open": 0o600, "closed": 0o600, "d": 0o700, "plain": 0o600}
     store.before = lambda name, key: None
-    assert engine.entry("open").attributes.mode == 0o644
+    modes = {name: engine.entry(name).attributes.mode for name in ("open", "closed", "d", "plain")}
+    assert modes == {"open": 0o644, "closed": 0o600, "d": 0o700, "plain": 0o644}
 
 
 def test_without_allow_other_nothing_is_asked(make: MakeEngine, store: MemoryStore) -> None:
@@ -378,3 +370,20 @@ def test_without_allow_other_nothing_is_asked(make: MakeEngine, store: MemorySto
     engine = make(freshness_s=3600.0)
     assert engine.entry("closed").attributes.mode == 0o644
     assert asked(store) == []
+
+
+def test_a_daemon_that_goes_on_shows_the_same(session: Callable[..., Session], store: MemoryStore) -> None:
+    """Of what is open and unlinked, too, and of a number that had to give way to another."""
+    store.set("listed", b"theirs")
+    one = session()
+    one.engine.mkdir("d")
+    one.engine.rename("d", "e")
+    one.engine.mkdir("d")
+    gone = one.open("gone", os.O_RDWR | os.O_CREAT)
+    inodes = [one.ino(path) for path in ("listed", "d", "e", "gone")]
+    one.engine.unlink("gone")
+    before = [one.attributes(ino).st_ino for ino in inodes]
+    assert len(set(before)) == 4
+    one.kill()
+    assert [one.attributes(ino).st_ino for ino in inodes] == before
+    one.close(gone)

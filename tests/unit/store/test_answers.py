@@ -10,6 +10,7 @@ from r2fs.model.errors import (
     BucketMissing,
     ClockSkewed,
     NotImplementedThere,
+    ObjectLocked,
     ObjectMissing,
     PermissionRefused,
     PreconditionFailed,
@@ -21,7 +22,7 @@ from r2fs.model.errors import (
     Unavailable,
     UploadMissing,
 )
-from r2fs.store.answers import BY_CODE, BY_STATUS, SignatureRejected, error_of, meaning_of
+from r2fs.store.answers import BY_CODE, BY_STATUS, SignatureRejected, error_of, meaning_of, not_deleted
 
 # What R2 documents, or was seen to answer: (status, code) and what it must become.
 R2_ANSWERS = [
@@ -48,6 +49,7 @@ R2_ANSWERS = [
     (416, "InvalidRange", RangeInvalid),
     (501, "NotImplemented", NotImplementedThere),
     (403, "RequestTimeTooSkewed", ClockSkewed),
+    (409, "ObjectLockedByBucketPolicy", ObjectLocked),
 ]
 
 
@@ -97,6 +99,18 @@ def test_every_row_can_be_raised_and_reads_as_a_sentence(meaning):
     assert not meaning.says.endswith(".")
     if isinstance(error, Refused) and not isinstance(error, NotImplementedThere | TooLargeThere):
         assert ":" in meaning.says, "a refusal names what to do"
+
+
+def test_what_was_not_deleted():
+    answer = [
+        {"Key": "b", "Code": "ObjectLockedByBucketPolicy", "Message": "locked"},
+        {"Key": "P\u00e4d", "Code": "InternalError"},
+        {"Key": "gone", "Code": "NoSuchKey"},
+    ]
+    found = dict(not_deleted(["a", "b", "Pa\u0308d", "gone"], answer, "r2://bucket"))
+    assert {key: type(error) for key, error in found.items()} == {"b": ObjectLocked, "Pa\u0308d": Unavailable}
+    with pytest.raises(Unavailable, match="does not name its key"):
+        list(not_deleted(["a"], [{"Code": "AccessDenied"}], "r2://bucket"))
 
 
 def test_a_message_cannot_break_a_terminal():

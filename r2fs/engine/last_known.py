@@ -1,0 +1,97 @@
+"""Last known: directories as they were seen in an earlier mount, while the bucket cannot be asked.
+
+Owns:    when listings are kept (in the cache: within a minute after a LIST, and at the end with what this host
+         has done since), and how one becomes what the tree shows.
+Never:   takes anything away, or puts a kept version in the place of one that is known: what was kept is older.
+Threads: every method. Locks: takes Core.lock; none while the cache is read or written.
+Fails:   softly: nothing is kept, or known.
+"""
+
+from __future__ import annotations
+
+from r2fs.engine.core import Core
+from r2fs.engine.ledger import Ledger
+from r2fs.engine.node import Listing, Node
+from r2fs.engine.tree import Tree
+from r2fs.model.keys import is_name, nfc, shown_name
+from r2fs.model.records import ObjectInfo
+
+
+class LastKnown:
+    def __init__(self, core: Core, tree: Tree, ledger: Ledger) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._listings = core.cache.listings
+        self._listed: set[Node] = set()  # since they were kept; guarded by: Core.lock
+
+    def listed(self, directory: Node) -> None:
+        """All of it is known. With Core.lock held."""
+        self._listed.add(directory)
+
+    def save(self, everything: bool = False) -> None:
+        """Keep what was listed since. `everything`: with all that was done here, at the end."""
+        with self._core.lock:
+            if everything:
+                self._listed.update(n for n in self._tree.all_nodes() if n.is_dir and _listing(n).whole)
+            listed, self._listed = self._listed, set()
+        for directory in listed:
+            with self._core.lock:
+                if directory.deleted or not _listing(directory).whole:
+                    continue
+                prefix, marker = self._tree.key(directory), _listing(directory).marker
+                children = list(directory.children().values())
+            objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
+            # What waits for its upload is in the journal.
+            objects += [
+                ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
+                for child in children
+                if (base := child.base) is not None and not child.is_dir and base.key.startswith(prefix)
+            ]
+            self._listings.keep(prefix, objects, [child.name for child in children if child.is_dir])
+
+    def has(self, directory: Node) -> bool:
+        with self._core.lock:
+            prefix = self._tree.key(directory)
+        return self._listings.has(prefix)
+
+    def restore(self, directory: Node) -> bool:
+        """Show what is kept of a directory of which less is known; False: nothing is."""
+        with self._core.lock:
+            prefix = self._tree.key(directory)
+        kept = self._listings.find(prefix)
+        if kept is None:
+            return False
+        with self._core.lock:
+            listing = _listing(directory)
+            if directory.deleted or self._tree.key(directory) != prefix:
+                return False
+            began = self._tree.tick
+            for info in kept.objects:
+                if info.key == prefix:
+                    listing.marker = listing.marker or info.version
+                elif self._is_news(directory, shown_name(info.key[len(prefix) :])) and not self._ledger.hides(
+                    info.key, info.etag, began
+                ):
+                    self._tree.saw_object(directory, info, began)
+            for name in kept.below:
+                if self._is_news(directory, name) and not self._ledger.deletes_below(
+                    f"{prefix}{name}/", began
+                ):
+                    self._tree.saw_prefix(directory, nfc(name), began)
+            listing.whole = True
+            return True
+
+    def _is_news(self, directory: Node, name: str) -> bool:
+        listing = _listing(directory)
+        return is_name(name) and nfc(name) not in listing.children and nfc(name) not in listing.removed
+
+
+def _modified_ns(node: Node) -> int:
+    """LastModified, as far as it is known."""
+    return node.ctime_ns if node.mtime_known else node.mtime_ns
+
+
+def _listing(directory: Node) -> Listing:
+    assert directory.listing is not None
+    return directory.listing

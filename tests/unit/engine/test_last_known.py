@@ -1,0 +1,140 @@
+"""A later mount shows what an earlier one last saw, while the bucket cannot be asked."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from r2fs.engine.directories import STALE_RETRY_S
+from r2fs.model.errors import NotFound, ReadFailed, Unavailable
+from tests.support.clocks import Later
+from tests.support.engine import Engine, MakeEngine
+from tests.support.memory_store import MemoryStore
+
+SHORT = {"read_timeout_s": 1.0, "upload_delay_s": 0.0}
+
+
+def away(store: MemoryStore) -> None:
+    def refuse(name: str, key: str) -> None:
+        raise Unavailable("no answer")
+
+    store.before = refuse
+
+
+def back(store: MemoryStore) -> None:
+    store.before = lambda name, key: None
+
+
+@pytest.fixture
+def seen(make: MakeEngine, store: MemoryStore) -> Engine:
+    """A mount in which everything was looked at and read."""
+    for key in ("a/one.wav", "a/deep/two.wav", "b/three.wav", "four.wav"):
+        store.set(key, key.encode())
+    engine = make(**SHORT)
+    engine.tree()
+    return engine
+
+
+def test_what_was_listed_and_cached_can_be_used_in_a_later_mount(
+    seen: Engine, make: MakeEngine, store: MemoryStore
+) -> None:
+    before = seen.tree()
+    seen.stop()
+    away(store)
+    after = make(**SHORT)
+    assert after.tree() == before
+    with pytest.raises(NotFound):
+        after.entry("a/none.wav")
+    after.write("b/new.wav", b"new")
+    after.rename("four.wav", "a/deep/four.wav")
+    after.unlink("a/one.wav")
+    assert after.listdir("a") == ["deep"]
+    back(store)
+    after.fs._writeback._not_before = 0.0
+    after.drain()
+    assert store.contents() == {
+        "a/deep/two.wav": b"a/deep/two.wav",
+        "a/deep/four.wav": b"four.wav",
+        "b/three.wav": b"b/three.wav",
+        "b/new.wav": b"new",
+    }
+
+
+def test_what_this_host_did_since_is_in_it(seen: Engine, make: MakeEngine, store: MemoryStore) -> None:
+    seen.write("b/new.wav", b"new")
+    seen.write("b/three.wav", b"edited")
+    seen.mkdir("c")
+    seen.unlink("a/one.wav")
+    seen.rename("four.wav", "c/four.wav")
+    seen.drain()
+    before = {path: seen.entry(path).attributes for path in ("b/new.wav", "b/three.wav", "c/four.wav", "a")}
+    seen.stop()
+    away(store)
+    after = make(**SHORT)
+    assert after.listdir() == ["a", "b", "c"]
+    assert after.listdir("a") == ["deep"]
+    assert after.read("b/three.wav") == b"edited" and after.read("c/four.wav") == b"four.wav"
+    now = {path: after.entry(path).attributes for path in before}
+    assert {path: (a.mtime_ns, a.st_ino, a.size) for path, a in now.items()} == {
+        path: (a.mtime_ns, a.st_ino, a.size) for path, a in before.items()
+    }
+
+
+def test_after_a_kill_what_was_listed_until_a_minute_ago_is_there(
+    seen: Engine, make: MakeEngine, store: MemoryStore
+) -> None:
+    seen.fs._directories.last.save()
+    seen.kill()
+    away(store)
+    after = make(**SHORT)
+    shown = [after.listdir(path) for path in ("", "a", "a/deep", "b")]
+    assert shown == [["a", "b", "four.wav"], ["deep", "one.wav"], ["two.wav"], ["three.wav"]]
+
+
+def test_what_nobody_has_listed_is_not_invented(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("a/one.wav", b"one")
+    engine = make(**SHORT)
+    engine.listdir()
+    engine.stop()
+    away(store)
+    after = make(**SHORT)
+    assert after.listdir() == ["a"]
+    with pytest.raises(ReadFailed):
+        after.listdir("a")
+
+
+def test_news_replace_it_when_the_bucket_is_back(seen: Engine, make: MakeEngine, store: MemoryStore) -> None:
+    seen.stop()
+    away(store)
+    clock = Later()
+    after = make(clock=clock, **SHORT)
+    assert after.listdir("a") == ["deep", "one.wav"]
+    store.set("a/one.wav", b"another")
+    store.set("a/more.wav", b"more")
+    store.remove("four.wav")
+    back(store)
+    clock.advance(2 * STALE_RETRY_S)
+    deadline = time.monotonic() + 10.0
+    while after.listdir("a") != ["deep", "more.wav", "one.wav"] or after.listdir() != ["a", "b"]:
+        assert time.monotonic() < deadline, "what was known is shown for ever"
+        clock.advance(2 * STALE_RETRY_S)
+        time.sleep(0.01)  # the background asks
+    assert after.read("a/one.wav") == b"another"
+
+
+def test_what_was_kept_takes_no_newer_versions_place(
+    seen: Engine, make: MakeEngine, store: MemoryStore
+) -> None:
+    seen.stop()
+    store.set("a/one.wav", b"another")
+    store.remove("b/three.wav")
+    store.set("b/five.wav", b"five")
+    after = make(**SHORT, freshness_s=3600.0)
+    after.entry("a/one.wav")
+    a = after.fs._tree.get(after.entry("a").ino)
+    assert a.listing is not None
+    a.listing.whole = False  # as if names had been asked for alone
+    away(store)
+    assert after.fs._directories.last.restore(a)
+    assert after.entry("a/one.wav").attributes.size == len(b"another")
