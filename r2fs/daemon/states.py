@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r2fs.model import identity, mount_record, owned_paths, places
+from r2fs.model import amounts, identity, mount_record, owned_paths, places
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import LOCAL_PATTERNS, Settings
 
@@ -270,9 +270,4 @@ def owed_text(owed: OwedSummary) -> str:
     """ "3 files (12.0 MiB), 1 deletion"."""
     if owed.error is not None:
         return f"a journal that cannot be read ({owed.error})"
-    parts = []
-    if owed.files:
-        parts.append(f"{owed.files} file{'s' if owed.files != 1 else ''} ({owed.bytes / 2**20:.1f} MiB)")
-    if owed.deletes:
-        parts.append(f"{owed.deletes} deletion{'s' if owed.deletes != 1 else ''}")
-    return ", ".join(parts) or "nothing"
+    return amounts.left(owed.files, owed.directories, owed.bytes, owed.deletes)

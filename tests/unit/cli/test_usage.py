@@ -143,14 +143,15 @@ def test_no_output_ends_by_an_encoding(repo_root, home, words):
 
 
 # ------------------------------------------------------------------ warnings before there is a log
-def test_a_warning_says_that_it_is_one(repo_root, home):
+@pytest.mark.parametrize("overruled", [{}, {"R2_ACCESS_KEY_ID": "k", "R2_SECRET_ACCESS_KEY": "other-other"}])
+def test_a_warning_says_that_it_is_one(repo_root, home, overruled):
     path = home / "c.toml"
     path.write_text('access_key_id = "id"\nsecret_access_key = "geheim-geheim"\n')
     path.chmod(0o644)
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("R2_", "AWS_", "STORAGE_", "R2FS_"))}
     done = subprocess.run(
         [sys.executable, "-m", "r2fs", "config", "show", "--config", path],
-        cwd=repo_root, env={**environ, "HOME": str(home)}, capture_output=True, text=True, timeout=60,
+        cwd=repo_root, env={**environ, "HOME": str(home), **overruled}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0
     assert (
