@@ -142,9 +142,9 @@ class Service:
             self._target = mountpoint.check(self._target, self._settings, daemons)
         store = open_store(self._settings.bucket, self._clock, credentials=self._credentials)
         closing.callback(store.close)
-        if left is None:
-            with starting.interruptible(STOP_SIGNALS):
-                store.check()  # before anything is made on this host: a wrong key or name leaves nothing behind
+        with starting.interruptible(STOP_SIGNALS):
+            # Before anything is made on this host: a wrong key or name leaves nothing behind.
+            away = left is None and not starting.answers(store, self._settings)
         store.health.tell = starting.tell_health
         settings = directories.prepare(self._settings)
         self._journal = journal = starting.open_journal(
@@ -170,6 +170,8 @@ class Service:
             inheritance=left.inheritance if left else None,
         )
         closing.callback(lambda: engine.close(leave=self._leaving.is_set()))
+        if away:
+            engine.assume_away()
         driver = self._driver(kind, engine, settings, memory, left)
         return _Parts(settings, engine, store, driver, takeover, left is not None)
 

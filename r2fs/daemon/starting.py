@@ -20,7 +20,8 @@ from types import FrameType
 from typing import Any
 
 from r2fs.disk.journal import Journal
-from r2fs.model.errors import R2fsError, StateLocked
+from r2fs.model import mount_record
+from r2fs.model.errors import R2fsError, Retryable, StateLocked
 from r2fs.model.ports import CrashPoint
 from r2fs.model.settings import Settings
 from r2fs.store.health import HealthView
@@ -93,6 +94,19 @@ def socket_name(settings: Settings) -> str:
     """One for each state directory: that is what only one daemon can have."""
     state = hashlib.sha256(os.fsencode(settings.state_dir)).hexdigest()
     return f"{settings.state_dir.name}-{state[:6]}"
+
+
+def answers(store: Any, settings: Settings) -> bool:
+    """Raises what is wrong with the bucket. False: it does not answer, and an earlier mount has left what can be
+    used without it; only then, since a wrong endpoint does not answer either."""
+    try:
+        store.check()
+    except Retryable as error:
+        if not (settings.state_dir / mount_record.NAME).exists():
+            raise
+        log.warning("mounted without the bucket, from what is kept here: %s", error)
+        return False
+    return True
 
 
 def check_late(store: Any) -> None:

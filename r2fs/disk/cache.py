@@ -185,6 +185,19 @@ class CleanCache:
 
         return self._content.run(look, False)
 
+    def bytes_of(self, version: Version) -> int:
+        """How many bytes of the version take() would bring. Not counted, not a use."""
+        name = _name(version.key, version.etag)
+
+        def look(table: Table) -> int:
+            row = table.row(name)
+            if row is None or self._is_old_locked(name, row.stored_at_s):
+                return 0
+            size, ranges, _ = json.loads(row.about)
+            return int(size) if ranges is None else RangeSet(map(tuple, ranges)).total()
+
+        return self._content.run(look, 0)
+
     def drop(self, version: Version) -> None:
         """Forget the entry, pinned or not. Other names of its file stay."""
         self._content.run(lambda table: table.delete(_name(version.key, version.etag)), None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from r2fs.model.records import DirEntry, Kind
 from r2fs.model.verbs import Verbs
 
 SNAPSHOTS: Final = 64  # directories being read at once; a reader whose snapshot has gone gets a new one
+SNAPSHOT_NAMES: Final = 100_000  # in all of them together, but for the last: some 20 MB
+SNAPSHOT_AGE_S: Final = 60.0  # since it was last read from
+LARGE: Final = 1000  # names: who has read more to the end rarely goes back
 POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position in it
 DOTS: Final = ((b".", Kind.DIRECTORY), (b"..", Kind.DIRECTORY))  # positions 0 and 1
 EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry that says how fresh its listing is
@@ -38,6 +42,7 @@ class Snapshot:
     number: int
     ino: int
     entries: Sequence[DirEntry]
+    used_s: float  # time.monotonic()
     valid_s: float = codec.FOREVER_S  # the shortest of the entries shown
 
 
@@ -90,6 +95,9 @@ class DirectoryHandlers:
         elif not page.content():  # the end: from now on the kernel has the whole listing
             fresh = snapshot.valid_s if snapshot.entries else EMPTY_VALID_S
             self._kernel.listing_shown(nodeid, fresh)
+            if len(snapshot.entries) > LARGE:
+                with self._lock:
+                    self._snapshots.pop(snapshot.number, None)
 
     def _fill(
         self, page: DirectoryPage, snapshot: Snapshot, position: int, caller: Caller, shown: list[int] | None
@@ -126,14 +134,26 @@ class DirectoryHandlers:
 
     def _snapshot(self, caller: Caller, ino: int, offset: int) -> Snapshot:
         """The one that `offset` belongs to. Offset 0 begins a new one."""
+        now = time.monotonic()
         with self._lock:
             found = self._snapshots.get(offset >> POSITION_BITS)
             if found is not None and found.ino == ino:
+                found.used_s = now
                 self._snapshots.move_to_end(found.number)
                 return found
-        snapshot = Snapshot(next(self._numbers), ino, self._fs.readdir(caller, ino))
+        snapshot = Snapshot(next(self._numbers), ino, self._fs.readdir(caller, ino), now)
         with self._lock:
             self._snapshots[snapshot.number] = snapshot
-            if len(self._snapshots) > SNAPSHOTS:
-                self._snapshots.popitem(last=False)
+            self._give_back_locked(now)
         return snapshot
+
+    def _give_back_locked(self, now: float) -> None:
+        """The oldest ones, as long as they are too many, too large or too old."""
+        names = sum(len(one.entries) for one in self._snapshots.values())
+        while len(self._snapshots) > 1:
+            oldest = next(iter(self._snapshots.values()))
+            young = now - oldest.used_s <= SNAPSHOT_AGE_S
+            if young and names <= SNAPSHOT_NAMES and len(self._snapshots) <= SNAPSHOTS:
+                return
+            names -= len(oldest.entries)
+            del self._snapshots[oldest.number]

@@ -68,13 +68,14 @@ class Notifier:
     def shares_pages(self) -> bool:
         return self._passes_through()
 
-    def forget_name(self, parent: int, name: str) -> None:
+    def forget_name(self, parent: int, name: str, gone: bool = False) -> None:
         if parent not in self.told:
             return
         raw = encoded(name)
         # Expired, the name is looked up at its next use. Dropped, a directory that still is there would
-        # take getcwd(2) away from every program that has just entered it.
-        entry = wire.INVAL_ENTRY_OUT.pack(parent, len(raw), wire.EXPIRE_ONLY) + raw + b"\0"
+        # take getcwd(2) away from every program that has just entered it. A name at which nobody looks again
+        # keeps its inode, and the engine's node, for ever: so what is gone is dropped.
+        entry = wire.INVAL_ENTRY_OUT.pack(parent, len(raw), 0 if gone else wire.EXPIRE_ONLY) + raw + b"\0"
         with self._lock:
             self._changed_locked()
             self._names.put_locked((Notify.INVAL_ENTRY, entry))

@@ -318,12 +318,17 @@ class Names:
         self._give_back([(dentry.ino, dentry.references)])
 
     # ---- KernelCache
-    def forget_name(self, parent: int, name: str) -> None:
+    def forget_name(self, parent: int, name: str, gone: bool = False) -> None:
+        key = (parent, nfc(name))
         with self._changed:
             self._generation += 1
-            dentry = self._dentries.get((parent, nfc(name)))
+            dentry = self._dentries.get(key)
             if dentry is not None:
                 dentry.expires = 0.0
+            if dentry is None or not gone or dentry.handles:
+                return
+            del self._dentries[key]
+        self._give_back([(dentry.ino, dentry.references)])
 
     def forget_attributes(self, ino: int) -> None:
         """Nothing: the kernel asks again within the time to live."""

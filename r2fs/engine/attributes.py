@@ -7,11 +7,22 @@ Locks: every method is called with Core.lock held.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node
-from r2fs.model.metadata import Facts, attributes_from, device_number, recalled
+from r2fs.model.metadata import (
+    SECOND_NS,
+    Facts,
+    attributes_from,
+    device_number,
+    is_older,
+    recalled,
+    same_moment,
+)
 from r2fs.model.records import SPECIAL_KINDS, TYPE_BITS, Attributes, Kind, ObjectInfo, Version
+from r2fs.model.settings import Settings
 from r2fs.model.verbs import ROOT
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # the ETag of an object without bytes
@@ -23,29 +34,40 @@ class AttributeView:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._settings = core.settings
+        self._keeps_shown = keeps_shown(core.settings)
 
     def of(self, node: Node) -> Attributes:
         settings = self._settings
-        size, mtime_ns, ctime_ns = node.size, node.mtime_ns, node.ctime_ns
+        shown = node if node.pinned is None else node.pinned
+        node.shown = self._keeps_shown
+        size, mtime_ns, ctime_ns = node.size, shown.mtime_ns, node.ctime_ns
+        assert mtime_ns is not None
         content = node.content
         if content is not None:
             size = content.size
             if node.owed and node.owed.staged:  # the kernel keeps the times of a file that is written
-                mtime_ns, ctime_ns = file_times(node, os.fstat(content.fd))
+                stat = os.fstat(content.fd)
+                if stat.st_mtime_ns != node.mtime_ns:
+                    mtime_ns, ctime_ns = file_times(node, stat)
         elif node.owed and node.owed.staged:
             size = node.owed.size
-        mode = node.mode
+        mode = shown.mode
         if mode is None:
             mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
-            if settings.allow_other and not node.known and node.ino != ROOT:
-                mode &= 0o700  # the bucket could not be asked: it may be closed to others
+        if (
+            settings.allow_other
+            and not node.known
+            and node.ino != ROOT
+            and (shown.mode is None or node.outdated)
+        ):
+            mode &= 0o700  # the bucket could not be asked: it may be closed to others
         return Attributes(
             ino=node.ino,
             kind=node.kind,
             size=0 if node.is_dir else size,
             mode=mode,
-            uid=settings.uid if node.uid is None else node.uid,
-            gid=settings.gid if node.gid is None else node.gid,
+            uid=settings.uid if shown.uid is None else shown.uid,
+            gid=settings.gid if shown.gid is None else shown.gid,
             mtime_ns=mtime_ns,
             ctime_ns=ctime_ns,
             atime_ns=node.atime_ns,
@@ -65,16 +87,23 @@ class AttributeView:
             return
         node.asked = True
         kept = self._core.cache.recall(version.key, version.etag)
-        if kept is not None:
+        if kept is not None and not is_older(kept, node.modified_ns):
             self.apply(node, recalled(kept))
 
     def learn(self, node: Node, info: ObjectInfo) -> None:
         self.apply(node, attributes_from(info))
 
     def apply(self, node: Node, facts: Facts) -> None:
-        if facts.mtime_ns is not None and not node.mtime_known:
+        stays = node.shown and not node.outdated
+        if facts.mtime_ns is not None and not node.mtime_known and not stays:
             node.ctime_ns = max(node.ctime_ns, facts.mtime_ns)
         fill(node, facts)
+
+
+def keeps_shown(settings: Settings) -> bool:
+    """Does stat go on to show what only a listing told of, where what is stored is learned later? Not where that
+    is asked for before anything is shown."""
+    return settings.mtime != "exact" and not settings.allow_other
 
 
 def file_times(node: Node, stat: os.stat_result) -> tuple[int, int]:
@@ -98,7 +127,16 @@ def _links(node: Node) -> int:
 
 
 def fill(node: Node, facts: Facts) -> None:
-    """What the bucket tells of a node's version. What a program here has set since is stronger."""
+    """What the bucket tells of a node's version. What a program here has set since is stronger.
+
+    What stat showed before stays: who looks at a file must not change it. What is learned counts for writes.
+    """
+    if node.outdated:
+        node.outdated, node.pinned = False, None
+    elif node.shown and not node.known and node.pinned is None:
+        node.pinned = shown_of(node)
+    if node.owed is not None:
+        node.owed.stored = facts
     ours = facts_of(node)
     both = together(facts, ours)
     node.known = True
@@ -118,6 +156,89 @@ def together(there: Facts, ours: Facts) -> Facts:
         mtime_ns=there.mtime_ns if ours.mtime_ns is None else ours.mtime_ns,
         content_type=ours.content_type or there.content_type,
         extra={**there.extra, **ours.extra},
+        kind=ours.kind or there.kind,
+    )
+
+
+def pin(node: Node, facts: Mapping[str, object]) -> None:
+    """A program set these here: they are shown, beside what else is."""
+    changed = {name: value for name, value in facts.items() if name in ("mode", "uid", "gid", "mtime_ns")}
+    if node.pinned is not None and changed:
+        node.pinned = replace(node.pinned, **changed)  # type: ignore[arg-type]
+
+
+def move_time(directory: Node, now_ns: int) -> None:
+    """A name came or went. The directory's times are kept in memory alone."""
+    directory.mtime_ns = directory.ctime_ns = now_ns
+    pin(directory, {"mtime_ns": now_ns})
+
+
+def shown_of(node: Node) -> Facts:
+    """Mode, owner and mtime as stat shows them."""
+    return node.pinned or Facts(node.mode, node.uid, node.gid, node.mtime_ns)
+
+
+def outdate(node: Node) -> None:
+    """Another host gave the version other metadata. Those known before are shown until the new ones are."""
+    node.pinned = shown_of(node)
+    node.outdated, node.asked = True, True
+    node.known = node.mtime_known = False
+    node.mode = node.uid = node.gid = node.content_type = None
+    node.extra = {}
+
+
+def refresh(node: Node, modified_ns: int) -> bool:
+    """A listing or HEAD shows the version that is known, of this LastModified. Did another host change its metadata?
+
+    What was known of them is asked for before it is shown again; else LastModified is all that stat shows of them.
+    """
+    seen_ns = node.modified_ns
+    moved = seen_ns is not None and not same_moment(seen_ns, modified_ns)
+    if seen_ns is not None and not moved and modified_ns % SECOND_NS == 0:
+        return False  # HEAD tells less than the listing did
+    node.modified_ns = modified_ns
+    if not moved:
+        return False
+    if node.known or node.outdated:
+        outdate(node)
+    if not node.known and not node.mtime_known and not node.is_dir:
+        node.mtime_ns = modified_ns
+        node.pinned = node.pinned if node.outdated else None
+    node.ctime_ns = max(node.ctime_ns, modified_ns)
+    return True
+
+
+def is_news(node: Node, info: ObjectInfo) -> bool:
+    """Is an answer of HEAD or GET as new as what listings told of the node's version? Notes when that was changed."""
+    seen_ns = node.modified_ns
+    if seen_ns is not None and same_moment(seen_ns, info.modified_ns):
+        return True
+    if seen_ns is not None and info.modified_ns < seen_ns:
+        return False
+    node.modified_ns = info.modified_ns
+    return True
+
+
+def merged(there: Facts, ours: Facts, base: Facts, of_directory: bool) -> Facts:
+    """What this host changed since `base`, and what another host did to the rest."""
+    mtime_ns = there.mtime_ns if ours.mtime_ns == base.mtime_ns else ours.mtime_ns
+    if (
+        of_directory and ours.mtime_ns == base.mtime_ns
+    ):  # moves here with each name, and is not stored for that
+        mtime_ns = max((one for one in (ours.mtime_ns, there.mtime_ns) if one is not None), default=None)
+    extra = {
+        name: (ours if ours.extra.get(name) != base.extra.get(name) else there).extra.get(name)
+        for name in {**there.extra, **ours.extra, **base.extra}
+    }
+    # A type that nobody has set goes by the name.
+    by_name = base.content_type is None or ours.content_type != base.content_type
+    return Facts(
+        mode=there.mode if ours.mode == base.mode else ours.mode,
+        uid=there.uid if ours.uid == base.uid else ours.uid,
+        gid=there.gid if ours.gid == base.gid else ours.gid,
+        mtime_ns=mtime_ns,
+        content_type=ours.content_type if by_name else there.content_type,
+        extra={name: value for name, value in extra.items() if value is not None},
         kind=ours.kind or there.kind,
     )
 

@@ -20,7 +20,7 @@ from r2fs.engine.node import DOUBTFUL, TORN, Node, Owed
 from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.amounts import counted, left
-from r2fs.model.keys import conflict_name, nfc, shown_name
+from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
 from r2fs.model.states import UNSEALED, Event, State
@@ -85,7 +85,7 @@ class Boot:
     # ------------------------------------------------------------------ rows
     def _restore(self, row: OwedInode) -> None:
         assert row.key is not None
-        parent, name = self._place(row.key)
+        parent, name = self._place(row.key, row.kind)
         node, there = self._tree.find(row.ino), parent.children().get(name)
         if there is not None and there is not node and there.told and there.owed is None:
             self._tree.detach(there)  # inherited, and replaced a moment before the daemon ended
@@ -292,21 +292,21 @@ class Boot:
             return False
         return node.size != row.size if row.own is None else node.size < row.size
 
-    def _place(self, key: str) -> tuple[Node, str]:
+    def _place(self, key: str, kind: Kind) -> tuple[Node, str]:
         """The parent directory, made on the way, and the name in it."""
         relative = key.removeprefix(self._core.settings.bucket.prefix).rstrip("/")
         *above, name = relative.split("/")
         parent = self._tree.root
-        for part in above:
-            part = nfc(part)
+        for spelled in above:
+            part = nfc(spelled)
             child = parent.children().get(part)
             if child is None or not child.is_dir:
                 if child is not None and child.told:
                     self._tree.detach(child)
                 child = self._tree.add(parent, part, Kind.DIRECTORY, self._core.now_ns())
-                child.touched = 0
+                child.touched, child.spelled = 0, spelled if spelled != part else None
             parent = child
-        return parent, nfc(shown_name(name) if not key.endswith("/") else name)
+        return parent, nfc(name.removesuffix(SYMLINK_SUFFIX) if kind is Kind.SYMLINK else name)
 
     # ------------------------------------------------------------------ what has no row
     def _forsaken_attempts(self) -> None:

@@ -66,6 +66,10 @@ class Changes:
         self._core.crash_point("attributes_journalled")
         node.ctime_ns = self._later(node)
 
+    def rests(self, node: Node) -> bool:
+        """Does it stay on this host, and need nothing of the bucket? With Core.lock held."""
+        return self._writeback.rests(node)
+
     def _later(self, node: Node) -> int:
         """Now, and past the time that is shown: a fine-grained one may be ahead of the coarse clock."""
         shown = node.ctime_ns

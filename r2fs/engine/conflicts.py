@@ -14,7 +14,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
 from r2fs.engine.tree import Tree
-from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable, shown_name
+from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
 from r2fs.model.records import Kind, ObjectInfo
 from r2fs.model.states import Event
 
@@ -33,7 +33,7 @@ class Conflicts:
         parent, name = node.parent, node.name
         assert parent is not None and node.owed is not None
         meant_for = node.owed.conflict_of or node.owed.key
-        new_name = self._free_name(parent, nfc(shown_name(meant_for.rpartition("/")[2])))
+        new_name = self._free_name(parent, _name_of(meant_for, node))
         new_key = self._tree.key(parent) + new_name + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
         self._ledger.apply(
             node,
@@ -66,3 +66,9 @@ class Conflicts:
                 number += 1
             else:
                 return candidate
+
+
+def _name_of(key: str, node: Node) -> str:
+    """The name that the node was to have, as the tree shows it."""
+    last = key.rpartition("/")[2]
+    return nfc(last.removesuffix(SYMLINK_SUFFIX) if node.kind is Kind.SYMLINK else last)

@@ -25,7 +25,7 @@ from r2fs.disk.content import Content
 from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
 from r2fs.disk.spares import Spares
-from r2fs.engine.attributes import fill
+from r2fs.engine.attributes import fill, is_news
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Node
@@ -33,7 +33,7 @@ from r2fs.engine.reader import Reader
 from r2fs.engine.source import Source
 from r2fs.model.errors import NoSpace, R2fsError, Stale, StateDamaged
 from r2fs.model.keys import printable
-from r2fs.model.metadata import attributes_from, remembered
+from r2fs.model.metadata import attributes_from, remembered_of
 from r2fs.model.ranges import Range
 from r2fs.model.records import ObjectInfo, Proof, Version
 from r2fs.model.states import OWING, State
@@ -176,10 +176,12 @@ class Contents:
         with self._core.lock:
             if node.known or node.base is None or info.etag != node.base.etag or info.metadata is None:
                 return
-            facts = attributes_from(info)
-            fill(node, facts)
-            self._core.kernel.forget_attributes(node.ino)
-        self._core.cache.remember(node.base.key, node.base.etag, remembered(facts))
+            if not is_news(node, info):
+                return
+            fill(node, attributes_from(info))
+            if node.pinned is None:
+                self._core.kernel.forget_attributes(node.ino)
+        self._core.cache.remember(node.base.key, node.base.etag, remembered_of(info))
 
     def distrust(self, node: Node) -> None:
         """The disk failed to read it. What is clean is fetched again, once nobody has it open."""

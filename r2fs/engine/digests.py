@@ -9,14 +9,19 @@ Locks:   `closing` is called with Core.lock held; a job takes it to begin and to
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 from r2fs.disk.digests import part_digest
 from r2fs.engine.core import Core
 from r2fs.engine.jobs import AHEAD, JobQueue
 from r2fs.engine.node import Node
-from r2fs.engine.sender import part_size
-from r2fs.model.records import Kind, PartDigests, Version
+from r2fs.engine.sender import Claim, part_size
+from r2fs.model.errors import R2fsError
+from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version
+
+MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
+PIECE = 1 << 20  # bytes read at once
 
 
 class Digests:
@@ -68,3 +73,16 @@ class Digests:
     def _is_clean(self, node: Node, version: Version) -> bool:
         """Nobody has written: who opens for writing owes, and who has written has another base after."""
         return node.owed is None and node.base == version
+
+
+def has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
+    """Are these very bytes in the bucket already? A power cut makes a host forget its last attempts."""
+    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
+        return False
+    md5 = hashlib.md5(usedforsecurity=False)
+    try:
+        for at in range(0, claim.size, PIECE):
+            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
+    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
+        return False
+    return md5.hexdigest() == info.etag

@@ -126,6 +126,10 @@ class Directories:
             if mine:
                 return
 
+    def assume_away(self) -> None:
+        with self._core.lock:
+            self._away = True
+
     @property
     def away(self) -> bool:
         """Was there no answer when the bucket was last asked for a listing?"""

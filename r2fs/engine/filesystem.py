@@ -256,6 +256,10 @@ class FileSystem:
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 
+    def assume_away(self) -> None:
+        """The bucket did not answer just now: what is kept of it is shown without waiting."""
+        self._directories.assume_away()
+
     def _list_soon(self, job: Job, priority: int) -> None:
         self._listings.submit(job, priority)
 

@@ -23,7 +23,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import R2fsError, Stale
-from r2fs.model.keys import printable
+from r2fs.model.keys import nfc, printable
 from r2fs.model.records import Inheritance, Kind, KnownHandle, KnownNode, Version
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,9 @@ def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -
         parent_ino = inheritance.nodes[ino].parent
         parent = tree.root if parent_ino == tree.root.ino else made.get(parent_ino)
         if parent is not None and parent.is_dir:
-            tree.restore_name(node, parent, inheritance.nodes[ino].name)
+            spelled = inheritance.nodes[ino].name
+            tree.restore_name(node, parent, node.name)
+            node.spelled = spelled if spelled != node.name else None
     within = {node.ino for node in tree.walk(tree.root)}
     for ino, node in made.items():
         if ino not in within:
@@ -120,9 +122,10 @@ def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:
 
 
 def _node(known: KnownNode) -> Node:
-    node = Node(known.ino, Kind(known.kind), known.name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
+    name = nfc(known.name)
+    node = Node(known.ino, Kind(known.kind), name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
     node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
-    node.known, node.mtime_known = known.known, known.mtime_known
+    node.known, node.mtime_known, node.modified_ns = known.known, known.mtime_known, known.modified_ns
     node.lookups, node.told, node.st_ino = REFERENCES, True, known.st_ino
     if known.base is not None:
         node.base = Version(*known.base)

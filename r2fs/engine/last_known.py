@@ -48,7 +48,9 @@ class LastKnown:
                 for child in children
                 if (base := child.base) is not None and not child.is_dir and base.key.startswith(prefix)
             ]
-            self._listings.keep(prefix, objects, [child.name for child in children if child.is_dir])
+            self._listings.keep(
+                prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
+            )
 
     def has(self, directory: Node) -> bool:
         with self._core.lock:
@@ -69,16 +71,17 @@ class LastKnown:
             began = self._tree.tick
             for info in kept.objects:
                 if info.key == prefix:
-                    listing.marker = listing.marker or info.version
-                elif self._is_news(directory, shown_name(info.key[len(prefix) :])) and not self._ledger.hides(
-                    info.key, info.etag, began
-                ):
+                    if listing.marker is None:
+                        self._tree.saw_marker(directory, info.version)
+                elif self._is_news(
+                    directory, shown_name(info.key[len(prefix) :], info.size)
+                ) and not self._ledger.hides(info.key, info.etag, began):
                     self._tree.saw_object(directory, info, began)
             for name in kept.below:
                 if self._is_news(directory, name) and not self._ledger.deletes_below(
                     f"{prefix}{name}/", began
                 ):
-                    self._tree.saw_prefix(directory, nfc(name), began)
+                    self._tree.saw_prefix(directory, name, began)
             listing.whole = True
             return True
 

@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from r2fs.engine.attributes import facts_of, pin
 from r2fs.engine.core import Core
 from r2fs.engine.delete_index import DeleteIndex, Refusal, prefixes
 from r2fs.engine.node import Node, Owed
 from r2fs.engine.succession import remember
 from r2fs.engine.transactions import Transactions
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
+from r2fs.model.metadata import Facts
 from r2fs.model.records import OwedDelete, OwedInode
 from r2fs.model.states import UNSEALED, Event, State, after
 
@@ -73,10 +75,13 @@ class Ledger:
                 state=state,
                 seq=self._journal.next_seq(),
                 first_owed_s=self._core.clock.monotonic(),
+                stored=_stored(node, changes["key"]),
                 **{"boot": self._journal.boot, **changes},
             )
         else:
             owed = replace(old, state=state, **changes)
+            if node.is_dir and owed.key != old.key:
+                owed.stored = None
         with self.transaction():
             if old is None:
                 self._void_refused(owed.key)
@@ -180,10 +185,11 @@ class Ledger:
     def _remember(self, node: Node, owed: Owed | None, facts: Mapping[str, Any]) -> None:
         before, known = node.owed, node.mtime_known
         earlier = {name: getattr(node, name) for name in facts}
+        pinned, modified_ns = node.pinned, node.modified_ns
 
         def undo() -> None:
             self._set(node, before, earlier)
-            node.mtime_known = known
+            node.mtime_known, node.pinned, node.modified_ns = known, pinned, modified_ns
 
         self.on_undo(undo)
         self._set(node, owed, facts)
@@ -193,6 +199,9 @@ class Ledger:
         self.staged_bytes -= node.owed.size if node.owed and node.owed.staged else 0
         for name, value in facts.items():
             setattr(node, name, value)
+        pin(node, facts)
+        if "base" in facts:
+            node.modified_ns = None  # this host wrote it: the next listing tells when
         node.mtime_known = node.mtime_known or "mtime_ns" in facts
         node.owed = owed
         if owed is None:
@@ -361,6 +370,14 @@ class Ledger:
     def deletes_below(self, prefix: str, began: int) -> bool:
         """Are there deletes below it that are pending, or done since tick `began`?"""
         return self._index.any_below(prefix) or self._done_below.get(nfc(prefix), 0) > began
+
+
+def _stored(node: Node, key: str) -> Facts | None:
+    """What the bucket is known to have beside the node's bytes; beside a directory's marker, where it stays there."""
+    there = node.base
+    if node.listing is not None:
+        there = node.listing.marker if node.listing.marker and node.listing.marker.key == key else None
+    return facts_of(node) if node.known and there is not None else None
 
 
 def _remember_last(memory: dict[str, T], key: str, value: T) -> None:

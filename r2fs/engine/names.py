@@ -16,7 +16,7 @@ import logging
 import stat
 from functools import partial
 
-from r2fs.engine.attributes import AttributeView
+from r2fs.engine.attributes import AttributeView, is_news, move_time
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.directories import AWAY, Directories
@@ -41,7 +41,7 @@ from r2fs.model.errors import (
     ReadOnly,
 )
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
-from r2fs.model.metadata import attributes_from, remembered
+from r2fs.model.metadata import attributes_from, remembered_of
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Entry, Kind
 from r2fs.model.states import Event
@@ -133,9 +133,11 @@ class Names:
 
         With `allow_other` the kernel decides by the mode what other users may do.
         """
+        if node.owed is not None:
+            return True
         settings = self._core.settings
         decides = settings.allow_other and node.kind is not Kind.SYMLINK
-        return (settings.mtime != "exact" and not decides) or node.owed is not None or self._is_known(node)
+        return (settings.mtime != "exact" and not decides and not node.outdated) or self._is_known(node)
 
     def _is_known(self, node: Node) -> bool:
         """Is there nothing that only a HEAD could tell? With Core.lock held."""
@@ -173,11 +175,12 @@ class Names:
             log.info("%s: its attributes are not known yet: %s", printable(node.name), error)
             return
         with self._core.lock:
-            if node.base == version and (version is None or info.etag == version.etag):
+            asked = node.base == version and (version is None or info.etag == version.etag)
+            if asked and is_news(node, info):
                 if node.listing is not None and node.owed is None:
                     self._tree.saw_marker(node, info.version)
                 self._attributes.learn(node, info)
-                self._core.cache.remember(info.key, info.etag, remembered(attributes_from(info)))
+                self._core.cache.remember(info.key, info.etag, remembered_of(info))
                 self.recalls.learned(info, attributes_from(info))
 
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
@@ -284,7 +287,7 @@ class Names:
 
         The kernel knows: what it asked for itself makes it forget the directory's attributes.
         """
-        directory.mtime_ns = directory.ctime_ns = now_ns
+        move_time(directory, now_ns)
         self.recalls.changed(directory)
 
     def _changeable(self) -> None:

@@ -16,8 +16,9 @@ from r2fs.disk.body import Gate
 from r2fs.disk.content import Content
 from r2fs.engine.throughput import Throughput
 from r2fs.model.errors import R2fsError
+from r2fs.model.metadata import Facts
 from r2fs.model.ranges import Range
-from r2fs.model.records import Kind, Proof, Version
+from r2fs.model.records import Kind, ObjectInfo, Proof, Version
 from r2fs.model.states import SENDING, State
 
 # Why bytes are PARKED that may not be what was written: sent only where a person names the file itself.
@@ -63,6 +64,8 @@ class Owed:
     conflict_of: str | None = None
     # not in the row
     transfer: Transfer | None = None  # the attempt on its way
+    # The metadata that the base is known to have: what another host made of it since is merged with what is set here.
+    stored: Facts | None = None
     rewritten: bool = False  # opened for writing since that attempt began
     filling: bool = (
         False  # opened for writing while bytes are missing: times prove nothing until they are here
@@ -132,6 +135,7 @@ class Node:
     mode: int | None = None  # None: the mount's default
     uid: int | None = None
     gid: int | None = None
+    spelled: str | None = None  # a directory's name as the bucket spells it, where that is not NFC
     size: int = 0  # of the base; a node with content answers the content's
     target: str | None = None  # a symbolic link's
     content_type: str | None = None
@@ -140,6 +144,14 @@ class Node:
     lost: Version | None = None  # a base that the bucket was seen to have no more
     known: bool = False  # mode, mtime … are those stored with the version, not guessed from a listing
     mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
+    modified_ns: int | None = None  # its object's LastModified; None: not seen since this host wrote it
+    outdated: bool = (
+        False  # its metadata changed in the bucket since they were known: HEAD before it is shown
+    )
+    shown: bool = (
+        False  # a program was told its attributes, which stay what they are while nothing changes it
+    )
+    pinned: Facts | None = None  # mode, owner and mtime as shown, where those stored were learned afterwards
     stored_kind: Kind | None = (
         None  # a FIFO, socket or device by its metadata; this node, made from a listing, is a file
     )
@@ -204,6 +216,17 @@ class Node:
         if self.owed.changed:
             return partial or self.owed.in_ranges
         return self.owed.key != self.base.key or (partial and self.handles > 0)
+
+    def is_as_listed(self, info: ObjectInfo) -> bool:
+        """Is it a file that owes nothing, and whose version this is?"""
+        base = self.base
+        return (
+            base is not None
+            and self.owed is None
+            and base.key == info.key
+            and base.etag == info.etag
+            and base.size == info.size
+        )
 
     def children(self) -> Mapping[str, Node]:
         """To be looked at: Tree changes it."""

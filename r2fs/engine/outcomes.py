@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
-from r2fs.engine.attributes import fill
+from r2fs.engine.attributes import facts_of, fill, shown_of
 from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.deletes import Deletes
+from r2fs.engine.digests import has_bytes_of
 from r2fs.engine.directory_objects import after_loss, after_refusal
 from r2fs.engine.failures import BUCKET_WIDE, Failures
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.local_files import LocalFiles
 from r2fs.engine.node import DOUBTFUL, Node
 from r2fs.engine.recall import keep
-from r2fs.engine.sender import Claim, has_bytes_of
+from r2fs.engine.sender import Claim
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
@@ -126,6 +127,13 @@ class Outcomes:
                 changes["edits"] = None
                 if node.content is not None:
                     node.content.unwatch()
+            learning = not node.known or not node.mtime_known
+            pinned = shown_of(node) if node.shown and learning else node.pinned
+            changes["stored"] = facts
+            if node.known:
+                news = _of_another_host(node, claim, facts)
+                pinned = None if news else pinned
+                changes |= news
             if not node.mtime_known and facts.mtime_ns is not None:
                 changes["mtime_ns"] = facts.mtime_ns
             if node.content_type is None and facts.content_type != content_type(node.name):
@@ -155,6 +163,7 @@ class Outcomes:
                 following = self._ledger.apply(node, Event.PUT_OK, **changes)
                 if not moved:
                     keep(self._core, self._tree, self._ledger, node, version, facts)
+            node.pinned = pinned  # what was learned on the way is not shown
             self._core.crash_point("put_committed")
             self._count(claim)
             if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
@@ -220,12 +229,11 @@ class Outcomes:
             with self._core.lock:
                 self._attempts.accepted(info.metadata)
         made_by = (info.metadata or {}).get(ATTEMPT)
-        plain = node.is_dir and not info.size and not claim.copy
-        if made_by == claim.attempt or plain:
+        if made_by == claim.attempt or (node.is_dir and not info.size and not claim.copy):
             self.stored(node, claim, info.version, claim.facts)
             return
         if node.is_dir:
-            self._bytes_at_directory(node, claim, info, error)
+            self._at_directory(node, claim, info, error)
             return
         same = made_by is not None and has_bytes_of(claim, info)
         with self._core.lock:
@@ -241,13 +249,10 @@ class Outcomes:
                     self.conflicts.keep_both(node, info)
                     self._queue.schedule(node)
 
-    def _bytes_at_directory(
-        self, node: Node, claim: Claim, info: ObjectInfo, error: PreconditionFailed
-    ) -> None:
+    def _at_directory(self, node: Node, claim: Claim, info: ObjectInfo, error: R2fsError) -> None:
         """The object at a directory's key holds bytes, or was to get those of the directory's old key."""
         with self._core.lock:
-            ours = self._attempts.is_ours(info.metadata, claim.key)
-            changes = after_refusal(claim, info, ours)
+            changes = after_refusal(claim, info, self._attempts.is_ours(info.metadata, claim.key))
             if changes is not None:
                 self._again(node, claim, error, **changes)
             elif self._still(node, claim):
@@ -338,6 +343,7 @@ class Outcomes:
                 return False
             if info is None or owed is None or not self._is_copy(node, base, info):
                 self._contents.lost(node, base)
+                self._tree.distrust(node)
                 return False
             expect = info.etag if nfc(owed.key) == nfc(base.key) else owed.expect
             self._ledger.update(node, base=info.version, expect=expect)
@@ -356,11 +362,11 @@ class Outcomes:
         with self._ledger.transaction():
             self._attempts.drop(claim.attempt)
             self._ledger.apply(node, Event.UNLINK)
-        self._core.kernel.forget_name(parent.ino, node.name)
         if info is None:
             log.warning("%s: deleted in the bucket before what was done here got there", key)
-            self._tree.detach(node)
+            self._tree.gone(node)
             return
+        self._core.kernel.forget_name(parent.ino, node.name)
         what = (
             "it was renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
         )
@@ -469,6 +475,17 @@ class Outcomes:
         row = self._ledger.watched(claim.key)
         if row is not None and not self._attempts.any_at(claim.key):
             self._ledger.drop_delete(row.seq)
+
+
+def _of_another_host(node: Node, claim: Claim, facts: Facts) -> dict[str, object]:
+    """Metadata that the sender found changed, and that nobody here has changed since."""
+    now, sent = facts_of(node), claim.facts
+    return {
+        name: getattr(facts, name)
+        for name in ("mode", "uid", "gid", "mtime_ns", "extra")
+        if getattr(facts, name) != getattr(sent, name) and getattr(now, name) == getattr(sent, name)
+        and (name != "mtime_ns" or sent.mtime_ns is not None)
+    }  # fmt: skip
 
 
 def _has_moved(node: Node, claim: Claim) -> bool:

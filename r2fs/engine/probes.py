@@ -19,7 +19,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import ObjectMissing
-from r2fs.model.keys import SYMLINK_SUFFIX
+from r2fs.model.keys import SYMLINK_SUFFIX, is_link, spellings
 from r2fs.model.records import ObjectInfo
 
 REMEMBERED = 10_000  # names of a directory whose age is known by themselves
@@ -64,47 +64,54 @@ class Probes:
         """
         with self._core.lock:
             listing, above = _listing(directory), self._tree.key(directory)
-            key, began, child = above + name, self._tree.tick, directory.children().get(name)
+            began, child = self._tree.tick, directory.children().get(name)
             expected = self._tree.key(child) if child is not None and not child.is_dir else None
         asked_at = self._core.clock.monotonic()
         info = self._head(expected) if expected is not None else None
-        info, below = (info, []) if info is not None else self._look(key)
+        info, below = (info, []) if info is not None else self._look(above, name)
         self._clear_suspects([info] if info is not None else [])
         below = shown(above, below, began)
         with self._core.lock:
             child = directory.children().get(name)
             if below:
-                self._tree.saw_prefix(directory, name, began)
+                self._tree.saw_prefix(directory, below[0][len(above) : -1], began)
             elif info is not None and not self._ledger.hides(info.key, info.etag, began):
                 self._tree.saw_object(directory, info, began)
             elif child is not None and child.touched <= began and not self._tree.owes_below(child):
-                self._core.kernel.forget_name(directory.ino, name)
-                self._tree.detach(child)
+                self._tree.gone(child)
             listing.asked += 1
             if len(listing.probed) > REMEMBERED:
                 listing.probed.clear()
             listing.probed[name] = asked_at
 
-    def _look(self, key: str) -> tuple[ObjectInfo | None, list[str]]:
+    def _look(self, above: str, name: str) -> tuple[ObjectInfo | None, list[str]]:
         """A name of which nothing is known, new as a rule: the object, or the prefix of what lies below it."""
-        if key.isascii():  # else the bucket may list it in another spelling
+        if name.isascii():  # else the bucket may list it in another spelling
+            key = above + name
             page = self._core.store.list_page(key, delimiter="/", limit=NEIGHBOURS)
             found = {info.key: info for info in page.objects}
-            info = found.get(key) or found.get(key + SYMLINK_SUFFIX)
+            info = found.get(key) or _link(found.get(key + SYMLINK_SUFFIX))
             below = [one for one in page.prefixes if one == key + "/"]
             if info is not None or below or page.token is None:
                 return info, below
-        info = self._head(key) or self._head(key + SYMLINK_SUFFIX)
-        if info is not None:
-            return info, []
-        page = self._core.store.list_page(key + "/", limit=1)
-        return None, [key + "/"] if page.objects or page.prefixes else []
+        for key in (above + spelling for spelling in spellings(name)):
+            info = self._head(key) or _link(self._head(key + SYMLINK_SUFFIX))
+            if info is not None:
+                return info, []
+            page = self._core.store.list_page(key + "/", limit=1)
+            if page.objects or page.prefixes:
+                return None, [key + "/"]
+        return None, []
 
     def _head(self, key: str) -> ObjectInfo | None:
         try:
             return self._core.store.head(key)
         except ObjectMissing:
             return None
+
+
+def _link(info: ObjectInfo | None) -> ObjectInfo | None:
+    return info if info is not None and is_link(info.key, info.size) else None
 
 
 def _listing(directory: Node) -> Listing:

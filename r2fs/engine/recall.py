@@ -89,7 +89,7 @@ class Recall:
     def _forget_missing(self, directory: Node, rows: list[KeptAttributes]) -> None:
         """Those without a name: another host has deleted these objects."""
         with self._core.lock:
-            if directory.listing is None or not directory.listing.whole or directory.deleted:
+            if not _was_listed(directory):
                 return
             there = {self._key(child) for child in directory.children().values()}
             for row in rows:
@@ -119,7 +119,8 @@ class Recall:
             self._know(node, row)
         else:
             number = derived(key, version.etag) if version is not None else node.ino
-            if row is not None and version is not None and node.owed is None:  # another host's, by now
+            theirs = row is not None and version is not None and node.owed is None
+            if row is not None and theirs and node.parent is not None and _was_listed(node.parent):
                 self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
         node.st_ino = self._core.numbers.claim(number)
 
@@ -203,6 +204,12 @@ class Recall:
                     for node in changed:
                         node.kept_ns = None
                 return
+
+
+def _was_listed(directory: Node) -> bool:
+    """By a LIST of this mount? What an earlier one last saw may be older than a row."""
+    listing = directory.listing
+    return listing is not None and listing.whole and listing.took_s > 0 and not directory.deleted
 
 
 def _is_news(directory: Node) -> bool:

@@ -11,7 +11,6 @@ Fails:   StoreError; BodyWithdrawn (somebody opened the file for writing); Local
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import threading
@@ -22,7 +21,7 @@ from typing import NamedTuple
 from r2fs.disk.body import FileBody, Gate, MemoryBody
 from r2fs.disk.digests import part_digest
 from r2fs.disk.durable import local_error
-from r2fs.engine.attributes import together
+from r2fs.engine.attributes import merged, together
 from r2fs.engine.core import Core
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.node import UNSYNCED
@@ -37,7 +36,15 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import printable
-from r2fs.model.metadata import Facts, attributes_from, metadata_for, of_new_bytes
+from r2fs.model.metadata import (
+    MAX_TIME_NS,
+    Facts,
+    attributes_from,
+    headers_of,
+    metadata_for,
+    of_new_bytes,
+    without_header,
+)
 from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import Body
 from r2fs.model.ranges import Range, RangeSet
@@ -55,8 +62,7 @@ from r2fs.model.records import (
 
 log = logging.getLogger(__name__)
 
-MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
-PIECE = 1 << 20  # bytes read at once
+GZIP = b"\x1f\x8b"  # RFC 1952: how compressed bytes begin
 
 BODILESS_TYPES = {Kind.DIRECTORY: "application/x-directory", Kind.SYMLINK: "text/plain"}
 
@@ -73,6 +79,7 @@ class Claim:
     expect: str | None
     facts: Facts
     known: bool  # the facts are all that the base's metadata says
+    stored: Facts | None  # the base's metadata when they were last seen; None: not known
     base: Version | None
     copy: bool  # the bytes are the base's: copy them inside the bucket
     body: bytes | None  # a directory's or a symbolic link's
@@ -85,6 +92,13 @@ class Claim:
     @property
     def condition(self) -> dict[str, str | bool]:
         return {"if_absent": True} if self.expect is None else {"if_match": self.expect}
+
+    @property
+    def replaces_base(self) -> bool:
+        """Is the object that it overwrites the one that the file's metadata were read from?"""
+        if self.kind is Kind.DIRECTORY:
+            return self.expect is not None
+        return self.base is not None and (self.base.key, self.base.etag) == (self.key, self.expect)
 
 
 class Sent(NamedTuple):
@@ -106,6 +120,8 @@ class Sender:
             return self._copy(claim)
         if not claim.known:
             claim = self._with_facts(claim)
+        elif claim.stored is not None and claim.replaces_base:
+            claim = self._with_news(claim, claim.stored)
         if claim.body is not None:
             return Sent(self._put(claim, MemoryBody(claim.body), len(claim.body)), claim.facts)
         claim = self._with_type(claim)
@@ -140,6 +156,26 @@ class Sender:
         facts = together(attributes_from(info), claim.facts)
         return replace(claim, facts=replace(facts, extra=of_new_bytes(facts.extra)))
 
+    def _with_news(self, claim: Claim, stored: Facts) -> Claim:
+        """What another host changed of the metadata alone, which leaves the ETag, and so the condition, as it was."""
+        try:
+            info = self._store.head(claim.key)
+        except ObjectMissing:
+            return claim
+        if info.etag != claim.expect:
+            return claim  # the condition decides
+        facts = self._merge(claim, stored, info)
+        if facts != claim.facts:
+            with self._core.lock:  # an upload that was begun has the metadata of its beginning
+                self._core.journal.outdate_multipart(claim.ino)
+        return replace(claim, facts=facts)
+
+    def _merge(self, claim: Claim, stored: Facts, info: ObjectInfo) -> Facts:
+        facts = merged(attributes_from(info), claim.facts, stored, claim.kind is Kind.DIRECTORY)
+        if facts != claim.facts:
+            log.info("%s: another host has changed its metadata: both changes are kept", printable(claim.key))
+        return facts
+
     # ------------------------------------------------------------------ one request
     def _put(self, claim: Claim, body: Body, size: int) -> Version:
         etag = self._store.put(claim.key, body, self._meta(claim), **claim.condition)  # type: ignore[arg-type]
@@ -147,10 +183,15 @@ class Sender:
 
     def _with_type(self, claim: Claim) -> Claim:
         """By the name, else by the first bytes, unless somebody has said another."""
-        if claim.kind is not Kind.FILE or claim.facts.content_type is not None:
+        facts = claim.facts
+        encoding = headers_of(facts.extra).get("content-encoding", "")
+        if claim.kind is not Kind.FILE or (facts.content_type is not None and encoding != "gzip"):
             return claim
         head = claim.gate.pread(claim.fd, SNIFF_BYTES, 0) if claim.fd >= 0 else b""
-        return replace(claim, facts=replace(claim.facts, content_type=content_type(claim.name, head)))
+        if encoding == "gzip" and not head.startswith(GZIP):  # written anew: nobody could decode it
+            facts = replace(facts, extra=without_header(facts.extra, "content-encoding"))
+        kind = facts.content_type or content_type(claim.name, head)
+        return replace(claim, facts=replace(facts, content_type=kind))
 
     def _meta(self, claim: Claim) -> ObjectMeta:
         kind = claim.facts.content_type or BODILESS_TYPES.get(claim.kind, DEFAULT)
@@ -163,14 +204,17 @@ class Sender:
         if info.etag != claim.base.etag:
             raise PreconditionFailed(f"{claim.base.key} was changed by somebody else", source=True)
         # What is known is all there is: an extended attribute that was removed does not come back.
-        facts = claim.facts if claim.known else together(attributes_from(info), claim.facts)
+        if not claim.known:
+            facts = together(attributes_from(info), claim.facts)
+        else:
+            facts = claim.facts if claim.stored is None else self._merge(claim, claim.stored, info)
         if facts.mtime_ns is None:
-            facts = replace(facts, mtime_ns=info.modified_ns)
+            facts = replace(facts, mtime_ns=min(info.modified_ns, MAX_TIME_NS))
         named = DEFAULT if claim.kind is Kind.DIRECTORY else content_type(claim.name)
         by_bytes = info.content_type if named == DEFAULT and info.content_type else named
         kind = facts.content_type or by_bytes
         meta = metadata_for(facts, TYPE_BITS[claim.kind], claim.attempt, kind)
-        meta = replace(meta, headers=info.headers)  # else the store would ask once more
+        meta = replace(meta, headers={**(info.headers or {}), **(meta.headers or {})})
         etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
         return Sent(Version(claim.key, etag, claim.base.size), facts)
 
@@ -373,16 +417,3 @@ def _proof(fd: int) -> Proof:
     """Of the bytes alone: a rename of the staged file changes its ctime, so that is left out."""
     found = os.fstat(fd)
     return Proof(found.st_size, found.st_mtime_ns, 0)
-
-
-def has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
-    """Are these very bytes in the bucket already? A power cut makes a host forget its last attempts."""
-    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
-        return False
-    md5 = hashlib.md5(usedforsecurity=False)
-    try:
-        for at in range(0, claim.size, PIECE):
-            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
-    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
-        return False
-    return md5.hexdigest() == info.etag

@@ -23,19 +23,25 @@ def remember(core: Core, node: Node) -> None:
 
 
 def known(node: Node) -> KnownNode:
-    base, parent = node.base, node.parent
+    """With attributes as they are shown: where others are stored, the successor is to learn them again."""
+    base, parent, pinned = node.base, node.parent, node.pinned
+    shown = pinned or node
     return KnownNode(
         node.ino,
         0 if node.deleted or parent is None else parent.ino,
-        node.name,
+        node.spelled or node.name,
         node.kind.value,
         None if base is None else (base.key, base.etag, base.size),
-        node.mtime_ns,
+        node.mtime_ns if shown.mtime_ns is None else shown.mtime_ns,
         node.ctime_ns,
-        node.mode,
-        node.uid,
-        node.gid,
-        node.known and not node.extra and node.content_type in (None, content_type(node.name)),
-        node.mtime_known,
+        shown.mode,
+        shown.uid,
+        shown.gid,
+        pinned is None
+        and node.known
+        and not node.extra
+        and node.content_type in (None, content_type(node.name)),
+        node.mtime_known and pinned is None,
         node.st_ino,
+        node.modified_ns,
     )

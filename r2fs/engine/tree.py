@@ -11,12 +11,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
+from r2fs.engine.attributes import keeps_shown, move_time, refresh
 from r2fs.engine.core import Core
 from r2fs.engine.directory_objects import OBJECT_NAME
-from r2fs.engine.node import Listing, Node
+from r2fs.engine.invariants import check
+from r2fs.engine.listed import directory_names
+from r2fs.engine.node import NEVER, Listing, Node
 from r2fs.engine.succession import remember
 from r2fs.model.errors import NotADirectory, Stale
-from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_name, nfc, printable, shown_name
+from r2fs.model.keys import (
+    SYMLINK_SUFFIX,
+    check_key,
+    is_conflict_name,
+    is_link,
+    is_name,
+    nfc,
+    printable,
+    shown_name,
+)
 from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.verbs import ROOT
 
@@ -81,6 +93,7 @@ class Tree:
     def restore(self, node: Node) -> None:
         """At start: a node of the daemon before this one, under the number that the kernel has of it."""
         self._nodes[node.ino] = node
+        node.shown = keeps_shown(self._core.settings)
 
     def restore_name(self, node: Node, parent: Node, name: str) -> None:
         """At start: give an inherited node its name; another inherited node that has it loses it."""
@@ -109,14 +122,14 @@ class Tree:
         return "/".join(self._parts(node)) or "/"
 
     def key(self, node: Node) -> str:
-        """The key of the object that this node is to be."""
-        key = self._core.settings.bucket.prefix + "/".join(self._parts(node))
+        """The key of the object that this node is to be, below directories as the bucket spells them."""
+        key = self._core.settings.bucket.prefix + "/".join(self._parts(node, spelled=True))
         if node.is_dir and node is not self.root:
             return key + "/"
         if node.kind is Kind.SYMLINK:
             return key + SYMLINK_SUFFIX
         base = node.base  # spelled as the bucket spells it, where that is the same name
-        return base.key if base and base.key != key and nfc(base.key) == key else key
+        return base.key if base and base.key != key and nfc(base.key) == nfc(key) else key
 
     def child_key(self, parent: Node, name: str) -> str:
         """Raises NameTooLong."""
@@ -127,10 +140,10 @@ class Tree:
             node = node.parent
         return node is self.root
 
-    def _parts(self, node: Node) -> list[str]:
+    def _parts(self, node: Node, spelled: bool = False) -> list[str]:
         parts: list[str] = []
         while node.parent is not None:
-            parts.append(node.name)
+            parts.append(node.spelled or node.name if spelled else node.name)
             node = node.parent
         parts.reverse()
         return parts
@@ -153,7 +166,7 @@ class Tree:
         """Enter `node` into `parent`'s listing. Everything that gets a name gets it here."""
         listing = _listing(parent)
         assert name not in listing.children, f"{name!r} is taken"
-        node.parent, node.name = parent, name
+        node.parent, node.name, node.spelled = parent, name, None
         listing.children[name] = node
         listing.directories += node.is_dir
         if is_conflict_name(name):
@@ -225,6 +238,7 @@ class Tree:
         found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
         found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
         found.known, found.mtime_known, found.asked = node.known, node.mtime_known, node.asked
+        found.modified_ns = node.modified_ns
         return found
 
     def conflicts(self) -> list[Node]:
@@ -255,30 +269,7 @@ class Tree:
 
     def check(self) -> None:
         """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
-        named, hidden = set[Node](), 0
-        for node in self.walk(self.root):
-            assert node not in named, f"{self.path(node)}: has two names"
-            named.add(node)
-            assert self._nodes.get(node.ino) is node, f"{self.path(node)}: its number is another node's"
-            assert not node.deleted, f"{self.path(node)}: removed, and still named"
-            assert node.is_dir == (node.listing is not None), (
-                f"{self.path(node)}: {node.kind} and its listing"
-            )
-            if node.listing is None:
-                continue
-            hidden += len(node.listing.hidden)
-            if node.listing.object is not None:
-                named.add(node.listing.object)
-            for name, child in node.listing.children.items():
-                assert child.parent is node and child.name == name, f"{self.path(node)}: {name!r} is astray"
-            directories = sum(child.is_dir for child in node.listing.children.values())
-            counted = node.listing.directories
-            assert counted == directories, f"{self.path(node)}: {directories} directories, {counted} counted"
-        assert self.hidden == hidden, f"{hidden} hidden keys, {self.hidden} counted"
-        copies = {node for node in named if is_conflict_name(node.name)}
-        assert self._conflicts == copies, f"conflict copies: {self._conflicts ^ copies}"
-        nameless = [node for node in self._nodes.values() if node not in named]
-        assert all(node.deleted for node in nameless), f"neither named nor removed: {nameless}"
+        check(self.root, self._nodes, self._conflicts, self.hidden)
 
     # ------------------------------------------------------------------ the bucket's view
     def merge(
@@ -292,27 +283,29 @@ class Tree:
             listing.marker = None  # unless the listing has it: another host may have removed it
             if directory.own_bytes is not None:
                 directory.base = None
-        names = {p[len(prefix) : -1] for p in prefixes if is_name(p[len(prefix) : -1])}
-        hidden.update(p for p in prefixes if not is_name(p[len(prefix) : -1]))
+        names = directory_names(prefix, prefixes, hidden)
+        seen.update(names)  # beside a directory no file of its name is shown
         children = directory.children()
         for info in objects:
             name = info.key[len(prefix) :]
             child = children.get(name)
-            if child is not None and name not in names and name not in seen and _is_as_listed(child, info):
+            if child is not None and name not in seen and child.is_as_listed(info):
                 seen.add(name)  # of a hundred thousand files nearly all
-                self._refreshed(child, info)
+                if child.touched <= began:  # else this host has stored new metadata since
+                    self._refreshed(child, info)
             elif name == "":
                 if not self._hides(info.key, info.etag, began):
                     self._saw_marker(directory, info.version)
                     hidden.update({info.key} if info.size else ())
-            elif not is_name(shown_name(name)) or name in names or nfc(shown_name(name)) in seen:
+                    if directory.owed is None and directory.touched <= began and directory is not self.root:
+                        self._refreshed(directory, info)
+            elif not is_name(shown := shown_name(name, info.size)) or nfc(shown) in seen:
                 hidden.add(info.key)
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
-                seen.add(nfc(shown_name(name)))
+                seen.add(nfc(shown))
                 self.saw_object(directory, info, began)
-        for name in sorted(names):  # in the order of keys: a program that walks asks for them so
-            seen.add(nfc(name))
-            self.saw_prefix(directory, nfc(name), began)
+        for name in sorted(names.values()):  # in the order of keys: a program that walks asks for them so
+            self.saw_prefix(directory, name, began)
         unseen = [
             child
             for name, child in children.items()
@@ -320,20 +313,19 @@ class Tree:
         ]
         for child in unseen:
             if not self.owes_below(child):
-                self._core.kernel.forget_name(directory.ino, child.name)
-                self.detach(child)
+                self.gone(child)
         listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
         self.hidden += len(hidden) - len(listing.hidden)
         listing.hidden = frozenset(hidden)
 
     def _is_live(self, directory: Node, name: str, info: ObjectInfo) -> bool:
         """Is it the version that a node has under this name now? Then no delete of an earlier one hides it."""
-        child = directory.children().get(nfc(shown_name(name)))
+        child = directory.children().get(nfc(shown_name(name, info.size)))
         return child is not None and child.base == info.version
 
     def saw_object(self, directory: Node, info: ObjectInfo, began: int) -> None:
         """The bucket holds this object: show it, unless this host knows better."""
-        name = nfc(shown_name(info.key[len(self.key(directory)) :]))
+        name = nfc(shown_name(info.key[len(self.key(directory)) :], info.size))
         child = directory.children().get(name)
         if child is None:
             assert directory.listing is not None
@@ -341,6 +333,7 @@ class Tree:
                 return
             self._core.kernel.forget_name(directory.ino, name)
             self._new_file(directory, name, info)
+            self.noticed(directory)
         elif child.owed or child.touched > began or child.is_dir:
             return
         elif child.base == info.version:
@@ -393,22 +386,66 @@ class Tree:
             self._nodes[shown.ino] = listing.object = shown
         return listing.object
 
-    def saw_prefix(self, directory: Node, name: str, began: int) -> None:
+    def saw_prefix(self, directory: Node, spelled: str, began: int) -> None:
+        """The bucket holds keys below this directory, whose name it spells so."""
+        name = nfc(spelled)
         child = directory.children().get(name)
         if child is None:
             assert directory.listing is not None
             if directory.listing.removed.get(name, 0) <= began:
                 self._core.kernel.forget_name(directory.ino, name)
-                self.add(directory, name, Kind.DIRECTORY, self._core.now_ns()).touched = 0
+                self._new_directory(directory, name, spelled)
+                self.noticed(directory)
         elif not child.is_dir and not child.owed and child.touched <= began and not child.writers:
             self.detach(child)
             self._core.kernel.forget_name(directory.ino, name)
-            self.add(directory, name, Kind.DIRECTORY, self._core.now_ns()).touched = 0
+            self._new_directory(directory, name, spelled)
+        elif child.is_dir and (child.spelled or name) != spelled and not self.owes_below(child):
+            child.spelled = spelled if spelled != name else None
+            assert child.listing is not None
+            child.listing.listed_at_s = NEVER  # what was known of it lies at the other spelling
+            child.listing.probed.clear()
+
+    def _new_directory(self, directory: Node, name: str, spelled: str) -> None:
+        node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
+        node.touched, node.spelled = 0, spelled if spelled != name else None
+
+    def gone(self, node: Node) -> None:
+        """Another host has removed what had the name."""
+        directory = node.parent
+        assert directory is not None
+        for one in self.walk(node):
+            if one.told and one.parent is not None:
+                self._core.kernel.forget_name(one.parent.ino, one.name, gone=True)
+        self._core.kernel.forget_name(directory.ino, node.name, gone=True)
+        self.detach(node)
+        self.noticed(directory)
+
+    def noticed(self, directory: Node) -> None:
+        """Another host has made or removed a name: the directory's time moves, as scanners count on.
+
+        To now, and not to the object's LastModified: who was here in between must find it later than that.
+        """
+        if _listing(directory).whole:  # else nobody was told what is in it
+            move_time(directory, self._core.now_ns())
+            self._core.kernel.forget_attributes(directory.ino)
+
+    def distrust(self, node: Node) -> None:
+        """Its object is not there in that version any more: the bucket is asked for its name at the next look."""
+        if node.parent is None or node.deleted:
+            return
+        listing = _listing(node.parent)
+        listing.listed_at_s = NEVER
+        listing.probed.pop(node.name, None)
+        self._core.kernel.forget_name(node.parent.ino, node.name)
 
     def show(self, directory: Node, info: ObjectInfo) -> Node:
         """An object that was just seen, under a name that is free here."""
-        node = self._new_file(directory, nfc(shown_name(info.key[len(self.key(directory)) :])), info)
+        node = self._new_file(
+            directory, nfc(shown_name(info.key[len(self.key(directory)) :], info.size)), info
+        )
         self.touch(node)
+        self.noticed(directory)
         return node
 
     def replace(self, old: Node, info: ObjectInfo) -> Node:
@@ -416,33 +453,25 @@ class Tree:
         directory, name = old.parent, old.name
         assert directory is not None
         self.detach(old)
-        self._core.kernel.forget_name(directory.ino, name)
+        self._core.kernel.forget_name(directory.ino, name, gone=True)
         return self._new_file(directory, name, info)
 
     def _new_file(self, directory: Node, name: str, info: ObjectInfo) -> Node:
-        kind = Kind.SYMLINK if info.key.endswith(SYMLINK_SUFFIX) else Kind.FILE
+        kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
         node = self.add(directory, name, kind, info.modified_ns)
         node.touched = 0
-        node.base, node.size = info.version, info.size
+        node.base, node.size, node.modified_ns = info.version, info.size, info.modified_ns
         return node
 
     def _refreshed(self, node: Node, info: ObjectInfo) -> None:
-        if not node.known and not node.mtime_known:
-            node.mtime_ns = node.ctime_ns = info.modified_ns
+        """The version is the same. Are its metadata?"""
+        before = node.modified_ns
+        if refresh(node, info.modified_ns):
+            self._core.kernel.forget_attributes(node.ino)
+        if node.modified_ns != before:
+            remember(self._core, node)
 
 
 def _listing(directory: Node) -> Listing:
     assert directory.listing is not None
     return directory.listing
-
-
-def _is_as_listed(node: Node, info: ObjectInfo) -> bool:
-    """Is it a file that owes nothing, and whose version this is?"""
-    base = node.base
-    return (
-        base is not None
-        and node.owed is None
-        and base.key == info.key
-        and base.etag == info.etag
-        and base.size == info.size
-    )

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 WALK_S = 10.0  # a walk whose last step is longer ago is over
 LAST = "\U0010ffff"  # after every other character: `PREFIX + LAST` comes after all keys below PREFIX
+STEPS = (
+    1000  # beyond that those are forgotten from which no walk goes on, with the directories that they keep
+)
 PAGE = 1000  # keys in a page
 FEW = 2  # directories that are asked for one by one
 
@@ -68,8 +71,9 @@ class Walks:
         """A program looks at what is in it. With Core.lock held."""
         if directory.parent is not None:
             self._steps[directory.parent.ino] = _Step(directory, self._core.clock.monotonic())
-            if len(self._steps) > 10_000:  # of directories that are long gone, too
-                self._steps.clear()
+            if len(self._steps) > STEPS:
+                since = self._core.clock.monotonic() - WALK_S
+                self._steps = {ino: one for ino, one in self._steps.items() if one.when_s >= since}
 
     def came_from(self, directory: Node) -> Node | None:
         """The sibling from which a walk comes to this directory; None: it is no walk. With Core.lock held."""
@@ -214,7 +218,7 @@ class Walks:
                 shows = self._shows(found) if shows is None else shows
                 if not shows:
                     return None
-                self._tree.saw_prefix(node, name, found.began)
+                self._tree.saw_prefix(node, part, found.began)
                 child = node.children().get(name)
             if child is None or not child.is_dir:
                 return None

@@ -356,7 +356,7 @@ class WriteBack:
 
         return Claim(
             node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node),
-            node.known or node.base is None, node.base, copy,
+            node.known or node.base is None, owed.stored, node.base, copy,
             body, -1 if fd is None else fd, size, transfer.gate, sent, self._contents.edits(node),
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Extended attributes: a program's own, the type of the content, and what r2fs tells of a file.
 
-    user.r2fs.*     read-only: its life in the bucket. Not listed, so that who copies a file with all
-                    that is listed does not try to set them
+    user.r2fs.*     read-only: its life in the bucket, and what the bucket says of its bytes (`cache-control` and
+                    other headers). Not listed, so that who copies a file with all that is listed does not
+                    try to set them
     user.mime_type  the object's Content-Type; listed where it is not the one that the name has
     user.*          user metadata of the object (model/xattrs.py)
 
@@ -29,10 +30,12 @@ from r2fs.model.errors import (
     NotPermitted,
     NotSupported,
 )
+from r2fs.model.metadata import HEADERS, headers_of
 from r2fs.model.mime import content_type
 from r2fs.model.records import Kind
 
 OWN, TYPE = "user.r2fs.", "user.mime_type"
+LOCAL = "local"  # the state of a file of `local_patterns`: no upload of it is waited for
 CREATE, REPLACE = 1, 2  # setxattr(2)
 RESERVED = 512  # bytes of the limit for what r2fs itself may come to store: times, owner, attempt
 _TYPE = re.compile(rb"[!-~]+/[ -~]*[!-~]")
@@ -41,7 +44,7 @@ _MAX_TYPE = 255
 
 def is_stored(name: str) -> bool:
     """Does the object's metadata hold it, so that it has to be known first?"""
-    return name.startswith(xattrs.PREFIX) and not name.startswith(OWN)
+    return name.startswith(xattrs.PREFIX) and (not name.startswith(OWN) or name.removeprefix(OWN) in HEADERS)
 
 
 class ExtendedAttributes:
@@ -121,7 +124,8 @@ class ExtendedAttributes:
         key = node.owed.key if node.owed else self._tree.key(node)
         below = key.removeprefix(self._core.settings.bucket.prefix)
         values = {
-            "state": node.state.value,
+            **headers_of(node.extra),
+            "state": LOCAL if self._changes.rests(node) else node.state.value,
             "key": key,
             "url": f"{self._core.settings.bucket.url.rstrip('/')}/{below}",
         }
@@ -139,4 +143,4 @@ class ExtendedAttributes:
             return node.content.size if node.content.complete else node.content.snapshot().present.total()
         if node.owed is not None and node.owed.staged is not None:
             return node.owed.size
-        return node.size if node.base is not None and self._core.cache.contains(node.base) else 0
+        return self._core.cache.bytes_of(node.base) if node.base is not None else 0

@@ -21,6 +21,7 @@ _CONFLICT = re.compile(r" \(conflict of [^/]+, \d{4}-\d\d-\d\d( \d+)?\)(\.[^/]{0
 
 MAX_KEY_BYTES = 1024  # S3 and R2: an object key's UTF-8 length
 SYMLINK_SUFFIX = ".rclonelink"  # rclone's convention: the object's bytes are the link's target
+MAX_LINK_BYTES = 4095  # of a link's target: Linux's PATH_MAX with its NUL
 MAX_NAME_BYTES = 255  # Linux NAME_MAX
 MAX_HOST_BYTES = 64  # of a host's name in a conflict name: Linux's HOST_NAME_MAX
 
@@ -56,9 +57,20 @@ def check_file_name(name: str) -> str:
     return name
 
 
-def shown_name(name: str) -> str:
-    """The file name of a key's last part."""
-    return name.removesuffix(SYMLINK_SUFFIX) or name
+def is_link(key: str, size: int) -> bool:
+    """Is the object a symbolic link? What is longer than any path is a file of that name, and is read as one."""
+    return key.endswith(SYMLINK_SUFFIX) and size <= MAX_LINK_BYTES
+
+
+def shown_name(name: str, size: int) -> str:
+    """The file name of a key's last part, of an object of `size` bytes."""
+    return (name.removesuffix(SYMLINK_SUFFIX) or name) if is_link(name, size) else name
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """The two that another tool may have stored a name in: NFC, and NFD where it differs."""
+    apart = text if text.isascii() else unicodedata.normalize("NFD", text)
+    return (text,) if apart == text else (text, apart)
 
 
 def check_target(link: str, target: str, links: str) -> str:

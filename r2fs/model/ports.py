@@ -206,8 +206,9 @@ class KernelCache(Protocol):
         """Is what it remembers of complete content the local file's own pages (passthrough)?"""
         ...
 
-    def forget_name(self, parent: int, name: str) -> None:
-        """The name's entry (a negative one too), and the parent's listing."""
+    def forget_name(self, parent: int, name: str, gone: bool = False) -> None:
+        """The name's entry (a negative one too), and the parent's listing. `gone`: what had the name has lost it
+        for good, and its inode is to be given back."""
         ...
 
     def forget_attributes(self, ino: int) -> None: ...
@@ -222,7 +223,7 @@ class NoKernelCache:
 
     shares_pages = False
 
-    def forget_name(self, parent: int, name: str) -> None:
+    def forget_name(self, parent: int, name: str, gone: bool = False) -> None:
         pass
 
     def forget_attributes(self, ino: int) -> None:

@@ -62,7 +62,7 @@ class ObjectInfo:
     modified_ns: int
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None  # user metadata, names in lower case, no x-amz-meta-
-    headers: Mapping[str, str] | None = None  # what else is said of the bytes, in the store's own names
+    headers: Mapping[str, str] | None = None  # what else is said of the bytes: of `model.metadata.HEADERS`
     md5: str | None = None  # of the bytes, in hex, where HEAD or GET told it; None: not known
 
     @property
@@ -300,6 +300,7 @@ class KnownNode(NamedTuple):
     known: bool  # these fields are all that the version's metadata says: it need not be asked again
     mtime_known: bool
     st_ino: int = 0  # 0: nobody was shown it (a log of an earlier version has none)
+    modified_ns: int | None = None  # LastModified of the base's object, where it was seen
 
 
 class KnownHandle(NamedTuple):

@@ -16,8 +16,11 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 from urllib.parse import quote, unquote
 
+from r2fs.model.errors import NotSupported
 from r2fs.model.metadata import DEVICE, OURS
 
 PREFIX = "user."
@@ -25,21 +28,22 @@ TOGETHER = "xattr"
 # What s3fs and rclone keep for themselves, and no program has set.
 FOREIGN = frozenset({TOGETHER, DEVICE, "atime", "ctime", "md5chksum", "btime"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")  # no underscore: proxies drop such headers
+_LONGEST_NAME = 255  # XATTR_NAME_MAX
 _LONGEST = 1000  # characters of a value in a header of its own
 
 
 def attributes(extra: Mapping[str, str]) -> dict[str, bytes]:
-    """All of them, by full name."""
+    """All of them that a program can ask for, by full name."""
     found = {
-        PREFIX + name: value.encode("utf-8", "surrogateescape")
+        PREFIX + name: _bytes(value)
         for name, value in extra.items()
-        if name not in OURS and name not in FOREIGN
+        if name not in OURS and name not in FOREIGN and _can_be_asked(PREFIX + name)
     }
     return found | _together(extra)
 
 
 def with_attribute(extra: Mapping[str, str], name: str, value: bytes) -> dict[str, str]:
-    """`extra` with `user.NAME` set."""
+    """`extra` with `user.NAME` set. NotSupported where it has to go into an `xattr` that cannot be read."""
     after = without(extra, name)
     short = name.removeprefix(PREFIX)
     taken = short in OURS or short in FOREIGN
@@ -47,7 +51,10 @@ def with_attribute(extra: Mapping[str, str], name: str, value: bytes) -> dict[st
     if text is not None and _NAME.fullmatch(short) and not taken:
         after[short] = text
         return after
-    return _put_together(after, _together(after) | {name: value})
+    entries = _entries(after)
+    if entries is None:
+        raise NotSupported(f"{name}: the metadata `{TOGETHER}` of the object is another tool's, and is kept")
+    return _put_together(after, entries | {name: base64.b64encode(value).decode()})
 
 
 def without(extra: Mapping[str, str], name: str) -> dict[str, str]:
@@ -55,8 +62,8 @@ def without(extra: Mapping[str, str], name: str) -> dict[str, str]:
     short, after = name.removeprefix(PREFIX), dict(extra)
     if short not in OURS and short not in FOREIGN:
         after.pop(short, None)
-    others = _together(after)
-    if others.pop(name, None) is not None:
+    others = _entries(after)
+    if others is not None and others.pop(name, None) is not None:
         after = _put_together(after, others)
     return after
 
@@ -64,7 +71,7 @@ def without(extra: Mapping[str, str], name: str) -> dict[str, str]:
 def size(extra: Mapping[str, str]) -> int:
     """Bytes of names and values, as they travel: what is not ASCII as encoded words."""
     return sum(
-        len(name) + (len(value) if value.isascii() else 2 * len(value.encode("utf-8", "surrogateescape")))
+        len(name) + (len(value) if value.isascii() else 2 * len(_bytes(value)))
         for name, value in extra.items()
     )
 
@@ -79,24 +86,50 @@ def _text(value: bytes) -> str | None:
     return text if text and plain and len(text) <= _LONGEST else None
 
 
-def _together(extra: Mapping[str, str]) -> dict[str, bytes]:
-    """What `xattr` holds. What cannot be read is as if it were not there: it is another tool's."""
+def _bytes(text: str) -> bytes:
+    """Of a stored value: it may hold lone surrogates of either kind, from file systems or from JSON."""
     try:
-        found = json.loads(unquote(extra.get(TOGETHER, "{}"), errors="surrogateescape"))
-        return {
-            name: base64.b64decode(value, validate=True)
-            for name, value in found.items()
-            if name.startswith(PREFIX)
-        }
-    except (ValueError, TypeError, AttributeError, binascii.Error):
-        return {}
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
-def _put_together(extra: dict[str, str], values: Mapping[str, bytes]) -> dict[str, str]:
+def _can_be_asked(name: str) -> bool:
+    """Linux has names of 255 bytes, without NUL; `:` marks a header (metadata.py)."""
+    if not name.startswith(PREFIX) or "\0" in name or name.startswith(PREFIX + ":") or name == PREFIX:
+        return False
+    try:
+        return len(name.encode("utf-8", "surrogateescape")) <= _LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
+
+
+def _entries(extra: Mapping[str, str]) -> dict[str, Any] | None:
+    """What `xattr` holds, name and base64, as it is; None where it cannot be read: it is another tool's."""
+    text = extra.get(TOGETHER, "")
+    try:
+        found = json.loads(unquote(text, errors="surrogateescape")) if text else {}
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _together(extra: Mapping[str, str]) -> dict[str, bytes]:
+    """The entries of `xattr` that can be read. The others are as if they were not there."""
+    found = {}
+    for name, value in (_entries(extra) or {}).items():
+        if _can_be_asked(name):
+            with suppress(ValueError, TypeError, binascii.Error):
+                found[name] = base64.b64decode(value, validate=True)
+    return found
+
+
+def _put_together(extra: dict[str, str], entries: Mapping[str, Any]) -> dict[str, str]:
     extra.pop(TOGETHER, None)
-    if values:
-        text = {name: base64.b64encode(value).decode() for name, value in values.items()}
-        extra[TOGETHER] = quote(
-            json.dumps(text, separators=(",", ":"), ensure_ascii=False), safe="", errors="surrogateescape"
-        )
+    if entries:
+        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
+        try:
+            extra[TOGETHER] = quote(text, safe="", errors="surrogateescape")
+        except UnicodeEncodeError:  # a lone surrogate of another tool's
+            extra[TOGETHER] = quote(json.dumps(entries, separators=(",", ":")), safe="")
     return extra

@@ -47,7 +47,7 @@ from r2fs.store.localempty import Emptied
 from r2fs.store.localfiles import CHUNK, LocalDownload, is_empty, read_chunks, write_whole
 from r2fs.store.locallist import OWN, Walk
 from r2fs.store.retry import RetryingStore
-from r2fs.store.sidecar import EMPTY_MD5, Facts, Sidecars, sync_directory
+from r2fs.store.sidecar import EMPTY_MD5, Facts, Sidecars, chosen_meta, facts_of, sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,8 @@ class LocalDirStore:
 
     def _info(self, key: str, stat: os.stat_result, facts: Facts) -> ObjectInfo:
         size = 0 if S_ISDIR(stat.st_mode) else stat.st_size
-        return ObjectInfo(key, size, facts.etag, stat.st_mtime_ns, facts.content_type, dict(facts.metadata))
+        said = (facts.content_type, dict(facts.metadata), dict(facts.headers))
+        return ObjectInfo(key, size, facts.etag, stat.st_mtime_ns, *said)
 
     # ---- the bucket as a whole
     def check(self) -> None:
@@ -262,7 +263,7 @@ class LocalDirStore:
                 return self._put_marker(key, len(outgoing), meta, if_match, if_absent)
             with self._temporary() as temporary:
                 etag = write_whole(temporary, read_chunks(outgoing))
-                facts = Facts(etag, meta.content_type, dict(meta.metadata))
+                facts = facts_of(etag, meta)
                 with self._locked():
                     self._require(key, if_match, if_absent)
                     self._publish(temporary, key, path, facts)
@@ -278,7 +279,7 @@ class LocalDirStore:
             path = self._path(key)
             # The side file first, and one directory's is named like another's. A kill between the two
             # would leave a directory that counts as a marker only until there is something in it.
-            facts = Facts(EMPTY_MD5, meta.content_type, dict(meta.metadata))
+            facts = facts_of(EMPTY_MD5, meta)
             self._sidecars.write(key, self._root.stat(), facts)
             try:
                 self._make_directories(path)
@@ -424,7 +425,7 @@ class LocalDirStore:
             files = self._uploads.files(key, upload_id, parts)
             etag = multipart_etag(parts)
             assert etag is not None, "localparts takes no parts but those that it named by their MD5"
-            facts = Facts(etag, meta.content_type, dict(meta.metadata))
+            facts = facts_of(etag, meta)
             with self._temporary() as temporary:
                 write_whole(temporary, localparts.read_all(files, CHUNK))
                 with self._locked():
@@ -450,13 +451,12 @@ class LocalDirStore:
         path = self._path(key)
         with self._request("CopyObject", f"{source.key} → {key}"):
             with self._source(source) as download:
-                kept = ObjectMeta(download.info.content_type or "", download.info.metadata or {})
-                chosen = kept if meta is None else meta
+                chosen = chosen_meta(download.info, meta)
                 if key.endswith("/"):
                     return self._put_marker(key, download.info.size, chosen, if_match, if_absent)
                 with self._temporary() as temporary:
                     etag = write_whole(temporary, download.chunks(CHUNK))
-                    facts = Facts(etag, chosen.content_type, dict(chosen.metadata))
+                    facts = facts_of(etag, chosen)
                     with self._locked():
                         self._require(key, if_match, if_absent)
                         self._publish(temporary, key, path, facts)

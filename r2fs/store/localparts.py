@@ -33,7 +33,12 @@ class Uploads:
         upload_id = secrets.token_hex(16)
         directory = self._directory / upload_id
         directory.mkdir(parents=True)
-        data = {"key": key, "content_type": meta.content_type, "metadata": dict(meta.metadata)}
+        data = {
+            "key": key,
+            "content_type": meta.content_type,
+            "metadata": dict(meta.metadata),
+            "headers": dict(meta.headers or {}),
+        }
         (directory / "upload.json").write_text(json.dumps(data))
         return upload_id
 
@@ -50,7 +55,7 @@ class Uploads:
                 raise FileNotFoundError(upload_id)
         except FileNotFoundError:
             raise UploadMissing(f"{printable(key)}: the multipart upload is gone") from None
-        return ObjectMeta(data["content_type"], data["metadata"])
+        return ObjectMeta(data["content_type"], data["metadata"], data.get("headers"))
 
     def files(self, key: str, upload_id: str, parts: Sequence[Part]) -> list[Path]:
         """Of the parts as named, in order."""

@@ -1,7 +1,7 @@
 """A bucket behind an S3 API, R2's first of all. With `s3_client.py` all that knows boto3.
 
 Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
-Never:   retries (`store/retry.py` does), reads a body whole, sets Content-Encoding on data.
+Never:   retries (`store/retry.py` does), reads a body whole, sets a Content-Encoding that was not there.
 Threads: every method is thread-safe; boto3's client is, and there is no state besides.
 Fails:   StoreError's subclasses; what a Body raises while it is read comes out as it is.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions as boto_errors
@@ -32,7 +33,7 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store import headers
+from r2fs.store import headers, s3_values
 from r2fs.store.answers import not_deleted
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
@@ -52,7 +53,6 @@ from r2fs.store.s3_values import (
     conditions,
     destination_headers,
     info_of,
-    kept_of,
     length_of,
     ns,
     total,
@@ -286,7 +286,7 @@ class S3Store:
             "Key": key,
             "ContentType": meta.content_type,
             "Metadata": metadata,
-            **(meta.headers or {}),
+            **s3_values.described(meta.headers),
         }
 
     def delete(self, key: str) -> None:
@@ -406,8 +406,9 @@ class S3Store:
             return copy_by_parts(self, source, key, meta, if_match=if_match, if_absent=if_absent)
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:
-            kept = kept_of(self._require_source(source)) if meta.headers is None else {}
-            asked = self._described(key, meta) | kept | {"MetadataDirective": "REPLACE"}
+            if meta.headers is None:
+                meta = replace(meta, headers=s3_values.kept_of(self._require_source(source)))
+            asked = self._described(key, meta) | {"MetadataDirective": "REPLACE"}
         try:
             with self._translated(f"{source.key} → {key}"):
                 with with_copy_headers(destination_headers(if_match, if_absent)):

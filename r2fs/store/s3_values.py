@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from r2fs.model.keys import printable
@@ -18,8 +19,28 @@ from r2fs.store.answers import StoredDamaged
 from r2fs.store.bodies import Outgoing
 from r2fs.store.etags import bare, is_md5
 
-# Said of the bytes besides their type: a change of metadata sends it again, or it is lost.
-_KEPT = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage")
+# Said of the bytes besides their type, by boto3's names: who writes the object again sends it again, or it is lost.
+_KEPT = {
+    "CacheControl": "cache-control",
+    "ContentDisposition": "content-disposition",
+    "ContentEncoding": "content-encoding",
+    "ContentLanguage": "content-language",
+    "Expires": "expires",
+    "WebsiteRedirectLocation": "website-redirect-location",
+    "StorageClass": "storage-class",
+}
+# Classes whose objects can be read at once, and are not what a PUT makes anyway.
+_CLASSES = frozenset(
+    {
+        "STANDARD_IA",
+        "ONEZONE_IA",
+        "INTELLIGENT_TIERING",
+        "GLACIER_IR",
+        "REDUCED_REDUNDANCY",
+        "EXPRESS_ONEZONE",
+    }
+)
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def info_of(key: str, answer: Mapping[str, Any], size: int, md5_etags: bool = True) -> ObjectInfo:
@@ -43,7 +64,37 @@ def tells_md5(etag: str, answer: Mapping[str, Any]) -> bool:
 
 
 def kept_of(stored: Mapping[str, Any]) -> dict[str, str]:
-    return {name: stored[name] for name in _KEPT if stored.get(name)}
+    """Of an answer to HEAD or GET, by the names of HTTP."""
+    found = {header: str(stored[name]) for name, header in _KEPT.items() if stored.get(name)}
+    found.pop("expires", None)
+    if stored.get("ExpiresString"):  # as it is stored: boto3's own value is a moment, or missing
+        found["expires"] = stored["ExpiresString"]
+    if found.get("storage-class") not in _CLASSES:
+        found.pop("storage-class", None)
+    encodings = [
+        one for one in found.pop("content-encoding", "").split(",") if one.strip() not in ("", "aws-chunked")
+    ]
+    if encodings:  # without that of a transfer which some servers store along
+        found["content-encoding"] = ",".join(encodings).strip()
+    return {header: headers.decode_value(value) for header, value in found.items()}
+
+
+def described(kept: Mapping[str, str] | None) -> dict[str, Any]:
+    """boto3's parameters for what `kept_of` found."""
+    asked: dict[str, Any] = {
+        name: headers.encode_value(kept[header]) for name, header in _KEPT.items() if kept and header in kept
+    }
+    if "Expires" in asked:
+        asked["Expires"] = _moment(asked["Expires"])
+    return asked
+
+
+def _moment(text: str) -> datetime:
+    """RFC 9111: what is no date, `0` above all, says that it has expired already."""
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return _EPOCH
 
 
 def ns(moment: datetime) -> int:

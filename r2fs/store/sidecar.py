@@ -16,9 +16,11 @@ import hashlib
 import json
 import mimetypes
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR
+
+from r2fs.model.records import ObjectInfo, ObjectMeta
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 OCTETS = "application/octet-stream"
@@ -29,6 +31,18 @@ class Facts:
     etag: str
     content_type: str
     metadata: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)  # as ObjectMeta has them
+
+
+def facts_of(etag: str, meta: ObjectMeta) -> Facts:
+    return Facts(etag, meta.content_type, dict(meta.metadata), dict(meta.headers or {}))
+
+
+def chosen_meta(source: ObjectInfo, meta: ObjectMeta | None) -> ObjectMeta:
+    """What a copy of `source` has beside its bytes."""
+    if meta is None:
+        return ObjectMeta(source.content_type or "", source.metadata or {}, source.headers)
+    return meta if meta.headers is not None else replace(meta, headers=source.headers)
 
 
 class Sidecars:
@@ -47,10 +61,11 @@ class Sidecars:
         """What was written for exactly this file, if r2fs wrote it and nobody changed it."""
         try:
             data = json.loads(self._path(key, stat).read_bytes())
-            return Facts(str(data["etag"]), str(data["content_type"]), dict(data["metadata"]))
+            metadata, headers = _texts(data["metadata"]), _texts(data.get("headers", {}))
+            return Facts(str(data["etag"]), str(data["content_type"]), metadata, headers)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # torn by a power cut: the object itself is as good as another program's
 
     def facts(self, key: str, stat: os.stat_result) -> Facts:
@@ -64,6 +79,7 @@ class Sidecars:
             "etag": facts.etag,
             "content_type": facts.content_type,
             "metadata": facts.metadata,
+            "headers": facts.headers,
         }
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with temporary.open("wb") as file:
@@ -75,6 +91,10 @@ class Sidecars:
 
     def drop(self, key: str, stat: os.stat_result) -> None:
         self._path(key, stat).unlink(missing_ok=True)
+
+
+def _texts(data: dict[object, object]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in data.items()}
 
 
 def foreign(key: str, stat: os.stat_result) -> Facts:

@@ -576,6 +576,29 @@ def test_copy_onto_itself_changes_metadata(store: ObjectStore, p: str):
     assert read(store, p + "a") == b"data"
 
 
+HEADERS = {
+    "cache-control": "max-age=60, public",
+    "content-disposition": 'attachment; filename="take.wav"',
+    "content-language": "de",
+    "expires": "Wed, 21 Oct 2026 07:28:00 GMT",
+}
+
+
+def test_headers_come_back_and_go_along(store: ObjectStore, p: str):
+    """Beside the type: by PUT, by parts, and by copies with and without other metadata."""
+    source = put(store, p + "a", b"data", ObjectMeta("audio/wav", {}, HEADERS))
+    store.copy(source, p + "b")
+    store.copy(source, p + "c", meta=ObjectMeta("audio/flac", {"x": "1"}))
+    store.copy(source, p + "d", meta=ObjectMeta("audio/flac", {}, {"cache-control": "no-cache"}))
+    upload = store.create_upload(p + "e", ObjectMeta("audio/wav", {}, HEADERS))
+    store.complete_upload(p + "e", upload, [store.put_part(p + "e", upload, 1, BytesBody(b"data"))])
+    for key in "abce":
+        assert dict(store.head(p + key).headers or {}) == HEADERS, key
+    assert dict(store.head(p + "d").headers or {}) == {"cache-control": "no-cache"}
+    with store.get(p + "a") as download:
+        assert dict(download.info.headers or {}) == HEADERS
+
+
 def test_copy_of_a_missing_source(store: ObjectStore, p: str):
     with pytest.raises(ObjectMissing):
         store.copy(Version(p + "a", OTHER, 3), p + "b")

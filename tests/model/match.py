@@ -252,8 +252,8 @@ def _metadata(path: str, file: File, metadata: object) -> None:
     for name, value in file.tags.items():
         if metadata.get(name) != value:
             raise Mismatch(f"{path}: lost the metadata {name}={value}")
-    if file.mode is not None and metadata.get("mode") != str(
-        (0o120000 if file.link else 0o100000) | file.mode
+    if file.mode is not None and metadata.get("mode") != (
+        f"0{(0o120000 if file.link else 0o100000) | file.mode:o}"
     ):
         raise Mismatch(f"{path}: mode {metadata.get('mode')} in the bucket, should be {file.mode:o}")
     if file.mtime_ns is not None:

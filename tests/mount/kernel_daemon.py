@@ -220,8 +220,8 @@ class Daemon:
             self._fs.stuck[name].set()
 
     # ---- what the kernel is told
-    def forget_name(self, parent: int, name: str) -> None:
-        self._fs.kernel_cache.forget_name(parent, name)
+    def forget_name(self, parent: int, name: str, gone: bool = False) -> None:
+        self._fs.kernel_cache.forget_name(parent, name, gone)
 
     def forget_attributes(self, ino: int) -> None:
         self._fs.kernel_cache.forget_attributes(ino)

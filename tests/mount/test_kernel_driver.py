@@ -232,6 +232,21 @@ def test_forget_name_shows_what_is_new_and_hides_what_is_gone(kmounts: Mounts) -
     until("the new listing", lambda: os.listdir(serving.path) == ["new"])
 
 
+def test_what_is_gone_is_given_back_though_nobody_looks_at_its_name_again(kmounts: Mounts) -> None:
+    serving = kmounts()
+    (serving.root / "d").mkdir()
+    (serving.root / "d/deep").touch()
+    numbers = {name: os.stat(serving.path / name).st_ino for name in ("f", "d", "d/deep")}
+    with (serving.path / "f").open("rb") as file:
+        serving.ask("forget_name", numbers["d"], "deep", True)
+        for name in ("d", "f"):
+            serving.ask("forget_name", 1, name, True)
+        until("the rest to be given back", lambda: list(serving.ask("known")) == [str(numbers["f"])])
+        assert file.read() != b"", "who has it open keeps it"
+    until("the file to be given back", lambda: not serving.ask("known"))
+    assert (serving.path / "f").exists(), "its name is looked up anew"
+
+
 def test_who_is_in_a_directory_stays_there_when_its_name_is_told_anew(kmounts: Mounts) -> None:
     """A listing may show a directory at the moment in which a program enters it."""
     serving = kmounts()

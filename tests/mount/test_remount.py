@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.mount.daemons import BucketMount
+from tests.support.faulty import FaultyProxy, drop
 from tests.support.servers import SeaweedFS
 
 if TYPE_CHECKING:
@@ -76,6 +77,36 @@ def test_nothing_is_new_to_programs_after_a_remount_with_an_empty_cache(
         }
     again = run(*tar, f"--file={archive}", ".")
     assert [line for line in again.stdout.splitlines() if not line.endswith("/")] == []
+
+
+@pytest.fixture
+def line(seaweed: SeaweedFS) -> Iterator[FaultyProxy]:
+    """The way to the server, which can be cut. To be asked for before `mounts`, to end after."""
+    with FaultyProxy(seaweed.endpoint.url) as proxy:
+        yield proxy
+
+
+@pytest.mark.long
+def test_a_mount_that_begins_without_the_bucket(
+    line: FaultyProxy, mounts: Callable[..., BucketMount], s3: S3Client, seaweed: SeaweedFS, driver: str
+) -> None:
+    if driver != "kernel":
+        pytest.skip("the driver has no part in it")
+    mount = mounts("host", url=line.url)
+    os.makedirs(mount.path / "songs" / "deep")
+    (mount.path / "songs" / "take.wav").write_bytes(b"take")
+    assert mount.stop() == 0
+    line.rule(drop(), times=None)
+    mount = mounts("host", start=False, url=line.url)
+    mount.allowed += [r" WARNING .*(mounted without the bucket|does not answer|answers again)"]
+    mount.start()
+    assert sorted(os.listdir(mount.path / "songs")) == ["deep", "take.wav"]
+    assert (mount.path / "songs" / "take.wav").read_bytes() == b"take"
+    (mount.path / "songs" / "deep" / "new.wav").write_bytes(b"new")
+    line.clear()
+    mount.flush()
+    key = f"{mount.prefix}songs/deep/new.wav"
+    assert s3.get_object(Bucket=seaweed.endpoint.bucket, Key=key)["Body"].read() == b"new"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

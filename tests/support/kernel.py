@@ -6,6 +6,7 @@ It asks the engine only for what it does not know or may no longer believe, and 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 
 from r2fs.model.errors import Exists, NotFound, Stale
@@ -13,8 +14,11 @@ from r2fs.model.ports import NoKernelCache
 from r2fs.model.records import Attributes, Entry, Opened
 from r2fs.model.verbs import ROOT
 from tests.support.clocks import ManualClock
-from tests.support.engine import Engine
+from tests.support.engine import Engine, do_at_once
+from tests.support.memory_store import MemoryStore
 from tests.support.session import Session
+
+FRESH_S = 10.0
 
 
 @dataclass
@@ -30,6 +34,8 @@ class Kernel(NoKernelCache):
         self._session = session
         self._clock = clock
         self._names: dict[tuple[int, str], Remembered] = {}
+        self._references: Counter[int] = Counter()  # by inode number, as the engine counts them
+        self._unused: list[int] = []  # inodes to be given back: as by a thread of its own
         self._listings: dict[int, tuple[list[str], float]] = {}
         self.connect()
 
@@ -43,9 +49,35 @@ class Kernel(NoKernelCache):
         return self._session.engine
 
     # ---- what it is told
-    def forget_name(self, parent: int, name: str) -> None:
-        self._names.pop((parent, name), None)
+    def forget_name(self, parent: int, name: str, gone: bool = False) -> None:
         self._listings.pop(parent, None)
+        known = self._names.get((parent, name))
+        if known is None:
+            return
+        known.until = 0.0
+        if gone:
+            self._remember(parent, name, None)
+
+    def _remember(self, parent: int, name: str, known: Remembered | None) -> None:
+        """The inode that had the name before is given back, if it is another."""
+        before = self._names.pop((parent, name), None)
+        if known is not None:
+            self._names[parent, name] = known
+        entry = known.entry if known is not None else None
+        if (
+            before is not None
+            and before.entry is not None
+            and (entry is None or entry.ino != before.entry.ino)
+        ):
+            self._unused.append(before.entry.ino)
+
+    def give_back(self) -> None:
+        """FORGET."""
+        unused, self._unused = self._unused, []
+        held = {one.entry.ino for one in self._names.values() if one.entry is not None}
+        for ino in unused:
+            if ino not in held:
+                self._engine.fs.forget(ino, self._references.pop(ino, 0))
 
     def forget_attributes(self, ino: int) -> None:
         for one in self._names.values():
@@ -62,10 +94,11 @@ class Kernel(NoKernelCache):
             if known is None or known.until <= now or again:
                 try:
                     found = engine.fs.lookup(engine.caller, entry.ino, part)
+                    self._references[found.ino] += 1
                     known = Remembered(found, now + found.valid_s)
                 except NotFound as missing:
                     known = Remembered(None, now + missing.valid_s)
-                self._names[key] = known
+                self._remember(*key, known)
             if known.entry is None:
                 raise NotFound(path)
             entry = known.entry
@@ -96,7 +129,8 @@ class Kernel(NoKernelCache):
         except NotFound:
             engine, now = self._engine, self._clock.monotonic()
             entry, opened = engine.fs.create(engine.caller, above, name, 0o644, os.O_WRONLY | os.O_EXCL)
-            self._names[above, name] = Remembered(entry, now + entry.valid_s)
+            self._references[entry.ino] += 1
+            self._remember(above, name, Remembered(entry, now + entry.valid_s))
             self._listings.pop(above, None)
         else:
             if exclusive:
@@ -114,7 +148,7 @@ class Kernel(NoKernelCache):
         parent, new_parent = self._entry(above).ino, self._entry(new_above).ino
         self._entry(old)
         self._engine.fs.rename(self._engine.caller, parent, name, new_parent, new_name)
-        self._names[new_parent, new_name] = self._names.pop((parent, name))  # valid for as long as before
+        self._remember(new_parent, new_name, self._names.pop((parent, name)))  # valid for as long as before
         self._listings.pop(parent, None)
         self._listings.pop(new_parent, None)
 
@@ -123,7 +157,7 @@ class Kernel(NoKernelCache):
         parent = self._entry(above).ino
         self._entry(path)
         self._engine.fs.unlink(self._engine.caller, parent, name)
-        self._names.pop((parent, name), None)
+        self._remember(parent, name, None)
         self._listings.pop(parent, None)
 
     def listdir(self, path: str = "") -> list[str]:
@@ -137,7 +171,39 @@ class Kernel(NoKernelCache):
             names.append(line.name)
             entry = engine.fs.readdir_entry(engine.caller, ino, line.name)
             if entry is not None:
-                self._names[ino, line.name] = Remembered(entry, now + entry.valid_s)
+                self._references[entry.ino] += 1
+                self._remember(ino, line.name, Remembered(entry, now + entry.valid_s))
                 valid_s = min(valid_s, entry.valid_s)
         self._listings[ino] = sorted(names), now + (valid_s if names else 1.0)
         return self._listings[ino][0]
+
+
+@dataclass
+class Mount:
+    session: Session
+    kernel: Kernel
+    clock: ManualClock
+    store: MemoryStore
+
+    @property
+    def engine(self) -> Engine:
+        return self.session.engine
+
+    def send(self) -> None:
+        """Everything that is due."""
+        for _ in range(100):
+            task = self.engine.fs._writeback.take_due()
+            if task is None:
+                return
+            task()
+        raise AssertionError(f"sends without end: {self.engine.fs.queue_view()}")
+
+    def take_over(self) -> None:
+        self.session.kill()
+        without_threads(self.engine)
+        self.kernel.connect()
+
+
+def without_threads(engine: Engine) -> None:
+    for queue in (engine.fs._downloads, engine.fs._parts, engine.fs._background, engine.fs._listings):
+        do_at_once(queue)

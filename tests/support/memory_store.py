@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from r2fs.model.errors import (
@@ -43,6 +43,7 @@ class Stored:
             self.modified_ns,
             None if listed else self.meta.content_type,
             None if listed else dict(self.meta.metadata),
+            None if listed else dict(self.meta.headers or {}),
             md5=None if listed or "-" in self.etag else self.etag,
         )
 
@@ -84,6 +85,7 @@ class MemoryStore:
         self.page = page
         self.limits = limits or Limits(min_part=1, max_part=1 << 40, key_write_interval_s=0.0)
         self.objects: dict[str, Stored] = {}  # by NFC key
+        self.tells_spellings_apart = False  # as AWS does, and R2 does not
         self.uploads: dict[str, Upload] = {}
         self.calls: list[tuple[str, str]] = []
         self.before = lambda name, key: None
@@ -99,8 +101,17 @@ class MemoryStore:
         with self._lock:
             return self._store(key, data, ObjectMeta("application/octet-stream", metadata))
 
+    def set_metadata(self, key: str, **metadata: str) -> None:
+        """New metadata beside the same bytes: the ETag stays, LastModified moves."""
+        with self._lock:
+            stored = self.objects[nfc(key)]
+            self._store(key, stored.data, ObjectMeta(stored.meta.content_type, metadata), stored.etag)
+
+    def metadata(self, key: str) -> Mapping[str, str]:
+        return self.objects[nfc(key)].meta.metadata
+
     def data(self, key: str) -> bytes:
-        return self.objects[nfc(key)].data
+        return self.objects[self._identity(key)].data
 
     def keys(self) -> list[str]:
         with self._lock:
@@ -114,7 +125,7 @@ class MemoryStore:
 
     def remove(self, key: str) -> None:
         with self._lock:
-            self.objects.pop(nfc(key), None)
+            self.objects.pop(self._identity(key), None)
 
     # ---- the port
     def check(self) -> None:
@@ -152,7 +163,7 @@ class MemoryStore:
                 else:
                     if len(objects) + len(prefixes) == limit:
                         return ListPage(tuple(objects), tuple(prefixes), last)
-                    objects.append(self.objects[nfc(key)].info(listed=True))
+                    objects.append(self.objects[self._identity(key)].info(listed=True))
                     last = key
             return ListPage(tuple(objects), tuple(prefixes), None)
 
@@ -250,7 +261,9 @@ class MemoryStore:
         with self._lock:
             stored = self._source(source)
             self._condition(key, if_match, if_absent)
-            etag = self._store(key, stored.data, meta or stored.meta)
+            kept = meta or stored.meta
+            kept = kept if kept.headers is not None else replace(kept, headers=stored.meta.headers)
+            etag = self._store(key, stored.data, kept)
         self.after("copy", key)
         return etag
 
@@ -276,6 +289,9 @@ class MemoryStore:
         pass
 
     # ---- inside
+    def _identity(self, key: str) -> str:
+        return key if self.tells_spellings_apart else nfc(key)
+
     def _call(self, name: str, key: str) -> None:
         self.calls.append((name, key))
         self.before(name, key)
@@ -285,7 +301,7 @@ class MemoryStore:
 
     def _get(self, key: str) -> Stored:
         try:
-            return self.objects[nfc(key)]
+            return self.objects[self._identity(key)]
         except KeyError:
             raise ObjectMissing(key) from None
 
@@ -324,7 +340,7 @@ class MemoryStore:
 
     def _condition(self, key: str, if_match: str | None, if_absent: bool) -> None:
         self._require_unlocked(key)  # R2 looks at the lock first
-        there = self.objects.get(nfc(key))
+        there = self.objects.get(self._identity(key))
         if if_absent and there is not None:
             raise PreconditionFailed(key)
         if if_match is not None and (there is None or there.etag != if_match):
@@ -333,7 +349,7 @@ class MemoryStore:
     def _store(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
         self._tick = max(self._tick + 1_000_000, self._now_ns())
         stored = Stored(key, bytes(data), etag or _md5(data), self._tick, meta)
-        self.objects[nfc(key)] = stored
+        self.objects[self._identity(key)] = stored
         return stored.etag
 
 

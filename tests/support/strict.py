@@ -32,6 +32,7 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import nfc
+from r2fs.model.metadata import HEADERS
 from r2fs.model.ports import Limits
 from r2fs.model.records import ObjectMeta, Part, Version
 from tests.support import strict_xml as xml
@@ -42,6 +43,7 @@ from tests.support.servers import ACCESS_KEY, BUCKET, SECRET_KEY, Endpoint
 KEY_BYTES, METADATA_BYTES, DELETE_KEYS = 1024, 8192, 1000
 LIST_PARAMETERS = {"list-type", "prefix", "delimiter", "start-after", "continuation-token",
                    "encoding-type", "max-keys", "fetch-owner"}  # fmt: skip
+NAMES = {name: f"x-amz-{name}" for name in ("website-redirect-location", "storage-class")}
 INTEGRITY = ("content-md5", "x-amz-checksum-")
 OPERATIONS = {"uploads", "uploadId", "partNumber", "delete", "x-id"}  # parameters of all but LIST
 
@@ -214,7 +216,7 @@ class _Request(BaseHTTPRequestHandler):
         if "x-amz-trailer" in heads or "chunked" in heads.get("transfer-encoding", ""):
             self.close_connection = True  # where its body ends is not known
             self._forbid("a trailer or a chunked body", Refusal(501, "NotImplemented"))
-        if "content-encoding" in heads:
+        if "content-encoding" in heads and not self._is_encoded():
             self._forbid("Content-Encoding on data", Refusal(501, "NotImplemented"))
         integrity = [name for name in heads if name.startswith(INTEGRITY)]
         if len(integrity) > 1:
@@ -266,6 +268,11 @@ class _Request(BaseHTTPRequestHandler):
             self.wfile.write(body)
         self.wfile.flush()
 
+    def _is_encoded(self) -> bool:
+        """Has another client stored an object with a Content-Encoding, which has to be kept?"""
+        stored = self.double.bucket.objects.values()
+        return any("content-encoding" in (one.meta.headers or {}) for one in stored)
+
     def _refuse(self, refusal: Refusal) -> None:
         if self._unread:
             self._body()  # as far as it comes: the client reads the answer after it has sent
@@ -279,7 +286,8 @@ class _Request(BaseHTTPRequestHandler):
             "Content-Type": stored.meta.content_type,
             "Accept-Ranges": "bytes",
         }
-        return heads | {f"x-amz-meta-{name}": value for name, value in stored.meta.metadata.items()}
+        said = {NAMES.get(name, name): value for name, value in (stored.meta.headers or {}).items()}
+        return heads | said | {f"x-amz-meta-{name}": value for name, value in stored.meta.metadata.items()}
 
     # ---- the bucket
     def _head_bucket(self) -> None:
@@ -335,7 +343,8 @@ class _Request(BaseHTTPRequestHandler):
         return {"if_match": None if match is None else match.strip('"'), "if_absent": absent == "*"}
 
     def _new_meta(self) -> ObjectMeta:
-        return ObjectMeta(self.heads.get("content-type", "application/octet-stream"), dict(self.meta))
+        said = {n: self.heads[NAMES.get(n, n)] for n in HEADERS if NAMES.get(n, n) in self.heads}
+        return ObjectMeta(self.heads.get("content-type", "application/octet-stream"), dict(self.meta), said)
 
     def _put(self) -> None:
         data, double = self._body(), self.double

@@ -149,6 +149,7 @@ class Served:
     files: OpenFiles
     notifier: Notifier
     root: Path
+    directories: DirectoryHandlers
 
     def lookup(self, name: str, parent: int = wire.ROOT_ID) -> int:
         """The node id; counts a reference."""
@@ -171,9 +172,10 @@ def served(kernel: FakeKernel, session: Session, tmp_path: Path) -> Iterator[Ser
     notifier, modes = Notifier(), OpenModes(NoBacking())
     files = OpenFiles(fs, modes)
     session.route(NameHandlers(fs, session, notifier, modes).handlers())
-    session.route(DirectoryHandlers(fs, session, notifier).handlers())
+    directories = DirectoryHandlers(fs, session, notifier)
+    session.route(directories.handlers())
     session.route(AttributeHandlers(fs, session, notifier, files).handlers())
     session.route(FileHandlers(fs, session, notifier, modes, files).handlers())
-    yield Served(kernel, session, fs, modes, files, notifier, tmp_path)
+    yield Served(kernel, session, fs, modes, files, notifier, tmp_path, directories)
     modes.check()
     fs.close()

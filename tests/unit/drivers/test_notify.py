@@ -39,6 +39,13 @@ def test_a_name_and_the_listing_that_shows_it(kernel: FakeKernel, notifier: Noti
     assert received(kernel, 2) == {(Notify.INVAL_ENTRY, entry), dropped(9, 0)}
 
 
+def test_a_name_that_is_gone_is_dropped(kernel: FakeKernel, notifier: Notifier) -> None:
+    notifier.told.add(9)
+    notifier.forget_name(9, "a", gone=True)
+    entry = wire.INVAL_ENTRY_OUT.pack(9, 1, 0) + b"a\0"
+    assert received(kernel, 2) == {(Notify.INVAL_ENTRY, entry), dropped(9, 0)}
+
+
 def test_attributes_and_content(kernel: FakeKernel, notifier: Notifier) -> None:
     notifier.forget_attributes(5)
     notifier.forget_content(6)

@@ -74,6 +74,15 @@ def test_a_replaced_file_gives_the_old_reference_back(names, fs):
     assert old not in fs.known()
 
 
+def test_what_is_gone_is_given_back(names, fs):
+    a, b = names.ino(CALLER, "/a"), names.ino(CALLER, "/b")
+    names.opened(ROOT, "b", b, Opened(1, None, 1))
+    for name in "ab":
+        names.forget_name(ROOT, name, gone=True)
+    assert list(fs.known()) == [b], "what is open stays"
+    assert names.ino(CALLER, "/a") == a
+
+
 def test_the_table_is_bounded(names, fs, monkeypatch):
     monkeypatch.setattr(paths, "MAX_DENTRIES", 10)
     names.opened(ROOT, "a", names.ino(CALLER, "/a"), Opened(1, None, 1))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from r2fs.drivers import wire
+from r2fs.drivers import kernel_directories, wire
 from r2fs.drivers.codec import NS
-from r2fs.drivers.kernel_directories import SNAPSHOTS
+from r2fs.drivers.kernel_directories import SNAPSHOT_AGE_S, SNAPSHOTS
 from r2fs.drivers.wire import Op
 from r2fs.model.errors import NotFound
 from tests.mount.daemons import until
@@ -209,6 +209,29 @@ def test_a_reader_whose_snapshot_has_gone(served: Served) -> None:
         listing(served, 0, 4096)
     rest = listing(served, first[-1][2])
     assert [one for one, _, _ in first + rest] == [".", "..", *"012345678", "f"]
+
+
+def test_snapshots_are_given_back(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is large when its reader is through; others when they are old, or too many names together."""
+    for number in range(30):
+        (served.root / f"{number:02}").touch()
+    handlers = served.directories
+    clock = [1000.0]
+    monkeypatch.setattr(kernel_directories.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(kernel_directories, "SNAPSHOT_NAMES", 100)
+    for _ in range(10):
+        listing(served, 0, 700)  # its reader stops there
+    assert len(handlers._snapshots) == 3, "of 31 names each"
+    clock[0] += SNAPSHOT_AGE_S + 1
+    page = listing(served, 0, 700)
+    assert len(handlers._snapshots) == 1
+    monkeypatch.setattr(kernel_directories, "LARGE", 10)
+    names = [one for one, _, _ in page]
+    while page:
+        page = listing(served, page[-1][2], 700)
+        names += [one for one, _, _ in page]
+    assert names == [".", "..", *(f"{number:02}" for number in range(30)), "f"]
+    until("its snapshot to be given back", lambda: not handlers._snapshots)
 
 
 def test_plain_readdir(served: Served) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine
+from tests.support.kernel import FRESH_S, Kernel, Mount, without_threads
 from tests.support.memory_store import MemoryStore
 from tests.support.power import Power
 from tests.support.session import Session
@@ -63,3 +65,14 @@ def session(tmp_path: Path, store: MemoryStore) -> Iterator[Callable[..., Sessio
     yield make
     for one in made:
         one.end()
+
+
+@pytest.fixture
+def mount(
+    session: Callable[..., Session], store: MemoryStore, engine_settings: Mapping[str, object]
+) -> Mount:
+    """An engine whose every step the test takes, under a kernel that remembers names for as long as it may."""
+    clock = ManualClock()
+    one = session(clock=clock, threads=False, **{"freshness_s": FRESH_S, **engine_settings})
+    without_threads(one.engine)
+    return Mount(one, Kernel(one, clock), clock, store)

@@ -182,7 +182,7 @@ def test_a_change_of_mode_is_in_the_bucket_though_the_upload_began_before_it(
     host.engine.fs.setattr(host.engine.caller, node.ino, AttributeChange(mode=0o700))
     host.again()
     host.send()
-    assert store.objects["run.sh"].meta.metadata["mode"] == str(0o100700)
+    assert store.objects["run.sh"].meta.metadata["mode"] == "0100700"
     assert store.uploads == {}
 
 

@@ -66,7 +66,7 @@ def test_attributes_that_were_known_of_an_empty_marker_keep_the_bytes(
     ATTRIBUTES["chmod"](engine, "d")
     engine.drain()
     assert store.data("d/") == BYTES
-    assert int(store.objects["d/"].meta.metadata["mode"], 0) & 0o777 == 0o700
+    assert int(store.objects["d/"].meta.metadata["mode"], 8) & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=("seemingly empty", "with a file"))

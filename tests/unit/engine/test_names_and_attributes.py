@@ -324,6 +324,30 @@ def test_what_r2fs_tells_of_a_file(make: MakeEngine, store: MemoryStore) -> None
     assert not [name for name in names(engine, "d/f.wav") if name.startswith("user.r2fs.")]
 
 
+def test_what_is_here_of_a_file_is_told_after_its_close(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("large.wav", b"x" * 8_000_000)
+    engine = make(small_file=1000)
+    opened = engine.open("large.wav")
+    engine.fs.read(engine.caller, opened.handle, 0, 4096)
+    while_open = int(get(engine, "large.wav", "user.r2fs.cached"))
+    engine.close(opened)
+    with engine.fs._core.lock:
+        engine.fs._contents.retire_resting()
+    assert 4096 <= int(get(engine, "large.wav", "user.r2fs.cached")) <= max(while_open, 4_000_000) < 8_000_000
+
+
+def test_the_state_of_a_file_that_stays_here(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(local_patterns=("*.tmp",))
+    engine.write("a.tmp", b"here")
+    assert get(engine, "a.tmp", "user.r2fs.state") == b"local"
+    engine.rename("a.tmp", "a.wav")
+    engine.drain()
+    assert get(engine, "a.wav", "user.r2fs.state") == b"clean"
+    engine.rename("a.wav", "b.tmp")
+    engine.drain()
+    assert get(engine, "b.tmp", "user.r2fs.state") == b"local"
+
+
 # ------------------------------------------------------------------ owners, modes and times
 def test_a_directory_keeps_its_attributes(make: MakeEngine, store: MemoryStore) -> None:
     engine = make()
@@ -333,7 +357,7 @@ def test_a_directory_keeps_its_attributes(make: MakeEngine, store: MemoryStore) 
     engine.fs.setattr(engine.caller, engine.entry("d").ino, change)
     set_(engine, "d", "user.note", b"keep")
     engine.drain()
-    assert (store.head("d/").metadata or {})["mode"] == str(stat.S_IFDIR | 0o2750)
+    assert (store.head("d/").metadata or {})["mode"] == "042750"
     another = make("b", mtime="exact")
     found = another.entry("d").attributes
     assert (found.mode, found.uid, found.gid, found.mtime_ns) == (
@@ -351,7 +375,7 @@ def test_a_directory_keeps_its_attributes(make: MakeEngine, store: MemoryStore) 
     metadata = store.head("e/").metadata or {}
     assert (metadata["uid"], metadata["mode"], metadata["note"]) == (
         "1001",
-        str(stat.S_IFDIR | 0o700),
+        "040700",
         "keep",
     )
 
@@ -365,7 +389,7 @@ def test_a_directory_that_is_renamed_unseen_keeps_its_attributes(
     engine.drain()
     assert store.keys() == ["e/"]
     metadata = store.head("e/").metadata or {}
-    assert (metadata["mode"], metadata["uid"]) == (str(stat.S_IFDIR | 0o700), "77")
+    assert (metadata["mode"], metadata["uid"]) == ("040700", "77")
 
 
 def test_links_of_a_directory(make: MakeEngine, store: MemoryStore) -> None:

@@ -2,58 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 
-from r2fs.model.errors import Exists, NotFound
-from tests.support.clocks import ManualClock
-from tests.support.engine import Engine, do_at_once
-from tests.support.kernel import Kernel
-from tests.support.memory_store import MemoryStore
-from tests.support.session import Session
-
-FRESH_S = 10.0
-
-
-@dataclass
-class Mount:
-    session: Session
-    kernel: Kernel
-    clock: ManualClock
-    store: MemoryStore
-
-    @property
-    def engine(self) -> Engine:
-        return self.session.engine
-
-    def send(self) -> None:
-        """Everything that is due."""
-        for _ in range(100):
-            task = self.engine.fs._writeback.take_due()
-            if task is None:
-                return
-            task()
-        raise AssertionError(f"sends without end: {self.engine.fs.queue_view()}")
-
-    def take_over(self) -> None:
-        self.session.kill()
-        _without_threads(self.engine)
-        self.kernel.connect()
-
-
-def _without_threads(engine: Engine) -> None:
-    for queue in (engine.fs._downloads, engine.fs._parts, engine.fs._background, engine.fs._listings):
-        do_at_once(queue)
-
-
-@pytest.fixture
-def mount(session: Callable[..., Session], store: MemoryStore) -> Mount:
-    clock = ManualClock()
-    one = session(clock=clock, threads=False, freshness_s=FRESH_S)
-    _without_threads(one.engine)
-    return Mount(one, Kernel(one, clock), clock, store)
+from r2fs.model.errors import Exists, NotFound, Stale
+from r2fs.model.records import Kind
+from tests.support.kernel import FRESH_S, Mount
 
 
 def written(mount: Mount) -> None:
@@ -214,3 +170,145 @@ def test_what_waits_is_not_asked_for_more_than_once_in_freshness(mount: Mount):
         mount.kernel.stat("ours.wav")
     assert mount.kernel._entry("ours.wav").valid_s == FRESH_S
     assert len(mount.store.calls) == asked, "and the bucket not at all"
+
+
+# ------------------------------------------------------------------ gone since it was listed
+@pytest.mark.parametrize("size", [4, 10 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["reading", "writing"])
+def test_a_file_that_was_deleted_since_it_was_listed_is_not_found_at_open(
+    mount: Mount, flags: int, size: int
+):
+    """Programs expect ENOENT; ESTALE is for who has it open."""
+    mount.store.set("d/take.wav", bytes(size))
+    mount.store.set("d/other.wav", b"another")
+    mount.kernel.listdir("d")
+    mount.store.remove("d/take.wav")
+    if size > 4 << 20:  # its bytes come when they are read: the first open cannot know
+        opened = mount.kernel.open("d/take.wav")
+        with pytest.raises(Stale):
+            mount.engine.fs.read(mount.engine.caller, opened.handle, 0, 100)
+        mount.engine.close(opened)
+    with pytest.raises(NotFound):
+        mount.kernel.open("d/take.wav", flags)
+    assert mount.kernel.listdir("d") == ["other.wav"]
+
+
+def test_a_file_that_was_replaced_since_it_was_listed_is_the_new_one_at_open(mount: Mount):
+    mount.store.set("d/take.wav", b"old")
+    mount.kernel.listdir("d")
+    mount.store.set("d/take.wav", b"new and longer")
+    assert mount.kernel.read("d/take.wav") == b"new and longer"
+    assert mount.kernel.stat("d/take.wav").size == 14
+
+
+# ------------------------------------------------------------------ the directory's time
+def made(mount: Mount) -> None:
+    mount.store.set("d/new.wav", b"new")
+
+
+def removed(mount: Mount) -> None:
+    mount.store.remove("d/take.wav")
+
+
+def made_a_directory(mount: Mount) -> None:
+    mount.store.set("d/below/new.wav", b"new")
+
+
+@pytest.mark.parametrize("change", [made, removed, made_a_directory], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("top", ["d", ""], ids=["a directory", "the root"])
+def test_a_name_of_another_host_moves_the_directorys_time(
+    mount: Mount, change: Callable[[Mount], None], top: str
+):
+    for name in ("take.wav", "other.wav", "kept/one.wav"):
+        mount.store.set(f"d/{name}", b"there")
+    if not top:
+        mount.store.set("first.wav", b"there")
+    mount.kernel.listdir(top)
+    before = mount.kernel.stat(top)
+    mount.clock.advance(FRESH_S)
+    mount.kernel.listdir(top)
+    assert mount.kernel.stat(top).mtime_ns == before.mtime_ns, "nothing has changed"
+    mount.clock.advance(FRESH_S)
+    if top:
+        change(mount)
+    else:
+        mount.store.remove("first.wav")
+    mount.kernel.listdir(top)
+    after = mount.kernel.stat(top)
+    assert after.mtime_ns > before.mtime_ns and after.ctime_ns > before.ctime_ns
+    mount.clock.advance(FRESH_S)
+    mount.kernel.listdir(top)
+    assert mount.kernel.stat(top).mtime_ns == after.mtime_ns
+
+
+def test_a_file_that_is_replaced_does_not_move_it(mount: Mount):
+    mount.store.set("d/take.wav", b"there")
+    mount.kernel.listdir("d")
+    before = mount.kernel.stat("d").mtime_ns
+    mount.store.set("d/take.wav", b"another")
+    mount.clock.advance(FRESH_S)
+    mount.kernel.listdir("d")
+    assert mount.kernel.stat("d").mtime_ns == before
+
+
+def test_what_is_made_here_moves_it_once(mount: Mount):
+    mount.store.set("d/take.wav", b"there")
+    mount.kernel.listdir("d")
+    mount.kernel.create("d/ours.wav", b"ours")
+    ino = mount.kernel.stat("d").ino
+    before = mount.engine.fs.getattr(mount.engine.caller, ino).attributes.mtime_ns
+    for _ in range(2):
+        mount.send()
+        mount.clock.advance(FRESH_S)
+        mount.kernel.listdir("d")
+    assert mount.kernel.stat("d").mtime_ns == before
+
+
+# ------------------------------------------------------------------ memory
+def nodes(mount: Mount) -> int:
+    return len(list(mount.engine.fs._tree.all_nodes()))
+
+
+def churn(mount: Mount, number: int) -> None:
+    """Another client makes files and directories, and removes those of the round before."""
+    for index in range(10):
+        for key in (f"d/file {number} {index}", f"d/below {number}/{index}", f"d/deep {number}/{index}/x"):
+            mount.store.set(key, b"x")
+        for key in (f"d/file {number - 1} {index}", f"d/below {number - 1}/{index}",
+                    f"d/deep {number - 1}/{index}/x"):  # fmt: skip
+            mount.store.remove(key)
+        mount.store.set(f"d/replaced {index}", str(number).encode())
+
+
+def look_at_all(mount: Mount, path: str = "") -> None:
+    for name in mount.kernel.listdir(path):
+        below = f"{path}/{name}".lstrip("/")
+        if mount.kernel.stat(below).kind is Kind.DIRECTORY:
+            look_at_all(mount, below)
+
+
+def test_nodes_of_what_another_client_removed_are_given_back(mount: Mount):
+    counts = []
+    for number in range(12):
+        churn(mount, number)
+        mount.clock.advance(FRESH_S)
+        look_at_all(mount)
+        mount.kernel.give_back()
+        mount.engine.fs._tree.check()
+        counts.append(nodes(mount))
+    assert max(counts[2:]) == counts[1], "every round is as large as the one before"
+
+
+def test_a_node_that_is_open_is_given_back_when_it_is_closed(mount: Mount):
+    mount.store.set("d/take.wav", b"there")
+    mount.store.set("d/other.wav", b"there")
+    opened = mount.kernel.open("d/take.wav")
+    before = nodes(mount)
+    mount.store.remove("d/take.wav")
+    mount.clock.advance(FRESH_S)
+    assert mount.kernel.listdir("d") == ["other.wav"]
+    mount.kernel.give_back()
+    assert mount.engine.fs.read(mount.engine.caller, opened.handle, 0, 10) == b"there"
+    mount.engine.close(opened)
+    assert nodes(mount) == before - 1
+    mount.engine.fs._tree.check()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from urllib.parse import quote, unquote
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r2fs.model.errors import NotSupported
 from r2fs.model.xattrs import attributes, size, with_attribute, without
 
 # What s3fs 1.91 stored for `user.B` = 00 ff and `user.artist` = Björk, "x"
@@ -63,3 +69,55 @@ def test_what_cannot_be_read_is_as_if_it_were_not_there(damaged: str) -> None:
 def test_sizes_are_those_that_travel() -> None:
     assert size({"ab": "cd"}) == 4
     assert size({"ab": "é"}) == 6
+
+
+DEEP = quote('{"user.a":' * 1500 + "1" + "}" * 1500)
+SURROGATE = quote('{"user.\\ud800":"QQ==","user.b":"Qg==","user.c":7,"trusted.x":"QQ=="}')
+
+
+@pytest.mark.parametrize("damaged", ["%7B", "%5B%5D", DEEP], ids=("cut", "a list", "deep"))
+def test_an_entry_that_cannot_be_read_is_kept_as_it_is(damaged: str) -> None:
+    extra = {"xattr": damaged, "artist": "Anna"}
+    assert attributes(extra) == {"user.artist": b"Anna"}
+    assert with_attribute(extra, "user.note", b"x") == extra | {"note": "x"}
+    assert without(extra, "user.artist") == {"xattr": damaged}
+    with pytest.raises(NotSupported):
+        with_attribute(extra, "user.Note", b"x")
+
+
+def test_what_cannot_be_read_in_an_entry_is_kept_beside_what_can() -> None:
+    extra = {"xattr": SURROGATE}
+    assert attributes(extra) == {"user.b": b"B"}
+    after = with_attribute(extra, "user.D", b"d")
+    assert attributes(after) == {"user.b": b"B", "user.D": b"d"}
+    kept = json.loads(unquote(without(without(after, "user.D"), "user.b")["xattr"]))
+    assert kept == {"user.\ud800": "QQ==", "user.c": 7, "trusted.x": "QQ=="}
+
+
+TEXT = st.text(max_size=20) | st.text(st.characters(categories=["Cs"]), max_size=3)
+JSON = st.recursive(
+    TEXT | st.integers() | st.none(),
+    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=30)
+@given(
+    st.dictionaries(TEXT, TEXT, max_size=4),
+    st.dictionaries(TEXT.map("user.{}".format), JSON, max_size=4) | JSON,
+    st.sampled_from(["user.x", "user.X", "user.\udcff"]),
+    st.binary(max_size=10),
+)
+def test_metadata_of_any_kind(extra: dict[str, str], together: object, name: str, value: bytes) -> None:
+    extra = {**extra, "xattr": quote(json.dumps(together), safe="")}
+    for shown in attributes(extra):
+        assert len(shown.encode("utf-8", "surrogateescape")) <= 255
+    assert size(extra) > 0
+    try:
+        after = with_attribute(extra, name, value)
+    except NotSupported:
+        assert not isinstance(together, dict)
+        return
+    assert attributes(after)[name] == value
+    assert name not in attributes(without(after, name))

@@ -1,0 +1,50 @@
+"""Headers that are kept, between boto3's names and those of HTTP."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from r2fs.store.s3_values import described, kept_of
+
+
+def test_what_is_kept_is_sent_again() -> None:
+    answer = {
+        "CacheControl": "no-cache",
+        "ContentDisposition": "attachment",
+        "Expires": datetime(2026, 10, 21, tzinfo=UTC),
+        "ExpiresString": "Wed, 21 Oct 2026 00:00:00 GMT",
+        "ContentType": "audio/wav",
+        "WebsiteRedirectLocation": "/there",
+        "StorageClass": "STANDARD_IA",
+    }
+    kept = kept_of(answer)
+    assert kept["expires"] == "Wed, 21 Oct 2026 00:00:00 GMT"
+    asked = described(kept)
+    assert asked == {name: answer[name] for name in asked}
+    assert answer.keys() - asked.keys() == {"ExpiresString", "ContentType"}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "never"])
+def test_an_expiry_that_is_no_date_is_one_that_is_over(text: str) -> None:
+    assert described({"expires": text})["Expires"] == datetime.fromtimestamp(0, UTC)
+
+
+@pytest.mark.parametrize("name", ["STANDARD", "GLACIER", "DEEP_ARCHIVE", "SOMETHING"])
+def test_a_class_that_cannot_be_read_at_once_is_not_asked_for(name: str) -> None:
+    assert kept_of({"StorageClass": name}) == {}
+
+
+@pytest.mark.parametrize(
+    ("stored", "kept"), [("gzip", "gzip"), ("aws-chunked", None), ("aws-chunked,gzip", "gzip"), ("", None)]
+)
+def test_the_encoding_of_a_transfer_is_not_that_of_the_object(stored: str, kept: str | None) -> None:
+    assert kept_of({"ContentEncoding": stored}).get("content-encoding") == kept
+
+
+def test_what_is_not_ascii_travels_as_metadata_does() -> None:
+    kept = {"content-disposition": 'attachment; filename="ü.wav"'}
+    sent = described(kept)["ContentDisposition"]
+    assert sent.isascii()
+    assert kept_of({"ContentDisposition": sent}) == kept
