@@ -171,7 +171,11 @@ def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, 
     from r2fs.disk.durable import write_durably
 
     record = replace(record, mounted_s=time.time())
-    write_durably(settings.state_dir / mount_record.NAME, record.to_json().encode(errors="backslashreplace"))
+    text = record.to_json().encode(errors="backslashreplace")
+    try:
+        write_durably(settings.state_dir / mount_record.NAME, text)
+    except OSError as error:  # a full disk keeps no mount from coming up
+        log.info("%s: %s is not written: %s", settings.state_dir, mount_record.NAME, error)
     link = _link_of(settings, environ)
     if link is None:
         return

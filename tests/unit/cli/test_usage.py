@@ -182,6 +182,28 @@ def test_a_shell_completes_commands_names_and_paths(home):
     assert completed("mount", "--cache-dir", "/c") == ["file,/c"]
 
 
+def test_parsing_a_command_looks_at_no_path(monkeypatch):
+    """On a mount that nobody serves stat(2) would hang: `r2fs mount` has to come to taking it over."""
+    import click
+
+    from r2fs.cli.main import COMMANDS, cli
+
+    words = {"mount": ["takes", "/mnt/t", "--cache-dir", "/mnt/t/c"], "config": ["show", "/mnt/t"]}
+    context = click.Context(cli, info_name="r2fs", obj={"debug": False})
+    commands = {name: cli.get_command(context, name) for name in COMMANDS}
+    asked: list[object] = []
+    with monkeypatch.context() as patched:
+        for call in ("stat", "lstat", "access"):
+            patched.setattr(os, call, lambda path, *given, **named: asked.append(os.fspath(path)))
+        for name, command in commands.items():
+            assert command is not None
+            command.make_context(name, words.get(name, ["/mnt/t/a"]), parent=context)
+    assert [path for path in asked if str(path).startswith("/mnt/t")] == []
+    parameters = [p for name in COMMANDS for p in getattr(commands[name], "params", ())]
+    looking = [p.name for p in parameters if isinstance(p.type, click.Path) and p.name != "config_file"]
+    assert looking == []
+
+
 def test_the_line_of_the_readme_makes_the_shells_script(repo_root, home):
     environ = {**os.environ, "HOME": str(home), "_R2FS_COMPLETE": "bash_source"}
     code = "import sys; sys.argv = ['r2fs']; from r2fs.cli.main import main; main()"
