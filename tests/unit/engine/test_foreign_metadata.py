@@ -12,8 +12,8 @@ from r2fs.model.metadata import same_moment
 from r2fs.model.records import AttributeChange, Attributes
 from tests.support.kernel import FRESH_S, Mount
 
-BEFORE = {"mode": "33188", "mtime": "1600000000.5", "colour": "red"}
-AFTER = {"mode": "33152", "mtime": "1500000000.25", "colour": "blue", "take": "7"}
+BEFORE = {"mode": "0100644", "mtime": "1600000000.5", "colour": "red"}
+AFTER = {"mode": "0100600", "mtime": "1500000000.25", "colour": "blue", "take": "7"}
 
 
 def attribute(mount: Mount, path: str, name: str) -> bytes:
@@ -88,7 +88,7 @@ def test_they_are_seen_after_a_take_over(mount: Mount, way_in: Callable[[Mount],
 
 def test_they_are_seen_while_the_bucket_is_away_for_a_moment(mount: Mount):
     """HEAD does not answer: what was known is shown, and never the mount's defaults in its place."""
-    mount.store.set("d/take.wav", b"same", mode="33152")
+    mount.store.set("d/take.wav", b"same", mode="0100600")
     mount.engine.fs.listxattr(mount.engine.caller, mount.kernel.stat("d/take.wav").ino)
     mount.store.set_metadata("d/take.wav", mode="33216")
     before = mount.kernel.stat("d/take.wav").mode
@@ -195,7 +195,7 @@ def test_both_changed_the_same_and_this_host_comes_second(mount: Mount):
     mount.engine.fs.setxattr(mount.engine.caller, ino, "user.colour", b"green", 0)
     mount.send()
     stored = mount.store.metadata("d/take.wav")
-    assert (stored["colour"], stored["take"], stored["mode"]) == ("green", "7", "33152")
+    assert (stored["colour"], stored["take"], stored["mode"]) == ("green", "7", "0100600")
 
 
 def test_a_large_file_that_was_begun_is_sent_with_another_hosts_metadata(mount: Mount):
@@ -278,7 +278,7 @@ def test_what_was_learned_by_looking_is_stored_again(mount: Mount, change: Calla
     key = "d/renamed.wav" if change is rename else "d/take.wav"
     stored = mount.store.metadata(key)
     assert (stored["mode"], stored["uid"], stored["gid"], stored["colour"]) == (
-        "33188",
+        "0100644",
         "4711",
         "4712",
         "red",
