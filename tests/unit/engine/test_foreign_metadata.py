@@ -222,12 +222,12 @@ def test_another_hosts_chmod_of_a_directory_is_seen_and_kept(mount: Mount):
     mount.clock.advance(FRESH_S)
     assert mount.kernel.stat("d").mode == 0o700
     assert attribute(mount, "d", "colour") == b"blue"
-    mount.store.set_metadata("d/", mode="16893", colour="blue")  # not seen yet
+    mount.store.set_metadata("d/", mode="040775", colour="blue")  # not seen yet
     ino = mount.kernel.stat("d").ino
     mount.engine.fs.setxattr(mount.engine.caller, ino, "user.ours", b"1", 0)
     mount.send()
     stored = mount.store.metadata("d/")
-    assert (stored["mode"], stored["colour"], stored["ours"]) == ("16893", "blue", "1")
+    assert (stored["mode"], stored["colour"], stored["ours"]) == ("040775", "blue", "1")
 
 
 # ------------------------------------------------------------------ looking changes nothing
@@ -303,7 +303,7 @@ def test_a_change_made_here_is_shown_beside_what_was_shown(mount: Mount):
     assert (shown.mode, shown.uid, shown.mtime_ns) == (0o640, before.uid, before.mtime_ns)
     mount.send()
     stored = mount.store.metadata("d/take.wav")
-    assert (int(stored["mode"]) & 0o777, stored["uid"], stored["colour"]) == (0o640, "4711", "red")
+    assert (int(stored["mode"], 8) & 0o777, stored["uid"], stored["colour"]) == (0o640, "4711", "red")
     assert mount.kernel.stat("d/take.wav").uid == before.uid
 
 
