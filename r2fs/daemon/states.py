@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r2fs.model import identity, mount_record, owned_paths, places
+from r2fs.model import amounts, identity, mount_record, owned_paths, places
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import LOCAL_PATTERNS, Settings
 
@@ -171,7 +171,11 @@ def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, 
     from r2fs.disk.durable import write_durably
 
     record = replace(record, mounted_s=time.time())
-    write_durably(settings.state_dir / mount_record.NAME, record.to_json().encode(errors="backslashreplace"))
+    text = record.to_json().encode(errors="backslashreplace")
+    try:
+        write_durably(settings.state_dir / mount_record.NAME, text)
+    except OSError as error:  # a full disk keeps no mount from coming up
+        log.info("%s: %s is not written: %s", settings.state_dir, mount_record.NAME, error)
     link = _link_of(settings, environ)
     if link is None:
         return
@@ -270,9 +274,4 @@ def owed_text(owed: OwedSummary) -> str:
     """ "3 files (12.0 MiB), 1 deletion"."""
     if owed.error is not None:
         return f"a journal that cannot be read ({owed.error})"
-    parts = []
-    if owed.files:
-        parts.append(f"{owed.files} file{'s' if owed.files != 1 else ''} ({owed.bytes / 2**20:.1f} MiB)")
-    if owed.deletes:
-        parts.append(f"{owed.deletes} deletion{'s' if owed.deletes != 1 else ''}")
-    return ", ".join(parts) or "nothing"
+    return amounts.left(owed.files, owed.directories, owed.bytes, owed.deletes)
