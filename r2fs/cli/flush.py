@@ -11,7 +11,7 @@ import click
 from r2fs.cli import show
 from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, parse_timeout
 from r2fs.cli.progress import Progress
-from r2fs.cli.usage import Command
+from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.stopping import SOMETHING_LEFT
@@ -22,7 +22,7 @@ REFUSED = 10  # exit code: waiting does not help, a person has to look
 
 
 @click.command("flush", cls=Command)
-@click.argument("paths", metavar="[PATH...]", nargs=-1, type=click.Path())
+@click.argument("paths", metavar="[PATH...]", nargs=-1, type=PathText())
 @click.option("--wait", is_flag=True, help="Return only when it is in the bucket.")
 @click.option(
     "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="With --wait: no longer than this."

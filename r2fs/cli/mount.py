@@ -18,7 +18,7 @@ import click
 from r2fs.cli.options import complete_target, flags_from, settings_flags
 from r2fs.cli.remount import record_of
 from r2fs.cli.streams import early_warnings
-from r2fs.cli.usage import Command
+from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import states
 from r2fs.daemon.keeper import Again
 from r2fs.drivers.mountpoint import absolute
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @click.command("mount", cls=Command)
 @click.argument("target", metavar="[URL|NAME]", shell_complete=complete_target)
-@click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
+@click.argument("directory", metavar="[DIR]", required=False, type=PathText())
 @click.option(
     "--background", "-b", is_flag=True, help="Return once the mount answers, and go on in the background."
 )

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from r2fs.cli.fstab import flags_of
+from r2fs.cli.usage import PathText
 from r2fs.model.config import Flag, gather
 from r2fs.model.errors import SettingsError
 from r2fs.model.options import BY_NAME, TABLE, Option
@@ -45,7 +46,7 @@ def _click_option(option: Option) -> Callable[[F], F]:
     if isinstance(option.kind, Switch):
         return click.option(f"{names[0]}/--no-{names[0][2:]}", names[1], default=None, help=option.help)
     shown = option.help if option.default is None else f"{option.help}  [{option.kind.write(option.default)}]"
-    kind = click.Path() if isinstance(option.kind, FilePath) else None  # a shell completes it
+    kind = PathText() if isinstance(option.kind, FilePath) else None  # a shell completes it
     return click.option(*names, default=None, metavar=_metavar(option.kind), help=shown, type=kind)
 
 

@@ -68,6 +68,7 @@ def as_data(state: State) -> dict[str, Any]:
         },
         "owed": {
             "files": owed.files,
+            "directories": owed.directories,
             "bytes": owed.bytes,
             "deletes": owed.deletes,
             "parked": owed.parked,

@@ -8,7 +8,7 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import known_daemons, nobody_at
-from r2fs.cli.usage import Command
+from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model.errors import DaemonUnreachable, R2fsError
@@ -18,7 +18,7 @@ AWAIT_S = 60.0  # a machine that is busy; the mount waits no longer by default
 
 
 @click.command("restart", cls=Command)
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path())
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PathText())
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(directories: tuple[str, ...], as_json: bool) -> int:
     """Start the daemon anew, without unmounting: after an upgrade of r2fs, or a change of its settings.

@@ -11,7 +11,7 @@ import click
 
 from r2fs.cli import owed, show
 from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
-from r2fs.cli.usage import Command
+from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
@@ -27,7 +27,7 @@ DETAIL = re.compile(r" \(((?:\d{3} )?\w+): .*\)$")  # "(500 InternalError: We en
 
 
 @click.command("status", cls=Command)
-@click.argument("directory", metavar="[DIR]", required=False, type=click.Path())
+@click.argument("directory", metavar="[DIR]", required=False, type=PathText())
 @click.option("--watch", "-w", is_flag=True, help="Show it again each second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def command(directory: str | None, watch: bool, as_json: bool) -> int:

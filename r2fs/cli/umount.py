@@ -10,7 +10,7 @@ import click
 from r2fs.cli import owed, show
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
 from r2fs.cli.progress import Progress
-from r2fs.cli.usage import Command
+from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.daemon.stopping import SOMETHING_LEFT
@@ -27,7 +27,7 @@ class NotWaitedFor(R2fsError):
 
 
 @click.command("umount", cls=Command)
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path())
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PathText())
 @click.option(
     "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="How long to wait for uploads."
 )

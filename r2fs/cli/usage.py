@@ -10,6 +10,7 @@ import difflib
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 # What users of other tools type, and what it is called here.
 CALLED_OTHERWISE = {
@@ -20,6 +21,21 @@ CALLED_OTHERWISE = {
     "settings": "config", "configure": "config",
     "version": "--version", "help": "--help",
 }  # fmt: skip
+
+
+class PathText(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """A path as it is written, which a shell completes. click's own type looks at it: on a mount whose daemon has
+    gone that would wait until another one comes, and never come to starting it."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 class Command(click.Command):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -23,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r2fs.model import identity, mount_record, places
+from r2fs.model import amounts, identity, mount_record, owned_paths, places
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import LOCAL_PATTERNS, Settings
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
+FILES = (JOURNAL, f"{JOURNAL}-wal", "lock")  # that are read
 ELSEWHERE = ".elsewhere"  # in the default place: links to state directories that lie in another
 
 
@@ -82,16 +82,32 @@ def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> Found:
 def _candidates(bases: Iterable[Path], closed: list[Path], missing: list[Path]) -> Iterator[Path]:
     """Directories with a journal: of a base, one below it (systemd's units), and behind its links."""
     for base in dict.fromkeys(bases):
+        if not _is_safe(base, closed):
+            continue
         for path in _below(base, closed):
             yield path
             yield from _below(path, closed)
         with suppress(OSError):
             for link in sorted((base / ELSEWHERE).iterdir()):
                 target = Path(os.path.realpath(link))
+                if not _is_safe(target, closed):
+                    continue
                 if (target / JOURNAL).exists():
                     yield target
                 elif not target.exists():
                     missing.append(target)
+
+
+def _is_safe(path: Path, closed: list[Path]) -> bool:
+    """False where another user could have put it there. One that is not there is safe."""
+    try:
+        owned_paths.real_path(path)
+    except PermissionError:
+        closed.append(path)
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _below(base: Path, closed: list[Path]) -> list[Path]:
@@ -110,10 +126,15 @@ def _below(base: Path, closed: list[Path]) -> list[Path]:
 
 def _state(path: Path) -> State | None:
     """None: it has no journal, or a daemon has it open."""
-    if not (path / JOURNAL).is_file():
+    if not os.path.lexists(path / JOURNAL):
         return None
     from r2fs.disk import journal_reading
 
+    try:
+        owned_paths.make_sure(path)
+        owned_paths.check_files(path, *FILES)
+    except OSError as error:
+        return State(path, None, journal_reading.OwedSummary(error=error.strerror))
     if journal_reading.holder(path) is not None:
         return None
     record = read_record(path)
@@ -139,15 +160,10 @@ def _patterns(record: MountRecord) -> tuple[str, ...]:
 def read_record(path: Path) -> MountRecord | None:
     """Of a state directory; None where there is none, or not one that can be understood."""
     try:
-        fd = os.open(path / mount_record.NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        data = owned_paths.read_file(path / mount_record.NAME, mount_record.MAX_BYTES)
     except OSError:
         return None
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        return mount_record.parse(os.read(fd, mount_record.MAX_BYTES).decode(errors="replace"))
-    finally:
-        os.close(fd)
+    return mount_record.parse(data.decode(errors="replace"))
 
 
 def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, str]) -> None:
@@ -155,12 +171,16 @@ def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, 
     from r2fs.disk.durable import write_durably
 
     record = replace(record, mounted_s=time.time())
-    write_durably(settings.state_dir / mount_record.NAME, record.to_json().encode(errors="backslashreplace"))
+    text = record.to_json().encode(errors="backslashreplace")
+    try:
+        write_durably(settings.state_dir / mount_record.NAME, text)
+    except OSError as error:  # a full disk keeps no mount from coming up
+        log.info("%s: %s is not written: %s", settings.state_dir, mount_record.NAME, error)
     link = _link_of(settings, environ)
     if link is None:
         return
     try:
-        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owned_paths.make_directory(link.parent)
         with suppress(FileExistsError):
             link.symlink_to(settings.state_dir)
     except OSError as error:
@@ -254,9 +274,4 @@ def owed_text(owed: OwedSummary) -> str:
     """ "3 files (12.0 MiB), 1 deletion"."""
     if owed.error is not None:
         return f"a journal that cannot be read ({owed.error})"
-    parts = []
-    if owed.files:
-        parts.append(f"{owed.files} file{'s' if owed.files != 1 else ''} ({owed.bytes / 2**20:.1f} MiB)")
-    if owed.deletes:
-        parts.append(f"{owed.deletes} deletion{'s' if owed.deletes != 1 else ''}")
-    return ", ".join(parts) or "nothing"
+    return amounts.left(owed.files, owed.directories, owed.bytes, owed.deletes)

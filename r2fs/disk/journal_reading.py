@@ -19,12 +19,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
 
+from r2fs.model.records import Kind
 from r2fs.model.settings import LOCAL_PATTERNS
 
 DATABASE, LOCK = "journal.db", "lock"
 LOCKS = Path("/proc/locks")
 
-_ROWS = "SELECT key, state, size, staged, sealed_at_s, own, expect, changed FROM inode"
+_ROWS = "SELECT key, state, size, staged, sealed_at_s, own, expect, changed, kind FROM inode"
 _DELETES = "SELECT count(*) FROM gone WHERE watch_until_s IS NULL"  # the others only look for a late upload
 
 
@@ -33,6 +34,7 @@ class OwedSummary:
     """What a journal owes: as `QueueView` counts it."""
 
     files: int = 0
+    directories: int = 0
     bytes: int = 0
     deletes: int = 0
     parked: int = 0  # of the files
@@ -43,7 +45,7 @@ class OwedSummary:
 
     @property
     def anything(self) -> bool:
-        return bool(self.files or self.deletes or self.error)
+        return bool(self.files or self.directories or self.deletes or self.error)
 
 
 def holder(state_dir: Path) -> int | None:
@@ -77,8 +79,10 @@ def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -
         return OwedSummary(error=str(error))
     owed = [row for row in rows if not _stays_here(row, local_patterns)]
     sealed = [row[4] for row in owed if row[4] is not None]
+    directories = sum(row[8] == Kind.DIRECTORY.value for row in owed)
     return OwedSummary(
-        files=len(owed),
+        files=len(owed) - directories,
+        directories=directories,
         bytes=sum(row[2] for row in owed if row[3] is not None),
         deletes=deletes,
         parked=sum(row[1] == "parked" for row in owed),
@@ -88,7 +92,7 @@ def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -
 
 def _stays_here(row: tuple[object, ...], patterns: Collection[str]) -> bool:
     """A file of `local_patterns` of which the bucket has nothing, and all is here."""
-    key, _, _, staged, _, own, expect, changed = row
+    key, _, _, staged, _, own, expect, changed, _ = row
     complete = staged is not None and own is None and expect is None and bool(changed)
     name = str(key).rpartition("/")[2]
     return complete and any(fnmatchcase(name, each) for each in patterns)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import LATE_ATTEMPT_S, Ledger
+from r2fs.engine.pages import Pages
 from r2fs.engine.syncing import Syncing
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import (
@@ -238,13 +239,14 @@ class Deleter:
         found: dict[str, ObjectInfo] = {}
         wanted, token = set(keys), None
         prefix = os.path.commonprefix(keys)
+        pages = Pages(prefix or self._store.url)
         for _ in range(max(1, len(keys) // LOOK_BY_LIST)):
             page = self._store.list_page(prefix, token=token)
+            token = pages.turn(page)
             for info in page.objects:
                 if info.key in wanted:
                     found[info.key] = info
                     wanted.discard(info.key)
-            token = page.token
             if token is None or not wanted:
                 return found, set()
         return found, wanted

@@ -22,10 +22,11 @@ from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.last_known import LastKnown
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node, Refresh
+from r2fs.engine.pages import LARGEST, Pages
 from r2fs.engine.probes import Probes
 from r2fs.engine.tree import Tree
 from r2fs.engine.walks import Walks
-from r2fs.model.errors import ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
+from r2fs.model.errors import MalformedAnswer, ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import ObjectInfo
@@ -97,12 +98,19 @@ class Directories:
                 known = self._is_known(directory, whole, name)
                 if not known and self._away:
                     known = self.last.restore(directory)
+                listing = _listing(directory)
+                if listing.refreshing is None and self._core.clock.monotonic() < listing.refused_until_s:
+                    if not known and not self.last.restore(directory):
+                        raise ReadFailed(
+                            f"{self._tree.path(directory)}: could not be listed: {listing.refused}"
+                        )
+                    self._believe(directory, whole, name)
+                    return
                 at_once = known and self._away
                 if at_once:
                     self._believe(directory, whole, name)
                 else:
                     caller.about_to_fetch()
-                listing = _listing(directory)
                 mine = listing.refreshing is None
                 refresh = listing.refreshing = listing.refreshing or Refresh(self._core.clock.monotonic())
             if mine:
@@ -175,7 +183,7 @@ class Directories:
             ask()
         except R2fsError as error:
             refresh.error = error
-            if not isinstance(error, AWAY) and not self._core.stopping:
+            if self._is_news(directory, error) and not self._core.stopping:
                 log.error("%s: could not be listed: %s", printable(self._tree.path(directory)), error)
         except BaseException:
             refresh.error = ReadFailed(f"{self._tree.path(directory)}: could not be listed")
@@ -183,9 +191,20 @@ class Directories:
         finally:
             with self._core.lock:
                 self._away = isinstance(refresh.error, AWAY)
-                _listing(directory).refreshing = None
+                listing = _listing(directory)
+                listing.refreshing = None
+                # Not asked again at once: a server that answers nonsense answers it fast.
+                is_none = isinstance(refresh.error, MalformedAnswer)
+                listing.refused = str(refresh.error) if is_none else None
+                listing.refused_until_s = self._core.clock.monotonic() + STALE_RETRY_S if is_none else 0.0
                 self._walks.step(directory)
             refresh.done.set()
+
+    def _is_news(self, directory: Node, error: R2fsError) -> bool:
+        """Is it to be logged? An outage is by the store's health, an answer that is none once."""
+        if isinstance(error, MalformedAnswer):
+            return _listing(directory).refused != str(error)
+        return not isinstance(error, AWAY)
 
     def _refresh(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
         with self._core.lock:
@@ -211,7 +230,7 @@ class Directories:
         asked_at, read = self._core.clock.monotonic(), 0
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
-        token = None
+        token, turning = None, Pages(prefix or self._store.url, LARGEST)
         while read == 0 or token is not None:
             if read == pages and name is not None:
                 with self._core.lock:
@@ -219,10 +238,10 @@ class Directories:
                 self._probe(refresh, directory, name)
                 return
             page = self._store.list_page(prefix, delimiter="/", token=token)
+            token, read = turning.turn(page), read + 1
             refresh.heard_s = self._core.clock.monotonic()
             objects += page.objects
             prefixes += page.prefixes
-            token, read = page.token, read + 1
         prefixes = self._shown(refresh, directory, prefix, prefixes, began)
         self._clear_suspects(objects)
         with self._core.lock:

@@ -105,5 +105,5 @@ class DownloadQueue(JobQueue):
                     self._free.notify()
                 slot.since_s, slot.before = now_s, slot.moved
             crawling = [slot for slot in self._running.values() if slot.crawls]
-            for slot in crawling[: len(crawling) - SPARE]:
+            for slot in crawling[: max(0, len(crawling) - SPARE)]:
                 slot.has_to_end = True

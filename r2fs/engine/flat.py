@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from r2fs.engine.pages import LARGEST, Pages
 from r2fs.model.records import ListPage, ObjectInfo
 
 
@@ -28,6 +29,7 @@ class FlatListing:
     """Of everything below `prefix` that comes after the key `after`. Not thread-safe."""
 
     def __init__(self, prefix: str, after: str = "") -> None:
+        self.pages = Pages(prefix or "the bucket", LARGEST)
         self._after = after.encode()
         self._open: list[Found] = []
         self._top = prefix

@@ -39,7 +39,9 @@ def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -
         parent_ino = inheritance.nodes[ino].parent
         parent = tree.root if parent_ino == tree.root.ino else made.get(parent_ino)
         if parent is not None and parent.is_dir:
-            tree.restore_name(node, parent, inheritance.nodes[ino].name)
+            spelled = inheritance.nodes[ino].name
+            tree.restore_name(node, parent, node.name)
+            node.spelled = spelled if spelled != node.name else None
     within = {node.ino for node in tree.walk(tree.root)}
     for ino, node in made.items():
         if ino not in within:
@@ -122,7 +124,6 @@ def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:
 def _node(known: KnownNode) -> Node:
     name = nfc(known.name)
     node = Node(known.ino, Kind(known.kind), name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
-    node.spelled = known.name if known.name != name else None
     node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
     node.known, node.mtime_known, node.modified_ns = known.known, known.mtime_known, known.modified_ns
     node.lookups, node.told, node.st_ino = REFERENCES, True, known.st_ino

@@ -80,7 +80,8 @@ class LastKnown:
             began = self._tree.tick
             for info in kept.objects:
                 if info.key == prefix:
-                    listing.marker = listing.marker or info.version
+                    if listing.marker is None:
+                        self._tree.saw_marker(directory, info.version)
                 elif self._is_news(
                     directory, shown_name(info.key[len(prefix) :], info.size)
                 ) and not self._ledger.hides(info.key, info.etag, began):

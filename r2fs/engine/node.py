@@ -112,6 +112,8 @@ class Listing:
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
+    refused: str | None = None  # why what was answered last was no listing; None: it was one
+    refused_until_s: float = 0.0  # Clock.monotonic(): not asked again before, then
     # The object at the directory's own key; r2fs makes it empty, others may not.
     marker: Version | None = None
     object: Node | None = None  # the read-only file that shows its bytes, where it holds any: Tree.object_of

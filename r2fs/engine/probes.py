@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from r2fs.engine.core import Core
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node
+from r2fs.engine.pages import Pages
 from r2fs.engine.tree import Tree
 from r2fs.model.errors import ObjectMissing
 from r2fs.model.keys import SYMLINK_SUFFIX, is_link, spellings
@@ -98,10 +99,20 @@ class Probes:
             info = self._head(key) or _link(self._head(key + SYMLINK_SUFFIX))
             if info is not None:
                 return info, []
-            page = self._core.store.list_page(key + "/", limit=1)
-            if page.objects or page.prefixes:
+            if self._holds_any(key + "/"):
                 return None, [key + "/"]
         return None, []
+
+    def _holds_any(self, prefix: str) -> bool:
+        """A page with nothing in it tells nothing where there are more."""
+        pages = Pages(prefix)
+        page = self._core.store.list_page(prefix, limit=1)
+        while not (page.objects or page.prefixes):
+            token = pages.turn(page)
+            if token is None:
+                return False
+            page = self._core.store.list_page(prefix, token=token, limit=1)
+        return True
 
     def _head(self, key: str) -> ObjectInfo | None:
         try:

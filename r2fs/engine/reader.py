@@ -39,7 +39,9 @@ from r2fs.model.records import Version
 
 log = logging.getLogger(__name__)
 
-RESEND_S = 1.0  # how often who waits looks whether what it waits for is still on its way
+RESEND_S = (
+    1.0  # before what failed and may pass is sent for again; how often who waits looks whether it is coming
+)
 PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
 
 
@@ -160,10 +162,16 @@ class Reader:
             if left <= 0:
                 why = f": {source.trouble}" if source.trouble else ""
                 raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
-            if not content.wait_present(start, stop, min(left, RESEND_S), caller.cancelled):
-                caller.about_to_fetch()
+            coming = not self._is_wanting(source, start, stop)
+            if content.wait_present(start, stop, min(left, RESEND_S) if coming else 0.0, caller.cancelled):
+                return
+            caller.about_to_fetch()
+            if coming:
                 self._jobs.relieve()
-                self._fetch(source, start, stop, URGENT)
+                continue
+            if source.trouble is not None:  # what failed may pass
+                self._core.clock.wait(self._core.ended, min(left, RESEND_S))
+            self._fetch(source, start, stop, URGENT)
 
     def _bring(self, source: Source, start: int, stop: int) -> None:
         """One job: GET [start, stop) into the file; a failure is told to whoever waits."""
@@ -182,8 +190,9 @@ class Reader:
             if isinstance(error, ObjectMissing | PreconditionFailed):
                 source.on_lost(version)
             if error.retry:  # whoever waits sends for it again, for as long as a read may take
+                if source.trouble is None:
+                    log.info("%s: not fetched yet: %s", printable(source.version.key), error)
                 source.trouble = str(error)
-                log.info("%s: not fetched yet: %s", printable(source.version.key), error)
             else:
                 source.content.fail(_as_read_error(source.version, error))
         except ValueError:

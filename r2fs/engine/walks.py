@@ -20,6 +20,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.flat import FlatListing, Found
 from r2fs.engine.ledger import Ledger
 from r2fs.engine.node import Listing, Node, Refresh
+from r2fs.engine.pages import Pages
 from r2fs.engine.tree import Tree
 from r2fs.model.keys import is_name, nfc
 from r2fs.model.records import ObjectInfo
@@ -143,24 +144,33 @@ class Walks:
         living: set[str] = set()
         left = set(doubtful)
         if len(left) > FEW:
-            token = None
+            token, pages = None, self._pages(prefix)
             for _ in doubtful:  # else one by one is cheaper
-                token = self._look_for(refresh, prefix, token, prefix, left, living)
+                token = self._look_for(refresh, prefix, token, prefix, left, living, pages)
                 if token is None or not left:
                     return living
         for one in list(left):
-            token = self._look_for(refresh, one, None, prefix, left, living)
+            pages = self._pages(one)
+            token = self._look_for(refresh, one, None, prefix, left, living, pages)
             while token is not None and one in left:
-                token = self._look_for(refresh, one, token, prefix, left, living)
+                token = self._look_for(refresh, one, token, prefix, left, living, pages)
         return living
 
     def _look_for(
-        self, refresh: Refresh, where: str, token: str | None, prefix: str, left: set[str], living: set[str]
+        self,
+        refresh: Refresh,
+        where: str,
+        token: str | None,
+        prefix: str,
+        left: set[str],
+        living: set[str],
+        pages: Pages,
     ) -> str | None:
         """One LIST: what it shows of `left` is `living`; the token of the next."""
         with self._core.lock:
             began = self._tree.tick
         page = self._core.store.list_page(where, token=token)
+        following = pages.turn(page)
         refresh.heard_s = self._core.clock.monotonic()
         self._clear_suspects(page.objects)
         with self._core.lock:
@@ -169,7 +179,10 @@ class Walks:
                 if below in left and not self._ledger.hides(info.key, info.etag, began):
                     left.discard(below)
                     living.add(below)
-        return page.token
+        return following
+
+    def _pages(self, prefix: str) -> Pages:
+        return Pages(prefix or self._core.store.url)
 
     def _page(
         self,
@@ -186,6 +199,7 @@ class Walks:
             began = self._tree.tick
         asked_at = self._core.clock.monotonic()
         page = self._core.store.list_page(prefix, start_after="" if token else after, token=token)
+        following = flat.pages.turn(page)
         refresh.heard_s = self._core.clock.monotonic()
         self._clear_suspects(page.objects)
         ended = list(flat.feed(page, began, asked_at))
@@ -203,7 +217,7 @@ class Walks:
                 node = self._node(top, prefix, found)
                 if node is not None:
                     self._merge(node, found, told)
-        return page.token
+        return following
 
     # ------------------------------------------------------------------ into the tree, with Core.lock held
     def _node(self, top: Node, prefix: str, found: Found) -> Node | None:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2fs.model import owned_paths, places, settings_file
+from r2fs.model import owned_paths, places, setting_warnings, settings_file
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import normal_prefix
 from r2fs.model.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
@@ -133,7 +133,7 @@ def gather(
     for option_name, candidate in _of_environment(environ, base):
         candidates[option_name].append(candidate)
     if warn:
-        _warn_of_misspelled(environ)
+        setting_warnings.of_misspelled(environ)
     if url:
         candidates["url"].append(Candidate(url, "command line", (FLAG, 0)))
     for option_name, flag in (flags or {}).items():
@@ -145,7 +145,10 @@ def gather(
     values = {n: v for n, found in candidates.items() if (v := _strongest(BY_NAME[n], found)) is not None}
     _read_key_files(values)
     if warn:
-        _warn_of_readable_secrets(values, file.path)
+        key_files = {
+            part: value.value for part in KEY_PARTS if (value := values.get(f"{part}_file")) is not None
+        }
+        setting_warnings.of_readable_secrets(file, name, key_files)
     _of_this_host(values, environ)
     return Values(file, name, values)
 
@@ -230,13 +233,6 @@ def _key_family(environ: Mapping[str, str]) -> str:
     return ""
 
 
-def _warn_of_misspelled(environ: Mapping[str, str]) -> None:
-    known = {option.own_variable: option for option in TABLE}
-    for variable in environ:
-        if variable.startswith("R2FS_") and variable not in known and (hint := near(variable, known, 0.85)):
-            log.warning("the variable %s is no setting%s", variable, hint)
-
-
 def _strongest(option: Option, candidates: list[Candidate]) -> Value | None:
     """The winner, parsed. A wrong value that is overruled harms nobody."""
     if not candidates:
@@ -277,16 +273,6 @@ def _file_text(path: Path, source: str) -> str:
     if len(text.split()) != 1 or not text.isprintable():
         raise SettingsError(f"{path} must hold one line with the key and nothing else ({source})")
     return text
-
-
-def _warn_of_readable_secrets(values: Mapping[str, Value], settings_path: Path) -> None:
-    for option in TABLE:
-        found, named = values.get(option.name), values.get(f"{option.name}_file")
-        if not option.secret or found is None:
-            continue
-        for path in (settings_path, *([named.value] if named else [])):
-            if f"{found.source} ".startswith((f"{path}:", f"{path} ")) and path.stat().st_mode & 0o007:
-                log.warning("%s holds %s and every user can read it: chmod 600 it", path, option.name)
 
 
 def _of_this_host(values: dict[str, Value], environ: Mapping[str, str]) -> None:

@@ -14,7 +14,8 @@ Never: knows FUSE, boto3 or click.
     ├── StoreError                what the bucket, or the way to it, answered
     │   ├── Retryable
     │   │   ├── Unavailable       no answer, 5xx: it may or may not have been done
-    │   │   │   └── TooSlow       a body that comes drop by drop
+    │   │   │   ├── TooSlow       a body that comes drop by drop
+    │   │   │   └── MalformedAnswer   an answer that is none: a web page, a field that is missing, a loop
     │   │   ├── Throttled         429, SlowDown: it was not done
     │   │   └── BodyDamaged       the body arrived cut or wrong: it was not done
     │   ├── ObjectMissing         404 for a key
@@ -191,6 +192,13 @@ class Unavailable(Retryable):
 
 class TooSlow(Unavailable):
     """A body that comes drop by drop: as good as none, though no single read of it times out."""
+
+
+class MalformedAnswer(Unavailable):
+    """What came back cannot be understood: it proves neither that the request was carried out nor that it was not.
+
+    A captive portal, a proxy or a server with a defect answers so. Its message names what is missing or wrong.
+    """
 
 
 class Throttled(Retryable):

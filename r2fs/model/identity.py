@@ -48,15 +48,18 @@ def service(endpoint_url: str | None, bucket: str = "") -> str:
     """
     if not endpoint_url:
         return AWS
-    parts = urlsplit(endpoint_url)
-    host = _host(parts.hostname or "")
+    try:
+        parts = urlsplit(endpoint_url)
+        host, port = _host(parts.hostname or ""), parts.port
+    except ValueError:  # no address at all, which the first request tells
+        return endpoint_url.lower().rstrip("/")
     if _AWS_HOST.fullmatch(host):
         return AWS
     path = [part for part in parts.path.split("/") if part]
     if path and path[-1] == bucket:
         path.pop()
-    own = parts.port is None or parts.port == _OWN_PORT.get(parts.scheme.lower())
-    return "/".join([host if own else f"{host}:{parts.port}", *path])
+    own = port is None or port == _OWN_PORT.get(parts.scheme.lower())
+    return "/".join([host if own else f"{host}:{port}", *path])
 
 
 def _host(name: str) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import reduce
@@ -63,9 +63,10 @@ class Facts:
 def attributes_from(info: ObjectInfo) -> Facts:
     """The facts of a HEAD's or GET's answer."""
     metadata = info.metadata or {}
-    special = _special_mode(metadata.get(MODE)) if info.size == 0 else None
+    empty = info.size == 0 and _type_by(info.key) == stat.S_IFREG
+    mode = mode_of(metadata.get(MODE), info.key, empty)
     understood: dict[str, int | None] = {
-        MODE: mode_of(metadata.get(MODE), info.key) if special is None else stat.S_IMODE(special),
+        MODE: None if mode is None else stat.S_IMODE(mode),
         UID: _id(_number(metadata.get(UID))),
         GID: _id(_number(metadata.get(GID))),
         MTIME: _nanoseconds(metadata.get(MTIME)),
@@ -79,7 +80,7 @@ def attributes_from(info: ObjectInfo) -> Facts:
         mtime_ns=understood[MTIME],
         content_type=info.content_type,
         extra=extra | {_COLON + name: value for name, value in (info.headers or {}).items()},
-        kind=SPECIAL_KINDS[stat.S_IFMT(special)] if special is not None else None,
+        kind=SPECIAL_KINDS.get(stat.S_IFMT(mode)) if mode is not None and empty else None,
     )
 
 
@@ -179,8 +180,9 @@ def _id(number: int | None) -> int | None:
     return number if number is not None and 0 <= number <= MAX_ID else None
 
 
-def mode_of(text: str | None, key: str) -> int | None:
-    """Permission bits by a `mode` that rclone (octal) or s3fs (decimal) wrote; None: it is neither.
+def mode_of(text: str | None, key: str, empty: bool = False) -> int | None:
+    """Permission bits, and type bits where they say more than the key, by a `mode` that rclone (octal) or s3fs
+    (decimal) wrote; None: it is neither. Only an `empty` object with a file's key can be a FIFO, a socket or a device.
 
     The type bits tell the two apart: no number is a file, a directory or a link by its key in both spellings.
     Without them, what both spellings allow counts, and no set-id bit: never more than was meant.
@@ -190,25 +192,22 @@ def mode_of(text: str | None, key: str) -> int | None:
         return None
     octal = int(text, 8) if not set(text) & {"8", "9"} else None
     if text.startswith("0"):
-        return stat.S_IMODE(octal) if octal is not None and _is_mode(octal) else None
-    readings = [number for number in (octal, decimal) if number is not None and _is_mode(number)]
+        return octal if octal is not None and _is_one_of(octal, _TYPES | SPECIAL_KINDS.keys()) else None
+    readings = [number for number in (octal, decimal) if number is not None]
     for number in readings:
-        if stat.S_IFMT(number) == _type_by(key):
-            return stat.S_IMODE(number)
+        if number <= 0o177777 and stat.S_IFMT(number) == _type_by(key):
+            return number
+    special = [n for n in readings if n <= 0o177777 and stat.S_IFMT(n) in SPECIAL_KINDS and not n & 0o7000]
+    if empty and len(special) == 1:
+        return special[0]
+    readings = [number for number in readings if _is_one_of(number, _TYPES)]
     modest = [number & 0o777 for number in readings if not number & 0o7000] or [n & 0o777 for n in readings]
     return reduce(and_, modest) if modest else None
 
 
-def _special_mode(text: str | None) -> int | None:
-    """st_mode of a FIFO, socket or device: octal with a leading 0, as r2fs writes it, else decimal, as s3fs does."""
-    if text is None or _number(text) is None or (text.startswith("0") and set(text) & {"8", "9"}):
-        return None
-    mode = int(text, 8 if text.startswith("0") else 10)
-    return mode if mode <= 0o177777 and stat.S_IFMT(mode) in SPECIAL_KINDS else None
-
-
-def _is_mode(number: int) -> bool:
-    return number <= 0o7777 or (number <= 0o177777 and stat.S_IFMT(number) in _TYPES)
+def _is_one_of(number: int, types: Container[int]) -> bool:
+    """Is it an st_mode without a type, or with one of these?"""
+    return number <= 0o7777 or (number <= 0o177777 and stat.S_IFMT(number) in types)
 
 
 def _type_by(key: str) -> int:

@@ -9,7 +9,6 @@ has no body: boto3 then gives the status as the code, so that it falls to the st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from r2fs.model.errors import (
@@ -31,7 +30,7 @@ from r2fs.model.errors import (
     Unavailable,
     UploadMissing,
 )
-from r2fs.model.keys import nfc, printable
+from r2fs.model.keys import printable
 from r2fs.store.server_text import server_text
 
 CODE = 60  # characters of an error code that are shown; the longest of S3's have forty
@@ -169,21 +168,6 @@ def error_of(name: str, status: int, code: str, message: str = "") -> StoreError
     answer = " ".join(part for part in (str(status or ""), said) if part)
     detail = f" ({answer}: {server_text(message)})" if message else f" ({answer})"
     return meaning.error(f"{printable(name)}: {meaning.says}{detail}")
-
-
-def not_deleted(
-    keys: Sequence[str], errors: Iterable[Mapping[str, object]], url: str
-) -> Iterator[tuple[str, StoreError]]:
-    """The keys that the answer to DeleteObjects says are there still, and why. A server may spell them in its own
-    way. Raises Unavailable where one cannot be told: which one was not deleted?"""
-    by_name = {nfc(key): key for key in keys}
-    for item in errors:
-        key = by_name.get(nfc(str(item.get("Key", ""))))
-        if key is None:
-            raise Unavailable(f"{url}: a delete failed, and the answer does not name its key")
-        error = error_of(key, 0, str(item.get("Code", "")), str(item.get("Message", "")))
-        if not isinstance(error, ObjectMissing):
-            yield key, error
 
 
 class StoredDamaged(BodyDamaged):

@@ -12,6 +12,8 @@ from typing import IO, cast
 from r2fs.model.errors import BodyDamaged
 from r2fs.model.ports import Body
 
+EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # of no bytes
+
 
 class Outgoing:
     """`body` from its start, as a file that remembers why reading it failed. One request at a time."""
@@ -49,6 +51,8 @@ class Outgoing:
 
     @property
     def md5_hex(self) -> str | None:
-        """Of the whole body, where it knows after having been read."""
+        """Of the whole body, where it knows after having been read. An empty one is not read."""
+        if not self._size:
+            return EMPTY_MD5
         value = getattr(self._body, "md5_hex", None)
         return value if isinstance(value, str) else None

@@ -17,47 +17,39 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import botocore.exceptions as boto_errors
-
 from r2fs.model.errors import (
     BucketMissing,
+    MalformedAnswer,
     ObjectLocked,
     ObjectMissing,
     PreconditionFailed,
     RangeInvalid,
     Refused,
     StoreError,
-    Unavailable,
 )
 from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store import headers, s3_values
-from r2fs.store.answers import not_deleted
+from r2fs.store import headers, s3_proof, s3_values
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
-from r2fs.store.etags import bare
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3_check import Checks
-from r2fs.store.s3_client import (
-    EXPECTED,
-    Clients,
-    from_answer,
-    with_copy_headers,
-    without_answer,
-)
+from r2fs.store.s3_client import Clients, translated, with_copy_headers
 from r2fs.store.s3_download import Packed, S3Download, Wire, discard
+from r2fs.store.s3_listing import Asked, not_deleted, page_of
 from r2fs.store.s3_values import (
     conditions,
     destination_headers,
+    etag_of,
     info_of,
     length_of,
-    ns,
     total,
     verified,
 )
+from r2fs.store.s3_wire import Answer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -131,16 +123,9 @@ class S3Store:
         return self._limits
 
     @contextmanager
-    def _translated(self, key: str = "", outgoing: Outgoing | None = None) -> Iterator[None]:
-        name = key or self.url
-        try:
-            yield
-        except EXPECTED as error:
-            if outgoing is not None and outgoing.failure is not None:
-                raise outgoing.failure from None
-            if isinstance(error, boto_errors.ClientError):
-                raise self._checks.dated(from_answer(error, name), error) from error
-            raise without_answer(error, name, self._host) from error
+    def _translated(self, key: str = "", outgoing: Outgoing | None = None) -> Iterator[Answer]:
+        with translated(key or self.url, self._host, outgoing, self._checks.dated) as answer:
+            yield answer
 
     # ---- the bucket as a whole
     def check(self) -> None:
@@ -148,15 +133,16 @@ class S3Store:
         with self._translated():
             client = self._clients.make(CHECK_TIMEOUT_S, CHECK_TIMEOUT_S)
         try:
-            with self._translated():
+            with self._translated() as seen:
                 asked: dict[str, Any] = {"Bucket": self._name, "Prefix": self._prefix, "MaxKeys": 1}
                 answer: Mapping[str, Any] = client.list_objects_v2(**asked)
+                page_of(seen.read(), Asked(self._name, self._prefix))
+        except MalformedAnswer as error:
+            raise self._checks.not_s3() from error
         except StoreError as error:
             raise self._checks.explained(error) from error.__cause__
         finally:
             client.close()
-        if "IsTruncated" not in answer and "KeyCount" not in answer:
-            raise self._checks.not_s3()
         self._checks.check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
 
     def list_page(
@@ -175,17 +161,11 @@ class S3Store:
             asked["ContinuationToken"] = token
         elif start_after:
             asked["StartAfter"] = start_after
-        with self._translated():
-            answer = self._client.list_objects_v2(**asked)
+        with self._translated() as seen:
+            self._client.list_objects_v2(**asked)
+            page = page_of(seen.read(), Asked(self._name, prefix, token))
         self._bucket_seen_s = self._clock.monotonic()
-        return ListPage(
-            tuple(
-                ObjectInfo(o["Key"], o["Size"], bare(o.get("ETag", "")), ns(o["LastModified"]))
-                for o in answer.get("Contents", ())
-            ),
-            tuple(p["Prefix"] for p in answer.get("CommonPrefixes", ())),
-            _next_page(answer, self.url),
-        )
+        return page
 
     # ---- one object
     def head(self, key: str) -> ObjectInfo:
@@ -243,7 +223,8 @@ class S3Store:
             sized = length is not None
             if length is None:
                 length = self._listed_size(key)
-            size = total(answer.get("ContentRange"), length)
+            with self._translated(key):
+                size = total(answer.get("ContentRange"), length)
             info = info_of(key, answer, size, self._md5_etags)
         except BaseException:
             discard(answer)
@@ -272,7 +253,7 @@ class S3Store:
             if if_match is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
             raise _name_refused(key, error) from error
-        return verified(key, answer, outgoing, self._md5_etags)
+        return s3_proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
         metadata = headers.encoded(meta.metadata)
@@ -308,17 +289,18 @@ class S3Store:
         named = [k for k in keys if headers.fits_xml(k)]
         if not named:
             return failed
-        with self._translated():
-            answer = self._client.delete_objects(
+        with self._translated() as seen:
+            self._client.delete_objects(
                 Bucket=self._name, Delete={"Objects": [{"Key": key} for key in named], "Quiet": True}
             )
-        return failed | dict(not_deleted(named, answer.get("Errors", ()), self.url))
+            return failed | not_deleted(seen.read(), named)
 
     # ---- multipart
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
         try:
-            with self._translated(key):
-                return self._client.create_multipart_upload(**self._described(key, meta))["UploadId"]
+            with self._translated(key) as seen:
+                self._client.create_multipart_upload(**self._described(key, meta))
+                return seen.read().text("UploadId")
         except ObjectMissing as error:
             raise _name_refused(key, error) from error
 
@@ -338,8 +320,8 @@ class S3Store:
         self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
     ) -> Part:
         try:
-            with self._translated(f"{source.key} → {key}"):
-                answer = self._client.upload_part_copy(
+            with self._translated(f"{source.key} → {key}") as seen:
+                self._client.upload_part_copy(
                     Bucket=self._name,
                     Key=key,
                     UploadId=upload_id,
@@ -353,7 +335,7 @@ class S3Store:
         # Cloudflare's simulator answers 501 to a condition on the source here. Instead: that version
         # still being there afterwards means that it was there all the time.
         self._require_source(source)
-        return Part(number, bare(answer["CopyPartResult"].get("ETag", "")), length)
+        return Part(number, etag_of(key, seen.read().fields), length)
 
     def complete_upload(
         self,
@@ -367,11 +349,9 @@ class S3Store:
         self._look_first(key, if_match, if_absent)
         listed = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
         asked: dict[str, Any] = {"MultipartUpload": {"Parts": listed}} | conditions(if_match, if_absent)
-        with self._translated(key):
-            answer = self._client.complete_multipart_upload(
-                Bucket=self._name, Key=key, UploadId=upload_id, **asked
-            )
-        return bare(answer["ETag"])
+        with self._translated(key) as seen:
+            self._client.complete_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id, **asked)
+        return s3_proof.complete(self.head, key, seen.read().fields, parts)
 
     def _look_first(self, key: str, if_match: str | None, if_absent: bool) -> None:
         """A HEAD in place of a condition that the server may ignore."""
@@ -410,9 +390,9 @@ class S3Store:
                 meta = replace(meta, headers=s3_values.kept_of(self._require_source(source)))
             asked = self._described(key, meta) | {"MetadataDirective": "REPLACE"}
         try:
-            with self._translated(f"{source.key} → {key}"):
+            with self._translated(f"{source.key} → {key}") as seen:
                 with with_copy_headers(destination_headers(if_match, if_absent)):
-                    answer = self._client.copy_object(
+                    self._client.copy_object(
                         CopySource={"Bucket": self._name, "Key": source.key},
                         CopySourceIfMatch=f'"{source.etag}"',
                         **asked,
@@ -420,12 +400,12 @@ class S3Store:
         except PreconditionFailed:
             self._require_source(source)  # says so if it is the source that changed
             raise
-        return bare(answer["CopyObjectResult"]["ETag"])
+        return s3_proof.copy(self.head, key, seen.read().fields, source)
 
     def _require_source(self, source: Version) -> Mapping[str, Any]:
         """HEAD of `source`; PreconditionFailed or ObjectMissing if it is not there in that version."""
         stored = self._head(source.key)
-        if bare(stored["ETag"]) != source.etag:
+        if etag_of(source.key, stored) != source.etag:
             raise PreconditionFailed(
                 f"{printable(source.key)}: the object to copy is another version by now", source=True
             )
@@ -438,13 +418,3 @@ class S3Store:
 def _name_refused(key: str, error: StoreError) -> Refused:
     """A 404 for what needs no object to be there: the server's routes do not know such a path."""
     return Refused(f"{printable(key)}: the server does not take this name: rename the file ({error})")
-
-
-def _next_page(answer: Mapping[str, Any], url: str) -> str | None:
-    """None: that was the last. A server that says that there is more, and not where, has not answered."""
-    if not answer.get("IsTruncated"):
-        return None
-    token: str | None = answer.get("NextContinuationToken")
-    if token is None:
-        raise Unavailable(f"{url}: a listing was cut, and nothing says where it goes on")
-    return token

@@ -35,8 +35,13 @@ from r2fs.model.keys import printable
 from r2fs.model.redaction import hide
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import s3_request_log as request_log
+from r2fs.store import s3_wire
 from r2fs.store.answers import error_of
+from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
+from r2fs.store.s3_values import malformed
+from r2fs.store.s3_wire import Answer, receiving
+from r2fs.store.s3_xml import Malformed
 from r2fs.store.server_text import server_text
 
 if TYPE_CHECKING:
@@ -48,6 +53,8 @@ log = logging.getLogger(__name__)
 # At DEBUG these log every header, a session token among them, and nothing that helps a user.
 for _name in ("boto3", "botocore", "urllib3"):
     logging.getLogger(_name).setLevel(logging.INFO)
+# A header without a colon is a warning with a traceback there, for each answer that has one.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 AWS_FILES = {
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
@@ -141,6 +148,41 @@ def without_answer(error: BaseException, name: str, host: str) -> StoreError:
     raise error
 
 
+# What boto3's parser and hooks raise for a header that is not what its model says.
+MISREAD: tuple[type[Exception], ...] = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
+
+
+@contextmanager
+def translated(
+    name: str,
+    host: str,
+    outgoing: Outgoing | None,
+    dated: Callable[[StoreError, boto_errors.ClientError], StoreError],
+) -> Iterator[Answer]:
+    """One request, whose errors become ours. `name`: the key, or the bucket's URL. `dated` has the last word."""
+    with receiving() as answer:
+        try:
+            yield answer
+        except Malformed as error:
+            raise malformed(name, error) from error
+        except EXPECTED + MISREAD as error:
+            if outgoing is not None and outgoing.failure is not None:
+                raise outgoing.failure from None
+            if isinstance(error, boto_errors.ClientError):
+                raise dated(from_answer(error, name), error) from error
+            if answer.arrived and isinstance(error, MISREAD):
+                raise malformed(name, f"{type(error).__name__}: {error}") from error
+            raise without_answer(error, name, host) from error
+
+
 def open_session(credentials: Credentials) -> Session:
     """Where a client's key comes from: a profile and AWS's own places are read when it is made."""
     _check_aws_files()
@@ -222,6 +264,7 @@ def make_client(
     for verb in ("GetObject", "HeadObject"):
         events.register(f"before-send.s3.{verb}", _accept_gzip)
     request_log.attach(events)
+    s3_wire.install(client, read_s)
     return client
 
 

@@ -48,7 +48,7 @@ class Packed:
     it is. Stored is what was packed, and that is what the file holds.
     """
 
-    def __init__(self, translated: Callable[[str], AbstractContextManager[None]]) -> None:
+    def __init__(self, translated: Callable[[str], AbstractContextManager[object]]) -> None:
         # constant
         self._translated = translated
         # changed by single operations of set; losing a key costs a request
@@ -81,7 +81,7 @@ def discard(answer: Mapping[str, Any]) -> None:
 class Wire:
     """What a download needs of the store that opened it."""
 
-    translated: Callable[[str], AbstractContextManager[None]]  # boto3's errors become ours, about this key
+    translated: Callable[[str], AbstractContextManager[object]]  # boto3's errors become ours, about this key
     received: Callable[[int], None]  # counts bytes
     clock: Clock
 

@@ -7,17 +7,21 @@ Never: imports boto3, or sends anything.
 from __future__ import annotations
 
 import calendar
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from r2fs.model.errors import MalformedAnswer
 from r2fs.model.keys import printable
 from r2fs.model.records import ObjectInfo
 from r2fs.store import headers
 from r2fs.store.answers import StoredDamaged
 from r2fs.store.bodies import Outgoing
 from r2fs.store.etags import bare, is_md5
+from r2fs.store.s3_xml import Malformed
+from r2fs.store.server_text import server_text
 
 # Said of the bytes besides their type, by boto3's names: who writes the object again sends it again, or it is lost.
 _KEPT = {
@@ -42,19 +46,60 @@ _CLASSES = frozenset(
 )
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
+_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})\Z", re.IGNORECASE)
+_ETAG = re.compile(r"[!#-~]{1,256}\Z")  # without its quotes: what can be sent back in If-Match
+
+
+def malformed(name: str, what: object) -> MalformedAnswer:
+    """`name`: a key, or the bucket's URL."""
+    return MalformedAnswer(
+        f"{printable(name)}: the server's answer cannot be understood: {server_text(str(what))}"
+    )
+
+
+def sane_etag(text: str, of: str = "") -> str:
+    """The ETag without quotes. Malformed for none, and for what is none."""
+    etag = bare(text.strip())
+    if not _ETAG.match(etag):
+        raise Malformed(f"{'an ETag that is none' if etag else 'no ETag'}{f' of {of}' if of else ''}")
+    return etag
+
 
 def info_of(key: str, answer: Mapping[str, Any], size: int, md5_etags: bool = True) -> ObjectInfo:
-    etag = bare(answer.get("ETag", ""))
+    etag = etag_of(key, answer)
     return ObjectInfo(
         key=key,
-        size=size,
+        size=_possible(key, size),
         etag=etag,
-        modified_ns=ns(answer["LastModified"]),
+        modified_ns=_modified_ns(key, answer),
         content_type=answer.get("ContentType"),
         metadata=headers.decoded(answer.get("Metadata", {})),
         headers=kept_of(answer),
         md5=etag if md5_etags and tells_md5(etag, answer) else None,
     )
+
+
+def etag_of(key: str, answer: Mapping[str, Any]) -> str:
+    try:
+        return sane_etag(answer.get("ETag", ""))
+    except Malformed as error:
+        raise malformed(key, error) from error
+
+
+def _possible(key: str, size: int) -> int:
+    if not 0 <= size < 2**63:
+        raise malformed(key, f"no Content-Length, but {size}")
+    return size
+
+
+def _modified_ns(key: str, answer: Mapping[str, Any]) -> int:
+    moment = answer.get("LastModified")
+    if moment is None:
+        raise malformed(key, "no Last-Modified")
+    try:
+        return ns(moment)
+    except OverflowError as error:  # of the first or the last day that there is, in another time zone
+        raise malformed(key, f"no Last-Modified, but {moment}") from error
 
 
 def tells_md5(etag: str, answer: Mapping[str, Any]) -> bool:
@@ -106,12 +151,23 @@ def length_of(answer: Mapping[str, Any]) -> int | None:
     if "ContentLength" in answer:
         return int(answer["ContentLength"])
     first, _, last = answer.get("ContentRange", "").partition("/")[0].removeprefix("bytes ").partition("-")
-    return int(last) - int(first) + 1 if first.isdigit() and last.isdigit() else None
+    return int(last) - int(first) + 1 if first.isdecimal() and last.isdecimal() else None
 
 
 def total(content_range: str | None, length: int) -> int:
-    """The object's size by `bytes 0-9/1234`, or `length` where the answer is the whole object."""
-    return int(content_range.rpartition("/")[2]) if content_range else length
+    """The object's size by `bytes 0-9/1234`, or `length` where the answer is the whole object.
+
+    Malformed for a range that is none, or of another length than the body's.
+    """
+    if content_range is None:
+        return length
+    found = _RANGE.match(content_range)
+    first, last, size = map(int, found.groups()) if found else (0, -1, -1)
+    if not first <= last < size:
+        raise Malformed(f"no Content-Range, but {printable(content_range[:60])}")
+    if last - first + 1 != length:
+        raise Malformed(f"a Content-Length of {length} for {printable(content_range[:60])}")
+    return size
 
 
 def conditions(if_match: str | None, if_absent: bool) -> dict[str, str]:
@@ -129,7 +185,7 @@ def destination_headers(if_match: str | None, if_absent: bool) -> dict[str, str]
 
 def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing, md5_etags: bool = True) -> str:
     """The answer's ETag, unless it is the MD5 of other bytes than were read from the body."""
-    etag = bare(answer["ETag"])
+    etag = etag_of(key, answer)
     sent = outgoing.md5_hex
     if md5_etags and sent is not None and tells_md5(etag, answer) and etag != sent:
         raise StoredDamaged(f"{printable(key)}: the bucket stored other bytes than were sent", etag)

@@ -26,6 +26,7 @@ def every_class() -> list[type[R2fsError]]:
         kind = waiting.pop()
         found.append(kind)
         waiting += [each for each in kind.__subclasses__() if each.__module__.startswith("r2fs.")]
+    found = [kind for kind in found if not kind.__module__.startswith("r2fs.cli")]  # a command's own end
     return sorted(found, key=lambda kind: kind.__name__)
 
 
@@ -88,5 +89,6 @@ sys.exit(main.run("r2fs", ["mount"]))
 
 def test_the_network_has_a_code_of_its_own():
     """A script that waits and tries again must not do so for a wrong key."""
-    network = {errors.Retryable, errors.Unavailable, errors.Throttled, errors.BodyDamaged, StoredDamaged}
+    network = {kind for kind in every_class() if issubclass(kind, errors.Retryable)}
+    assert len(network) >= 5
     assert {kind for kind in every_class() if kind.exit_code == errors.Unavailable.exit_code} == network

@@ -38,7 +38,7 @@ def test_what_an_unmount_left_is_shown_and_sent_by_the_command_that_is_named(rig
     for word in (
         "nothing is mounted",
         rig.url,
-        "1 file (0.0 MiB)",
+        "1 file (8 B)",
         "since 20",
         str(rig.base / "disk" / "state"),
     ):

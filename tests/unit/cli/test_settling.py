@@ -14,6 +14,7 @@ from r2fs.drivers.kmount import Mounted
 from tests.unit.cli.conftest import flushed, queue
 from tests.unit.cli.test_asking import status
 
+FLUSHED = {"sent": True, "queue": queue(), "parked_count": 0, "parked": [], "refusal": None}
 DEAD = 2**22 - 2  # no process has this number: above the kernel's largest by default
 
 

@@ -143,14 +143,15 @@ def test_no_output_ends_by_an_encoding(repo_root, home, words):
 
 
 # ------------------------------------------------------------------ warnings before there is a log
-def test_a_warning_says_that_it_is_one(repo_root, home):
+@pytest.mark.parametrize("overruled", [{}, {"R2_ACCESS_KEY_ID": "k", "R2_SECRET_ACCESS_KEY": "other-other"}])
+def test_a_warning_says_that_it_is_one(repo_root, home, overruled):
     path = home / "c.toml"
     path.write_text('access_key_id = "id"\nsecret_access_key = "geheim-geheim"\n')
     path.chmod(0o644)
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("R2_", "AWS_", "STORAGE_", "R2FS_"))}
     done = subprocess.run(
         [sys.executable, "-m", "r2fs", "config", "show", "--config", path],
-        cwd=repo_root, env={**environ, "HOME": str(home)}, capture_output=True, text=True, timeout=60,
+        cwd=repo_root, env={**environ, "HOME": str(home), **overruled}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0
     assert (
@@ -179,6 +180,28 @@ def test_a_shell_completes_commands_names_and_paths(home):
     for command in ("umount", "status", "flush", "restart"):
         assert completed(command, "/st") == ["file,/st"]
     assert completed("mount", "--cache-dir", "/c") == ["file,/c"]
+
+
+def test_parsing_a_command_looks_at_no_path(monkeypatch):
+    """On a mount that nobody serves stat(2) would hang: `r2fs mount` has to come to taking it over."""
+    import click
+
+    from r2fs.cli.main import COMMANDS, cli
+
+    words = {"mount": ["takes", "/mnt/t", "--cache-dir", "/mnt/t/c"], "config": ["show", "/mnt/t"]}
+    context = click.Context(cli, info_name="r2fs", obj={"debug": False})
+    commands = {name: cli.get_command(context, name) for name in COMMANDS}
+    asked: list[object] = []
+    with monkeypatch.context() as patched:
+        for call in ("stat", "lstat", "access"):
+            patched.setattr(os, call, lambda path, *given, **named: asked.append(os.fspath(path)))
+        for name, command in commands.items():
+            assert command is not None
+            command.make_context(name, words.get(name, ["/mnt/t/a"]), parent=context)
+    assert [path for path in asked if str(path).startswith("/mnt/t")] == []
+    parameters = [p for name in COMMANDS for p in getattr(commands[name], "params", ())]
+    looking = [p.name for p in parameters if isinstance(p.type, click.Path) and p.name != "config_file"]
+    assert looking == []
 
 
 def test_the_line_of_the_readme_makes_the_shells_script(repo_root, home):

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.daemon import client, control, directories, keeper
+from r2fs.daemon import client, control, directories, keeper, states
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.control import ControlServer
 from r2fs.disk import sessionlog
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
-from r2fs.model import owned_paths
+from r2fs.model import owned_paths, places
 from r2fs.model.errors import DaemonUnreachable, DirectoryUnusable
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Bucket, Settings
@@ -305,3 +305,46 @@ def test_settings_without_neighbours_are_prepared_as_ever(two):
     ready = replace(settings(two), run_dir=two.home / "run")
     with acting_as(two.victim):
         assert directories.prepare(ready).staging is None
+
+
+# ------------------------------------------------------------------ what unmounted mounts owe
+@pytest.mark.parametrize("how", ["their home", "their link"])
+def test_states_in_a_place_of_another_user_are_not_read(two, monkeypatch, how):
+    """As sudo leaves HOME. The command that `status` names for one would be theirs."""
+    monkeypatch.setattr(places, "ROOT_STATES", ())
+    theirs = two.directory("theirs", two.attacker)
+    place = theirs / ".local" / "state" / "r2fs"
+    (place / "b-1").mkdir(parents=True)
+    (place / "b-1" / "journal.db").write_text("")
+    (place / "b-1" / "mount.json").write_text("{}")
+    two.give(place / "b-1", two.victim)
+    if how == "their link":
+        elsewhere = two.home / ".local" / "state" / "r2fs" / states.ELSEWHERE
+        elsewhere.mkdir(parents=True)
+        (elsewhere / "b-1").symlink_to(place / "b-1")
+        for path in (elsewhere, *elsewhere.parents[:3]):
+            two.give(path, two.victim)
+    home = theirs if how == "their home" else two.home
+    with acting_as(two.victim):
+        found = states.find({"HOME": str(home)})
+    assert found.states == ()
+    assert found.closed == (place if how == "their home" else place / "b-1",)
+
+
+@pytest.mark.parametrize("name", ["journal.db", "journal.db-wal", "lock"])
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_a_state_that_is_none_keeps_nobody_waiting_and_is_told(two, monkeypatch, name, kind):
+    monkeypatch.setattr(places, "ROOT_STATES", ())
+    state = two.home / ".local" / "state" / "r2fs" / "b-1"
+    state.mkdir(parents=True)
+    for path in (state, *state.parents[:3]):
+        two.give(path, two.victim)
+        path.chmod(0o700)
+    with acting_as(two.victim):
+        Journal.open(state).close()
+        (state / name).unlink(missing_ok=True)
+        os.mkfifo(state / name) if kind == "fifo" else (state / name).symlink_to("/dev/zero")
+        os.mkfifo(state / "mount.json")
+        (found,) = states.find({"HOME": str(two.home)}).states
+    assert found.record is None
+    assert f"{name} is" in str(found.owed.error)

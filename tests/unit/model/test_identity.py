@@ -52,6 +52,18 @@ def test_what_only_a_look_could_tell_stays_different_and_may_be_the_same(one, ot
     assert identity.may_be_same(at(one), at(other))
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["http://h.example.org:port", "HTTP://[bad", "http://h.example.org:99999999"]
+)
+def test_what_is_no_address_is_compared_as_it_is(endpoint):
+    """The first request says what is wrong with it; nothing before that may fail."""
+    assert identity.identity(at(endpoint)) == identity.identity(
+        at(endpoint.upper().replace("HTTP", "http") + "/")
+    )
+    assert identity.identity(at(endpoint)) != identity.identity(at("http://h.example.org"))
+    assert list(identity.spellings(at(endpoint)))
+
+
 def test_another_bucket_or_prefix_is_another_place():
     here = at("https://h.example.org")
     for other in (replace(here, name="Takes"), replace(here, prefix="b/"), replace(here, prefix="")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2fs.model.metadata import (
@@ -17,7 +17,7 @@ from r2fs.model.metadata import (
     recalled,
     remembered,
 )
-from r2fs.model.records import ObjectInfo
+from r2fs.model.records import Kind, ObjectInfo
 
 S_IFREG = 0o100000
 
@@ -103,6 +103,7 @@ FILE, DIRECTORY, LINK = "take.wav", "takes/", "take.rclonelink"
         ("400", FILE, 0o400),
         ("511", FILE, 0o511),
         ("4755", FILE, 0o755),
+        ("4516", DIRECTORY, 0o516),
         # none
         *((text, FILE, None) for text in (
             "", "-1", "+33188", " 33188", "rw-r--r--", "0o644", "0x81a4", "9999999999", "4294967296", "65536",
@@ -114,6 +115,13 @@ def test_modes_of_other_tools(text: str, key: str, mode: int | None):
     found = attributes_from(ObjectInfo(key, 0, "etag", 0, metadata={"mode": text}))
     assert found.mode == mode
     assert found.extra == ({} if mode is not None else {"mode": text})
+
+
+@pytest.mark.parametrize("text", ["10644", "010644", "4516"], ids=("rclone", "r2fs", "s3fs"))
+def test_a_fifo_is_empty(text: str):
+    found = attributes_from(ObjectInfo(FILE, 0, "etag", 0, metadata={"mode": text}))
+    assert (found.kind, found.mode) == (Kind.FIFO, 0o644)
+    assert attributes_from(ObjectInfo(FILE, 1, "etag", 0, metadata={"mode": text})).kind is None
 
 
 @given(
@@ -174,6 +182,7 @@ ANY = (
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(["mode", "uid", "gid", "mtime", "xattr", "note"]), ANY))
 def test_metadata_of_any_kind_is_understood_or_kept(metadata: dict[str, str]):
     found = told(metadata)

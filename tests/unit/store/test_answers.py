@@ -22,7 +22,9 @@ from r2fs.model.errors import (
     Unavailable,
     UploadMissing,
 )
-from r2fs.store.answers import BY_CODE, BY_STATUS, SignatureRejected, error_of, meaning_of, not_deleted
+from r2fs.store.answers import BY_CODE, BY_STATUS, SignatureRejected, error_of, meaning_of
+from r2fs.store.s3_listing import not_deleted
+from r2fs.store.s3_xml import Document, Malformed
 
 # What R2 documents, or was seen to answer: (status, code) and what it must become.
 R2_ANSWERS = [
@@ -102,15 +104,19 @@ def test_every_row_can_be_raised_and_reads_as_a_sentence(meaning):
 
 
 def test_what_was_not_deleted():
-    answer = [
-        {"Key": "b", "Code": "ObjectLockedByBucketPolicy", "Message": "locked"},
-        {"Key": "P\u00e4d", "Code": "InternalError"},
-        {"Key": "gone", "Code": "NoSuchKey"},
-    ]
-    found = dict(not_deleted(["a", "b", "Pa\u0308d", "gone"], answer, "r2://bucket"))
+    answer = Document(
+        "DeleteResult",
+        {},
+        [
+            ("Error", {"Key": "b", "Code": "ObjectLockedByBucketPolicy", "Message": "locked"}),
+            ("Error", {"Key": "P\u00e4d", "Code": "InternalError"}),
+            ("Error", {"Key": "gone", "Code": "NoSuchKey"}),
+        ],
+    )
+    found = not_deleted(answer, ["a", "b", "Pa\u0308d", "gone"])
     assert {key: type(error) for key, error in found.items()} == {"b": ObjectLocked, "Pa\u0308d": Unavailable}
-    with pytest.raises(Unavailable, match="does not name its key"):
-        list(not_deleted(["a"], [{"Code": "AccessDenied"}], "r2://bucket"))
+    with pytest.raises(Malformed, match="no key in place of a key"):
+        not_deleted(Document("DeleteResult", {}, [("Error", {"Code": "AccessDenied"})]), ["a"])
 
 
 def test_a_message_cannot_break_a_terminal():

@@ -16,7 +16,7 @@ from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, 
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.counting import RequestCounter
-from r2fs.store.s3 import _next_page, connect
+from r2fs.store.s3 import connect
 from r2fs.store.s3_client import EXPECTED, WITHOUT_ANSWER, make_client, without_answer
 from tests.support.users import ROOT, neighbours
 
@@ -136,13 +136,6 @@ def test_secrets_stay_hidden(caplog: pytest.LogCaptureFixture):
     assert "hidden" not in str(caught.value)
     assert "hidden" not in repr(BUCKET)
     assert store.url == "s3://bucket/"
-
-
-def test_a_listing_that_is_cut_without_a_token_is_no_answer():
-    assert _next_page({"IsTruncated": False}, "s3://bucket") is None
-    assert _next_page({"IsTruncated": True, "NextContinuationToken": "on"}, "s3://bucket") == "on"
-    with pytest.raises(Unavailable):
-        _next_page({"IsTruncated": True}, "s3://bucket")
 
 
 @pytest.mark.timeout(20)

@@ -1,0 +1,204 @@
+"""The XML of S3's answers, read in one pass and without a tree: its form is checked while it comes.
+
+Owns:    the form of each operation's document (its root, the fields that are read of it), and the bounds of
+         what is read: elements in each piece, depth, rows, the length of a text.
+Never:   expands entities: a document type is refused, S3 sends none. Imports boto3, or knows keys.
+Fails:   Malformed, with what is missing or wrong, in words that can follow a colon.
+
+Namespaces and prefixes, comments, CDATA, processing instructions, attributes, unknown elements and the order
+of elements make no difference. A field that comes twice, or that holds elements, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+from xml.parsers import expat
+
+from r2fs.model.keys import printable
+
+PIECE = 64 << 10  # bytes that are parsed at once: no tag and no text is longer
+DEPTH = 16  # S3's deepest document has five levels
+ROWS = 10_000  # a page of LIST has 1,000 keys, and servers that know no limit send more
+ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
+
+class Malformed(Exception):
+    """An answer that is not what S3 documents. The message says what is missing or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a document must be, and what is read of it."""
+
+    roots: frozenset[str]
+    fields: frozenset[str] = frozenset()  # children of the root
+    rows: Mapping[str, frozenset[str]] = field(
+        default_factory=dict
+    )  # repeated children: what is read of each
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    root: str
+    fields: Mapping[str, str]
+    rows: list[tuple[str, dict[str, str]]]
+
+    def text(self, name: str) -> str:
+        """The field's text, which must not be missing or empty."""
+        found = self.fields.get(name)
+        if not found:
+            raise Malformed(f"no {name}")
+        return found
+
+
+def _form(root: str, *fields: str, **rows: set[str]) -> Form:
+    return Form(frozenset({root}), frozenset(fields), {name: frozenset(of) for name, of in rows.items()})
+
+
+# By S3's name of the operation. Operations that are not here answer by headers alone.
+FORMS: Mapping[str, Form] = {
+    "ListObjectsV2": _form(
+        "ListBucketResult",
+        "Name",
+        "Prefix",
+        "KeyCount",
+        "IsTruncated",
+        "NextContinuationToken",
+        "EncodingType",
+        Contents={"Key", "Size", "ETag", "LastModified"},
+        CommonPrefixes={"Prefix"},
+    ),
+    "DeleteObjects": _form("DeleteResult", Deleted={"Key"}, Error={"Key", "Code", "Message"}),
+    "CreateMultipartUpload": _form("InitiateMultipartUploadResult", "UploadId"),
+    "CompleteMultipartUpload": _form("CompleteMultipartUploadResult", "ETag"),
+    "CopyObject": _form("CopyObjectResult", "ETag"),
+    "UploadPartCopy": _form("CopyPartResult", "ETag"),
+}
+ERROR = _form("Error", "Code", "Message")
+NESTED_ERROR = _form("ErrorResponse", Error={"Code", "Message"})  # as AWS's other services have it
+
+
+def read_document(body: bytes, form: Form) -> Document:
+    """The document, which is of `form` or an error's."""
+    return _Reader((form, ERROR, NESTED_ERROR)).read(body)
+
+
+def error_in(document: Document) -> tuple[str, str] | None:
+    """Code and message; None: it is no error's document, or one without a code."""
+    fields: Mapping[str, str] = document.fields
+    if document.root == "ErrorResponse":
+        fields = next((row for name, row in document.rows if name == "Error"), {})
+    elif document.root != "Error":
+        return None
+    code = fields.get("Code", "").strip()
+    return (code, fields.get("Message", "")) if code else None
+
+
+def error_of_body(body: bytes) -> tuple[str, str] | None:
+    """Code and message, where `body` is an S3 error; None for a web page and all else."""
+    try:
+        return error_in(read_document(body, ERROR))
+    except Malformed:
+        return None
+
+
+class _Reader:
+    """One document. `forms` differ in their roots."""
+
+    def __init__(self, forms: tuple[Form, ...]) -> None:
+        self._forms = {root: form for form in forms for root in form.roots}
+        self._wanted = " or ".join(sorted(forms[0].roots))
+        self._root = ""
+        self._form = forms[0]
+        self._fields: dict[str, str] = {}
+        self._rows: list[tuple[str, dict[str, str]]] = []
+        self._row: dict[str, str] | None = None  # of the child of the root that is open
+        self._row_name = ""
+        self._leaf = ""  # the element whose text is collected; "": none is
+        self._text: list[str] = []
+        self._depth = 0
+        self._events = 0
+        parser = self._parser = expat.ParserCreate("utf-8")  # whatever the document says, which is checked
+        parser.buffer_text = True
+        parser.XmlDeclHandler = self._declaration
+        parser.StartDoctypeDeclHandler = self._doctype
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+
+    def read(self, body: bytes) -> Document:
+        # AWS sends white space while it completes an upload: before the declaration it is not XML.
+        view = memoryview(body.lstrip(b" \t\r\n"))
+        try:
+            for at in range(0, len(view), PIECE):
+                before = self._events
+                self._parser.Parse(view[at : at + PIECE], False)
+                if self._events == before and len(view) > PIECE:
+                    raise Malformed("a tag or a text of more than 64 KiB")
+            self._parser.Parse(b"", True)
+        except expat.ExpatError as error:
+            raise Malformed(_of_expat(error, self._wanted, bool(view))) from None
+        return Document(self._root, self._fields, self._rows)
+
+    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        if encoding is not None and encoding.lower() not in ENCODINGS:
+            raise Malformed(f"XML in {_short(encoding)}, which is not UTF-8")
+
+    def _doctype(self, name: str, *_: object) -> NoReturn:
+        raise Malformed(f"a document type ({_short(name)}) in place of {self._wanted}")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._events += 1
+        if self._leaf:
+            raise Malformed(f"elements in {self._leaf}")
+        self._depth += 1
+        name = tag.rpartition(":")[2]
+        if self._depth == 2:
+            if name in self._form.rows:
+                self._row, self._row_name = {}, name
+            elif name in self._form.fields:
+                self._collect(name)
+        elif self._depth == 3:
+            if self._row is not None and name in self._form.rows[self._row_name]:
+                self._collect(name)
+        elif self._depth == 1:
+            self._open(name)
+        elif self._depth > DEPTH:
+            raise Malformed("elements too deep")
+
+    def _open(self, root: str) -> None:
+        form = self._forms.get(root)
+        if form is None:
+            raise Malformed(f"{_short(root)} in place of {self._wanted}")
+        self._root, self._form = root, form
+
+    def _collect(self, name: str) -> None:
+        self._leaf, self._text = name, []
+        self._parser.CharacterDataHandler = self._text.append
+
+    def _end(self, tag: str) -> None:
+        self._events += 1
+        if self._leaf:
+            into = self._fields if self._row is None else self._row
+            if self._leaf in into:
+                raise Malformed(f"two of {self._leaf}")
+            into[self._leaf] = "".join(self._text)
+            self._leaf = ""
+            self._parser.CharacterDataHandler = None
+        elif self._depth == 2 and self._row is not None:
+            self._rows.append((self._row_name, self._row))
+            self._row = None
+            if len(self._rows) > ROWS:
+                raise Malformed(f"more than {ROWS} entries in one answer")
+        self._depth -= 1
+
+
+def _of_expat(error: expat.ExpatError, wanted: str, is_body: bool) -> str:
+    if not is_body:
+        return f"no body in place of {wanted}"
+    return f"no {wanted}: {expat.ErrorString(error.code)} at byte {error.offset} of line {error.lineno}"
+
+
+def _short(name: str) -> str:
+    return printable(name[:40])
