@@ -74,8 +74,7 @@ class World:
             threads=False,
             crash_point=self._point,
             bucket=Bucket("s3", "bucket", self.prefix),
-            # Whoever waits fetches for itself: what did not come at once does not come while the clock stands.
-            **{"read_timeout_s": 0.0, **self.config},
+            **self.config,
         )
         fs = engine.fs
         for queue in (fs._downloads, fs._parts):
