@@ -54,6 +54,15 @@ class LastListings:
 
         self._shelf.run(store, None)
 
+    def drop(self, prefix: str) -> bool:
+        """It is not what the directory holds any more. True: there was one."""
+
+        def forget(table: Table) -> bool:
+            self._digests.pop(prefix, None)
+            return bool(table.delete(_name(prefix)))
+
+        return self._shelf.run(forget, False)
+
     def has(self, prefix: str) -> bool:
         return self._shelf.run(lambda table: _name(prefix) in table, False)
 

@@ -16,6 +16,8 @@ from r2fs.engine.tree import Tree
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 
+IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with everything kept
+
 
 class LastKnown:
     def __init__(self, core: Core, tree: Tree, ledger: Ledger) -> None:
@@ -23,6 +25,8 @@ class LastKnown:
         self._tree = tree
         self._ledger = ledger
         self._listings = core.cache.listings
+        # A mount that was killed may have changed more than was kept: what it left is not believed.
+        self._usable = self._listings.drop(IN_ORDER)
         self._listed: set[Node] = set()  # since they were kept; guarded by: Core.lock
 
     def listed(self, directory: Node) -> None:
@@ -34,6 +38,9 @@ class LastKnown:
         with self._core.lock:
             if everything:
                 self._listed.update(n for n in self._tree.all_nodes() if n.is_dir and _listing(n).whole)
+                for one in self._tree.all_nodes():
+                    if one.is_dir and not _listing(one).whole and (one.children() or _listing(one).probed):
+                        self._listings.drop(self._tree.key(one))  # seen in part, and perhaps changed
             listed, self._listed = self._listed, set()
         for directory in listed:
             with self._core.lock:
@@ -51,17 +58,19 @@ class LastKnown:
             self._listings.keep(
                 prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
             )
+        if everything:
+            self._listings.keep(IN_ORDER, [], [])
 
     def has(self, directory: Node) -> bool:
         with self._core.lock:
             prefix = self._tree.key(directory)
-        return self._listings.has(prefix)
+        return self._usable and self._listings.has(prefix)
 
     def restore(self, directory: Node) -> bool:
         """Show what is kept of a directory of which less is known; False: nothing is."""
         with self._core.lock:
             prefix = self._tree.key(directory)
-        kept = self._listings.find(prefix)
+        kept = self._listings.find(prefix) if self._usable else None
         if kept is None:
             return False
         with self._core.lock:
