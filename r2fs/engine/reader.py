@@ -155,6 +155,7 @@ class Reader:
         """Until it is here. What another reader had sent for and lost is sent for again."""
         content, limit = source.content, self._settings.read_timeout_s
         deadline = self._core.clock.monotonic() + limit
+        sent_again = False
         while content.missing(start, stop):
             if self._core.stopping:
                 raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
@@ -169,8 +170,9 @@ class Reader:
             if coming:
                 self._jobs.relieve()
                 continue
-            if source.trouble is not None:  # what failed may pass
+            if source.trouble is not None or sent_again:  # what failed may pass; no GET follows another at once
                 self._core.clock.wait(self._core.ended, min(left, RESEND_S))
+            sent_again = True
             self._fetch(source, start, stop, URGENT)
 
     def _bring(self, source: Source, start: int, stop: int) -> None:
