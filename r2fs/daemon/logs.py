@@ -107,4 +107,6 @@ def _install(handler: logging.Handler, level: str, credentials: Credentials | No
     handler._r2fs = True  # type: ignore[attr-defined]
     root.addHandler(handler)
     root.setLevel(LIBRARY_LEVEL)
+    # It warns of an `Expires` that is no time, for each HEAD: the store keeps what is stored.
+    logging.getLogger("botocore.handlers").setLevel(logging.ERROR)
     logging.getLogger("r2fs").setLevel(level.upper())

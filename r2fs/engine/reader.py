@@ -170,7 +170,9 @@ class Reader:
             if coming:
                 self._jobs.relieve()
                 continue
-            if source.trouble is not None or sent_again:  # what failed may pass; no GET follows another at once
+            if (
+                source.trouble is not None or sent_again
+            ):  # what failed may pass; no GET follows another at once
                 self._core.clock.wait(self._core.ended, min(left, RESEND_S))
             sent_again = True
             self._fetch(source, start, stop, URGENT)

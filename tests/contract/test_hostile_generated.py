@@ -24,6 +24,7 @@ def hostile() -> Iterator[tuple[S3Store, Answers]]:
     store.close()
 
 
+@pytest.mark.expect_warnings('Failed to parse the "Expires"')  # botocore's; what is stored is kept as it is
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(random=st.randoms(use_true_random=False), verb=st.sampled_from(list(VERBS)))
 def test_whatever_is_answered(hostile: tuple[S3Store, Answers], random: Random, verb: str):
