@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from r2fs.cli.asking import held_mounts
 from r2fs.daemon import states
 from r2fs.daemon.states import Found, State
 from r2fs.drivers.mountpoint import absolute
@@ -20,12 +22,16 @@ from r2fs.model.keys import printable
 
 
 def unmounted() -> Found:
-    """Every state directory that no daemon has open, in the standard places and the settings' own."""
+    """Every state directory that no daemon has open, in the standard places and the settings' own; but those of
+    mounts whose daemon is being started again: that sends it, and a command would only be in its way."""
+    starting = {held.mountpoint for held in held_mounts() if held.starts_it}
     try:
         named: Path | None = gather(warn=False).get("state_dir")
     except SettingsError:
         named = None  # wrong settings keep nobody from seeing what is owed
-    return states.find(os.environ, [named] if named else [])
+    found = states.find(os.environ, [named] if named else [])
+    mine = tuple(s for s in found.states if s.record is None or s.record.mountpoint not in starting)
+    return replace(found, states=mine)
 
 
 def owing(found: Found) -> list[State]:
@@ -85,7 +91,7 @@ def print_owing(found: Found) -> None:
     waiting = owing(found)
     if not waiting:
         return
-    print("\nnot mounted, and not yet in the bucket:")
+    print("\nnot yet in the bucket, and no mount sends it:")
     for state in waiting:
         owed = state.owed
         parked = f" ({owed.parked} of them refused by the bucket)" if owed.parked else ""
