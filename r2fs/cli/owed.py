@@ -86,21 +86,22 @@ def as_data(state: State) -> dict[str, Any]:
     }
 
 
-def print_owing(found: Found) -> None:
-    """After the table of mounts. Nothing, where nothing is owed."""
+def owing_text(found: Found) -> str:
+    """Below the table of mounts. "" where nothing is owed."""
     waiting = owing(found)
     if not waiting:
-        return
-    print("\nnot yet in the bucket, and no mount sends it:")
+        return ""
+    lines = ["not yet in the bucket, and no mount sends it:"]
     for state in waiting:
         owed = state.owed
         parked = f" ({owed.parked} of them refused by the bucket)" if owed.parked else ""
         since = f", since {_time(owed.since_s)}" if owed.since_s is not None else ""
-        print(f"  {printable(state.place)}: {states.owed_text(owed)}{parked}{since}")
-        print(f"    kept in  {printable(str(state.path))}")
+        lines.append(f"  {printable(state.place)}: {states.owed_text(owed)}{parked}{since}")
+        lines.append(f"    kept in  {printable(str(state.path))}")
         if state.record is not None and state.record.keys:
-            print(f"    keys     {printable(state.record.keys)}")
-        print(f"    to send  {printable(state.remedy)}")
+            lines.append(f"    keys     {printable(state.record.keys)}")
+        lines.append(f"    to send  {printable(state.remedy)}")
+    return "\n".join(lines)
 
 
 def unread(found: Found) -> list[str]:

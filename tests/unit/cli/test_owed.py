@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.cli import owed
+from r2fs.cli import owed, status
 from r2fs.cli.remount import record_of
 from r2fs.daemon import states
 from r2fs.daemon.client import Held
@@ -130,6 +130,18 @@ def test_what_a_daemon_sends_that_is_being_started_needs_no_command(monkeypatch,
     waiting = Held("/mnt/t", "file:///b", 1, 60.0, starts_it, Path("/run/t.holder"))
     monkeypatch.setattr(owed, "held_mounts", lambda: [waiting])
     assert owed.owing(owed.unmounted()) == ([] if starts_it else [left])
+
+
+def test_watching_shows_what_is_owed_too(r2fs, monkeypatch):
+    record = mount_record.MountRecord(
+        "file", "b", "", None, "", "file:///b", "/mnt/t", ("r2fs", "mount", "file:///b", "/mnt/t")
+    )
+    left = states.State(Path("/state/b"), record, OwedSummary(files=1))
+    monkeypatch.setattr(states, "find", lambda *places: states.Found((left,), (), ()))
+    text = status._text_of(None)
+    assert "nothing is mounted\n\nnot yet in the bucket, and no mount sends it:\n" in text
+    assert "to send  r2fs mount file:///b /mnt/t" in text
+    assert r2fs("status").out == text + "\n"
 
 
 # ------------------------------------------------------------------ the record
