@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from r2fs.cli import show
+from r2fs.cli import owed, show
 from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, parse_timeout
 from r2fs.cli.progress import Progress
 from r2fs.cli.usage import Command, PathText
@@ -55,11 +55,21 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
                 complaints.append(f"{daemon.mountpoint}: {why}; left: {show.left(answer['queue'])}")
     if as_json:
         show.as_json(answers)
+    elif not paths:
+        _tell_of_what_no_mount_sends(bool(answers))
     if not wait:
         return 0
     for text in complaints if not as_json else ():
         show.complain(text)
     return max(codes, key=(0, SOMETHING_LEFT, REFUSED).index)
+
+
+def _tell_of_what_no_mount_sends(any_mounted: bool) -> None:
+    """Without a path it is about every mount: what is owed by none is not sent, and 0 does not speak of it."""
+    if not any_mounted:
+        show.complain("nothing is mounted: nothing was sent")
+    for state in owed.owing(owed.unmounted()):
+        show.complain(f"not mounted, so that this sends nothing of it: {owed.sentence(state)}")
 
 
 def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:

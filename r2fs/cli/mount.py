@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 
 @click.command("mount", cls=Command)
-@click.argument("target", metavar="[URL|NAME]", shell_complete=complete_target)
+@click.argument("target", metavar="[URL|NAME]", required=False, shell_complete=complete_target)
 @click.argument("directory", metavar="[DIR]", required=False, type=PathText())
 @click.option(
     "--background", "-b", is_flag=True, help="Return once the mount answers, and go on in the background."
 )
 @settings_flags
 def command(
-    target: str,
+    target: str | None,
     directory: str | None,
     background: bool,
     words: tuple[str, ...],
@@ -52,6 +52,10 @@ def command(
     settings file, whose mountpoint serves where DIR is not given. With DIR alone the bucket comes
     from the settings (R2_BUCKET and its like). Stops, when all is sent, at Ctrl-C or `r2fs umount`.
     """
+    if not target:
+        raise click.UsageError(
+            "nothing to mount is named: give a bucket and a directory, as in r2fs mount r2://BUCKET DIR"
+        )
     alone = directory is None and "/" in target and "://" not in target
     if alone:
         directory = target

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from r2fs.cli.asking import held_mounts
 from r2fs.daemon import states
 from r2fs.daemon.states import Found, State
 from r2fs.drivers.mountpoint import absolute
@@ -20,12 +22,16 @@ from r2fs.model.keys import printable
 
 
 def unmounted() -> Found:
-    """Every state directory that no daemon has open, in the standard places and the settings' own."""
+    """Every state directory that no daemon has open, in the standard places and the settings' own; but those of
+    mounts whose daemon is being started again: that sends it, and a command would only be in its way."""
+    starting = {held.mountpoint for held in held_mounts() if held.starts_it}
     try:
         named: Path | None = gather(warn=False).get("state_dir")
     except SettingsError:
         named = None  # wrong settings keep nobody from seeing what is owed
-    return states.find(os.environ, [named] if named else [])
+    found = states.find(os.environ, [named] if named else [])
+    mine = tuple(s for s in found.states if s.record is None or s.record.mountpoint not in starting)
+    return replace(found, states=mine)
 
 
 def owing(found: Found) -> list[State]:
@@ -80,21 +86,22 @@ def as_data(state: State) -> dict[str, Any]:
     }
 
 
-def print_owing(found: Found) -> None:
-    """After the table of mounts. Nothing, where nothing is owed."""
+def owing_text(found: Found) -> str:
+    """Below the table of mounts. "" where nothing is owed."""
     waiting = owing(found)
     if not waiting:
-        return
-    print("\nnot mounted, and not yet in the bucket:")
+        return ""
+    lines = ["not yet in the bucket, and no mount sends it:"]
     for state in waiting:
         owed = state.owed
         parked = f" ({owed.parked} of them refused by the bucket)" if owed.parked else ""
         since = f", since {_time(owed.since_s)}" if owed.since_s is not None else ""
-        print(f"  {printable(state.place)}: {states.owed_text(owed)}{parked}{since}")
-        print(f"    kept in  {printable(str(state.path))}")
+        lines.append(f"  {printable(state.place)}: {states.owed_text(owed)}{parked}{since}")
+        lines.append(f"    kept in  {printable(str(state.path))}")
         if state.record is not None and state.record.keys:
-            print(f"    keys     {printable(state.record.keys)}")
-        print(f"    to send  {printable(state.remedy)}")
+            lines.append(f"    keys     {printable(state.record.keys)}")
+        lines.append(f"    to send  {printable(state.remedy)}")
+    return "\n".join(lines)
 
 
 def unread(found: Found) -> list[str]:

@@ -39,7 +39,7 @@ def record_of(values: Values, settings: Settings, directory: Path, environ: Mapp
         url=bucket.url,
         mountpoint=str(directory),
         command=_command(values, settings, directory, environ),
-        keys=_keys(values),
+        keys="" if bucket.scheme == "file" else _keys(values),
         name=settings.name,
         version=__version__,
         settings=given,

@@ -13,6 +13,7 @@ from r2fs.cli import owed, show
 from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
+from r2fs.daemon.states import Found
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
 from r2fs.model.errors import MountPointBad, R2fsError
@@ -51,8 +52,7 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
     if as_json:
         show.as_json([*answers, *map(owed.as_data, owed.owing(found_states))])
     else:
-        print(_overview(answers))
-        owed.print_owing(found_states)
+        print(_all_text(answers, found_states))
         for text in owed.unread(found_states):
             show.complain(text)
     for problem in failed:
@@ -105,7 +105,11 @@ def _of_unmounted(directory: str, as_json: bool) -> int:
 
 
 def _text_of(directory: str | None) -> str:
-    return _overview(_ask_all()[0]) if directory is None else _detail(_ask_one(directory))
+    return _all_text(_ask_all()[0], owed.unmounted()) if directory is None else _detail(_ask_one(directory))
+
+
+def _all_text(answers: list[dict[str, Any]], found: Found) -> str:
+    return "\n\n".join(filter(None, [_overview(answers), owed.owing_text(found)]))
 
 
 def _watch(text: Callable[[], str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
     Exit code 75 says that something is not yet in the bucket: it is kept, and sent at the next
     mount. A mount whose daemon has gone is taken away, even while it waits for another one.
     """
+    directories = _left_alone(directories)
     found = known_daemons()
     worst = 0
     outcomes = []
@@ -55,6 +57,19 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
     if as_json:
         show.as_json(outcomes)
     return worst
+
+
+def _left_alone(directories: tuple[str, ...]) -> tuple[str, ...]:
+    """The same directories, where this command itself is in none of them: it would be told as a user of the mount."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        return directories
+    paths = tuple(os.path.abspath(directory) for directory in directories)
+    if not any(f"{here}/".startswith(f"{absolute(path)}/") for path in paths):
+        return directories
+    os.chdir("/")
+    return paths
 
 
 def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
@@ -106,6 +121,10 @@ def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
     """Its outcome is that of the unmount before; MountPointBad where nothing tells of a mount there."""
     state = owed.last_on(directory)
     if state is None:
+        if (around := client.owner_of(directory, known_daemons())) is not None:
+            raise MountPointBad(
+                f"{directory} lies in the mount on {around.mountpoint}: r2fs umount {around.mountpoint}"
+            )
         raise MountPointBad(f"{directory} is not a mount of r2fs")
     if not state.owed.anything:
         raise MountPointBad(f"{directory} is not mounted any more; all of {state.place} is in the bucket")

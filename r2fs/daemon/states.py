@@ -103,7 +103,9 @@ def _is_safe(path: Path, closed: list[Path]) -> bool:
     try:
         owned_paths.real_path(path)
     except PermissionError:
-        closed.append(path)
+        # Where it cannot even be seen whether root has anything, as in every other user's /root, nothing is said.
+        if path not in places.ROOT_STATES or os.path.lexists(path):
+            closed.append(path)
         return False
     except OSError:
         return True

@@ -11,8 +11,9 @@ import fcntl
 import os
 from pathlib import Path
 
+from r2fs.model import mount_record
 from r2fs.model.errors import StateLocked
-from r2fs.model.owned_paths import open_file
+from r2fs.model.owned_paths import open_file, read_file
 
 PID_BYTES = 20  # of the lock file: written over in place, which needs no room on a full disk
 
@@ -28,7 +29,7 @@ def lock_state(state_dir: Path) -> int:
             pid = os.pread(fd, PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise StateLocked(
-                f"the state directory {state_dir} is in use by another r2fs (pid {pid}): "
+                f"the state directory {state_dir} is in use by another r2fs (pid {pid}){_mounted_on(state_dir)}: "
                 "unmount that one first, or give this mount a --state-dir of its own"
             ) from None
         if _is_named(fd, path):
@@ -37,6 +38,16 @@ def lock_state(state_dir: Path) -> int:
         os.close(fd)
     os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
     return fd
+
+
+def _mounted_on(state_dir: Path) -> str:
+    """Of the record that its holder has written; "" where it has not yet."""
+    try:
+        data = read_file(state_dir / mount_record.NAME, mount_record.MAX_BYTES)
+    except OSError:
+        return ""
+    record = mount_record.parse(data.decode(errors="replace"))
+    return "" if record is None else f", mounted on {record.mountpoint}"
 
 
 def _is_named(fd: int, path: Path) -> bool:

@@ -165,14 +165,26 @@ def load(
 
 
 # ------------------------------------------------------------------ sources
+_URL_WITH_A_SLIP = re.compile(r"(r2|s3|file)(?::/?|//)([^/:].*)", re.IGNORECASE)
+
+
 def _target(target: str | None, file: SettingsFile) -> tuple[str, str]:
     """(mount's name, URL), one of them empty."""
     if not target:
         return "", ""
     target = target.removeprefix("r2fs#")  # fstab's older spelling of a FUSE source
     if "://" in target:
+        if target.lower().startswith(("http://", "https://")):
+            raise SettingsError(  # without the address: it may hold a key
+                "url: http:// and https:// are a server's address: give that, without the bucket, as endpoint_url "
+                "(--endpoint-url), and the bucket as s3://BUCKET; for R2, account_id and r2://BUCKET are enough"
+            )
         return "", target
     if target not in file.mounts:
+        if (slip := _URL_WITH_A_SLIP.fullmatch(target)) is not None:
+            scheme, rest = slip[1].lower(), slip[2]
+            meant = f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
+            raise SettingsError(f"{target!r} is not a URL as r2fs has them: is {meant} meant?")
         if file.mounts:
             hint = near(target, file.mounts) or f" (it has {', '.join(sorted(file.mounts))})"
         else:

@@ -225,6 +225,8 @@ class Mask:
     def parse(self, raw: object) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int | str):
             raise ValueError(f"{raw!r} is no mask")
+        if isinstance(raw, str) and re.fullmatch("(?:0o)?[0-7]+", raw) is None:
+            raise ValueError(f"{raw!r} is not octal")
         mask = raw if isinstance(raw, int) else int(raw.removeprefix("0o"), 8)
         if not 0 <= mask <= 0o777:
             raise ValueError(f"{raw!r} is outside")

@@ -82,7 +82,10 @@ WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str],
             boto_errors.SSOError,
         ),
         BadCredentials,
-        "no usable credentials: set an access key id and a secret access key, or a profile",
+        (
+            "no usable credentials: set an access key id and a secret access key "
+            "(R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY, or files of them), or a profile"
+        ),
     ),
     (
         (boto_errors.ProfileNotFound, boto_errors.ConfigParseError, boto_errors.ConfigNotFound),
@@ -97,7 +100,7 @@ WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str],
     (
         (boto_errors.EndpointConnectionError, boto_errors.ProxyConnectionError),
         Unavailable,
-        "{host} cannot be reached: check the endpoint and the network",
+        "{host} cannot be reached: check the endpoint (on R2, the account id in it) and the network",
     ),
     (
         (

@@ -171,7 +171,7 @@ def test_a_second_mount_of_either_is_told_with_the_process(rig):
     (rig.base / "other").mkdir()
     done = rig.r2fs("mount", "--background", rig.url, rig.base / "other")
     assert done.returncode == 7
-    assert f"pid {pid}" in done.stderr
+    assert f"(pid {pid}), mounted on {rig.point}: " in done.stderr
     assert rig.is_mounted()
 
 
@@ -207,6 +207,22 @@ def test_a_busy_mount_is_not_taken_away_by_umount(rig):
         assert f"({os.getpid()})" in done.stderr
         assert rig.is_mounted()
     assert rig.r2fs("umount", rig.point).returncode == 0
+
+
+def test_umount_from_within_names_the_shell_and_not_itself(rig):
+    rig.mount()
+    (rig.point / "a").mkdir()
+    done = rig.r2fs("umount", rig.point / "a")
+    assert (done.returncode, f": r2fs umount {rig.point}\n" in done.stderr) == (8, True), done.stderr
+    script = 'cd "$1" && "$2" -m r2fs umount .; echo $?'
+    said = subprocess.run(
+        ["sh", "-c", script, "sh", rig.point, sys.executable],
+        env={**rig.environ, "PYTHONPATH": str(rig.root)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert said.stdout == "8\n"
+    assert said.stderr.count("(") == 1, said.stderr  # one process
+    done = rig.r2fs("umount", rig.point)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_busy_mount_is_detached_on_request(rig):

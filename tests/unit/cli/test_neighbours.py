@@ -75,6 +75,16 @@ def test_status_with_a_home_that_may_not_be_entered(r2fs, monkeypatch):
         assert said.err.startswith(f"r2fs: not looked into, for want of rights: {two.home}/.local/state/r2fs")
 
 
+def test_of_roots_home_nothing_is_said_where_it_cannot_be_seen(r2fs, monkeypatch):
+    """Every other user's /root is closed: to say so at each `r2fs status` would tell nothing."""
+    with neighbours(ROOT) as two:
+        monkeypatch.setenv("HOME", "/nonexistent")
+        monkeypatch.setattr("r2fs.model.places.ROOT_STATES", (two.home / ".local" / "state" / "r2fs",))
+        with acting_as(two.attacker):
+            said = r2fs("status")
+        assert (said.code, said.out, said.err) == (0, "nothing is mounted\n", "")
+
+
 def test_a_warning_is_said_once(r2fs, home):
     (home / "run" / "r2fs").mkdir(parents=True)
     (home / "run" / "r2fs").chmod(0o777)

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from r2fs.cli import owed, status
 from r2fs.cli.remount import record_of
+from r2fs.daemon import states
+from r2fs.daemon.client import Held
+from r2fs.disk.journal_reading import OwedSummary
 from r2fs.model import mount_record
 from r2fs.model.config import gather, settings_of
 from tests.unit.cli.test_lifecycle import Rig, fuse_works
@@ -48,10 +52,14 @@ def test_what_an_unmount_left_is_shown_and_sent_by_the_command_that_is_named(rig
     assert entry["mount"]["state"] == "not mounted"
     assert entry["mount"]["mountpoint"] == str(rig.point)
     assert entry["command"] in shown.stdout
+    assert entry["keys"] == ""  # a directory needs none
     for command in ("status", "umount"):
         said = rig.r2fs(command, rig.point)
         assert said.returncode == 75
         assert entry["command"] in said.stdout + said.stderr
+    flushed = rig.r2fs("flush", "--wait").stderr
+    assert "nothing is mounted" in flushed
+    assert entry["command"] in flushed
     program, *words = shlex.split(entry["command"])
     assert program == "r2fs"
     assert rig.r2fs(*words).returncode == 0
@@ -110,6 +118,30 @@ def test_a_mount_that_fails_late_leaves_nothing_either(rig, monkeypatch):
     assert done.returncode == 8, done.stderr
     left = {path for path in listing(rig.base) - before if ".cache" not in path.parts}
     assert left == set(), left
+
+
+@pytest.mark.parametrize("starts_it", [True, False])
+def test_what_a_daemon_sends_that_is_being_started_needs_no_command(monkeypatch, starts_it):
+    record = mount_record.MountRecord(
+        "file", "b", "", None, "", "file:///b", "/mnt/t", ("r2fs", "mount", "file:///b", "/mnt/t")
+    )
+    left = states.State(Path("/state/b"), record, OwedSummary(files=1))
+    monkeypatch.setattr(states, "find", lambda *places: states.Found((left,), (), ()))
+    waiting = Held("/mnt/t", "file:///b", 1, 60.0, starts_it, Path("/run/t.holder"))
+    monkeypatch.setattr(owed, "held_mounts", lambda: [waiting])
+    assert owed.owing(owed.unmounted()) == ([] if starts_it else [left])
+
+
+def test_watching_shows_what_is_owed_too(r2fs, monkeypatch):
+    record = mount_record.MountRecord(
+        "file", "b", "", None, "", "file:///b", "/mnt/t", ("r2fs", "mount", "file:///b", "/mnt/t")
+    )
+    left = states.State(Path("/state/b"), record, OwedSummary(files=1))
+    monkeypatch.setattr(states, "find", lambda *places: states.Found((left,), (), ()))
+    text = status._text_of(None)
+    assert "nothing is mounted\n\nnot yet in the bucket, and no mount sends it:\n" in text
+    assert "to send  r2fs mount file:///b /mnt/t" in text
+    assert r2fs("status").out == text + "\n"
 
 
 # ------------------------------------------------------------------ the record

@@ -88,6 +88,28 @@ def test_a_path_is_told_the_url_of_a_directory(r2fs, path):
     assert f"file://{os.path.abspath(path)}" in said.err
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("file:/srv/bucket", "is file:///srv/bucket meant?"),
+        ("r2:my-bucket", "is r2://my-bucket meant?"),
+        ("r2:/my-bucket/takes", "is r2://my-bucket/takes meant?"),
+        ("S3//my-bucket", "is s3://my-bucket meant?"),
+        ("https://abc.r2.cloudflarestorage.com/b", "endpoint_url (--endpoint-url)"),
+    ],
+)
+def test_what_is_almost_a_url_is_told_the_url_that_is_meant(r2fs, typed, meant):
+    said = r2fs("mount", typed, "/mnt")
+    assert said.code == 2
+    assert meant in said.err
+
+
+def test_a_mount_of_nothing_is_told_how_it_is_given(r2fs):
+    said = r2fs("mount")
+    assert said.code == 2
+    assert "as in r2fs mount r2://BUCKET DIR" in said.err
+
+
 def test_without_an_endpoint_the_way_without_a_server_is_named(r2fs, monkeypatch):
     """As where STORAGE_ENDPOINT_URL is not set on a developer's machine."""
     for name in list(os.environ):

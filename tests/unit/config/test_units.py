@@ -115,6 +115,11 @@ def test_what_is_refused(kind, raw):
     assert kind.allowed
 
 
+def test_a_mask_that_is_not_octal_is_told_in_words():
+    with pytest.raises(ValueError, match="'999' is not octal"):
+        Mask().parse("999")
+
+
 RIGHT = [
     (Size(0, 1 << 40), 0, 0),
     (Size(0, 1 << 40), 5 << 30, 5 << 30),
