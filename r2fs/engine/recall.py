@@ -94,7 +94,7 @@ class Recall:
             there = {self._key(child) for child in directory.children().values()}
             for row in rows:
                 if row.key not in there:
-                    self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
+                    self._later.append(_missed(row))
 
     def _read(self, key: str) -> KeptAttributes | None:
         try:
@@ -121,7 +121,7 @@ class Recall:
             number = derived(key, version.etag) if version is not None else node.ino
             theirs = row is not None and version is not None and node.owed is None
             if row is not None and theirs and node.parent is not None and _was_listed(node.parent):
-                self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
+                self._later.append(_missed(row))
         node.st_ino = self._core.numbers.claim(number)
 
     def _show(self, directory: Node, row: KeptAttributes | None) -> None:
@@ -149,19 +149,20 @@ class Recall:
         else:
             believed = listed_ns // NS == row.modified_ns // NS  # HEAD tells whole seconds
         if not believed:
-            self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, listed_ns))
+            self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, listed_ns, row.stored_s))
         elif row.facts:
             fill(node, recalled(row.facts))
             node.ctime_ns = listed_ns if row.ctime_ns is None else row.ctime_ns
             # Later, whatever another host does is dated past what is believed above.
             if row.modified_ns is None and self._core.clock.time() < row.stored_s + 2 * SKEW_S:
-                self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns))
+                self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns, row.stored_s))
 
     # ------------------------------------------------------------------ writing
     def learned(self, info: ObjectInfo, facts: Facts) -> None:
         """HEAD told of a version's metadata: a row of it says the same from now on."""
+        now_s = self._core.clock.time()
         self._later.append(
-            lambda rows: rows.correct(info.key, info.etag, remembered(facts), info.modified_ns)
+            lambda rows: rows.correct(info.key, info.etag, remembered(facts), info.modified_ns, now_s)
         )
 
     def changed(self, directory: Node) -> None:
@@ -204,6 +205,10 @@ class Recall:
                     for node in changed:
                         node.kept_ns = None
                 return
+
+
+def _missed(row: KeptAttributes) -> Write:
+    return partial(AttributeRows.missed, key=row.key, etag=row.etag, as_of_s=row.stored_s)
 
 
 def _was_listed(directory: Node) -> bool:

@@ -93,6 +93,37 @@ def test_what_a_killed_mount_left_is_not_believed(seen: Engine, make: MakeEngine
         make(**SHORT).listdir("a")
 
 
+def test_nor_after_a_mount_that_came_between(seen: Engine, make: MakeEngine, store: MemoryStore) -> None:
+    """It ended in order, and had not looked there."""
+    seen.stop()
+    second = make(**SHORT)
+    second.write("a/new.wav", b"new")
+    second.drain()
+    second.kill()
+    third = make(**SHORT)
+    third.listdir("b")
+    third.stop()
+    away(store)
+    after = make(**SHORT)
+    assert after.listdir("b") == ["three.wav"]
+    with pytest.raises(ReadFailed):
+        after.listdir("a")
+
+
+def test_what_has_become_too_large_to_be_kept_is_not_shown_as_it_was(
+    seen: Engine, make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen.stop()
+    monkeypatch.setattr("r2fs.disk.last_listings.DIRECTORY_MAX", 2)
+    second = make(**SHORT)
+    second.write("a/new.wav", b"new")
+    second.drain()
+    second.stop()
+    away(store)
+    with pytest.raises(ReadFailed):
+        make(**SHORT).listdir("a")
+
+
 def test_what_nobody_has_listed_is_not_invented(make: MakeEngine, store: MemoryStore) -> None:
     store.set("a/one.wav", b"one")
     engine = make(**SHORT)
