@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
-from r2fs.engine.attributes import facts_of, fill, shown_of
+from r2fs.engine.attributes import facts_of, fill, merged, shown_of
 from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -478,14 +478,15 @@ class Outcomes:
 
 
 def _of_another_host(node: Node, claim: Claim, facts: Facts) -> dict[str, object]:
-    """Metadata that the sender found changed, and that nobody here has changed since."""
+    """Metadata that the sender found changed, but for what was changed here since: the next attempt takes all that
+    differs from what is stored for a change of this host's."""
     now, sent = facts_of(node), claim.facts
+    both = merged(facts, now, sent, node.is_dir)
     return {
-        name: getattr(facts, name)
+        name: getattr(both, name)
         for name in ("mode", "uid", "gid", "mtime_ns", "extra")
-        if getattr(facts, name) != getattr(sent, name) and getattr(now, name) == getattr(sent, name)
-        and (name != "mtime_ns" or sent.mtime_ns is not None)
-    }  # fmt: skip
+        if getattr(both, name) != getattr(now, name) and (name != "mtime_ns" or sent.mtime_ns is not None)
+    }
 
 
 def _has_moved(node: Node, claim: Claim) -> bool:
