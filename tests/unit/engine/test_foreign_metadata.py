@@ -364,3 +364,15 @@ def test_what_is_set_here_while_both_changes_are_on_their_way_keeps_the_other_ho
     assert not left and kept["second"] == "here"
     assert (kept["colour"], kept["take"]) == ("blue", "7")
     assert engine.fs.getxattr(engine.caller, ino, "user.take") == b"7"
+
+
+def test_a_checksum_that_another_host_adds_does_not_outlive_the_bytes(make: MakeEngine, store: MemoryStore):
+    store.set("take.wav", b"same", **BEFORE)
+    engine = make(upload_delay_s=60.0)
+    assert engine.fs.getxattr(engine.caller, engine.entry("take.wav").ino, "user.colour") == b"red"
+    engine.write("take.wav", b"other", os.O_WRONLY)
+    store.set_metadata("take.wav", **AFTER, md5chksum="of-the-same")
+    engine.drain()
+    assert store.data("take.wav") == b"other"
+    kept = store.metadata("take.wav")
+    assert kept["colour"] == "blue" and "md5chksum" not in kept
