@@ -299,7 +299,7 @@ class Content:
         A file that the cache has linked must be dropped there: it is the same file.
         """
         with self._ready:
-            if self._complete or self._own or self._kept:
+            if self._complete or self._own or self._kept or self.closed:
                 return False
             self._streams = True
             return True
@@ -440,7 +440,7 @@ class Content:
             return 0
         freed = 0
         with self._ready:
-            if self._complete:
+            if self._complete or self.closed:
                 return 0
             for here in self._present.within(start, min(stop, self._base_limit)):
                 for clean in self._own.missing(*here):

@@ -172,6 +172,7 @@ class Streams:
 
         `held`: of its first bytes, what was written and not yet seen. Raises NoSpace where it has to stay.
         """
+        source.content.fd  # noqa: B018  (closed: nobody waits for it, ValueError says)
         if source.content.in_memory or not self._stream(source):
             raise NoSpace(f"{source.version.key}: there is no room on this disk for it")
         source.content.to_memory(held)

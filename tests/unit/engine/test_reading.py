@@ -362,6 +362,21 @@ def test_what_is_opened_for_writing_while_a_full_disk_is_met_stays_on_it(
     assert store.data("long.wav") == data[:100] + b"TAG" + data[103:]
 
 
+def test_a_fetch_that_comes_after_the_last_close_takes_no_room(
+    make: MakeEngine, store: MemoryStore, in_small: None
+) -> None:
+    store.set("long.wav", pattern(3072 * KIB))
+    engine = make(cache_size=8192 * KIB, small_file=128 * KIB)
+    reader = engine.open("long.wav")
+    engine.fs.read(engine.caller, reader.handle, 0, 128 * KIB)
+    one, (source,) = engine.fs._reader.streams, engine.fs._contents._sources.values()
+    engine.close(reader)
+    assert not one.give_way(source, 0, 128 * KIB)
+    with pytest.raises(ValueError, match="is closed"):
+        one.to_memory(source, 0)
+    assert one._reserved == {} and source.content.release(0, 128 * KIB) == 0
+
+
 def test_memory_is_shared_by_who_reads(
     make: MakeEngine, store: MemoryStore, small_disk: SmallDisk, in_small: None
 ) -> None:
