@@ -210,6 +210,30 @@ def test_what_a_listing_showed_takes_nothing_from_what_is_stored_after_it(
     assert asked(store) == []
 
 
+@pytest.mark.parametrize("strict", [{}, {"allow_other": True}, {"mtime": "exact"}], ids=str)
+def test_another_hosts_chmod_of_a_directory_between_two_mounts_is_seen(
+    remount: Callable[..., Engine], store: MemoryStore, clock: Later, strict: dict[str, object]
+) -> None:
+    """Its object has the same ETag as ever."""
+    engine = remount(**strict)
+    engine.mkdir("d")
+    change(engine, "d", mode=0o755)
+    engine.write("d/take", b"take")
+    engine.drain()
+    clock.advance(3600.0)
+    store.set_metadata("d/", mode="040700")
+    after = remount(engine, **strict)
+    first = after.entry("d").attributes.mode
+    assert first == (0o700 if strict else 0o755)  # where it has to be exact, before anything is listed
+    for _ in range(2):
+        after.listdir("d")
+        mode = after.entry("d").attributes.mode
+    assert mode == 0o700
+    after.fs._names.recalls.flush()
+    if strict:
+        assert remount(after, "kill", **strict).entry("d").attributes.mode == 0o700
+
+
 # ------------------------------------------------------------------ numbers
 def test_numbers_and_times_of_what_was_only_listed_are_the_same(
     remount: Callable[..., Engine], store: MemoryStore
