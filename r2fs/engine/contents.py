@@ -106,7 +106,10 @@ class Contents:
         assert node.base is not None
         pinned = node.ino in self._pinned
         self._unpin(node)
-        self._core.cache.rekey(old, node.base)
+        if self._is_anothers(old):  # the entry's file is another node's
+            self._core.cache.drop(old)
+        else:
+            self._core.cache.rekey(old, node.base)
         if pinned:
             self._pin(node)
 

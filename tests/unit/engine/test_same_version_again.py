@@ -80,6 +80,19 @@ def test_what_one_gives_back_the_other_keeps(make: MakeEngine, store: MemoryStor
         engine.close(opened)
 
 
+def test_a_rename_takes_no_file_along_that_is_in_use(
+    make: MakeEngine, store: MemoryStore, take: bytes
+) -> None:
+    engine, old = opened_and_back(make, store, take, 8 * MIB)
+    engine.rename("take.wav", "other.wav")
+    engine.drain()
+    new = engine.open("other.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, new.handle, 0, NEW)
+    assert read(engine, old, 0, len(NEW)) == take[: len(NEW)]
+    for opened in (old, new):
+        engine.close(opened)
+
+
 def test_what_only_rests_makes_way(make: MakeEngine, store: MemoryStore) -> None:
     """Nobody has it open: its file is the cache's, and is not fetched again."""
     store.set("take.wav", b"take")
