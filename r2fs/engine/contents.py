@@ -106,7 +106,7 @@ class Contents:
         assert node.base is not None
         pinned = node.ino in self._pinned
         self._unpin(node)
-        if self._is_anothers(old):  # the entry's file is another node's
+        if self._is_anothers(node, old):  # the entry's file is another node's
             self._core.cache.drop(old)
         else:
             self._core.cache.rekey(old, node.base)
@@ -126,7 +126,7 @@ class Contents:
         if version is None:  # unlinked, and open since before a take-over
             raise Stale(f"{node.name} is gone")
         path = self._open_path(node)
-        taken = None if self._is_anothers(version) else self._taken(version, path)
+        taken = None if self._is_anothers(node, version) else self._taken(version, path)
         self._pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:
@@ -138,16 +138,17 @@ class Contents:
                 raise
             return Content.hollow(path, version.size)
 
-    def _is_anothers(self, version: Version) -> bool:
+    def _is_anothers(self, node: Node, version: Version) -> bool:
         """Has another node its file open? One that lost its name does, where the same version has the name again.
 
         Two that shared the cache's file would each fill it, give parts of it back, and write to it, unknown to
         the other. One that rests makes way.
         """
-        for ino in list(self._pinned_by.get(version, ())):
-            if ino in self._resting:
-                self._put_away(ino)
-        return version in self._pinned_by
+        others = self._pinned_by.get(version, set()) - {node.ino}
+        for ino in others & self._resting.keys():
+            self._put_away(ino)
+            others.discard(ino)
+        return bool(others)
 
     def _taken(self, version: Version, path: Path) -> Taken | None:
         """The cache's file of this version, by the further name `path`. None: a miss, or a disk without room for a name."""
