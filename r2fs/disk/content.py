@@ -36,7 +36,7 @@ from r2fs.disk.filecalls import pread_all as _pread_all
 from r2fs.disk.filecalls import punch as _punch
 from r2fs.disk.filecalls import resize as _resize
 from r2fs.disk.filecalls import write as _write
-from r2fs.model.errors import Interrupted, R2fsError, StateDamaged
+from r2fs.model.errors import Interrupted, NoSpace, R2fsError, StateDamaged
 from r2fs.model.ranges import Range, RangeSet
 
 CANCEL_POLL_S = 0.1  # an Event cannot wake a Condition: how late an interrupt may be noticed
@@ -70,6 +70,7 @@ class Content:
         self._failure: R2fsError | None = None
         self._released = 0  # counts releases: a read that one overlaps is made again
         self._streams = False  # what has been read may be given back, so it never is complete
+        self._kept = False  # False → True only: it is to be whole, on the disk
         self.in_memory = False  # and has no name on the disk
         self._files = 0  # counts the files that it was: what one of them held is not in the next
         self._changes = 0  # counts what this host did to it while it was watched
@@ -293,31 +294,34 @@ class Content:
         return self._streams
 
     def stream(self) -> bool:
-        """From now on `streams`. False: it is complete, or holds bytes of this host, and stays as it is.
+        """From now on `streams`. False: it is complete, or was to be kept, or holds bytes of this host, and stays.
 
         A file that the cache has linked must be dropped there: it is the same file.
         """
         with self._ready:
-            if self._complete or self._own:
+            if self._complete or self._own or self._kept or self.closed:
                 return False
             self._streams = True
             return True
 
     def keep(self, path: Path) -> None:
-        """The reverse of `stream`: it is to be whole, on the disk, if need be as the new file `path`."""
+        """The reverse of `stream`, for good: it is to be whole, on the disk, if need be as the new file `path`."""
         with self._ready:
             if self.in_memory:
                 self._renew_locked(_new_file(path, self._size), path, 0)
                 self.in_memory = False
-            self._streams = False
+            self._streams, self._kept = False, True
             self._settle_locked()
             self._ready.notify_all()
 
     def to_memory(self, held: int) -> None:
-        """Its file is given up, and with it what is here, but for the first `held` bytes, which nobody has seen."""
+        """Its file is given up, and with it what is here, but for the first `held` bytes, which nobody has seen.
+
+        Raises NoSpace where it does not `stream` any more: it was opened for writing a moment ago.
+        """
         with self._ready:
-            if self._complete or self._own:
-                raise ValueError(f"{self.path}: is not to be fetched again")
+            if self._complete or self._own or not self._streams:
+                raise NoSpace(f"{self.path}: is to stay on this disk, which has no room for it")
             self._renew_locked(_memory_file(self.path, self._size), self.path, held)
             self._streams = self.in_memory = True
 
@@ -436,7 +440,7 @@ class Content:
             return 0
         freed = 0
         with self._ready:
-            if self._complete:
+            if self._complete or self.closed:
                 return 0
             for here in self._present.within(start, min(stop, self._base_limit)):
                 for clean in self._own.missing(*here):

@@ -40,6 +40,7 @@ _PUT_SHOWN: Final = (
 )
 _GET: Final = f"SELECT {_COLUMNS} FROM attributes WHERE parent = ?"
 _AT: Final = "WHERE parent = ? AND name = ?"
+_OF_THEN: Final = "AND etag = ? AND stored_s <= ?"
 
 
 class AttributeRows:
@@ -94,18 +95,27 @@ class AttributeRows:
         self._run(_PUT_SHOWN, (*_split(key), st_ino, ctime_ns, mtime_ns))
         self._trim()
 
-    def confirm(self, key: str, etag: str, modified_ns: int) -> None:
+    # What was found out of a row is written later: not over what was stored since (`as_of_s`: Clock.time()), which
+    # may be of the same version, as new metadata are.
+    def confirm(self, key: str, etag: str, modified_ns: int, as_of_s: float) -> None:
         """The LastModified of that version, once a listing has told it."""
         self._run(
-            f"UPDATE attributes SET modified_ns = ? {_AT} AND etag = ?", (modified_ns, *_split(key), etag)
+            f"UPDATE attributes SET modified_ns = ? {_AT} {_OF_THEN}",
+            (modified_ns, *_split(key), etag, as_of_s),
         )
 
-    def correct(self, key: str, etag: str, facts: dict[str, str | int], modified_ns: int) -> None:
+    def correct(
+        self, key: str, etag: str, facts: dict[str, str | int], modified_ns: int, as_of_s: float
+    ) -> None:
         """The bucket says otherwise of that version: another host has changed its metadata."""
         self._run(
-            f"UPDATE attributes SET facts = ?, modified_ns = ? {_AT} AND etag = ?",
-            (json.dumps(facts), modified_ns, *_split(key), etag),
+            f"UPDATE attributes SET facts = ?, modified_ns = ? {_AT} {_OF_THEN}",
+            (json.dumps(facts), modified_ns, *_split(key), etag, as_of_s),
         )
+
+    def missed(self, key: str, etag: str, as_of_s: float) -> None:
+        """That version is not in the bucket any more."""
+        self._run(f"DELETE FROM attributes {_AT} {_OF_THEN}", (*_split(key), etag, as_of_s))
 
     def forget(self, key: str, etag: str | None = None) -> None:
         """The key is gone, or (`etag`) that version of it."""

@@ -36,6 +36,7 @@ class LastListings:
     def keep(self, prefix: str, objects: Sequence[ObjectInfo], below: Sequence[str]) -> None:
         """All that is directly in the directory `prefix`."""
         if len(objects) + len(below) > DIRECTORY_MAX:
+            self.drop(prefix)  # it may have been smaller
             return
         there = [[info.key[len(prefix) :], info.etag, info.size, info.modified_ns] for info in objects]
         text = json.dumps([there, list(below)])
@@ -62,6 +63,15 @@ class LastListings:
             return bool(table.delete(_name(prefix)))
 
         return self._shelf.run(forget, False)
+
+    def clear(self) -> None:
+        """None of them is what a directory holds, for all that is known."""
+
+        def forget(table: Table) -> None:
+            self._digests.clear()
+            table.lighten(0)
+
+        self._shelf.run(forget, None)
 
     def has(self, prefix: str) -> bool:
         return self._shelf.run(lambda table: _name(prefix) in table, False)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from r2fs.engine.core import Core
 from r2fs.engine.node import Node
 from r2fs.model.metadata import (
+    MODIFIED,
     SECOND_NS,
     Facts,
     attributes_from,
@@ -86,9 +87,14 @@ class AttributeView:
         if node.known or node.asked or version is None or node.owed:
             return
         node.asked = True
+        if node.is_dir and node.modified_ns is None and not self._keeps_shown:
+            return  # nothing tells whether another host has changed them since
         kept = self._core.cache.recall(version.key, version.etag)
         if kept is not None and not is_older(kept, node.modified_ns):
             self.apply(node, recalled(kept))
+            then_ns = kept.get(MODIFIED)
+            if node.is_dir and node.modified_ns is None and isinstance(then_ns, int):
+                node.modified_ns = then_ns  # what a listing tells is compared with that
 
     def learn(self, node: Node, info: ObjectInfo) -> None:
         self.apply(node, attributes_from(info))

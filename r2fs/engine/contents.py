@@ -62,6 +62,7 @@ class Contents:
         ] = {}  # by inode number: size and mtime (ns), as it came to rest
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
+        self._pinned_by: dict[Version, set[int]] = {}  # the reverse: inode numbers
         self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
         # attempts.py: is the version gone, perhaps, by a copy of our own?
         self.may_be_copied: Callable[[Node, Version], bool] = lambda node, version: False
@@ -105,7 +106,10 @@ class Contents:
         assert node.base is not None
         pinned = node.ino in self._pinned
         self._unpin(node)
-        self._core.cache.rekey(old, node.base)
+        if self._is_anothers(node, old):  # the entry's file is another node's
+            self._core.cache.drop(old)
+        else:
+            self._core.cache.rekey(old, node.base)
         if pinned:
             self._pin(node)
 
@@ -122,7 +126,7 @@ class Contents:
         if version is None:  # unlinked, and open since before a take-over
             raise Stale(f"{node.name} is gone")
         path = self._open_path(node)
-        taken = self._taken(version, path)
+        taken = None if self._is_anothers(node, version) else self._taken(version, path)
         self._pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:
@@ -133,6 +137,18 @@ class Contents:
             if not version.size:
                 raise
             return Content.hollow(path, version.size)
+
+    def _is_anothers(self, node: Node, version: Version) -> bool:
+        """Has another node its file open? One that lost its name does, where the same version has the name again.
+
+        Two that shared the cache's file would each fill it, give parts of it back, and write to it, unknown to
+        the other. One that rests makes way.
+        """
+        others = self._pinned_by.get(version, set()) - {node.ino}
+        for ino in others & self._resting.keys():
+            self._put_away(ino)
+            others.discard(ino)
+        return bool(others)
 
     def _taken(self, version: Version, path: Path) -> Taken | None:
         """The cache's file of this version, by the further name `path`. None: a miss, or a disk without room for a name."""
@@ -447,11 +463,16 @@ class Contents:
         if node.base is not None and self._pinned.get(node.ino) != node.base:
             self._unpin(node)
             self._pinned[node.ino] = node.base
+            self._pinned_by.setdefault(node.base, set()).add(node.ino)
             self._core.cache.pin(node.base)
 
     def _unpin(self, node: Node) -> None:
         version = self._pinned.pop(node.ino, None)
         if version is not None:
+            inos = self._pinned_by[version]
+            inos.discard(node.ino)
+            if not inos:
+                del self._pinned_by[version]
             self._core.cache.unpin(version)
 
     def _retire(self, node: Node) -> None:

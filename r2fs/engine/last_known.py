@@ -27,6 +27,8 @@ class LastKnown:
         self._listings = core.cache.listings
         # A mount that was killed may have changed more than was kept: what it left is not believed.
         self._usable = self._listings.drop(IN_ORDER)
+        if not self._usable:
+            self._listings.clear()  # nor after this one, which need not list all of them anew
         self._listed: set[Node] = set()  # since they were kept; guarded by: Core.lock
 
     def listed(self, directory: Node) -> None:

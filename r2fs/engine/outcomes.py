@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from r2fs.engine.attempts import Attempts
-from r2fs.engine.attributes import facts_of, fill, shown_of
+from r2fs.engine.attributes import facts_of, fill, merged, shown_of, together
 from r2fs.engine.conflicts import Conflicts
 from r2fs.engine.contents import Contents
 from r2fs.engine.core import Core
@@ -49,7 +49,7 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import nfc, printable
-from r2fs.model.metadata import ATTEMPT, Facts, remembered
+from r2fs.model.metadata import ATTEMPT, Facts, attributes_from, remembered
 from r2fs.model.mime import content_type
 from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.states import SENDING, Event, State
@@ -229,8 +229,12 @@ class Outcomes:
             with self._core.lock:
                 self._attempts.accepted(info.metadata)
         made_by = (info.metadata or {}).get(ATTEMPT)
-        if made_by == claim.attempt or (node.is_dir and not info.size and not claim.copy):
+        if made_by == claim.attempt or (node.is_dir and node.known and not info.size and not claim.copy):
             self.stored(node, claim, info.version, claim.facts)
+            return
+        there = attributes_from(info)
+        if node.is_dir and not info.size and not claim.copy and together(there, claim.facts) == there:
+            self.stored(node, claim, info.version, there)
             return
         if node.is_dir:
             self._at_directory(node, claim, info, error)
@@ -250,7 +254,8 @@ class Outcomes:
                     self._queue.schedule(node)
 
     def _at_directory(self, node: Node, claim: Claim, info: ObjectInfo, error: R2fsError) -> None:
-        """The object at a directory's key holds bytes, or was to get those of the directory's old key."""
+        """The object at a directory's key holds bytes, or metadata that were not known here, or was to get the bytes
+        of the directory's old key."""
         with self._core.lock:
             changes = after_refusal(claim, info, self._attempts.is_ours(info.metadata, claim.key))
             if changes is not None:
@@ -478,14 +483,15 @@ class Outcomes:
 
 
 def _of_another_host(node: Node, claim: Claim, facts: Facts) -> dict[str, object]:
-    """Metadata that the sender found changed, and that nobody here has changed since."""
+    """Metadata that the sender found changed, but for what was changed here since: the next attempt takes all that
+    differs from what is stored for a change of this host's."""
     now, sent = facts_of(node), claim.facts
+    both = merged(facts, now, sent, node.is_dir)
     return {
-        name: getattr(facts, name)
+        name: getattr(both, name)
         for name in ("mode", "uid", "gid", "mtime_ns", "extra")
-        if getattr(facts, name) != getattr(sent, name) and getattr(now, name) == getattr(sent, name)
-        and (name != "mtime_ns" or sent.mtime_ns is not None)
-    }  # fmt: skip
+        if getattr(both, name) != getattr(now, name) and (name != "mtime_ns" or sent.mtime_ns is not None)
+    }
 
 
 def _has_moved(node: Node, claim: Claim) -> bool:

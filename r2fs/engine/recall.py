@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from r2fs.disk.journal_attributes import AttributeRows
-from r2fs.engine.attributes import EMPTY_MD5, fill
+from r2fs.engine.attributes import EMPTY_MD5, fill, keeps_shown, outdate
 from r2fs.engine.core import Core
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.ledger import Ledger
@@ -45,6 +45,8 @@ class Recall:
         self._rows = core.journal.attributes
         self._changed: set[Node] = set()  # directories that show other times than is kept
         self._later: list[Write] = []  # what reading has found out
+        # Directories that show what a row says, and whose object's LastModified no listing of this mount has told yet.
+        self._unseen: set[Node] = set()
         self._begun_ns = self._rows.begun_ns(core.now_ns())
         self._show(tree.root, self._read(tree.key(tree.root)))
 
@@ -54,6 +56,9 @@ class Recall:
         if not node.st_ino:
             key = self._tree.key(node)
             self._apply(node, key, self._read(key))
+        elif node in self._unseen and node.modified_ns is not None:
+            self._unseen.discard(node)
+            self._compare(node, self._read(self._tree.key(node)))
 
     def load_children(self, directory: Node) -> None:
         """`load` for all that is known in a directory. Takes the lock, by and by."""
@@ -94,7 +99,7 @@ class Recall:
             there = {self._key(child) for child in directory.children().values()}
             for row in rows:
                 if row.key not in there:
-                    self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
+                    self._later.append(_missed(row))
 
     def _read(self, key: str) -> KeptAttributes | None:
         try:
@@ -121,21 +126,38 @@ class Recall:
             number = derived(key, version.etag) if version is not None else node.ino
             theirs = row is not None and version is not None and node.owed is None
             if row is not None and theirs and node.parent is not None and _was_listed(node.parent):
-                self._later.append(partial(AttributeRows.forget, key=row.key, etag=row.etag))
+                self._later.append(_missed(row))
         node.st_ino = self._core.numbers.claim(number)
 
     def _show(self, directory: Node, row: KeptAttributes | None) -> None:
         """A directory's times. One that nobody is known to have changed is as old as what this host knows of the
-        bucket: the time of a mount would be another each time."""
+        bucket: the time of a mount would be another each time.
+
+        Its object says by no ETag whether another host has changed the rest: where that has to be exact, it is asked.
+        """
         marker = directory.listing.marker if directory.listing else None
-        if row is not None and row.facts and not directory.owed and not directory.known:
+        known = directory.known or not keeps_shown(self._core.settings)
+        if row is not None and row.facts and not directory.owed and not known:
             if row.etag == (marker.etag if marker else EMPTY_MD5):
                 fill(directory, recalled(row.facts))
+                self._unseen.add(directory)
         if row is not None and row.shown_ns is not None and not directory.owed:
             directory.mtime_ns, directory.ctime_ns = row.shown_ns, row.ctime_ns or row.shown_ns
         elif not directory.mtime_known and directory.mtime_ns == directory.atime_ns:
             directory.mtime_ns = directory.ctime_ns = directory.atime_ns = self._begun_ns
         directory.kept_ns = (directory.mtime_ns, directory.ctime_ns)
+
+    def _compare(self, directory: Node, row: KeptAttributes | None) -> None:
+        """A listing has told when its object was stored. Later than the row? Then another host did."""
+        seen_ns = directory.modified_ns
+        if row is None or seen_ns is None or directory.owed is not None or not directory.known:
+            return
+        if not _is_of(row, seen_ns):
+            self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, seen_ns, row.stored_s))
+            outdate(directory)
+            self._core.kernel.forget_attributes(directory.ino)
+        elif row.modified_ns is None:
+            self._later.append(lambda rows: rows.confirm(row.key, row.etag, seen_ns, row.stored_s))
 
     def _know(self, node: Node, row: KeptAttributes) -> None:
         """What was stored with a file's or link's version, unless another host has changed its metadata since."""
@@ -144,24 +166,21 @@ class Recall:
         if node.known or node.mtime_known or node.owed is not None:
             return
         listed_ns = node.mtime_ns
-        if row.modified_ns is None:
-            believed = listed_ns <= (row.stored_s + SKEW_S) * NS
-        else:
-            believed = listed_ns // NS == row.modified_ns // NS  # HEAD tells whole seconds
-        if not believed:
-            self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, listed_ns))
+        if not _is_of(row, listed_ns):
+            self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, listed_ns, row.stored_s))
         elif row.facts:
             fill(node, recalled(row.facts))
             node.ctime_ns = listed_ns if row.ctime_ns is None else row.ctime_ns
             # Later, whatever another host does is dated past what is believed above.
             if row.modified_ns is None and self._core.clock.time() < row.stored_s + 2 * SKEW_S:
-                self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns))
+                self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns, row.stored_s))
 
     # ------------------------------------------------------------------ writing
     def learned(self, info: ObjectInfo, facts: Facts) -> None:
         """HEAD told of a version's metadata: a row of it says the same from now on."""
+        now_s = self._core.clock.time()
         self._later.append(
-            lambda rows: rows.correct(info.key, info.etag, remembered(facts), info.modified_ns)
+            lambda rows: rows.correct(info.key, info.etag, remembered(facts), info.modified_ns, now_s)
         )
 
     def changed(self, directory: Node) -> None:
@@ -190,6 +209,7 @@ class Recall:
             changed = [n for n in self._tree.all_nodes() if n.is_dir] if everything else list(self._changed)
             changed = [node for node in changed if _is_news(node)]
             self._changed.clear()
+            self._unseen = {node for node in self._unseen if not node.deleted}
             later, self._later = self._later, []
             for node in changed:
                 key, *shown = self._tree.key(node), node.st_ino, node.mtime_ns, node.ctime_ns
@@ -204,6 +224,17 @@ class Recall:
                     for node in changed:
                         node.kept_ns = None
                 return
+
+
+def _is_of(row: KeptAttributes, listed_ns: int) -> bool:
+    """Does the row tell of the metadata that were stored at this LastModified?"""
+    if row.modified_ns is None:
+        return listed_ns <= (row.stored_s + SKEW_S) * NS
+    return listed_ns // NS == row.modified_ns // NS  # HEAD tells whole seconds
+
+
+def _missed(row: KeptAttributes) -> Write:
+    return partial(AttributeRows.missed, key=row.key, etag=row.etag, as_of_s=row.stored_s)
 
 
 def _was_listed(directory: Node) -> bool:

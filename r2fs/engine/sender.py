@@ -171,7 +171,10 @@ class Sender:
         return replace(claim, facts=facts)
 
     def _merge(self, claim: Claim, stored: Facts, info: ObjectInfo) -> Facts:
-        facts = merged(attributes_from(info), claim.facts, stored, claim.kind is Kind.DIRECTORY)
+        there = attributes_from(info)
+        if not claim.copy:
+            there = replace(there, extra=of_new_bytes(there.extra))
+        facts = merged(there, claim.facts, stored, claim.kind is Kind.DIRECTORY)
         if facts != claim.facts:
             log.info("%s: another host has changed its metadata: both changes are kept", printable(claim.key))
         return facts

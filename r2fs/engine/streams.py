@@ -84,8 +84,7 @@ class Streams:
         if source is not None:
             source.allowed = WHOLE
             self._memory.pop(source.ino, None)
-        if content.streams:
-            content.keep(path)
+        content.keep(path)
 
     # ------------------------------------------------------------------ making way
     def admit(self, source: Source, start: int, stop: int) -> None:
@@ -162,7 +161,10 @@ class Streams:
         if source.content.in_memory or not self._stream(source):
             return False
         here = source.content.here().total()
-        source.allowed = min(source.allowed, max(LEAST, here - here // 4))
+        with self._core.lock:
+            if source.allowed == WHOLE:  # it is opened for writing meanwhile
+                return False
+            source.allowed = min(source.allowed, max(LEAST, here - here // 4))
         return self._give_back(source, max(size, here - source.allowed), (at, at + size)) > 0
 
     def to_memory(self, source: Source, held: int) -> None:
@@ -170,12 +172,15 @@ class Streams:
 
         `held`: of its first bytes, what was written and not yet seen. Raises NoSpace where it has to stay.
         """
+        source.content.fd  # noqa: B018  (closed: nobody waits for it, ValueError says)
         if source.content.in_memory or not self._stream(source):
             raise NoSpace(f"{source.version.key}: there is no room on this disk for it")
         source.content.to_memory(held)
         with self._core.lock:
+            if source.allowed == WHOLE:  # opened for writing meanwhile: it is on the disk again
+                return
             self._set_reserved(source.ino, None)
-        self._join_memory(source)
+            self._join_memory(source)
         log.info("%s: there is no room on this disk: it is read in memory", printable(source.version.key))
 
     def _join_memory(self, source: Source) -> None:

@@ -81,11 +81,18 @@ def test_what_is_said_of_a_version_reaches_no_other(journal: Journal) -> None:
     rows = journal.attributes
     rows.put(row("take", etag="new"))
     rows.forget("take", "old")
-    rows.confirm("take", "old", 5)
-    rows.correct("take", "old", {}, 5)
+    rows.confirm("take", "old", 5, 2.0)
+    rows.correct("take", "old", {}, 5, 2.0)
+    rows.missed("take", "old", 2.0)
     assert rows.get("take") == row("take", etag="new")
-    rows.correct("take", "new", {"mode": 0o600}, 5)
+    rows.confirm("take", "new", 5, 1.0)  # and the version was stored anew since
+    rows.correct("take", "new", {}, 5, 1.0)
+    rows.missed("take", "new", 1.0)
+    assert rows.get("take") == row("take", etag="new")
+    rows.correct("take", "new", {"mode": 0o600}, 5, 2.0)
     assert rows.get("take") == row("take", etag="new", facts={"mode": 0o600}, modified_ns=5)
+    rows.missed("take", "new", 2.0)
+    assert rows.get("take") is None
 
 
 def test_two_spellings_of_a_key_are_one(journal: Journal) -> None:

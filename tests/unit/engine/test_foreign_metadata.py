@@ -10,7 +10,9 @@ import pytest
 from r2fs.model.errors import Unavailable
 from r2fs.model.metadata import attributes_from, same_moment
 from r2fs.model.records import AttributeChange, Attributes
+from tests.support.engine import MakeEngine
 from tests.support.kernel import FRESH_S, Mount
+from tests.support.memory_store import MemoryStore
 
 BEFORE = {"mode": "33188", "mtime": "1600000000.5", "colour": "red"}
 AFTER = {"mode": "33152", "mtime": "1500000000.25", "colour": "blue", "take": "7"}
@@ -332,3 +334,45 @@ class TestExact:
 def test_whole_seconds_are_compared_as_such(one: int, other: int, same: bool):
     assert same_moment(one, other) is same
     assert same_moment(other, one) is same
+
+
+@pytest.mark.parametrize("carried", ["copy", "put"])
+def test_what_is_set_here_while_both_changes_are_on_their_way_keeps_the_other_hosts_too(
+    make: MakeEngine, store: MemoryStore, carried: str
+):
+    store.set("take.wav", b"same", **BEFORE)
+    engine = make()
+    ino = engine.entry("take.wav").ino
+
+    def mark(name: str) -> None:
+        engine.fs.setxattr(engine.caller, ino, f"user.{name}", b"here", 0)
+
+    def before(name: str, key: str) -> None:
+        if name == carried and left:
+            mark(left.pop())
+
+    assert engine.fs.getxattr(engine.caller, ino, "user.colour") == b"red"
+    store.set_metadata("take.wav", **AFTER)
+    left = ["second"]
+    store.before = before
+    if carried == "put":
+        engine.write("take.wav", b"other", os.O_WRONLY)
+    else:
+        mark("first")
+    engine.drain()
+    kept = dict(store.metadata("take.wav"))
+    assert not left and kept["second"] == "here"
+    assert (kept["colour"], kept["take"]) == ("blue", "7")
+    assert engine.fs.getxattr(engine.caller, ino, "user.take") == b"7"
+
+
+def test_a_checksum_that_another_host_adds_does_not_outlive_the_bytes(make: MakeEngine, store: MemoryStore):
+    store.set("take.wav", b"same", **BEFORE)
+    engine = make(upload_delay_s=60.0)
+    assert engine.fs.getxattr(engine.caller, engine.entry("take.wav").ino, "user.colour") == b"red"
+    engine.write("take.wav", b"other", os.O_WRONLY)
+    store.set_metadata("take.wav", **AFTER, md5chksum="of-the-same")
+    engine.drain()
+    assert store.data("take.wav") == b"other"
+    kept = store.metadata("take.wav")
+    assert kept["colour"] == "blue" and "md5chksum" not in kept

@@ -8,6 +8,7 @@ import pytest
 
 from r2fs.engine.directories import STALE_RETRY_S
 from r2fs.model.errors import NotFound, ReadFailed, Unavailable
+from r2fs.model.records import AttributeChange
 from tests.support.clocks import Later
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -93,6 +94,37 @@ def test_what_a_killed_mount_left_is_not_believed(seen: Engine, make: MakeEngine
         make(**SHORT).listdir("a")
 
 
+def test_nor_after_a_mount_that_came_between(seen: Engine, make: MakeEngine, store: MemoryStore) -> None:
+    """It ended in order, and had not looked there."""
+    seen.stop()
+    second = make(**SHORT)
+    second.write("a/new.wav", b"new")
+    second.drain()
+    second.kill()
+    third = make(**SHORT)
+    third.listdir("b")
+    third.stop()
+    away(store)
+    after = make(**SHORT)
+    assert after.listdir("b") == ["three.wav"]
+    with pytest.raises(ReadFailed):
+        after.listdir("a")
+
+
+def test_what_has_become_too_large_to_be_kept_is_not_shown_as_it_was(
+    seen: Engine, make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen.stop()
+    monkeypatch.setattr("r2fs.disk.last_listings.DIRECTORY_MAX", 2)
+    second = make(**SHORT)
+    second.write("a/new.wav", b"new")
+    second.drain()
+    second.stop()
+    away(store)
+    with pytest.raises(ReadFailed):
+        make(**SHORT).listdir("a")
+
+
 def test_what_nobody_has_listed_is_not_invented(make: MakeEngine, store: MemoryStore) -> None:
     store.set("a/one.wav", b"one")
     engine = make(**SHORT)
@@ -103,6 +135,22 @@ def test_what_nobody_has_listed_is_not_invented(make: MakeEngine, store: MemoryS
     assert after.listdir() == ["a"]
     with pytest.raises(ReadFailed):
         after.listdir("a")
+
+
+def test_a_directorys_mode_is_set_though_nobody_could_ask_for_its_object(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    store.set("a/", b"", mode="040700", colour="red")
+    store.set("a/one.wav", b"one")
+    engine = make(**SHORT, freshness_s=3600.0)
+    engine.listdir()
+    away(store)
+    engine.fs.setattr(engine.caller, engine.entry("a").ino, AttributeChange(mode=0o711))
+    back(store)
+    engine.fs._writeback._not_before = 0.0
+    engine.drain()
+    stored = store.metadata("a/")
+    assert (stored["mode"], stored["colour"]) == ("040711", "red")
 
 
 def test_news_replace_it_when_the_bucket_is_back(seen: Engine, make: MakeEngine, store: MemoryStore) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from r2fs.disk import content as content_module
 from r2fs.disk.durable import BLOCK
 from r2fs.engine import reader as reader_module
 from r2fs.engine import streams
+from r2fs.engine.source import Source
 from r2fs.model.errors import NoSpace, ReadFailed, Stale, Unavailable
+from r2fs.model.records import Opened
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryDownload, MemoryStore
 
@@ -324,6 +328,53 @@ def test_what_is_read_in_memory_can_be_written_when_there_is_room(
     engine.close(reader)
     engine.drain()
     assert store.data("a.wav") == data[:10] + b"TAG" + data[13:]
+
+
+@pytest.mark.parametrize("late", ["to_memory", "give_way"])
+def test_what_is_opened_for_writing_while_a_full_disk_is_met_stays_on_it(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, in_small: None, late: str
+) -> None:
+    data = pattern(3072 * KIB)
+    store.set("long.wav", data)
+    engine = make(cache_size=1024 * KIB, small_file=128 * KIB)
+    reader, writers = engine.open("long.wav"), list[Opened]()
+    for at in range(0, 2048 * KIB, 128 * KIB):
+        engine.fs.read(engine.caller, reader.handle, at, 128 * KIB)
+    one, (source,) = engine.fs._reader.streams, engine.fs._contents._sources.values()
+    assert source.content.streams
+
+    def stream(source: Source, stream: Callable[[Source], bool] = one._stream) -> bool:
+        answer = stream(source)
+        if not writers:  # somebody else, between the question and what follows from it
+            writers.append(engine.open("long.wav", os.O_RDWR))
+        return answer
+
+    monkeypatch.setattr(one, "_stream", stream)
+    if late == "give_way":
+        one.give_way(source, 0, 128 * KIB)
+    with suppress(NoSpace):
+        one.to_memory(source, 0)
+    assert not source.content.in_memory
+    engine.fs.write(engine.caller, writers[0].handle, 100, b"TAG")
+    for opened in (reader, *writers):
+        engine.close(opened)
+    engine.drain()
+    assert store.data("long.wav") == data[:100] + b"TAG" + data[103:]
+
+
+def test_a_fetch_that_comes_after_the_last_close_takes_no_room(
+    make: MakeEngine, store: MemoryStore, in_small: None
+) -> None:
+    store.set("long.wav", pattern(3072 * KIB))
+    engine = make(cache_size=8192 * KIB, small_file=128 * KIB)
+    reader = engine.open("long.wav")
+    engine.fs.read(engine.caller, reader.handle, 0, 128 * KIB)
+    one, (source,) = engine.fs._reader.streams, engine.fs._contents._sources.values()
+    engine.close(reader)
+    assert not one.give_way(source, 0, 128 * KIB)
+    with pytest.raises(ValueError, match="is closed"):
+        one.to_memory(source, 0)
+    assert one._reserved == {} and source.content.release(0, 128 * KIB) == 0
 
 
 def test_memory_is_shared_by_who_reads(

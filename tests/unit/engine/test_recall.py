@@ -179,6 +179,61 @@ def test_metadata_that_moved_after_a_listing_are_not_believed(
     assert last.entry("take").attributes.mode == 0o600
 
 
+@pytest.mark.parametrize("theirs", [None, "new metadata", "removed"])
+def test_what_a_listing_showed_takes_nothing_from_what_is_stored_after_it(
+    remount: Callable[..., Engine], store: MemoryStore, clock: Later, theirs: str | None
+) -> None:
+    """What was found out of the row before is written within a minute, and the new row has the same ETag."""
+    names = list(map(str, range(6)))
+    engine = remount()
+    for name in names:
+        engine.write(name, b"take")
+        change(engine, name, mtime_ns=PAST_NS)
+    engine.drain()
+    clock.advance(3600.0 if theirs else 60.0)
+    if theirs == "new metadata":
+        store.set("0", b"take", mode=str(0o100600))
+    elif theirs == "removed":
+        store.remove("0")
+    after = remount(engine, later_s=1.0)
+    after.listdir()
+    clock.advance(5.0)
+    if theirs == "removed":
+        after.write("0", b"take")
+    change(after, "0", mtime_ns=PAST_NS + 5, mode=0o600)
+    after.drain()
+    after.fs._names.recalls.flush()
+    before = {name: shown(after, name) for name in names}
+    last = remount(after, "kill")
+    store.calls.clear()
+    assert {name: shown(last, name) for name in names} == before
+    assert asked(store) == []
+
+
+@pytest.mark.parametrize("strict", [{}, {"allow_other": True}, {"mtime": "exact"}], ids=str)
+def test_another_hosts_chmod_of_a_directory_between_two_mounts_is_seen(
+    remount: Callable[..., Engine], store: MemoryStore, clock: Later, strict: dict[str, object]
+) -> None:
+    """Its object has the same ETag as ever."""
+    engine = remount(**strict)
+    engine.mkdir("d")
+    change(engine, "d", mode=0o755)
+    engine.write("d/take", b"take")
+    engine.drain()
+    clock.advance(3600.0)
+    store.set_metadata("d/", mode="040700")
+    after = remount(engine, **strict)
+    first = after.entry("d").attributes.mode
+    assert first == (0o700 if strict else 0o755)  # where it has to be exact, before anything is listed
+    for _ in range(2):
+        after.listdir("d")
+        mode = after.entry("d").attributes.mode
+    assert mode == 0o700
+    after.fs._names.recalls.flush()
+    if strict:
+        assert remount(after, "kill", **strict).entry("d").attributes.mode == 0o700
+
+
 # ------------------------------------------------------------------ numbers
 def test_numbers_and_times_of_what_was_only_listed_are_the_same(
     remount: Callable[..., Engine], store: MemoryStore
