@@ -4,7 +4,7 @@ Owns:    where they are looked for, the record in each (`mount.json`), and the l
          of their own (--state-dir) are found again.
 Never:   deletes or moves one; reads one that belongs to another user; disturbs one (disk/journal_reading.py).
          Imports no SQLite where there is no journal to be read.
-Fails:   softly where a directory cannot be read: it is told by name.
+Fails:   softly where a directory cannot be read: it is told by name. `settle` with DirectoryUnusable.
 
 A state is found by what it is about, not by its name: the directory's name is a hash of one spelling of the
 endpoint (`places.slug`), and mounts by other spellings go on with it.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r2fs.model import amounts, identity, mount_record, owned_paths, places
+from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import LOCAL_PATTERNS, Settings
 
@@ -212,8 +213,14 @@ def settle(settings: Settings) -> Settings:
     """`settings` with the state directory (and the cache's) that this bucket has already by another spelling.
 
     Of several the one that owes something, the own spelling's first; else the one that was mounted last.
+    Raises DirectoryUnusable where what is there was recorded for another bucket: nothing of it is sent to this one.
     """
     own = settings.state_dir
+    if (record := read_record(own)) is not None and _is_of_another(own, identity.identity(settings.bucket)):
+        raise DirectoryUnusable(
+            f"the state directory {own} belongs to {record.url} (region {record.region}), which is another bucket:"
+            " choose another by --state-dir"
+        )
     found = [path for path in _of_same_place(settings) if (path / JOURNAL).exists()]
     if not found or found == [own]:
         return settings

@@ -318,7 +318,15 @@ class Session:
         with self._lock:
             before = self._waiting.get(unique)  # on a lane where it may not wait for so long
             request.signalled = before is not None and before.signalled
-            self._waiting[unique] = request
+            # Killed on its way here: behind a lane that is full nobody would look at that.
+            give_up = cancelled.is_set() and op != Op.FLUSH
+            if give_up:
+                self._waiting.pop(unique, None)
+            else:
+                self._waiting[unique] = request
+        if give_up:
+            self._fail(op, unique, errno.EINTR)
+            return
         lane = (self._far if fetches else self._lanes)[op]
         lane.submit(lambda: self._answer_on_lane(request))
 
@@ -347,15 +355,17 @@ class Session:
 
     def _signalled(self, request: Waiting) -> None:
         if not wants_to_stop(request.caller.pid):
-            request.signalled = True
+            with self._lock:  # by now it may be on another lane
+                self._waiting.get(request.unique, request).signalled = True
             self._recheck_at = time.monotonic() + RECHECK_MS / 1000
             return
         request.cancelled.set()
         with self._lock:
+            current = self._waiting.get(request.unique)
             # close(2) must not lose its FLUSH: that one is carried out however late
-            give_up = not request.started and request.op != Op.FLUSH
+            give_up = current is not None and not current.started and request.op != Op.FLUSH
             if give_up:
-                self._waiting.pop(request.unique, None)
+                del self._waiting[request.unique]
         if give_up:
             self.error(request.unique, errno.EINTR)
 

@@ -129,7 +129,8 @@ class BackPressure:
                 else:
                     done += content.write(offset + done, rest[done:])
             except NoSpace:
-                if done and not caller.may_wait:  # not to be asked for once more: an append would be twice
+                # An append is not to be asked for once more: it would be twice. Elsewhere it is the same bytes.
+                if done and offset is None and not caller.may_wait:
                     break
                 if not self._make_room(caller, len(rest) - done, since_s, made):
                     if done:  # the next write tells

@@ -5,8 +5,9 @@ Owns:  the normal form of an endpoint, and the spellings that mean the same as a
 Never: resolves a host name, or asks anybody. What only a look-up could tell stays different.
 
 Same service: scheme http or https, host in any case and with or without a final dot, the scheme's own
-port or none, slashes at the end, and the bucket's name at the end of the path, which is no address of
-its own. Every regional host of Amazon's S3 is one service: there a bucket's name is unique.
+port or none, and slashes at the end. A path is part of the address, the bucket's name at its end too: from
+there every request goes to another place. Every regional host of Amazon's S3 is one service, but for the
+partitions (China, GovCloud): within each of them a bucket's name is unique.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from urllib.parse import urlsplit
 from r2fs.model.settings import Bucket
 
 AWS = "s3.amazonaws.com"
-_AWS_HOST = re.compile(r"s3([.-][a-z0-9-]+)*\.amazonaws\.com")
+_AWS_HOST = re.compile(
+    r"s3(?!-(?:outposts|accesspoint|object-lambda|control))([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?"
+)
+_PARTITION = re.compile(r"(?<![a-z0-9])(cn|us-gov|us-iso[a-z]?|eu-iso[a-z]|eusc)-")
 _OWN_PORT = {"http": 80, "https": 443}
 
 Identity = tuple[str, str, str, str]
@@ -31,7 +35,7 @@ def identity(bucket: Bucket) -> Identity:
     """(scheme, service, bucket, prefix): equal for two spellings of one place."""
     if bucket.scheme == "file":
         return "file", "", os.path.realpath(bucket.name), ""
-    return bucket.scheme, service(bucket.endpoint_url, bucket.name), bucket.name, bucket.prefix
+    return bucket.scheme, service(bucket.endpoint_url, bucket.region), bucket.name, bucket.prefix
 
 
 def may_be_same(one: Bucket, other: Bucket) -> bool:
@@ -40,26 +44,34 @@ def may_be_same(one: Bucket, other: Bucket) -> bool:
     return mine != theirs and one.scheme == "s3" and (mine[0], *mine[2:]) == (theirs[0], *theirs[2:])
 
 
-def service(endpoint_url: str | None, bucket: str = "") -> str:
+def partition(region: str) -> str:
+    """Of Amazon's, by a region or a host: "us-gov"; "" for the one that nearly all are in."""
+    found = _PARTITION.search(region)
+    return found[1] if found else ""
+
+
+def service(endpoint_url: str | None, region: str = "") -> str:
     """HOST[:PORT][/PATH] of an endpoint, in one spelling; AWS's where there is none.
 
-    >>> service("HTTPS://Acc.Example.com.:443//my-bucket/", "my-bucket")
-    'acc.example.com'
+    >>> service("HTTPS://Acc.Example.com.:443//s3/")
+    'acc.example.com/s3'
     """
     if not endpoint_url:
-        return AWS
+        return _aws(partition(region))
     try:
         parts = urlsplit(endpoint_url)
         host, port = _host(parts.hostname or ""), parts.port
     except ValueError:  # no address at all, which the first request tells
         return endpoint_url.lower().rstrip("/")
     if _AWS_HOST.fullmatch(host):
-        return AWS
+        return _aws(partition(host))
     path = [part for part in parts.path.split("/") if part]
-    if path and path[-1] == bucket:
-        path.pop()
     own = port is None or port == _OWN_PORT.get(parts.scheme.lower())
     return "/".join([host if own else f"{host}:{port}", *path])
+
+
+def _aws(partition: str) -> str:
+    return f"s3.{partition}.amazonaws.com" if partition else AWS
 
 
 def _host(name: str) -> str:
@@ -78,11 +90,10 @@ def spellings(bucket: Bucket) -> Iterator[Bucket]:
     if bucket.scheme == "file":
         yield replace(bucket, name=os.path.realpath(bucket.name))
         return
-    address = service(bucket.endpoint_url, bucket.name)
-    if address == AWS:
-        hosts: list[str | None] = [None, AWS, f"s3.{bucket.region}.amazonaws.com"]
-    else:
-        hosts = [address]
+    address = service(bucket.endpoint_url, bucket.region)
+    hosts: list[str | None] = [address]
+    if address == service(None, bucket.region):
+        hosts += [None, f"s3.{bucket.region}.amazonaws.com"]
     host, _, path = address.partition("/")
     if ":" not in host.rpartition("]")[2]:
         hosts += [f"{host}:{port}/{path}".rstrip("/") for port in _OWN_PORT.values()]
@@ -91,5 +102,4 @@ def spellings(bucket: Bucket) -> Iterator[Bucket]:
             yield replace(bucket, endpoint_url=None)
             continue
         for scheme in _OWN_PORT:
-            for end in ("", f"/{bucket.name}"):
-                yield replace(bucket, endpoint_url=f"{scheme}://{name}{end}")
+            yield replace(bucket, endpoint_url=f"{scheme}://{name}")

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from r2fs.model.identity import partition
 from r2fs.model.settings import Bucket
 
 SYSTEM_FILE = Path("/etc/r2fs/config.toml")
@@ -93,7 +94,7 @@ def is_there(path: Path) -> bool:
 
 def slug(bucket: Bucket) -> str:
     """A mount's directory name: readable, and distinct for each endpoint, bucket and prefix."""
-    endpoint = (bucket.endpoint_url or "").lower().rstrip("/")
+    endpoint = (bucket.endpoint_url or partition(bucket.region)).lower().rstrip("/")
     identity = "\n".join((bucket.scheme, endpoint, bucket.name, bucket.prefix))
     text = bucket.name.rpartition("/")[2] if bucket.scheme == "file" else f"{bucket.name}-{bucket.prefix}"
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:SLUG_CHARS].rstrip("-.")

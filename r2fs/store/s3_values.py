@@ -15,6 +15,7 @@ from typing import Any
 
 from r2fs.model.errors import MalformedAnswer
 from r2fs.model.keys import printable
+from r2fs.model.metadata import MAX_TIME_NS
 from r2fs.model.records import ObjectInfo
 from r2fs.store import headers
 from r2fs.store.answers import StoredDamaged
@@ -44,6 +45,7 @@ _CLASSES = frozenset(
         "EXPRESS_ONEZONE",
     }
 )
+LATEST_NS = MAX_TIME_NS - 86_400 * 10**9  # what is changed later has room to be later
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 _RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})\Z", re.IGNORECASE)
@@ -143,7 +145,9 @@ def _moment(text: str) -> datetime:
 
 
 def ns(moment: datetime) -> int:
-    return calendar.timegm(moment.utctimetuple()) * 10**9 + moment.microsecond * 1000
+    """Nanoseconds since 1970; the nearest that can be kept: servers in Go send the year 1 for "not known"."""
+    found = calendar.timegm(moment.utctimetuple()) * 10**9 + moment.microsecond * 1000
+    return max(-LATEST_NS, min(found, LATEST_NS))
 
 
 def length_of(answer: Mapping[str, Any]) -> int | None:

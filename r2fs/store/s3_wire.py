@@ -26,7 +26,15 @@ import urllib3.exceptions
 from botocore.awsrequest import AWSResponse
 
 from r2fs.model.keys import printable
-from r2fs.store.s3_xml import FORMS, Document, Malformed, error_in, error_of_body, read_document
+from r2fs.store.s3_xml import (
+    FORMS,
+    Document,
+    Malformed,
+    error_in,
+    error_of_body,
+    read_document,
+    region_of_error,
+)
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
@@ -37,6 +45,9 @@ LARGE = frozenset({"ListObjectsV2", "DeleteObjects"})
 SMALL_BYTES = 64 << 10  # any other answer: a few hundred as a rule
 READ = 64 << 10
 SLOWEST = 2  # a body of this size may take so many times the longest silence of a connection
+# AWS and MinIO send the status at once, and then white space for as long as they copy or put together: minutes.
+AT_WORK = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
+AT_WORK_S = 1800.0
 
 # Which status says that it was done. Of all others below 300 nothing is known.
 DONE: Mapping[str, frozenset[int]] = {
@@ -131,7 +142,8 @@ class _Receiver:
             del response.headers[name]
         if operation == "GetObject":
             return response
-        body = self._body(request, response, LARGE_BYTES if operation in LARGE else SMALL_BYTES)
+        within_s = max(AT_WORK_S, self._within_s) if operation in AT_WORK else self._within_s
+        body = self._body(request, response, LARGE_BYTES if operation in LARGE else SMALL_BYTES, within_s)
         form = FORMS.get(operation)
         if form is not None:
             answer.document = read_document(body, form)
@@ -146,10 +158,10 @@ class _Receiver:
             return _made(response, 500, _error_body(*error))
         return _made(response, status, b"")
 
-    def _body(self, request: AWSPreparedRequest, response: AWSResponse, limit: int) -> bytes:
+    def _body(self, request: AWSPreparedRequest, response: AWSResponse, limit: int, within_s: float) -> bytes:
         """All of it."""
         pieces, length = [], 0
-        for piece in self._pieces(request, response):
+        for piece in self._pieces(request, response, within_s):
             pieces.append(piece)
             length += len(piece)
             if length > limit:
@@ -162,7 +174,7 @@ class _Receiver:
     def _beginning(self, request: AWSPreparedRequest, response: AWSResponse) -> bytes:
         """An error's body; none of one that is too long for an S3 error."""
         pieces, length = [], 0
-        for piece in self._pieces(request, response):
+        for piece in self._pieces(request, response, self._within_s):
             pieces.append(piece)
             length += len(piece)
             if length > SMALL_BYTES:
@@ -170,15 +182,17 @@ class _Receiver:
                 return b"<"  # a page, whatever it says
         return b"".join(pieces)
 
-    def _pieces(self, request: AWSPreparedRequest, response: AWSResponse) -> Iterator[bytes]:
+    def _pieces(self, request: AWSPreparedRequest, response: AWSResponse, within_s: float) -> Iterator[bytes]:
         # read() waits until it has all that was asked for: a server that drips would be waited for.
         read: Callable[[int], bytes] = getattr(response.raw, "read1", response.raw.read)
-        end = time.monotonic() + self._within_s
+        end = time.monotonic() + within_s
         try:
             while piece := read(READ):
                 yield piece
                 if time.monotonic() > end:
                     raise boto_errors.ReadTimeoutError(endpoint_url=request.url, error="it drips")
+        except boto_errors.ReadTimeoutError:  # an OSError, too
+            raise
         except urllib3.exceptions.ReadTimeoutError as error:
             raise boto_errors.ReadTimeoutError(endpoint_url=request.url, error=error) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -192,7 +206,7 @@ def _refused(request: AWSPreparedRequest, response: AWSResponse, body: bytes) ->
     status: int = response.status_code
     error = error_of_body(body) if request.method != "HEAD" else None
     if error is not None:
-        return _made(response, status, _error_body(*error))
+        return _made(response, status, _error_body(*error, region=region_of_error(body)))
     is_page = request.method != "HEAD" and bool(body.strip())
     if status < 400 and "x-amz-bucket-region" not in response.headers:
         raise Malformed(f"status {status}{_to(response)}, which is not followed")
@@ -210,9 +224,11 @@ def _to(response: AWSResponse) -> str:
     return f" (to {printable(f'{parts.scheme}://{parts.netloc}'[:100])})" if parts.netloc else ""
 
 
-def _error_body(code: str, message: str) -> bytes:
-    text = f"<Error><Code>{escape(code[:200])}</Code><Message>{escape(message[:1000])}</Message></Error>"
-    return text.encode()
+def _error_body(code: str, message: str, region: str = "") -> bytes:
+    """`region`: where the bucket is, as AWS says it. boto3 asks there; of another server's endpoint it does not."""
+    where = f"<Region>{region}</Region>" if region else ""
+    said = f"<Code>{escape(code[:200])}</Code><Message>{escape(message[:1000])}</Message>"
+    return f"<Error>{said}{where}</Error>".encode()
 
 
 def _made(response: AWSResponse, status: int, body: bytes) -> AWSResponse:

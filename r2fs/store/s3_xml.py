@@ -11,6 +11,7 @@ of elements make no difference. A field that comes twice, or that holds elements
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -21,6 +22,7 @@ from r2fs.model.keys import printable
 PIECE = 64 << 10  # bytes that are parsed at once: no tag and no text is longer
 DEPTH = 16  # S3's deepest document has five levels
 ROWS = 10_000  # a page of LIST has 1,000 keys, and servers that know no limit send more
+_REGION = re.compile(r"[a-z0-9-]{1,40}\Z")
 ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -76,7 +78,7 @@ FORMS: Mapping[str, Form] = {
     "CopyObject": _form("CopyObjectResult", "ETag"),
     "UploadPartCopy": _form("CopyPartResult", "ETag"),
 }
-ERROR = _form("Error", "Code", "Message")
+ERROR = _form("Error", "Code", "Message", "Region")
 NESTED_ERROR = _form("ErrorResponse", Error={"Code", "Message"})  # as AWS's other services have it
 
 
@@ -102,6 +104,15 @@ def error_of_body(body: bytes) -> tuple[str, str] | None:
         return error_in(read_document(body, ERROR))
     except Malformed:
         return None
+
+
+def region_of_error(body: bytes) -> str:
+    """Of AWS's AuthorizationHeaderMalformed: where the bucket is; "" where it does not say, or no region."""
+    try:
+        region = read_document(body, ERROR).fields.get("Region", "")
+    except Malformed:
+        return ""
+    return region if _REGION.match(region) else ""
 
 
 class _Reader:

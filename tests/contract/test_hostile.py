@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from r2fs.model.errors import (
 )
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import ObjectMeta
+from r2fs.model.settings import Bucket, Credentials
+from r2fs.store import s3_wire
 from r2fs.store.answers import StoredDamaged
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3 import S3Store
@@ -541,6 +544,35 @@ def test_a_body_that_ends_early_is_no_answer(store: S3Store, answers: Any):
 
 
 # ------------------------------------------------------------------ with retries
+def test_a_bucket_in_another_region_is_asked_there():
+    """AWS names the region in the error's body alone, and boto3 goes there, once."""
+    credentials = Credentials(access_key_id="id", secret_access_key="secret")
+    bucket = Bucket("s3", "bucket", "", region="us-east-1", addressing="virtual", credentials=credentials)
+    store = S3Store(bucket, clock=ManualClock())
+    wrong = error("AuthorizationHeaderMalformed").replace(b"</Error>", b"<Region>eu-west-1</Region></Error>")
+    session = Answers(lambda r: VERBS["list"].good if "eu-west-1" in r.url else Raw(400, (), wrong))
+    store._clients.current._endpoint.http_session = session
+    assert VERBS["list"].call(store) == VERBS["list"].believed
+    assert len(session.sent) == 2
+    store.close()
+
+
+@pytest.mark.parametrize("verb", ["complete", "copy", "copy_part"])
+def test_a_server_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch, verb: str):
+    """It sends white space meanwhile, for longer than any other answer may take."""
+    good = VERBS[verb].good
+    passed = itertools.count(0, 50.0)
+    store, _ = store_of(but(verb, replace(good, body=b" " * 10 + good.body)))
+    monkeypatch.setattr(s3_wire, "READ", 1)
+    monkeypatch.setattr(s3_wire, "AT_WORK_S", 50.0 * 1000)
+    monkeypatch.setattr(s3_wire, "time", SimpleNamespace(monotonic=lambda: next(passed)))
+    assert VERBS[verb].call(store) == VERBS[verb].believed
+    monkeypatch.setattr(s3_wire, "AT_WORK_S", 50.0 * 5)
+    with pytest.raises(Unavailable, match="does not answer"):
+        VERBS[verb].call(store)
+    store.close()
+
+
 def patient(answering: Answering) -> tuple[RetryingStore, Answers]:
     clock = ManualClock()
     store, session = store_of(answering, clock)

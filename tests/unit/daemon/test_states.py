@@ -12,6 +12,7 @@ import pytest
 from r2fs.daemon import states
 from r2fs.disk.journal import Journal
 from r2fs.model import places
+from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Bucket, Settings
 from tests.unit.disk.test_journal import row
@@ -61,9 +62,9 @@ def environ(base: Path) -> dict[str, str]:
     [
         ("https://h.example.org", "https://H.example.org:443/"),
         ("https://h.example.org:443", "https://h.example.org"),
-        ("http://h.example.org", "https://h.example.org/takes"),
+        ("http://h.example.org", "https://h.example.org/"),
         ("http://127.0.0.1:9000", "http://127.0.0.1:9000/"),
-        ("https://127.0.0.1:9000", "http://127.0.0.1:9000/takes/"),
+        ("https://127.0.0.1:9000", "http://127.0.0.1:9000/"),
         (None, "https://s3.eu-west-1.amazonaws.com"),
         ("https://s3.amazonaws.com", None),
     ],
@@ -230,3 +231,30 @@ def test_a_mount_says_nothing_of_other_buckets_and_of_what_owes_nothing(tmp_path
     journal(settings(tmp_path, prefix="other/"), recorded=True)
     states.warn_of_others(mine, environ(tmp_path))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(
+    ("then", "now", "region"),
+    [
+        ("https://h.example.org", "https://h.example.org/takes", "auto"),  # its keys would begin with takes/
+        (None, None, "us-gov-west-1"),
+        (None, "https://s3.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+        (None, None, "cn-north-1"),
+    ],
+)
+def test_what_waits_for_one_place_is_not_sent_to_another(tmp_path, then, now, region, recorded):
+    path = journal(settings(tmp_path, then), recorded=recorded)
+    given = settings(tmp_path, now)
+    bucket = replace(given.bucket, region=region)
+    given = replace(given, bucket=bucket, state_dir=given.state_dir.with_name(places.slug(bucket)))
+    assert states.settle(given).state_dir == given.state_dir != path
+
+
+def test_a_directory_that_was_recorded_for_another_bucket_is_not_used(tmp_path):
+    then = settings(tmp_path, None)
+    elsewhere = replace(then, bucket=replace(then.bucket, region="cn-north-1"))
+    journal(then)
+    (then.state_dir / "mount.json").write_text(record(elsewhere).to_json())
+    with pytest.raises(DirectoryUnusable, match="another bucket"):
+        states.settle(then)

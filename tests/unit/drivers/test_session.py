@@ -20,7 +20,7 @@ from r2fs.drivers import wire
 from r2fs.drivers.kernel import COLD_THREADS, FETCH_THREADS, OPEN_THREADS, WRITE_THREADS, KernelDriver
 from r2fs.drivers.session import MAX_WRITE, WANTED, Session, SessionState
 from r2fs.drivers.wire import Init, Op
-from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale, WouldWait
+from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
 from tests.unit.drivers.conftest import FakeKernel
 
@@ -234,6 +234,38 @@ def test_interrupted_on_its_way_from_one_lane_to_another(kernel: FakeKernel, ses
     kernel.send(Op.INTERRUPT, unique=unique | 1, body=wire.INTERRUPT_IN.pack(unique))
     answer = kernel.receive()
     assert (answer.unique, answer.errno) == (unique, errno.EINTR)
+
+
+def test_killed_just_before_it_moves_to_a_lane_that_is_full(kernel: FakeKernel, session: Session) -> None:
+    """It is let go at once: behind downloads that are stuck nobody would look whether it was killed."""
+    gate, here = threading.Event(), threading.Event()
+    stuck: list[int] = []
+
+    def handler(unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
+        caller.about_to_wait()
+        if nodeid == 2 and not caller.may_fetch:
+            here.set()
+            assert caller.cancelled is not None and caller.cancelled.wait(10)
+            raise WouldFetch
+        caller.about_to_fetch()
+        stuck.append(unique)
+        gate.wait(20)
+        session.done(unique)
+
+    session.route({Op.OPEN: handler})
+    others = {kernel.send(Op.OPEN, 1) for _ in range(COLD_THREADS)}
+    while len(stuck) < COLD_THREADS:
+        time.sleep(0.001)
+    unique = kernel.send(Op.OPEN, 2, pid=2**22 + 1)
+    assert here.wait(10)
+    kernel.send(Op.INTERRUPT, unique=unique | 1, body=wire.INTERRUPT_IN.pack(unique))
+    try:
+        answer = kernel.receive()
+        assert (answer.unique, answer.errno) == (unique, errno.EINTR)
+        assert not gate.is_set() and kernel.silent()
+    finally:
+        gate.set()
+    assert {kernel.receive().unique for _ in others} == others
 
 
 @pytest.mark.expect_warnings("waits for ever")

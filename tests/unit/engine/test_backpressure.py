@@ -240,6 +240,23 @@ def test_an_append_on_a_full_disk_says_how_much_it_wrote(
     engine.close(opened)
 
 
+@pytest.mark.expect_warnings("is full")
+def test_pages_of_a_mapping_are_not_refused_where_room_can_be_made(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    """The dispatcher wrote some of them and may not wait: a lane makes room and writes all, at the same place."""
+    engine = make()
+    engine.write("old.wav", bytes(400 * KIB))
+    engine.drain()
+    FullDisk(engine, monkeypatch, 10 * KIB)
+    opened = engine.open("new.wav", os.O_WRONLY | os.O_CREAT)
+    data = b"x" * 100 * KIB
+    with pytest.raises(WouldWait):
+        engine.fs.write(Caller(may_wait=False, may_fetch=False), opened.handle, 0, data, paged=True)
+    assert engine.fs.write(engine.caller, opened.handle, 0, data, paged=True) == len(data)
+    engine.close(opened)
+
+
 def test_the_last_part_lasts_about_a_minute():
     """The pauses of a writer that fills it, whatever the limit is, as `pace` computes them."""
     for limit in (1 << 20, 1 << 34):

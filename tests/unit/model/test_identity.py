@@ -22,10 +22,7 @@ def at(endpoint: str | None, name: str = "takes", prefix: str = "a/") -> Bucket:
         ("https://h.example.org", "HTTPS://H.Example.org:443//"),
         ("https://h.example.org", "http://h.example.org:80"),
         ("https://h.example.org", "HTTPS://h.example.org."),
-        ("https://h.example.org", "https://h.example.org/takes"),
-        ("https://h.example.org/s3", "https://h.example.org/s3/takes/"),
         ("http://h.example.org:9000", "https://H.example.org:9000/"),
-        ("http://127.0.0.1:9000", "http://127.0.0.1:9000/takes"),
         ("HTTP://[::1]:9000", "HTTP://[0:0:0:0:0:0:0:1]:9000/"),
         (None, "https://s3.amazonaws.com"),
         (None, "https://s3.eu-west-1.amazonaws.com"),
@@ -43,6 +40,11 @@ def test_spellings_of_one_place(one, other):
         ("http://h.example.org:9000", "http://h.example.org:9001"),
         ("http://localhost:9000", "http://127.0.0.1:9000"),
         ("https://h.example.org/one", "https://h.example.org/two"),
+        ("https://h.example.org", "https://h.example.org/takes"),
+        ("https://s3.us-gov-west-1.amazonaws.com", "https://s3.us-west-1.amazonaws.com"),
+        ("https://s3-fips.dualstack.us-gov-east-1.amazonaws.com", None),
+        ("https://s3.cn-north-1.amazonaws.com.cn", None),
+        ("https://s3-outposts.us-west-2.amazonaws.com", None),
         ("https://acc.r2.cloudflarestorage.com", "https://acc.eu.r2.cloudflarestorage.com"),
         (None, "https://s3.amazonaws.com.example.org"),
     ],
@@ -50,6 +52,26 @@ def test_spellings_of_one_place(one, other):
 def test_what_only_a_look_could_tell_stays_different_and_may_be_the_same(one, other):
     assert identity.identity(at(one)) != identity.identity(at(other))
     assert identity.may_be_same(at(one), at(other))
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint"),
+    [
+        ("us-gov-west-1", "https://s3.us-gov-east-1.amazonaws.com"),
+        ("cn-north-1", "https://s3.cn-northwest-1.amazonaws.com.cn"),
+    ],
+)
+def test_a_partition_of_amazon_has_buckets_of_its_own(region, endpoint):
+    """The same name in another one is another bucket, whose files are not to be sent there."""
+    here = replace(at(None), region=region)
+    usual = replace(at(None), region="us-east-1")
+    assert identity.identity(here) != identity.identity(usual)
+    assert places.slug(here) != places.slug(usual)
+    assert identity.identity(here) == identity.identity(at(endpoint))
+    for one, other in ((here, usual), (usual, here)):
+        assert places.slug(other) not in {places.slug(each) for each in identity.spellings(one)}
+    by_address = replace(at(endpoint), region=region)
+    assert places.slug(here) in {places.slug(each) for each in identity.spellings(by_address)}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +108,6 @@ def test_a_directory_by_a_link_is_the_same_place(tmp_path):
         "https://h.example.org:443",
         "http://h.example.org:80/",
         "http://H.example.org",
-        "https://h.example.org/takes",
     ],
 )
 def test_a_directory_named_after_another_spelling_is_among_the_candidates(named_after):
@@ -96,7 +117,7 @@ def test_a_directory_named_after_another_spelling_is_among_the_candidates(named_
 
 @pytest.mark.parametrize("named_after", ["http://127.0.0.1:9000", "https://127.0.0.1:9000/", None])
 def test_candidates_with_a_port_of_their_own_and_of_amazon(named_after):
-    given = "http://127.0.0.1:9000/takes" if named_after else "https://s3.amazonaws.com/"
+    given = "http://127.0.0.1:9000/" if named_after else "https://s3.amazonaws.com/"
     candidates = {places.slug(each) for each in identity.spellings(at(given))}
     assert places.slug(at(named_after)) in candidates
 

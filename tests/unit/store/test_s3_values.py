@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from r2fs.store.s3_values import described, kept_of
+from r2fs.store.s3_values import LATEST_NS, described, kept_of, ns
 
 
 def test_what_is_kept_is_sent_again() -> None:
@@ -48,3 +48,11 @@ def test_what_is_not_ascii_travels_as_metadata_does() -> None:
     sent = described(kept)["ContentDisposition"]
     assert sent.isascii()
     assert kept_of({"ContentDisposition": sent}) == kept
+
+
+def test_a_time_that_no_integer_of_the_journal_holds_is_the_nearest_that_it_does() -> None:
+    """Servers in Go send the year 1 where they do not know; SQLite would refuse it, and end the thread that asks."""
+    assert ns(datetime(1, 1, 1, tzinfo=UTC)) == -LATEST_NS
+    assert ns(datetime(9999, 12, 31, tzinfo=UTC)) == LATEST_NS
+    assert ns(datetime(2026, 11, 28, 10, 0, 0, 500, tzinfo=UTC)) == 1_795_860_000_000_500_000
+    assert -(2**63) < -LATEST_NS < LATEST_NS + 2 < 2**63
