@@ -18,6 +18,7 @@ from r2fs.model.errors import ObjectMissing, StoreError
 from r2fs.model.keys import nfc, printable
 from r2fs.model.records import ListPage, ObjectInfo
 from r2fs.store.answers import error_of
+from r2fs.store.etags import bare
 from r2fs.store.s3_values import ns, sane_etag
 from r2fs.store.s3_xml import Document, Malformed
 
@@ -91,10 +92,13 @@ def _require_same(fields: Mapping[str, str], asked: Asked, plain: Callable[[str]
 def _object(row: Mapping[str, str], key: str, asked: Asked) -> ObjectInfo:
     _within(asked, key)
     what = _short(key)
+    size = _size(_field(row, "Size", what), what)
+    unmarked = key.endswith("/") and not size and not bare(row.get("ETag", "").strip())
     return ObjectInfo(
         key,
-        _size(_field(row, "Size", what), what),
-        sane_etag(_field(row, "ETag", what), what),
+        size,
+        # SeaweedFS lists directories that its files have made as objects without an ETag.
+        "" if unmarked else sane_etag(_field(row, "ETag", what), what),
         _time_ns(_field(row, "LastModified", what), what),
     )
 
