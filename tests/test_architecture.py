@@ -190,7 +190,7 @@ IGNORED |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "r2fs.
 
 # The hosts that a text of ours may name: R2's own, this machine, and made-up ones.
 HOSTS = re.compile(
-    r"""(^|\.)( (r2\.cloudflarestorage|cloudflare|amazonaws|example)\.com | r2\.dev | example\.(org|net) | invalid | test )$
+    r"""(^|\.)( (r2\.cloudflarestorage|cloudflare|amazonaws|example)\.com | amazonaws\.com\.cn | r2\.dev | example\.(org|net) | invalid | test )$
       | ^( … | localhost | 127\.\d+\.\d+\.\d+ | \[::1\] | 0\.0\.0\.0 | [A-Z<{$%].* | endpoint | host | proxy )$""",
     re.VERBOSE,
 )
