@@ -29,7 +29,6 @@ from r2fs.model.verbs import Verbs
 SNAPSHOTS: Final = 64  # directories being read at once; a reader whose snapshot has gone gets a new one
 SNAPSHOT_NAMES: Final = 100_000  # in all of them together, but for the last: some 20 MB
 SNAPSHOT_AGE_S: Final = 60.0  # since it was last read from
-LARGE: Final = 1000  # names: who has read more to the end rarely goes back
 POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position in it
 DOTS: Final = ((b".", Kind.DIRECTORY), (b"..", Kind.DIRECTORY))  # positions 0 and 1
 EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry that says how fresh its listing is
@@ -95,9 +94,7 @@ class DirectoryHandlers:
         elif not page.content():  # the end: from now on the kernel has the whole listing
             fresh = snapshot.valid_s if snapshot.entries else EMPTY_VALID_S
             self._kernel.listing_shown(nodeid, fresh)
-            if len(snapshot.entries) > LARGE:
-                with self._lock:
-                    self._snapshots.pop(snapshot.number, None)
+            # The snapshot stays for a while: who reads the kernel's copy comes back with offsets of it.
 
     def _fill(
         self, page: DirectoryPage, snapshot: Snapshot, position: int, caller: Caller, shown: list[int] | None
