@@ -14,9 +14,11 @@ from r2fs.model.records import Kind, OwedInode, Proof, Version
 INODE_COLUMNS = (
     "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
     "base_key", "base_etag", "base_size", "expect", "changed", "staged", "size", "own", "base_limit", "proof",
-    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino",
+    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino", "stored",
 )  # fmt: skip
-PUT_INODE = f"INSERT OR REPLACE INTO inode VALUES ({','.join('?' * len(INODE_COLUMNS))})"
+PUT_INODE = (
+    f"INSERT OR REPLACE INTO inode ({','.join(INODE_COLUMNS)}) VALUES ({','.join('?' * len(INODE_COLUMNS))})"
+)
 GET_INODES = f"SELECT {','.join(INODE_COLUMNS)} FROM inode ORDER BY seq"
 
 
@@ -32,7 +34,7 @@ def inode_values(row: OwedInode) -> tuple[object, ...]:
         None if row.own is None else json.dumps(row.own), row.base_limit,
         row.proof and proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
         row.target if row.target is None or is_text(row.target) else os.fsencode(row.target),
-        row.st_ino,
+        row.st_ino, None if row.stored is None else json.dumps(dict(row.stored)),
     )  # fmt: skip
 
 
@@ -47,6 +49,8 @@ def inode_row(values: tuple[object, ...]) -> OwedInode:
     if field["proof"] is not None:
         field["proof"] = Proof(*json.loads(str(field["proof"])))
     field["changed"], field["synced"] = bool(field["changed"]), bool(field["synced"])
+    if field["stored"] is not None:
+        field["stored"] = json.loads(str(field["stored"]))
     if isinstance(field["target"], bytes):
         field["target"] = os.fsdecode(field["target"])
     return OwedInode(**field)  # type: ignore[arg-type]

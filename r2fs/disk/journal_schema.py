@@ -6,10 +6,10 @@ Never: runs anything.
 
 from __future__ import annotations
 
-VERSION = 2  # 2: inode.st_ino, attributes
+VERSION = 2  # 2: inode.st_ino, inode.stored, attributes
 
 # Columns that a table got after it was first made, for databases that an earlier version wrote.
-ADDED = {"inode": {"st_ino": "INTEGER"}}
+ADDED = {"inode": {"st_ino": "INTEGER", "stored": "TEXT"}}
 
 SCHEMA = """
 -- Facts about the journal itself.
@@ -52,7 +52,10 @@ CREATE TABLE IF NOT EXISTS inode (
     reason       TEXT,                -- why it is PARKED, or what the last attempt met; NULL: nothing
     conflict_of  TEXT,                -- the key it was meant for before it took a conflict name; NULL: none
     target       TEXT,                -- a symbolic link's target, a BLOB where it is not UTF-8; NULL: not one
-    st_ino       INTEGER              -- the number that stat shows; NULL: `ino`
+    st_ino       INTEGER,             -- the number that stat shows; NULL: `ino`
+    stored       TEXT                 -- JSON object, as model.metadata.remembered makes it: the metadata of the object at
+                                      --   `key` when they were last seen. What another host makes of them until the upload
+                                      --   is merged with what is set here; NULL: not known, nothing is merged
 );
 
 -- What stat shows of an object that this host stored, and a listing does not tell: with it an empty cache shows the same.

@@ -21,6 +21,7 @@ from r2fs.engine.tree import Tree
 from r2fs.engine.writeback import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
+from r2fs.model.metadata import recalled
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
 from r2fs.model.states import UNSEALED, Event, State
@@ -190,6 +191,7 @@ class Boot:
             reason=row.reason,
             conflict_of=row.conflict_of,
             first_owed_s=self._core.clock.monotonic(),
+            stored=None if row.stored is None else recalled(row.stored),
         )
 
     def _may_be_written(self, row: OwedInode) -> bool:

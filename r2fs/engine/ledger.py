@@ -21,7 +21,7 @@ from r2fs.engine.node import Node, Owed
 from r2fs.engine.succession import remember
 from r2fs.engine.transactions import Transactions
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
-from r2fs.model.metadata import Facts
+from r2fs.model.metadata import Facts, remembered
 from r2fs.model.records import OwedDelete, OwedInode
 from r2fs.model.states import UNSEALED, Event, State, after
 
@@ -170,6 +170,7 @@ class Ledger:
             conflict_of=owed.conflict_of,
             target=facts.get("target", node.target),
             st_ino=node.st_ino or None,
+            stored=None if owed.stored is None else remembered(owed.stored),
         )
 
     def _write(self, node: Node, owed: Owed, facts: Mapping[str, Any]) -> None:

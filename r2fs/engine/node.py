@@ -62,10 +62,10 @@ class Owed:
     synced: bool = False
     reason: str | None = None
     conflict_of: str | None = None
-    # not in the row
-    transfer: Transfer | None = None  # the attempt on its way
     # The metadata that the base is known to have: what another host made of it since is merged with what is set here.
     stored: Facts | None = None
+    # not in the row
+    transfer: Transfer | None = None  # the attempt on its way
     rewritten: bool = False  # opened for writing since that attempt began
     filling: bool = (
         False  # opened for writing while bytes are missing: times prove nothing until they are here

@@ -230,6 +230,7 @@ class OwedInode:
     conflict_of: str | None
     target: str | None
     st_ino: int | None
+    stored: Mapping[str, str | int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

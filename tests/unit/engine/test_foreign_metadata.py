@@ -376,3 +376,30 @@ def test_a_checksum_that_another_host_adds_does_not_outlive_the_bytes(make: Make
     assert store.data("take.wav") == b"other"
     kept = store.metadata("take.wav")
     assert kept["colour"] == "blue" and "md5chksum" not in kept
+
+
+@pytest.mark.parametrize("change", ["attribute", "append"])
+def test_another_hosts_metadata_are_merged_after_a_kill_before_the_upload(
+    make: MakeEngine, store: MemoryStore, change: str
+) -> None:
+    """What they were when this host last saw them is in the journal, else ours would take theirs for removed."""
+    store.set("take.wav", b"a take", artist="Anna", mode="0100640")
+    engine = make(mtime="exact", upload_delay_s=3600.0)
+    ino = engine.entry("take.wav").ino
+    if change == "attribute":
+        engine.fs.setxattr(engine.caller, ino, "user.take", b"7", 0)
+    else:
+        engine.fs.setxattr(engine.caller, ino, "user.take", b"7", 0)
+        engine.write("take.wav", b"+", os.O_WRONLY, at=6)
+    engine.kill()
+    store.set_metadata("take.wav", artist="Berta", colour="blue", mode="0100600")
+    make().drain()
+    there = store.head("take.wav").metadata
+    assert there is not None
+    assert (there["artist"], there["colour"], there["take"], there["mode"]) == (
+        "Berta",
+        "blue",
+        "7",
+        "0100600",
+    )
+    assert store.data("take.wav") == (b"a take" if change == "attribute" else b"a take+")
