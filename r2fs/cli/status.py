@@ -236,7 +236,7 @@ def _detail(answer: dict[str, Any]) -> str:
     facts += [("damaged", reason) for reason in answer.get("damaged", ())]
     facts += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["hidden"]:
-        facts.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that no file name can be"))
+        facts.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that cannot be shown as files"))
     for found in queue.get("directory_objects", ()):
         facts.append(
             ("holds bytes", f"{found['key']} ({amounts.size(found['size'])}), the key of a directory")

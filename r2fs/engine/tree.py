@@ -301,6 +301,11 @@ class Tree:
                         self._refreshed(directory, info)
             elif not is_name(shown := shown_name(name, info.size)) or nfc(shown) in seen:
                 hidden.add(info.key)
+            elif (
+                not info.etag
+            ):  # no version to tell it by: what is known of the name stays, else it is hidden
+                hidden.update(() if nfc(shown) in children else (info.key,))
+                seen.add(nfc(shown))
             elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
                 seen.add(nfc(shown))
                 self.saw_object(directory, info, began)
@@ -324,7 +329,9 @@ class Tree:
         return child is not None and child.base == info.version
 
     def saw_object(self, directory: Node, info: ObjectInfo, began: int) -> None:
-        """The bucket holds this object: show it, unless this host knows better."""
+        """The bucket holds this object: show it, unless this host knows better or it has no ETag."""
+        if not info.etag:
+            return
         name = nfc(shown_name(info.key[len(self.key(directory)) :], info.size))
         child = directory.children().get(name)
         if child is None:

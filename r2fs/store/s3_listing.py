@@ -1,7 +1,7 @@
 """A LIST's answer as a page: every field that is read is there and makes sense, or the page is none.
 
 Owns:    what a listing must say to be believed: that it is of this bucket and this prefix, whether it goes on
-         and where, and of each object the key, the size, the ETag and the time.
+         and where, and of each object the key, the size and the time, and an ETag that is one or empty.
 Never:   asks; judges the order of keys: servers have orders of their own.
 Fails:   Malformed.
 """
@@ -92,13 +92,12 @@ def _require_same(fields: Mapping[str, str], asked: Asked, plain: Callable[[str]
 def _object(row: Mapping[str, str], key: str, asked: Asked) -> ObjectInfo:
     _within(asked, key)
     what = _short(key)
-    size = _size(_field(row, "Size", what), what)
-    unmarked = key.endswith("/") and not size and not bare(row.get("ETag", "").strip())
+    etag = row.get("ETag", "").strip()
     return ObjectInfo(
         key,
-        size,
-        # SeaweedFS lists directories that its files have made as objects without an ETag.
-        "" if unmarked else sane_etag(_field(row, "ETag", what), what),
+        _size(_field(row, "Size", what), what),
+        # None at all, as of the directories that files have made on SeaweedFS, makes the others no less true.
+        sane_etag(etag, what) if bare(etag) else "",
         _time_ns(_field(row, "LastModified", what), what),
     )
 

@@ -32,7 +32,7 @@ from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.support.hostile import VERBS, Answers, Raw, RawServer, all_good, but, store_of
 from tests.support.hostile_answers import answer_to, judge, pages
-from tests.support.memory_store import MemoryStore
+from tests.support.listings import ScriptedListings
 from tests.support.servers import Endpoint
 
 OPERATIONS = {
@@ -56,7 +56,7 @@ class Campaign:
         self.store, self.session = store_of(all_good)
         self.receiver = _Receiver(SimpleNamespace(http_session=Answers(self._prepared)), 60.0)
         self.raw = Raw()
-        self.bucket = Listings(self.random)
+        self.bucket = random_listings(self.random)
         self.clock = ManualClock()
         self.engine = Engine(base, self.bucket, self.clock, threads=False, freshness_s=1.0)
 
@@ -166,28 +166,16 @@ class Campaign:
             self.by_reader(self.random.choice(("list", "list", verb)))
 
 
-class Listings(MemoryStore):
-    """Random pages in answer to each LIST."""
+def random_listings(random: Random) -> ScriptedListings:
+    """A bucket that answers each LIST with a random page."""
 
-    def __init__(self, random: Random) -> None:
-        super().__init__()
-        self._random = random
-        self.lists = 0
-
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "",
-        start_after: str = "",
-        token: str | None = None,
-        limit: int = 1000,
-    ) -> ListPage:
-        self.lists += 1
+    def answer(prefix: str, token: str | None) -> ListPage:
         try:
-            return pages(self._random, prefix, token)
+            return pages(random, prefix, token)
         except Malformed as none:
             raise MalformedAnswer(f"{prefix}: {none}") from none
+
+    return ScriptedListings(answer)
 
 
 def resident() -> int:

@@ -86,7 +86,7 @@ def test_one_mount_in_detail_by_any_path_in_it(r2fs, daemon):
             "503",
             "50 %",
             "512 B/s",
-            "3 keys that no file name can be",
+            "3 keys that cannot be shown as files",
         ):
             assert word in said.out
         assert "\x1b" not in said.out

@@ -9,39 +9,13 @@ from pathlib import Path
 import pytest
 
 from r2fs.engine.pages import EMPTY, LARGEST, Pages
-from r2fs.model.errors import MalformedAnswer, R2fsError, ReadFailed
+from r2fs.model.errors import DirectoryNotEmpty, MalformedAnswer, R2fsError, ReadFailed
 from r2fs.model.records import ListPage, ObjectInfo
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
-from tests.support.memory_store import MemoryStore
+from tests.support.listings import ScriptedListings
 
 REASON = "bucket: the server's answer cannot be understood: html in place of ListBucketResult"
-
-
-class Hostile(MemoryStore):
-    """Answers each LIST as `answering` does, where it is set; `lists` counts them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answering: Callable[[str, str | None], ListPage] | None = None
-        self.lists = 0
-
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "",
-        start_after: str = "",
-        token: str | None = None,
-        limit: int = 1000,
-    ) -> ListPage:
-        self.lists += 1
-        assert self.lists < 10_000, "nobody asks so often"
-        if self.answering is not None:
-            return self.answering(prefix, token)
-        return super().list_page(
-            prefix, delimiter=delimiter, start_after=start_after, token=token, limit=limit
-        )
 
 
 def page(*keys: str, token: str | None, prefixes: tuple[str, ...] = ()) -> ListPage:
@@ -97,15 +71,15 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def bucket() -> Hostile:
-    bucket = Hostile()
+def bucket() -> ScriptedListings:
+    bucket = ScriptedListings()
     for key in ("s/a", "s/b", "s/c", "s/sub/d", "t/e"):
         bucket.set(key, key.encode())
     return bucket
 
 
 @pytest.fixture
-def engine(tmp_path: Path, bucket: Hostile, clock: ManualClock) -> Iterator[Engine]:
+def engine(tmp_path: Path, bucket: ScriptedListings, clock: ManualClock) -> Iterator[Engine]:
     engine = Engine(tmp_path, bucket, clock, threads=False, freshness_s=10.0)
     yield engine
     engine.stop()
@@ -117,7 +91,7 @@ def engine(tmp_path: Path, bucket: Hostile, clock: ManualClock) -> Iterator[Engi
 )
 def test_what_was_known_stays_shown(
     engine: Engine,
-    bucket: Hostile,
+    bucket: ScriptedListings,
     clock: ManualClock,
     make: Callable[[], Callable[[str, str | None], ListPage]],
     requests: int,
@@ -148,7 +122,7 @@ def test_what_was_known_stays_shown(
 @pytest.mark.parametrize(("make", "requests"), ENDLESS.values(), ids=ENDLESS)
 def test_what_was_never_known_is_an_error_and_no_storm(
     engine: Engine,
-    bucket: Hostile,
+    bucket: ScriptedListings,
     clock: ManualClock,
     make: Callable[[], Callable[[str, str | None], ListPage]],
     requests: int,
@@ -169,7 +143,7 @@ def test_what_was_never_known_is_an_error_and_no_storm(
 @pytest.mark.parametrize(("make", "requests"), ENDLESS.values(), ids=ENDLESS)
 def test_a_rename_of_what_never_ends(
     engine: Engine,
-    bucket: Hostile,
+    bucket: ScriptedListings,
     clock: ManualClock,
     make: Callable[[], Callable[[str, str | None], ListPage]],
     requests: int,
@@ -186,7 +160,9 @@ def test_a_rename_of_what_never_ends(
 
 
 @pytest.mark.expect_warnings
-def test_deletes_that_are_looked_for_in_circles_wait(tmp_path: Path, bucket: Hostile, clock: ManualClock):
+def test_deletes_that_are_looked_for_in_circles_wait(
+    tmp_path: Path, bucket: ScriptedListings, clock: ManualClock
+):
     """What the pages did not show is not taken for gone."""
     engine = Engine(tmp_path, bucket, clock, threads=False, freshness_s=10.0, upload_delay_s=0.0)
     rows = [f"s/{name}" for name in "abcdefgh"]
@@ -197,6 +173,24 @@ def test_deletes_that_are_looked_for_in_circles_wait(tmp_path: Path, bucket: Hos
         deleter._list(rows)
     assert bucket.lists == 2
     engine.stop()
+
+
+def test_an_object_without_an_etag_hides_itself_alone(
+    engine: Engine, bucket: ScriptedListings, clock: ManualClock
+):
+    """No version tells it from another: what is known of its name stays, else it is hidden and counted."""
+    assert engine.listdir("s") == ["a", "b", "c", "sub"]
+    unknown = [ObjectInfo(key, 1, "", 10**18) for key in ("s/a", "s/z")]
+    known = ObjectInfo("s/b", 1, "e" * 32, 10**18)
+    odd = {"s/": ListPage((unknown[0], known, unknown[1]), (), None), "": ListPage((), ("s/",), None)}
+    bucket.answering = lambda prefix, token: odd[prefix]
+    clock.advance(11.0)
+    assert engine.listdir("s") == ["a", "b"]
+    assert engine.fs.queue_view().hidden == 1
+    for name in ("a", "b"):
+        engine.unlink(f"s/{name}")
+    with pytest.raises(DirectoryNotEmpty):
+        engine.rmdir("s")
 
 
 # ------------------------------------------------------------------ the rule itself

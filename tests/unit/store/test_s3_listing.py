@@ -19,13 +19,13 @@ def listing(key: str, size: int, etag: str) -> bytes:
 
 
 @pytest.mark.parametrize("etag", ["", "<ETag/>", "<ETag>&quot;&quot;</ETag>"])
-def test_a_directory_that_files_have_made_may_have_no_etag(etag: str) -> None:
-    """SeaweedFS lists those: one of them does not make the whole listing none."""
-    (found,) = page_of(read_document(listing("takes/live/", 0, etag), FORMS["ListObjectsV2"]), ASKED).objects
-    assert (found.key, found.size, found.etag) == ("takes/live/", 0, "")
+@pytest.mark.parametrize(("key", "size"), [("takes/live/", 0), ("takes/07.wav", 7)])
+def test_an_object_without_an_etag_leaves_the_others_true(key: str, size: int, etag: str) -> None:
+    """SeaweedFS lists directories that files have made so: one of them does not make the whole listing none."""
+    (found,) = page_of(read_document(listing(key, size, etag), FORMS["ListObjectsV2"]), ASKED).objects
+    assert (found.key, found.size, found.etag) == (key, size, "")
 
 
-@pytest.mark.parametrize(("key", "size"), [("takes/07.wav", 0), ("takes/live/", 7)])
-def test_what_has_bytes_or_is_a_file_has_one(key: str, size: int) -> None:
-    with pytest.raises(Malformed, match="no ETag of takes/"):
-        page_of(read_document(listing(key, size, ""), FORMS["ListObjectsV2"]), ASKED)
+def test_an_etag_that_is_none_is_no_answer() -> None:
+    with pytest.raises(Malformed, match=r"an ETag that is none of takes/07\.wav"):
+        page_of(read_document(listing("takes/07.wav", 7, "<ETag>a b</ETag>"), FORMS["ListObjectsV2"]), ASKED)
