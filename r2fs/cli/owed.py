@@ -1,4 +1,4 @@
-"""What is not mounted and not yet in the bucket: shown, and said of one directory.
+"""Files and deletes that unmounted state directories have not sent yet: `r2fs status` lists them.
 
 Owns:  the words. daemon/states.py finds it.
 Never: changes a state directory.
@@ -48,7 +48,7 @@ def last_on(directory: str) -> State | None:
 
 
 def sentence(state: State) -> str:
-    """What it owes, of which bucket, since when, and the command that sends it."""
+    """Say how much waits for which bucket, since when, and the command that sends it."""
     owed = state.owed
     parked = f" ({owed.parked} of them refused by the bucket)" if owed.parked else ""
     since = f", since {_time(owed.since_s)}" if owed.since_s is not None else ""

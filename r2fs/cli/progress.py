@@ -20,7 +20,7 @@ OTHERS = 52  # characters that the bar, bytes, rate and time take at most, with 
 
 
 class Tally:
-    """What has happened to one mount's queue since it was first seen."""
+    """Changes of one mount's queue since the first answer: files and bytes sent, and the rate."""
 
     def __init__(self, queue: Mapping[str, Any]) -> None:
         self._first = self.queue = queue
@@ -101,7 +101,7 @@ class Progress:
 
 
 def _text(queue: Mapping[str, Any], room: int) -> str:
-    """How many names are left, and as much of one that is on its way as there is room for."""
+    """Count the names that are left, and name as much of one on its way as the line has room for."""
     sending = [item for item in queue["transfers"] if item["state"] not in ("queued", "parked", "dirty")]
     text = f"{queue['left']} left"
     room -= len(text) + 2

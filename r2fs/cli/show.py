@@ -23,8 +23,8 @@ NARROWEST = 20  # characters of a column that gives way to others
 
 
 def as_json(value: object) -> None:
-    """What a terminal would obey is escaped, as JSON itself does with the lower control characters alone; what
-    standard output's encoding lacks, too."""
+    """Print JSON. Escaped are all control characters (JSON itself escapes the lower ones alone), and characters
+    that standard output's encoding lacks."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     plain = can_write(text)
     print(

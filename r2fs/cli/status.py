@@ -274,7 +274,7 @@ def _ago(at_s: float | None) -> str:
 
 
 def _left(queue: dict[str, Any]) -> str:
-    """What is not yet sent, since when, and for how long that will take at the rate of now."""
+    """Say how much is not yet sent, since when, and the time left at the present rate."""
     text = show.left(queue)
     if queue["left"] and queue["oldest_s"]:
         text += f", oldest {amounts.seconds(queue['oldest_s'])}"

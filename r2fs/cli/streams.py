@@ -35,7 +35,7 @@ def make_safe() -> None:
 
 
 def can_write(text: str) -> bool:
-    """Has standard output's encoding all of `text`?"""
+    """True if standard output's encoding has every character of `text`."""
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "ascii", "strict")
     except UnicodeEncodeError:
@@ -44,7 +44,7 @@ def can_write(text: str) -> bool:
 
 
 class EarlyWarnings(logging.Handler):
-    """Until the log is open: warnings on standard error, kept for a log in a file."""
+    """Warnings before the log is open: written to standard error, and kept for a log in a file."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

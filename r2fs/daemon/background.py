@@ -87,7 +87,7 @@ def _child(work: Work, sending: int) -> NoReturn:
 
 
 def _close_inherited(*needed: int) -> None:
-    """What the caller of the command had open, as `flock 9` of a script, is not the daemon's to keep.
+    """Close the descriptors that came from the command's caller, such as `flock 9` of a script.
 
     Descriptors that r2fs opened are not inheritable; those of the service manager are taken over later.
     """

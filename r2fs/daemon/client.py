@@ -72,7 +72,7 @@ OwnerT = TypeVar("OwnerT", Daemon, Held)
 
 
 def run_dirs(environ: Mapping[str, str]) -> list[Path]:
-    """Where daemons of this user may have their sockets. Root, too, looks only where root alone writes."""
+    """Directories in which daemons of this user may have their sockets; for root those that root alone can write."""
     found = _bases(environ)
     for directory in list(found):
         found += _below(directory)  # the units have a directory for each instance

@@ -265,7 +265,7 @@ def is_over(fd: int) -> bool:
 
 
 def is_session(fd: int) -> bool:
-    """Is it a descriptor of /dev/fuse? One that came from another process may be anything."""
+    """True for a descriptor of /dev/fuse: one that came from another process may be anything."""
     found = os.fstat(fd)
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == FUSE
 

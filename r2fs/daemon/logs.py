@@ -41,7 +41,7 @@ class PrivateFile(logging.handlers.RotatingFileHandler):
         return open(fd, "a", encoding="utf-8", errors="backslashreplace")
 
     def doRollover(self) -> None:
-        """Where the names cannot be changed the file goes on growing: no record is lost for it."""
+        """Rotate the files; where their names cannot be changed the file goes on growing, and no record is lost."""
         try:
             super().doRollover()
         except OSError:

@@ -79,5 +79,5 @@ def peer_uid(connection: socket.socket) -> int:
 
 
 def is_believed(connection: socket.socket) -> bool:
-    """Is the other end of the same user, or root's? Asked by either end before anything is sent."""
+    """True if the other end's user is this one or root. Either end checks it before it sends anything."""
     return peer_uid(connection) in (0, os.geteuid())

@@ -258,7 +258,7 @@ def _mounted_s(path: Path) -> float:
 
 
 def warn_of_others(settings: Settings, environ: Mapping[str, str]) -> None:
-    """What waits for this very bucket in another state directory, which this mount does not send."""
+    """Warn of other state directories that hold files for this bucket: this mount does not send them."""
     mine = identity.identity(settings.bucket)
     alike = {settings.state_dir.parent / places.slug(other) for other in identity.spellings(settings.bucket)}
     for state in find(environ, [settings.state_dir.parent]).states:

@@ -186,7 +186,7 @@ class CleanCache:
         return self._content.run(look, False)
 
     def bytes_of(self, version: Version) -> int:
-        """How many bytes of the version take() would bring. Not counted, not a use."""
+        """Bytes of the version that take() would bring. Counts as neither a hit nor a use."""
         name = _name(version.key, version.etag)
 
         def look(table: Table) -> int:

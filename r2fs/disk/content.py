@@ -290,7 +290,7 @@ class Content:
 
     @property
     def streams(self) -> bool:
-        """May what is here be given back, as by `release`?"""
+        """True if ranges that are here may be given back by `release`."""
         return self._streams
 
     def stream(self) -> bool:
@@ -394,11 +394,11 @@ class Content:
 
     @property
     def files(self) -> int:
-        """Which file it is: what is on hold in one is not in the next."""
+        """Number of the present file; `hold` of an earlier one is void."""
         return self._files
 
     def accept(self, start: int, stop: int, files: int) -> bool:
-        """What `hold` wrote, since `files` was so, is here. False: it is not, the file is another by now."""
+        """Count [start, stop) that `hold` wrote as present. False: the file has been replaced since `files` was read."""
         with self._ready:
             if self._complete:
                 return True

@@ -91,7 +91,7 @@ class AttributeRows:
         self._trim()
 
     def put_shown(self, key: str, st_ino: int, mtime_ns: int, ctime_ns: int) -> None:
-        """What a directory shows, whether it has an object or not."""
+        """Keep the number and times that a directory shows, whether it has an object or not."""
         self._run(_PUT_SHOWN, (*_split(key), st_ino, ctime_ns, mtime_ns))
         self._trim()
 

@@ -31,7 +31,7 @@ _DELETES = "SELECT count(*) FROM gone WHERE watch_until_s IS NULL"  # the others
 
 @dataclass(frozen=True, slots=True)
 class OwedSummary:
-    """What a journal owes: as `QueueView` counts it."""
+    """Counts of a journal's rows, as `QueueView` has them."""
 
     files: int = 0
     directories: int = 0
@@ -69,7 +69,7 @@ def holder(state_dir: Path) -> int | None:
 
 
 def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -> OwedSummary:
-    """What the journal of `state_dir` owes; files whose names match stay on this host, and count for nothing."""
+    """Count the rows of the journal in `state_dir`; files whose names match stay on this host, and do not count."""
     try:
         with _database(state_dir / DATABASE) as db:
             rows = db.execute(_ROWS).fetchall()

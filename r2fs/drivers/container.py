@@ -30,7 +30,7 @@ def is_one() -> bool:
 
 
 def fuse_remedy() -> str:
-    """How /dev/fuse comes about here: no container can load a module, and the host's is not in it by itself."""
+    """Remedy for a missing /dev/fuse: a container cannot load a module, and gets the host's device on request only."""
     if is_one():
         return (
             f"this is a container, which has to be started with it ({FLAGS}; "

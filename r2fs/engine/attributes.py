@@ -107,8 +107,8 @@ class AttributeView:
 
 
 def keeps_shown(settings: Settings) -> bool:
-    """Does stat go on to show what only a listing told of, where what is stored is learned later? Not where that
-    is asked for before anything is shown."""
+    """True if stat keeps showing a listing's attributes after the stored ones are learned. False where the stored
+    ones are asked for before anything is shown."""
     return settings.mtime != "exact" and not settings.allow_other
 
 
@@ -133,9 +133,9 @@ def _links(node: Node) -> int:
 
 
 def fill(node: Node, facts: Facts) -> None:
-    """What the bucket tells of a node's version. What a program here has set since is stronger.
+    """Take over the metadata that the bucket has of a node's version, below those that a program here has set.
 
-    What stat showed before stays: who looks at a file must not change it. What is learned counts for writes.
+    Attributes that stat has shown stay shown: looking at a file does not change it. Writes use the learned ones.
     """
     if node.outdated:
         node.outdated, node.pinned = False, None
@@ -215,7 +215,7 @@ def refresh(node: Node, modified_ns: int) -> bool:
 
 
 def is_news(node: Node, info: ObjectInfo) -> bool:
-    """Is an answer of HEAD or GET as new as what listings told of the node's version? Notes when that was changed."""
+    """True if an answer of HEAD or GET is as new as the last listing of the node's version. Notes its LastModified."""
     seen_ns = node.modified_ns
     if seen_ns is not None and same_moment(seen_ns, info.modified_ns):
         return True
@@ -226,7 +226,7 @@ def is_news(node: Node, info: ObjectInfo) -> bool:
 
 
 def merged(there: Facts, ours: Facts, base: Facts, of_directory: bool) -> Facts:
-    """What this host changed since `base`, and what another host did to the rest."""
+    """Merge three ways: fields that this host changed since `base` are ours, all others are `there`."""
     mtime_ns = there.mtime_ns if ours.mtime_ns == base.mtime_ns else ours.mtime_ns
     if (
         of_directory and ours.mtime_ns == base.mtime_ns

@@ -67,7 +67,7 @@ class Changes:
         node.ctime_ns = self._later(node)
 
     def rests(self, node: Node) -> bool:
-        """Does it stay on this host, and need nothing of the bucket? With Core.lock held."""
+        """True for a file that stays on this host and needs nothing of the bucket. With Core.lock held."""
         return self._writeback.rests(node)
 
     def _later(self, node: Node) -> int:

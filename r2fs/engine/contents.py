@@ -139,7 +139,7 @@ class Contents:
             return Content.hollow(path, version.size)
 
     def _is_anothers(self, node: Node, version: Version) -> bool:
-        """Has another node its file open? One that lost its name does, where the same version has the name again.
+        """True if another node has its file open: one that lost its name, where the same version has the name again.
 
         Two that shared the cache's file would each fill it, give parts of it back, and write to it, unknown to
         the other. One that rests makes way.

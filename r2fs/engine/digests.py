@@ -76,7 +76,7 @@ class Digests:
 
 
 def has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
-    """Are these very bytes in the bucket already? A power cut makes a host forget its last attempts."""
+    """True if the object has these very bytes: a power cut makes a host forget its last attempts."""
     if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
         return False
     md5 = hashlib.md5(usedforsecurity=False)

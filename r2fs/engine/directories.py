@@ -201,7 +201,7 @@ class Directories:
             refresh.done.set()
 
     def _is_news(self, directory: Node, error: R2fsError) -> bool:
-        """Is it to be logged? An outage is by the store's health, an answer that is none once."""
+        """True if the error is to be logged: outages are by the store's health, a malformed answer once."""
         if isinstance(error, MalformedAnswer):
             return _listing(directory).refused != str(error)
         return not isinstance(error, AWAY)

@@ -141,7 +141,7 @@ class Fetching:
         return SHARED_LARGE_CHUNK if length >= LARGE else SHARED_CHUNK
 
     def _fill(self, source: Source, start: int, chunk: bytes, check: _Check | None) -> None:
-        """Where the disk has no room: evict, then give back of this file, then do without the disk."""
+        """Write a chunk. On a full disk: evict, then give back parts of this file, then read it in memory."""
         if check is not None:
             check.digest.update(chunk)
         write = source.content.fill if check is None else source.content.hold

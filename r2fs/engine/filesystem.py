@@ -213,17 +213,17 @@ class FileSystem:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
+        """Wait until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
 
         Raises NotFound. False: something is left (an open file does not count), or all is refused."""
         return self._status.wait(self._scopes.of(paths), timeout_s, progress, cancelled, unless_refused=True)
 
     def retry_parked(self, paths: Sequence[str]) -> int:
-        """What is parked at and below these paths (none: anywhere) goes out once more; how many names."""
+        """Release the parked files and deletes at and below these paths (none: anywhere); returns their number."""
         return self._status.retry(self._scopes.of(paths))
 
     def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
-        """What is parked at and below these paths (none: anywhere)."""
+        """Parked files and deletes at and below these paths (none: anywhere)."""
         return self._status.parked(self._scopes.of(paths, must_be=False))
 
     def refusal(self) -> str | None:

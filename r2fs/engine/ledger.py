@@ -374,7 +374,7 @@ class Ledger:
 
 
 def _stored(node: Node, key: str) -> Facts | None:
-    """What the bucket is known to have beside the node's bytes; beside a directory's marker, where it stays there."""
+    """Metadata that the bucket is known to have beside the node's bytes, or beside a directory's marker that stays."""
     there = node.base
     if node.listing is not None:
         there = node.listing.marker if node.listing.marker and node.listing.marker.key == key else None

@@ -129,7 +129,7 @@ class Names:
             return found
 
     def is_exact(self, node: Node) -> bool:
-        """Are its attributes as good as the settings ask for? With Core.lock held.
+        """True if its attributes are as exact as the settings ask for. With Core.lock held.
 
         With `allow_other` the kernel decides by the mode what other users may do.
         """

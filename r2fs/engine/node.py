@@ -220,7 +220,7 @@ class Node:
         return self.owed.key != self.base.key or (partial and self.handles > 0)
 
     def is_as_listed(self, info: ObjectInfo) -> bool:
-        """Is it a file that owes nothing, and whose version this is?"""
+        """True for a file of exactly this version with nothing pending."""
         base = self.base
         return (
             base is not None
@@ -237,7 +237,7 @@ class Node:
 
 
 def is_below(node: Node, top: Node) -> bool:
-    """Is `node` at or below `top`?"""
+    """True if `node` is at or below `top`."""
     above: Node | None = node
     while above is not None and above is not top:
         above = above.parent

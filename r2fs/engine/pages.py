@@ -52,8 +52,8 @@ class Pages:
         return page.token
 
     def _beginning(self, page: ListPage) -> tuple[str, ...] | None:
-        """What no later page can begin with. A server may name a directory at the end of one page and the
-        beginning of the next: one alone tells nothing."""
+        """Keys by which a repeated page is recognised. A server may name a directory at the end of one page and the
+        beginning of the next: one alone proves nothing."""
         if page.objects:
             return (page.objects[0].key,)
         return (page.prefixes[0], page.prefixes[-1], str(len(page.prefixes))) if page.prefixes else None

@@ -160,7 +160,7 @@ class Recall:
             self._later.append(lambda rows: rows.confirm(row.key, row.etag, seen_ns, row.stored_s))
 
     def _know(self, node: Node, row: KeptAttributes) -> None:
-        """What was stored with a file's or link's version, unless another host has changed its metadata since."""
+        """Apply the attributes stored with a file's or link's version, unless another host has changed them since."""
         if node.target is None:
             node.target = row.target
         if node.known or node.mtime_known or node.owed is not None:
@@ -188,8 +188,8 @@ class Recall:
         self._changed.add(directory)
 
     def take_along(self, top: Node, directory: Node, new_name: str) -> None:
-        """What is at and below `top` is about to have other keys: directories, which may have no object to copy,
-        take number and times along. In a transaction."""
+        """Move the rows of directories at and below `top` to their new keys: they may have no object to copy, and keep
+        number and times. In a transaction."""
         old_top, new_top = self._tree.key(top).rstrip("/"), self._tree.key(directory) + new_name
         self.load(top)
         for one in self._tree.walk(top):
@@ -227,7 +227,7 @@ class Recall:
 
 
 def _is_of(row: KeptAttributes, listed_ns: int) -> bool:
-    """Does the row tell of the metadata that were stored at this LastModified?"""
+    """True if the row describes the metadata that were stored at this LastModified."""
     if row.modified_ns is None:
         return listed_ns <= (row.stored_s + SKEW_S) * NS
     return listed_ns // NS == row.modified_ns // NS  # HEAD tells whole seconds
@@ -244,7 +244,7 @@ def _was_listed(directory: Node) -> bool:
 
 
 def _is_news(directory: Node) -> bool:
-    """Does it show what is not kept?"""
+    """True if its shown times differ from the kept ones."""
     shown = (directory.mtime_ns, directory.ctime_ns)
     return bool(directory.st_ino) and not directory.deleted and directory.kept_ns != shown
 

@@ -95,7 +95,7 @@ class Claim:
 
     @property
     def replaces_base(self) -> bool:
-        """Is the object that it overwrites the one that the file's metadata were read from?"""
+        """True if the object to be overwritten is the one that the file's metadata were read from."""
         if self.kind is Kind.DIRECTORY:
             return self.expect is not None
         return self.base is not None and (self.base.key, self.base.etag) == (self.key, self.expect)
@@ -157,7 +157,7 @@ class Sender:
         return replace(claim, facts=replace(facts, extra=of_new_bytes(facts.extra)))
 
     def _with_news(self, claim: Claim, stored: Facts) -> Claim:
-        """What another host changed of the metadata alone, which leaves the ETag, and so the condition, as it was."""
+        """Merge another host's change of the metadata alone: it leaves the ETag, and so the PUT's condition, as it was."""
         try:
             info = self._store.head(claim.key)
         except ObjectMissing:

@@ -37,5 +37,5 @@ class Source:
     trouble: str | None = None  # what the last attempt met that may pass; None: it went well
 
     def is_near(self, start: int) -> bool:
-        """Does a read there go on with the sequence? The kernel's reads ahead come in any order."""
+        """True if a read there goes on with the sequence: the kernel's reads ahead come in any order."""
         return abs(start - self.expected) <= max(self.window, NEAR)

@@ -107,7 +107,7 @@ class Status:
         cancelled: Callable[[], bool] = lambda: False,
         unless_refused: bool = False,
     ) -> bool:
-        """Until the bucket is as the mount shows it, in `scope` (None: everywhere). False: something is left.
+        """Wait until the bucket is as the mount shows it, in `scope` (None: everywhere). False: something is left.
 
         What is open for writing and what is parked is not waited for. `unless_refused`: nor is a bucket that
         refuses everything, once it has done so again since the call.
@@ -144,9 +144,9 @@ class Status:
                 self._writeback.hurry(False)
 
     def retry(self, scope: Scope | None) -> int:
-        """What is parked in `scope` (None: anywhere) goes out once more; how many files and deletes that are.
+        """Release the parked files and deletes in `scope` (None: anywhere); returns their number.
 
-        What may be torn or damaged goes only where it is named itself: a person has looked at it.
+        A file that may be torn or damaged is released only where it is named itself: a person has looked at it.
         """
         released = 0
         with self._core.lock:
@@ -167,7 +167,7 @@ class Status:
         return released + len(refused)
 
     def parked(self, scope: Scope | None) -> tuple[TransferView, ...]:
-        """What is parked in `scope` (None: anywhere), and what a delete there waits for that is parked."""
+        """Parked files and deletes in `scope` (None: anywhere), and parked ones that a delete there waits for."""
         with self._core.lock:
             now, ledger = self._core.clock.monotonic(), self._ledger
             rows = [row for row in ledger.deletes.values() if scope is None or scope.has(row)]

@@ -102,7 +102,7 @@ class Streams:
             self._make_memory(source, stop - start)
 
     def _grow(self, source: Source, need: int) -> bool:
-        """May it have so much more of the disk? Evicts for it."""
+        """Let it have so much more of the disk; evicts for it. False: there is no room."""
         version, content = source.version, source.content
         if content.in_memory or version.size > self._core.settings.cache_size or content.streams:
             return False

@@ -49,7 +49,7 @@ class Throughput:
         return median(slopes) if slopes else 0.0
 
     def gone(self, now_s: float, size: int) -> int:
-        """How many of `size` bytes have left, as far as can be told; never all: the bucket says when it has all."""
+        """Bytes of `size` that have left this host, estimated; never all of them: the bucket says when it has all."""
         rate = self._rate()
         if not rate or self._first is None:
             return 0

@@ -35,14 +35,14 @@ def counted(number: int, word: str) -> str:
 
 
 def parked(count: int, path: str, reason: str | None) -> str:
-    """What waits for a person: how many names, and the reason of the one at `path`, which may begin with it."""
+    """Say how many names are parked, and why the one at `path` is; a reason that begins with the path has it once."""
     why = reason or ""
     named = why if why.startswith(path) else f"{path}: {why}"
     return f"{count} parked: {named}" + (f"; and {count - 1} more (r2fs status tells)" if count > 1 else "")
 
 
 def left(files: int, directories: int, bytes_: int, deletes: int) -> str:
-    """What is not yet in the bucket: "3 files (12.0 MiB), 1 directory, 1 deletion"; "nothing"."""
+    """Count what is not yet in the bucket: "3 files (12.0 MiB), 1 directory, 1 deletion"; "nothing"."""
     parts = []
     if files:
         parts.append(f"{counted(files, 'file')} ({size(bytes_)})")

@@ -173,7 +173,7 @@ class ReadFailed(FileError):
 
 # ------------------------------------------------------------------ the bucket
 class StoreError(R2fsError):
-    """What the bucket answered, or that it did not answer. The answer may repeat a key: it is taken out here."""
+    """An error answer of the bucket, or none at all. Its text may repeat a secret: that is taken out here."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))
@@ -195,7 +195,7 @@ class TooSlow(Unavailable):
 
 
 class MalformedAnswer(Unavailable):
-    """What came back cannot be understood: it proves neither that the request was carried out nor that it was not.
+    """Answer that cannot be understood: it proves neither that the request was carried out nor that it was not.
 
     A captive portal, a proxy or a server with a defect answers so. Its message names what is missing or wrong.
     """

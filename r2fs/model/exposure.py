@@ -1,4 +1,4 @@
-"""What of a mount's requests others can read on the way: all of it, by plain http to another machine.
+"""Exposure of a mount's requests: by plain http to another machine others on the way read all of them.
 
 Owns:  which hosts are this machine, and the sentence.
 Never: resolves a name: that may take long, and the answer may be somebody else's.

@@ -58,7 +58,7 @@ def check_file_name(name: str) -> str:
 
 
 def is_link(key: str, size: int) -> bool:
-    """Is the object a symbolic link? What is longer than any path is a file of that name, and is read as one."""
+    """True for a symbolic link's object: one that is longer than any path is a file of that name."""
     return key.endswith(SYMLINK_SUFFIX) and size <= MAX_LINK_BYTES
 
 

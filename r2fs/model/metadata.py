@@ -85,7 +85,7 @@ def attributes_from(info: ObjectInfo) -> Facts:
 
 
 def metadata_for(facts: Facts, file_type: int, attempt: str, content_type: str) -> ObjectMeta:
-    """What to store beside the bytes. `file_type` is the type bits of st_mode."""
+    """Metadata to store beside the bytes. `file_type` is the type bits of st_mode."""
     metadata = {name: value for name, value in facts.extra.items() if not name.startswith(_COLON)}
     if facts.mtime_ns is not None:
         seconds, fraction = divmod(abs(facts.mtime_ns), 10**9)
@@ -139,7 +139,7 @@ def remembered_of(info: ObjectInfo) -> dict[str, str | int]:
 
 
 def is_older(kept: Mapping[str, str | int], modified_ns: int | None) -> bool:
-    """Are what the cache kept the metadata of before another host changed them?"""
+    """True if the cache kept the metadata from before another host changed them."""
     then = kept.get(MODIFIED)
     return isinstance(then, int) and modified_ns is not None and not same_moment(then, modified_ns)
 
@@ -206,7 +206,7 @@ def mode_of(text: str | None, key: str, empty: bool = False) -> int | None:
 
 
 def _is_one_of(number: int, types: Container[int]) -> bool:
-    """Is it an st_mode without a type, or with one of these?"""
+    """True for an st_mode without type bits, or with those of a type that is stored."""
     return number <= 0o7777 or (number <= 0o177777 and stat.S_IFMT(number) in types)
 
 

@@ -34,14 +34,14 @@ PathLike = str | os.PathLike[str]
 
 
 class UnsafePath(PermissionError):
-    """What lies at a path is not of the kind, owner or mode that it must have."""
+    """Refusal of a path whose kind, owner or mode is not as it must be."""
 
     def __init__(self, path: PathLike, why: str) -> None:
         super().__init__(errno.EPERM, f"{os.fspath(path)} {why}")
 
 
 def is_trusted(uid: int) -> bool:
-    """Is it root, this process's user, or the owner of `/`, who in a user namespace is root under another number?"""
+    """True for root, this process's user, and the owner of `/`, who in a user namespace is root under another number."""
     return uid in (0, os.geteuid()) or uid == os.lstat("/").st_uid
 
 
@@ -219,7 +219,7 @@ def replace_file(dir_fd: int, name: str, data: bytes) -> None:
 
 
 def read_named(path: PathLike, limit: int, patience_s: float, trusted: bool = False) -> bytes:
-    """What a person named: a file, or a pipe of the shell, through any link; of any owner, unless `trusted`.
+    """Read a file that a person named, or a pipe of the shell, through any link; of any owner, unless `trusted`.
 
     Bounded in bytes and in time: UnsafePath for more than `limit`, TimeoutError where a pipe's other
     end is not through after `patience_s` seconds.

@@ -58,7 +58,7 @@ def own_states(environ: Mapping[str, str]) -> Path:
 
 
 def state_places(environ: Mapping[str, str]) -> list[Path]:
-    """Where state directories of this user and of the system are looked for."""
+    """Directories in which state directories of this user and of the system are looked for."""
     found = [own_states(environ), home(environ) / ".local/state/r2fs", *ROOT_STATES]
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         found.insert(0, Path(given))

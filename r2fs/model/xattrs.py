@@ -105,7 +105,7 @@ def _can_be_asked(name: str) -> bool:
 
 
 def _entries(extra: Mapping[str, str]) -> dict[str, Any] | None:
-    """What `xattr` holds, name and base64, as it is; None where it cannot be read: it is another tool's."""
+    """Entries of `xattr`, name and base64, as they are; None where it cannot be read: it is another tool's."""
     text = extra.get(TOGETHER, "")
     try:
         found = json.loads(unquote(text, errors="surrogateescape")) if text else {}

@@ -1,4 +1,4 @@
-"""What the wire carries: user metadata as HTTP headers, of ASCII alone; keys in XML.
+"""Encoding for the wire: user metadata as HTTP headers, of ASCII alone; keys in XML.
 
 Owns:  the encoding: a value that is not plain printable ASCII travels as RFC 2047 encoded
        words (`=?UTF-8?B?…?=`), which is what AWS and R2 document for user metadata. Plain values,

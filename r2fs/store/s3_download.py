@@ -79,7 +79,7 @@ def discard(answer: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """What a download needs of the store that opened it."""
+    """Parts of the store that a download uses: error translation, counting, the clock."""
 
     translated: Callable[[str], AbstractContextManager[object]]  # boto3's errors become ours, about this key
     received: Callable[[int], None]  # counts bytes
@@ -162,7 +162,7 @@ class S3Download:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _receive(self, size: int) -> bytes:
-        """What one call of the socket's gives. The body's own `read` waits for all of `size`."""
+        """Read what one call of the socket gives. The body's own `read` waits for all of `size`."""
         try:
             data: bytes = self._body._raw_stream.read1(size, decode_content=False)  # type: ignore[attr-defined]
             return data

@@ -28,7 +28,7 @@ TOKEN = 16 << 10  # characters: it goes into a URL
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the LIST was to list."""
+    """Bucket, prefix and token that the LIST was sent with."""
 
     bucket: str
     prefix: str

@@ -105,7 +105,7 @@ def _modified_ns(key: str, answer: Mapping[str, Any]) -> int:
 
 
 def tells_md5(etag: str, answer: Mapping[str, Any]) -> bool:
-    """Is `etag` the MD5 of the bytes? Not of an object in parts, nor of one encrypted by a key of its own."""
+    """True if `etag` is the MD5 of the bytes: not of an object in parts, nor of one encrypted by a key of its own."""
     plain = answer.get("ServerSideEncryption") in (None, "AES256") and "SSECustomerAlgorithm" not in answer
     return plain and is_md5(etag)
 

@@ -76,7 +76,7 @@ UNREAD = frozenset(
 
 @dataclass(slots=True)
 class Answer:
-    """What came back for the request of one context."""
+    """Answer to the request of one context."""
 
     arrived: bool = False  # a status line and headers; what fails from here on is the answer's fault
     document: Document | None = None
@@ -216,7 +216,7 @@ def _refused(request: AWSPreparedRequest, response: AWSResponse, body: bytes) ->
 
 
 def _to(response: AWSResponse) -> str:
-    """Where a redirect leads: its scheme and host alone, whatever else it says."""
+    """Scheme and host of a redirect's target, whatever else it says."""
     try:
         parts = urlsplit(response.headers.get("location", ""))
     except ValueError:

@@ -32,7 +32,7 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a document must be, and what is read of it."""
+    """Form of an answer: the document that it must be, and the fields that are read of it."""
 
     roots: frozenset[str]
     fields: frozenset[str] = frozenset()  # children of the root

@@ -1,4 +1,4 @@
-"""What a server says, as a part of a sentence of ours.
+"""Text of a server as a part of a sentence of ours.
 
 Owns:   the filter at the way in: an answer is text of somebody else, may be of any length, hold what moves a
         terminal's cursor, and repeat the key, the token and the signature of the request that it answers.

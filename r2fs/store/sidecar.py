@@ -39,7 +39,7 @@ def facts_of(etag: str, meta: ObjectMeta) -> Facts:
 
 
 def chosen_meta(source: ObjectInfo, meta: ObjectMeta | None) -> ObjectMeta:
-    """What a copy of `source` has beside its bytes."""
+    """Metadata that a copy of `source` gets beside its bytes."""
     if meta is None:
         return ObjectMeta(source.content_type or "", source.metadata or {}, source.headers)
     return meta if meta.headers is not None else replace(meta, headers=source.headers)
