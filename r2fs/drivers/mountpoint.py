@@ -17,9 +17,9 @@ from pathlib import Path
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import SUBTYPE, check_possible, mounted_at, privileged
 from r2fs.model.errors import AlreadyMounted, FuseMissing, MountError, MountPointBad, MountPointStale
+from r2fs.model.path_walk import MAX_LINKS, resolved
 
 FUSE_CONF = Path("/etc/fuse.conf")
-MAX_LINKS = 40  # as in the kernel
 
 
 def absolute(mountpoint: str | os.PathLike[str]) -> str:
@@ -29,24 +29,16 @@ def absolute(mountpoint: str | os.PathLike[str]) -> str:
     not answer. What lies in one is taken as it is written.
     """
     mounted = {m.path for m in kmount.mounts() if m.fstype.startswith("fuse")}
-    done, waiting, links, asked = "/", os.path.abspath(mountpoint).split("/")[::-1], 0, True
-    while waiting:
-        part = waiting.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            done = os.path.dirname(done)
-            continue
-        path = os.path.join(done, part)
+    links, asked = 0, True
+
+    def link_at(path: str) -> str | None:
+        nonlocal links, asked
         asked = asked and path not in mounted
         target = _link(path) if asked and links < MAX_LINKS else None
-        if target is None:
-            done = path
-            continue
-        links += 1
-        done = "/" if target.startswith("/") else done
-        waiting += target.split("/")[::-1]
-    return done
+        links += target is not None
+        return target
+
+    return resolved(mountpoint, link_at)
 
 
 def _link(path: str) -> str | None:

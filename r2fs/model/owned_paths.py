@@ -26,7 +26,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-MAX_LINKS: Final = 40  # as in the kernel
+from r2fs.model.path_walk import MAX_LINKS, resolved
+
 SHARED: Final = stat.S_IWGRP | stat.S_IWOTH
 CHUNK: Final = 1 << 16
 
@@ -51,30 +52,22 @@ def real_path(path: PathLike, make: bool = False) -> str:
 
     Raises UnsafePath where another user could put something else in the place of a part of it.
     """
-    done, links = "/", 0
-    waiting = os.path.abspath(path).split("/")[::-1]
-    _check_way(done, os.lstat(done))
-    while waiting:
-        part = waiting.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            done = os.path.dirname(done)
-            continue
-        here = os.path.join(done, part)
+    links = 0
+
+    def link_at(here: str) -> str | None:
+        nonlocal links
         found = _look(here, make)
         if not stat.S_ISLNK(found.st_mode):
             _check_way(here, found)
-            done = here
-            continue
+            return None
         _check_owner(here, found)
         links += 1
         if links > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
-        target = os.readlink(here)
-        done = "/" if target.startswith("/") else done
-        waiting += target.split("/")[::-1]
-    return done
+        return os.readlink(here)
+
+    _check_way("/", os.lstat("/"))
+    return resolved(path, link_at)
 
 
 def _look(path: str, make: bool) -> os.stat_result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from unittest.mock import patch
 
 import pytest
@@ -109,63 +110,54 @@ def test_a_log_that_contradicts_itself_gives_a_tree(session: Callable[..., Sessi
     assert links(one, "") == 3
 
 
-@pytest.mark.parametrize("kind", ["mkdir", "symlink", "create"])
+MAKES: dict[str, Callable[[Engine, int], object]] = {
+    "mkdir": lambda engine, parent: engine.fs.mkdir(engine.caller, parent, "name", 0o755),
+    "symlink": lambda engine, parent: engine.fs.symlink(engine.caller, parent, "name", "there"),
+    "create": lambda engine, parent: engine.fs.create(engine.caller, parent, "name", 0o644, 0),
+}
+
+
+def once_the_name_was_free(engine: Engine, act: Callable[[], None]) -> AbstractContextManager[object]:
+    """`act` happens between the look for a name and what is made of it."""
+    names = engine.fs._names
+    looked = names.child
+
+    def and_then_another(*args: object) -> object:
+        try:
+            return looked(*args)  # type: ignore[arg-type]
+        except NotFound:
+            names.child = looked  # type: ignore[method-assign]
+            act()
+            raise
+
+    return patch.object(names, "child", and_then_another)
+
+
+@pytest.mark.parametrize("kind", MAKES)
 def test_two_programs_that_make_one_name_do_not_both_get_it(
     make: Callable[..., Engine], store: MemoryStore, kind: str
 ):
     """Both saw that it was free; the directory's lock in the kernel is not all hosts' and not each driver's."""
     engine = make()
-    fs, caller = engine.fs, engine.caller
-    looked = fs._names.child
-
-    def and_then_another(*args: object) -> object:
-        try:
-            return looked(*args)  # type: ignore[arg-type]
-        except NotFound:
-            fs._names.child = looked  # type: ignore[method-assign]
-            engine.mkdir("name")
-            raise
-
-    makes = {
-        "mkdir": lambda: fs.mkdir(caller, ROOT, "name", 0o755),
-        "symlink": lambda: fs.symlink(caller, ROOT, "name", "there"),
-        "create": lambda: fs.create(caller, ROOT, "name", 0o644, 0),
-    }
-    with patch.object(fs._names, "child", and_then_another), pytest.raises(Exists):
-        makes[kind]()
-    fs._tree.check()
+    with once_the_name_was_free(engine, lambda: engine.mkdir("name")), pytest.raises(Exists):
+        MAKES[kind](engine, ROOT)
+    engine.fs._tree.check()
     assert engine.entry("").attributes.nlink == 3
     engine.drain()
     assert store.keys() == ["name/"]
 
 
-@pytest.mark.parametrize("kind", ["mkdir", "symlink", "create"])
+@pytest.mark.parametrize("kind", MAKES)
 def test_nothing_is_made_in_a_directory_that_was_removed_meanwhile(
     make: Callable[..., Engine], store: MemoryStore, kind: str
 ):
     engine = make()
-    fs, caller = engine.fs, engine.caller
     engine.mkdir("d")
     engine.drain()
     parent = engine.entry("d").ino
-    fs.lookup(caller, ROOT, "d")
-    looked = fs._names.child
-
-    def and_then_another(*args: object) -> object:
-        try:
-            return looked(*args)  # type: ignore[arg-type]
-        except NotFound:
-            fs._names.child = looked  # type: ignore[method-assign]
-            engine.rmdir("d")
-            raise
-
-    makes = {
-        "mkdir": lambda: fs.mkdir(caller, parent, "name", 0o755),
-        "symlink": lambda: fs.symlink(caller, parent, "name", "there"),
-        "create": lambda: fs.create(caller, parent, "name", 0o644, 0),
-    }
-    with patch.object(fs._names, "child", and_then_another), pytest.raises(NotFound):
-        makes[kind]()
-    fs._tree.check()
+    engine.fs.lookup(engine.caller, ROOT, "d")
+    with once_the_name_was_free(engine, lambda: engine.rmdir("d")), pytest.raises(NotFound):
+        MAKES[kind](engine, parent)
+    engine.fs._tree.check()
     engine.drain()
     assert not store.keys()
