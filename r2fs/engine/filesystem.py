@@ -32,6 +32,7 @@ from r2fs.engine.ledger import Ledger
 from r2fs.engine.names import Names
 from r2fs.engine.node import Node
 from r2fs.engine.reader import Reader
+from r2fs.engine.renaming import Renaming
 from r2fs.engine.scope import Scopes
 from r2fs.engine.sender import Sender
 from r2fs.engine.space import Space
@@ -111,6 +112,15 @@ class FileSystem:
             self._attributes,
         )
         self._special = SpecialFiles(self._core, self._tree, self._names)
+        self._renaming = Renaming(
+            self._core,
+            self._tree,
+            self._ledger,
+            self._contents,
+            self._directories,
+            self._writeback,
+            self._names,
+        )
         self._background = JobQueue()
         self._space = Space(self._core, self._tree)
         self._files = Files(
@@ -318,7 +328,7 @@ class FileSystem:
     def rename(
         self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int = 0
     ) -> None:
-        self._names.rename(caller, parent, name, new_parent, new_name, flags)
+        self._renaming.rename(caller, parent, name, new_parent, new_name, flags)
 
     def readdir(self, caller: Caller, ino: int) -> Sequence[DirEntry]:
         return self._names.readdir(caller, ino)
