@@ -30,7 +30,7 @@ def spares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spares]:
 
 def until_ready(directory: Path, count: int) -> None:
     end = time.monotonic() + PATIENCE_S
-    while len(os.listdir(directory)) < count and time.monotonic() < end:
+    while len(os.listdir(directory)) != count and time.monotonic() < end:
         time.sleep(0.005)
     assert len(os.listdir(directory)) == count
 

@@ -389,7 +389,8 @@ def test_memory_is_shared_by_who_reads(
     for one in opened:
         for at in range(0, 2048 * KIB, 128 * KIB):
             assert engine.fs.read(engine.caller, one.handle, at, 8) == at.to_bytes(8, "big")
-    assert sum(node.content.allocated() for node in nodes if node.content) <= 10240 * KIB
+    # Of 16 MiB. A read ahead may have a piece on its way that is not given back yet.
+    assert sum(node.content.allocated() for node in nodes if node.content) <= (10240 + 1024) * KIB
     for one in opened:
         engine.close(one)
 
