@@ -21,6 +21,11 @@ PACKAGE = ROOT / "r2fs"
 
 FLOOR = {"model": 0, "store": 1, "disk": 1, "engine": 2, "drivers": 3, "daemon": 3, "cli": 4}
 
+# The rooms of the engine: each imports from those before it. Modules of the engine itself are below all of
+# them, but for those that put it together.
+ROOMS = ("inodes", "pending", "content", "writeback", "files", "namespace", "recovery")
+ON_TOP = ("fs", "build")
+
 # Beside each other on one floor, or below and yet not for all: (importer, imported) → why it is so.
 FORBIDDEN = {
     ("store", "disk"): "a bucket knows no local disk",
@@ -107,6 +112,29 @@ def test_imports_only_go_down(path):
         assert FLOOR[other] <= FLOOR[own], f"{name(path)}:{line} imports {module}, which is above it"
         reason = FORBIDDEN.get((own, other))
         assert reason is None, f"{name(path)}:{line} imports {module}: {reason}"
+
+
+def engine_floor(module: str) -> int:
+    """0 for a module of the engine itself, then the rooms in order, and what is put together last."""
+    room, *inside = module.removeprefix("r2fs.engine.").split(".")
+    if room in ON_TOP:
+        return len(ROOMS) + 1
+    return ROOMS.index(room) + 1 if inside or room in ROOMS else 0
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name(path).startswith("engine/")], ids=name)
+def test_rooms_of_the_engine_import_only_those_below(path):
+    own = engine_floor("r2fs." + name(path).removesuffix(".py").replace("/", "."))
+    for line, module in imports(path):
+        if module.startswith("r2fs.engine."):
+            assert engine_floor(module) <= own, f"{name(path)}:{line} imports {module}, which is above it"
+
+
+def test_every_room_of_the_engine_has_its_floor():
+    rooms = {
+        path.name for path in (PACKAGE / "engine").iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
+    assert rooms == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

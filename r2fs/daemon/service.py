@@ -41,7 +41,7 @@ from r2fs.disk.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers.kernel import KernelDriver
 from r2fs.drivers.mountpoint import absolute
-from r2fs.engine.filesystem import FileSystem
+from r2fs.engine.fs import FileSystem
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash

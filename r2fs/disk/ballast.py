@@ -1,7 +1,7 @@
 """Ballast: room on the disk kept in reserve, so that the journal can be written when all else is full.
 
 Owns:    one preallocated file that means nothing; its room is what counts.
-Never:   decides when: the journal gives it up, `engine/room.py` asks for it anew.
+Never:   decides when: the journal gives it up, `engine/content/disk_space.py` asks for it anew.
 Threads: every method.
 Locks:   self._lock (leaf), around the file alone.
 Fails:   softly: a disk without room for it, or without preallocation, has none.

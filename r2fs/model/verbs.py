@@ -1,6 +1,6 @@
 """The verbs: what a driver asks of the engine, by inode number and handle.
 
-Owns:  the contract between `drivers/` and `engine/filesystem.py`. A driver is a translation
+Owns:  the contract between `drivers/` and `engine/fs.py`. A driver is a translation
        of these calls and nothing more.
 Never: knows FUSE.
 Fails: R2fsError with the errno to reply; WouldWait where `caller.may_wait` is False and the

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from r2fs.daemon import service
-from r2fs.engine.filesystem import FileSystem
+from r2fs.engine.fs import FileSystem
 from r2fs.model.ports import Caller
 from r2fs.model.records import FileSystemStats
 from r2fs.model.settings import Bucket, Credentials, Settings
@@ -30,7 +30,9 @@ PASSED, KILLED = ".", "!"  # the first character of a line in the file of points
 NEVER = ("", 0)
 COMMITS = ("commit", "committed")
 # Floors of the engine that only carry out what another module has decided.
-CARRIERS = frozenset({"r2fs.engine.ledger", "r2fs.engine.transactions", "r2fs.engine.attempts"})
+CARRIERS = frozenset(
+    {"r2fs.engine.pending.store", "r2fs.engine.pending.transaction", "r2fs.engine.writeback.attempts"}
+)
 
 
 class Killer:

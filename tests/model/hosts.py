@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from r2fs.engine.node import Node
+from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import NotFound, Stale
 from r2fs.model.keys import is_conflict_name
 from r2fs.model.records import ObjectMeta

@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from r2fs.engine.node import Node
+from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import R2fsError
 from r2fs.model.keys import nfc
 from r2fs.model.records import Attributes, Kind

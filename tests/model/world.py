@@ -19,9 +19,10 @@ from typing import Any
 from unittest.mock import patch
 
 from r2fs.disk.journal import Journal
-from r2fs.engine import files, reader
+from r2fs.engine.content import reader
+from r2fs.engine.files import open_files as files
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job
-from r2fs.engine.node import Node
 from r2fs.model.errors import NoSpace
 from r2fs.model.ports import NoKernelCache
 from r2fs.model.records import OwedDelete

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import durable
-from r2fs.engine.node import TORN
+from r2fs.engine.inodes.inode import TORN
 from r2fs.model.errors import Stale
 from tests.power.disk import Cuts, recorded_disk
 from tests.power.history import Found, digest

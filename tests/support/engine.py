@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
-from r2fs.engine.filesystem import FileSystem
+from r2fs.engine.fs import FileSystem
 from r2fs.engine.jobs import Job, JobQueue
 from r2fs.model.ports import Caller, Clock, ObjectStore, SessionMemory, SystemClock
 from r2fs.model.records import AttributeChange, Entry, Inheritance, Kind, Opened

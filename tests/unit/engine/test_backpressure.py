@@ -12,8 +12,8 @@ import pytest
 
 from r2fs.disk import content as content_module
 from r2fs.disk import filecalls
-from r2fs.engine import backpressure
-from r2fs.engine.room import Disk, Room
+from r2fs.engine.content.disk_space import Disk, Room
+from r2fs.engine.files import backpressure
 from r2fs.model.errors import LocalError, NoSpace, Unavailable, WouldWait
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange

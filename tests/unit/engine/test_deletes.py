@@ -32,7 +32,7 @@ def engine_settings() -> Mapping[str, object]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2fs.engine.deleter.REFUSED_AGAIN_S", 0.01)
+    monkeypatch.setattr("r2fs.engine.writeback.deleter.REFUSED_AGAIN_S", 0.01)
 
 
 def parked(engine: Engine) -> dict[str, str | None]:
@@ -372,7 +372,7 @@ def test_what_is_parked_is_told_for_the_paths_that_are_asked_for(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ):
     """However much else there is: a view shows the first hundred alone."""
-    monkeypatch.setattr("r2fs.engine.status.SHOWN", 3)
+    monkeypatch.setattr("r2fs.engine.writeback.progress.SHOWN", 3)
     engine = make()
     engine.mkdir("d")
     engine.drain()

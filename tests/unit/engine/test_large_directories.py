@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.engine.node import Node
-from r2fs.engine.status import PROGRESS_S
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.writeback.progress import PROGRESS_S
 from r2fs.model.errors import NotFound
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from r2fs.engine.directories import STALE_RETRY_S
+from r2fs.engine.namespace.freshness import STALE_RETRY_S
 from r2fs.model.errors import NotFound, ReadFailed, Unavailable
 from r2fs.model.records import AttributeChange
 from tests.support.clocks import Later

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.engine.pages import EMPTY, LARGEST, Pages
+from r2fs.engine.inodes.listing_pages import EMPTY, LARGEST, Pages
 from r2fs.model.errors import DirectoryNotEmpty, MalformedAnswer, R2fsError, ReadFailed
 from r2fs.model.records import ListPage, ObjectInfo
 from tests.support.clocks import ManualClock

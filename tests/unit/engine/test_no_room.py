@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from r2fs.engine.boot import Boot
+from r2fs.engine.recovery.replay import Boot
 from r2fs.model.errors import LocalError, NoSpace
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine, do_at_once

@@ -12,7 +12,7 @@ import pytest
 
 from r2fs.disk import durable
 from r2fs.disk.journal import Journal
-from r2fs.engine.writeback import GIVE_WAY_S, QUIET_S
+from r2fs.engine.writeback.queue import GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
 from tests.support.clocks import ManualClock

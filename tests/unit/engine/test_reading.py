@@ -14,9 +14,9 @@ import pytest
 
 from r2fs.disk import content as content_module
 from r2fs.disk.durable import BLOCK
-from r2fs.engine import reader as reader_module
-from r2fs.engine import streams
-from r2fs.engine.source import Source
+from r2fs.engine.content import reader as reader_module
+from r2fs.engine.content import streaming as streams
+from r2fs.engine.content.source import Source
 from r2fs.model.errors import NoSpace, ReadFailed, Stale, Unavailable
 from r2fs.model.records import Opened
 from tests.support.engine import Engine, MakeEngine

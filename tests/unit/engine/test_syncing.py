@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from r2fs.engine.node import Node
+from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import LocalError, Unavailable
 from r2fs.model.records import AttributeChange
 from r2fs.model.verbs import RENAME_EXCHANGE

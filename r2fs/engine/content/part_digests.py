@@ -1,0 +1,89 @@
+"""Digests: of large clean files, part by part, so that an edit later sends only what it changed.
+
+Owns:    when they are taken: after the last close of a file that was read to its end, behind
+         everybody's back; what is uploaded here has them from its upload (`writeback/upload.py`).
+Never:   touches the bucket; keeps what was read while somebody may have written.
+Threads: jobs of the background queue.
+Locks:   `closing` is called with Core.lock held; a job takes it to begin and to end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from r2fs.disk.digests import part_digest
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.jobs import AHEAD, JobQueue
+from r2fs.engine.pending.upload_job import Claim
+from r2fs.model.errors import R2fsError
+from r2fs.model.part_size import part_size
+from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version
+
+MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
+PIECE = 1 << 20  # bytes read at once
+
+
+class Digests:
+    def __init__(self, core: Core, jobs: JobQueue) -> None:
+        # constant
+        self._core = core
+        self._jobs = jobs
+        # guarded by: Core.lock
+        self._under_way: set[Version] = set()
+
+    def closing(self, node: Node) -> None:
+        """The last handle goes, and the content is still open. With Core.lock held."""
+        settings, version, content = self._core.settings, node.base, node.content
+        if (
+            settings.read_only
+            or version is None
+            or version.size < settings.multipart_threshold
+            or node.kind is not Kind.FILE
+            or node.owed is not None
+            or node.deleted
+            or content is None
+            or not content.complete
+            or version in self._under_way
+            or self._core.cache.recall_parts(version) is not None
+        ):
+            return
+        fd = content.reader()
+        self._under_way.add(version)
+        if not self._jobs.submit(lambda: self._take(node, version, fd), AHEAD):
+            os.close(fd)
+
+    def _take(self, node: Node, version: Version, fd: int) -> None:
+        try:
+            size = part_size(version.size, self._core.settings.part_size, self._core.store.limits.max_parts)
+            digests: list[str] = []
+            for start in range(0, version.size, size):
+                with self._core.lock:
+                    if self._core.stopping or not self._is_clean(node, version):
+                        return
+                digests.append(part_digest(os.pread, fd, start, min(size, version.size - start)))
+            with self._core.lock:
+                if self._is_clean(node, version):
+                    self._core.cache.remember_parts(version, PartDigests(size, tuple(digests)))
+        finally:
+            os.close(fd)
+            with self._core.lock:
+                self._under_way.discard(version)
+
+    def _is_clean(self, node: Node, version: Version) -> bool:
+        """Nobody has written: who opens for writing owes, and who has written has another base after."""
+        return node.owed is None and node.base == version
+
+
+def has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
+    """True if the object has these very bytes: a power cut makes a host forget its last attempts."""
+    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
+        return False
+    md5 = hashlib.md5(usedforsecurity=False)
+    try:
+        for at in range(0, claim.size, PIECE):
+            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
+    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
+        return False
+    return md5.hexdigest() == info.etag

@@ -1,0 +1,222 @@
+"""Back-pressure: writers are slowed, then wait, then get ENOSPC, while the bucket does not keep up.
+
+Owns:    how many bytes are dirty, those of open files included, and what that means for an OPEN
+         for writing, a FLUSH and a WRITE that comes through us. The same for a full disk.
+Never:   drops anything; fails a FLUSH: what was written is safe.
+Threads: every method is thread-safe; `watch` is the main of one.
+Locks:   takes Core.lock; waits on Core.changed alone.
+Fails:   NoSpace, once a writer has waited for `dirty_wait`.
+
+    below 80 % of dirty_limit  nothing
+    from 80 % on               first writers are opened without passthrough, and their writes slowed
+    at the limit               OPEN and WRITE wait for uploads, then ENOSPC; FLUSH waits, and succeeds
+Writers that were opened with passthrough before do not pass here: the disk bounds them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from threading import Event
+
+from r2fs.disk.content import Content
+from r2fs.engine.content.disk_space import Disk, Room
+from r2fs.engine.core import Core
+from r2fs.engine.files.handles import Handles
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.pending.store import Ledger
+from r2fs.model.errors import Interrupted, NoSpace, R2fsError
+from r2fs.model.ports import Caller
+from r2fs.model.records import RoomView
+
+log = logging.getLogger(__name__)
+
+SLOW_FROM = 0.8  # of dirty_limit
+LAST_PART_S = 60.0  # what is left from there to the limit lasts a writer about as long
+BREATH_S = 0.05  # before a write is tried again that the disk should have taken
+PAUSE_CAP_S = 1.0  # of one write: 128 KiB to 1 MiB
+LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # how often the disk is looked at; while it is nearly full
+
+
+class BackPressure:
+    def __init__(self, core: Core, ledger: Ledger, handles: Handles, room: Room) -> None:
+        # constant
+        self._core = core
+        self._ledger = ledger
+        self._handles = handles
+        self._room = room
+        self._limit = core.settings.dirty_limit
+        self._stopped = Event()
+        # guarded by: Core.lock
+        self._level = "free"
+
+    # ------------------------------------------------------------------ how much
+    def dirty(self) -> int:
+        """Bytes that the bucket lacks, by the rows and, where somebody writes, by the files themselves."""
+        with self._core.lock:
+            return self._ledger.staged_bytes + sum(
+                node.content.size - node.owed.size for node in self._written() if node.content and node.owed
+            )
+
+    def _written(self) -> list[Node]:
+        return [
+            node
+            for node in self._handles.written
+            if node.owed and node.owed.staged and node.content is not None and not node.content.closed
+        ]
+
+    def _sealed(self) -> int:
+        """Of these, what can be sent without anybody closing a file first."""
+        with self._core.lock:
+            return self._ledger.staged_bytes - sum(node.owed.size for node in self._written() if node.owed)
+
+    # ------------------------------------------------------------------ what it means
+    def admit(self, caller: Caller) -> None:
+        """An open for writing, or a truncate by name. Raises NoSpace, WouldWait."""
+        if self._room.disk().short:
+            caller.about_to_wait()
+            self._room.make()
+        if self.dirty() >= self._limit:
+            caller.about_to_wait()
+            if not self._until(lambda: self.dirty() < self._limit, caller):
+                raise self._no_space()
+
+    def passes(self) -> bool:
+        """May a further writer have the file's descriptor, and write past us? With Core.lock held.
+
+        Where the kernel passes the file through for an earlier handle, it does so for this one, too.
+        """
+        return self.dirty() < self._limit * SLOW_FROM and not self._room.disk().near
+
+    def pace(self, caller: Caller, growth: int) -> None:
+        """Before a write through us that makes a file longer by `growth` bytes. Raises NoSpace."""
+        dirty = self.dirty()
+        if growth <= 0 or dirty + growth < self._limit * SLOW_FROM or not self._sealed():
+            return  # where nothing can be sent, there is nothing to wait for: then the disk is the bound
+        caller.about_to_wait()
+        left = self._limit - dirty
+        if growth > left:
+            if not self._until(lambda: self.dirty() + growth <= self._limit or not self._sealed(), caller):
+                raise self._no_space()
+            return
+        pause = min(PAUSE_CAP_S, growth * LAST_PART_S / left)
+        self._until(lambda: self.dirty() < self._limit * SLOW_FROM, caller, pause)
+
+    def flush(self, caller: Caller, node: Node) -> None:
+        """A writer closes. It waits for the others' bytes: its own cannot be sent before."""
+
+        def others() -> int:
+            own = node.content.size if node.content is not None and not node.content.closed else 0
+            return self.dirty() - own
+
+        with self._core.lock:
+            if node.owed is None or others() < self._limit:
+                return
+        caller.about_to_wait()
+        try:
+            self._until(lambda: others() < self._limit, caller)
+        except Interrupted:
+            return  # close(2) of a process that is being killed
+
+    def write(self, caller: Caller, content: Content, offset: int | None, data: bytes | memoryview) -> int:
+        """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
+        since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
+        while done < len(rest):
+            made = self._room.made
+            try:
+                if offset is None:
+                    done += content.append(rest[done:])
+                else:
+                    done += content.write(offset + done, rest[done:])
+            except NoSpace:
+                # An append is not to be asked for once more: it would be twice. Elsewhere it is the same bytes.
+                if done and offset is None and not caller.may_wait:
+                    break
+                if not self._make_room(caller, len(rest) - done, since_s, made):
+                    if done:  # the next write tells
+                        break
+                    raise
+        return done
+
+    def _make_room(self, caller: Caller, size: int, since_s: float, made: int) -> bool:
+        """The disk was full for a write through us, which began when `Room.made` was so. True: try again."""
+        caller.about_to_wait()
+        if self._room.make(size, made):
+            return True
+        left = since_s + self._core.settings.dirty_wait_s - self._core.clock.monotonic()
+        if left <= 0:
+            return False
+        others_made_room = self._room.disk().free >= size
+        if not others_made_room and not self._sealed():
+            return False
+        with self._core.lock:
+            # What is sent becomes clean, and can be evicted.
+            self._core.changed.wait(min(left, BREATH_S if others_made_room else 1.0))
+        return True
+
+    def _until(self, enough: Callable[[], bool], caller: Caller, limit_s: float | None = None) -> bool:
+        limit_s = self._core.settings.dirty_wait_s if limit_s is None else limit_s
+        deadline = self._core.clock.monotonic() + limit_s
+        with self._core.lock:
+            while not enough():
+                left = deadline - self._core.clock.monotonic()
+                if left <= 0 or self._core.stopping:
+                    return False
+                self._core.changed.wait(min(left, 1.0))
+                caller.about_to_wait()
+        return True
+
+    def _no_space(self) -> NoSpace:
+        return NoSpace(f"{self.dirty()} bytes are not in the bucket yet: dirty_limit is {self._limit}")
+
+    # ------------------------------------------------------------------ watching, and telling
+    def watch(self) -> None:
+        """Main of a thread: looks at the disk, and says when writers begin to be slowed, wait, or go on."""
+        pause_s = 0.0
+        while not self._stopped.wait(pause_s):  # not Core.changed: that is told of every change
+            try:
+                self._room.look(bool(self._handles.written))
+                self._say(self.view())
+            except (R2fsError, OSError) as error:
+                log.warning("the disk could not be looked after: %s", error)
+            near = self._room.disk().near and bool(self._handles.written)
+            pause_s = LOOK_NEAR_S if near else LOOK_S
+
+    def stop(self) -> None:
+        """`watch` returns."""
+        self._stopped.set()
+
+    def view(self) -> RoomView:
+        dirty, disk = self.dirty(), self._room.disk()
+        return RoomView(
+            dirty=dirty,
+            dirty_limit=self._limit,
+            writers=self._level_of(dirty, disk),
+            disk_free=disk.free,
+            disk_reserve=disk.reserve,
+            disk_error=self._room.error,
+            ballast=self._core.journal.ballast.held,
+        )
+
+    def _level_of(self, dirty: int, disk: Disk) -> str:
+        if dirty >= self._limit:
+            return "waiting"
+        if disk.short:
+            return "disk full"
+        return "slowed" if dirty >= self._limit * SLOW_FROM else "free"
+
+    def _say(self, view: RoomView) -> None:
+        with self._core.lock:
+            before, self._level = self._level, view.writers
+        if view.writers == before:
+            return
+        if view.writers == "disk full":
+            log.warning(
+                "the disk of %s is full: %d bytes are free", self._core.journal.data_dir, view.disk_free
+            )
+        elif view.writers == "free":
+            log.info("writers go on: %d bytes wait for their upload", view.dirty)
+        else:
+            level = log.warning if view.writers == "waiting" else log.info
+            level("%d bytes wait for their upload (dirty_limit is %d): writers are %s",
+                  view.dirty, view.dirty_limit, "made to wait" if view.writers == "waiting" else "slowed")  # fmt: skip

@@ -1,0 +1,307 @@
+"""Files: open, read, write, truncate, fsync and close, by node and handle.
+
+Owns:    the open files, and what a call on one of them waits for.
+Never:   fetches (`content/reader.py`), sends (`writeback/queue.py`) or decides what the journal says (`files/write_session.py`) itself.
+Threads: every public method is thread-safe; some are called with the lock held, and say so.
+Locks:   takes Core.lock (30); never while it waits for bytes, for room or for an fsync.
+Fails:   FileError's subclasses; NoSpace past the quota, the dirty limit and the disk; LocalError where the disk
+         fails; WouldWait where the caller may not wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+
+from r2fs.engine.content.disk_space import Room
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.part_digests import Digests
+from r2fs.engine.content.reader import Reader
+from r2fs.engine.content.staging_gc import Leaving
+from r2fs.engine.core import Core
+from r2fs.engine.files.backpressure import BackPressure
+from r2fs.engine.files.filling import Filling
+from r2fs.engine.files.handles import Handle, Handles
+from r2fs.engine.files.write_session import Sealing
+from r2fs.engine.inodes.directory_objects import check_changeable
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.statfs import Space
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.jobs import JobQueue
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.writeback.queue import WriteBack
+from r2fs.model.errors import (
+    BadHandle,
+    IsADirectory,
+    LocalError,
+    NoSpace,
+    R2fsError,
+    ReadOnly,
+    Stale,
+)
+from r2fs.model.ports import Caller
+from r2fs.model.records import Kind, Opened
+from r2fs.model.states import Event
+
+log = logging.getLogger(__name__)
+
+
+class Files:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        reader: Reader,
+        writeback: WriteBack,
+        jobs: JobQueue,
+        leaving: Leaving,
+        space: Space,
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._reader = reader
+        self._syncing = writeback.syncing
+        self._space = space
+        self._digests = Digests(core, jobs)
+        self.handles = Handles()
+        self.sealing = Sealing(core, tree, ledger, contents, writeback, leaving)
+        self.filling = Filling(core, ledger, contents, reader, writeback, jobs, self.handles)
+        self.room = Room(core, contents, leaving)
+        self.pressure = BackPressure(core, ledger, self.handles, self.room)
+        contents.make_room, reader.fetching.make_room = self.room.make_now, self.room.make
+        writeback.on_unsealed = self.sealing.seal_unsealed
+
+    # ------------------------------------------------------------------ opening
+    def open(self, caller: Caller, node: Node, flags: int) -> Opened:
+        """O_TRUNC is carried out here. Raises WouldWait for what needs a disk's or the network's time."""
+        if node.kind is not Kind.FILE:
+            raise IsADirectory(f"{self._tree.path(node)} is not a file")
+        writes = bool(flags & os.O_ACCMODE) or bool(flags & os.O_TRUNC)
+        if not writes and (opened := self._open_here(node, flags)) is not None:
+            return opened
+        if writes:
+            self.writable()
+            check_changeable(node)
+            self.admit_writer(caller)
+        if writes and not flags & os.O_TRUNC:
+            self._fetch_small(caller, node)
+        with self.sealing.changing(caller, node) if writes else self._core.lock:
+            self._check_there(node)
+            self._contents.wake(node)
+            moved = writes and not (node.owed and node.owed.staged)
+            if moved:
+                caller.about_to_wait()
+            small = not writes and self._comes_whole(node)
+            if small:
+                caller.about_to_fetch()
+            if writes:
+                self.sealing.make_dirty(node, truncate=bool(flags & os.O_TRUNC))
+            handle = self.handles.add(node, flags)
+            source = self._contents.source(node)
+            if source is not None:
+                self._ledger.watch_base(node)
+            if writes and not node.writers:  # open(O_RDONLY | O_TRUNC)
+                self.sealing.seal_or_later(node)
+        try:
+            if source is not None and writes:
+                self.filling.later(node)
+            elif source is not None and small:
+                self.filling.fetch(node, partial(self._reader.whole, source, caller))
+            if moved and not flags & os.O_TRUNC:
+                self.sealing.outwait_ctime(node)
+            return self._opened(handle)
+        except R2fsError:
+            self.release(handle.number)
+            raise
+
+    def _open_here(self, node: Node, flags: int) -> Opened | None:
+        """For reading, of what is all here: the most frequent open, which waits for nothing and tells nobody."""
+        with self._core.lock:
+            self._check_there(node)
+            self._contents.wake(node)
+            content = self._contents.of(node)
+            if not content.complete:
+                return None
+            return Opened(self.handles.add(node, flags).number, content.fd, node.version, content.file)
+
+    def _fetch_small(self, caller: Caller, node: Node) -> None:
+        """A small file is here before it is opened for writing: then every write is local."""
+        while True:
+            with self._core.lock:
+                self._check_there(node)
+                if not self._comes_whole(node):
+                    return
+                caller.about_to_fetch()
+                source = self._contents.source(node)
+            if source is None:
+                return
+            try:
+                self.filling.fetch(node, partial(self._reader.whole, source, caller))
+                return
+            except ValueError:
+                if not source.content.closed:
+                    raise  # else somebody's last close meanwhile: once more
+
+    def _check_there(self, node: Node) -> None:
+        """A node that lost its name to another, and that nobody has open, is gone: look the name up again."""
+        if node.deleted and not node.handles and node.owed is None:
+            raise Stale(f"{node.name} was replaced or removed")
+
+    def _comes_whole(self, node: Node) -> bool:
+        """Small and not all here: then open waits for its bytes, and every read is local."""
+        content = self._contents.of(node)
+        return not content.complete and content.size <= self._core.settings.small_file
+
+    def created(self, node: Node, flags: int) -> Opened:
+        """A handle on a node that `new_file` has just made. With Core.lock held."""
+        handle = self.handles.add(node, flags)
+        if not handle.writes:  # open(O_CREAT | O_RDONLY): nobody will write
+            self.sealing.seal_or_later(node)
+        return self._opened(handle)
+
+    def new_file(self, node: Node, key: str, expect: str | None) -> None:
+        """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
+        staged = self._contents.new_staged(node)
+        self._ledger.apply(node, Event.CREATE, key=key, changed=True, expect=expect, staged=staged)
+
+    def _opened(self, handle: Handle) -> Opened:
+        content = self._contents.of(handle.node)
+        complete = content.complete  # asked once: the last range may arrive now
+        owed = handle.node.owed
+        watched = owed is not None and owed.in_ranges  # its row is to hear of each write
+        if complete and handle.writes and not watched:
+            self.sealing.wrote(
+                handle.node
+            )  # unwatched from here on: only times tell, and only if not filling
+            content.unwatch()
+        local = complete and (not handle.writes or (not watched and self.pressure.passes()))
+        return Opened(
+            handle.number, content.fd if local else None, handle.node.version, content.file if local else None
+        )
+
+    def writable(self) -> None:
+        if self._core.settings.read_only:
+            raise ReadOnly("this mount is read-only")
+
+    def admit_writer(self, caller: Caller) -> None:
+        """Past the quota it gets ENOSPC at once, past the dirty limit after a while."""
+        self._space.admit()
+        self.pressure.admit(caller)
+
+    # ------------------------------------------------------------------ bytes
+    def read(self, caller: Caller, number: int, offset: int, size: int) -> bytes:
+        with self._core.lock:
+            handle = self.handles.get(number)
+            source = self._contents.source(handle.node)
+            content = self._contents.of(handle.node)
+        while True:
+            if source is not None:
+                self.filling.fetch(
+                    handle.node, partial(self._reader.ensure, source, offset, offset + size, caller)
+                )
+            try:
+                data = content.read(offset, size)
+                if source is not None and content.complete:  # by this read, perhaps
+                    self.filling.tell_whole(handle.node)
+                return data
+            except ValueError:  # given back between the two, to make room
+                if source is None:
+                    raise
+            except LocalError:
+                with self._core.lock:
+                    self._contents.distrust(handle.node)
+                raise
+
+    def write(self, caller: Caller, number: int, offset: int, data: bytes | memoryview, paged: bool) -> int:
+        with self._core.lock:
+            handle = self.handles.get(number)
+            if not handle.writes:
+                raise BadHandle(f"{self._tree.path(handle.node)} was not opened for writing")
+            content = self._contents.of(handle.node)
+            self.sealing.wrote(handle.node)
+        appends = handle.appends and not paged
+        self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
+        owed = handle.node.owed
+        written = self.pressure.write(caller, content, None if appends else offset, data)
+        if paged and written < len(data):  # of pages the kernel hears an error, and no smaller number
+            raise NoSpace(f"{self._tree.path(handle.node)}: there is no room for all of it")
+        if (
+            owed is not None and owed.in_ranges
+        ):  # which bytes are ours must be known before the write is answered
+            with self._core.lock:
+                self._ledger.note_write(handle.node, content.size)
+        return written
+
+    def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
+        """ftruncate with a handle; truncate(2) without: then it is sealed at once if nobody else writes."""
+        self.writable()
+        check_changeable(node)
+        if size > self._staged_size(node):
+            self.admit_writer(caller)
+        caller.about_to_wait()
+        with self.sealing.changing(caller, node):
+            self._check_there(node)
+            self._contents.wake(node)
+            self.sealing.make_dirty(node, truncate=size == 0)
+            if size:
+                self.sealing.truncate(node, size)
+            if not node.writers:
+                lacking = not self._contents.of(node).complete
+                self.sealing.seal_or_later(node)
+                self.sealing.unused(node)
+        if not node.writers and lacking:
+            self.filling.later(node)
+
+    def _staged_size(self, node: Node) -> int:
+        """Bytes of it that count towards the limits already."""
+        with self._core.lock:
+            if node.owed is None or node.owed.staged is None:
+                return 0
+            content = node.content
+            return node.owed.size if content is None or content.closed else content.size
+
+    # ------------------------------------------------------------------ safe, and closed
+    def flush(self, caller: Caller, number: int) -> None:
+        """The row and the staged file exist since open; what is left is to tell an error met meanwhile."""
+        with self._core.lock:
+            handle = self.handles.get(number)
+            handle.node.flushed_s = self._core.clock.monotonic()
+        if handle.writes:
+            self.pressure.flush(caller, handle.node)
+        with self._core.lock:
+            handle.node.flushed_s = self._core.clock.monotonic()  # it may have waited
+            self._told(handle)
+
+    def fsync(self, caller: Caller, number: int) -> None:
+        caller.about_to_wait()
+        with self._core.lock:
+            handle = self.handles.get(number)
+            self._told(handle)
+        self._syncing.sync(handle.node)
+
+    def _told(self, handle: Handle) -> None:
+        error, handle.error = handle.error, None
+        if error is not None:
+            raise error
+
+    def release(self, number: int) -> None:
+        with self._core.lock:
+            handle = self.handles.remove(number)
+            if handle is None:
+                return
+            node = handle.node
+            try:
+                if handle.writes and not node.writers:
+                    self.sealing.seal_or_later(node)
+            finally:
+                if not node.handles:
+                    self._digests.closing(node)
+                    self._contents.closed(node)
+                    self._tree.collect(node)
+                if handle.writes:
+                    self._core.changed.notify_all()

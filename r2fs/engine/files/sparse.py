@@ -1,0 +1,70 @@
+"""Holes: which parts of an open file hold data, and making or giving back room for them.
+
+Owns:    fallocate(2), SEEK_DATA and SEEK_HOLE.
+Never:   fetches: what is not here counts as data.
+Threads: every method is thread-safe.
+Locks:   takes Core.lock; never while it waits for a disk.
+Fails:   NotSupported for modes that not every content can follow; NoSuchByte past the end.
+"""
+
+from __future__ import annotations
+
+import os
+
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.files.handles import Handles
+from r2fs.engine.pending.store import Ledger
+from r2fs.model.errors import BadHandle, InvalidArgument, NoSuchByte, NotSupported
+from r2fs.model.ports import Caller
+
+FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16  # fallocate(2)
+_FALLOC_MODES = (
+    0,
+    FALLOC_KEEP_SIZE,
+    FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE,
+    FALLOC_ZERO_RANGE,
+    FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE,
+)
+
+
+class Holes:
+    def __init__(self, core: Core, ledger: Ledger, contents: Contents, handles: Handles) -> None:
+        self._core = core
+        self._ledger = ledger
+        self._contents = contents
+        self._handles = handles
+
+    def fallocate(self, caller: Caller, number: int, mode: int, offset: int, length: int) -> None:
+        caller.about_to_wait()
+        with self._core.lock:
+            handle = self._handles.get(number)
+            content = self._contents.of(handle.node)
+            if handle.node.owed is not None:
+                handle.node.owed.written = True
+        if not handle.writes:
+            raise BadHandle("not opened for writing")
+        if offset < 0 or length <= 0:
+            raise InvalidArgument("fallocate: offset or length")
+        if mode not in _FALLOC_MODES:
+            raise NotSupported(f"fallocate mode {mode} is not supported")
+        if not mode & FALLOC_KEEP_SIZE and offset + length > content.size:
+            content.truncate(offset + length)
+        if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
+            content.zero(offset, offset + length)
+        elif mode == 0 and content.complete:
+            content.reserve(offset, length)
+        # KEEP_SIZE alone is a promise of room past the end, which costs nothing to leave out
+        with self._core.lock:
+            self._ledger.note_write(handle.node, content.size)
+
+    def lseek(self, number: int, offset: int, whence: int, paged: bool) -> int:
+        """SEEK_DATA, SEEK_HOLE. What may be in a writer's mapping is data, too."""
+        with self._core.lock:
+            node = self._handles.get(number).node
+            content = self._contents.of(node)
+        if content.complete and not (paged and node.writers):
+            return os.lseek(content.fd, offset, whence)
+        if not 0 <= offset < content.size:
+            raise NoSuchByte(f"byte {offset} is past the end")
+        return offset if whence == os.SEEK_DATA else content.size

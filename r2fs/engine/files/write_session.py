@@ -1,0 +1,284 @@
+"""Sealing: a file becomes dirty before it may be written, and is sealed when its last writer has closed.
+
+Owns:    the moment at which a file becomes dirty (OPEN_WRITE) and the one at which it is sealed; what proves that
+         nothing was written in between.
+Never:   counts who has it open (`files/open_files.py`) or sends it (`writeback/queue.py`).
+Locks:   every method is called with Core.lock (30) held, but `changing`, which takes it, `seal_unsealed` and
+         `outwait_ctime`.
+Fails:   NoSpace or LocalError: the file is as it was before, or is sealed later (`seal_or_later`).
+
+A writer's open is in the journal before it is answered, so that nothing of what it writes can be forgotten: kill -9
+at any moment after leaves a row and a file in staging.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from r2fs.disk.durable import outwait_file_time
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.staging_gc import Leaving
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import DOUBTFUL, Node, Owed
+from r2fs.engine.inodes.stat import file_times
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.writeback.queue import WriteBack
+from r2fs.model.errors import R2fsError
+from r2fs.model.metadata import of_new_bytes
+from r2fs.model.ports import Caller
+from r2fs.model.states import UNSEALED, Event, State
+
+
+class Sealing:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        writeback: WriteBack,
+        leaving: Leaving,
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._writeback = writeback
+        self._syncing = writeback.syncing
+        self._leaving = leaving
+
+    def outwait_ctime(self, node: Node) -> None:
+        """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
+        proof = node.owed.proof if node.owed else None
+        if proof is not None and not outwait_file_time(proof.ctime_ns):
+            with self._core.lock:
+                if node.owed is not None:
+                    self._ledger.update(node, proof=None)
+
+    def make_dirty(self, node: Node, truncate: bool = False) -> None:
+        """OPEN_WRITE: in the journal, and stop reading for an upload. With Core.lock held."""
+        owed = node.owed
+        if node.deleted and owed is None:  # unlinked: its bytes live as long as it is open, and owe nothing
+            self._contents.of(node).make_writable()
+            if truncate:
+                self._truncate_locked(node, 0)
+            return
+        if owed is not None and owed.state in UNSEALED:
+            # Not writable any more where the last close came as far as looking for other writers, and
+            # the journal then had no room for its row.
+            self._contents.of(node).make_writable()
+            if truncate:
+                self._truncate_locked(node, 0)
+            return
+        if owed is not None and owed.transfer is not None:
+            owed.transfer.stop()  # nothing written from now on can reach that attempt
+        if owed is not None and owed.staged is not None:
+            self._contents.of(node).make_writable()
+            staged, moved, made = owed.staged, False, False
+        else:
+            made = truncate and node.content is None
+            if made:
+                staged, moved = self._contents.new_staged(node), False
+            else:
+                staged, moved = self._contents.stage(node), True
+        try:
+            self._apply_open_write(node, staged, truncate)
+        except R2fsError:
+            if moved:
+                self._contents.unstage(node)
+            elif made:
+                self._contents.discard(node)
+            self._safe_again(node)
+            self.unused(node)
+            raise
+        self._core.crash_point("open_write_journalled")
+        if truncate:
+            self.truncate(node, 0)
+
+    def _safe_again(self, node: Node) -> None:
+        """It was not opened: what `_changing` took back holds, if the journal has room to say so."""
+        if node.owed is not None and node.owed.was_synced:
+            with suppress(R2fsError):
+                self._ledger.update(node, synced=True, was_synced=False)
+                node.vouched = True
+
+    def _apply_open_write(self, node: Node, staged: str, truncate: bool) -> None:
+        owed, content = node.owed, self._contents.of(node)
+        if owed is None:
+            base = node.base
+            assert base is not None
+            extra = {"key": self._tree.key(node), "expect": base.etag}
+        else:
+            extra = {}
+        filling = not truncate and not content.complete
+        proof = None if truncate or filling else self._contents.proof(node)
+        self._ledger.apply(
+            node,
+            Event.OPEN_WRITE,
+            before=node.state if owed is None or owed.before is None else owed.before,
+            # A row that says "not changed" with staged bytes would be copied from its base inside the
+            # bucket at a crash: so it says "changed" until the proof at the last close.
+            changed=True,
+            was_changed=owed.changed if owed else False,
+            was_rewritten=owed.rewritten if owed else False,
+            staged=staged,
+            size=content.size,
+            proof=proof,
+            filling=filling,
+            written=False,
+            rewritten=True,
+            base_limit=content.base_limit,
+            boot=self._core.journal.boot,
+            edits=None,  # until it is closed
+            **extra,
+        )
+
+    @contextmanager
+    def changing(self, caller: Caller, node: Node) -> Iterator[None]:
+        """Core.lock, at a moment when no row on the disk counts on the node's bytes as they are.
+
+        They are about to change, and may be on the disk before the row that tells: after a power cut
+        a mixture would be taken for what was synced, or for what was sent.
+        """
+        while True:
+            with self._core.lock:
+                if not (node.vouched or node.left) or node.state in UNSEALED:
+                    yield
+                    return
+                caller.about_to_wait()
+                left = node.left
+                if node.owed is not None and node.owed.synced:
+                    self._ledger.update(node, synced=False, was_synced=True)
+            self._core.journal.barrier()
+            with self._core.lock:
+                node.vouched = node.owed is not None and node.owed.synced
+                if left is not None:
+                    self._contents.drop_left(node, left)
+
+    def seal_unsealed(self, node: Node) -> None:
+        """The last writer closed while the journal could not be written."""
+        with self._core.lock:
+            if not node.writers:
+                try:
+                    self._seal(node)
+                finally:
+                    self.unused(node)
+
+    def seal_or_later(self, node: Node) -> None:
+        """Where the journal cannot take it now, its row says DIRTY: sealed by a later attempt, or at the next start."""
+        try:
+            self._seal(node)
+        except R2fsError as error:
+            self._writeback.seal_later(node, error)
+
+    def _seal(self, node: Node) -> None:
+        """The last writer has closed. With Core.lock held."""
+        owed = node.owed
+        if owed is None or owed.state not in UNSEALED:
+            return
+        if self._is_untouched(node, owed):
+            self._unchanged(node)
+            return
+        content = self._contents.of(node)
+        synced = self._syncing.is_synced(node, owed)
+        stat, opened_again, known_ns = os.fstat(content.fd), owed.before is not None, node.mtime_ns
+        _, ctime_ns = file_times(node, stat)
+        self._ledger.apply(
+            node,
+            Event.SEAL,
+            before=None,
+            changed=True,
+            proof=None,
+            size=stat.st_size,
+            synced=synced,
+            in_part=synced and isinstance(owed.synced_as, int),
+            was_synced=False,
+            boot=self._core.journal.boot,
+            sealed_at_s=self._core.clock.time(),
+            mtime_ns=stat.st_mtime_ns,
+            extra=of_new_bytes(node.extra),
+        )
+        self._core.crash_point("sealed")
+        node.size = stat.st_size
+        node.ctime_ns = ctime_ns
+        if opened_again and stat.st_mtime_ns != known_ns:
+            # A mapping may have written, of which the kernel's attributes know nothing.
+            self._core.kernel.forget_attributes(node.ino)
+        if synced:
+            self._vouch(node)
+        self._writeback.seal_doubt(node)
+        self._writeback.schedule(node)
+
+    def _vouch(self, node: Node) -> None:
+        """A program has waited for its bytes to be safe: that they are is to be on the disk, too."""
+        node.vouched = True
+        self._leaving.soon()
+
+    def _is_untouched(self, node: Node, owed: Owed) -> bool:
+        """Is there proof that nothing was written since OPEN_WRITE?"""
+        if owed.filling:
+            return not owed.written
+        if owed.proof is None or self._contents.proof(node) != owed.proof:
+            return False
+        return self._contents.nobody_writes(node)  # a mapping may outlive its descriptor
+
+    def _unchanged(self, node: Node) -> None:
+        owed = node.owed
+        assert owed is not None
+        staged, was = owed.staged, owed.before
+        if was is State.CLEAN:
+            self._ledger.apply(node, Event.UNCHANGED)
+            self._core.crash_point("unchanged")
+            assert staged is not None
+            self._contents.settled(node, staged)
+            return
+        # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
+        synced = owed.synced or owed.was_synced or self._syncing.is_synced(node, owed)
+        changes = {
+            "changed": owed.was_changed,
+            "rewritten": owed.was_rewritten,
+            "synced": synced,
+            "was_synced": False,
+        }
+        self._ledger.apply(node, Event.UNCHANGED, before=None, proof=None, **changes)
+        if synced:
+            self._vouch(node)
+        self._writeback.schedule(node)
+
+    # ------------------------------------------------------------------ its length
+    def truncate(self, node: Node, size: int) -> None:
+        """Cut, or extend by zeros, a file that is DIRTY or unlinked."""
+        try:
+            self._truncate_locked(node, size)
+        except R2fsError:
+            if not node.writers:  # the journal had no room for its size: nobody else may come by to close it
+                self.seal_or_later(node)
+                self.unused(node)
+            raise
+
+    def _truncate_locked(self, node: Node, size: int) -> None:
+        content = self._contents.of(node)
+        self.wrote(node)
+        content.truncate(size)
+        if size == 0 and node.owed is not None and node.owed.reason in DOUBTFUL:
+            self._ledger.update(node, reason=None)  # nothing is left of what was doubtful
+        node.sync_failed = node.sync_failed and size > 0
+        self._core.crash_point("truncated")
+        if node.owed is not None and (node.owed.in_ranges or node.owed.proof is not None):
+            in_ranges = node.owed.in_ranges and size > 0
+            self._ledger.update(
+                node, proof=None, size=size, base_limit=content.base_limit, in_ranges=in_ranges
+            )
+
+    def unused(self, node: Node) -> None:
+        """Whoever was at it is done: nothing is kept open for nobody."""
+        if not node.handles:
+            self._contents.closed(node)
+
+    def wrote(self, node: Node) -> None:
+        """A program writes to it through us: times need not tell."""
+        if node.owed is not None:
+            node.owed.written = True

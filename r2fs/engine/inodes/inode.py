@@ -1,0 +1,244 @@
+"""Node: one inode of the mount, and Owed: what the bucket still lacks of it.
+
+Owns:  the fields, and who may touch them. A node is the identity that open handles keep: a
+       version that another host put in a name's place is another node.
+Never: does anything: `inodes/table.py` moves nodes, `pending/store.py` changes what they owe.
+Locks: every field is guarded by Core.lock unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Event
+
+from r2fs.disk.body import Gate
+from r2fs.disk.content import Content
+from r2fs.engine.inodes.throughput import Throughput
+from r2fs.model.errors import R2fsError
+from r2fs.model.metadata import Facts
+from r2fs.model.ranges import Range
+from r2fs.model.records import Kind, ObjectInfo, Proof, Version
+from r2fs.model.states import SENDING, State
+
+# Why bytes are PARKED that may not be what was written: sent only where a person names the file itself.
+TORN = "may be torn: the machine or its disk stopped before its bytes were synced"
+UNSYNCED = "may be damaged: this disk failed to store its bytes"
+DOUBTFUL = frozenset({TORN, UNSYNCED})
+
+NEVER = float("-inf")  # a monotonic time before every other
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """One attempt on its way to the bucket. Made by the uploader that claimed the node."""
+
+    attempt: str  # its id, in the journal and in the object's metadata
+    key: str  # where it goes
+    gate: Gate  # closed by who wants to write: then no further byte is read
+    bytes: Throughput = field(default_factory=Throughput)  # written by the sending threads without the lock
+
+    def stop(self) -> None:
+        """Somebody is about to write, or the name goes: what is not sent yet is not sent any more."""
+        self.gate.close()
+
+
+@dataclass(slots=True, eq=False)
+class Owed:
+    """What the journal row of a node says, in memory. Changed only through Ledger."""
+
+    key: str
+    state: State
+    seq: int
+    changed: bool  # the bytes are those of the staged file, not of node.base
+    expect: str | None  # the ETag this host last knew at `key`; None: no object
+    before: State | None = None
+    staged: str | None = None
+    size: int = 0
+    base_limit: int = 0
+    proof: Proof | None = None
+    sealed_at_s: float | None = None  # Clock.time()
+    boot: str = ""
+    synced: bool = False
+    reason: str | None = None
+    conflict_of: str | None = None
+    # The metadata that the base is known to have: what another host made of it since is merged with what is set here.
+    stored: Facts | None = None
+    # not in the row
+    transfer: Transfer | None = None  # the attempt on its way
+    rewritten: bool = False  # opened for writing since that attempt began
+    filling: bool = (
+        False  # opened for writing while bytes are missing: times prove nothing until they are here
+    )
+    written: bool = False  # while filling: somebody wrote
+    edits: tuple[Range, ...] | None = None  # where the staged bytes differ from the base; None: anywhere
+    was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
+    was_synced: bool = False  # `synced` before it was opened for writing, for UNCHANGED
+    in_ranges: bool = (
+        False  # its row lists the ranges that are here: each write is to be in it before it is answered
+    )
+    in_part: bool = False  # `synced` is said of the bytes written here alone; the rest is still to be fetched
+    # At an fsync: fstat, or Content.changes while bytes are missing. While that says the same, what is here is synced.
+    synced_as: Proof | int | None = None
+    was_rewritten: bool = False  # `rewritten` before it was opened for writing, for UNCHANGED
+    first_owed_s: float = 0.0  # Clock.monotonic() when it began to owe
+    failures: int = 0  # attempts in a row that failed
+    refused_at: int | None = None  # how many uploads had succeeded when the first of those failures was a 403
+    passing: bool = False  # PARKED for a cause that ends by itself: tried again when it is due
+
+    @property
+    def once_synced(self) -> bool:
+        """Has a program been told that bytes are safe which are nowhere but here?"""
+        return self.staged is not None and (self.synced or self.was_synced or self.synced_as is not None)
+
+
+@dataclass(slots=True, eq=False)
+class Refresh:
+    """A LIST or HEAD on its way, for all who wait for it."""
+
+    heard_s: float  # Clock.monotonic() of the last page, or of its beginning; written by its job alone
+    done: Event = field(default_factory=Event)
+    error: R2fsError | None = None  # written before `done` is set
+
+
+@dataclass(slots=True, eq=False)
+class Listing:
+    """A directory's children as far as they are known."""
+
+    children: dict[str, Node] = field(default_factory=dict)  # written by Tree._attach and _take alone
+    listed_at_s: float = NEVER  # Clock.monotonic() when the LIST it comes from began
+    whole: bool = False  # every page was read
+    probed: dict[str, float] = field(default_factory=dict)  # name asked for by itself: when (monotonic)
+    removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
+    hidden: frozenset[str] = frozenset()  # keys that cannot be shown
+    refreshing: Refresh | None = None  # on its way
+    refused: str | None = None  # why what was answered last was no listing; None: it was one
+    refused_until_s: float = 0.0  # Clock.monotonic(): not asked again before, then
+    # The object at the directory's own key; r2fs makes it empty, others may not.
+    marker: Version | None = None
+    object: Node | None = None  # the read-only file that shows its bytes, where it holds any: Tree.object_of
+    directories: int = 0  # children that are directories; likewise
+    # what a LIST of it all costs, for probes.py
+    pages: int = 1  # of the last one, at least
+    took_s: float = 0.0  # the last one
+    asked: int = 0  # names asked for by themselves since it, or in this window
+    asked_since_s: float = NEVER  # Clock.monotonic(): when the window began
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    ino: int  # constant
+    kind: Kind  # constant
+    name: str
+    parent: Node | None  # None: the root, or no longer in the tree
+    mtime_ns: int
+    ctime_ns: int
+    atime_ns: int
+    mode: int | None = None  # None: the mount's default
+    uid: int | None = None
+    gid: int | None = None
+    spelled: str | None = None  # a directory's name as the bucket spells it, where that is not NFC
+    size: int = 0  # of the base; a node with content answers the content's
+    target: str | None = None  # a symbolic link's
+    content_type: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)  # further user metadata
+    base: Version | None = None
+    lost: Version | None = None  # a base that the bucket was seen to have no more
+    known: bool = False  # mode, mtime … are those stored with the version, not guessed from a listing
+    mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
+    modified_ns: int | None = None  # its object's LastModified; None: not seen since this host wrote it
+    outdated: bool = (
+        False  # its metadata changed in the bucket since they were known: HEAD before it is shown
+    )
+    shown: bool = (
+        False  # a program was told its attributes, which stay what they are while nothing changes it
+    )
+    pinned: Facts | None = None  # mode, owner and mtime as shown, where those stored were learned afterwards
+    stored_kind: Kind | None = (
+        None  # a FIFO, socket or device by its metadata; this node, made from a listing, is a file
+    )
+    asked: bool = False  # the local attribute cache was asked for them
+    listing: Listing | None = None  # a directory's
+    content: Content | None = None  # open, or staged and touched
+    version: int = 0  # Opened.version
+    owed: Owed | None = None
+    lookups: int = 0  # references of the kernel
+    left: str | None = None  # a name that its content still has in staging/data, and that no row has
+    vouched: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
+    told: bool = False  # Core.memory has it: a change of name or version goes there, too
+    handles: int = 0
+    writers: int = 0
+    flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed
+    touched: int = 0  # Tree.tick of the last change here of its being under its name
+    sync_failed: bool = False  # an fsync of its staged bytes failed: reading them may give older ones
+    deleted: bool = False  # unlinked here, or replaced by what another host did
+    st_ino: int = 0  # what stat shows as its number; 0: nobody was shown it yet
+    kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
+    read_only: bool = (
+        False  # constant: it shows the bytes of its directory's own object (directory_objects.py)
+    )
+
+    @property
+    def state(self) -> State:
+        return self.owed.state if self.owed else State.CLEAN
+
+    @property
+    def is_dir(self) -> bool:
+        return self.kind is Kind.DIRECTORY
+
+    @property
+    def carries_body(self) -> bool:
+        """Sent whole with its metadata, never copied: a link's object is its target, a marker or special file empty."""
+        if self.is_dir:
+            return self.own_bytes is None
+        if self.kind is Kind.SYMLINK:
+            return self.target is not None
+        return self.kind is not Kind.FILE
+
+    @property
+    def own_bytes(self) -> Version | None:
+        """The object at a directory's own key, where it is no marker but holds another tool's bytes."""
+        if self.listing is None:
+            return None
+        version = self.listing.marker or self.base
+        return version if version is not None and version.size else None
+
+    @property
+    def sending(self) -> bool:
+        return self.owed is not None and self.owed.state in SENDING
+
+    @property
+    def needs_base(self) -> bool:
+        """Would a write to the base's key in the bucket take away bytes that this node still needs?"""
+        if self.base is None or self.base == self.lost:
+            return False
+        partial = self.content is not None and not self.content.complete
+        if self.owed is None:
+            return partial and self.handles > 0
+        if self.owed.changed:
+            return partial or self.owed.in_ranges
+        return self.owed.key != self.base.key or (partial and self.handles > 0)
+
+    def is_as_listed(self, info: ObjectInfo) -> bool:
+        """True for a file of exactly this version with nothing pending."""
+        base = self.base
+        return (
+            base is not None
+            and self.owed is None
+            and base.key == info.key
+            and base.etag == info.etag
+            and base.size == info.size
+        )
+
+    def children(self) -> Mapping[str, Node]:
+        """To be looked at: Tree changes it."""
+        assert self.listing is not None
+        return self.listing.children
+
+
+def is_below(node: Node, top: Node) -> bool:
+    """True if `node` is at or below `top`."""
+    above: Node | None = node
+    while above is not None and above is not top:
+        above = above.parent
+    return above is top

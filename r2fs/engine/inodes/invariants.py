@@ -1,0 +1,46 @@
+"""Invariants of the tree: names, parents, numbers and counts agree.
+
+Owns:  nothing: tests call it by Tree.check, after steps and at the end of each engine.
+Locks: called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from r2fs.engine.inodes.inode import Node
+from r2fs.model.keys import is_conflict_name
+
+
+def check(root: Node, numbers: Mapping[int, Node], conflicts: set[Node], hidden_keys: int) -> None:
+    """Raises AssertionError. `numbers`: every node by its own; `conflicts`: the named copies that conflicts left."""
+    named, hidden = set[Node](), 0
+    for node in _walk(root):
+        assert node not in named, f"{node.name}: has two names"
+        named.add(node)
+        assert numbers.get(node.ino) is node, f"{node.name}: its number is another node's"
+        assert not node.deleted, f"{node.name}: removed, and still named"
+        assert node.is_dir == (node.listing is not None), f"{node.name}: {node.kind} and its listing"
+        if node.listing is None:
+            continue
+        hidden += len(node.listing.hidden)
+        if node.listing.object is not None:
+            named.add(node.listing.object)
+        for name, child in node.listing.children.items():
+            assert child.parent is node and child.name == name, f"{node.name}: {name!r} is astray"
+        directories = sum(child.is_dir for child in node.listing.children.values())
+        counted = node.listing.directories
+        assert counted == directories, f"{node.name}: {directories} directories, {counted} counted"
+    assert hidden_keys == hidden, f"{hidden} hidden keys, {hidden_keys} counted"
+    copies = {node for node in named if is_conflict_name(node.name)}
+    assert conflicts == copies, f"conflict copies: {conflicts ^ copies}"
+    nameless = [node for node in numbers.values() if node not in named]
+    assert all(node.deleted for node in nameless), f"neither named nor removed: {nameless}"
+    kept = [node for node in nameless if not (node.lookups or node.handles or node.owed)]
+    assert not kept, f"needed by nobody, and not given back: {kept}"
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.children().values() if node.listing is not None else ():
+        yield from _walk(child)

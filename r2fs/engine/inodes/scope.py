@@ -1,0 +1,40 @@
+"""Scope: the part of the mount that a command names, as nodes and as keys.
+
+Owns:  which nodes and deletes belong to the named paths. A path that was removed has keys, and no node.
+Locks: methods are called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.table import Tree
+from r2fs.model.keys import SYMLINK_SUFFIX, nfc
+from r2fs.model.records import OwedDelete
+
+
+class Scope:
+    """`nodes`: what is there of the named paths; `keys`: of all of them, without a slash at the end."""
+
+    def __init__(self, tree: Tree, nodes: Sequence[Node], keys: Sequence[str]) -> None:
+        self._tree = tree
+        self.nodes = nodes
+        self._exact = frozenset(nfc(key) for key in keys) | frozenset(
+            nfc(key) + SYMLINK_SUFFIX for key in keys
+        )
+        self._below = tuple(nfc(key) + "/" for key in keys)
+
+    def walk(self) -> Iterator[Node]:
+        for node in self.nodes:
+            yield from self._tree.walk(node)
+
+    def has(self, row: OwedDelete) -> bool:
+        """True for a delete at or below a named path, and for that of a renamed node's old name."""
+        key = nfc(row.key)
+        if key in self._exact or key.startswith(self._below):
+            return True
+        above = self._tree.find(row.after_ino) if row.after_ino is not None else None
+        while above is not None and above not in self.nodes:
+            above = above.parent
+        return above is not None

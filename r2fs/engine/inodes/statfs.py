@@ -1,0 +1,63 @@
+"""Space: how much the mount holds and may hold, for statfs and for the quota.
+
+Owns:  the sum of what is known. A directory that nobody has looked into counts for nothing: to know
+       more would cost a listing of the whole bucket.
+Never: asks the bucket.
+Locks: takes Core.lock.
+Fails: NoSpace past the quota.
+"""
+
+from __future__ import annotations
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.table import Tree
+from r2fs.model.errors import NoSpace
+from r2fs.model.records import FileSystemStats
+
+BUCKET_BYTES = 1 << 50  # a bucket has no size; 1 PiB is more than any program asks for
+BUCKET_FILES = 1 << 32
+KEPT_S = 1.0  # how old a sum may be: it is asked for in loops
+
+
+class Space:
+    def __init__(self, core: Core, tree: Tree) -> None:
+        # constant
+        self._core = core
+        self._tree = tree
+        # guarded by: Core.lock
+        self._summed_at_s = float("-inf")  # Clock.monotonic()
+        self._used = self._files = 0
+
+    def stats(self) -> FileSystemStats:
+        used, files = self._sums()
+        total = self._core.settings.quota or BUCKET_BYTES
+        return FileSystemStats(
+            total=max(total, used),
+            free=max(0, total - used),
+            files=BUCKET_FILES,
+            files_free=BUCKET_FILES - files,
+        )
+
+    def admit(self) -> None:
+        """Before something is written."""
+        quota = self._core.settings.quota
+        if quota and self._sums()[0] >= quota:
+            raise NoSpace(f"the mount holds {self._used} bytes: quota is {quota}")
+
+    def _sums(self) -> tuple[int, int]:
+        with self._core.lock:
+            now = self._core.clock.monotonic()
+            if now - self._summed_at_s >= KEPT_S:
+                nodes = [node for node in self._tree.all_nodes() if not node.deleted]
+                self._used, self._files = sum(map(_size, nodes)), len(nodes)
+                self._summed_at_s = now
+            return self._used, self._files
+
+
+def _size(node: Node) -> int:
+    if node.is_dir:
+        return 0
+    if node.content is not None and node.writers:
+        return node.content.size
+    return node.owed.size if node.owed is not None and node.owed.staged else node.size

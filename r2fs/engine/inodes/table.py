@@ -1,0 +1,484 @@
+"""Tree: nodes by number and by name, and what a listing of the bucket changes among them.
+
+Owns:  inode numbers, parents and children, reference counts, and the merge of a listing with
+       this host's own changes: what is pending here is on top.
+Never: asks the bucket; writes the journal.
+Locks: every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.directory_objects import OBJECT_NAME
+from r2fs.engine.inodes.inode import NEVER, Listing, Node
+from r2fs.engine.inodes.invariants import check
+from r2fs.engine.inodes.listing_names import directory_names
+from r2fs.engine.inodes.session_record import remember
+from r2fs.engine.inodes.stat import keeps_shown, move_time, refresh
+from r2fs.model.errors import NotADirectory, Stale
+from r2fs.model.keys import (
+    SYMLINK_SUFFIX,
+    check_key,
+    is_conflict_name,
+    is_link,
+    is_name,
+    nfc,
+    printable,
+    shown_name,
+)
+from r2fs.model.records import Kind, ObjectInfo, Version
+from r2fs.model.verbs import ROOT
+
+log = logging.getLogger(__name__)
+
+EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come twice on one state directory
+
+
+class Tree:
+    def __init__(self, core: Core, hides: Callable[[str, str | None, int], bool]) -> None:
+        self._core = core
+        self._hides = hides  # (key, etag, tick of the LIST): is its delete pending, or done since?
+        self.tick = 1  # counts changes made here: orders them against listings that are on their way
+        self._last = core.journal.epoch << EPOCH_SHIFT
+        now = core.now_ns()
+        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing(), st_ino=ROOT)
+        self._nodes: dict[int, Node] = {ROOT: self.root}
+        self.hidden = 0  # keys that cannot be shown, in the directories that are known
+        self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
+        self._with_bytes: set[Node] = set()  # directories at whose own key bytes were seen
+        self._warned: set[str] = set()  # their keys, once the log has said so
+
+    # ------------------------------------------------------------------ numbers
+    def get(self, ino: int) -> Node:
+        """Raises Stale."""
+        node = self._nodes.get(ino)
+        if node is None:
+            raise Stale(f"inode {ino} is gone")
+        return node
+
+    def directory(self, ino: int) -> Node:
+        node = self.get(ino)
+        if not node.is_dir:
+            raise NotADirectory(f"{self.path(node)} is not a directory")
+        return node
+
+    def find(self, ino: int) -> Node | None:
+        return self._nodes.get(ino)
+
+    def all_nodes(self) -> Iterable[Node]:
+        return list(self._nodes.values())
+
+    def refer(self, node: Node) -> None:
+        """The kernel is about to be told the node's number: one reference more."""
+        node.lookups += 1
+        if not node.told:
+            node.told = True
+            remember(self._core, node)
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel gives `count` references back."""
+        node = self._nodes.get(ino)
+        if node is None or node is self.root:
+            return
+        node.lookups = max(0, node.lookups - count)
+        if not node.lookups and node.told:
+            node.told = False
+            if self._core.memory is not None:
+                self._core.memory.forget_node(ino)
+        self.collect(node)
+
+    def restore(self, node: Node) -> None:
+        """At start: a node of the daemon before this one, under the number that the kernel has of it."""
+        self._nodes[node.ino] = node
+        node.shown = keeps_shown(self._core.settings)
+
+    def restore_name(self, node: Node, parent: Node, name: str) -> None:
+        """At start: give an inherited node its name; another inherited node that has it loses it."""
+        self.restore_nameless(node)
+        before = _listing(parent).children.get(name)
+        if before is not None:
+            self.restore_nameless(before)
+        node.deleted = False
+        self._attach(node, parent, name)
+
+    def restore_nameless(self, node: Node) -> None:
+        """At start: an inherited node that has no name any more; open handles may still need it."""
+        if node.parent is not None and _listing(node.parent).children.get(node.name) is node:
+            self._take(node)
+        node.parent, node.deleted = None, True
+
+    def collect(self, node: Node) -> None:
+        """Drop a node that is out of the tree and that nobody names any more."""
+        if node.deleted and not node.lookups and not node.handles and not node.owed:
+            if self._nodes.pop(node.ino, None) is not None:
+                self._core.numbers.release(node.st_ino)
+
+    # ------------------------------------------------------------------ names
+    def path(self, node: Node) -> str:
+        """From the mount's root, for messages: `takes/07.wav`; the root is `/`."""
+        return "/".join(self._parts(node)) or "/"
+
+    def key(self, node: Node) -> str:
+        """The key of the object that this node is to be, below directories as the bucket spells them."""
+        key = self._core.settings.bucket.prefix + "/".join(self._parts(node, spelled=True))
+        if node.is_dir and node is not self.root:
+            return key + "/"
+        if node.kind is Kind.SYMLINK:
+            return key + SYMLINK_SUFFIX
+        base = node.base  # spelled as the bucket spells it, where that is the same name
+        return base.key if base and base.key != key and nfc(base.key) == nfc(key) else key
+
+    def child_key(self, parent: Node, name: str) -> str:
+        """Raises NameTooLong."""
+        return check_key(self.key(parent) + name)
+
+    def in_tree(self, node: Node) -> bool:
+        while node.parent is not None:
+            node = node.parent
+        return node is self.root
+
+    def _parts(self, node: Node, spelled: bool = False) -> list[str]:
+        parts: list[str] = []
+        while node.parent is not None:
+            parts.append(node.spelled or node.name if spelled else node.name)
+            node = node.parent
+        parts.reverse()
+        return parts
+
+    # ------------------------------------------------------------------ changing
+    def add(self, parent: Node, name: str, kind: Kind, mtime_ns: int, ino: int | None = None) -> Node:
+        """A new node under `parent`. Whatever had the name must be gone already."""
+        if ino is None:
+            self._last += 1
+            ino = self._last
+        node = Node(ino, kind, name, parent, mtime_ns, mtime_ns, mtime_ns)
+        if kind is Kind.DIRECTORY:
+            node.listing = Listing()
+        self._nodes[ino] = node
+        self._attach(node, parent, name)
+        self.touch(node)
+        return node
+
+    def _attach(self, node: Node, parent: Node, name: str) -> None:
+        """Enter `node` into `parent`'s listing. Everything that gets a name gets it here."""
+        listing = _listing(parent)
+        assert name not in listing.children, f"{name!r} is taken"
+        node.parent, node.name, node.spelled = parent, name, None
+        listing.children[name] = node
+        listing.directories += node.is_dir
+        if is_conflict_name(name):
+            self._conflicts.add(node)
+
+    def _take(self, node: Node) -> None:
+        """Remove `node` from its parent's listing. Everything that loses its name loses it here."""
+        assert node.parent is not None
+        listing = _listing(node.parent)
+        assert listing.children.get(node.name) is node, f"{node.name!r} is another node's"
+        del listing.children[node.name]
+        listing.directories -= node.is_dir
+        self._conflicts.discard(node)
+
+    def touch(self, node: Node) -> None:
+        """What a LIST that began before now says of this name no longer counts."""
+        self.tick += 1
+        node.touched = self.tick
+
+    def arrived(self, node: Node) -> None:
+        """The bucket has it now: a LIST that began before need not show it, nor a directory above it."""
+        above: Node | None = node
+        while above is not None:
+            self.touch(above)
+            above = above.parent
+
+    def detach(self, node: Node) -> None:
+        """Out of the tree; handles and the kernel may still hold it."""
+        assert node.parent is not None
+        listing = _listing(node.parent)
+        if listing.children.get(node.name) is node:
+            self._take(node)
+            self.tick += 1
+            listing.removed[node.name] = self.tick
+        node.deleted = True
+        if node.listing is not None:
+            self.hidden -= len(node.listing.hidden)
+            node.listing.hidden = frozenset()
+            if node.listing.object is not None:
+                node.listing.object.deleted = True
+                self.collect(node.listing.object)
+        remember(self._core, node)
+        for child in list(node.children().values()) if node.is_dir else ():
+            self.detach(child)
+        self.collect(node)
+
+    def move(self, node: Node, parent: Node, name: str) -> None:
+        """Another name; the node and everything below it stay themselves."""
+        assert node.parent is not None
+        self._take(node)
+        self.tick += 1
+        _listing(node.parent).removed[node.name] = self.tick
+        self._attach(node, parent, name)
+        self.touch(node)
+        remember(self._core, node)
+
+    def as_stored(self, node: Node) -> Node:
+        """The node under the name, of the kind that the object's metadata names: listings show a FIFO as a file.
+
+        The kernel keeps an inode's type for as long as it knows the inode: another kind is another node.
+        """
+        kind, parent = node.stored_kind, node.parent
+        if kind is None or kind is node.kind or parent is None or node.owed or node.handles or node.deleted:
+            return node
+        self.detach(node)
+        self._core.kernel.forget_name(parent.ino, node.name)
+        found = self.add(parent, node.name, kind, node.mtime_ns)
+        found.ctime_ns, found.atime_ns, found.touched = node.ctime_ns, node.atime_ns, node.touched
+        found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
+        found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
+        found.known, found.mtime_known, found.asked = node.known, node.mtime_known, node.asked
+        found.modified_ns = node.modified_ns
+        return found
+
+    def conflicts(self) -> list[Node]:
+        """Copies that conflicts left, of any host, as far as directories are known; until they are
+        deleted or get another name."""
+        return [node for node in self._conflicts if self.in_tree(node)]
+
+    def swap(self, one: Node, other: Node) -> None:
+        """Each takes the other's name."""
+        here, there = (one.parent, one.name), (other.parent, other.name)
+        for node in (one, other):
+            self._take(node)
+        for node, (parent, name) in ((one, there), (other, here)):
+            assert parent is not None
+            self._attach(node, parent, name)
+            self.touch(node)
+
+    def walk(self, node: Node) -> Iterator[Node]:
+        """`node` and all that is known below it."""
+        yield node
+        if node.is_dir:
+            for child in list(node.children().values()):
+                yield from self.walk(child)
+
+    def owes_below(self, node: Node) -> bool:
+        """Does anything at or below `node` still belong to this host alone?"""
+        return any(n.owed for n in self.walk(node))
+
+    def check(self) -> None:
+        """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
+        check(self.root, self._nodes, self._conflicts, self.hidden)
+
+    # ------------------------------------------------------------------ the bucket's view
+    def merge(
+        self, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
+    ) -> None:
+        """A whole listing of `directory` that began at tick `began` becomes what the tree shows."""
+        listing = directory.listing
+        assert listing is not None
+        prefix, seen, hidden = self.key(directory), set[str](), set[str]()
+        if directory.owed is None and directory.touched <= began:
+            listing.marker = None  # unless the listing has it: another host may have removed it
+            if directory.own_bytes is not None:
+                directory.base = None
+        names = directory_names(prefix, prefixes, hidden)
+        seen.update(names)  # beside a directory no file of its name is shown
+        children = directory.children()
+        for info in objects:
+            name = info.key[len(prefix) :]
+            child = children.get(name)
+            if child is not None and name not in seen and child.is_as_listed(info):
+                seen.add(name)  # of a hundred thousand files nearly all
+                if child.touched <= began:  # else this host has stored new metadata since
+                    self._refreshed(child, info)
+            elif name == "":
+                if not self._hides(info.key, info.etag, began):
+                    self._saw_marker(directory, info.version)
+                    hidden.update({info.key} if info.size else ())
+                    if directory.owed is None and directory.touched <= began and directory is not self.root:
+                        self._refreshed(directory, info)
+            elif not is_name(shown := shown_name(name, info.size)) or nfc(shown) in seen:
+                hidden.add(info.key)
+            elif (
+                not info.etag
+            ):  # no version to tell it by: what is known of the name stays, else it is hidden
+                hidden.update(() if nfc(shown) in children else (info.key,))
+                seen.add(nfc(shown))
+            elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
+                seen.add(nfc(shown))
+                self.saw_object(directory, info, began)
+        for name in sorted(names.values()):  # in the order of keys: a program that walks asks for them so
+            self.saw_prefix(directory, name, began)
+        unseen = [
+            child
+            for name, child in children.items()
+            if child.owed is None and name not in seen and child.touched <= began
+        ]
+        for child in unseen:
+            if not self.owes_below(child):
+                self.gone(child)
+        listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
+        self.hidden += len(hidden) - len(listing.hidden)
+        listing.hidden = frozenset(hidden)
+
+    def _is_live(self, directory: Node, name: str, info: ObjectInfo) -> bool:
+        """Is it the version that a node has under this name now? Then no delete of an earlier one hides it."""
+        child = directory.children().get(nfc(shown_name(name, info.size)))
+        return child is not None and child.base == info.version
+
+    def saw_object(self, directory: Node, info: ObjectInfo, began: int) -> None:
+        """The bucket holds this object: show it, unless this host knows better or it has no ETag."""
+        if not info.etag:
+            return
+        name = nfc(shown_name(info.key[len(self.key(directory)) :], info.size))
+        child = directory.children().get(name)
+        if child is None:
+            assert directory.listing is not None
+            if directory.listing.removed.get(name, 0) > began:
+                return
+            self._core.kernel.forget_name(directory.ino, name)
+            self._new_file(directory, name, info)
+            self.noticed(directory)
+        elif child.owed or child.touched > began or child.is_dir:
+            return
+        elif child.base == info.version:
+            self._refreshed(child, info)
+        elif not child.writers:
+            self.replace(child, info)
+
+    def saw_marker(self, directory: Node, version: Version) -> None:
+        """A HEAD found this object at the directory's own key."""
+        listing = directory.listing
+        assert listing is not None
+        self._saw_marker(directory, version)
+        if version.size and version.key not in listing.hidden:
+            listing.hidden |= {version.key}
+            self.hidden += 1
+
+    def _saw_marker(self, directory: Node, version: Version) -> None:
+        assert directory.listing is not None
+        directory.listing.marker = version
+        if not version.size:
+            return
+        self._with_bytes.add(directory)
+        if version.key not in self._warned:
+            self._warned.add(version.key)
+            log.warning(
+                "%s: an object of %d bytes at the key of a directory: kept as it is; read it as %s in that directory",
+                printable(version.key), version.size, OBJECT_NAME,
+            )  # fmt: skip
+
+    def own_bytes(self) -> list[Version]:
+        """Objects that hold bytes at the key of a directory, in the directories that are known."""
+        self._with_bytes = {node for node in self._with_bytes if node.own_bytes and self.in_tree(node)}
+        return [version for node in self._with_bytes if (version := node.own_bytes) is not None]
+
+    def object_of(self, directory: Node) -> Node | None:
+        """The read-only file that shows the bytes at the directory's own key. No listing has it."""
+        listing, version = directory.listing, directory.own_bytes
+        assert listing is not None
+        shown = listing.object
+        if shown is not None and shown.base != version:
+            shown.deleted, listing.object = True, None
+            self.collect(shown)
+        if version is not None and listing.object is None:
+            self._last += 1
+            now = directory.mtime_ns
+            shown = Node(
+                self._last, Kind.FILE, OBJECT_NAME, directory, now, now, now, mode=0o400, read_only=True
+            )
+            shown.base, shown.size, shown.known = version, version.size, True
+            self._nodes[shown.ino] = listing.object = shown
+        return listing.object
+
+    def saw_prefix(self, directory: Node, spelled: str, began: int) -> None:
+        """The bucket holds keys below this directory, whose name it spells so."""
+        name = nfc(spelled)
+        child = directory.children().get(name)
+        if child is None:
+            assert directory.listing is not None
+            if directory.listing.removed.get(name, 0) <= began:
+                self._core.kernel.forget_name(directory.ino, name)
+                self._new_directory(directory, name, spelled)
+                self.noticed(directory)
+        elif not child.is_dir and not child.owed and child.touched <= began and not child.writers:
+            self.detach(child)
+            self._core.kernel.forget_name(directory.ino, name)
+            self._new_directory(directory, name, spelled)
+        elif child.is_dir and (child.spelled or name) != spelled and not self.owes_below(child):
+            child.spelled = spelled if spelled != name else None
+            assert child.listing is not None
+            child.listing.listed_at_s = NEVER  # what was known of it lies at the other spelling
+            child.listing.probed.clear()
+
+    def _new_directory(self, directory: Node, name: str, spelled: str) -> None:
+        node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
+        node.touched, node.spelled = 0, spelled if spelled != name else None
+
+    def gone(self, node: Node) -> None:
+        """Another host has removed what had the name."""
+        directory = node.parent
+        assert directory is not None
+        for one in self.walk(node):
+            if one.told and one.parent is not None:
+                self._core.kernel.forget_name(one.parent.ino, one.name, gone=True)
+        self._core.kernel.forget_name(directory.ino, node.name, gone=True)
+        self.detach(node)
+        self.noticed(directory)
+
+    def noticed(self, directory: Node) -> None:
+        """Another host has made or removed a name: the directory's time moves, as scanners count on.
+
+        To now, and not to the object's LastModified: who was here in between must find it later than that.
+        """
+        if _listing(directory).whole:  # else nobody was told what is in it
+            move_time(directory, self._core.now_ns())
+            self._core.kernel.forget_attributes(directory.ino)
+
+    def distrust(self, node: Node) -> None:
+        """Its object is not there in that version any more: the bucket is asked for its name at the next look."""
+        if node.parent is None or node.deleted:
+            return
+        listing = _listing(node.parent)
+        listing.listed_at_s = NEVER
+        listing.probed.pop(node.name, None)
+        self._core.kernel.forget_name(node.parent.ino, node.name)
+
+    def show(self, directory: Node, info: ObjectInfo) -> Node:
+        """An object that was just seen, under a name that is free here."""
+        node = self._new_file(
+            directory, nfc(shown_name(info.key[len(self.key(directory)) :], info.size)), info
+        )
+        self.touch(node)
+        self.noticed(directory)
+        return node
+
+    def replace(self, old: Node, info: ObjectInfo) -> Node:
+        """Another host's version in the name's place: a new node; who has the old one open keeps it."""
+        directory, name = old.parent, old.name
+        assert directory is not None
+        self.detach(old)
+        self._core.kernel.forget_name(directory.ino, name, gone=True)
+        return self._new_file(directory, name, info)
+
+    def _new_file(self, directory: Node, name: str, info: ObjectInfo) -> Node:
+        kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
+        node = self.add(directory, name, kind, info.modified_ns)
+        node.touched = 0
+        node.base, node.size, node.modified_ns = info.version, info.size, info.modified_ns
+        return node
+
+    def _refreshed(self, node: Node, info: ObjectInfo) -> None:
+        """The version is the same. Are its metadata?"""
+        before = node.modified_ns
+        if refresh(node, info.modified_ns):
+            self._core.kernel.forget_attributes(node.ino)
+        if node.modified_ns != before:
+            remember(self._core, node)
+
+
+def _listing(directory: Node) -> Listing:
+    assert directory.listing is not None
+    return directory.listing

@@ -1,0 +1,335 @@
+"""Directories: keeps what the tree shows of the bucket within the freshness setting.
+
+Owns:    when a LIST or HEAD is sent for a directory or a name, each once whoever asks; and for how
+         long a caller waits for it.
+Never:   changes what is pending here (`inodes/table.py` merges); holds the lock over a request.
+Threads: every public method is thread-safe; requests run on `jobs`, started by service.py.
+Locks:   takes Core.lock; waits on a Refresh's event outside it.
+Fails:   ReadFailed where nothing is known and the bucket does not answer within `read_timeout`.
+
+What was known once is shown rather than an error, after NEWS_WAIT_S without an answer. From then on
+until the bucket answers again, it is shown at once, and asked for in the background.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Listing, Node, Refresh
+from r2fs.engine.inodes.listing_pages import LARGEST, Pages
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.jobs import URGENT, Job
+from r2fs.engine.namespace.last_known import LastKnown
+from r2fs.engine.namespace.name_lookup import Probes
+from r2fs.engine.namespace.tree_listing import Walks
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.writeback.failures import BUCKET_WIDE
+from r2fs.model.errors import MalformedAnswer, ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
+from r2fs.model.keys import nfc, printable
+from r2fs.model.ports import Caller
+from r2fs.model.records import ObjectInfo
+
+log = logging.getLogger(__name__)
+
+NEWS_WAIT_S = 3.0  # who looks at what is known waits no longer without an answer: a page of LIST takes less
+PAGE_OF_NODES = 1000  # that one LIST tells of
+STALE_RETRY_S = 5.0  # the bucket did not answer: what was known is believed for so long
+SLICE_S = 1.0  # how often a waiter looks whether its caller has been interrupted
+
+AWAY = (Retryable, *BUCKET_WIDE)  # no news of the directory itself: what was known stands
+
+
+class Directories:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        submit: Callable[[Job, int], None],
+        found: Callable[[ObjectInfo], None],
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._store = core.store
+        self._submit = submit
+        self._found = found  # told of what HEAD says of an object that may be this host's own
+        self._probes = Probes(core, tree, ledger, self._clear_suspects)
+        self.last = LastKnown(core, tree, ledger)
+        self._walks = Walks(
+            core, tree, ledger, self._clear_suspects, lambda one: self.valid_s(one) > 0, self.last.listed
+        )
+        # guarded by: Core.lock
+        self._away = False  # the last that was heard of the bucket is that it does not answer
+
+    # ------------------------------------------------------------------ freshness
+    def age(self, directory: Node, name: str | None = None) -> float:
+        """Seconds since what is known of the directory, or of the name alone, was asked."""
+        listing = _listing(directory)
+        known = listing.listed_at_s if listing.whole else float("-inf")
+        if name is not None:
+            known = max(known, listing.probed.get(name, float("-inf")))
+        return self._core.clock.monotonic() - known
+
+    def valid_s(self, directory: Node, name: str | None = None) -> float:
+        """For how long it may still be believed."""
+        return max(0.0, self._core.settings.freshness_s - self.age(directory, name))
+
+    def born(self, directory: Node) -> None:
+        """Made here a moment ago: nothing is in it. With Core.lock held."""
+        listing = _listing(directory)
+        listing.listed_at_s, listing.whole = self._core.clock.monotonic(), True
+
+    # ------------------------------------------------------------------ making it fresh
+    def ensure(self, caller: Caller, directory: Node, whole: bool = True, name: str | None = None) -> None:
+        """Return when the directory (or at least `name` in it) is fresh, or known and no news is to be had.
+
+        Without the lock.
+        """
+        while True:
+            with self._core.lock:
+                if directory.deleted:
+                    raise Stale(f"{directory.name} is gone")
+                if self.valid_s(directory, None if whole else name) > 0:
+                    self._walks.step(directory)
+                    return
+                known = self._is_known(directory, whole, name)
+                if not known and self._away:
+                    known = self.last.restore(directory)
+                listing = _listing(directory)
+                if listing.refreshing is None and self._core.clock.monotonic() < listing.refused_until_s:
+                    if not known and not self.last.restore(directory):
+                        raise ReadFailed(
+                            f"{self._tree.path(directory)}: could not be listed: {listing.refused}"
+                        )
+                    self._believe(directory, whole, name)
+                    return
+                at_once = known and self._away
+                if at_once:
+                    self._believe(directory, whole, name)
+                else:
+                    caller.about_to_fetch()
+                mine = listing.refreshing is None
+                refresh = listing.refreshing = listing.refreshing or Refresh(self._core.clock.monotonic())
+            if mine:
+                self._submit(
+                    lambda r=refresh: self._run(
+                        r, directory, lambda: self._refresh(r, directory, whole, name)
+                    ),  # type: ignore[misc]
+                    URGENT,
+                )
+            if at_once:
+                return
+            self._wait(caller, refresh, directory, known or self.last.has(directory))
+            if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
+                if not known and not self.last.restore(directory):
+                    why = refresh.error or "no answer"
+                    raise ReadFailed(f"{self._tree.path(directory)}: could not be listed: {why}")
+                self._believe(directory, whole, name, refresh.error)
+                return
+            if mine and refresh.error is not None:
+                raise refresh.error
+            if mine:
+                return
+
+    def assume_away(self) -> None:
+        with self._core.lock:
+            self._away = True
+
+    @property
+    def away(self) -> bool:
+        """Was there no answer when the bucket was last asked for a listing?"""
+        return self._away
+
+    def _is_known(self, directory: Node, whole: bool, name: str | None) -> bool:
+        listing = _listing(directory)
+        return listing.whole or (not whole and name in listing.probed)
+
+    def _wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool) -> None:
+        """Until it is over, or nothing has been heard for too long."""
+        clock = self._core.clock
+        limit = min(NEWS_WAIT_S, self._core.settings.read_timeout_s) if known else (
+            self._core.settings.read_timeout_s
+        )  # fmt: skip
+        while not refresh.done.is_set() and not self._core.stopping:
+            left = refresh.heard_s + limit - clock.monotonic()
+            if left <= 0:
+                with self._core.lock:
+                    self._away = True
+                return
+            clock.wait(refresh.done, min(left, SLICE_S))
+            if not refresh.done.is_set():
+                caller.about_to_fetch()
+
+    def _believe(self, directory: Node, whole: bool, name: str | None, why: R2fsError | None = None) -> None:
+        """What was known of it is shown for a while."""
+        if why is not None:
+            log.info("%s: showing what was known: %s", printable(self._tree.path(directory)), why)
+        with self._core.lock:
+            listing = _listing(directory)
+            shown_from = self._core.clock.monotonic() - self._core.settings.freshness_s + STALE_RETRY_S
+            if listing.whole:
+                listing.listed_at_s = max(listing.listed_at_s, shown_from)
+            elif not whole and name in listing.probed:
+                listing.probed[name] = max(listing.probed[name], shown_from)
+
+    def _run(self, refresh: Refresh, directory: Node, ask: Callable[[], object]) -> None:
+        """One job: ask the bucket, and tell who waits."""
+        try:
+            if self._core.stopping:
+                raise ReadFailed(f"{self._tree.path(directory)}: not listed: the mount is stopping")
+            ask()
+        except R2fsError as error:
+            refresh.error = error
+            if self._is_news(directory, error) and not self._core.stopping:
+                log.error("%s: could not be listed: %s", printable(self._tree.path(directory)), error)
+        except BaseException:
+            refresh.error = ReadFailed(f"{self._tree.path(directory)}: could not be listed")
+            raise
+        finally:
+            with self._core.lock:
+                self._away = isinstance(refresh.error, AWAY)
+                listing = _listing(directory)
+                listing.refreshing = None
+                # Not asked again at once: a server that answers nonsense answers it fast.
+                is_none = isinstance(refresh.error, MalformedAnswer)
+                listing.refused = str(refresh.error) if is_none else None
+                listing.refused_until_s = self._core.clock.monotonic() + STALE_RETRY_S if is_none else 0.0
+                self._walks.step(directory)
+            refresh.done.set()
+
+    def _is_news(self, directory: Node, error: R2fsError) -> bool:
+        """True if the error is to be logged: outages are by the store's health, a malformed answer once."""
+        if isinstance(error, MalformedAnswer):
+            return _listing(directory).refused != str(error)
+        return not isinstance(error, AWAY)
+
+    def _refresh(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
+        with self._core.lock:
+            pages = None if whole or name is None else self._probes.pages_worth(_listing(directory))
+            previous = None if pages == 0 else self._walks.came_from(directory)
+        if name is not None and pages == 0:
+            self._probe(refresh, directory, name)
+        elif previous is None or not self._walks.read_on(refresh, directory, previous, whole):
+            self._list(refresh, directory, pages, name)
+
+    def _probe(self, refresh: Refresh, directory: Node, name: str) -> None:
+        self._probes.ask(
+            directory,
+            name,
+            lambda prefix, below, began: self._shown(refresh, directory, prefix, below, began),
+        )
+
+    def _list(self, refresh: Refresh, directory: Node, pages: int | None, name: str | None) -> None:
+        """All of it; or, where that would take more than `pages`, `name` alone."""
+        with self._core.lock:
+            prefix, began = self._tree.key(directory), self._tree.tick
+            prefix = self._core.settings.bucket.prefix if directory is self._tree.root else prefix
+        asked_at, read = self._core.clock.monotonic(), 0
+        objects: list[ObjectInfo] = []
+        prefixes: list[str] = []
+        token, turning = None, Pages(prefix or self._store.url, LARGEST)
+        while read == 0 or token is not None:
+            if read == pages and name is not None:
+                with self._core.lock:
+                    self._probes.gave_up(_listing(directory), read)
+                self._probe(refresh, directory, name)
+                return
+            page = self._store.list_page(prefix, delimiter="/", token=token)
+            token, read = turning.turn(page), read + 1
+            refresh.heard_s = self._core.clock.monotonic()
+            objects += page.objects
+            prefixes += page.prefixes
+        prefixes = self._shown(refresh, directory, prefix, prefixes, began)
+        self._clear_suspects(objects)
+        with self._core.lock:
+            if directory.deleted:
+                return
+            if self._tree.key(directory) != prefix:  # renamed meanwhile: the next call asks anew
+                return
+            self._tree.merge(directory, objects, prefixes, began)
+            listing = _listing(directory)
+            listing.listed_at_s, listing.whole = asked_at, True
+            listing.probed.clear()
+            self._probes.listed(listing, read, self._core.clock.monotonic() - asked_at)
+            self.last.listed(directory)
+
+    def _shown(
+        self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
+    ) -> list[str]:
+        """Without those that may hold nothing: deletes are pending below, or were done since the LIST."""
+        with self._core.lock:
+            children = directory.children()
+            doubtful = []
+            for one in below:
+                child = children.get(nfc(one[len(prefix) : -1]))
+                # (a file of that name took the place of a directory a moment ago)
+                if self._ledger.deletes_below(one, began) and (child is None or not child.is_dir):
+                    doubtful.append(one)
+        gone = set(doubtful) - self._walks.living(refresh, prefix, doubtful)
+        return [one for one in below if one not in gone]
+
+    def _clear_suspects(self, objects: Iterable[ObjectInfo]) -> None:
+        """Objects that may be late attempts of this host's, of files that have gone since: HEAD tells."""
+        with self._core.lock:
+            suspects = [info for info in objects if self._ledger.is_suspect(info.key, info.etag)]
+        for suspect in suspects:
+            info = self._head(suspect.key)
+            if info is not None:
+                with self._core.lock:
+                    self._found(info)
+
+    def _head(self, key: str) -> ObjectInfo | None:
+        try:
+            return self._store.head(key)
+        except ObjectMissing:
+            return None
+
+    # ------------------------------------------------------------------ everything below
+    def load_below(self, caller: Caller, directory: Node) -> None:
+        """Every directory below, fresh and whole, or known and no news to be had: for a rename."""
+        told = self._load_flat(caller, directory) if self._is_cheaper_flat(directory) else set()
+        pending = [directory]
+        while pending:
+            one = pending.pop()
+            if one not in told:
+                self.ensure(caller, one)
+            with self._core.lock:
+                pending += [child for child in one.children().values() if child.is_dir]
+
+    def _is_cheaper_flat(self, directory: Node) -> bool:
+        """A LIST for a thousand of what is known below, or one for each directory that is not fresh?"""
+        with self._core.lock:
+            if not _listing(directory).whole:
+                return True
+            known = stale = 0
+            for one in self._tree.walk(directory):
+                known += 1
+                if one.is_dir and self.valid_s(one) <= 0:
+                    stale += 1 if _listing(one).whole else PAGE_OF_NODES
+            return stale > 1 + known // PAGE_OF_NODES
+
+    def _load_flat(self, caller: Caller, directory: Node) -> set[Node]:
+        """The directories of which all is known then; none where there was no answer."""
+        told: set[Node] = set()
+        with self._core.lock:
+            listing = _listing(directory)
+            if self._away or listing.refreshing is not None or directory.deleted:
+                return told
+            caller.about_to_fetch()
+            refresh = listing.refreshing = Refresh(self._core.clock.monotonic())
+            known = listing.whole
+
+        def ask() -> None:
+            told.update(self._walks.load(refresh, directory))
+
+        self._submit(lambda: self._run(refresh, directory, ask), URGENT)
+        self._wait(caller, refresh, directory, known)
+        return told if refresh.done.is_set() and refresh.error is None else set()
+
+
+def _listing(directory: Node) -> Listing:
+    assert directory.listing is not None
+    return directory.listing

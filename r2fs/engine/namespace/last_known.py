@@ -1,0 +1,111 @@
+"""Last known: directories as they were seen in an earlier mount, while the bucket cannot be asked.
+
+Owns:    when listings are kept (in the cache: within a minute after a LIST, and at the end with what this host
+         has done since), and how one becomes what the tree shows.
+Never:   takes anything away, or puts a kept version in the place of one that is known: what was kept is older.
+Threads: every method. Locks: takes Core.lock; none while the cache is read or written.
+Fails:   softly: nothing is kept, or known.
+"""
+
+from __future__ import annotations
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Listing, Node
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.store import Ledger
+from r2fs.model.keys import is_name, nfc, shown_name
+from r2fs.model.records import ObjectInfo
+
+IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with everything kept
+
+
+class LastKnown:
+    def __init__(self, core: Core, tree: Tree, ledger: Ledger) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._listings = core.cache.listings
+        # A mount that was killed may have changed more than was kept: what it left is not believed.
+        self._usable = self._listings.drop(IN_ORDER)
+        if not self._usable:
+            self._listings.clear()  # nor after this one, which need not list all of them anew
+        self._listed: set[Node] = set()  # since they were kept; guarded by: Core.lock
+
+    def listed(self, directory: Node) -> None:
+        """All of it is known. With Core.lock held."""
+        self._listed.add(directory)
+
+    def save(self, everything: bool = False) -> None:
+        """Keep what was listed since. `everything`: with all that was done here, at the end."""
+        with self._core.lock:
+            if everything:
+                self._listed.update(n for n in self._tree.all_nodes() if n.is_dir and _listing(n).whole)
+                for one in self._tree.all_nodes():
+                    if one.is_dir and not _listing(one).whole and (one.children() or _listing(one).probed):
+                        self._listings.drop(self._tree.key(one))  # seen in part, and perhaps changed
+            listed, self._listed = self._listed, set()
+        for directory in listed:
+            with self._core.lock:
+                if directory.deleted or not _listing(directory).whole:
+                    continue
+                prefix, marker = self._tree.key(directory), _listing(directory).marker
+                children = list(directory.children().values())
+            objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
+            # What waits for its upload is in the journal.
+            objects += [
+                ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
+                for child in children
+                if (base := child.base) is not None and not child.is_dir and base.key.startswith(prefix)
+            ]
+            self._listings.keep(
+                prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
+            )
+        if everything:
+            self._listings.keep(IN_ORDER, [], [])
+
+    def has(self, directory: Node) -> bool:
+        with self._core.lock:
+            prefix = self._tree.key(directory)
+        return self._usable and self._listings.has(prefix)
+
+    def restore(self, directory: Node) -> bool:
+        """Show what is kept of a directory of which less is known; False: nothing is."""
+        with self._core.lock:
+            prefix = self._tree.key(directory)
+        kept = self._listings.find(prefix) if self._usable else None
+        if kept is None:
+            return False
+        with self._core.lock:
+            listing = _listing(directory)
+            if directory.deleted or self._tree.key(directory) != prefix:
+                return False
+            began = self._tree.tick
+            for info in kept.objects:
+                if info.key == prefix:
+                    if listing.marker is None:
+                        self._tree.saw_marker(directory, info.version)
+                elif self._is_news(
+                    directory, shown_name(info.key[len(prefix) :], info.size)
+                ) and not self._ledger.hides(info.key, info.etag, began):
+                    self._tree.saw_object(directory, info, began)
+            for name in kept.below:
+                if self._is_news(directory, name) and not self._ledger.deletes_below(
+                    f"{prefix}{name}/", began
+                ):
+                    self._tree.saw_prefix(directory, name, began)
+            listing.whole = True
+            return True
+
+    def _is_news(self, directory: Node, name: str) -> bool:
+        listing = _listing(directory)
+        return is_name(name) and nfc(name) not in listing.children and nfc(name) not in listing.removed
+
+
+def _modified_ns(node: Node) -> int:
+    """LastModified, as far as it is known."""
+    return node.ctime_ns if node.mtime_known else node.mtime_ns
+
+
+def _listing(directory: Node) -> Listing:
+    assert directory.listing is not None
+    return directory.listing

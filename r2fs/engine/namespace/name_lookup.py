@@ -1,0 +1,130 @@
+"""Probes: one name of a directory that takes many pages to list, asked for by itself.
+
+Owns:    what a name costs there, and when a LIST of the whole directory is cheaper: once as many names
+         were asked for in the time for which a listing is believed as the LIST has pages. So neither
+         one stat in a large directory costs a LIST of it all, nor a hundred thousand of them one
+         request each.
+Never:   asks for what is fresh (`namespace/freshness.py` decides that).
+Threads: `ask` runs on a job; the rest is called with Core.lock held.
+Locks:   takes Core.lock; none while a request is on its way.
+Fails:   StoreError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Listing, Node
+from r2fs.engine.inodes.listing_pages import Pages
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.store import Ledger
+from r2fs.model.errors import ObjectMissing
+from r2fs.model.keys import SYMLINK_SUFFIX, is_link, spellings
+from r2fs.model.records import ObjectInfo
+
+REMEMBERED = 10_000  # names of a directory whose age is known by themselves
+NEIGHBOURS = 100  # keys that begin like the name and come along with it
+SLACK = 2  # a directory may have become larger since its pages were counted
+
+
+class Probes:
+    def __init__(
+        self, core: Core, tree: Tree, ledger: Ledger, clear_suspects: Callable[[Iterable[ObjectInfo]], None]
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._clear_suspects = clear_suspects
+
+    # ------------------------------------------------------------------ is it worth a LIST of it all?
+    def pages_worth(self, listing: Listing) -> int:
+        """So many pages of LIST may be read for one name; 0: ask for the name alone."""
+        if listing.pages <= 1:
+            return 1
+        now, believed_s = self._core.clock.monotonic(), self._core.settings.freshness_s
+        if now - listing.asked_since_s > believed_s:
+            listing.asked, listing.asked_since_s = 0, now
+        if listing.took_s >= believed_s or listing.asked < listing.pages:
+            return 0
+        return SLACK * listing.pages
+
+    def gave_up(self, listing: Listing, pages: int) -> None:
+        """So many pages were not all of it."""
+        listing.pages, listing.asked = pages + 1, 0
+        listing.asked_since_s = self._core.clock.monotonic()
+
+    def listed(self, listing: Listing, pages: int, took_s: float) -> None:
+        listing.pages, listing.took_s, listing.asked = pages, took_s, 0
+
+    # ------------------------------------------------------------------ asking
+    def ask(self, directory: Node, name: str, shown: Callable[[str, list[str], int], list[str]]) -> None:
+        """What the bucket has under the name becomes what the tree shows.
+
+        `shown`, of a prefix, of directories in it, and of the tick before: those that are to be seen.
+        """
+        with self._core.lock:
+            listing, above = _listing(directory), self._tree.key(directory)
+            began, child = self._tree.tick, directory.children().get(name)
+            expected = self._tree.key(child) if child is not None and not child.is_dir else None
+        asked_at = self._core.clock.monotonic()
+        info = self._head(expected) if expected is not None else None
+        info, below = (info, []) if info is not None else self._look(above, name)
+        self._clear_suspects([info] if info is not None else [])
+        below = shown(above, below, began)
+        with self._core.lock:
+            child = directory.children().get(name)
+            if below:
+                self._tree.saw_prefix(directory, below[0][len(above) : -1], began)
+            elif info is not None and not self._ledger.hides(info.key, info.etag, began):
+                self._tree.saw_object(directory, info, began)
+            elif child is not None and child.touched <= began and not self._tree.owes_below(child):
+                self._tree.gone(child)
+            listing.asked += 1
+            if len(listing.probed) > REMEMBERED:
+                listing.probed.clear()
+            listing.probed[name] = asked_at
+
+    def _look(self, above: str, name: str) -> tuple[ObjectInfo | None, list[str]]:
+        """A name of which nothing is known, new as a rule: the object, or the prefix of what lies below it."""
+        if name.isascii():  # else the bucket may list it in another spelling
+            key = above + name
+            page = self._core.store.list_page(key, delimiter="/", limit=NEIGHBOURS)
+            found = {info.key: info for info in page.objects}
+            info = found.get(key) or _link(found.get(key + SYMLINK_SUFFIX))
+            below = [one for one in page.prefixes if one == key + "/"]
+            if info is not None or below or page.token is None:
+                return info, below
+        for key in (above + spelling for spelling in spellings(name)):
+            info = self._head(key) or _link(self._head(key + SYMLINK_SUFFIX))
+            if info is not None:
+                return info, []
+            if self._holds_any(key + "/"):
+                return None, [key + "/"]
+        return None, []
+
+    def _holds_any(self, prefix: str) -> bool:
+        """A page with nothing in it tells nothing where there are more."""
+        pages = Pages(prefix)
+        page = self._core.store.list_page(prefix, limit=1)
+        while not (page.objects or page.prefixes):
+            token = pages.turn(page)
+            if token is None:
+                return False
+            page = self._core.store.list_page(prefix, token=token, limit=1)
+        return True
+
+    def _head(self, key: str) -> ObjectInfo | None:
+        try:
+            return self._core.store.head(key)
+        except ObjectMissing:
+            return None
+
+
+def _link(info: ObjectInfo | None) -> ObjectInfo | None:
+    return info if info is not None and is_link(info.key, info.size) else None
+
+
+def _listing(directory: Node) -> Listing:
+    assert directory.listing is not None
+    return directory.listing

@@ -1,0 +1,48 @@
+"""Named paths: the part of the mount that a command names becomes a Scope.
+
+Locks: takes Core.lock; a listing that a path needs is waited for without it.
+Fails: NotFound for a path that is neither there nor was deleted here lately.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.scope import Scope
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.namespace.create_remove import Names
+from r2fs.engine.pending.store import Ledger
+from r2fs.model.errors import NotFound
+from r2fs.model.ports import Caller
+
+
+class Scopes:
+    def __init__(self, core: Core, tree: Tree, ledger: Ledger, names: Names) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._names = names
+
+    def of(self, paths: Sequence[str], must_be: bool = True) -> Scope | None:
+        """None: the whole mount. Raises NotFound for a path that `must_be`, and is neither there nor was deleted
+        here lately."""
+        named = [[part for part in path.split("/") if part not in ("", ".")] for path in paths]
+        if not named or not all(named):
+            return None
+        nodes, keys = [], [self._core.settings.bucket.prefix + "/".join(parts) for parts in named]
+        for parts, key in zip(named, keys, strict=True):
+            try:
+                nodes.append(self._node(parts))
+            except NotFound:
+                with self._core.lock:
+                    if must_be and not self._ledger.has_deleted(key):
+                        raise
+        return Scope(self._tree, nodes, keys)
+
+    def _node(self, parts: Sequence[str]) -> Node:
+        node = self._tree.root
+        for part in parts:
+            node = self._names.child(Caller(), node.ino, part)
+        return node

@@ -1,0 +1,210 @@
+"""Rename and exchange of names, in one transaction of the journal; then in the tree.
+
+Owns:    what a rename means for the row of each inode at and below the name, and for what had the new name.
+Never:   moves a byte: write-back copies inside the bucket, and sends what is only here.
+Threads: every public method is thread-safe.
+Locks:   takes Core.lock (30), and none while a request is on its way; what was looked at before is looked at again.
+Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and does not answer; NoSpace and
+         LocalError where the journal cannot be written: then nothing has changed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.directory_objects import check_changeable
+from r2fs.engine.inodes.inode import Node, is_below
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.namespace.create_remove import Names
+from r2fs.engine.namespace.freshness import Directories
+from r2fs.engine.namespace.name_checks import check_rename
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.writeback.queue import WriteBack
+from r2fs.model.errors import Busy, Exists, InvalidArgument, LocalError, NotFound
+from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
+from r2fs.model.ports import Caller
+from r2fs.model.records import Kind
+from r2fs.model.states import Event
+from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
+
+
+class Renaming:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        directories: Directories,
+        writeback: WriteBack,
+        names: Names,
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._directories = directories
+        self._writeback = writeback
+        self._names = names
+
+    def rename(
+        self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int
+    ) -> None:
+        self._names.require_writable()
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise InvalidArgument("renameat2: only RENAME_NOREPLACE or RENAME_EXCHANGE is supported")
+        new_name = check_name(new_name)
+        node = self._names.child(caller, parent, name)
+        target = self._target(caller, new_parent, new_name)
+        if flags & RENAME_EXCHANGE:
+            self._exchange(caller, node, target)
+            return
+        if target is node:
+            return
+        if target is not None and flags & RENAME_NOREPLACE:
+            raise Exists(f"{printable(new_name)} exists")
+        if not node.is_dir and node.kind is not Kind.SYMLINK:
+            check_file_name(new_name)
+        if node.is_dir:
+            self._directories.load_below(caller, node)
+        if target is not None and target.is_dir:
+            self._directories.ensure(caller, target)
+        self._keep_here(caller, node, new_name)
+        if target is not None and self._writeback.syncing.could_take_both(node, target):
+            caller.about_to_wait()
+            self._writeback.syncing.sync(node)
+        with self._core.lock:
+            directory = self._tree.directory(new_parent)
+            check_rename(self._tree, node, directory, target, new_name)
+            old_directory = node.parent
+            assert old_directory is not None
+            with self._ledger.transaction():
+                if target is not None:
+                    self._names.withdraw(
+                        target
+                    )  # its pending delete is what the newcomer takes over and expects there
+                self._names.recalls.take_along(node, directory, new_name)
+                for one in list(self._tree.walk(node)):
+                    self._retarget(one, node, directory, new_name)
+                if directory is not old_directory:
+                    self._names.keep_directory(old_directory, leaving=node)
+            self._core.crash_point("renamed")
+            if target is not None:
+                self._tree.detach(target)
+            self._tree.move(node, directory, new_name)
+            now = self._core.now_ns()
+            node.ctime_ns = now
+            self._names.stamp(old_directory, now)
+            self._names.stamp(directory, now)
+
+    def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
+        """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
+        if other is None:
+            raise NotFound("renameat2: there is nothing to exchange names with")
+        if other is node:
+            return
+        for one, name in ((node, other.name), (other, node.name)):
+            if not one.is_dir and one.kind is not Kind.SYMLINK:
+                check_file_name(name)
+            if one.is_dir:
+                self._directories.load_below(caller, one)
+            self._keep_here(caller, one, name)
+        with self._core.lock:
+            here, there = node.parent, other.parent
+            if node.deleted or other.deleted or here is None or there is None:
+                raise NotFound(f"{printable(node.name)}: no such file or directory")
+            check_changeable(node)
+            check_changeable(other)
+            if is_below(here, other) or is_below(there, node):
+                raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
+            with self._ledger.transaction():
+                self._names.recalls.take_along(node, there, other.name)
+                self._names.recalls.take_along(other, here, node.name)
+                for one in list(self._tree.walk(node)):
+                    self._retarget(one, node, there, other.name)
+                for one in list(self._tree.walk(other)):
+                    self._retarget(one, other, here, node.name)
+                for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
+                    # Rather than what an older delete of that name expected, which another host has overtaken.
+                    if one.owed is not None and (left := self._writeback.local.expect_at(one.owed.key)):
+                        self._ledger.update(one, expect=left)
+            self._core.crash_point("renamed")
+            self._tree.swap(node, other)
+            node.ctime_ns = other.ctime_ns = now = self._core.now_ns()
+            self._names.stamp(here, now)
+            self._names.stamp(there, now)
+
+    def _keep_here(self, caller: Caller, node: Node, new_name: str) -> None:
+        """A file that is to get a name of `local_patterns` leaves the bucket: its bytes have to be here."""
+        local = self._writeback.local
+        if node.kind is Kind.FILE and local.is_local(new_name):
+            self._writeback.outcomes.fetch_base(node, partial(local.bring_here, caller, node))
+
+    def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
+        try:
+            return self._names.child(caller, parent, name)
+        except NotFound:
+            return None
+
+    def _retarget(self, one: Node, top: Node, directory: Node, new_name: str) -> None:
+        """`one`, at or below the renamed `top`, gets its new key. In a transaction."""
+        if one.is_dir and one.owed is None and (one is not top or one.children()):
+            if one.listing is None or one.listing.marker is None:
+                return  # made by its files alone: they carry it along
+        marker = one.listing.marker if one.listing is not None and one.owed is None else None
+        at = marker or one.base
+        old_key = one.owed.key if one.owed else (at.key if at else self._tree.key(one))
+        prefix = self._tree.key(directory) + new_name
+        new_key = check_key(prefix + self._tree.key(one)[len(self._tree.key(top).rstrip("/")) :])
+        if one is top and not one.is_dir:
+            new_key = check_key(prefix + (SYMLINK_SUFFIX if one.kind is Kind.SYMLINK else ""))
+        had = one.owed.expect if one.owed else (one.base.etag if one.base else None)
+        if one.is_dir and one.owed is None:
+            had = marker.etag if marker else None
+        self._writeback.deletes.leave_key(one)
+        files = self._writeback.local
+        local = files.is_local(new_key) and (one is top or files.stays_here(one))
+        changes: dict[str, object] = {"key": new_key}
+        changes["expect"] = None if local else self._ledger.take_over_deletes(new_key)
+        if one.own_bytes is not None and self._ledger.needing(new_key, other_than=one) is not None:
+            raise Busy(f"{printable(new_name)}: what was renamed from there is still on its way; try again")
+        if one.owed is None:
+            changes["changed"] = one.is_dir and one.own_bytes is None  # a marker has no bytes to copy
+            if marker is not None and (marker.size or (one.base is None and not one.known)):
+                changes["base"] = marker  # asked for what its metadata says, and its bytes, before it goes
+        else:
+            changes["seq"] = self._core.journal.next_seq()
+            if one is top and new_name != one.name:
+                changes["conflict_of"] = None  # named by a program: a copy's copy is called after that name
+        if local and one.kind is Kind.FILE:
+            changes |= self._all_here(one)
+        self._ledger.apply(one, Event.RETARGET, **changes)
+        if had is not None:
+            row = self._ledger.add_delete(old_key, had, after=None if local else one)
+            self._writeback.deletes.add(row)
+        if one.listing is not None:
+            self._ledger.then(lambda: setattr(one.listing, "marker", None))
+        self._writeback.schedule(one)
+
+    def _all_here(self, node: Node) -> dict[str, object]:
+        """What a row says of a file that owes the bucket nothing but its absence. In a transaction.
+
+        One that the bucket has keeps that as its base, until write-back knows that its bytes are on the disk.
+        """
+        content = self._contents.of(node)
+        for ended in (self._ledger.then, self._ledger.on_undo):
+            ended(lambda: None if node.handles else self._contents.closed(node))
+        if not content.complete:
+            raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
+        if content.doubtful:
+            raise LocalError(f"{printable(node.name)}: this disk failed to read it")
+        owed = node.owed
+        if owed is not None and owed.changed and owed.staged is not None:
+            return {"was_changed": True, "filling": False}
+        staged = owed.staged if owed else None
+        if staged is None:
+            staged = self._contents.stage(node)
+            self._ledger.on_undo(lambda: self._contents.unstage(node))
+        return {"changed": False, "staged": staged, "size": content.size, "base_limit": content.size}

@@ -1,0 +1,122 @@
+"""Changes of attributes: chmod, chown, utimens, kept with the object.
+
+Owns:    what a change of mode, owner or times means for a node that is clean, dirty or queued.
+Never:   sends: a clean file's new metadata is queued as a copy onto itself.
+Locks:   takes Core.lock.
+Fails:   FileError's subclasses; NoSpace from the journal.
+"""
+
+from __future__ import annotations
+
+import os
+
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.files.open_files import Files
+from r2fs.engine.inodes.directory_objects import check_changeable
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.stat import file_times
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.writeback.queue import WriteBack
+from r2fs.model.metadata import MAX_TIME_NS
+from r2fs.model.ports import Caller
+from r2fs.model.records import AttributeChange
+from r2fs.model.states import Event
+
+
+class Changes:
+    def __init__(
+        self, core: Core, tree: Tree, ledger: Ledger, files: Files, contents: Contents, writeback: WriteBack
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._files = files
+        self._contents = contents
+        self._writeback = writeback
+
+    def apply(self, caller: Caller, node: Node, change: AttributeChange) -> None:
+        """Everything but the size."""
+        facts: dict[str, object] = {
+            name: value
+            for name, value in (("mode", change.mode), ("uid", change.uid), ("gid", change.gid))
+            if value is not None
+        }
+        with self._core.lock:
+            if change.atime_ns is not None:
+                node.atime_ns = _clamped(change.atime_ns)  # kept in memory alone
+                node.ctime_ns = self._later(node)
+            if change.mtime_ns is not None:
+                facts["mtime_ns"] = _clamped(change.mtime_ns)
+            if facts:
+                self.store(node, facts)
+
+    def store(self, node: Node, facts: dict[str, object]) -> None:
+        """New values of fields that are kept with the object. With Core.lock held."""
+        self._files.writable()
+        check_changeable(node)
+        if node is self._tree.root or node.deleted:
+            for name, value in facts.items():
+                setattr(node, name, value)
+        elif node.owed is not None:
+            self._change_owed(node, facts)
+        else:
+            self._change_clean(node, facts)
+        self._core.crash_point("attributes_journalled")
+        node.ctime_ns = self._later(node)
+
+    def rests(self, node: Node) -> bool:
+        """True for a file that stays on this host and needs nothing of the bucket. With Core.lock held."""
+        return self._writeback.rests(node)
+
+    def _later(self, node: Node) -> int:
+        """Now, and past the time that is shown: a fine-grained one may be ahead of the coarse clock."""
+        shown = node.ctime_ns
+        if node.content is not None and node.owed is not None and node.owed.staged is not None:
+            _, shown = file_times(node, os.fstat(node.content.fd))
+        return max(self._core.now_ns(), shown + 1)
+
+    def _change_owed(self, node: Node, facts: dict[str, object]) -> None:
+        owed = node.owed
+        assert owed is not None
+        more: dict[str, object] = {}
+        untouched = owed.proof is not None and self._contents.proof(node) == owed.proof
+        if owed.staged is not None and "mtime_ns" in facts:
+            self._set_file_times(node, facts["mtime_ns"])
+        if owed.proof is not None:
+            # Opened for writing, nothing written yet: `touch` must not send a large file again.
+            more["proof"] = self._contents.proof(node) if untouched else None
+        if owed.transfer is not None:
+            owed.transfer.stop()
+        with self._ledger.transaction():
+            self._core.journal.outdate_multipart(node.ino)
+            self._ledger.apply(node, Event.RETARGET, **facts, **more)
+        self._writeback.schedule(node)
+
+    def _change_clean(self, node: Node, facts: dict[str, object]) -> None:
+        """The object is to be copied onto itself with its new metadata, or sent again where it is next to nothing."""
+        key = node.base.key if node.base and not node.is_dir else self._tree.key(node)
+        if node.is_dir:
+            marker = node.listing.marker if node.listing else None
+            expect = marker.etag if marker else None
+            if marker is not None and (marker.size or not node.known):
+                facts = {"base": marker, **facts}  # what else its metadata says is kept, and its bytes
+        else:
+            expect = node.base.etag if node.base else None
+        self._ledger.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)
+        self._writeback.schedule(node)
+
+    def _set_file_times(self, node: Node, mtime_ns: object) -> None:
+        """A staged file's own mtime is the node's, so that a write after it moves it."""
+        if not isinstance(mtime_ns, int):
+            return
+        if node.content is not None:
+            node.content.set_times(node.atime_ns, mtime_ns)
+        elif node.owed is not None and node.owed.staged is not None:
+            os.utime(self._core.journal.data_dir / node.owed.staged, ns=(node.atime_ns, mtime_ns))
+
+
+def _clamped(time_ns: int) -> int:
+    """The nearest time that can be kept, as local file systems do."""
+    return max(-MAX_TIME_NS, min(time_ns, MAX_TIME_NS))

@@ -1,0 +1,146 @@
+"""Extended attributes: a program's own, the type of the content, and what r2fs tells of a file.
+
+    user.r2fs.*     read-only: its life in the bucket, and what the bucket says of its bytes (`cache-control` and
+                    other headers). Not listed, so that who copies a file with all that is listed does not
+                    try to set them
+    user.mime_type  the object's Content-Type; listed where it is not the one that the name has
+    user.*          user metadata of the object (model/xattrs.py)
+
+Owns:  which names there are, and R2's limit on all of them together.
+Never: asks the bucket: `namespace/create_remove.py` learns what a version's metadata says before any of this.
+Locks: every method is called with Core.lock held.
+Fails: NoAttribute, NotPermitted, NotSupported, Exists, InvalidArgument; NoSpace past the limit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.namespace.setattr import Changes
+from r2fs.model import xattrs
+from r2fs.model.errors import (
+    Exists,
+    InvalidArgument,
+    NoAttribute,
+    NoSpace,
+    NotPermitted,
+    NotSupported,
+)
+from r2fs.model.metadata import HEADERS, headers_of
+from r2fs.model.mime import content_type
+from r2fs.model.records import Kind
+
+OWN, TYPE = "user.r2fs.", "user.mime_type"
+LOCAL = "local"  # the state of a file of `local_patterns`: no upload of it is waited for
+CREATE, REPLACE = 1, 2  # setxattr(2)
+RESERVED = 512  # bytes of the limit for what r2fs itself may come to store: times, owner, attempt
+_TYPE = re.compile(rb"[!-~]+/[ -~]*[!-~]")
+_MAX_TYPE = 255
+
+
+def is_stored(name: str) -> bool:
+    """Does the object's metadata hold it, so that it has to be known first?"""
+    return name.startswith(xattrs.PREFIX) and (not name.startswith(OWN) or name.removeprefix(OWN) in HEADERS)
+
+
+class ExtendedAttributes:
+    def __init__(self, core: Core, tree: Tree, changes: Changes) -> None:
+        self._core = core
+        self._tree = tree
+        self._changes = changes
+
+    # ------------------------------------------------------------------ asking
+    def names(self, node: Node) -> list[str]:
+        names = sorted(xattrs.attributes(node.extra))
+        own_type = node.content_type not in (None, content_type(node.name))
+        return [TYPE, *names] if node.kind is Kind.FILE and own_type else names
+
+    def get(self, node: Node, name: str) -> bytes:
+        value = self._value(node, name)
+        if value is not None:
+            return value
+        if not name.startswith((xattrs.PREFIX, "security.")):
+            raise NotSupported(f"{name}: only the namespace `user.` is supported")
+        raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
+
+    def _value(self, node: Node, name: str) -> bytes | None:
+        if name.startswith(OWN):
+            told = self._told(node).get(name.removeprefix(OWN))
+            return None if told is None else told.encode("utf-8", "surrogateescape")
+        if name == TYPE:
+            return self._type(node).encode() if node.kind is Kind.FILE else None
+        return xattrs.attributes(node.extra).get(name)
+
+    def _type(self, node: Node) -> str:
+        return node.content_type or content_type(node.name)
+
+    # ------------------------------------------------------------------ changing
+    def set(self, node: Node, name: str, value: bytes, flags: int) -> None:
+        self._check_name(node, name)
+        there = name in self.names(node)
+        if flags & CREATE and there:
+            raise Exists(f"{self._tree.path(node)} has {name} already")
+        if flags & REPLACE and not there:
+            raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
+        if name == TYPE:
+            if not _TYPE.fullmatch(value) or len(value) > _MAX_TYPE:
+                raise InvalidArgument(f"{TYPE}: a type like audio/wav is needed")
+            self._changes.store(node, {"content_type": value.decode()})
+            return
+        extra = xattrs.with_attribute(node.extra, name, value)
+        self._check_room(node, extra)
+        self._changes.store(node, {"extra": extra})
+
+    def remove(self, node: Node, name: str) -> None:
+        self._check_name(node, name)
+        if name not in self.names(node):
+            raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
+        if name == TYPE:
+            self._changes.store(node, {"content_type": content_type(node.name)})
+        else:
+            self._changes.store(node, {"extra": xattrs.without(node.extra, name)})
+
+    def _check_name(self, node: Node, name: str) -> None:
+        if name.startswith(OWN):
+            raise NotPermitted(f"{name} is r2fs's own: it can only be read")
+        if not name.startswith(xattrs.PREFIX) or node is self._tree.root:
+            raise NotSupported(f"{name}: only `user.` attributes of what is in the mount are supported")
+        if name == xattrs.PREFIX:
+            raise InvalidArgument("an attribute's name is empty")
+        if name == TYPE and node.kind is not Kind.FILE:
+            raise NotSupported(f"{TYPE}: only files have a type")
+
+    def _check_room(self, node: Node, extra: Mapping[str, str]) -> None:
+        limit = self._core.store.limits.max_metadata
+        if xattrs.size(extra) > limit - RESERVED:
+            raise NoSpace(f"{self._tree.path(node)}: an object has room for {limit} bytes of these")
+
+    # ------------------------------------------------------------------ what r2fs tells
+    def _told(self, node: Node) -> dict[str, str]:
+        key = node.owed.key if node.owed else self._tree.key(node)
+        below = key.removeprefix(self._core.settings.bucket.prefix)
+        values = {
+            **headers_of(node.extra),
+            "state": LOCAL if self._changes.rests(node) else node.state.value,
+            "key": key,
+            "url": f"{self._core.settings.bucket.url.rstrip('/')}/{below}",
+        }
+        if node.base is not None and node.base.etag:
+            values["etag"] = node.base.etag
+        if not node.is_dir:
+            values["cached"] = str(self._cached_bytes(node))
+        if node.owed is not None and node.owed.reason:
+            values["reason"] = node.owed.reason
+        return values
+
+    def _cached_bytes(self, node: Node) -> int:
+        """Bytes of the file that are on this disk."""
+        if node.content is not None:
+            return node.content.size if node.content.complete else node.content.snapshot().present.total()
+        if node.owed is not None and node.owed.staged is not None:
+            return node.owed.size
+        return self._core.cache.bytes_of(node.base) if node.base is not None else 0

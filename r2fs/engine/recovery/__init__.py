@@ -1,0 +1,1 @@
+"""Recovery: journal and open handles of an earlier daemon become inodes again."""

@@ -1,0 +1,135 @@
+"""Inherit: the nodes and the open files of the daemon before this one, under their own numbers.
+
+Owns:    how a session that is taken over becomes nodes and handles again.
+Never:   invents: what the log does not tell is unknown here, and the kernel, told ESTALE, looks it up anew.
+Locks:   runs before any thread; takes Core.lock for form's sake.
+
+Nodes come first, then the journal's rows (boot.py), which are stronger, then the open files. How many
+references the kernel has of a restored node is not known: it is never dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.core import Core
+from r2fs.engine.files.open_files import Files
+from r2fs.engine.inode_numbers import InodeNumbers
+from r2fs.engine.inodes.inode import Listing, Node
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.store import Ledger
+from r2fs.model.errors import R2fsError, Stale
+from r2fs.model.keys import nfc, printable
+from r2fs.model.records import Inheritance, Kind, KnownHandle, KnownNode, Version
+
+log = logging.getLogger(__name__)
+
+REFERENCES: Final = 1 << 62  # more than the kernel can give back
+NO_FILE: Final = (0, 0)
+
+
+def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -> None:
+    """Every node that the kernel may name, where its name was. Before any other node is made."""
+    made = {ino: _node(known) for ino, known in inheritance.nodes.items() if ino != tree.root.ino}
+    for ino, node in made.items():
+        parent_ino = inheritance.nodes[ino].parent
+        parent = tree.root if parent_ino == tree.root.ino else made.get(parent_ino)
+        if parent is not None and parent.is_dir:
+            spelled = inheritance.nodes[ino].name
+            tree.restore_name(node, parent, node.name)
+            node.spelled = spelled if spelled != node.name else None
+    within = {node.ino for node in tree.walk(tree.root)}
+    for ino, node in made.items():
+        if ino not in within:
+            tree.restore_nameless(node)
+        tree.restore(node)
+        if node.st_ino:
+            node.st_ino = numbers.claim(node.st_ino)
+
+
+def move_inherited(tree: Tree, node: Node, parent: Node, name: str) -> None:
+    """The journal says what its name is."""
+    tree.restore_name(node, parent, name)
+    tree.touch(node)
+
+
+def forget_leftovers(tree: Tree, ledger: Ledger) -> None:
+    """After the rows: names that were on their way out when the daemon ended, and files that nothing backs."""
+    for node in tree.all_nodes():
+        if node.lookups < REFERENCES or node.owed or node.deleted or node.is_dir or node.parent is None:
+            continue
+        base = node.base
+        if base is None or ledger.hides(base.key, base.etag, tree.tick):
+            tree.detach(node)
+
+
+def restore_handles(
+    core: Core, tree: Tree, contents: Contents, files: Files, inheritance: Inheritance
+) -> None:
+    """The open files: those that write keep their file from being sent until they are closed."""
+    with core.lock:
+        links = _open_links(core.journal.open_dir)
+        for handle in inheritance.handles.values():
+            node = tree.find(handle.ino)
+            if node is None or node.kind is not Kind.FILE:
+                continue
+            path = links.get(handle.file)
+            if node.content is None and path is not None:
+                contents.adopt_open(node, path)
+            try:
+                _reopen(files, contents, node, handle)
+            except R2fsError as error:
+                log.error("%s: was open, and cannot be gone on with: %s", printable(node.name), error)
+
+
+def kept_links(open_dir: Path, inheritance: Inheritance) -> set[Path]:
+    """Files in staging/open that are still open."""
+    wanted = {handle.file for handle in inheritance.handles.values()} - {NO_FILE}
+    return {path for identity, path in _open_links(open_dir).items() if identity in wanted}
+
+
+def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) -> None:
+    """Under its number. Without O_APPEND: a write that comes again must land where it landed, and the kernel
+    says where."""
+    handle = files.handles.restore(known.handle, node, known.flags & os.O_ACCMODE)
+    if not handle.writes:
+        return
+    try:
+        files.sealing.make_dirty(node)
+        source = contents.source(node)
+    except Stale:  # unlinked, and its bytes are the kernel's alone: it can be closed
+        return
+    except R2fsError:
+        files.handles.remove(handle.number)
+        raise
+    if node.owed is not None:
+        node.owed.written = True  # nobody knows: it had its time before
+    if source is not None:
+        files.filling.later(node)
+
+
+def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:
+    found = {}
+    with os.scandir(open_dir) as entries:
+        for entry in entries:
+            stat = entry.stat(follow_symlinks=False)
+            found[stat.st_dev, stat.st_ino] = Path(entry.path)
+    return found
+
+
+def _node(known: KnownNode) -> Node:
+    name = nfc(known.name)
+    node = Node(known.ino, Kind(known.kind), name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
+    node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
+    node.known, node.mtime_known, node.modified_ns = known.known, known.mtime_known, known.modified_ns
+    node.lookups, node.told, node.st_ino = REFERENCES, True, known.st_ino
+    if known.base is not None:
+        node.base = Version(*known.base)
+        node.size = node.base.size
+    if node.is_dir:
+        node.listing = Listing(marker=node.base)
+    return node

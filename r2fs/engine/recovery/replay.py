@@ -1,0 +1,350 @@
+"""Boot: what the journal holds becomes nodes again, on top of a tree that knows nothing yet.
+
+Owns:    how each row is read after a stop, a crash or a power cut.
+Never:   deletes a staged byte: what has no row is set aside, what may be torn is parked.
+Locks:   runs before any thread; takes Core.lock for form's sake.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from r2fs.disk.content import Content
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.staging_gc import Leaving
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import DOUBTFUL, TORN, Node, Owed
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.recovery.handover import forget_leftovers, kept_links, move_inherited, restore_nodes
+from r2fs.engine.writeback.queue import WriteBack
+from r2fs.model.amounts import counted, left
+from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
+from r2fs.model.metadata import recalled
+from r2fs.model.ranges import RangeSet
+from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
+from r2fs.model.states import UNSEALED, Event, State
+
+log = logging.getLogger(__name__)
+
+NOTHING = Inheritance({}, {})
+OPEN = frozenset(state.value for state in UNSEALED)  # somebody was writing
+SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
+
+
+class Boot:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        writeback: WriteBack,
+        leaving: Leaving,
+        inheritance: Inheritance | None = None,
+    ) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._writeback = writeback
+        self._leaving = leaving
+        self._inheritance = inheritance or NOTHING  # what a session that is taken over still has open
+
+    def run(self) -> None:
+        owing = self._core.journal.read()
+        with self._core.lock:
+            self._clear_open()
+            self._writeback.attempts.restore(owing.attempts)
+            restore_nodes(self._tree, self._core.numbers, self._inheritance)
+            for row in sorted(owing.inodes, key=_from_the_root_down):
+                self._restore(row)
+                self._core.crash_point("row_restored")
+            for delete in owing.deletes:
+                self._ledger.adopt_delete(delete)
+                self._writeback.deletes.add(delete)
+            self._forsaken_attempts()
+            staged = {row.staged for row in owing.inodes if row.staged}
+            self._leaving.adopt(set(owing.leaving) - staged)
+            forget_leftovers(self._tree, self._ledger)
+            self._orphans(staged | self._leaving.names())
+        self._core.crash_point("restored")
+        with self._core.lock:
+            self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
+        nodes, rows = self._ledger.owing.values(), self._ledger.deletes.values()
+        directories, watched = sum(n.is_dir for n in nodes), sum(r.watch_until_s is not None for r in rows)
+        if nodes or len(rows) > watched:
+            size = sum(node.owed.size for node in nodes if node.owed and node.owed.staged)
+            text = left(len(nodes) - directories, directories, size, len(rows) - watched)
+            log.info("still to be sent, of an earlier mount: %s", text)
+        if watched:
+            log.info("watching for a late upload of an earlier mount at %s", counted(watched, "key"))
+
+    # ------------------------------------------------------------------ rows
+    def _restore(self, row: OwedInode) -> None:
+        assert row.key is not None
+        parent, name = self._place(row.key, row.kind)
+        node, there = self._tree.find(row.ino), parent.children().get(name)
+        if there is not None and there is not node and there.told and there.owed is None:
+            self._tree.detach(there)  # inherited, and replaced a moment before the daemon ended
+        taken = parent.children().get(name, node) is not node
+        if taken:
+            name = self._free_name(parent, name)
+            log.error("%s: two rows of the journal name it; the later one is kept as %s", row.key, name)
+        mtime_ns = row.mtime_ns or self._core.now_ns()
+        if node is None:
+            node = self._tree.add(parent, name, row.kind, mtime_ns, ino=row.ino)
+        else:
+            move_inherited(self._tree, node, parent, name)
+            node.mtime_ns = mtime_ns
+        if not node.st_ino:
+            node.st_ino = self._core.numbers.claim(row.st_ino or row.ino)
+        node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
+        node.extra, node.content_type, node.target = row.extra, row.content_type or None, row.target
+        node.base, node.size = row.base, row.size
+        node.known = (
+            row.base is None or row.content_type is not None
+        )  # else the upload asks for what it lacks
+        node.mtime_known = row.mtime_ns is not None
+        if not row.staged and row.base is not None and not node.is_dir:
+            node.size = row.base.size
+        owed = self._owed(row)
+        self._ledger.adopt(node, owed)
+        has_bytes = row.staged is None or self._staged(node, row)
+        if taken and node.owed is not None:
+            self._ledger.update(node, key=self._tree.key(node), expect=None, conflict_of=row.key)
+        if not has_bytes:
+            return
+        node.vouched = row.synced
+        if owed.state is State.PARKED:
+            if row.reason in DOUBTFUL:
+                return  # a person decides
+            self._ledger.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
+        if row.ino in self._inheritance.writers and owed.state in UNSEALED:
+            before = owed.before if owed.before in (None, State.CLEAN, State.PARKED) else State.QUEUED
+            self._ledger.apply(node, Event.ADOPT, before=before, changed=True)
+            return
+        if self._untouched(node, row):
+            staged = owed.staged
+            self._ledger.acquit(node)
+            if node.base is not None and staged is not None and not self._power_cut(row):
+                self._contents.settled(node, staged)  # else its bytes may never have reached the disk
+            return
+        cut = self._is_cut(node, row)
+        synced = row.synced and row.state not in OPEN
+        if row.staged and not synced and not owed.changed and self._power_cut(row):
+            self._without_staged(node, row.staged)
+            return
+        reason = row.reason if row.reason in DOUBTFUL else None  # it was opened since, and not made anew
+        if row.staged and (cut or (not synced and self._power_cut(row))):
+            reason = reason or TORN
+        with self._ledger.transaction():  # of this boot's, and not set aside, a torn file would be sent
+            self._ledger.apply(
+                node,
+                Event.BOOT,
+                before=None,
+                proof=None,
+                synced=synced and not cut,
+                in_part=synced and not cut and row.own is not None,
+                boot=self._core.journal.boot,
+            )
+            if reason is not None:
+                self._ledger.set_aside(node, reason=reason)
+        if reason is not None:
+            log.error("%s: %s; kept in staging, not published", row.key, reason)
+            return
+        self._writeback.schedule(node)
+
+    def _power_cut(self, row: OwedInode) -> bool:
+        """Has the machine started anew since its bytes were last changed?"""
+        return row.boot != self._core.journal.boot
+
+    def _free_name(self, parent: Node, name: str) -> str:
+        number = 1
+        host, when = self._core.settings.host, self._core.clock.time()
+        while (candidate := conflict_name(name, host, when, number)) in parent.children():
+            number += 1
+        return candidate
+
+    def _owed(self, row: OwedInode) -> Owed:
+        assert row.key is not None
+        return Owed(
+            key=row.key,
+            state=State(row.state),
+            seq=row.seq,
+            changed=(row.changed or self._may_be_written(row)) and not _is_bare(row),
+            expect=row.expect,
+            before=State(row.before) if row.before else None,
+            staged=row.staged,
+            in_ranges=row.own is not None,
+            in_part=row.synced and row.own is not None,
+            was_changed=bool(row.changed),
+            size=row.size,
+            base_limit=row.base_limit,
+            proof=row.proof,
+            sealed_at_s=row.sealed_at_s,
+            boot=row.boot,
+            synced=row.synced,
+            reason=row.reason,
+            conflict_of=row.conflict_of,
+            first_owed_s=self._core.clock.monotonic(),
+            stored=None if row.stored is None else recalled(row.stored),
+        )
+
+    def _may_be_written(self, row: OwedInode) -> bool:
+        """Somebody had it open for writing: do its times fail to prove that nobody wrote?"""
+        if row.state not in OPEN or row.staged is None or row.own is not None:
+            return False
+        try:
+            return self._proof(row) != row.proof
+        except FileNotFoundError:
+            return True
+
+    def _proof(self, row: OwedInode) -> Proof:
+        stat = os.stat(self._core.journal.data_dir / (row.staged or ""))
+        return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    def _staged(self, node: Node, row: OwedInode) -> bool:
+        """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
+        assert row.staged is not None and node.owed is not None
+        path = self._core.journal.data_dir / row.staged
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            if self._power_cut(row) and not row.synced:
+                if node.owed.changed:  # else nothing was written, and nothing is missing
+                    log.error(
+                        "%s: was not synced when the machine stopped, and never reached the disk", row.key
+                    )
+                # An attempt of it that the bucket has is the file's last good state, not a forsaken one.
+                self._writeback.attempts.settle(row.ino)
+                self._without_changes(node, row)
+                return False
+            log.error("%s: its bytes should be in %s, and are not", row.key, path)
+            with self._ledger.transaction():
+                self._ledger.apply(node, Event.BOOT) if node.owed.state is not State.PARKED else None
+                if node.owed.state is State.QUEUED:
+                    self._ledger.set_aside(node, reason=f"{path} is missing")
+            return False
+        size = found.st_size
+        if row.own is not None:  # a write or a truncate past its row's end was never answered
+            own = RangeSet(row.own)
+            size = min(size, max(row.size, max((stop for _, stop in own), default=0)))
+            node.content = Content.adopt(path, size, own, own=own, base_limit=row.base_limit)
+            node.content.set_times(found.st_atime_ns, found.st_mtime_ns)
+        self._ledger.measured(node, size)
+        node.size = size
+        node.mtime_ns, node.ctime_ns, node.mtime_known = found.st_mtime_ns, found.st_ctime_ns, True
+        return True
+
+    def _without_changes(self, node: Node, row: OwedInode) -> None:
+        """What was written last never reached the disk: the file is what it was before, if it was there."""
+        assert node.owed is not None and row.staged is not None
+        base = node.base
+        written = node.owed.changed or row.before == State.CLEAN.value
+        if base is None or (written and nfc(base.key) == nfc(node.owed.key)):
+            self._ledger.acquit(node)
+            if base is None:
+                self._tree.detach(node)
+        else:
+            self._without_staged(node, row.staged)
+
+    def _without_staged(self, node: Node, staged: str) -> None:
+        """It owes a name or metadata: its bytes are those of its base, in the bucket, and not of this disk."""
+        base = node.base
+        assert base is not None
+        if node.content is not None:
+            node.content.close()
+            node.content = None
+        node.size = base.size
+        with self._ledger.transaction():
+            self._ledger.apply(
+                node,
+                Event.RELEASE if node.state is State.PARKED else Event.BOOT,
+                before=None,
+                proof=None,
+                staged=None,
+                changed=False,
+                size=base.size,
+                base_limit=0,
+                synced=False,
+                boot=self._core.journal.boot,
+                reason=None,
+            )
+            self._core.journal.put_leaving(staged)
+        self._leaving.adopt([staged])
+        self._writeback.schedule(node)
+
+    def _untouched(self, node: Node, row: OwedInode) -> bool:
+        """Opened for writing from CLEAN, and never written: nothing is owed."""
+        if row.state != State.DIRTY.value or row.before != State.CLEAN.value or row.staged is None:
+            return False
+        if row.own is not None:
+            return _is_bare(row)
+        if row.proof is None:
+            return False
+        return self._proof(row) == row.proof
+
+    def _is_cut(self, node: Node, row: OwedInode) -> bool:
+        """Sealed, and of another size now: its disk failed or was taken away, while the machine went on."""
+        if row.state not in SEALED:
+            return False
+        return node.size != row.size if row.own is None else node.size < row.size
+
+    def _place(self, key: str, kind: Kind) -> tuple[Node, str]:
+        """The parent directory, made on the way, and the name in it."""
+        relative = key.removeprefix(self._core.settings.bucket.prefix).rstrip("/")
+        *above, name = relative.split("/")
+        parent = self._tree.root
+        for spelled in above:
+            part = nfc(spelled)
+            child = parent.children().get(part)
+            if child is None or not child.is_dir:
+                if child is not None and child.told:
+                    self._tree.detach(child)
+                child = self._tree.add(parent, part, Kind.DIRECTORY, self._core.now_ns())
+                child.touched, child.spelled = 0, spelled if spelled != part else None
+            parent = child
+        return parent, nfc(name.removesuffix(SYMLINK_SUFFIX) if kind is Kind.SYMLINK else name)
+
+    # ------------------------------------------------------------------ what has no row
+    def _forsaken_attempts(self) -> None:
+        """On its way when the daemon ended, of an inode that has left that key: may still appear."""
+        for key in self._writeback.attempts.forsaken_keys():
+            if self._ledger.watched(key) is None:
+                self._writeback.deletes.add(self._ledger.add_delete(key, None, watch=True))
+
+    def _clear_open(self) -> None:
+        """Links of clean content: its bytes are in the bucket."""
+        kept = kept_links(self._core.journal.open_dir, self._inheritance)
+        for path in self._core.journal.open_dir.iterdir():
+            if path not in kept:
+                path.unlink()
+
+    def _orphans(self, known: set[str]) -> None:
+        """Staged files without a row: the end of an upload that was not tidied, or of a damaged journal."""
+        for path in self._core.journal.data_dir.iterdir():
+            if path.name in known:
+                continue
+            if not path.stat().st_size:
+                path.unlink()  # a spare, or a file that nobody was told of: it holds nothing
+            else:
+                self._core.journal.orphan_dir.mkdir(mode=0o700, exist_ok=True)
+                path.rename(self._core.journal.orphan_dir / path.name)
+                log.warning("a staged file without a journal row was set aside as %s/%s",
+                            self._core.journal.orphan_dir, path.name)  # fmt: skip
+
+
+def _from_the_root_down(row: OwedInode) -> tuple[int, int]:
+    """A directory's own row before those of what is in it, which would make it anew."""
+    assert row.key is not None
+    return row.key.rstrip("/").count("/"), row.seq
+
+
+def _is_bare(row: OwedInode) -> bool:
+    """Opened for writing while nothing of it was here, and neither written nor cut: all is still the base's."""
+    whole = row.base is not None and row.size == row.base_limit == row.base.size
+    return row.own is not None and not row.own and whole

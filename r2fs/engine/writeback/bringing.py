@@ -1,0 +1,158 @@
+"""Bringing: what a file still lacks of its object comes here, before it can be sent or its object goes.
+
+Owns:    two ways. A file that was edited in part is filled up, and sent whole. One that was only renamed is
+         brought here where its object has to go: for another of a ring of names, or because this host keeps
+         the new name for itself.
+Never:   sends; lets a row count on bytes that a program was told are safe before they are synced.
+Threads: `complete` and the task of `task` run on upload threads, without the lock.
+Locks:   takes Core.lock (30); none while bytes or the disk are waited for.
+Fails:   a fetch that fails is due again, or the file is parked; LocalError where the disk fails: whoever runs
+         the task tries again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from r2fs.engine.content.durability import Syncing
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.local_only import LocalFiles
+from r2fs.engine.content.reader import Reader
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.writeback.resolve import Outcomes
+from r2fs.model.errors import LocalError, R2fsError, ReadFailed
+from r2fs.model.keys import printable
+from r2fs.model.ports import Caller
+from r2fs.model.states import State
+
+
+class Queue(Protocol):
+    """What it asks of the write-back queue. With Core.lock held."""
+
+    def schedule(self, node: Node) -> None: ...
+
+    def settled(self, node: Node) -> None:
+        """Whoever waits for the node is due."""
+        ...
+
+    def retry_later(self, node: Node, error: Exception) -> None: ...
+
+
+class Bringing:
+    def __init__(
+        self,
+        core: Core,
+        ledger: Ledger,
+        contents: Contents,
+        reader: Reader,
+        local: LocalFiles,
+        syncing: Syncing,
+        outcomes: Outcomes,
+        queue: Queue,
+    ) -> None:
+        # constant
+        self._core = core
+        self._ledger = ledger
+        self._contents = contents
+        self._reader = reader
+        self._local = local
+        self._syncing = syncing
+        self._outcomes = outcomes
+        self._queue = queue
+        # guarded by: Core.lock
+        self.coming: set[int] = set()  # inodes that are being brought here
+
+    def task(self, node: Node) -> Callable[[], None]:
+        """Of an upload thread: `_bring`. With Core.lock held. Until it has ended, who waits for the node is in no ring with it."""
+        self.coming.add(node.ino)
+
+        def run() -> None:
+            try:
+                self._bring(node)
+            finally:
+                with self._core.lock:
+                    self.coming.discard(node.ino)
+                    self._queue.settled(node)
+
+        return run
+
+    def _bring(self, node: Node) -> None:
+        """Bring the bytes of a renamed node here, so that its base may be overwritten or go.
+
+        Its row says "not changed" until they are on the disk: a crash before that finds them at the base.
+        """
+        with self._core.lock:
+            owed = node.owed
+            if owed is None or owed.state is not State.QUEUED:
+                return
+            if owed.changed or node.base is None:  # meanwhile: its bytes are here, or on their way
+                self._queue.schedule(node)
+                return
+            if owed.staged is None:
+                if self._contents.of(node).doubtful:  # fetched anew, once nobody has it open
+                    raise LocalError(f"{printable(node.name)}: this disk failed to read it")
+                staged = self._contents.stage(node)
+                size = self._contents.of(node).size
+                self._ledger.update(node, staged=staged, size=size, base_limit=size)
+            self._core.crash_point("materialised")
+        if not self._fetch(node):
+            return
+        self._syncing.sync(node)
+        with self._core.lock:
+            owed = node.owed
+            content = self._contents.of(node) if owed is not None and owed.staged else None
+            here = content is not None and content.complete
+            if owed is not None and owed.state is State.QUEUED and here and not owed.changed:
+                # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
+                row = {"changed": True, "synced": True, "in_part": False, "in_ranges": False, "edits": None}
+                self._ledger.update(node, boot=self._core.journal.boot, **row)
+                if self._local.stays_here(node) and node.content is not None:
+                    node.content.unwatch()  # no part of it can be copied from there
+                node.vouched = True
+            if content is not None and not node.handles:
+                self._contents.closed(node)
+            self._queue.schedule(node)
+
+    def complete(self, node: Node) -> None:
+        """Fetch what a file that was written in parts still lacks; then it is due again."""
+        if not self._fetch(node):
+            return
+        self._syncing.sync_rest(node)
+        with self._core.lock:
+            if node.owed is not None:
+                content = self._contents.of(node) if node.owed.staged else None
+                self._ledger.update(node, in_ranges=content is not None and not content.complete)
+                self._queue.schedule(node)
+                if not node.handles:
+                    self._contents.closed(node)
+                self._core.changed.notify_all()
+
+    def _fetch(self, node: Node) -> bool:
+        """All of it is here when this returns True; else it is due again, or parked."""
+        with self._core.lock:
+            source = self._contents.source(node)
+        try:
+            if source is not None:
+                self._outcomes.fetch_base(node, partial(self._reader.whole, source, Caller()))
+        except ValueError:
+            if source is None or not source.content.closed:
+                raise
+            # Unlinked meanwhile, or opened and closed again: if it still owes anything, it is due again.
+        except ReadFailed as error:
+            with self._core.lock:
+                self._queue.retry_later(node, error)
+            return False
+        except R2fsError as error:
+            return self._incomplete(node, error)
+        return True
+
+    def _incomplete(self, node: Node, error: R2fsError) -> bool:
+        """What it lacks will not come: False, and kept for a person."""
+        with self._core.lock:
+            if node.owed is not None and node.owed.state is State.QUEUED:
+                self._outcomes.park_queued(node, f"incomplete: {error}")
+        return False

@@ -1,0 +1,212 @@
+"""Status: frozen views of what is owed, and waiting for it to be sent.
+
+Owns:  what `status`, `flush` and a stop show and wait for.
+Never: hands out live tables.
+Locks: every public method takes Core.lock, and waits on Core.changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import nsmallest
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import DOUBTFUL, Node
+from r2fs.engine.inodes.scope import Scope
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.writeback.queue import WriteBack
+from r2fs.model.records import OwedDelete, QueueView, TransferView
+from r2fs.model.states import SENDING, State
+
+SHOWN = 100  # transfers in a view: the ones on their way, then the oldest
+PROGRESS_S = 0.25  # how often a waiter is told, and looks without a change
+SHARE = 10  # a look at a hundred thousand files takes a while, under the lock: then not before so many whiles
+LOOK_S = 0.01  # below this, every change is looked at
+
+CLOSING_S = 1.0  # from FLUSH, which close() waits for, to RELEASE, which it does not
+
+# The order of a view: what is on its way, what waits for a person, the rest.
+RANK = {**dict.fromkeys((state.value for state in SENDING), 0), State.PARKED.value: 1}
+
+WAITED_FOR = frozenset({State.QUEUED}) | SENDING  # DIRTY waits for its program, PARKED for a person
+
+
+class Status:
+    def __init__(self, core: Core, tree: Tree, ledger: Ledger, writeback: WriteBack) -> None:
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._writeback = writeback
+
+    def view(self) -> QueueView:
+        with self._core.lock:
+            now = self._core.clock.monotonic()
+            owing = [node for node in self._ledger.owing.values() if not self._writeback.rests(node)]
+            oldest = nsmallest(
+                SHOWN,
+                owing,
+                key=lambda node: (
+                    RANK.get(node.state.value, len(RANK)),
+                    node.owed.first_owed_s if node.owed else now,
+                ),
+            )
+            conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
+            directories = sum(node.is_dir for node in owing)
+            watched = sum(row.watch_until_s is not None for row in self._ledger.deletes.values())
+            outcomes = self._writeback.outcomes
+            last_error = outcomes.failures.last()
+            transfers = [self._transfer(node, now) for node in oldest]
+            transfers += [self._refused(seq, now) for seq in nsmallest(SHOWN, self._ledger.refused)]
+            transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
+            return QueueView(
+                files=len(owing) - directories,
+                directories=directories,
+                bytes=sum(node.owed.size for node in owing if node.owed and node.owed.staged),
+                deletes=len(self._ledger.deletes) - watched,
+                watched=watched,
+                active=len(self._writeback.active),
+                parked=sum(node.state is State.PARKED for node in owing) + len(self._ledger.refused),
+                conflicts=tuple(conflicts),
+                hidden=self._tree.hidden,
+                directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
+                oldest_s=max((now - node.owed.first_owed_s for node in owing if node.owed), default=0.0),
+                transfers=tuple(transfers[:SHOWN]),
+                uploaded=outcomes.uploaded - outcomes.markers,
+                uploaded_bytes=outcomes.uploaded_bytes,
+                failed=outcomes.failures.count,
+                last_error=last_error.text if last_error else None,
+                last_error_s=last_error.at_s if last_error else None,
+            )
+
+    def _refused(self, seq: int, now: float) -> TransferView:
+        row, (reason, since_s) = self._ledger.deletes[seq], self._ledger.refused[seq]
+        path = row.key.removeprefix(self._core.settings.bucket.prefix)
+        return TransferView(path, "delete", State.PARKED.value, 0, 0, 0.0, now - since_s, reason)
+
+    def _transfer(self, node: Node, now: float) -> TransferView:
+        owed = node.owed
+        assert owed is not None
+        bytes_ = owed.transfer.bytes if owed.transfer else None
+        return TransferView(
+            path=self._tree.path(node) + ("/" if node.is_dir else ""),
+            verb="upload",
+            state=owed.state.value,
+            size=owed.size,
+            sent=bytes_.gone(now, owed.size) if bytes_ else 0,
+            rate=bytes_.rate(now, owed.size) if bytes_ else 0.0,
+            age_s=now - owed.first_owed_s,
+            reason=owed.reason,
+        )
+
+    def wait(
+        self,
+        scope: Scope | None,
+        timeout_s: float | None,
+        progress: Callable[[QueueView], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        unless_refused: bool = False,
+    ) -> bool:
+        """Wait until the bucket is as the mount shows it, in `scope` (None: everywhere). False: something is left.
+
+        What is open for writing and what is parked is not waited for. `unless_refused`: nor is a bucket that
+        refuses everything, once it has done so again since the call.
+        """
+        clock, core, failures = self._core.clock, self._core, self._writeback.outcomes.failures
+        refused = failures.refused
+        deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+        told_s, told_took_s = float("-inf"), 0.0
+        with core.lock:
+            self._writeback.hurry(True)
+        try:
+            while True:
+                with core.lock:
+                    began = clock.monotonic()
+                    if not self._left(scope):
+                        return True
+                    if unless_refused and failures.refused > refused and failures.refusal() is not None:
+                        if not self._writeback.active:  # what is on its way may yet be taken
+                            return False
+                    took = clock.monotonic() - began
+                    rest = PROGRESS_S if deadline is None else min(PROGRESS_S, deadline - clock.monotonic())
+                    if rest <= 0 or cancelled() or core.stopping:
+                        return False
+                    core.changed.wait(rest)
+                now = clock.monotonic()
+                if progress is not None and now - told_s >= max(PROGRESS_S, SHARE * told_took_s):
+                    progress(self.view())
+                    told_s = clock.monotonic()
+                    told_took_s = told_s - now
+                if SHARE * took > LOOK_S:
+                    clock.wait(core.ended, min(SHARE * took, PROGRESS_S))
+        finally:
+            with core.lock:
+                self._writeback.hurry(False)
+
+    def retry(self, scope: Scope | None) -> int:
+        """Release the parked files and deletes in `scope` (None: anywhere); returns their number.
+
+        A file that may be torn or damaged is released only where it is named itself: a person has looked at it.
+        """
+        released = 0
+        with self._core.lock:
+            for named in scope.nodes if scope else [self._tree.root]:
+                for node in self._tree.walk(named):
+                    owed = node.owed
+                    if owed is None or owed.state is not State.PARKED:
+                        continue
+                    if owed.reason in DOUBTFUL and node is not named:
+                        continue
+                    node.sync_failed = False
+                    self._writeback.release(node)
+                    released += 1
+            refused = [
+                seq for seq in self._ledger.refused if scope is None or scope.has(self._ledger.deletes[seq])
+            ]
+            self._writeback.deletes.retry(refused)
+        return released + len(refused)
+
+    def parked(self, scope: Scope | None) -> tuple[TransferView, ...]:
+        """Parked files and deletes in `scope` (None: anywhere), and parked ones that a delete there waits for."""
+        with self._core.lock:
+            now, ledger = self._core.clock.monotonic(), self._ledger
+            rows = [row for row in ledger.deletes.values() if scope is None or scope.has(row)]
+            found = {node.ino: node for node in (scope.walk() if scope else ledger.owing.values())}
+            renamed = (ledger.owing.get(row.after_ino) for row in rows if row.after_ino is not None)
+            found |= {node.ino: node for node in renamed if node is not None}
+            parked = [self._transfer(node, now) for node in found.values() if node.state is State.PARKED]
+            return (*parked, *(self._refused(row.seq, now) for row in rows if row.seq in ledger.refused))
+
+    def refusal(self) -> str | None:
+        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        with self._core.lock:
+            return self._writeback.outcomes.failures.refusal()
+
+    def _left(self, scope: Scope | None) -> bool:
+        rows = self._ledger.deletes.values()
+        if scope is None:
+            return (
+                any(self._is_waited_for(node) for node in self._ledger.owing.values())
+                or bool(self._writeback.active)
+                or any(self._is_due(row) for row in rows)
+            )
+        return (
+            any(self._is_waited_for(node) for node in scope.walk())
+            or any(self._is_due(row) and scope.has(row) for row in rows)
+            # removed while it was on its way: where it may have got to is to be looked at first
+            or any(node.deleted for node in self._writeback.active.values())
+        )
+
+    def _is_due(self, row: OwedDelete) -> bool:
+        """Not the old name of a file that a program has open since its rename, or that is parked; nor a parked one."""
+        if row.seq in self._ledger.refused:
+            return False
+        node = self._ledger.owing.get(row.after_ino) if row.after_ino is not None else None
+        waits = node is not None and not self._writeback.rests(node)
+        return row.watch_until_s is None and (not waits or (node is not None and self._is_waited_for(node)))
+
+    def _is_waited_for(self, node: Node) -> bool:
+        if node.state in WAITED_FOR:
+            return not self._writeback.rests(node)
+        # The kernel tells of the last close() a moment after that has returned.
+        return node.writers > 0 and self._core.clock.monotonic() - node.flushed_s < CLOSING_S

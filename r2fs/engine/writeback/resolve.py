@@ -1,0 +1,499 @@
+"""Outcomes: what the end of an attempt means for the node that it was made for.
+
+Owns:    the way from an answer of the bucket (stored, 412, an error) to a state.
+Never:   sends; drops a staged byte that the bucket does not have.
+Threads: called by upload threads, without the lock.
+Locks:   takes Core.lock. What was decided before the request is checked again: the node may have
+         been renamed, written or unlinked while it was on its way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from r2fs.engine.content.durability import Syncing
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.local_only import LocalFiles
+from r2fs.engine.content.part_digests import has_bytes_of
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import DOUBTFUL, Node
+from r2fs.engine.inodes.stat import facts_of, fill, merged, shown_of, together
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.upload_job import Claim
+from r2fs.engine.writeback.attempts import Attempts
+from r2fs.engine.writeback.conflicts import Conflicts
+from r2fs.engine.writeback.delete_batches import Deletes
+from r2fs.engine.writeback.directory_object_answers import after_loss, after_refusal
+from r2fs.engine.writeback.failures import BUCKET_WIDE, Failures
+from r2fs.engine.writeback.stored_attributes import keep
+from r2fs.model.errors import (
+    BodyDamaged,
+    BodyWithdrawn,
+    LocalError,
+    NoSpace,
+    ObjectMissing,
+    PermissionRefused,
+    PreconditionFailed,
+    QuotaUsedUp,
+    R2fsError,
+    ReadFailed,
+    Refused,
+    Retryable,
+    Stale,
+    StoreError,
+    SyncFailed,
+    Unavailable,
+    UploadMissing,
+)
+from r2fs.model.keys import nfc, printable
+from r2fs.model.metadata import ATTEMPT, Facts, attributes_from, remembered
+from r2fs.model.mime import content_type
+from r2fs.model.records import Kind, ObjectInfo, Version
+from r2fs.model.states import SENDING, Event, State
+
+log = logging.getLogger(__name__)
+
+# An attempt that ends so may be in the bucket: its last byte was sent, or what is there is damaged.
+MAY_BE_STORED = (Unavailable, UploadMissing, NoSpace, LocalError, BodyDamaged)
+OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKED
+
+
+class Queue(Protocol):
+    """What an outcome asks of the write-back queue. With Core.lock held."""
+
+    local: LocalFiles
+    deletes: Deletes
+
+    def schedule(self, node: Node) -> None: ...
+    def retry_later(self, node: Node, error: Exception) -> None: ...
+    def probe_later(self, node: Node) -> None: ...
+    def outage(self) -> None: ...
+
+    def gone(self, keys: Iterable[str]) -> None:
+        """What was at these keys before is not there any more."""
+        ...
+
+    def recovered(self) -> None: ...
+
+
+class Outcomes:
+    def __init__(
+        self,
+        core: Core,
+        tree: Tree,
+        ledger: Ledger,
+        contents: Contents,
+        attempts: Attempts,
+        syncing: Syncing,
+        queue: Queue,
+    ) -> None:
+        # constant
+        self._core = core
+        self._tree = tree
+        self._ledger = ledger
+        self._contents = contents
+        self._attempts = attempts
+        self._syncing = syncing
+        self._queue = queue
+        self.conflicts = Conflicts(core, tree, ledger, contents)
+        # guarded by: Core.lock
+        self.uploaded = self.uploaded_bytes = 0
+        self.markers = 0  # of these, directories
+        self.failures = Failures(core, ledger)
+
+    def stored(self, node: Node, claim: Claim, version: Version, facts: Facts) -> None:
+        with self._core.lock:
+            # Before the row goes: new metadata alone leave the ETag, and what is remembered of it, as they were.
+            self._core.cache.remember(version.key, version.etag, remembered(facts))
+            self._queue.recovered()
+            if node.owed is None and not node.deleted and node.base == version:
+                return  # the journal knows already: what came after failed, and this is asked again
+            if not self._still(node, claim):  # unlinked while it was on its way
+                with self._ledger.transaction():
+                    self._attempts.drop(claim.attempt)
+                    self._left_behind(claim.key, version, None)
+                self._count(claim)
+                return
+            owed = node.owed
+            assert owed is not None
+            state, moved = owed.state, owed.key != claim.key
+            changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
+            if node.sync_failed:
+                changes["reason"] = owed.reason
+            if not claim.copy:  # what was edited, was so against the base before
+                changes["edits"] = None
+                if node.content is not None:
+                    node.content.unwatch()
+            learning = not node.known or not node.mtime_known
+            pinned = shown_of(node) if node.shown and learning else node.pinned
+            changes["stored"] = facts
+            if node.known:
+                news = _of_another_host(node, claim, facts)
+                pinned = None if news else pinned
+                changes |= news
+            if not node.mtime_known and facts.mtime_ns is not None:
+                changes["mtime_ns"] = facts.mtime_ns
+            if node.content_type is None and facts.content_type != content_type(node.name):
+                changes["content_type"] = facts.content_type  # by its first bytes
+            if not node.known:  # learned on the way: the next upload keeps it, too
+                fill(node, facts)
+            if (
+                state is State.RESEALED
+            ):  # the same bytes under another name or with other metadata: a copy will do
+                changes["changed"] = owed.rewritten or node.carries_body
+            local = moved and owed.staged is not None and self._queue.local.is_local(owed.key)
+            if not moved:
+                changes["expect"] = version.etag
+            if state is State.STALE_UPLOAD:
+                changes["before"] = (
+                    State.CLEAN if owed.before is State.UPLOADING and not moved else State.QUEUED
+                )
+                changes["was_changed"] = True
+            with self._ledger.transaction():
+                if state is State.UPLOADING:
+                    self._contents.keep_name(node)
+                self._attempts.arrived(node.ino, claim.attempt)
+                self._ledger.cleared(claim.key, version.etag)
+                if moved:
+                    self._left_behind(claim.key, version, None if local else node)
+                staged = owed.staged
+                following = self._ledger.apply(node, Event.PUT_OK, **changes)
+                if not moved:
+                    keep(self._core, self._tree, self._ledger, node, version, facts)
+            node.pinned = pinned  # what was learned on the way is not shown
+            self._core.crash_point("put_committed")
+            self._count(claim)
+            if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
+                self._syncing.copied(claim.base.key)
+            if claim.copy:
+                self._contents.rebased(node)
+                if staged is None and claim.base is not None and not node.is_dir:
+                    self._contents.rekeyed(node, claim.base)
+            if following is State.CLEAN:
+                self._now_clean(node, claim, staged)
+            self._queue.gone([claim.key])
+            self._queue.schedule(node)
+
+    def _count(self, claim: Claim) -> None:
+        self.uploaded += 1
+        self.markers += claim.kind is Kind.DIRECTORY
+        self.uploaded_bytes += 0 if claim.copy else claim.size
+
+    def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
+        assert node.base is not None
+        node.size, node.known = node.base.size, True
+        self._tree.arrived(node)
+        if node.is_dir and node.listing is not None:
+            node.listing.marker = node.base
+        if staged is not None:
+            self._contents.settled(node, staged)
+        log.info("%s: in the bucket (%d bytes)", printable(claim.key), node.base.size)
+
+    def _left_behind(self, key: str, version: Version, after: Node | None) -> None:
+        """The attempt got there, but its key is no longer the node's: that version is to go.
+
+        Where another node has that key by now, it overwrites this version, and not what was there before.
+        """
+        self._ledger.cleared(key, version.etag)
+        self._ledger.take_over_deletes(key)  # meant for what this attempt has overwritten
+        heir = self._ledger.owing_at(key)
+        if heir is not None:
+            self._ledger.update(heir, expect=version.etag)
+        else:
+            self._queue.deletes.add(self._ledger.add_delete(key, version.etag, after))
+
+    def _still(self, node: Node, claim: Claim) -> bool:
+        owed = node.owed
+        return owed is not None and owed.state in SENDING and owed.transfer is not None and (
+            owed.transfer.attempt == claim.attempt
+        )  # fmt: skip
+
+    def refuted(self, node: Node, claim: Claim, error: PreconditionFailed) -> None:
+        """412. Ours, nobody's, or somebody's: only the last is a conflict."""
+        if error.source:
+            self._source_lost(node, claim, error)
+            return
+        try:
+            info = self._core.store.head(claim.key)
+        except ObjectMissing:
+            with self._core.lock:  # another host deleted what we had started from: the name is free
+                self._again(node, claim, error, expect=None)
+            return
+        except R2fsError as later:
+            self.failed(node, claim, later)
+            return
+        if node.is_dir:  # any object will do; one of an earlier attempt must not be deleted as a late one
+            with self._core.lock:
+                self._attempts.accepted(info.metadata)
+        made_by = (info.metadata or {}).get(ATTEMPT)
+        if made_by == claim.attempt or (node.is_dir and node.known and not info.size and not claim.copy):
+            self.stored(node, claim, info.version, claim.facts)
+            return
+        there = attributes_from(info)
+        if node.is_dir and not info.size and not claim.copy and together(there, claim.facts) == there:
+            self.stored(node, claim, info.version, there)
+            return
+        if node.is_dir:
+            self._at_directory(node, claim, info, error)
+            return
+        same = made_by is not None and has_bytes_of(claim, info)
+        with self._core.lock:
+            ours = same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
+            if ours or _has_moved(node, claim):
+                self._again(node, claim, error, expect=info.etag)
+            elif self._still(node, claim):
+                assert node.owed is not None
+                self._attempts.drop(claim.attempt)
+                if node.owed.state is State.STALE_UPLOAD:  # found again, and named, after the last close
+                    self._ledger.apply(node, Event.CONFLICT, before=State.QUEUED)
+                else:
+                    self.conflicts.keep_both(node, info)
+                    self._queue.schedule(node)
+
+    def _at_directory(self, node: Node, claim: Claim, info: ObjectInfo, error: R2fsError) -> None:
+        """The object at a directory's key holds bytes, or metadata that were not known here, or was to get the bytes
+        of the directory's old key."""
+        with self._core.lock:
+            changes = after_refusal(claim, info, self._attempts.is_ours(info.metadata, claim.key))
+            if changes is not None:
+                self._again(node, claim, error, **changes)
+            elif self._still(node, claim):
+                self._attempts.drop(claim.attempt)
+                self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
+
+    def _source_lost(self, node: Node, claim: Claim, error: R2fsError) -> None:
+        """The object that a rename was to copy is not there in that version any more."""
+        assert claim.base is not None
+        try:
+            info = self._core.store.head(claim.base.key)
+        except ObjectMissing:
+            info = None
+        except R2fsError as later:
+            self.failed(node, claim, later)
+            return
+        with self._core.lock:
+            if not self._still(node, claim):
+                return
+            owed = node.owed
+            assert owed is not None
+            if node.is_dir:
+                self._again(node, claim, error, **after_loss(claim, info))
+                return
+            if node.content is None and (owed.staged or self._core.cache.contains(claim.base)):
+                self._contents.of(node)
+            if owed.changed:  # opened for writing since: its own bytes go next
+                self._again(node, claim, error)
+            elif self._is_own_copy(node, claim, info):
+                assert info is not None
+                self._again(node, claim, error, base=info.version, expect=info.etag)
+                self._contents.rebased(node)
+                self._contents.rekeyed(node, claim.base)
+            elif owed.key == claim.base.key or node.content is None or not node.content.complete:
+                self._follow_source(node, claim, info)
+            else:
+                staged = owed.staged or self._contents.stage(node)
+                self._ledger.update(node, staged=staged, changed=True, size=node.content.size)
+                self._again(node, claim, error)
+
+    def _is_own_copy(self, node: Node, claim: Claim, info: ObjectInfo | None) -> bool:
+        """Is what is there now its base with new metadata, by an earlier attempt whose answer was lost?
+
+        A copy of an object that was sent in parts has another ETag.
+        """
+        assert claim.base is not None
+        in_place = nfc(claim.key) == nfc(claim.base.key)
+        return info is not None and in_place and self._is_copy(node, claim.base, info)
+
+    def _is_copy(self, node: Node, of: Version, info: ObjectInfo) -> bool:
+        return info.size == of.size and self._attempts.is_copy(node.ino, of, info.metadata)
+
+    def fetch_base(self, node: Node, fetch: Callable[[], None]) -> None:
+        """`fetch` what it lacks of its base; again, where that is gone because of a copy of our own whose answer
+        has not come yet."""
+        base = node.base
+        try:
+            fetch()
+        except Stale:
+            if not self.found_own_copy(node, base):
+                raise
+            fetch()
+
+    def found_own_copy(self, node: Node, gone: Version | None) -> bool:
+        """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base.
+
+        Raises ReadFailed where the bucket does not say.
+        """
+        with self._core.lock:
+            base = node.base
+            if base is None:
+                return False
+            if base != gone:  # somebody else has found it, or its answer has come
+                self._contents.rebased(node)
+                return True
+        try:
+            info = self._core.store.head(base.key)
+        except ObjectMissing:
+            info = None
+        except StoreError as error:  # nobody knows yet
+            raise ReadFailed(f"{printable(base.key)}: {error}") from error
+        with self._core.lock:
+            owed = node.owed
+            if node.base != base:
+                self._contents.rebased(node)
+                return node.base is not None
+            if info is not None and info.version == base:
+                return False
+            if info is None or owed is None or not self._is_copy(node, base, info):
+                self._contents.lost(node, base)
+                self._tree.distrust(node)
+                return False
+            expect = info.etag if nfc(owed.key) == nfc(base.key) else owed.expect
+            self._ledger.update(node, base=info.version, expect=expect)
+            self._contents.rebased(node)
+            return True
+
+    def _follow_source(self, node: Node, claim: Claim, info: ObjectInfo | None) -> None:
+        """This host has no bytes of its own to keep: what another host did to the source is what holds.
+
+        A rename takes the newer version along. New metadata alone was meant for the old bytes, and is void.
+        """
+        parent, owed = node.parent, node.owed
+        assert parent is not None and owed is not None and claim.base is not None
+        renamed = owed.key != claim.base.key
+        key = printable(claim.base.key)
+        with self._ledger.transaction():
+            self._attempts.drop(claim.attempt)
+            self._ledger.apply(node, Event.UNLINK)
+        if info is None:
+            log.warning("%s: deleted in the bucket before what was done here got there", key)
+            self._tree.gone(node)
+            return
+        self._core.kernel.forget_name(parent.ino, node.name)
+        what = (
+            "it was renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
+        )
+        log.warning("%s: changed in the bucket while %s", key, what)
+        newer = self._tree.replace(node, info)
+        if renamed:
+            self._ledger.apply(newer, Event.RETARGET, key=owed.key, changed=False, expect=owed.expect)
+            self._queue.schedule(newer)
+
+    def _again(self, node: Node, claim: Claim, error: R2fsError, **changes: object) -> None:
+        """It was not stored, and may be tried at once."""
+        self._attempts.drop(claim.attempt)
+        if not self._still(node, claim):
+            return
+        assert node.owed is not None
+        if _has_moved(node, claim):
+            changes.pop("expect", None)  # it was seen at the old key, and says nothing of the new one
+        failures = node.owed.failures + 1
+        self._retry(node, error, failures=failures, **changes)
+        if failures > 1:
+            self._queue.retry_later(node, error)
+
+    def _retry(self, node: Node, error: Exception, **changes: object) -> None:
+        assert node.owed is not None
+        if node.owed.state is State.STALE_UPLOAD:
+            changes["before"] = State.QUEUED
+        reason = node.owed.reason if node.owed.reason in DOUBTFUL else str(error)
+        self._ledger.apply(node, Event.PUT_RETRY, reason=reason, **changes)
+        self._queue.schedule(node)
+
+    def failed(self, node: Node, claim: Claim, error: Exception, sent: bool = True) -> None:
+        """Not `sent`: something else was to be done first, and was not."""
+        if sent and isinstance(error, ObjectMissing) and claim.copy:
+            self._source_lost(node, claim, error)
+            return
+        with self._core.lock:
+            unknown = isinstance(error, R2fsError) and error.unknown
+            if sent and (unknown or isinstance(error, MAY_BE_STORED)):
+                self._attempts.doubt(claim.attempt)  # the last byte may have been sent: the object may appear
+            else:
+                self._not_stored(claim)
+            if not isinstance(error, BodyWithdrawn):
+                self.failures.of_upload(claim.ino, error)
+            if self._still(node, claim):
+                self._answer(node, claim, error)
+
+    def _answer(self, node: Node, claim: Claim, error: Exception) -> None:
+        """What an error means for the node."""
+        assert node.owed is not None
+        failures, key = node.owed.failures + 1, printable(claim.key)
+        if isinstance(error, BodyWithdrawn):
+            self._retry(node, error)
+        elif isinstance(error, PermissionRefused) and self._is_its_own(node):
+            self.park(node, str(error))
+        elif isinstance(error, BUCKET_WIDE):
+            log.error("%s: not uploaded, will be tried again: %s", key, error)
+            refused_at = self.uploaded if node.owed.refused_at is None else node.owed.refused_at
+            self._retry(node, error, failures=failures, refused_at=refused_at)
+            self._queue.outage()
+        elif isinstance(error, Unavailable):
+            log.info("%s: not uploaded yet: %s", key, error)
+            self._retry(node, error, failures=failures)
+            self._queue.outage()
+        elif isinstance(error, Retryable | UploadMissing | NoSpace | LocalError):
+            log.info("%s: not uploaded yet: %s", key, error)
+            self._retry(node, error, failures=failures)
+            self._queue.retry_later(node, error)
+        else:
+            reason = (
+                str(error) if isinstance(error, Refused | SyncFailed) else f"{type(error).__name__}: {error}"
+            )
+            self.park(node, reason, passing=isinstance(error, QuotaUsedUp))
+
+    def _is_its_own(self, node: Node) -> bool:
+        """Is it this file alone that may not be written, again and again, while others are?"""
+        owed = node.owed
+        assert owed is not None
+        return owed.failures >= OWN_REFUSALS and owed.refused_at is not None and (
+            self.uploaded > owed.refused_at
+        )  # fmt: skip
+
+    def park(self, node: Node, reason: str, passing: bool = False) -> None:
+        """Kept and not sent, until a person or the next mount; if the cause is `passing`, until it is due."""
+        assert node.owed is not None
+        log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
+        failures = node.owed.failures + 1 if passing else 0
+        changes: dict[str, object] = {
+            "reason": reason,
+            "passing": passing,
+            "failures": failures,
+            "refused_at": None,
+        }
+        if node.state is State.STALE_UPLOAD:
+            changes["before"] = State.QUEUED
+        if self._ledger.apply(node, Event.REFUSED, **changes) is State.PARKED and passing:
+            self._queue.probe_later(node)
+
+    def park_queued(self, node: Node, reason: str) -> None:
+        """`park` for a node that has no attempt on its way."""
+        with self._ledger.transaction():
+            self._ledger.apply(node, Event.CLAIM)
+            self.park(node, reason)
+
+    def _not_stored(self, claim: Claim) -> None:
+        self._attempts.drop(claim.attempt)
+        row = self._ledger.watched(claim.key)
+        if row is not None and not self._attempts.any_at(claim.key):
+            self._ledger.drop_delete(row.seq)
+
+
+def _of_another_host(node: Node, claim: Claim, facts: Facts) -> dict[str, object]:
+    """Metadata that the sender found changed, but for what was changed here since: the next attempt takes all that
+    differs from what is stored for a change of this host's."""
+    now, sent = facts_of(node), claim.facts
+    both = merged(facts, now, sent, node.is_dir)
+    return {
+        name: getattr(both, name)
+        for name in ("mode", "uid", "gid", "mtime_ns", "extra")
+        if getattr(both, name) != getattr(now, name) and (name != "mtime_ns" or sent.mtime_ns is not None)
+    }
+
+
+def _has_moved(node: Node, claim: Claim) -> bool:
+    """Was it renamed while the attempt was on its way? Then what is at the old key is no rival of it."""
+    return node.owed is not None and node.owed.key != claim.key
