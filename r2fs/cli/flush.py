@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from r2fs.cli import owed, show
+from r2fs.cli import pending, show
 from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, parse_timeout
 from r2fs.cli.progress import Progress
 from r2fs.cli.usage import Command, PathText
@@ -68,8 +68,8 @@ def _tell_of_what_no_mount_sends(any_mounted: bool) -> None:
     """Without a path it is about every mount: what is owed by none is not sent, and 0 does not speak of it."""
     if not any_mounted:
         show.complain("nothing is mounted: nothing was sent")
-    for state in owed.owing(owed.unmounted()):
-        show.complain(f"not mounted, so that this sends nothing of it: {owed.sentence(state)}")
+    for state in pending.with_pending(pending.unmounted()):
+        show.complain(f"not mounted, so that this sends nothing of it: {pending.sentence(state)}")
 
 
 def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:

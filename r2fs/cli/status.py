@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from r2fs.cli import owed, show
+from r2fs.cli import pending, show
 from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
@@ -48,12 +48,12 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
         show.as_json(answer) if as_json else print(_detail(answer))
         return 0
     answers, failed = _ask_all()
-    found_states = owed.unmounted()
+    found_states = pending.unmounted()
     if as_json:
-        show.as_json([*answers, *map(owed.as_data, owed.owing(found_states))])
+        show.as_json([*answers, *map(pending.as_data, pending.with_pending(found_states))])
     else:
         print(_all_text(answers, found_states))
-        for text in owed.unread(found_states):
+        for text in pending.unread(found_states):
             show.complain(text)
     for problem in failed:
         show.complain(str(problem))
@@ -93,23 +93,25 @@ def _ask_all() -> tuple[list[dict[str, Any]], list[R2fsError]]:
 
 def _of_unmounted(directory: str, as_json: bool) -> int:
     """A directory whose mount has ended in good order: what it left, if that is not yet in the bucket."""
-    state = owed.last_on(directory) if is_no_mount(directory) else None
+    state = pending.last_on(directory) if is_no_mount(directory) else None
     if state is None:
         raise nobody_at(directory)
-    if not state.owed.anything:
+    if not state.pending.anything:
         raise MountPointBad(f"{directory} is not mounted; all of {state.place} is in the bucket")
-    show.as_json(owed.as_data(state)) if as_json else print(
-        f"{directory} is not mounted; {printable(owed.sentence(state))}"
+    show.as_json(pending.as_data(state)) if as_json else print(
+        f"{directory} is not mounted; {printable(pending.sentence(state))}"
     )
     return SOMETHING_LEFT
 
 
 def _text_of(directory: str | None) -> str:
-    return _all_text(_ask_all()[0], owed.unmounted()) if directory is None else _detail(_ask_one(directory))
+    return (
+        _all_text(_ask_all()[0], pending.unmounted()) if directory is None else _detail(_ask_one(directory))
+    )
 
 
 def _all_text(answers: list[dict[str, Any]], found: Found) -> str:
-    return "\n\n".join(filter(None, [_overview(answers), owed.owing_text(found)]))
+    return "\n\n".join(filter(None, [_overview(answers), pending.unmounted_text(found)]))
 
 
 def _watch(text: Callable[[], str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from r2fs.cli import owed, show
+from r2fs.cli import pending, show
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
 from r2fs.cli.progress import Progress
 from r2fs.cli.usage import Command, PathText
@@ -119,17 +119,17 @@ def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
 
 def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
     """Its outcome is that of the unmount before; MountPointBad where nothing tells of a mount there."""
-    state = owed.last_on(directory)
+    state = pending.last_on(directory)
     if state is None:
         if (around := client.owner_of(directory, known_daemons())) is not None:
             raise MountPointBad(
                 f"{directory} lies in the mount on {around.mountpoint}: r2fs umount {around.mountpoint}"
             )
         raise MountPointBad(f"{directory} is not a mount of r2fs")
-    if not state.owed.anything:
+    if not state.pending.anything:
         raise MountPointBad(f"{directory} is not mounted any more; all of {state.place} is in the bucket")
-    click.echo(f"r2fs: {directory} is not mounted any more; {owed.sentence(state)}", err=True)
-    return {"mountpoint": real, "exit_code": SOMETHING_LEFT, **owed.as_data(state)}
+    click.echo(f"r2fs: {directory} is not mounted any more; {pending.sentence(state)}", err=True)
+    return {"mountpoint": real, "exit_code": SOMETHING_LEFT, **pending.as_data(state)}
 
 
 def _end_held(waiting: Held, lazy: bool) -> None:

@@ -106,7 +106,7 @@ class Service:
         self._notifier = Notifier(environ)
         self._ended = threading.Event()
         self._journal: Journal | None = None
-        self._leaving = threading.Event()  # this process is about to become its successor
+        self._staging_gc = threading.Event()  # this process is about to become its successor
         self._threads: list[threading.Thread] = []
 
     def run(self, ready: Callable[[], None]) -> int:
@@ -169,7 +169,7 @@ class Service:
             memory=memory,
             inheritance=left.inheritance if left else None,
         )
-        closing.callback(lambda: engine.close(leave=self._leaving.is_set()))
+        closing.callback(lambda: engine.close(leave=self._staging_gc.is_set()))
         if away:
             engine.assume_away()
         driver = self._driver(kind, engine, settings, memory, left)
@@ -225,7 +225,7 @@ class Service:
         except BaseException:
             end.abandon()
             raise
-        if self._leaving.is_set():
+        if self._staging_gc.is_set():
             end.succeed()
         stopping.unmounted.set()
         return end.run()
@@ -291,7 +291,7 @@ class Service:
         if stopping.asked.is_set():
             raise MountError(f"{self._target} is being unmounted")
         log.info("restarting; %s stays mounted", self._target)
-        self._leaving.set()
+        self._staging_gc.set()
         parts.driver.detach()
 
     def execute_again(self, takeover: TakeOver, fd: int) -> None:

@@ -28,7 +28,7 @@ from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import LOCAL_PATTERNS, Settings
 
 if TYPE_CHECKING:
-    from r2fs.disk.journal_reading import OwedSummary
+    from r2fs.disk.journal_reading import PendingSummary
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class State:
 
     path: Path
     record: MountRecord | None  # None: written by an older r2fs
-    owed: OwedSummary
+    pending: PendingSummary
 
     @property
     def place(self) -> str:
@@ -137,15 +137,15 @@ def _state(path: Path) -> State | None:
         owned_paths.make_sure(path)
         owned_paths.check_files(path, *FILES)
     except OSError as error:
-        return State(path, None, journal_reading.OwedSummary(error=error.strerror))
+        return State(path, None, journal_reading.PendingSummary(error=error.strerror))
     if journal_reading.holder(path) is not None:
         return None
     record = read_record(path)
     patterns = LOCAL_PATTERNS if record is None else _patterns(record)
-    owed = journal_reading.summary(path, patterns)
+    pending = journal_reading.summary(path, patterns)
     if journal_reading.holder(path) is not None:
         return None  # a daemon has begun meanwhile: what was read may be half of it
-    return State(path, record, owed)
+    return State(path, record, pending)
 
 
 def _patterns(record: MountRecord) -> tuple[str, ...]:
@@ -224,8 +224,8 @@ def settle(settings: Settings) -> Settings:
     found = [path for path in _of_same_place(settings) if (path / JOURNAL).exists()]
     if not found or found == [own]:
         return settings
-    owing = [path for path in found if (state := _state(path)) is not None and state.owed.anything]
-    chosen = owing[0] if owing else max(found, key=lambda path: (_mounted_s(path), path == own))
+    pending = [path for path in found if (state := _state(path)) is not None and state.pending.anything]
+    chosen = pending[0] if pending else max(found, key=lambda path: (_mounted_s(path), path == own))
     if chosen == own:
         return settings
     log.info(
@@ -262,7 +262,7 @@ def warn_of_others(settings: Settings, environ: Mapping[str, str]) -> None:
     mine = identity.identity(settings.bucket)
     alike = {settings.state_dir.parent / places.slug(other) for other in identity.spellings(settings.bucket)}
     for state in find(environ, [settings.state_dir.parent]).states:
-        if state.path == settings.state_dir or not state.owed.anything:
+        if state.path == settings.state_dir or not state.pending.anything:
             continue
         if state.record is None:
             same = state.path.name in {path.name for path in alike} | {settings.state_dir.name}
@@ -272,15 +272,15 @@ def warn_of_others(settings: Settings, environ: Mapping[str, str]) -> None:
         if same:
             log.warning(
                 "%s waits in another state directory, %s (%s), and is not sent by this mount; %s sends it",
-                owed_text(state.owed),
+                pending_text(state.pending),
                 state.path,
                 state.place,
                 state.remedy,
             )
 
 
-def owed_text(owed: OwedSummary) -> str:
+def pending_text(pending: PendingSummary) -> str:
     """ "3 files (12.0 MiB), 1 deletion"."""
-    if owed.error is not None:
-        return f"a journal that cannot be read ({owed.error})"
-    return amounts.left(owed.files, owed.directories, owed.bytes, owed.deletes)
+    if pending.error is not None:
+        return f"a journal that cannot be read ({pending.error})"
+    return amounts.left(pending.files, pending.directories, pending.bytes, pending.deletes)

@@ -44,9 +44,9 @@ from r2fs.model.records import (
     Attempt,
     MultipartState,
     OrphanView,
-    OwedDelete,
-    OwedInode,
     Part,
+    PendingDelete,
+    PendingInode,
     Proof,
 )
 
@@ -56,13 +56,13 @@ Statement = tuple[str, tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Owing:
+class JournalRows:
     """All that the journal holds, read at start."""
 
-    inodes: tuple[OwedInode, ...]
-    deletes: tuple[OwedDelete, ...]
+    inodes: tuple[PendingInode, ...]
+    deletes: tuple[PendingDelete, ...]
     attempts: tuple[Attempt, ...]
-    leaving: tuple[str, ...]  # names in data_dir
+    staging_gc: tuple[str, ...]  # names in data_dir
 
 
 class Journal:
@@ -90,7 +90,7 @@ class Journal:
         # guarded by: _lock
         self._lock = threading.RLock()
         self._commits = 0
-        self._syncing = threading.Lock()  # before _lock
+        self._durability = threading.Lock()  # before _lock
         self._synced = -1  # so many of the commits are on the disk; guarded by: _syncing
         self._db = database
         self._depth = 0
@@ -161,7 +161,7 @@ class Journal:
         with self._lock:
             wanted = self._commits
         # One at a time: the kernel tells one of two that a sync failed, and the other not.
-        with self._syncing:
+        with self._durability:
             if self._synced >= wanted:
                 return  # there was nothing new, or somebody else's sync has begun since
             with self._lock:
@@ -233,7 +233,7 @@ class Journal:
             return self._seq
 
     # ------------------------------------------------------------------ rows
-    def put_inode(self, row: OwedInode) -> None:
+    def put_inode(self, row: PendingInode) -> None:
         self._run(PUT_INODE, inode_values(row))
 
     def drop_inode(self, ino: int) -> None:
@@ -241,7 +241,7 @@ class Journal:
             self._run("DELETE FROM inode WHERE ino = ?", (ino,))
             self.drop_multipart(ino)
 
-    def put_delete(self, row: OwedDelete) -> None:
+    def put_delete(self, row: PendingDelete) -> None:
         self._run(
             "INSERT OR REPLACE INTO gone VALUES (?, ?, ?, ?, ?)",
             (row.seq, row.key, row.etag, row.after_ino, row.watch_until_s),
@@ -250,10 +250,10 @@ class Journal:
     def drop_delete(self, seq: int) -> None:
         self._run("DELETE FROM gone WHERE seq = ?", (seq,))
 
-    def put_leaving(self, staged: str) -> None:
+    def put_staging_garbage(self, staged: str) -> None:
         self._run("INSERT OR REPLACE INTO leaving VALUES (?)", (staged,))
 
-    def drop_leaving(self, staged: str) -> None:
+    def drop_staging_garbage(self, staged: str) -> None:
         self._run("DELETE FROM leaving WHERE staged = ?", (staged,))
 
     def put_attempt(self, attempt: Attempt) -> None:
@@ -312,11 +312,13 @@ class Journal:
                 tuple(Part(*p) for p in parts),
             )
 
-    def read(self) -> Owing:
+    def read(self) -> JournalRows:
         with self._lock, self._translated():
-            return Owing(
+            return JournalRows(
                 tuple(inode_row(values) for values in self._db.execute(GET_INODES)),
-                tuple(OwedDelete(*values) for values in self._db.execute("SELECT * FROM gone ORDER BY seq")),
+                tuple(
+                    PendingDelete(*values) for values in self._db.execute("SELECT * FROM gone ORDER BY seq")
+                ),
                 tuple(
                     Attempt(id_, ino, key, started, bool(unknown))
                     for id_, ino, key, started, unknown in self._db.execute("SELECT * FROM attempt")

@@ -30,7 +30,7 @@ _DELETES = "SELECT count(*) FROM gone WHERE watch_until_s IS NULL"  # the others
 
 
 @dataclass(frozen=True, slots=True)
-class OwedSummary:
+class PendingSummary:
     """Counts of a journal's rows, as `QueueView` has them."""
 
     files: int = 0
@@ -68,7 +68,7 @@ def holder(state_dir: Path) -> int | None:
     return None
 
 
-def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -> OwedSummary:
+def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -> PendingSummary:
     """Count the rows of the journal in `state_dir`; files whose names match stay on this host, and do not count."""
     try:
         with _database(state_dir / DATABASE) as db:
@@ -76,17 +76,17 @@ def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -
             (deletes,) = db.execute(_DELETES).fetchone()
         changed_s = (state_dir / DATABASE).stat().st_mtime
     except (OSError, sqlite3.Error) as error:
-        return OwedSummary(error=str(error))
-    owed = [row for row in rows if not _stays_here(row, local_patterns)]
-    sealed = [row[4] for row in owed if row[4] is not None]
-    directories = sum(row[8] == Kind.DIRECTORY.value for row in owed)
-    return OwedSummary(
-        files=len(owed) - directories,
+        return PendingSummary(error=str(error))
+    pending = [row for row in rows if not _stays_here(row, local_patterns)]
+    sealed = [row[4] for row in pending if row[4] is not None]
+    directories = sum(row[8] == Kind.DIRECTORY.value for row in pending)
+    return PendingSummary(
+        files=len(pending) - directories,
         directories=directories,
-        bytes=sum(row[2] for row in owed if row[3] is not None),
+        bytes=sum(row[2] for row in pending if row[3] is not None),
         deletes=deletes,
-        parked=sum(row[1] == "parked" for row in owed),
-        since_s=min(sealed) if sealed else changed_s if owed or deletes else None,
+        parked=sum(row[1] == "parked" for row in pending),
+        since_s=min(sealed) if sealed else changed_s if pending or deletes else None,
     )
 
 

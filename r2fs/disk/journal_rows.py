@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 
-from r2fs.model.records import Kind, OwedInode, Proof, Version
+from r2fs.model.records import Kind, PendingInode, Proof, Version
 
 INODE_COLUMNS = (
     "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
@@ -26,7 +26,7 @@ def proof_text(proof: Proof) -> str:
     return json.dumps([proof.size, proof.mtime_ns, proof.ctime_ns])
 
 
-def inode_values(row: OwedInode) -> tuple[object, ...]:
+def inode_values(row: PendingInode) -> tuple[object, ...]:
     base = (row.base.key, row.base.etag, row.base.size) if row.base else (None, None, None)
     return (
         row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
@@ -38,7 +38,7 @@ def inode_values(row: OwedInode) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def inode_row(values: tuple[object, ...]) -> OwedInode:
+def inode_row(values: tuple[object, ...]) -> PendingInode:
     field = dict(zip(INODE_COLUMNS, values, strict=True))
     base_key, base_etag, base_size = (field.pop(f"base_{part}") for part in ("key", "etag", "size"))
     field["kind"] = Kind(field["kind"])
@@ -53,7 +53,7 @@ def inode_row(values: tuple[object, ...]) -> OwedInode:
         field["stored"] = json.loads(str(field["stored"]))
     if isinstance(field["target"], bytes):
         field["target"] = os.fsdecode(field["target"])
-    return OwedInode(**field)  # type: ignore[arg-type]
+    return PendingInode(**field)  # type: ignore[arg-type]
 
 
 def is_text(target: str) -> bool:

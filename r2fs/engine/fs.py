@@ -19,28 +19,28 @@ from r2fs.disk.journal import Journal
 from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.reader import Reader
-from r2fs.engine.content.staging_gc import Leaving
+from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
-from r2fs.engine.files.sparse import Holes
+from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import AttributeView
-from r2fs.engine.inodes.statfs import Space
+from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.namespace.create_remove import Names
-from r2fs.engine.namespace.freshness import Directories
+from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.rename import Renaming
-from r2fs.engine.namespace.setattr import Changes
+from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.special_files import SpecialFiles
 from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.recovery.handover import restore_handles
-from r2fs.engine.recovery.replay import Boot
+from r2fs.engine.recovery.replay import Replay
 from r2fs.engine.writeback.progress import Status
 from r2fs.engine.writeback.queue import COPY_THREADS, WriteBack
-from r2fs.engine.writeback.upload import Sender
+from r2fs.engine.writeback.upload import Uploader
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
@@ -89,25 +89,25 @@ class FileSystem:
         self._downloads = DownloadQueue(settings.download_threads, clock)
         self._parts, self._listings = JobQueue(), JobQueue()
         self._reader = Reader(self._core, self._downloads)
-        self._ledger = Ledger(self._core)
-        self._tree = Tree(self._core, self._ledger.hides)
-        self._contents = Contents(self._core, self._ledger, self._reader)
-        self._leaving = Leaving(self._core)
-        self._ledger.on_left = self._leaving.add
-        sender = Sender(self._core, self._parts)
+        self._pending = PendingStore(self._core)
+        self._tree = Tree(self._core, self._pending.hides)
+        self._contents = Contents(self._core, self._pending, self._reader)
+        self._staging_gc = StagingGc(self._core)
+        self._pending.on_staging_garbage = self._staging_gc.add
+        sender = Uploader(self._core, self._parts)
         self._writeback = WriteBack(
-            self._core, self._tree, self._ledger, self._contents, self._reader, sender
+            self._core, self._tree, self._pending, self._contents, self._reader, sender
         )
         self._attributes = AttributeView(self._core)
-        self._directories = Directories(
-            self._core, self._tree, self._ledger, self._list_soon, self._writeback.deletes.found
+        self._freshness = Freshness(
+            self._core, self._tree, self._pending, self._list_soon, self._writeback.deletes.found
         )
         self._names = Names(
             self._core,
             self._tree,
-            self._ledger,
+            self._pending,
             self._contents,
-            self._directories,
+            self._freshness,
             self._writeback,
             self._attributes,
         )
@@ -115,39 +115,39 @@ class FileSystem:
         self._renaming = Renaming(
             self._core,
             self._tree,
-            self._ledger,
+            self._pending,
             self._contents,
-            self._directories,
+            self._freshness,
             self._writeback,
             self._names,
         )
         self._background = JobQueue()
-        self._space = Space(self._core, self._tree)
+        self._statfs = StatFs(self._core, self._tree)
         self._files = Files(
             self._core,
             self._tree,
-            self._ledger,
+            self._pending,
             self._contents,
             self._reader,
             self._writeback,
             self._background,
-            self._leaving,
-            self._space,
+            self._staging_gc,
+            self._statfs,
         )
-        self._holes = Holes(self._core, self._ledger, self._contents, self._files.handles)
-        self._changes = Changes(
-            self._core, self._tree, self._ledger, self._files, self._contents, self._writeback
+        self._sparse = Sparse(self._core, self._pending, self._contents, self._files.handles)
+        self._set_attr = SetAttr(
+            self._core, self._tree, self._pending, self._files, self._contents, self._writeback
         )
-        self._xattrs = ExtendedAttributes(self._core, self._tree, self._changes)
-        self._scopes = Scopes(self._core, self._tree, self._ledger, self._names)
-        self._status = Status(self._core, self._tree, self._ledger, self._writeback)
-        Boot(
+        self._xattrs = ExtendedAttributes(self._core, self._tree, self._set_attr)
+        self._scopes = Scopes(self._core, self._tree, self._pending, self._names)
+        self._status = Status(self._core, self._tree, self._pending, self._writeback)
+        Replay(
             self._core,
             self._tree,
-            self._ledger,
+            self._pending,
             self._contents,
             self._writeback,
-            self._leaving,
+            self._staging_gc,
             inheritance,
         ).run()
         if inheritance is not None:
@@ -165,7 +165,7 @@ class FileSystem:
             *((f"list-{n}", self._listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", self._background.run) for n in range(2)),
             ("spares", self._contents.spares.run),
-            ("leaving", self._leaving.run),
+            ("leaving", self._staging_gc.run),
             ("sweep", self._sweep),
             ("room", self._files.pressure.watch),
         ]
@@ -180,7 +180,7 @@ class FileSystem:
         self._background.stop(2)
         self._contents.spares.stop()
         self._files.pressure.stop()
-        self._leaving.stop()
+        self._staging_gc.stop()
 
     def close(self, leave: bool = False) -> None:
         """After the workers have returned: clean content goes to the cache, staged bytes to the disk.
@@ -192,20 +192,20 @@ class FileSystem:
         with self._core.lock:
             self._contents.retire_resting()
         if not leave:
-            self._writeback.syncing.sync_owed()
+            self._writeback.durability.sync_pending()
         with self._core.lock:
-            for node in self._ledger.owing.values():
+            for node in self._pending.inodes.values():
                 if node.content is not None:
                     node.content.close()
         self._sweep_out()
         self._names.recalls.flush(everything=True)
-        self._directories.last.save(everything=True)
+        self._freshness.last.save(everything=True)
         self._core.cache.close()
         self._core.journal.close()
 
     def _sweep_out(self) -> None:
         try:
-            self._leaving.sweep()
+            self._staging_gc.sweep()
         except (OSError, R2fsError) as error:  # the next start does it
             log.error("staging could not be tidied: %s", error)
 
@@ -268,7 +268,7 @@ class FileSystem:
 
     def assume_away(self) -> None:
         """The bucket did not answer just now: what is kept of it is shown without waiting."""
-        self._directories.assume_away()
+        self._freshness.assume_away()
 
     def _list_soon(self, job: Job, priority: int) -> None:
         self._listings.submit(job, priority)
@@ -281,7 +281,7 @@ class FileSystem:
                 self._contents.retire_expired()
             self._core.cache.sweep()
             self._names.recalls.flush()
-            self._directories.last.save()
+            self._freshness.last.save()
             self._core.ended.wait(pause_s)
 
     # ------------------------------------------------------------------ names
@@ -359,7 +359,11 @@ class FileSystem:
             node = self._tree.get(ino)
             parent = node.parent
             fresh = (
-                node.owed or node.handles or node.deleted or parent is None or self._names.valid_s(node) > 0
+                node.pending
+                or node.handles
+                or node.deleted
+                or parent is None
+                or self._names.valid_s(node) > 0
             )
         if not fresh and parent is not None:
             with suppress(NotFound):
@@ -377,12 +381,12 @@ class FileSystem:
             if node.kind is not Kind.FILE:
                 raise InvalidArgument("only files have a size to set")
             self._files.truncate(caller, node, change.size, handle)
-        self._changes.apply(caller, node, change)
+        self._set_attr.apply(caller, node, change)
         with self._core.lock:
             return self._names.entry(node)
 
     def statfs(self, caller: Caller) -> FileSystemStats:
-        return self._space.stats()
+        return self._statfs.stats()
 
     def getxattr(self, caller: Caller, ino: int, name: str) -> bytes:
         node = self._known(caller, ino) if is_stored(name) else None
@@ -433,7 +437,7 @@ class FileSystem:
             key = self._tree.child_key(directory, name)
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:
-                with self._ledger.transaction():
+                with self._pending.transaction():
                     self._files.new_file(node, key, self._writeback.local.expect_at(key))
             except BaseException:
                 self._tree.detach(node)
@@ -460,10 +464,10 @@ class FileSystem:
         """Nothing to do: size and times are asked of the file, and the last close compares them."""
 
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
-        self._holes.fallocate(caller, handle, mode, offset, length)
+        self._sparse.fallocate(caller, handle, mode, offset, length)
 
     def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
-        return self._holes.lseek(handle, offset, whence, paged)
+        return self._sparse.lseek(handle, offset, whence, paged)
 
     def flush(self, caller: Caller, handle: int) -> None:
         self._files.flush(caller, handle)

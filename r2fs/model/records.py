@@ -200,7 +200,7 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class OwedInode:
+class PendingInode:
     """A journal row: an inode of which the bucket lacks something. The schema's comments rule."""
 
     ino: int
@@ -250,7 +250,7 @@ class KeptAttributes:
 
 
 @dataclass(frozen=True, slots=True)
-class OwedDelete:
+class PendingDelete:
     """A journal row: an object that is to go from the bucket."""
 
     seq: int

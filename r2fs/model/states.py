@@ -100,7 +100,7 @@ NEXT: dict[tuple[State | None, Event], State | str] = {
 
 SENDING = frozenset({State.UPLOADING, State.STALE_UPLOAD, State.RESEALED})
 UNSEALED = frozenset({State.DIRTY, State.STALE_UPLOAD})  # somebody may be writing
-OWING = frozenset(State) - {State.CLEAN, State.GONE}
+PENDING_STATES = frozenset(State) - {State.CLEAN, State.GONE}
 
 
 class ImpossibleTransition(AssertionError):

@@ -178,8 +178,8 @@ class Host:
         """A file's bytes, without a request and without a change of what is cached."""
         if node.content is not None and node.content.complete:
             return node.content.read(0, node.content.size)
-        if node.owed is not None and node.owed.staged is not None:
-            return (self.engine.fs._core.journal.data_dir / node.owed.staged).read_bytes()
+        if node.pending is not None and node.pending.staged is not None:
+            return (self.engine.fs._core.journal.data_dir / node.pending.staged).read_bytes()
         assert node.base is not None
         return self.bucket.versions[node.base.etag]
 

@@ -54,7 +54,7 @@ def look(world: World, read: bool = False) -> dict[str, Seen]:
             elif entry.kind is Kind.FILE:
                 data = _read(world, path) if read else peek(world, node)
             found[path] = Seen(
-                attributes, node.owed is not None, data, node.state.value, _awaits(world, node)
+                attributes, node.pending is not None, data, node.state.value, _awaits(world, node)
             )
             if entry.kind is Kind.DIRECTORY:
                 walk(entry.ino, path)
@@ -88,18 +88,18 @@ def peek(world: World, node: Node) -> bytes | None:
         for start, stop in snapshot.present:
             data[start:stop] = os.pread(content.fd, stop - start, start)
         return bytes(data)
-    if node.owed is not None and node.owed.staged is not None:
-        return (world.engine.fs._core.journal.data_dir / node.owed.staged).read_bytes()
+    if node.pending is not None and node.pending.staged is not None:
+        return (world.engine.fs._core.journal.data_dir / node.pending.staged).read_bytes()
     return _base(world, node)
 
 
 def _awaits(world: World, node: Node) -> bool:
     """New metadata may have been copied onto it, and the daemon killed: it says so when it has asked."""
-    owed = node.owed
-    if owed is None or owed.changed:
+    pending = node.pending
+    if pending is None or pending.changed:
         return False
     unknown = world.engine.fs._writeback.attempts.unknown_keys(node.ino)
-    return owed.transfer is not None or nfc(owed.key) in map(nfc, unknown)
+    return pending.transfer is not None or nfc(pending.key) in map(nfc, unknown)
 
 
 def _base(world: World, node: Node) -> bytes | None:
@@ -141,7 +141,7 @@ def match(world: World, model: Model, seen: dict[str, Seen]) -> None:
             _explain(world, model, path, file, seen)
     for path, pending in list(model.dirs.items()):
         node = world.node(path)
-        if pending and node is not None and node.owed is None:
+        if pending and node is not None and node.pending is None:
             if nfc(model.prefix + path + "/") not in objects:
                 raise Mismatch(f"{path}/: owes nothing, and its marker is not in the bucket")
             model.dirs[path] = False
@@ -240,7 +240,7 @@ def match_bucket(world: World, model: Model, deep: bool) -> None:
             raise Mismatch(f"{path}/: has no marker in the bucket")
     known = {nfc(model.key(path)) for path in model.files} | {nfc(f"{prefix}{path}/") for path in model.dirs}
     for key in objects:
-        watched = not deep and world.engine.fs._ledger.watched(key)
+        watched = not deep and world.engine.fs._pending.watched(key)
         if model.was_away and key.endswith("/") and model.path(key).rstrip("/") in model.directories():
             continue  # of what may have been the last file in it, nobody could say
         if key.startswith(prefix) and key not in known and not watched:

@@ -119,7 +119,7 @@ class Runner:
         engine = self.world.engine
         for path, file in self.model.files.items() if len(self.models) == 1 else ():
             node = self.world.node(path)
-            if not file.pending or path in self.model.touched or node is None or node.owed is None:
+            if not file.pending or path in self.model.touched or node is None or node.pending is None:
                 continue
             attributes = engine.entry(path).attributes
             seen = Seen(attributes, True, peek(self.world, node), node.state.value)
@@ -391,7 +391,7 @@ class Runner:
     def do_remote_mkdir(self, path: str) -> None:
         if any(path in m.gone_dirs or path in m.files or m.dirs.get(path) for m in self.models):
             return
-        if self.world.engine.fs._ledger.has_deletes(f"{self.world.prefix}{path}/"):
+        if self.world.engine.fs._pending.has_deletes(f"{self.world.prefix}{path}/"):
             return  # markers are all alike: a delete that is pending would take the new one for the old
         self.raced = True
         with self.world.bucket.another_client():
@@ -485,31 +485,41 @@ def _equal(answer: bytes, want: bytes) -> None:
 
 def check(fs: Any) -> None:
     """The engine's own books, with Core.lock held."""
-    ledger, tree = fs._ledger, fs._tree
+    pending_store, tree = fs._pending, fs._tree
     tree.check()
     names = set()
-    for ino, node in ledger.owing.items():
-        assert node.ino == ino and node.owed is not None
+    for ino, node in pending_store.inodes.items():
+        assert node.ino == ino and node.pending is not None
         assert tree.find(ino) is node, f"{node.name}: owes, and has no number"
-        if node.owed.staged is not None:
-            path = fs._core.journal.data_dir / node.owed.staged
+        if node.pending.staged is not None:
+            path = fs._core.journal.data_dir / node.pending.staged
             assert path.exists(), f"{node.name}: {path} is missing"
-            assert node.owed.staged not in names, f"{node.name}: staged twice"
-            names.add(node.owed.staged)
+            assert node.pending.staged not in names, f"{node.name}: staged twice"
+            names.add(node.pending.staged)
     rows = {row.ino: row for row in fs._core.journal.read().inodes}
-    assert set(rows) == set(ledger.owing), "journal and memory disagree on who owes"
+    assert set(rows) == set(pending_store.inodes), "journal and memory disagree on who owes"
     for ino, row in rows.items():
-        owed = ledger.owing[ino].owed
-        changed = owed.was_changed if owed.state in UNSEALED and owed.proof is not None else owed.changed
+        pending = pending_store.inodes[ino].pending
+        changed = (
+            pending.was_changed
+            if pending.state in UNSEALED and pending.proof is not None
+            else pending.changed
+        )
         have = (row.key, row.state, row.staged, row.changed, row.expect, row.seq)
-        want = (owed.key, owed.state.value, owed.staged, changed, owed.expect, owed.seq)
+        want = (pending.key, pending.state.value, pending.staged, changed, pending.expect, pending.seq)
         assert have == want, f"journal {have}, memory {want}"
-    assert {row.seq for row in fs._core.journal.read().deletes} == set(ledger.deletes), "deletes disagree"
+    assert {row.seq for row in fs._core.journal.read().deletes} == set(pending_store.deletes), (
+        "deletes disagree"
+    )
     there = {path.name for path in fs._core.journal.data_dir.iterdir() if path.stat().st_size}
-    assert there <= names | fs._leaving.names(), f"in staging for nothing: {there - names}"
-    assert fs._leaving.names() == set(fs._core.journal.read().leaving), "journal and memory: what leaves"
-    staged = sum(node.owed.size for node in ledger.owing.values() if node.owed.staged)
-    assert ledger.staged_bytes == staged, f"{ledger.staged_bytes} staged bytes counted, {staged} there"
+    assert there <= names | fs._staging_gc.names(), f"in staging for nothing: {there - names}"
+    assert fs._staging_gc.names() == set(fs._core.journal.read().staging_gc), (
+        "journal and memory: what leaves"
+    )
+    staged = sum(node.pending.size for node in pending_store.inodes.values() if node.pending.staged)
+    assert pending_store.staged_bytes == staged, (
+        f"{pending_store.staged_bytes} staged bytes counted, {staged} there"
+    )
     numbers = [node.st_ino for node in tree.all_nodes() if node.st_ino]
     assert len(set(numbers)) == len(numbers), "two inodes show one number"
     for node in tree.all_nodes():

@@ -25,7 +25,7 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job
 from r2fs.model.errors import NoSpace
 from r2fs.model.ports import NoKernelCache
-from r2fs.model.records import OwedDelete
+from r2fs.model.records import PendingDelete
 from r2fs.model.settings import Bucket
 from r2fs.model.states import State
 from tests.model.bucket import LOST, REFUSED, ModelBucket, Unlawful
@@ -216,10 +216,10 @@ class World:
 
     def background(self) -> bool:
         if not self._background:
-            leaving = self.engine.fs._leaving
-            if not leaving.names():
+            staging_gc = self.engine.fs._staging_gc
+            if not staging_gc.names():
                 return False
-            leaving.sweep()
+            staging_gc.sweep()
             return True
         self._background.pop(0)()
         return True
@@ -232,9 +232,9 @@ class World:
         with self.engine.fs._core.lock:
             return self.engine.fs._status._left(None)
 
-    def _deletes(self) -> list[OwedDelete]:
+    def _deletes(self) -> list[PendingDelete]:
         with self.engine.fs._core.lock:
-            return list(self.engine.fs._ledger.deletes.values())
+            return list(self.engine.fs._pending.deletes.values())
 
     def drain(self, deep: bool) -> bool:
         """Send all that can be sent; `deep`: wait until no late attempt is looked for any more.
@@ -274,7 +274,7 @@ class World:
         return node
 
     def parked(self) -> list[Node]:
-        return [node for node in self.engine.fs._ledger.owing.values() if node.state is State.PARKED]
+        return [node for node in self.engine.fs._pending.inodes.values() if node.state is State.PARKED]
 
 
 __all__ = ["LOST", "Crash", "World", "files"]

@@ -90,7 +90,7 @@ def _header(random: Random, raw: Raw, verb: str) -> Raw:
     return raw.having(**{name: value}) if how == 1 else replace(raw, headers=(*raw.headers, (name, value)))
 
 
-def _order(random: Random, raw: Raw, verb: str) -> Raw:
+def _dependencies(random: Random, raw: Raw, verb: str) -> Raw:
     headers = list(raw.headers)
     random.shuffle(headers)
     return replace(raw, headers=tuple((name.swapcase(), value) for name, value in headers))
@@ -167,7 +167,7 @@ def _length(random: Random, raw: Raw, verb: str) -> Raw:
 
 
 _CHANGES: tuple[Callable[[Random, Raw, str], Raw], ...] = (
-    _status, _header, _header, _order, _error, _no_document, _field, _field, _bytes, _bytes, _legal, _length,
+    _status, _header, _header, _dependencies, _error, _no_document, _field, _field, _bytes, _bytes, _legal, _length,
 )  # fmt: skip
 
 

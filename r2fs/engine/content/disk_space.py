@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.staging_gc import Leaving
+from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
 from r2fs.model.errors import R2fsError
 
@@ -46,12 +46,12 @@ class Disk:
         return self.free < self.reserve
 
 
-class Room:
-    def __init__(self, core: Core, contents: Contents, leaving: Leaving) -> None:
+class DiskSpace:
+    def __init__(self, core: Core, contents: Contents, staging_gc: StagingGc) -> None:
         # constant
         self._core = core
         self._contents = contents
-        self._leaving = leaving
+        self._staging_gc = staging_gc
         self._directory = core.journal.data_dir
         self._making = Lock()  # around evicting alone
         self.made = 0  # grows each time that room was made; only ever compared
@@ -79,9 +79,9 @@ class Room:
         """
         try:
             with self._core.lock:
-                left = self._leaving.names()
+                left = self._staging_gc.names()
             if left:
-                self._leaving.sweep()
+                self._staging_gc.sweep()
         except (OSError, R2fsError) as error:
             log.info("what has left staging is still there: %s", error)
         with self._making:  # whoever waited here finds what the one before has evicted

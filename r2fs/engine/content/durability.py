@@ -20,8 +20,8 @@ from contextlib import suppress
 from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import UNSYNCED, Node, Owed
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.inodes.inode import UNSYNCED, Node, Pending
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.keys import nfc, printable
 from r2fs.model.records import Proof
@@ -30,11 +30,11 @@ from r2fs.model.states import UNSEALED
 log = logging.getLogger(__name__)
 
 
-class Syncing:
-    def __init__(self, core: Core, ledger: Ledger, contents: Contents) -> None:
+class Durability:
+    def __init__(self, core: Core, pending_store: PendingStore, contents: Contents) -> None:
         # constant
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         # guarded by: Core.lock
         self._copied: dict[str, int] = {}  # NFC key: which copy from it was the last
@@ -44,9 +44,9 @@ class Syncing:
     def sync(self, node: Node) -> None:
         """Its bytes, their name and the row that tells of them are on the disk when this returns."""
         with self._core.lock:
-            if node.owed is None:
+            if node.pending is None:
                 return
-            content = self._contents.of(node) if node.owed.staged else None
+            content = self._contents.of(node) if node.pending.staged else None
             if content is not None:
                 if node.sync_failed:
                     raise LocalError(f"{printable(node.name)}: {UNSYNCED}")
@@ -71,8 +71,13 @@ class Syncing:
     def _has_become_whole(self, node: Node) -> bool:
         """Has the rest come while its own bytes were synced, and does its row count on it by now?"""
         with self._core.lock:
-            owed = node.owed
-            return owed is not None and owed.staged is not None and not owed.in_ranges and not owed.synced
+            pending = node.pending
+            return (
+                pending is not None
+                and pending.staged is not None
+                and not pending.in_ranges
+                and not pending.synced
+            )
 
     def sync_rest(self, node: Node) -> None:
         """All of it is here. Where a program was told that its own bytes are safe, the others are synced now."""
@@ -96,52 +101,58 @@ class Syncing:
     def _failed(self, node: Node) -> None:
         with self._core.lock:
             node.sync_failed = True
-            if node.owed is not None:
+            if node.pending is not None:
                 with suppress(R2fsError):  # a disk that takes no row either; else it outlasts this daemon
-                    self._ledger.update(node, reason=UNSYNCED)
+                    self._pending.update(node, reason=UNSYNCED)
             self._unused(node)
 
-    def is_as_synced(self, node: Node, owed: Owed) -> bool:
+    def is_as_synced(self, node: Node, pending: Pending) -> bool:
         """Is there proof that nothing was written since an fsync, so far?"""
-        if isinstance(owed.synced_as, int):  # bytes were missing: whoever writes to it, comes by here
+        if isinstance(pending.synced_as, int):  # bytes were missing: whoever writes to it, comes by here
             content = self._contents.of(node)
-            return owed.in_ranges and content.own_ranges() is not None and content.changes == owed.synced_as
-        return owed.synced_as is not None and owed.synced_as == self._contents.proof(node)
+            return (
+                pending.in_ranges
+                and content.own_ranges() is not None
+                and content.changes == pending.synced_as
+            )
+        return pending.synced_as is not None and pending.synced_as == self._contents.proof(node)
 
     def could_take_both(self, node: Node, target: Node) -> bool:
         """`node` is to replace `target`, of which a program was told that it is safe: would a power cut leave neither?"""
         with self._core.lock:
-            if target.owed is None or not target.owed.once_synced:
+            if target.pending is None or not target.pending.once_synced:
                 return False
-            owed = node.owed
-            if owed is None or owed.staged is None or not owed.changed or owed.synced:
+            pending = node.pending
+            if pending is None or pending.staged is None or not pending.changed or pending.synced:
                 return False
-            return not self.is_as_synced(node, owed)
+            return not self.is_as_synced(node, pending)
 
-    def is_synced(self, node: Node, owed: Owed) -> bool:
+    def is_synced(self, node: Node, pending: Pending) -> bool:
         """Is there proof that nothing was written since an fsync, and that nobody can?"""
-        if not self.is_as_synced(node, owed):
+        if not self.is_as_synced(node, pending):
             return False
-        return not node.writers if isinstance(owed.synced_as, int) else self._contents.nobody_writes(node)
+        return not node.writers if isinstance(pending.synced_as, int) else self._contents.nobody_writes(node)
 
     def is_in_part(self, node: Node) -> bool:
         """Is a program told that its bytes are safe where the others are not, or not all here?"""
-        owed = node.owed
-        return owed is not None and (owed.in_part or isinstance(owed.synced_as, int))
+        pending = node.pending
+        return pending is not None and (pending.in_part or isinstance(pending.synced_as, int))
 
     def _note(self, node: Node, proof: Proof | int | None, whole: bool) -> None:
         """`proof`: as it was before the fsync. While somebody may write, it is for the last close to compare."""
-        owed = node.owed
-        if owed is None or owed.staged is None:
+        pending = node.pending
+        if pending is None or pending.staged is None:
             return
-        owed.synced_as = proof
-        synced = owed.synced and not owed.in_part  # else its row had been taken back before it was written to
-        synced = synced or (node.state not in UNSEALED and self.is_synced(node, owed))
+        pending.synced_as = proof
+        synced = (
+            pending.synced and not pending.in_part
+        )  # else its row had been taken back before it was written to
+        synced = synced or (node.state not in UNSEALED and self.is_synced(node, pending))
         changes: dict[str, object] = {"in_part": False, "in_ranges": False} if whole else {}
         if synced and not whole:
             changes["in_part"] = True
-        if synced or whole or not owed.synced:
-            self._ledger.update(node, synced=synced, size=self._contents.of(node).size, **changes)
+        if synced or whole or not pending.synced:
+            self._pending.update(node, synced=synced, size=self._contents.of(node).size, **changes)
         node.vouched = node.vouched or synced
         self._unused(node)
 
@@ -177,7 +188,7 @@ class Syncing:
         try:
             self.sync(node)
         except R2fsError as error:
-            name = printable(node.owed.key if node.owed else node.name)
+            name = printable(node.pending.key if node.pending else node.name)
             raise LocalError(
                 f"{name} began as the object that is to go, and this disk does not keep it ({error}): "
                 "what is there stays until that file is sent or removed"
@@ -185,27 +196,31 @@ class Syncing:
 
     def _staged_from(self, key: str) -> list[tuple[Node, bool]]:
         """Files that began as the object there, and whether a row says that they are synced."""
-        owing = [(node, node.owed) for node in self._ledger.based_on(key)]
-        return [(node, owed.synced) for node, owed in owing if owed is not None and owed.staged is not None]
+        users = [(node, node.pending) for node in self._pending.based_on(key)]
+        return [
+            (node, pending.synced)
+            for node, pending in users
+            if pending is not None and pending.staged is not None
+        ]
 
     # ------------------------------------------------------------------ at the end
-    def sync_owed(self) -> None:
+    def sync_pending(self) -> None:
         """All staged bytes, then their names, then the rows that say so. Nobody else is at work any more."""
         with self._core.lock:
             # Of complete content the file is closed again: there may be more than descriptors.
-            synced = [node for node in self._ledger.owing.values() if self._sync_at_end(node)]
+            synced = [node for node in self._pending.inodes.values() if self._sync_at_end(node)]
             try:
                 fsync_dir(self._core.journal.data_dir)
                 for node in synced:
-                    self._ledger.update(node, synced=True, in_part=_is_partial(node))
+                    self._pending.update(node, synced=True, in_part=_is_partial(node))
                 self._core.journal.barrier()
             except (OSError, R2fsError) as error:  # what is owed stays so, as "closed, not synced"
                 log.error("the journal could not be synced: %s", error)
 
     def _sync_at_end(self, node: Node) -> bool:
         """Is it now, and was not before?"""
-        owed = node.owed
-        if owed is None or owed.staged is None or owed.synced or node.sync_failed:
+        pending = node.pending
+        if pending is None or pending.staged is None or pending.synced or node.sync_failed:
             return False
         try:
             self._contents.of(node).fsync()

@@ -30,13 +30,13 @@ from r2fs.engine.content.source import Source
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import fill, is_news
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import NoSpace, R2fsError, Stale, StateDamaged
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered_of
 from r2fs.model.ranges import Range
 from r2fs.model.records import ObjectInfo, Proof, Version
-from r2fs.model.states import OWING, State
+from r2fs.model.states import PENDING_STATES, State
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ RESTING_SHARE = 16  # all of them together: at most this part of the cache's lim
 
 
 class Contents:
-    def __init__(self, core: Core, ledger: Ledger, reader: Reader) -> None:
+    def __init__(self, core: Core, pending_store: PendingStore, reader: Reader) -> None:
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self._reader = reader
         self._number = count(1)
         self.spares = Spares(core.journal.data_dir)
@@ -72,7 +72,7 @@ class Contents:
     def of(self, node: Node) -> Content:
         """The node's open content: what it has, what staging has, what the cache has, or nothing yet."""
         if node.content is None:
-            node.content = self._staged(node) if node.owed and node.owed.staged else self._clean(node)
+            node.content = self._staged(node) if node.pending and node.pending.staged else self._clean(node)
         return node.content
 
     def source(self, node: Node) -> Source | None:
@@ -91,7 +91,7 @@ class Contents:
                 node.ino,
             )
             self._sources[node.ino] = source
-            if node.owed is None or node.owed.staged is None:
+            if node.pending is None or node.pending.staged is None:
                 self._streams.begin(source)
         return source
 
@@ -114,12 +114,12 @@ class Contents:
             self._pin(node)
 
     def _staged(self, node: Node) -> Content:
-        assert node.owed is not None and node.owed.staged is not None
-        path = self._core.journal.data_dir / node.owed.staged
+        assert node.pending is not None and node.pending.staged is not None
+        path = self._core.journal.data_dir / node.pending.staged
         try:
             return Content.adopt(path, path.stat().st_size, None)
         except FileNotFoundError:
-            raise StateDamaged(f"{node.owed.key}: its bytes should be in {path}, and are not") from None
+            raise StateDamaged(f"{node.pending.key}: its bytes should be in {path}, and are not") from None
 
     def _clean(self, node: Node) -> Content:
         version = node.base
@@ -176,7 +176,7 @@ class Contents:
         self._pin(node)
 
     def _lose(self, node: Node, version: Version) -> None:
-        """That version is not there any more: unless by a copy of our own (`Outcomes.found_own_copy` looks),
+        """That version is not there any more: unless by a copy of our own (`Resolver.found_own_copy` looks),
         nobody needs to wait with a write of that key any more for this node's sake."""
         with self._core.lock:
             if not self.may_be_copied(node, version):
@@ -185,7 +185,7 @@ class Contents:
     def lost(self, node: Node, version: Version) -> None:
         """With Core.lock held."""
         node.lost = version
-        self._ledger.on_settled(node)
+        self._pending.on_settled(node)
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
         """A GET told the version's metadata: kept for stat, which listings cannot tell."""
@@ -201,7 +201,7 @@ class Contents:
 
     def distrust(self, node: Node) -> None:
         """The disk failed to read it. What is clean is fetched again, once nobody has it open."""
-        if node.content is not None and node.base is not None and not (node.owed and node.owed.staged):
+        if node.content is not None and node.base is not None and not (node.pending and node.pending.staged):
             node.content.doubtful = True
             self._core.cache.drop(node.base)
 
@@ -290,10 +290,10 @@ class Contents:
 
     def edits(self, node: Node) -> tuple[Range, ...] | None:
         """Where the staged bytes differ from those of `node.base`; None: anywhere."""
-        if node.owed is None or node.content is None:
+        if node.pending is None or node.content is None:
             return None
         known = node.content.edits()
-        return node.owed.edits if known is None else tuple(known)
+        return node.pending.edits if known is None else tuple(known)
 
     # ------------------------------------------------------------------ out of staging
     def keep_name(self, node: Node) -> None:
@@ -312,7 +312,7 @@ class Contents:
             content.path = staged
             _remove(path)
 
-        self._ledger.on_undo(undo)
+        self._pending.on_undo(undo)
 
     def settled(self, node: Node, staged: str) -> None:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
@@ -342,13 +342,13 @@ class Contents:
         """The last handle is gone."""
         if node.content is None or (node.ino in self._resting and not node.deleted):
             return
-        self._ledger.unwatch_base(node)
-        if node.deleted and node.state not in OWING:
+        self._pending.unwatch_base(node)
+        if node.deleted and node.state not in PENDING_STATES:
             self.discard(node)
-        elif node.owed and node.owed.staged:
+        elif node.pending and node.pending.staged:
             unsealed = node.state is State.DIRTY  # the journal could not take it yet: its size is the file's
-            if node.content.complete and not node.sending and not unsealed and not node.owed.in_ranges:
-                node.owed.edits = self.edits(node)
+            if node.content.complete and not node.sending and not unsealed and not node.pending.in_ranges:
+                node.pending.edits = self.edits(node)
                 node.content.close()
                 node.content = None
         elif not self._rest(node):

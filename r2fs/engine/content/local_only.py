@@ -17,32 +17,38 @@ from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.ports import Caller
 
 
-class LocalFiles:
-    def __init__(self, core: Core, ledger: Ledger, contents: Contents, reader: Reader) -> None:
+class LocalOnly:
+    def __init__(self, core: Core, pending_store: PendingStore, contents: Contents, reader: Reader) -> None:
         # constant
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         self._reader = reader
 
     def stays_here(self, node: Node) -> bool:
         """Is it one of them, of which the bucket has nothing?"""
-        owed = node.owed
-        if owed is None or owed.expect is not None or not owed.changed or owed.staged is None:
+        pending = node.pending
+        if pending is None or pending.expect is not None or not pending.changed or pending.staged is None:
             return False
-        return self.is_local(owed.key)
+        return self.is_local(pending.key)
 
     def is_coming(self, node: Node) -> bool:
         """Is it to be one of them, and the bucket still its only safe place?"""
-        owed, base = node.owed, node.base
-        if owed is None or owed.changed or owed.expect is not None or base is None or node.carries_body:
+        pending, base = node.pending, node.base
+        if (
+            pending is None
+            or pending.changed
+            or pending.expect is not None
+            or base is None
+            or node.carries_body
+        ):
             return False
         # One that had such a name in the bucket goes on being there: its directory was renamed.
-        return self.is_local(owed.key) and (owed.staged is not None or not self.is_local(base.key))
+        return self.is_local(pending.key) and (pending.staged is not None or not self.is_local(base.key))
 
     def is_local(self, key: str) -> bool:
         """Do the settings say that files of this name are not for the bucket?"""
@@ -51,7 +57,7 @@ class LocalFiles:
 
     def expect_at(self, key: str) -> str | None:
         """The ETag that a new node at `key` will replace; its pending delete is void. In a transaction."""
-        return None if self.is_local(key) else self._ledger.take_over_deletes(key)
+        return None if self.is_local(key) else self._pending.take_over_deletes(key)
 
     def bring_here(self, caller: Caller, node: Node) -> None:
         """All bytes of a file: it is about to be this host's alone. Without the lock."""

@@ -16,7 +16,7 @@ from r2fs.disk.digests import part_digest
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import AHEAD, JobQueue
-from r2fs.engine.pending.upload_job import Claim
+from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.model.errors import R2fsError
 from r2fs.model.part_size import part_size
 from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version
@@ -25,7 +25,7 @@ MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its 
 PIECE = 1 << 20  # bytes read at once
 
 
-class Digests:
+class PartHasher:
     def __init__(self, core: Core, jobs: JobQueue) -> None:
         # constant
         self._core = core
@@ -41,7 +41,7 @@ class Digests:
             or version is None
             or version.size < settings.multipart_threshold
             or node.kind is not Kind.FILE
-            or node.owed is not None
+            or node.pending is not None
             or node.deleted
             or content is None
             or not content.complete
@@ -73,10 +73,10 @@ class Digests:
 
     def _is_clean(self, node: Node, version: Version) -> bool:
         """Nobody has written: who opens for writing owes, and who has written has another base after."""
-        return node.owed is None and node.base == version
+        return node.pending is None and node.base == version
 
 
-def has_bytes_of(claim: Claim, info: ObjectInfo) -> bool:
+def has_bytes_of(claim: UploadJob, info: ObjectInfo) -> bool:
     """True if the object has these very bytes: a power cut makes a host forget its last attempts."""
     if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
         return False

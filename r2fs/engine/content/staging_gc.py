@@ -1,6 +1,6 @@
 """Leaving: staged files whose row is gone go, too, once the disk knows that the row is gone.
 
-Owns:    what is to be removed from staging/data (the journal's table `leaving`), and the pace at
+Owns:    what is to be removed from staging/data (the journal's table `staging_gc`), and the pace at
          which commits that nobody waits for reach the disk.
 Never:   removes a file whose row may come back: a commit survives kill -9, but a power cut takes the
          last ones back, and the row of a synced file must then find its bytes.
@@ -27,7 +27,7 @@ PACE_CAP_S = 60.0  # on a disk that fails
 PACE_S = 0.5  # between two rounds, two fsyncs each: what leaves meanwhile leaves together
 
 
-class Leaving:
+class StagingGc:
     def __init__(self, core: Core) -> None:
         self._core = core
         # guarded by: Core.lock
@@ -40,7 +40,7 @@ class Leaving:
         self._files.update((name, None) for name in names)
 
     def add(self, name: str, node: Node) -> None:
-        """The row that named it is gone by a commit; its row in `leaving` came with the same one."""
+        """The row that named it is gone by a commit; its row in `staging_gc` came with the same one."""
         self._files[name], node.left = node, name
         self._wanted.notify()
 
@@ -101,10 +101,10 @@ class Leaving:
         with self._core.lock:
             with journal.transaction():
                 for name in files:
-                    journal.drop_leaving(name)
+                    journal.drop_staging_garbage(name)
             for name, node in files.items():
                 self._files.pop(name, None)  # two rounds at once: a full disk is in a hurry
                 if node is not None and node.left == name:
                     node.left = None
-                if node is not None and node.owed is None:
+                if node is not None and node.pending is None:
                     node.vouched = False

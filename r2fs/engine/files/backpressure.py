@@ -20,11 +20,11 @@ from collections.abc import Callable
 from threading import Event
 
 from r2fs.disk.content import Content
-from r2fs.engine.content.disk_space import Disk, Room
+from r2fs.engine.content.disk_space import Disk, DiskSpace
 from r2fs.engine.core import Core
 from r2fs.engine.files.handles import Handles
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import Interrupted, NoSpace, R2fsError
 from r2fs.model.ports import Caller
 from r2fs.model.records import RoomView
@@ -39,12 +39,12 @@ LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # how often the disk is looked at; while it is n
 
 
 class BackPressure:
-    def __init__(self, core: Core, ledger: Ledger, handles: Handles, room: Room) -> None:
+    def __init__(self, core: Core, pending_store: PendingStore, handles: Handles, room: DiskSpace) -> None:
         # constant
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self._handles = handles
-        self._room = room
+        self._disk_space = room
         self._limit = core.settings.dirty_limit
         self._stopped = Event()
         # guarded by: Core.lock
@@ -54,28 +54,32 @@ class BackPressure:
     def dirty(self) -> int:
         """Bytes that the bucket lacks, by the rows and, where somebody writes, by the files themselves."""
         with self._core.lock:
-            return self._ledger.staged_bytes + sum(
-                node.content.size - node.owed.size for node in self._written() if node.content and node.owed
+            return self._pending.staged_bytes + sum(
+                node.content.size - node.pending.size
+                for node in self._written()
+                if node.content and node.pending
             )
 
     def _written(self) -> list[Node]:
         return [
             node
             for node in self._handles.written
-            if node.owed and node.owed.staged and node.content is not None and not node.content.closed
+            if node.pending and node.pending.staged and node.content is not None and not node.content.closed
         ]
 
     def _sealed(self) -> int:
         """Of these, what can be sent without anybody closing a file first."""
         with self._core.lock:
-            return self._ledger.staged_bytes - sum(node.owed.size for node in self._written() if node.owed)
+            return self._pending.staged_bytes - sum(
+                node.pending.size for node in self._written() if node.pending
+            )
 
     # ------------------------------------------------------------------ what it means
     def admit(self, caller: Caller) -> None:
         """An open for writing, or a truncate by name. Raises NoSpace, WouldWait."""
-        if self._room.disk().short:
+        if self._disk_space.disk().short:
             caller.about_to_wait()
-            self._room.make()
+            self._disk_space.make()
         if self.dirty() >= self._limit:
             caller.about_to_wait()
             if not self._until(lambda: self.dirty() < self._limit, caller):
@@ -86,7 +90,7 @@ class BackPressure:
 
         Where the kernel passes the file through for an earlier handle, it does so for this one, too.
         """
-        return self.dirty() < self._limit * SLOW_FROM and not self._room.disk().near
+        return self.dirty() < self._limit * SLOW_FROM and not self._disk_space.disk().near
 
     def pace(self, caller: Caller, growth: int) -> None:
         """Before a write through us that makes a file longer by `growth` bytes. Raises NoSpace."""
@@ -110,7 +114,7 @@ class BackPressure:
             return self.dirty() - own
 
         with self._core.lock:
-            if node.owed is None or others() < self._limit:
+            if node.pending is None or others() < self._limit:
                 return
         caller.about_to_wait()
         try:
@@ -122,7 +126,7 @@ class BackPressure:
         """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
         since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
         while done < len(rest):
-            made = self._room.made
+            made = self._disk_space.made
             try:
                 if offset is None:
                     done += content.append(rest[done:])
@@ -139,14 +143,14 @@ class BackPressure:
         return done
 
     def _make_room(self, caller: Caller, size: int, since_s: float, made: int) -> bool:
-        """The disk was full for a write through us, which began when `Room.made` was so. True: try again."""
+        """The disk was full for a write through us, which began when `DiskSpace.made` was so. True: try again."""
         caller.about_to_wait()
-        if self._room.make(size, made):
+        if self._disk_space.make(size, made):
             return True
         left = since_s + self._core.settings.dirty_wait_s - self._core.clock.monotonic()
         if left <= 0:
             return False
-        others_made_room = self._room.disk().free >= size
+        others_made_room = self._disk_space.disk().free >= size
         if not others_made_room and not self._sealed():
             return False
         with self._core.lock:
@@ -175,11 +179,11 @@ class BackPressure:
         pause_s = 0.0
         while not self._stopped.wait(pause_s):  # not Core.changed: that is told of every change
             try:
-                self._room.look(bool(self._handles.written))
+                self._disk_space.look(bool(self._handles.written))
                 self._say(self.view())
             except (R2fsError, OSError) as error:
                 log.warning("the disk could not be looked after: %s", error)
-            near = self._room.disk().near and bool(self._handles.written)
+            near = self._disk_space.disk().near and bool(self._handles.written)
             pause_s = LOOK_NEAR_S if near else LOOK_S
 
     def stop(self) -> None:
@@ -187,14 +191,14 @@ class BackPressure:
         self._stopped.set()
 
     def view(self) -> RoomView:
-        dirty, disk = self.dirty(), self._room.disk()
+        dirty, disk = self.dirty(), self._disk_space.disk()
         return RoomView(
             dirty=dirty,
             dirty_limit=self._limit,
             writers=self._level_of(dirty, disk),
             disk_free=disk.free,
             disk_reserve=disk.reserve,
-            disk_error=self._room.error,
+            disk_error=self._disk_space.error,
             ballast=self._core.journal.ballast.held,
         )
 

@@ -20,7 +20,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.files.handles import Handles
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import AHEAD, JobQueue
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.errors import R2fsError, Stale
 from r2fs.model.keys import printable
@@ -33,7 +33,7 @@ class Filling:
     def __init__(
         self,
         core: Core,
-        ledger: Ledger,
+        pending_store: PendingStore,
         contents: Contents,
         reader: Reader,
         writeback: WriteBack,
@@ -41,18 +41,18 @@ class Filling:
         handles: Handles,
     ) -> None:
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         self._reader = reader
-        self.fetch = writeback.outcomes.fetch_base
-        self._syncing = writeback.syncing
+        self.fetch = writeback.resolver.fetch_base
+        self._durability = writeback.durability
         self._jobs = jobs
         self._handles = handles
 
     def tell_whole(self, node: Node) -> None:
         """Its row still counts on its base, where nobody else has fetched the rest."""
         with self._core.lock:
-            if node.owed is not None and node.owed.in_ranges:
+            if node.pending is not None and node.pending.in_ranges:
                 self.later(node)
 
     def later(self, node: Node) -> None:
@@ -81,22 +81,22 @@ class Filling:
                 log.info("%s: not all of it is here yet: %s", printable(node.name), error)
                 return
         try:
-            self._syncing.sync_rest(node)
+            self._durability.sync_rest(node)
         except R2fsError as error:  # its row goes on to say what is its own
             log.error("%s: not all of it could be synced: %s", printable(node.name), error)
             return
         with self._core.lock:
-            if node.owed and node.owed.staged and self._contents.of(node).complete:
+            if node.pending and node.pending.staged and self._contents.of(node).complete:
                 self._filled(node)
 
     def _filled(self, node: Node) -> None:
         """All bytes are here: from now on times prove whether anything is written. With Core.lock held."""
-        owed = node.owed
-        assert owed is not None
-        proof = owed.proof
-        if owed.filling and not owed.written:
+        pending = node.pending
+        assert pending is not None
+        proof = pending.proof
+        if pending.filling and not pending.written:
             os.utime(self._contents.of(node).fd, ns=(node.atime_ns, node.mtime_ns))
             proof = self._contents.proof(node)
-        self._ledger.update(node, filling=False, proof=proof, in_ranges=False)
+        self._pending.update(node, filling=False, proof=proof, in_ranges=False)
         if not node.handles:
             self._contents.closed(node)

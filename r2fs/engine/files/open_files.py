@@ -14,22 +14,22 @@ import logging
 import os
 from functools import partial
 
-from r2fs.engine.content.disk_space import Room
+from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.part_digests import Digests
+from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.reader import Reader
-from r2fs.engine.content.staging_gc import Leaving
+from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
 from r2fs.engine.files.backpressure import BackPressure
 from r2fs.engine.files.filling import Filling
 from r2fs.engine.files.handles import Handle, Handles
-from r2fs.engine.files.write_session import Sealing
+from r2fs.engine.files.write_session import WriteSessions
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.statfs import Space
+from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.jobs import JobQueue
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.errors import (
     BadHandle,
@@ -52,29 +52,29 @@ class Files:
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         contents: Contents,
         reader: Reader,
         writeback: WriteBack,
         jobs: JobQueue,
-        leaving: Leaving,
-        space: Space,
+        staging_gc: StagingGc,
+        space: StatFs,
     ) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         self._reader = reader
-        self._syncing = writeback.syncing
-        self._space = space
-        self._digests = Digests(core, jobs)
+        self._durability = writeback.durability
+        self._statfs = space
+        self._part_hasher = PartHasher(core, jobs)
         self.handles = Handles()
-        self.sealing = Sealing(core, tree, ledger, contents, writeback, leaving)
-        self.filling = Filling(core, ledger, contents, reader, writeback, jobs, self.handles)
-        self.room = Room(core, contents, leaving)
-        self.pressure = BackPressure(core, ledger, self.handles, self.room)
+        self.sessions = WriteSessions(core, tree, pending_store, contents, writeback, staging_gc)
+        self.filling = Filling(core, pending_store, contents, reader, writeback, jobs, self.handles)
+        self.room = DiskSpace(core, contents, staging_gc)
+        self.pressure = BackPressure(core, pending_store, self.handles, self.room)
         contents.make_room, reader.fetching.make_room = self.room.make_now, self.room.make
-        writeback.on_unsealed = self.sealing.seal_unsealed
+        writeback.on_unsealed = self.sessions.seal_unsealed
 
     # ------------------------------------------------------------------ opening
     def open(self, caller: Caller, node: Node, flags: int) -> Opened:
@@ -90,30 +90,30 @@ class Files:
             self.admit_writer(caller)
         if writes and not flags & os.O_TRUNC:
             self._fetch_small(caller, node)
-        with self.sealing.changing(caller, node) if writes else self._core.lock:
+        with self.sessions.changing(caller, node) if writes else self._core.lock:
             self._check_there(node)
             self._contents.wake(node)
-            moved = writes and not (node.owed and node.owed.staged)
+            moved = writes and not (node.pending and node.pending.staged)
             if moved:
                 caller.about_to_wait()
             small = not writes and self._comes_whole(node)
             if small:
                 caller.about_to_fetch()
             if writes:
-                self.sealing.make_dirty(node, truncate=bool(flags & os.O_TRUNC))
+                self.sessions.make_dirty(node, truncate=bool(flags & os.O_TRUNC))
             handle = self.handles.add(node, flags)
             source = self._contents.source(node)
             if source is not None:
-                self._ledger.watch_base(node)
+                self._pending.watch_base(node)
             if writes and not node.writers:  # open(O_RDONLY | O_TRUNC)
-                self.sealing.seal_or_later(node)
+                self.sessions.seal_or_later(node)
         try:
             if source is not None and writes:
                 self.filling.later(node)
             elif source is not None and small:
                 self.filling.fetch(node, partial(self._reader.whole, source, caller))
             if moved and not flags & os.O_TRUNC:
-                self.sealing.outwait_ctime(node)
+                self.sessions.outwait_ctime(node)
             return self._opened(handle)
         except R2fsError:
             self.release(handle.number)
@@ -149,7 +149,7 @@ class Files:
 
     def _check_there(self, node: Node) -> None:
         """A node that lost its name to another, and that nobody has open, is gone: look the name up again."""
-        if node.deleted and not node.handles and node.owed is None:
+        if node.deleted and not node.handles and node.pending is None:
             raise Stale(f"{node.name} was replaced or removed")
 
     def _comes_whole(self, node: Node) -> bool:
@@ -161,21 +161,21 @@ class Files:
         """A handle on a node that `new_file` has just made. With Core.lock held."""
         handle = self.handles.add(node, flags)
         if not handle.writes:  # open(O_CREAT | O_RDONLY): nobody will write
-            self.sealing.seal_or_later(node)
+            self.sessions.seal_or_later(node)
         return self._opened(handle)
 
     def new_file(self, node: Node, key: str, expect: str | None) -> None:
         """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
         staged = self._contents.new_staged(node)
-        self._ledger.apply(node, Event.CREATE, key=key, changed=True, expect=expect, staged=staged)
+        self._pending.apply(node, Event.CREATE, key=key, changed=True, expect=expect, staged=staged)
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)
         complete = content.complete  # asked once: the last range may arrive now
-        owed = handle.node.owed
-        watched = owed is not None and owed.in_ranges  # its row is to hear of each write
+        pending = handle.node.pending
+        watched = pending is not None and pending.in_ranges  # its row is to hear of each write
         if complete and handle.writes and not watched:
-            self.sealing.wrote(
+            self.sessions.wrote(
                 handle.node
             )  # unwatched from here on: only times tell, and only if not filling
             content.unwatch()
@@ -190,7 +190,7 @@ class Files:
 
     def admit_writer(self, caller: Caller) -> None:
         """Past the quota it gets ENOSPC at once, past the dirty limit after a while."""
-        self._space.admit()
+        self._statfs.admit()
         self.pressure.admit(caller)
 
     # ------------------------------------------------------------------ bytes
@@ -223,18 +223,18 @@ class Files:
             if not handle.writes:
                 raise BadHandle(f"{self._tree.path(handle.node)} was not opened for writing")
             content = self._contents.of(handle.node)
-            self.sealing.wrote(handle.node)
+            self.sessions.wrote(handle.node)
         appends = handle.appends and not paged
         self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
-        owed = handle.node.owed
+        pending = handle.node.pending
         written = self.pressure.write(caller, content, None if appends else offset, data)
         if paged and written < len(data):  # of pages the kernel hears an error, and no smaller number
             raise NoSpace(f"{self._tree.path(handle.node)}: there is no room for all of it")
         if (
-            owed is not None and owed.in_ranges
+            pending is not None and pending.in_ranges
         ):  # which bytes are ours must be known before the write is answered
             with self._core.lock:
-                self._ledger.note_write(handle.node, content.size)
+                self._pending.note_write(handle.node, content.size)
         return written
 
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
@@ -244,26 +244,26 @@ class Files:
         if size > self._staged_size(node):
             self.admit_writer(caller)
         caller.about_to_wait()
-        with self.sealing.changing(caller, node):
+        with self.sessions.changing(caller, node):
             self._check_there(node)
             self._contents.wake(node)
-            self.sealing.make_dirty(node, truncate=size == 0)
+            self.sessions.make_dirty(node, truncate=size == 0)
             if size:
-                self.sealing.truncate(node, size)
+                self.sessions.truncate(node, size)
             if not node.writers:
                 lacking = not self._contents.of(node).complete
-                self.sealing.seal_or_later(node)
-                self.sealing.unused(node)
+                self.sessions.seal_or_later(node)
+                self.sessions.unused(node)
         if not node.writers and lacking:
             self.filling.later(node)
 
     def _staged_size(self, node: Node) -> int:
         """Bytes of it that count towards the limits already."""
         with self._core.lock:
-            if node.owed is None or node.owed.staged is None:
+            if node.pending is None or node.pending.staged is None:
                 return 0
             content = node.content
-            return node.owed.size if content is None or content.closed else content.size
+            return node.pending.size if content is None or content.closed else content.size
 
     # ------------------------------------------------------------------ safe, and closed
     def flush(self, caller: Caller, number: int) -> None:
@@ -282,7 +282,7 @@ class Files:
         with self._core.lock:
             handle = self.handles.get(number)
             self._told(handle)
-        self._syncing.sync(handle.node)
+        self._durability.sync(handle.node)
 
     def _told(self, handle: Handle) -> None:
         error, handle.error = handle.error, None
@@ -297,10 +297,10 @@ class Files:
             node = handle.node
             try:
                 if handle.writes and not node.writers:
-                    self.sealing.seal_or_later(node)
+                    self.sessions.seal_or_later(node)
             finally:
                 if not node.handles:
-                    self._digests.closing(node)
+                    self._part_hasher.closing(node)
                     self._contents.closed(node)
                     self._tree.collect(node)
                 if handle.writes:

@@ -14,7 +14,7 @@ import os
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.files.handles import Handles
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import BadHandle, InvalidArgument, NoSuchByte, NotSupported
 from r2fs.model.ports import Caller
 
@@ -28,10 +28,10 @@ _FALLOC_MODES = (
 )
 
 
-class Holes:
-    def __init__(self, core: Core, ledger: Ledger, contents: Contents, handles: Handles) -> None:
+class Sparse:
+    def __init__(self, core: Core, pending_store: PendingStore, contents: Contents, handles: Handles) -> None:
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         self._handles = handles
 
@@ -40,8 +40,8 @@ class Holes:
         with self._core.lock:
             handle = self._handles.get(number)
             content = self._contents.of(handle.node)
-            if handle.node.owed is not None:
-                handle.node.owed.written = True
+            if handle.node.pending is not None:
+                handle.node.pending.written = True
         if not handle.writes:
             raise BadHandle("not opened for writing")
         if offset < 0 or length <= 0:
@@ -56,7 +56,7 @@ class Holes:
             content.reserve(offset, length)
         # KEEP_SIZE alone is a promise of room past the end, which costs nothing to leave out
         with self._core.lock:
-            self._ledger.note_write(handle.node, content.size)
+            self._pending.note_write(handle.node, content.size)
 
     def lseek(self, number: int, offset: int, whence: int, paged: bool) -> int:
         """SEEK_DATA, SEEK_HOLE. What may be in a writer's mapping is data, too."""

@@ -19,12 +19,12 @@ from contextlib import contextmanager, suppress
 
 from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.staging_gc import Leaving
+from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import DOUBTFUL, Node, Owed
+from r2fs.engine.inodes.inode import DOUBTFUL, Node, Pending
 from r2fs.engine.inodes.stat import file_times
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import of_new_bytes
@@ -32,52 +32,54 @@ from r2fs.model.ports import Caller
 from r2fs.model.states import UNSEALED, Event, State
 
 
-class Sealing:
+class WriteSessions:
     def __init__(
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         contents: Contents,
         writeback: WriteBack,
-        leaving: Leaving,
+        staging_gc: StagingGc,
     ) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         self._writeback = writeback
-        self._syncing = writeback.syncing
-        self._leaving = leaving
+        self._durability = writeback.durability
+        self._staging_gc = staging_gc
 
     def outwait_ctime(self, node: Node) -> None:
         """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
-        proof = node.owed.proof if node.owed else None
+        proof = node.pending.proof if node.pending else None
         if proof is not None and not outwait_file_time(proof.ctime_ns):
             with self._core.lock:
-                if node.owed is not None:
-                    self._ledger.update(node, proof=None)
+                if node.pending is not None:
+                    self._pending.update(node, proof=None)
 
     def make_dirty(self, node: Node, truncate: bool = False) -> None:
         """OPEN_WRITE: in the journal, and stop reading for an upload. With Core.lock held."""
-        owed = node.owed
-        if node.deleted and owed is None:  # unlinked: its bytes live as long as it is open, and owe nothing
+        pending = node.pending
+        if (
+            node.deleted and pending is None
+        ):  # unlinked: its bytes live as long as it is open, and owe nothing
             self._contents.of(node).make_writable()
             if truncate:
                 self._truncate_locked(node, 0)
             return
-        if owed is not None and owed.state in UNSEALED:
+        if pending is not None and pending.state in UNSEALED:
             # Not writable any more where the last close came as far as looking for other writers, and
             # the journal then had no room for its row.
             self._contents.of(node).make_writable()
             if truncate:
                 self._truncate_locked(node, 0)
             return
-        if owed is not None and owed.transfer is not None:
-            owed.transfer.stop()  # nothing written from now on can reach that attempt
-        if owed is not None and owed.staged is not None:
+        if pending is not None and pending.transfer is not None:
+            pending.transfer.stop()  # nothing written from now on can reach that attempt
+        if pending is not None and pending.staged is not None:
             self._contents.of(node).make_writable()
-            staged, moved, made = owed.staged, False, False
+            staged, moved, made = pending.staged, False, False
         else:
             made = truncate and node.content is None
             if made:
@@ -100,14 +102,14 @@ class Sealing:
 
     def _safe_again(self, node: Node) -> None:
         """It was not opened: what `_changing` took back holds, if the journal has room to say so."""
-        if node.owed is not None and node.owed.was_synced:
+        if node.pending is not None and node.pending.was_synced:
             with suppress(R2fsError):
-                self._ledger.update(node, synced=True, was_synced=False)
+                self._pending.update(node, synced=True, was_synced=False)
                 node.vouched = True
 
     def _apply_open_write(self, node: Node, staged: str, truncate: bool) -> None:
-        owed, content = node.owed, self._contents.of(node)
-        if owed is None:
+        pending, content = node.pending, self._contents.of(node)
+        if pending is None:
             base = node.base
             assert base is not None
             extra = {"key": self._tree.key(node), "expect": base.etag}
@@ -115,15 +117,15 @@ class Sealing:
             extra = {}
         filling = not truncate and not content.complete
         proof = None if truncate or filling else self._contents.proof(node)
-        self._ledger.apply(
+        self._pending.apply(
             node,
             Event.OPEN_WRITE,
-            before=node.state if owed is None or owed.before is None else owed.before,
+            before=node.state if pending is None or pending.before is None else pending.before,
             # A row that says "not changed" with staged bytes would be copied from its base inside the
             # bucket at a crash: so it says "changed" until the proof at the last close.
             changed=True,
-            was_changed=owed.changed if owed else False,
-            was_rewritten=owed.rewritten if owed else False,
+            was_changed=pending.changed if pending else False,
+            was_rewritten=pending.rewritten if pending else False,
             staged=staged,
             size=content.size,
             proof=proof,
@@ -150,11 +152,11 @@ class Sealing:
                     return
                 caller.about_to_wait()
                 left = node.left
-                if node.owed is not None and node.owed.synced:
-                    self._ledger.update(node, synced=False, was_synced=True)
+                if node.pending is not None and node.pending.synced:
+                    self._pending.update(node, synced=False, was_synced=True)
             self._core.journal.barrier()
             with self._core.lock:
-                node.vouched = node.owed is not None and node.owed.synced
+                node.vouched = node.pending is not None and node.pending.synced
                 if left is not None:
                     self._contents.drop_left(node, left)
 
@@ -176,17 +178,17 @@ class Sealing:
 
     def _seal(self, node: Node) -> None:
         """The last writer has closed. With Core.lock held."""
-        owed = node.owed
-        if owed is None or owed.state not in UNSEALED:
+        pending = node.pending
+        if pending is None or pending.state not in UNSEALED:
             return
-        if self._is_untouched(node, owed):
+        if self._is_untouched(node, pending):
             self._unchanged(node)
             return
         content = self._contents.of(node)
-        synced = self._syncing.is_synced(node, owed)
-        stat, opened_again, known_ns = os.fstat(content.fd), owed.before is not None, node.mtime_ns
+        synced = self._durability.is_synced(node, pending)
+        stat, opened_again, known_ns = os.fstat(content.fd), pending.before is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
-        self._ledger.apply(
+        self._pending.apply(
             node,
             Event.SEAL,
             before=None,
@@ -194,7 +196,7 @@ class Sealing:
             proof=None,
             size=stat.st_size,
             synced=synced,
-            in_part=synced and isinstance(owed.synced_as, int),
+            in_part=synced and isinstance(pending.synced_as, int),
             was_synced=False,
             boot=self._core.journal.boot,
             sealed_at_s=self._core.clock.time(),
@@ -215,35 +217,35 @@ class Sealing:
     def _vouch(self, node: Node) -> None:
         """A program has waited for its bytes to be safe: that they are is to be on the disk, too."""
         node.vouched = True
-        self._leaving.soon()
+        self._staging_gc.soon()
 
-    def _is_untouched(self, node: Node, owed: Owed) -> bool:
+    def _is_untouched(self, node: Node, pending: Pending) -> bool:
         """Is there proof that nothing was written since OPEN_WRITE?"""
-        if owed.filling:
-            return not owed.written
-        if owed.proof is None or self._contents.proof(node) != owed.proof:
+        if pending.filling:
+            return not pending.written
+        if pending.proof is None or self._contents.proof(node) != pending.proof:
             return False
         return self._contents.nobody_writes(node)  # a mapping may outlive its descriptor
 
     def _unchanged(self, node: Node) -> None:
-        owed = node.owed
-        assert owed is not None
-        staged, was = owed.staged, owed.before
+        pending = node.pending
+        assert pending is not None
+        staged, was = pending.staged, pending.before
         if was is State.CLEAN:
-            self._ledger.apply(node, Event.UNCHANGED)
+            self._pending.apply(node, Event.UNCHANGED)
             self._core.crash_point("unchanged")
             assert staged is not None
             self._contents.settled(node, staged)
             return
         # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
-        synced = owed.synced or owed.was_synced or self._syncing.is_synced(node, owed)
+        synced = pending.synced or pending.was_synced or self._durability.is_synced(node, pending)
         changes = {
-            "changed": owed.was_changed,
-            "rewritten": owed.was_rewritten,
+            "changed": pending.was_changed,
+            "rewritten": pending.was_rewritten,
             "synced": synced,
             "was_synced": False,
         }
-        self._ledger.apply(node, Event.UNCHANGED, before=None, proof=None, **changes)
+        self._pending.apply(node, Event.UNCHANGED, before=None, proof=None, **changes)
         if synced:
             self._vouch(node)
         self._writeback.schedule(node)
@@ -263,13 +265,13 @@ class Sealing:
         content = self._contents.of(node)
         self.wrote(node)
         content.truncate(size)
-        if size == 0 and node.owed is not None and node.owed.reason in DOUBTFUL:
-            self._ledger.update(node, reason=None)  # nothing is left of what was doubtful
+        if size == 0 and node.pending is not None and node.pending.reason in DOUBTFUL:
+            self._pending.update(node, reason=None)  # nothing is left of what was doubtful
         node.sync_failed = node.sync_failed and size > 0
         self._core.crash_point("truncated")
-        if node.owed is not None and (node.owed.in_ranges or node.owed.proof is not None):
-            in_ranges = node.owed.in_ranges and size > 0
-            self._ledger.update(
+        if node.pending is not None and (node.pending.in_ranges or node.pending.proof is not None):
+            in_ranges = node.pending.in_ranges and size > 0
+            self._pending.update(
                 node, proof=None, size=size, base_limit=content.base_limit, in_ranges=in_ranges
             )
 
@@ -280,5 +282,5 @@ class Sealing:
 
     def wrote(self, node: Node) -> None:
         """A program writes to it through us: times need not tell."""
-        if node.owed is not None:
-            node.owed.written = True
+        if node.pending is not None:
+            node.pending.written = True

@@ -37,7 +37,7 @@ SKEW_S = 900.0
 Write = Callable[[AttributeRows], None]
 
 
-class Recall:
+class AttributeCache:
     def __init__(self, core: Core, tree: Tree) -> None:
         self._core = core
         self._tree = tree
@@ -123,7 +123,7 @@ class Recall:
             self._know(node, row)
         else:
             number = derived(key, version.etag) if version is not None else node.ino
-            theirs = row is not None and version is not None and node.owed is None
+            theirs = row is not None and version is not None and node.pending is None
             if row is not None and theirs and node.parent is not None and _was_listed(node.parent):
                 self._later.append(_missed(row))
         node.st_ino = self._core.numbers.claim(number)
@@ -136,11 +136,11 @@ class Recall:
         """
         marker = directory.listing.marker if directory.listing else None
         known = directory.known or not keeps_shown(self._core.settings)
-        if row is not None and row.facts and not directory.owed and not known:
+        if row is not None and row.facts and not directory.pending and not known:
             if row.etag == (marker.etag if marker else EMPTY_MD5):
                 fill(directory, recalled(row.facts))
                 self._unseen.add(directory)
-        if row is not None and row.shown_ns is not None and not directory.owed:
+        if row is not None and row.shown_ns is not None and not directory.pending:
             directory.mtime_ns, directory.ctime_ns = row.shown_ns, row.ctime_ns or row.shown_ns
         elif not directory.mtime_known and directory.mtime_ns == directory.atime_ns:
             directory.mtime_ns = directory.ctime_ns = directory.atime_ns = self._begun_ns
@@ -149,7 +149,7 @@ class Recall:
     def _compare(self, directory: Node, row: KeptAttributes | None) -> None:
         """A listing has told when its object was stored. Later than the row? Then another host did."""
         seen_ns = directory.modified_ns
-        if row is None or seen_ns is None or directory.owed is not None or not directory.known:
+        if row is None or seen_ns is None or directory.pending is not None or not directory.known:
             return
         if not _is_of(row, seen_ns):
             self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, seen_ns, row.stored_s))
@@ -162,7 +162,7 @@ class Recall:
         """Apply the attributes stored with a file's or link's version, unless another host has changed them since."""
         if node.target is None:
             node.target = row.target
-        if node.known or node.mtime_known or node.owed is not None:
+        if node.known or node.mtime_known or node.pending is not None:
             return
         listed_ns = node.mtime_ns
         if not _is_of(row, listed_ns):

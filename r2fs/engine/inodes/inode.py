@@ -44,7 +44,7 @@ class Transfer:
 
 
 @dataclass(slots=True, eq=False)
-class Owed:
+class Pending:
     """What the journal row of a node says, in memory. Changed only through Ledger."""
 
     key: str
@@ -81,7 +81,7 @@ class Owed:
     # At an fsync: fstat, or Content.changes while bytes are missing. While that says the same, what is here is synced.
     synced_as: Proof | int | None = None
     was_rewritten: bool = False  # `rewritten` before it was opened for writing, for UNCHANGED
-    first_owed_s: float = 0.0  # Clock.monotonic() when it began to owe
+    pending_since_s: float = 0.0  # Clock.monotonic() when it began to owe
     failures: int = 0  # attempts in a row that failed
     refused_at: int | None = None  # how many uploads had succeeded when the first of those failures was a 403
     passing: bool = False  # PARKED for a cause that ends by itself: tried again when it is due
@@ -161,7 +161,7 @@ class Node:
     listing: Listing | None = None  # a directory's
     content: Content | None = None  # open, or staged and touched
     version: int = 0  # Opened.version
-    owed: Owed | None = None
+    pending: Pending | None = None
     lookups: int = 0  # references of the kernel
     left: str | None = None  # a name that its content still has in staging/data, and that no row has
     vouched: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
@@ -180,7 +180,7 @@ class Node:
 
     @property
     def state(self) -> State:
-        return self.owed.state if self.owed else State.CLEAN
+        return self.pending.state if self.pending else State.CLEAN
 
     @property
     def is_dir(self) -> bool:
@@ -205,7 +205,7 @@ class Node:
 
     @property
     def sending(self) -> bool:
-        return self.owed is not None and self.owed.state in SENDING
+        return self.pending is not None and self.pending.state in SENDING
 
     @property
     def needs_base(self) -> bool:
@@ -213,18 +213,18 @@ class Node:
         if self.base is None or self.base == self.lost:
             return False
         partial = self.content is not None and not self.content.complete
-        if self.owed is None:
+        if self.pending is None:
             return partial and self.handles > 0
-        if self.owed.changed:
-            return partial or self.owed.in_ranges
-        return self.owed.key != self.base.key or (partial and self.handles > 0)
+        if self.pending.changed:
+            return partial or self.pending.in_ranges
+        return self.pending.key != self.base.key or (partial and self.handles > 0)
 
     def is_as_listed(self, info: ObjectInfo) -> bool:
         """True for a file of exactly this version with nothing pending."""
         base = self.base
         return (
             base is not None
-            and self.owed is None
+            and self.pending is None
             and base.key == info.key
             and base.etag == info.etag
             and base.size == info.size

@@ -36,7 +36,7 @@ def check(root: Node, numbers: Mapping[int, Node], conflicts: set[Node], hidden_
     assert conflicts == copies, f"conflict copies: {conflicts ^ copies}"
     nameless = [node for node in numbers.values() if node not in named]
     assert all(node.deleted for node in nameless), f"neither named nor removed: {nameless}"
-    kept = [node for node in nameless if not (node.lookups or node.handles or node.owed)]
+    kept = [node for node in nameless if not (node.lookups or node.handles or node.pending)]
     assert not kept, f"needed by nobody, and not given back: {kept}"
 
 

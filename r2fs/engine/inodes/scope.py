@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
-from r2fs.model.records import OwedDelete
+from r2fs.model.records import PendingDelete
 
 
 class Scope:
@@ -29,7 +29,7 @@ class Scope:
         for node in self.nodes:
             yield from self._tree.walk(node)
 
-    def has(self, row: OwedDelete) -> bool:
+    def has(self, row: PendingDelete) -> bool:
         """True for a delete at or below a named path, and for that of a renamed node's old name."""
         key = nfc(row.key)
         if key in self._exact or key.startswith(self._below):

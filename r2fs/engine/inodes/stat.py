@@ -46,12 +46,12 @@ class AttributeView:
         content = node.content
         if content is not None:
             size = content.size
-            if node.owed and node.owed.staged:  # the kernel keeps the times of a file that is written
+            if node.pending and node.pending.staged:  # the kernel keeps the times of a file that is written
                 stat = os.fstat(content.fd)
                 if stat.st_mtime_ns != node.mtime_ns:
                     mtime_ns, ctime_ns = file_times(node, stat)
-        elif node.owed and node.owed.staged:
-            size = node.owed.size
+        elif node.pending and node.pending.staged:
+            size = node.pending.size
         mode = shown.mode
         if mode is None:
             mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
@@ -84,7 +84,7 @@ class AttributeView:
         if node.listing is not None and version is None:
             # A directory's object is empty, whoever made it, and is not in the listing that shows its name.
             version = node.listing.marker or Version(key, EMPTY_MD5, 0)
-        if node.known or node.asked or version is None or node.owed:
+        if node.known or node.asked or version is None or node.pending:
             return
         node.asked = True
         if node.is_dir and node.modified_ns is None and not self._keeps_shown:
@@ -141,8 +141,8 @@ def fill(node: Node, facts: Facts) -> None:
         node.outdated, node.pinned = False, None
     elif node.shown and not node.known and node.pinned is None:
         node.pinned = shown_of(node)
-    if node.owed is not None:
-        node.owed.stored = facts
+    if node.pending is not None:
+        node.pending.stored = facts
     ours = facts_of(node)
     both = together(facts, ours)
     node.known = True

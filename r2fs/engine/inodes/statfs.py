@@ -20,7 +20,7 @@ BUCKET_FILES = 1 << 32
 KEPT_S = 1.0  # how old a sum may be: it is asked for in loops
 
 
-class Space:
+class StatFs:
     def __init__(self, core: Core, tree: Tree) -> None:
         # constant
         self._core = core
@@ -60,4 +60,4 @@ def _size(node: Node) -> int:
         return 0
     if node.content is not None and node.writers:
         return node.content.size
-    return node.owed.size if node.owed is not None and node.owed.staged else node.size
+    return node.pending.size if node.pending is not None and node.pending.staged else node.size

@@ -112,7 +112,7 @@ class Tree:
 
     def collect(self, node: Node) -> None:
         """Drop a node that is out of the tree and that nobody names any more."""
-        if node.deleted and not node.lookups and not node.handles and not node.owed:
+        if node.deleted and not node.lookups and not node.handles and not node.pending:
             if self._nodes.pop(node.ino, None) is not None:
                 self._core.numbers.release(node.st_ino)
 
@@ -229,7 +229,14 @@ class Tree:
         The kernel keeps an inode's type for as long as it knows the inode: another kind is another node.
         """
         kind, parent = node.stored_kind, node.parent
-        if kind is None or kind is node.kind or parent is None or node.owed or node.handles or node.deleted:
+        if (
+            kind is None
+            or kind is node.kind
+            or parent is None
+            or node.pending
+            or node.handles
+            or node.deleted
+        ):
             return node
         self.detach(node)
         self._core.kernel.forget_name(parent.ino, node.name)
@@ -263,9 +270,9 @@ class Tree:
             for child in list(node.children().values()):
                 yield from self.walk(child)
 
-    def owes_below(self, node: Node) -> bool:
+    def is_pending_below(self, node: Node) -> bool:
         """Does anything at or below `node` still belong to this host alone?"""
-        return any(n.owed for n in self.walk(node))
+        return any(n.pending for n in self.walk(node))
 
     def check(self) -> None:
         """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
@@ -279,7 +286,7 @@ class Tree:
         listing = directory.listing
         assert listing is not None
         prefix, seen, hidden = self.key(directory), set[str](), set[str]()
-        if directory.owed is None and directory.touched <= began:
+        if directory.pending is None and directory.touched <= began:
             listing.marker = None  # unless the listing has it: another host may have removed it
             if directory.own_bytes is not None:
                 directory.base = None
@@ -297,7 +304,11 @@ class Tree:
                 if not self._hides(info.key, info.etag, began):
                     self._saw_marker(directory, info.version)
                     hidden.update({info.key} if info.size else ())
-                    if directory.owed is None and directory.touched <= began and directory is not self.root:
+                    if (
+                        directory.pending is None
+                        and directory.touched <= began
+                        and directory is not self.root
+                    ):
                         self._refreshed(directory, info)
             elif not is_name(shown := shown_name(name, info.size)) or nfc(shown) in seen:
                 hidden.add(info.key)
@@ -314,10 +325,10 @@ class Tree:
         unseen = [
             child
             for name, child in children.items()
-            if child.owed is None and name not in seen and child.touched <= began
+            if child.pending is None and name not in seen and child.touched <= began
         ]
         for child in unseen:
-            if not self.owes_below(child):
+            if not self.is_pending_below(child):
                 self.gone(child)
         listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
         self.hidden += len(hidden) - len(listing.hidden)
@@ -341,7 +352,7 @@ class Tree:
             self._core.kernel.forget_name(directory.ino, name)
             self._new_file(directory, name, info)
             self.noticed(directory)
-        elif child.owed or child.touched > began or child.is_dir:
+        elif child.pending or child.touched > began or child.is_dir:
             return
         elif child.base == info.version:
             self._refreshed(child, info)
@@ -403,11 +414,11 @@ class Tree:
                 self._core.kernel.forget_name(directory.ino, name)
                 self._new_directory(directory, name, spelled)
                 self.noticed(directory)
-        elif not child.is_dir and not child.owed and child.touched <= began and not child.writers:
+        elif not child.is_dir and not child.pending and child.touched <= began and not child.writers:
             self.detach(child)
             self._core.kernel.forget_name(directory.ino, name)
             self._new_directory(directory, name, spelled)
-        elif child.is_dir and (child.spelled or name) != spelled and not self.owes_below(child):
+        elif child.is_dir and (child.spelled or name) != spelled and not self.is_pending_below(child):
             child.spelled = spelled if spelled != name else None
             assert child.listing is not None
             child.listing.listed_at_s = NEVER  # what was known of it lies at the other spelling

@@ -18,14 +18,14 @@ import stat
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.inode_numbers import derived
-from r2fs.engine.inodes.attribute_cache import Recall
+from r2fs.engine.inodes.attribute_cache import AttributeCache
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.namespace.freshness import AWAY, Directories
+from r2fs.engine.namespace.freshness import AWAY, Freshness
 from r2fs.engine.namespace.name_checks import check_empty
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.errors import (
     Exists,
@@ -53,25 +53,25 @@ class Names:
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         contents: Contents,
-        directories: Directories,
+        directories: Freshness,
         writeback: WriteBack,
         attributes: AttributeView,
     ) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
-        self._directories = directories
+        self._freshness = directories
         self._writeback = writeback
         self._attributes = attributes
-        self.recalls = Recall(core, tree)
+        self.recalls = AttributeCache(core, tree)
 
     # ------------------------------------------------------------------ looking
     def entry(self, node: Node) -> Entry:
         """With Core.lock held."""
-        self._recall(node)
+        self._attribute_cache(node)
         return Entry(self._attributes.of(node), self.valid_s(node))
 
     def valid_s(self, node: Node) -> float:
@@ -82,16 +82,16 @@ class Names:
         """
         if node is self._tree.root or node.parent is None:
             return ROOT_VALID_S
-        if node.owed is not None:
+        if node.pending is not None:
             return self._core.settings.freshness_s
-        return self._directories.valid_s(node.parent, node.name)
+        return self._freshness.valid_s(node.parent, node.name)
 
     def listed_entry(self, node: Node) -> Entry:
         """`entry` as a line of its directory's listing, valid no longer than that listing is fresh: the kernel
         keeps the listing as long as the shortest of its lines. With Core.lock held."""
         assert node.parent is not None
-        self._recall(node)
-        return Entry(self._attributes.of(node), self._directories.valid_s(node.parent))
+        self._attribute_cache(node)
+        return Entry(self._attributes.of(node), self._freshness.valid_s(node.parent))
 
     def child(self, caller: Caller, parent: int, name: str) -> Node:
         """The node under a name, fresh. Raises NotFound with how long that holds. Without the lock."""
@@ -99,17 +99,15 @@ class Names:
         with self._core.lock:
             directory = self._tree.directory(parent)
             found = directory.children().get(name)
-            fresh = (
-                self._directories.valid_s(directory, name) > 0
-            )  # else all of its children may be looked at
-            if found is not None and (found.owed or (not fresh and self._tree_pending(found))):
+            fresh = self._freshness.valid_s(directory, name) > 0  # else all of its children may be looked at
+            if found is not None and (found.pending or (not fresh and self._tree_pending(found))):
                 return found
         try:
-            self._directories.ensure(caller, directory, whole=False, name=name)
+            self._freshness.ensure(caller, directory, whole=False, name=name)
         except ReadFailed:
             with self._core.lock:
                 found = directory.children().get(name)
-                if found is None or not self._tree.owes_below(found):
+                if found is None or not self._tree.is_pending_below(found):
                     raise
                 return found  # the way to something that is not in the bucket yet
         with self._core.lock:
@@ -119,7 +117,7 @@ class Names:
             if found is None:
                 raise NotFound(
                     f"{printable(name)}: no such file or directory",
-                    self._directories.valid_s(directory, name),
+                    self._freshness.valid_s(directory, name),
                 )
             return found
 
@@ -128,7 +126,7 @@ class Names:
 
         With `allow_other` the kernel decides by the mode what other users may do.
         """
-        if node.owed is not None:
+        if node.pending is not None:
             return True
         settings = self._core.settings
         decides = settings.allow_other and node.kind is not Kind.SYMLINK
@@ -138,10 +136,10 @@ class Names:
         """Is there nothing that only a HEAD could tell? With Core.lock held."""
         if node is self._tree.root or node.deleted or (node.base is None and not node.is_dir):
             return True
-        self._recall(node)
+        self._attribute_cache(node)
         return node.known
 
-    def _recall(self, node: Node) -> None:
+    def _attribute_cache(self, node: Node) -> None:
         self.recalls.load(node)
         if not node.known and not node.asked:
             self._attributes.recall(node, self._tree.key(node))
@@ -156,7 +154,7 @@ class Names:
     def learn(self, caller: Caller, node: Node) -> None:
         """What the metadata says of the node's version, if that is not known yet. Without the lock."""
         with self._core.lock:
-            if self._is_known(node) or self._directories.away:
+            if self._is_known(node) or self._freshness.away:
                 return
             caller.about_to_fetch()
             version, key = node.base, node.base.key if node.base else self._tree.key(node)
@@ -164,7 +162,7 @@ class Names:
             info = self._core.store.head(key)
         except ObjectMissing:  # the next listing shows that a file has gone; a directory may have no object
             with self._core.lock:
-                node.known = node.known or (node.is_dir and node.owed is None)
+                node.known = node.known or (node.is_dir and node.pending is None)
             return
         except AWAY as error:
             log.info("%s: its attributes are not known yet: %s", printable(node.name), error)
@@ -172,7 +170,7 @@ class Names:
         with self._core.lock:
             asked = node.base == version and (version is None or info.etag == version.etag)
             if asked and is_news(node, info):
-                if node.listing is not None and node.owed is None:
+                if node.listing is not None and node.pending is None:
                     self._tree.saw_marker(node, info.version)
                 self._attributes.learn(node, info)
                 self._core.cache.remember(info.key, info.etag, remembered_of(info))
@@ -182,7 +180,7 @@ class Names:
         node = self.child(caller, parent, name)
         self.make_exact(caller, node)
         with self._core.lock:
-            self._recall(node)
+            self._attribute_cache(node)
             node = self._tree.as_stored(node)
             return self.referred(node)
 
@@ -194,12 +192,12 @@ class Names:
 
     def _tree_pending(self, node: Node) -> bool:
         """A directory in which something waits for its upload is there, whatever a listing says."""
-        return node.is_dir and any(child.owed for child in node.children().values())
+        return node.is_dir and any(child.pending for child in node.children().values())
 
     def readdir(self, caller: Caller, ino: int) -> list[DirEntry]:
         with self._core.lock:
             directory = self._tree.directory(ino)
-        self._directories.ensure(caller, directory)
+        self._freshness.ensure(caller, directory)
         self.recalls.load_children(directory)
         with self._core.lock:
             children = list(directory.children().items())
@@ -226,8 +224,8 @@ class Names:
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
-            self.owe(node, key)
-            self._directories.born(node)
+            self.add_pending(node, key)
+            self._freshness.born(node)
             return node
 
     def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Node:
@@ -238,16 +236,16 @@ class Names:
             key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
             node = self.new_node(caller, directory, name, Kind.SYMLINK, 0o777)
             node.target, node.size = target, len(target.encode(errors="surrogateescape"))
-            self.owe(node, key)
+            self.add_pending(node, key)
             return node
 
-    def owe(self, node: Node, key: str) -> None:
+    def add_pending(self, node: Node, key: str) -> None:
         """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
-            with self._ledger.transaction():
-                expect = self._ledger.take_over_deletes(key)
-                self._ledger.apply(node, Event.CREATE, key=key, changed=True, expect=expect, size=node.size)
-                self._ledger.apply(node, Event.SEAL, sealed_at_s=self._core.clock.time())
+            with self._pending.transaction():
+                expect = self._pending.take_over_deletes(key)
+                self._pending.apply(node, Event.CREATE, key=key, changed=True, expect=expect, size=node.size)
+                self._pending.apply(node, Event.SEAL, sealed_at_s=self._core.clock.time())
         except BaseException:
             self._tree.detach(node)
             raise
@@ -300,9 +298,9 @@ class Names:
                 raise NotFound(f"{printable(name)}: no such file or directory")
             check_changeable(node)
             directory = node.parent
-            with self._ledger.transaction():
+            with self._pending.transaction():
                 self.withdraw(node)
-                self.keep_directory(directory, leaving=node)
+                self.keep_directory(directory, staging_gc=node)
             self._core.crash_point("unlinked")
             node.ctime_ns = self._core.now_ns()
             self._tree.detach(node)
@@ -310,31 +308,31 @@ class Names:
 
     def withdraw(self, node: Node) -> None:
         """The node's row goes, and the bucket is to lose what it has under the name. In a transaction."""
-        owed = node.owed
-        staged = owed.staged if owed else None
+        pending = node.pending
+        staged = pending.staged if pending else None
         self._writeback.deletes.leave_key(node)
-        key = owed.key if owed else (node.base.key if node.base else self._tree.key(node))
-        etag = owed.expect if owed else (node.base.etag if node.base else None)
+        key = pending.key if pending else (node.base.key if node.base else self._tree.key(node))
+        etag = pending.expect if pending else (node.base.etag if node.base else None)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             etag = etag or (marker.etag if marker else None)
             self.recalls.removed(node)
         if etag is not None:
-            self._writeback.deletes.add(self._ledger.add_delete(key, etag))
-        if owed is not None:
-            self._ledger.apply(node, Event.UNLINK)
-        self._ledger.then(lambda: self._contents.withdraw(node, staged))  # no byte goes before the commit
+            self._writeback.deletes.add(self._pending.add_delete(key, etag))
+        if pending is not None:
+            self._pending.apply(node, Event.UNLINK)
+        self._pending.then(lambda: self._contents.withdraw(node, staged))  # no byte goes before the commit
 
-    def keep_directory(self, directory: Node, leaving: Node) -> None:
+    def keep_directory(self, directory: Node, staging_gc: Node) -> None:
         """A directory that only its files made stays when the last one goes: it gets a marker."""
-        if directory is self._tree.root or directory.owed or directory.listing is None:
+        if directory is self._tree.root or directory.pending or directory.listing is None:
             return
         children = directory.children()  # counted: there may be, or have been, a hundred thousand
-        others = len(children) - (children.get(leaving.name) is leaving)
+        others = len(children) - (children.get(staging_gc.name) is staging_gc)
         if not others and directory.listing.marker is None:
             key = self._tree.key(directory)
-            expect = self._ledger.take_over_deletes(key)
-            self._ledger.apply(directory, Event.RETARGET, key=key, changed=True, expect=expect)
+            expect = self._pending.take_over_deletes(key)
+            self._pending.apply(directory, Event.RETARGET, key=key, changed=True, expect=expect)
             self._writeback.schedule(directory)
 
     def rmdir(self, caller: Caller, parent: int, name: str) -> None:
@@ -342,15 +340,15 @@ class Names:
         node = self.child(caller, parent, name)
         if not node.is_dir:
             raise NotADirectory(f"{printable(name)} is not a directory")
-        self._directories.ensure(caller, node)
+        self._freshness.ensure(caller, node)
         with self._core.lock:
             if node.deleted or node.parent is None:
                 raise NotFound(f"{printable(name)}: no such file or directory")
             check_empty(node, name)
             directory = node.parent
-            with self._ledger.transaction():
+            with self._pending.transaction():
                 self.withdraw(node)
-                self.keep_directory(directory, leaving=node)
+                self.keep_directory(directory, staging_gc=node)
             self._core.crash_point("directory_removed")
             self._tree.detach(node)
             self.stamp(directory, self._core.now_ns())

@@ -22,9 +22,9 @@ from r2fs.engine.inodes.listing_pages import LARGEST, Pages
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.last_known import LastKnown
-from r2fs.engine.namespace.name_lookup import Probes
-from r2fs.engine.namespace.tree_listing import Walks
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.namespace.name_lookup import NameLookup
+from r2fs.engine.namespace.tree_listing import TreeListing
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.failures import BUCKET_WIDE
 from r2fs.model.errors import MalformedAnswer, ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
 from r2fs.model.keys import nfc, printable
@@ -41,25 +41,30 @@ SLICE_S = 1.0  # how often a waiter looks whether its caller has been interrupte
 AWAY = (Retryable, *BUCKET_WIDE)  # no news of the directory itself: what was known stands
 
 
-class Directories:
+class Freshness:
     def __init__(
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         submit: Callable[[Job, int], None],
         found: Callable[[ObjectInfo], None],
     ) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._store = core.store
         self._submit = submit
         self._found = found  # told of what HEAD says of an object that may be this host's own
-        self._probes = Probes(core, tree, ledger, self._clear_suspects)
-        self.last = LastKnown(core, tree, ledger)
-        self._walks = Walks(
-            core, tree, ledger, self._clear_suspects, lambda one: self.valid_s(one) > 0, self.last.listed
+        self._name_lookup = NameLookup(core, tree, pending_store, self._clear_suspects)
+        self.last = LastKnown(core, tree, pending_store)
+        self._tree_listing = TreeListing(
+            core,
+            tree,
+            pending_store,
+            self._clear_suspects,
+            lambda one: self.valid_s(one) > 0,
+            self.last.listed,
         )
         # guarded by: Core.lock
         self._away = False  # the last that was heard of the bucket is that it does not answer
@@ -93,7 +98,7 @@ class Directories:
                 if directory.deleted:
                     raise Stale(f"{directory.name} is gone")
                 if self.valid_s(directory, None if whole else name) > 0:
-                    self._walks.step(directory)
+                    self._tree_listing.step(directory)
                     return
                 known = self._is_known(directory, whole, name)
                 if not known and self._away:
@@ -197,7 +202,7 @@ class Directories:
                 is_none = isinstance(refresh.error, MalformedAnswer)
                 listing.refused = str(refresh.error) if is_none else None
                 listing.refused_until_s = self._core.clock.monotonic() + STALE_RETRY_S if is_none else 0.0
-                self._walks.step(directory)
+                self._tree_listing.step(directory)
             refresh.done.set()
 
     def _is_news(self, directory: Node, error: R2fsError) -> bool:
@@ -208,15 +213,15 @@ class Directories:
 
     def _refresh(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
         with self._core.lock:
-            pages = None if whole or name is None else self._probes.pages_worth(_listing(directory))
-            previous = None if pages == 0 else self._walks.came_from(directory)
+            pages = None if whole or name is None else self._name_lookup.pages_worth(_listing(directory))
+            previous = None if pages == 0 else self._tree_listing.came_from(directory)
         if name is not None and pages == 0:
             self._probe(refresh, directory, name)
-        elif previous is None or not self._walks.read_on(refresh, directory, previous, whole):
+        elif previous is None or not self._tree_listing.read_on(refresh, directory, previous, whole):
             self._list(refresh, directory, pages, name)
 
     def _probe(self, refresh: Refresh, directory: Node, name: str) -> None:
-        self._probes.ask(
+        self._name_lookup.ask(
             directory,
             name,
             lambda prefix, below, began: self._shown(refresh, directory, prefix, below, began),
@@ -234,7 +239,7 @@ class Directories:
         while read == 0 or token is not None:
             if read == pages and name is not None:
                 with self._core.lock:
-                    self._probes.gave_up(_listing(directory), read)
+                    self._name_lookup.gave_up(_listing(directory), read)
                 self._probe(refresh, directory, name)
                 return
             page = self._store.list_page(prefix, delimiter="/", token=token)
@@ -253,7 +258,7 @@ class Directories:
             listing = _listing(directory)
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
-            self._probes.listed(listing, read, self._core.clock.monotonic() - asked_at)
+            self._name_lookup.listed(listing, read, self._core.clock.monotonic() - asked_at)
             self.last.listed(directory)
 
     def _shown(
@@ -266,15 +271,15 @@ class Directories:
             for one in below:
                 child = children.get(nfc(one[len(prefix) : -1]))
                 # (a file of that name took the place of a directory a moment ago)
-                if self._ledger.deletes_below(one, began) and (child is None or not child.is_dir):
+                if self._pending.deletes_below(one, began) and (child is None or not child.is_dir):
                     doubtful.append(one)
-        gone = set(doubtful) - self._walks.living(refresh, prefix, doubtful)
+        gone = set(doubtful) - self._tree_listing.living(refresh, prefix, doubtful)
         return [one for one in below if one not in gone]
 
     def _clear_suspects(self, objects: Iterable[ObjectInfo]) -> None:
         """Objects that may be late attempts of this host's, of files that have gone since: HEAD tells."""
         with self._core.lock:
-            suspects = [info for info in objects if self._ledger.is_suspect(info.key, info.etag)]
+            suspects = [info for info in objects if self._pending.is_suspect(info.key, info.etag)]
         for suspect in suspects:
             info = self._head(suspect.key)
             if info is not None:
@@ -323,7 +328,7 @@ class Directories:
             known = listing.whole
 
         def ask() -> None:
-            told.update(self._walks.load(refresh, directory))
+            told.update(self._tree_listing.load(refresh, directory))
 
         self._submit(lambda: self._run(refresh, directory, ask), URGENT)
         self._wait(caller, refresh, directory, known)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Listing, Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 
@@ -20,10 +20,10 @@ IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with every
 
 
 class LastKnown:
-    def __init__(self, core: Core, tree: Tree, ledger: Ledger) -> None:
+    def __init__(self, core: Core, tree: Tree, pending_store: PendingStore) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._listings = core.cache.listings
         # A mount that was killed may have changed more than was kept: what it left is not believed.
         self._usable = self._listings.drop(IN_ORDER)
@@ -86,10 +86,10 @@ class LastKnown:
                         self._tree.saw_marker(directory, info.version)
                 elif self._is_news(
                     directory, shown_name(info.key[len(prefix) :], info.size)
-                ) and not self._ledger.hides(info.key, info.etag, began):
+                ) and not self._pending.hides(info.key, info.etag, began):
                     self._tree.saw_object(directory, info, began)
             for name in kept.below:
-                if self._is_news(directory, name) and not self._ledger.deletes_below(
+                if self._is_news(directory, name) and not self._pending.deletes_below(
                     f"{prefix}{name}/", began
                 ):
                     self._tree.saw_prefix(directory, name, began)

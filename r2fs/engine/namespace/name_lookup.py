@@ -18,7 +18,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Listing, Node
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import ObjectMissing
 from r2fs.model.keys import SYMLINK_SUFFIX, is_link, spellings
 from r2fs.model.records import ObjectInfo
@@ -28,13 +28,17 @@ NEIGHBOURS = 100  # keys that begin like the name and come along with it
 SLACK = 2  # a directory may have become larger since its pages were counted
 
 
-class Probes:
+class NameLookup:
     def __init__(
-        self, core: Core, tree: Tree, ledger: Ledger, clear_suspects: Callable[[Iterable[ObjectInfo]], None]
+        self,
+        core: Core,
+        tree: Tree,
+        pending_store: PendingStore,
+        clear_suspects: Callable[[Iterable[ObjectInfo]], None],
     ) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._clear_suspects = clear_suspects
 
     # ------------------------------------------------------------------ is it worth a LIST of it all?
@@ -76,9 +80,9 @@ class Probes:
             child = directory.children().get(name)
             if below:
                 self._tree.saw_prefix(directory, below[0][len(above) : -1], began)
-            elif info is not None and not self._ledger.hides(info.key, info.etag, began):
+            elif info is not None and not self._pending.hides(info.key, info.etag, began):
                 self._tree.saw_object(directory, info, began)
-            elif child is not None and child.touched <= began and not self._tree.owes_below(child):
+            elif child is not None and child.touched <= began and not self._tree.is_pending_below(child):
                 self._tree.gone(child)
             listing.asked += 1
             if len(listing.probed) > REMEMBERED:

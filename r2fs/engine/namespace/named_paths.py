@@ -13,16 +13,16 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.create_remove import Names
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import NotFound
 from r2fs.model.ports import Caller
 
 
 class Scopes:
-    def __init__(self, core: Core, tree: Tree, ledger: Ledger, names: Names) -> None:
+    def __init__(self, core: Core, tree: Tree, pending_store: PendingStore, names: Names) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._names = names
 
     def of(self, paths: Sequence[str], must_be: bool = True) -> Scope | None:
@@ -37,7 +37,7 @@ class Scopes:
                 nodes.append(self._node(parts))
             except NotFound:
                 with self._core.lock:
-                    if must_be and not self._ledger.has_deleted(key):
+                    if must_be and not self._pending.has_deleted(key):
                         raise
         return Scope(self._tree, nodes, keys)
 

@@ -18,9 +18,9 @@ from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node, is_below
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.create_remove import Names
-from r2fs.engine.namespace.freshness import Directories
+from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.name_checks import check_rename
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.errors import Busy, Exists, InvalidArgument, LocalError, NotFound
 from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
@@ -35,17 +35,17 @@ class Renaming:
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         contents: Contents,
-        directories: Directories,
+        directories: Freshness,
         writeback: WriteBack,
         names: Names,
     ) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
-        self._directories = directories
+        self._freshness = directories
         self._writeback = writeback
         self._names = names
 
@@ -68,19 +68,19 @@ class Renaming:
         if not node.is_dir and node.kind is not Kind.SYMLINK:
             check_file_name(new_name)
         if node.is_dir:
-            self._directories.load_below(caller, node)
+            self._freshness.load_below(caller, node)
         if target is not None and target.is_dir:
-            self._directories.ensure(caller, target)
+            self._freshness.ensure(caller, target)
         self._keep_here(caller, node, new_name)
-        if target is not None and self._writeback.syncing.could_take_both(node, target):
+        if target is not None and self._writeback.durability.could_take_both(node, target):
             caller.about_to_wait()
-            self._writeback.syncing.sync(node)
+            self._writeback.durability.sync(node)
         with self._core.lock:
             directory = self._tree.directory(new_parent)
             check_rename(self._tree, node, directory, target, new_name)
             old_directory = node.parent
             assert old_directory is not None
-            with self._ledger.transaction():
+            with self._pending.transaction():
                 if target is not None:
                     self._names.withdraw(
                         target
@@ -89,7 +89,7 @@ class Renaming:
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, directory, new_name)
                 if directory is not old_directory:
-                    self._names.keep_directory(old_directory, leaving=node)
+                    self._names.keep_directory(old_directory, staging_gc=node)
             self._core.crash_point("renamed")
             if target is not None:
                 self._tree.detach(target)
@@ -109,7 +109,7 @@ class Renaming:
             if not one.is_dir and one.kind is not Kind.SYMLINK:
                 check_file_name(name)
             if one.is_dir:
-                self._directories.load_below(caller, one)
+                self._freshness.load_below(caller, one)
             self._keep_here(caller, one, name)
         with self._core.lock:
             here, there = node.parent, other.parent
@@ -119,7 +119,7 @@ class Renaming:
             check_changeable(other)
             if is_below(here, other) or is_below(there, node):
                 raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
-            with self._ledger.transaction():
+            with self._pending.transaction():
                 self._names.recalls.take_along(node, there, other.name)
                 self._names.recalls.take_along(other, here, node.name)
                 for one in list(self._tree.walk(node)):
@@ -128,8 +128,8 @@ class Renaming:
                     self._retarget(one, other, here, node.name)
                 for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
                     # Rather than what an older delete of that name expected, which another host has overtaken.
-                    if one.owed is not None and (left := self._writeback.local.expect_at(one.owed.key)):
-                        self._ledger.update(one, expect=left)
+                    if one.pending is not None and (left := self._writeback.local.expect_at(one.pending.key)):
+                        self._pending.update(one, expect=left)
             self._core.crash_point("renamed")
             self._tree.swap(node, other)
             node.ctime_ns = other.ctime_ns = now = self._core.now_ns()
@@ -140,7 +140,7 @@ class Renaming:
         """A file that is to get a name of `local_patterns` leaves the bucket: its bytes have to be here."""
         local = self._writeback.local
         if node.kind is Kind.FILE and local.is_local(new_name):
-            self._writeback.outcomes.fetch_base(node, partial(local.bring_here, caller, node))
+            self._writeback.resolver.fetch_base(node, partial(local.bring_here, caller, node))
 
     def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
         try:
@@ -150,27 +150,27 @@ class Renaming:
 
     def _retarget(self, one: Node, top: Node, directory: Node, new_name: str) -> None:
         """`one`, at or below the renamed `top`, gets its new key. In a transaction."""
-        if one.is_dir and one.owed is None and (one is not top or one.children()):
+        if one.is_dir and one.pending is None and (one is not top or one.children()):
             if one.listing is None or one.listing.marker is None:
                 return  # made by its files alone: they carry it along
-        marker = one.listing.marker if one.listing is not None and one.owed is None else None
+        marker = one.listing.marker if one.listing is not None and one.pending is None else None
         at = marker or one.base
-        old_key = one.owed.key if one.owed else (at.key if at else self._tree.key(one))
+        old_key = one.pending.key if one.pending else (at.key if at else self._tree.key(one))
         prefix = self._tree.key(directory) + new_name
         new_key = check_key(prefix + self._tree.key(one)[len(self._tree.key(top).rstrip("/")) :])
         if one is top and not one.is_dir:
             new_key = check_key(prefix + (SYMLINK_SUFFIX if one.kind is Kind.SYMLINK else ""))
-        had = one.owed.expect if one.owed else (one.base.etag if one.base else None)
-        if one.is_dir and one.owed is None:
+        had = one.pending.expect if one.pending else (one.base.etag if one.base else None)
+        if one.is_dir and one.pending is None:
             had = marker.etag if marker else None
         self._writeback.deletes.leave_key(one)
         files = self._writeback.local
         local = files.is_local(new_key) and (one is top or files.stays_here(one))
         changes: dict[str, object] = {"key": new_key}
-        changes["expect"] = None if local else self._ledger.take_over_deletes(new_key)
-        if one.own_bytes is not None and self._ledger.needing(new_key, other_than=one) is not None:
+        changes["expect"] = None if local else self._pending.take_over_deletes(new_key)
+        if one.own_bytes is not None and self._pending.needing(new_key, other_than=one) is not None:
             raise Busy(f"{printable(new_name)}: what was renamed from there is still on its way; try again")
-        if one.owed is None:
+        if one.pending is None:
             changes["changed"] = one.is_dir and one.own_bytes is None  # a marker has no bytes to copy
             if marker is not None and (marker.size or (one.base is None and not one.known)):
                 changes["base"] = marker  # asked for what its metadata says, and its bytes, before it goes
@@ -180,12 +180,12 @@ class Renaming:
                 changes["conflict_of"] = None  # named by a program: a copy's copy is called after that name
         if local and one.kind is Kind.FILE:
             changes |= self._all_here(one)
-        self._ledger.apply(one, Event.RETARGET, **changes)
+        self._pending.apply(one, Event.RETARGET, **changes)
         if had is not None:
-            row = self._ledger.add_delete(old_key, had, after=None if local else one)
+            row = self._pending.add_delete(old_key, had, after=None if local else one)
             self._writeback.deletes.add(row)
         if one.listing is not None:
-            self._ledger.then(lambda: setattr(one.listing, "marker", None))
+            self._pending.then(lambda: setattr(one.listing, "marker", None))
         self._writeback.schedule(one)
 
     def _all_here(self, node: Node) -> dict[str, object]:
@@ -194,17 +194,17 @@ class Renaming:
         One that the bucket has keeps that as its base, until write-back knows that its bytes are on the disk.
         """
         content = self._contents.of(node)
-        for ended in (self._ledger.then, self._ledger.on_undo):
+        for ended in (self._pending.then, self._pending.on_undo):
             ended(lambda: None if node.handles else self._contents.closed(node))
         if not content.complete:
             raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
         if content.doubtful:
             raise LocalError(f"{printable(node.name)}: this disk failed to read it")
-        owed = node.owed
-        if owed is not None and owed.changed and owed.staged is not None:
+        pending = node.pending
+        if pending is not None and pending.changed and pending.staged is not None:
             return {"was_changed": True, "filling": False}
-        staged = owed.staged if owed else None
+        staged = pending.staged if pending else None
         if staged is None:
             staged = self._contents.stage(node)
-            self._ledger.on_undo(lambda: self._contents.unstage(node))
+            self._pending.on_undo(lambda: self._contents.unstage(node))
         return {"changed": False, "staged": staged, "size": content.size, "base_limit": content.size}

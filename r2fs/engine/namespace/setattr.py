@@ -17,7 +17,7 @@ from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import file_times
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.metadata import MAX_TIME_NS
 from r2fs.model.ports import Caller
@@ -25,13 +25,19 @@ from r2fs.model.records import AttributeChange
 from r2fs.model.states import Event
 
 
-class Changes:
+class SetAttr:
     def __init__(
-        self, core: Core, tree: Tree, ledger: Ledger, files: Files, contents: Contents, writeback: WriteBack
+        self,
+        core: Core,
+        tree: Tree,
+        pending_store: PendingStore,
+        files: Files,
+        contents: Contents,
+        writeback: WriteBack,
     ) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._files = files
         self._contents = contents
         self._writeback = writeback
@@ -59,8 +65,8 @@ class Changes:
         if node is self._tree.root or node.deleted:
             for name, value in facts.items():
                 setattr(node, name, value)
-        elif node.owed is not None:
-            self._change_owed(node, facts)
+        elif node.pending is not None:
+            self._change_pending(node, facts)
         else:
             self._change_clean(node, facts)
         self._core.crash_point("attributes_journalled")
@@ -73,25 +79,25 @@ class Changes:
     def _later(self, node: Node) -> int:
         """Now, and past the time that is shown: a fine-grained one may be ahead of the coarse clock."""
         shown = node.ctime_ns
-        if node.content is not None and node.owed is not None and node.owed.staged is not None:
+        if node.content is not None and node.pending is not None and node.pending.staged is not None:
             _, shown = file_times(node, os.fstat(node.content.fd))
         return max(self._core.now_ns(), shown + 1)
 
-    def _change_owed(self, node: Node, facts: dict[str, object]) -> None:
-        owed = node.owed
-        assert owed is not None
+    def _change_pending(self, node: Node, facts: dict[str, object]) -> None:
+        pending = node.pending
+        assert pending is not None
         more: dict[str, object] = {}
-        untouched = owed.proof is not None and self._contents.proof(node) == owed.proof
-        if owed.staged is not None and "mtime_ns" in facts:
+        untouched = pending.proof is not None and self._contents.proof(node) == pending.proof
+        if pending.staged is not None and "mtime_ns" in facts:
             self._set_file_times(node, facts["mtime_ns"])
-        if owed.proof is not None:
+        if pending.proof is not None:
             # Opened for writing, nothing written yet: `touch` must not send a large file again.
             more["proof"] = self._contents.proof(node) if untouched else None
-        if owed.transfer is not None:
-            owed.transfer.stop()
-        with self._ledger.transaction():
+        if pending.transfer is not None:
+            pending.transfer.stop()
+        with self._pending.transaction():
             self._core.journal.outdate_multipart(node.ino)
-            self._ledger.apply(node, Event.RETARGET, **facts, **more)
+            self._pending.apply(node, Event.RETARGET, **facts, **more)
         self._writeback.schedule(node)
 
     def _change_clean(self, node: Node, facts: dict[str, object]) -> None:
@@ -104,7 +110,7 @@ class Changes:
                 facts = {"base": marker, **facts}  # what else its metadata says is kept, and its bytes
         else:
             expect = node.base.etag if node.base else None
-        self._ledger.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)
+        self._pending.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)
         self._writeback.schedule(node)
 
     def _set_file_times(self, node: Node, mtime_ns: object) -> None:
@@ -113,8 +119,8 @@ class Changes:
             return
         if node.content is not None:
             node.content.set_times(node.atime_ns, mtime_ns)
-        elif node.owed is not None and node.owed.staged is not None:
-            os.utime(self._core.journal.data_dir / node.owed.staged, ns=(node.atime_ns, mtime_ns))
+        elif node.pending is not None and node.pending.staged is not None:
+            os.utime(self._core.journal.data_dir / node.pending.staged, ns=(node.atime_ns, mtime_ns))
 
 
 def _clamped(time_ns: int) -> int:

@@ -42,5 +42,5 @@ class SpecialFiles:
             node.mode = stat.S_IMODE(mode)
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 node.extra = {DEVICE: f"{device:x}"}
-            self._names.owe(node, key)
+            self._names.add_pending(node, key)
             return node

@@ -21,7 +21,7 @@ from r2fs.engine.inodes.inode import Listing, Node, Refresh
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.flat_listing import FlatListing, Found
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.keys import is_name, nfc
 from r2fs.model.records import ObjectInfo
 
@@ -46,12 +46,12 @@ class _Step:
     when_s: float
 
 
-class Walks:
+class TreeListing:
     def __init__(
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         clear_suspects: ClearSuspects,
         is_fresh: Callable[[Node], bool],
         listed: Callable[[Node], None],
@@ -59,7 +59,7 @@ class Walks:
         # constant
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._clear_suspects = clear_suspects
         self._is_fresh = is_fresh
         self._listed = listed  # told of each directory of which all is known
@@ -176,7 +176,7 @@ class Walks:
         with self._core.lock:
             for info in page.objects:
                 below = info.key[: info.key.find("/", len(prefix)) + 1]
-                if below in left and not self._ledger.hides(info.key, info.etag, began):
+                if below in left and not self._pending.hides(info.key, info.etag, began):
                     left.discard(below)
                     living.add(below)
         return following
@@ -256,9 +256,9 @@ class Walks:
 
     def _shows(self, found: Found) -> bool:
         """Is there anything at or below it whose delete is neither pending nor done since?"""
-        if not self._ledger.deletes_below(found.prefix, found.began):
+        if not self._pending.deletes_below(found.prefix, found.began):
             return True
-        shown = any(not self._ledger.hides(info.key, info.etag, found.began) for info in found.objects)
+        shown = any(not self._pending.hides(info.key, info.etag, found.began) for info in found.objects)
         return shown or any(self._shows(below) for below in found.below)
 
     def _prefix(self, directory: Node) -> str:

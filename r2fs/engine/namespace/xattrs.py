@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.namespace.setattr import Changes
+from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.model import xattrs
 from r2fs.model.errors import (
     Exists,
@@ -48,10 +48,10 @@ def is_stored(name: str) -> bool:
 
 
 class ExtendedAttributes:
-    def __init__(self, core: Core, tree: Tree, changes: Changes) -> None:
+    def __init__(self, core: Core, tree: Tree, changes: SetAttr) -> None:
         self._core = core
         self._tree = tree
-        self._changes = changes
+        self._set_attr = changes
 
     # ------------------------------------------------------------------ asking
     def names(self, node: Node) -> list[str]:
@@ -89,20 +89,20 @@ class ExtendedAttributes:
         if name == TYPE:
             if not _TYPE.fullmatch(value) or len(value) > _MAX_TYPE:
                 raise InvalidArgument(f"{TYPE}: a type like audio/wav is needed")
-            self._changes.store(node, {"content_type": value.decode()})
+            self._set_attr.store(node, {"content_type": value.decode()})
             return
         extra = xattrs.with_attribute(node.extra, name, value)
         self._check_room(node, extra)
-        self._changes.store(node, {"extra": extra})
+        self._set_attr.store(node, {"extra": extra})
 
     def remove(self, node: Node, name: str) -> None:
         self._check_name(node, name)
         if name not in self.names(node):
             raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
         if name == TYPE:
-            self._changes.store(node, {"content_type": content_type(node.name)})
+            self._set_attr.store(node, {"content_type": content_type(node.name)})
         else:
-            self._changes.store(node, {"extra": xattrs.without(node.extra, name)})
+            self._set_attr.store(node, {"extra": xattrs.without(node.extra, name)})
 
     def _check_name(self, node: Node, name: str) -> None:
         if name.startswith(OWN):
@@ -121,11 +121,11 @@ class ExtendedAttributes:
 
     # ------------------------------------------------------------------ what r2fs tells
     def _told(self, node: Node) -> dict[str, str]:
-        key = node.owed.key if node.owed else self._tree.key(node)
+        key = node.pending.key if node.pending else self._tree.key(node)
         below = key.removeprefix(self._core.settings.bucket.prefix)
         values = {
             **headers_of(node.extra),
-            "state": LOCAL if self._changes.rests(node) else node.state.value,
+            "state": LOCAL if self._set_attr.rests(node) else node.state.value,
             "key": key,
             "url": f"{self._core.settings.bucket.url.rstrip('/')}/{below}",
         }
@@ -133,14 +133,14 @@ class ExtendedAttributes:
             values["etag"] = node.base.etag
         if not node.is_dir:
             values["cached"] = str(self._cached_bytes(node))
-        if node.owed is not None and node.owed.reason:
-            values["reason"] = node.owed.reason
+        if node.pending is not None and node.pending.reason:
+            values["reason"] = node.pending.reason
         return values
 
     def _cached_bytes(self, node: Node) -> int:
         """Bytes of the file that are on this disk."""
         if node.content is not None:
             return node.content.size if node.content.complete else node.content.snapshot().present.total()
-        if node.owed is not None and node.owed.staged is not None:
-            return node.owed.size
+        if node.pending is not None and node.pending.staged is not None:
+            return node.pending.size
         return self._core.cache.bytes_of(node.base) if node.base is not None else 0

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from r2fs.model.keys import nfc
-from r2fs.model.records import OwedDelete
+from r2fs.model.records import PendingDelete
 
 
 class Refusal(NamedTuple):
@@ -24,12 +24,12 @@ class Refusal(NamedTuple):
 
 class DeleteIndex:
     def __init__(self) -> None:
-        self.rows: dict[int, OwedDelete] = {}  # by seq
+        self.rows: dict[int, PendingDelete] = {}  # by seq
         self.parked: dict[int, Refusal] = {}  # by seq; these hide nothing
         self._by_key: dict[str, set[int]] = {}
         self._below: Counter[str] = Counter()  # those under each prefix that hide something
 
-    def add(self, row: OwedDelete, parked: Refusal | None = None) -> None:
+    def add(self, row: PendingDelete, parked: Refusal | None = None) -> None:
         self.rows[row.seq] = row
         self._by_key.setdefault(nfc(row.key), set()).add(row.seq)
         if parked is None:
@@ -50,13 +50,13 @@ class DeleteIndex:
         self.parked[seq] = refusal
         self._uncover(self.rows[seq])
 
-    def release(self, seq: int) -> OwedDelete:
+    def release(self, seq: int) -> PendingDelete:
         del self.parked[seq]
         row = self.rows[seq]
         self._below.update(prefixes(row.key))
         return row
 
-    def _uncover(self, row: OwedDelete) -> None:
+    def _uncover(self, row: PendingDelete) -> None:
         for prefix in prefixes(row.key):
             self._below[prefix] -= 1
             if self._below[prefix] <= 0:

@@ -15,14 +15,14 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import Node, Owed
+from r2fs.engine.inodes.inode import Node, Pending
 from r2fs.engine.inodes.session_record import remember
 from r2fs.engine.inodes.stat import facts_of, pin
 from r2fs.engine.pending.delete_index import DeleteIndex, Refusal, prefixes
 from r2fs.engine.pending.transaction import Transactions
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from r2fs.model.metadata import Facts, remembered
-from r2fs.model.records import OwedDelete, OwedInode
+from r2fs.model.records import PendingDelete, PendingInode
 from r2fs.model.states import UNSEALED, Event, State, after
 
 LATE_ATTEMPT_S = 600.0  # an attempt whose end nobody saw may still appear: R2 drops an idle body after 15 s
@@ -33,14 +33,14 @@ T = TypeVar("T")
 NODE_FIELDS = frozenset({"base", "mode", "uid", "gid", "mtime_ns", "extra", "content_type", "target"})
 
 
-class Ledger:
+class PendingStore:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._journal = core.journal
         self._transactions = Transactions(core.journal)
         self.transaction = self._transactions.transaction  # several changes together; nests
         self.on_undo, self.then = self._transactions.on_undo, self._transactions.then
-        self.owing: dict[int, Node] = {}  # by inode number
+        self.inodes: dict[int, Node] = {}  # by inode number
         self._index = DeleteIndex()
         self.deletes, self.refused = self._index.rows, self._index.parked  # by seq
         self.claimed: set[int] = set()  # seqs of deletes on their way
@@ -51,7 +51,9 @@ class Ledger:
         self.on_settled: Callable[[Node], None] = lambda node: (
             None
         )  # told when others may have waited for a node
-        self.on_left: Callable[[str, Node], None] = lambda staged, node: None  # told of a file without a row
+        self.on_staging_garbage: Callable[[str, Node], None] = lambda staged, node: (
+            None
+        )  # told of a file without a row
         self.staged_bytes = 0  # bytes in staging, by the rows: what the dirty limit is measured against
 
     # ------------------------------------------------------------------ inodes
@@ -60,7 +62,7 @@ class Ledger:
 
         A first CREATE, OPEN_WRITE or RETARGET needs at least key, changed and expect.
         """
-        old = node.owed
+        old = node.pending
         start = old.state if old else None if event is Event.CREATE else State.CLEAN
         state = after(start, event, old.before if old else None)
         if event is Event.RETARGET and old is not None and old.before is not None:
@@ -71,29 +73,29 @@ class Ledger:
             self._drop(node, facts)
             return state
         if old is None:
-            owed = Owed(
+            pending = Pending(
                 state=state,
                 seq=self._journal.next_seq(),
-                first_owed_s=self._core.clock.monotonic(),
+                pending_since_s=self._core.clock.monotonic(),
                 stored=_stored(node, changes["key"]),
                 **{"boot": self._journal.boot, **changes},
             )
         else:
-            owed = replace(old, state=state, **changes)
-            if node.is_dir and owed.key != old.key:
-                owed.stored = None
+            pending = replace(old, state=state, **changes)
+            if node.is_dir and pending.key != old.key:
+                pending.stored = None
         with self.transaction():
             if old is None:
-                self._void_refused(owed.key)
-            self._write(node, owed, facts)
+                self._void_refused(pending.key)
+            self._write(node, pending, facts)
         return state
 
     def update(self, node: Node, **changes: Any) -> None:
         """Changes of an owing node that are no event."""
-        assert node.owed is not None
+        assert node.pending is not None
         facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
-        owed = replace(node.owed, **changes)
-        self._write(node, owed, facts)
+        pending = replace(node.pending, **changes)
+        self._write(node, pending, facts)
 
     def set_aside(self, node: Node, **changes: Any) -> None:
         """A QUEUED node is PARKED without an attempt. UPLOADING without one, nobody would come by again."""
@@ -104,7 +106,7 @@ class Ledger:
     def note_write(self, node: Node, size: int) -> None:
         """A program is about to be told that it wrote. Its bytes may all be here by now; what counts is what
         the row says: one that lists no range would be taken for that of a file nobody wrote to."""
-        if node.owed is not None and node.owed.in_ranges:
+        if node.pending is not None and node.pending.in_ranges:
             self.update(node, size=size)
 
     def acquit(self, node: Node) -> None:
@@ -113,41 +115,41 @@ class Ledger:
 
     def _drop(self, node: Node, facts: Mapping[str, Any]) -> None:
         """The row goes; the staged file that it named stays until the disk knows (`content/staging_gc.py`)."""
-        staged = node.owed.staged if node.owed else None
+        staged = node.pending.staged if node.pending else None
         with self.transaction():
             self._journal.drop_inode(node.ino)
             if staged is not None:
-                self._journal.put_leaving(staged)
-                self.then(lambda: self.on_left(staged, node))
+                self._journal.put_staging_garbage(staged)
+                self.then(lambda: self.on_staging_garbage(staged, node))
             self._remember(node, None, facts)
 
-    def adopt(self, node: Node, owed: Owed) -> None:
+    def adopt(self, node: Node, pending: Pending) -> None:
         """At start: the row is in the journal already."""
-        self._remember(node, owed, {})
+        self._remember(node, pending, {})
 
     def measured(self, node: Node, size: int) -> None:
         """The staged file's own size rules over its row's. In memory alone."""
-        assert node.owed is not None and node.owed.staged is not None
-        self.staged_bytes += size - node.owed.size
-        node.owed.size = size
+        assert node.pending is not None and node.pending.staged is not None
+        self.staged_bytes += size - node.pending.size
+        node.pending.size = size
 
-    def row(self, node: Node, owed: Owed, facts: Mapping[str, Any] | None = None) -> OwedInode:
+    def row(self, node: Node, pending: Pending, facts: Mapping[str, Any] | None = None) -> PendingInode:
         """The journal row of a node; `facts` are fields of the node about to change."""
         facts = facts or {}
         content = node.content
         own = None
-        base_limit = owed.base_limit
-        if owed.staged and content is not None and (owed.in_ranges or not content.complete):
+        base_limit = pending.base_limit
+        if pending.staged and content is not None and (pending.in_ranges or not content.complete):
             known = content.own_ranges()
             if known is not None:
                 own, base_limit = tuple(known[0]), known[1]
-        return OwedInode(
+        return PendingInode(
             ino=node.ino,
-            key=owed.key,
+            key=pending.key,
             kind=node.kind,
-            state=owed.state.value,
-            before=owed.before.value if owed.before else None,
-            seq=owed.seq,
+            state=pending.state.value,
+            before=pending.before.value if pending.before else None,
+            seq=pending.seq,
             mode=facts.get("mode", node.mode),
             uid=facts.get("uid", node.uid),
             gid=facts.get("gid", node.gid),
@@ -155,36 +157,38 @@ class Ledger:
             extra=facts.get("extra", node.extra),
             content_type=facts.get("content_type", node.content_type) or ("" if node.known else None),
             base=facts.get("base", node.base),
-            expect=owed.expect,
+            expect=pending.expect,
             # Of a file that is open for writing: whether it was before. Times tell whether it has been since.
-            changed=owed.was_changed if owed.state in UNSEALED and owed.proof is not None else owed.changed,
-            staged=owed.staged,
-            size=owed.size,
+            changed=pending.was_changed
+            if pending.state in UNSEALED and pending.proof is not None
+            else pending.changed,
+            staged=pending.staged,
+            size=pending.size,
             own=own,
             base_limit=base_limit,
-            proof=owed.proof,
-            sealed_at_s=owed.sealed_at_s,
-            boot=owed.boot,
-            synced=owed.synced,
-            reason=owed.reason,
-            conflict_of=owed.conflict_of,
+            proof=pending.proof,
+            sealed_at_s=pending.sealed_at_s,
+            boot=pending.boot,
+            synced=pending.synced,
+            reason=pending.reason,
+            conflict_of=pending.conflict_of,
             target=facts.get("target", node.target),
             st_ino=node.st_ino or None,
-            stored=None if owed.stored is None else remembered(owed.stored),
+            stored=None if pending.stored is None else remembered(pending.stored),
         )
 
-    def _write(self, node: Node, owed: Owed, facts: Mapping[str, Any]) -> None:
-        row = self.row(node, owed, facts)
-        if owed.in_part and row.own is None:  # the rest is here meanwhile, and nobody has synced that
-            owed = replace(owed, synced=False, in_part=False)
-            row = self.row(node, owed, facts)
-        owed.in_ranges = row.own is not None
+    def _write(self, node: Node, pending: Pending, facts: Mapping[str, Any]) -> None:
+        row = self.row(node, pending, facts)
+        if pending.in_part and row.own is None:  # the rest is here meanwhile, and nobody has synced that
+            pending = replace(pending, synced=False, in_part=False)
+            row = self.row(node, pending, facts)
+        pending.in_ranges = row.own is not None
         with self.transaction():
             self._journal.put_inode(row)
-            self._remember(node, owed, facts)
+            self._remember(node, pending, facts)
 
-    def _remember(self, node: Node, owed: Owed | None, facts: Mapping[str, Any]) -> None:
-        before, known = node.owed, node.mtime_known
+    def _remember(self, node: Node, pending: Pending | None, facts: Mapping[str, Any]) -> None:
+        before, known = node.pending, node.mtime_known
         earlier = {name: getattr(node, name) for name in facts}
         pinned, modified_ns = node.pinned, node.modified_ns
 
@@ -193,33 +197,33 @@ class Ledger:
             node.mtime_known, node.pinned, node.modified_ns = known, pinned, modified_ns
 
         self.on_undo(undo)
-        self._set(node, owed, facts)
+        self._set(node, pending, facts)
 
-    def _set(self, node: Node, owed: Owed | None, facts: Mapping[str, Any]) -> None:
+    def _set(self, node: Node, pending: Pending | None, facts: Mapping[str, Any]) -> None:
         self._index_base(node, add=False)
-        self.staged_bytes -= node.owed.size if node.owed and node.owed.staged else 0
+        self.staged_bytes -= node.pending.size if node.pending and node.pending.staged else 0
         for name, value in facts.items():
             setattr(node, name, value)
         pin(node, facts)
         if "base" in facts:
             node.modified_ns = None  # this host wrote it: the next listing tells when
         node.mtime_known = node.mtime_known or "mtime_ns" in facts
-        node.owed = owed
-        if owed is None:
-            self.owing.pop(node.ino, None)
+        node.pending = pending
+        if pending is None:
+            self.inodes.pop(node.ino, None)
             remember(self._core, node)  # what its row said, nothing else says now
         else:
-            self.owing[node.ino] = node
-            self.staged_bytes += owed.size if owed.staged else 0
-        self._index_base(node, add=owed is not None or node.handles > 0)
+            self.inodes[node.ino] = node
+            self.staged_bytes += pending.size if pending.staged else 0
+        self._index_base(node, add=pending is not None or node.handles > 0)
         self.on_settled(node)
         self._core.changed.notify_all()
 
     # ------------------------------------------------------------------ who needs what
-    def owing_at(self, key: str) -> Node | None:
+    def pending_at(self, key: str) -> Node | None:
         """The node that is to be the object at `key`. Looks at all that is owed: for rare occasions."""
         key = nfc(key)
-        return next((n for n in self.owing.values() if n.owed and nfc(n.owed.key) == key), None)
+        return next((n for n in self.inodes.values() if n.pending and nfc(n.pending.key) == key), None)
 
     def _index_base(self, node: Node, add: bool) -> None:
         if node.base is None:
@@ -237,7 +241,7 @@ class Ledger:
         self._index_base(node, add=True)
 
     def unwatch_base(self, node: Node) -> None:
-        if node.owed is None:
+        if node.pending is None:
             self._index_base(node, add=False)
         self.on_settled(node)
 
@@ -249,8 +253,13 @@ class Ledger:
         """The object at `key` is about to go. Who has it open under another name and has not written to it would
         count on it again at the last close: on what is here, from now on."""
         for node in self.based_on(key):
-            owed = node.owed
-            if node is not by and owed is not None and owed.state in UNSEALED and not owed.was_changed:
+            pending = node.pending
+            if (
+                node is not by
+                and pending is not None
+                and pending.state in UNSEALED
+                and not pending.was_changed
+            ):
                 self.update(node, was_changed=True)
 
     def needing(self, key: str, other_than: Node | None = None) -> Node | None:
@@ -263,9 +272,9 @@ class Ledger:
     # ------------------------------------------------------------------ deletes
     def add_delete(
         self, key: str, etag: str | None, after: Node | None = None, watch: bool = False
-    ) -> OwedDelete:
+    ) -> PendingDelete:
         until = self._core.clock.time() + LATE_ATTEMPT_S if watch else None
-        row = OwedDelete(self._journal.next_seq(), key, etag, after.ino if after else None, until)
+        row = PendingDelete(self._journal.next_seq(), key, etag, after.ino if after else None, until)
         with self.transaction():
             if not watch:
                 self._void_refused(key, etag)
@@ -274,7 +283,7 @@ class Ledger:
             self.on_undo(lambda: self._index.remove(row.seq))
         return row
 
-    def adopt_delete(self, row: OwedDelete) -> None:
+    def adopt_delete(self, row: PendingDelete) -> None:
         self._index.add(row)
 
     def park_delete(self, seq: int, reason: str) -> None:
@@ -282,7 +291,7 @@ class Ledger:
         self._index.park(seq, Refusal(reason, self._core.clock.monotonic()))
         self._core.changed.notify_all()
 
-    def release_delete(self, seq: int) -> OwedDelete:
+    def release_delete(self, seq: int) -> PendingDelete:
         """Make a parked delete an ordinary one; the caller schedules it."""
         return self._index.release(seq)
 
@@ -335,7 +344,7 @@ class Ledger:
                 self.drop_delete(seq)
         return expect
 
-    def watched(self, key: str) -> OwedDelete | None:
+    def watched(self, key: str) -> PendingDelete | None:
         """The row that waits for an attempt at `key` whose end nobody has seen yet."""
         for seq in self._index.at(key):
             if self.deletes[seq].watch_until_s is not None:

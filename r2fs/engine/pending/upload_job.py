@@ -15,7 +15,7 @@ from r2fs.model.records import Kind, Version
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class UploadJob:
     """Everything an attempt needs, taken under the lock when it was claimed."""
 
     ino: int

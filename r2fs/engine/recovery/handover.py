@@ -21,7 +21,7 @@ from r2fs.engine.files.open_files import Files
 from r2fs.engine.inode_numbers import InodeNumbers
 from r2fs.engine.inodes.inode import Listing, Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import R2fsError, Stale
 from r2fs.model.keys import nfc, printable
 from r2fs.model.records import Inheritance, Kind, KnownHandle, KnownNode, Version
@@ -57,13 +57,13 @@ def move_inherited(tree: Tree, node: Node, parent: Node, name: str) -> None:
     tree.touch(node)
 
 
-def forget_leftovers(tree: Tree, ledger: Ledger) -> None:
+def forget_leftovers(tree: Tree, pending_store: PendingStore) -> None:
     """After the rows: names that were on their way out when the daemon ended, and files that nothing backs."""
     for node in tree.all_nodes():
-        if node.lookups < REFERENCES or node.owed or node.deleted or node.is_dir or node.parent is None:
+        if node.lookups < REFERENCES or node.pending or node.deleted or node.is_dir or node.parent is None:
             continue
         base = node.base
-        if base is None or ledger.hides(base.key, base.etag, tree.tick):
+        if base is None or pending_store.hides(base.key, base.etag, tree.tick):
             tree.detach(node)
 
 
@@ -99,15 +99,15 @@ def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) ->
     if not handle.writes:
         return
     try:
-        files.sealing.make_dirty(node)
+        files.sessions.make_dirty(node)
         source = contents.source(node)
     except Stale:  # unlinked, and its bytes are the kernel's alone: it can be closed
         return
     except R2fsError:
         files.handles.remove(handle.number)
         raise
-    if node.owed is not None:
-        node.owed.written = True  # nobody knows: it had its time before
+    if node.pending is not None:
+        node.pending.written = True  # nobody knows: it had its time before
     if source is not None:
         files.filling.later(node)
 

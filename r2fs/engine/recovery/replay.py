@@ -12,18 +12,18 @@ import os
 
 from r2fs.disk.content import Content
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.staging_gc import Leaving
+from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import DOUBTFUL, TORN, Node, Owed
+from r2fs.engine.inodes.inode import DOUBTFUL, TORN, Node, Pending
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.recovery.handover import forget_leftovers, kept_links, move_inherited, restore_nodes
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
 from r2fs.model.metadata import recalled
 from r2fs.model.ranges import RangeSet
-from r2fs.model.records import Inheritance, Kind, OwedInode, Proof
+from r2fs.model.records import Inheritance, Kind, PendingInode, Proof
 from r2fs.model.states import UNSEALED, Event, State
 
 log = logging.getLogger(__name__)
@@ -33,62 +33,62 @@ OPEN = frozenset(state.value for state in UNSEALED)  # somebody was writing
 SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
 
 
-class Boot:
+class Replay:
     def __init__(
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         contents: Contents,
         writeback: WriteBack,
-        leaving: Leaving,
+        staging_gc: StagingGc,
         inheritance: Inheritance | None = None,
     ) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         self._writeback = writeback
-        self._leaving = leaving
+        self._staging_gc = staging_gc
         self._inheritance = inheritance or NOTHING  # what a session that is taken over still has open
 
     def run(self) -> None:
-        owing = self._core.journal.read()
+        rows = self._core.journal.read()
         with self._core.lock:
             self._clear_open()
-            self._writeback.attempts.restore(owing.attempts)
+            self._writeback.attempts.restore(rows.attempts)
             restore_nodes(self._tree, self._core.numbers, self._inheritance)
-            for row in sorted(owing.inodes, key=_from_the_root_down):
+            for row in sorted(rows.inodes, key=_from_the_root_down):
                 self._restore(row)
                 self._core.crash_point("row_restored")
-            for delete in owing.deletes:
-                self._ledger.adopt_delete(delete)
+            for delete in rows.deletes:
+                self._pending.adopt_delete(delete)
                 self._writeback.deletes.add(delete)
             self._forsaken_attempts()
-            staged = {row.staged for row in owing.inodes if row.staged}
-            self._leaving.adopt(set(owing.leaving) - staged)
-            forget_leftovers(self._tree, self._ledger)
-            self._orphans(staged | self._leaving.names())
+            staged = {row.staged for row in rows.inodes if row.staged}
+            self._staging_gc.adopt(set(rows.staging_gc) - staged)
+            forget_leftovers(self._tree, self._pending)
+            self._orphans(staged | self._staging_gc.names())
         self._core.crash_point("restored")
         with self._core.lock:
             self._say_what_is_left()
 
     def _say_what_is_left(self) -> None:
-        nodes, rows = self._ledger.owing.values(), self._ledger.deletes.values()
+        nodes, rows = self._pending.inodes.values(), self._pending.deletes.values()
         directories, watched = sum(n.is_dir for n in nodes), sum(r.watch_until_s is not None for r in rows)
         if nodes or len(rows) > watched:
-            size = sum(node.owed.size for node in nodes if node.owed and node.owed.staged)
+            size = sum(node.pending.size for node in nodes if node.pending and node.pending.staged)
             text = left(len(nodes) - directories, directories, size, len(rows) - watched)
             log.info("still to be sent, of an earlier mount: %s", text)
         if watched:
             log.info("watching for a late upload of an earlier mount at %s", counted(watched, "key"))
 
     # ------------------------------------------------------------------ rows
-    def _restore(self, row: OwedInode) -> None:
+    def _restore(self, row: PendingInode) -> None:
         assert row.key is not None
         parent, name = self._place(row.key, row.kind)
         node, there = self._tree.find(row.ino), parent.children().get(name)
-        if there is not None and there is not node and there.told and there.owed is None:
+        if there is not None and there is not node and there.told and there.pending is None:
             self._tree.detach(there)  # inherited, and replaced a moment before the daemon ended
         taken = parent.children().get(name, node) is not node
         if taken:
@@ -111,38 +111,38 @@ class Boot:
         node.mtime_known = row.mtime_ns is not None
         if not row.staged and row.base is not None and not node.is_dir:
             node.size = row.base.size
-        owed = self._owed(row)
-        self._ledger.adopt(node, owed)
+        pending = self._pending_of(row)
+        self._pending.adopt(node, pending)
         has_bytes = row.staged is None or self._staged(node, row)
-        if taken and node.owed is not None:
-            self._ledger.update(node, key=self._tree.key(node), expect=None, conflict_of=row.key)
+        if taken and node.pending is not None:
+            self._pending.update(node, key=self._tree.key(node), expect=None, conflict_of=row.key)
         if not has_bytes:
             return
         node.vouched = row.synced
-        if owed.state is State.PARKED:
+        if pending.state is State.PARKED:
             if row.reason in DOUBTFUL:
                 return  # a person decides
-            self._ledger.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
-        if row.ino in self._inheritance.writers and owed.state in UNSEALED:
-            before = owed.before if owed.before in (None, State.CLEAN, State.PARKED) else State.QUEUED
-            self._ledger.apply(node, Event.ADOPT, before=before, changed=True)
+            self._pending.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
+        if row.ino in self._inheritance.writers and pending.state in UNSEALED:
+            before = pending.before if pending.before in (None, State.CLEAN, State.PARKED) else State.QUEUED
+            self._pending.apply(node, Event.ADOPT, before=before, changed=True)
             return
         if self._untouched(node, row):
-            staged = owed.staged
-            self._ledger.acquit(node)
+            staged = pending.staged
+            self._pending.acquit(node)
             if node.base is not None and staged is not None and not self._power_cut(row):
                 self._contents.settled(node, staged)  # else its bytes may never have reached the disk
             return
         cut = self._is_cut(node, row)
         synced = row.synced and row.state not in OPEN
-        if row.staged and not synced and not owed.changed and self._power_cut(row):
+        if row.staged and not synced and not pending.changed and self._power_cut(row):
             self._without_staged(node, row.staged)
             return
         reason = row.reason if row.reason in DOUBTFUL else None  # it was opened since, and not made anew
         if row.staged and (cut or (not synced and self._power_cut(row))):
             reason = reason or TORN
-        with self._ledger.transaction():  # of this boot's, and not set aside, a torn file would be sent
-            self._ledger.apply(
+        with self._pending.transaction():  # of this boot's, and not set aside, a torn file would be sent
+            self._pending.apply(
                 node,
                 Event.BOOT,
                 before=None,
@@ -152,13 +152,13 @@ class Boot:
                 boot=self._core.journal.boot,
             )
             if reason is not None:
-                self._ledger.set_aside(node, reason=reason)
+                self._pending.set_aside(node, reason=reason)
         if reason is not None:
             log.error("%s: %s; kept in staging, not published", row.key, reason)
             return
         self._writeback.schedule(node)
 
-    def _power_cut(self, row: OwedInode) -> bool:
+    def _power_cut(self, row: PendingInode) -> bool:
         """Has the machine started anew since its bytes were last changed?"""
         return row.boot != self._core.journal.boot
 
@@ -169,9 +169,9 @@ class Boot:
             number += 1
         return candidate
 
-    def _owed(self, row: OwedInode) -> Owed:
+    def _pending_of(self, row: PendingInode) -> Pending:
         assert row.key is not None
-        return Owed(
+        return Pending(
             key=row.key,
             state=State(row.state),
             seq=row.seq,
@@ -190,11 +190,11 @@ class Boot:
             synced=row.synced,
             reason=row.reason,
             conflict_of=row.conflict_of,
-            first_owed_s=self._core.clock.monotonic(),
+            pending_since_s=self._core.clock.monotonic(),
             stored=None if row.stored is None else recalled(row.stored),
         )
 
-    def _may_be_written(self, row: OwedInode) -> bool:
+    def _may_be_written(self, row: PendingInode) -> bool:
         """Somebody had it open for writing: do its times fail to prove that nobody wrote?"""
         if row.state not in OPEN or row.staged is None or row.own is not None:
             return False
@@ -203,19 +203,19 @@ class Boot:
         except FileNotFoundError:
             return True
 
-    def _proof(self, row: OwedInode) -> Proof:
+    def _proof(self, row: PendingInode) -> Proof:
         stat = os.stat(self._core.journal.data_dir / (row.staged or ""))
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
-    def _staged(self, node: Node, row: OwedInode) -> bool:
+    def _staged(self, node: Node, row: PendingInode) -> bool:
         """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
-        assert row.staged is not None and node.owed is not None
+        assert row.staged is not None and node.pending is not None
         path = self._core.journal.data_dir / row.staged
         try:
             found = path.stat()
         except FileNotFoundError:
             if self._power_cut(row) and not row.synced:
-                if node.owed.changed:  # else nothing was written, and nothing is missing
+                if node.pending.changed:  # else nothing was written, and nothing is missing
                     log.error(
                         "%s: was not synced when the machine stopped, and never reached the disk", row.key
                     )
@@ -224,10 +224,10 @@ class Boot:
                 self._without_changes(node, row)
                 return False
             log.error("%s: its bytes should be in %s, and are not", row.key, path)
-            with self._ledger.transaction():
-                self._ledger.apply(node, Event.BOOT) if node.owed.state is not State.PARKED else None
-                if node.owed.state is State.QUEUED:
-                    self._ledger.set_aside(node, reason=f"{path} is missing")
+            with self._pending.transaction():
+                self._pending.apply(node, Event.BOOT) if node.pending.state is not State.PARKED else None
+                if node.pending.state is State.QUEUED:
+                    self._pending.set_aside(node, reason=f"{path} is missing")
             return False
         size = found.st_size
         if row.own is not None:  # a write or a truncate past its row's end was never answered
@@ -235,18 +235,18 @@ class Boot:
             size = min(size, max(row.size, max((stop for _, stop in own), default=0)))
             node.content = Content.adopt(path, size, own, own=own, base_limit=row.base_limit)
             node.content.set_times(found.st_atime_ns, found.st_mtime_ns)
-        self._ledger.measured(node, size)
+        self._pending.measured(node, size)
         node.size = size
         node.mtime_ns, node.ctime_ns, node.mtime_known = found.st_mtime_ns, found.st_ctime_ns, True
         return True
 
-    def _without_changes(self, node: Node, row: OwedInode) -> None:
+    def _without_changes(self, node: Node, row: PendingInode) -> None:
         """What was written last never reached the disk: the file is what it was before, if it was there."""
-        assert node.owed is not None and row.staged is not None
+        assert node.pending is not None and row.staged is not None
         base = node.base
-        written = node.owed.changed or row.before == State.CLEAN.value
-        if base is None or (written and nfc(base.key) == nfc(node.owed.key)):
-            self._ledger.acquit(node)
+        written = node.pending.changed or row.before == State.CLEAN.value
+        if base is None or (written and nfc(base.key) == nfc(node.pending.key)):
+            self._pending.acquit(node)
             if base is None:
                 self._tree.detach(node)
         else:
@@ -260,8 +260,8 @@ class Boot:
             node.content.close()
             node.content = None
         node.size = base.size
-        with self._ledger.transaction():
-            self._ledger.apply(
+        with self._pending.transaction():
+            self._pending.apply(
                 node,
                 Event.RELEASE if node.state is State.PARKED else Event.BOOT,
                 before=None,
@@ -274,11 +274,11 @@ class Boot:
                 boot=self._core.journal.boot,
                 reason=None,
             )
-            self._core.journal.put_leaving(staged)
-        self._leaving.adopt([staged])
+            self._core.journal.put_staging_garbage(staged)
+        self._staging_gc.adopt([staged])
         self._writeback.schedule(node)
 
-    def _untouched(self, node: Node, row: OwedInode) -> bool:
+    def _untouched(self, node: Node, row: PendingInode) -> bool:
         """Opened for writing from CLEAN, and never written: nothing is owed."""
         if row.state != State.DIRTY.value or row.before != State.CLEAN.value or row.staged is None:
             return False
@@ -288,7 +288,7 @@ class Boot:
             return False
         return self._proof(row) == row.proof
 
-    def _is_cut(self, node: Node, row: OwedInode) -> bool:
+    def _is_cut(self, node: Node, row: PendingInode) -> bool:
         """Sealed, and of another size now: its disk failed or was taken away, while the machine went on."""
         if row.state not in SEALED:
             return False
@@ -314,8 +314,8 @@ class Boot:
     def _forsaken_attempts(self) -> None:
         """On its way when the daemon ended, of an inode that has left that key: may still appear."""
         for key in self._writeback.attempts.forsaken_keys():
-            if self._ledger.watched(key) is None:
-                self._writeback.deletes.add(self._ledger.add_delete(key, None, watch=True))
+            if self._pending.watched(key) is None:
+                self._writeback.deletes.add(self._pending.add_delete(key, None, watch=True))
 
     def _clear_open(self) -> None:
         """Links of clean content: its bytes are in the bucket."""
@@ -338,13 +338,13 @@ class Boot:
                             self._core.journal.orphan_dir, path.name)  # fmt: skip
 
 
-def _from_the_root_down(row: OwedInode) -> tuple[int, int]:
+def _from_the_root_down(row: PendingInode) -> tuple[int, int]:
     """A directory's own row before those of what is in it, which would make it anew."""
     assert row.key is not None
     return row.key.rstrip("/").count("/"), row.seq
 
 
-def _is_bare(row: OwedInode) -> bool:
+def _is_bare(row: PendingInode) -> bool:
     """Opened for writing while nothing of it was here, and neither written nor cut: all is still the base's."""
     whole = row.base is not None and row.size == row.base_limit == row.base.size
     return row.own is not None and not row.own and whole

@@ -14,16 +14,16 @@ from dataclasses import replace
 
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import LATE_ATTEMPT_S, Ledger
+from r2fs.engine.pending.store import LATE_ATTEMPT_S, PendingStore
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import ATTEMPT
 from r2fs.model.records import Attempt, MultipartState, Version
 
 
 class Attempts:
-    def __init__(self, core: Core, ledger: Ledger) -> None:
+    def __init__(self, core: Core, pending_store: PendingStore) -> None:
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self._known: dict[str, Attempt] = {}
 
     def restore(self, attempts: tuple[Attempt, ...]) -> None:
@@ -67,7 +67,7 @@ class Attempts:
         """
         oldest = self._core.clock.time() - LATE_ATTEMPT_S
         for attempt in [a for a in self._known.values() if a.ino == ino or a.unknown]:
-            recent = attempt.started_s > oldest or self._ledger.watched(attempt.key)
+            recent = attempt.started_s > oldest or self._pending.watched(attempt.key)
             awaited = attempt.ino != ino and not self._has_left(attempt)
             if attempt.id == attempt_id or not (attempt.unknown and (recent or awaited)):
                 self._forget(attempt)
@@ -86,7 +86,7 @@ class Attempts:
     def unwatched(self, key: str) -> None:
         """Nobody watches the key any more: attempts of inodes that are gone need no memory."""
         for attempt in [a for a in self._known.values() if nfc(a.key) == nfc(key)]:
-            if attempt.ino not in self._ledger.owing:
+            if attempt.ino not in self._pending.inodes:
                 self._forget(attempt)
 
     def unknown_keys(self, ino: int) -> set[str]:
@@ -120,20 +120,20 @@ class Attempts:
         return {a.key for a in self._known.values() if self._has_left(a)}
 
     def _has_left(self, attempt: Attempt) -> bool:
-        node = self._ledger.owing.get(attempt.ino)
-        return node is None or node.owed is None or nfc(node.owed.key) != nfc(attempt.key)
+        node = self._pending.inodes.get(attempt.ino)
+        return node is None or node.pending is None or nfc(node.pending.key) != nfc(attempt.key)
 
     def _put(self, attempt: Attempt) -> None:
         earlier = self._known.get(attempt.id)
-        with self._ledger.transaction():
+        with self._pending.transaction():
             self._core.journal.put_attempt(attempt)
-            self._ledger.on_undo(lambda: self._restore(attempt.id, earlier))
+            self._pending.on_undo(lambda: self._restore(attempt.id, earlier))
             self._known[attempt.id] = attempt
 
     def _forget(self, attempt: Attempt) -> None:
-        with self._ledger.transaction():
+        with self._pending.transaction():
             self._core.journal.drop_attempt(attempt.id)
-            self._ledger.on_undo(lambda: self._restore(attempt.id, attempt))
+            self._pending.on_undo(lambda: self._restore(attempt.id, attempt))
             del self._known[attempt.id]
 
     def _restore(self, attempt_id: str, attempt: Attempt | None) -> None:

@@ -16,14 +16,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from r2fs.engine.content.durability import Syncing
+from r2fs.engine.content.durability import Durability
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.local_only import LocalFiles
+from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import Ledger
-from r2fs.engine.writeback.resolve import Outcomes
+from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.writeback.resolve import Resolver
 from r2fs.model.errors import LocalError, R2fsError, ReadFailed
 from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
@@ -42,26 +42,26 @@ class Queue(Protocol):
     def retry_later(self, node: Node, error: Exception) -> None: ...
 
 
-class Bringing:
+class Materializing:
     def __init__(
         self,
         core: Core,
-        ledger: Ledger,
+        pending_store: PendingStore,
         contents: Contents,
         reader: Reader,
-        local: LocalFiles,
-        syncing: Syncing,
-        outcomes: Outcomes,
+        local: LocalOnly,
+        durability: Durability,
+        resolver: Resolver,
         queue: Queue,
     ) -> None:
         # constant
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         self._reader = reader
         self._local = local
-        self._syncing = syncing
-        self._outcomes = outcomes
+        self._durability = durability
+        self._resolver = resolver
         self._queue = queue
         # guarded by: Core.lock
         self.coming: set[int] = set()  # inodes that are being brought here
@@ -86,30 +86,30 @@ class Bringing:
         Its row says "not changed" until they are on the disk: a crash before that finds them at the base.
         """
         with self._core.lock:
-            owed = node.owed
-            if owed is None or owed.state is not State.QUEUED:
+            pending = node.pending
+            if pending is None or pending.state is not State.QUEUED:
                 return
-            if owed.changed or node.base is None:  # meanwhile: its bytes are here, or on their way
+            if pending.changed or node.base is None:  # meanwhile: its bytes are here, or on their way
                 self._queue.schedule(node)
                 return
-            if owed.staged is None:
+            if pending.staged is None:
                 if self._contents.of(node).doubtful:  # fetched anew, once nobody has it open
                     raise LocalError(f"{printable(node.name)}: this disk failed to read it")
                 staged = self._contents.stage(node)
                 size = self._contents.of(node).size
-                self._ledger.update(node, staged=staged, size=size, base_limit=size)
+                self._pending.update(node, staged=staged, size=size, base_limit=size)
             self._core.crash_point("materialised")
         if not self._fetch(node):
             return
-        self._syncing.sync(node)
+        self._durability.sync(node)
         with self._core.lock:
-            owed = node.owed
-            content = self._contents.of(node) if owed is not None and owed.staged else None
+            pending = node.pending
+            content = self._contents.of(node) if pending is not None and pending.staged else None
             here = content is not None and content.complete
-            if owed is not None and owed.state is State.QUEUED and here and not owed.changed:
+            if pending is not None and pending.state is State.QUEUED and here and not pending.changed:
                 # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
                 row = {"changed": True, "synced": True, "in_part": False, "in_ranges": False, "edits": None}
-                self._ledger.update(node, boot=self._core.journal.boot, **row)
+                self._pending.update(node, boot=self._core.journal.boot, **row)
                 if self._local.stays_here(node) and node.content is not None:
                     node.content.unwatch()  # no part of it can be copied from there
                 node.vouched = True
@@ -121,11 +121,11 @@ class Bringing:
         """Fetch what a file that was written in parts still lacks; then it is due again."""
         if not self._fetch(node):
             return
-        self._syncing.sync_rest(node)
+        self._durability.sync_rest(node)
         with self._core.lock:
-            if node.owed is not None:
-                content = self._contents.of(node) if node.owed.staged else None
-                self._ledger.update(node, in_ranges=content is not None and not content.complete)
+            if node.pending is not None:
+                content = self._contents.of(node) if node.pending.staged else None
+                self._pending.update(node, in_ranges=content is not None and not content.complete)
                 self._queue.schedule(node)
                 if not node.handles:
                     self._contents.closed(node)
@@ -137,7 +137,7 @@ class Bringing:
             source = self._contents.source(node)
         try:
             if source is not None:
-                self._outcomes.fetch_base(node, partial(self._reader.whole, source, Caller()))
+                self._resolver.fetch_base(node, partial(self._reader.whole, source, Caller()))
         except ValueError:
             if source is None or not source.content.closed:
                 raise
@@ -153,6 +153,6 @@ class Bringing:
     def _incomplete(self, node: Node, error: R2fsError) -> bool:
         """What it lacks will not come: False, and kept for a person."""
         with self._core.lock:
-            if node.owed is not None and node.owed.state is State.QUEUED:
-                self._outcomes.park_queued(node, f"incomplete: {error}")
+            if node.pending is not None and node.pending.state is State.QUEUED:
+                self._resolver.park_queued(node, f"incomplete: {error}")
         return False

@@ -13,7 +13,7 @@ from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
 from r2fs.model.records import Kind, ObjectInfo
 from r2fs.model.states import Event
@@ -22,20 +22,20 @@ log = logging.getLogger(__name__)
 
 
 class Conflicts:
-    def __init__(self, core: Core, tree: Tree, ledger: Ledger, contents: Contents) -> None:
+    def __init__(self, core: Core, tree: Tree, pending_store: PendingStore, contents: Contents) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
 
     def keep_both(self, node: Node, theirs: ObjectInfo) -> None:
         """The node takes a conflict name; what is in the bucket under its key keeps the name."""
         parent, name = node.parent, node.name
-        assert parent is not None and node.owed is not None
-        meant_for = node.owed.conflict_of or node.owed.key
+        assert parent is not None and node.pending is not None
+        meant_for = node.pending.conflict_of or node.pending.key
         new_name = self._free_name(parent, _name_of(meant_for, node))
         new_key = self._tree.key(parent) + new_name + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
-        self._ledger.apply(
+        self._pending.apply(
             node,
             Event.CONFLICT,
             key=new_key,

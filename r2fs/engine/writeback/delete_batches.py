@@ -15,17 +15,17 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
-from r2fs.engine.content.durability import Syncing
+from r2fs.engine.content.durability import Durability
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.attempts import Attempts
 from r2fs.engine.writeback.deleter import Deleter
-from r2fs.engine.writeback.dependencies import Order
+from r2fs.engine.writeback.dependencies import Dependencies
 from r2fs.engine.writeback.schedule import DELETE, PUT, Item, Schedule
 from r2fs.model.errors import LocalError, R2fsError
-from r2fs.model.records import ObjectInfo, OwedDelete
+from r2fs.model.records import ObjectInfo, PendingDelete
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Queue(Protocol):
         """No request for these keys is on its way any more."""
         ...
 
-    def missed(self, rows: list[OwedDelete], error: R2fsError) -> None:
+    def missed(self, rows: list[PendingDelete], error: R2fsError) -> None:
         """The bucket did not do it."""
         ...
 
@@ -62,26 +62,26 @@ class Deletes:
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         attempts: Attempts,
-        syncing: Syncing,
+        durability: Durability,
         schedule: Schedule,
-        order: Order,
+        order: Dependencies,
         queue: Queue,
     ) -> None:
         # constant
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._attempts = attempts
         self._schedule = schedule
-        self._order = order
+        self._dependencies = order
         self._queue = queue
-        self.deleter = Deleter(core, ledger, syncing, attempts.is_forsaken)
+        self.deleter = Deleter(core, pending_store, durability, attempts.is_forsaken)
         # guarded by: Core.lock
         self._until_s = 0.0  # Clock.monotonic(): end of the window whose deletes go together
 
-    def add(self, row: OwedDelete) -> None:
+    def add(self, row: PendingDelete) -> None:
         now, delay = self._core.clock.monotonic(), self._core.settings.upload_delay_s
         if now >= self._until_s:
             self._until_s = now + delay
@@ -90,45 +90,47 @@ class Deletes:
 
     def leave_key(self, node: Node) -> None:
         """The node is about to lose its key (rename, unlink): attempts there must not be the last word."""
-        owed = node.owed
+        pending = node.pending
         elsewhere = self._attempts.unknown_keys(node.ino)
-        if owed is not None and owed.transfer is not None:
-            owed.transfer.stop()
+        if pending is not None and pending.transfer is not None:
+            pending.transfer.stop()
             if node.sending:
-                elsewhere.add(owed.transfer.key)
+                elsewhere.add(pending.transfer.key)
         for key in elsewhere:
-            self._ledger.suspect_again(key)
-            if self._ledger.watched(key) is None:
-                self.add(self._ledger.add_delete(key, None, watch=True))
+            self._pending.suspect_again(key)
+            if self._pending.watched(key) is None:
+                self.add(self._pending.add_delete(key, None, watch=True))
 
     def found(self, info: ObjectInfo) -> None:
         """HEAD's answer for a suspect: if it is a late attempt of this host's, it is to go."""
-        if self._ledger.watched(info.key) is not None and self._attempts.is_forsaken(info.metadata, info.key):
-            if not self._ledger.hides(info.key, info.etag, self._tree.tick):
-                self.add(self._ledger.add_delete(info.key, info.etag))
-        self._ledger.cleared(info.key, info.etag)
+        if self._pending.watched(info.key) is not None and self._attempts.is_forsaken(
+            info.metadata, info.key
+        ):
+            if not self._pending.hides(info.key, info.etag, self._tree.tick):
+                self.add(self._pending.add_delete(info.key, info.etag))
+        self._pending.cleared(info.key, info.etag)
 
     def retry(self, seqs: Iterable[int]) -> None:
         """Parked deletes go out once more."""
         for seq in seqs:
-            self.add(self._ledger.release_delete(seq))
+            self.add(self._pending.release_delete(seq))
 
     # ------------------------------------------------------------------ the threads
-    def prepare(self, first: Item, now: float) -> list[OwedDelete]:
+    def prepare(self, first: Item, now: float) -> list[PendingDelete]:
         """As many as one request takes, of those that are due and wait for nothing; claimed for the caller."""
-        rows: list[OwedDelete] = []
+        rows: list[PendingDelete] = []
         aside: list[Item] = []
         item: Item | None = first
         while item is not None and len(rows) < self._core.store.limits.delete_batch:
-            row = self._ledger.deletes.get(item.number) if item.verb == DELETE else None
+            row = self._pending.deletes.get(item.number) if item.verb == DELETE else None
             if item.verb == PUT:
                 aside.append(item)
             elif row is not None:
-                blocker = self._order.delete_blocker(row)
+                blocker = self._dependencies.delete_blocker(row)
                 if blocker is None and self._keeps_bytes(row, now):
                     rows.append(row)
-                    self._ledger.claimed.add(row.seq)
-                    self._order.begin([row.key])
+                    self._pending.claimed.add(row.seq)
+                    self._dependencies.begin([row.key])
                 elif blocker is not None:
                     self._schedule.block(item, blocker)
             item = self._schedule.take(now)
@@ -138,24 +140,24 @@ class Deletes:
             self._schedule.add(other, now)
         return rows
 
-    def _keeps_bytes(self, row: OwedDelete, now: float) -> bool:
+    def _keeps_bytes(self, row: PendingDelete, now: float) -> bool:
         """Does nobody who has it open count on the object any more? False: the journal could not say so yet."""
         try:
-            self._ledger.keep_bytes(row.key, by=None)
+            self._pending.keep_bytes(row.key, by=None)
         except R2fsError as error:
             log.error("not deleted yet: %s", error)
             self._schedule.add(Item(DELETE, row.seq), now + LOCAL_RETRY_S)
             return False
         return True
 
-    def carry_out(self, rows: list[OwedDelete]) -> None:
+    def carry_out(self, rows: list[PendingDelete]) -> None:
         """What `prepare` has claimed. Without the lock."""
         again: dict[int, float] = {}
         try:
             again = self.deleter.delete(rows, self._tree)
             with self._core.lock:
                 self._queue.recovered()
-                self._queue.gone(row.key for row in rows if row.seq not in self._ledger.deletes)
+                self._queue.gone(row.key for row in rows if row.seq not in self._pending.deletes)
         except LocalError as error:
             log.error("deletes not carried out yet: %s", error)
             again = {row.seq: LOCAL_RETRY_S for row in rows}
@@ -170,8 +172,8 @@ class Deletes:
                 now = self._core.clock.monotonic()
                 self._queue.over(row.key for row in rows)
                 for row in rows:
-                    self._ledger.claimed.discard(row.seq)
-                    if row.watch_until_s is not None and row.seq not in self._ledger.deletes:
+                    self._pending.claimed.discard(row.seq)
+                    if row.watch_until_s is not None and row.seq not in self._pending.deletes:
                         self._attempts.unwatched(row.key)
-                    if row.seq in again and row.seq in self._ledger.deletes:
+                    if row.seq in again and row.seq in self._pending.deletes:
                         self._schedule.add(Item(DELETE, row.seq), now + again[row.seq])

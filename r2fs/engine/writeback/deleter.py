@@ -15,11 +15,11 @@ import logging
 import os.path
 from collections.abc import Callable, Iterable, Mapping
 
-from r2fs.engine.content.durability import Syncing
+from r2fs.engine.content.durability import Durability
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import LATE_ATTEMPT_S, Ledger
+from r2fs.engine.pending.store import LATE_ATTEMPT_S, PendingStore
 from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
@@ -30,7 +30,7 @@ from r2fs.model.errors import (
     StoreError,
 )
 from r2fs.model.keys import printable
-from r2fs.model.records import ObjectInfo, OwedDelete
+from r2fs.model.records import ObjectInfo, PendingDelete
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +47,20 @@ Ours = Callable[[Mapping[str, str] | None, str], bool]
 
 
 class Deleter:
-    def __init__(self, core: Core, ledger: Ledger, syncing: Syncing, is_forsaken: Ours) -> None:
+    def __init__(
+        self, core: Core, pending_store: PendingStore, durability: Durability, is_forsaken: Ours
+    ) -> None:
         self._core = core
         self._store = core.store
-        self._ledger = ledger
-        self._syncing = syncing
+        self._pending = pending_store
+        self._durability = durability
         self._is_forsaken = is_forsaken
         # guarded by: Core.lock
         self._since: dict[int, float] = {}  # watch rows, by seq: Clock.monotonic()
         self._refusals: dict[int, int] = {}  # in a row, by seq
         self._alone: set[int] = set()  # seqs of rows whose batch was refused as a whole
 
-    def delete(self, rows: list[OwedDelete], tree: Tree) -> dict[int, float]:
+    def delete(self, rows: list[PendingDelete], tree: Tree) -> dict[int, float]:
         """Carry the rows out. Which are to come again, by seq: after so many seconds."""
         again: dict[int, float] = {}
         rows = self._replaceable(rows, again)
@@ -71,16 +73,16 @@ class Deleter:
             self._carry_out([row], self._head(row.key), tree, again)
         return again
 
-    def _replaceable(self, rows: list[OwedDelete], again: dict[int, float]) -> list[OwedDelete]:
+    def _replaceable(self, rows: list[PendingDelete], again: dict[int, float]) -> list[PendingDelete]:
         """Without those whose object is all that is safe of a file that has another name now."""
         try:
-            self._syncing.before_replacing([row.key for row in rows])
+            self._durability.before_replacing([row.key for row in rows])
             return rows
         except R2fsError:
             ready = []
         for row in rows:
             try:
-                self._syncing.before_replacing([row.key])
+                self._durability.before_replacing([row.key])
                 ready.append(row)
             except R2fsError as error:
                 log.info("%s: not deleted yet: %s", printable(row.key), error)
@@ -88,10 +90,10 @@ class Deleter:
         return ready
 
     def _carry_out(
-        self, rows: list[OwedDelete], seen: Mapping[str, ObjectInfo], tree: Tree, again: dict[int, float]
+        self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo], tree: Tree, again: dict[int, float]
     ) -> None:
         """`seen`: what the bucket holds now at each row's key; no entry: nothing."""
-        doomed: list[OwedDelete] = []
+        doomed: list[PendingDelete] = []
         with self._core.lock:
             tree.tick += 1
             for row in rows:
@@ -103,15 +105,15 @@ class Deleter:
                 else:
                     # what is ours has a row that watches for it, or a delete of its own
                     if info is not None and not (
-                        self._ours(info) or self._ledger.hides(row.key, info.etag, tree.tick)
+                        self._ours(info) or self._pending.hides(row.key, info.etag, tree.tick)
                     ):
                         log.warning("%s: not deleted: the bucket holds another version", printable(row.key))
-                    self._ledger.drop_delete(row.seq, tree.tick if info is None else None)
+                    self._pending.drop_delete(row.seq, tree.tick if info is None else None)
         self._core.crash_point("delete_looked")
         failed = self._remove(doomed)
         self._core.crash_point("deleted")
-        done: list[OwedDelete] = []
-        with self._core.lock, self._ledger.transaction():
+        done: list[PendingDelete] = []
+        with self._core.lock, self._pending.transaction():
             tree.tick += 1
             for row in doomed:
                 error = failed.get(row.key)
@@ -125,14 +127,14 @@ class Deleter:
                     continue
                 done.append(row)
                 if row.watch_until_s is not None:  # there may be more than one
-                    self._ledger.carried_out(row.key, seen[row.key].etag, tree.tick)
+                    self._pending.carried_out(row.key, seen[row.key].etag, tree.tick)
                     self._look_again(row, again)
                 else:
-                    self._ledger.drop_delete(row.seq, tree.tick)
+                    self._pending.drop_delete(row.seq, tree.tick)
         self._core.crash_point("delete_journalled")
         _say_done(done)
 
-    def _refused(self, row: OwedDelete, seen: ObjectInfo, error: Refused, again: dict[int, float]) -> None:
+    def _refused(self, row: PendingDelete, seen: ObjectInfo, error: Refused, again: dict[int, float]) -> None:
         """Try a refused delete a few times, then park it. What a watch found is parked as a delete of that version."""
         refusals = self._refusals[row.seq] = self._refusals.get(row.seq, 0) + 1
         if refusals < REFUSALS:
@@ -142,19 +144,19 @@ class Deleter:
         del self._refusals[row.seq]
         parked = row
         if row.watch_until_s is not None:
-            parked = self._ledger.add_delete(row.key, seen.etag)
+            parked = self._pending.add_delete(row.key, seen.etag)
             self._look_again(row, again)
-        self._ledger.then(lambda: self._ledger.park_delete(parked.seq, str(error)))
+        self._pending.then(lambda: self._pending.park_delete(parked.seq, str(error)))
         log.error("%s: its delete is parked, and what the bucket has is shown: %s", printable(row.key), error)
 
-    def _is_meant(self, row: OwedDelete, info: ObjectInfo) -> bool:
+    def _is_meant(self, row: PendingDelete, info: ObjectInfo) -> bool:
         """Is what the bucket holds the version that is to go? Directories' objects are all alike: empty."""
         if row.etag is None:  # bytes at a directory's key are another tool's, even where we copied them
             foreign = row.key.endswith("/") and info.size
-            return self._ours(info) and not foreign and not self._ledger.is_refused(row.key, info.etag)
+            return self._ours(info) and not foreign and not self._pending.is_refused(row.key, info.etag)
         return info.etag == row.etag or (row.key.endswith("/") and info.size == 0)
 
-    def _look_again(self, row: OwedDelete, again: dict[int, float]) -> None:
+    def _look_again(self, row: PendingDelete, again: dict[int, float]) -> None:
         """A late attempt is looked for ever more seldom, until nobody expects it any more."""
         assert row.watch_until_s is not None
         now = self._core.clock.monotonic()
@@ -164,11 +166,11 @@ class Deleter:
         waited = now - self._since[row.seq]
         if waited >= LATE_ATTEMPT_S:
             del self._since[row.seq]
-            self._ledger.drop_delete(row.seq)
+            self._pending.drop_delete(row.seq)
         else:
             again[row.seq] = min(max(WATCH_FIRST_S, waited), LATE_ATTEMPT_S - waited)
 
-    def _remove(self, rows: list[OwedDelete]) -> Mapping[str, StoreError]:
+    def _remove(self, rows: list[PendingDelete]) -> Mapping[str, StoreError]:
         """The errors of those that were not deleted, by key. Raises what concerns all requests."""
         keys = [row.key for row in rows]
         if len(keys) <= 1:
@@ -191,7 +193,7 @@ class Deleter:
                 failed[key] = error
         return failed
 
-    def _explore(self, rows: list[OwedDelete], error: Refused) -> dict[str, StoreError]:
+    def _explore(self, rows: list[PendingDelete], error: Refused) -> dict[str, StoreError]:
         """A batch was refused as a whole. Where three of its keys are refused by themselves, all are; else the
         server does not take batches, or not one with a key like these: the others come again one by one."""
         probed = {row.seq: row for row in (rows[0], rows[len(rows) // 2], rows[-1])}
@@ -211,12 +213,12 @@ class Deleter:
         return refused | {row.key: error for row in again}
 
     # ------------------------------------------------------------------ looking
-    def _by_look(self, rows: list[OwedDelete]) -> tuple[list[OwedDelete], list[OwedDelete]]:
+    def _by_look(self, rows: list[PendingDelete]) -> tuple[list[PendingDelete], list[PendingDelete]]:
         """Those to be looked at by a HEAD each, and those by a LIST."""
         # The bucket may list a name that is not ASCII in another spelling: HEAD finds it in any.
         # Where a late attempt may be, only HEAD's metadata tell whose object it is.
         with self._core.lock:
-            alone = {row.seq for row in rows if not row.key.isascii() or self._ledger.watched(row.key)}
+            alone = {row.seq for row in rows if not row.key.isascii() or self._pending.watched(row.key)}
             alone |= self._alone & {row.seq for row in rows}
             self._alone -= alone
         listed = [row for row in rows if row.seq not in alone]
@@ -255,7 +257,7 @@ class Deleter:
         return self._is_forsaken(info.metadata, info.key)
 
 
-def _say_done(rows: list[OwedDelete]) -> None:
+def _say_done(rows: list[PendingDelete]) -> None:
     """One line for a batch; each key of it only in detail."""
     if rows:
         more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""

@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.schedule import Token
 from r2fs.model.keys import nfc
-from r2fs.model.records import OwedDelete
+from r2fs.model.records import PendingDelete
 
 
-class Order:
-    def __init__(self, ledger: Ledger, stays_here: Callable[[Node], bool]) -> None:
-        self._ledger = ledger
+class Dependencies:
+    def __init__(self, pending_store: PendingStore, stays_here: Callable[[Node], bool]) -> None:
+        self._pending = pending_store
         self._stays_here = stays_here
         self._busy: set[str] = set()
 
@@ -34,20 +34,20 @@ class Order:
 
     def put_blocker(self, node: Node) -> Token | None:
         """What must be over before this node may be sent; None: it may go now."""
-        assert node.owed is not None
+        assert node.pending is not None
         for key in keys_of(node):
             if key in self._busy:
                 return ("key", key)
-        needing = self._ledger.needing(node.owed.key, other_than=node)
+        needing = self._pending.needing(node.pending.key, other_than=node)
         return ("ino", needing.ino) if needing is not None else None
 
-    def delete_blocker(self, row: OwedDelete) -> Token | None:
+    def delete_blocker(self, row: PendingDelete) -> Token | None:
         if nfc(row.key) in self._busy:
             return ("key", nfc(row.key))
-        after = self._ledger.owing.get(row.after_ino) if row.after_ino is not None else None
+        after = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
         if after is not None and not self._stays_here(after):  # else it owes for ever, and needs nothing
             return ("ino", after.ino)
-        needing = self._ledger.needing(row.key)
+        needing = self._pending.needing(row.key)
         return ("ino", needing.ino) if needing is not None else None
 
     def in_a_ring(self, node: Node, ends: Container[int]) -> bool:
@@ -57,11 +57,11 @@ class Order:
         """
         seen: set[int] = set()
         other: Node | None = node
-        while other is not None and other.owed is not None and other.ino not in seen:
+        while other is not None and other.pending is not None and other.ino not in seen:
             if other.ino in ends:
                 return False
             seen.add(other.ino)
-            other = self._ledger.needing(other.owed.key, other_than=other)
+            other = self._pending.needing(other.pending.key, other_than=other)
             if other is node:
                 return True
         return False
@@ -69,8 +69,8 @@ class Order:
 
 def keys_of(node: Node) -> set[str]:
     """The keys, in NFC, that sending this node writes or copies from."""
-    assert node.owed is not None
-    keys = {nfc(node.owed.key)}
-    if not node.owed.changed and node.base is not None:
+    assert node.pending is not None
+    keys = {nfc(node.pending.key)}
+    if not node.pending.changed and node.base is not None:
         keys.add(nfc(node.base.key))
     return keys

@@ -6,12 +6,12 @@ Locks:     every function is called with Core.lock held.
 
 from __future__ import annotations
 
-from r2fs.engine.pending.upload_job import Claim
+from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.model.keys import nfc
 from r2fs.model.records import ObjectInfo
 
 
-def after_refusal(claim: Claim, found: ObjectInfo, ours: bool) -> dict[str, object] | None:
+def after_refusal(claim: UploadJob, found: ObjectInfo, ours: bool) -> dict[str, object] | None:
     """Changes of what a directory owes after a 412, where `found` is at its key now.
 
     Bytes that are there stay, and get the new metadata by a copy of the object onto itself. None: bytes of
@@ -24,7 +24,7 @@ def after_refusal(claim: Claim, found: ObjectInfo, ours: bool) -> dict[str, obje
     return {"expect": found.etag} if ours or same or not found.size else None
 
 
-def after_loss(claim: Claim, found: ObjectInfo | None) -> dict[str, object]:
+def after_loss(claim: UploadJob, found: ObjectInfo | None) -> dict[str, object]:
     """Changes of what a directory owes where the object to copy is `found` by now; None: it is gone."""
     if found is None:
         return {"base": None, "changed": True, "expect": None if _in_place(claim) else claim.expect}
@@ -32,5 +32,5 @@ def after_loss(claim: Claim, found: ObjectInfo | None) -> dict[str, object]:
     return changes | ({"expect": found.etag} if _in_place(claim) else {})
 
 
-def _in_place(claim: Claim) -> bool:
+def _in_place(claim: UploadJob) -> bool:
     return claim.base is not None and nfc(claim.base.key) == nfc(claim.key)

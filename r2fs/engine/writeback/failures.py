@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from r2fs.engine.core import Core
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, PermissionRefused
 
 # The whole bucket refuses: every file would be PARKED for what a person mends in one place.
@@ -29,9 +29,9 @@ class LastError:
 
 
 class Failures:
-    def __init__(self, core: Core, ledger: Ledger) -> None:
+    def __init__(self, core: Core, pending_store: PendingStore) -> None:
         self._core = core
-        self._ledger = ledger
+        self._pending = pending_store
         self.count = 0
         self.refused = 0  # requests, ever, for a reason that concerns the whole bucket
         self._in_a_row = 0
@@ -60,8 +60,8 @@ class Failures:
         """None once what it was about is sent, deleted or given up."""
         last = self._last
         if last is not None and not (
-            any(ino in self._ledger.owing for ino in last.inodes)
-            or any(seq in self._ledger.deletes for seq in last.deletes)
+            any(ino in self._pending.inodes for ino in last.inodes)
+            or any(seq in self._pending.deletes for seq in last.deletes)
         ):
             self._last = last = None
         return last

@@ -15,7 +15,7 @@ from dataclasses import replace
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import fill
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.attempts import Attempts
 from r2fs.model.errors import ObjectMissing, R2fsError
 from r2fs.model.metadata import attributes_from, of_new_bytes
@@ -23,10 +23,10 @@ from r2fs.model.records import ObjectInfo
 
 
 class KeptMetadata:
-    def __init__(self, core: Core, ledger: Ledger, attempts: Attempts) -> None:
+    def __init__(self, core: Core, pending_store: PendingStore, attempts: Attempts) -> None:
         self._core = core
         self._attempts = attempts
-        self._ledger = ledger
+        self._pending = pending_store
 
     def before_replacing(self, key: str, by: Node) -> None:
         """To be called before a request that takes away what is at `key`, on behalf of another file."""
@@ -45,8 +45,8 @@ class KeptMetadata:
         """Files that still want to know. With Core.lock held."""
         return [
             node
-            for node in self._ledger.based_on(key)
-            if node is not by and not node.known and node.owed is not None and node.owed.changed
+            for node in self._pending.based_on(key)
+            if node is not by and not node.known and node.pending is not None and node.pending.changed
         ]
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
@@ -61,7 +61,7 @@ class KeptMetadata:
         fill(node, replace(facts, extra=of_new_bytes(facts.extra)))
         node.known = True  # there is nobody else to ask
         try:
-            self._ledger.update(node)
+            self._pending.update(node)
         except R2fsError:
             node.known = False  # asked again, for its row does not say so
             raise

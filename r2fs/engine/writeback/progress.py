@@ -14,9 +14,9 @@ from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import DOUBTFUL, Node
 from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
-from r2fs.model.records import OwedDelete, QueueView, TransferView
+from r2fs.model.records import PendingDelete, QueueView, TransferView
 from r2fs.model.states import SENDING, State
 
 SHOWN = 100  # transfers in a view: the ones on their way, then the oldest
@@ -33,70 +33,72 @@ WAITED_FOR = frozenset({State.QUEUED}) | SENDING  # DIRTY waits for its program,
 
 
 class Status:
-    def __init__(self, core: Core, tree: Tree, ledger: Ledger, writeback: WriteBack) -> None:
+    def __init__(self, core: Core, tree: Tree, pending_store: PendingStore, writeback: WriteBack) -> None:
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._writeback = writeback
 
     def view(self) -> QueueView:
         with self._core.lock:
             now = self._core.clock.monotonic()
-            owing = [node for node in self._ledger.owing.values() if not self._writeback.rests(node)]
+            pending = [node for node in self._pending.inodes.values() if not self._writeback.rests(node)]
             oldest = nsmallest(
                 SHOWN,
-                owing,
+                pending,
                 key=lambda node: (
                     RANK.get(node.state.value, len(RANK)),
-                    node.owed.first_owed_s if node.owed else now,
+                    node.pending.pending_since_s if node.pending else now,
                 ),
             )
             conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
-            directories = sum(node.is_dir for node in owing)
-            watched = sum(row.watch_until_s is not None for row in self._ledger.deletes.values())
-            outcomes = self._writeback.outcomes
-            last_error = outcomes.failures.last()
+            directories = sum(node.is_dir for node in pending)
+            watched = sum(row.watch_until_s is not None for row in self._pending.deletes.values())
+            resolver = self._writeback.resolver
+            last_error = resolver.failures.last()
             transfers = [self._transfer(node, now) for node in oldest]
-            transfers += [self._refused(seq, now) for seq in nsmallest(SHOWN, self._ledger.refused)]
+            transfers += [self._refused(seq, now) for seq in nsmallest(SHOWN, self._pending.refused)]
             transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
             return QueueView(
-                files=len(owing) - directories,
+                files=len(pending) - directories,
                 directories=directories,
-                bytes=sum(node.owed.size for node in owing if node.owed and node.owed.staged),
-                deletes=len(self._ledger.deletes) - watched,
+                bytes=sum(node.pending.size for node in pending if node.pending and node.pending.staged),
+                deletes=len(self._pending.deletes) - watched,
                 watched=watched,
                 active=len(self._writeback.active),
-                parked=sum(node.state is State.PARKED for node in owing) + len(self._ledger.refused),
+                parked=sum(node.state is State.PARKED for node in pending) + len(self._pending.refused),
                 conflicts=tuple(conflicts),
                 hidden=self._tree.hidden,
                 directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
-                oldest_s=max((now - node.owed.first_owed_s for node in owing if node.owed), default=0.0),
+                oldest_s=max(
+                    (now - node.pending.pending_since_s for node in pending if node.pending), default=0.0
+                ),
                 transfers=tuple(transfers[:SHOWN]),
-                uploaded=outcomes.uploaded - outcomes.markers,
-                uploaded_bytes=outcomes.uploaded_bytes,
-                failed=outcomes.failures.count,
+                uploaded=resolver.uploaded - resolver.markers,
+                uploaded_bytes=resolver.uploaded_bytes,
+                failed=resolver.failures.count,
                 last_error=last_error.text if last_error else None,
                 last_error_s=last_error.at_s if last_error else None,
             )
 
     def _refused(self, seq: int, now: float) -> TransferView:
-        row, (reason, since_s) = self._ledger.deletes[seq], self._ledger.refused[seq]
+        row, (reason, since_s) = self._pending.deletes[seq], self._pending.refused[seq]
         path = row.key.removeprefix(self._core.settings.bucket.prefix)
         return TransferView(path, "delete", State.PARKED.value, 0, 0, 0.0, now - since_s, reason)
 
     def _transfer(self, node: Node, now: float) -> TransferView:
-        owed = node.owed
-        assert owed is not None
-        bytes_ = owed.transfer.bytes if owed.transfer else None
+        pending = node.pending
+        assert pending is not None
+        bytes_ = pending.transfer.bytes if pending.transfer else None
         return TransferView(
             path=self._tree.path(node) + ("/" if node.is_dir else ""),
             verb="upload",
-            state=owed.state.value,
-            size=owed.size,
-            sent=bytes_.gone(now, owed.size) if bytes_ else 0,
-            rate=bytes_.rate(now, owed.size) if bytes_ else 0.0,
-            age_s=now - owed.first_owed_s,
-            reason=owed.reason,
+            state=pending.state.value,
+            size=pending.size,
+            sent=bytes_.gone(now, pending.size) if bytes_ else 0,
+            rate=bytes_.rate(now, pending.size) if bytes_ else 0.0,
+            age_s=now - pending.pending_since_s,
+            reason=pending.reason,
         )
 
     def wait(
@@ -112,7 +114,7 @@ class Status:
         What is open for writing and what is parked is not waited for. `unless_refused`: nor is a bucket that
         refuses everything, once it has done so again since the call.
         """
-        clock, core, failures = self._core.clock, self._core, self._writeback.outcomes.failures
+        clock, core, failures = self._core.clock, self._core, self._writeback.resolver.failures
         refused = failures.refused
         deadline = None if timeout_s is None else clock.monotonic() + timeout_s
         told_s, told_took_s = float("-inf"), 0.0
@@ -152,16 +154,16 @@ class Status:
         with self._core.lock:
             for named in scope.nodes if scope else [self._tree.root]:
                 for node in self._tree.walk(named):
-                    owed = node.owed
-                    if owed is None or owed.state is not State.PARKED:
+                    pending = node.pending
+                    if pending is None or pending.state is not State.PARKED:
                         continue
-                    if owed.reason in DOUBTFUL and node is not named:
+                    if pending.reason in DOUBTFUL and node is not named:
                         continue
                     node.sync_failed = False
                     self._writeback.release(node)
                     released += 1
             refused = [
-                seq for seq in self._ledger.refused if scope is None or scope.has(self._ledger.deletes[seq])
+                seq for seq in self._pending.refused if scope is None or scope.has(self._pending.deletes[seq])
             ]
             self._writeback.deletes.retry(refused)
         return released + len(refused)
@@ -169,24 +171,27 @@ class Status:
     def parked(self, scope: Scope | None) -> tuple[TransferView, ...]:
         """Parked files and deletes in `scope` (None: anywhere), and parked ones that a delete there waits for."""
         with self._core.lock:
-            now, ledger = self._core.clock.monotonic(), self._ledger
-            rows = [row for row in ledger.deletes.values() if scope is None or scope.has(row)]
-            found = {node.ino: node for node in (scope.walk() if scope else ledger.owing.values())}
-            renamed = (ledger.owing.get(row.after_ino) for row in rows if row.after_ino is not None)
+            now, pending_store = self._core.clock.monotonic(), self._pending
+            rows = [row for row in pending_store.deletes.values() if scope is None or scope.has(row)]
+            found = {node.ino: node for node in (scope.walk() if scope else pending_store.inodes.values())}
+            renamed = (pending_store.inodes.get(row.after_ino) for row in rows if row.after_ino is not None)
             found |= {node.ino: node for node in renamed if node is not None}
             parked = [self._transfer(node, now) for node in found.values() if node.state is State.PARKED]
-            return (*parked, *(self._refused(row.seq, now) for row in rows if row.seq in ledger.refused))
+            return (
+                *parked,
+                *(self._refused(row.seq, now) for row in rows if row.seq in pending_store.refused),
+            )
 
     def refusal(self) -> str | None:
         """Why the bucket refuses everything; None: it does not, as far as is known."""
         with self._core.lock:
-            return self._writeback.outcomes.failures.refusal()
+            return self._writeback.resolver.failures.refusal()
 
     def _left(self, scope: Scope | None) -> bool:
-        rows = self._ledger.deletes.values()
+        rows = self._pending.deletes.values()
         if scope is None:
             return (
-                any(self._is_waited_for(node) for node in self._ledger.owing.values())
+                any(self._is_waited_for(node) for node in self._pending.inodes.values())
                 or bool(self._writeback.active)
                 or any(self._is_due(row) for row in rows)
             )
@@ -197,11 +202,11 @@ class Status:
             or any(node.deleted for node in self._writeback.active.values())
         )
 
-    def _is_due(self, row: OwedDelete) -> bool:
+    def _is_due(self, row: PendingDelete) -> bool:
         """Not the old name of a file that a program has open since its rename, or that is parked; nor a parked one."""
-        if row.seq in self._ledger.refused:
+        if row.seq in self._pending.refused:
             return False
-        node = self._ledger.owing.get(row.after_ino) if row.after_ino is not None else None
+        node = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
         waits = node is not None and not self._writeback.rests(node)
         return row.watch_until_s is None and (not waits or (node is not None and self._is_waited_for(node)))
 

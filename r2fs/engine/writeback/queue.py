@@ -28,25 +28,25 @@ from threading import Condition
 
 from r2fs.disk.body import Gate
 from r2fs.disk.durable import local_error
-from r2fs.engine.content.durability import Syncing
+from r2fs.engine.content.durability import Durability
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.local_only import LocalFiles
+from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import DOUBTFUL, UNSYNCED, Node, Transfer
 from r2fs.engine.inodes.stat import facts_of
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.jobs import JobQueue
-from r2fs.engine.pending.store import Ledger
-from r2fs.engine.pending.upload_job import Claim
+from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.engine.writeback.attempts import Attempts
-from r2fs.engine.writeback.bringing import Bringing
+from r2fs.engine.writeback.bringing import Materializing
 from r2fs.engine.writeback.delete_batches import Deletes
-from r2fs.engine.writeback.dependencies import Order, keys_of
+from r2fs.engine.writeback.dependencies import Dependencies, keys_of
 from r2fs.engine.writeback.kept_metadata import KeptMetadata
-from r2fs.engine.writeback.resolve import Outcomes
+from r2fs.engine.writeback.resolve import Resolver
 from r2fs.engine.writeback.schedule import DELETE, PUT, Item, Pace, Schedule
-from r2fs.engine.writeback.upload import Sender
+from r2fs.engine.writeback.upload import Uploader
 from r2fs.model.errors import (
     LocalError,
     NoSpace,
@@ -57,7 +57,7 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.keys import nfc, printable
-from r2fs.model.records import OwedDelete
+from r2fs.model.records import PendingDelete
 from r2fs.model.states import UNSEALED, Event, State
 
 log = logging.getLogger(__name__)
@@ -91,29 +91,42 @@ class _Copy:
 
 class WriteBack:
     def __init__(
-        self, core: Core, tree: Tree, ledger: Ledger, contents: Contents, reader: Reader, sender: Sender
+        self,
+        core: Core,
+        tree: Tree,
+        pending_store: PendingStore,
+        contents: Contents,
+        reader: Reader,
+        sender: Uploader,
     ):
         # constant
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
-        self._sender = sender
-        self.attempts = Attempts(core, ledger)
-        self.syncing = Syncing(core, ledger, contents)
-        self._kept_metadata = KeptMetadata(core, ledger, self.attempts)
-        self.outcomes = Outcomes(core, tree, ledger, contents, self.attempts, self.syncing, self)
-        self.local = LocalFiles(core, ledger, contents, reader)
-        self._bringing = Bringing(
-            core, ledger, contents, reader, self.local, self.syncing, self.outcomes, self
+        self._uploader = sender
+        self.attempts = Attempts(core, pending_store)
+        self.durability = Durability(core, pending_store, contents)
+        self._kept_metadata = KeptMetadata(core, pending_store, self.attempts)
+        self.resolver = Resolver(core, tree, pending_store, contents, self.attempts, self.durability, self)
+        self.local = LocalOnly(core, pending_store, contents, reader)
+        self._materializing = Materializing(
+            core, pending_store, contents, reader, self.local, self.durability, self.resolver, self
         )
         self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
         self._schedule = Schedule()
         self._pace = Pace(core.clock, core.store.limits.key_write_interval_s)
-        self._order = Order(ledger, self.local.stays_here)
+        self._dependencies = Dependencies(pending_store, self.local.stays_here)
         self.deletes = Deletes(
-            core, tree, ledger, self.attempts, self.syncing, self._schedule, self._order, self
+            core,
+            tree,
+            pending_store,
+            self.attempts,
+            self.durability,
+            self._schedule,
+            self._dependencies,
+            self,
         )
         self._work = Condition(core.lock)
         self._hurry = 0  # drains under way: nothing waits for its delay
@@ -126,28 +139,28 @@ class WriteBack:
         self._unconcluded: list[
             tuple[float, Task]
         ] = []  # answers that the journal could not take yet, and when
-        ledger.on_settled, contents.may_be_copied = self.settled, self.attempts.may_be_copied
+        pending_store.on_settled, contents.may_be_copied = self.settled, self.attempts.may_be_copied
         self.on_unsealed: Callable[[Node], None] = lambda node: None  # files.py: seals it
 
     # ------------------------------------------------------------------ what the verbs call
     def schedule(self, node: Node) -> None:
         """A QUEUED node is due after the delay; one that has waited for its deadline, now."""
-        owed = node.owed
-        if owed is not None and owed.state is State.PARKED and owed.passing:
+        pending = node.pending
+        if pending is not None and pending.state is State.PARKED and pending.passing:
             self.probe_later(node)
-        if owed is None or owed.state is not State.QUEUED or self.rests(node):
+        if pending is None or pending.state is not State.QUEUED or self.rests(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
         if now - self._scheduled_s >= QUIET_S:
             self._burst_s = now
         self._scheduled_s = now
         delay = 0.0 if self.hurried else settings.upload_delay_s
-        delay = max(0.0, min(delay, owed.first_owed_s + settings.upload_deadline_s - now))
+        delay = max(0.0, min(delay, pending.pending_since_s + settings.upload_deadline_s - now))
         self.add(Item(PUT, node.ino), now + delay)
 
     def rests(self, node: Node) -> bool:
         """Does it stay here, and need nothing of the bucket any more?"""
-        return self.local.stays_here(node) and node.owed is not None and not node.owed.in_ranges
+        return self.local.stays_here(node) and node.pending is not None and not node.pending.in_ranges
 
     def add(self, item: Item, due: float) -> None:
         self._schedule.add(item, due)
@@ -195,8 +208,8 @@ class WriteBack:
             self._core.stopping = True
             self._core.ended.set()
             for node in self.active.values():
-                if node.owed and node.owed.transfer:
-                    node.owed.transfer.stop()
+                if node.pending and node.pending.transfer:
+                    node.pending.transfer.stop()
             self._work.notify_all()
             self._core.changed.notify_all()
         self.copies.stop(COPY_THREADS)
@@ -277,45 +290,47 @@ class WriteBack:
         if item.verb == DELETE:
             rows = self.deletes.prepare(item, now)
             return partial(self.deletes.carry_out, rows) if rows else None
-        node = self._ledger.owing.get(item.number)
-        if node is None or node.owed is None:
+        node = self._pending.inodes.get(item.number)
+        if node is None or node.pending is None:
             return None
-        if node.owed.state in UNSEALED and not node.writers:
+        if node.pending.state in UNSEALED and not node.writers:
             return lambda: self.on_unsealed(node)
-        if node.owed.state is State.PARKED and node.owed.passing:
-            self._ledger.apply(node, Event.RELEASE, passing=False)
+        if node.pending.state is State.PARKED and node.pending.passing:
+            self._pending.apply(node, Event.RELEASE, passing=False)
         # It may have been renamed since it was due.
-        if node.owed.state is not State.QUEUED or self.rests(node):
+        if node.pending.state is not State.QUEUED or self.rests(node):
             return None
-        if node.sync_failed or node.owed.reason in DOUBTFUL:  # what parks it had no room at its seal
-            self.outcomes.park_queued(node, UNSYNCED if node.sync_failed else str(node.owed.reason))
+        if node.sync_failed or node.pending.reason in DOUBTFUL:  # what parks it had no room at its seal
+            self.resolver.park_queued(node, UNSYNCED if node.sync_failed else str(node.pending.reason))
             return None
         try:
-            content = self._contents.of(node) if node.owed.changed and node.owed.staged else None
+            content = self._contents.of(node) if node.pending.changed and node.pending.staged else None
         except StateDamaged as error:
-            self.outcomes.park_queued(node, str(error))
+            self.resolver.park_queued(node, str(error))
             return None
-        if content is not None and (not content.complete or node.owed.in_ranges):
-            return partial(self._bringing.complete, node)
+        if content is not None and (not content.complete or node.pending.in_ranges):
+            return partial(self._materializing.complete, node)
         if self.local.is_coming(node):
-            return self._bringing.task(node)
-        blocker = self._order.put_blocker(node)
+            return self._materializing.task(node)
+        blocker = self._dependencies.put_blocker(node)
         if blocker is not None:
-            if self._order.in_a_ring(node, self._bringing.coming):
-                return self._bringing.task(node)
+            if self._dependencies.in_a_ring(node, self._materializing.coming):
+                return self._materializing.task(node)
             self._schedule.block(item, blocker)
             return None
-        if (free := self._pace.free_at(node.owed.key)) > now:
+        if (free := self._pace.free_at(node.pending.key)) > now:
             self._schedule.add(item, free)
             return None
         # A delete of what an earlier inode left at the key would take this one's object, too, where
         # both have the same bytes and so the same ETag: overwriting what it was meant for does its work.
-        if self._ledger.has_deletes(node.owed.key):
-            with self._ledger.transaction():
-                left_there = self._ledger.take_over_deletes(node.owed.key)
-                if left_there is not None and node.owed.expect is None:  # else it knows of a newer one there
-                    self._ledger.update(node, expect=left_there)
-        self._ledger.keep_bytes(node.owed.key, by=node)
+        if self._pending.has_deletes(node.pending.key):
+            with self._pending.transaction():
+                left_there = self._pending.take_over_deletes(node.pending.key)
+                if (
+                    left_there is not None and node.pending.expect is None
+                ):  # else it knows of a newer one there
+                    self._pending.update(node, expect=left_there)
+        self._pending.keep_bytes(node.pending.key, by=node)
         fd = None
         if content is not None:
             fd = self._contents.sealed_fd(node)
@@ -332,58 +347,58 @@ class WriteBack:
         return _Copy(attempt) if claim.copy else attempt
 
     # ------------------------------------------------------------------ one attempt
-    def _claim(self, node: Node, fd: int | None) -> Claim:
-        owed = node.owed
-        assert owed is not None
+    def _claim(self, node: Node, fd: int | None) -> UploadJob:
+        pending = node.pending
+        assert pending is not None
         body = None
         if node.carries_body or node.is_dir:
             body = os.fsencode(node.target) if node.target is not None else b""
-        copy = not owed.changed and node.base is not None
+        copy = not pending.changed and node.base is not None
         size, facts = 0, {}
         if fd is not None:
             stat = os.fstat(fd)  # a mapping may have written after the last close
             size, facts = stat.st_size, {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        with self._ledger.transaction():
-            resumed = self._sender.resumable(node.ino, owed.key, fd)
-            attempt = self.attempts.begin(node, owed.key, resumed, node.base if copy else None)
-            transfer = Transfer(attempt, owed.key, Gate())
-            self._ledger.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
-        self._order.begin(keys_of(node))
+        with self._pending.transaction():
+            resumed = self._uploader.resumable(node.ino, pending.key, fd)
+            attempt = self.attempts.begin(node, pending.key, resumed, node.base if copy else None)
+            transfer = Transfer(attempt, pending.key, Gate())
+            self._pending.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
+        self._dependencies.begin(keys_of(node))
         self.active[node.ino] = node
         self._core.crash_point("claimed")
 
         def sent(count: int) -> None:
             transfer.bytes.add(count, self._core.clock.monotonic())
 
-        return Claim(
-            node.ino, node.kind, owed.key, node.name, attempt, owed.expect, facts_of(node),
-            node.known or node.base is None, owed.stored, node.base, copy,
+        return UploadJob(
+            node.ino, node.kind, pending.key, node.name, attempt, pending.expect, facts_of(node),
+            node.known or node.base is None, pending.stored, node.base, copy,
             body, -1 if fd is None else fd, size, transfer.gate, sent, self._contents.edits(node),
         )  # fmt: skip
 
-    def _attempt(self, node: Node, claim: Claim) -> None:
+    def _attempt(self, node: Node, claim: UploadJob) -> None:
         begun = False
         try:
-            self.syncing.before_replacing([claim.key], by=node)
+            self.durability.before_replacing([claim.key], by=node)
             self._kept_metadata.before_replacing(claim.key, by=node)
             begun = True
-            sent = self._sender.send(claim)
+            sent = self._uploader.send(claim)
             self._core.crash_point("sent")
         except PreconditionFailed as error:
-            self._conclude(node, claim, lambda why=error: self.outcomes.refuted(node, claim, why))  # type: ignore[misc]
+            self._conclude(node, claim, lambda why=error: self.resolver.refuted(node, claim, why))  # type: ignore[misc]
         except OSError as error:
             ours = local_error(error, claim.key)
-            self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, ours, begun))
+            self._conclude(node, claim, lambda: self.resolver.failed(node, claim, ours, begun))
         except R2fsError as error:
-            self._conclude(node, claim, lambda why=error: self.outcomes.failed(node, claim, why, begun))  # type: ignore[misc]
+            self._conclude(node, claim, lambda why=error: self.resolver.failed(node, claim, why, begun))  # type: ignore[misc]
         except Exception as error:  # a defect: said, and the file is sent again
             log.exception("%s: the upload met an unexpected error", printable(claim.key))
             again = Unavailable(f"{printable(claim.key)}: {error!r}")
-            self._conclude(node, claim, lambda: self.outcomes.failed(node, claim, again, begun))
+            self._conclude(node, claim, lambda: self.resolver.failed(node, claim, again, begun))
         else:
-            self._conclude(node, claim, lambda: self.outcomes.stored(node, claim, sent.version, sent.facts))
+            self._conclude(node, claim, lambda: self.resolver.stored(node, claim, sent.version, sent.facts))
 
-    def _conclude(self, node: Node, claim: Claim, decide: Task) -> None:
+    def _conclude(self, node: Node, claim: UploadJob, decide: Task) -> None:
         """What the answer means. Where the journal cannot be written, the attempt stays open until it can."""
         concluded = True
         try:
@@ -403,16 +418,16 @@ class WriteBack:
                     self._unconcluded.append((again, lambda: self._conclude(node, claim, decide)))
                     self._work.notify()
 
-    def _over(self, node: Node, claim: Claim) -> None:
+    def _over(self, node: Node, claim: UploadJob) -> None:
         self.active.pop(node.ino, None)
         self.over({claim.key, claim.base.key} if claim.copy and claim.base else {claim.key})
         self._pace.wrote(claim.key)
         if (
-            node.owed is not None
-            and node.owed.transfer is not None
-            and node.owed.transfer.attempt == claim.attempt
+            node.pending is not None
+            and node.pending.transfer is not None
+            and node.pending.transfer.attempt == claim.attempt
         ):
-            node.owed.transfer = None
+            node.pending.transfer = None
         if node.content is not None and not node.handles and not node.sending:
             self._contents.closed(node)
 
@@ -420,7 +435,7 @@ class WriteBack:
         """No request for these keys is on its way any more: what waited for that is due."""
         now = self._core.clock.monotonic()
         for key in keys:
-            self._order.end([key])
+            self._dependencies.end([key])
             self._schedule.release(("key", nfc(key)), now)
         self._work.notify_all()
         self._core.changed.notify_all()
@@ -428,27 +443,27 @@ class WriteBack:
     # ------------------------------------------------------------------ trying again
     def retry_later(self, node: Node, error: Exception) -> None:
         """Another attempt after a backoff of this file's own."""
-        owed = node.owed
-        if owed is None or owed.state is not State.QUEUED:
+        pending = node.pending
+        if pending is None or pending.state is not State.QUEUED:
             return
-        wait = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(owed.failures, 10)) * random.uniform(0.5, 1.0)
+        wait = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(pending.failures, 10)) * random.uniform(0.5, 1.0)
         wait = max(wait, THROTTLED_S) if isinstance(error, Throttled) else wait
         self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait)
 
     def probe_later(self, node: Node) -> None:
         """A parked file whose cause may have passed by then."""
-        assert node.owed is not None
-        wait = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.owed.failures - 1, 10))
+        assert node.pending is not None
+        wait = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.pending.failures - 1, 10))
         self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait * random.uniform(0.75, 1.0))
 
     def seal_doubt(self, node: Node) -> None:
         """What was torn or damaged is so still, whatever was written into it: parked again. With Core.lock."""
-        if node.state is State.QUEUED and node.owed is not None and node.owed.reason in DOUBTFUL:
-            self._ledger.set_aside(node)
+        if node.state is State.QUEUED and node.pending is not None and node.pending.reason in DOUBTFUL:
+            self._pending.set_aside(node)
 
     def release(self, node: Node) -> None:
         """A parked file goes out once more: a person says so, or its cause may have passed. With Core.lock."""
-        self._ledger.apply(node, Event.RELEASE, passing=False, reason=None)
+        self._pending.apply(node, Event.RELEASE, passing=False, reason=None)
         self.schedule(node)
 
     def outage(self) -> None:
@@ -456,22 +471,22 @@ class WriteBack:
         self._outage_s = min(OUTAGE_CAP_S, max(OUTAGE_FIRST_S, self._outage_s * 2))
         self._not_before = self._core.clock.monotonic() + self._outage_s * random.uniform(0.5, 1.0)
 
-    def missed(self, rows: list[OwedDelete], error: R2fsError) -> None:
+    def missed(self, rows: list[PendingDelete], error: R2fsError) -> None:
         """Deletes were not carried out, for what is no matter of theirs."""
-        self.outcomes.failures.of_deletes((row.seq for row in rows), error)
+        self.resolver.failures.of_deletes((row.seq for row in rows), error)
         self.outage()
 
     def gone(self, keys: Iterable[str]) -> None:
         """A file that stays here began as one of these objects: nothing of it is there any more."""
         for key in keys:
-            for node in self._ledger.based_on(key):
+            for node in self._pending.based_on(key):
                 if self.rests(node):
                     with suppress(R2fsError):  # a disk that is full: it costs a look at each request there
-                        self._ledger.update(node, base=None)
+                        self._pending.update(node, base=None)
 
     def recovered(self) -> None:
         self._outage_s = 0.0
-        self.outcomes.failures.answered()
+        self.resolver.failures.answered()
 
     # ------------------------------------------------------------------ draining
     @property

@@ -13,16 +13,16 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from r2fs.engine.content.durability import Syncing
+from r2fs.engine.content.durability import Durability
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.local_only import LocalFiles
+from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.part_digests import has_bytes_of
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import DOUBTFUL, Node
 from r2fs.engine.inodes.stat import facts_of, fill, merged, shown_of, together
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
-from r2fs.engine.pending.upload_job import Claim
+from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.engine.writeback.attempts import Attempts
 from r2fs.engine.writeback.conflicts import Conflicts
 from r2fs.engine.writeback.delete_batches import Deletes
@@ -64,7 +64,7 @@ OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKE
 class Queue(Protocol):
     """What an outcome asks of the write-back queue. With Core.lock held."""
 
-    local: LocalFiles
+    local: LocalOnly
     deletes: Deletes
 
     def schedule(self, node: Node) -> None: ...
@@ -79,50 +79,50 @@ class Queue(Protocol):
     def recovered(self) -> None: ...
 
 
-class Outcomes:
+class Resolver:
     def __init__(
         self,
         core: Core,
         tree: Tree,
-        ledger: Ledger,
+        pending_store: PendingStore,
         contents: Contents,
         attempts: Attempts,
-        syncing: Syncing,
+        durability: Durability,
         queue: Queue,
     ) -> None:
         # constant
         self._core = core
         self._tree = tree
-        self._ledger = ledger
+        self._pending = pending_store
         self._contents = contents
         self._attempts = attempts
-        self._syncing = syncing
+        self._durability = durability
         self._queue = queue
-        self.conflicts = Conflicts(core, tree, ledger, contents)
+        self.conflicts = Conflicts(core, tree, pending_store, contents)
         # guarded by: Core.lock
         self.uploaded = self.uploaded_bytes = 0
         self.markers = 0  # of these, directories
-        self.failures = Failures(core, ledger)
+        self.failures = Failures(core, pending_store)
 
-    def stored(self, node: Node, claim: Claim, version: Version, facts: Facts) -> None:
+    def stored(self, node: Node, claim: UploadJob, version: Version, facts: Facts) -> None:
         with self._core.lock:
             # Before the row goes: new metadata alone leave the ETag, and what is remembered of it, as they were.
             self._core.cache.remember(version.key, version.etag, remembered(facts))
             self._queue.recovered()
-            if node.owed is None and not node.deleted and node.base == version:
+            if node.pending is None and not node.deleted and node.base == version:
                 return  # the journal knows already: what came after failed, and this is asked again
             if not self._still(node, claim):  # unlinked while it was on its way
-                with self._ledger.transaction():
+                with self._pending.transaction():
                     self._attempts.drop(claim.attempt)
                     self._left_behind(claim.key, version, None)
                 self._count(claim)
                 return
-            owed = node.owed
-            assert owed is not None
-            state, moved = owed.state, owed.key != claim.key
+            pending = node.pending
+            assert pending is not None
+            state, moved = pending.state, pending.key != claim.key
             changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
             if node.sync_failed:
-                changes["reason"] = owed.reason
+                changes["reason"] = pending.reason
             if not claim.copy:  # what was edited, was so against the base before
                 changes["edits"] = None
                 if node.content is not None:
@@ -143,31 +143,31 @@ class Outcomes:
             if (
                 state is State.RESEALED
             ):  # the same bytes under another name or with other metadata: a copy will do
-                changes["changed"] = owed.rewritten or node.carries_body
-            local = moved and owed.staged is not None and self._queue.local.is_local(owed.key)
+                changes["changed"] = pending.rewritten or node.carries_body
+            local = moved and pending.staged is not None and self._queue.local.is_local(pending.key)
             if not moved:
                 changes["expect"] = version.etag
             if state is State.STALE_UPLOAD:
                 changes["before"] = (
-                    State.CLEAN if owed.before is State.UPLOADING and not moved else State.QUEUED
+                    State.CLEAN if pending.before is State.UPLOADING and not moved else State.QUEUED
                 )
                 changes["was_changed"] = True
-            with self._ledger.transaction():
+            with self._pending.transaction():
                 if state is State.UPLOADING:
                     self._contents.keep_name(node)
                 self._attempts.arrived(node.ino, claim.attempt)
-                self._ledger.cleared(claim.key, version.etag)
+                self._pending.cleared(claim.key, version.etag)
                 if moved:
                     self._left_behind(claim.key, version, None if local else node)
-                staged = owed.staged
-                following = self._ledger.apply(node, Event.PUT_OK, **changes)
+                staged = pending.staged
+                following = self._pending.apply(node, Event.PUT_OK, **changes)
                 if not moved:
-                    keep(self._core, self._tree, self._ledger, node, version, facts)
+                    keep(self._core, self._tree, self._pending, node, version, facts)
             node.pinned = pinned  # what was learned on the way is not shown
             self._core.crash_point("put_committed")
             self._count(claim)
             if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
-                self._syncing.copied(claim.base.key)
+                self._durability.copied(claim.base.key)
             if claim.copy:
                 self._contents.rebased(node)
                 if staged is None and claim.base is not None and not node.is_dir:
@@ -177,12 +177,12 @@ class Outcomes:
             self._queue.gone([claim.key])
             self._queue.schedule(node)
 
-    def _count(self, claim: Claim) -> None:
+    def _count(self, claim: UploadJob) -> None:
         self.uploaded += 1
         self.markers += claim.kind is Kind.DIRECTORY
         self.uploaded_bytes += 0 if claim.copy else claim.size
 
-    def _now_clean(self, node: Node, claim: Claim, staged: str | None) -> None:
+    def _now_clean(self, node: Node, claim: UploadJob, staged: str | None) -> None:
         assert node.base is not None
         node.size, node.known = node.base.size, True
         self._tree.arrived(node)
@@ -197,21 +197,21 @@ class Outcomes:
 
         Where another node has that key by now, it overwrites this version, and not what was there before.
         """
-        self._ledger.cleared(key, version.etag)
-        self._ledger.take_over_deletes(key)  # meant for what this attempt has overwritten
-        heir = self._ledger.owing_at(key)
+        self._pending.cleared(key, version.etag)
+        self._pending.take_over_deletes(key)  # meant for what this attempt has overwritten
+        heir = self._pending.pending_at(key)
         if heir is not None:
-            self._ledger.update(heir, expect=version.etag)
+            self._pending.update(heir, expect=version.etag)
         else:
-            self._queue.deletes.add(self._ledger.add_delete(key, version.etag, after))
+            self._queue.deletes.add(self._pending.add_delete(key, version.etag, after))
 
-    def _still(self, node: Node, claim: Claim) -> bool:
-        owed = node.owed
-        return owed is not None and owed.state in SENDING and owed.transfer is not None and (
-            owed.transfer.attempt == claim.attempt
+    def _still(self, node: Node, claim: UploadJob) -> bool:
+        pending = node.pending
+        return pending is not None and pending.state in SENDING and pending.transfer is not None and (
+            pending.transfer.attempt == claim.attempt
         )  # fmt: skip
 
-    def refuted(self, node: Node, claim: Claim, error: PreconditionFailed) -> None:
+    def refuted(self, node: Node, claim: UploadJob, error: PreconditionFailed) -> None:
         """412. Ours, nobody's, or somebody's: only the last is a conflict."""
         if error.source:
             self._source_lost(node, claim, error)
@@ -245,15 +245,15 @@ class Outcomes:
             if ours or _has_moved(node, claim):
                 self._again(node, claim, error, expect=info.etag)
             elif self._still(node, claim):
-                assert node.owed is not None
+                assert node.pending is not None
                 self._attempts.drop(claim.attempt)
-                if node.owed.state is State.STALE_UPLOAD:  # found again, and named, after the last close
-                    self._ledger.apply(node, Event.CONFLICT, before=State.QUEUED)
+                if node.pending.state is State.STALE_UPLOAD:  # found again, and named, after the last close
+                    self._pending.apply(node, Event.CONFLICT, before=State.QUEUED)
                 else:
                     self.conflicts.keep_both(node, info)
                     self._queue.schedule(node)
 
-    def _at_directory(self, node: Node, claim: Claim, info: ObjectInfo, error: R2fsError) -> None:
+    def _at_directory(self, node: Node, claim: UploadJob, info: ObjectInfo, error: R2fsError) -> None:
         """The object at a directory's key holds bytes, or metadata that were not known here, or was to get the bytes
         of the directory's old key."""
         with self._core.lock:
@@ -264,7 +264,7 @@ class Outcomes:
                 self._attempts.drop(claim.attempt)
                 self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
 
-    def _source_lost(self, node: Node, claim: Claim, error: R2fsError) -> None:
+    def _source_lost(self, node: Node, claim: UploadJob, error: R2fsError) -> None:
         """The object that a rename was to copy is not there in that version any more."""
         assert claim.base is not None
         try:
@@ -277,28 +277,28 @@ class Outcomes:
         with self._core.lock:
             if not self._still(node, claim):
                 return
-            owed = node.owed
-            assert owed is not None
+            pending = node.pending
+            assert pending is not None
             if node.is_dir:
                 self._again(node, claim, error, **after_loss(claim, info))
                 return
-            if node.content is None and (owed.staged or self._core.cache.contains(claim.base)):
+            if node.content is None and (pending.staged or self._core.cache.contains(claim.base)):
                 self._contents.of(node)
-            if owed.changed:  # opened for writing since: its own bytes go next
+            if pending.changed:  # opened for writing since: its own bytes go next
                 self._again(node, claim, error)
             elif self._is_own_copy(node, claim, info):
                 assert info is not None
                 self._again(node, claim, error, base=info.version, expect=info.etag)
                 self._contents.rebased(node)
                 self._contents.rekeyed(node, claim.base)
-            elif owed.key == claim.base.key or node.content is None or not node.content.complete:
+            elif pending.key == claim.base.key or node.content is None or not node.content.complete:
                 self._follow_source(node, claim, info)
             else:
-                staged = owed.staged or self._contents.stage(node)
-                self._ledger.update(node, staged=staged, changed=True, size=node.content.size)
+                staged = pending.staged or self._contents.stage(node)
+                self._pending.update(node, staged=staged, changed=True, size=node.content.size)
                 self._again(node, claim, error)
 
-    def _is_own_copy(self, node: Node, claim: Claim, info: ObjectInfo | None) -> bool:
+    def _is_own_copy(self, node: Node, claim: UploadJob, info: ObjectInfo | None) -> bool:
         """Is what is there now its base with new metadata, by an earlier attempt whose answer was lost?
 
         A copy of an object that was sent in parts has another ETag.
@@ -340,33 +340,33 @@ class Outcomes:
         except StoreError as error:  # nobody knows yet
             raise ReadFailed(f"{printable(base.key)}: {error}") from error
         with self._core.lock:
-            owed = node.owed
+            pending = node.pending
             if node.base != base:
                 self._contents.rebased(node)
                 return node.base is not None
             if info is not None and info.version == base:
                 return False
-            if info is None or owed is None or not self._is_copy(node, base, info):
+            if info is None or pending is None or not self._is_copy(node, base, info):
                 self._contents.lost(node, base)
                 self._tree.distrust(node)
                 return False
-            expect = info.etag if nfc(owed.key) == nfc(base.key) else owed.expect
-            self._ledger.update(node, base=info.version, expect=expect)
+            expect = info.etag if nfc(pending.key) == nfc(base.key) else pending.expect
+            self._pending.update(node, base=info.version, expect=expect)
             self._contents.rebased(node)
             return True
 
-    def _follow_source(self, node: Node, claim: Claim, info: ObjectInfo | None) -> None:
+    def _follow_source(self, node: Node, claim: UploadJob, info: ObjectInfo | None) -> None:
         """This host has no bytes of its own to keep: what another host did to the source is what holds.
 
         A rename takes the newer version along. New metadata alone was meant for the old bytes, and is void.
         """
-        parent, owed = node.parent, node.owed
-        assert parent is not None and owed is not None and claim.base is not None
-        renamed = owed.key != claim.base.key
+        parent, pending = node.parent, node.pending
+        assert parent is not None and pending is not None and claim.base is not None
+        renamed = pending.key != claim.base.key
         key = printable(claim.base.key)
-        with self._ledger.transaction():
+        with self._pending.transaction():
             self._attempts.drop(claim.attempt)
-            self._ledger.apply(node, Event.UNLINK)
+            self._pending.apply(node, Event.UNLINK)
         if info is None:
             log.warning("%s: deleted in the bucket before what was done here got there", key)
             self._tree.gone(node)
@@ -378,31 +378,31 @@ class Outcomes:
         log.warning("%s: changed in the bucket while %s", key, what)
         newer = self._tree.replace(node, info)
         if renamed:
-            self._ledger.apply(newer, Event.RETARGET, key=owed.key, changed=False, expect=owed.expect)
+            self._pending.apply(newer, Event.RETARGET, key=pending.key, changed=False, expect=pending.expect)
             self._queue.schedule(newer)
 
-    def _again(self, node: Node, claim: Claim, error: R2fsError, **changes: object) -> None:
+    def _again(self, node: Node, claim: UploadJob, error: R2fsError, **changes: object) -> None:
         """It was not stored, and may be tried at once."""
         self._attempts.drop(claim.attempt)
         if not self._still(node, claim):
             return
-        assert node.owed is not None
+        assert node.pending is not None
         if _has_moved(node, claim):
             changes.pop("expect", None)  # it was seen at the old key, and says nothing of the new one
-        failures = node.owed.failures + 1
+        failures = node.pending.failures + 1
         self._retry(node, error, failures=failures, **changes)
         if failures > 1:
             self._queue.retry_later(node, error)
 
     def _retry(self, node: Node, error: Exception, **changes: object) -> None:
-        assert node.owed is not None
-        if node.owed.state is State.STALE_UPLOAD:
+        assert node.pending is not None
+        if node.pending.state is State.STALE_UPLOAD:
             changes["before"] = State.QUEUED
-        reason = node.owed.reason if node.owed.reason in DOUBTFUL else str(error)
-        self._ledger.apply(node, Event.PUT_RETRY, reason=reason, **changes)
+        reason = node.pending.reason if node.pending.reason in DOUBTFUL else str(error)
+        self._pending.apply(node, Event.PUT_RETRY, reason=reason, **changes)
         self._queue.schedule(node)
 
-    def failed(self, node: Node, claim: Claim, error: Exception, sent: bool = True) -> None:
+    def failed(self, node: Node, claim: UploadJob, error: Exception, sent: bool = True) -> None:
         """Not `sent`: something else was to be done first, and was not."""
         if sent and isinstance(error, ObjectMissing) and claim.copy:
             self._source_lost(node, claim, error)
@@ -418,17 +418,17 @@ class Outcomes:
             if self._still(node, claim):
                 self._answer(node, claim, error)
 
-    def _answer(self, node: Node, claim: Claim, error: Exception) -> None:
+    def _answer(self, node: Node, claim: UploadJob, error: Exception) -> None:
         """What an error means for the node."""
-        assert node.owed is not None
-        failures, key = node.owed.failures + 1, printable(claim.key)
+        assert node.pending is not None
+        failures, key = node.pending.failures + 1, printable(claim.key)
         if isinstance(error, BodyWithdrawn):
             self._retry(node, error)
         elif isinstance(error, PermissionRefused) and self._is_its_own(node):
             self.park(node, str(error))
         elif isinstance(error, BUCKET_WIDE):
             log.error("%s: not uploaded, will be tried again: %s", key, error)
-            refused_at = self.uploaded if node.owed.refused_at is None else node.owed.refused_at
+            refused_at = self.uploaded if node.pending.refused_at is None else node.pending.refused_at
             self._retry(node, error, failures=failures, refused_at=refused_at)
             self._queue.outage()
         elif isinstance(error, Unavailable):
@@ -447,17 +447,17 @@ class Outcomes:
 
     def _is_its_own(self, node: Node) -> bool:
         """Is it this file alone that may not be written, again and again, while others are?"""
-        owed = node.owed
-        assert owed is not None
-        return owed.failures >= OWN_REFUSALS and owed.refused_at is not None and (
-            self.uploaded > owed.refused_at
+        pending = node.pending
+        assert pending is not None
+        return pending.failures >= OWN_REFUSALS and pending.refused_at is not None and (
+            self.uploaded > pending.refused_at
         )  # fmt: skip
 
     def park(self, node: Node, reason: str, passing: bool = False) -> None:
         """Kept and not sent, until a person or the next mount; if the cause is `passing`, until it is due."""
-        assert node.owed is not None
+        assert node.pending is not None
         log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
-        failures = node.owed.failures + 1 if passing else 0
+        failures = node.pending.failures + 1 if passing else 0
         changes: dict[str, object] = {
             "reason": reason,
             "passing": passing,
@@ -466,23 +466,23 @@ class Outcomes:
         }
         if node.state is State.STALE_UPLOAD:
             changes["before"] = State.QUEUED
-        if self._ledger.apply(node, Event.REFUSED, **changes) is State.PARKED and passing:
+        if self._pending.apply(node, Event.REFUSED, **changes) is State.PARKED and passing:
             self._queue.probe_later(node)
 
     def park_queued(self, node: Node, reason: str) -> None:
         """`park` for a node that has no attempt on its way."""
-        with self._ledger.transaction():
-            self._ledger.apply(node, Event.CLAIM)
+        with self._pending.transaction():
+            self._pending.apply(node, Event.CLAIM)
             self.park(node, reason)
 
-    def _not_stored(self, claim: Claim) -> None:
+    def _not_stored(self, claim: UploadJob) -> None:
         self._attempts.drop(claim.attempt)
-        row = self._ledger.watched(claim.key)
+        row = self._pending.watched(claim.key)
         if row is not None and not self._attempts.any_at(claim.key):
-            self._ledger.drop_delete(row.seq)
+            self._pending.drop_delete(row.seq)
 
 
-def _of_another_host(node: Node, claim: Claim, facts: Facts) -> dict[str, object]:
+def _of_another_host(node: Node, claim: UploadJob, facts: Facts) -> dict[str, object]:
     """Metadata that the sender found changed, but for what was changed here since: the next attempt takes all that
     differs from what is stored for a change of this host's."""
     now, sent = facts_of(node), claim.facts
@@ -494,6 +494,6 @@ def _of_another_host(node: Node, claim: Claim, facts: Facts) -> dict[str, object
     }
 
 
-def _has_moved(node: Node, claim: Claim) -> bool:
+def _has_moved(node: Node, claim: UploadJob) -> bool:
     """Was it renamed while the attempt was on its way? Then what is at the old key is no rival of it."""
-    return node.owed is not None and node.owed.key != claim.key
+    return node.pending is not None and node.pending.key != claim.key

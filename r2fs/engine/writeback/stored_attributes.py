@@ -12,12 +12,14 @@ from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.attribute_cache import is_news
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import Ledger
+from r2fs.engine.pending.store import PendingStore
 from r2fs.model.metadata import Facts, remembered
 from r2fs.model.records import KeptAttributes, Version
 
 
-def keep(core: Core, tree: Tree, ledger: Ledger, node: Node, version: Version, facts: Facts) -> None:
+def keep(
+    core: Core, tree: Tree, pending_store: PendingStore, node: Node, version: Version, facts: Facts
+) -> None:
     """An upload has ended: what it stored is kept, in the transaction that says so. With Core.lock held."""
     rows = core.journal.attributes
     if not node.st_ino:
@@ -34,4 +36,4 @@ def keep(core: Core, tree: Tree, ledger: Ledger, node: Node, version: Version, f
         rows.put_shown(tree.key(parent), parent.st_ino, parent.mtime_ns, parent.ctime_ns)
     for one in (node, parent):
         if one is not None and one.is_dir:
-            ledger.then(partial(setattr, one, "kept_ns", (one.mtime_ns, one.ctime_ns)))
+            pending_store.then(partial(setattr, one, "kept_ns", (one.mtime_ns, one.ctime_ns)))

@@ -24,7 +24,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import UNSYNCED
 from r2fs.engine.inodes.stat import merged, together
 from r2fs.engine.jobs import JobQueue
-from r2fs.engine.pending.upload_job import Claim
+from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.model.errors import (
     BodyWithdrawn,
     ObjectMissing,
@@ -75,13 +75,13 @@ class Sent(NamedTuple):
     facts: Facts
 
 
-class Sender:
+class Uploader:
     def __init__(self, core: Core, parts: JobQueue) -> None:
         self._core = core
         self._store = core.store
         self._parts = parts
 
-    def send(self, claim: Claim) -> Sent:
+    def send(self, claim: UploadJob) -> Sent:
         """What the bucket has now. The file's bytes are synced to this disk before they are there."""
         if claim.copy:
             return self._copy(claim)
@@ -99,7 +99,7 @@ class Sender:
         body = FileBody(claim.fd, 0, claim.size, claim.gate, claim.sent)
         return Sent(self._put(claim, body, claim.size), claim.facts)
 
-    def _sync(self, claim: Claim) -> None:
+    def _sync(self, claim: UploadJob) -> None:
         try:
             os.fdatasync(claim.fd)
         except OSError as error:
@@ -109,7 +109,7 @@ class Sender:
                 raise SyncFailed(UNSYNCED) from error
             raise local_error(error, claim.key) from error
 
-    def _with_facts(self, claim: Claim) -> Claim:
+    def _with_facts(self, claim: UploadJob) -> UploadJob:
         """Overwritten without having been read: what its metadata says and we never asked for, stays."""
         assert claim.base is not None
         try:
@@ -123,7 +123,7 @@ class Sender:
         facts = together(attributes_from(info), claim.facts)
         return replace(claim, facts=replace(facts, extra=of_new_bytes(facts.extra)))
 
-    def _with_news(self, claim: Claim, stored: Facts) -> Claim:
+    def _with_news(self, claim: UploadJob, stored: Facts) -> UploadJob:
         """Merge another host's change of the metadata alone: it leaves the ETag, and so the PUT's condition, as it was."""
         try:
             info = self._store.head(claim.key)
@@ -137,7 +137,7 @@ class Sender:
                 self._core.journal.outdate_multipart(claim.ino)
         return replace(claim, facts=facts)
 
-    def _merge(self, claim: Claim, stored: Facts, info: ObjectInfo) -> Facts:
+    def _merge(self, claim: UploadJob, stored: Facts, info: ObjectInfo) -> Facts:
         there = attributes_from(info)
         if not claim.copy:
             there = replace(there, extra=of_new_bytes(there.extra))
@@ -147,11 +147,11 @@ class Sender:
         return facts
 
     # ------------------------------------------------------------------ one request
-    def _put(self, claim: Claim, body: Body, size: int) -> Version:
+    def _put(self, claim: UploadJob, body: Body, size: int) -> Version:
         etag = self._store.put(claim.key, body, self._meta(claim), **claim.condition)  # type: ignore[arg-type]
         return Version(claim.key, etag, size)
 
-    def _with_type(self, claim: Claim) -> Claim:
+    def _with_type(self, claim: UploadJob) -> UploadJob:
         """By the name, else by the first bytes, unless somebody has said another."""
         facts = claim.facts
         encoding = headers_of(facts.extra).get("content-encoding", "")
@@ -163,11 +163,11 @@ class Sender:
         kind = facts.content_type or content_type(claim.name, head)
         return replace(claim, facts=replace(facts, content_type=kind))
 
-    def _meta(self, claim: Claim) -> ObjectMeta:
+    def _meta(self, claim: UploadJob) -> ObjectMeta:
         kind = claim.facts.content_type or BODILESS_TYPES.get(claim.kind, DEFAULT)
         return metadata_for(claim.facts, TYPE_BITS[claim.kind], claim.attempt, kind)
 
-    def _copy(self, claim: Claim) -> Sent:
+    def _copy(self, claim: UploadJob) -> Sent:
         """Another name, or other metadata. What the source's metadata says and we do not know, stays."""
         assert claim.base is not None
         info = self._store.head(claim.base.key)
@@ -189,7 +189,7 @@ class Sender:
         return Sent(Version(claim.key, etag, claim.base.size), facts)
 
     # ------------------------------------------------------------------ parts
-    def _multipart(self, claim: Claim, begun: MultipartState | None) -> Version:
+    def _multipart(self, claim: UploadJob, begun: MultipartState | None) -> Version:
         earlier = self._core.cache.recall_parts(claim.base) if claim.base is not None else None
         state = begun or self._begin(claim, earlier)
         try:
@@ -217,7 +217,7 @@ class Sender:
             return None
         return state if state.key == key and state.proof == _proof(fd) else None
 
-    def _resume(self, claim: Claim) -> MultipartState | None:
+    def _resume(self, claim: UploadJob) -> MultipartState | None:
         """The upload that this attempt goes on with. One of other bytes or metadata is given up."""
         with self._core.lock:
             state = self._core.journal.multipart(claim.ino)
@@ -229,7 +229,7 @@ class Sender:
         self._forget(claim)
         return None
 
-    def _begin(self, claim: Claim, earlier: PartDigests | None) -> MultipartState:
+    def _begin(self, claim: UploadJob, earlier: PartDigests | None) -> MultipartState:
         wanted = earlier.part_size if earlier is not None else self._core.settings.part_size
         size = part_size(claim.size, wanted, self._store.limits.max_parts)
         proof = _proof(claim.fd)
@@ -243,7 +243,7 @@ class Sender:
         self._core.crash_point("multipart_begun")
         return state
 
-    def _forget(self, claim: Claim) -> None:
+    def _forget(self, claim: UploadJob) -> None:
         with self._core.lock, self._core.journal.transaction() as journal:
             journal.drop_multipart(claim.ino)
 
@@ -258,7 +258,7 @@ class _PartRun:
         self,
         core: Core,
         jobs: JobQueue,
-        claim: Claim,
+        claim: UploadJob,
         state: MultipartState,
         earlier: PartDigests | None,
     ) -> None:
@@ -271,7 +271,7 @@ class _PartRun:
         self._lock = threading.Lock()
         # guarded by: _lock
         self._done = {part.number: part for part in state.parts}
-        self._digests: dict[int, str] = {}
+        self._part_hasher: dict[int, str] = {}
         self._copies = claim.base is not None and bool(
             claim.base.etag
         )  # False: the server refused one, or the base is gone
@@ -359,10 +359,12 @@ class _PartRun:
         return part
 
     def _digest(self, number: int) -> str:
-        known = self._digests.get(number)
+        known = self._part_hasher.get(number)
         if known is None:
             start, length = self._range(number)
-            known = self._digests[number] = part_digest(self._claim.gate.pread, self._claim.fd, start, length)
+            known = self._part_hasher[number] = part_digest(
+                self._claim.gate.pread, self._claim.fd, start, length
+            )
         return known
 
     def digests(self) -> PartDigests:

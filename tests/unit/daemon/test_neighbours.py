@@ -347,4 +347,4 @@ def test_a_state_that_is_none_keeps_nobody_waiting_and_is_told(two, monkeypatch,
         os.mkfifo(state / "mount.json")
         (found,) = states.find({"HOME": str(two.home)}).states
     assert found.record is None
-    assert f"{name} is" in str(found.owed.error)
+    assert f"{name} is" in str(found.pending.error)

@@ -39,9 +39,9 @@ def record(of: Settings, mounted_s: float = 0.0) -> MountRecord:
     )  # fmt: skip
 
 
-def journal(of: Settings, owing: bool = True, recorded: bool = False, mounted_s: float = 0.0) -> Path:
+def journal(of: Settings, with_pending: bool = True, recorded: bool = False, mounted_s: float = 0.0) -> Path:
     made = Journal.open(of.state_dir)
-    if owing:
+    if with_pending:
         with made.transaction():
             made.put_inode(row(1, "precious.txt", staged="f"))
     made.close()
@@ -91,7 +91,7 @@ def test_another_prefix_has_a_state_of_its_own(tmp_path):
 
 def test_of_two_states_the_one_that_owes_something_is_gone_on_with(tmp_path):
     mine, other = settings(tmp_path), settings(tmp_path, "https://h.example.org:443")
-    journal(mine, owing=False)
+    journal(mine, with_pending=False)
     path = journal(other)
     assert states.settle(mine).state_dir == path
     assert states.settle(other).state_dir == path
@@ -106,8 +106,8 @@ def test_of_two_that_owe_something_each_spelling_has_its_own(tmp_path):
 
 def test_of_two_that_owe_nothing_the_one_that_was_mounted_last(tmp_path):
     mine, other = settings(tmp_path), settings(tmp_path, "https://h.example.org:443")
-    journal(mine, owing=False, recorded=True, mounted_s=5.0)
-    path = journal(other, owing=False, recorded=True, mounted_s=6.0)
+    journal(mine, with_pending=False, recorded=True, mounted_s=5.0)
+    path = journal(other, with_pending=False, recorded=True, mounted_s=6.0)
     assert states.settle(mine).state_dir == path
 
 
@@ -128,7 +128,7 @@ def test_every_standard_place_is_looked_into(tmp_path, system):
     variables = environ(tmp_path) | {"XDG_STATE_HOME": str(tmp_path / "xdg")}
     found = states.find(variables, [tmp_path / "further"])
     assert {state.path for state in found.states} == paths
-    assert all(state.owed.files == 1 for state in found.states)
+    assert all(state.pending.files == 1 for state in found.states)
     assert found.closed == found.missing == ()
 
 
@@ -227,7 +227,7 @@ def test_a_mount_says_nothing_of_other_buckets_and_of_what_owes_nothing(tmp_path
     mine = settings(tmp_path)
     journal(mine)
     paid = settings(tmp_path, "https://h.example.org:9001")
-    journal(paid, owing=False, recorded=True)
+    journal(paid, with_pending=False, recorded=True)
     journal(settings(tmp_path, prefix="other/"), recorded=True)
     states.warn_of_others(mine, environ(tmp_path))
     assert not caplog.records

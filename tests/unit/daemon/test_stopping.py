@@ -19,7 +19,7 @@ NOTHING = QueueView(
     files=0, directories=0, bytes=0, deletes=0, watched=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=0.0, transfers=(),
     uploaded=0, uploaded_bytes=0, failed=0, last_error=None, last_error_s=None,
 )  # fmt: skip
-OWED = replace(NOTHING, files=3, bytes=3 << 20)
+PENDING = replace(NOTHING, files=3, bytes=3 << 20)
 
 
 class Engine:
@@ -67,7 +67,7 @@ def stopping(tmp_path, clock):
 
 
 def test_everything_is_sent(stopping, clock):
-    engine = Engine(clock, OWED)
+    engine = Engine(clock, PENDING)
     outcome = stopping.drain(engine)
     assert outcome.exit_code == 0
     assert engine.asked_s == [60.0]
@@ -77,7 +77,7 @@ def test_everything_is_sent(stopping, clock):
 def test_the_deadline_counts_from_the_request(stopping, clock):
     stopping.request("SIGTERM")
     clock.advance(50)
-    engine = Engine(clock, OWED, sends=False)
+    engine = Engine(clock, PENDING, sends=False)
     outcome = stopping.drain(engine)
     assert engine.asked_s == [pytest.approx(10.0)]
     assert outcome.exit_code == 75
@@ -88,7 +88,7 @@ def test_the_first_request_sets_the_deadline(stopping, clock):
     stopping.unmount_now(Mount().unmount, False, 5.0)
     clock.advance(1)
     stopping.request("SIGTERM")
-    engine = Engine(clock, OWED, sends=False)
+    engine = Engine(clock, PENDING, sends=False)
     stopping.drain(engine)
     assert engine.asked_s == [4.0]
 
@@ -98,7 +98,7 @@ def test_a_second_signal_does_not_wait(stopping, clock):
     assert not stopping.hurried.is_set()
     clock.advance(SAME_S)
     stopping.signal("SIGTERM")
-    engine = Engine(clock, OWED, sends=False)
+    engine = Engine(clock, PENDING, sends=False)
     began = clock.monotonic()
     assert stopping.drain(engine).exit_code == 75
     assert clock.monotonic() - began < 1
@@ -123,7 +123,7 @@ def test_two_signals_at_once_are_one(stopping, clock):
     clock.advance(SAME_S / 2)
     stopping.signal("SIGTERM")
     assert not stopping.hurried.is_set()
-    assert stopping.drain(Engine(clock, OWED)).exit_code == 0
+    assert stopping.drain(Engine(clock, PENDING)).exit_code == 0
     clock.advance(SAME_S)
     stopping.signal("SIGINT")
     assert stopping.hurried.is_set()
@@ -133,7 +133,7 @@ def test_the_first_signal_after_an_unmount_still_waits(stopping, clock):
     stopping.request("unmounted")
     stopping.signal("SIGTERM")
     assert not stopping.hurried.is_set()
-    assert stopping.drain(Engine(clock, OWED)).exit_code == 0
+    assert stopping.drain(Engine(clock, PENDING)).exit_code == 0
 
 
 def test_what_is_refused_by_the_bucket_counts_as_left(stopping, clock):
@@ -149,7 +149,7 @@ def test_deletions_count(stopping, clock):
 
 def test_progress_and_outcome_reach_who_waits(stopping, clock):
     seen = []
-    outcome = stopping.drain(Engine(clock, OWED))
+    outcome = stopping.drain(Engine(clock, PENDING))
     progress, before = stopping.wait(0.0)
     assert progress is not None
     assert before is None
@@ -167,7 +167,7 @@ def test_the_manager_is_asked_for_time_while_sending(tmp_path, clock):
         def extend(self, seconds, status):
             told.append((seconds, status))
 
-    Stopping(tmp_path, 60.0, Manager({}), clock).drain(Engine(clock, OWED))
+    Stopping(tmp_path, 60.0, Manager({}), clock).drain(Engine(clock, PENDING))
     assert len(told) == 3
     assert all(seconds >= 30 for seconds, _ in told)
     assert told[0][1] == "sending 2 files (3.0 MiB)"
@@ -177,7 +177,7 @@ def test_the_manager_is_asked_for_time_while_sending(tmp_path, clock):
 def test_an_idle_mount_goes_at_once(stopping, clock):
     mount = Mount()
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
     assert mount.calls == [False]
 
 
@@ -185,7 +185,7 @@ def test_an_idle_mount_goes_at_once(stopping, clock):
 def test_a_busy_mount_is_waited_for_while_something_is_owed(stopping, clock):
     mount = Mount(busy=20)
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
     assert mount.calls == [False] * 21
     assert set(clock.waited) == {PASSING_S, RETRY_S}
 
@@ -193,7 +193,7 @@ def test_a_busy_mount_is_waited_for_while_something_is_owed(stopping, clock):
 def test_a_call_that_is_just_under_way_is_no_user(stopping, clock):
     mount = Mount(busy=2)
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
     assert mount.calls == [False] * 3
 
 
@@ -209,7 +209,7 @@ def test_a_busy_mount_is_detached_at_the_deadline(stopping, clock):
     mount = Mount(busy=float("inf"))
     began = clock.monotonic()
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
     assert mount.calls[-1] is True
     assert clock.monotonic() - began == pytest.approx(60, abs=1)
 
@@ -230,7 +230,7 @@ def test_a_second_signal_detaches_a_busy_mount(stopping, clock):
     stopping.signal("SIGTERM")
     clock.advance(SAME_S)
     stopping.signal("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, OWED))
+    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
     assert mount.calls == [True]
 
 
@@ -250,14 +250,14 @@ def test_umount_of_a_busy_mount_changes_nothing_and_names_who(stopping, clock, t
     ):
         stopping.unmount_now(Mount(busy=float("inf")).unmount, False, 1.0)
     assert not stopping.asked.is_set()
-    engine = Engine(clock, OWED, sends=False)
+    engine = Engine(clock, PENDING, sends=False)
     stopping.drain(engine)
     assert engine.asked_s == pytest.approx([60.0])
 
 
 def test_umount_sets_the_deadline_before_the_mount_goes(stopping, clock):
     """The driver's loop ends with the unmount, and drains at once: it must know the deadline already."""
-    engine = Engine(clock, OWED, sends=False)
+    engine = Engine(clock, PENDING, sends=False)
 
     def unmount(lazy=False):
         stopping.drain(engine)

@@ -18,7 +18,7 @@ import pytest
 from r2fs.disk.ballast import Ballast
 from r2fs.disk.journal import Journal
 from r2fs.model.errors import LocalError, NoSpace, StateDamaged, StateLocked
-from r2fs.model.records import Kind, OwedDelete, OwedInode
+from r2fs.model.records import Kind, PendingDelete, PendingInode
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def row(ino: int, key: str, staged: str | None = None) -> OwedInode:
-    return OwedInode(
+def row(ino: int, key: str, staged: str | None = None) -> PendingInode:
+    return PendingInode(
         ino=ino, key=key, kind=Kind.FILE, state="queued", before=None, seq=ino, mode=None, uid=None, gid=None,
         mtime_ns=0, extra={}, content_type=None, base=None, expect=None, changed=True, staged=staged, size=1,
         own=None, base_limit=0, proof=None, sealed_at_s=1.0, boot="boot", synced=False, reason=None,
@@ -71,11 +71,11 @@ def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, f
     journal._db = Full(journal._db, *fails)  # type: ignore[assignment]
     with journal.transaction():
         journal.put_inode(row(1, "a"))
-        journal.put_delete(OwedDelete(2, "b", "e", None, None))
+        journal.put_delete(PendingDelete(2, "b", "e", None, None))
         journal.put_inode(row(1, "c"))
-    owing = journal.read()
-    assert [inode.key for inode in owing.inodes] == ["c"]
-    assert [delete.key for delete in owing.deletes] == ["b"]
+    rows = journal.read()
+    assert [inode.key for inode in rows.inodes] == ["c"]
+    assert [delete.key for delete in rows.deletes] == ["b"]
     assert not journal.ballast.held
     assert not journal.ballast.path.exists()
 
@@ -197,7 +197,7 @@ def test_two_wait_for_the_log_and_the_disk_fails_one(tmp_path: Path, monkeypatch
     """The kernel tells one of them: the other is not told "safe" before the log has begun anew."""
     state = tmp_path / "state"
     journal = Journal.open(state)
-    journal.put_leaving("a staged file")
+    journal.put_staging_garbage("a staged file")
     plain, at_it, go_on = os.fsync, threading.Event(), threading.Event()
 
     def fsync(fd: int) -> None:
@@ -235,7 +235,7 @@ def test_two_wait_for_the_log_and_the_disk_fails_one(tmp_path: Path, monkeypatch
 def test_a_barrier_is_shared_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those who come while one is at it share the next; where nothing is new, nobody waits for the disk."""
     journal = Journal.open(tmp_path / "state")
-    journal.put_leaving("a staged file")
+    journal.put_staging_garbage("a staged file")
     plain, syncs, at_it, go_on = os.fsync, list[int](), threading.Event(), threading.Event()
 
     def fsync(fd: int) -> None:
@@ -249,7 +249,7 @@ def test_a_barrier_is_shared_and_not_repeated(tmp_path: Path, monkeypatch: pytes
     first = threading.Thread(target=journal.barrier)
     first.start()
     assert at_it.wait(10)
-    journal.put_leaving("another")
+    journal.put_staging_garbage("another")
     others = [threading.Thread(target=journal.barrier) for _ in range(5)]
     for other in others:
         other.start()
@@ -259,7 +259,7 @@ def test_a_barrier_is_shared_and_not_repeated(tmp_path: Path, monkeypatch: pytes
     assert len(syncs) == 2
     journal.barrier()
     assert len(syncs) == 2
-    journal.put_leaving("a third")
+    journal.put_staging_garbage("a third")
     journal.barrier()
     assert len(syncs) == 3
     journal.close()
@@ -269,7 +269,7 @@ def test_after_a_failed_sync_the_log_is_not_believed(tmp_path: Path, monkeypatch
     """The kernel tells once; then all goes to the database, and the log begins anew."""
     state = tmp_path / "state"
     journal = Journal.open(state)
-    journal.put_leaving("a staged file")
+    journal.put_staging_garbage("a staged file")
     plain, failed = os.fsync, iter([True])
 
     def fsync(fd: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from r2fs.disk import journal_reading
 from r2fs.disk.journal import Journal
-from r2fs.disk.journal_reading import OwedSummary, summary
-from r2fs.model.records import OwedDelete
+from r2fs.disk.journal_reading import PendingSummary, summary
+from r2fs.model.records import PendingDelete
 from tests.unit.disk.test_journal import row
 
 
@@ -21,8 +21,8 @@ def filled(state: Path) -> Journal:
     with journal.transaction():
         journal.put_inode(row(1, "a/x.wav", staged="f1"))
         journal.put_inode(row(2, "a/notes-wal", staged="f2"))  # stays on this host
-        journal.put_delete(OwedDelete(3, "old", "e", None, None))
-        journal.put_delete(OwedDelete(4, "late", None, None, 99.0))  # only looked for
+        journal.put_delete(PendingDelete(3, "old", "e", None, None))
+        journal.put_delete(PendingDelete(4, "late", None, None, 99.0))  # only looked for
     return journal
 
 
@@ -37,7 +37,7 @@ def every_byte(state: Path) -> dict[str, tuple[int, int, bytes]]:
 def test_a_closed_journal(tmp_path):
     filled(tmp_path / "state").close()
     before = every_byte(tmp_path / "state")
-    assert summary(tmp_path / "state") == OwedSummary(files=1, bytes=1, deletes=1, since_s=1.0)
+    assert summary(tmp_path / "state") == PendingSummary(files=1, bytes=1, deletes=1, since_s=1.0)
     assert every_byte(tmp_path / "state") == before
 
 
@@ -49,7 +49,7 @@ def test_a_journal_whose_daemon_was_killed_is_read_whole_and_left_as_it_is(tmp_p
     journal.close()
     assert (tmp_path / "state" / "journal.db-wal").stat().st_size
     before = every_byte(tmp_path / "state")
-    assert summary(tmp_path / "state") == OwedSummary(files=1, bytes=1, deletes=1, since_s=1.0)
+    assert summary(tmp_path / "state") == PendingSummary(files=1, bytes=1, deletes=1, since_s=1.0)
     assert every_byte(tmp_path / "state") == before
 
 

@@ -167,7 +167,7 @@ def test_a_file_changes_while_its_upload_is_created(make: MakeEngine, store: Mem
     assert stored.data == (b"HEAD" + data[4:] if by == "write" else data)
     assert by != "chmod" or stored.meta.metadata["mode"] == "0100600"
     assert by != "touch" or stored.meta.metadata["mtime"] == "1000000000.000000000"
-    assert not engine.fs._ledger.owing
+    assert not engine.fs._pending.inodes
 
 
 @pytest.mark.expect_warnings("unexpected error")
@@ -227,14 +227,14 @@ def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes,
 
     store.after = lose
     send(engine)
-    (node,) = engine.fs._ledger.owing.values()
+    (node,) = engine.fs._pending.inodes.values()
     if edited:
         engine.fs._background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
         save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
 
     def find_too(name: str, key: str) -> None:
         if name == "head" and next(second, False):
-            thread, _ = beside(lambda: engine.fs._writeback.outcomes.found_own_copy(node, node.base))
+            thread, _ = beside(lambda: engine.fs._writeback.resolver.found_own_copy(node, node.base))
             thread.join(30)
 
     store.before = find_too
@@ -256,16 +256,16 @@ def test_the_rest_comes_while_a_part_is_synced(
     opened = engine.open("large.wav", os.O_RDWR)
     node = engine.fs._tree.get(engine.entry("large.wav").ino)
     engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
-    syncing = engine.fs._writeback.syncing
-    plain = syncing._sync_bytes
+    durability = engine.fs._writeback.durability
+    plain = durability._sync_bytes
 
     def sync_bytes(*given: object) -> None:
         plain(*given)  # type: ignore[arg-type]
-        syncing._sync_bytes = plain  # type: ignore[method-assign]
+        durability._sync_bytes = plain  # type: ignore[method-assign]
         engine.read("large.wav")
         engine.fs._files.filling._complete(node)
 
-    syncing._sync_bytes = sync_bytes  # type: ignore[method-assign, assignment]
+    durability._sync_bytes = sync_bytes  # type: ignore[method-assign, assignment]
     engine.fs.fsync(engine.caller, opened.handle, False)
     engine.close(opened)
     power.cut(engine, names=names)

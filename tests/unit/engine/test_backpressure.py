@@ -12,7 +12,7 @@ import pytest
 
 from r2fs.disk import content as content_module
 from r2fs.disk import filecalls
-from r2fs.engine.content.disk_space import Disk, Room
+from r2fs.engine.content.disk_space import Disk, DiskSpace
 from r2fs.engine.files import backpressure
 from r2fs.model.errors import LocalError, NoSpace, Unavailable, WouldWait
 from r2fs.model.ports import Caller
@@ -185,7 +185,7 @@ class FullDisk:
 
         monkeypatch.setattr(filecalls, "pwrite_all", write)
         monkeypatch.setattr(engine.fs._core.cache, "evict", freeing)
-        monkeypatch.setattr(Room, "disk", lambda room: Disk(self.room, 4096))
+        monkeypatch.setattr(DiskSpace, "disk", lambda room: Disk(self.room, 4096))
 
 
 @pytest.mark.expect_warnings("is full")  # where the watcher looks just before there is room again

@@ -231,14 +231,14 @@ def test_the_power_fails_while_an_object_is_given_up(
 
 
 def touch_while_it_is_synced(engine: Engine) -> None:
-    syncing = engine.fs._writeback.syncing
-    plain: Callable[..., None] = syncing._sync_bytes
+    durability = engine.fs._writeback.durability
+    plain: Callable[..., None] = durability._sync_bytes
 
     def sync_bytes(node: Node, fd: int) -> None:
         plain(node, fd)
         engine.fs.setattr(engine.caller, node.ino, AttributeChange(mtime_ns=10**18))
 
-    syncing._sync_bytes = sync_bytes  # type: ignore[method-assign]
+    durability._sync_bytes = sync_bytes  # type: ignore[method-assign]
 
 
 # ------------------------------------------------------------------ doubt
@@ -397,7 +397,7 @@ def test_a_full_disk_where_a_truncated_file_is_sealed(make: MakeEngine, store: M
     clock.advance(2.1)
     send(engine)
     assert store.data("a.wav") == (ONE[:3] if how == "truncate" else b"")
-    assert not engine.fs._ledger.owing
+    assert not engine.fs._pending.inodes
 
 
 def test_a_delete_does_not_wait_for_a_file_that_stays_here(make: MakeEngine, store: MemoryStore):
@@ -441,7 +441,7 @@ def test_a_file_is_read_while_its_new_metadata_are_on_their_way(make: MakeEngine
     engine.fs.setattr(engine.caller, engine.entry("a.wav").ino, AttributeChange(mode=0o600))
     send(engine)
     assert read == [ONE]
-    assert not engine.fs._ledger.owing
+    assert not engine.fs._pending.inodes
     assert engine.read("a.wav") == ONE
 
 
@@ -455,7 +455,7 @@ def test_an_edited_file_that_gets_a_local_name_needs_its_object_no_more(
     save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
     engine.rename("large.wav", "large.tmp")
     pass_time(engine, clock)
-    assert not store.keys() and not engine.fs._ledger.deletes
+    assert not store.keys() and not engine.fs._pending.deletes
     engine.kill()
     store.set("large.wav", OTHER)
     after = make(read_timeout_s=1.0, **IN_PARTS, **LOCAL)
@@ -473,7 +473,7 @@ def test_a_file_with_a_local_name_keeps_no_descriptor(make: MakeEngine, store: M
     else:
         engine.rename("a.wav", "a.tmp")
     send(engine)
-    (node,) = engine.fs._ledger.owing.values()
+    (node,) = engine.fs._pending.inodes.values()
     assert node.content is None
 
 

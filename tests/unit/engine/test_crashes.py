@@ -240,6 +240,6 @@ def test_nothing_is_said_of_an_object_that_a_late_attempt_of_ours_made(host: Hos
     host.killed_at("sent")
     fs = host.again().fs
     host.engine.unlink("take.wav")
-    of_the_first, watching = sorted(fs._ledger.deletes.values(), key=lambda row: row.etag is None)
+    of_the_first, watching = sorted(fs._pending.deletes.values(), key=lambda row: row.etag is None)
     fs._writeback.deletes.deleter.delete([of_the_first, watching], fs._tree)  # a WARNING would fail this test
     assert store.keys() == []

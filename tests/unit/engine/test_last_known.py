@@ -185,5 +185,5 @@ def test_what_was_kept_takes_no_newer_versions_place(
     assert a.listing is not None
     a.listing.whole = False  # as if names had been asked for alone
     away(store)
-    assert after.fs._directories.last.restore(a)
+    assert after.fs._freshness.last.restore(a)
     assert after.entry("a/one.wav").attributes.size == len(b"another")

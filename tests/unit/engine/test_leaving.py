@@ -59,11 +59,11 @@ def test_a_file_that_was_sent_stays_in_staging_until_the_disk_knows(engine: Engi
     engine.write("take.wav", b"sent")
     (name,) = staged(engine)
     send(engine)
-    assert staged(engine) == {name} == engine.fs._leaving.names()
+    assert staged(engine) == {name} == engine.fs._staging_gc.names()
     assert engine.read("take.wav") == b"sent"
-    engine.fs._leaving.sweep()
+    engine.fs._staging_gc.sweep()
     assert not staged(engine)
-    assert not engine.fs._core.journal.read().leaving
+    assert not engine.fs._core.journal.read().staging_gc
     assert engine.read("take.wav") == b"sent"
 
 
@@ -73,7 +73,7 @@ def test_a_file_that_was_replaced_stays_until_the_disk_knows(engine: Engine) -> 
     engine.write("take.wav.tmp", b"new")
     engine.rename("take.wav.tmp", "take.wav")
     assert (engine.fs._core.journal.data_dir / old).read_bytes() == b"old"
-    engine.fs._leaving.sweep()
+    engine.fs._staging_gc.sweep()
     assert old not in staged(engine)
     assert engine.read("take.wav") == b"new"
 
@@ -83,8 +83,8 @@ def test_after_kill_9_what_was_leaving_leaves(engine: Engine, tmp_path: Path) ->
     send(engine)
     engine.kill()
     after = Engine(tmp_path, engine.store, threads=False)
-    assert after.fs._leaving.names() == staged(after) != set()
-    after.fs._leaving.sweep()
+    assert after.fs._staging_gc.names() == staged(after) != set()
+    after.fs._staging_gc.sweep()
     assert not staged(after)
 
 
@@ -126,6 +126,6 @@ def test_leaving_does_not_make_what_was_synced_look_written(engine: Engine) -> N
     engine.write("take.wav", b"sent")
     send(engine)
     opened = write_synced(engine, "take.wav", b"anew", os.O_RDWR)
-    engine.fs._leaving.sweep()
+    engine.fs._staging_gc.sweep()
     engine.close(opened)
     assert row_synced(engine, "take.wav")

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from r2fs.engine.recovery.replay import Boot
+from r2fs.engine.recovery.replay import Replay
 from r2fs.model.errors import LocalError, NoSpace
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine, do_at_once
@@ -110,9 +110,9 @@ def test_a_start_that_ends_while_it_sets_a_torn_file_aside(
     engine = make(**LATER)
     save(engine, "a.wav", OTHER, sync=False, flags=os.O_WRONLY | os.O_TRUNC)
     power.cut(engine, names=False)
-    plain, commits, boots = Boot.run, iter(range(1, 1000)), list[Boot]()
+    plain, commits, boots = Replay.run, iter(range(1, 1000)), list[Replay]()
 
-    def run(boot: Boot) -> None:
+    def run(boot: Replay) -> None:
         boots.append(boot)
         plain(boot)
 
@@ -121,7 +121,7 @@ def test_a_start_that_ends_while_it_sets_a_torn_file_aside(
             raise Stop(name) if kill else NoSpace("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Boot, "run", run)
+        patch.setattr(Replay, "run", run)
         with suppress(Stop, NoSpace):
             make(crash_point=stop)
     (boot,) = boots

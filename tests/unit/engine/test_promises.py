@@ -97,7 +97,9 @@ def test_an_edit_that_never_reached_the_disk_leaves_what_was_renamed(
     engine.rename("old.wav", "new.wav")
     engine.write("new.wav", b"lost edit of", os.O_RDWR)
     (staged,) = [
-        node.owed.staged for node in engine.fs._ledger.owing.values() if node.owed and node.owed.staged
+        node.pending.staged
+        for node in engine.fs._pending.inodes.values()
+        if node.pending and node.pending.staged
     ]
     engine.kill()
     next(tmp_path.rglob(staged)).unlink()  # its name was not on the disk yet

@@ -88,7 +88,9 @@ def test_the_second_word_of_a_disk_that_has_failed_is_not_taken(make: MakeEngine
         engine.fs.fsync(engine.caller, opened.handle, False)
     engine.close(opened)
     assert engine.read("take.wav") == b"safe"
-    assert all(node.content is None for node in engine.fs._ledger.owing.values()), "a descriptor is left open"
+    assert all(node.content is None for node in engine.fs._pending.inodes.values()), (
+        "a descriptor is left open"
+    )
 
 
 # ------------------------------------------------------------------ two files that exchange their names
@@ -150,7 +152,7 @@ def test_a_power_cut_while_a_file_is_brought_here(
     after.drain()
     assert not after.fs.queue_view().transfers
     assert bucket(store) == SWAPPED
-    after.fs._leaving.sweep()
+    after.fs._staging_gc.sweep()
     assert not [path for path in after.fs._core.journal.data_dir.iterdir() if path.stat().st_size]
 
 
@@ -174,14 +176,14 @@ def test_a_row_that_is_written_while_a_file_is_brought_here(
 ):
     """A program's chmod, between the last byte and the sync."""
     engine = exchanged(threads=False)
-    syncing = engine.fs._writeback.syncing
-    sync = syncing.sync
+    durability = engine.fs._writeback.durability
+    sync = durability.sync
 
     def chmod_first(node: Node) -> None:
         engine.fs.setattr(engine.caller, node.ino, AttributeChange(mode=0o600))
         sync(node)
 
-    monkeypatch.setattr(syncing, "sync", chmod_first)
+    monkeypatch.setattr(durability, "sync", chmod_first)
     send_until(engine, "bytes_synced")
     power.cut(engine, names=False)
     make().drain()
@@ -197,7 +199,7 @@ def test_a_program_that_comes_while_a_file_is_brought_here(make: MakeEngine, sto
     engine = make(**IN_PARTS)
     engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
     assert asked.wait(30)
-    (coming,) = [node for node in engine.fs._ledger.owing.values() if node.owed and node.owed.staged]
+    (coming,) = [node for node in engine.fs._pending.inodes.values() if node.pending and node.pending.staged]
     was, name = (one, "b.wav") if coming.name == "b.wav" else (other, "a.wav")
     want = {"a.wav": other, "b.wav": one}
     if by == "rename":

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2fs.model.states import BEFORE, NEXT, OWING, SENDING, Event, ImpossibleTransition, State, after
+from r2fs.model.states import BEFORE, NEXT, PENDING_STATES, SENDING, Event, ImpossibleTransition, State, after
 
 WRITTEN = {State.DIRTY, State.STALE_UPLOAD}  # the states of an inode with writers
 
@@ -67,13 +67,13 @@ def test_what_is_gone_stays_gone_and_everything_can_go():
 
 
 def test_after_a_boot_everything_owed_is_queued_and_nobody_writes():
-    for state in OWING - {State.PARKED}:
+    for state in PENDING_STATES - {State.PARKED}:
         assert after(state, Event.BOOT) is State.QUEUED
 
 
 def test_every_state_can_be_reached_and_can_reach_clean():
     assert reachable({State.DIRTY}) == set(State)
-    for state in OWING:
+    for state in PENDING_STATES:
         assert State.CLEAN in reachable({state})
 
 

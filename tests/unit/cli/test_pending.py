@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.cli import owed, status
+from r2fs.cli import pending, status
 from r2fs.cli.remount import record_of
 from r2fs.daemon import states
 from r2fs.daemon.client import Held
-from r2fs.disk.journal_reading import OwedSummary
+from r2fs.disk.journal_reading import PendingSummary
 from r2fs.model import mount_record
 from r2fs.model.config import gather, settings_of
 from tests.unit.cli.test_lifecycle import Rig, fuse_works
@@ -48,7 +48,7 @@ def test_what_an_unmount_left_is_shown_and_sent_by_the_command_that_is_named(rig
     ):
         assert word in shown.stdout
     (entry,) = json.loads(rig.r2fs("status", "--json").stdout)
-    assert entry["owed"]["files"] == 1
+    assert entry["pending"]["files"] == 1
     assert entry["mount"]["state"] == "not mounted"
     assert entry["mount"]["mountpoint"] == str(rig.point)
     assert entry["command"] in shown.stdout
@@ -125,18 +125,18 @@ def test_what_a_daemon_sends_that_is_being_started_needs_no_command(monkeypatch,
     record = mount_record.MountRecord(
         "file", "b", "", None, "", "file:///b", "/mnt/t", ("r2fs", "mount", "file:///b", "/mnt/t")
     )
-    left = states.State(Path("/state/b"), record, OwedSummary(files=1))
+    left = states.State(Path("/state/b"), record, PendingSummary(files=1))
     monkeypatch.setattr(states, "find", lambda *places: states.Found((left,), (), ()))
     waiting = Held("/mnt/t", "file:///b", 1, 60.0, starts_it, Path("/run/t.holder"))
-    monkeypatch.setattr(owed, "held_mounts", lambda: [waiting])
-    assert owed.owing(owed.unmounted()) == ([] if starts_it else [left])
+    monkeypatch.setattr(pending, "held_mounts", lambda: [waiting])
+    assert pending.with_pending(pending.unmounted()) == ([] if starts_it else [left])
 
 
 def test_watching_shows_what_is_owed_too(r2fs, monkeypatch):
     record = mount_record.MountRecord(
         "file", "b", "", None, "", "file:///b", "/mnt/t", ("r2fs", "mount", "file:///b", "/mnt/t")
     )
-    left = states.State(Path("/state/b"), record, OwedSummary(files=1))
+    left = states.State(Path("/state/b"), record, PendingSummary(files=1))
     monkeypatch.setattr(states, "find", lambda *places: states.Found((left,), (), ()))
     text = status._text_of(None)
     assert "nothing is mounted\n\nnot yet in the bucket, and no mount sends it:\n" in text

@@ -34,8 +34,8 @@ def unmounted() -> Found:
     return replace(found, states=mine)
 
 
-def owing(found: Found) -> list[State]:
-    return [state for state in found.states if state.owed.anything]
+def with_pending(found: Found) -> list[State]:
+    return [state for state in found.states if state.pending.anything]
 
 
 def last_on(directory: str) -> State | None:
@@ -43,16 +43,16 @@ def last_on(directory: str) -> State | None:
     path = absolute(directory)
     was_there = [s for s in unmounted().states if s.record is not None and s.record.mountpoint == path]
     return max(
-        was_there, key=lambda s: (s.owed.anything, s.record.mounted_s if s.record else 0.0), default=None
+        was_there, key=lambda s: (s.pending.anything, s.record.mounted_s if s.record else 0.0), default=None
     )
 
 
 def sentence(state: State) -> str:
     """Say how much waits for which bucket, since when, and the command that sends it."""
-    owed = state.owed
-    parked = f" ({owed.parked} of them refused by the bucket)" if owed.parked else ""
-    since = f", since {_time(owed.since_s)}" if owed.since_s is not None else ""
-    return f"{states.owed_text(owed)}{parked} of {state.place} kept in {state.path}{since}; to send: {state.remedy}"
+    pending = state.pending
+    parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
+    since = f", since {_time(pending.since_s)}" if pending.since_s is not None else ""
+    return f"{states.pending_text(pending)}{parked} of {state.place} kept in {state.path}{since}; to send: {state.remedy}"
 
 
 def _time(since_s: float) -> str:
@@ -61,7 +61,7 @@ def _time(since_s: float) -> str:
 
 def as_data(state: State) -> dict[str, Any]:
     """An entry of `status --json`, beside those of mounts."""
-    owed, record = state.owed, state.record
+    pending, record = state.pending, state.record
     return {
         "mount": {
             "mountpoint": record.mountpoint if record else None,
@@ -72,31 +72,31 @@ def as_data(state: State) -> dict[str, Any]:
             "state_dir": str(state.path),
             "error": sentence(state),
         },
-        "owed": {
-            "files": owed.files,
-            "directories": owed.directories,
-            "bytes": owed.bytes,
-            "deletes": owed.deletes,
-            "parked": owed.parked,
-            "since_s": owed.since_s,
-            "error": owed.error,
+        "pending": {
+            "files": pending.files,
+            "directories": pending.directories,
+            "bytes": pending.bytes,
+            "deletes": pending.deletes,
+            "parked": pending.parked,
+            "since_s": pending.since_s,
+            "error": pending.error,
         },
         "command": state.remedy,
         "keys": record.keys if record else "",
     }
 
 
-def owing_text(found: Found) -> str:
+def unmounted_text(found: Found) -> str:
     """Below the table of mounts. "" where nothing is owed."""
-    waiting = owing(found)
+    waiting = with_pending(found)
     if not waiting:
         return ""
     lines = ["not yet in the bucket, and no mount sends it:"]
     for state in waiting:
-        owed = state.owed
-        parked = f" ({owed.parked} of them refused by the bucket)" if owed.parked else ""
-        since = f", since {_time(owed.since_s)}" if owed.since_s is not None else ""
-        lines.append(f"  {printable(state.place)}: {states.owed_text(owed)}{parked}{since}")
+        pending = state.pending
+        parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
+        since = f", since {_time(pending.since_s)}" if pending.since_s is not None else ""
+        lines.append(f"  {printable(state.place)}: {states.pending_text(pending)}{parked}{since}")
         lines.append(f"    kept in  {printable(str(state.path))}")
         if state.record is not None and state.record.keys:
             lines.append(f"    keys     {printable(state.record.keys)}")
