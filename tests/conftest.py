@@ -21,12 +21,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 SESSION_VARIABLE = "R2FS_TEST_SESSION"
 ABORT_AFTER_S = 15.0  # after a test's time is up
+LEFT_BEHIND = 3  # the exit code of a run that left something behind: scripts/test gives it no second chance
 LEAVE_WITHIN_S = 10.0  # a server that was told to end may need some seconds
 
 # What people have in their environment is not to decide a test.
@@ -126,7 +128,7 @@ def own_mounts(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 # ------------------------------------------------------------------ nothing is left behind
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind(own_mounts: str) -> Iterator[None]:
+def nothing_left_behind(own_mounts: str, request: pytest.FixtureRequest) -> Iterator[None]:
     """At the end no mount and no process of this session may be left. Ends them, and says so."""
     yield
     deadline = time.monotonic() + LEAVE_WITHIN_S
@@ -139,8 +141,34 @@ def nothing_left_behind(own_mounts: str) -> Iterator[None]:
     for pid in processes:
         end_process(pid)
     left = [f"mount {mount}" for mount in mounts] + [f"process {p}: {c}" for p, c in processes.items()]
-    if left:  # an exit code of its own: scripts/test gives no second chance here
-        pytest.exit("tests left behind (ended now):\n" + "\n".join(left), returncode=3)
+    if not left:
+        return
+    if (output := getattr(request.config, "workeroutput", None)) is not None:  # pytest-xdist: the controller says it
+        output["left_behind"] = left
+    else:
+        pytest.exit("tests left behind (ended now):\n" + "\n".join(left), returncode=LEFT_BEHIND)
+
+
+LEFT_IN_WORKERS = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A worker of pytest-xdist has ended; `workeroutput` is what it hands to the controller."""
+    node.config.stash.setdefault(LEFT_IN_WORKERS, []).extend(
+        getattr(node, "workeroutput", {}).get("left_behind", [])
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.stash.get(LEFT_IN_WORKERS, []):
+        session.exitstatus = LEFT_BEHIND
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left := config.stash.get(LEFT_IN_WORKERS, []):
+        terminalreporter.section("tests left behind (ended now)")
+        terminalreporter.write_line("\n".join(left))
 
 
 def r2fs_mounts(below: str) -> dict[str, str]:
