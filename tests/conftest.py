@@ -143,7 +143,9 @@ def nothing_left_behind(own_mounts: str, request: pytest.FixtureRequest) -> Iter
     left = [f"mount {mount}" for mount in mounts] + [f"process {p}: {c}" for p, c in processes.items()]
     if not left:
         return
-    if (output := getattr(request.config, "workeroutput", None)) is not None:  # pytest-xdist: the controller says it
+    if (
+        output := getattr(request.config, "workeroutput", None)
+    ) is not None:  # pytest-xdist: the controller says it
         output["left_behind"] = left
     else:
         pytest.exit("tests left behind (ended now):\n" + "\n".join(left), returncode=LEFT_BEHIND)
