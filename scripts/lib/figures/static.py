@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -70,9 +71,7 @@ def _common(label: str, sources: list[Source]) -> dict[str, Figure]:
     branchy = [(branches(f), f"{m.rpartition('.')[2]}.{f.name}") for m, f in functions]
     forks = tuple(f"{name} {n}" for n, name in sorted(branchy, reverse=True) if n > MOST_BRANCHES)
     wide = tuple(f"{name} {n}" for s in sources for name, n in constructors(s.tree) if n >= MANY_ARGUMENTS)
-    words = Words()
-    for source in sources:
-        words.add_source(source.text, source.tree)
+    words = [words_of(source) for source in sources]
     figures = {
         "files": Figure(len(sources)),
         "lines": Figure(sum(lines)),
@@ -81,8 +80,10 @@ def _common(label: str, sources: list[Source]) -> dict[str, Figure]:
         "function lines med / p90 / max": Figure(spread(lengths)),
         f"functions > {MOST_BRANCHES} branches": Figure(len(forks), forks),
         f"constructors >= {MANY_ARGUMENTS} arguments": Figure(len(wide), wide),
-        "question docstrings %": Figure(percent(words.questions, words.docstrings)),
-        "indefinite words %": Figure(percent(words.indefinite, words.words)),
+        "question docstrings %": Figure(
+            percent(sum(w.questions for w in words), sum(w.docstrings for w in words))
+        ),
+        "indefinite words %": Figure(percent(sum(w.indefinite for w in words), sum(w.words for w in words))),
     }
     return {f"{label}: {name}": figure for name, figure in figures.items()}
 
@@ -96,6 +97,13 @@ def spread(numbers: list[int]) -> str:
         return "–"
     ordered = sorted(numbers)
     return f"{median(ordered):.0f} / {ordered[int(0.9 * (len(ordered) - 1))]} / {ordered[-1]}"
+
+
+@cache
+def words_of(source: Source) -> Words:
+    words = Words()
+    words.add_source(source.text, source.tree)
+    return words
 
 
 def own_nodes(function: Function) -> Iterator[ast.AST]:
