@@ -31,7 +31,7 @@ NEVER = ("", 0)
 COMMITS = ("commit", "committed")
 # Floors of the engine that only carry out what another module has decided.
 CARRIERS = frozenset(
-    {"r2fs.engine.pending.store", "r2fs.engine.pending.transaction", "r2fs.engine.writeback.attempts"}
+    {"r2fs.engine.pending.store", "r2fs.engine.pending.transaction", "r2fs.engine.pending.attempts"}
 )
 
 
@@ -73,12 +73,15 @@ def _site() -> str:
     return "journal"
 
 
-class Asked(FileSystem):
-    """With a point of the suite's own: while the daemon answers who asks whether it is there."""
+def die_when_asked() -> None:
+    """A point of the suite's own: while the daemon answers a program that asks whether it is there."""
+    answer = FileSystem.statfs
 
-    def statfs(self, caller: Caller) -> FileSystemStats:
+    def statfs(self: FileSystem, caller: Caller) -> FileSystemStats:
         self._core.crash_point("statfs")
-        return super().statfs(caller)
+        return answer(self, caller)
+
+    FileSystem.statfs = statfs  # type: ignore[method-assign]
 
 
 def settings_of(given: dict[str, Any]) -> Settings:
@@ -106,7 +109,7 @@ def main() -> None:
     # Small parts, so that many uploads have several: `Limits` is what a file:// bucket takes.
     localdir.LIMITS = replace(localdir.LIMITS, min_part=given["settings"]["part_size"])
     killer = Killer(Path(given["points"]), tuple(given["armed"]))
-    vars(service)["FileSystem"] = Asked
+    die_when_asked()
     mount = service.Service(
         settings_of(given["settings"]), Path(given["target"]), os.environ, crash_point=killer
     )

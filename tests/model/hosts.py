@@ -78,7 +78,7 @@ class Host:
         self.clock = clock
         self.engine = Engine(base / name, bucket, clock=clock, threads=False, host=name, freshness_s=1.0)
         fs = self.engine.fs
-        for queue in (fs._downloads, fs._parts, fs._background):
+        for queue in (fs._queues.downloads, fs._queues.parts, fs._queues.background):
             do_at_once(queue)
         self.closed: set[bytes] = set()  # tokens that a close() has returned for
         self.dropped: set[bytes] = set()  # tokens that this host's programs saw, and took away
@@ -157,7 +157,7 @@ class Host:
     def send(self) -> None:
         """Everything that is due."""
         for _ in range(100):
-            task = self.engine.fs._writeback.take_due()
+            task = self.engine.fs._writeback.worker.take_due()
             if task is None:
                 return
             task()
@@ -263,7 +263,7 @@ class Pair:
             for host in self.hosts:
                 host.send()
                 host.names()
-            dues = [due for h in self.hosts if (due := h.engine.fs._writeback.next_due()) is not None]
+            dues = [due for h in self.hosts if (due := h.engine.fs._writeback.queue.next_due()) is not None]
             if not dues:
                 return
             self.clock.advance(max(0.0, min(dues) - self.clock.monotonic()) + 0.001)

@@ -79,11 +79,11 @@ class World:
             **{"read_timeout_s": 0.0, **self.config},
         )
         fs = engine.fs
-        for queue in (fs._downloads, fs._parts):
+        for queue in (fs._queues.downloads, fs._queues.parts):
             do_at_once(queue)
         # Asked for again, once a second by the clock, for as long as a read may take.
-        fs._downloads.relieve = lambda: self.clock.advance(1.0)  # type: ignore[method-assign]
-        fs._background.submit = self._later  # type: ignore[method-assign]
+        fs._queues.downloads.relieve = lambda: self.clock.advance(1.0)  # type: ignore[method-assign]
+        fs._queues.background.submit = self._later  # type: ignore[method-assign]
         self._watch_commits(fs._core.journal)
         fs.set_kernel_cache(NoKernelCache())
         self.engine = engine
@@ -208,7 +208,7 @@ class World:
     def pump(self) -> bool:
         """One upload or one batch of deletes, if one is due."""
         writeback = self.engine.fs._writeback
-        task = writeback.take_due()
+        task = writeback.worker.take_due()
         if task is None:
             return False
         task()
@@ -225,7 +225,7 @@ class World:
         return True
 
     def due_in(self) -> float | None:
-        due = self.engine.fs._writeback.next_due()
+        due = self.engine.fs._writeback.queue.next_due()
         return None if due is None else max(0.0, due - self.clock.monotonic())
 
     def left(self) -> bool:
@@ -243,7 +243,7 @@ class World:
         """
         writeback = self.engine.fs._writeback
         with self.engine.fs._core.lock:
-            writeback.hurry(True)
+            writeback.queue.hurry(True)
         for _ in range(1000):
             while self.background():
                 pass
@@ -261,7 +261,7 @@ class World:
         else:
             raise AssertionError(f"does not end: {self.engine.fs.queue_view()}")
         with self.engine.fs._core.lock:
-            writeback.hurry(False)
+            writeback.queue.hurry(False)
             return not self.engine.fs._files.handles.all() and not self.left()
 
     def node(self, path: str) -> Node | None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
-from r2fs.engine.fs import FileSystem
+from r2fs.engine.build import build
+from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.pending.store import PendingStore
@@ -81,19 +82,11 @@ class Engine:
             ttl_s=self.settings.cache_ttl_s,
             clock=clock,
         )
-        self.fs = FileSystem(
-            self.settings,
-            store=store,
-            journal=journal,
-            cache=cache,
-            clock=clock,
-            crash_point=crash_point,
-            memory=memory,
-            inheritance=inheritance,
-        )
+        core = Core(self.settings, store, journal, cache, clock, crash_point, memory)
+        self.fs = build(core, inheritance)
         check_commits(self.fs._pending)
         if not threads:  # what a caller waits for is done by the caller
-            do_at_once(self.fs._listings)
+            do_at_once(self.fs._queues.listings)
         self.caller = Caller()
         self._threads = [
             threading.Thread(target=main, name=name, daemon=True) for name, main in self.fs.workers()

@@ -192,7 +192,7 @@ class Mount:
     def send(self) -> None:
         """Everything that is due."""
         for _ in range(100):
-            task = self.engine.fs._writeback.take_due()
+            task = self.engine.fs._writeback.worker.take_due()
             if task is None:
                 return
             task()
@@ -205,5 +205,10 @@ class Mount:
 
 
 def without_threads(engine: Engine) -> None:
-    for queue in (engine.fs._downloads, engine.fs._parts, engine.fs._background, engine.fs._listings):
+    for queue in (
+        engine.fs._queues.downloads,
+        engine.fs._queues.parts,
+        engine.fs._queues.background,
+        engine.fs._queues.listings,
+    ):
         do_at_once(queue)

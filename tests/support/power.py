@@ -102,23 +102,23 @@ def stop_at(engine: Engine, point: str) -> None:
 def send_until(engine: Engine, point: str) -> None:
     """What an upload thread does, up to a named point; of an engine without threads."""
     stop_at(engine, point)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     with pytest.raises(Stop):
-        while (task := engine.fs._writeback.take_due()) is not None:
+        while (task := engine.fs._writeback.worker.take_due()) is not None:
             task()
 
 
 def send(engine: Engine) -> None:
     """All that is due, as an upload thread does it; of an engine without threads."""
     engine.fs._core.crash_point = lambda name: None
-    while (task := engine.fs._writeback.take_due()) is not None:
+    while (task := engine.fs._writeback.worker.take_due()) is not None:
         task()
 
 
 def without_background(engine: Engine) -> Engine:
     """What fetches the rest of a file that is being written never comes to it; readers fetch for themselves."""
-    engine.fs._background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
-    do_at_once(engine.fs._downloads)
+    engine.fs._queues.background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
+    do_at_once(engine.fs._queues.downloads)
     return engine
 
 
@@ -181,5 +181,5 @@ def pass_time(engine: Engine, clock: ManualClock, rounds: int = 5, step_s: float
     """What upload threads do meanwhile; of an engine without threads."""
     for _ in range(rounds):
         clock.advance(step_s)
-        engine.fs._writeback._not_before = 0.0
+        engine.fs._writeback.queue._not_before = 0.0
         send(engine)

@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass
 from threading import Lock
 
-from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
 from r2fs.model.errors import R2fsError
@@ -47,10 +47,10 @@ class Disk:
 
 
 class DiskSpace:
-    def __init__(self, core: Core, contents: Contents, staging_gc: StagingGc) -> None:
+    def __init__(self, core: Core, idle: IdleFiles, staging_gc: StagingGc) -> None:
         # constant
         self._core = core
-        self._contents = contents
+        self.idle = idle
         self._staging_gc = staging_gc
         self._directory = core.journal.data_dir
         self._making = Lock()  # around evicting alone
@@ -92,7 +92,7 @@ class DiskSpace:
     def make_now(self, size: int = 0) -> bool:
         """Evict clean content for `size` bytes, and for the reserve. False: there is none to evict."""
         with self._core.lock:
-            self._contents.retire_resting()
+            self.idle.retire_all()
         freed = self._core.cache.evict(max(size, self.disk().reserve)) > 0
         self.made += freed
         return freed

@@ -20,9 +20,8 @@ from dataclasses import replace
 
 from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.keys import nfc, printable
 from r2fs.model.pending import UNSYNCED, Durability, Staged
@@ -33,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class DiskSync:
-    def __init__(self, core: Core, pending_store: PendingStore, contents: Contents) -> None:
+    def __init__(self, records: Records, contents: Contents) -> None:
         # constant
-        self._core = core
-        self._pending = pending_store
+        self._core = records.core
+        self._pending = records.pending
         self._contents = contents
         # guarded by: Core.lock
         self._copied: dict[str, int] = {}  # NFC key: which copy from it was the last

@@ -21,10 +21,9 @@ from threading import Event
 
 from r2fs.disk.content import Content
 from r2fs.engine.content.disk_space import Disk, DiskSpace
-from r2fs.engine.core import Core
 from r2fs.engine.files.handles import Handles
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import Interrupted, NoSpace, R2fsError
 from r2fs.model.ports import Caller
 from r2fs.model.records import RoomView
@@ -39,10 +38,10 @@ LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # how often the disk is looked at; while it is n
 
 
 class BackPressure:
-    def __init__(self, core: Core, pending_store: PendingStore, handles: Handles, room: DiskSpace) -> None:
+    def __init__(self, records: Records, handles: Handles, room: DiskSpace) -> None:
         # constant
-        self._core = core
-        self._pending = pending_store
+        self._core = core = records.core
+        self._pending = records.pending
         self._handles = handles
         self._disk_space = room
         self._limit = core.settings.dirty_limit

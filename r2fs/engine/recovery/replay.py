@@ -12,14 +12,11 @@ import os
 from dataclasses import replace
 
 from r2fs.disk.content import Content
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.staging_gc import StagingGc
-from r2fs.engine.core import Core
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.engine.recovery.handover import forget_leftovers, kept_links, move_inherited, restore_nodes
-from r2fs.engine.writeback.queue import WriteBack
+from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
 from r2fs.model.metadata import recalled
@@ -47,34 +44,34 @@ SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, Stat
 class Replay:
     def __init__(
         self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
-        contents: Contents,
+        records: Records,
+        storage: Storage,
         writeback: WriteBack,
-        staging_gc: StagingGc,
         inheritance: Inheritance | None = None,
     ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._contents = contents
-        self._writeback = writeback
-        self._staging_gc = staging_gc
-        self._inheritance = inheritance or NOTHING  # what a session that is taken over still has open
+        """`inheritance`: what a session that is taken over still has open."""
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._attempts = records.attempts
+        self._contents = storage.contents
+        self._staging_gc = storage.staging_gc
+        self._queue = writeback.queue
+        self._deletes = writeback.deletes
+        self._inheritance = inheritance or NOTHING
 
     def run(self) -> None:
         rows = self._core.journal.read()
         with self._core.lock:
             self._clear_open()
-            self._writeback.attempts.restore(rows.attempts)
+            self._attempts.restore(rows.attempts)
             restore_nodes(self._tree, self._core.numbers, self._inheritance)
             for row in sorted(rows.inodes, key=_from_the_root_down):
                 self._restore(row)
                 self._core.crash_point("row_restored")
             for delete in rows.deletes:
                 self._pending.adopt_delete(delete)
-                self._writeback.deletes.add(delete)
+                self._deletes.add(delete)
             self._forsaken_attempts()
             staged = {row.staged for row in rows.inodes if row.staged}
             self._staging_gc.adopt(set(rows.staging_gc) - staged)
@@ -164,7 +161,7 @@ class Replay:
         if reason is not None:
             log.error("%s: %s; kept in staging, not published", row.key, reason)
             return
-        self._writeback.schedule(node)
+        self._queue.schedule(node)
 
     def _power_cut(self, row: PendingInode) -> bool:
         """Has the machine started anew since its bytes were last changed?"""
@@ -235,7 +232,7 @@ class Replay:
                         "%s: was not synced when the machine stopped, and never reached the disk", row.key
                     )
                 # An attempt of it that the bucket has is the file's last good state, not a forsaken one.
-                self._writeback.attempts.settle(row.ino)
+                self._attempts.settle(row.ino)
                 self._without_changes(node, row)
                 return False
             log.error("%s: its bytes should be in %s, and are not", row.key, path)
@@ -279,7 +276,7 @@ class Replay:
             self._pending.commit(node, without_staged(node.pending))
             self._core.journal.put_staging_garbage(staged)
         self._staging_gc.adopt([staged])
-        self._writeback.schedule(node)
+        self._queue.schedule(node)
 
     def _untouched(self, node: Node, row: PendingInode) -> bool:
         """Opened for writing from CLEAN, and never written: nothing is owed."""
@@ -316,9 +313,9 @@ class Replay:
     # ------------------------------------------------------------------ what has no row
     def _forsaken_attempts(self) -> None:
         """On its way when the daemon ended, of an inode that has left that key: may still appear."""
-        for key in self._writeback.attempts.forsaken_keys():
+        for key in self._attempts.forsaken_keys():
             if self._pending.watched(key) is None:
-                self._writeback.deletes.add(self._pending.add_delete(key, None, watch=True))
+                self._deletes.add(self._pending.add_delete(key, None, watch=True))
 
     def _clear_open(self) -> None:
         """Links of clean content: its bytes are in the bucket."""

@@ -69,7 +69,7 @@ def test_a_file_leaves_the_bucket_while_it_is_sent(
     if not new:
         store.set("a.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     save(engine, "a.wav", OTHER, sync=False)
     once = iter([True])
 
@@ -79,7 +79,7 @@ def test_a_file_leaves_the_bucket_while_it_is_sent(
 
     store.after = rename
     for _ in range(5):
-        engine.fs._writeback._schedule.hasten(engine.fs._core.clock.monotonic())
+        engine.fs._writeback.queue._schedule.hasten(engine.fs._core.clock.monotonic())
         send(engine)
     power.cut(engine, names=names)
     after = make(**LOCAL)
@@ -106,7 +106,7 @@ def test_an_fsync_fails_while_the_file_is_sent(make: MakeEngine, store: MemorySt
             raise Unavailable(f"{key}: no answer")
 
     store.before = fail
-    task = engine.fs._writeback.take_due()
+    task = engine.fs._writeback.worker.take_due()
     assert task is not None
     task()
     engine.kill()
@@ -147,7 +147,7 @@ def test_a_lost_answer_and_then_another_error(make: MakeEngine, store: MemorySto
 def test_a_file_changes_while_its_upload_is_created(make: MakeEngine, store: MemoryStore, by: str):
     """Its metadata were sent with that request, and nobody sends them later."""
     engine = make(threads=False, multipart_threshold=4000, part_size=1000)
-    do_at_once(engine.fs._parts)
+    do_at_once(engine.fs._queues.parts)
     data = os.urandom(6000)
     save(engine, "large.wav", data, sync=False)
     ino, first = engine.entry("large.wav").ino, iter([True])
@@ -190,7 +190,7 @@ def test_a_defect_of_an_upload_ends_the_attempt(make: MakeEngine, store: MemoryS
 @pytest.mark.expect_warnings("could not be read")
 def test_the_answer_comes_while_a_reader_asks_for_it(make: MakeEngine, store: MemoryStore, large: bytes):
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     sender, asking, go_on = threading.current_thread(), threading.Event(), threading.Event()
     reader: list[tuple[threading.Thread, list[object]]] = []
 
@@ -217,7 +217,7 @@ def test_the_answer_comes_while_a_reader_asks_for_it(make: MakeEngine, store: Me
 @pytest.mark.parametrize("edited", [False, True])
 def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes, edited: bool):
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
     lost, second = iter([True]), iter([True])
 
@@ -229,7 +229,7 @@ def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes,
     send(engine)
     (node,) = engine.fs._pending.inodes.values()
     if edited:
-        engine.fs._background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
+        engine.fs._queues.background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
         save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
 
     def find_too(name: str, key: str) -> None:
@@ -239,8 +239,8 @@ def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes,
 
     store.before = find_too
     if edited:
-        engine.fs._writeback._not_before = 0.0
-        engine.fs._writeback._schedule.hasten(engine.fs._core.clock.monotonic())
+        engine.fs._writeback.queue._not_before = 0.0
+        engine.fs._writeback.queue._schedule.hasten(engine.fs._core.clock.monotonic())
         send(engine)
         assert "parked" not in states(engine)
     else:
@@ -256,7 +256,7 @@ def test_the_rest_comes_while_a_part_is_synced(
     opened = engine.open("large.wav", os.O_RDWR)
     node = engine.fs._tree.get(engine.entry("large.wav").ino)
     engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
-    durability = engine.fs._writeback.durability
+    durability = engine.fs._storage.disk_sync
     plain = durability._sync_bytes
 
     def sync_bytes(*given: object) -> None:
@@ -296,7 +296,7 @@ def test_a_doubt_goes_with_the_bytes_that_it_was_about(make: MakeEngine, store: 
     """A second power cut takes the torn file itself: what is left is the rename of a good object."""
     store.set("a.wav", ONE)
     engine = make(threads=False, **LATER)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     save(engine, "a.wav", OTHER, sync=False, flags=os.O_WRONLY)
     power.cut(engine, names=False)
     engine = make(threads=False, **LATER)
@@ -314,7 +314,7 @@ def test_a_name_whose_former_file_stays_here_costs_no_more_than_another(
 ):
     store.set("a.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.rename("a.wav", "a.tmp")
     send(engine)
     engine.stop()
@@ -338,7 +338,7 @@ def test_exchanged_files_of_the_same_bytes_keep_their_modes(
 ):
     """Killed when the first had arrived at the other's name: its ETag there says nothing of whose it is."""
     engine = make(threads=False)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     save(engine, "a.wav", b"", sync=False)
     save(engine, "b.wav", b"", sync=False)
     engine.fs.setattr(engine.caller, engine.entry(changed).ino, AttributeChange(mode=0o755))
@@ -347,11 +347,11 @@ def test_exchanged_files_of_the_same_bytes_keep_their_modes(
     for _ in range(times):
         stop_at(engine, point)
         with suppress(Stop):
-            while (task := engine.fs._writeback.take_due()) is not None:
+            while (task := engine.fs._writeback.worker.take_due()) is not None:
                 task()
         engine.kill()
         engine = make(threads=False)
-        do_at_once(engine.fs._downloads)
+        do_at_once(engine.fs._queues.downloads)
     send(engine)
     engine.kill()
     again = make(mtime="exact")

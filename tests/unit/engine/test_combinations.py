@@ -149,8 +149,8 @@ def test_a_renamed_file_that_is_open_when_its_object_goes(
     data = os.urandom(size)
     store.set("old.wav", data)
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
-    do_at_once(engine.fs._background)
+    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.fs._queues.background)
     engine.rename("old.wav", "renamed.wav")
     opened = engine.open("renamed.wav", os.O_RDWR)
     save(engine, "old.wav", OTHER, sync=True)
@@ -175,8 +175,8 @@ def test_a_file_that_is_open_when_its_object_goes(
     if exchange:
         store.set("take.tmp", OTHER)
     engine = make(threads=False, **({} if exchange else LOCAL), **IN_PARTS)
-    do_at_once(engine.fs._downloads)
-    do_at_once(engine.fs._background)
+    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.fs._queues.background)
     engine.rename("take.wav", "take.tmp", RENAME_EXCHANGE if exchange else 0)
     opened = engine.open("take.tmp", os.O_RDWR)
     send(engine)
@@ -201,7 +201,7 @@ def test_the_power_fails_while_an_object_is_given_up(
     store.set("a.wav", ONE)
     settings = LOCAL if local else {}
     engine = make(threads=False, **settings)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     if local:
         engine.rename("a.wav", "a.tmp")
     else:
@@ -219,7 +219,7 @@ def test_the_power_fails_while_an_object_is_given_up(
 
     engine.fs._core.crash_point = stop
     try:
-        while (task := engine.fs._writeback.take_due()) is not None:
+        while (task := engine.fs._writeback.worker.take_due()) is not None:
             task()
     except Stop:
         pass
@@ -231,7 +231,7 @@ def test_the_power_fails_while_an_object_is_given_up(
 
 
 def touch_while_it_is_synced(engine: Engine) -> None:
-    durability = engine.fs._writeback.durability
+    durability = engine.fs._storage.disk_sync
     plain: Callable[..., None] = durability._sync_bytes
 
     def sync_bytes(node: Node, fd: int) -> None:
@@ -324,10 +324,10 @@ def test_a_delete_that_is_taken_over(make: MakeEngine, store: MemoryStore):
             raise Unavailable(f"{key}: no answer")
 
     store.before = make_anew
-    task = engine.fs._writeback.take_due()
+    task = engine.fs._writeback.worker.take_due()
     assert task is not None
     task()
-    engine.fs._writeback._not_before = 0.0
+    engine.fs._writeback.queue._not_before = 0.0
 
     def stop(name: str) -> None:
         if name == "committed":
@@ -335,7 +335,7 @@ def test_a_delete_that_is_taken_over(make: MakeEngine, store: MemoryStore):
 
     engine.fs._core.journal._crash_point = stop
     with pytest.raises(Stop):
-        while (task := engine.fs._writeback.take_due()) is not None:
+        while (task := engine.fs._writeback.worker.take_due()) is not None:
             task()
     engine.kill()
     make().drain()
@@ -352,15 +352,15 @@ def test_an_edit_of_an_object_whose_metadata_copy_has_not_been_heard_of(
     data = os.urandom(300_000)
     store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
-    do_at_once(engine.fs._background)
+    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.fs._queues.background)
     engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
     if how == "killed":
         send_until(engine, "sent")
         engine.kill()
         engine = make(threads=False, **IN_PARTS)
-        do_at_once(engine.fs._downloads)
-        do_at_once(engine.fs._background)
+        do_at_once(engine.fs._queues.downloads)
+        do_at_once(engine.fs._queues.background)
     else:
         lost = iter([True])
 
@@ -382,7 +382,7 @@ def test_a_full_disk_where_a_truncated_file_is_sealed(make: MakeEngine, store: M
     store.set("a.wav", ONE)
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     left = iter(range(3 if how == "truncate" else 2))
 
     def fill(name: str) -> None:
@@ -416,7 +416,7 @@ def test_a_name_that_stays_here_is_not_sent_after_a_power_cut(
     """What was staged of it is lost: it is brought here once more."""
     store.set("take.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.rename("take.wav", "take.tmp")
     power.cut(engine)
     after = make(**LOCAL)
@@ -430,7 +430,7 @@ def test_a_file_is_read_while_its_new_metadata_are_on_their_way(make: MakeEngine
     """The copy is stored, under another ETag, and its answer has not come: the bytes are the same."""
     store._store("a.wav", ONE, ObjectMeta("audio/wav", {}), "abc-2")
     engine = make(threads=False)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     read: list[bytes] = []
 
     def look(name: str, key: str) -> None:
@@ -466,7 +466,7 @@ def test_an_edited_file_that_gets_a_local_name_needs_its_object_no_more(
 def test_a_file_with_a_local_name_keeps_no_descriptor(make: MakeEngine, store: MemoryStore, within: bool):
     store.set("a.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     if within:
         save(engine, "a.tmp", ONE, sync=False)
         engine.rename("a.tmp", "b.tmp")
@@ -484,7 +484,7 @@ def test_bytes_that_the_disk_could_not_read_are_not_sent_for_a_ring(make: MakeEn
     store.set("b.wav", OTHER)
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     opened = [engine.open("a.wav"), engine.open("b.wav")]
     for name in ("a.wav", "b.wav"):
         node = engine.fs._tree.get(engine.entry(name).ino)
@@ -513,13 +513,13 @@ def test_a_late_upload_of_the_same_file_is_no_copy_of_it(make: MakeEngine, store
     """The rest of an edited file was filled from it: a mixture of two versions was sent."""
     clock = ManualClock()
     engine = make(threads=False, clock=clock, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     one, two, late = b"1" * 300_000, b"2" * 300_000, list[ObjectMeta]()
     save(engine, "k.wav", one, sync=False)
 
     def unanswered(name: str, key: str) -> None:
         if name == "put":
-            (attempt,) = engine.fs._writeback.attempts._known
+            (attempt,) = engine.fs._writeback.worker._attempts._known
             late.append(ObjectMeta("audio/wav", {"r2fs-attempt": attempt}))
             raise Unavailable("no answer; it is on its way yet")
 
@@ -531,7 +531,7 @@ def test_a_late_upload_of_the_same_file_is_no_copy_of_it(make: MakeEngine, store
     assert store.data("k.wav") == two and not states(engine)
     node = engine.fs._tree.get(engine.entry("k.wav").ino)
     assert node.base is not None
-    engine.fs._contents.retire_resting()
+    engine.fs._contents.retire_idle()
     engine.fs._core.cache.drop(node.base)
     without_background(engine)
     opened = engine.open("k.wav", os.O_RDWR)
@@ -549,7 +549,7 @@ def test_no_answer_is_not_taken_for_gone(make: MakeEngine, store: MemoryStore, p
     """New metadata whose answer was lost, an edit in part, and a bucket that does not say what is there now."""
     clock = ManualClock()
     engine = make(threads=False, clock=clock, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
     lost, away = iter([True]), list[bool]()
 
@@ -620,7 +620,7 @@ def renamed(make: MakeEngine, store: MemoryStore, parts: bytes) -> tuple[Engine,
     """Its new metadata are in the bucket without an answer; edited in part since, and renamed."""
     clock = ManualClock()
     engine = make(threads=False, clock=clock, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
     lost = iter([True])
 

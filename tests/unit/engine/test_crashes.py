@@ -51,7 +51,7 @@ class Host:
             crash_point=self.killer,
             **settings,  # type: ignore[arg-type]
         )
-        do_at_once(self.engine.fs._parts)
+        do_at_once(self.engine.fs._queues.parts)
         return self.engine
 
     def again(self) -> Engine:
@@ -60,12 +60,12 @@ class Host:
 
     def task(self) -> Callable[[], None]:
         """The next request, claimed and not yet sent."""
-        task = self.engine.fs._writeback.take_due()
+        task = self.engine.fs._writeback.worker.take_due()
         assert task is not None
         return task
 
     def send(self) -> None:
-        while task := self.engine.fs._writeback.take_due():
+        while task := self.engine.fs._writeback.worker.take_due():
             task()
 
     def killed_at(self, point: str, times: int = 1) -> None:
@@ -191,11 +191,11 @@ def test_a_kill_while_a_file_gets_into_staging_is_not_said_to_be_somebodys_write
     host: Host, store: MemoryStore
 ):
     """The cache's entry was the same file, of which the time had been set: a warning at the next start."""
-    do_at_once(host.engine.fs._downloads)
+    do_at_once(host.engine.fs._queues.downloads)
     store.set("take.wav", b"1" * 100)  # what is fetched has another time than the object
     assert host.engine.read("take.wav") == b"1" * 100
     host.engine.stop()  # into the cache
-    do_at_once(host.start().fs._downloads)
+    do_at_once(host.start().fs._queues.downloads)
     real = os.utime
 
     def killed(*args: Any, **more: Any) -> None:
@@ -204,7 +204,7 @@ def test_a_kill_while_a_file_gets_into_staging_is_not_said_to_be_somebodys_write
 
     with patch("os.utime", killed), pytest.raises(Killed):
         host.engine.open("take.wav", os.O_RDWR)
-    do_at_once(host.again().fs._downloads)
+    do_at_once(host.again().fs._queues.downloads)
     assert host.engine.read("take.wav") == b"1" * 100
 
 

@@ -43,13 +43,13 @@ def send(engine: Engine, clock: ManualClock, seconds: float = 30.0) -> None:
     """What is due within so many seconds, by this thread."""
     writeback, end = engine.fs._writeback, clock.monotonic() + seconds
     with engine.fs._core.lock:
-        writeback.hurry(True)
+        writeback.queue.hurry(True)
     while clock.monotonic() < end:
         pump(engine)
-        due = writeback.next_due()
+        due = writeback.queue.next_due()
         clock.advance(max(0.1, min(end, due if due is not None else end) - clock.monotonic()))
     with engine.fs._core.lock:
-        writeback.hurry(False)
+        writeback.queue.hurry(False)
 
 
 # ------------------------------------------------------------------ what a flush waits for

@@ -62,7 +62,9 @@ def test_an_upload_does_not_wait_until_the_digests_have_been_taken(
 ) -> None:
     """Their descriptor could write: it looked like a program that still has the file mapped."""
     engine, jobs = make(), list[Job]()
-    monkeypatch.setattr(engine.fs._background, "submit", lambda job, priority: jobs.append(job) or True)
+    monkeypatch.setattr(
+        engine.fs._queues.background, "submit", lambda job, priority: jobs.append(job) or True
+    )
     store.set("song.wav", pattern(10.5))
     engine.read("song.wav")
     assert jobs, "no digests were to be taken"

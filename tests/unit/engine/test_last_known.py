@@ -52,7 +52,7 @@ def test_what_was_listed_and_cached_can_be_used_in_a_later_mount(
     after.unlink("a/one.wav")
     assert after.listdir("a") == ["deep"]
     back(store)
-    after.fs._writeback._not_before = 0.0
+    after.fs._writeback.queue._not_before = 0.0
     after.drain()
     assert store.contents() == {
         "a/deep/two.wav": b"a/deep/two.wav",
@@ -147,7 +147,7 @@ def test_a_directorys_mode_is_set_though_nobody_could_ask_for_its_object(
     away(store)
     engine.fs.setattr(engine.caller, engine.entry("a").ino, AttributeChange(mode=0o711))
     back(store)
-    engine.fs._writeback._not_before = 0.0
+    engine.fs._writeback.queue._not_before = 0.0
     engine.drain()
     stored = store.metadata("a/")
     assert (stored["mode"], stored["colour"]) == ("040711", "red")

@@ -40,7 +40,7 @@ def staged(engine: Engine) -> set[str]:
 
 
 def send(engine: Engine) -> None:
-    while (task := engine.fs._writeback.take_due()) is not None:
+    while (task := engine.fs._writeback.worker.take_due()) is not None:
         task()
 
 

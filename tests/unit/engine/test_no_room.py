@@ -67,7 +67,7 @@ def test_an_atomic_save_over_an_open_file(
     if there:
         store.set("a.wav", b"what the bucket has")
     engine = make(threads=False, **LATER)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     save(engine, "a.wav", ONE, sync=True, flags=os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     reader = engine.open("a.wav")
     save(engine, "t", OTHER, sync=True)
@@ -189,7 +189,7 @@ def test_a_staged_file_in_parts_that_is_shorter_than_its_row(
 def test_a_synced_file_that_is_shorter_than_its_row(make: MakeEngine, store: MemoryStore):
     store.set("a.wav", ONE)
     engine = make(threads=False, **LATER)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     save(engine, "a.wav", OTHER, sync=True, flags=os.O_WRONLY | os.O_TRUNC)
     engine.kill()
     for path in engine.fs._core.journal.data_dir.iterdir():
@@ -221,7 +221,7 @@ def test_a_file_that_was_cut_is_sent(
     """Whatever the program was told: here and in the bucket it is the same, before anybody opens it again."""
     store.set("a.wav", ONE)
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.read("a.wav")
     fail_commit(engine, nth)
     with suppress(NoSpace):
@@ -235,7 +235,7 @@ def test_a_file_that_was_cut_by_an_open_is_sent(
     make: MakeEngine, store: MemoryStore, clock: ManualClock, large: bytes, nth: int
 ):
     engine = make(threads=False, clock=clock, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     reader = engine.open("large.wav")
     fail_commit(engine, nth)
     with suppress(NoSpace):
@@ -279,7 +279,7 @@ def test_deletes_do_not_wait_for_a_file_that_failed_to_store(
     for name in ("k.wav", "x.wav", "y.wav"):
         store.set(name, ONE)
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.rename("k.wav", "l.wav")
     opened = engine.open("l.wav", os.O_WRONLY)
     engine.fs.write(engine.caller, opened.handle, 0, b"edited")
@@ -299,12 +299,12 @@ def test_what_an_object_says_is_asked_again_where_the_row_could_not_be_told(
 ):
     store.set("k.wav", ONE)
     engine = make(threads=False, **LATER)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.rename("k.wav", "l.wav")
     save(engine, "l.wav", OTHER, sync=False, flags=os.O_WRONLY | os.O_TRUNC)
     node = engine.fs._tree.get(engine.entry("l.wav").ino)
     fail_commit(engine, 1)
-    kept = engine.fs._writeback._kept_metadata
+    kept = engine.fs._writeback.worker._kept_metadata
     with pytest.raises(NoSpace):
         kept.before_replacing("k.wav", by=engine.fs._tree.root)
     assert not node.known
@@ -327,7 +327,7 @@ def test_a_file_that_was_not_written_is_not_sent(
     """What the journal could not take may not change the times that prove it."""
     store.set("a.wav", ONE)
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.read("a.wav")
     opened = engine.open("a.wav", os.O_RDWR)
     if another:
@@ -345,7 +345,7 @@ def test_a_file_that_was_not_written_needs_no_name(
 ):
     store.set("a.wav", ONE)
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     reader, opened = engine.open("a.wav"), engine.open("a.wav", os.O_RDWR)
     sent = puts(store)
     fail_link(monkeypatch)
@@ -381,12 +381,12 @@ def test_an_upload_that_is_not_begun_leaves_no_attempt(
 def test_a_rename_to_a_local_name_that_fails(make: MakeEngine, store: MemoryStore):
     store.set("a.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.entry("a.wav")
     fail_commit(engine, 1)
     with pytest.raises(NoSpace):
         engine.rename("a.wav", "a.tmp")
-    engine.fs._contents.retire_resting()
+    engine.fs._contents.retire_idle()
     assert engine.fs._tree.get(engine.entry("a.wav").ino).content is None
     assert not list(engine.fs._core.journal.open_dir.iterdir())
 
@@ -394,11 +394,11 @@ def test_a_rename_to_a_local_name_that_fails(make: MakeEngine, store: MemoryStor
 def test_an_open_that_fails_leaves_nothing_open(make: MakeEngine, store: MemoryStore):
     store.set("a.wav", ONE)
     engine = make(threads=False)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     engine.entry("a.wav")
     fail_commit(engine, 1)
     with pytest.raises(NoSpace):
         engine.open("a.wav", os.O_RDWR)
-    engine.fs._contents.retire_resting()
+    engine.fs._contents.retire_idle()
     assert engine.fs._tree.get(engine.entry("a.wav").ino).content is None
     assert not list(engine.fs._core.journal.open_dir.iterdir())

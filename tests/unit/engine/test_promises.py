@@ -288,7 +288,7 @@ def test_a_row_whose_file_never_reached_the_disk_takes_nothing_from_the_bucket(
     store.after = stored_and_lost
     engine = make(threads=False, freshness_s=60.0)
     engine.write("take.wav", b"sent, and nobody was told")
-    task = engine.fs._writeback.take_due()
+    task = engine.fs._writeback.worker.take_due()
     assert task is not None
     task()
     engine.kill()
@@ -314,7 +314,7 @@ def test_an_upload_that_a_power_cut_made_us_forget_is_no_conflict(
     engine.close(opened)
     state = engine.settings.state_dir
     shutil.copytree(state, tmp_path / "on the disk")
-    task = engine.fs._writeback.take_due()
+    task = engine.fs._writeback.worker.take_due()
     assert task is not None
     task()
     assert store.data("take.wav") == b"synced"
@@ -334,14 +334,14 @@ def test_an_upload_that_a_power_cut_made_us_forget_is_no_conflict(
 def test_uploads_give_way_to_a_program_that_makes_file_after_file_but_not_for_ever(make: MakeEngine):
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    uploads = engine.fs._writeback
+    uploads = engine.fs._writeback.queue
 
     def made(count: int) -> list[bool]:
         """After each of so many files, closed one shortly after the other: do uploads give way?"""
         gave_way = []
         for number in range(count):
             engine.write(f"{clock.monotonic()}-{number}.wav", b"take")
-            gave_way.append(uploads._quiet_at() is not None)
+            gave_way.append(uploads.quiet_at() is not None)
             clock.advance(QUIET_S / 2)
         return gave_way
 
@@ -350,27 +350,28 @@ def test_uploads_give_way_to_a_program_that_makes_file_after_file_but_not_for_ev
     assert not any(shown[-9:])
     clock.advance(QUIET_S)  # a pause: the next file begins another burst
     assert made(1) == [True]
-    until = uploads._quiet_at()
+    until = uploads.quiet_at()
     assert until is not None
     clock.advance(until - clock.monotonic())
-    assert uploads._quiet_at() is None
+    assert uploads.quiet_at() is None
     assert made(1) == [True]
     with engine.fs._core.lock:
         uploads.hurry(True)
-    assert uploads._quiet_at() is None
+    assert uploads.quiet_at() is None
 
 
 def test_an_upload_thread_waits_until_it_need_not_give_way(make: MakeEngine, monkeypatch: pytest.MonkeyPatch):
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    uploads, waits = engine.fs._writeback, []
+    uploads, waits = engine.fs._writeback.worker, []
 
     def wait(seconds: float | None) -> None:
         assert seconds is not None
         waits.append(seconds)
         clock.advance(seconds)
 
-    monkeypatch.setattr(uploads, "_work", SimpleNamespace(wait=wait, notify=lambda: None))
+    changed = SimpleNamespace(wait=wait, notify=lambda: None, notify_all=lambda: None)
+    monkeypatch.setattr(engine.fs._writeback.queue.waiting, "changed", changed)
     engine.write("take.wav", b"take")
     assert uploads._next() is not None
     assert waits == [pytest.approx(QUIET_S)]

@@ -288,7 +288,7 @@ def test_on_a_full_disk_small_files_are_read_in_memory(
     small_disk.engine, small_disk.room = engine, 20_000
     for name, data in datas.items():
         assert engine.read(name) == data
-    assert not engine.fs._reader.streams._memory, "given back with the last close"
+    assert not engine.fs._storage.reader.streams._memory, "given back with the last close"
     small_disk.room = 1 << 40
     assert engine.read("0.wav") == datas["0.wav"]
     assert engine.fs.cache_view().entries == 1, "kept again as soon as there is room"
@@ -340,7 +340,7 @@ def test_what_is_opened_for_writing_while_a_full_disk_is_met_stays_on_it(
     reader, writers = engine.open("long.wav"), list[Opened]()
     for at in range(0, 2048 * KIB, 128 * KIB):
         engine.fs.read(engine.caller, reader.handle, at, 128 * KIB)
-    one, (source,) = engine.fs._reader.streams, engine.fs._contents._sources.values()
+    one, (source,) = engine.fs._storage.reader.streams, engine.fs._contents._sources.values()
     assert source.content.streams
 
     def stream(source: Source, stream: Callable[[Source], bool] = one._stream) -> bool:
@@ -369,7 +369,7 @@ def test_a_fetch_that_comes_after_the_last_close_takes_no_room(
     engine = make(cache_size=8192 * KIB, small_file=128 * KIB)
     reader = engine.open("long.wav")
     engine.fs.read(engine.caller, reader.handle, 0, 128 * KIB)
-    one, (source,) = engine.fs._reader.streams, engine.fs._contents._sources.values()
+    one, (source,) = engine.fs._storage.reader.streams, engine.fs._contents._sources.values()
     engine.close(reader)
     assert not one.give_way(source, 0, 128 * KIB)
     with pytest.raises(ValueError, match="is closed"):

@@ -72,7 +72,7 @@ def test_what_one_gives_back_the_other_keeps(make: MakeEngine, store: MemoryStor
     assert read(engine, new, 0, 1000) == take[:1000]
     for source in engine.fs._contents._sources.values():
         if source.ino != engine.entry("take.wav").ino:
-            assert engine.fs._reader.streams._stream(source)
+            assert engine.fs._storage.reader.streams._stream(source)
             assert source.content.release(0, MIB) == MIB
     assert read(engine, new, 0, 1000) == take[:1000]
     assert read(engine, old, 0, 1000) == take[:1000]

@@ -140,7 +140,7 @@ def test_a_power_cut_while_a_file_is_brought_here(
     store.set("a.wav", ONE)
     store.set("b.wav", OTHER)
     engine = make(threads=False)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     if cached:
         assert (engine.read("a.wav"), engine.read("b.wav")) == (ONE, OTHER)
     engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
@@ -176,7 +176,7 @@ def test_a_row_that_is_written_while_a_file_is_brought_here(
 ):
     """A program's chmod, between the last byte and the sync."""
     engine = exchanged(threads=False)
-    durability = engine.fs._writeback.durability
+    durability = engine.fs._storage.disk_sync
     sync = durability.sync
 
     def chmod_first(node: Node) -> None:
@@ -243,7 +243,7 @@ def test_a_file_that_leaves_the_bucket_is_on_the_disk_before_its_object_goes(
 ):
     store.set("take.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     if exchange:
         save(engine, "take.tmp", OTHER, sync=True)
     if point == "renamed":
@@ -371,7 +371,7 @@ def test_what_is_written_once_all_is_here_is_known_after_kill_9(
 ):
     """The last bytes came by a read: the row, which listed none of this host's, is told of what is written next."""
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     opened = engine.open("large.wav", os.O_RDWR | (os.O_APPEND if by == "append" else 0))
     assert engine.read("large.wav") == large  # what is to fetch it in the background has not run
     want = bytearray(large)

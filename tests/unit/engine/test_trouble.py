@@ -29,7 +29,7 @@ from tests.support.memory_store import MemoryStore
 
 def pump(engine: Engine) -> None:
     """Uploads and deletes that are due, of an engine without threads."""
-    while (task := engine.fs._writeback.take_due()) is not None:
+    while (task := engine.fs._writeback.worker.take_due()) is not None:
         task()
 
 
@@ -117,7 +117,7 @@ def test_what_is_cached_can_be_used_while_everything_is_refused(
     store.set("here.wav", b"cached")
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._downloads)
+    do_at_once(engine.fs._queues.downloads)
     assert engine.read("here.wav") == b"cached"
 
     def refuse(name: str, key: str) -> None:
@@ -147,7 +147,7 @@ def test_a_full_bucket_is_tried_again_ever_more_seldom(make: MakeEngine, store: 
     pump(engine)
     waits = []
     for _ in range(8):
-        due = engine.fs._writeback.next_due()
+        due = engine.fs._writeback.queue.next_due()
         assert due is not None
         assert engine.fs.queue_view().parked == 1
         waits.append(due - clock.monotonic())
@@ -334,7 +334,7 @@ def test_a_copy_that_got_a_name_of_its_own_is_called_after_it(make: MakeEngine, 
     engine = make(threads=False, upload_delay_s=0.0, freshness_s=60.0)
     engine.write("take.wav", b"ours")
     store.set("take.wav", b"theirs")
-    task = engine.fs._writeback.take_due()
+    task = engine.fs._writeback.worker.take_due()
     assert task is not None
     task()
     (first,) = engine.fs.queue_view().conflicts
