@@ -40,8 +40,8 @@ ONLY = {
     "botocore": ("store/s3",),
     "s3transfer": ("store/s3",),
     "urllib3": ("store/s3",),
-    "diskcache": ("disk/cache_table.py",),
-    "sqlite3": ("disk/journal",),
+    "diskcache": ("disk/cache/table.py",),
+    "sqlite3": ("disk/journal/",),
     "click": ("cli/",),
     "rich": ("cli/",),
     "mfusepy": ("drivers/libfuse.py",),
@@ -89,7 +89,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def package_of(module: str) -> str | None:
-    """`r2fs.disk.cache` → `disk`; None for what is not ours or stands on no floor (`__init__`)."""
+    """`r2fs.disk.cache.cache` → `disk`; None for what is not ours or stands on no floor (`__init__`)."""
     parts = module.split(".")
     return parts[1] if parts[0] == "r2fs" and len(parts) > 1 and parts[1] in FLOOR else None
 

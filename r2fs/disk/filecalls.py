@@ -1,4 +1,4 @@
-"""System calls on one open file, their errors named by its path. Part of `content.py`.
+"""System calls on one open file, their errors named by its path. Part of `sparse_file.py`.
 
 Owns:  what is done again where a call did only a part of it.
 Never: keeps a descriptor.

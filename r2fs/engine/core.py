@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from threading import Condition, Event, RLock
 
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
 from r2fs.engine.inode_numbers import InodeNumbers
 from r2fs.model.ports import (
     Clock,

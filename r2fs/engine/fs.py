@@ -14,8 +14,8 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
 from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.reader import Reader

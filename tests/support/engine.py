@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
 from r2fs.engine.fs import FileSystem
 from r2fs.engine.jobs import Job, JobQueue
 from r2fs.model.ports import Caller, Clock, ObjectStore, SessionMemory, SystemClock

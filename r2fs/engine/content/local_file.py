@@ -20,11 +20,11 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from r2fs.disk.cache import Taken
-from r2fs.disk.content import Content
+from r2fs.disk.cache.cache import Taken
 from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
 from r2fs.disk.spares import Spares
+from r2fs.disk.sparse_file import Content
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.content.source import Source
 from r2fs.engine.core import Core

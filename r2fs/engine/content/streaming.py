@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import Content
 from r2fs.engine.content.source import NEAR, WHOLE, Source
 from r2fs.engine.core import Core
 from r2fs.model.errors import NoSpace

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable
 from threading import Event
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import Content
 from r2fs.engine.content.disk_space import Disk, DiskSpace
 from r2fs.engine.core import Core
 from r2fs.engine.files.handles import Handles

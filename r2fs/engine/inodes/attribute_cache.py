@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from r2fs.disk.journal_attributes import AttributeRows
+from r2fs.disk.journal.attributes import AttributeRows
 from r2fs.engine.core import Core
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.inode import Node

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from r2fs.disk.body import Gate
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import Content
 from r2fs.engine.inodes.throughput import Throughput
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import Content
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core

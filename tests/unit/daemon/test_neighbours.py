@@ -17,8 +17,8 @@ from r2fs.daemon import client, control, directories, keeper, states
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.control import ControlServer
 from r2fs.disk import sessionlog
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
 from r2fs.model import owned_paths, places
 from r2fs.model.errors import DaemonUnreachable, DirectoryUnusable

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import content as content_module
-from r2fs.disk.content import Content
+from r2fs.disk import sparse_file as content_module
+from r2fs.disk.sparse_file import Content
 from r2fs.model.errors import Interrupted, LocalError, NoSpace, ReadFailed, StateDamaged
 from r2fs.model.ranges import RangeSet
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import Content
 from r2fs.model.ranges import RangeSet
 
 MAX = 48

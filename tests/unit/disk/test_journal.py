@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk.ballast import Ballast
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
+from r2fs.disk.reserve import Ballast
 from r2fs.model.errors import LocalError, NoSpace, StateDamaged, StateLocked
 from r2fs.model.records import Kind, PendingDelete, PendingInode
 
@@ -303,7 +303,7 @@ def test_of_a_newer_r2fs_it_is_refused_and_left_alone(tmp_path: Path):
 def test_a_second_daemon_is_refused_with_the_pid_of_the_first(tmp_path: Path, journal: Journal):
     with pytest.raises(StateLocked, match=f"in use by another r2fs \\(pid {os.getpid()}\\)"):
         Journal.open(tmp_path / "state")
-    other = "import sys; from pathlib import Path; from r2fs.disk.journal import Journal; "
+    other = "import sys; from pathlib import Path; from r2fs.disk.journal.journal import Journal; "
     other += "Journal.open(Path(sys.argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", other, str(tmp_path / "state")],

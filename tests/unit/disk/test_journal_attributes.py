@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.journal import Journal
-from r2fs.disk.journal_attributes import AttributeRows
+from r2fs.disk.journal.attributes import AttributeRows
+from r2fs.disk.journal.journal import Journal
 from r2fs.model.records import KeptAttributes
 
 
@@ -33,7 +33,7 @@ def within(rows: AttributeRows, directory: str) -> list[KeptAttributes]:
 
 
 def test_the_rows_are_bounded_and_the_oldest_go(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2fs.disk.journal_attributes.TRIM_EVERY", 5)
+    monkeypatch.setattr("r2fs.disk.journal.attributes.TRIM_EVERY", 5)
     rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
     for number in range(40):
         rows.put(row(f"{number:02}", number))
@@ -43,7 +43,7 @@ def test_the_rows_are_bounded_and_the_oldest_go(journal: Journal, monkeypatch: p
 def test_rows_that_were_written_again_do_not_push_others_out(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("r2fs.disk.journal_attributes.TRIM_EVERY", 5)
+    monkeypatch.setattr("r2fs.disk.journal.attributes.TRIM_EVERY", 5)
     rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
     for number in range(40):
         rows.put(row(f"{number % 8}", number))
@@ -70,7 +70,7 @@ def test_rows_are_found_by_directory_and_come_back_whole(journal: Journal) -> No
 
 
 def test_many_rows_come_by_and_by(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2fs.disk.journal_attributes.AT_ONCE", 3)
+    monkeypatch.setattr("r2fs.disk.journal.attributes.AT_ONCE", 3)
     for number in range(7):
         journal.attributes.put(row(f"a/{number}"))
     assert [len(some) for some in journal.attributes.in_directory("a/")] == [3, 3, 1]

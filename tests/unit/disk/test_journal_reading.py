@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import journal_reading
-from r2fs.disk.journal import Journal
-from r2fs.disk.journal_reading import PendingSummary, summary
+from r2fs.disk.journal import summary as journal_reading
+from r2fs.disk.journal.journal import Journal
+from r2fs.disk.journal.summary import PendingSummary, summary
 from r2fs.model.records import PendingDelete
 from tests.unit.disk.test_journal import row
 
@@ -116,7 +116,7 @@ def test_a_lock_whose_file_was_taken_away_meanwhile_is_none(tmp_path, monkeypatc
     """Between open and flock another start, which fails, removes the file: two daemons must not have one state."""
     import fcntl
 
-    from r2fs.disk import state_lock
+    from r2fs.disk.journal import state_lock
 
     state = tmp_path / "state"
     state.mkdir()

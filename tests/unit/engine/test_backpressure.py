@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import content as content_module
 from r2fs.disk import filecalls
+from r2fs.disk import sparse_file as content_module
 from r2fs.engine.content.disk_space import Disk, DiskSpace
 from r2fs.engine.files import backpressure
 from r2fs.model.errors import LocalError, NoSpace, Unavailable, WouldWait

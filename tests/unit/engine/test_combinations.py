@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import r2fs.disk.content as content_module
+import r2fs.disk.sparse_file as content_module
 from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import LocalError, NoSpace, Unavailable
 from r2fs.model.records import AttributeChange, ObjectMeta

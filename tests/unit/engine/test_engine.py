@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk import content as disk_content
-from r2fs.disk.content import Content
+from r2fs.disk import sparse_file as disk_content
+from r2fs.disk.sparse_file import Content
 from r2fs.model.errors import DirectoryNotEmpty, Exists, NotFound, Stale
 from r2fs.model.ports import NoKernelCache
 from r2fs.model.records import AttributeChange, Version

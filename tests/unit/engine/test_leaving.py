@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 from r2fs.model.records import Opened
 from tests.support.engine import Engine
 from tests.support.memory_store import MemoryStore

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk import content as content_module
+from r2fs.disk import sparse_file as content_module
 from r2fs.disk.durable import BLOCK
 from r2fs.engine.content import reader as reader_module
 from r2fs.engine.content import streaming as streams

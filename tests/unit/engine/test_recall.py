@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.journal import Journal
-from r2fs.disk.journal_rows import INODE_COLUMNS
+from r2fs.disk.journal.journal import Journal
+from r2fs.disk.journal.rows import INODE_COLUMNS
 from r2fs.model.errors import Unavailable
 from r2fs.model.records import AttributeChange, Attributes, Kind, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE

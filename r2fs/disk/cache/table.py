@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import diskcache
 from diskcache import core
 
-from r2fs.disk.shelf import Maker, file_name
+from r2fs.disk.cache.shelf import Maker, file_name
 
 BATCH = 16  # rows looked at in one query for something to evict
 

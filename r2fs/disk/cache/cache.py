@@ -1,7 +1,7 @@
 """The clean cache: an LRU of content that the bucket has too. Losing it costs time and nothing else.
 
 Owns:    which files are in it, their use, the limit and the time to live; attributes of versions and
-         digests of their parts. cache_table.py keeps the index; the files are hard links of finished content.
+         digests of their parts. table.py keeps the index; the files are hard links of finished content.
 Never:   holds the only copy of anything; raises because it is lost, damaged or full. Deletes no file that
          it has not named itself.
 Threads: every public method is thread-safe.
@@ -23,10 +23,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from r2fs.disk.cache_table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
+from r2fs.disk.cache.last_listings import LastListings
+from r2fs.disk.cache.shelf import Shelf
+from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
-from r2fs.disk.last_listings import LastListings
-from r2fs.disk.shelf import Shelf
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet

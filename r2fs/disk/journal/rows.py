@@ -1,6 +1,6 @@
 """The journal's rows of inodes: a record as the values of a row, and back.
 
-Owns:  which column is which field. What a column means is in journal_schema.py.
+Owns:  which column is which field. What a column means is in schema.py.
 Never: touches the database.
 """
 

@@ -1,6 +1,6 @@
 """The journal's table of attributes: what a listing does not tell of objects that this host stored.
 
-Owns:    the SQL of the table `attributes` (its columns: journal_schema.py) and its bound: ATTRIBUTES_MAX
+Owns:    the SQL of the table `attributes` (its columns: schema.py) and its bound: ATTRIBUTES_MAX
          rows, of which those that were stored first go first.
 Never:   opens a transaction of its own around several calls: the caller's makes a row durable together
          with the end of the upload that it describes.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from r2fs.disk.journal_rows import is_text
+from r2fs.disk.journal.rows import is_text
 from r2fs.model.keys import nfc
 from r2fs.model.records import KeptAttributes
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from r2fs.disk.state_lock import lock_state
+from r2fs.disk.journal.state_lock import lock_state
 from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import NAME as RECORD

@@ -1,13 +1,13 @@
 """Journal: what this host owes the bucket, in SQLite, before anybody is told that it is safe.
 
-Owns:    `journal.db` (schema and meaning of every column: journal_schema.py; how it is opened, and what
-         its errors mean: journal_database.py), the lock file of the state directory, and the layout of
+Owns:    `journal.db` (schema and meaning of every column: schema.py; how it is opened, and what
+         its errors mean: database.py), the lock file of the state directory, and the layout of
          staging.
 Never:   decides what follows what; touches the bucket; deletes staged bytes.
 Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
 Locks:   self._lock (rank 50, the innermost but for the ballast's); self._syncing before it, held over the one
          sync that `barrier()` waits for.
-Fails:   StateLocked, DirectoryUnusable and what journal_database.py says, at open; NoSpace, DiskReadOnly,
+Fails:   StateLocked, DirectoryUnusable and what database.py says, at open; NoSpace, DiskReadOnly,
          StateDamaged and LocalError at a transaction: nothing is changed then. On a full disk the
          ballast is given up and the transaction is carried out again, before anybody is told of NoSpace.
 
@@ -30,13 +30,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from r2fs.disk import journal_salvage
-from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
-from r2fs.disk.journal_attributes import AttributeRows
-from r2fs.disk.journal_database import open_database, translated
-from r2fs.disk.journal_files import is_void, make_and_lock, remove
-from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
+from r2fs.disk.journal import salvage
+from r2fs.disk.journal.attributes import AttributeRows
+from r2fs.disk.journal.database import open_database, translated
+from r2fs.disk.journal.rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
+from r2fs.disk.journal.state_directory import is_void, make_and_lock, remove
+from r2fs.disk.reserve import Ballast
 from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
@@ -328,9 +328,9 @@ class Journal:
 
     def aside(self) -> AsideView:
         """What was set aside and is still there, for a person to see to."""
-        known, orphans, journals = journal_salvage.names(self.state_dir), [], []
+        known, orphans, journals = salvage.names(self.state_dir), [], []
         with suppress(OSError):  # a disk that fails is told elsewhere
-            journals = journal_salvage.set_aside_before(self.state_dir)
+            journals = salvage.set_aside_before(self.state_dir)
             for path in sorted(self.orphan_dir.glob("*")):
                 with suppress(FileNotFoundError):  # taken away meanwhile
                     found = path.stat()

@@ -1,7 +1,7 @@
 """The state directory's lock: one daemon at a time, and its pid for whoever comes second.
 
 Owns:  the file `lock` of the state directory.
-Never: removes it: another process may wait for the same file (journal_files.py does, with the lock held).
+Never: removes it: another process may wait for the same file (state_directory.py does, with the lock held).
 Fails: StateLocked, and OSError where the directory cannot be written.
 """
 

@@ -1,6 +1,6 @@
 """The journal's schema: the authoritative description of every column.
 
-Owns:  the SQL text and its version. `disk/journal.py` runs it.
+Owns:  the SQL text and its version. journal.py runs it.
 Never: runs anything.
 """
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from r2fs.disk.cache_table import Table
-from r2fs.disk.shelf import Shelf
+from r2fs.disk.cache.shelf import Shelf
+from r2fs.disk.cache.table import Table
 from r2fs.model.records import ObjectInfo
 
 ENTRIES_MAX: Final = 500_000  # some 100 bytes each

@@ -4,7 +4,7 @@ Owns:    the pragmas, the check at the start, and which error means what.
 Never:   reads or writes a row, but for the schema's version.
 Locks:   none: journal.py's is around every call but those at open.
 Fails:   NoSpace, LocalError, and StateDamaged of a database that a newer r2fs wrote. One that is damaged is
-         set aside at open (journal_salvage.py), and begun anew; on a full disk the ballast is given up.
+         set aside at open (salvage.py), and begun anew; on a full disk the ballast is given up.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from r2fs.disk import journal_salvage
-from r2fs.disk.ballast import Ballast
 from r2fs.disk.durable import local_error
-from r2fs.disk.journal_schema import ADDED, SCHEMA, VERSION
+from r2fs.disk.journal import salvage
+from r2fs.disk.journal.schema import ADDED, SCHEMA, VERSION
+from r2fs.disk.reserve import Ballast
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
 
 CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
@@ -31,12 +31,12 @@ DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 def open_database(state_dir: Path, ballast: Ballast) -> sqlite3.Connection:
     """The database; where it is damaged, a new one: the old is set aside under another name."""
     path = state_dir / "journal.db"
-    journal_salvage.keep_lonely_log(path)
+    salvage.keep_lonely_log(path)
     try:
         return _connect(path, ballast)
     except sqlite3.Error as error:
         if _is_damage(error):
-            journal_salvage.set_aside(path, str(error))
+            salvage.set_aside(path, str(error))
         elif _code(error) != sqlite3.SQLITE_FULL or not ballast.give_up():
             raise _as_ours(error, state_dir, None) from error
     try:
