@@ -438,7 +438,7 @@ class FileSystem:
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._pending.transaction():
-                    self._files.new_file(node, key, self._writeback.local.expect_at(key))
+                    self._files.new_file(node, key, self._writeback.local.expected_etag_at(key))
             except BaseException:
                 self._tree.detach(node)
                 self._contents.discard(node)

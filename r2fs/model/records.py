@@ -216,7 +216,7 @@ class PendingInode:
     extra: Mapping[str, str]
     content_type: str | None
     base: Version | None
-    expect: str | None
+    expected_etag: str | None
     changed: bool
     staged: str | None
     size: int
@@ -241,7 +241,7 @@ class KeptAttributes:
     etag: str
     size: int
     st_ino: int
-    facts: Mapping[str, str | int]
+    metadata: Mapping[str, str | int]  # as model.metadata.remembered makes it
     ctime_ns: int | None
     shown_ns: int | None
     target: str | None

@@ -505,8 +505,8 @@ def check(fs: Any) -> None:
             if pending.state in UNSEALED and pending.proof is not None
             else pending.changed
         )
-        have = (row.key, row.state, row.staged, row.changed, row.expect, row.seq)
-        want = (pending.key, pending.state.value, pending.staged, changed, pending.expect, pending.seq)
+        have = (row.key, row.state, row.staged, row.changed, row.expected_etag, row.seq)
+        want = (pending.key, pending.state.value, pending.staged, changed, pending.expected_etag, pending.seq)
         assert have == want, f"journal {have}, memory {want}"
     assert {row.seq for row in fs._core.journal.read().deletes} == set(pending_store.deletes), (
         "deletes disagree"

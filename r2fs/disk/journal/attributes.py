@@ -26,7 +26,9 @@ ATTRIBUTES_MAX: Final = (
 AT_ONCE: Final = 1000  # rows read by one query
 TRIM_EVERY: Final = 4096  # rows written between two looks at their number
 
-_COLUMNS: Final = "parent, name, etag, size, st_ino, facts, ctime_ns, shown_ns, target, modified_ns, stored_s"
+_COLUMNS: Final = (
+    "parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, target, modified_ns, stored_s"
+)
 _VALUES: Final = _COLUMNS.split(", ")[2:]
 _PUT: Final = (
     f"INSERT INTO attributes ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (parent, name) DO UPDATE SET "
@@ -34,7 +36,7 @@ _PUT: Final = (
 )
 # The times and the number of a directory alone: what else is known of its object stays.
 _PUT_SHOWN: Final = (
-    "INSERT INTO attributes (parent, name, etag, size, st_ino, facts, ctime_ns, shown_ns, stored_s)"
+    "INSERT INTO attributes (parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, stored_s)"
     " VALUES (?, ?, '', 0, ?, '{}', ?, ?, 0) ON CONFLICT (parent, name) DO UPDATE SET"
     " st_ino = excluded.st_ino, ctime_ns = excluded.ctime_ns, shown_ns = excluded.shown_ns"
 )
@@ -83,7 +85,7 @@ class AttributeRows:
         self._run(
             _PUT,
             (
-                *_split(row.key), row.etag, row.size, row.st_ino, json.dumps(dict(row.facts)), row.ctime_ns,
+                *_split(row.key), row.etag, row.size, row.st_ino, json.dumps(dict(row.metadata)), row.ctime_ns,
                 row.shown_ns, target if target is None or is_text(target) else os.fsencode(target),
                 row.modified_ns, row.stored_s,
             ),
@@ -105,12 +107,12 @@ class AttributeRows:
         )
 
     def correct(
-        self, key: str, etag: str, facts: dict[str, str | int], modified_ns: int, as_of_s: float
+        self, key: str, etag: str, metadata: dict[str, str | int], modified_ns: int, as_of_s: float
     ) -> None:
         """The bucket says otherwise of that version: another host has changed its metadata."""
         self._run(
-            f"UPDATE attributes SET facts = ?, modified_ns = ? {_AT} {_OF_THEN}",
-            (json.dumps(facts), modified_ns, *_split(key), etag, as_of_s),
+            f"UPDATE attributes SET metadata = ?, modified_ns = ? {_AT} {_OF_THEN}",
+            (json.dumps(metadata), modified_ns, *_split(key), etag, as_of_s),
         )
 
     def missed(self, key: str, etag: str, as_of_s: float) -> None:
@@ -155,14 +157,14 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _row(values: tuple[Any, ...]) -> KeptAttributes:
-    parent, name, etag, size, st_ino, facts, ctime_ns, shown_ns, target, modified_ns, stored_s = values
+    parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, target, modified_ns, stored_s = values
     target = os.fsdecode(target) if isinstance(target, bytes) else target
     return KeptAttributes(
         parent + name,
         etag,
         size,
         st_ino,
-        json.loads(facts),
+        json.loads(metadata),
         ctime_ns,
         shown_ns,
         target,

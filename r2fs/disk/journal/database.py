@@ -3,7 +3,7 @@
 Owns:    the pragmas, the check at the start, and which error means what.
 Never:   reads or writes a row, but for the schema's version.
 Locks:   none: journal.py's is around every call but those at open.
-Fails:   NoSpace, LocalError, and StateDamaged of a database that a newer r2fs wrote. One that is damaged is
+Fails:   NoSpace, LocalError, and StateDamaged of a database of another schema version. One that is damaged is
          set aside at open (salvage.py), and begun anew; on a full disk the ballast is given up.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from r2fs.disk.durable import local_error
 from r2fs.disk.journal import salvage
-from r2fs.disk.journal.schema import ADDED, SCHEMA, VERSION
+from r2fs.disk.journal.schema import SCHEMA, VERSION
 from r2fs.disk.reserve import Ballast
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
 
@@ -57,19 +57,28 @@ def _connect(path: Path, ballast: Ballast) -> sqlite3.Connection:
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise DamagedDatabase(verdict)
+        _check_version(db, path)
         db.executescript(SCHEMA)
-        found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
-        if found and int(found[0]) > VERSION:
-            raise StateDamaged(f"{path} was written by a newer r2fs: upgrade r2fs on this host")
-        for table, columns in ADDED.items():
-            there = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
-            for column in columns.keys() - there:
-                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
         db.execute("INSERT OR REPLACE INTO fact VALUES ('schema', ?)", (str(VERSION),))
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    """Raise StateDamaged for a journal of another schema, before anything in it is changed."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchone():
+        return
+    found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
+    version = int(found[0]) if found else VERSION  # no row: the daemon that made the tables was killed
+    if version > VERSION:
+        raise StateDamaged(f"{path} was written by a newer r2fs: upgrade r2fs on this host")
+    if version < VERSION:
+        raise StateDamaged(
+            f"{path} was written by an earlier r2fs, whose journal this one does not read: "
+            "send what it holds with that version, or choose another directory by --state-dir"
+        )
 
 
 class DamagedDatabase(sqlite3.DatabaseError):

@@ -243,18 +243,18 @@ class Journal:
 
     def put_delete(self, row: PendingDelete) -> None:
         self._run(
-            "INSERT OR REPLACE INTO gone VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO pending_delete VALUES (?, ?, ?, ?, ?)",
             (row.seq, row.key, row.etag, row.after_ino, row.watch_until_s),
         )
 
     def drop_delete(self, seq: int) -> None:
-        self._run("DELETE FROM gone WHERE seq = ?", (seq,))
+        self._run("DELETE FROM pending_delete WHERE seq = ?", (seq,))
 
     def put_staging_garbage(self, staged: str) -> None:
-        self._run("INSERT OR REPLACE INTO leaving VALUES (?)", (staged,))
+        self._run("INSERT OR REPLACE INTO staging_garbage VALUES (?)", (staged,))
 
     def drop_staging_garbage(self, staged: str) -> None:
-        self._run("DELETE FROM leaving WHERE staged = ?", (staged,))
+        self._run("DELETE FROM staging_garbage WHERE staged = ?", (staged,))
 
     def put_attempt(self, attempt: Attempt) -> None:
         self._run(
@@ -317,13 +317,14 @@ class Journal:
             return JournalRows(
                 tuple(inode_row(values) for values in self._db.execute(GET_INODES)),
                 tuple(
-                    PendingDelete(*values) for values in self._db.execute("SELECT * FROM gone ORDER BY seq")
+                    PendingDelete(*values)
+                    for values in self._db.execute("SELECT * FROM pending_delete ORDER BY seq")
                 ),
                 tuple(
                     Attempt(id_, ino, key, started, bool(unknown))
                     for id_, ino, key, started, unknown in self._db.execute("SELECT * FROM attempt")
                 ),
-                tuple(staged for (staged,) in self._db.execute("SELECT staged FROM leaving")),
+                tuple(staged for (staged,) in self._db.execute("SELECT staged FROM staging_garbage")),
             )
 
     def aside(self) -> AsideView:
@@ -414,6 +415,6 @@ class Journal:
     def _highest_seq(self) -> int:
         with self._lock, self._translated():
             (highest,) = self._db.execute(
-                "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM gone)"
+                "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM pending_delete)"
             ).fetchone()
             return highest or 0

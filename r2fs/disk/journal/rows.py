@@ -13,7 +13,7 @@ from r2fs.model.records import Kind, PendingInode, Proof, Version
 
 INODE_COLUMNS = (
     "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
-    "base_key", "base_etag", "base_size", "expect", "changed", "staged", "size", "own", "base_limit", "proof",
+    "base_key", "base_etag", "base_size", "expected_etag", "changed", "staged", "size", "own", "base_limit", "proof",
     "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino", "stored",
 )  # fmt: skip
 PUT_INODE = (
@@ -30,7 +30,7 @@ def inode_values(row: PendingInode) -> tuple[object, ...]:
     base = (row.base.key, row.base.etag, row.base.size) if row.base else (None, None, None)
     return (
         row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
-        json.dumps(dict(row.extra)), row.content_type, *base, row.expect, row.changed, row.staged, row.size,
+        json.dumps(dict(row.extra)), row.content_type, *base, row.expected_etag, row.changed, row.staged, row.size,
         None if row.own is None else json.dumps(row.own), row.base_limit,
         row.proof and proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
         row.target if row.target is None or is_text(row.target) else os.fsencode(row.target),

@@ -22,7 +22,7 @@ from r2fs.model.mount_record import NAME as RECORD
 log = logging.getLogger(__name__)
 
 FILES = ("lock", "journal.db", "journal.db-wal", "journal.db-shm", "ballast")  # opened by their names
-TABLES_OF_WORK = ("inode", "gone", "leaving", "attempt", "multipart", "part")
+TABLES_OF_WORK = ("inode", "pending_delete", "staging_garbage", "attempt", "multipart", "part")
 
 
 def make_and_lock(state_dir: Path, staging_dir: Path) -> int:

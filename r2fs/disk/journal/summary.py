@@ -25,8 +25,8 @@ from r2fs.model.settings import LOCAL_PATTERNS
 DATABASE, LOCK = "journal.db", "lock"
 LOCKS = Path("/proc/locks")
 
-_ROWS = "SELECT key, state, size, staged, sealed_at_s, own, expect, changed, kind FROM inode"
-_DELETES = "SELECT count(*) FROM gone WHERE watch_until_s IS NULL"  # the others only look for a late upload
+_ROWS = "SELECT key, state, size, staged, sealed_at_s, own, expected_etag, changed, kind FROM inode"
+_DELETES = "SELECT count(*) FROM pending_delete WHERE watch_until_s IS NULL"  # the others only look for a late upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -
 
 def _stays_here(row: tuple[object, ...], patterns: Collection[str]) -> bool:
     """A file of `local_patterns` of which the bucket has nothing, and all is here."""
-    key, _, _, staged, _, own, expect, changed, _ = row
-    complete = staged is not None and own is None and expect is None and bool(changed)
+    key, _, _, staged, _, own, expected_etag, changed, _ = row
+    complete = staged is not None and own is None and expected_etag is None and bool(changed)
     name = str(key).rpartition("/")[2]
     return complete and any(fnmatchcase(name, each) for each in patterns)
 

@@ -164,10 +164,12 @@ class Files:
             self.sessions.seal_or_later(node)
         return self._opened(handle)
 
-    def new_file(self, node: Node, key: str, expect: str | None) -> None:
+    def new_file(self, node: Node, key: str, expected_etag: str | None) -> None:
         """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
         staged = self._contents.new_staged(node)
-        self._pending.apply(node, Event.CREATE, key=key, changed=True, expect=expect, staged=staged)
+        self._pending.apply(
+            node, Event.CREATE, key=key, changed=True, expected_etag=expected_etag, staged=staged
+        )
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)

@@ -112,7 +112,7 @@ class WriteSessions:
         if pending is None:
             base = node.base
             assert base is not None
-            extra = {"key": self._tree.key(node), "expect": base.etag}
+            extra = {"key": self._tree.key(node), "expected_etag": base.etag}
         else:
             extra = {}
         filling = not truncate and not content.complete

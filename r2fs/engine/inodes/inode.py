@@ -51,7 +51,7 @@ class Pending:
     state: State
     seq: int
     changed: bool  # the bytes are those of the staged file, not of node.base
-    expect: str | None  # the ETag this host last knew at `key`; None: no object
+    expected_etag: str | None  # the ETag this host last knew at `key`; None: no object
     before: State | None = None
     staged: str | None = None
     size: int = 0

@@ -243,8 +243,10 @@ class Names:
         """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
             with self._pending.transaction():
-                expect = self._pending.take_over_deletes(key)
-                self._pending.apply(node, Event.CREATE, key=key, changed=True, expect=expect, size=node.size)
+                expected_etag = self._pending.take_over_deletes(key)
+                self._pending.apply(
+                    node, Event.CREATE, key=key, changed=True, expected_etag=expected_etag, size=node.size
+                )
                 self._pending.apply(node, Event.SEAL, sealed_at_s=self._core.clock.time())
         except BaseException:
             self._tree.detach(node)
@@ -312,7 +314,7 @@ class Names:
         staged = pending.staged if pending else None
         self._writeback.deletes.leave_key(node)
         key = pending.key if pending else (node.base.key if node.base else self._tree.key(node))
-        etag = pending.expect if pending else (node.base.etag if node.base else None)
+        etag = pending.expected_etag if pending else (node.base.etag if node.base else None)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             etag = etag or (marker.etag if marker else None)
@@ -331,8 +333,8 @@ class Names:
         others = len(children) - (children.get(staging_gc.name) is staging_gc)
         if not others and directory.listing.marker is None:
             key = self._tree.key(directory)
-            expect = self._pending.take_over_deletes(key)
-            self._pending.apply(directory, Event.RETARGET, key=key, changed=True, expect=expect)
+            expected_etag = self._pending.take_over_deletes(key)
+            self._pending.apply(directory, Event.RETARGET, key=key, changed=True, expected_etag=expected_etag)
             self._writeback.schedule(directory)
 
     def rmdir(self, caller: Caller, parent: int, name: str) -> None:

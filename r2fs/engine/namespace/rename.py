@@ -128,8 +128,10 @@ class Renaming:
                     self._retarget(one, other, here, node.name)
                 for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
                     # Rather than what an older delete of that name expected, which another host has overtaken.
-                    if one.pending is not None and (left := self._writeback.local.expect_at(one.pending.key)):
-                        self._pending.update(one, expect=left)
+                    if one.pending is not None and (
+                        left := self._writeback.local.expected_etag_at(one.pending.key)
+                    ):
+                        self._pending.update(one, expected_etag=left)
             self._core.crash_point("renamed")
             self._tree.swap(node, other)
             node.ctime_ns = other.ctime_ns = now = self._core.now_ns()
@@ -160,14 +162,14 @@ class Renaming:
         new_key = check_key(prefix + self._tree.key(one)[len(self._tree.key(top).rstrip("/")) :])
         if one is top and not one.is_dir:
             new_key = check_key(prefix + (SYMLINK_SUFFIX if one.kind is Kind.SYMLINK else ""))
-        had = one.pending.expect if one.pending else (one.base.etag if one.base else None)
+        had = one.pending.expected_etag if one.pending else (one.base.etag if one.base else None)
         if one.is_dir and one.pending is None:
             had = marker.etag if marker else None
         self._writeback.deletes.leave_key(one)
         files = self._writeback.local
         local = files.is_local(new_key) and (one is top or files.stays_here(one))
         changes: dict[str, object] = {"key": new_key}
-        changes["expect"] = None if local else self._pending.take_over_deletes(new_key)
+        changes["expected_etag"] = None if local else self._pending.take_over_deletes(new_key)
         if one.own_bytes is not None and self._pending.needing(new_key, other_than=one) is not None:
             raise Busy(f"{printable(new_name)}: what was renamed from there is still on its way; try again")
         if one.pending is None:

@@ -105,12 +105,14 @@ class SetAttr:
         key = node.base.key if node.base and not node.is_dir else self._tree.key(node)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
-            expect = marker.etag if marker else None
+            expected_etag = marker.etag if marker else None
             if marker is not None and (marker.size or not node.known):
                 facts = {"base": marker, **facts}  # what else its metadata says is kept, and its bytes
         else:
-            expect = node.base.etag if node.base else None
-        self._pending.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)
+            expected_etag = node.base.etag if node.base else None
+        self._pending.apply(
+            node, Event.RETARGET, key=key, changed=node.carries_body, expected_etag=expected_etag, **facts
+        )
         self._writeback.schedule(node)
 
     def _set_file_times(self, node: Node, mtime_ns: object) -> None:

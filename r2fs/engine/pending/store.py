@@ -60,7 +60,7 @@ class PendingStore:
     def apply(self, node: Node, event: Event, **changes: Any) -> State:
         """Move `node` along the state table, with changes of Owed's fields and of NODE_FIELDS.
 
-        A first CREATE, OPEN_WRITE or RETARGET needs at least key, changed and expect.
+        A first CREATE, OPEN_WRITE or RETARGET needs at least key, changed and expected_etag.
         """
         old = node.pending
         start = old.state if old else None if event is Event.CREATE else State.CLEAN
@@ -157,7 +157,7 @@ class PendingStore:
             extra=facts.get("extra", node.extra),
             content_type=facts.get("content_type", node.content_type) or ("" if node.known else None),
             base=facts.get("base", node.base),
-            expect=pending.expect,
+            expected_etag=pending.expected_etag,
             # Of a file that is open for writing: whether it was before. Times tell whether it has been since.
             changed=pending.was_changed
             if pending.state in UNSEALED and pending.proof is not None
@@ -336,13 +336,13 @@ class PendingStore:
         Overwriting is one request where delete and put would be two, and leaves no moment
         in which the name is missing.
         """
-        expect = None
+        expected_etag = None
         for seq in self._index.at(key):
             row = self.deletes[seq]
             if seq not in self.claimed and row.watch_until_s is None:
-                expect = row.etag or expect
+                expected_etag = row.etag or expected_etag
                 self.drop_delete(seq)
-        return expect
+        return expected_etag
 
     def watched(self, key: str) -> PendingDelete | None:
         """The row that waits for an attempt at `key` whose end nobody has seen yet."""

@@ -115,7 +115,7 @@ class Replay:
         self._pending.adopt(node, pending)
         has_bytes = row.staged is None or self._staged(node, row)
         if taken and node.pending is not None:
-            self._pending.update(node, key=self._tree.key(node), expect=None, conflict_of=row.key)
+            self._pending.update(node, key=self._tree.key(node), expected_etag=None, conflict_of=row.key)
         if not has_bytes:
             return
         node.vouched = row.synced
@@ -176,7 +176,7 @@ class Replay:
             state=State(row.state),
             seq=row.seq,
             changed=(row.changed or self._may_be_written(row)) and not _is_bare(row),
-            expect=row.expect,
+            expected_etag=row.expected_etag,
             before=State(row.before) if row.before else None,
             staged=row.staged,
             in_ranges=row.own is not None,

@@ -39,7 +39,7 @@ class Conflicts:
             node,
             Event.CONFLICT,
             key=new_key,
-            expect=None,
+            expected_etag=None,
             conflict_of=meant_for,
             before=None,
         )

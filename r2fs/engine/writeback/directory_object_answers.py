@@ -19,17 +19,21 @@ def after_refusal(claim: UploadJob, found: ObjectInfo, ours: bool) -> dict[str, 
     """
     base = claim.base
     if not claim.copy or base is None or _in_place(claim):
-        return {"base": found.version, "changed": not found.size, "expect": found.etag}
+        return {"base": found.version, "changed": not found.size, "expected_etag": found.etag}
     same = (found.etag, found.size) == (base.etag, base.size)
-    return {"expect": found.etag} if ours or same or not found.size else None
+    return {"expected_etag": found.etag} if ours or same or not found.size else None
 
 
 def after_loss(claim: UploadJob, found: ObjectInfo | None) -> dict[str, object]:
     """Changes of what a directory owes where the object to copy is `found` by now; None: it is gone."""
     if found is None:
-        return {"base": None, "changed": True, "expect": None if _in_place(claim) else claim.expect}
+        return {
+            "base": None,
+            "changed": True,
+            "expected_etag": None if _in_place(claim) else claim.expected_etag,
+        }
     changes: dict[str, object] = {"base": found.version, "changed": not found.size}
-    return changes | ({"expect": found.etag} if _in_place(claim) else {})
+    return changes | ({"expected_etag": found.etag} if _in_place(claim) else {})
 
 
 def _in_place(claim: UploadJob) -> bool:

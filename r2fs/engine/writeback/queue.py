@@ -327,9 +327,9 @@ class WriteBack:
             with self._pending.transaction():
                 left_there = self._pending.take_over_deletes(node.pending.key)
                 if (
-                    left_there is not None and node.pending.expect is None
+                    left_there is not None and node.pending.expected_etag is None
                 ):  # else it knows of a newer one there
-                    self._pending.update(node, expect=left_there)
+                    self._pending.update(node, expected_etag=left_there)
         self._pending.keep_bytes(node.pending.key, by=node)
         fd = None
         if content is not None:
@@ -371,7 +371,7 @@ class WriteBack:
             transfer.bytes.add(count, self._core.clock.monotonic())
 
         return UploadJob(
-            node.ino, node.kind, pending.key, node.name, attempt, pending.expect, facts_of(node),
+            node.ino, node.kind, pending.key, node.name, attempt, pending.expected_etag, facts_of(node),
             node.known or node.base is None, pending.stored, node.base, copy,
             body, -1 if fd is None else fd, size, transfer.gate, sent, self._contents.edits(node),
         )  # fmt: skip

@@ -146,7 +146,7 @@ class Resolver:
                 changes["changed"] = pending.rewritten or node.carries_body
             local = moved and pending.staged is not None and self._queue.local.is_local(pending.key)
             if not moved:
-                changes["expect"] = version.etag
+                changes["expected_etag"] = version.etag
             if state is State.STALE_UPLOAD:
                 changes["before"] = (
                     State.CLEAN if pending.before is State.UPLOADING and not moved else State.QUEUED
@@ -201,7 +201,7 @@ class Resolver:
         self._pending.take_over_deletes(key)  # meant for what this attempt has overwritten
         heir = self._pending.pending_at(key)
         if heir is not None:
-            self._pending.update(heir, expect=version.etag)
+            self._pending.update(heir, expected_etag=version.etag)
         else:
             self._queue.deletes.add(self._pending.add_delete(key, version.etag, after))
 
@@ -220,7 +220,7 @@ class Resolver:
             info = self._core.store.head(claim.key)
         except ObjectMissing:
             with self._core.lock:  # another host deleted what we had started from: the name is free
-                self._again(node, claim, error, expect=None)
+                self._again(node, claim, error, expected_etag=None)
             return
         except R2fsError as later:
             self.failed(node, claim, later)
@@ -241,9 +241,11 @@ class Resolver:
             return
         same = made_by is not None and has_bytes_of(claim, info)
         with self._core.lock:
-            ours = same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
+            ours = (
+                same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expected_etag
+            )
             if ours or _has_moved(node, claim):
-                self._again(node, claim, error, expect=info.etag)
+                self._again(node, claim, error, expected_etag=info.etag)
             elif self._still(node, claim):
                 assert node.pending is not None
                 self._attempts.drop(claim.attempt)
@@ -288,7 +290,7 @@ class Resolver:
                 self._again(node, claim, error)
             elif self._is_own_copy(node, claim, info):
                 assert info is not None
-                self._again(node, claim, error, base=info.version, expect=info.etag)
+                self._again(node, claim, error, base=info.version, expected_etag=info.etag)
                 self._contents.rebased(node)
                 self._contents.rekeyed(node, claim.base)
             elif pending.key == claim.base.key or node.content is None or not node.content.complete:
@@ -350,8 +352,8 @@ class Resolver:
                 self._contents.lost(node, base)
                 self._tree.distrust(node)
                 return False
-            expect = info.etag if nfc(pending.key) == nfc(base.key) else pending.expect
-            self._pending.update(node, base=info.version, expect=expect)
+            expected_etag = info.etag if nfc(pending.key) == nfc(base.key) else pending.expected_etag
+            self._pending.update(node, base=info.version, expected_etag=expected_etag)
             self._contents.rebased(node)
             return True
 
@@ -378,7 +380,9 @@ class Resolver:
         log.warning("%s: changed in the bucket while %s", key, what)
         newer = self._tree.replace(node, info)
         if renamed:
-            self._pending.apply(newer, Event.RETARGET, key=pending.key, changed=False, expect=pending.expect)
+            self._pending.apply(
+                newer, Event.RETARGET, key=pending.key, changed=False, expected_etag=pending.expected_etag
+            )
             self._queue.schedule(newer)
 
     def _again(self, node: Node, claim: UploadJob, error: R2fsError, **changes: object) -> None:
@@ -388,7 +392,7 @@ class Resolver:
             return
         assert node.pending is not None
         if _has_moved(node, claim):
-            changes.pop("expect", None)  # it was seen at the old key, and says nothing of the new one
+            changes.pop("expected_etag", None)  # it was seen at the old key, and says nothing of the new one
         failures = node.pending.failures + 1
         self._retry(node, error, failures=failures, **changes)
         if failures > 1:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from r2fs.disk.journal.journal import Journal
+from r2fs.disk.journal.schema import VERSION
 from r2fs.disk.reserve import Ballast
 from r2fs.model.errors import LocalError, NoSpace, StateDamaged, StateLocked
 from r2fs.model.records import Kind, PendingDelete, PendingInode
@@ -31,7 +32,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def row(ino: int, key: str, staged: str | None = None) -> PendingInode:
     return PendingInode(
         ino=ino, key=key, kind=Kind.FILE, state="queued", before=None, seq=ino, mode=None, uid=None, gid=None,
-        mtime_ns=0, extra={}, content_type=None, base=None, expect=None, changed=True, staged=staged, size=1,
+        mtime_ns=0, extra={}, content_type=None, base=None, expected_etag=None, changed=True, staged=staged, size=1,
         own=None, base_limit=0, proof=None, sealed_at_s=1.0, boot="boot", synced=False, reason=None,
         conflict_of=None, target=None, st_ino=None,
     )  # fmt: skip
@@ -64,7 +65,7 @@ class Full:
 
 
 # ------------------------------------------------------------------ a full disk
-@pytest.mark.parametrize("fails", [["COMMIT"], ["INSERT OR REPLACE INTO gone"], ["BEGIN"]])
+@pytest.mark.parametrize("fails", [["COMMIT"], ["INSERT OR REPLACE INTO pending_delete"], ["BEGIN"]])
 @pytest.mark.expect_warnings("kept in reserve")
 def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, fails: list[str]):
     assert journal.ballast.held
@@ -284,18 +285,27 @@ def test_after_a_failed_sync_the_log_is_not_believed(tmp_path: Path, monkeypatch
     journal.barrier()
     assert not (state / "journal.db-wal").stat().st_size
     with sqlite3.connect(f"file:{state}/journal.db?immutable=1", uri=True) as database:
-        assert database.execute("SELECT staged FROM leaving").fetchall() == [("a staged file",)]
+        assert database.execute("SELECT staged FROM staging_garbage").fetchall() == [("a staged file",)]
     journal.close()
 
 
-def test_of_a_newer_r2fs_it_is_refused_and_left_alone(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("version", "whose"), [(VERSION + 1, "a newer r2fs"), (VERSION - 1, "an earlier r2fs")]
+)
+def test_a_journal_of_another_schema_is_refused_and_left_alone(tmp_path: Path, version: int, whose: str):
     state = tmp_path / "state"
     filled(state, 3)
     with sqlite3.connect(state / "journal.db") as database:
-        database.execute("UPDATE fact SET value = '99' WHERE name = 'schema'")
+        database.execute("UPDATE fact SET value = ? WHERE name = 'schema'", (str(version),))
+        database.execute("DROP TABLE part")  # as one that the other version does not have
     database.close()
-    with pytest.raises(StateDamaged, match="newer r2fs"):
+    with pytest.raises(StateDamaged, match=whose):
         Journal.open(state)
+    with sqlite3.connect(state / "journal.db") as database:
+        assert database.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone() == (str(version),)
+        assert database.execute("SELECT count(*) FROM inode").fetchone() == (3,)
+        assert not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'part'").fetchall()
+    database.close()
     assert list(state.glob("*damaged*")) == []
 
 
