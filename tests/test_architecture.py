@@ -176,6 +176,30 @@ def test_threads_start_in_one_place(path):
             )
 
 
+STAGING = "disk/staging.py"
+STAGING_DIRECTORIES = {"data_dir", "open_dir", "orphan_dir"}
+STAGING_NAMES = {"data", "open", "orphans"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_paths_in_staging_are_made_in_one_place(path):
+    if name(path) == STAGING:
+        return
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in STAGING_DIRECTORIES, (
+                f"{name(path)}:{node.lineno}: only {STAGING} builds paths there"
+            )
+        if (
+            isinstance(node, ast.BinOp)
+            and isinstance(node.op, ast.Div)
+            and isinstance(node.right, ast.Constant)
+        ):
+            assert node.right.value not in STAGING_NAMES, (
+                f"{name(path)}:{node.lineno}: only {STAGING} builds paths there"
+            )
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_no_exception_is_swallowed(path):
     for node in ast.walk(tree(path)):

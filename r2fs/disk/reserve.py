@@ -1,4 +1,4 @@
-"""Ballast: room on the disk kept in reserve, so that the journal can be written when all else is full.
+"""DiskReserve: room on the disk kept in reserve, so that the journal can be written when all else is full.
 
 Owns:    one preallocated file that means nothing; its room is what counts.
 Never:   decides when: the journal gives it up, `engine/content/disk_space.py` asks for it anew.
@@ -24,7 +24,7 @@ SIZE = 24 << 20  # the journal's log at its largest, and as much again for its c
 SHARE = 16  # of a small disk: at most this part
 
 
-class Ballast:
+class DiskReserve:
     def __init__(self, path: Path) -> None:
         # constant
         self.path = path

@@ -164,7 +164,7 @@ class FileSystem:
             *((f"download-{n}", self._downloads.run) for n in range(self._downloads.threads)),
             *((f"list-{n}", self._listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", self._background.run) for n in range(2)),
-            ("spares", self._contents.spares.run),
+            ("spares", self._core.staging.spares.run),
             ("leaving", self._staging_gc.run),
             ("sweep", self._sweep),
             ("room", self._files.pressure.watch),
@@ -178,7 +178,7 @@ class FileSystem:
         self._downloads.stop(self._downloads.threads)
         self._listings.stop(LISTERS)
         self._background.stop(2)
-        self._contents.spares.stop()
+        self._core.staging.spares.stop()
         self._files.pressure.stop()
         self._staging_gc.stop()
 

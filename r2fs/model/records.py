@@ -351,7 +351,7 @@ class RoomView:
     disk_free: int  # where staging and cache lie
     disk_reserve: int  # below that clean content is evicted
     disk_error: str | None  # what the disk answered when it was asked
-    ballast: int  # kept in reserve for the journal; 0: in use, the disk is or was full
+    journal_reserve: int  # kept in reserve for the journal; 0: in use, the disk is or was full
 
 
 @dataclass(frozen=True, slots=True)

@@ -492,7 +492,7 @@ def check(fs: Any) -> None:
         assert node.ino == ino and node.pending is not None
         assert tree.find(ino) is node, f"{node.name}: owes, and has no number"
         if node.pending.staged is not None:
-            path = fs._core.journal.data_dir / node.pending.staged
+            path = fs._core.staging.data_dir / node.pending.staged
             assert path.exists(), f"{node.name}: {path} is missing"
             assert node.pending.staged not in names, f"{node.name}: staged twice"
             names.add(node.pending.staged)
@@ -511,7 +511,7 @@ def check(fs: Any) -> None:
     assert {row.seq for row in fs._core.journal.read().deletes} == set(pending_store.deletes), (
         "deletes disagree"
     )
-    there = {path.name for path in fs._core.journal.data_dir.iterdir() if path.stat().st_size}
+    there = {path.name for path in fs._core.staging.data_dir.iterdir() if path.stat().st_size}
     assert there <= names | fs._staging_gc.names(), f"in staging for nothing: {there - names}"
     assert fs._staging_gc.names() == set(fs._core.journal.read().staging_gc), (
         "journal and memory: what leaves"

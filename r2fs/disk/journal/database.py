@@ -4,7 +4,7 @@ Owns:    the pragmas, the check at the start, and which error means what.
 Never:   reads or writes a row, but for the schema's version.
 Locks:   none: journal.py's is around every call but those at open.
 Fails:   NoSpace, LocalError, and StateDamaged of a database of another schema version. One that is damaged is
-         set aside at open (salvage.py), and begun anew; on a full disk the ballast is given up.
+         set aside at open (salvage.py), and begun anew; on a full disk the reserve is given up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from r2fs.disk.durable import local_error
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.schema import SCHEMA, VERSION
-from r2fs.disk.reserve import Ballast
+from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
 
 CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
@@ -28,31 +28,31 @@ PAGE = 4096
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
-def open_database(state_dir: Path, ballast: Ballast) -> sqlite3.Connection:
+def open_database(state_dir: Path, reserve: DiskReserve) -> sqlite3.Connection:
     """The database; where it is damaged, a new one: the old is set aside under another name."""
     path = state_dir / "journal.db"
     salvage.keep_lonely_log(path)
     try:
-        return _connect(path, ballast)
+        return _connect(path, reserve)
     except sqlite3.Error as error:
         if _is_damage(error):
             salvage.set_aside(path, str(error))
-        elif _code(error) != sqlite3.SQLITE_FULL or not ballast.give_up():
+        elif _code(error) != sqlite3.SQLITE_FULL or not reserve.give_up():
             raise _as_ours(error, state_dir, None) from error
     try:
-        return _connect(path, ballast)
+        return _connect(path, reserve)
     except sqlite3.Error as error:
         raise _as_ours(error, state_dir, None) from error
 
 
-def _connect(path: Path, ballast: Ballast) -> sqlite3.Connection:
+def _connect(path: Path, reserve: DiskReserve) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")  # no -shm: a mapping of a failing disk is SIGBUS
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         # A log of so many pages fits in what `Journal._claim_room` claims.
-        pages = max(1, min(CHECKPOINT_PAGES, ballast.size * 3 // 8 // PAGE))
+        pages = max(1, min(CHECKPOINT_PAGES, reserve.size * 3 // 8 // PAGE))
         db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":

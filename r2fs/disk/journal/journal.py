@@ -5,11 +5,11 @@ Owns:    `journal.db` (schema and meaning of every column: schema.py; how it is 
          staging.
 Never:   decides what follows what; touches the bucket; deletes staged bytes.
 Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
-Locks:   self._lock (rank 50, the innermost but for the ballast's); self._syncing before it, held over the one
+Locks:   self._lock (rank 50, the innermost but for the reserve's); self._syncing before it, held over the one
          sync that `barrier()` waits for.
 Fails:   StateLocked, DirectoryUnusable and what database.py says, at open; NoSpace, DiskReadOnly,
          StateDamaged and LocalError at a transaction: nothing is changed then. On a full disk the
-         ballast is given up and the transaction is carried out again, before anybody is told of NoSpace.
+         reserve is given up and the transaction is carried out again, before anybody is told of NoSpace.
 
 A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier()` makes all
 commits so far survive a power cut: it syncs the WAL from outside SQLite, so that nobody
@@ -30,13 +30,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
+from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.attributes import AttributeRows
 from r2fs.disk.journal.database import open_database, translated
 from r2fs.disk.journal.rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
-from r2fs.disk.journal.state_directory import is_void, make_and_lock, remove
-from r2fs.disk.reserve import Ballast
+from r2fs.disk.journal.state_directory import StateDirectory
+from r2fs.disk.journal.wal import WriteAheadLog
+from r2fs.disk.staging import Staging
 from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
@@ -62,45 +63,33 @@ class JournalRows:
     inodes: tuple[PendingInode, ...]
     deletes: tuple[PendingDelete, ...]
     attempts: tuple[Attempt, ...]
-    staging_gc: tuple[str, ...]  # names in data_dir
+    staging_gc: tuple[str, ...]  # names of staged files
 
 
 class Journal:
     def __init__(
-        self,
-        state_dir: Path,
-        staging_dir: Path,
-        database: sqlite3.Connection,
-        lock_fd: int,
-        ballast: Ballast,
-        crash_point: CrashPoint,
-        is_new: bool = False,
+        self, directory: StateDirectory, database: sqlite3.Connection, crash_point: CrashPoint
     ) -> None:
         # constant
+        self._directory = directory
         self._crash_point = crash_point
-        self._is_new = is_new  # made by this `open`
         self._abandoned = False  # False → True only
-        self.state_dir = state_dir
-        self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
-        self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
-        self.orphan_dir = staging_dir / "orphans"  # found without a row: kept for a person
-        self.boot = boot_id()
-        self.ballast = ballast
-        self._lock_fd = lock_fd
+        self.state_dir = directory.path
+        self.staging = directory.staging
+        self.reserve = directory.reserve
+        # before _lock
+        self._durability = threading.Lock()
+        self._synced = -1  # number of commits that are on the disk; guarded by: _durability
         # guarded by: _lock
         self._lock = threading.RLock()
         self._commits = 0
-        self._durability = threading.Lock()  # before _lock
-        self._synced = -1  # so many of the commits are on the disk; guarded by: _syncing
         self._db = database
         self._depth = 0
         self.error: str | None = None  # why the last commit failed; read without the lock
-        self._done: list[Statement] = []  # of the transaction that is open: to be carried out again
-        self._wal_fd = -1
-        self._wal_named = False  # its name is on the disk; False → True only
-        self._wal_failed = False  # a sync of it has failed since it was begun
-        # Open as long as the database is: to close it would give SQLite's lock on the file back.
-        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._done: list[Statement] = []  # of the open transaction, to be repeated on a full disk
+        self._wal = WriteAheadLog(directory.path)
+        # Open as long as the database is: closing it would give SQLite's lock on the file back.
+        self._db_fd = os.open(directory.path / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
         self.attributes = AttributeRows(self.transaction, self._run, self._query)
@@ -117,87 +106,65 @@ class Journal:
 
         Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
         """
-        staging_dir = staging_dir or state_dir / "staging"
-        lock_fd = make_and_lock(state_dir, staging_dir)
+        directory = StateDirectory.take(state_dir, Staging(staging_dir or state_dir / "staging"))
         try:
-            ballast = Ballast(state_dir / "ballast")
-            is_new = not any(state_dir.glob("journal.db*"))
-            database = open_database(state_dir, ballast)
-            journal = cls(state_dir, staging_dir, database, lock_fd, ballast, crash_point, is_new)
-            # The epoch must not come again, nor may a directory be missing under what is synced in it.
+            database = open_database(state_dir, directory.reserve)
+            journal = cls(directory, database, crash_point)
+            # The epoch must not be given twice, nor may a directory be missing under what is synced in it.
             journal.barrier()
-            for directory in (state_dir.parent, state_dir, staging_dir):
-                fsync_dir(directory)
-            ballast.hold()
+            for path in (state_dir.parent, state_dir, directory.staging.directory):
+                fsync_dir(path)
+            directory.reserve.hold()
             return journal
         except BaseException:
-            os.close(lock_fd)
+            directory.release()
             raise
 
     def abandon(self) -> None:
-        """The mount did not come up: a journal that `open` made just now, and that owes nothing, goes at close()."""
+        """Note that the mount did not come up: close() removes a journal that this start made and that is void."""
         self._abandoned = True
 
     def close(self) -> None:
-        """Checkpoint, close, and give the lock back."""
+        """Checkpoint, close, and give the lock back. Idempotent."""
         with self._lock:
-            if self._lock_fd < 0:
+            if self._directory.lock_fd < 0:
                 return
-            void = self._abandoned and self._is_new and is_void(self._db, self.data_dir, self.orphan_dir)
+            void = self._abandoned and self._directory.is_new and self._directory.is_void(self._db)
             self._db.close()
             if void:
-                self.ballast.give_up()
-                remove(self.state_dir, (self.data_dir, self.open_dir, self.data_dir.parent))
-            for fd in (self._wal_fd, self._db_fd):
-                if fd >= 0:
-                    os.close(fd)
-            self._wal_fd = self._db_fd = -1
-            if self._lock_fd >= 0:
-                os.close(self._lock_fd)
-                self._lock_fd = -1
+                self._directory.remove()
+            self._wal.close()
+            os.close(self._db_fd)
+            self._directory.release()
 
     def barrier(self) -> None:
-        """All commits so far survive a power cut when this returns. At most one fsync; waits for the disk."""
+        """Make all commits so far survive a power cut. At most one fsync; waits for the disk."""
         with self._lock:
             wanted = self._commits
-        # One at a time: the kernel tells one of two that a sync failed, and the other not.
+        # One at a time: of two fsyncs at once, the kernel reports a failure to one alone.
         with self._durability:
             if self._synced >= wanted:
-                return  # there was nothing new, or somebody else's sync has begun since
+                return  # no commit since, or another thread's sync has covered it
             with self._lock:
-                covered, wal, named = self._commits, self._wal(), self._wal_named
-                if self._wal_failed:
+                covered, log_fd = self._commits, self._wal.fd()
+                if self._wal.sync_failed:
                     self._begin_log_anew()
             try:
-                if wal >= 0:
-                    os.fsync(wal)
-                if wal >= 0 and not named:
-                    # SQLite syncs the WAL's name with its own first sync, which may be far.
-                    fsync_dir(self.state_dir)
-                    self._wal_named = True
+                self._wal.sync(log_fd)
             except OSError as error:
-                self._wal_failed = True
-                raise local_error(error, self.state_dir / "journal.db-wal") from error
+                raise local_error(error, self._wal.path) from error
             self._synced = covered
 
     def _begin_log_anew(self) -> None:
-        """The kernel tells of a failed sync once, and forgets the pages: what the log has since would not count.
+        """Checkpoint after a failed sync: the kernel reports it once, and has forgotten the log's dirty pages.
 
-        A checkpoint brings all of it to the database, with syncs of its own.
+        The checkpoint writes all of the log to the database, with syncs of its own.
         """
         with self._translated():
             busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise LocalError(f"{self.state_dir}: the journal's log could not be synced, and is in use")
-        self._wal_failed = False
-
-    def _wal(self) -> int:
-        """A descriptor of SQLite's log; -1: there is none yet."""
-        if self._wal_fd < 0:
-            with suppress(FileNotFoundError):
-                wal = f"{self.state_dir}/journal.db-wal"
-                self._wal_fd = os.open(wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return self._wal_fd
+        self._wal.begun_anew()
 
     # ------------------------------------------------------------------ transactions
     @contextmanager
@@ -332,11 +299,9 @@ class Journal:
         known, orphans, journals = salvage.names(self.state_dir), [], []
         with suppress(OSError):  # a disk that fails is told elsewhere
             journals = salvage.set_aside_before(self.state_dir)
-            for path in sorted(self.orphan_dir.glob("*")):
-                with suppress(FileNotFoundError):  # taken away meanwhile
-                    found = path.stat()
-                    key = known.get(path.name)
-                    orphans.append(OrphanView(str(path), found.st_size, found.st_mtime_ns, key))
+            for path, found in self.staging.orphans():
+                key = known.get(path.name)
+                orphans.append(OrphanView(str(path), found.st_size, found.st_mtime_ns, key))
         return AsideView(tuple(journals), tuple(orphans))
 
     # ------------------------------------------------------------------ inside
@@ -357,18 +322,18 @@ class Journal:
             raise
 
     def _execute_somewhere(self, sql: str, values: tuple[object, ...]) -> None:
-        """On a full disk once more, in the ballast's room."""
+        """On a full disk once more, in the reserve's room."""
         try:
             with self._translated():
                 self._db.execute(sql, values)
         except NoSpace:
-            if not self.ballast.give_up():
+            if not self.reserve.give_up():
                 raise
             self._claim_room()
             log.warning(
                 "the disk of %s is full: %d bytes that were kept in reserve for the journal are in use now",
                 self.state_dir,
-                self.ballast.size,
+                self.reserve.size,
             )
             with self._translated():
                 self._repeat()
@@ -376,10 +341,10 @@ class Journal:
                     self._db.execute(sql, values)
 
     def _claim_room(self) -> None:
-        """What the ballast had becomes the log's and the database's, before others write it full."""
-        half = self.ballast.size // 2
+        """What the reserve had becomes the log's and the database's, before others write it full."""
+        half = self.reserve.size // 2
         try:
-            if (wal := self._wal()) >= 0:
+            if (wal := self._wal.fd()) >= 0:
                 claim_blocks(wal, half)
             claim_blocks(self._db_fd, os.fstat(self._db_fd).st_size + half)
         except OSError as error:  # they grow into it, then, as far as it is there
@@ -402,7 +367,7 @@ class Journal:
             log.info("the journal's transaction ended without a rollback: %s", error)
 
     def _translated(self) -> AbstractContextManager[None]:
-        return translated(self.state_dir, self._lock_fd)
+        return translated(self.state_dir, self._directory.lock_fd)
 
     def _next_epoch(self) -> int:
         with self.transaction():

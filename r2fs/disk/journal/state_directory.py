@@ -1,7 +1,8 @@
-"""Directories of a journal: made under the state directory's lock, and removed where a start failed that made them.
+"""State directory of one mount: locked, made where it is missing, and removed where the start that made it failed.
 
-Owns:    their layout's first step, and when a state directory holds nothing that anybody could miss.
-Never:   removes a file of staging; removes anything without the lock, or of a journal that was there before.
+Owns:    the lock file, the disk reserve and the staging directory of the mount; the test that a state directory
+         holds nothing that could be missed.
+Never:   removes a file of staging; removes anything without the lock, or of a journal that an earlier start made.
 Fails:   StateLocked, DirectoryUnusable.
 """
 
@@ -10,56 +11,82 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from r2fs.disk.journal.state_lock import lock_state
+from r2fs.disk.reserve import DiskReserve
+from r2fs.disk.staging import Staging
 from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import NAME as RECORD
 
 log = logging.getLogger(__name__)
 
-FILES = ("lock", "journal.db", "journal.db-wal", "journal.db-shm", "ballast")  # opened by their names
+FILES = ("lock", "journal.db", "journal.db-wal", "journal.db-shm", "reserve")  # opened by their names
 TABLES_OF_WORK = ("inode", "pending_delete", "staging_garbage", "attempt", "multipart", "part")
 
 
-def make_and_lock(state_dir: Path, staging_dir: Path) -> int:
-    """The lock's descriptor. Raises StateLocked, DirectoryUnusable."""
-    try:
-        owned_paths.make_directory(state_dir)
-        owned_paths.check_files(state_dir, *FILES)
-        lock_fd = lock_state(state_dir)
-        try:  # with the lock held: another start that fails takes its directories away
-            for directory in (staging_dir, staging_dir / "data", staging_dir / "open"):
-                owned_paths.make_directory(directory)
-        except OSError:
-            os.close(lock_fd)
-            raise
-        return lock_fd
-    except OSError as error:
-        raise DirectoryUnusable(
-            f"the state directory {state_dir} cannot be used ({error.strerror}): "
-            "make it writable, or choose another by --state-dir"
-        ) from error
+class StateDirectory:
+    """See the module's head. Made by `take`; not thread-safe."""
 
+    def __init__(self, path: Path, staging: Staging, lock_fd: int) -> None:
+        # constant
+        self.path = path
+        self.staging = staging
+        self.reserve = DiskReserve(path / "reserve")
+        self.is_new = not any(path.glob("journal.db*"))  # no earlier start has made a journal here
+        self._lock_fd = lock_fd
 
-def is_void(database: sqlite3.Connection, data_dir: Path, orphan_dir: Path) -> bool:
-    """Neither a row nor a byte: nothing is lost with it. False where that cannot be known."""
-    try:
-        rows = [database.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for name in TABLES_OF_WORK]
-        return not any(rows) and not any(os.listdir(each) for each in (data_dir, orphan_dir) if each.is_dir())
-    except (OSError, sqlite3.Error) as error:
-        log.info("%s: kept, since it is not known to be void: %s", data_dir.parent, error)
-        return False
+    @classmethod
+    def take(cls, path: Path, staging: Staging) -> Self:
+        """Make the directory and `staging` where they are missing, and take the lock.
 
+        Raises StateLocked, DirectoryUnusable.
+        """
+        try:
+            owned_paths.make_directory(path)
+            owned_paths.check_files(path, *FILES)
+            lock_fd = lock_state(path)
+            try:
+                # Under the lock: another start that fails removes its directories.
+                staging.make()
+                return cls(path, staging, lock_fd)
+            except BaseException:
+                os.close(lock_fd)
+                raise
+        except OSError as error:
+            raise DirectoryUnusable(
+                f"the state directory {path} cannot be used ({error.strerror}): "
+                "make it writable, or choose another by --state-dir"
+            ) from error
 
-def remove(state_dir: Path, directories: Iterable[Path]) -> None:
-    """The files of a void journal that is closed, and `directories` that are empty. The lock is held, and goes last."""
-    for directory in directories:
-        with suppress(OSError):  # a link to staging beside the cache, or something that is not ours
-            directory.rmdir()
-    for name in ("journal.db", "journal.db-wal", RECORD, "lock"):
-        with suppress(FileNotFoundError):
-            (state_dir / name).unlink()
+    @property
+    def lock_fd(self) -> int:
+        """Descriptor of the lock file; -1: released."""
+        return self._lock_fd
+
+    def release(self) -> None:
+        """Give the lock back. Idempotent."""
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def is_void(self, database: sqlite3.Connection) -> bool:
+        """True if the journal has no row of work and staging no file. False where that cannot be known."""
+        try:
+            rows = [database.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for name in TABLES_OF_WORK]
+            return not any(rows) and self.staging.is_empty()
+        except (OSError, sqlite3.Error) as error:
+            log.info("%s: kept, since it is not known to be void: %s", self.path, error)
+            return False
+
+    def remove(self) -> None:
+        """Remove the files of a void journal, which is closed, and the empty directories. The lock file goes last."""
+        self.reserve.give_up()
+        with suppress(OSError):  # a link to staging beside the cache, or a directory that holds other things
+            self.staging.remove_directories()
+        for name in ("journal.db", "journal.db-wal", RECORD, "lock"):
+            with suppress(FileNotFoundError):
+                (self.path / name).unlink()

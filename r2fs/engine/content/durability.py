@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
+from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import UNSYNCED, Node, Pending
@@ -87,16 +87,12 @@ class Durability:
             self.sync(node)
 
     def _sync_bytes(self, node: Node, fd: int) -> None:
-        directory = self._core.journal.data_dir
         try:
-            os.fsync(fd)
-        except OSError as error:
+            self._core.staging.sync_file(fd)
+        except R2fsError:
             self._failed(node)
-            raise local_error(error, directory) from error
-        try:
-            fsync_dir(directory)
-        except OSError as error:
-            raise local_error(error, directory) from error
+            raise
+        self._core.staging.sync()
 
     def _failed(self, node: Node) -> None:
         with self._core.lock:
@@ -210,7 +206,7 @@ class Durability:
             # Of complete content the file is closed again: there may be more than descriptors.
             synced = [node for node in self._pending.inodes.values() if self._sync_at_end(node)]
             try:
-                fsync_dir(self._core.journal.data_dir)
+                self._core.staging.sync()
                 for node in synced:
                     self._pending.update(node, synced=True, in_part=_is_partial(node))
                 self._core.journal.barrier()

@@ -10,20 +10,16 @@ Fails:   StateDamaged where a staged file has gone; Stale; NoSpace and LocalErro
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
 from r2fs.disk.cache.cache import Taken
 from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
-from r2fs.disk.spares import Spares
 from r2fs.disk.sparse_file import Content
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.content.source import Source
@@ -52,8 +48,6 @@ class Contents:
         self._core = core
         self._pending = pending_store
         self._reader = reader
-        self._number = count(1)
-        self.spares = Spares(core.journal.data_dir)
         self._sources: dict[int, Source] = {}  # by inode number
         self._resting: OrderedDict[int, Node] = OrderedDict()  # open though nobody has it open; oldest first
         self._resting_bytes = 0
@@ -115,7 +109,7 @@ class Contents:
 
     def _staged(self, node: Node) -> Content:
         assert node.pending is not None and node.pending.staged is not None
-        path = self._core.journal.data_dir / node.pending.staged
+        path = self._core.staging.path(node.pending.staged)
         try:
             return Content.adopt(path, path.stat().st_size, None)
         except FileNotFoundError:
@@ -125,7 +119,7 @@ class Contents:
         version = node.base
         if version is None:  # unlinked, and open since before a take-over
             raise Stale(f"{node.name} is gone")
-        path = self._open_path(node)
+        path = self._core.staging.link_path(node.ino)
         taken = None if self._is_anothers(node, version) else self._taken(version, path)
         self._pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
@@ -167,7 +161,7 @@ class Contents:
     def keep_whole(self, node: Node) -> None:
         """All of it is to come here, and to stay, whatever the cache's limit says: it is about to be this host's."""
         content = self.of(node)
-        self._streams.keep(self._sources.get(node.ino), content, self._open_path(node))
+        self._streams.keep(self._sources.get(node.ino), content, self._core.staging.link_path(node.ino))
 
     def adopt_open(self, node: Node, path: Path) -> None:
         """At a take-over: complete content that a program has open still, by its link in open/."""
@@ -217,8 +211,7 @@ class Contents:
         self._rested.pop(node.ino, None)
         self.keep_whole(node)
         content.make_writable()
-        name = self._staged_name(node)
-        content.rename_to(self._core.journal.data_dir / name)
+        name = self._core.staging.adopt(content, node.ino)
         self._core.crash_point("staged")
         if node.base is not None:
             self._core.cache.drop(node.base)  # the entry is the same file, and vouches for its mtime
@@ -235,35 +228,20 @@ class Contents:
         Before the file is opened for writing: later, the name's end would change the file's ctime,
         and with it what proves "unchanged".
         """
-        with suppress(FileNotFoundError):
-            (self._core.journal.data_dir / name).unlink()
+        self._core.staging.remove(name)
         if node.left == name:
             node.left = None
 
     def unstage(self, node: Node) -> None:
         """The journal refused: the file is clean content as before."""
         assert node.content is not None
-        node.content.rename_to(self._open_path(node))
+        node.content.rename_to(self._core.staging.link_path(node.ino))
         self._pin(node)
 
     def new_staged(self, node: Node) -> str:
         """An empty file in staging, for a new name."""
-        path, fd = self._spare()
-        os.utime(fd)  # a spare is older than the name that it gets
-        node.content = Content.empty(path, fd)
-        return path.name
-
-    def _spare(self) -> tuple[Path, int]:
-        try:
-            try:
-                return self.spares.take()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                self.make_room(0)  # or somebody else did just now
-                return self.spares.take()
-        except OSError as error:
-            raise local_error(error, self._core.journal.data_dir) from error
+        node.content = self._with_room(self._core.staging.create)
+        return node.content.path.name
 
     def sealed_fd(self, node: Node) -> int | None:
         """A descriptor of the complete staged file, the caller's to close; None while somebody could write to it."""
@@ -303,14 +281,14 @@ class Contents:
         has to prove something.
         """
         content = node.content
-        if content is None or content.path.parent != self._core.journal.data_dir:
+        if content is None or not self._core.staging.holds(content.path):
             return
-        staged, path = content.path, self._open_path(node)
+        staged, path = content.path, self._core.staging.link_path(node.ino)
         content.link_to(path)
 
         def undo() -> None:
             content.path = staged
-            _remove(path)
+            self._core.staging.unlink(path)
 
         self._pending.on_undo(undo)
 
@@ -318,7 +296,7 @@ class Contents:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
         self._stored_at_s[node.ino] = self._core.clock.time()
         if node.content is None:
-            self._admit(node, self._core.journal.data_dir / staged, None)
+            self._admit(node, self._core.staging.path(staged), None)
             return
         self._leave_staging(node.content, node)
         if node.handles:
@@ -329,9 +307,9 @@ class Contents:
 
     def _leave_staging(self, content: Content, node: Node) -> None:
         """Its row is gone, and the name in staging is its no more: another, if the disk has one."""
-        if content.path.parent != self._core.journal.data_dir:
+        if not self._core.staging.holds(content.path):
             return
-        path = self._open_path(node)
+        path = self._core.staging.link_path(node.ino)
         try:
             content.link_to(path)
         except R2fsError as error:  # its descriptors are enough, and its bytes are in the bucket
@@ -452,7 +430,7 @@ class Contents:
             self._wake(node.ino)
         self._rested.pop(node.ino, None)
         if node.content is not None:
-            _remove(node.content.path)
+            self._core.staging.unlink(node.content.path)
             node.content.close()
             node.content = None
         self._unpin(node)
@@ -489,7 +467,7 @@ class Contents:
         if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
             self._admit(node, content.path, content)
         self._stored_at_s.pop(node.ino, None)
-        _remove(content.path)
+        self._core.staging.unlink(content.path)
 
     def _admit(self, node: Node, path: Path, content: Content | None) -> None:
         version = node.base
@@ -504,19 +482,3 @@ class Contents:
             return
         stored_at_s = self._stored_at_s.get(node.ino)
         self._core.cache.admit(version, path, size=version.size, present=present, stored_at_s=stored_at_s)
-
-    def _open_path(self, node: Node) -> Path:
-        return self._core.journal.open_dir / f"{node.ino}-{next(self._number)}"
-
-    def _staged_name(self, node: Node) -> str:
-        return f"{node.ino}-{self._core.journal.epoch}-{next(self._number)}"
-
-
-def _remove(path: Path) -> None:
-    """A name in open/ that nobody needs. One that stays goes at the next start."""
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.info("%s stays: %s", path, error)

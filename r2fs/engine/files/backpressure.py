@@ -199,7 +199,7 @@ class BackPressure:
             disk_free=disk.free,
             disk_reserve=disk.reserve,
             disk_error=self._disk_space.error,
-            ballast=self._core.journal.ballast.held,
+            journal_reserve=self._core.journal.reserve.held,
         )
 
     def _level_of(self, dirty: int, disk: Disk) -> str:
@@ -216,7 +216,7 @@ class BackPressure:
             return
         if view.writers == "disk full":
             log.warning(
-                "the disk of %s is full: %d bytes are free", self._core.journal.data_dir, view.disk_free
+                "the disk of %s is full: %d bytes are free", self._core.staging.directory, view.disk_free
             )
         elif view.writers == "free":
             log.info("writers go on: %d bytes wait for their upload", view.dirty)

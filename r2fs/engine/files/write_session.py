@@ -133,7 +133,7 @@ class WriteSessions:
             written=False,
             rewritten=True,
             base_limit=content.base_limit,
-            boot=self._core.journal.boot,
+            boot=self._core.staging.boot,
             edits=None,  # until it is closed
             **extra,
         )
@@ -198,7 +198,7 @@ class WriteSessions:
             synced=synced,
             in_part=synced and isinstance(pending.synced_as, int),
             was_synced=False,
-            boot=self._core.journal.boot,
+            boot=self._core.staging.boot,
             sealed_at_s=self._core.clock.time(),
             mtime_ns=stat.st_mtime_ns,
             extra=of_new_bytes(node.extra),

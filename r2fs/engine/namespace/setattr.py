@@ -122,7 +122,7 @@ class SetAttr:
         if node.content is not None:
             node.content.set_times(node.atime_ns, mtime_ns)
         elif node.pending is not None and node.pending.staged is not None:
-            os.utime(self._core.journal.data_dir / node.pending.staged, ns=(node.atime_ns, mtime_ns))
+            self._core.staging.set_times(node.pending.staged, node.atime_ns, mtime_ns)
 
 
 def _clamped(time_ns: int) -> int:

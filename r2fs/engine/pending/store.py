@@ -78,7 +78,7 @@ class PendingStore:
                 seq=self._journal.next_seq(),
                 pending_since_s=self._core.clock.monotonic(),
                 stored=_stored(node, changes["key"]),
-                **{"boot": self._journal.boot, **changes},
+                **{"boot": self._core.staging.boot, **changes},
             )
         else:
             pending = replace(old, state=state, **changes)

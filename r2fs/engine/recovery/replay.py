@@ -8,7 +8,6 @@ Locks:   runs before any thread; takes Core.lock for form's sake.
 from __future__ import annotations
 
 import logging
-import os
 
 from r2fs.disk.sparse_file import Content
 from r2fs.engine.content.local_file import Contents
@@ -17,7 +16,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import DOUBTFUL, TORN, Node, Pending
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.recovery.handover import forget_leftovers, kept_links, move_inherited, restore_nodes
+from r2fs.engine.recovery.handover import forget_leftovers, move_inherited, restore_nodes
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
@@ -149,7 +148,7 @@ class Replay:
                 proof=None,
                 synced=synced and not cut,
                 in_part=synced and not cut and row.own is not None,
-                boot=self._core.journal.boot,
+                boot=self._core.staging.boot,
             )
             if reason is not None:
                 self._pending.set_aside(node, reason=reason)
@@ -160,7 +159,7 @@ class Replay:
 
     def _power_cut(self, row: PendingInode) -> bool:
         """Has the machine started anew since its bytes were last changed?"""
-        return row.boot != self._core.journal.boot
+        return row.boot != self._core.staging.boot
 
     def _free_name(self, parent: Node, name: str) -> str:
         number = 1
@@ -204,13 +203,13 @@ class Replay:
             return True
 
     def _proof(self, row: PendingInode) -> Proof:
-        stat = os.stat(self._core.journal.data_dir / (row.staged or ""))
+        stat = self._core.staging.stat(row.staged or "")
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def _staged(self, node: Node, row: PendingInode) -> bool:
         """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
         assert row.staged is not None and node.pending is not None
-        path = self._core.journal.data_dir / row.staged
+        path = self._core.staging.path(row.staged)
         try:
             found = path.stat()
         except FileNotFoundError:
@@ -271,7 +270,7 @@ class Replay:
                 size=base.size,
                 base_limit=0,
                 synced=False,
-                boot=self._core.journal.boot,
+                boot=self._core.staging.boot,
                 reason=None,
             )
             self._core.journal.put_staging_garbage(staged)
@@ -319,23 +318,20 @@ class Replay:
 
     def _clear_open(self) -> None:
         """Links of clean content: its bytes are in the bucket."""
-        kept = kept_links(self._core.journal.open_dir, self._inheritance)
-        for path in self._core.journal.open_dir.iterdir():
-            if path not in kept:
-                path.unlink()
+        self._core.staging.clear_links({handle.file for handle in self._inheritance.handles.values()})
 
     def _orphans(self, known: set[str]) -> None:
         """Staged files without a row: the end of an upload that was not tidied, or of a damaged journal."""
-        for path in self._core.journal.data_dir.iterdir():
-            if path.name in known:
+        for name, size in self._core.staging.scan():
+            if name in known:
                 continue
-            if not path.stat().st_size:
-                path.unlink()  # a spare, or a file that nobody was told of: it holds nothing
+            if not size:
+                self._core.staging.remove(
+                    name
+                )  # a spare, or a file that nobody was told of: it holds nothing
             else:
-                self._core.journal.orphan_dir.mkdir(mode=0o700, exist_ok=True)
-                path.rename(self._core.journal.orphan_dir / path.name)
-                log.warning("a staged file without a journal row was set aside as %s/%s",
-                            self._core.journal.orphan_dir, path.name)  # fmt: skip
+                path = self._core.staging.set_aside(name)
+                log.warning("a staged file without a journal row was set aside as %s", path)
 
 
 def _from_the_root_down(row: PendingInode) -> tuple[int, int]:

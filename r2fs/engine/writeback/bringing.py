@@ -109,7 +109,7 @@ class Materializing:
             if pending is not None and pending.state is State.QUEUED and here and not pending.changed:
                 # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
                 row = {"changed": True, "synced": True, "in_part": False, "in_ranges": False, "edits": None}
-                self._pending.update(node, boot=self._core.journal.boot, **row)
+                self._pending.update(node, boot=self._core.staging.boot, **row)
                 if self._local.stays_here(node) and node.content is not None:
                     node.content.unwatch()  # no part of it can be copied from there
                 node.vouched = True

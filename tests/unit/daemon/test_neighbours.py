@@ -251,7 +251,7 @@ def test_what_was_handed_over_is_a_session_or_nothing():
 
 
 # ------------------------------------------------------------------ state and cache
-@pytest.mark.parametrize("name", ["lock", "journal.db", "journal.db-wal", "ballast"])
+@pytest.mark.parametrize("name", ["lock", "journal.db", "journal.db-wal", "reserve"])
 @pytest.mark.parametrize("kind", ["fifo", "link", "theirs"])
 def test_a_state_directory_in_which_somebody_was_before(two, name, kind):
     state = two.directory("state", two.victim, 0o700)

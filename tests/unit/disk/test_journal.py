@@ -17,7 +17,7 @@ import pytest
 
 from r2fs.disk.journal.journal import Journal
 from r2fs.disk.journal.schema import VERSION
-from r2fs.disk.reserve import Ballast
+from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, StateDamaged, StateLocked
 from r2fs.model.records import Kind, PendingDelete, PendingInode
 
@@ -68,7 +68,7 @@ class Full:
 @pytest.mark.parametrize("fails", [["COMMIT"], ["INSERT OR REPLACE INTO pending_delete"], ["BEGIN"]])
 @pytest.mark.expect_warnings("kept in reserve")
 def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, fails: list[str]):
-    assert journal.ballast.held
+    assert journal.reserve.held
     journal._db = Full(journal._db, *fails)  # type: ignore[assignment]
     with journal.transaction():
         journal.put_inode(row(1, "a"))
@@ -77,17 +77,17 @@ def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, f
     rows = journal.read()
     assert [inode.key for inode in rows.inodes] == ["c"]
     assert [delete.key for delete in rows.deletes] == ["b"]
-    assert not journal.ballast.held
-    assert not journal.ballast.path.exists()
+    assert not journal.reserve.held
+    assert not journal.reserve.path.exists()
 
 
 @pytest.mark.expect_warnings("kept in reserve")
-def test_without_ballast_nothing_is_changed(journal: Journal):
+def test_without_reserve_nothing_is_changed(journal: Journal):
     journal.put_inode(row(1, "a"))
     journal._db = Full(journal._db, "COMMIT", "COMMIT", "COMMIT")  # type: ignore[assignment]
     with pytest.raises(NoSpace), journal.transaction():
         journal.put_inode(row(2, "b"))
-    assert not journal.ballast.held
+    assert not journal.reserve.held
     with pytest.raises(NoSpace), journal.transaction():
         journal.put_inode(row(3, "c"))
     assert [inode.key for inode in journal.read().inodes] == ["a"]
@@ -95,29 +95,29 @@ def test_without_ballast_nothing_is_changed(journal: Journal):
     assert [inode.key for inode in journal.read().inodes] == ["a", "d"]
 
 
-def test_another_failure_leaves_the_ballast_alone(journal: Journal):
+def test_another_failure_leaves_the_reserve_alone(journal: Journal):
     full = Full(journal._db, "COMMIT")
     full.code = sqlite3.SQLITE_IOERR
     journal._db = full  # type: ignore[assignment]
     with pytest.raises(LocalError, match="cannot be used"), journal.transaction():
         journal.put_inode(row(1, "a"))
-    assert journal.ballast.held
+    assert journal.reserve.held
     assert journal.read().inodes == ()
 
 
-def test_the_ballast_occupies_its_room(tmp_path: Path):
-    ballast = Ballast(tmp_path / "ballast")
-    assert ballast.held == 0
-    assert ballast.hold()
-    assert ballast.hold(), "held already"
-    found = ballast.path.stat()
-    assert ballast.held == ballast.size == found.st_size <= found.st_blocks * 512
-    assert Ballast(ballast.path).held == ballast.size, "an earlier daemon's"
-    assert ballast.give_up()
-    assert not ballast.give_up()
-    assert not ballast.path.exists()
-    os.truncate(_touched(ballast.path), ballast.size)
-    assert Ballast(ballast.path).held == 0, "holes hold nothing"
+def test_the_reserve_occupies_its_room(tmp_path: Path):
+    reserve = DiskReserve(tmp_path / "reserve")
+    assert reserve.held == 0
+    assert reserve.hold()
+    assert reserve.hold(), "held already"
+    found = reserve.path.stat()
+    assert reserve.held == reserve.size == found.st_size <= found.st_blocks * 512
+    assert DiskReserve(reserve.path).held == reserve.size, "an earlier daemon's"
+    assert reserve.give_up()
+    assert not reserve.give_up()
+    assert not reserve.path.exists()
+    os.truncate(_touched(reserve.path), reserve.size)
+    assert DiskReserve(reserve.path).held == 0, "holes hold nothing"
 
 
 def _touched(path: Path) -> Path:
@@ -155,8 +155,8 @@ def test_a_damaged_database_is_set_aside_and_begun_anew(tmp_path: Path, caplog: 
         assert journal.read().inodes == ()
         (aside,) = journal.aside().journals
         assert (state / aside).read_bytes() == damaged
-        (journal.orphan_dir).mkdir()
-        (journal.orphan_dir / "400-1-400").write_bytes(b"kept")
+        (journal.staging.orphan_dir).mkdir()
+        (journal.staging.orphan_dir / "400-1-400").write_bytes(b"kept")
         (orphan,) = journal.aside().orphans
         assert (orphan.size, orphan.key) == (4, "takes/400.wav"), "what could be read still tells its name"
         assert "only up to the damage" in caplog.text, "and of the others is said why not"

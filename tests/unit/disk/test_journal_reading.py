@@ -83,7 +83,7 @@ def abandoned(journal: Journal) -> None:
 
 def test_a_void_journal_that_this_start_made_goes_with_all_its_files(tmp_path):
     journal = Journal.open(tmp_path / "state")
-    assert (tmp_path / "state" / "ballast").exists()
+    assert (tmp_path / "state" / "reserve").exists()
     abandoned(journal)
     assert list((tmp_path / "state").iterdir()) == []
     Journal.open(tmp_path / "state").close()
@@ -96,7 +96,7 @@ def test_one_that_was_there_before_or_holds_anything_stays(tmp_path):
     abandoned(filled(tmp_path / "rows"))
     assert summary(tmp_path / "rows").files == 1
     journal = Journal.open(tmp_path / "bytes")
-    (journal.data_dir / "f1").write_bytes(b"unsent")
+    (journal.staging.data_dir / "f1").write_bytes(b"unsent")
     abandoned(journal)
     assert (tmp_path / "bytes" / "staging" / "data" / "f1").read_bytes() == b"unsent"
     assert (tmp_path / "bytes" / "journal.db").exists()

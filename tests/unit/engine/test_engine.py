@@ -36,7 +36,7 @@ def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStor
 def test_a_new_file_is_as_old_as_its_name(make: MakeEngine, store: MemoryStore) -> None:
     """And not as the file in staging that was made ahead of need."""
     engine = make()
-    spares = engine.fs._contents.spares
+    spares = engine.fs._core.staging.spares
     spares._files = [spares._make()]
     os.utime(spares._files[0][0], (1, 1))
     engine.close(engine.open("empty", os.O_WRONLY | os.O_CREAT))
