@@ -21,7 +21,7 @@ from pathlib import Path
 
 from r2fs.disk.durable import boot_id, fsync_dir, local_error
 from r2fs.disk.spares import Spares
-from r2fs.disk.sparse_file import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.model import owned_paths
 
 log = logging.getLogger(__name__)
@@ -64,16 +64,16 @@ class Staging:
         """True if `path` is one of data/."""
         return path.parent == self.data_dir
 
-    def create(self) -> Content:
+    def create(self) -> SparseFile:
         """Return an empty file of data/, complete, with the times of now."""
         try:
             path, fd = self.spares.take()
         except OSError as error:
             raise local_error(error, self.data_dir) from error
         os.utime(fd)  # a spare was made earlier
-        return Content.empty(path, fd)
+        return SparseFile.empty(path, fd)
 
-    def adopt(self, file: Content, ino: int) -> str:
+    def adopt(self, file: SparseFile, ino: int) -> str:
         """Move an open file of inode `ino` to data/; return its name there."""
         name = _unused_name(ino)
         file.rename_to(self.path(name))

@@ -4,7 +4,7 @@ Owns:  the one lock of the engine and its condition, the settings, and the ports
 Never: decides anything.
 Locks: `lock` (rank 30) guards every Node, the tree, the ledger and the queue. Under it: no
        request to the bucket, no fsync, no waiting but on `changed` itself. The journal's lock
-       (50) and a Content's (40) may be taken inside it, never the other way round.
+       (50) and a SparseFile's (40) may be taken inside it, never the other way round.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import TypeVar
 from r2fs.disk.cache.cache import Taken
 from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
-from r2fs.disk.sparse_file import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.content.source import Source
 from r2fs.engine.core import Core
@@ -65,7 +65,7 @@ class Contents:
         self._streams = reader.streams
 
     # ------------------------------------------------------------------ getting at bytes
-    def of(self, node: Node) -> Content:
+    def of(self, node: Node) -> SparseFile:
         """The node's open content: what it has, what staging has, what the cache has, or nothing yet."""
         if node.content is None:
             node.content = self._staged(node) if node.pending and node.pending.staged else self._clean(node)
@@ -109,15 +109,15 @@ class Contents:
         if pinned:
             self._pin(node)
 
-    def _staged(self, node: Node) -> Content:
+    def _staged(self, node: Node) -> SparseFile:
         assert node.pending is not None and node.pending.staged is not None
         path = self._core.staging.path(node.pending.staged.file)
         try:
-            return Content.adopt(path, path.stat().st_size, None)
+            return SparseFile.adopt(path, path.stat().st_size, None)
         except FileNotFoundError:
             raise StateDamaged(f"{node.pending.key}: its bytes should be in {path}, and are not") from None
 
-    def _clean(self, node: Node) -> Content:
+    def _clean(self, node: Node) -> SparseFile:
         version = node.base
         if version is None:  # unlinked, and open since before a take-over
             raise Stale(f"{node.name} is gone")
@@ -126,13 +126,13 @@ class Contents:
         self._pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:
-            return Content.adopt(path, version.size, taken.present)
+            return SparseFile.adopt(path, version.size, taken.present)
         try:
-            return self._with_room(lambda: Content.create(path, version.size, complete=version.size == 0))
+            return self._with_room(lambda: SparseFile.create(path, version.size, complete=version.size == 0))
         except NoSpace:
             if not version.size:
                 raise
-            return Content.hollow(path, version.size)
+            return SparseFile.hollow(path, version.size)
 
     def _is_anothers(self, node: Node, version: Version) -> bool:
         """True if another node has its file open: one that lost its name, where the same version has the name again.
@@ -167,7 +167,7 @@ class Contents:
 
     def adopt_open(self, node: Node, path: Path) -> None:
         """At a take-over: complete content that a program has open still, by its link in open/."""
-        node.content = Content.adopt(path, path.stat().st_size, None)
+        node.content = SparseFile.adopt(path, path.stat().st_size, None)
         self._stored_at_s[node.ino] = self._core.clock.time()
         self._pin(node)
 
@@ -308,7 +308,7 @@ class Contents:
         else:
             self._retire(node)
 
-    def _leave_staging(self, content: Content, node: Node) -> None:
+    def _leave_staging(self, content: SparseFile, node: Node) -> None:
         """Its row is gone, and the name in staging is its no more: another, if the disk has one."""
         if not self._core.staging.holds(content.path):
             return
@@ -473,7 +473,7 @@ class Contents:
         self._stored_at_s.pop(node.ino, None)
         self._core.staging.unlink(content.path)
 
-    def _admit(self, node: Node, path: Path, content: Content | None) -> None:
+    def _admit(self, node: Node, path: Path, content: SparseFile | None) -> None:
         version = node.base
         assert version is not None
         if content is not None and content.in_memory:

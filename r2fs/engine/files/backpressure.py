@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable
 from threading import Event
 
-from r2fs.disk.sparse_file import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.disk_space import Disk, DiskSpace
 from r2fs.engine.core import Core
 from r2fs.engine.files.handles import Handles
@@ -122,7 +122,7 @@ class BackPressure:
         except Interrupted:
             return  # close(2) of a process that is being killed
 
-    def write(self, caller: Caller, content: Content, offset: int | None, data: bytes | memoryview) -> int:
+    def write(self, caller: Caller, content: SparseFile, offset: int | None, data: bytes | memoryview) -> int:
         """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
         since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
         while done < len(rest):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from r2fs.disk.sparse_file import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
@@ -246,7 +246,7 @@ class Replay:
         if row.own is not None:  # a write or a truncate past its row's end was never answered
             own = RangeSet(row.own)
             size = min(size, max(row.size, max((stop for _, stop in own), default=0)))
-            node.content = Content.adopt(path, size, own, own=own, base_limit=row.base_limit)
+            node.content = SparseFile.adopt(path, size, own, own=own, base_limit=row.base_limit)
             node.content.set_times(found.st_atime_ns, found.st_mtime_ns)
         self._pending.note(node, with_staged(pending, replace(pending.staged, size=size)))
         node.size = size

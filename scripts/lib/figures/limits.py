@@ -27,7 +27,7 @@ AIMS: dict[str, float] = {
 
 # Static figures only: scripts/check runs no engine. Lines have no limit until their aim is reached.
 LIMITS: dict[str, float] = {
-    "r2fs: files > 400 lines": 14,
+    "r2fs: files > 400 lines": 13,
     "r2fs: functions > 15 branches": 16,
     "r2fs: constructors >= 6 arguments": 23,
     "r2fs: question docstrings %": 17,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.sparse_file import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.disk.staging import Staging
 from r2fs.model.errors import LocalError, NoSpace
 
@@ -48,7 +48,7 @@ def test_a_disk_that_fails_is_one_of_our_errors(staging, monkeypatch, number, ra
 
 def test_a_file_moves_from_open_to_data_and_keeps_its_bytes(staging):
     path, _ = linked(staging, 5, b"take")
-    file = Content.adopt(path, 4, None)
+    file = SparseFile.adopt(path, 4, None)
     name = staging.adopt(file, 5)
     assert name.startswith("5-")
     assert staging.path(name).read_bytes() == file.read(0, 4) == b"take"

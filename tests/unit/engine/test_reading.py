@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk import sparse_file as content_module
+from r2fs.disk import filecalls
 from r2fs.disk.durable import BLOCK
 from r2fs.engine.content import reader as reader_module
 from r2fs.engine.content import streaming as streams
@@ -246,9 +246,9 @@ class SmallDisk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.room = room
         self.engine: Engine | None = None
-        self._write = content_module._write
+        self._write = filecalls.write
         self._lock = threading.Lock()
-        monkeypatch.setattr(content_module, "_write", self.write)
+        monkeypatch.setattr(filecalls, "write", self.write)
 
     def write(self, fd: int, data: Any, offset: int, path: Path) -> int:
         with self._lock:
