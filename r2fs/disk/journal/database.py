@@ -1,6 +1,6 @@
-"""The journal's database: opened and looked over, and SQLite's errors in r2fs's terms.
+"""The journal's database: opened and checked, and SQLite's errors mapped to R2fsError.
 
-Owns:    the pragmas, the check at the start, and which error means what.
+Owns:    the pragmas, the check at the start, and the meaning of each error.
 Never:   reads or writes a row, but for the schema's version.
 Locks:   none: journal.py's is around every call but those at open.
 Fails:   NoSpace, LocalError, and StateDamaged of a database of another schema version. One that is damaged is
@@ -24,12 +24,12 @@ from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
 CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
 PAGE = 4096
 
-# What a damaged database answers. Anything else is the disk's, and the database may be good.
+# Errors of a damaged database. Any other error is the disk's, and the database may be good.
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
 def open_database(state_dir: Path, reserve: DiskReserve) -> sqlite3.Connection:
-    """The database; where it is damaged, a new one: the old is set aside under another name."""
+    """Open the database; set a damaged one aside under another name, and make a new one."""
     path = state_dir / "journal.db"
     salvage.keep_lonely_log(path)
     try:
@@ -82,7 +82,7 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
 
 
 class DamagedDatabase(sqlite3.DatabaseError):
-    """SQLite's own check found it damaged."""
+    """Result of SQLite's own check of a damaged database."""
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
@@ -103,7 +103,7 @@ def translated(state_dir: Path, probe_fd: int) -> Iterator[None]:
 
 
 def _as_ours(error: sqlite3.Error, state_dir: Path, probe_fd: int | None) -> R2fsError:
-    """SQLite's error by its numeric code. It does not tell the system's: the disk is asked again."""
+    """Map an error of SQLite by its code. The system's errno is not in it: a call on `probe_fd` gets that."""
     if _code(error) == sqlite3.SQLITE_FULL:
         return NoSpace(f"the disk of the state directory {state_dir} is full")
     if _is_damage(error):

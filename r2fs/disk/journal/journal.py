@@ -1,20 +1,18 @@
-"""Journal: what this host owes the bucket, in SQLite, before anybody is told that it is safe.
+"""Journal: what the bucket lacks, in SQLite, written before a program is answered.
 
-Owns:    `journal.db` (schema and meaning of every column: schema.py; how it is opened, and what
-         its errors mean: database.py), the lock file of the state directory, and the layout of
-         staging.
-Never:   decides what follows what; touches the bucket; deletes staged bytes.
+Owns:    `journal.db`: its rows and transactions. schema.py describes every column, database.py opens it and
+         maps its errors.
+Never:   decides an order of requests; touches the bucket; deletes staged bytes.
 Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
-Locks:   self._lock (rank 50, the innermost but for the reserve's); self._syncing before it, held over the one
-         sync that `barrier()` waits for.
-Fails:   StateLocked, DirectoryUnusable and what database.py says, at open; NoSpace, DiskReadOnly,
+Locks:   self._lock (rank 50, the innermost but for the reserve's); self._durability before it, held over the
+         one sync that `barrier()` waits for.
+Fails:   StateLocked, DirectoryUnusable and the errors of database.py, at open; NoSpace, DiskReadOnly,
          StateDamaged and LocalError at a transaction: nothing is changed then. On a full disk the
-         reserve is given up and the transaction is carried out again, before anybody is told of NoSpace.
+         reserve is given up and the transaction is carried out again, before NoSpace is raised.
 
 A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier()` makes all
-commits so far survive a power cut: it syncs the WAL from outside SQLite, so that nobody
-else's commit waits for the disk. SQLite holds no POSIX lock on the WAL file itself, so that
-a second descriptor on it is harmless.
+commits so far survive a power cut: it syncs the WAL from outside SQLite (wal.py), so that no
+other commit waits for the disk.
 """
 
 from __future__ import annotations
@@ -58,7 +56,7 @@ Statement = tuple[str, tuple[object, ...]]
 
 @dataclass(frozen=True, slots=True)
 class JournalRows:
-    """All that the journal holds, read at start."""
+    """All rows of work, read at start."""
 
     inodes: tuple[PendingInode, ...]
     deletes: tuple[PendingDelete, ...]
@@ -169,7 +167,7 @@ class Journal:
     # ------------------------------------------------------------------ transactions
     @contextmanager
     def transaction(self) -> Iterator[Self]:
-        """Everything inside becomes durable together, or not at all. Nests: the outermost commits."""
+        """Commit everything inside together, or nothing. Nests: the outermost commits."""
         with self._lock:
             if self._depth:
                 self._depth += 1
@@ -233,7 +231,7 @@ class Journal:
         self._run("DELETE FROM attempt WHERE id = ?", (attempt_id,))
 
     def put_multipart(self, state: MultipartState) -> None:
-        """A new upload: parts of an earlier one of the same inode are forgotten."""
+        """Keep a new upload; delete an earlier one of the same inode, with its parts."""
         with self.transaction():
             self.drop_multipart(state.ino)
             self._run(
@@ -252,7 +250,7 @@ class Journal:
         self._run("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", (ino, part.number, part.etag, part.size))
 
     def outdate_multipart(self, ino: int) -> None:
-        """It was created with metadata that are no longer the file's: no attempt is to go on with it."""
+        """Mark an upload whose metadata are no longer the file's: no attempt continues it."""
         self._run("UPDATE multipart SET attempt = '' WHERE ino = ?", (ino,))
 
     def drop_multipart(self, ino: int) -> None:
@@ -295,9 +293,9 @@ class Journal:
             )
 
     def aside(self) -> AsideView:
-        """What was set aside and is still there, for a person to see to."""
+        """Return the files and journals that were set aside and still exist, for a person to look at."""
         known, orphans, journals = salvage.names(self.state_dir), [], []
-        with suppress(OSError):  # a disk that fails is told elsewhere
+        with suppress(OSError):  # `error` reports a disk that fails
             journals = salvage.set_aside_before(self.state_dir)
             for path, found in self.staging.orphans():
                 key = known.get(path.name)
@@ -322,7 +320,7 @@ class Journal:
             raise
 
     def _execute_somewhere(self, sql: str, values: tuple[object, ...]) -> None:
-        """On a full disk once more, in the reserve's room."""
+        """Execute; on a full disk again, in the space of the reserve."""
         try:
             with self._translated():
                 self._db.execute(sql, values)
@@ -341,17 +339,17 @@ class Journal:
                     self._db.execute(sql, values)
 
     def _claim_room(self) -> None:
-        """What the reserve had becomes the log's and the database's, before others write it full."""
+        """Allocate the freed reserve to the log and the database, before other files take it."""
         half = self.reserve.size // 2
         try:
             if (wal := self._wal.fd()) >= 0:
                 claim_blocks(wal, half)
             claim_blocks(self._db_fd, os.fstat(self._db_fd).st_size + half)
-        except OSError as error:  # they grow into it, then, as far as it is there
+        except OSError as error:  # they grow as far as other files leave space
             log.info("%s: no room of its own: %s", self.state_dir, error)
 
     def _repeat(self) -> None:
-        """SQLite drops a transaction that finds no room: it is begun again, up to where it was."""
+        """Begin the transaction again and repeat it: SQLite drops one that finds no space."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         self._db.execute("BEGIN IMMEDIATE")
@@ -359,7 +357,7 @@ class Journal:
             self._db.execute(sql, values)
 
     def _roll_back(self) -> None:
-        """A disk that failed the transaction may fail this, too: what was not committed is void anyway."""
+        """Roll back. An error is logged alone: what was not committed is void anyway."""
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

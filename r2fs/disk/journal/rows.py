@@ -1,6 +1,6 @@
-"""The journal's rows of inodes: a record as the values of a row, and back.
+"""Rows of the table `inode`: PendingInode to the values of a row, and back.
 
-Owns:  which column is which field. What a column means is in schema.py.
+Owns:  the order of columns and fields. schema.py says what a column means.
 Never: touches the database.
 """
 
@@ -57,7 +57,7 @@ def inode_row(values: tuple[object, ...]) -> PendingInode:
 
 
 def is_text(target: str) -> bool:
-    """A link may point to any bytes; SQLite's text is UTF-8."""
+    """True if a link's target, which may be any bytes, is UTF-8, as SQLite's text must be."""
     try:
         target.encode()
     except UnicodeEncodeError:
