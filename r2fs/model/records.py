@@ -223,7 +223,7 @@ class PendingInode:
     own: tuple[Range, ...] | None
     base_limit: int
     proof: Proof | None
-    sealed_at_s: float | None
+    closed_at_s: float | None
     boot: str
     synced: bool
     reason: str | None

@@ -56,7 +56,7 @@ Statement = tuple[str, tuple[object, ...]]
 
 @dataclass(frozen=True, slots=True)
 class JournalRows:
-    """All rows of work, read at start."""
+    """Rows of work, read at start."""
 
     inodes: tuple[PendingInode, ...]
     deletes: tuple[PendingDelete, ...]

@@ -14,7 +14,7 @@ from r2fs.model.records import Kind, PendingInode, Proof, Version
 INODE_COLUMNS = (
     "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
     "base_key", "base_etag", "base_size", "expected_etag", "changed", "staged", "size", "own", "base_limit", "proof",
-    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino", "stored",
+    "closed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino", "stored",
 )  # fmt: skip
 PUT_INODE = (
     f"INSERT OR REPLACE INTO inode ({','.join(INODE_COLUMNS)}) VALUES ({','.join('?' * len(INODE_COLUMNS))})"
@@ -32,7 +32,7 @@ def inode_values(row: PendingInode) -> tuple[object, ...]:
         row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
         json.dumps(dict(row.extra)), row.content_type, *base, row.expected_etag, row.changed, row.staged, row.size,
         None if row.own is None else json.dumps(row.own), row.base_limit,
-        row.proof and proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
+        row.proof and proof_text(row.proof), row.closed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
         row.target if row.target is None or is_text(row.target) else os.fsencode(row.target),
         row.st_ino, None if row.stored is None else json.dumps(dict(row.stored)),
     )  # fmt: skip

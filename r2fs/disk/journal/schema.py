@@ -42,9 +42,9 @@ CREATE TABLE IF NOT EXISTS inode (
                                       --   base; NULL: the staged file is complete
     base_limit   INTEGER NOT NULL,    -- bytes of the base at and past it are void (it was truncated to here once)
     proof        TEXT,                -- JSON [size, mtime_ns, ctime_ns] of the staged file at OPEN_WRITE; NULL: changed for sure
-    sealed_at_s  REAL,                -- seconds since 1970 when the last writer closed; NULL: has not
-    boot         TEXT NOT NULL,       -- the kernel's boot id at the last OPEN_WRITE or SEAL
-    synced       INTEGER NOT NULL,    -- 1: sealed, and the bytes were fsynced after their last change. On the disk it is 0
+    closed_at_s  REAL,                -- seconds since 1970 when the last writer closed; NULL: has not
+    boot         TEXT NOT NULL,       -- the kernel's boot id at the last OPEN_WRITE or close
+    synced       INTEGER NOT NULL,    -- 1: closed, and the bytes were fsynced after their last change. On the disk it is 0
                                       --   again before they change; while it is open for writing (DIRTY) it says nothing
     reason       TEXT,                -- why it is PARKED, or what the last attempt met; NULL: nothing
     conflict_of  TEXT,                -- the key it was meant for before it took a conflict name; NULL: none

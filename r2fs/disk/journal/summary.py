@@ -25,7 +25,7 @@ from r2fs.model.settings import LOCAL_PATTERNS
 DATABASE, LOCK = "journal.db", "lock"
 LOCKS = Path("/proc/locks")
 
-_ROWS = "SELECT key, state, size, staged, sealed_at_s, own, expected_etag, changed, kind FROM inode"
+_ROWS = "SELECT key, state, size, staged, closed_at_s, own, expected_etag, changed, kind FROM inode"
 _DELETES = "SELECT count(*) FROM pending_delete WHERE watch_until_s IS NULL"  # the others only look for a late upload
 
 

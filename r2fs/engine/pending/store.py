@@ -182,7 +182,7 @@ class PendingStore:
             own=own,
             base_limit=base_limit,
             proof=proof,
-            sealed_at_s=pending.closed_at_s,
+            closed_at_s=pending.closed_at_s,
             boot=self._core.staging.boot if staged is None else staged.boot,
             synced=staged is not None and staged.synced,
             reason=pending.reason,

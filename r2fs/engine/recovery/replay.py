@@ -205,7 +205,7 @@ class Replay:
             checkpoint=checkpoint,
             hold=None if row.reason is None else Hold(row.reason),
             conflict_of=row.conflict_of,
-            closed_at_s=row.sealed_at_s,
+            closed_at_s=row.closed_at_s,
         )
 
     def _may_be_written(self, row: PendingInode) -> bool:

@@ -33,7 +33,7 @@ def row(ino: int, key: str, staged: str | None = None) -> PendingInode:
     return PendingInode(
         ino=ino, key=key, kind=Kind.FILE, state="queued", before=None, seq=ino, mode=None, uid=None, gid=None,
         mtime_ns=0, extra={}, content_type=None, base=None, expected_etag=None, changed=True, staged=staged, size=1,
-        own=None, base_limit=0, proof=None, sealed_at_s=1.0, boot="boot", synced=False, reason=None,
+        own=None, base_limit=0, proof=None, closed_at_s=1.0, boot="boot", synced=False, reason=None,
         conflict_of=None, target=None, st_ino=None,
     )  # fmt: skip
 
