@@ -40,8 +40,8 @@ ONLY = {
     "botocore": ("store/s3",),
     "s3transfer": ("store/s3",),
     "urllib3": ("store/s3",),
-    "diskcache": ("disk/cache_table.py",),
-    "sqlite3": ("disk/journal",),
+    "diskcache": ("disk/cache/table.py",),
+    "sqlite3": ("disk/journal/",),
     "click": ("cli/",),
     "rich": ("cli/",),
     "mfusepy": ("drivers/libfuse.py",),
@@ -89,7 +89,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def package_of(module: str) -> str | None:
-    """`r2fs.disk.cache` → `disk`; None for what is not ours or stands on no floor (`__init__`)."""
+    """`r2fs.disk.cache.cache` → `disk`; None for what is not ours or stands on no floor (`__init__`)."""
     parts = module.split(".")
     return parts[1] if parts[0] == "r2fs" and len(parts) > 1 and parts[1] in FLOOR else None
 
@@ -173,6 +173,30 @@ def test_threads_start_in_one_place(path):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             assert called not in STARTERS, (
                 f"{name(path)}:{node.lineno} starts {called}: only {', '.join(THREADS_START)} do"
+            )
+
+
+STAGING = "disk/staging.py"
+STAGING_DIRECTORIES = {"data_dir", "open_dir", "orphan_dir"}
+STAGING_NAMES = {"data", "open", "orphans"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_paths_in_staging_are_made_in_one_place(path):
+    if name(path) == STAGING:
+        return
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in STAGING_DIRECTORIES, (
+                f"{name(path)}:{node.lineno}: only {STAGING} builds paths there"
+            )
+        if (
+            isinstance(node, ast.BinOp)
+            and isinstance(node.op, ast.Div)
+            and isinstance(node.right, ast.Constant)
+        ):
+            assert node.right.value not in STAGING_NAMES, (
+                f"{name(path)}:{node.lineno}: only {STAGING} builds paths there"
             )
 
 

@@ -36,8 +36,8 @@ from r2fs.daemon.protocol import HEARTBEAT_S
 from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
 from r2fs.daemon.systemd import Notifier, run_watchdog
 from r2fs.daemon.takeover import Left, TakeOver
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers.kernel import KernelDriver
 from r2fs.drivers.mountpoint import absolute

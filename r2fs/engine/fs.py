@@ -128,7 +128,7 @@ class FileSystem:
             *((f"download-{n}", self._queues.downloads.run) for n in range(self._queues.downloads.threads)),
             *((f"list-{n}", self._queues.listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", self._queues.background.run) for n in range(2)),
-            ("spares", self._contents.spares.run),
+            ("spares", self._core.staging.spares.run),
             ("leaving", self._staging_gc.run),
             ("sweep", self._sweep),
             ("room", self._files.pressure.watch),
@@ -142,7 +142,7 @@ class FileSystem:
         self._queues.downloads.stop(self._queues.downloads.threads)
         self._queues.listings.stop(LISTERS)
         self._queues.background.stop(2)
-        self._contents.spares.stop()
+        self._core.staging.spares.stop()
         self._files.pressure.stop()
         self._staging_gc.stop()
 
@@ -399,7 +399,7 @@ class FileSystem:
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._pending.transaction():
-                    self._files.new_file(node, key, self._storage.local_only.expect_at(key))
+                    self._files.new_file(node, key, self._storage.local_only.expected_etag_at(key))
             except BaseException:
                 self._tree.detach(node)
                 self._contents.discard(node)

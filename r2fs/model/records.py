@@ -216,14 +216,14 @@ class PendingInode:
     extra: Mapping[str, str]
     content_type: str | None
     base: Version | None
-    expect: str | None
+    expected_etag: str | None
     changed: bool
     staged: str | None
     size: int
     own: tuple[Range, ...] | None
     base_limit: int
     proof: Proof | None
-    sealed_at_s: float | None
+    closed_at_s: float | None
     boot: str
     synced: bool
     reason: str | None
@@ -241,7 +241,7 @@ class KeptAttributes:
     etag: str
     size: int
     st_ino: int
-    facts: Mapping[str, str | int]
+    metadata: Mapping[str, str | int]  # as model.metadata.remembered makes it
     ctime_ns: int | None
     shown_ns: int | None
     target: str | None
@@ -351,7 +351,7 @@ class RoomView:
     disk_free: int  # where staging and cache lie
     disk_reserve: int  # below that clean content is evicted
     disk_error: str | None  # what the disk answered when it was asked
-    ballast: int  # kept in reserve for the journal; 0: in use, the disk is or was full
+    journal_reserve: int  # kept in reserve for the journal; 0: in use, the disk is or was full
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def peek(world: World, node: Node) -> bytes | None:
             data[start:stop] = os.pread(content.fd, stop - start, start)
         return bytes(data)
     if node.pending is not None and node.pending.staged is not None:
-        return (world.engine.fs._core.journal.data_dir / node.pending.staged.file).read_bytes()
+        return (world.engine.fs._core.staging.data_dir / node.pending.staged.file).read_bytes()
     return _base(world, node)
 
 

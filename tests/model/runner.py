@@ -494,7 +494,7 @@ def check(fs: Any) -> None:
         check_pending(node.pending)
         if node.pending.staged is not None:
             file = node.pending.staged.file
-            path = fs._core.journal.data_dir / file
+            path = fs._core.staging.data_dir / file
             assert path.exists(), f"{node.name}: {path} is missing"
             assert file not in names, f"{node.name}: staged twice"
             names.add(file)
@@ -506,13 +506,13 @@ def check(fs: Any) -> None:
         proven = pending.open and staged is not None and isinstance(staged.baseline, Proof)
         changed = (checkpoint is not None and checkpoint.changed) if proven else pending.changed
         file = None if staged is None else staged.file
-        have = (row.key, row.state, row.staged, row.changed, row.expect, row.seq)
+        have = (row.key, row.state, row.staged, row.changed, row.expected_etag, row.seq)
         want = (pending.key, pending.state.value, file, changed, pending.expected_etag, pending.seq)
         assert have == want, f"journal {have}, memory {want}"
     assert {row.seq for row in fs._core.journal.read().deletes} == set(pending_store.deletes), (
         "deletes disagree"
     )
-    there = {path.name for path in fs._core.journal.data_dir.iterdir() if path.stat().st_size}
+    there = {path.name for path in fs._core.staging.data_dir.iterdir() if path.stat().st_size}
     assert there <= names | fs._staging_gc.names(), f"in staging for nothing: {there - names}"
     assert fs._staging_gc.names() == set(fs._core.journal.read().staging_gc), (
         "journal and memory: what leaves"

@@ -69,7 +69,7 @@ class Power:
     def cut(self, engine: Engine, names: bool = True) -> None:
         """`names`: unsynced ones are lost; else those are there, with zeros for blocks that were not written."""
         engine.kill()
-        for path in engine.fs._core.journal.data_dir.iterdir():
+        for path in engine.fs._core.staging.data_dir.iterdir():
             found = path.stat()
             if names and (path.name, found.st_ino) not in self._names:
                 path.unlink()

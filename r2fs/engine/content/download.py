@@ -47,7 +47,7 @@ class _Check:
 
     def __init__(self, files: int) -> None:
         self.expected: str | None = None  # MD5; None: no answer has told one
-        self.files = files  # Content.files, as it was when the first byte was held back
+        self.files = files  # SparseFile.files, as it was when the first byte was held back
         self.digest = hashlib.md5(usedforsecurity=False)
 
     @property

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
-from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
+from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
@@ -83,16 +83,12 @@ class DiskSync:
             self.sync(node)
 
     def _sync_bytes(self, node: Node, fd: int) -> None:
-        directory = self._core.journal.data_dir
         try:
-            os.fsync(fd)
-        except OSError as error:
+            self._core.staging.sync_file(fd)
+        except R2fsError:
             self._failed(node)
-            raise local_error(error, directory) from error
-        try:
-            fsync_dir(directory)
-        except OSError as error:
-            raise local_error(error, directory) from error
+            raise
+        self._core.staging.sync()
 
     def _failed(self, node: Node) -> None:
         with self._core.lock:
@@ -214,7 +210,7 @@ class DiskSync:
             # Of complete content the file is closed again: there may be more than descriptors.
             synced = [node for node in self._pending.inodes.values() if self._sync_at_end(node)]
             try:
-                fsync_dir(self._core.journal.data_dir)
+                self._core.staging.sync()
                 for node in synced:
                     if node.pending is not None and (staged := node.pending.staged) is not None:
                         durability = Durability.SYNCED_OWN if _is_partial(node) else Durability.SYNCED

@@ -10,21 +10,17 @@ Fails:   StateDamaged where a staged file has gone; Stale; NoSpace and LocalErro
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from r2fs.disk.cache import Taken
-from r2fs.disk.content import Content
+from r2fs.disk.cache.cache import Taken
 from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
-from r2fs.disk.spares import Spares
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content import idle
 from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.reader import Reader
@@ -47,13 +43,11 @@ T = TypeVar("T")
 
 class Contents:
     def __init__(self, records: Records, reader: Reader, space: DiskSpace) -> None:
-        self._core = core = records.core
+        self._core = records.core
         self._pending = records.pending
         self._attempts = records.attempts
         self._space = space
         self._idle = space.idle
-        self._number = count(1)
-        self.spares = Spares(core.journal.data_dir)
         self._sources: dict[int, Source] = {}  # by inode number
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
@@ -61,7 +55,7 @@ class Contents:
         self._streams = reader.streams
 
     # ------------------------------------------------------------------ getting at bytes
-    def of(self, node: Node) -> Content:
+    def of(self, node: Node) -> SparseFile:
         """The node's open content: what it has, what staging has, what the cache has, or nothing yet."""
         if node.content is None:
             node.content = self._staged(node) if node.pending and node.pending.staged else self._clean(node)
@@ -105,30 +99,30 @@ class Contents:
         if pinned:
             self._pin(node)
 
-    def _staged(self, node: Node) -> Content:
+    def _staged(self, node: Node) -> SparseFile:
         assert node.pending is not None and node.pending.staged is not None
-        path = self._core.journal.data_dir / node.pending.staged.file
+        path = self._core.staging.path(node.pending.staged.file)
         try:
-            return Content.adopt(path, path.stat().st_size, None)
+            return SparseFile.adopt(path, path.stat().st_size, None)
         except FileNotFoundError:
             raise StateDamaged(f"{node.pending.key}: its bytes should be in {path}, and are not") from None
 
-    def _clean(self, node: Node) -> Content:
+    def _clean(self, node: Node) -> SparseFile:
         version = node.base
         if version is None:  # unlinked, and open since before a take-over
             raise Stale(f"{node.name} is gone")
-        path = self._open_path(node)
+        path = self._core.staging.link_path(node.ino)
         taken = None if self._is_anothers(node, version) else self._taken(version, path)
         self._pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:
-            return Content.adopt(path, version.size, taken.present)
+            return SparseFile.adopt(path, version.size, taken.present)
         try:
-            return self._with_room(lambda: Content.create(path, version.size, complete=version.size == 0))
+            return self._with_room(lambda: SparseFile.create(path, version.size, complete=version.size == 0))
         except NoSpace:
             if not version.size:
                 raise
-            return Content.hollow(path, version.size)
+            return SparseFile.hollow(path, version.size)
 
     def _is_anothers(self, node: Node, version: Version) -> bool:
         """True if another node has its file open: one that lost its name, where the same version has the name again.
@@ -159,11 +153,11 @@ class Contents:
     def keep_whole(self, node: Node) -> None:
         """All of it is to come here, and to stay, whatever the cache's limit says: it is about to be this host's."""
         content = self.of(node)
-        self._streams.keep(self._sources.get(node.ino), content, self._open_path(node))
+        self._streams.keep(self._sources.get(node.ino), content, self._core.staging.link_path(node.ino))
 
     def adopt_open(self, node: Node, path: Path) -> None:
         """At a take-over: complete content that a program has open still, by its link in open/."""
-        node.content = Content.adopt(path, path.stat().st_size, None)
+        node.content = SparseFile.adopt(path, path.stat().st_size, None)
         self._stored_at_s[node.ino] = self._core.clock.time()
         self._pin(node)
 
@@ -207,8 +201,7 @@ class Contents:
         self._idle.take(node.ino)
         self.keep_whole(node)
         content.make_writable()
-        name = self._staged_name(node)
-        content.rename_to(self._core.journal.data_dir / name)
+        name = self._core.staging.adopt(content, node.ino)
         self._core.crash_point("staged")
         if node.base is not None:
             self._core.cache.drop(node.base)  # the entry is the same file, and vouches for its mtime
@@ -225,35 +218,20 @@ class Contents:
         Before the file is opened for writing: later, the name's end would change the file's ctime,
         and with it what proves "unchanged".
         """
-        with suppress(FileNotFoundError):
-            (self._core.journal.data_dir / name).unlink()
+        self._core.staging.remove(name)
         if node.left == name:
             node.left = None
 
     def unstage(self, node: Node) -> None:
         """The journal refused: the file is clean content as before."""
         assert node.content is not None
-        node.content.rename_to(self._open_path(node))
+        node.content.rename_to(self._core.staging.link_path(node.ino))
         self._pin(node)
 
     def new_staged(self, node: Node) -> str:
         """An empty file in staging, for a new name."""
-        path, fd = self._spare()
-        os.utime(fd)  # a spare is older than the name that it gets
-        node.content = Content.empty(path, fd)
-        return path.name
-
-    def _spare(self) -> tuple[Path, int]:
-        try:
-            try:
-                return self.spares.take()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                self._space.make_now(0)  # or somebody else did just now
-                return self.spares.take()
-        except OSError as error:
-            raise local_error(error, self._core.journal.data_dir) from error
+        node.content = self._with_room(self._core.staging.create)
+        return node.content.path.name
 
     def sealed_fd(self, node: Node) -> int | None:
         """A descriptor of the complete staged file, the caller's to close; None while somebody could write to it."""
@@ -294,14 +272,14 @@ class Contents:
         has to prove something.
         """
         content = node.content
-        if content is None or content.path.parent != self._core.journal.data_dir:
+        if content is None or not self._core.staging.holds(content.path):
             return
-        staged, path = content.path, self._open_path(node)
+        staged, path = content.path, self._core.staging.link_path(node.ino)
         content.link_to(path)
 
         def undo() -> None:
             content.path = staged
-            _remove(path)
+            self._core.staging.unlink(path)
 
         self._pending.on_undo(undo)
 
@@ -309,7 +287,7 @@ class Contents:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
         self._stored_at_s[node.ino] = self._core.clock.time()
         if node.content is None:
-            self._admit(node, self._core.journal.data_dir / staged, None)
+            self._admit(node, self._core.staging.path(staged), None)
             return
         self._leave_staging(node.content, node)
         if node.handles:
@@ -318,11 +296,11 @@ class Contents:
         else:
             self._retire(node)
 
-    def _leave_staging(self, content: Content, node: Node) -> None:
+    def _leave_staging(self, content: SparseFile, node: Node) -> None:
         """Its row is gone, and the name in staging is its no more: another, if the disk has one."""
-        if content.path.parent != self._core.journal.data_dir:
+        if not self._core.staging.holds(content.path):
             return
-        path = self._open_path(node)
+        path = self._core.staging.link_path(node.ino)
         try:
             content.link_to(path)
         except R2fsError as error:  # its descriptors are enough, and its bytes are in the bucket
@@ -420,7 +398,7 @@ class Contents:
         self._stored_at_s.pop(node.ino, None)
         self._idle.take(node.ino)
         if node.content is not None:
-            _remove(node.content.path)
+            self._core.staging.unlink(node.content.path)
             node.content.close()
             node.content = None
         self._unpin(node)
@@ -457,9 +435,9 @@ class Contents:
         if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
             self._admit(node, content.path, content)
         self._stored_at_s.pop(node.ino, None)
-        _remove(content.path)
+        self._core.staging.unlink(content.path)
 
-    def _admit(self, node: Node, path: Path, content: Content | None) -> None:
+    def _admit(self, node: Node, path: Path, content: SparseFile | None) -> None:
         version = node.base
         assert version is not None
         if content is not None and content.in_memory:
@@ -472,19 +450,3 @@ class Contents:
             return
         stored_at_s = self._stored_at_s.get(node.ino)
         self._core.cache.admit(version, path, size=version.size, present=present, stored_at_s=stored_at_s)
-
-    def _open_path(self, node: Node) -> Path:
-        return self._core.journal.open_dir / f"{node.ino}-{next(self._number)}"
-
-    def _staged_name(self, node: Node) -> str:
-        return f"{node.ino}-{self._core.journal.epoch}-{next(self._number)}"
-
-
-def _remove(path: Path) -> None:
-    """A name in open/ that nobody needs. One that stays goes at the next start."""
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.info("%s stays: %s", path, error)

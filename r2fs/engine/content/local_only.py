@@ -59,7 +59,7 @@ class LocalOnly:
         name = key.rpartition("/")[2]
         return _matches(self._core.settings.local_patterns)(name) is not None
 
-    def expect_at(self, key: str) -> str | None:
+    def expected_etag_at(self, key: str) -> str | None:
         """The ETag that a new node at `key` will replace; its pending delete is void. In a transaction."""
         return None if self.is_local(key) else self._pending.take_over_deletes(key)
 

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable
 from threading import Event
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.disk_space import Disk, DiskSpace
 from r2fs.engine.files.handles import Handles
 from r2fs.engine.inodes.inode import Node
@@ -121,7 +121,7 @@ class BackPressure:
         except Interrupted:
             return  # close(2) of a process that is being killed
 
-    def write(self, caller: Caller, content: Content, offset: int | None, data: bytes | memoryview) -> int:
+    def write(self, caller: Caller, content: SparseFile, offset: int | None, data: bytes | memoryview) -> int:
         """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
         since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
         while done < len(rest):
@@ -198,7 +198,7 @@ class BackPressure:
             disk_free=disk.free,
             disk_reserve=disk.reserve,
             disk_error=self._disk_space.error,
-            ballast=self._core.journal.ballast.held,
+            journal_reserve=self._core.journal.reserve.held,
         )
 
     def _level_of(self, dirty: int, disk: Disk) -> str:
@@ -215,7 +215,7 @@ class BackPressure:
             return
         if view.writers == "disk full":
             log.warning(
-                "the disk of %s is full: %d bytes are free", self._core.journal.data_dir, view.disk_free
+                "the disk of %s is full: %d bytes are free", self._core.staging.directory, view.disk_free
             )
         elif view.writers == "free":
             log.info("writers go on: %d bytes wait for their upload", view.dirty)

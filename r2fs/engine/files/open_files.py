@@ -149,10 +149,10 @@ class Files:
             self.sessions.seal_or_later(node)
         return self._opened(handle)
 
-    def new_file(self, node: Node, key: str, expect: str | None) -> None:
+    def new_file(self, node: Node, key: str, expected_etag: str | None) -> None:
         """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
-        staged = Staged(self._contents.new_staged(node), boot=self._core.journal.boot)
-        self._pending.commit(node, created(self._pending.begin(node, key, True, expect, staged)))
+        staged = Staged(self._contents.new_staged(node), boot=self._core.staging.boot)
+        self._pending.commit(node, created(self._pending.begin(node, key, True, expected_etag, staged)))
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)

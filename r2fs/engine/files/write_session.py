@@ -122,7 +122,7 @@ class WriteSessions:
         staged = replace(
             pending.staged or Staged(file),
             size=content.size,
-            boot=self._core.journal.boot,
+            boot=self._core.staging.boot,
             baseline=baseline,
             base_limit=content.base_limit,
             edits=None,  # until it is closed
@@ -187,7 +187,7 @@ class WriteSessions:
         durability = self._disk_sync.proven(node, staged)
         stat, opened_again, known_ns = os.fstat(content.fd), pending.checkpoint is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
-        staged = replace(staged, size=stat.st_size, durability=durability, boot=self._core.journal.boot)
+        staged = replace(staged, size=stat.st_size, durability=durability, boot=self._core.staging.boot)
         self._pending.commit(
             node,
             closed_changed(pending, staged, self._core.clock.time()),

@@ -240,8 +240,8 @@ class Names:
         """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
             with self._pending.transaction():
-                expect = self._pending.take_over_deletes(key)
-                pending = created(self._pending.begin(node, key, True, expect))
+                expected_etag = self._pending.take_over_deletes(key)
+                pending = created(self._pending.begin(node, key, True, expected_etag))
                 self._pending.commit(node, made(pending, self._core.clock.time()))
         except BaseException:
             self._tree.detach(node)
@@ -328,8 +328,10 @@ class Names:
         others = len(children) - (children.get(leaving.name) is leaving)
         if not others and directory.listing.marker is None:
             key = self._tree.key(directory)
-            expect = self._pending.take_over_deletes(key)
-            self._pending.commit(directory, retargeted(self._pending.begin(directory, key, True, expect)))
+            expected_etag = self._pending.take_over_deletes(key)
+            self._pending.commit(
+                directory, retargeted(self._pending.begin(directory, key, True, expected_etag))
+            )
             self._queue.schedule(directory)
 
     def rmdir(self, caller: Caller, parent: int, name: str) -> None:

@@ -126,7 +126,9 @@ class Renaming:
                     self._retarget(one, other, here, node.name)
                 for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
                     # Rather than what an older delete of that name expected, which another host has overtaken.
-                    if one.pending is not None and (left := self._local_only.expect_at(one.pending.key)):
+                    if one.pending is not None and (
+                        left := self._local_only.expected_etag_at(one.pending.key)
+                    ):
                         self._pending.commit(one, expecting(one.pending, left))
             self._core.crash_point("renamed")
             self._tree.swap(node, other)
@@ -206,4 +208,4 @@ class Renaming:
             return replace(pending.staged, size=content.size, base_limit=content.size)
         file = self._contents.stage(node)
         self._pending.on_undo(lambda: self._contents.unstage(node))
-        return Staged(file, size=content.size, boot=self._core.journal.boot, base_limit=content.size)
+        return Staged(file, size=content.size, boot=self._core.staging.boot, base_limit=content.size)

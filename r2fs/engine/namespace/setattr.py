@@ -100,12 +100,12 @@ class SetAttr:
         key = node.base.key if node.base and not node.is_dir else self._tree.key(node)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
-            expect = marker.etag if marker else None
+            expected_etag = marker.etag if marker else None
             if marker is not None and (marker.size or not node.known):
                 facts["base"] = marker  # what else its metadata says is kept, and its bytes
         else:
-            expect = node.base.etag if node.base else None
-        pending = self._pending.begin(node, key, node.carries_body, expect)
+            expected_etag = node.base.etag if node.base else None
+        pending = self._pending.begin(node, key, node.carries_body, expected_etag)
         self._pending.commit(node, retargeted(pending), **facts)
         self._queue.schedule(node)
 
@@ -114,7 +114,7 @@ class SetAttr:
         if node.content is not None:
             node.content.set_times(node.atime_ns, mtime_ns)
         elif node.pending is not None and node.pending.staged is not None:
-            os.utime(self._core.journal.data_dir / node.pending.staged.file, ns=(node.atime_ns, mtime_ns))
+            self._core.staging.set_times(node.pending.staged.file, node.atime_ns, mtime_ns)
 
 
 def _clamped(time_ns: int) -> int:

@@ -173,15 +173,15 @@ class PendingStore:
             extra=change.get("extra", node.extra),
             content_type=change.get("content_type", node.content_type) or ("" if node.known else None),
             base=change.get("base", node.base),
-            expect=pending.expected_etag,
+            expected_etag=pending.expected_etag,
             changed=changed,
             staged=None if staged is None else staged.file,
             size=node.size if staged is None else staged.size,
             own=own,
             base_limit=base_limit,
             proof=proof,
-            sealed_at_s=pending.closed_at_s,
-            boot=self._journal.boot if staged is None else staged.boot,
+            closed_at_s=pending.closed_at_s,
+            boot=self._core.staging.boot if staged is None else staged.boot,
             synced=staged is not None and staged.synced,
             reason=pending.reason,
             conflict_of=pending.conflict_of,
@@ -352,13 +352,13 @@ class PendingStore:
         Overwriting is one request where delete and put would be two, and leaves no moment
         in which the name is missing.
         """
-        expect = None
+        expected_etag = None
         for seq in self._index.at(key):
             row = self.deletes[seq]
             if seq not in self.claimed and row.watch_until_s is None:
-                expect = row.etag or expect
+                expected_etag = row.etag or expected_etag
                 self.drop_delete(seq)
-        return expect
+        return expected_etag
 
     def watched(self, key: str) -> PendingDelete | None:
         """The row that waits for an attempt at `key` whose end nobody has seen yet."""

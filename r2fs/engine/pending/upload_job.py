@@ -23,7 +23,7 @@ class UploadJob:
     key: str
     name: str
     attempt: str
-    expect: str | None
+    expected_etag: str | None
     facts: Facts
     known: bool  # the facts are all that the base's metadata says
     stored: Facts | None  # the base's metadata when they were last seen; None: not known
@@ -38,11 +38,11 @@ class UploadJob:
 
     @property
     def condition(self) -> dict[str, str | bool]:
-        return {"if_absent": True} if self.expect is None else {"if_match": self.expect}
+        return {"if_absent": True} if self.expected_etag is None else {"if_match": self.expected_etag}
 
     @property
     def replaces_base(self) -> bool:
         """True if the object to be overwritten is the one that the file's metadata were read from."""
         if self.kind is Kind.DIRECTORY:
-            return self.expect is not None
-        return self.base is not None and (self.base.key, self.base.etag) == (self.key, self.expect)
+            return self.expected_etag is not None
+        return self.base is not None and (self.base.key, self.base.etag) == (self.key, self.expected_etag)

@@ -8,14 +8,13 @@ Locks:   runs before any thread; takes Core.lock for form's sake.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
-from r2fs.engine.recovery.handover import forget_leftovers, kept_links, move_inherited, restore_nodes
+from r2fs.engine.recovery.handover import forget_leftovers, move_inherited, restore_nodes
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
@@ -154,7 +153,7 @@ class Replay:
             durability = Durability.VOLATILE
             if synced and not cut:
                 durability = Durability.SYNCED if row.own is None else Durability.SYNCED_OWN
-            staged = replace(staged, durability=durability, boot=self._core.journal.boot)
+            staged = replace(staged, durability=durability, boot=self._core.staging.boot)
         pending = replayed(pending, staged)
         # In one commit: of this boot's, and not parked, a torn file would be sent.
         self._pending.commit(node, pending if reason is None else parked(pending, Hold(reason)))
@@ -165,7 +164,7 @@ class Replay:
 
     def _power_cut(self, row: PendingInode) -> bool:
         """Has the machine started anew since its bytes were last changed?"""
-        return row.boot != self._core.journal.boot
+        return row.boot != self._core.staging.boot
 
     def _free_name(self, parent: Node, name: str) -> str:
         number = 1
@@ -197,13 +196,13 @@ class Replay:
             seq=row.seq,
             state=State(row.state),
             changed=(row.changed or self._may_be_written(row)) and not _is_bare(row),
-            expected_etag=row.expect,
+            expected_etag=row.expected_etag,
             since_s=self._core.clock.monotonic(),
             staged=staged,
             checkpoint=checkpoint,
             hold=None if row.reason is None else Hold(row.reason),
             conflict_of=row.conflict_of,
-            closed_at_s=row.sealed_at_s,
+            closed_at_s=row.closed_at_s,
         )
 
     def _may_be_written(self, row: PendingInode) -> bool:
@@ -216,13 +215,13 @@ class Replay:
             return True
 
     def _proof(self, row: PendingInode) -> Proof:
-        stat = os.stat(self._core.journal.data_dir / (row.staged or ""))
+        stat = self._core.staging.stat(row.staged or "")
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def _staged(self, node: Node, row: PendingInode, pending: Pending) -> bool:
         """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
         assert row.staged is not None and pending.staged is not None
-        path = self._core.journal.data_dir / row.staged
+        path = self._core.staging.path(row.staged)
         try:
             found = path.stat()
         except FileNotFoundError:
@@ -244,7 +243,7 @@ class Replay:
         if row.own is not None:  # a write or a truncate past its row's end was never answered
             own = RangeSet(row.own)
             size = min(size, max(row.size, max((stop for _, stop in own), default=0)))
-            node.content = Content.adopt(path, size, own, own=own, base_limit=row.base_limit)
+            node.content = SparseFile.adopt(path, size, own, own=own, base_limit=row.base_limit)
             node.content.set_times(found.st_atime_ns, found.st_mtime_ns)
         self._pending.note(node, with_staged(pending, replace(pending.staged, size=size)))
         node.size = size
@@ -319,23 +318,20 @@ class Replay:
 
     def _clear_open(self) -> None:
         """Links of clean content: its bytes are in the bucket."""
-        kept = kept_links(self._core.journal.open_dir, self._inheritance)
-        for path in self._core.journal.open_dir.iterdir():
-            if path not in kept:
-                path.unlink()
+        self._core.staging.clear_links({handle.file for handle in self._inheritance.handles.values()})
 
     def _orphans(self, known: set[str]) -> None:
         """Staged files without a row: the end of an upload that was not tidied, or of a damaged journal."""
-        for path in self._core.journal.data_dir.iterdir():
-            if path.name in known:
+        for name, size in self._core.staging.scan():
+            if name in known:
                 continue
-            if not path.stat().st_size:
-                path.unlink()  # a spare, or a file that nobody was told of: it holds nothing
+            if not size:
+                self._core.staging.remove(
+                    name
+                )  # a spare, or a file that nobody was told of: it holds nothing
             else:
-                self._core.journal.orphan_dir.mkdir(mode=0o700, exist_ok=True)
-                path.rename(self._core.journal.orphan_dir / path.name)
-                log.warning("a staged file without a journal row was set aside as %s/%s",
-                            self._core.journal.orphan_dir, path.name)  # fmt: skip
+                path = self._core.staging.set_aside(name)
+                log.warning("a staged file without a journal row was set aside as %s", path)
 
 
 def _from_the_root_down(row: PendingInode) -> tuple[int, int]:

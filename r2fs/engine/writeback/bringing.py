@@ -73,7 +73,7 @@ class Materializing:
                     raise LocalError(f"{printable(node.name)}: this disk failed to read it")
                 file = self._contents.stage(node)
                 size = self._contents.of(node).size
-                staged = Staged(file, size=size, boot=self._core.journal.boot, base_limit=size)
+                staged = Staged(file, size=size, boot=self._core.staging.boot, base_limit=size)
                 self._pending.commit(node, materializing(pending, staged))
             self._core.crash_point("materialised")
         if not self._fetch(node):
@@ -85,7 +85,7 @@ class Materializing:
             here = content is not None and content.complete
             if pending is not None and pending.state is State.QUEUED and here and not pending.changed:
                 # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
-                self._pending.commit(node, materialized(pending, self._core.journal.boot))
+                self._pending.commit(node, materialized(pending, self._core.staging.boot))
                 if self._local_only.stays_here(node) and node.content is not None:
                     node.content.unwatch()  # no part of it can be copied from there
                 node.vouched = True

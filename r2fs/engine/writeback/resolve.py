@@ -218,7 +218,9 @@ class Resolver:
             return
         same = made_by is not None and has_bytes_of(claim, info)
         with self._core.lock:
-            ours = same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
+            ours = (
+                same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expected_etag
+            )
             if ours or _has_moved(node, claim):
                 self._again(node, claim, error, expect(info.etag))
             elif self._still(node, claim):
@@ -271,7 +273,7 @@ class Resolver:
             elif pending.key == claim.base.key or node.content is None or not node.content.complete:
                 self._follow_source(node, claim, info)
             else:
-                boot = self._core.journal.boot
+                boot = self._core.staging.boot
                 staged = pending.staged or Staged(self._contents.stage(node), boot=boot)
                 staged = replace(staged, size=node.content.size)
                 self._pending.commit(node, transitions.sends_own(pending, staged))

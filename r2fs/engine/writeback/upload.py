@@ -117,7 +117,7 @@ class Uploader:
         except ObjectMissing:
             return claim
         # What is to be replaced may be an earlier attempt of ours, which took the metadata over.
-        ours = claim.expect if claim.key == claim.base.key else None
+        ours = claim.expected_etag if claim.key == claim.base.key else None
         if info.etag not in (claim.base.etag, ours):
             return claim  # the condition decides
         facts = together(attributes_from(info), claim.facts)
@@ -129,7 +129,7 @@ class Uploader:
             info = self._store.head(claim.key)
         except ObjectMissing:
             return claim
-        if info.etag != claim.expect:
+        if info.etag != claim.expected_etag:
             return claim  # the condition decides
         facts = self._merge(claim, stored, info)
         if facts != claim.facts:

@@ -13,7 +13,7 @@ from r2fs.cli import pending, status
 from r2fs.cli.remount import record_of
 from r2fs.daemon import states
 from r2fs.daemon.client import Held
-from r2fs.disk.journal_reading import PendingSummary
+from r2fs.disk.journal.summary import PendingSummary
 from r2fs.model import mount_record
 from r2fs.model.config import gather, settings_of
 from tests.unit.cli.test_lifecycle import Rig, fuse_works

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.daemon import states
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 from r2fs.model import places
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord

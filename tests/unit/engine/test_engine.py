@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk import content as disk_content
-from r2fs.disk.content import Content
+from r2fs.disk import filecalls
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.errors import DirectoryNotEmpty, Exists, NotFound, Stale
 from r2fs.model.ports import NoKernelCache
 from r2fs.model.records import AttributeChange, Version
@@ -36,7 +36,7 @@ def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStor
 def test_a_new_file_is_as_old_as_its_name(make: MakeEngine, store: MemoryStore) -> None:
     """And not as the file in staging that was made ahead of need."""
     engine = make()
-    spares = engine.fs._contents.spares
+    spares = engine.fs._core.staging.spares
     spares._files = [spares._make()]
     os.utime(spares._files[0][0], (1, 1))
     engine.close(engine.open("empty", os.O_WRONLY | os.O_CREAT))
@@ -61,13 +61,13 @@ def test_large_pieces_are_for_files_that_the_kernel_reads_by_itself(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, kernel: NoKernelCache, largest: int
 ) -> None:
     pieces: list[int] = []
-    fill = Content.fill
+    fill = SparseFile.fill
 
-    def watched(content: Content, at: int, data: bytes) -> None:
+    def watched(content: SparseFile, at: int, data: bytes) -> None:
         pieces.append(len(data))
         fill(content, at, data)
 
-    monkeypatch.setattr(Content, "fill", watched)
+    monkeypatch.setattr(SparseFile, "fill", watched)
     data = os.urandom(1 << 16) * 320  # 20 MiB
     store.set("long.wav", data)
     engine = make(small_file=len(data))
@@ -121,7 +121,7 @@ def test_nobody_fills_what_is_entered_into_the_cache(
     node = engine.fs._tree.get(engine.entry("long.wav").ino)
     content, cache = node.content, engine.fs._core.cache
     assert content is not None
-    admit, write = cache.admit, disk_content._write
+    admit, write = cache.admit, filecalls.write
 
     def half_way(*given: Any) -> int:
         done = write(*given)
@@ -145,7 +145,7 @@ def test_nobody_fills_what_is_entered_into_the_cache(
 
     filling = threading.Thread(target=fill)
     monkeypatch.setattr(cache, "admit", while_somebody_fills)
-    monkeypatch.setattr(disk_content, "_write", half_way)
+    monkeypatch.setattr(filecalls, "write", half_way)
     engine.close(opened)
     assert not filling.is_alive()
     monkeypatch.undo()

@@ -148,7 +148,7 @@ def test_unlinked_and_open(session: Callable[..., Session], store: MemoryStore):
     one.close(new)
     one.engine.drain()
     assert not store.keys()
-    assert list(one.engine.fs._core.journal.open_dir.iterdir()) == []
+    assert list(one.engine.fs._core.staging.open_dir.iterdir()) == []
 
 
 def test_unlinked_and_open_without_its_bytes_is_stale_and_can_be_closed(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 from r2fs.model.records import Opened
 from tests.support.engine import Engine
 from tests.support.memory_store import MemoryStore
@@ -36,7 +36,7 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def staged(engine: Engine) -> set[str]:
-    return {path.name for path in engine.fs._core.journal.data_dir.iterdir()}
+    return {path.name for path in engine.fs._core.staging.data_dir.iterdir()}
 
 
 def send(engine: Engine) -> None:
@@ -72,7 +72,7 @@ def test_a_file_that_was_replaced_stays_until_the_disk_knows(engine: Engine) -> 
     (old,) = staged(engine)
     engine.write("take.wav.tmp", b"new")
     engine.rename("take.wav.tmp", "take.wav")
-    assert (engine.fs._core.journal.data_dir / old).read_bytes() == b"old"
+    assert (engine.fs._core.staging.data_dir / old).read_bytes() == b"old"
     engine.fs._staging_gc.sweep()
     assert old not in staged(engine)
     assert engine.read("take.wav") == b"new"

@@ -177,7 +177,7 @@ def test_a_staged_file_in_parts_that_is_shorter_than_its_row(
     engine = without_background(make(threads=False, **IN_PARTS, **LATER))
     save(engine, "large.wav", b"HEAD", sync=True, flags=os.O_WRONLY)
     engine.kill()
-    for path in engine.fs._core.journal.data_dir.iterdir():
+    for path in engine.fs._core.staging.data_dir.iterdir():
         if path.stat().st_size:
             os.truncate(path, 100_000)
     after = make(**IN_PARTS)
@@ -192,7 +192,7 @@ def test_a_synced_file_that_is_shorter_than_its_row(make: MakeEngine, store: Mem
     do_at_once(engine.fs._queues.downloads)
     save(engine, "a.wav", OTHER, sync=True, flags=os.O_WRONLY | os.O_TRUNC)
     engine.kill()
-    for path in engine.fs._core.journal.data_dir.iterdir():
+    for path in engine.fs._core.staging.data_dir.iterdir():
         os.truncate(path, 2) if path.stat().st_size else None
     after = make()
     after.fs.drain(3.0)
@@ -253,7 +253,7 @@ def replaces_a_file_without_bytes(make: MakeEngine, store: MemoryStore, clock: M
     engine.rename("k.wav", "l.wav")
     save(engine, "l.wav", b"edited", sync=False, flags=os.O_WRONLY)
     engine.kill()
-    for path in engine.fs._core.journal.data_dir.iterdir():
+    for path in engine.fs._core.staging.data_dir.iterdir():
         path.unlink()
     engine = make(threads=False, clock=clock)
     save(engine, "k.wav", OTHER, sync=False)
@@ -388,7 +388,7 @@ def test_a_rename_to_a_local_name_that_fails(make: MakeEngine, store: MemoryStor
         engine.rename("a.wav", "a.tmp")
     engine.fs._contents.retire_idle()
     assert engine.fs._tree.get(engine.entry("a.wav").ino).content is None
-    assert not list(engine.fs._core.journal.open_dir.iterdir())
+    assert not list(engine.fs._core.staging.open_dir.iterdir())
 
 
 def test_an_open_that_fails_leaves_nothing_open(make: MakeEngine, store: MemoryStore):
@@ -401,4 +401,4 @@ def test_an_open_that_fails_leaves_nothing_open(make: MakeEngine, store: MemoryS
         engine.open("a.wav", os.O_RDWR)
     engine.fs._contents.retire_idle()
     assert engine.fs._tree.get(engine.entry("a.wav").ino).content is None
-    assert not list(engine.fs._core.journal.open_dir.iterdir())
+    assert not list(engine.fs._core.staging.open_dir.iterdir())

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from r2fs.disk import durable
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 from r2fs.engine.writeback.queue import GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
@@ -292,7 +292,7 @@ def test_a_row_whose_file_never_reached_the_disk_takes_nothing_from_the_bucket(
     assert task is not None
     task()
     engine.kill()
-    for path in engine.fs._core.journal.data_dir.iterdir():
+    for path in engine.fs._core.staging.data_dir.iterdir():
         path.unlink()
     another_boot(tmp_path, monkeypatch)
     after = make()

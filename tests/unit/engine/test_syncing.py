@@ -153,7 +153,7 @@ def test_a_power_cut_while_a_file_is_brought_here(
     assert not after.fs.queue_view().transfers
     assert bucket(store) == SWAPPED
     after.fs._staging_gc.sweep()
-    assert not [path for path in after.fs._core.journal.data_dir.iterdir() if path.stat().st_size]
+    assert not [path for path in after.fs._core.staging.data_dir.iterdir() if path.stat().st_size]
 
 
 @pytest.mark.parametrize("point", ["materialised", "bytes_synced", "sync_journalled"])

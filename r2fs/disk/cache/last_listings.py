@@ -1,8 +1,8 @@
-"""Last listings: what directories held when they were last seen, for when the bucket cannot be asked.
+"""Last listings: names in directories when last listed, for use while the bucket does not answer.
 
 Owns:    rows of the cache's shelf of attributes, one a directory, and their bound: ENTRIES_MAX names of all
          directories together, the longest unchanged first. One of more than DIRECTORY_MAX names is not kept.
-Never:   says how old a listing is: who reads it believes it for want of a newer one.
+Never:   says how old a listing is: its reader has no newer one.
 Threads: every method. Locks: the shelf's.
 Fails:   softly: nothing is kept, or found.
 """
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from r2fs.disk.cache_table import Table
-from r2fs.disk.shelf import Shelf
+from r2fs.disk.cache.shelf import Shelf
+from r2fs.disk.cache.table import Table
 from r2fs.model.records import ObjectInfo
 
 ENTRIES_MAX: Final = 500_000  # some 100 bytes each
 DIRECTORY_MAX: Final = 100_000
-REMEMBERED: Final = 10_000  # directories of which it is known that their row says the same already
+REMEMBERED: Final = 10_000  # directories whose row is known by its digest
 
 
 class Kept(NamedTuple):
@@ -34,7 +34,7 @@ class LastListings:
         self._digests: dict[str, bytes] = {}  # by prefix; guarded by: the shelf's lock
 
     def keep(self, prefix: str, objects: Sequence[ObjectInfo], below: Sequence[str]) -> None:
-        """All that is directly in the directory `prefix`."""
+        """Keep the names directly in the directory `prefix`."""
         if len(objects) + len(below) > DIRECTORY_MAX:
             self.drop(prefix)  # it may have been smaller
             return
@@ -56,7 +56,7 @@ class LastListings:
         self._shelf.run(store, None)
 
     def drop(self, prefix: str) -> bool:
-        """It is not what the directory holds any more. True: there was one."""
+        """Remove the listing of `prefix`, which has changed. True: there was one."""
 
         def forget(table: Table) -> bool:
             self._digests.pop(prefix, None)
@@ -65,7 +65,7 @@ class LastListings:
         return self._shelf.run(forget, False)
 
     def clear(self) -> None:
-        """None of them is what a directory holds, for all that is known."""
+        """Remove all listings, which may have changed."""
 
         def forget(table: Table) -> None:
             self._digests.clear()

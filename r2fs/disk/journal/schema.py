@@ -1,15 +1,12 @@
 """The journal's schema: the authoritative description of every column.
 
-Owns:  the SQL text and its version. `disk/journal.py` runs it.
+Owns:  the SQL text and its version. journal.py runs it.
 Never: runs anything.
 """
 
 from __future__ import annotations
 
-VERSION = 2  # 2: inode.st_ino, inode.stored, attributes
-
-# Columns that a table got after it was first made, for databases that an earlier version wrote.
-ADDED = {"inode": {"st_ino": "INTEGER", "stored": "TEXT"}}
+VERSION = 3  # raised with each change of a table: a journal of another version is refused
 
 SCHEMA = """
 -- Facts about the journal itself.
@@ -37,7 +34,7 @@ CREATE TABLE IF NOT EXISTS inode (
     base_key     TEXT,                -- the version its bytes began as, or are still (changed = 0);
     base_etag    TEXT,                --   NULL, all three: it began empty
     base_size    INTEGER,
-    expect       TEXT,                -- ETag that this host last knew at `key`; NULL: no object there
+    expected_etag TEXT,               -- ETag that this host last knew at `key`; NULL: no object there
     changed      INTEGER NOT NULL,    -- 1: the bytes are those of `staged`; 0: those of the base (rename, metadata)
     staged       TEXT,                -- file name in staging/data; NULL: no bytes of its own are here
     size         INTEGER NOT NULL,    -- bytes, when the row was written (the staged file's own size rules)
@@ -45,9 +42,9 @@ CREATE TABLE IF NOT EXISTS inode (
                                       --   base; NULL: the staged file is complete
     base_limit   INTEGER NOT NULL,    -- bytes of the base at and past it are void (it was truncated to here once)
     proof        TEXT,                -- JSON [size, mtime_ns, ctime_ns] of the staged file at OPEN_WRITE; NULL: changed for sure
-    sealed_at_s  REAL,                -- seconds since 1970 when the last writer closed; NULL: has not
-    boot         TEXT NOT NULL,       -- the kernel's boot id at the last OPEN_WRITE or SEAL
-    synced       INTEGER NOT NULL,    -- 1: sealed, and the bytes were fsynced after their last change. On the disk it is 0
+    closed_at_s  REAL,                -- seconds since 1970 when the last writer closed; NULL: has not
+    boot         TEXT NOT NULL,       -- the kernel's boot id at the last OPEN_WRITE or close
+    synced       INTEGER NOT NULL,    -- 1: closed, and the bytes were fsynced after their last change. On the disk it is 0
                                       --   again before they change; while it is open for writing (DIRTY) it says nothing
     reason       TEXT,                -- why it is PARKED, or what the last attempt met; NULL: nothing
     conflict_of  TEXT,                -- the key it was meant for before it took a conflict name; NULL: none
@@ -64,10 +61,10 @@ CREATE TABLE IF NOT EXISTS attributes (
     seq         INTEGER PRIMARY KEY, -- order in which keys came in: beyond the bound the lowest go
     parent      TEXT NOT NULL,       -- the key up to its last part, in NFC: '' or ends with '/'
     name        TEXT NOT NULL,       -- the last part; a directory's ends with '/'; '': the root of a mount without a prefix
-    etag        TEXT NOT NULL,       -- the version that `facts` are of; '': a directory without an object of its own
+    etag        TEXT NOT NULL,       -- the version that `metadata` is of; '': a directory without an object of its own
     size        INTEGER NOT NULL,    -- bytes of that version
     st_ino      INTEGER NOT NULL,    -- the number that stat shows
-    facts       TEXT NOT NULL,       -- JSON object, as model.metadata.remembered makes it
+    metadata    TEXT NOT NULL,       -- JSON object, as model.metadata.remembered makes it
     ctime_ns    INTEGER,             -- ns since 1970
     shown_ns    INTEGER,             -- a directory's mtime, which moves without its object; NULL: not a directory
     target      TEXT,                -- as inode.target
@@ -76,13 +73,13 @@ CREATE TABLE IF NOT EXISTS attributes (
     UNIQUE (parent, name)
 );
 
--- A file of staging/data whose row is gone by a commit: it goes, too, once that commit is on the disk.
-CREATE TABLE IF NOT EXISTS leaving (
+-- A file of staging/data whose inode row a commit deleted: to be removed once that commit is on the disk.
+CREATE TABLE IF NOT EXISTS staging_garbage (
     staged TEXT PRIMARY KEY        -- file name, as inode.staged was
 ) WITHOUT ROWID;
 
--- An object that is to go from the bucket.
-CREATE TABLE IF NOT EXISTS gone (
+-- An object to be deleted from the bucket.
+CREATE TABLE IF NOT EXISTS pending_delete (
     seq           INTEGER PRIMARY KEY, -- order, as inode.seq
     key           TEXT NOT NULL,
     etag          TEXT,                -- only this version goes; NULL: only what an attempt of this host made

@@ -1,15 +1,15 @@
-"""A shelf: a directory of files with a table of them, which may be lost at any time.
+"""Shelf: a directory of files with a table of them, which may be lost at any time.
 
 Owns:    opening, and beginning anew from nothing: after `rm -rf` of the directory, also while it
          is in use, after damage to the table, after a power cut.
-Never:   raises because of any of these; deletes a file that is not named as ours are.
+Never:   raises because of any of these; deletes a file that is not named as its own are.
 Threads: every public method.
 Locks:   Shelf.lock (leaf): around every use of the table. Files are unlinked after it is released.
-Fails:   softly: `run` answers what it was told to answer.
+Fails:   softly: `run` returns the caller's default.
 
 `lock` in the directory is held while it is open: two mounts do not share a shelf. `session` holds
-the boot id of a session that has not been closed: after a kill the table is right, but files may be
-in the directory that it does not know; after a power cut neither can be trusted.
+the boot id of a session that has not been closed: after a kill the table is right, but the directory may
+hold files without a row; after a power cut neither can be trusted.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Table(Protocol):
     def close(self) -> None: ...
 
     def filenames(self) -> set[str]:
-        """Every file that has a row, as `folder/file`."""
+        """Return every file that has a row, as `folder/file`."""
         ...
 
     def condemned(self, failed: bool) -> list[str]:
-        """Paths of files that have no row any more since the last call (or got none: `failed`)."""
+        """Return paths of files whose rows were deleted since the last call (`failed`: or not made)."""
         ...
 
 
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Maker(Generic[TableT]):
-    """How to make a table, and what its errors mean."""
+    """Constructor of a table, and the meaning of its errors."""
 
     make: Callable[[Path], TableT]
     database: str  # its file's name; more files may be named so with `-wal`, `-shm` or `-journal` after it
@@ -65,7 +65,7 @@ class Maker(Generic[TableT]):
 
 
 def file_name(random: bytes) -> str:
-    """A name for a file of a shelf, from 16 random bytes."""
+    """Return the name of a new file of a shelf, from 16 random bytes."""
     name = random.hex()
     return f"{name[:2]}/{name[2:]}"
 
@@ -90,7 +90,7 @@ class Shelf(Generic[TableT]):
             self._ready_locked()
 
     def run(self, work: Callable[[TableT], T], otherwise: T) -> T:
-        """`work` on the table under the lock; `otherwise` where there is none, or it is damaged or full."""
+        """Call `work` with the table, under the lock; return `otherwise` where it is missing, damaged or full."""
         with self.lock:
             table = self._ready_locked()
             if table is None:
@@ -107,7 +107,7 @@ class Shelf(Generic[TableT]):
         return result
 
     def close(self) -> None:
-        """What is here survives a power cut, and is trusted by the next session."""
+        """Make the shelf survive a power cut and mark it closed, so that the next session trusts it."""
         with self.lock:
             self._closed = True
             table = self._table
@@ -176,8 +176,8 @@ class Shelf(Generic[TableT]):
             raise OSError(f"no database can be made there: {error}") from error
 
     def _begin_session_locked(self) -> bool:
-        """Marks the session; did the last one end badly? After a power cut everything is dropped:
-        neither the database nor content was synced."""
+        """Mark the session; return True if the last one was killed. After a power cut everything is removed:
+        neither the database nor the files were synced."""
         mark, boot = self.directory / SESSION, boot_id()
         earlier = mark.read_text(errors="replace") if mark.exists() else None
         if earlier is not None and earlier != boot:
@@ -194,7 +194,7 @@ class Shelf(Generic[TableT]):
         return earlier == boot
 
     def _failed_locked(self, error: Exception) -> None:
-        """Full, busy or out of descriptors passes; anything else means that the database cannot be trusted."""
+        """Reopen later after a full or busy database or a lack of descriptors; begin anew after any other error."""
         table = self._table
         if self._maker.passes(error):
             log.info("%s: not cached: %s", self.directory, error)
@@ -222,14 +222,14 @@ class Shelf(Generic[TableT]):
             self._lock_fd = -1
 
     def _drop_orphans_locked(self, table: TableT) -> None:
-        """Files that a killed session linked and never entered, or whose rows are gone."""
+        """Remove files without a row, which a killed session left."""
         known = table.filenames()
         for path in _files(self.directory):
             if f"{path.parent.name}/{path.name}" not in known:
                 path.unlink(missing_ok=True)
 
     def _wipe_locked(self) -> None:
-        """Removes what this module has named, and nothing else: the directory may hold other things."""
+        """Remove the files that this module names, and no others that the directory may hold."""
         for path in _files(self.directory):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -243,12 +243,12 @@ class Shelf(Generic[TableT]):
 
 
 def _is_missing(database: str) -> bool:
-    """SQLite makes a new one of nothing, and of a file without a byte."""
+    """True if SQLite would make a new database: there is no file, or an empty one."""
     return not os.path.exists(database) or os.stat(database).st_size == 0
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """The content files of a shelf."""
+    """Yield the content files of a shelf."""
     with contextlib.suppress(OSError):
         for folder in os.scandir(directory):
             if FOLDER.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False):

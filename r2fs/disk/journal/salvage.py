@@ -1,10 +1,9 @@
-"""A journal that is damaged: set aside under another name, with a list of what it knew.
+"""Salvage of a damaged journal: the database is renamed, and its staged files listed with their keys.
 
 Owns:    the new name, and `orphans.jsonl` in the state directory: which file of staging was which
-         key, as far as the damaged database still tells. A person reads it; nothing else does,
-         but `status`, which shows it.
-Never:   deletes, or mends; uploads what it finds: rows of a damaged table are not to be trusted.
-Fails:   OSError where not even a name can be changed.
+         key, as far as the damaged database can be read. For a person, and for `status`, which shows it.
+Never:   deletes or repairs; uploads: rows of a damaged table are not to be trusted.
+Fails:   OSError where the database cannot be renamed.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ BESIDE = ("-wal", "-shm")  # SQLite finds them by the database's name: they keep
 
 
 def set_aside(path: Path, why: str) -> Path:
-    """The database at `path` and what belongs to it; the new name."""
+    """Rename the database at `path` with its log; return the new path."""
     aside = quarantine(path)
     for suffix in BESIDE:
         with suppress(FileNotFoundError):
@@ -45,21 +44,23 @@ def set_aside(path: Path, why: str) -> Path:
 
 
 def keep_lonely_log(path: Path) -> None:
-    """A log without its database, or with an empty one: SQLite would delete it. Left by a move that was cut, by a
-    disk that was repaired, or by a person."""
+    """Set aside a log without its database, or with an empty one: SQLite would delete it.
+
+    An interrupted rename, a repaired disk or a person may leave one.
+    """
     wal = Path(f"{path}-wal")
     if (not path.exists() or not path.stat().st_size) and wal.exists() and wal.stat().st_size:
         log.error("%s is there without its database: set aside as %s", wal, quarantine(wal).name)
 
 
 def set_aside_before(state_dir: Path) -> list[str]:
-    """Names of the damaged databases that still lie in the state directory."""
+    """Return the names of damaged databases that are still in the state directory."""
     found = sorted(path.name for path in state_dir.glob("journal.db*.damaged-*"))
     return [name for name in found if not name.endswith(BESIDE)]
 
 
 def names(state_dir: Path) -> Mapping[str, str]:
-    """Which key a file of staging had, by its file name."""
+    """Return the keys of staged files, by file name."""
     try:
         text = owned_paths.read_file(state_dir / INDEX, LARGEST_INDEX).decode(errors="replace")
     except OSError:
@@ -73,7 +74,7 @@ def names(state_dir: Path) -> Mapping[str, str]:
 
 
 def _staged_names(database: Path) -> dict[str, str]:
-    """Read from a copy: SQLite would write to the one that was set aside."""
+    """Return the keys of staged files that a copy of the database has: SQLite would write to the original."""
     found = {}
     try:
         with tempfile.TemporaryDirectory(prefix=".salvage-", dir=database.parent) as directory:
@@ -90,7 +91,7 @@ def _staged_names(database: Path) -> dict[str, str]:
 
 
 def _rows(db: sqlite3.Connection) -> Iterator[tuple[object, object]]:
-    """As many as can be read: those before the damage, from either end."""
+    """Yield the rows before the damage, from either end of the table."""
     for order, which in (("ASC", "from the first on"), ("DESC", "from the last back")):
         try:
             yield from db.execute(

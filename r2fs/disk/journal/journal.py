@@ -1,20 +1,18 @@
-"""Journal: what this host owes the bucket, in SQLite, before anybody is told that it is safe.
+"""Journal: what the bucket lacks, in SQLite, written before a program is answered.
 
-Owns:    `journal.db` (schema and meaning of every column: journal_schema.py; how it is opened, and what
-         its errors mean: journal_database.py), the lock file of the state directory, and the layout of
-         staging.
-Never:   decides what follows what; touches the bucket; deletes staged bytes.
+Owns:    `journal.db`: its rows and transactions. schema.py describes every column, database.py opens it and
+         maps its errors.
+Never:   decides an order of requests; touches the bucket; deletes staged bytes.
 Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
-Locks:   self._lock (rank 50, the innermost but for the ballast's); self._syncing before it, held over the one
-         sync that `barrier()` waits for.
-Fails:   StateLocked, DirectoryUnusable and what journal_database.py says, at open; NoSpace, DiskReadOnly,
+Locks:   self._lock (rank 50, the innermost but for the reserve's); self._durability before it, held over the
+         one sync that `barrier()` waits for.
+Fails:   StateLocked, DirectoryUnusable and the errors of database.py, at open; NoSpace, DiskReadOnly,
          StateDamaged and LocalError at a transaction: nothing is changed then. On a full disk the
-         ballast is given up and the transaction is carried out again, before anybody is told of NoSpace.
+         reserve is given up and the transaction is carried out again, before NoSpace is raised.
 
 A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier()` makes all
-commits so far survive a power cut: it syncs the WAL from outside SQLite, so that nobody
-else's commit waits for the disk. SQLite holds no POSIX lock on the WAL file itself, so that
-a second descriptor on it is harmless.
+commits so far survive a power cut: it syncs the WAL from outside SQLite (wal.py), so that no
+other commit waits for the disk.
 """
 
 from __future__ import annotations
@@ -30,13 +28,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from r2fs.disk import journal_salvage
-from r2fs.disk.ballast import Ballast
-from r2fs.disk.durable import boot_id, claim_blocks, fsync_dir, local_error
-from r2fs.disk.journal_attributes import AttributeRows
-from r2fs.disk.journal_database import open_database, translated
-from r2fs.disk.journal_files import is_void, make_and_lock, remove
-from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
+from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
+from r2fs.disk.journal import salvage
+from r2fs.disk.journal.attributes import AttributeRows
+from r2fs.disk.journal.database import open_database, translated
+from r2fs.disk.journal.rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
+from r2fs.disk.journal.state_directory import StateDirectory
+from r2fs.disk.journal.wal import WriteAheadLog
+from r2fs.disk.staging import Staging
 from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
 from r2fs.model.records import (
@@ -57,50 +56,38 @@ Statement = tuple[str, tuple[object, ...]]
 
 @dataclass(frozen=True, slots=True)
 class JournalRows:
-    """All that the journal holds, read at start."""
+    """Rows of work, read at start."""
 
     inodes: tuple[PendingInode, ...]
     deletes: tuple[PendingDelete, ...]
     attempts: tuple[Attempt, ...]
-    staging_gc: tuple[str, ...]  # names in data_dir
+    staging_gc: tuple[str, ...]  # names of staged files
 
 
 class Journal:
     def __init__(
-        self,
-        state_dir: Path,
-        staging_dir: Path,
-        database: sqlite3.Connection,
-        lock_fd: int,
-        ballast: Ballast,
-        crash_point: CrashPoint,
-        is_new: bool = False,
+        self, directory: StateDirectory, database: sqlite3.Connection, crash_point: CrashPoint
     ) -> None:
         # constant
+        self._directory = directory
         self._crash_point = crash_point
-        self._is_new = is_new  # made by this `open`
         self._abandoned = False  # False → True only
-        self.state_dir = state_dir
-        self.data_dir = staging_dir / "data"  # bytes that the bucket lacks: one file an inode
-        self.open_dir = staging_dir / "open"  # hard links of clean content that is open; void after a restart
-        self.orphan_dir = staging_dir / "orphans"  # found without a row: kept for a person
-        self.boot = boot_id()
-        self.ballast = ballast
-        self._lock_fd = lock_fd
+        self.state_dir = directory.path
+        self.staging = directory.staging
+        self.reserve = directory.reserve
+        # before _lock
+        self._durability = threading.Lock()
+        self._synced = -1  # number of commits that are on the disk; guarded by: _durability
         # guarded by: _lock
         self._lock = threading.RLock()
         self._commits = 0
-        self._durability = threading.Lock()  # before _lock
-        self._synced = -1  # so many of the commits are on the disk; guarded by: _syncing
         self._db = database
         self._depth = 0
         self.error: str | None = None  # why the last commit failed; read without the lock
-        self._done: list[Statement] = []  # of the transaction that is open: to be carried out again
-        self._wal_fd = -1
-        self._wal_named = False  # its name is on the disk; False → True only
-        self._wal_failed = False  # a sync of it has failed since it was begun
-        # Open as long as the database is: to close it would give SQLite's lock on the file back.
-        self._db_fd = os.open(state_dir / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._done: list[Statement] = []  # of the open transaction, to be repeated on a full disk
+        self._wal = WriteAheadLog(directory.path)
+        # Open as long as the database is: closing it would give SQLite's lock on the file back.
+        self._db_fd = os.open(directory.path / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         self.epoch = self._next_epoch()
         self._seq = self._highest_seq()
         self.attributes = AttributeRows(self.transaction, self._run, self._query)
@@ -117,92 +104,70 @@ class Journal:
 
         Raises StateLocked (another daemon), DirectoryUnusable, StateDamaged.
         """
-        staging_dir = staging_dir or state_dir / "staging"
-        lock_fd = make_and_lock(state_dir, staging_dir)
+        directory = StateDirectory.take(state_dir, Staging(staging_dir or state_dir / "staging"))
         try:
-            ballast = Ballast(state_dir / "ballast")
-            is_new = not any(state_dir.glob("journal.db*"))
-            database = open_database(state_dir, ballast)
-            journal = cls(state_dir, staging_dir, database, lock_fd, ballast, crash_point, is_new)
-            # The epoch must not come again, nor may a directory be missing under what is synced in it.
+            database = open_database(state_dir, directory.reserve)
+            journal = cls(directory, database, crash_point)
+            # The epoch must not be given twice, nor may a directory be missing under what is synced in it.
             journal.barrier()
-            for directory in (state_dir.parent, state_dir, staging_dir):
-                fsync_dir(directory)
-            ballast.hold()
+            for path in (state_dir.parent, state_dir, directory.staging.directory):
+                fsync_dir(path)
+            directory.reserve.hold()
             return journal
         except BaseException:
-            os.close(lock_fd)
+            directory.release()
             raise
 
     def abandon(self) -> None:
-        """The mount did not come up: a journal that `open` made just now, and that owes nothing, goes at close()."""
+        """Note that the mount did not come up: close() removes a journal that this start made and that is void."""
         self._abandoned = True
 
     def close(self) -> None:
-        """Checkpoint, close, and give the lock back."""
+        """Checkpoint, close, and give the lock back. Idempotent."""
         with self._lock:
-            if self._lock_fd < 0:
+            if self._directory.lock_fd < 0:
                 return
-            void = self._abandoned and self._is_new and is_void(self._db, self.data_dir, self.orphan_dir)
+            void = self._abandoned and self._directory.is_new and self._directory.is_void(self._db)
             self._db.close()
             if void:
-                self.ballast.give_up()
-                remove(self.state_dir, (self.data_dir, self.open_dir, self.data_dir.parent))
-            for fd in (self._wal_fd, self._db_fd):
-                if fd >= 0:
-                    os.close(fd)
-            self._wal_fd = self._db_fd = -1
-            if self._lock_fd >= 0:
-                os.close(self._lock_fd)
-                self._lock_fd = -1
+                self._directory.remove()
+            self._wal.close()
+            os.close(self._db_fd)
+            self._directory.release()
 
     def barrier(self) -> None:
-        """All commits so far survive a power cut when this returns. At most one fsync; waits for the disk."""
+        """Make all commits so far survive a power cut. At most one fsync; waits for the disk."""
         with self._lock:
             wanted = self._commits
-        # One at a time: the kernel tells one of two that a sync failed, and the other not.
+        # One at a time: of two fsyncs at once, the kernel reports a failure to one alone.
         with self._durability:
             if self._synced >= wanted:
-                return  # there was nothing new, or somebody else's sync has begun since
+                return  # no commit since, or another thread's sync has covered it
             with self._lock:
-                covered, wal, named = self._commits, self._wal(), self._wal_named
-                if self._wal_failed:
+                covered, log_fd = self._commits, self._wal.fd()
+                if self._wal.sync_failed:
                     self._begin_log_anew()
             try:
-                if wal >= 0:
-                    os.fsync(wal)
-                if wal >= 0 and not named:
-                    # SQLite syncs the WAL's name with its own first sync, which may be far.
-                    fsync_dir(self.state_dir)
-                    self._wal_named = True
+                self._wal.sync(log_fd)
             except OSError as error:
-                self._wal_failed = True
-                raise local_error(error, self.state_dir / "journal.db-wal") from error
+                raise local_error(error, self._wal.path) from error
             self._synced = covered
 
     def _begin_log_anew(self) -> None:
-        """The kernel tells of a failed sync once, and forgets the pages: what the log has since would not count.
+        """Checkpoint after a failed sync: the kernel reports it once, and has forgotten the log's dirty pages.
 
-        A checkpoint brings all of it to the database, with syncs of its own.
+        The checkpoint writes all of the log to the database, with syncs of its own.
         """
         with self._translated():
             busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise LocalError(f"{self.state_dir}: the journal's log could not be synced, and is in use")
-        self._wal_failed = False
-
-    def _wal(self) -> int:
-        """A descriptor of SQLite's log; -1: there is none yet."""
-        if self._wal_fd < 0:
-            with suppress(FileNotFoundError):
-                wal = f"{self.state_dir}/journal.db-wal"
-                self._wal_fd = os.open(wal, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return self._wal_fd
+        self._wal.begun_anew()
 
     # ------------------------------------------------------------------ transactions
     @contextmanager
     def transaction(self) -> Iterator[Self]:
-        """Everything inside becomes durable together, or not at all. Nests: the outermost commits."""
+        """Commit everything inside together, or nothing. Nests: the outermost commits."""
         with self._lock:
             if self._depth:
                 self._depth += 1
@@ -243,18 +208,18 @@ class Journal:
 
     def put_delete(self, row: PendingDelete) -> None:
         self._run(
-            "INSERT OR REPLACE INTO gone VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO pending_delete VALUES (?, ?, ?, ?, ?)",
             (row.seq, row.key, row.etag, row.after_ino, row.watch_until_s),
         )
 
     def drop_delete(self, seq: int) -> None:
-        self._run("DELETE FROM gone WHERE seq = ?", (seq,))
+        self._run("DELETE FROM pending_delete WHERE seq = ?", (seq,))
 
     def put_staging_garbage(self, staged: str) -> None:
-        self._run("INSERT OR REPLACE INTO leaving VALUES (?)", (staged,))
+        self._run("INSERT OR REPLACE INTO staging_garbage VALUES (?)", (staged,))
 
     def drop_staging_garbage(self, staged: str) -> None:
-        self._run("DELETE FROM leaving WHERE staged = ?", (staged,))
+        self._run("DELETE FROM staging_garbage WHERE staged = ?", (staged,))
 
     def put_attempt(self, attempt: Attempt) -> None:
         self._run(
@@ -266,7 +231,7 @@ class Journal:
         self._run("DELETE FROM attempt WHERE id = ?", (attempt_id,))
 
     def put_multipart(self, state: MultipartState) -> None:
-        """A new upload: parts of an earlier one of the same inode are forgotten."""
+        """Keep a new upload; delete an earlier one of the same inode, with its parts."""
         with self.transaction():
             self.drop_multipart(state.ino)
             self._run(
@@ -285,7 +250,7 @@ class Journal:
         self._run("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", (ino, part.number, part.etag, part.size))
 
     def outdate_multipart(self, ino: int) -> None:
-        """It was created with metadata that are no longer the file's: no attempt is to go on with it."""
+        """Mark an upload whose metadata are no longer the file's: no attempt continues it."""
         self._run("UPDATE multipart SET attempt = '' WHERE ino = ?", (ino,))
 
     def drop_multipart(self, ino: int) -> None:
@@ -317,25 +282,24 @@ class Journal:
             return JournalRows(
                 tuple(inode_row(values) for values in self._db.execute(GET_INODES)),
                 tuple(
-                    PendingDelete(*values) for values in self._db.execute("SELECT * FROM gone ORDER BY seq")
+                    PendingDelete(*values)
+                    for values in self._db.execute("SELECT * FROM pending_delete ORDER BY seq")
                 ),
                 tuple(
                     Attempt(id_, ino, key, started, bool(unknown))
                     for id_, ino, key, started, unknown in self._db.execute("SELECT * FROM attempt")
                 ),
-                tuple(staged for (staged,) in self._db.execute("SELECT staged FROM leaving")),
+                tuple(staged for (staged,) in self._db.execute("SELECT staged FROM staging_garbage")),
             )
 
     def aside(self) -> AsideView:
-        """What was set aside and is still there, for a person to see to."""
-        known, orphans, journals = journal_salvage.names(self.state_dir), [], []
-        with suppress(OSError):  # a disk that fails is told elsewhere
-            journals = journal_salvage.set_aside_before(self.state_dir)
-            for path in sorted(self.orphan_dir.glob("*")):
-                with suppress(FileNotFoundError):  # taken away meanwhile
-                    found = path.stat()
-                    key = known.get(path.name)
-                    orphans.append(OrphanView(str(path), found.st_size, found.st_mtime_ns, key))
+        """Return the files and journals that were set aside and still exist, for a person to look at."""
+        known, orphans, journals = salvage.names(self.state_dir), [], []
+        with suppress(OSError):  # `error` reports a disk that fails
+            journals = salvage.set_aside_before(self.state_dir)
+            for path, found in self.staging.orphans():
+                key = known.get(path.name)
+                orphans.append(OrphanView(str(path), found.st_size, found.st_mtime_ns, key))
         return AsideView(tuple(journals), tuple(orphans))
 
     # ------------------------------------------------------------------ inside
@@ -356,18 +320,18 @@ class Journal:
             raise
 
     def _execute_somewhere(self, sql: str, values: tuple[object, ...]) -> None:
-        """On a full disk once more, in the ballast's room."""
+        """Execute; on a full disk again, in the space of the reserve."""
         try:
             with self._translated():
                 self._db.execute(sql, values)
         except NoSpace:
-            if not self.ballast.give_up():
+            if not self.reserve.give_up():
                 raise
             self._claim_room()
             log.warning(
                 "the disk of %s is full: %d bytes that were kept in reserve for the journal are in use now",
                 self.state_dir,
-                self.ballast.size,
+                self.reserve.size,
             )
             with self._translated():
                 self._repeat()
@@ -375,17 +339,17 @@ class Journal:
                     self._db.execute(sql, values)
 
     def _claim_room(self) -> None:
-        """What the ballast had becomes the log's and the database's, before others write it full."""
-        half = self.ballast.size // 2
+        """Allocate the freed reserve to the log and the database, before other files take it."""
+        half = self.reserve.size // 2
         try:
-            if (wal := self._wal()) >= 0:
+            if (wal := self._wal.fd()) >= 0:
                 claim_blocks(wal, half)
             claim_blocks(self._db_fd, os.fstat(self._db_fd).st_size + half)
-        except OSError as error:  # they grow into it, then, as far as it is there
+        except OSError as error:  # they grow as far as other files leave space
             log.info("%s: no room of its own: %s", self.state_dir, error)
 
     def _repeat(self) -> None:
-        """SQLite drops a transaction that finds no room: it is begun again, up to where it was."""
+        """Begin the transaction again and repeat it: SQLite drops one that finds no space."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         self._db.execute("BEGIN IMMEDIATE")
@@ -393,7 +357,7 @@ class Journal:
             self._db.execute(sql, values)
 
     def _roll_back(self) -> None:
-        """A disk that failed the transaction may fail this, too: what was not committed is void anyway."""
+        """Roll back. An error is logged alone: what was not committed is void anyway."""
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -401,7 +365,7 @@ class Journal:
             log.info("the journal's transaction ended without a rollback: %s", error)
 
     def _translated(self) -> AbstractContextManager[None]:
-        return translated(self.state_dir, self._lock_fd)
+        return translated(self.state_dir, self._directory.lock_fd)
 
     def _next_epoch(self) -> int:
         with self.transaction():
@@ -414,6 +378,6 @@ class Journal:
     def _highest_seq(self) -> int:
         with self._lock, self._translated():
             (highest,) = self._db.execute(
-                "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM gone)"
+                "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM pending_delete)"
             ).fetchone()
             return highest or 0

@@ -1,6 +1,6 @@
-"""The journal's rows of inodes: a record as the values of a row, and back.
+"""Rows of the table `inode`: PendingInode to the values of a row, and back.
 
-Owns:  which column is which field. What a column means is in journal_schema.py.
+Owns:  the order of columns and fields. schema.py says what a column means.
 Never: touches the database.
 """
 
@@ -13,8 +13,8 @@ from r2fs.model.records import Kind, PendingInode, Proof, Version
 
 INODE_COLUMNS = (
     "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
-    "base_key", "base_etag", "base_size", "expect", "changed", "staged", "size", "own", "base_limit", "proof",
-    "sealed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino", "stored",
+    "base_key", "base_etag", "base_size", "expected_etag", "changed", "staged", "size", "own", "base_limit", "proof",
+    "closed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino", "stored",
 )  # fmt: skip
 PUT_INODE = (
     f"INSERT OR REPLACE INTO inode ({','.join(INODE_COLUMNS)}) VALUES ({','.join('?' * len(INODE_COLUMNS))})"
@@ -30,9 +30,9 @@ def inode_values(row: PendingInode) -> tuple[object, ...]:
     base = (row.base.key, row.base.etag, row.base.size) if row.base else (None, None, None)
     return (
         row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
-        json.dumps(dict(row.extra)), row.content_type, *base, row.expect, row.changed, row.staged, row.size,
+        json.dumps(dict(row.extra)), row.content_type, *base, row.expected_etag, row.changed, row.staged, row.size,
         None if row.own is None else json.dumps(row.own), row.base_limit,
-        row.proof and proof_text(row.proof), row.sealed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
+        row.proof and proof_text(row.proof), row.closed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
         row.target if row.target is None or is_text(row.target) else os.fsencode(row.target),
         row.st_ino, None if row.stored is None else json.dumps(dict(row.stored)),
     )  # fmt: skip
@@ -57,7 +57,7 @@ def inode_row(values: tuple[object, ...]) -> PendingInode:
 
 
 def is_text(target: str) -> bool:
-    """A link may point to any bytes; SQLite's text is UTF-8."""
+    """True if a link's target, which may be any bytes, is UTF-8, as SQLite's text must be."""
     try:
         target.encode()
     except UnicodeEncodeError:

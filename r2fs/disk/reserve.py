@@ -1,10 +1,10 @@
-"""Ballast: room on the disk kept in reserve, so that the journal can be written when all else is full.
+"""Disk reserve: space kept allocated, so that the journal can be written on a full disk.
 
-Owns:    one preallocated file that means nothing; its room is what counts.
-Never:   decides when: the journal gives it up, `engine/content/disk_space.py` asks for it anew.
+Owns:    one preallocated file without contents: only its blocks count.
+Never:   decides when: the journal gives it up, `engine/content/disk_space.py` has it allocated anew.
 Threads: every method.
 Locks:   self._lock (leaf), around the file alone.
-Fails:   softly: a disk without room for it, or without preallocation, has none.
+Fails:   softly: without space or preallocation there is no reserve.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIZE = 24 << 20  # the journal's log at its largest, and as much again for its c
 SHARE = 16  # of a small disk: at most this part
 
 
-class Ballast:
+class DiskReserve:
     def __init__(self, path: Path) -> None:
         # constant
         self.path = path
@@ -35,18 +35,18 @@ class Ballast:
 
     @property
     def held(self) -> int:
-        """Bytes in reserve; 0: given up."""
+        """Bytes in reserve; 0: in use by the journal, or never allocated."""
         return self.size if self._held else 0
 
     def hold(self) -> bool:
-        """Take the room, if it is not held. False: there is not enough."""
+        """Allocate the reserve, if it is not held. False: the disk has too little space."""
         with self._lock:
             if not self._held:
                 self._held = self._allocate()
             return self._held
 
     def give_up(self) -> bool:
-        """The room is the journal's now. False: there was none."""
+        """Free the reserve for the journal. False: there was none."""
         with self._lock:
             held, self._held = self._held, False
             return self._remove() and held
@@ -77,7 +77,7 @@ class Ballast:
         return True
 
     def _is_whole(self) -> bool:
-        """Held already, by an earlier daemon?"""
+        """True if an earlier daemon left the file with all its blocks."""
         try:
             found = os.stat(self.path)
         except OSError:

@@ -1,6 +1,6 @@
 """The clean cache's tables: diskcache, with what does not suit r2fs replaced.
 
-Owns:    all that r2fs uses of diskcache's insides; pyproject pins the version range. An entry is a row,
+Owns:    every use of diskcache's internals; pyproject pins the version range. An entry is a row,
          and a short text or a file that was linked into the table's directory.
 Never:   pickles; evicts by itself; deletes a file: it names those whose rows are gone (`condemned`), and
          shelf.py removes them.
@@ -18,19 +18,19 @@ from typing import Any, NamedTuple
 import diskcache
 from diskcache import core
 
-from r2fs.disk.shelf import Maker, file_name
+from r2fs.disk.cache.shelf import Maker, file_name
 
 BATCH = 16  # rows looked at in one query for something to evict
 
 _SQL = core.sqlite3
 PASSING = {_SQL.SQLITE_FULL, _SQL.SQLITE_BUSY, _SQL.SQLITE_LOCKED, _SQL.SQLITE_NOMEM, _SQL.SQLITE_CANTOPEN}
 
-# What a database answers that is gone or damaged: a missing row of its own is a ValueError.
+# Errors of a database that was removed or damaged: a missing row of its own is a ValueError.
 DATABASE_ERRORS = (_SQL.Error, diskcache.Timeout, ValueError, TypeError, KeyError)
 
 
 class Adoption(NamedTuple):
-    """A value to store: a file to link, the bytes it counts for, and a word about it."""
+    """A value to store: a file to link, its cost in bytes, and a text of the caller's."""
 
     path: Path
     cost: int
@@ -137,12 +137,12 @@ class Table(diskcache.Cache):  # type: ignore[misc]
         return gone
 
     def row(self, key: str) -> Row | None:
-        """Without counting a use."""
+        """Return the row of `key`, without counting a use."""
         found = self._sql(f"{_SELECT} WHERE key = ?", (key,)).fetchall()
         return Row(*found[0][:5]) if found else None
 
     def by_use(self, policy: str = "access_time") -> Iterator[Row]:
-        """All rows, oldest use (or store) first. Rows may be deleted meanwhile."""
+        """Yield all rows, oldest use (or store) first. Rows may be deleted meanwhile."""
         after: tuple[float, int] = (-1.0, -1)
         while True:
             query = f"{_SELECT} WHERE ({policy}, rowid) > (?, ?) ORDER BY {policy}, rowid LIMIT {BATCH}"
@@ -160,12 +160,12 @@ class Table(diskcache.Cache):  # type: ignore[misc]
         self._sql("UPDATE Cache SET key = ?, value = ? WHERE key = ?", (new, about, old))
 
     def weight(self) -> int:
-        """Of all rows that were given one as their tag."""
+        """Return the sum of the rows' tags, for rows whose tag is a weight."""
         ((total,),) = self._sql("SELECT coalesce(sum(tag), 0) FROM Cache WHERE tag IS NOT NULL").fetchall()
         return int(total)
 
     def lighten(self, limit: int) -> list[str]:
-        """Delete rows with a weight, the longest stored first, until no more than `limit` is left; their keys."""
+        """Delete rows with a weight, the longest stored first, until `limit` is met; return their keys."""
         over, gone = self.weight() - limit, []
         query = "SELECT key, tag FROM Cache WHERE tag IS NOT NULL ORDER BY store_time, rowid"
         for key, weight in self._sql(query).fetchall():
@@ -184,7 +184,7 @@ _SELECT = "SELECT key, size, tag, filename, value, access_time, store_time, rowi
 
 
 def maker(policy: str) -> Maker[Table]:
-    """`policy` is diskcache's: with `least-recently-used` a get() is a use, and is written."""
+    """Return the constructor of tables with diskcache's `policy`; `least-recently-used` writes each get()."""
     settings = {
         "disk": _Disk,
         "timeout": 0,
@@ -203,7 +203,7 @@ def maker(policy: str) -> Maker[Table]:
 
 
 def passes(failure: Exception) -> bool:
-    """Full, busy or out of memory or descriptors. A failed rollback hides what was first: look behind it."""
+    """True for a full or busy database, or a lack of memory or descriptors; a failed rollback's causes count."""
     error: BaseException | None = failure
     codes: set[int] = set()
     while error is not None:

@@ -1,13 +1,12 @@
-"""The clean cache: an LRU of content that the bucket has too. Losing it costs time and nothing else.
+"""Clean cache: an LRU of files whose bytes the bucket has too. Losing it costs time alone.
 
 Owns:    which files are in it, their use, the limit and the time to live; attributes of versions and
-         digests of their parts. cache_table.py keeps the index; the files are hard links of finished content.
-Never:   holds the only copy of anything; raises because it is lost, damaged or full. Deletes no file that
-         it has not named itself.
+         digests of their parts. table.py keeps the index; the files are hard links of finished content.
+Never:   holds the only copy of a byte; raises because it is lost, damaged or full; deletes a file that it
+         has not named itself.
 Threads: every public method is thread-safe.
 Locks:   one for each of its two shelves (leaves); never both at once.
-Fails:   softly: a miss, or False. It is begun anew from nothing when its database is lost or
-         damaged, while mounted too. take() alone raises, NoSpace or LocalError, where a hit cannot be linked.
+Fails:   softly: a miss, or False. A lost or damaged database is begun anew, while mounted too. take() alone raises, NoSpace or LocalError, where a hit cannot be linked.
 
 The limit is held by evicting before admitting, oldest use first, passing over pinned versions;
 diskcache's own culling overshoots and removes what is open, so it is switched off.
@@ -23,10 +22,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from r2fs.disk.cache_table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
+from r2fs.disk.cache.last_listings import LastListings
+from r2fs.disk.cache.shelf import Shelf
+from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
-from r2fs.disk.last_listings import LastListings
-from r2fs.disk.shelf import Shelf
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet
@@ -42,10 +41,10 @@ TRIM_EVERY = 256  # remembered versions between two looks at their number
 
 
 class Taken(NamedTuple):
-    """A hit: what is in the file that was linked."""
+    """A hit: the contents of the file that was linked."""
 
     present: RangeSet | None  # None: all of it
-    stored_at_s: float  # hand it back to admit(): the age runs from here
+    stored_at_s: float  # for admit(): the age counts from here
 
 
 @lru_cache(4096)  # a version that is opened again and again is named each time
@@ -83,9 +82,9 @@ class CleanCache:
 
     # -------------------------------------------------------------- content
     def take(self, version: Version, into: Path) -> Taken | None:
-        """A hit: the entry's file gets the further name `into`, on the same file system. None: a miss.
+        """Link the entry's file as `into`, on the same file system. None: a miss.
 
-        The file stays the entry's too: whoever writes it or punches holes in it drops the entry first.
+        The file stays the entry's too: the caller drops the entry before it changes the file.
         """
         name = _name(version.key, version.etag)
         taken = self._content.run(lambda table: self._take_locked(table, name, version, into), None)
@@ -112,7 +111,7 @@ class CleanCache:
         try:
             found = os.stat(path)
             if size != version.size or (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
-                # Nobody but us has business with these files: what was written to is not the object.
+                # No other program may write to these files: changed bytes are not the object's.
                 log.warning("%s: the cached file was changed; it is fetched again", version.key)
                 raise FileNotFoundError(path)
             self._use_locked(table, name)
@@ -127,7 +126,7 @@ class CleanCache:
         return Taken(None if ranges is None else RangeSet(map(tuple, ranges)), row.stored_at_s)
 
     def _use_locked(self, table: Table, name: str) -> None:
-        """Count a hit or a miss, and a use. On a full disk it is not counted, and the cache goes on."""
+        """Count a hit or a miss, and a use; on a full disk count nothing."""
         try:
             table.get(name)
         except DATABASE_ERRORS as error:
@@ -146,7 +145,7 @@ class CleanCache:
     ) -> bool:
         """Enter the file at `path`, which keeps that name. False: it does not fit, and is not in the cache.
 
-        Replaces an entry of the same version, whose age goes on; `stored_at_s` says it where there is none.
+        Replaces an entry of the same version and keeps its age; `stored_at_s` is the age where there is none.
         """
         name = _name(version.key, version.etag)
 
@@ -169,12 +168,12 @@ class CleanCache:
         return self._content.run(enter, False)
 
     def count_hit(self) -> None:
-        """Content that was taken before, and is still open, serves another open."""
+        """Count a hit for an open that a file taken earlier, and still open, serves."""
         with self._content.lock:
             self._hits += 1
 
     def contains(self, version: Version, whole: bool = False) -> bool:
-        """Would take() hit (with all bytes, if `whole`)? Not counted, not a use."""
+        """True if take() would hit (with all bytes, if `whole`). Counts as neither a hit nor a use."""
         name = _name(version.key, version.etag)
 
         def look(table: Table) -> bool:
@@ -186,7 +185,7 @@ class CleanCache:
         return self._content.run(look, False)
 
     def bytes_of(self, version: Version) -> int:
-        """Bytes of the version that take() would bring. Counts as neither a hit nor a use."""
+        """Return how many bytes of the version take() would give. Counts as neither a hit nor a use."""
         name = _name(version.key, version.etag)
 
         def look(table: Table) -> int:
@@ -199,11 +198,11 @@ class CleanCache:
         return self._content.run(look, 0)
 
     def drop(self, version: Version) -> None:
-        """Forget the entry, pinned or not. Other names of its file stay."""
+        """Remove the entry, pinned or not. Other names of its file stay."""
         self._content.run(lambda table: table.delete(_name(version.key, version.etag)), None)
 
     def rekey(self, old: Version, new: Version) -> None:
-        """The bucket has the same bytes as `new` now (renamed there). Pins move too."""
+        """Move the entry, its pins and its parts from `old` to `new`, a copy in the bucket with the same bytes."""
         before, after = _name(old.key, old.etag), _name(new.key, new.etag)
 
         def rename(table: Table) -> None:
@@ -224,7 +223,7 @@ class CleanCache:
 
     # -------------------------------------------------------------- limit and age
     def pin(self, version: Version) -> None:
-        """In use: not evicted, does not expire, until as many unpin()s."""
+        """Keep the entry from eviction and expiry, until as many unpin()s."""
         name = _name(version.key, version.etag)
         with self._content.lock:
             self._pins[name] = self._pins.get(name, 0) + 1
@@ -239,20 +238,20 @@ class CleanCache:
                 self._pins.pop(name, None)
 
     def set_reserved(self, size: int, files: int = 0) -> None:
-        """Bytes of open content that is not an entry, and of how many files: they count against the limit, and are
-        shown. Evicts nothing by itself.
+        """Set the bytes and the number of open files that are not entries: they count against the limit, and in
+        `view`. Evicts nothing.
 
-        Content that is about to be admitted no longer counts here, or it counts twice.
+        The caller leaves out a file before it admits it: else that file counts twice.
         """
         with self._content.lock:
             self._reserved, self._open_files = size, files
 
     def make_room(self, size: int) -> bool:
-        """Evict until entries, reserved bytes and `size` more fit. False, and nothing evicted, if they cannot."""
+        """Evict until entries, reserved bytes and `size` more fit. False: they cannot, and nothing is evicted."""
         return self._content.run(lambda table: self._evict_locked(table, size), size <= self._limit)
 
     def sweep(self) -> int:
-        """Drop what is past its time to live; how many."""
+        """Remove the entries past their time to live; return their number."""
         if not self._ttl_s:
             return 0
 
@@ -274,7 +273,7 @@ class CleanCache:
         return not -CLOCK_SLACK_S <= self._clock.time() - stored_at_s < self._ttl_s
 
     def evict(self, size: int) -> int:
-        """Free `size` bytes of disk or what there is, whatever the limit: the disk is full. Bytes freed."""
+        """Evict for a full disk, whatever the limit: at least `size` bytes, or all. Return the bytes freed."""
         victims: list[Row] = self._content.run(lambda table: self._victims_locked(table, size, None)[0], [])
         freed = 0
         for row in victims:
@@ -284,7 +283,7 @@ class CleanCache:
         return freed
 
     def _evict_locked(self, table: Table, size: int, keep: str | None = None) -> bool:
-        """Make room for `size` more; `keep` is not evicted for it. Nothing is, if that is not enough."""
+        """Evict others than `keep` until `size` more fit; evict nothing, and return False, if they cannot."""
         excess = int(table.reset("size")) + self._reserved + size - self._limit
         if excess <= 0:
             return True
@@ -294,7 +293,7 @@ class CleanCache:
         return enough
 
     def _victims_locked(self, table: Table, size: int, keep: str | None) -> tuple[list[Row], bool]:
-        """The entries that free `size` bytes, oldest use first; are they enough?"""
+        """Return entries that free `size` bytes, oldest use first, and whether they are enough."""
         victims: list[Row] = []
         for row in table.by_use():
             if row.key != keep and row.key not in self._pins:
@@ -311,11 +310,11 @@ class CleanCache:
 
     # -------------------------------------------------------------- attributes of versions
     def remember(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
-        """What HEAD or GET told of a version, beside its bytes. The last ATTRIBUTES_MAX are kept."""
+        """Keep the attributes of a version that HEAD or GET returned. The last ATTRIBUTES_MAX are kept."""
         self._remember(_name(key, etag), json.dumps(dict(attributes)))
 
     def remember_parts(self, version: Version, parts: PartDigests) -> None:
-        """Of its bytes: what is the same in a later version need not be sent again."""
+        """Keep the digests of a version's parts: equal parts of a later version are not sent again."""
         self._remember(_parts_name(version), json.dumps([parts.part_size, *parts.digests]))
 
     def recall_parts(self, version: Version) -> PartDigests | None:
@@ -356,7 +355,7 @@ class CleanCache:
 
     # -------------------------------------------------------------- the whole
     def view(self) -> CacheView:
-        """Hits and misses run on from one session to the next; the rest is of this one."""
+        """Return the figures: hits and misses of all sessions, the rest of this one."""
         with self._content.lock:
             entries, used = self._content.run(lambda table: (len(table), int(table.reset("size"))), (0, 0))
             return CacheView(
@@ -381,7 +380,7 @@ def _cost(path: Path, size: int, present: RangeSet | None) -> int:
 
 
 def _unlink(path: Path) -> int:
-    """Remove a file if it is there; the bytes of disk that this freed."""
+    """Remove a file if it exists; return the bytes of disk freed."""
     try:
         before = os.stat(path)
         os.unlink(path)

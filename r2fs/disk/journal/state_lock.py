@@ -1,7 +1,7 @@
-"""The state directory's lock: one daemon at a time, and its pid for whoever comes second.
+"""Lock of the state directory: one daemon at a time, with its pid for the message to a second one.
 
 Owns:  the file `lock` of the state directory.
-Never: removes it: another process may wait for the same file (journal_files.py does, with the lock held).
+Never: removes it, since another process may wait for it (state_directory.py does, with the lock held).
 Fails: StateLocked, and OSError where the directory cannot be written.
 """
 
@@ -19,7 +19,7 @@ PID_BYTES = 20  # of the lock file: written over in place, which needs no room o
 
 
 def lock_state(state_dir: Path) -> int:
-    """The descriptor that holds the lock: closing it gives the lock back."""
+    """Take the lock; return the descriptor that holds it: closing that gives the lock back."""
     path = state_dir / "lock"
     while True:
         fd = open_file(path, os.O_RDWR | os.O_CREAT)
@@ -34,14 +34,14 @@ def lock_state(state_dir: Path) -> int:
             ) from None
         if _is_named(fd, path):
             break
-        # A start that failed has just taken it away: the lock of a file without a name excludes nobody.
+        # A start that failed has just removed it: the lock of a file without a name excludes nobody.
         os.close(fd)
     os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
     return fd
 
 
 def _mounted_on(state_dir: Path) -> str:
-    """Of the record that its holder has written; "" where it has not yet."""
+    """Return the mountpoint in the record of the lock's holder, as text; "" before it is written."""
     try:
         data = read_file(state_dir / mount_record.NAME, mount_record.MAX_BYTES)
     except OSError:

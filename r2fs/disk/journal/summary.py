@@ -1,9 +1,9 @@
-"""Reading a journal that no daemon has open: what it still owes the bucket.
+"""Summary of a journal that no daemon has open: counts of what the bucket lacks.
 
-Owns:    a summary of the rows, read without a trace: neither lock, recovery nor checkpoint. SQLite would do
-         the last two for whoever opens a journal that a killed daemon left; so it gets a copy then.
-Never:   writes to the state directory; takes its lock, which a daemon that starts just now would miss.
-Fails:   softly: a journal that cannot be read is a summary that says so.
+Owns:    the counts, read without lock, recovery or checkpoint. SQLite would do the last two for a journal
+         that a killed daemon left: of such a one a copy is read.
+Never:   writes to the state directory; takes its lock, which would refuse a daemon that is starting.
+Fails:   softly: PendingSummary.error says why a journal cannot be read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from r2fs.model.settings import LOCAL_PATTERNS
 DATABASE, LOCK = "journal.db", "lock"
 LOCKS = Path("/proc/locks")
 
-_ROWS = "SELECT key, state, size, staged, sealed_at_s, own, expect, changed, kind FROM inode"
-_DELETES = "SELECT count(*) FROM gone WHERE watch_until_s IS NULL"  # the others only look for a late upload
+_ROWS = "SELECT key, state, size, staged, closed_at_s, own, expected_etag, changed, kind FROM inode"
+_DELETES = "SELECT count(*) FROM pending_delete WHERE watch_until_s IS NULL"  # the others only look for a late upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class PendingSummary:
 
 
 def holder(state_dir: Path) -> int | None:
-    """The process that holds the state directory's lock; None: nobody. Told by /proc/locks, taking nothing."""
+    """Return the process that holds the state directory's lock, as /proc/locks says; None: none."""
     try:
         lock = os.stat(state_dir / LOCK)
         told = (state_dir / LOCK).read_text(errors="replace").strip() if lock.st_size < 100 else ""
@@ -62,14 +62,14 @@ def holder(state_dir: Path) -> int | None:
         if len(words) < 6 or words[1] != "FLOCK":
             continue
         where, _, inode = words[5].rpartition(":")
-        # A file system with subvolumes has other device numbers there than stat(2) gives: then the pid tells.
+        # A file system with subvolumes has other device numbers there than in stat(2): the pid decides.
         if inode == str(lock.st_ino) and (where == device or words[4] == told):
             return int(words[4])
     return None
 
 
 def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -> PendingSummary:
-    """Count the rows of the journal in `state_dir`; files whose names match stay on this host, and do not count."""
+    """Count the rows of the journal in `state_dir`, but for files that `local_patterns` keeps on this host."""
     try:
         with _database(state_dir / DATABASE) as db:
             rows = db.execute(_ROWS).fetchall()
@@ -91,16 +91,16 @@ def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -
 
 
 def _stays_here(row: tuple[object, ...], patterns: Collection[str]) -> bool:
-    """A file of `local_patterns` of which the bucket has nothing, and all is here."""
-    key, _, _, staged, _, own, expect, changed, _ = row
-    complete = staged is not None and own is None and expect is None and bool(changed)
+    """True for a file of `local_patterns` that is complete on this host and not in the bucket."""
+    key, _, _, staged, _, own, expected_etag, changed, _ = row
+    complete = staged is not None and own is None and expected_etag is None and bool(changed)
     name = str(key).rpartition("/")[2]
     return complete and any(fnmatchcase(name, each) for each in patterns)
 
 
 @contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    """The database as it is on the disk, its log included."""
+    """Open the database as it is on the disk, its log included."""
     log = Path(f"{path}-wal")
     if not log.exists() or not log.stat().st_size:
         with closing(_open(path)) as db:
@@ -115,5 +115,5 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """`immutable`: SQLite makes no lock and no file beside it."""
+    """Open read-only; `immutable` keeps SQLite from making a lock or a file beside it."""
     return sqlite3.connect(f"file:{quote(os.fspath(path))}?mode=ro&immutable=1", uri=True)
