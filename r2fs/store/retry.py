@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, Self, TypeVar
@@ -35,7 +36,6 @@ from r2fs.model.errors import (
 from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Download, Limits, ObjectStore
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
-from r2fs.store import s3_request_log as request_log
 from r2fs.store.answers import SignatureRejected, StoredDamaged
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.counting import RequestCounter, RequestsView
@@ -57,6 +57,9 @@ class Policy:
     cap_s: float = 8.0
     within_s: float = 60.0  # no attempt begins later than this after the first
 
+
+# Of the request that this thread sends; the log of requests shows it.
+attempt_number: ContextVar[int] = ContextVar("attempt_number", default=1)
 
 PATIENT = Policy()
 BRIEF = Policy(attempts=3, base_s=0.5, cap_s=1.0, within_s=5.0)  # check(): a person waits
@@ -83,14 +86,14 @@ class _Tries:
         self._made = 0
         self._generation = store.keys.generation if store.keys else 0
         self.unknown = False  # an earlier attempt may have been carried out
-        request_log.attempt.set(1)
+        attempt_number.set(1)
 
     def after(self, error: StoreError) -> None:
         """Waits before the next attempt, or raises `error` if there is to be none."""
         self._store.health.failed(error)
         error.unknown = self.unknown
         self._made += 1
-        request_log.attempt.set(self._made + 1)
+        attempt_number.set(self._made + 1)
         if self._has_another_key(error):
             self._store.counter.retried()
             return

@@ -29,7 +29,7 @@ from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3 import S3Store
+from r2fs.store.s3.store import S3Store
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock
 from tests.support.faulty import (

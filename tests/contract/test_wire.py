@@ -13,7 +13,7 @@ from r2fs import __version__
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import ObjectMeta
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3 import connect
+from r2fs.store.s3.store import connect
 from tests.support.bodies import BytesBody
 from tests.support.faulty import FaultyProxy, Seen
 from tests.support.servers import Endpoint

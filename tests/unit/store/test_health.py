@@ -21,7 +21,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.records import ObjectMeta
 from r2fs.store.health import IN_A_ROW, Health, HealthView
-from r2fs.store.localdir import LocalDirStore
+from r2fs.store.local.store import LocalDirStore
 from r2fs.store.retry import RetryingStore
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock

@@ -24,8 +24,8 @@ from r2fs.model.errors import (
 from r2fs.model.ports import Limits, SystemClock
 from r2fs.model.records import ObjectMeta, Version
 from r2fs.model.settings import Bucket
-from r2fs.store.localdir import LocalDirStore, connect
-from r2fs.store.sidecar import Sidecars
+from r2fs.store.local.sidecar import Sidecars
+from r2fs.store.local.store import LocalDirStore, connect
 from tests.support.bodies import BytesBody
 
 META = ObjectMeta("audio/wav", {"mtime": "1.5", "comment": "ü"})
@@ -242,7 +242,7 @@ def test_a_refused_put_leaves_no_file(root: Path, store: LocalDirStore):
 DELETE_KILLED = """
 import os, sys
 from pathlib import Path
-from r2fs.store.localdir import LocalDirStore
+from r2fs.store.local.store import LocalDirStore
 
 def counted(remove):
     def call(*given, **named):
@@ -360,7 +360,7 @@ def test_a_delete_that_fails_half_way_leaves_no_directory(
     def broken(path: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("r2fs.store.localdir.sync_directory", broken)
+    monkeypatch.setattr("r2fs.store.local.store.sync_directory", broken)
     with pytest.raises(StoreError):
         store.delete("a/d/take")
     assert not (root / "a").exists()
@@ -423,7 +423,7 @@ import sys
 from pathlib import Path
 from r2fs.model.errors import PreconditionFailed
 from r2fs.model.records import ObjectMeta
-from r2fs.store.localdir import LocalDirStore
+from r2fs.store.local.store import LocalDirStore
 from tests.support.bodies import BytesBody
 
 store = LocalDirStore(Path(sys.argv[1]))

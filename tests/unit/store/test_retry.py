@@ -21,7 +21,7 @@ from r2fs.model.errors import (
 from r2fs.model.ports import Limits, SystemClock
 from r2fs.model.records import ObjectInfo, ObjectMeta, Version
 from r2fs.store.answers import SignatureRejected, StoredDamaged
-from r2fs.store.localdir import LocalDirStore
+from r2fs.store.local.store import LocalDirStore
 from r2fs.store.retry import BRIEF, PATIENT, THROTTLED_S, RetryingStore
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock

@@ -1,4 +1,4 @@
-"""A bucket behind an S3 API, R2's first of all. With `s3_client.py` all that knows boto3.
+"""A bucket behind an S3 API, R2's first of all. With `client.py` all that knows boto3.
 
 Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
 Never:   retries (`store/retry.py` does), reads a body whole, sets a Content-Encoding that was not there.
@@ -31,16 +31,16 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store import headers, s3_proof, s3_values
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3_check import Checks
-from r2fs.store.s3_client import Clients, translated, with_copy_headers
-from r2fs.store.s3_download import Packed, S3Download, Wire, discard
-from r2fs.store.s3_listing import Asked, not_deleted, page_of
-from r2fs.store.s3_values import (
+from r2fs.store.s3 import headers, proof, values
+from r2fs.store.s3.check import Checks
+from r2fs.store.s3.client import Clients, translated, with_copy_headers
+from r2fs.store.s3.download import Packed, S3Download, Wire, discard
+from r2fs.store.s3.listing import Asked, not_deleted, page_of
+from r2fs.store.s3.values import (
     conditions,
     destination_headers,
     etag_of,
@@ -49,7 +49,7 @@ from r2fs.store.s3_values import (
     total,
     verified,
 )
-from r2fs.store.s3_wire import Answer
+from r2fs.store.s3.wire import Answer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -253,7 +253,7 @@ class S3Store:
             if if_match is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
             raise _name_refused(key, error) from error
-        return s3_proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
+        return proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
         metadata = headers.encoded(meta.metadata)
@@ -267,7 +267,7 @@ class S3Store:
             "Key": key,
             "ContentType": meta.content_type,
             "Metadata": metadata,
-            **s3_values.described(meta.headers),
+            **values.described(meta.headers),
         }
 
     def delete(self, key: str) -> None:
@@ -351,7 +351,7 @@ class S3Store:
         asked: dict[str, Any] = {"MultipartUpload": {"Parts": listed}} | conditions(if_match, if_absent)
         with self._translated(key) as seen:
             self._client.complete_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id, **asked)
-        return s3_proof.complete(self.head, key, seen.read().fields, parts)
+        return proof.complete(self.head, key, seen.read().fields, parts)
 
     def _look_first(self, key: str, if_match: str | None, if_absent: bool) -> None:
         """A HEAD in place of a condition that the server may ignore."""
@@ -387,7 +387,7 @@ class S3Store:
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:
             if meta.headers is None:
-                meta = replace(meta, headers=s3_values.kept_of(self._require_source(source)))
+                meta = replace(meta, headers=values.kept_of(self._require_source(source)))
             asked = self._described(key, meta) | {"MetadataDirective": "REPLACE"}
         try:
             with self._translated(f"{source.key} → {key}") as seen:
@@ -400,7 +400,7 @@ class S3Store:
         except PreconditionFailed:
             self._require_source(source)  # says so if it is the source that changed
             raise
-        return s3_proof.copy(self.head, key, seen.read().fields, source)
+        return proof.copy(self.head, key, seen.read().fields, source)
 
     def _require_source(self, source: Version) -> Mapping[str, Any]:
         """HEAD of `source`; PreconditionFailed or ObjectMissing if it is not there in that version."""

@@ -1,7 +1,7 @@
 """A directory that plays the bucket: `file:///dir`. Objects are plain files for any tool.
 
 Owns:    `ROOT/.r2fs/`: `lock`, `tmp/` (files before they get their name), `meta/` (sidecar.py),
-         `uploads/` (multipart), `emptied/` (localempty.py). Everything else in ROOT belongs to whoever put it there.
+         `uploads/` (multipart), `emptied/` (empty.py). Everything else in ROOT belongs to whoever put it there.
 Never:   changes a file in place: an object is replaced by a rename, so that who reads the old one
          goes on reading it.
 Threads: every method is thread-safe, over processes too: a flock on `lock` is held for the
@@ -39,15 +39,15 @@ from r2fs.model.keys import MAX_KEY_BYTES, is_name, printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket
-from r2fs.store import localparts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import multipart_etag
-from r2fs.store.localempty import Emptied
-from r2fs.store.localfiles import CHUNK, LocalDownload, is_empty, read_chunks, write_whole
-from r2fs.store.locallist import OWN, Walk
+from r2fs.store.local import parts as multipart
+from r2fs.store.local.empty import Emptied
+from r2fs.store.local.files import CHUNK, LocalDownload, is_empty, read_chunks, write_whole
+from r2fs.store.local.listing import OWN, Walk
+from r2fs.store.local.sidecar import EMPTY_MD5, Facts, Sidecars, chosen_meta, facts_of, sync_directory
 from r2fs.store.retry import RetryingStore
-from r2fs.store.sidecar import EMPTY_MD5, Facts, Sidecars, chosen_meta, facts_of, sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class LocalDirStore:
         self._limits = limits
         self._counter = counter or RequestCounter()
         self._sidecars = Sidecars(self._own / "meta")
-        self._uploads = localparts.Uploads(self._own / "uploads", limits)
+        self._uploads = multipart.Uploads(self._own / "uploads", limits)
         self._emptied = Emptied(root, self._own / "emptied", self._has_marker)
 
     @property
@@ -392,7 +392,7 @@ class LocalDirStore:
         with self._temporary() as temporary:
             etag = write_whole(temporary, data)
             part = Part(number, etag, temporary.stat().st_size)
-            localparts.adopt(directory, temporary, part)
+            multipart.adopt(directory, temporary, part)
         return part
 
     def copy_part(
@@ -424,10 +424,10 @@ class LocalDirStore:
             meta = self._uploads.meta(key, upload_id)
             files = self._uploads.files(key, upload_id, parts)
             etag = multipart_etag(parts)
-            assert etag is not None, "localparts takes no parts but those that it named by their MD5"
+            assert etag is not None, "parts.py takes no parts but those that it named by their MD5"
             facts = facts_of(etag, meta)
             with self._temporary() as temporary:
-                write_whole(temporary, localparts.read_all(files, CHUNK))
+                write_whole(temporary, multipart.read_all(files, CHUNK))
                 with self._locked():
                     self._require(key, if_match, if_absent)
                     self._publish(temporary, key, self._path(key), facts)

@@ -1,4 +1,4 @@
-"""Between boto3's values and ours: pure functions of `store/s3.py`.
+"""Between boto3's values and ours: pure functions of `store/s3/store.py`.
 
 Owns:  how ETags, times, ranges and conditions are spelled on either side.
 Never: imports boto3, or sends anything.
@@ -17,11 +17,11 @@ from r2fs.model.errors import MalformedAnswer
 from r2fs.model.keys import printable
 from r2fs.model.metadata import MAX_TIME_NS
 from r2fs.model.records import ObjectInfo
-from r2fs.store import headers
 from r2fs.store.answers import StoredDamaged
 from r2fs.store.bodies import Outgoing
 from r2fs.store.etags import bare, is_md5
-from r2fs.store.s3_xml import Malformed
+from r2fs.store.s3 import headers
+from r2fs.store.s3.xml import Malformed
 from r2fs.store.server_text import server_text
 
 # Said of the bytes besides their type, by boto3's names: who writes the object again sends it again, or it is lost.
