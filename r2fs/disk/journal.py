@@ -39,16 +39,8 @@ from r2fs.disk.journal_files import is_void, make_and_lock, remove
 from r2fs.disk.journal_rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
 from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
-from r2fs.model.records import (
-    AsideView,
-    Attempt,
-    MultipartState,
-    OrphanView,
-    Part,
-    PendingDelete,
-    PendingInode,
-    Proof,
-)
+from r2fs.model.records import Attempt, MultipartState, Part, PendingDelete, PendingInode, Proof
+from r2fs.model.views import AsideView, OrphanView
 
 log = logging.getLogger(__name__)
 

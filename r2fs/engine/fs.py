@@ -44,21 +44,9 @@ from r2fs.engine.writeback.upload import Uploader
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
-from r2fs.model.records import (
-    AsideView,
-    AttributeChange,
-    CacheView,
-    DirEntry,
-    Entry,
-    FileSystemStats,
-    Inheritance,
-    Kind,
-    Opened,
-    QueueView,
-    RoomView,
-    TransferView,
-)
+from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Inheritance, Kind, Opened
 from r2fs.model.settings import Settings
+from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.ports import SystemClock
-from r2fs.model.records import ObjectMeta
+from r2fs.model.records import Condition, ObjectMeta
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.answers import StoredDamaged
 from r2fs.store.retry import RetryingStore
@@ -591,15 +591,15 @@ def test_a_put_to_a_portal_may_have_been_stored(answers: Any):
     """After the portal's page the server has another object there: by whom is asked."""
     store, session = patient(lambda request: Raw(200, (), PAGE))
     with pytest.raises(MalformedAnswer):
-        store.put(KEY, BytesBody(DATA), META, if_absent=True)
+        store.put(KEY, BytesBody(DATA), META, condition=Condition.absent())
     assert len([1 for method, _ in session.sent if method == "PUT"]) == 6
     pages = iter([Raw(200, (), PAGE), Raw(412, (), error("PreconditionFailed"))])
     session.answering = lambda request: next(pages) if request.method == "PUT" else OBJECT
-    assert store.put(KEY, BytesBody(DATA), META, if_absent=True) == MD5
+    assert store.put(KEY, BytesBody(DATA), META, condition=Condition.absent()) == MD5
     pages = iter([Raw(200, (), PAGE), Raw(412, (), error("PreconditionFailed"))])
     theirs = ObjectMeta("audio/wav", {"r2fs-attempt": "another"})
     with pytest.raises(PreconditionFailed):
-        store.put(KEY, BytesBody(DATA), theirs, if_absent=True)
+        store.put(KEY, BytesBody(DATA), theirs, condition=Condition.absent())
     store.close()
 
 

@@ -37,7 +37,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import MAX_KEY_BYTES, is_name, printable
 from r2fs.model.ports import Body, Clock, Limits
-from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
@@ -253,29 +253,25 @@ class LocalDirStore:
             os.close(descriptor)
             raise
 
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         path = self._path(key)
         outgoing = Outgoing(body, printable(key))
         with self._request("PutObject", key, outgoing):
             if key.endswith("/"):
-                return self._put_marker(key, len(outgoing), meta, if_match, if_absent)
+                return self._put_marker(key, len(outgoing), meta, condition)
             with self._temporary() as temporary:
                 etag = write_whole(temporary, read_chunks(outgoing))
                 facts = facts_of(etag, meta)
                 with self._locked():
-                    self._require(key, if_match, if_absent)
+                    self._require(key, condition)
                     self._publish(temporary, key, path, facts)
             return etag
 
-    def _put_marker(
-        self, key: str, size: int, meta: ObjectMeta, if_match: str | None, if_absent: bool
-    ) -> str:
+    def _put_marker(self, key: str, size: int, meta: ObjectMeta, condition: Condition | None) -> str:
         if size:
             raise Refused(f"{printable(key)}: a directory's marker holds no bytes in a file:// bucket")
         with self._locked():
-            self._require(key, if_match, if_absent)
+            self._require(key, condition)
             path = self._path(key)
             # The side file first, and one directory's is named like another's. A kill between the two
             # would leave a directory that counts as a marker only until there is something in it.
@@ -300,15 +296,15 @@ class LocalDirStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def _require(self, key: str, if_match: str | None, if_absent: bool) -> None:
+    def _require(self, key: str, condition: Condition | None) -> None:
         """The condition of a write; the lock is held, so that it is still true at the rename."""
-        if if_match is None and not if_absent:
+        if condition is None:
             return
         try:
             found: str | None = self._sidecars.facts(key, self._stat(key)).etag
         except (FileNotFoundError, NotADirectoryError, ObjectMissing):
             found = None
-        if found != if_match:
+        if not condition.holds(found):
             raise PreconditionFailed(f"{printable(key)}: the object is another version by now")
 
     def _publish(self, temporary: Path, key: str, path: Path, facts: Facts) -> None:
@@ -417,8 +413,7 @@ class LocalDirStore:
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         with self._request("CompleteMultipartUpload", key):
             meta = self._uploads.meta(key, upload_id)
@@ -429,7 +424,7 @@ class LocalDirStore:
             with self._temporary() as temporary:
                 write_whole(temporary, multipart.read_all(files, CHUNK))
                 with self._locked():
-                    self._require(key, if_match, if_absent)
+                    self._require(key, condition)
                     self._publish(temporary, key, self._path(key), facts)
             self._uploads.remove(key, upload_id)
             return facts.etag
@@ -445,20 +440,19 @@ class LocalDirStore:
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         path = self._path(key)
         with self._request("CopyObject", f"{source.key} → {key}"):
             with self._source(source) as download:
                 chosen = chosen_meta(download.info, meta)
                 if key.endswith("/"):
-                    return self._put_marker(key, download.info.size, chosen, if_match, if_absent)
+                    return self._put_marker(key, download.info.size, chosen, condition)
                 with self._temporary() as temporary:
                     etag = write_whole(temporary, download.chunks(CHUNK))
                     facts = facts_of(etag, chosen)
                     with self._locked():
-                        self._require(key, if_match, if_absent)
+                        self._require(key, condition)
                         self._publish(temporary, key, path, facts)
                     return etag
 

@@ -29,7 +29,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
-from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
@@ -238,19 +238,17 @@ class S3Store:
                 return found.size
         raise ObjectMissing(f"{printable(key)}: there is no such object")
 
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         outgoing = Outgoing(body, printable(key))
-        asked = self._described(key, meta) | conditions(if_match, if_absent)
+        asked = self._described(key, meta) | conditions(condition)
         try:
             with self._translated(key, outgoing):
                 answer = self._client.put_object(Body=outgoing.file(), **asked)
         except ObjectLocked:
-            self._look_first(key, if_match, if_absent)  # says so where the condition does not hold either
+            self._look_first(key, condition)  # says so where the condition does not hold either
             raise
         except ObjectMissing as error:
-            if if_match is not None:  # AWS and moto: 404 where R2 says 412
+            if condition is not None and condition.etag is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
             raise _name_refused(key, error) from error
         return proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
@@ -343,25 +341,24 @@ class S3Store:
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
-        self._look_first(key, if_match, if_absent)
+        self._look_first(key, condition)
         listed = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
-        asked: dict[str, Any] = {"MultipartUpload": {"Parts": listed}} | conditions(if_match, if_absent)
+        asked: dict[str, Any] = {"MultipartUpload": {"Parts": listed}} | conditions(condition)
         with self._translated(key) as seen:
             self._client.complete_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id, **asked)
         return proof.complete(self.head, key, seen.read().fields, parts)
 
-    def _look_first(self, key: str, if_match: str | None, if_absent: bool) -> None:
+    def _look_first(self, key: str, condition: Condition | None) -> None:
         """A HEAD in place of a condition that the server may ignore."""
-        if if_match is None and not if_absent:
+        if condition is None:
             return
         try:
             found: str | None = self.head(key).etag
         except ObjectMissing:
             found = None
-        if found != if_match:
+        if not condition.holds(found):
             raise PreconditionFailed(f"{printable(key)}: the object is another version by now")
 
     def abort_upload(self, key: str, upload_id: str) -> None:
@@ -378,12 +375,11 @@ class S3Store:
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
-        self._look_first(key, if_match, if_absent)
+        self._look_first(key, condition)
         if source.size > self._limits.max_copy:
-            return copy_by_parts(self, source, key, meta, if_match=if_match, if_absent=if_absent)
+            return copy_by_parts(self, source, key, meta, condition=condition)
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:
             if meta.headers is None:
@@ -391,7 +387,7 @@ class S3Store:
             asked = self._described(key, meta) | {"MetadataDirective": "REPLACE"}
         try:
             with self._translated(f"{source.key} → {key}") as seen:
-                with with_copy_headers(destination_headers(if_match, if_absent)):
+                with with_copy_headers(destination_headers(condition)):
                     self._client.copy_object(
                         CopySource={"Bucket": self._name, "Key": source.key},
                         CopySourceIfMatch=f'"{source.etag}"',
