@@ -36,10 +36,10 @@ FORBIDDEN = {
 
 # Package → the only modules (a folder ends with /) that may import it.
 ONLY = {
-    "boto3": ("store/s3",),
-    "botocore": ("store/s3",),
-    "s3transfer": ("store/s3",),
-    "urllib3": ("store/s3",),
+    "boto3": ("store/s3/",),
+    "botocore": ("store/s3/",),
+    "s3transfer": ("store/s3/",),
+    "urllib3": ("store/s3/",),
     "diskcache": ("disk/cache/table.py",),
     "sqlite3": ("disk/journal/",),
     "click": ("cli/",),

@@ -47,8 +47,8 @@ from r2fs.engine.fs import FileSystem
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash
-from r2fs.model.records import QueueView
 from r2fs.model.settings import Credentials, Settings
+from r2fs.model.views import QueueView
 from r2fs.store import open_store
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r2fs.model import amounts, identity, mount_record, owned_paths, places
+from r2fs.model import amounts, identity, mount_record, owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord
-from r2fs.model.settings import LOCAL_PATTERNS, Settings
+from r2fs.model.settings import LOCAL_PATTERNS, Settings, places
 
 if TYPE_CHECKING:
     from r2fs.disk.journal.summary import PendingSummary
@@ -149,7 +149,7 @@ def _state(path: Path) -> State | None:
 
 
 def _patterns(record: MountRecord) -> tuple[str, ...]:
-    from r2fs.model.options import BY_NAME
+    from r2fs.model.settings.options import BY_NAME
 
     given = record.settings.get("local_patterns")
     if given is None:

@@ -36,19 +36,8 @@ from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, KernelCache
-from r2fs.model.records import (
-    AsideView,
-    AttributeChange,
-    CacheView,
-    DirEntry,
-    Entry,
-    FileSystemStats,
-    Kind,
-    Opened,
-    QueueView,
-    RoomView,
-    TransferView,
-)
+from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Kind, Opened
+from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
 log = logging.getLogger(__name__)
 

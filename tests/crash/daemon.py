@@ -24,7 +24,7 @@ from r2fs.engine.fs import FileSystem
 from r2fs.model.ports import Caller
 from r2fs.model.records import FileSystemStats
 from r2fs.model.settings import Bucket, Credentials, Settings
-from r2fs.store import localdir
+from r2fs.store.local import store
 
 PASSED, KILLED = ".", "!"  # the first character of a line in the file of points
 NEVER = ("", 0)
@@ -107,7 +107,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     # Small parts, so that many uploads have several: `Limits` is what a file:// bucket takes.
-    localdir.LIMITS = replace(localdir.LIMITS, min_part=given["settings"]["part_size"])
+    store.LIMITS = replace(store.LIMITS, min_part=given["settings"]["part_size"])
     killer = Killer(Path(given["points"]), tuple(given["armed"]))
     die_when_asked()
     mount = service.Service(

@@ -29,7 +29,8 @@ from r2fs.disk.durable import BLOCK, local_error
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet
-from r2fs.model.records import CacheView, PartDigests, Version
+from r2fs.model.records import PartDigests, Version
+from r2fs.model.views import CacheView
 
 log = logging.getLogger(__name__)
 

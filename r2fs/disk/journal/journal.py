@@ -38,16 +38,8 @@ from r2fs.disk.journal.wal import WriteAheadLog
 from r2fs.disk.staging import Staging
 from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
-from r2fs.model.records import (
-    AsideView,
-    Attempt,
-    MultipartState,
-    OrphanView,
-    Part,
-    PendingDelete,
-    PendingInode,
-    Proof,
-)
+from r2fs.model.records import Attempt, MultipartState, Part, PendingDelete, PendingInode, Proof
+from r2fs.model.views import AsideView, OrphanView
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import Interrupted, NoSpace, R2fsError
 from r2fs.model.ports import Caller
-from r2fs.model.records import RoomView
+from r2fs.model.views import RoomView
 
 log = logging.getLogger(__name__)
 

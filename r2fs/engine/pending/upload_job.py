@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from r2fs.disk.body import Gate
 from r2fs.model.metadata import Facts
 from r2fs.model.ranges import Range
-from r2fs.model.records import Kind, Version
+from r2fs.model.records import Condition, Kind, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class UploadJob:
     edits: tuple[Range, ...] | None = None  # where the bytes differ from the base's; None: anywhere
 
     @property
-    def condition(self) -> dict[str, str | bool]:
-        return {"if_absent": True} if self.expected_etag is None else {"if_match": self.expected_etag}
+    def condition(self) -> Condition:
+        return Condition(self.expected_etag)
 
     @property
     def replaces_base(self) -> bool:

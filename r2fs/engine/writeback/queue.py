@@ -25,6 +25,7 @@ from r2fs.engine.writeback.failures import Failures
 from r2fs.engine.writeback.schedule import Pace, Schedule
 from r2fs.model.errors import R2fsError, Throttled
 from r2fs.model.pending import Pending
+from r2fs.model.ports import THROTTLED_S
 from r2fs.model.records import PendingDelete
 from r2fs.model.states import State
 from r2fs.model.transitions import parked, released
@@ -37,7 +38,6 @@ MAPPED_S = 1.0  # how often a file is asked for that a program closed and still 
 PROBE_FIRST_S, PROBE_CAP_S = 60.0, 3600.0  # a parked file whose cause may pass: each costs a request
 JOURNAL_RETRY_S = 2.0  # the journal could not be written (a full disk): when it is tried again
 SAY_AGAIN_S = 60.0  # how often the same failure of the disk is said
-THROTTLED_S = 1.1  # R2 takes one write of a key a second
 
 # Each upload takes the interpreter's time from the programs' requests. While a program closes file after file:
 QUIET_S = 0.1  # a pause of this length ends the burst, and uploads begin

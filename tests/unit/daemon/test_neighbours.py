@@ -20,10 +20,10 @@ from r2fs.disk import sessionlog
 from r2fs.disk.cache.cache import CleanCache
 from r2fs.disk.journal.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
-from r2fs.model import owned_paths, places
+from r2fs.model import owned_paths
 from r2fs.model.errors import DaemonUnreachable, DirectoryUnusable
 from r2fs.model.ports import SystemClock
-from r2fs.model.settings import Bucket, Settings
+from r2fs.model.settings import Bucket, Settings, places
 from tests.support.users import NOBODY, ROOT, acting_as, neighbours
 
 pytestmark = pytest.mark.timeout(20)

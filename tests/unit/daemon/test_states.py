@@ -11,10 +11,9 @@ import pytest
 
 from r2fs.daemon import states
 from r2fs.disk.journal.journal import Journal
-from r2fs.model import places
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord
-from r2fs.model.settings import Bucket, Settings
+from r2fs.model.settings import Bucket, Settings, places
 from tests.unit.disk.test_journal import row
 
 

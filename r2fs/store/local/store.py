@@ -1,7 +1,7 @@
 """A directory that plays the bucket: `file:///dir`. Objects are plain files for any tool.
 
 Owns:    `ROOT/.r2fs/`: `lock`, `tmp/` (files before they get their name), `meta/` (sidecar.py),
-         `uploads/` (multipart), `emptied/` (localempty.py). Everything else in ROOT belongs to whoever put it there.
+         `uploads/` (multipart), `emptied/` (empty.py). Everything else in ROOT belongs to whoever put it there.
 Never:   changes a file in place: an object is replaced by a rename, so that who reads the old one
          goes on reading it.
 Threads: every method is thread-safe, over processes too: a flock on `lock` is held for the
@@ -37,17 +37,17 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import MAX_KEY_BYTES, is_name, printable
 from r2fs.model.ports import Body, Clock, Limits
-from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket
-from r2fs.store import localparts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.etags import multipart_etag
-from r2fs.store.localempty import Emptied
-from r2fs.store.localfiles import CHUNK, LocalDownload, is_empty, read_chunks, write_whole
-from r2fs.store.locallist import OWN, Walk
+from r2fs.store.local import parts as multipart
+from r2fs.store.local.empty import Emptied
+from r2fs.store.local.files import CHUNK, LocalDownload, is_empty, read_chunks, write_whole
+from r2fs.store.local.listing import OWN, Walk
+from r2fs.store.local.sidecar import EMPTY_MD5, Facts, Sidecars, chosen_meta, facts_of, sync_directory
 from r2fs.store.retry import RetryingStore
-from r2fs.store.sidecar import EMPTY_MD5, Facts, Sidecars, chosen_meta, facts_of, sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class LocalDirStore:
         self._limits = limits
         self._counter = counter or RequestCounter()
         self._sidecars = Sidecars(self._own / "meta")
-        self._uploads = localparts.Uploads(self._own / "uploads", limits)
+        self._uploads = multipart.Uploads(self._own / "uploads", limits)
         self._emptied = Emptied(root, self._own / "emptied", self._has_marker)
 
     @property
@@ -253,29 +253,25 @@ class LocalDirStore:
             os.close(descriptor)
             raise
 
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         path = self._path(key)
         outgoing = Outgoing(body, printable(key))
         with self._request("PutObject", key, outgoing):
             if key.endswith("/"):
-                return self._put_marker(key, len(outgoing), meta, if_match, if_absent)
+                return self._put_marker(key, len(outgoing), meta, condition)
             with self._temporary() as temporary:
                 etag = write_whole(temporary, read_chunks(outgoing))
                 facts = facts_of(etag, meta)
                 with self._locked():
-                    self._require(key, if_match, if_absent)
+                    self._require(key, condition)
                     self._publish(temporary, key, path, facts)
             return etag
 
-    def _put_marker(
-        self, key: str, size: int, meta: ObjectMeta, if_match: str | None, if_absent: bool
-    ) -> str:
+    def _put_marker(self, key: str, size: int, meta: ObjectMeta, condition: Condition | None) -> str:
         if size:
             raise Refused(f"{printable(key)}: a directory's marker holds no bytes in a file:// bucket")
         with self._locked():
-            self._require(key, if_match, if_absent)
+            self._require(key, condition)
             path = self._path(key)
             # The side file first, and one directory's is named like another's. A kill between the two
             # would leave a directory that counts as a marker only until there is something in it.
@@ -300,15 +296,15 @@ class LocalDirStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def _require(self, key: str, if_match: str | None, if_absent: bool) -> None:
+    def _require(self, key: str, condition: Condition | None) -> None:
         """The condition of a write; the lock is held, so that it is still true at the rename."""
-        if if_match is None and not if_absent:
+        if condition is None:
             return
         try:
             found: str | None = self._sidecars.facts(key, self._stat(key)).etag
         except (FileNotFoundError, NotADirectoryError, ObjectMissing):
             found = None
-        if found != if_match:
+        if not condition.holds(found):
             raise PreconditionFailed(f"{printable(key)}: the object is another version by now")
 
     def _publish(self, temporary: Path, key: str, path: Path, facts: Facts) -> None:
@@ -392,7 +388,7 @@ class LocalDirStore:
         with self._temporary() as temporary:
             etag = write_whole(temporary, data)
             part = Part(number, etag, temporary.stat().st_size)
-            localparts.adopt(directory, temporary, part)
+            multipart.adopt(directory, temporary, part)
         return part
 
     def copy_part(
@@ -417,19 +413,18 @@ class LocalDirStore:
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         with self._request("CompleteMultipartUpload", key):
             meta = self._uploads.meta(key, upload_id)
             files = self._uploads.files(key, upload_id, parts)
             etag = multipart_etag(parts)
-            assert etag is not None, "localparts takes no parts but those that it named by their MD5"
+            assert etag is not None, "parts.py takes no parts but those that it named by their MD5"
             facts = facts_of(etag, meta)
             with self._temporary() as temporary:
-                write_whole(temporary, localparts.read_all(files, CHUNK))
+                write_whole(temporary, multipart.read_all(files, CHUNK))
                 with self._locked():
-                    self._require(key, if_match, if_absent)
+                    self._require(key, condition)
                     self._publish(temporary, key, self._path(key), facts)
             self._uploads.remove(key, upload_id)
             return facts.etag
@@ -445,20 +440,19 @@ class LocalDirStore:
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         path = self._path(key)
         with self._request("CopyObject", f"{source.key} → {key}"):
             with self._source(source) as download:
                 chosen = chosen_meta(download.info, meta)
                 if key.endswith("/"):
-                    return self._put_marker(key, download.info.size, chosen, if_match, if_absent)
+                    return self._put_marker(key, download.info.size, chosen, condition)
                 with self._temporary() as temporary:
                     etag = write_whole(temporary, download.chunks(CHUNK))
                     facts = facts_of(etag, chosen)
                     with self._locked():
-                        self._require(key, if_match, if_absent)
+                        self._require(key, condition)
                         self._publish(temporary, key, path, facts)
                     return etag
 

@@ -19,8 +19,8 @@ from r2fs.model.keys import nfc, printable
 from r2fs.model.records import ListPage, ObjectInfo
 from r2fs.store.answers import error_of
 from r2fs.store.etags import bare
-from r2fs.store.s3_values import ns, sane_etag
-from r2fs.store.s3_xml import Document, Malformed
+from r2fs.store.s3.values import ns, sane_etag
+from r2fs.store.s3.xml import Document, Malformed
 
 LARGEST = 2**63 - 1  # bytes that a file can have
 TOKEN = 16 << 10  # characters: it goes into a URL

@@ -17,7 +17,7 @@ from r2fs.model.metadata import ATTEMPT
 from r2fs.model.records import ObjectInfo, ObjectMeta, Part, Version
 from r2fs.store.bodies import Outgoing
 from r2fs.store.etags import is_md5, multipart_etag
-from r2fs.store.s3_values import etag_of, verified
+from r2fs.store.s3.values import etag_of, verified
 
 Head = Callable[[str], ObjectInfo]
 

@@ -1,8 +1,8 @@
-"""The boto3 client: its settings, and what its exceptions mean. Part of `store/s3.py`.
+"""The boto3 client: its settings, and what its exceptions mean. Part of `store/s3/store.py`.
 
 Owns:    what R2 needs set (checksums, Expect, payload hashes, retries), the headers that boto3 has no
          parameter for, and the table of what boto3 raises where there was no S3 answer.
-Never:   knows keys, versions or conditions. With `store/s3.py` the only modules that import boto3.
+Never:   knows keys, versions or conditions. With `store/s3/store.py` the only modules that import boto3.
 Threads: a client may be used by any. One whose key was replaced gives way to another between two requests.
 Locks:   Clients._lock, a leaf, held while one is put in the other's place.
 """
@@ -34,14 +34,13 @@ from r2fs.model.errors import BadCredentials, BodyDamaged, R2fsError, Refused, S
 from r2fs.model.keys import printable
 from r2fs.model.redaction import hide
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store import s3_request_log as request_log
-from r2fs.store import s3_wire
 from r2fs.store.answers import error_of
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
-from r2fs.store.s3_values import malformed
-from r2fs.store.s3_wire import Answer, receiving
-from r2fs.store.s3_xml import Malformed
+from r2fs.store.s3 import request_log, wire
+from r2fs.store.s3.values import malformed
+from r2fs.store.s3.wire import Answer, receiving
+from r2fs.store.s3.xml import Malformed
 from r2fs.store.server_text import server_text
 
 if TYPE_CHECKING:
@@ -267,7 +266,7 @@ def make_client(
     for verb in ("GetObject", "HeadObject"):
         events.register(f"before-send.s3.{verb}", _accept_gzip)
     request_log.attach(events)
-    s3_wire.install(client, read_s)
+    wire.install(client, read_s)
     return client
 
 

@@ -1,6 +1,6 @@
 """Settings of one mount: the frozen values that the rest of r2fs is built from.
 
-Owns:  names, units and defaults. `model/config.py` fills them from a file, the environment
+Owns:  names, units and defaults. `model/settings/config.py` fills them from a file, the environment
        and flags, and says where each came from.
 Never: reads a file or the environment.
 """

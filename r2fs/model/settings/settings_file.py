@@ -23,7 +23,7 @@ from pathlib import Path
 
 from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
-from r2fs.model.options import BY_NAME, GROUPS, Option
+from r2fs.model.settings.options import BY_NAME, GROUPS, Option
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")

@@ -1,4 +1,4 @@
-"""Checks of bucket, endpoint and clock, and their sentences: part of `store/s3.py`.
+"""Checks of bucket, endpoint and clock, and their sentences: part of `store/s3/store.py`.
 
 Owns:    how a LIST's refusal is told from an answer of something that is no S3 server, and the clock's comparison.
 Never:   sends a request.

@@ -1,4 +1,4 @@
-"""A bucket behind an S3 API, R2's first of all. With `s3_client.py` all that knows boto3.
+"""A bucket behind an S3 API, R2's first of all. With `client.py` all that knows boto3.
 
 Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
 Never:   retries (`store/retry.py` does), reads a body whole, sets a Content-Encoding that was not there.
@@ -29,18 +29,18 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
-from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store import headers, s3_proof, s3_values
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3_check import Checks
-from r2fs.store.s3_client import Clients, translated, with_copy_headers
-from r2fs.store.s3_download import Packed, S3Download, Wire, discard
-from r2fs.store.s3_listing import Asked, not_deleted, page_of
-from r2fs.store.s3_values import (
+from r2fs.store.s3 import headers, proof, values
+from r2fs.store.s3.check import Checks
+from r2fs.store.s3.client import Clients, translated, with_copy_headers
+from r2fs.store.s3.download import Packed, S3Download, Wire, discard
+from r2fs.store.s3.listing import Asked, not_deleted, page_of
+from r2fs.store.s3.values import (
     conditions,
     destination_headers,
     etag_of,
@@ -49,7 +49,7 @@ from r2fs.store.s3_values import (
     total,
     verified,
 )
-from r2fs.store.s3_wire import Answer
+from r2fs.store.s3.wire import Answer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -238,22 +238,20 @@ class S3Store:
                 return found.size
         raise ObjectMissing(f"{printable(key)}: there is no such object")
 
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         outgoing = Outgoing(body, printable(key))
-        asked = self._described(key, meta) | conditions(if_match, if_absent)
+        asked = self._described(key, meta) | conditions(condition)
         try:
             with self._translated(key, outgoing):
                 answer = self._client.put_object(Body=outgoing.file(), **asked)
         except ObjectLocked:
-            self._look_first(key, if_match, if_absent)  # says so where the condition does not hold either
+            self._look_first(key, condition)  # says so where the condition does not hold either
             raise
         except ObjectMissing as error:
-            if if_match is not None:  # AWS and moto: 404 where R2 says 412
+            if condition is not None and condition.etag is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
             raise _name_refused(key, error) from error
-        return s3_proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
+        return proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
         metadata = headers.encoded(meta.metadata)
@@ -267,7 +265,7 @@ class S3Store:
             "Key": key,
             "ContentType": meta.content_type,
             "Metadata": metadata,
-            **s3_values.described(meta.headers),
+            **values.described(meta.headers),
         }
 
     def delete(self, key: str) -> None:
@@ -343,25 +341,24 @@ class S3Store:
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
-        self._look_first(key, if_match, if_absent)
+        self._look_first(key, condition)
         listed = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
-        asked: dict[str, Any] = {"MultipartUpload": {"Parts": listed}} | conditions(if_match, if_absent)
+        asked: dict[str, Any] = {"MultipartUpload": {"Parts": listed}} | conditions(condition)
         with self._translated(key) as seen:
             self._client.complete_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id, **asked)
-        return s3_proof.complete(self.head, key, seen.read().fields, parts)
+        return proof.complete(self.head, key, seen.read().fields, parts)
 
-    def _look_first(self, key: str, if_match: str | None, if_absent: bool) -> None:
+    def _look_first(self, key: str, condition: Condition | None) -> None:
         """A HEAD in place of a condition that the server may ignore."""
-        if if_match is None and not if_absent:
+        if condition is None:
             return
         try:
             found: str | None = self.head(key).etag
         except ObjectMissing:
             found = None
-        if found != if_match:
+        if not condition.holds(found):
             raise PreconditionFailed(f"{printable(key)}: the object is another version by now")
 
     def abort_upload(self, key: str, upload_id: str) -> None:
@@ -378,20 +375,19 @@ class S3Store:
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
-        self._look_first(key, if_match, if_absent)
+        self._look_first(key, condition)
         if source.size > self._limits.max_copy:
-            return copy_by_parts(self, source, key, meta, if_match=if_match, if_absent=if_absent)
+            return copy_by_parts(self, source, key, meta, condition=condition)
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:
             if meta.headers is None:
-                meta = replace(meta, headers=s3_values.kept_of(self._require_source(source)))
+                meta = replace(meta, headers=values.kept_of(self._require_source(source)))
             asked = self._described(key, meta) | {"MetadataDirective": "REPLACE"}
         try:
             with self._translated(f"{source.key} → {key}") as seen:
-                with with_copy_headers(destination_headers(if_match, if_absent)):
+                with with_copy_headers(destination_headers(condition)):
                     self._client.copy_object(
                         CopySource={"Bucket": self._name, "Key": source.key},
                         CopySourceIfMatch=f'"{source.etag}"',
@@ -400,7 +396,7 @@ class S3Store:
         except PreconditionFailed:
             self._require_source(source)  # says so if it is the source that changed
             raise
-        return s3_proof.copy(self.head, key, seen.read().fields, source)
+        return proof.copy(self.head, key, seen.read().fields, source)
 
     def _require_source(self, source: Version) -> Mapping[str, Any]:
         """HEAD of `source`; PreconditionFailed or ObjectMissing if it is not there in that version."""

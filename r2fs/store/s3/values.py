@@ -1,4 +1,4 @@
-"""Between boto3's values and ours: pure functions of `store/s3.py`.
+"""Between boto3's values and ours: pure functions of `store/s3/store.py`.
 
 Owns:  how ETags, times, ranges and conditions are spelled on either side.
 Never: imports boto3, or sends anything.
@@ -16,12 +16,12 @@ from typing import Any
 from r2fs.model.errors import MalformedAnswer
 from r2fs.model.keys import printable
 from r2fs.model.metadata import MAX_TIME_NS
-from r2fs.model.records import ObjectInfo
-from r2fs.store import headers
+from r2fs.model.records import Condition, ObjectInfo
 from r2fs.store.answers import StoredDamaged
 from r2fs.store.bodies import Outgoing
 from r2fs.store.etags import bare, is_md5
-from r2fs.store.s3_xml import Malformed
+from r2fs.store.s3 import headers
+from r2fs.store.s3.xml import Malformed
 from r2fs.store.server_text import server_text
 
 # Said of the bytes besides their type, by boto3's names: who writes the object again sends it again, or it is lost.
@@ -174,17 +174,20 @@ def total(content_range: str | None, length: int) -> int:
     return size
 
 
-def conditions(if_match: str | None, if_absent: bool) -> dict[str, str]:
-    if if_match is not None:
-        return {"IfMatch": f'"{if_match}"'}
-    return {"IfNoneMatch": "*"} if if_absent else {}
+def conditions(condition: Condition | None) -> dict[str, str]:
+    """Arguments of boto3 for the condition of a PUT or a Complete."""
+    if condition is None:
+        return {}
+    return {"IfNoneMatch": "*"} if condition.etag is None else {"IfMatch": f'"{condition.etag}"'}
 
 
-def destination_headers(if_match: str | None, if_absent: bool) -> dict[str, str]:
-    """R2 has headers of its own and ignores the plain ones, which AWS honours."""
-    if if_match is not None:
-        return {"cf-copy-destination-if-match": f'"{if_match}"', "If-Match": f'"{if_match}"'}
-    return {"cf-copy-destination-if-none-match": "*", "If-None-Match": "*"} if if_absent else {}
+def destination_headers(condition: Condition | None) -> dict[str, str]:
+    """Headers for the condition of a copy: R2's own for the destination, and the common ones for other servers."""
+    if condition is None:
+        return {}
+    if condition.etag is None:
+        return {"cf-copy-destination-if-none-match": "*", "If-None-Match": "*"}
+    return {"cf-copy-destination-if-match": f'"{condition.etag}"', "If-Match": f'"{condition.etag}"'}
 
 
 def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing, md5_etags: bool = True) -> str:

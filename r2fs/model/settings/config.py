@@ -30,12 +30,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2fs.model import owned_paths, places, setting_warnings, settings_file
+from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import normal_prefix
-from r2fs.model.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
-from r2fs.model.settings import Bucket, Credentials, Settings
-from r2fs.model.settings_file import SettingsFile, near
+from r2fs.model.settings import Bucket, Credentials, Settings, places, setting_warnings, settings_file
+from r2fs.model.settings.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
+from r2fs.model.settings.settings_file import SettingsFile, near
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ import urllib3.exceptions
 from botocore.awsrequest import AWSResponse
 
 from r2fs.model.keys import printable
-from r2fs.store.s3_xml import (
+from r2fs.store.s3.xml import (
     FORMS,
     Document,
     Malformed,

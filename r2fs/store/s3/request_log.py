@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from r2fs.model.keys import printable
+from r2fs.store.retry import attempt_number
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHOWN = ("prefix", "delimiter", "start-after", "max-keys", "partNumber")  # of the query
-attempt: ContextVar[int] = ContextVar(
-    "attempt", default=1
-)  # of the request that this thread sends; retry.py counts
 
 _begun = threading.local()
 
@@ -57,7 +54,7 @@ def _answered(
         status, received = str(response_dict["status_code"]), _length(response_dict["headers"])
     log.debug(
         "%s %s %s: %s in %.0f ms, %d bytes sent, %d received, attempt %d",
-        verb, method, printable(_place(url)), status, took_ms, sent, received, attempt.get(),
+        verb, method, printable(_place(url)), status, took_ms, sent, received, attempt_number.get(),
     )  # fmt: skip
 
 

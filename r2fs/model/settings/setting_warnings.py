@@ -10,8 +10,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from r2fs.model.options import BY_NAME, TABLE
-from r2fs.model.settings_file import SettingsFile, near
+from r2fs.model.settings.options import BY_NAME, TABLE
+from r2fs.model.settings.settings_file import SettingsFile, near
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Answers to GET and HEAD that say how long the object is, and a body's bytes in order. Part of `store/s3.py`.
+"""Answers to GET and HEAD that say how long the object is, and a body's bytes in order. Part of `store/s3/store.py`.
 
 Owns:    what a body has to be: as long as was said, no other range, and not slower than FLOOR.
 Never:   reads a body whole; unpacks one.
@@ -27,8 +27,8 @@ from r2fs.model.errors import (
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.records import ObjectInfo
-from r2fs.store.s3_client import accepting_gzip
-from r2fs.store.s3_values import length_of
+from r2fs.store.s3.client import accepting_gzip
+from r2fs.store.s3.values import length_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from r2fs.model.settings import GIB, MIB, Bucket, Credentials, Settings
-from r2fs.model.units import (
+from r2fs.model.settings.units import (
     Choice,
     Count,
     Duration,

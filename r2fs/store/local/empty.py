@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from r2fs.model.keys import is_name
-from r2fs.store.localfiles import is_empty
-from r2fs.store.locallist import OWN
-from r2fs.store.sidecar import sync_directory
+from r2fs.store.local.files import is_empty
+from r2fs.store.local.listing import OWN
+from r2fs.store.local.sidecar import sync_directory
 
 log = logging.getLogger(__name__)
 
