@@ -19,7 +19,7 @@ from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.part_digests import has_bytes_of
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import DOUBTFUL, Node
-from r2fs.engine.inodes.stat import facts_of, fill, merged, shown_of, together
+from r2fs.engine.inodes.stat import fill, shown_of, together
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.pending.upload_job import UploadJob
@@ -28,6 +28,7 @@ from r2fs.engine.writeback.conflicts import Conflicts
 from r2fs.engine.writeback.delete_batches import Deletes
 from r2fs.engine.writeback.directory_object_answers import after_loss, after_refusal
 from r2fs.engine.writeback.failures import BUCKET_WIDE, Failures
+from r2fs.engine.writeback.foreign_metadata import changed_while_sending, found_at_key, says_the_same
 from r2fs.engine.writeback.stored_attributes import keep
 from r2fs.model.errors import (
     BodyDamaged,
@@ -131,7 +132,7 @@ class Resolver:
             pinned = shown_of(node) if node.shown and learning else node.pinned
             changes["stored"] = facts
             if node.known:
-                news = _of_another_host(node, claim, facts)
+                news = changed_while_sending(node, claim, facts)
                 pinned = None if news else pinned
                 changes |= news
             if not node.mtime_known and facts.mtime_ns is not None:
@@ -225,25 +226,20 @@ class Resolver:
         except R2fsError as later:
             self.failed(node, claim, later)
             return
-        if node.is_dir:  # any object will do; one of an earlier attempt must not be deleted as a late one
-            with self._core.lock:
-                self._attempts.accepted(info.metadata)
         made_by = (info.metadata or {}).get(ATTEMPT)
-        if made_by == claim.attempt or (node.is_dir and node.known and not info.size and not claim.copy):
+        if made_by == claim.attempt:
             self.stored(node, claim, info.version, claim.facts)
-            return
-        there = attributes_from(info)
-        if node.is_dir and not info.size and not claim.copy and together(there, claim.facts) == there:
-            self.stored(node, claim, info.version, there)
             return
         if node.is_dir:
             self._at_directory(node, claim, info, error)
             return
         same = made_by is not None and has_bytes_of(claim, info)
         with self._core.lock:
-            ours = same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
+            ours = self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
             if ours or _has_moved(node, claim):
                 self._again(node, claim, error, expect=info.etag)
+            elif same:
+                self._with_metadata_there(node, claim, error, attributes_from(info), expect=info.etag)
             elif self._still(node, claim):
                 assert node.pending is not None
                 self._attempts.drop(claim.attempt)
@@ -254,15 +250,38 @@ class Resolver:
                     self._queue.schedule(node)
 
     def _at_directory(self, node: Node, claim: UploadJob, info: ObjectInfo, error: R2fsError) -> None:
-        """The object at a directory's key holds bytes, or metadata that were not known here, or was to get the bytes
-        of the directory's old key."""
+        """An empty object that says what this host would store will do. Else the next attempt stores both hosts'
+        metadata there; it is parked where the object holds other bytes than those of the directory's old key."""
+        there = attributes_from(info)
         with self._core.lock:
-            changes = after_refusal(claim, info, self._attempts.is_ours(info.metadata, claim.key))
-            if changes is not None:
+            ours, moved = self._attempts.is_ours(info.metadata, claim.key), _has_moved(node, claim)
+            self._attempts.accepted(info.metadata)  # not to be deleted as a late one
+            wanted = claim.facts if ours and node.known else together(there, claim.facts)
+            changes = after_refusal(claim, info, ours)
+            if moved and not ours:  # another host's directory of the old name stays
+                self._again(node, claim, error)
+            elif not info.size and not claim.copy and (moved or says_the_same(there, wanted)):
+                self.stored(node, claim, info.version, there)
+            elif changes is None:
+                if self._still(node, claim):
+                    self._attempts.drop(claim.attempt)
+                    self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
+            elif ours:
                 self._again(node, claim, error, **changes)
-            elif self._still(node, claim):
-                self._attempts.drop(claim.attempt)
-                self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
+            else:
+                self._with_metadata_there(node, claim, error, there, **changes)
+
+    def _with_metadata_there(
+        self, node: Node, claim: UploadJob, error: R2fsError, there: Facts, **changes: object
+    ) -> None:
+        """`_again`, with another host's metadata of the same bytes merged into the node's."""
+        if not self._still(node, claim):
+            self._attempts.drop(claim.attempt)
+            return
+        news = found_at_key(node, claim, there)
+        self._again(node, claim, error, **changes, **news)
+        if news:
+            node.pinned = None
 
     def _source_lost(self, node: Node, claim: UploadJob, error: R2fsError) -> None:
         """The object that a rename was to copy is not there in that version any more."""
@@ -480,18 +499,6 @@ class Resolver:
         row = self._pending.watched(claim.key)
         if row is not None and not self._attempts.any_at(claim.key):
             self._pending.drop_delete(row.seq)
-
-
-def _of_another_host(node: Node, claim: UploadJob, facts: Facts) -> dict[str, object]:
-    """Metadata that the sender found changed, but for what was changed here since: the next attempt takes all that
-    differs from what is stored for a change of this host's."""
-    now, sent = facts_of(node), claim.facts
-    both = merged(facts, now, sent, node.is_dir)
-    return {
-        name: getattr(both, name)
-        for name in ("mode", "uid", "gid", "mtime_ns", "extra")
-        if getattr(both, name) != getattr(now, name) and (name != "mtime_ns" or sent.mtime_ns is not None)
-    }
 
 
 def _has_moved(node: Node, claim: UploadJob) -> bool:
