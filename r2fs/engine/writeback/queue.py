@@ -43,6 +43,7 @@ from r2fs.engine.writeback.attempts import Attempts
 from r2fs.engine.writeback.bringing import Materializing
 from r2fs.engine.writeback.delete_batches import Deletes
 from r2fs.engine.writeback.dependencies import Dependencies, keys_of
+from r2fs.engine.writeback.implied_directories import ImpliedDirectories
 from r2fs.engine.writeback.kept_metadata import KeptMetadata
 from r2fs.engine.writeback.resolve import Resolver
 from r2fs.engine.writeback.schedule import DELETE, PUT, Item, Pace, Schedule
@@ -110,6 +111,7 @@ class WriteBack:
         self._kept_metadata = KeptMetadata(core, pending_store, self.attempts)
         self.resolver = Resolver(core, tree, pending_store, contents, self.attempts, self.durability, self)
         self.local = LocalOnly(core, pending_store, contents, reader)
+        self.implied = ImpliedDirectories(core, tree, pending_store, self.attempts, self.rests)
         self._materializing = Materializing(
             core, pending_store, contents, reader, self.local, self.durability, self.resolver, self
         )
@@ -117,7 +119,7 @@ class WriteBack:
         # guarded by: Core.lock
         self._schedule = Schedule()
         self._pace = Pace(core.clock, core.store.limits.key_write_interval_s)
-        self._dependencies = Dependencies(pending_store, self.local.stays_here)
+        self._dependencies = Dependencies(pending_store, self.local.stays_here, self.implied.pending_above)
         self.deletes = Deletes(
             core,
             tree,
@@ -318,6 +320,13 @@ class WriteBack:
                 return self._materializing.task(node)
             self._schedule.block(item, blocker)
             return None
+        if self.implied.may_do_without(node):
+            if self.implied.is_kept(node):
+                self.implied.drop(node)
+                return None
+            if (child := self.implied.awaited(node)) is not None:  # released by each change of the child
+                self._schedule.block(item, ("ino", child.ino))
+                return None
         if (free := self._pace.free_at(node.pending.key)) > now:
             self._schedule.add(item, free)
             return None
@@ -363,6 +372,7 @@ class WriteBack:
             attempt = self.attempts.begin(node, pending.key, resumed, node.base if copy else None)
             transfer = Transfer(attempt, pending.key, Gate())
             self._pending.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
+        self.implied.needs_object(node)
         self._dependencies.begin(keys_of(node))
         self.active[node.ino] = node
         self._core.crash_point("claimed")
