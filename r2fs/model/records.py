@@ -212,7 +212,7 @@ class PendingInode:
     mode: int | None
     uid: int | None
     gid: int | None
-    mtime_ns: int
+    mtime_ns: int | None
     extra: Mapping[str, str]
     content_type: str | None
     base: Version | None

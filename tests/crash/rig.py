@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from r2fs.daemon import client
 from r2fs.drivers import kmount
@@ -42,6 +42,13 @@ EXPECTED = (
     "set aside as",  # a staged file whose row had just gone
     "another host wrote it first",  # rivals
 )
+
+
+def _readable(stream: IO[str], within_s: float) -> bool:
+    """By poll(2): descriptors of a process that runs many tests pass select(2)'s 1,024."""
+    waiting = select.poll()
+    waiting.register(stream, select.POLLIN | select.POLLHUP)
+    return bool(waiting.poll(within_s * 1000))
 
 
 class Lost(AssertionError):
@@ -175,7 +182,7 @@ class Rig:
     def _line(self, process: subprocess.Popen[str], what: str) -> str:
         """The next line that it says; "" at its end."""
         assert process.stdout is not None
-        if not select.select([process.stdout], [], [], PATIENCE_S)[0]:
+        if not _readable(process.stdout, PATIENCE_S):
             raise Lost(f"{what}: nothing for {PATIENCE_S:.0f} s")
         return process.stdout.readline().strip()
 

@@ -179,7 +179,7 @@ class Host:
         if node.content is not None and node.content.complete:
             return node.content.read(0, node.content.size)
         if node.pending is not None and node.pending.staged is not None:
-            return (self.engine.fs._core.journal.data_dir / node.pending.staged).read_bytes()
+            return (self.engine.fs._core.journal.data_dir / node.pending.staged.file).read_bytes()
         assert node.base is not None
         return self.bucket.versions[node.base.etag]
 

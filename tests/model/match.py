@@ -89,7 +89,7 @@ def peek(world: World, node: Node) -> bytes | None:
             data[start:stop] = os.pread(content.fd, stop - start, start)
         return bytes(data)
     if node.pending is not None and node.pending.staged is not None:
-        return (world.engine.fs._core.journal.data_dir / node.pending.staged).read_bytes()
+        return (world.engine.fs._core.journal.data_dir / node.pending.staged.file).read_bytes()
     return _base(world, node)
 
 
@@ -99,7 +99,7 @@ def _awaits(world: World, node: Node) -> bool:
     if pending is None or pending.changed:
         return False
     unknown = world.engine.fs._writeback.attempts.unknown_keys(node.ino)
-    return pending.transfer is not None or nfc(pending.key) in map(nfc, unknown)
+    return pending.in_flight is not None or nfc(pending.key) in map(nfc, unknown)
 
 
 def _base(world: World, node: Node) -> bytes | None:

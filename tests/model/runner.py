@@ -20,8 +20,8 @@ from typing import Any
 
 from r2fs.model.errors import NoSpace, R2fsError
 from r2fs.model.keys import nfc
-from r2fs.model.records import AttributeChange, Opened
-from r2fs.model.states import UNSEALED
+from r2fs.model.pending import check as check_pending
+from r2fs.model.records import AttributeChange, Opened, Proof
 from r2fs.model.verbs import RENAME_EXCHANGE, ROOT
 from tests.model.bucket import digest
 from tests.model.match import Mismatch, Seen, look, match, match_bucket, peek, same
@@ -491,22 +491,23 @@ def check(fs: Any) -> None:
     for ino, node in pending_store.inodes.items():
         assert node.ino == ino and node.pending is not None
         assert tree.find(ino) is node, f"{node.name}: owes, and has no number"
+        check_pending(node.pending)
         if node.pending.staged is not None:
-            path = fs._core.journal.data_dir / node.pending.staged
+            file = node.pending.staged.file
+            path = fs._core.journal.data_dir / file
             assert path.exists(), f"{node.name}: {path} is missing"
-            assert node.pending.staged not in names, f"{node.name}: staged twice"
-            names.add(node.pending.staged)
+            assert file not in names, f"{node.name}: staged twice"
+            names.add(file)
     rows = {row.ino: row for row in fs._core.journal.read().inodes}
     assert set(rows) == set(pending_store.inodes), "journal and memory disagree on who owes"
     for ino, row in rows.items():
         pending = pending_store.inodes[ino].pending
-        changed = (
-            pending.was_changed
-            if pending.state in UNSEALED and pending.proof is not None
-            else pending.changed
-        )
+        staged, checkpoint = pending.staged, pending.checkpoint
+        proven = pending.open and staged is not None and isinstance(staged.baseline, Proof)
+        changed = (checkpoint is not None and checkpoint.changed) if proven else pending.changed
+        file = None if staged is None else staged.file
         have = (row.key, row.state, row.staged, row.changed, row.expect, row.seq)
-        want = (pending.key, pending.state.value, pending.staged, changed, pending.expect, pending.seq)
+        want = (pending.key, pending.state.value, file, changed, pending.expected_etag, pending.seq)
         assert have == want, f"journal {have}, memory {want}"
     assert {row.seq for row in fs._core.journal.read().deletes} == set(pending_store.deletes), (
         "deletes disagree"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import durable
-from r2fs.engine.inodes.inode import TORN
 from r2fs.model.errors import Stale
+from r2fs.model.pending import TORN
 from tests.power.disk import Cuts, recorded_disk
 from tests.power.history import Found, digest
 from tests.power.workload import Workload

@@ -6,11 +6,15 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
 from r2fs.engine.fs import FileSystem
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job, JobQueue
+from r2fs.engine.pending.store import PendingStore
+from r2fs.model.pending import Pending, check
 from r2fs.model.ports import Caller, Clock, ObjectStore, SessionMemory, SystemClock
 from r2fs.model.records import AttributeChange, Entry, Inheritance, Kind, Opened
 from r2fs.model.settings import Bucket, Settings
@@ -39,6 +43,18 @@ def do_at_once(queue: JobQueue) -> None:
         return True
 
     queue.submit = submit  # type: ignore[method-assign]
+
+
+def check_commits(store: PendingStore) -> None:
+    """Hold each value that is put in place to its invariants."""
+    commit = store.commit
+
+    def checked(node: Node, pending: Pending | None, **change: Any) -> None:
+        commit(node, pending, **change)
+        if node.pending is not None:
+            check(node.pending)
+
+    store.commit = checked  # type: ignore[method-assign]
 
 
 class Engine:
@@ -75,6 +91,7 @@ class Engine:
             memory=memory,
             inheritance=inheritance,
         )
+        check_commits(self.fs._pending)
         if not threads:  # what a caller waits for is done by the caller
             do_at_once(self.fs._listings)
         self.caller = Caller()

@@ -16,21 +16,23 @@ import logging
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import UNSYNCED, Node, Pending
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.keys import nfc, printable
+from r2fs.model.pending import UNSYNCED, Durability, Staged
 from r2fs.model.records import Proof
-from r2fs.model.states import UNSEALED
+from r2fs.model.transitions import held, with_staged
 
 log = logging.getLogger(__name__)
 
 
-class Durability:
+class DiskSync:
     def __init__(self, core: Core, pending_store: PendingStore, contents: Contents) -> None:
         # constant
         self._core = core
@@ -69,15 +71,10 @@ class Durability:
             self.sync(node)
 
     def _has_become_whole(self, node: Node) -> bool:
-        """Has the rest come while its own bytes were synced, and does its row count on it by now?"""
+        """True if the rest was downloaded while the own bytes were synced, and its row counts on it by now."""
         with self._core.lock:
-            pending = node.pending
-            return (
-                pending is not None
-                and pending.staged is not None
-                and not pending.in_ranges
-                and not pending.synced
-            )
+            staged = node.pending.staged if node.pending is not None else None
+            return staged is not None and not staged.lists_ranges and not staged.synced
 
     def sync_rest(self, node: Node) -> None:
         """All of it is here. Where a program was told that its own bytes are safe, the others are synced now."""
@@ -103,56 +100,64 @@ class Durability:
             node.sync_failed = True
             if node.pending is not None:
                 with suppress(R2fsError):  # a disk that takes no row either; else it outlasts this daemon
-                    self._pending.update(node, reason=UNSYNCED)
+                    self._pending.commit(node, held(node.pending, UNSYNCED))
             self._unused(node)
 
-    def is_as_synced(self, node: Node, pending: Pending) -> bool:
-        """Is there proof that nothing was written since an fsync, so far?"""
-        if isinstance(pending.synced_as, int):  # bytes were missing: whoever writes to it, comes by here
+    def is_as_synced(self, node: Node, staged: Staged) -> bool:
+        """True with evidence that nothing was written since an fsync, so far."""
+        mark = staged.fsync_mark
+        if isinstance(mark, int):  # bytes were missing: every write passes this daemon
             content = self._contents.of(node)
-            return (
-                pending.in_ranges
-                and content.own_ranges() is not None
-                and content.changes == pending.synced_as
-            )
-        return pending.synced_as is not None and pending.synced_as == self._contents.proof(node)
+            return staged.lists_ranges and content.own_ranges() is not None and content.changes == mark
+        return mark is not None and mark == self._contents.proof(node)
 
     def could_take_both(self, node: Node, target: Node) -> bool:
-        """`node` is to replace `target`, of which a program was told that it is safe: would a power cut leave neither?"""
+        """True where `node` is to replace `target`, whose fsync was answered, and a power cut could leave neither."""
         with self._core.lock:
-            if target.pending is None or not target.pending.once_synced:
+            there = target.pending.staged if target.pending is not None else None
+            if there is None or not there.fsync_seen:
                 return False
             pending = node.pending
-            if pending is None or pending.staged is None or not pending.changed or pending.synced:
+            if pending is None or pending.staged is None or not pending.changed or pending.staged.synced:
                 return False
-            return not self.is_as_synced(node, pending)
+            return not self.is_as_synced(node, pending.staged)
 
-    def is_synced(self, node: Node, pending: Pending) -> bool:
-        """Is there proof that nothing was written since an fsync, and that nobody can?"""
-        if not self.is_as_synced(node, pending):
-            return False
-        return not node.writers if isinstance(pending.synced_as, int) else self._contents.nobody_writes(node)
+    def proven(self, node: Node, staged: Staged) -> Durability:
+        """What is proven: nothing was written since an fsync, and nobody can write."""
+        if not self.is_as_synced(node, staged):
+            return Durability.VOLATILE
+        if isinstance(staged.fsync_mark, int):
+            return Durability.VOLATILE if node.writers else Durability.SYNCED_OWN
+        return Durability.SYNCED if self._contents.nobody_writes(node) else Durability.VOLATILE
 
     def is_in_part(self, node: Node) -> bool:
-        """Is a program told that its bytes are safe where the others are not, or not all here?"""
-        pending = node.pending
-        return pending is not None and (pending.in_part or isinstance(pending.synced_as, int))
+        """True if an fsync was answered of bytes beside which others are missing, or not synced."""
+        staged = node.pending.staged if node.pending is not None else None
+        return staged is not None and (
+            Durability.SYNCED_OWN in (staged.durability, staged.withdrawn)
+            or isinstance(staged.fsync_mark, int)
+        )
 
-    def _note(self, node: Node, proof: Proof | int | None, whole: bool) -> None:
-        """`proof`: as it was before the fsync. While somebody may write, it is for the last close to compare."""
+    def _note(self, node: Node, mark: Proof | int | None, whole: bool) -> None:
+        """`mark`: as it was before the fsync. While somebody may write, it is for the last close to compare."""
         pending = node.pending
-        if pending is None or pending.staged is None:
+        if pending is None or (staged := pending.staged) is None:
             return
-        pending.synced_as = proof
-        synced = (
-            pending.synced and not pending.in_part
-        )  # else its row had been taken back before it was written to
-        synced = synced or (node.state not in UNSEALED and self.is_synced(node, pending))
-        changes: dict[str, object] = {"in_part": False, "in_ranges": False} if whole else {}
-        if synced and not whole:
-            changes["in_part"] = True
-        if synced or whole or not pending.synced:
-            self._pending.update(node, synced=synced, size=self._contents.of(node).size, **changes)
+        staged = replace(staged, fsync_mark=mark)
+        self._pending.note(node, with_staged(pending, staged))
+        # Else its row was withdrawn before it was written to.
+        synced = staged.durability is Durability.SYNCED
+        synced = synced or (not pending.open and self.proven(node, staged) is not Durability.VOLATILE)
+        if synced or whole or not staged.synced:
+            durability = staged.durability
+            if synced:
+                durability = Durability.SYNCED if whole else Durability.SYNCED_OWN
+            elif durability is Durability.SYNCED_OWN:
+                durability = Durability.VOLATILE
+            lists_ranges = staged.lists_ranges and not whole
+            size = self._contents.of(node).size
+            staged = replace(staged, durability=durability, lists_ranges=lists_ranges, size=size)
+            self._pending.commit(node, with_staged(pending, staged))
         node.vouched = node.vouched or synced
         self._unused(node)
 
@@ -198,7 +203,7 @@ class Durability:
         """Files that began as the object there, and whether a row says that they are synced."""
         users = [(node, node.pending) for node in self._pending.based_on(key)]
         return [
-            (node, pending.synced)
+            (node, pending.staged.synced)
             for node, pending in users
             if pending is not None and pending.staged is not None
         ]
@@ -212,7 +217,11 @@ class Durability:
             try:
                 fsync_dir(self._core.journal.data_dir)
                 for node in synced:
-                    self._pending.update(node, synced=True, in_part=_is_partial(node))
+                    if node.pending is not None and (staged := node.pending.staged) is not None:
+                        durability = Durability.SYNCED_OWN if _is_partial(node) else Durability.SYNCED
+                        self._pending.commit(
+                            node, with_staged(node.pending, replace(staged, durability=durability))
+                        )
                 self._core.journal.barrier()
             except (OSError, R2fsError) as error:  # what is owed stays so, as "closed, not synced"
                 log.error("the journal could not be synced: %s", error)
@@ -220,7 +229,7 @@ class Durability:
     def _sync_at_end(self, node: Node) -> bool:
         """Is it now, and was not before?"""
         pending = node.pending
-        if pending is None or pending.staged is None or pending.synced or node.sync_failed:
+        if pending is None or pending.staged is None or pending.staged.synced or node.sync_failed:
             return False
         try:
             self._contents.of(node).fsync()

@@ -16,6 +16,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,7 @@ from r2fs.model.metadata import attributes_from, remembered_of
 from r2fs.model.ranges import Range
 from r2fs.model.records import ObjectInfo, Proof, Version
 from r2fs.model.states import PENDING_STATES, State
+from r2fs.model.transitions import with_staged
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ class Contents:
 
     def _staged(self, node: Node) -> Content:
         assert node.pending is not None and node.pending.staged is not None
-        path = self._core.journal.data_dir / node.pending.staged
+        path = self._core.journal.data_dir / node.pending.staged.file
         try:
             return Content.adopt(path, path.stat().st_size, None)
         except FileNotFoundError:
@@ -293,7 +295,8 @@ class Contents:
         if node.pending is None or node.content is None:
             return None
         known = node.content.edits()
-        return node.pending.edits if known is None else tuple(known)
+        staged = node.pending.staged
+        return (staged.edits if staged is not None else None) if known is None else tuple(known)
 
     # ------------------------------------------------------------------ out of staging
     def keep_name(self, node: Node) -> None:
@@ -347,8 +350,9 @@ class Contents:
             self.discard(node)
         elif node.pending and node.pending.staged:
             unsealed = node.state is State.DIRTY  # the journal could not take it yet: its size is the file's
-            if node.content.complete and not node.sending and not unsealed and not node.pending.in_ranges:
-                node.pending.edits = self.edits(node)
+            staged = node.pending.staged
+            if node.content.complete and not node.sending and not unsealed and not staged.lists_ranges:
+                self._pending.note(node, with_staged(node.pending, replace(staged, edits=self.edits(node))))
                 node.content.close()
                 node.content = None
         elif not self._rest(node):

@@ -32,7 +32,12 @@ class LocalOnly:
     def stays_here(self, node: Node) -> bool:
         """Is it one of them, of which the bucket has nothing?"""
         pending = node.pending
-        if pending is None or pending.expect is not None or not pending.changed or pending.staged is None:
+        if (
+            pending is None
+            or pending.expected_etag is not None
+            or not pending.changed
+            or pending.staged is None
+        ):
             return False
         return self.is_local(pending.key)
 
@@ -42,7 +47,7 @@ class LocalOnly:
         if (
             pending is None
             or pending.changed
-            or pending.expect is not None
+            or pending.expected_etag is not None
             or base is None
             or node.carries_body
         ):

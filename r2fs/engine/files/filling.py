@@ -24,7 +24,9 @@ from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.errors import R2fsError, Stale
 from r2fs.model.keys import printable
+from r2fs.model.pending import Writes
 from r2fs.model.ports import Caller
+from r2fs.model.transitions import completed, with_staged
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class Filling:
     def tell_whole(self, node: Node) -> None:
         """Its row still counts on its base, where nobody else has fetched the rest."""
         with self._core.lock:
-            if node.pending is not None and node.pending.in_ranges:
+            if node.pending is not None and node.pending.lists_ranges:
                 self.later(node)
 
     def later(self, node: Node) -> None:
@@ -92,11 +94,11 @@ class Filling:
     def _filled(self, node: Node) -> None:
         """All bytes are here: from now on times prove whether anything is written. With Core.lock held."""
         pending = node.pending
-        assert pending is not None
-        proof = pending.proof
-        if pending.filling and not pending.written:
+        assert pending is not None and pending.staged is not None
+        baseline = None
+        if pending.staged.baseline is Writes.NONE:
             os.utime(self._contents.of(node).fd, ns=(node.atime_ns, node.mtime_ns))
-            proof = self._contents.proof(node)
-        self._pending.update(node, filling=False, proof=proof, in_ranges=False)
+            baseline = self._contents.proof(node)
+        self._pending.commit(node, with_staged(pending, completed(pending.staged, baseline)))
         if not node.handles:
             self._contents.closed(node)

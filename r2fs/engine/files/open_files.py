@@ -40,9 +40,10 @@ from r2fs.model.errors import (
     ReadOnly,
     Stale,
 )
+from r2fs.model.pending import Staged
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Opened
-from r2fs.model.states import Event
+from r2fs.model.transitions import created
 
 log = logging.getLogger(__name__)
 
@@ -166,16 +167,16 @@ class Files:
 
     def new_file(self, node: Node, key: str, expect: str | None) -> None:
         """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
-        staged = self._contents.new_staged(node)
-        self._pending.apply(node, Event.CREATE, key=key, changed=True, expect=expect, staged=staged)
+        staged = Staged(self._contents.new_staged(node), boot=self._core.journal.boot)
+        self._pending.commit(node, created(self._pending.begin(node, key, True, expect, staged)))
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)
         complete = content.complete  # asked once: the last range may arrive now
         pending = handle.node.pending
-        watched = pending is not None and pending.in_ranges  # its row is to hear of each write
+        watched = pending is not None and pending.lists_ranges  # its row is to hear of each write
         if complete and handle.writes and not watched:
-            self.sessions.wrote(
+            self._pending.note_open_write(
                 handle.node
             )  # unwatched from here on: only times tell, and only if not filling
             content.unwatch()
@@ -223,7 +224,7 @@ class Files:
             if not handle.writes:
                 raise BadHandle(f"{self._tree.path(handle.node)} was not opened for writing")
             content = self._contents.of(handle.node)
-            self.sessions.wrote(handle.node)
+            self._pending.note_open_write(handle.node)
         appends = handle.appends and not paged
         self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
         pending = handle.node.pending
@@ -231,7 +232,7 @@ class Files:
         if paged and written < len(data):  # of pages the kernel hears an error, and no smaller number
             raise NoSpace(f"{self._tree.path(handle.node)}: there is no room for all of it")
         if (
-            pending is not None and pending.in_ranges
+            pending is not None and pending.lists_ranges
         ):  # which bytes are ours must be known before the write is answered
             with self._core.lock:
                 self._pending.note_write(handle.node, content.size)

@@ -40,8 +40,7 @@ class Sparse:
         with self._core.lock:
             handle = self._handles.get(number)
             content = self._contents.of(handle.node)
-            if handle.node.pending is not None:
-                handle.node.pending.written = True
+            self._pending.note_open_write(handle.node)
         if not handle.writes:
             raise BadHandle("not opened for writing")
         if offset < 0 or length <= 0:

@@ -16,20 +16,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import DOUBTFUL, Node, Pending
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import file_times
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import of_new_bytes
+from r2fs.model.pending import Durability, Pending, Staged, Writes
 from r2fs.model.ports import Caller
-from r2fs.model.states import UNSEALED, Event, State
+from r2fs.model.records import Proof
+from r2fs.model.states import UNSEALED
+from r2fs.model.transitions import (
+    closed_changed,
+    closed_unchanged,
+    cut,
+    held,
+    opened_for_writing,
+    restored,
+    with_staged,
+    withdrawn,
+)
 
 
 class WriteSessions:
@@ -52,11 +65,12 @@ class WriteSessions:
 
     def outwait_ctime(self, node: Node) -> None:
         """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
-        proof = node.pending.proof if node.pending else None
-        if proof is not None and not outwait_file_time(proof.ctime_ns):
+        staged = node.pending.staged if node.pending else None
+        baseline = staged.baseline if staged else None
+        if isinstance(baseline, Proof) and not outwait_file_time(baseline.ctime_ns):
             with self._core.lock:
-                if node.pending is not None:
-                    self._pending.update(node, proof=None)
+                if node.pending is not None and (staged := node.pending.staged) is not None:
+                    self._pending.commit(node, with_staged(node.pending, replace(staged, baseline=None)))
 
     def make_dirty(self, node: Node, truncate: bool = False) -> None:
         """OPEN_WRITE: in the journal, and stop reading for an upload. With Core.lock held."""
@@ -68,26 +82,25 @@ class WriteSessions:
             if truncate:
                 self._truncate_locked(node, 0)
             return
-        if pending is not None and pending.state in UNSEALED:
+        if pending is not None and pending.open:
             # Not writable any more where the last close came as far as looking for other writers, and
             # the journal then had no room for its row.
             self._contents.of(node).make_writable()
             if truncate:
                 self._truncate_locked(node, 0)
             return
-        if pending is not None and pending.transfer is not None:
-            pending.transfer.stop()  # nothing written from now on can reach that attempt
+        self._writeback.stop_upload(node)  # nothing written from now on can reach that attempt
         if pending is not None and pending.staged is not None:
             self._contents.of(node).make_writable()
-            staged, moved, made = pending.staged, False, False
+            file, moved, made = pending.staged.file, False, False
         else:
             made = truncate and node.content is None
             if made:
-                staged, moved = self._contents.new_staged(node), False
+                file, moved = self._contents.new_staged(node), False
             else:
-                staged, moved = self._contents.stage(node), True
+                file, moved = self._contents.stage(node), True
         try:
-            self._apply_open_write(node, staged, truncate)
+            self._commit_open(node, file, truncate)
         except R2fsError:
             if moved:
                 self._contents.unstage(node)
@@ -102,41 +115,31 @@ class WriteSessions:
 
     def _safe_again(self, node: Node) -> None:
         """It was not opened: what `_changing` took back holds, if the journal has room to say so."""
-        if node.pending is not None and node.pending.was_synced:
+        pending = node.pending
+        if pending is not None and pending.staged is not None and pending.staged.withdrawn is not None:
             with suppress(R2fsError):
-                self._pending.update(node, synced=True, was_synced=False)
+                self._pending.commit(node, with_staged(pending, restored(pending.staged)))
                 node.vouched = True
 
-    def _apply_open_write(self, node: Node, staged: str, truncate: bool) -> None:
+    def _commit_open(self, node: Node, file: str, truncate: bool) -> None:
         pending, content = node.pending, self._contents.of(node)
         if pending is None:
-            base = node.base
-            assert base is not None
-            extra = {"key": self._tree.key(node), "expect": base.etag}
-        else:
-            extra = {}
-        filling = not truncate and not content.complete
-        proof = None if truncate or filling else self._contents.proof(node)
-        self._pending.apply(
-            node,
-            Event.OPEN_WRITE,
-            before=node.state if pending is None or pending.before is None else pending.before,
-            # A row that says "not changed" with staged bytes would be copied from its base inside the
-            # bucket at a crash: so it says "changed" until the proof at the last close.
-            changed=True,
-            was_changed=pending.changed if pending else False,
-            was_rewritten=pending.rewritten if pending else False,
-            staged=staged,
+            assert node.base is not None
+            pending = self._pending.begin(node, self._tree.key(node), False, node.base.etag)
+        baseline: Proof | Writes | None = None
+        if not truncate:
+            baseline = self._contents.proof(node) if content.complete else Writes.NONE
+        staged = replace(
+            pending.staged or Staged(file),
             size=content.size,
-            proof=proof,
-            filling=filling,
-            written=False,
-            rewritten=True,
-            base_limit=content.base_limit,
             boot=self._core.journal.boot,
+            baseline=baseline,
+            base_limit=content.base_limit,
             edits=None,  # until it is closed
-            **extra,
         )
+        # A row that says "not changed" with staged bytes would be copied from its base inside the bucket at a crash:
+        # so it says "changed" until the evidence at the last close.
+        self._pending.commit(node, opened_for_writing(pending, staged))
 
     @contextmanager
     def changing(self, caller: Caller, node: Node) -> Iterator[None]:
@@ -152,11 +155,12 @@ class WriteSessions:
                     return
                 caller.about_to_wait()
                 left = node.left
-                if node.pending is not None and node.pending.synced:
-                    self._pending.update(node, synced=False, was_synced=True)
+                pending = node.pending
+                if pending is not None and pending.staged is not None and pending.staged.synced:
+                    self._pending.commit(node, with_staged(pending, withdrawn(pending.staged)))
             self._core.journal.barrier()
             with self._core.lock:
-                node.vouched = node.pending is not None and node.pending.synced
+                node.vouched = _is_synced(node)
                 if left is not None:
                     self._contents.drop_left(node, left)
 
@@ -179,27 +183,21 @@ class WriteSessions:
     def _seal(self, node: Node) -> None:
         """The last writer has closed. With Core.lock held."""
         pending = node.pending
-        if pending is None or pending.state not in UNSEALED:
+        if pending is None or not pending.open:
             return
-        if self._is_untouched(node, pending):
-            self._unchanged(node)
+        staged = pending.staged
+        assert staged is not None, "only a file in staging is open for writing"
+        if self._is_untouched(node, staged):
+            self._unchanged(node, pending)
             return
         content = self._contents.of(node)
-        synced = self._durability.is_synced(node, pending)
-        stat, opened_again, known_ns = os.fstat(content.fd), pending.before is not None, node.mtime_ns
+        durability = self._durability.proven(node, staged)
+        stat, opened_again, known_ns = os.fstat(content.fd), pending.checkpoint is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
-        self._pending.apply(
+        staged = replace(staged, size=stat.st_size, durability=durability, boot=self._core.journal.boot)
+        self._pending.commit(
             node,
-            Event.SEAL,
-            before=None,
-            changed=True,
-            proof=None,
-            size=stat.st_size,
-            synced=synced,
-            in_part=synced and isinstance(pending.synced_as, int),
-            was_synced=False,
-            boot=self._core.journal.boot,
-            sealed_at_s=self._core.clock.time(),
+            closed_changed(pending, staged, self._core.clock.time()),
             mtime_ns=stat.st_mtime_ns,
             extra=of_new_bytes(node.extra),
         )
@@ -209,7 +207,7 @@ class WriteSessions:
         if opened_again and stat.st_mtime_ns != known_ns:
             # A mapping may have written, of which the kernel's attributes know nothing.
             self._core.kernel.forget_attributes(node.ino)
-        if synced:
+        if durability is not Durability.VOLATILE:
             self._vouch(node)
         self._writeback.seal_doubt(node)
         self._writeback.schedule(node)
@@ -219,34 +217,26 @@ class WriteSessions:
         node.vouched = True
         self._staging_gc.soon()
 
-    def _is_untouched(self, node: Node, pending: Pending) -> bool:
-        """Is there proof that nothing was written since OPEN_WRITE?"""
-        if pending.filling:
-            return not pending.written
-        if pending.proof is None or self._contents.proof(node) != pending.proof:
+    def _is_untouched(self, node: Node, staged: Staged) -> bool:
+        """True with evidence that nothing was written since the first writer's open."""
+        if isinstance(staged.baseline, Writes):
+            return staged.baseline is Writes.NONE
+        if staged.baseline is None or self._contents.proof(node) != staged.baseline:
             return False
         return self._contents.nobody_writes(node)  # a mapping may outlive its descriptor
 
-    def _unchanged(self, node: Node) -> None:
-        pending = node.pending
-        assert pending is not None
-        staged, was = pending.staged, pending.before
-        if was is State.CLEAN:
-            self._pending.apply(node, Event.UNCHANGED)
+    def _unchanged(self, node: Node, pending: Pending) -> None:
+        staged = pending.staged
+        assert staged is not None
+        synced = self._durability.proven(node, staged) is not Durability.VOLATILE
+        following = closed_unchanged(pending, synced)
+        self._pending.commit(node, following)
+        if following is None:
             self._core.crash_point("unchanged")
-            assert staged is not None
-            self._contents.settled(node, staged)
+            self._contents.settled(node, staged.file)
             return
         # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
-        synced = pending.synced or pending.was_synced or self._durability.is_synced(node, pending)
-        changes = {
-            "changed": pending.was_changed,
-            "rewritten": pending.was_rewritten,
-            "synced": synced,
-            "was_synced": False,
-        }
-        self._pending.apply(node, Event.UNCHANGED, before=None, proof=None, **changes)
-        if synced:
+        if _is_synced(node):
             self._vouch(node)
         self._writeback.schedule(node)
 
@@ -263,24 +253,24 @@ class WriteSessions:
 
     def _truncate_locked(self, node: Node, size: int) -> None:
         content = self._contents.of(node)
-        self.wrote(node)
+        self._pending.note_open_write(node)
         content.truncate(size)
-        if size == 0 and node.pending is not None and node.pending.reason in DOUBTFUL:
-            self._pending.update(node, reason=None)  # nothing is left of what was doubtful
+        pending = node.pending
+        if size == 0 and pending is not None and pending.doubt is not None:
+            self._pending.commit(node, held(pending, None))  # nothing is left of what was doubtful
         node.sync_failed = node.sync_failed and size > 0
         self._core.crash_point("truncated")
-        if node.pending is not None and (node.pending.in_ranges or node.pending.proof is not None):
-            in_ranges = node.pending.in_ranges and size > 0
-            self._pending.update(
-                node, proof=None, size=size, base_limit=content.base_limit, in_ranges=in_ranges
-            )
+        pending = node.pending
+        if pending is None or (staged := pending.staged) is None:
+            return
+        if staged.lists_ranges or isinstance(staged.baseline, Proof):
+            self._pending.commit(node, with_staged(pending, cut(staged, size, content.base_limit)))
 
     def unused(self, node: Node) -> None:
         """Whoever was at it is done: nothing is kept open for nobody."""
         if not node.handles:
             self._contents.closed(node)
 
-    def wrote(self, node: Node) -> None:
-        """A program writes to it through us: times need not tell."""
-        if node.pending is not None:
-            node.pending.written = True
+
+def _is_synced(node: Node) -> bool:
+    return node.pending is not None and node.pending.staged is not None and node.pending.staged.synced

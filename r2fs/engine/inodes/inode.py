@@ -12,84 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Event
 
-from r2fs.disk.body import Gate
 from r2fs.disk.content import Content
-from r2fs.engine.inodes.throughput import Throughput
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts
-from r2fs.model.ranges import Range
-from r2fs.model.records import Kind, ObjectInfo, Proof, Version
+from r2fs.model.pending import Pending
+from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.states import SENDING, State
 
-# Why bytes are PARKED that may not be what was written: sent only where a person names the file itself.
-TORN = "may be torn: the machine or its disk stopped before its bytes were synced"
-UNSYNCED = "may be damaged: this disk failed to store its bytes"
-DOUBTFUL = frozenset({TORN, UNSYNCED})
-
 NEVER = float("-inf")  # a monotonic time before every other
-
-
-@dataclass(slots=True, eq=False)
-class Transfer:
-    """One attempt on its way to the bucket. Made by the uploader that claimed the node."""
-
-    attempt: str  # its id, in the journal and in the object's metadata
-    key: str  # where it goes
-    gate: Gate  # closed by who wants to write: then no further byte is read
-    bytes: Throughput = field(default_factory=Throughput)  # written by the sending threads without the lock
-
-    def stop(self) -> None:
-        """Somebody is about to write, or the name goes: what is not sent yet is not sent any more."""
-        self.gate.close()
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """What the journal row of a node says, in memory. Changed only through Ledger."""
-
-    key: str
-    state: State
-    seq: int
-    changed: bool  # the bytes are those of the staged file, not of node.base
-    expect: str | None  # the ETag this host last knew at `key`; None: no object
-    before: State | None = None
-    staged: str | None = None
-    size: int = 0
-    base_limit: int = 0
-    proof: Proof | None = None
-    sealed_at_s: float | None = None  # Clock.time()
-    boot: str = ""
-    synced: bool = False
-    reason: str | None = None
-    conflict_of: str | None = None
-    # The metadata that the base is known to have: what another host made of it since is merged with what is set here.
-    stored: Facts | None = None
-    # not in the row
-    transfer: Transfer | None = None  # the attempt on its way
-    rewritten: bool = False  # opened for writing since that attempt began
-    filling: bool = (
-        False  # opened for writing while bytes are missing: times prove nothing until they are here
-    )
-    written: bool = False  # while filling: somebody wrote
-    edits: tuple[Range, ...] | None = None  # where the staged bytes differ from the base; None: anywhere
-    was_changed: bool = False  # `changed` before OPEN_WRITE, for UNCHANGED
-    was_synced: bool = False  # `synced` before it was opened for writing, for UNCHANGED
-    in_ranges: bool = (
-        False  # its row lists the ranges that are here: each write is to be in it before it is answered
-    )
-    in_part: bool = False  # `synced` is said of the bytes written here alone; the rest is still to be fetched
-    # At an fsync: fstat, or Content.changes while bytes are missing. While that says the same, what is here is synced.
-    synced_as: Proof | int | None = None
-    was_rewritten: bool = False  # `rewritten` before it was opened for writing, for UNCHANGED
-    pending_since_s: float = 0.0  # Clock.monotonic() when it began to owe
-    failures: int = 0  # attempts in a row that failed
-    refused_at: int | None = None  # how many uploads had succeeded when the first of those failures was a 403
-    passing: bool = False  # PARKED for a cause that ends by itself: tried again when it is due
-
-    @property
-    def once_synced(self) -> bool:
-        """Has a program been told that bytes are safe which are nowhere but here?"""
-        return self.staged is not None and (self.synced or self.was_synced or self.synced_as is not None)
 
 
 @dataclass(slots=True, eq=False)
@@ -161,7 +91,10 @@ class Node:
     listing: Listing | None = None  # a directory's
     content: Content | None = None  # open, or staged and touched
     version: int = 0  # Opened.version
-    pending: Pending | None = None
+    pending: Pending | None = None  # put in place by PendingStore alone
+    # Metadata that the bucket is known to have beside the base, while something is pending: what another host made of
+    # them since is merged with what is set here.
+    base_metadata: Facts | None = None
     lookups: int = 0  # references of the kernel
     left: str | None = None  # a name that its content still has in staging/data, and that no row has
     vouched: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
@@ -216,7 +149,7 @@ class Node:
         if self.pending is None:
             return partial and self.handles > 0
         if self.pending.changed:
-            return partial or self.pending.in_ranges
+            return partial or self.pending.lists_ranges
         return self.pending.key != self.base.key or (partial and self.handles > 0)
 
     def is_as_listed(self, info: ObjectInfo) -> bool:

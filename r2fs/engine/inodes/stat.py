@@ -142,7 +142,7 @@ def fill(node: Node, facts: Facts) -> None:
     elif node.shown and not node.known and node.pinned is None:
         node.pinned = shown_of(node)
     if node.pending is not None:
-        node.pending.stored = facts
+        node.base_metadata = facts
     ours = facts_of(node)
     both = together(facts, ours)
     node.known = True

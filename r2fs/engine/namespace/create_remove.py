@@ -41,7 +41,7 @@ from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_key, check_name
 from r2fs.model.metadata import attributes_from, remembered_of
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Entry, Kind
-from r2fs.model.states import Event
+from r2fs.model.transitions import created, made, retargeted, unlinked
 
 log = logging.getLogger(__name__)
 
@@ -245,8 +245,8 @@ class Names:
         try:
             with self._pending.transaction():
                 expect = self._pending.take_over_deletes(key)
-                self._pending.apply(node, Event.CREATE, key=key, changed=True, expect=expect, size=node.size)
-                self._pending.apply(node, Event.SEAL, sealed_at_s=self._core.clock.time())
+                pending = created(self._pending.begin(node, key, True, expect))
+                self._pending.commit(node, made(pending, self._core.clock.time()))
         except BaseException:
             self._tree.detach(node)
             raise
@@ -301,7 +301,7 @@ class Names:
             directory = node.parent
             with self._pending.transaction():
                 self.withdraw(node)
-                self.keep_directory(directory, staging_gc=node)
+                self.keep_directory(directory, leaving=node)
             self._core.crash_point("unlinked")
             node.ctime_ns = self._core.now_ns()
             self._tree.detach(node)
@@ -310,10 +310,10 @@ class Names:
     def withdraw(self, node: Node) -> None:
         """The node's row goes, and the bucket is to lose what it has under the name. In a transaction."""
         pending = node.pending
-        staged = pending.staged if pending else None
+        staged = pending.staged.file if pending and pending.staged else None
         self._writeback.deletes.leave_key(node)
         key = pending.key if pending else (node.base.key if node.base else self._tree.key(node))
-        etag = pending.expect if pending else (node.base.etag if node.base else None)
+        etag = pending.expected_etag if pending else (node.base.etag if node.base else None)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             etag = etag or (marker.etag if marker else None)
@@ -321,17 +321,17 @@ class Names:
         if etag is not None:
             self._writeback.deletes.add(self._pending.add_delete(key, etag))
         if pending is not None:
-            self._pending.apply(node, Event.UNLINK)
+            self._pending.commit(node, unlinked(pending))
         self._pending.then(lambda: self._contents.withdraw(node, staged))  # no byte goes before the commit
 
-    def keep_directory(self, directory: Node, staging_gc: Node) -> None:
+    def keep_directory(self, directory: Node, leaving: Node) -> None:
         """A directory without a marker gets one when the last child goes that the bucket has."""
         if directory is self._tree.root or directory.pending or directory.listing is None:
             return
-        if directory.listing.marker is None and not self._writeback.implied.is_kept(directory, staging_gc):
+        if directory.listing.marker is None and not self._writeback.implied.is_kept(directory, leaving):
             key = self._tree.key(directory)
             expect = self._pending.take_over_deletes(key)
-            self._pending.apply(directory, Event.RETARGET, key=key, changed=True, expect=expect)
+            self._pending.commit(directory, retargeted(self._pending.begin(directory, key, True, expect)))
             self._writeback.schedule(directory)
 
     def rmdir(self, caller: Caller, parent: int, name: str) -> None:
@@ -347,7 +347,7 @@ class Names:
             directory = node.parent
             with self._pending.transaction():
                 self.withdraw(node)
-                self.keep_directory(directory, staging_gc=node)
+                self.keep_directory(directory, leaving=node)
             self._core.crash_point("directory_removed")
             self._tree.detach(node)
             self.stamp(directory, self._core.now_ns())

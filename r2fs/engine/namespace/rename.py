@@ -10,6 +10,7 @@ Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from r2fs.engine.content.local_file import Contents
@@ -20,13 +21,14 @@ from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.name_checks import check_rename
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.store import InodeChange, PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.errors import Busy, Exists, InvalidArgument, LocalError, NotFound
 from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
+from r2fs.model.pending import Staged
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind
-from r2fs.model.states import Event
+from r2fs.model.transitions import expecting, named_by_program, renamed, renamed_to_local, retargeted
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 
@@ -90,7 +92,7 @@ class Renaming:
                     self._retarget(one, node, directory, new_name)
                 # A file that gets a name of `local_patterns` leaves the bucket.
                 if directory is not old_directory or self._writeback.local.is_local(new_name):
-                    self._names.keep_directory(old_directory, staging_gc=node)
+                    self._names.keep_directory(old_directory, leaving=node)
             self._core.crash_point("renamed")
             if target is not None:
                 self._tree.detach(target)
@@ -130,7 +132,7 @@ class Renaming:
                 for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
                     # Rather than what an older delete of that name expected, which another host has overtaken.
                     if one.pending is not None and (left := self._writeback.local.expect_at(one.pending.key)):
-                        self._pending.update(one, expect=left)
+                        self._pending.commit(one, expecting(one.pending, left))
             self._core.crash_point("renamed")
             self._tree.swap(node, other)
             node.ctime_ns = other.ctime_ns = now = self._core.now_ns()
@@ -161,27 +163,28 @@ class Renaming:
         new_key = check_key(prefix + self._tree.key(one)[len(self._tree.key(top).rstrip("/")) :])
         if one is top and not one.is_dir:
             new_key = check_key(prefix + (SYMLINK_SUFFIX if one.kind is Kind.SYMLINK else ""))
-        had = one.pending.expect if one.pending else (one.base.etag if one.base else None)
+        had = one.pending.expected_etag if one.pending else (one.base.etag if one.base else None)
         if one.is_dir and one.pending is None:
             had = marker.etag if marker else None
         self._writeback.deletes.leave_key(one)
         files = self._writeback.local
         local = files.is_local(new_key) and (one is top or files.stays_here(one))
-        changes: dict[str, object] = {"key": new_key}
-        changes["expect"] = None if local else self._pending.take_over_deletes(new_key)
+        expected = None if local else self._pending.take_over_deletes(new_key)
+        change: InodeChange = {}
         if one.own_bytes is not None and self._pending.needing(new_key, other_than=one) is not None:
             raise Busy(f"{printable(new_name)}: what was renamed from there is still on its way; try again")
         if one.pending is None:
-            changes["changed"] = one.is_dir and one.own_bytes is None  # a marker has no bytes to copy
+            changed = one.is_dir and one.own_bytes is None  # a marker has no bytes to copy
+            pending = retargeted(self._pending.begin(one, new_key, changed, expected))
             if marker is not None and (marker.size or (one.base is None and not one.known)):
-                changes["base"] = marker  # asked for what its metadata says, and its bytes, before it goes
+                change["base"] = marker  # asked for what its metadata says, and its bytes, before it goes
         else:
-            changes["seq"] = self._core.journal.next_seq()
+            pending = renamed(one.pending, new_key, expected, self._core.journal.next_seq())
             if one is top and new_name != one.name:
-                changes["conflict_of"] = None  # named by a program: a copy's copy is called after that name
+                pending = named_by_program(pending)
         if local and one.kind is Kind.FILE:
-            changes |= self._all_here(one)
-        self._pending.apply(one, Event.RETARGET, **changes)
+            pending = renamed_to_local(pending, self._all_here(one))
+        self._pending.commit(one, pending, **change)
         if had is not None:
             row = self._pending.add_delete(old_key, had, after=None if local else one)
             self._writeback.deletes.add(row)
@@ -189,8 +192,8 @@ class Renaming:
             self._pending.then(lambda: setattr(one.listing, "marker", None))
         self._writeback.schedule(one)
 
-    def _all_here(self, node: Node) -> dict[str, object]:
-        """What a row says of a file that owes the bucket nothing but its absence. In a transaction.
+    def _all_here(self, node: Node) -> Staged:
+        """The staged file of one that owes the bucket nothing but its absence. In a transaction.
 
         One that the bucket has keeps that as its base, until write-back knows that its bytes are on the disk.
         """
@@ -202,10 +205,10 @@ class Renaming:
         if content.doubtful:
             raise LocalError(f"{printable(node.name)}: this disk failed to read it")
         pending = node.pending
-        if pending is not None and pending.changed and pending.staged is not None:
-            return {"was_changed": True, "filling": False}
-        staged = pending.staged if pending else None
-        if staged is None:
-            staged = self._contents.stage(node)
-            self._pending.on_undo(lambda: self._contents.unstage(node))
-        return {"changed": False, "staged": staged, "size": content.size, "base_limit": content.size}
+        if pending is not None and pending.staged is not None:
+            if pending.changed:
+                return pending.staged
+            return replace(pending.staged, size=content.size, base_limit=content.size)
+        file = self._contents.stage(node)
+        self._pending.on_undo(lambda: self._contents.unstage(node))
+        return Staged(file, size=content.size, boot=self._core.journal.boot, base_limit=content.size)

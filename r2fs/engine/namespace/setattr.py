@@ -9,6 +9,7 @@ Fails:   FileError's subclasses; NoSpace from the journal.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
@@ -17,12 +18,12 @@ from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import file_times
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.store import InodeChange, PendingStore
 from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.metadata import MAX_TIME_NS
 from r2fs.model.ports import Caller
-from r2fs.model.records import AttributeChange
-from r2fs.model.states import Event
+from r2fs.model.records import AttributeChange, Proof
+from r2fs.model.transitions import retargeted, with_staged
 
 
 class SetAttr:
@@ -44,11 +45,13 @@ class SetAttr:
 
     def apply(self, caller: Caller, node: Node, change: AttributeChange) -> None:
         """Everything but the size."""
-        facts: dict[str, object] = {
-            name: value
-            for name, value in (("mode", change.mode), ("uid", change.uid), ("gid", change.gid))
-            if value is not None
-        }
+        facts: InodeChange = {}
+        if change.mode is not None:
+            facts["mode"] = change.mode
+        if change.uid is not None:
+            facts["uid"] = change.uid
+        if change.gid is not None:
+            facts["gid"] = change.gid
         with self._core.lock:
             if change.atime_ns is not None:
                 node.atime_ns = _clamped(change.atime_ns)  # kept in memory alone
@@ -58,7 +61,7 @@ class SetAttr:
             if facts:
                 self.store(node, facts)
 
-    def store(self, node: Node, facts: dict[str, object]) -> None:
+    def store(self, node: Node, facts: InodeChange) -> None:
         """New values of fields that are kept with the object. With Core.lock held."""
         self._files.writable()
         check_changeable(node)
@@ -84,44 +87,44 @@ class SetAttr:
             _, shown = file_times(node, os.fstat(node.content.fd))
         return max(self._core.now_ns(), shown + 1)
 
-    def _change_pending(self, node: Node, facts: dict[str, object]) -> None:
+    def _change_pending(self, node: Node, facts: InodeChange) -> None:
         pending = node.pending
         assert pending is not None
-        more: dict[str, object] = {}
-        untouched = pending.proof is not None and self._contents.proof(node) == pending.proof
-        if pending.staged is not None and "mtime_ns" in facts:
+        staged = pending.staged
+        had_baseline = staged is not None and isinstance(staged.baseline, Proof)
+        untouched = staged is not None and had_baseline and self._contents.proof(node) == staged.baseline
+        if staged is not None and "mtime_ns" in facts:
             self._set_file_times(node, facts["mtime_ns"])
-        if pending.proof is not None:
+        if staged is not None and had_baseline:
             # Opened for writing, nothing written yet: `touch` must not send a large file again.
-            more["proof"] = self._contents.proof(node) if untouched else None
-        if pending.transfer is not None:
-            pending.transfer.stop()
+            baseline = self._contents.proof(node) if untouched else None
+            pending = with_staged(pending, replace(staged, baseline=baseline))
+        self._writeback.stop_upload(node)
         with self._pending.transaction():
             self._core.journal.outdate_multipart(node.ino)
-            self._pending.apply(node, Event.RETARGET, **facts, **more)
+            self._pending.commit(node, retargeted(pending), **facts)
         self._writeback.schedule(node)
 
-    def _change_clean(self, node: Node, facts: dict[str, object]) -> None:
+    def _change_clean(self, node: Node, facts: InodeChange) -> None:
         """The object is to be copied onto itself with its new metadata, or sent again where it is next to nothing."""
         key = node.base.key if node.base and not node.is_dir else self._tree.key(node)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             expect = marker.etag if marker else None
             if marker is not None and (marker.size or not node.known):
-                facts = {"base": marker, **facts}  # what else its metadata says is kept, and its bytes
+                facts["base"] = marker  # what else its metadata says is kept, and its bytes
         else:
             expect = node.base.etag if node.base else None
-        self._pending.apply(node, Event.RETARGET, key=key, changed=node.carries_body, expect=expect, **facts)
+        pending = self._pending.begin(node, key, node.carries_body, expect)
+        self._pending.commit(node, retargeted(pending), **facts)
         self._writeback.schedule(node)
 
-    def _set_file_times(self, node: Node, mtime_ns: object) -> None:
+    def _set_file_times(self, node: Node, mtime_ns: int) -> None:
         """A staged file's own mtime is the node's, so that a write after it moves it."""
-        if not isinstance(mtime_ns, int):
-            return
         if node.content is not None:
             node.content.set_times(node.atime_ns, mtime_ns)
         elif node.pending is not None and node.pending.staged is not None:
-            os.utime(self._core.journal.data_dir / node.pending.staged, ns=(node.atime_ns, mtime_ns))
+            os.utime(self._core.journal.data_dir / node.pending.staged.file, ns=(node.atime_ns, mtime_ns))
 
 
 def _clamped(time_ns: int) -> int:

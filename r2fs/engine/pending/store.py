@@ -12,25 +12,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import Node, Pending
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.session_record import remember
 from r2fs.engine.inodes.stat import facts_of, pin
 from r2fs.engine.pending.delete_index import DeleteIndex, Refusal, prefixes
 from r2fs.engine.pending.transaction import Transactions
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from r2fs.model.metadata import Facts, remembered
-from r2fs.model.records import PendingDelete, PendingInode
-from r2fs.model.states import UNSEALED, Event, State, after
+from r2fs.model.pending import Durability, Pending, Staged, Writes
+from r2fs.model.ranges import Range
+from r2fs.model.records import PendingDelete, PendingInode, Proof, Version
+from r2fs.model.states import State
+from r2fs.model.transitions import interrupted_changed, with_staged, written
 
 LATE_ATTEMPT_S = 600.0  # an attempt whose end nobody saw may still appear: R2 drops an idle body after 15 s
 REMEMBER_DELETES = 10_000  # done deletes kept, so that a LIST that began before them is not believed
 
 T = TypeVar("T")
 
-NODE_FIELDS = frozenset({"base", "mode", "uid", "gid", "mtime_ns", "extra", "content_type", "target"})
+
+class InodeChange(TypedDict, total=False):
+    """Fields of a Node that change together with its row."""
+
+    base: Version | None
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    mtime_ns: int
+    extra: Mapping[str, str]
+    content_type: str | None
+    base_metadata: Facts | None
 
 
 class PendingStore:
@@ -57,164 +71,168 @@ class PendingStore:
         self.staged_bytes = 0  # bytes in staging, by the rows: what the dirty limit is measured against
 
     # ------------------------------------------------------------------ inodes
-    def apply(self, node: Node, event: Event, **changes: Any) -> State:
-        """Move `node` along the state table, with changes of Owed's fields and of NODE_FIELDS.
+    def begin(
+        self, node: Node, key: str, changed: bool, expected_etag: str | None, staged: Staged | None = None
+    ) -> Pending:
+        """A value for an inode of which nothing is pending yet: the first transition and `commit` put it in place."""
+        assert node.pending is None
+        return Pending(
+            key=key,
+            seq=self._journal.next_seq(),
+            state=State.CLEAN,
+            changed=changed,
+            expected_etag=expected_etag,
+            since_s=self._core.clock.monotonic(),
+            staged=staged,
+        )
 
-        A first CREATE, OPEN_WRITE or RETARGET needs at least key, changed and expect.
+    def commit(self, node: Node, pending: Pending | None, **change: Unpack[InodeChange]) -> None:
+        """Put `pending` in place, with changes of the inode's fields: the journal first, then memory, then effects.
+
+        None: nothing is pending any more, and the row goes.
         """
+        if pending is None:
+            self._drop(node, change)
+            return
         old = node.pending
-        start = old.state if old else None if event is Event.CREATE else State.CLEAN
-        state = after(start, event, old.before if old else None)
-        if event is Event.RETARGET and old is not None and old.before is not None:
-            # Where nothing was written, the last close leads back to a state that still owes this.
-            changes["before"] = after(old.before, Event.RETARGET)
-        facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
-        if state in (State.CLEAN, State.GONE):
-            self._drop(node, facts)
-            return state
-        if old is None:
-            pending = Pending(
-                state=state,
-                seq=self._journal.next_seq(),
-                pending_since_s=self._core.clock.monotonic(),
-                stored=_stored(node, changes["key"]),
-                **{"boot": self._journal.boot, **changes},
-            )
-        else:
-            pending = replace(old, state=state, **changes)
-            if node.is_dir and pending.key != old.key:
-                pending.stored = None
+        if old is None and "base_metadata" not in change:
+            change["base_metadata"] = _stored(node, pending.key)
+        if old is not None and node.is_dir and pending.key != old.key:
+            change["base_metadata"] = None
         with self.transaction():
             if old is None:
                 self._void_refused(pending.key)
-            self._write(node, pending, facts)
-        return state
+            own, _ = ranges = self._own_ranges(node, pending.staged)
+            if pending.staged is not None:
+                pending = with_staged(pending, _as_listed(pending.staged, own is not None))
+            self._journal.put_inode(self._row(node, pending, change, *ranges))
+            self._remember(node, pending, change)
 
-    def update(self, node: Node, **changes: Any) -> None:
-        """Changes of an owing node that are no event."""
-        assert node.pending is not None
-        facts = {name: changes.pop(name) for name in NODE_FIELDS & changes.keys()}
-        pending = replace(node.pending, **changes)
-        self._write(node, pending, facts)
-
-    def set_aside(self, node: Node, **changes: Any) -> None:
-        """A QUEUED node is PARKED without an attempt. UPLOADING without one, nobody would come by again."""
-        with self.transaction():
-            self.apply(node, Event.CLAIM)
-            self.apply(node, Event.REFUSED, **changes)
+    def note(self, node: Node, pending: Pending) -> None:
+        """Put in place a value that differs in what the row does not tell, or need not tell yet."""
+        before = node.pending
+        assert before is not None
+        self.staged_bytes += pending.size - before.size
+        node.pending = pending
 
     def note_write(self, node: Node, size: int) -> None:
-        """A program is about to be told that it wrote. Its bytes may all be here by now; what counts is what
-        the row says: one that lists no range would be taken for that of a file nobody wrote to."""
-        if node.pending is not None and node.pending.in_ranges:
-            self.update(node, size=size)
+        """A write is about to be answered: a row that lists ranges lists what it wrote, even where all bytes are
+        here by now. One that lists none would be taken for that of a file nobody wrote to."""
+        pending = node.pending
+        if pending is not None and pending.staged is not None and pending.staged.lists_ranges:
+            self.commit(node, with_staged(pending, replace(pending.staged, size=size)))
 
-    def acquit(self, node: Node) -> None:
-        """At start: its row turns out to owe nothing, the bucket has it as it is."""
-        self._drop(node, {})
+    def note_open_write(self, node: Node) -> None:
+        """A program writes through this mount: fstat need not tell."""
+        pending = node.pending
+        if pending is not None and pending.staged is not None and pending.staged.baseline is Writes.NONE:
+            self.note(node, with_staged(pending, written(pending.staged)))
 
-    def _drop(self, node: Node, facts: Mapping[str, Any]) -> None:
+    def _drop(self, node: Node, change: InodeChange) -> None:
         """The row goes; the staged file that it named stays until the disk knows (`content/staging_gc.py`)."""
         staged = node.pending.staged if node.pending else None
         with self.transaction():
             self._journal.drop_inode(node.ino)
             if staged is not None:
-                self._journal.put_staging_garbage(staged)
-                self.then(lambda: self.on_staging_garbage(staged, node))
-            self._remember(node, None, facts)
+                self._journal.put_staging_garbage(staged.file)
+                self.then(lambda: self.on_staging_garbage(staged.file, node))
+            self._remember(node, None, change)
 
-    def adopt(self, node: Node, pending: Pending) -> None:
+    def adopt(self, node: Node, pending: Pending, base_metadata: Facts | None) -> None:
         """At start: the row is in the journal already."""
-        self._remember(node, pending, {})
+        self._remember(node, pending, {"base_metadata": base_metadata})
 
-    def measured(self, node: Node, size: int) -> None:
-        """The staged file's own size rules over its row's. In memory alone."""
-        assert node.pending is not None and node.pending.staged is not None
-        self.staged_bytes += size - node.pending.size
-        node.pending.size = size
+    def row(self, node: Node, pending: Pending) -> PendingInode:
+        """The journal row of a node as it is now."""
+        return self._row(node, pending, {}, *self._own_ranges(node, pending.staged))
 
-    def row(self, node: Node, pending: Pending, facts: Mapping[str, Any] | None = None) -> PendingInode:
-        """The journal row of a node; `facts` are fields of the node about to change."""
-        facts = facts or {}
-        content = node.content
-        own = None
-        base_limit = pending.base_limit
-        if pending.staged and content is not None and (pending.in_ranges or not content.complete):
-            known = content.own_ranges()
-            if known is not None:
-                own, base_limit = tuple(known[0]), known[1]
+    def _row(
+        self,
+        node: Node,
+        pending: Pending,
+        change: InodeChange,
+        own: tuple[Range, ...] | None,
+        base_limit: int,
+    ) -> PendingInode:
+        """The row with `change`, fields of the node about to change."""
+        staged, checkpoint = pending.staged, pending.checkpoint
+        proof = staged.baseline if staged is not None and isinstance(staged.baseline, Proof) else None
+        changed = pending.changed
+        if pending.open and proof is not None:  # fstat tells whether it has changed since
+            changed = checkpoint is not None and checkpoint.changed
+        base_metadata = change.get("base_metadata", node.base_metadata)
         return PendingInode(
             ino=node.ino,
             key=pending.key,
             kind=node.kind,
             state=pending.state.value,
-            before=pending.before.value if pending.before else None,
+            before=checkpoint.state.value if checkpoint else None,
             seq=pending.seq,
-            mode=facts.get("mode", node.mode),
-            uid=facts.get("uid", node.uid),
-            gid=facts.get("gid", node.gid),
-            mtime_ns=facts.get("mtime_ns", node.mtime_ns if node.mtime_known else None),
-            extra=facts.get("extra", node.extra),
-            content_type=facts.get("content_type", node.content_type) or ("" if node.known else None),
-            base=facts.get("base", node.base),
-            expect=pending.expect,
-            # Of a file that is open for writing: whether it was before. Times tell whether it has been since.
-            changed=pending.was_changed
-            if pending.state in UNSEALED and pending.proof is not None
-            else pending.changed,
-            staged=pending.staged,
-            size=pending.size,
+            mode=change.get("mode", node.mode),
+            uid=change.get("uid", node.uid),
+            gid=change.get("gid", node.gid),
+            mtime_ns=change.get("mtime_ns", node.mtime_ns if node.mtime_known else None),
+            extra=change.get("extra", node.extra),
+            content_type=change.get("content_type", node.content_type) or ("" if node.known else None),
+            base=change.get("base", node.base),
+            expect=pending.expected_etag,
+            changed=changed,
+            staged=None if staged is None else staged.file,
+            size=node.size if staged is None else staged.size,
             own=own,
             base_limit=base_limit,
-            proof=pending.proof,
-            sealed_at_s=pending.sealed_at_s,
-            boot=pending.boot,
-            synced=pending.synced,
+            proof=proof,
+            sealed_at_s=pending.closed_at_s,
+            boot=self._journal.boot if staged is None else staged.boot,
+            synced=staged is not None and staged.synced,
             reason=pending.reason,
             conflict_of=pending.conflict_of,
-            target=facts.get("target", node.target),
+            target=node.target,
             st_ino=node.st_ino or None,
-            stored=None if pending.stored is None else remembered(pending.stored),
+            stored=None if base_metadata is None else remembered(base_metadata),
         )
 
-    def _write(self, node: Node, pending: Pending, facts: Mapping[str, Any]) -> None:
-        row = self.row(node, pending, facts)
-        if pending.in_part and row.own is None:  # the rest is here meanwhile, and nobody has synced that
-            pending = replace(pending, synced=False, in_part=False)
-            row = self.row(node, pending, facts)
-        pending.in_ranges = row.own is not None
-        with self.transaction():
-            self._journal.put_inode(row)
-            self._remember(node, pending, facts)
+    def _own_ranges(self, node: Node, staged: Staged | None) -> tuple[tuple[Range, ...] | None, int]:
+        """The ranges that the row is to list, and how many bytes of the base count; None: all bytes are here."""
+        content = node.content
+        if staged is None:
+            return None, 0
+        if content is not None and (staged.lists_ranges or not content.complete):
+            known = content.own_ranges()
+            if known is not None:
+                return tuple(known[0]), known[1]
+        return None, staged.base_limit
 
-    def _remember(self, node: Node, pending: Pending | None, facts: Mapping[str, Any]) -> None:
-        before, known = node.pending, node.mtime_known
-        earlier = {name: getattr(node, name) for name in facts}
+    def _remember(self, node: Node, pending: Pending | None, change: InodeChange) -> None:
+        before, mtime_known, base_metadata = node.pending, node.mtime_known, node.base_metadata
+        earlier = {name: getattr(node, name) for name in change}
         pinned, modified_ns = node.pinned, node.modified_ns
 
         def undo() -> None:
             self._set(node, before, earlier)
-            node.mtime_known, node.pinned, node.modified_ns = known, pinned, modified_ns
+            node.mtime_known, node.pinned, node.modified_ns = mtime_known, pinned, modified_ns
+            node.base_metadata = base_metadata
 
         self.on_undo(undo)
-        self._set(node, pending, facts)
+        self._set(node, pending, change)
 
-    def _set(self, node: Node, pending: Pending | None, facts: Mapping[str, Any]) -> None:
+    def _set(self, node: Node, pending: Pending | None, change: Mapping[str, object]) -> None:
         self._index_base(node, add=False)
-        self.staged_bytes -= node.pending.size if node.pending and node.pending.staged else 0
-        for name, value in facts.items():
+        self.staged_bytes -= node.pending.size if node.pending else 0
+        for name, value in change.items():
             setattr(node, name, value)
-        pin(node, facts)
-        if "base" in facts:
+        pin(node, change)
+        if "base" in change:
             node.modified_ns = None  # this host wrote it: the next listing tells when
-        node.mtime_known = node.mtime_known or "mtime_ns" in facts
+        node.mtime_known = node.mtime_known or "mtime_ns" in change
         node.pending = pending
         if pending is None:
+            node.base_metadata = None
             self.inodes.pop(node.ino, None)
             remember(self._core, node)  # what its row said, nothing else says now
         else:
             self.inodes[node.ino] = node
-            self.staged_bytes += pending.size if pending.staged else 0
+            self.staged_bytes += pending.size
         self._index_base(node, add=pending is not None or node.handles > 0)
         self.on_settled(node)
         self._core.changed.notify_all()
@@ -254,13 +272,9 @@ class PendingStore:
         count on it again at the last close: on what is here, from now on."""
         for node in self.based_on(key):
             pending = node.pending
-            if (
-                node is not by
-                and pending is not None
-                and pending.state in UNSEALED
-                and not pending.was_changed
-            ):
-                self.update(node, was_changed=True)
+            if node is by or pending is None or pending.checkpoint is None or pending.checkpoint.changed:
+                continue
+            self.commit(node, interrupted_changed(pending))
 
     def needing(self, key: str, other_than: Node | None = None) -> Node | None:
         """A node that would lose bytes if the object at `key` were replaced or deleted now."""
@@ -380,6 +394,14 @@ class PendingStore:
     def deletes_below(self, prefix: str, began: int) -> bool:
         """Are there deletes below it that are pending, or done since tick `began`?"""
         return self._index.any_below(prefix) or self._done_below.get(nfc(prefix), 0) > began
+
+
+def _as_listed(staged: Staged, lists_ranges: bool) -> Staged:
+    """As its row says. Once that lists no ranges, nobody has synced those that were downloaded."""
+    durability = staged.durability
+    if durability is Durability.SYNCED_OWN and not lists_ranges:
+        durability = Durability.VOLATILE
+    return replace(staged, lists_ranges=lists_ranges, durability=durability)
 
 
 def _stored(node: Node, key: str) -> Facts | None:

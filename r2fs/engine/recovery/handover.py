@@ -106,8 +106,6 @@ def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) ->
     except R2fsError:
         files.handles.remove(handle.number)
         raise
-    if node.pending is not None:
-        node.pending.written = True  # nobody knows: it had its time before
     if source is not None:
         files.filling.later(node)
 

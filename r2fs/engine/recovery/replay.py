@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 
 from r2fs.disk.content import Content
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import DOUBTFUL, TORN, Node, Pending
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.recovery.handover import forget_leftovers, kept_links, move_inherited, restore_nodes
@@ -22,9 +23,19 @@ from r2fs.engine.writeback.queue import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
 from r2fs.model.metadata import recalled
+from r2fs.model.pending import DOUBTFUL, TORN, Checkpoint, Durability, Hold, Pending, Staged
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Inheritance, Kind, PendingInode, Proof
-from r2fs.model.states import UNSEALED, Event, State
+from r2fs.model.states import UNSEALED, State
+from r2fs.model.transitions import (
+    adopted,
+    kept_beside,
+    parked,
+    released,
+    replayed,
+    with_staged,
+    without_staged,
+)
 
 log = logging.getLogger(__name__)
 
@@ -112,26 +123,27 @@ class Replay:
         if not row.staged and row.base is not None and not node.is_dir:
             node.size = row.base.size
         pending = self._pending_of(row)
-        self._pending.adopt(node, pending)
-        has_bytes = row.staged is None or self._staged(node, row)
+        self._pending.adopt(node, pending, None if row.stored is None else recalled(row.stored))
+        has_bytes = row.staged is None or self._staged(node, row, pending)
         if taken and node.pending is not None:
-            self._pending.update(node, key=self._tree.key(node), expect=None, conflict_of=row.key)
+            self._pending.commit(node, kept_beside(node.pending, self._tree.key(node), row.key))
         if not has_bytes:
             return
         node.vouched = row.synced
-        if pending.state is State.PARKED:
+        assert node.pending is not None
+        pending, was = node.pending, pending.state
+        if was is State.PARKED:
             if row.reason in DOUBTFUL:
                 return  # a person decides
-            self._pending.apply(node, Event.RELEASE)  # what was in its way may be mended: once more
-        if row.ino in self._inheritance.writers and pending.state in UNSEALED:
-            before = pending.before if pending.before in (None, State.CLEAN, State.PARKED) else State.QUEUED
-            self._pending.apply(node, Event.ADOPT, before=before, changed=True)
+            pending = released(pending, keep_reason=True)  # what was in its way may be mended: once more
+        if row.ino in self._inheritance.writers and was in UNSEALED:
+            self._pending.commit(node, adopted(pending))
             return
+        staged = pending.staged
         if self._untouched(node, row):
-            staged = pending.staged
-            self._pending.acquit(node)
+            self._pending.commit(node, None)
             if node.base is not None and staged is not None and not self._power_cut(row):
-                self._contents.settled(node, staged)  # else its bytes may never have reached the disk
+                self._contents.settled(node, staged.file)  # else its bytes may never have reached the disk
             return
         cut = self._is_cut(node, row)
         synced = row.synced and row.state not in OPEN
@@ -141,18 +153,14 @@ class Replay:
         reason = row.reason if row.reason in DOUBTFUL else None  # it was opened since, and not made anew
         if row.staged and (cut or (not synced and self._power_cut(row))):
             reason = reason or TORN
-        with self._pending.transaction():  # of this boot's, and not set aside, a torn file would be sent
-            self._pending.apply(
-                node,
-                Event.BOOT,
-                before=None,
-                proof=None,
-                synced=synced and not cut,
-                in_part=synced and not cut and row.own is not None,
-                boot=self._core.journal.boot,
-            )
-            if reason is not None:
-                self._pending.set_aside(node, reason=reason)
+        if staged is not None:
+            durability = Durability.VOLATILE
+            if synced and not cut:
+                durability = Durability.SYNCED if row.own is None else Durability.SYNCED_OWN
+            staged = replace(staged, durability=durability, boot=self._core.journal.boot)
+        pending = replayed(pending, staged)
+        # In one commit: of this boot's, and not parked, a torn file would be sent.
+        self._pending.commit(node, pending if reason is None else parked(pending, Hold(reason)))
         if reason is not None:
             log.error("%s: %s; kept in staging, not published", row.key, reason)
             return
@@ -171,27 +179,34 @@ class Replay:
 
     def _pending_of(self, row: PendingInode) -> Pending:
         assert row.key is not None
+        staged = checkpoint = None
+        if row.staged is not None:
+            durability = Durability.VOLATILE
+            if row.synced:
+                durability = Durability.SYNCED if row.own is None else Durability.SYNCED_OWN
+            staged = Staged(
+                row.staged,
+                size=row.size,
+                boot=row.boot,
+                durability=durability,
+                baseline=row.proof,
+                lists_ranges=row.own is not None,
+                base_limit=row.base_limit,
+            )
+        if row.before is not None:
+            checkpoint = Checkpoint(State(row.before), changed=row.changed, modified=False)
         return Pending(
             key=row.key,
-            state=State(row.state),
             seq=row.seq,
+            state=State(row.state),
             changed=(row.changed or self._may_be_written(row)) and not _is_bare(row),
-            expect=row.expect,
-            before=State(row.before) if row.before else None,
-            staged=row.staged,
-            in_ranges=row.own is not None,
-            in_part=row.synced and row.own is not None,
-            was_changed=bool(row.changed),
-            size=row.size,
-            base_limit=row.base_limit,
-            proof=row.proof,
-            sealed_at_s=row.sealed_at_s,
-            boot=row.boot,
-            synced=row.synced,
-            reason=row.reason,
+            expected_etag=row.expect,
+            since_s=self._core.clock.monotonic(),
+            staged=staged,
+            checkpoint=checkpoint,
+            hold=None if row.reason is None else Hold(row.reason),
             conflict_of=row.conflict_of,
-            pending_since_s=self._core.clock.monotonic(),
-            stored=None if row.stored is None else recalled(row.stored),
+            closed_at_s=row.sealed_at_s,
         )
 
     def _may_be_written(self, row: PendingInode) -> bool:
@@ -207,15 +222,15 @@ class Replay:
         stat = os.stat(self._core.journal.data_dir / (row.staged or ""))
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
-    def _staged(self, node: Node, row: PendingInode) -> bool:
+    def _staged(self, node: Node, row: PendingInode, pending: Pending) -> bool:
         """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
-        assert row.staged is not None and node.pending is not None
+        assert row.staged is not None and pending.staged is not None
         path = self._core.journal.data_dir / row.staged
         try:
             found = path.stat()
         except FileNotFoundError:
             if self._power_cut(row) and not row.synced:
-                if node.pending.changed:  # else nothing was written, and nothing is missing
+                if pending.changed:  # else nothing was written, and nothing is missing
                     log.error(
                         "%s: was not synced when the machine stopped, and never reached the disk", row.key
                     )
@@ -224,10 +239,9 @@ class Replay:
                 self._without_changes(node, row)
                 return False
             log.error("%s: its bytes should be in %s, and are not", row.key, path)
-            with self._pending.transaction():
-                self._pending.apply(node, Event.BOOT) if node.pending.state is not State.PARKED else None
-                if node.pending.state is State.QUEUED:
-                    self._pending.set_aside(node, reason=f"{path} is missing")
+            if pending.state is not State.PARKED:
+                missing = Hold(f"{path} is missing")
+                self._pending.commit(node, parked(replayed(pending, pending.staged), missing))
             return False
         size = found.st_size
         if row.own is not None:  # a write or a truncate past its row's end was never answered
@@ -235,7 +249,7 @@ class Replay:
             size = min(size, max(row.size, max((stop for _, stop in own), default=0)))
             node.content = Content.adopt(path, size, own, own=own, base_limit=row.base_limit)
             node.content.set_times(found.st_atime_ns, found.st_mtime_ns)
-        self._pending.measured(node, size)
+        self._pending.note(node, with_staged(pending, replace(pending.staged, size=size)))
         node.size = size
         node.mtime_ns, node.ctime_ns, node.mtime_known = found.st_mtime_ns, found.st_ctime_ns, True
         return True
@@ -246,7 +260,7 @@ class Replay:
         base = node.base
         written = node.pending.changed or row.before == State.CLEAN.value
         if base is None or (written and nfc(base.key) == nfc(node.pending.key)):
-            self._pending.acquit(node)
+            self._pending.commit(node, None)
             if base is None:
                 self._tree.detach(node)
         else:
@@ -260,20 +274,9 @@ class Replay:
             node.content.close()
             node.content = None
         node.size = base.size
+        assert node.pending is not None
         with self._pending.transaction():
-            self._pending.apply(
-                node,
-                Event.RELEASE if node.state is State.PARKED else Event.BOOT,
-                before=None,
-                proof=None,
-                staged=None,
-                changed=False,
-                size=base.size,
-                base_limit=0,
-                synced=False,
-                boot=self._core.journal.boot,
-                reason=None,
-            )
+            self._pending.commit(node, without_staged(node.pending))
             self._core.journal.put_staging_garbage(staged)
         self._staging_gc.adopt([staged])
         self._writeback.schedule(node)

@@ -13,10 +13,11 @@ Fails:   a fetch that fails is due again, or the file is parked; LocalError wher
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from r2fs.engine.content.durability import Durability
+from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.reader import Reader
@@ -26,8 +27,10 @@ from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.writeback.resolve import Resolver
 from r2fs.model.errors import LocalError, R2fsError, ReadFailed
 from r2fs.model.keys import printable
+from r2fs.model.pending import Staged
 from r2fs.model.ports import Caller
 from r2fs.model.states import State
+from r2fs.model.transitions import materialized, materializing, with_staged
 
 
 class Queue(Protocol):
@@ -50,7 +53,7 @@ class Materializing:
         contents: Contents,
         reader: Reader,
         local: LocalOnly,
-        durability: Durability,
+        durability: DiskSync,
         resolver: Resolver,
         queue: Queue,
     ) -> None:
@@ -95,9 +98,10 @@ class Materializing:
             if pending.staged is None:
                 if self._contents.of(node).doubtful:  # fetched anew, once nobody has it open
                     raise LocalError(f"{printable(node.name)}: this disk failed to read it")
-                staged = self._contents.stage(node)
+                file = self._contents.stage(node)
                 size = self._contents.of(node).size
-                self._pending.update(node, staged=staged, size=size, base_limit=size)
+                staged = Staged(file, size=size, boot=self._core.journal.boot, base_limit=size)
+                self._pending.commit(node, materializing(pending, staged))
             self._core.crash_point("materialised")
         if not self._fetch(node):
             return
@@ -108,8 +112,7 @@ class Materializing:
             here = content is not None and content.complete
             if pending is not None and pending.state is State.QUEUED and here and not pending.changed:
                 # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
-                row = {"changed": True, "synced": True, "in_part": False, "in_ranges": False, "edits": None}
-                self._pending.update(node, boot=self._core.journal.boot, **row)
+                self._pending.commit(node, materialized(pending, self._core.journal.boot))
                 if self._local.stays_here(node) and node.content is not None:
                     node.content.unwatch()  # no part of it can be copied from there
                 node.vouched = True
@@ -124,8 +127,10 @@ class Materializing:
         self._durability.sync_rest(node)
         with self._core.lock:
             if node.pending is not None:
-                content = self._contents.of(node) if node.pending.staged else None
-                self._pending.update(node, in_ranges=content is not None and not content.complete)
+                staged = node.pending.staged
+                if staged is not None:  # its row lists ranges while bytes are missing
+                    staged = replace(staged, lists_ranges=not self._contents.of(node).complete)
+                    self._pending.commit(node, with_staged(node.pending, staged))
                 self._queue.schedule(node)
                 if not node.handles:
                     self._contents.closed(node)

@@ -16,7 +16,7 @@ from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
 from r2fs.model.records import Kind, ObjectInfo
-from r2fs.model.states import Event
+from r2fs.model.transitions import conflict_renamed
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,7 @@ class Conflicts:
         meant_for = node.pending.conflict_of or node.pending.key
         new_name = self._free_name(parent, _name_of(meant_for, node))
         new_key = self._tree.key(parent) + new_name + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
-        self._pending.apply(
-            node,
-            Event.CONFLICT,
-            key=new_key,
-            expect=None,
-            conflict_of=meant_for,
-            before=None,
-        )
+        self._pending.commit(node, conflict_renamed(node.pending, new_key, meant_for))
         self._core.crash_point("conflict_journalled")
         self._tree.move(node, parent, new_name)
         self._tree.show(parent, theirs)

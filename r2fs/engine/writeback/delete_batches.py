@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
-from r2fs.engine.content.durability import Durability
+from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
@@ -42,6 +42,10 @@ class Queue(Protocol):
 
     def add(self, item: Item, due: float) -> None: ...
 
+    def stop_upload(self, node: Node) -> None:
+        """No further byte of an attempt of the node's is read."""
+        ...
+
     def over(self, keys: Iterable[str]) -> None:
         """No request for these keys is on its way any more."""
         ...
@@ -64,7 +68,7 @@ class Deletes:
         tree: Tree,
         pending_store: PendingStore,
         attempts: Attempts,
-        durability: Durability,
+        durability: DiskSync,
         schedule: Schedule,
         order: Dependencies,
         queue: Queue,
@@ -92,10 +96,9 @@ class Deletes:
         """The node is about to lose its key (rename, unlink): attempts there must not be the last word."""
         pending = node.pending
         elsewhere = self._attempts.unknown_keys(node.ino)
-        if pending is not None and pending.transfer is not None:
-            pending.transfer.stop()
-            if node.sending:
-                elsewhere.add(pending.transfer.key)
+        self._queue.stop_upload(node)
+        if pending is not None and pending.in_flight is not None:
+            elsewhere.add(pending.in_flight.key)
         for key in elsewhere:
             self._pending.suspect_again(key)
             if self._pending.watched(key) is None:

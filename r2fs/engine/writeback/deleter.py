@@ -15,7 +15,7 @@ import logging
 import os.path
 from collections.abc import Callable, Iterable, Mapping
 
-from r2fs.engine.content.durability import Durability
+from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.inodes.table import Tree
@@ -48,7 +48,7 @@ Ours = Callable[[Mapping[str, str] | None, str], bool]
 
 class Deleter:
     def __init__(
-        self, core: Core, pending_store: PendingStore, durability: Durability, is_forsaken: Ours
+        self, core: Core, pending_store: PendingStore, durability: DiskSync, is_forsaken: Ours
     ) -> None:
         self._core = core
         self._store = core.store

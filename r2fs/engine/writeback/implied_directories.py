@@ -62,7 +62,7 @@ class ImpliedDirectories:
             directory.ino in self._plain
             and pending is not None
             and pending.changed
-            and pending.expect is None
+            and pending.expected_etag is None
             and directory.base is None
             and listing is not None
             and listing.marker is None
@@ -85,7 +85,7 @@ class ImpliedDirectories:
                 self._core.journal.attributes.put_shown(
                     self._tree.key(directory), directory.st_ino, directory.mtime_ns, directory.ctime_ns
                 )
-            self._pending.acquit(directory)
+            self._pending.commit(directory, None)
         self._plain.discard(directory.ino)
         self._tree.arrived(directory)
 
@@ -108,7 +108,7 @@ class ImpliedDirectories:
         return (
             pending is not None
             and pending.state in ON_ITS_WAY
-            and not pending.failures
+            and not pending.retry.failures
             and not self._rests(node)
         )
 
@@ -130,7 +130,7 @@ def _is_in_bucket(node: Node) -> bool:
     """True if the bucket has an object at the node's key, which is replaced and not deleted while it has its name."""
     pending, listing = node.pending, node.listing
     if pending is not None:
-        return pending.expect is not None
+        return pending.expected_etag is not None
     if listing is not None:  # one that no LIST was sent for was seen as a prefix of other keys
         return listing.marker is not None or not (listing.whole or listing.children)
     return node.base is not None and node.base != node.lost

@@ -61,7 +61,8 @@ class KeptMetadata:
         fill(node, replace(facts, extra=of_new_bytes(facts.extra)))
         node.known = True  # there is nobody else to ask
         try:
-            self._pending.update(node)
+            assert node.pending is not None
+            self._pending.commit(node, node.pending)
         except R2fsError:
             node.known = False  # asked again, for its row does not say so
             raise

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from heapq import nsmallest
 
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import DOUBTFUL, Node
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
@@ -48,7 +48,7 @@ class Status:
                 pending,
                 key=lambda node: (
                     RANK.get(node.state.value, len(RANK)),
-                    node.pending.pending_since_s if node.pending else now,
+                    node.pending.since_s if node.pending else now,
                 ),
             )
             conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
@@ -65,14 +65,12 @@ class Status:
                 bytes=sum(node.pending.size for node in pending if node.pending and node.pending.staged),
                 deletes=len(self._pending.deletes) - watched,
                 watched=watched,
-                active=len(self._writeback.active),
+                active=len(self._writeback.uploads),
                 parked=sum(node.state is State.PARKED for node in pending) + len(self._pending.refused),
                 conflicts=tuple(conflicts),
                 hidden=self._tree.hidden,
                 directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
-                oldest_s=max(
-                    (now - node.pending.pending_since_s for node in pending if node.pending), default=0.0
-                ),
+                oldest_s=max((now - node.pending.since_s for node in pending if node.pending), default=0.0),
                 transfers=tuple(transfers[:SHOWN]),
                 uploaded=resolver.uploaded - resolver.markers,
                 uploaded_bytes=resolver.uploaded_bytes,
@@ -89,7 +87,8 @@ class Status:
     def _transfer(self, node: Node, now: float) -> TransferView:
         pending = node.pending
         assert pending is not None
-        bytes_ = pending.transfer.bytes if pending.transfer else None
+        upload = self._writeback.uploads.get(node.ino)
+        bytes_ = upload.bytes if upload is not None and pending.in_flight else None
         return TransferView(
             path=self._tree.path(node) + ("/" if node.is_dir else ""),
             verb="upload",
@@ -97,7 +96,7 @@ class Status:
             size=pending.size,
             sent=bytes_.gone(now, pending.size) if bytes_ else 0,
             rate=bytes_.rate(now, pending.size) if bytes_ else 0.0,
-            age_s=now - pending.pending_since_s,
+            age_s=now - pending.since_s,
             reason=pending.reason,
         )
 
@@ -127,7 +126,7 @@ class Status:
                     if not self._left(scope):
                         return True
                     if unless_refused and failures.refused > refused and failures.refusal() is not None:
-                        if not self._writeback.active:  # what is on its way may yet be taken
+                        if not self._writeback.uploads:  # what is on its way may yet be taken
                             return False
                     took = clock.monotonic() - began
                     rest = PROGRESS_S if deadline is None else min(PROGRESS_S, deadline - clock.monotonic())
@@ -157,7 +156,7 @@ class Status:
                     pending = node.pending
                     if pending is None or pending.state is not State.PARKED:
                         continue
-                    if pending.reason in DOUBTFUL and node is not named:
+                    if pending.doubt and node is not named:
                         continue
                     node.sync_failed = False
                     self._writeback.release(node)
@@ -192,14 +191,14 @@ class Status:
         if scope is None:
             return (
                 any(self._is_waited_for(node) for node in self._pending.inodes.values())
-                or bool(self._writeback.active)
+                or bool(self._writeback.uploads)
                 or any(self._is_due(row) for row in rows)
             )
         return (
             any(self._is_waited_for(node) for node in scope.walk())
             or any(self._is_due(row) and scope.has(row) for row in rows)
             # removed while it was on its way: where it may have got to is to be looked at first
-            or any(node.deleted for node in self._writeback.active.values())
+            or any(upload.node.deleted for upload in self._writeback.uploads.values())
         )
 
     def _is_due(self, row: PendingDelete) -> bool:

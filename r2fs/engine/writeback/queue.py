@@ -22,22 +22,23 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Condition
 
 from r2fs.disk.body import Gate
 from r2fs.disk.durable import local_error
-from r2fs.engine.content.durability import Durability
+from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import DOUBTFUL, UNSYNCED, Node, Transfer
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import facts_of
 from r2fs.engine.inodes.table import Tree
+from r2fs.engine.inodes.throughput import Throughput
 from r2fs.engine.jobs import JobQueue
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.store import InodeChange, PendingStore
 from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.engine.writeback.attempts import Attempts
 from r2fs.engine.writeback.bringing import Materializing
@@ -58,8 +59,10 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.keys import nfc, printable
+from r2fs.model.pending import UNSYNCED, InFlight, Pending
 from r2fs.model.records import PendingDelete
-from r2fs.model.states import UNSEALED, Event, State
+from r2fs.model.states import UNSEALED, State
+from r2fs.model.transitions import claimed, expecting, parked, released
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +93,21 @@ class _Copy:
         self.run()
 
 
+@dataclass(slots=True, eq=False)
+class Upload:
+    """An attempt on its way, and what stops and measures it."""
+
+    node: Node
+    attempt: str
+    key: str
+    gate: Gate  # closed by the next writer: then no further byte is read
+    bytes: Throughput = field(default_factory=Throughput)  # written by the sending threads without the lock
+
+
+def _is_transient(pending: Pending) -> bool:
+    return pending.hold is not None and pending.hold.transient
+
+
 class WriteBack:
     def __init__(
         self,
@@ -107,7 +125,7 @@ class WriteBack:
         self._contents = contents
         self._uploader = sender
         self.attempts = Attempts(core, pending_store)
-        self.durability = Durability(core, pending_store, contents)
+        self.durability = DiskSync(core, pending_store, contents)
         self._kept_metadata = KeptMetadata(core, pending_store, self.attempts)
         self.resolver = Resolver(core, tree, pending_store, contents, self.attempts, self.durability, self)
         self.local = LocalOnly(core, pending_store, contents, reader)
@@ -136,7 +154,7 @@ class WriteBack:
         self._outage_s = 0.0
         self._burst_s, self._scheduled_s = 0.0, float("-inf")  # Clock.monotonic(): see GIVE_WAY_S
         self._said, self._said_s = ("", ""), 0.0  # what was last said of the journal, Clock.monotonic()
-        self.active: dict[int, Node] = {}
+        self.uploads: dict[int, Upload] = {}  # on their way, by inode number
         self._copying = 0  # copies handed on, and not ended
         self._unconcluded: list[
             tuple[float, Task]
@@ -148,7 +166,7 @@ class WriteBack:
     def schedule(self, node: Node) -> None:
         """A QUEUED node is due after the delay; one that has waited for its deadline, now."""
         pending = node.pending
-        if pending is not None and pending.state is State.PARKED and pending.passing:
+        if pending is not None and pending.state is State.PARKED and _is_transient(pending):
             self.probe_later(node)
         if pending is None or pending.state is not State.QUEUED or self.rests(node):
             return
@@ -157,12 +175,12 @@ class WriteBack:
             self._burst_s = now
         self._scheduled_s = now
         delay = 0.0 if self.hurried else settings.upload_delay_s
-        delay = max(0.0, min(delay, pending.pending_since_s + settings.upload_deadline_s - now))
+        delay = max(0.0, min(delay, pending.since_s + settings.upload_deadline_s - now))
         self.add(Item(PUT, node.ino), now + delay)
 
     def rests(self, node: Node) -> bool:
         """Does it stay here, and need nothing of the bucket any more?"""
-        return self.local.stays_here(node) and node.pending is not None and not node.pending.in_ranges
+        return self.local.stays_here(node) and node.pending is not None and not node.pending.lists_ranges
 
     def add(self, item: Item, due: float) -> None:
         self._schedule.add(item, due)
@@ -209,9 +227,8 @@ class WriteBack:
         with self._core.lock:
             self._core.stopping = True
             self._core.ended.set()
-            for node in self.active.values():
-                if node.pending and node.pending.transfer:
-                    node.pending.transfer.stop()
+            for upload in self.uploads.values():
+                upload.gate.close()
             self._work.notify_all()
             self._core.changed.notify_all()
         self.copies.stop(COPY_THREADS)
@@ -297,12 +314,12 @@ class WriteBack:
             return None
         if node.pending.state in UNSEALED and not node.writers:
             return lambda: self.on_unsealed(node)
-        if node.pending.state is State.PARKED and node.pending.passing:
-            self._pending.apply(node, Event.RELEASE, passing=False)
+        if node.pending.state is State.PARKED and _is_transient(node.pending):
+            self._pending.commit(node, released(node.pending, keep_reason=True))
         # It may have been renamed since it was due.
         if node.pending.state is not State.QUEUED or self.rests(node):
             return None
-        if node.sync_failed or node.pending.reason in DOUBTFUL:  # what parks it had no room at its seal
+        if node.sync_failed or node.pending.doubt is not None:  # what parks it had no room at its seal
             self.resolver.park_queued(node, UNSYNCED if node.sync_failed else str(node.pending.reason))
             return None
         try:
@@ -310,7 +327,7 @@ class WriteBack:
         except StateDamaged as error:
             self.resolver.park_queued(node, str(error))
             return None
-        if content is not None and (not content.complete or node.pending.in_ranges):
+        if content is not None and (not content.complete or node.pending.lists_ranges):
             return partial(self._materializing.complete, node)
         if self.local.is_coming(node):
             return self._materializing.task(node)
@@ -336,9 +353,9 @@ class WriteBack:
             with self._pending.transaction():
                 left_there = self._pending.take_over_deletes(node.pending.key)
                 if (
-                    left_there is not None and node.pending.expect is None
+                    left_there is not None and node.pending.expected_etag is None
                 ):  # else it knows of a newer one there
-                    self._pending.update(node, expect=left_there)
+                    self._pending.commit(node, expecting(node.pending, left_there))
         self._pending.keep_bytes(node.pending.key, by=node)
         fd = None
         if content is not None:
@@ -363,27 +380,26 @@ class WriteBack:
         if node.carries_body or node.is_dir:
             body = os.fsencode(node.target) if node.target is not None else b""
         copy = not pending.changed and node.base is not None
-        size, facts = 0, {}
+        size, change = None, InodeChange()
         if fd is not None:
             stat = os.fstat(fd)  # a mapping may have written after the last close
-            size, facts = stat.st_size, {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+            size, change = stat.st_size, InodeChange(mtime_ns=stat.st_mtime_ns)
         with self._pending.transaction():
             resumed = self._uploader.resumable(node.ino, pending.key, fd)
             attempt = self.attempts.begin(node, pending.key, resumed, node.base if copy else None)
-            transfer = Transfer(attempt, pending.key, Gate())
-            self._pending.apply(node, Event.CLAIM, transfer=transfer, rewritten=False, **facts)
+            self._pending.commit(node, claimed(pending, InFlight(attempt, pending.key), size), **change)
         self.implied.needs_object(node)
         self._dependencies.begin(keys_of(node))
-        self.active[node.ino] = node
+        upload = self.uploads[node.ino] = Upload(node, attempt, pending.key, Gate())
         self._core.crash_point("claimed")
 
         def sent(count: int) -> None:
-            transfer.bytes.add(count, self._core.clock.monotonic())
+            upload.bytes.add(count, self._core.clock.monotonic())
 
         return UploadJob(
-            node.ino, node.kind, pending.key, node.name, attempt, pending.expect, facts_of(node),
-            node.known or node.base is None, pending.stored, node.base, copy,
-            body, -1 if fd is None else fd, size, transfer.gate, sent, self._contents.edits(node),
+            node.ino, node.kind, pending.key, node.name, attempt, pending.expected_etag, facts_of(node),
+            node.known or node.base is None, node.base_metadata, node.base, copy,
+            body, -1 if fd is None else fd, size or 0, upload.gate, sent, self._contents.edits(node),
         )  # fmt: skip
 
     def _attempt(self, node: Node, claim: UploadJob) -> None:
@@ -429,15 +445,10 @@ class WriteBack:
                     self._work.notify()
 
     def _over(self, node: Node, claim: UploadJob) -> None:
-        self.active.pop(node.ino, None)
+        if (upload := self.uploads.get(node.ino)) is not None and upload.attempt == claim.attempt:
+            del self.uploads[node.ino]
         self.over({claim.key, claim.base.key} if claim.copy and claim.base else {claim.key})
         self._pace.wrote(claim.key)
-        if (
-            node.pending is not None
-            and node.pending.transfer is not None
-            and node.pending.transfer.attempt == claim.attempt
-        ):
-            node.pending.transfer = None
         if node.content is not None and not node.handles and not node.sending:
             self._contents.closed(node)
 
@@ -450,30 +461,39 @@ class WriteBack:
         self._work.notify_all()
         self._core.changed.notify_all()
 
+    def stop_upload(self, node: Node) -> None:
+        """The node is about to be written to, or loses its name: no further byte of an attempt is read."""
+        if (upload := self.uploads.get(node.ino)) is not None:
+            upload.gate.close()
+
     # ------------------------------------------------------------------ trying again
     def retry_later(self, node: Node, error: Exception) -> None:
         """Another attempt after a backoff of this file's own."""
         pending = node.pending
         if pending is None or pending.state is not State.QUEUED:
             return
-        wait = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(pending.failures, 10)) * random.uniform(0.5, 1.0)
+        wait = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(pending.retry.failures, 10)) * random.uniform(
+            0.5, 1.0
+        )
         wait = max(wait, THROTTLED_S) if isinstance(error, Throttled) else wait
         self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait)
 
     def probe_later(self, node: Node) -> None:
         """A parked file whose cause may have passed by then."""
         assert node.pending is not None
-        wait = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.pending.failures - 1, 10))
+        wait = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.pending.retry.failures - 1, 10))
         self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait * random.uniform(0.75, 1.0))
 
     def seal_doubt(self, node: Node) -> None:
         """What was torn or damaged is so still, whatever was written into it: parked again. With Core.lock."""
-        if node.state is State.QUEUED and node.pending is not None and node.pending.reason in DOUBTFUL:
-            self._pending.set_aside(node)
+        pending = node.pending
+        if pending is not None and pending.state is State.QUEUED and pending.hold and pending.doubt:
+            self._pending.commit(node, parked(pending, pending.hold))
 
     def release(self, node: Node) -> None:
         """A parked file goes out once more: a person says so, or its cause may have passed. With Core.lock."""
-        self._pending.apply(node, Event.RELEASE, passing=False, reason=None)
+        assert node.pending is not None
+        self._pending.commit(node, released(node.pending))
         self.schedule(node)
 
     def outage(self) -> None:
@@ -492,7 +512,7 @@ class WriteBack:
             for node in self._pending.based_on(key):
                 if self.rests(node):
                     with suppress(R2fsError):  # a disk that is full: it costs a look at each request there
-                        self._pending.update(node, base=None)
+                        self._pending.commit(node, node.pending, base=None)
 
     def recovered(self) -> None:
         self._outage_s = 0.0

@@ -11,25 +11,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
-from r2fs.engine.content.durability import Durability
+from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.part_digests import has_bytes_of
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import DOUBTFUL, Node
+from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import fill, shown_of, together
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.store import InodeChange, PendingStore
 from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.engine.writeback.attempts import Attempts
 from r2fs.engine.writeback.conflicts import Conflicts
 from r2fs.engine.writeback.delete_batches import Deletes
-from r2fs.engine.writeback.directory_object_answers import after_loss, after_refusal
+from r2fs.engine.writeback.directory_object_answers import (
+    Correction,
+    after_loss,
+    after_refusal,
+    expect,
+)
 from r2fs.engine.writeback.failures import BUCKET_WIDE, Failures
 from r2fs.engine.writeback.foreign_metadata import changed_while_sending, found_at_key, says_the_same
 from r2fs.engine.writeback.stored_attributes import keep
+from r2fs.model import transitions
 from r2fs.model.errors import (
     BodyDamaged,
     BodyWithdrawn,
@@ -52,8 +59,10 @@ from r2fs.model.errors import (
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import ATTEMPT, Facts, attributes_from, remembered
 from r2fs.model.mime import content_type
+from r2fs.model.pending import Hold, Retry, Staged
 from r2fs.model.records import Kind, ObjectInfo, Version
-from r2fs.model.states import SENDING, Event, State
+from r2fs.model.states import State
+from r2fs.model.transitions import expecting
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +97,7 @@ class Resolver:
         pending_store: PendingStore,
         contents: Contents,
         attempts: Attempts,
-        durability: Durability,
+        durability: DiskSync,
         queue: Queue,
     ) -> None:
         # constant
@@ -120,48 +129,27 @@ class Resolver:
                 return
             pending = node.pending
             assert pending is not None
-            state, moved = pending.state, pending.key != claim.key
-            changes: dict[str, object] = {"base": version, "failures": 0, "refused_at": None, "reason": None}
-            if node.sync_failed:
-                changes["reason"] = pending.reason
-            if not claim.copy:  # what was edited, was so against the base before
-                changes["edits"] = None
-                if node.content is not None:
-                    node.content.unwatch()
-            learning = not node.known or not node.mtime_known
-            pinned = shown_of(node) if node.shown and learning else node.pinned
-            changes["stored"] = facts
-            if node.known:
-                news = changed_while_sending(node, claim, facts)
-                pinned = None if news else pinned
-                changes |= news
-            if not node.mtime_known and facts.mtime_ns is not None:
-                changes["mtime_ns"] = facts.mtime_ns
-            if node.content_type is None and facts.content_type != content_type(node.name):
-                changes["content_type"] = facts.content_type  # by its first bytes
-            if not node.known:  # learned on the way: the next upload keeps it, too
-                fill(node, facts)
-            if (
-                state is State.RESEALED
-            ):  # the same bytes under another name or with other metadata: a copy will do
-                changes["changed"] = pending.rewritten or node.carries_body
+            moved = pending.key != claim.key
+            if not claim.copy and node.content is not None:
+                node.content.unwatch()
+            pinned, change = self._learned(node, claim, version, facts)
+            following = transitions.stored(
+                pending,
+                None if moved else version.etag,
+                rebased=not claim.copy,
+                carries_body=node.carries_body,
+                keep_hold=node.sync_failed,
+            )
             local = moved and pending.staged is not None and self._queue.local.is_local(pending.key)
-            if not moved:
-                changes["expect"] = version.etag
-            if state is State.STALE_UPLOAD:
-                changes["before"] = (
-                    State.CLEAN if pending.before is State.UPLOADING and not moved else State.QUEUED
-                )
-                changes["was_changed"] = True
+            staged = pending.staged
             with self._pending.transaction():
-                if state is State.UPLOADING:
+                if pending.state is State.UPLOADING:
                     self._contents.keep_name(node)
                 self._attempts.arrived(node.ino, claim.attempt)
                 self._pending.cleared(claim.key, version.etag)
                 if moved:
                     self._left_behind(claim.key, version, None if local else node)
-                staged = pending.staged
-                following = self._pending.apply(node, Event.PUT_OK, **changes)
+                self._pending.commit(node, following, **change)
                 if not moved:
                     keep(self._core, self._tree, self._pending, node, version, facts)
             node.pinned = pinned  # what was learned on the way is not shown
@@ -173,10 +161,32 @@ class Resolver:
                 self._contents.rebased(node)
                 if staged is None and claim.base is not None and not node.is_dir:
                     self._contents.rekeyed(node, claim.base)
-            if following is State.CLEAN:
-                self._now_clean(node, claim, staged)
+            if following is None:
+                self._now_clean(node, claim, None if staged is None else staged.file)
             self._queue.gone([claim.key])
             self._queue.schedule(node)
+
+    def _learned(
+        self, node: Node, claim: UploadJob, version: Version, facts: Facts
+    ) -> tuple[Facts | None, InodeChange]:
+        """What the stored metadata teach of the node: the attributes to be shown on, and its fields' new values.
+
+        What was learned on the way is not shown: looking at a file does not change it.
+        """
+        change = InodeChange(base=version, base_metadata=facts)
+        learning = not node.known or not node.mtime_known
+        pinned = shown_of(node) if node.shown and learning else node.pinned
+        if node.known:
+            news = changed_while_sending(node, claim, facts)
+            pinned = None if news else pinned
+            change |= news
+        if not node.mtime_known and facts.mtime_ns is not None:
+            change["mtime_ns"] = facts.mtime_ns
+        if node.content_type is None and facts.content_type != content_type(node.name):
+            change["content_type"] = facts.content_type  # by its first bytes
+        if not node.known:  # the next upload keeps it, too
+            fill(node, facts)
+        return pinned, change
 
     def _count(self, claim: UploadJob) -> None:
         self.uploaded += 1
@@ -202,15 +212,15 @@ class Resolver:
         self._pending.take_over_deletes(key)  # meant for what this attempt has overwritten
         heir = self._pending.pending_at(key)
         if heir is not None:
-            self._pending.update(heir, expect=version.etag)
+            assert heir.pending is not None
+            self._pending.commit(heir, expecting(heir.pending, version.etag))
         else:
             self._queue.deletes.add(self._pending.add_delete(key, version.etag, after))
 
     def _still(self, node: Node, claim: UploadJob) -> bool:
-        pending = node.pending
-        return pending is not None and pending.state in SENDING and pending.transfer is not None and (
-            pending.transfer.attempt == claim.attempt
-        )  # fmt: skip
+        """True if the attempt is the node's."""
+        flight = node.pending.in_flight if node.pending is not None else None
+        return flight is not None and flight.attempt == claim.attempt
 
     def refuted(self, node: Node, claim: UploadJob, error: PreconditionFailed) -> None:
         """412. Ours, nobody's, or somebody's: only the last is a conflict."""
@@ -221,7 +231,7 @@ class Resolver:
             info = self._core.store.head(claim.key)
         except ObjectMissing:
             with self._core.lock:  # another host deleted what we had started from: the name is free
-                self._again(node, claim, error, expect=None)
+                self._again(node, claim, error, expect(None))
             return
         except R2fsError as later:
             self.failed(node, claim, later)
@@ -237,14 +247,14 @@ class Resolver:
         with self._core.lock:
             ours = self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
             if ours or _has_moved(node, claim):
-                self._again(node, claim, error, expect=info.etag)
+                self._again(node, claim, error, expect(info.etag))
             elif same:
-                self._with_metadata_there(node, claim, error, attributes_from(info), expect=info.etag)
+                self._with_metadata_there(node, claim, error, attributes_from(info), expect(info.etag))
             elif self._still(node, claim):
                 assert node.pending is not None
                 self._attempts.drop(claim.attempt)
                 if node.pending.state is State.STALE_UPLOAD:  # found again, and named, after the last close
-                    self._pending.apply(node, Event.CONFLICT, before=State.QUEUED)
+                    self._pending.commit(node, transitions.conflict_seen(node.pending))
                 else:
                     self.conflicts.keep_both(node, info)
                     self._queue.schedule(node)
@@ -257,29 +267,29 @@ class Resolver:
             ours, moved = self._attempts.is_ours(info.metadata, claim.key), _has_moved(node, claim)
             self._attempts.accepted(info.metadata)  # not to be deleted as a late one
             wanted = claim.facts if ours and node.known else together(there, claim.facts)
-            changes = after_refusal(claim, info, ours)
+            correction = after_refusal(claim, info, ours)
             if moved and not ours:  # another host's directory of the old name stays
                 self._again(node, claim, error)
             elif not info.size and not claim.copy and (moved or says_the_same(there, wanted)):
                 self.stored(node, claim, info.version, there)
-            elif changes is None:
+            elif correction is None:
                 if self._still(node, claim):
                     self._attempts.drop(claim.attempt)
                     self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
             elif ours:
-                self._again(node, claim, error, **changes)
+                self._again(node, claim, error, correction)
             else:
-                self._with_metadata_there(node, claim, error, there, **changes)
+                self._with_metadata_there(node, claim, error, there, correction)
 
     def _with_metadata_there(
-        self, node: Node, claim: UploadJob, error: R2fsError, there: Facts, **changes: object
+        self, node: Node, claim: UploadJob, error: R2fsError, there: Facts, correction: Correction
     ) -> None:
         """`_again`, with another host's metadata of the same bytes merged into the node's."""
         if not self._still(node, claim):
             self._attempts.drop(claim.attempt)
             return
         news = found_at_key(node, claim, there)
-        self._again(node, claim, error, **changes, **news)
+        self._again(node, claim, error, replace(correction, change=correction.change | news))
         if news:
             node.pinned = None
 
@@ -299,7 +309,7 @@ class Resolver:
             pending = node.pending
             assert pending is not None
             if node.is_dir:
-                self._again(node, claim, error, **after_loss(claim, info))
+                self._again(node, claim, error, after_loss(claim, info))
                 return
             if node.content is None and (pending.staged or self._core.cache.contains(claim.base)):
                 self._contents.of(node)
@@ -307,14 +317,16 @@ class Resolver:
                 self._again(node, claim, error)
             elif self._is_own_copy(node, claim, info):
                 assert info is not None
-                self._again(node, claim, error, base=info.version, expect=info.etag)
+                self._again(node, claim, error, expect(info.etag, InodeChange(base=info.version)))
                 self._contents.rebased(node)
                 self._contents.rekeyed(node, claim.base)
             elif pending.key == claim.base.key or node.content is None or not node.content.complete:
                 self._follow_source(node, claim, info)
             else:
-                staged = pending.staged or self._contents.stage(node)
-                self._pending.update(node, staged=staged, changed=True, size=node.content.size)
+                boot = self._core.journal.boot
+                staged = pending.staged or Staged(self._contents.stage(node), boot=boot)
+                staged = replace(staged, size=node.content.size)
+                self._pending.commit(node, transitions.sends_own(pending, staged))
                 self._again(node, claim, error)
 
     def _is_own_copy(self, node: Node, claim: UploadJob, info: ObjectInfo | None) -> bool:
@@ -369,8 +381,8 @@ class Resolver:
                 self._contents.lost(node, base)
                 self._tree.distrust(node)
                 return False
-            expect = info.etag if nfc(pending.key) == nfc(base.key) else pending.expect
-            self._pending.update(node, base=info.version, expect=expect)
+            etag = info.etag if nfc(pending.key) == nfc(base.key) else pending.expected_etag
+            self._pending.commit(node, expecting(pending, etag), base=info.version)
             self._contents.rebased(node)
             return True
 
@@ -385,7 +397,7 @@ class Resolver:
         key = printable(claim.base.key)
         with self._pending.transaction():
             self._attempts.drop(claim.attempt)
-            self._pending.apply(node, Event.UNLINK)
+            self._pending.commit(node, transitions.unlinked(pending))
         if info is None:
             log.warning("%s: deleted in the bucket before what was done here got there", key)
             self._tree.gone(node)
@@ -397,28 +409,38 @@ class Resolver:
         log.warning("%s: changed in the bucket while %s", key, what)
         newer = self._tree.replace(node, info)
         if renamed:
-            self._pending.apply(newer, Event.RETARGET, key=pending.key, changed=False, expect=pending.expect)
+            following = self._pending.begin(newer, pending.key, False, pending.expected_etag)
+            self._pending.commit(newer, transitions.retargeted(following))
             self._queue.schedule(newer)
 
-    def _again(self, node: Node, claim: UploadJob, error: R2fsError, **changes: object) -> None:
+    def _again(
+        self, node: Node, claim: UploadJob, error: R2fsError, correction: Correction | None = None
+    ) -> None:
         """It was not stored, and may be tried at once."""
         self._attempts.drop(claim.attempt)
         if not self._still(node, claim):
             return
         assert node.pending is not None
-        if _has_moved(node, claim):
-            changes.pop("expect", None)  # it was seen at the old key, and says nothing of the new one
-        failures = node.pending.failures + 1
-        self._retry(node, error, failures=failures, **changes)
+        failures = node.pending.retry.failures + 1
+        retry = replace(node.pending.retry, failures=failures)
+        self._retry(node, error, retry, correction, moved=_has_moved(node, claim))
         if failures > 1:
             self._queue.retry_later(node, error)
 
-    def _retry(self, node: Node, error: Exception, **changes: object) -> None:
-        assert node.pending is not None
-        if node.pending.state is State.STALE_UPLOAD:
-            changes["before"] = State.QUEUED
-        reason = node.pending.reason if node.pending.reason in DOUBTFUL else str(error)
-        self._pending.apply(node, Event.PUT_RETRY, reason=reason, **changes)
+    def _retry(
+        self,
+        node: Node,
+        error: Exception,
+        retry: Retry,
+        correction: Correction | None = None,
+        moved: bool = False,
+    ) -> None:
+        pending = node.pending
+        assert pending is not None
+        change = InodeChange()
+        if correction is not None:
+            pending, change = correction.apply(pending, moved), correction.change
+        self._pending.commit(node, transitions.failed(pending, str(error), retry), **change)
         self._queue.schedule(node)
 
     def failed(self, node: Node, claim: UploadJob, error: Exception, sent: bool = True) -> None:
@@ -440,23 +462,24 @@ class Resolver:
     def _answer(self, node: Node, claim: UploadJob, error: Exception) -> None:
         """What an error means for the node."""
         assert node.pending is not None
-        failures, key = node.pending.failures + 1, printable(claim.key)
+        retry, key = node.pending.retry, printable(claim.key)
+        once_more = replace(retry, failures=retry.failures + 1)
         if isinstance(error, BodyWithdrawn):
-            self._retry(node, error)
+            self._retry(node, error, retry)
         elif isinstance(error, PermissionRefused) and self._is_its_own(node):
             self.park(node, str(error))
         elif isinstance(error, BUCKET_WIDE):
             log.error("%s: not uploaded, will be tried again: %s", key, error)
-            refused_at = self.uploaded if node.pending.refused_at is None else node.pending.refused_at
-            self._retry(node, error, failures=failures, refused_at=refused_at)
+            refused_at = self.uploaded if retry.refused_at is None else retry.refused_at
+            self._retry(node, error, replace(once_more, refused_at=refused_at))
             self._queue.outage()
         elif isinstance(error, Unavailable):
             log.info("%s: not uploaded yet: %s", key, error)
-            self._retry(node, error, failures=failures)
+            self._retry(node, error, once_more)
             self._queue.outage()
         elif isinstance(error, Retryable | UploadMissing | NoSpace | LocalError):
             log.info("%s: not uploaded yet: %s", key, error)
-            self._retry(node, error, failures=failures)
+            self._retry(node, error, once_more)
             self._queue.retry_later(node, error)
         else:
             reason = (
@@ -468,31 +491,25 @@ class Resolver:
         """Is it this file alone that may not be written, again and again, while others are?"""
         pending = node.pending
         assert pending is not None
-        return pending.failures >= OWN_REFUSALS and pending.refused_at is not None and (
-            self.uploaded > pending.refused_at
-        )  # fmt: skip
+        refused_at = pending.retry.refused_at
+        return (
+            pending.retry.failures >= OWN_REFUSALS and refused_at is not None and self.uploaded > refused_at
+        )
 
     def park(self, node: Node, reason: str, passing: bool = False) -> None:
         """Kept and not sent, until a person or the next mount; if the cause is `passing`, until it is due."""
         assert node.pending is not None
         log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
-        failures = node.pending.failures + 1 if passing else 0
-        changes: dict[str, object] = {
-            "reason": reason,
-            "passing": passing,
-            "failures": failures,
-            "refused_at": None,
-        }
-        if node.state is State.STALE_UPLOAD:
-            changes["before"] = State.QUEUED
-        if self._pending.apply(node, Event.REFUSED, **changes) is State.PARKED and passing:
+        following = transitions.refused(node.pending, Hold(reason, passing))
+        self._pending.commit(node, following)
+        if following.state is State.PARKED and passing:
             self._queue.probe_later(node)
 
     def park_queued(self, node: Node, reason: str) -> None:
         """`park` for a node that has no attempt on its way."""
-        with self._pending.transaction():
-            self._pending.apply(node, Event.CLAIM)
-            self.park(node, reason)
+        assert node.pending is not None
+        log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
+        self._pending.commit(node, transitions.parked(node.pending, Hold(reason)))
 
     def _not_stored(self, claim: UploadJob) -> None:
         self._attempts.drop(claim.attempt)

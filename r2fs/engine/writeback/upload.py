@@ -21,7 +21,6 @@ from r2fs.disk.body import FileBody, MemoryBody
 from r2fs.disk.digests import part_digest
 from r2fs.disk.durable import local_error
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import UNSYNCED
 from r2fs.engine.inodes.stat import merged, together
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.pending.upload_job import UploadJob
@@ -47,6 +46,7 @@ from r2fs.model.metadata import (
 )
 from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.part_size import part_size
+from r2fs.model.pending import UNSYNCED
 from r2fs.model.ports import Body
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import (

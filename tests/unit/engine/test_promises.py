@@ -97,7 +97,7 @@ def test_an_edit_that_never_reached_the_disk_leaves_what_was_renamed(
     engine.rename("old.wav", "new.wav")
     engine.write("new.wav", b"lost edit of", os.O_RDWR)
     (staged,) = [
-        node.pending.staged
+        node.pending.staged.file
         for node in engine.fs._pending.inodes.values()
         if node.pending and node.pending.staged
     ]

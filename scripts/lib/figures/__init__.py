@@ -1,0 +1,1 @@
+"""Figures of the code's structure: static ones by ast and tokenize, traced ones by sys.setprofile."""
