@@ -221,6 +221,7 @@ class Names:
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
+            self._queue.implied.made(node)
             self.add_pending(node, key)
             self._freshness.born(node)
             return node
@@ -321,12 +322,10 @@ class Names:
         self._pending.then(lambda: self._contents.withdraw(node, staged))  # no byte goes before the commit
 
     def keep_directory(self, directory: Node, leaving: Node) -> None:
-        """A directory that only its files made stays when the last one goes: it gets a marker."""
+        """A directory without a marker gets one when the last child goes that the bucket has."""
         if directory is self._tree.root or directory.pending or directory.listing is None:
             return
-        children = directory.children()  # counted: there may be, or have been, a hundred thousand
-        others = len(children) - (children.get(leaving.name) is leaving)
-        if not others and directory.listing.marker is None:
+        if directory.listing.marker is None and not self._queue.implied.is_kept(directory, leaving):
             key = self._tree.key(directory)
             expected_etag = self._pending.take_over_deletes(key)
             self._pending.commit(

@@ -86,7 +86,8 @@ class Renaming:
                 self._names.recalls.take_along(node, directory, new_name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, directory, new_name)
-                if directory is not old_directory:
+                # A file that gets a name of `local_patterns` leaves the bucket.
+                if directory is not old_directory or self._local_only.is_local(new_name):
                     self._names.keep_directory(old_directory, leaving=node)
             self._core.crash_point("renamed")
             if target is not None:

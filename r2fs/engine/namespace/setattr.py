@@ -56,6 +56,7 @@ class SetAttr:
         """New values of fields that are kept with the object. With Core.lock held."""
         self._files.writable()
         check_changeable(node)
+        self._queue.implied.needs_object(node)
         if node is self._tree.root or node.deleted:
             for name, value in facts.items():
                 setattr(node, name, value)

@@ -18,6 +18,8 @@ class View:
     missing: str | None = None  # why its staged bytes cannot be opened
     incomplete: bool = False  # bytes of its base are missing, or its row still counts on them
     becomes_local: bool = False  # it has a name of `local_patterns`, and its bytes are in the bucket alone
+    kept_by_child: bool = False  # a directory without attributes of its own, which an object below keeps
+    awaited_child: int | None = None  # inode number of a child that is being sent, and will keep it
     blocker: Token | None = None  # what must be over first
     in_ring: bool = False  # what it waits for waits for it
 
@@ -40,6 +42,11 @@ class Materialize:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Nothing is pending any more: the bucket has what keeps the directory."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     token: Token
 
@@ -54,7 +61,7 @@ class Send:
     """Send its bytes, or copy its base inside the bucket."""
 
 
-Action = Park | Hydrate | Materialize | Wait | Defer | Send
+Action = Park | Hydrate | Materialize | Drop | Wait | Defer | Send
 
 
 def plan(pending: Pending, view: View) -> Action:
@@ -71,6 +78,10 @@ def plan(pending: Pending, view: View) -> Action:
         return Materialize()
     if view.blocker is not None:
         return Materialize() if view.in_ring else Wait(view.blocker)
+    if view.kept_by_child:
+        return Drop()
+    if view.awaited_child is not None:
+        return Wait(("ino", view.awaited_child))
     if view.free_at_s > view.now_s:
         return Defer(view.free_at_s)
     return Send()

@@ -22,6 +22,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.waiting import PUT, Item, Token
 from r2fs.engine.writeback.dependencies import Dependencies
 from r2fs.engine.writeback.failures import Failures
+from r2fs.engine.writeback.implied_directories import ImpliedDirectories
 from r2fs.engine.writeback.schedule import Pace, Schedule
 from r2fs.model.errors import R2fsError, Throttled
 from r2fs.model.pending import Pending
@@ -71,7 +72,8 @@ class UploadQueue:
         # guarded by: Core.lock
         self.uploads: dict[int, Upload] = {}  # on their way, by inode number
         self.failures = Failures(core, records.pending)
-        self.dependencies = Dependencies(records.pending, local_only.stays_here)
+        self.implied = ImpliedDirectories(records, self.rests)
+        self.dependencies = Dependencies(records.pending, local_only.stays_here, self.implied.pending_above)
         self.pace = Pace(core.clock, core.store.limits.key_write_interval_s)
         self._schedule = Schedule()
         self._hurry = 0  # drains under way: nothing waits for its delay

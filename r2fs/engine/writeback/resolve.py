@@ -15,7 +15,7 @@ from dataclasses import replace
 from r2fs.engine.content.part_digests import has_bytes_of
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.stat import facts_of, fill, merged, shown_of, together
+from r2fs.engine.inodes.stat import fill, shown_of, together
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.pending.upload_job import UploadJob
@@ -28,6 +28,7 @@ from r2fs.engine.writeback.directory_object_answers import (
     expect,
 )
 from r2fs.engine.writeback.failures import BUCKET_WIDE
+from r2fs.engine.writeback.foreign_metadata import changed_while_sending, found_at_key, says_the_same
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.engine.writeback.stored_attributes import keep
 from r2fs.model import transitions
@@ -143,7 +144,7 @@ class Resolver:
         learning = not node.known or not node.mtime_known
         pinned = shown_of(node) if node.shown and learning else node.pinned
         if node.known:
-            news = _of_another_host(node, claim, facts)
+            news = changed_while_sending(node, claim, facts)
             pinned = None if news else pinned
             change |= news
         if not node.mtime_known and facts.mtime_ns is not None:
@@ -202,27 +203,20 @@ class Resolver:
         except R2fsError as later:
             self.failed(node, claim, later)
             return
-        if node.is_dir:  # any object will do; one of an earlier attempt must not be deleted as a late one
-            with self._core.lock:
-                self._attempts.accepted(info.metadata)
         made_by = (info.metadata or {}).get(ATTEMPT)
-        if made_by == claim.attempt or (node.is_dir and node.known and not info.size and not claim.copy):
+        if made_by == claim.attempt:
             self.stored(node, claim, info.version, claim.facts)
-            return
-        there = attributes_from(info)
-        if node.is_dir and not info.size and not claim.copy and together(there, claim.facts) == there:
-            self.stored(node, claim, info.version, there)
             return
         if node.is_dir:
             self._at_directory(node, claim, info, error)
             return
         same = made_by is not None and has_bytes_of(claim, info)
         with self._core.lock:
-            ours = (
-                same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expected_etag
-            )
+            ours = self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expected_etag
             if ours or _has_moved(node, claim):
                 self._again(node, claim, error, expect(info.etag))
+            elif same:
+                self._with_metadata_there(node, claim, error, attributes_from(info), expect(info.etag))
             elif self._still(node, claim):
                 assert node.pending is not None
                 self._attempts.drop(claim.attempt)
@@ -233,15 +227,38 @@ class Resolver:
                     self._queue.schedule(node)
 
     def _at_directory(self, node: Node, claim: UploadJob, info: ObjectInfo, error: R2fsError) -> None:
-        """The object at a directory's key holds bytes, or metadata that were not known here, or was to get the bytes
-        of the directory's old key."""
+        """An empty object that says what this host would store will do. Else the next attempt stores both hosts'
+        metadata there; it is parked where the object holds other bytes than those of the directory's old key."""
+        there = attributes_from(info)
         with self._core.lock:
-            correction = after_refusal(claim, info, self._attempts.is_ours(info.metadata, claim.key))
-            if correction is not None:
+            ours, moved = self._attempts.is_ours(info.metadata, claim.key), _has_moved(node, claim)
+            self._attempts.accepted(info.metadata)  # not to be deleted as a late one
+            wanted = claim.facts if ours and node.known else together(there, claim.facts)
+            correction = after_refusal(claim, info, ours)
+            if moved and not ours:  # another host's directory of the old name stays
+                self._again(node, claim, error)
+            elif not info.size and not claim.copy and (moved or says_the_same(there, wanted)):
+                self.stored(node, claim, info.version, there)
+            elif correction is None:
+                if self._still(node, claim):
+                    self._attempts.drop(claim.attempt)
+                    self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
+            elif ours:
                 self._again(node, claim, error, correction)
-            elif self._still(node, claim):
-                self._attempts.drop(claim.attempt)
-                self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
+            else:
+                self._with_metadata_there(node, claim, error, there, correction)
+
+    def _with_metadata_there(
+        self, node: Node, claim: UploadJob, error: R2fsError, there: Facts, correction: Correction
+    ) -> None:
+        """`_again`, with another host's metadata of the same bytes merged into the node's."""
+        if not self._still(node, claim):
+            self._attempts.drop(claim.attempt)
+            return
+        news = found_at_key(node, claim, there)
+        self._again(node, claim, error, replace(correction, change=correction.change | news))
+        if news:
+            node.pinned = None
 
     def _source_lost(self, node: Node, claim: UploadJob, error: R2fsError) -> None:
         """The object that a rename was to copy is not there in that version any more."""
@@ -418,24 +435,6 @@ class Resolver:
         row = self._pending.watched(claim.key)
         if row is not None and not self._attempts.any_at(claim.key):
             self._pending.drop_delete(row.seq)
-
-
-def _of_another_host(node: Node, claim: UploadJob, facts: Facts) -> InodeChange:
-    """Metadata that the sender found changed, but for what was changed here since: the next attempt takes all that
-    differs from what is stored for a change of this host's."""
-    now, sent = facts_of(node), claim.facts
-    both, change = merged(facts, now, sent, node.is_dir), InodeChange()
-    if both.mode != now.mode:
-        change["mode"] = both.mode
-    if both.uid != now.uid:
-        change["uid"] = both.uid
-    if both.gid != now.gid:
-        change["gid"] = both.gid
-    if both.mtime_ns is not None and both.mtime_ns != now.mtime_ns and sent.mtime_ns is not None:
-        change["mtime_ns"] = both.mtime_ns
-    if both.extra != now.extra:
-        change["extra"] = both.extra
-    return change
 
 
 def _has_moved(node: Node, claim: UploadJob) -> bool:

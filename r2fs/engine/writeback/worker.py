@@ -191,6 +191,8 @@ class Worker:
                 return partial(self._materializing.complete, node)
             case plan.Materialize():
                 return self._materializing.task(node)
+            case plan.Drop():
+                self._queue.implied.drop(node)
             case plan.Wait(token):
                 self._queue.block(item, token)
             case plan.Defer(until_s):
@@ -208,7 +210,10 @@ class Worker:
             content = self._contents.of(node) if pending.changed and pending.staged else None
         except StateDamaged as error:
             missing = str(error)
+        implied, kept, child = self._queue.implied, False, None
         blocker = self._queue.dependencies.put_blocker(node)
+        if blocker is None and implied.may_do_without(node):
+            kept, child = implied.is_kept(node), implied.awaited(node)
         return plan.View(
             now_s=now,
             free_at_s=self._queue.pace.free_at(pending.key),
@@ -216,6 +221,8 @@ class Worker:
             missing=missing,
             incomplete=content is not None and (not content.complete or pending.lists_ranges),
             becomes_local=self._local_only.is_coming(node),
+            kept_by_child=kept,
+            awaited_child=None if child is None else child.ino,
             blocker=blocker,
             in_ring=blocker is not None
             and self._queue.dependencies.in_a_ring(node, self._materializing.coming),
@@ -264,6 +271,7 @@ class Worker:
             resumed = self._uploader.resumable(node.ino, pending.key, fd)
             attempt = self._attempts.begin(node, pending.key, resumed, node.base if copy else None)
             self._pending.commit(node, claimed(pending, InFlight(attempt, pending.key), size), **change)
+        self._queue.implied.needs_object(node)
         upload = Upload(node, attempt, pending.key, Gate())
         self._queue.begin(upload, keys_of(node))
         self._core.crash_point("claimed")

@@ -26,7 +26,7 @@ def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStor
     engine.write("takes/01.wav", b"RIFF" * 1000)
     assert engine.read("takes/01.wav") == b"RIFF" * 1000
     engine.drain()
-    assert store.keys() == ["takes/", "takes/01.wav"]
+    assert list(store.contents()) == ["takes/01.wav"]
     assert store.data("takes/01.wav") == b"RIFF" * 1000
     assert store.head("takes/01.wav").content_type == "audio/wav"
     assert engine.read("takes/01.wav") == b"RIFF" * 1000
@@ -541,7 +541,7 @@ def test_a_directory_that_went_is_not_shown_by_a_listing_from_before(
         engine.mkdir("d")
         engine.write("d/f", b"1")
     engine.drain()
-    assert store.keys() == ["d/", "d/f"]
+    assert list(store.contents()) == ["d/f"]
 
 
 def test_times_of_another_tool_as_listed_or_exact(make: MakeEngine, store: MemoryStore) -> None:
