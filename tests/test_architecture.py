@@ -44,13 +44,13 @@ ONLY = {
     "sqlite3": ("disk/journal",),
     "click": ("cli/",),
     "rich": ("cli/",),
-    "mfusepy": ("drivers/libfuse.py",),
-    "fuse": ("drivers/libfuse.py",),
+    "mfusepy": ("drivers/libfuse/libfuse_driver.py",),
+    "fuse": ("drivers/libfuse/libfuse_driver.py",),
     "watchdog": ("daemon/watch.py",),
 }
 
 # importlib.import_module with a variable: which of the two depends on the libfuse that is there.
-LOADED_BY_NAME = {"drivers/libfuse.py": [(0, "mfusepy"), (0, "fuse")]}
+LOADED_BY_NAME = {"drivers/libfuse/libfuse_driver.py": [(0, "mfusepy"), (0, "fuse")]}
 
 THREADS_START = ("daemon/service.py", "drivers/")
 STARTERS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "start_new_thread", "Process"}

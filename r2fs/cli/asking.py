@@ -12,7 +12,7 @@ from r2fs.cli.settling import await_settled
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.drivers import kmount
-from r2fs.drivers.mountpoint import absolute
+from r2fs.drivers.mount_path import absolute
 from r2fs.model.config import gather
 from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError, SettingsError
 from r2fs.model.keys import printable

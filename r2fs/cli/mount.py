@@ -19,9 +19,9 @@ from r2fs.cli.options import complete_target, flags_from, settings_flags
 from r2fs.cli.remount import record_of
 from r2fs.cli.streams import early_warnings
 from r2fs.cli.usage import Command, PathText
-from r2fs.daemon import states
-from r2fs.daemon.keeper import Again
-from r2fs.drivers.mountpoint import absolute
+from r2fs.daemon import state_directories
+from r2fs.daemon.handover.keeper import Again
+from r2fs.drivers.mount_path import absolute
 from r2fs.model import exposure
 from r2fs.model.config import credentials_of, gather, settings_of
 from r2fs.model.errors import DaemonDied, SettingsError
@@ -68,7 +68,7 @@ def command(
     values = gather(**sources)
     if directory is None and values.mountpoint is None:
         raise SettingsError(f"no directory: give one after {target}, or set mountpoint in {values.file.path}")
-    settings = states.settle(settings_of(values))
+    settings = state_directories.settle(settings_of(values))
     level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
     at = Path(absolute(directory or str(values.mountpoint)))
     about = record_of(values, settings, at, os.environ)

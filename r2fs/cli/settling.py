@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from r2fs.daemon import client, keeper
+from r2fs.daemon import client
+from r2fs.daemon.handover import keeper
 
 NOTICED_S = 3.0  # for the holder to see that its daemon has gone; milliseconds on a machine that is not busy
 STARTED_S = 15.0  # for a daemon that it starts again

@@ -13,7 +13,7 @@ from r2fs.cli import pending, show
 from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
-from r2fs.daemon.states import Found
+from r2fs.daemon.state_directories import FoundStates
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
 from r2fs.model.errors import MountPointBad, R2fsError
@@ -110,7 +110,7 @@ def _text_of(directory: str | None) -> str:
     )
 
 
-def _all_text(answers: list[dict[str, Any]], found: Found) -> str:
+def _all_text(answers: list[dict[str, Any]], found: FoundStates) -> str:
     return "\n\n".join(filter(None, [_overview(answers), pending.unmounted_text(found)]))
 
 

@@ -16,7 +16,7 @@ from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.drivers import kmount
-from r2fs.drivers.mountpoint import absolute
+from r2fs.drivers.mount_path import absolute
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad, R2fsError
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from r2fs.daemon import keeper
 from r2fs.daemon.control import read_card
+from r2fs.daemon.handover import keeper
 from r2fs.daemon.protocol import (
     SILENCE_S,
     Message,
@@ -28,7 +28,7 @@ from r2fs.daemon.protocol import (
     raise_failure,
     short_address,
 )
-from r2fs.drivers.mountpoint import absolute
+from r2fs.drivers.mount_path import absolute
 from r2fs.model import owned_paths, places
 from r2fs.model.errors import DaemonUnreachable
 

@@ -1,6 +1,6 @@
 """Mount point: what must be true of a directory before and while a bucket is mounted on it.
 
-Owns:  the order of the checks before a mount (drivers/mountpoint.py has those that any driver
+Owns:  the order of the checks before a mount (drivers/mount_path.py has those that any driver
        needs), the clean-up of mounts whose daemon has gone, and who uses a mount.
 Never: mounts (a driver does); looks into a mount of which it is not known that it answers.
 Fails: FuseMissing, MountPointBad, MountPointStale, AlreadyMounted, MountError, SettingsError.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from r2fs.daemon.client import Daemon
 from r2fs.drivers import kmount
-from r2fs.drivers.mountpoint import absolute, check_fuse, check_mount_point
+from r2fs.drivers.mount_path import absolute, check_fuse, check_mount_point
 from r2fs.model.errors import AlreadyMounted, MountError, MountPointStale, SettingsError
 from r2fs.model.settings import Settings
 

@@ -28,19 +28,19 @@ from pathlib import Path
 from typing import Any
 
 from r2fs import __version__, drivers
-from r2fs.daemon import client, directories, metrics, mountpoint, starting, states
+from r2fs.daemon import client, directories, metrics, mountpoint, starting, state_directories
 from r2fs.daemon.control import ControlServer, Request
-from r2fs.daemon.keeper import Again
+from r2fs.daemon.handover.keeper import Again
+from r2fs.daemon.handover.takeover import Left, TakeOver
 from r2fs.daemon.prober import Prober
 from r2fs.daemon.protocol import HEARTBEAT_S
 from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
-from r2fs.daemon.systemd import Notifier, run_watchdog
-from r2fs.daemon.takeover import Left, TakeOver
+from r2fs.daemon.systemd import ServiceManager, run_watchdog
 from r2fs.disk.cache import CleanCache
 from r2fs.disk.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
-from r2fs.drivers.kernel import KernelDriver
-from r2fs.drivers.mountpoint import absolute
+from r2fs.drivers.kernel.kernel_driver import KernelDriver
+from r2fs.drivers.mount_path import absolute
 from r2fs.engine.fs import FileSystem
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
@@ -103,7 +103,7 @@ class Service:
         self._supervised = supervised
         self._about = about
         self._clock = clock or SystemClock()
-        self._notifier = Notifier(environ)
+        self._notifier = ServiceManager(environ)
         self._ended = threading.Event()
         self._journal: Journal | None = None
         self._staging_gc = threading.Event()  # this process is about to become its successor
@@ -152,8 +152,8 @@ class Service:
         )
         closing.callback(journal.close)
         if self._about is not None:
-            states.write_record(settings, self._about, self._environ)
-            states.warn_of_others(settings, self._environ)
+            state_directories.write_record(settings, self._about, self._environ)
+            state_directories.warn_of_others(settings, self._environ)
         cache = CleanCache(
             settings.cache_dir, limit_bytes=settings.cache_size, ttl_s=settings.cache_ttl_s, clock=self._clock
         )
@@ -359,7 +359,7 @@ class _End:
         view = outcome.left
         if not count_left(view):
             log.info("everything is in the bucket")
-            states.forget(self._parts.settings, self._service._environ)
+            state_directories.forget(self._parts.settings, self._service._environ)
             return
         log.warning("not in the bucket: %s; kept, and sent at the next mount", left_text(view, parked=True))
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from r2fs.daemon import mountpoint as mountpoints
-from r2fs.daemon.systemd import Notifier
+from r2fs.daemon.systemd import ServiceManager
 from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
 from r2fs.model.ports import Clock
@@ -83,7 +83,7 @@ class _Hurried(Exception):
 
 
 class Stopping:
-    def __init__(self, mountpoint: Path, timeout_s: float, notifier: Notifier, clock: Clock) -> None:
+    def __init__(self, mountpoint: Path, timeout_s: float, notifier: ServiceManager, clock: Clock) -> None:
         # constant
         self._mountpoint = mountpoint
         self._timeout_s = timeout_s

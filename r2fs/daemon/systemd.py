@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-class Notifier:
+class ServiceManager:
     """Tells the service manager; without NOTIFY_SOCKET every call does nothing."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -118,7 +118,7 @@ def _watchdog_s(environ: Mapping[str, str]) -> float | None:
     return int(microseconds) / 1e6
 
 
-def run_watchdog(notifier: Notifier, answers: Callable[[], bool], stop: Event, clock: Clock) -> None:
+def run_watchdog(notifier: ServiceManager, answers: Callable[[], bool], stop: Event, clock: Clock) -> None:
     """Ping twice in each interval, but only after the mount has answered: a mount that hangs is restarted.
 
     `answers` may hang; then no ping goes out, which is the point.

@@ -32,7 +32,7 @@ def choose(settings: Settings) -> type[Driver]:
 
     Imports only what is chosen: libfuse need not be there for the kernel driver.
     """
-    from r2fs.drivers.kernel import KernelDriver
+    from r2fs.drivers.kernel.kernel_driver import KernelDriver
 
     match settings.driver:
         case "kernel":
@@ -50,6 +50,6 @@ def choose(settings: Settings) -> type[Driver]:
 
 
 def _libfuse(name: str) -> type[Driver]:
-    from r2fs.drivers.libfuse import Libfuse2Driver, LibfuseDriver
+    from r2fs.drivers.libfuse.libfuse_driver import Libfuse2Driver, LibfuseDriver
 
     return LibfuseDriver if name == "libfuse" else Libfuse2Driver

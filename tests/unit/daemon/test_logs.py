@@ -181,7 +181,9 @@ def test_a_directory_that_is_not_there_is_named_and_not_made(tmp_path):
 FORGED = "a\n2026-11-28 10:00:00,000 ERROR   r2fs.x: forged\r\x1b[2Jx\u2028y\x9b\ud800"
 
 
-@pytest.mark.parametrize("logger", ["engine.reader", "drivers.session", "disk.cache", "cli.main", "else"])
+@pytest.mark.parametrize(
+    "logger", ["engine.reader", "drivers.kernel.session", "disk.cache", "cli.main", "else"]
+)
 def test_a_name_makes_no_line_of_its_own(tmp_path, logger):
     path = tmp_path / "r2fs.log"
     logs.to_file(path, "debug", Credentials(), "--log-file")

@@ -10,10 +10,10 @@ Fails:   FuseMissing, MountPointBad, MountPointStale from mount(); Busy from unm
     wire.py                what the messages look like
     kmount.py              /dev/fuse becomes a mount, and the mount goes away
     session.py             INIT, reading requests, answering, waiting, INTERRUPT
-    kernel_names.py        lookup, forget, mkdir, unlink, rename …
-    kernel_directories.py  readdirplus
-    kernel_attributes.py   getattr, setattr, extended attributes
-    kernel_files.py        open, read, write, flush, release …  (openfiles.py: their table)
+    name_handlers.py        lookup, forget, mkdir, unlink, rename …
+    directory_handlers.py  readdirplus
+    attribute_handlers.py   getattr, setattr, extended attributes
+    file_handlers.py        open, read, write, flush, release …  (openfiles.py: their table)
     passthrough.py         which open file the kernel reads by itself
     notify.py              what the kernel is made to forget
 """
@@ -31,17 +31,17 @@ from pathlib import Path
 from typing import Final
 
 from r2fs.drivers import kmount
-from r2fs.drivers.kernel_attributes import AttributeHandlers
-from r2fs.drivers.kernel_directories import DirectoryHandlers
-from r2fs.drivers.kernel_files import FileHandlers
-from r2fs.drivers.kernel_names import NameHandlers
-from r2fs.drivers.lanes import Lane
-from r2fs.drivers.mountpoint import absolute, check_mount_point, set_readahead
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.openfiles import OpenFiles
-from r2fs.drivers.passthrough import DeviceBacking, OpenMode, OpenModes
-from r2fs.drivers.session import READ_AHEAD, WANTED, Session, SessionState
-from r2fs.drivers.wire import Init, Op
+from r2fs.drivers.kernel.attribute_handlers import AttributeHandlers
+from r2fs.drivers.kernel.directory_handlers import DirectoryHandlers
+from r2fs.drivers.kernel.file_handlers import FileHandlers
+from r2fs.drivers.kernel.lanes import Lane
+from r2fs.drivers.kernel.name_handlers import NameHandlers
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.openfiles import OpenFiles
+from r2fs.drivers.kernel.passthrough import DeviceBacking, OpenMode, OpenModes
+from r2fs.drivers.kernel.session import READ_AHEAD, WANTED, Session, SessionState
+from r2fs.drivers.kernel.wire import Init, Op
+from r2fs.drivers.mount_path import absolute, check_mount_point, set_readahead
 from r2fs.model.ports import NoKernelCache, SessionMemory
 from r2fs.model.records import Inheritance, Kind
 from r2fs.model.settings import Settings
@@ -132,7 +132,7 @@ class KernelDriver:
             ready=self._negotiated,
         )
         modes = self._open_modes(session)
-        notifier = Notifier(lambda: modes.unavailable is None)
+        notifier = KernelNotifier(lambda: modes.unavailable is None)
         left = self._inheritance
         files = OpenFiles(self._fs, modes, self._memory, left.handles.values() if left else None)
         session.route(NameHandlers(self._fs, session, notifier, modes).handlers())
@@ -219,7 +219,7 @@ class KernelDriver:
         log.info("mounted on %s: %s", self._path, self._modes.unavailable or "passthrough")
         self.ready.set()
 
-    def _end(self, session: Session, notifier: Notifier, lanes: Lanes, files: OpenFiles) -> None:
+    def _end(self, session: Session, notifier: KernelNotifier, lanes: Lanes, files: OpenFiles) -> None:
         """After the last request. What still waits on a lane has nobody to answer, or is resent."""
         self.ready.clear()
         if self._detached:

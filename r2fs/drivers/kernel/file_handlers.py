@@ -14,14 +14,14 @@ from __future__ import annotations
 import errno
 import os
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import text
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.openfiles import OpenFile, OpenFiles
-from r2fs.drivers.passthrough import OpenModes
-from r2fs.drivers.session import MAX_WRITE, Handler, Session
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import text
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.openfiles import OpenFile, OpenFiles
+from r2fs.drivers.kernel.passthrough import OpenModes
+from r2fs.drivers.kernel.session import MAX_WRITE, Handler, Session
+from r2fs.drivers.kernel.wire import Op
 from r2fs.drivers.setid import drop_set_id
-from r2fs.drivers.wire import Op
 from r2fs.model.errors import NotSupported, WouldWait
 from r2fs.model.ports import Caller
 from r2fs.model.verbs import Verbs
@@ -31,7 +31,7 @@ MAX_COPY = 1 << 30  # bytes of one answer: its field has 32 bits, and a killed p
 
 class FileHandlers:
     def __init__(
-        self, fs: Verbs, session: Session, kernel: Notifier, modes: OpenModes, files: OpenFiles
+        self, fs: Verbs, session: Session, kernel: KernelNotifier, modes: OpenModes, files: OpenFiles
     ) -> None:
         # constant
         self._fs = fs

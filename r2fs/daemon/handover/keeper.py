@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from r2fs.daemon import holder
+from r2fs.daemon.handover import holder
 from r2fs.daemon.protocol import is_believed, short_address
-from r2fs.daemon.systemd import Notifier, hand_over, handed_over
+from r2fs.daemon.systemd import ServiceManager, hand_over, handed_over
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class NoKeeper:
 class StoreKeeper:
     """systemd's FD store."""
 
-    def __init__(self, notifier: Notifier) -> None:
+    def __init__(self, notifier: ServiceManager) -> None:
         self._notifier = notifier
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Notifier: makes the kernel forget names, attributes, pages and listings.
+"""KernelNotifier: makes the kernel forget names, attributes, pages and listings.
 
 Owns:    the notifications of a session, and the time at which a listing that the kernel keeps
          is to be dropped.
@@ -25,10 +25,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from r2fs.drivers import wire
-from r2fs.drivers.codec import FOREVER_S, encoded
-from r2fs.drivers.session import GONE
-from r2fs.drivers.wire import Notify
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.codec import FOREVER_S, encoded
+from r2fs.drivers.kernel.session import GONE
+from r2fs.drivers.kernel.wire import Notify
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ STOP_S: Final = 2.0
 Message = tuple[Notify, bytes]
 
 
-class Notifier:
+class KernelNotifier:
     """A KernelCache."""
 
     def __init__(self, passes_through: Callable[[], bool] = lambda: False) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from r2fs.drivers import wire
+from r2fs.drivers.kernel import wire
 from r2fs.model.records import TYPE_BITS, Attributes, Entry, FileSystemStats, Kind
 
 NS: Final = 10**9

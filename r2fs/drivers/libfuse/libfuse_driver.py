@@ -29,10 +29,10 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from r2fs.drivers import kmount
-from r2fs.drivers.callbacks import Callbacks
-from r2fs.drivers.cshapes import Config, Connection, Pointer
-from r2fs.drivers.mountpoint import absolute, check_fuse, check_mount_point, set_readahead
-from r2fs.drivers.paths import Names
+from r2fs.drivers.libfuse.callbacks import Callbacks
+from r2fs.drivers.libfuse.cshapes import Config, Connection, Pointer
+from r2fs.drivers.libfuse.paths import PathTable
+from r2fs.drivers.mount_path import absolute, check_fuse, check_mount_point, set_readahead
 from r2fs.model.errors import FuseMissing, MountError, R2fsError
 from r2fs.model.ports import Caller
 from r2fs.model.settings import Settings
@@ -245,7 +245,7 @@ class LibfuseDriver:
         self._target = absolute(self._mountpoint)
         library = load(self.major)
         log.debug("mounting %s by %s", self._target, library)
-        names = Names(self._fs, self._ttl_s)
+        names = PathTable(self._fs, self._ttl_s)
         self._fs.set_kernel_cache(names)
         callbacks = Callbacks(self._fs, names, library.caller, library.module.c_stat, self._started(library))
         try:

@@ -20,15 +20,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from r2fs.daemon import mountpoint
-from r2fs.daemon.holder import ONLY
-from r2fs.daemon.keeper import Again, HolderKeeper, Keeper, NoKeeper, StoreKeeper, is_over, is_session
-from r2fs.daemon.systemd import Notifier
+from r2fs.daemon.handover.holder import ONLY
+from r2fs.daemon.handover.keeper import (
+    Again,
+    HolderKeeper,
+    Keeper,
+    NoKeeper,
+    StoreKeeper,
+    is_over,
+    is_session,
+)
+from r2fs.daemon.systemd import ServiceManager
 from r2fs.disk import sessionlog
 from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers import kmount
-from r2fs.drivers.kernel import KernelDriver
-from r2fs.drivers.session import SessionState
-from r2fs.drivers.wire import Init
+from r2fs.drivers.kernel.kernel_driver import KernelDriver
+from r2fs.drivers.kernel.session import SessionState
+from r2fs.drivers.kernel.wire import Init
 from r2fs.model import owned_paths
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.records import Inheritance
@@ -55,7 +63,7 @@ class TakeOver:
         stem: str,
         target: str,
         environ: MutableMapping[str, str],
-        notifier: Notifier,
+        notifier: ServiceManager,
         again: Again | None,
     ) -> None:
         # constant

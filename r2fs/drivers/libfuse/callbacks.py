@@ -1,8 +1,8 @@
 """libfuse's high-level operations, translated into verbs. Signatures are fuse.h's, of 2.9 and 3.x.
 
 Owns:    what is open: libfuse's `fh` is the engine's handle; directories have numbers of our own.
-Never:   imports mfusepy or fusepy (libfuse.py does, and hands over the types that are needed);
-         turns an exception into an errno (libfuse.py's one door does).
+Never:   imports mfusepy or fusepy (libfuse_driver.py does, and hands over the types that are needed);
+         turns an exception into an errno (libfuse_driver.py's one door does).
 Threads: libfuse's own, many at once. One is held while a read waits for the network.
 Locks:   none of its own: the tables are dicts, changed by single operations.
 Fails:   R2fsError, and OSError of a read or write on a local file.
@@ -24,8 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from r2fs.drivers.cshapes import Config, FileInfo, Fill, Pointer, Stat, StatVfs, Times, TimeSpec
-from r2fs.drivers.paths import Dentry, Names, is_hidden
+from r2fs.drivers.libfuse.cshapes import Config, FileInfo, Fill, Pointer, Stat, StatVfs, Times, TimeSpec
+from r2fs.drivers.libfuse.paths import Dentry, PathTable, is_hidden
 from r2fs.drivers.setid import drop_set_id
 from r2fs.model.errors import BadHandle, NotPermitted, NotSupported, Stale
 from r2fs.model.ports import Caller
@@ -33,7 +33,7 @@ from r2fs.model.records import TYPE_BITS, AttributeChange, Attributes, Opened
 from r2fs.model.verbs import ROOT, Verbs
 
 if TYPE_CHECKING:
-    from r2fs.drivers.cshapes import Bytes
+    from r2fs.drivers.libfuse.cshapes import Bytes
 
 READDIR_PLUS = 1  # fuse_readdir_flags
 FILL_DIR_PLUS = 2  # fuse_fill_dir_flags
@@ -50,7 +50,7 @@ R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class OpenFile:
+class LibfuseFile:
     handle: int
     ino: int
     local: int | None  # a descriptor of the engine's, to read and write
@@ -88,7 +88,7 @@ class Callbacks:
     def __init__(
         self,
         fs: Verbs,
-        names: Names,
+        names: PathTable,
         caller: Callable[[], Caller],
         stat_type: Callable[[], Stat],
         started: Callable[[int, Pointer[Config] | None], None],
@@ -101,7 +101,7 @@ class Callbacks:
         self._started = started
         self._lock = threading.Lock()
         # changed by single operations of dict
-        self._files: dict[int, OpenFile] = {}
+        self._files: dict[int, LibfuseFile] = {}
         self._directories: dict[int, OpenDirectory] = {}
         self._directory_numbers = itertools.count(1)
 
@@ -347,7 +347,7 @@ class Callbacks:
         fi = info.contents
         dentry, keep, direct = self._names.opened(parent, name, ino, opened)
         appends = bool(fi.flags & os.O_APPEND)
-        self._files[opened.handle] = OpenFile(opened.handle, ino, opened.local, appends, dentry, direct)
+        self._files[opened.handle] = LibfuseFile(opened.handle, ino, opened.local, appends, dentry, direct)
         fi.fh, fi.keep_cache, fi.direct_io = opened.handle, keep, direct
 
     def read(self, _path: bytes | None, out: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
@@ -404,7 +404,7 @@ class Callbacks:
         self._fs.release(handle)
         self._names.closed(file.dentry, file.direct)
 
-    def _file(self, info: Pointer[FileInfo]) -> OpenFile:
+    def _file(self, info: Pointer[FileInfo]) -> LibfuseFile:
         file = self._files.get(info.contents.fh)
         if file is None:
             raise BadHandle(f"handle {info.contents.fh} is not open")

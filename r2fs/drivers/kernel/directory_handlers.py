@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import DirectoryPage
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.session import Handler, Session
-from r2fs.drivers.wire import Op
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import DirectoryPage
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.session import Handler, Session
+from r2fs.drivers.kernel.wire import Op
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Kind
 from r2fs.model.verbs import Verbs
@@ -35,7 +35,7 @@ EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry that says how fres
 
 
 @dataclass(slots=True, eq=False)
-class Snapshot:
+class DirectorySnapshot:
     """A directory as it was when somebody began to read it."""
 
     number: int
@@ -46,7 +46,7 @@ class Snapshot:
 
 
 class DirectoryHandlers:
-    def __init__(self, fs: Verbs, session: Session, kernel: Notifier) -> None:
+    def __init__(self, fs: Verbs, session: Session, kernel: KernelNotifier) -> None:
         # constant
         self._fs = fs
         self._session = session
@@ -54,7 +54,7 @@ class DirectoryHandlers:
         self._numbers = itertools.count(1)
         # guarded by: _lock
         self._lock = threading.Lock()
-        self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()  # by number, the last used last
+        self._snapshots: OrderedDict[int, DirectorySnapshot] = OrderedDict()  # by number, the last used last
 
     def handlers(self) -> dict[Op, Handler]:
         return {
@@ -97,7 +97,12 @@ class DirectoryHandlers:
             # The snapshot stays for a while: who reads the kernel's copy comes back with offsets of it.
 
     def _fill(
-        self, page: DirectoryPage, snapshot: Snapshot, position: int, caller: Caller, shown: list[int] | None
+        self,
+        page: DirectoryPage,
+        snapshot: DirectorySnapshot,
+        position: int,
+        caller: Caller,
+        shown: list[int] | None,
     ) -> None:
         """As many names from `position` on as fit. `shown`: collects inodes given with references."""
         base, entries, directory = snapshot.number << POSITION_BITS, snapshot.entries, snapshot.ino
@@ -129,7 +134,7 @@ class DirectoryHandlers:
         for ino in shown:
             self._fs.forget(ino, 1)
 
-    def _snapshot(self, caller: Caller, ino: int, offset: int) -> Snapshot:
+    def _snapshot(self, caller: Caller, ino: int, offset: int) -> DirectorySnapshot:
         """The one that `offset` belongs to. Offset 0 begins a new one."""
         now = time.monotonic()
         with self._lock:
@@ -138,7 +143,7 @@ class DirectoryHandlers:
                 found.used_s = now
                 self._snapshots.move_to_end(found.number)
                 return found
-        snapshot = Snapshot(next(self._numbers), ino, self._fs.readdir(caller, ino), now)
+        snapshot = DirectorySnapshot(next(self._numbers), ino, self._fs.readdir(caller, ino), now)
         with self._lock:
             self._snapshots[snapshot.number] = snapshot
             self._give_back_locked(now)

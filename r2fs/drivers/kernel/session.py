@@ -1,7 +1,7 @@
 """Session: one conversation with the kernel over a descriptor of /dev/fuse.
 
 Owns:    INIT, reading requests, answering each exactly once, requests that wait, INTERRUPT.
-Never:   knows what a request means: handlers do (kernel_names.py, kernel_files.py).
+Never:   knows what a request means: handlers do (name_handlers.py, file_handlers.py).
 Threads: run() is the one dispatcher: a second one gains nothing under the interpreter's lock
          (measured). A handler that cannot answer at once raises WouldWait and runs again on a
          lane, and on one of those for the network if that is what it has to wait for. Replies may
@@ -24,10 +24,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from r2fs.drivers import wire
-from r2fs.drivers.lanes import Lane
-from r2fs.drivers.signals import wants_to_stop
-from r2fs.drivers.wire import Init, Op
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.lanes import Lane
+from r2fs.drivers.kernel.signals import wants_to_stop
+from r2fs.drivers.kernel.wire import Init, Op
 from r2fs.model.errors import R2fsError, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
 

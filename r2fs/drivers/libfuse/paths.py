@@ -40,7 +40,7 @@ Key = tuple[int, str]  # the parent's inode, the name in NFC
 
 @dataclass(slots=True)
 class Dentry:
-    """One of libfuse's nodes. Fields are guarded by: Names._changed."""
+    """One of libfuse's nodes. Fields are guarded by: PathTable._changed."""
 
     ino: int
     expires: float = 0.0  # monotonic: until then `ino` need not be looked up again
@@ -60,7 +60,7 @@ class _Hide:
     done: bool = False  # there is another file by now
 
 
-class Names:
+class PathTable:
     """Also the engine's KernelCache: it cannot notify the kernel, but it forgets what it was told."""
 
     shares_pages = False

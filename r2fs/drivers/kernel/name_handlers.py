@@ -16,12 +16,12 @@ from __future__ import annotations
 import os
 import stat
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import text
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.passthrough import OpenModes
-from r2fs.drivers.session import Handler, Session
-from r2fs.drivers.wire import Op
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import text
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.passthrough import OpenModes
+from r2fs.drivers.kernel.session import Handler, Session
+from r2fs.drivers.kernel.wire import Op
 from r2fs.model.errors import Exists, NotFound, NotPermitted
 from r2fs.model.ports import Caller
 from r2fs.model.records import Entry
@@ -32,7 +32,7 @@ _O_NEW = os.O_EXCL
 
 
 class NameHandlers:
-    def __init__(self, fs: Verbs, session: Session, kernel: Notifier, modes: OpenModes) -> None:
+    def __init__(self, fs: Verbs, session: Session, kernel: KernelNotifier, modes: OpenModes) -> None:
         self._fs = fs
         self._session = session
         self._kernel = kernel

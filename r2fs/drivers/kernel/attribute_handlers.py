@@ -11,13 +11,13 @@ import errno
 import stat
 from typing import Final
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import NS, text
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.openfiles import OpenFiles
-from r2fs.drivers.session import Handler, Session
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import NS, text
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.openfiles import OpenFiles
+from r2fs.drivers.kernel.session import Handler, Session
+from r2fs.drivers.kernel.wire import Op
 from r2fs.drivers.setid import drop_set_id
-from r2fs.drivers.wire import Op
 from r2fs.model.errors import NoAttribute
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange, Entry
@@ -27,7 +27,7 @@ SIGN: Final = 1 << 63  # times before 1970 travel as two's complement
 
 
 class AttributeHandlers:
-    def __init__(self, fs: Verbs, session: Session, kernel: Notifier, files: OpenFiles) -> None:
+    def __init__(self, fs: Verbs, session: Session, kernel: KernelNotifier, files: OpenFiles) -> None:
         self._fs = fs
         self._session = session
         self._kernel = kernel

@@ -38,7 +38,7 @@ ELSEWHERE = ".elsewhere"  # in the default place: links to state directories tha
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StateDirectory:
     """A state directory that no daemon has open."""
 
     path: Path
@@ -61,14 +61,14 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    states: tuple[State, ...]
+class FoundStates:
+    states: tuple[StateDirectory, ...]
     closed: tuple[Path, ...]  # places and states that this user may not read
     missing: tuple[Path, ...]  # recorded places that are not there: a disk that is not mounted
 
 
 # ------------------------------------------------------------------ looking for them
-def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> Found:
+def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> FoundStates:
     """Every state directory in the standard places, those linked there, and in `further`; but those in use."""
     closed: list[Path] = []
     missing: list[Path] = []
@@ -77,7 +77,7 @@ def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> Found:
     for path in dict.fromkeys(_candidates(bases, closed, missing)):
         if (state := _state(path)) is not None:
             states.append(state)
-    return Found(tuple(states), tuple(dict.fromkeys(closed)), tuple(dict.fromkeys(missing)))
+    return FoundStates(tuple(states), tuple(dict.fromkeys(closed)), tuple(dict.fromkeys(missing)))
 
 
 def _candidates(bases: Iterable[Path], closed: list[Path], missing: list[Path]) -> Iterator[Path]:
@@ -127,7 +127,7 @@ def _below(base: Path, closed: list[Path]) -> list[Path]:
     return sorted(Path(entry.path) for entry in own if entry.name != ELSEWHERE)
 
 
-def _state(path: Path) -> State | None:
+def _state(path: Path) -> StateDirectory | None:
     """None: it has no journal, or a daemon has it open."""
     if not os.path.lexists(path / JOURNAL):
         return None
@@ -137,7 +137,7 @@ def _state(path: Path) -> State | None:
         owned_paths.make_sure(path)
         owned_paths.check_files(path, *FILES)
     except OSError as error:
-        return State(path, None, journal_reading.PendingSummary(error=error.strerror))
+        return StateDirectory(path, None, journal_reading.PendingSummary(error=error.strerror))
     if journal_reading.holder(path) is not None:
         return None
     record = read_record(path)
@@ -145,7 +145,7 @@ def _state(path: Path) -> State | None:
     pending = journal_reading.summary(path, patterns)
     if journal_reading.holder(path) is not None:
         return None  # a daemon has begun meanwhile: what was read may be half of it
-    return State(path, record, pending)
+    return StateDirectory(path, record, pending)
 
 
 def _patterns(record: MountRecord) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from r2fs.drivers import wire
+from r2fs.drivers.kernel import wire
 from r2fs.model.errors import Stale
 
 log = logging.getLogger(__name__)
