@@ -103,17 +103,10 @@ def _run(
         return found
 
     def work(ready: Callable[[], None]) -> int:
-        from r2fs.daemon.service import Service
+        from r2fs.daemon.service import Launch, Service
 
-        return Service(
-            settings,
-            directory,
-            os.environ,
-            credentials=credentials_now,
-            again=again,
-            supervised=background,
-            about=about,
-        ).run(ready)
+        launch = Launch(os.environ, again, background, credentials_now, about)
+        return Service(settings, directory, launch).run(ready)
 
     if not background:
         return work(lambda: None)

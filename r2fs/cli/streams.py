@@ -12,6 +12,7 @@ import io
 import logging
 import sys
 
+from r2fs.daemon.log_format import HANDLER
 from r2fs.model.keys import printable
 
 _NAME = "r2fs.plain"
@@ -48,7 +49,7 @@ class EarlyWarnings(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._r2fs = True  # `daemon/logs.py` takes it away when it installs the log
+        self.set_name(HANDLER)  # `daemon/logs.py` removes handlers of this name when it installs the log
         self.kept: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -70,5 +71,5 @@ early_warnings = EarlyWarnings()
 
 def install_early_warnings() -> None:
     root = logging.getLogger()
-    if not any(getattr(handler, "_r2fs", False) for handler in root.handlers):
+    if not any(handler.get_name() == HANDLER for handler in root.handlers):
         root.addHandler(early_warnings)

@@ -17,6 +17,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,12 @@ class Request:
         self.message: Message = {}
         self.gone = threading.Event()  # set when the client has left
 
+    def read(self) -> None:
+        """Receive the request. NotPermitted for another user's, InvalidArgument for one that is no line of JSON."""
+        _check_peer(self.connection)
+        self.message = _read_request(self.connection)
+        self.connection.settimeout(ANSWER_TIMEOUT_S)
+
     def progress(self, **fields: object) -> None:
         """Send a line that is not the last. A client that has left is remembered, not an error."""
         self.send({**fields, "done": False})
@@ -90,6 +97,7 @@ class ControlServer:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
+        self._accepting = threading.Lock()  # held by run()
         self._withdrawn = False  # by the one thread that ends the daemon
         # guarded by: _lock
         self._lock = threading.Lock()
@@ -121,24 +129,28 @@ class ControlServer:
             owned_paths.replace_file(directory, self.card.name, json.dumps(card).encode())
 
     def run(self) -> None:
-        """Accept until stop()."""
-        while not self._stopping.is_set():
-            poll = select.poll()
-            poll.register(self._wake, select.POLLIN)
-            with self._lock:
-                self._reap_locked()
-                if len(self._requests) < MAX_CLIENTS:
-                    poll.register(self._listener, select.POLLIN)
-                watched = {r.connection.fileno(): r for r in self._requests if not r.gone.is_set()}
-            for descriptor in watched:
-                poll.register(descriptor, select.POLLRDHUP)
-            for descriptor, _ in poll.poll():
-                if descriptor in watched:
-                    watched[descriptor].gone.set()
-                elif descriptor == self._wake:
-                    os.eventfd_read(self._wake)
-                else:
-                    self._accept()
+        """Accept requests until stop()."""
+        with self._accepting:
+            while not self._stopping.is_set():
+                self._accept_or_reap()
+
+    def _accept_or_reap(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        with self._lock:
+            self._reap_locked()
+            if len(self._requests) < MAX_CLIENTS:
+                poll.register(self._listener, select.POLLIN)
+            watched = {r.connection.fileno(): r for r in self._requests if not r.gone.is_set()}
+        for descriptor in watched:
+            poll.register(descriptor, select.POLLRDHUP)
+        for descriptor, _ in poll.poll():
+            if descriptor in watched:
+                watched[descriptor].gone.set()
+            elif descriptor == self._wake:
+                os.eventfd_read(self._wake)
+            else:
+                self._accept()
 
     def _accept(self) -> None:
         try:
@@ -162,9 +174,7 @@ class ControlServer:
 
     def _answer(self, request: Request) -> Mapping[str, object]:
         try:
-            _check_peer(request.connection)
-            request.message = _read_request(request.connection)
-            request.connection.settimeout(ANSWER_TIMEOUT_S)
+            request.read()
             operation = self._operations.get(str(request.message.get("op")))
             if operation is None:
                 raise InvalidArgument(f"this daemon does not know {request.message.get('op')!r}")
@@ -185,13 +195,23 @@ class ControlServer:
         with suppress(OSError):  # closed meanwhile: nobody is to be woken
             os.eventfd_write(self._wake, 1)
 
+    def finish(self, limit_s: float) -> None:
+        """Wait for the last answers, end run(), close everything; `limit_s` seconds at most for each wait."""
+        deadline = time.monotonic() + limit_s
+        while self._busy() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.stop()
+        if self._accepting.acquire(timeout=limit_s):
+            self._accepting.release()
+        self.close()
+
     def stop(self) -> None:
-        """run() returns soon. Requests that are under way may still answer."""
+        """End run() soon. Requests that are under way may still answer."""
         self._stopping.set()
         self._poke()
 
-    def busy(self) -> bool:
-        """Is there a request without its last answer?"""
+    def _busy(self) -> bool:
+        """True while a request lacks its last answer."""
         with self._lock:
             return bool(self._requests - self._finished)
 
@@ -203,7 +223,7 @@ class ControlServer:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close everything; after run() has returned."""
+        """Close the sockets and remove their files; after run() has returned."""
         self.withdraw()
         self._listener.close()
         with self._lock:

@@ -16,6 +16,7 @@ import logging
 from r2fs.model.keys import printable
 from r2fs.model.redaction import redact
 
+HANDLER = "r2fs"  # the name of each log handler that r2fs installs
 SET_IN = "    "
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
-from r2fs.daemon.log_format import LineFormatter
+from r2fs.daemon.log_format import HANDLER, LineFormatter
 from r2fs.daemon.systemd import JournalFormatter, stderr_is_journal
 from r2fs.model import owned_paths, redaction
 from r2fs.model.errors import DirectoryUnusable
@@ -101,10 +101,10 @@ def _install(handler: logging.Handler, level: str, credentials: Credentials | No
     if credentials is not None:
         hide(credentials)
     root = logging.getLogger()
-    for old in [old for old in root.handlers if getattr(old, "_r2fs", False)]:
+    for old in [old for old in root.handlers if old.get_name() == HANDLER]:
         root.removeHandler(old)
         old.close()
-    handler._r2fs = True  # type: ignore[attr-defined]
+    handler.set_name(HANDLER)
     root.addHandler(handler)
     root.setLevel(LIBRARY_LEVEL)
     # It warns of an `Expires` that is no time, for each HEAD: the store keeps what is stored.

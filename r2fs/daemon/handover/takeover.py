@@ -30,12 +30,13 @@ from r2fs.daemon.handover.keeper import (
     is_over,
     is_session,
 )
+from r2fs.daemon.starting import socket_name
 from r2fs.daemon.systemd import ServiceManager
 from r2fs.disk import sessionlog
 from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers import kmount
 from r2fs.drivers.kernel.kernel_driver import KernelDriver
-from r2fs.drivers.kernel.session import SessionState
+from r2fs.drivers.kernel.negotiation import SessionState
 from r2fs.drivers.kernel.wire import Init
 from r2fs.model import owned_paths
 from r2fs.model.errors import MountError, R2fsError
@@ -60,7 +61,6 @@ class TakeOver:
     def __init__(
         self,
         settings: Settings,
-        stem: str,
         target: str,
         environ: MutableMapping[str, str],
         notifier: ServiceManager,
@@ -70,6 +70,7 @@ class TakeOver:
         self._settings = settings
         self._target = target
         self._environ = environ
+        stem = socket_name(settings)
         self._path = settings.run_dir / f"{stem}.session"
         self._holder = settings.run_dir / f"{stem}.holder"
         self._notifier = notifier

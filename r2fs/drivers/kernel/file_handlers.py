@@ -16,10 +16,11 @@ import os
 
 from r2fs.drivers.kernel import codec, wire
 from r2fs.drivers.kernel.codec import text
+from r2fs.drivers.kernel.negotiation import MAX_WRITE
 from r2fs.drivers.kernel.notify import KernelNotifier
 from r2fs.drivers.kernel.openfiles import OpenFile, OpenFiles
 from r2fs.drivers.kernel.passthrough import OpenModes
-from r2fs.drivers.kernel.session import MAX_WRITE, Handler, Session
+from r2fs.drivers.kernel.session import Handler, Session
 from r2fs.drivers.kernel.wire import Op
 from r2fs.drivers.setid import drop_set_id
 from r2fs.model.errors import NotSupported, WouldWait

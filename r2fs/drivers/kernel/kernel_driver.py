@@ -9,7 +9,9 @@ Fails:   FuseMissing, MountPointBad, MountPointStale from mount(); Busy from unm
 
     wire.py                what the messages look like
     kmount.py              /dev/fuse becomes a mount, and the mount goes away
-    session.py             INIT, reading requests, answering, waiting, INTERRUPT
+    session.py             reading requests, answering, waiting, INTERRUPT
+    negotiation.py         INIT
+    lanes.py               the threads of requests that wait
     name_handlers.py        lookup, forget, mkdir, unlink, rename …
     directory_handlers.py  readdirplus
     attribute_handlers.py   getattr, setattr, extended attributes
@@ -26,7 +28,6 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Final
 
@@ -34,12 +35,13 @@ from r2fs.drivers import kmount
 from r2fs.drivers.kernel.attribute_handlers import AttributeHandlers
 from r2fs.drivers.kernel.directory_handlers import DirectoryHandlers
 from r2fs.drivers.kernel.file_handlers import FileHandlers
-from r2fs.drivers.kernel.lanes import Lane
+from r2fs.drivers.kernel.lanes import Lanes
 from r2fs.drivers.kernel.name_handlers import NameHandlers
+from r2fs.drivers.kernel.negotiation import READ_AHEAD, WANTED, Offer, SessionState
 from r2fs.drivers.kernel.notify import KernelNotifier
 from r2fs.drivers.kernel.openfiles import OpenFiles
 from r2fs.drivers.kernel.passthrough import DeviceBacking, OpenMode, OpenModes
-from r2fs.drivers.kernel.session import READ_AHEAD, WANTED, Session, SessionState
+from r2fs.drivers.kernel.session import Session
 from r2fs.drivers.kernel.wire import Init, Op
 from r2fs.drivers.mount_path import absolute, check_mount_point, set_readahead
 from r2fs.model.ports import NoKernelCache, SessionMemory
@@ -49,24 +51,7 @@ from r2fs.model.verbs import ROOT, Verbs
 
 log = logging.getLogger(__name__)
 
-# Requests that wait, by what they wait for. For the network: a bucket that does not answer fills `cold`, `fetch`
-# and `list`, and all that needs no more than this host's disk goes on. For the disk, or past the dirty limit for
-# uploads: writers fill `open` and `write`, and reading and fsync go on. Threads are made when needed and cost
-# little when idle.
-COLD_THREADS: Final = 48
-LIST_THREADS: Final = 32
-OPEN_THREADS: Final = 48
-FETCH_THREADS: Final = 48
-WRITE_THREADS: Final = 32
-KEEP_THREADS: Final = 16
-NAME_THREADS: Final = 16
-FETCH: Final = (Op.READ, Op.LSEEK)
-WRITE: Final = (Op.CREATE, Op.WRITE, Op.FLUSH)
-KEEP: Final = (
-    Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64,
-)  # fmt: skip
 OPCODES: Final = frozenset(Op)
-LANE_STOP_S: Final = 1.0  # for what still waits when the mount is gone: nobody reads its answer
 # How soon a thread that computes gives way to the dispatcher; Python's own is ten times that.
 SWITCH_S: Final = 0.0005
 
@@ -123,14 +108,8 @@ class KernelDriver:
         self.mount()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
         lanes = Lanes()
-        session = Session(
-            self._fd,
-            lanes.by_op(),
-            lanes.far_by_op(),
-            wanted=self._wanted(),
-            stack_depth=self._stack_depth(),
-            ready=self._negotiated,
-        )
+        offer = Offer(self._wanted(), self._stack_depth())
+        session = Session(self._fd, lanes, offer, ready=self._negotiated)
         modes = self._open_modes(session)
         notifier = KernelNotifier(lambda: modes.unavailable is None)
         left = self._inheritance
@@ -236,37 +215,3 @@ class KernelDriver:
         if quiet:  # else a thread may yet write to it: it closes with the process
             os.close(self._fd)
         self._fd = -1
-
-
-class Lanes:
-    """Where a request waits: by what it waits for, so that none of these can fill another's place."""
-
-    def __init__(self) -> None:
-        self._open = Lane("fuse-open", OPEN_THREADS)
-        self._fetch = Lane("fuse-fetch", FETCH_THREADS)
-        self._write = Lane("fuse-write", WRITE_THREADS)
-        self._keep = Lane("fuse-keep", KEEP_THREADS)
-        self._names = Lane("fuse-names", NAME_THREADS)
-        self._cold = Lane("fuse-cold", COLD_THREADS)
-        self._far_fetch = Lane("fuse-far", FETCH_THREADS)
-        self._list = Lane("fuse-list", LIST_THREADS)
-
-    def by_op(self) -> dict[Op, Lane]:
-        lanes = dict.fromkeys(Op, self._names) | {Op.OPEN: self._open}
-        for ops, lane in ((FETCH, self._fetch), (WRITE, self._write), (KEEP, self._keep)):
-            lanes |= dict.fromkeys(ops, lane)
-        return lanes
-
-    def far_by_op(self) -> dict[Op, Lane]:
-        """For the network."""
-        return (
-            dict.fromkeys(Op, self._list)
-            | dict.fromkeys((Op.OPEN, Op.CREATE), self._cold)
-            | dict.fromkeys(FETCH, self._far_fetch)
-        )
-
-    def stop(self) -> None:
-        deadline = time.monotonic() + LANE_STOP_S
-        near = (self._open, self._fetch, self._write, self._keep, self._names)
-        for lane in (*near, self._cold, self._far_fetch, self._list):
-            lane.stop(deadline)

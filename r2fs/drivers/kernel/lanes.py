@@ -14,10 +14,31 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Final
+
+from r2fs.drivers.kernel.wire import Op
 
 log = logging.getLogger(__name__)
 
 Task = Callable[[], None]
+
+# Requests that wait, by what they wait for. For the network: a bucket that does not answer fills `cold`, `fetch`
+# and `list`, and all that needs no more than this host's disk goes on. For the disk, or past the dirty limit for
+# uploads: writers fill `open` and `write`, and reading and fsync go on. Threads are made when needed and cost
+# little when idle.
+COLD_THREADS: Final = 48
+LIST_THREADS: Final = 32
+OPEN_THREADS: Final = 48
+FETCH_THREADS: Final = 48
+WRITE_THREADS: Final = 32
+KEEP_THREADS: Final = 16
+NAME_THREADS: Final = 16
+FETCH: Final = (Op.READ, Op.LSEEK)
+WRITE: Final = (Op.CREATE, Op.WRITE, Op.FLUSH)
+KEEP: Final = (
+    Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64,
+)  # fmt: skip
+LANE_STOP_S: Final = 1.0  # for what still waits when the mount is gone: nobody reads its answer
 
 
 class Lane:
@@ -61,3 +82,39 @@ class Lane:
             except Exception:
                 log.exception("%s: a task failed", self.name)
             self._idle.release()
+
+
+class Lanes:
+    """Where a request waits: by what it waits for, so that none of these can fill another's place."""
+
+    def __init__(self) -> None:
+        # constant
+        self._open = Lane("fuse-open", OPEN_THREADS)
+        self._fetch = Lane("fuse-fetch", FETCH_THREADS)
+        self._write = Lane("fuse-write", WRITE_THREADS)
+        self._keep = Lane("fuse-keep", KEEP_THREADS)
+        self._names = Lane("fuse-names", NAME_THREADS)
+        self._cold = Lane("fuse-cold", COLD_THREADS)
+        self._far_fetch = Lane("fuse-far", FETCH_THREADS)
+        self._list = Lane("fuse-list", LIST_THREADS)
+        self.near = self._by_op()  # where a request waits for this host
+        self.far = self._far_by_op()  # where a request waits for the network
+
+    def _by_op(self) -> dict[int, Lane]:
+        lanes = dict.fromkeys(map(int, Op), self._names) | {int(Op.OPEN): self._open}
+        for ops, lane in ((FETCH, self._fetch), (WRITE, self._write), (KEEP, self._keep)):
+            lanes |= dict.fromkeys(map(int, ops), lane)
+        return lanes
+
+    def _far_by_op(self) -> dict[int, Lane]:
+        return (
+            dict.fromkeys(map(int, Op), self._list)
+            | dict.fromkeys((int(Op.OPEN), int(Op.CREATE)), self._cold)
+            | dict.fromkeys(map(int, FETCH), self._far_fetch)
+        )
+
+    def stop(self) -> None:
+        deadline = time.monotonic() + LANE_STOP_S
+        near = (self._open, self._fetch, self._write, self._keep, self._names)
+        for lane in (*near, self._cold, self._far_fetch, self._list):
+            lane.stop(deadline)

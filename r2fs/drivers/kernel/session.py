@@ -1,6 +1,6 @@
 """Session: one conversation with the kernel over a descriptor of /dev/fuse.
 
-Owns:    INIT, reading requests, answering each exactly once, requests that wait, INTERRUPT.
+Owns:    reading requests, answering each exactly once, requests that wait, INTERRUPT.
 Never:   knows what a request means: handlers do (name_handlers.py, file_handlers.py).
 Threads: run() is the one dispatcher: a second one gains nothing under the interpreter's lock
          (measured). A handler that cannot answer at once raises WouldWait and runs again on a
@@ -13,7 +13,6 @@ Fails:   an R2fsError becomes its errno, an OSError its own, anything else is lo
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import select
@@ -21,13 +20,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from r2fs.drivers.kernel import wire
-from r2fs.drivers.kernel.lanes import Lane
+from r2fs.drivers.kernel.lanes import Lanes
+from r2fs.drivers.kernel.negotiation import (
+    MAX_WRITE,
+    PAGE,
+    WITHOUT_PASSTHROUGH,
+    Offer,
+    SessionState,
+    answer_init,
+)
 from r2fs.drivers.kernel.signals import wants_to_stop
-from r2fs.drivers.kernel.wire import Init, Op
+from r2fs.drivers.kernel.wire import Op
 from r2fs.model.errors import R2fsError, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
 
@@ -37,13 +44,7 @@ Handler = Callable[[int, int, Caller, memoryview], None]
 """(unique, nodeid, caller, body). Answers through the session, once, as the last thing that it
 does, or raises. `body` and `caller` are used again for the next request: copy what is kept."""
 
-MAX_WRITE: Final = 1 << 20  # bytes of one READ or WRITE; the kernel's limit is 256 pages
-PAGE: Final = 4096
-# Read-ahead and RELEASE that may be on their way at once: stuck reads must not hold RELEASE.
-MAX_BACKGROUND: Final = 256
-CONGESTED: Final = MAX_BACKGROUND * 3 // 4
 LOOKS: Final = 60  # before sleeping: waking across cores costs more than to look again so often (measured)
-READ_AHEAD: Final = 1 << 20  # twice as fast as the kernel's 128 KiB (measured)
 RECHECK_MS: Final = 200  # a killed program is let go after so long at most
 OP_LIMIT: Final = 64  # above every opcode
 
@@ -55,43 +56,6 @@ LATER_EACH: Final = 16  # one of them gets its turn after so many requests of a 
 # that OPEN (a fifth of what an open takes), or after so many looks in vain.
 LATER_LOOKS: Final = LOOKS // 2
 ASKED_BY_NODE: Final = frozenset({Op.GETATTR, Op.SETATTR, Op.OPEN})
-
-WANTED: Final = (
-    Init.ASYNC_READ
-    | Init.ATOMIC_O_TRUNC
-    | Init.BIG_WRITES
-    | Init.DO_READDIRPLUS
-    | Init.PARALLEL_DIROPS
-    | Init.MAX_PAGES
-    | Init.CACHE_SYMLINKS
-    | Init.NO_OPENDIR_SUPPORT
-    | Init.EXPLICIT_INVAL_DATA
-    | Init.HANDLE_KILLPRIV_V2
-    | Init.INIT_EXT
-    | Init.HAS_EXPIRE_ONLY
-    | Init.DIRECT_IO_ALLOW_MMAP
-    | Init.HAS_RESEND
-)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionState:
-    """What INIT agreed on: all that a daemon needs to go on with a descriptor that another one left."""
-
-    minor: int
-    flags: int  # Init
-    max_write: int
-    stack_depth: int  # 0: no passthrough
-
-    def has(self, flag: Init) -> bool:
-        return bool(self.flags & flag)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> SessionState:
-        return SessionState(**json.loads(text))
 
 
 @dataclass(slots=True, eq=False)
@@ -109,30 +73,24 @@ class Waiting:
 
 
 class Session:
-    """One mounted descriptor. `lanes` say where each request may wait, `far` where for the network (without
-    it: in the same); route() says who answers it.
+    """One mounted descriptor. Each request is answered by the handler that route() was given for it.
 
     `ready` is called by the dispatcher when INIT has been answered, before any other request
-    is read. A descriptor that another daemon had is past its INIT.
+    is read. On the descriptor of an earlier daemon INIT is past.
     """
 
     def __init__(
         self,
         fd: int,
-        lanes: Mapping[Op, Lane],
-        far: Mapping[Op, Lane] | None = None,
-        *,
-        wanted: Init = WANTED,
-        stack_depth: int = 0,
+        lanes: Lanes,
+        offer: Offer = WITHOUT_PASSTHROUGH,
         ready: Callable[[SessionState], None] = lambda state: None,
     ) -> None:
         # constant
         self.fd = fd
-        self._wanted = wanted
-        self._stack_depth = stack_depth
+        self._offer = offer
         self._ready = ready
-        self._lanes = {int(op): lane for op, lane in lanes.items()}
-        self._far = {int(op): lane for op, lane in (far or lanes).items()}
+        self._lanes = lanes
         self._handlers: list[Handler] = [self._unknown] * OP_LIMIT
         self.route({Op.INIT: self._init, Op.INTERRUPT: self._interrupt, Op.DESTROY: self._destroy})
         os.set_blocking(fd, False)
@@ -327,7 +285,7 @@ class Session:
         if give_up:
             self._fail(op, unique, errno.EINTR)
             return
-        lane = (self._far if fetches else self._lanes)[op]
+        lane = (self._lanes.far if fetches else self._lanes.near)[op]
         lane.submit(lambda: self._answer_on_lane(request))
 
     def _answer_on_lane(self, request: Waiting) -> None:
@@ -379,23 +337,10 @@ class Session:
 
     # ------------------------------------------------------------------ the session's own requests
     def _init(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        major, minor, readahead, flags = wire.INIT_IN_OLD.unpack_from(body)
-        if major != wire.KERNEL_VERSION:  # it asks again with ours, or gives up
-            self.send_data(
-                unique, wire.INIT_OUT.pack(wire.KERNEL_VERSION, wire.KERNEL_MINOR_VERSION, *[0] * 11)
-            )
-            return
-        if flags & Init.INIT_EXT:
-            flags |= wire.INIT_IN.unpack_from(body)[4] << 32
-        flags &= self._wanted
-        depth = self._stack_depth if flags & Init.PASSTHROUGH else 0
-        minor = min(minor, wire.KERNEL_MINOR_VERSION)
-        out = wire.INIT_OUT.pack(
-            wire.KERNEL_VERSION, minor, max(readahead, READ_AHEAD), flags & 0xFFFFFFFF,
-            MAX_BACKGROUND, CONGESTED, MAX_WRITE, 1, MAX_WRITE // PAGE, 0, flags >> 32, depth, 0,
-        )  # fmt: skip
+        out, state = answer_init(body, self._offer)
         self.send_data(unique, out)
-        self._ready(SessionState(minor, flags, MAX_WRITE, depth))
+        if state is not None:
+            self._ready(state)
 
     def _destroy(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         self.done(unique)

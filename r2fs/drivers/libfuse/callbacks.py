@@ -24,7 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from r2fs.drivers.libfuse.cshapes import Config, FileInfo, Fill, Pointer, Stat, StatVfs, Times, TimeSpec
+from r2fs.drivers.libfuse.c_values import fill, fill_statfs, give, id_of, memory, text, times_of
+from r2fs.drivers.libfuse.cshapes import Config, FileInfo, Fill, Pointer, Stat, StatVfs, Times
 from r2fs.drivers.libfuse.paths import Dentry, PathTable, is_hidden
 from r2fs.drivers.setid import drop_set_id
 from r2fs.model.errors import BadHandle, NotPermitted, NotSupported, Stale
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 
 READDIR_PLUS = 1  # fuse_readdir_flags
 FILL_DIR_PLUS = 2  # fuse_fill_dir_flags
-
-_UNCHANGED_ID = 0xFFFFFFFF  # (uid_t) -1
-_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # utimensat(2)
-_BLOCK = 4096  # st_blksize: stdio buffers are of this size, and seeking programs refill them often
 
 # The kernel asks for this before every write(2), wherever extended attributes exist at all.
 _CAPABILITY = b"security.capability"
@@ -115,13 +112,7 @@ class Callbacks:
             self._release(handle)
 
     def statfs(self, _path: bytes, out: Pointer[StatVfs]) -> None:
-        now, result = self._fs.statfs(self._caller()), out.contents
-        result.f_bsize = result.f_frsize = now.block
-        result.f_blocks = now.total // now.block
-        result.f_bfree = result.f_bavail = now.free // now.block
-        result.f_files = now.files
-        result.f_ffree = result.f_favail = now.files_free
-        result.f_namemax = now.name_max
+        fill_statfs(out.contents, self._fs.statfs(self._caller()))
 
     # ---- attributes
     def getattr(self, path: bytes | None, out: Pointer[Stat], info: Pointer[FileInfo] | None = None) -> None:
@@ -144,7 +135,7 @@ class Callbacks:
         self._change(path, info, AttributeChange(mode=stat.S_IMODE(mode)))
 
     def chown(self, path: bytes | None, uid: int, gid: int, info: Pointer[FileInfo] | None = None) -> None:
-        self._change(path, info, AttributeChange(uid=_id(uid), gid=_id(gid)))
+        self._change(path, info, AttributeChange(uid=id_of(uid), gid=id_of(gid)))
 
     def truncate(self, path: bytes | None, size: int, info: Pointer[FileInfo] | None = None) -> None:
         self._change(path, info, AttributeChange(size=size))
@@ -154,11 +145,7 @@ class Callbacks:
     def utimens(
         self, path: bytes | None, times: Pointer[Times] | None, info: Pointer[FileInfo] | None = None
     ) -> None:
-        now = time.time_ns()
-        if times:
-            atime, mtime = _time(times.contents.actime, now), _time(times.contents.modtime, now)
-        else:
-            atime = mtime = now
+        atime, mtime = times_of(times, time.time_ns())
         self._change(path, info, AttributeChange(atime_ns=atime, mtime_ns=mtime))
 
     def _change(self, path: bytes | None, info: Pointer[FileInfo] | None, change: AttributeChange) -> None:
@@ -303,13 +290,13 @@ class Callbacks:
             return -errno.ENODATA
         caller = self._caller()
         value = self._fs.getxattr(caller, self._names.ino(caller, text(path)), text(name))
-        return _give(value, out, size)
+        return give(value, out, size)
 
     @by_path
     def listxattr(self, path: bytes, out: Bytes, size: int) -> int:
         caller = self._caller()
         names = self._fs.listxattr(caller, self._names.ino(caller, text(path)))
-        return _give(b"".join(os.fsencode(name) + b"\0" for name in names), out, size)
+        return give(b"".join(os.fsencode(name) + b"\0" for name in names), out, size)
 
     @by_path
     def setxattr(self, path: bytes, name: bytes, value: Bytes, size: int, flags: int) -> None:
@@ -354,26 +341,26 @@ class Callbacks:
         file = self._file(info)
         if file.local is not None:
             with suppress(OSError):  # the engine meets it, too, and tells why
-                return os.preadv(file.local, [_memory(out, size)], offset)
+                return os.preadv(file.local, [memory(out, size)], offset)
         data = self._fs.read(self._caller(), file.handle, offset, size)
         ctypes.memmove(out, data, len(data))
         return len(data)
 
     def write(self, _path: bytes | None, data: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
         file, paged = self._file(info), bool(info.contents.writepage)
-        memory = _memory(data, size)
+        buffer = memory(data, size)
         if file.local is None or (file.appends and not paged):
             # The kernel's offset of an append is where it believes the end to be.
-            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"), paged)
+            return self._fs.write(self._caller(), file.handle, offset, memoryview(buffer).cast("B"), paged)
         try:
-            written = os.pwrite(file.local, memory, offset)
+            written = os.pwrite(file.local, buffer, offset)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"), paged)
+            return self._fs.write(self._caller(), file.handle, offset, memoryview(buffer).cast("B"), paged)
         self._fs.wrote(file.handle)
         if paged and written < size:  # of pages the kernel hears an error, and no smaller number
-            rest = memoryview(memory).cast("B")[written:]
+            rest = memoryview(buffer).cast("B")[written:]
             written += self._fs.write(self._caller(), file.handle, offset + written, rest, paged)
         return written
 
@@ -409,56 +396,3 @@ class Callbacks:
         if file is None:
             raise BadHandle(f"handle {info.contents.fh} is not open")
         return file
-
-
-# ------------------------------------------------------------------ C's values
-def text(path: bytes | None) -> str:
-    """As os.fsdecode does it, whatever the locale."""
-    assert path is not None
-    return path.decode("utf-8", "surrogateescape")
-
-
-def fill(out: Stat, attributes: Attributes) -> None:
-    """A struct stat."""
-    out.st_ino = attributes.st_ino
-    out.st_mode = TYPE_BITS[attributes.kind] | attributes.mode
-    out.st_nlink = attributes.nlink
-    out.st_uid = attributes.uid
-    out.st_gid = attributes.gid
-    out.st_rdev = attributes.rdev
-    out.st_size = attributes.size
-    out.st_blocks = attributes.blocks
-    out.st_blksize = _BLOCK
-    for field, when in (
-        (out.st_atimespec, attributes.atime_ns),
-        (out.st_mtimespec, attributes.mtime_ns),
-        (out.st_ctimespec, attributes.ctime_ns),
-    ):
-        field.tv_sec, field.tv_nsec = divmod(when, 1_000_000_000)
-
-
-def _memory(pointer: Bytes, size: int) -> ctypes.Array[ctypes.c_char]:
-    """libfuse's own buffer: bytes go between it and the local file without a copy of ours."""
-    return (ctypes.c_char * size).from_address(ctypes.addressof(pointer.contents))
-
-
-def _give(value: bytes, out: Bytes, size: int) -> int:
-    """An extended attribute's value, or its size where that is the question."""
-    if size == 0:
-        return len(value)
-    if len(value) > size:
-        return -errno.ERANGE
-    ctypes.memmove(out, value, len(value))
-    return len(value)
-
-
-def _id(value: int) -> int | None:
-    return None if value == _UNCHANGED_ID else value
-
-
-def _time(when: TimeSpec, now: int) -> int | None:
-    if when.tv_nsec == _UTIME_OMIT:
-        return None
-    if when.tv_nsec == _UTIME_NOW:
-        return now
-    return int(when.tv_sec) * 1_000_000_000 + int(when.tv_nsec)

@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from r2fs.daemon import logs
-from r2fs.daemon.log_format import LineFormatter
+from r2fs.daemon.log_format import HANDLER, LineFormatter
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import Credentials
 from tests.support.users import NOBODY, ROOT, acting_as, neighbours
@@ -220,5 +220,5 @@ def test_every_way_of_logging_has_this_form(tmp_path, monkeypatch):
     ]
     for way in ways:
         way()
-        (ours,) = [h for h in logging.getLogger().handlers if getattr(h, "_r2fs", False)]
+        (ours,) = [h for h in logging.getLogger().handlers if h.get_name() == HANDLER]
         assert isinstance(ours.formatter, LineFormatter)

@@ -11,7 +11,7 @@ from tests.support.engine import settings_for
 def test_a_mount_that_is_being_unmounted_had_no_trouble_with_its_log(tmp_path):
     settings = settings_for(tmp_path)
     settings.run_dir.mkdir(parents=True)
-    takeover = TakeOver(settings, "takes", str(tmp_path / "mnt"), {}, ServiceManager({}), None)
+    takeover = TakeOver(settings, str(tmp_path / "mnt"), {}, ServiceManager({}), None)
     assert takeover.find(KernelDriver) is None
     assert takeover.open_log(KernelDriver) is not None
     takeover.end()

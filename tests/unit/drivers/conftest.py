@@ -20,12 +20,13 @@ from r2fs.drivers.kernel import wire
 from r2fs.drivers.kernel.attribute_handlers import AttributeHandlers
 from r2fs.drivers.kernel.directory_handlers import DirectoryHandlers
 from r2fs.drivers.kernel.file_handlers import FileHandlers
-from r2fs.drivers.kernel.kernel_driver import Lanes
+from r2fs.drivers.kernel.lanes import Lanes
 from r2fs.drivers.kernel.name_handlers import NameHandlers
+from r2fs.drivers.kernel.negotiation import SessionState
 from r2fs.drivers.kernel.notify import KernelNotifier
 from r2fs.drivers.kernel.openfiles import OpenFiles
 from r2fs.drivers.kernel.passthrough import OpenModes
-from r2fs.drivers.kernel.session import Session, SessionState
+from r2fs.drivers.kernel.session import Session
 from r2fs.drivers.kernel.wire import Op
 from tests.support.mirror import MirrorVerbs
 
@@ -112,7 +113,7 @@ def lanes() -> Iterator[Lanes]:
 @pytest.fixture
 def session(kernel: FakeKernel, lanes: Lanes) -> Iterator[Session]:
     """Running in a thread of its own; tests add handlers by route()."""
-    made = Session(kernel.daemon.fileno(), lanes.by_op(), lanes.far_by_op(), ready=kernel.states.append)
+    made = Session(kernel.daemon.fileno(), lanes, ready=kernel.states.append)
     thread = threading.Thread(target=made.run, name="dispatcher")
     thread.start()
     yield made
