@@ -1,8 +1,8 @@
 """Requests about attributes: stat, chmod, truncate, utimens, extended attributes, statfs.
 
-Owns:    their translation to verbs, and the set-id bits, which HANDLE_KILLPRIV_V2 leaves to us.
-Never:   answers ENOSYS: to an extended attribute's request it would be for the whole mount.
-Threads: handlers run in the dispatcher, or on a lane once a verb had to wait.
+Owns:    their translation to verbs, and the set-id bits, which HANDLE_KILLPRIV_V2 leaves to the daemon.
+Never:   answers ENOSYS to a request for an extended attribute: the kernel would send no further one.
+Threads: handlers run in the dispatcher, or on a lane after a verb had to wait.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class AttributeHandlers:
         self._sized(unique, room, b"".join(codec.encoded(name) + b"\0" for name in names))
 
     def _sized(self, unique: int, room: int, value: bytes) -> None:
-        """`room` 0 asks how long the value is."""
+        """Answer with the value, or with its length where `room` is 0. ERANGE where `room` is too small."""
         if not room:
             self._session.send_data(unique, wire.GETXATTR_OUT.pack(len(value), 0))
         elif len(value) > room:
@@ -104,7 +104,7 @@ class AttributeHandlers:
         self._session.done(unique)
 
 
-# A change of owner takes the set-id bits too, as on a local disk: the kernel leaves that to us.
+# A change of owner drops the set-id bits, as on a local disk: the kernel leaves this to the daemon.
 _TAKES_SET_ID: Final = wire.FATTR_KILL_SUIDGID | wire.FATTR_UID | wire.FATTR_GID
 
 

@@ -1,9 +1,9 @@
 """Requests that read directories.
 
-Owns:    the snapshot that each reader of a directory goes on in: OPENDIR is answered ENOSYS, so
-         there is no handle, and the offset itself says which snapshot it belongs to.
-Never:   lists anything by itself.
-Threads: handlers run in the dispatcher, or on a lane once readdir had to wait.
+Owns:    the snapshot in which each reader continues. OPENDIR is answered ENOSYS, so a reader has no handle:
+         the offset itself names the snapshot.
+Never:   lists a directory by itself.
+Threads: handlers run in the dispatcher, or on a lane after readdir had to wait.
 Locks:   _lock, over the snapshots; no verb is called under it.
 """
 
@@ -26,17 +26,17 @@ from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Kind
 from r2fs.model.verbs import Verbs
 
-SNAPSHOTS: Final = 64  # directories being read at once; a reader whose snapshot has gone gets a new one
-SNAPSHOT_NAMES: Final = 100_000  # in all of them together, but for the last: some 20 MB
-SNAPSHOT_AGE_S: Final = 60.0  # since it was last read from
-POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position in it
+SNAPSHOTS: Final = 64  # directories being read at once; a reader of a dropped snapshot gets a new one
+SNAPSHOT_NAMES: Final = 100_000  # names in all snapshots but the newest: some 20 MB
+SNAPSHOT_AGE_S: Final = 60.0  # since the last read
+POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position inside
 DOTS: Final = ((b".", Kind.DIRECTORY), (b"..", Kind.DIRECTORY))  # positions 0 and 1
-EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry that says how fresh its listing is
+EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry to carry the freshness of its listing
 
 
 @dataclass(slots=True, eq=False)
 class DirectorySnapshot:
-    """A directory as it was when somebody began to read it."""
+    """Entries of a directory at the time of its first READDIR."""
 
     number: int
     ino: int
@@ -94,7 +94,7 @@ class DirectoryHandlers:
         elif not page.content():  # the end: from now on the kernel has the whole listing
             fresh = snapshot.valid_s if snapshot.entries else EMPTY_VALID_S
             self._kernel.listing_shown(nodeid, fresh)
-            # The snapshot stays for a while: who reads the kernel's copy comes back with offsets of it.
+            # The snapshot stays for a while: a reader of the kernel's copy returns with offsets into this snapshot.
 
     def _fill(
         self,
@@ -104,7 +104,7 @@ class DirectoryHandlers:
         caller: Caller,
         shown: list[int] | None,
     ) -> None:
-        """As many names from `position` on as fit. `shown`: collects inodes given with references."""
+        """Add names from `position` on until the page is full. `shown` collects inodes returned with references."""
         base, entries, directory = snapshot.number << POSITION_BITS, snapshot.entries, snapshot.ino
         while position < len(DOTS):
             name, kind = DOTS[position]
@@ -135,7 +135,7 @@ class DirectoryHandlers:
             self._fs.forget(ino, 1)
 
     def _snapshot(self, caller: Caller, ino: int, offset: int) -> DirectorySnapshot:
-        """The one that `offset` belongs to. Offset 0 begins a new one."""
+        """The snapshot of `offset`. Offset 0 begins a new snapshot."""
         now = time.monotonic()
         with self._lock:
             found = self._snapshots.get(offset >> POSITION_BITS)
@@ -150,7 +150,7 @@ class DirectoryHandlers:
         return snapshot
 
     def _give_back_locked(self, now: float) -> None:
-        """The oldest ones, as long as they are too many, too large or too old."""
+        """Drop the oldest snapshots while they are too many, too large or too old."""
         names = sum(len(one.entries) for one in self._snapshots.values())
         while len(self._snapshots) > 1:
             oldest = next(iter(self._snapshots.values()))

@@ -1,23 +1,21 @@
-"""KernelDriver: the file system on /dev/fuse, spoken by ourselves, with passthrough.
+"""KernelDriver: the file system on /dev/fuse, without libfuse, with passthrough.
 
 Owns:    the parts of a mounted session and the order in which they start and end.
-Never:   knows what a file contains or where it comes from: it translates the kernel's requests
-         (wire.py) to verbs and nothing more.
+Never:   knows a file's content or its source: translates the kernel's requests (wire.py) to verbs.
 Threads: serve() is the dispatcher. Lanes and the notifier have threads of their own, which start
          inside serve(), after any fork.
 Fails:   FuseMissing, MountPointBad, MountPointStale from mount(); Busy from unmount().
 
-    wire.py                what the messages look like
-    kmount.py              /dev/fuse becomes a mount, and the mount goes away
+    wire.py                layout of the messages
     session.py             reading requests, answering, waiting, INTERRUPT
     negotiation.py         INIT
-    lanes.py               the threads of requests that wait
-    name_handlers.py        lookup, forget, mkdir, unlink, rename …
+    lanes.py               threads of requests that wait
+    name_handlers.py       lookup, forget, mkdir, unlink, rename …
     directory_handlers.py  readdirplus
-    attribute_handlers.py   getattr, setattr, extended attributes
-    file_handlers.py        open, read, write, flush, release …  (openfiles.py: their table)
-    passthrough.py         which open file the kernel reads by itself
-    notify.py              what the kernel is made to forget
+    attribute_handlers.py  getattr, setattr, extended attributes
+    file_handlers.py       open, read, write, flush, release …  (openfiles.py: their table)
+    passthrough.py         open files that the kernel reads without the daemon
+    notify.py              invalidation of the kernel's caches
 """
 
 from __future__ import annotations
@@ -52,12 +50,12 @@ from r2fs.model.verbs import ROOT, Verbs
 log = logging.getLogger(__name__)
 
 OPCODES: Final = frozenset(Op)
-# How soon a thread that computes gives way to the dispatcher; Python's own is ten times that.
+# Seconds until a computing thread gives way to the dispatcher; a tenth of Python's default.
 SWITCH_S: Final = 0.0005
 
 
 class KernelDriver:
-    """`passthrough=False` keeps to the page cache; `memory` is told what a successor has to know."""
+    """`passthrough=False` keeps to the page cache; `memory` records the state that a successor needs."""
 
     def __init__(
         self,
@@ -71,11 +69,11 @@ class KernelDriver:
         # constant
         self._fs = fs
         self._settings = settings
-        self._path = absolute(mountpoint)  # found once: the mount is not to be asked about itself
+        self._path = absolute(mountpoint)  # resolved once: a look at the mount itself would hang
         self._passthrough = passthrough
         self._memory = memory
-        self.ready = threading.Event()  # INIT is answered, so everything else is too
-        # set by mount() or adopt(), in the thread that then calls serve()
+        self.ready = threading.Event()  # INIT is answered, so all other requests are too
+        # set by mount() or adopt(), in the thread of serve()
         self._fd = -1
         self._state: SessionState | None = None
         self._inheritance: Inheritance | None = None
@@ -86,25 +84,25 @@ class KernelDriver:
 
     @classmethod
     def probe(cls) -> None:
-        """Can this driver run here, now? Raises FuseMissing with what to do."""
+        """Raise FuseMissing, with the remedy, where this driver cannot run."""
         kmount.check_possible()
 
     # ------------------------------------------------------------------ life
     def mount(self) -> None:
-        """From now on programs see the mount, and wait until serve() answers them."""
+        """Mount. Programs then see the mount, and wait until serve() answers them."""
         if self._fd < 0:
             check_mount_point(Path(self._path))
             self._fd = kmount.mount(self._path, self._settings)
 
     def adopt(self, fd: int, state: SessionState, inheritance: Inheritance) -> None:
-        """Instead of mount(): go on with a descriptor that another daemon had, and with what it left.
+        """Continue the session of an earlier daemon, instead of mount().
 
-        Inode numbers and engine handles must mean what they meant: that is the engine's affair.
+        Inode numbers and engine handles must keep their meaning; the engine sees to this.
         """
         self._fd, self._state, self._inheritance = fd, state, inheritance
 
     def serve(self) -> None:
-        """Answer the kernel until the mount is gone or detach() is called; mounts first if need be."""
+        """Answer the kernel until the mount has ended or detach() is called; mount first if necessary."""
         self.mount()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
         lanes = Lanes()
@@ -134,35 +132,35 @@ class KernelDriver:
             self._end(session, notifier, lanes, files)
 
     def detach(self) -> None:
-        """serve() returns soon; the mount stays, and the descriptor open, for who adopts it. Any thread."""
+        """End serve() soon. The mount stays, and the descriptor stays open for the successor. Any thread."""
         self._detached = True
         if self._session is not None:
             self._session.stop()
 
     def unmount(self, lazy: bool = False) -> None:
-        """serve() then returns. Not in serve()'s own thread. Raises Busy while files are open there.
+        """End the mount, and with it serve(). Not in serve()'s own thread. Raises Busy while files are open there.
 
-        Lazily, the name goes at once and serve() returns when the last file is closed.
+        With `lazy`, the name is removed at once and serve() returns when the last file is closed.
         """
         if kmount.mounted_at(self._path) is not None:
             kmount.unmount(self._path, lazy)
 
     # ------------------------------------------------------------------ for status
     def mode_of_open_files(self) -> tuple[OpenMode, ...]:
-        """How each open inode is read and written, and why. A copy; any thread."""
+        """Mode of each open inode, with its reason. A copy; any thread."""
         modes = self._modes
         return modes.view() if modes is not None else ()
 
     def state(self) -> SessionState | None:
-        """What a daemon that adopts this session has to know; None until INIT."""
+        """The state that an adopting daemon needs; None until INIT."""
         return self._state
 
     def fileno(self) -> int:
-        """The session's descriptor, for a holder to keep; -1 when there is no mount."""
+        """The session's descriptor, for a holder to keep; -1 without a mount."""
         return self._fd
 
     def requests(self) -> dict[str, int]:
-        """How many requests of each kind the kernel has sent."""
+        """Number of requests of each kind that the kernel has sent."""
         counts = self._session.counts if self._session is not None else []
         return {Op(op).name.lower(): n for op, n in enumerate(counts) if n and op in OPCODES}
 
@@ -176,22 +174,22 @@ class KernelDriver:
 
     def _wanted(self) -> Init:
         wanted = WANTED | Init.PASSTHROUGH if self._passthrough else WANTED
-        # A directory that moves changes where its links lead: then each is asked for anew.
+        # A directory's move changes the targets of its links: the kernel must not cache them.
         return wanted & ~Init.CACHE_SYMLINKS if self._settings.links == "inside" else wanted
 
     def _stack_depth(self) -> int:
-        """How many file systems may lie on each other below us: an overlay's cost one more."""
+        """Number of file systems that may lie below this mount; an overlay counts as one more."""
         below = (self._settings.cache_dir, self._settings.staging_dir)
         return 2 if any(kmount.file_system_of(path) == "overlay" for path in below) else 1
 
     def _negotiated(self, state: SessionState) -> None:
-        """INIT was answered just now, in the dispatcher: no request of ours has been read yet."""
+        """Take over the result of INIT, in the dispatcher. No other request has been read yet."""
         assert self._modes is not None
         self._state = state
         if not state.has(Init.PASSTHROUGH):
             self._modes.disable("the kernel offers no passthrough")
         else:
-            # any file where content will lie; a directory that cannot be written is others' to report
+            # any file in the cache directory; an unwritable directory is reported elsewhere
             with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=self._settings.cache_dir) as file:
                 self._modes.probe(file.fileno())
         set_readahead(self._path, READ_AHEAD)  # INIT can only lower the kernel's 128 KiB
@@ -199,7 +197,7 @@ class KernelDriver:
         self.ready.set()
 
     def _end(self, session: Session, notifier: KernelNotifier, lanes: Lanes, files: OpenFiles) -> None:
-        """After the last request. What still waits on a lane has nobody to answer, or is resent."""
+        """End the parts after the last request. Requests on a lane get no answer, or are resent to the successor."""
         self.ready.clear()
         if self._detached:
             session.leave()
@@ -212,6 +210,6 @@ class KernelDriver:
         if self._detached:
             return
         files.close_all()
-        if quiet:  # else a thread may yet write to it: it closes with the process
+        if quiet:  # else a thread may still write to the descriptor: the end of the process closes it
             os.close(self._fd)
         self._fd = -1

@@ -1,10 +1,10 @@
 """Lanes: worker threads for requests that have to wait, in groups that cannot starve each other.
 
-Owns:    the threads, which start when they are first needed and then stay.
-Never:   knows FUSE.
-Threads: submit() from any thread. The workers are daemons: a download that hangs does not keep
+Owns:    the threads, which start at their first use and then stay, and the lane of each opcode.
+Never:   parses a request.
+Threads: submit() from any thread. The workers are daemon threads: a hanging download does not keep
          the process from ending.
-Locks:   none of its own; never held while a task runs.
+Locks:   a lane's own, never held while a task runs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ log = logging.getLogger(__name__)
 
 Task = Callable[[], None]
 
-# Requests that wait, by what they wait for. For the network: a bucket that does not answer fills `cold`, `fetch`
-# and `list`, and all that needs no more than this host's disk goes on. For the disk, or past the dirty limit for
-# uploads: writers fill `open` and `write`, and reading and fsync go on. Threads are made when needed and cost
-# little when idle.
+# Threads by the awaited resource. The network: a bucket that does not answer fills `cold`, `fetch` and `list`,
+# and requests that need this host's disk alone continue. The disk, or uploads above the dirty limit: writers fill
+# `open` and `write`, and reads and fsync continue. Threads start at need and cost little when idle.
 COLD_THREADS: Final = 48
 LIST_THREADS: Final = 32
 OPEN_THREADS: Final = 48
@@ -38,7 +37,7 @@ WRITE: Final = (Op.CREATE, Op.WRITE, Op.FLUSH)
 KEEP: Final = (
     Op.FSYNC, Op.FSYNCDIR, Op.FALLOCATE, Op.SETATTR, Op.RELEASE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64,
 )  # fmt: skip
-LANE_STOP_S: Final = 1.0  # for what still waits when the mount is gone: nobody reads its answer
+LANE_STOP_S: Final = 1.0  # for requests that still wait after the unmount: their answers are not read
 
 
 class Lane:
@@ -67,7 +66,7 @@ class Lane:
                 thread.start()
 
     def stop(self, deadline: float) -> None:
-        """No task starts after those already submitted; waits for them until time.monotonic() is `deadline`."""
+        """End the threads after the tasks already submitted; wait for them until time.monotonic() is `deadline`."""
         with self._lock:
             threads, self._threads = self._threads, []
         for _ in threads:
@@ -85,7 +84,7 @@ class Lane:
 
 
 class Lanes:
-    """Where a request waits: by what it waits for, so that none of these can fill another's place."""
+    """The lane of each opcode. Lanes are separate by the awaited resource, so that none fills the place of another."""
 
     def __init__(self) -> None:
         # constant

@@ -1,14 +1,14 @@
 """Requests about names: looking up, making, renaming and removing them.
 
 Owns:    their translation to verbs.
-Never:   decides what exists.
-Threads: handlers run in the dispatcher, or on a lane once a verb had to wait.
+Never:   decides which names exist.
+Threads: handlers run in the dispatcher, or on a lane after a verb had to wait.
 
-An answer lets the kernel keep it for as long as the engine says. One that is made of what was
-read before a change of which the kernel is being notified is not to be kept at all.
+The kernel may cache an answer for the validity that the engine gives. An answer computed from data that was
+read before a change being notified has no validity.
 
-A resent request (its first reader died) may have been carried out already: then what it asked
-for is there, and that is success.
+A resent request (its first reader died) may have been carried out already: a result that is already
+present is success.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class NameHandlers:
         self._show(unique, nodeid, entry, epoch)
 
     def mknod(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        """mknod(2). open(2) with O_CREAT comes as CREATE."""
+        """mknod(2). open(2) with O_CREAT arrives as CREATE."""
         epoch, (mode, device, _, _) = self._kernel.epoch(), wire.MKNOD_IN.unpack_from(body)
         name = text(body[wire.MKNOD_IN.size : -1])
         if not stat.S_ISREG(mode):
@@ -175,6 +175,6 @@ class NameHandlers:
         except NotFound:
             if not unique & wire.UNIQUE_RESEND:
                 raise
-        # the kernel moves its own entries; both directories are now known to it
+        # the kernel moves its own entries and now knows both directories
         self._kernel.told.add(new_parent)
         self._session.done(unique)

@@ -15,7 +15,7 @@ from r2fs.drivers.kernel.wire import Init
 
 MAX_WRITE: Final = 1 << 20  # bytes of one READ or WRITE; the kernel's limit is 256 pages
 PAGE: Final = 4096
-# Read-ahead and RELEASE that may be on their way at once: stuck reads must not hold RELEASE.
+# Read-ahead and RELEASE requests in flight at once: stuck reads must not hold up RELEASE.
 MAX_BACKGROUND: Final = 256
 CONGESTED: Final = MAX_BACKGROUND * 3 // 4
 READ_AHEAD: Final = 1 << 20  # twice as fast as the kernel's 128 KiB (measured)
@@ -40,7 +40,7 @@ WANTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Flags asked for, and for passthrough the file systems that lie on each other below ours (0: none)."""
+    """Flags to ask for, and the number of file systems below this mount (passthrough; 0: none)."""
 
     wanted: Init
     stack_depth: int
@@ -51,7 +51,7 @@ WITHOUT_PASSTHROUGH: Final = Offer(WANTED, 0)
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """What INIT agreed on: all that a daemon needs to go on with a descriptor that another one left."""
+    """Result of INIT: all that a daemon needs in order to continue the descriptor of another."""
 
     minor: int
     flags: int  # Init

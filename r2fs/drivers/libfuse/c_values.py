@@ -18,13 +18,13 @@ _BLOCK = 4096  # st_blksize: stdio buffers are of this size, and seeking program
 
 
 def text(path: bytes | None) -> str:
-    """As os.fsdecode does it, whatever the locale."""
+    """Decode a path as os.fsdecode does, whatever the locale."""
     assert path is not None
     return path.decode("utf-8", "surrogateescape")
 
 
 def fill(out: Stat, attributes: Attributes) -> None:
-    """A struct stat."""
+    """Write a struct stat."""
     out.st_ino = attributes.st_ino
     out.st_mode = TYPE_BITS[attributes.kind] | attributes.mode
     out.st_nlink = attributes.nlink
@@ -53,12 +53,12 @@ def fill_statfs(out: StatVfs, stats: FileSystemStats) -> None:
 
 
 def memory(pointer: Bytes, size: int) -> ctypes.Array[ctypes.c_char]:
-    """libfuse's own buffer: bytes go between it and the local file without a copy of ours."""
+    """View libfuse's buffer: bytes move between it and the local file without a further copy."""
     return (ctypes.c_char * size).from_address(ctypes.addressof(pointer.contents))
 
 
 def give(value: bytes, out: Bytes, size: int) -> int:
-    """An extended attribute's value, or its size where that is the question."""
+    """Write the value of an extended attribute and return its size; with `size` 0 only the size. -ERANGE if too large."""
     if size == 0:
         return len(value)
     if len(value) > size:
@@ -72,7 +72,7 @@ def id_of(value: int) -> int | None:
 
 
 def times_of(times: Pointer[Times] | None, now: int) -> tuple[int | None, int | None]:
-    """atime and mtime in ns; None for one to leave alone. Without `times` both are `now`."""
+    """atime and mtime in ns; None leaves the time unchanged. Without `times` both are `now`."""
     if not times:
         return now, now
     return _time(times.contents.actime, now), _time(times.contents.modtime, now)

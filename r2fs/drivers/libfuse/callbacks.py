@@ -1,13 +1,14 @@
-"""libfuse's high-level operations, translated into verbs. Signatures are fuse.h's, of 2.9 and 3.x.
+"""libfuse's high-level operations, translated to verbs. Signatures are fuse.h's, of 2.9 and 3.x.
 
-Owns:    what is open: libfuse's `fh` is the engine's handle; directories have numbers of our own.
-Never:   imports mfusepy or fusepy (libfuse_driver.py does, and hands over the types that are needed);
-         turns an exception into an errno (libfuse_driver.py's one door does).
-Threads: libfuse's own, many at once. One is held while a read waits for the network.
-Locks:   none of its own: the tables are dicts, changed by single operations.
+Owns:    the tables of open files and directories: libfuse's `fh` of a file is the engine's handle;
+         directories have numbers of their own.
+Never:   imports mfusepy or fusepy (libfuse_driver.py does, and passes the types in); turns an exception into
+         an errno (libfuse_driver.py's `_door` does).
+Threads: libfuse's own, many at once. A read that waits for the network holds its thread.
+Locks:   none: the tables are dicts, changed by single operations.
 Fails:   R2fsError, and OSError of a read or write on a local file.
 
-Arguments that only libfuse 3 passes have defaults. Paths are None where a handle says it all.
+Arguments that only libfuse 3 passes have defaults. Paths are None where a handle suffices.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 READDIR_PLUS = 1  # fuse_readdir_flags
 FILL_DIR_PLUS = 2  # fuse_fill_dir_flags
 
-# The kernel asks for this before every write(2), wherever extended attributes exist at all.
+# The kernel reads this attribute before every write(2), if a file system has extended attributes at all.
 _CAPABILITY = b"security.capability"
 
 P = ParamSpec("P")
@@ -65,7 +66,7 @@ class OpenDirectory:
 def by_path(
     operation: Callable[Concatenate[Callbacks, bytes, P], R],
 ) -> Callable[Concatenate[Callbacks, bytes, P], R]:
-    """An inode on the way may have been replaced since it was looked up: look once more, then believe it."""
+    """Repeat an operation once after Stale: an inode on the way may have been replaced since its lookup."""
 
     def again(self: Callbacks, path: bytes, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -107,7 +108,7 @@ class Callbacks:
         self._started(connection, config)
 
     def destroy(self, _data: int) -> None:
-        """The mount is gone, and with it every handle that the kernel has not released."""
+        """Release every handle that the kernel has not released before the unmount."""
         for handle in list(self._files):
             self._release(handle)
 
@@ -202,7 +203,7 @@ class Callbacks:
         caller = self._caller()
         parent, name = self._names.split(caller, text(path))
         if is_hidden(name):
-            return  # it has been unlinked when it was hidden, and forgotten at its last release
+            return  # unlinked at its hiding, and forgotten at its last release
         self._fs.unlink(caller, parent, name)
         self._names.removed(parent, name)
 
@@ -243,7 +244,7 @@ class Callbacks:
         info.contents.fh = number
 
     def _directory(self, caller: Caller, path: str) -> OpenDirectory:
-        """With a reference of its own: it stays open when its name is gone."""
+        """The directory with a reference of its own, so that it stays open after its name is removed."""
         if path == "/":
             return OpenDirectory(ROOT, 0)
         return OpenDirectory(self._fs.lookup(caller, *self._names.split(caller, path)).ino, 1)
@@ -257,7 +258,7 @@ class Callbacks:
         info: Pointer[FileInfo],
         flags: int | None = None,
     ) -> None:
-        """The whole directory at once: libfuse keeps it and serves all further requests from it."""
+        """Return the whole directory at once: libfuse keeps it and serves all further requests from it."""
         caller = self._caller()
         ino = self._directories[info.contents.fh].ino
         out, plain = self._stat_type(), () if flags is None else (0,)
@@ -273,7 +274,7 @@ class Callbacks:
                 out.st_ino, out.st_mode = line.st_ino, TYPE_BITS[line.kind]
             name = line.name.encode("utf-8", "surrogateescape")
             if filler(buffer, name, out, 0, *(plus if plus is not None and entry is not None else plain)):
-                return  # libfuse has no memory left, and says so itself
+                return  # libfuse has no memory left, and reports the error itself
 
     def releasedir(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:
         directory = self._directories.pop(info.contents.fh)
@@ -340,7 +341,7 @@ class Callbacks:
     def read(self, _path: bytes | None, out: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
         file = self._file(info)
         if file.local is not None:
-            with suppress(OSError):  # the engine meets it, too, and tells why
+            with suppress(OSError):  # the engine meets the same error, and reports the cause
                 return os.preadv(file.local, [memory(out, size)], offset)
         data = self._fs.read(self._caller(), file.handle, offset, size)
         ctypes.memmove(out, data, len(data))
@@ -350,7 +351,7 @@ class Callbacks:
         file, paged = self._file(info), bool(info.contents.writepage)
         buffer = memory(data, size)
         if file.local is None or (file.appends and not paged):
-            # The kernel's offset of an append is where it believes the end to be.
+            # The kernel computes an append's offset from a size that may be old.
             return self._fs.write(self._caller(), file.handle, offset, memoryview(buffer).cast("B"), paged)
         try:
             written = os.pwrite(file.local, buffer, offset)
@@ -381,7 +382,7 @@ class Callbacks:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            return -errno.ENXIO  # an answer, not a failure: nothing follows
+            return -errno.ENXIO  # an answer, not a failure: no data after `offset`
 
     def release(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:
         self._release(info.contents.fh)
