@@ -1,4 +1,4 @@
-"""Parts of the daemon of one mount, as built: what control operations and the shutdown work on."""
+"""Parts of the daemon of one mount, as built: the objects of control operations and of the shutdown."""
 
 from __future__ import annotations
 

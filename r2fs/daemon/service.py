@@ -1,10 +1,10 @@
-"""Service: the daemon of one mount, put together.
+"""Service: composes the daemon of one mount, and runs it.
 
 Owns:    the composition of the parts, the order of the start, and the meaning of signals.
 Never:   parses arguments, prints, or forks (background.py does, before this).
 Threads: run() in the main thread, where the driver serves; each other is started through threads.py, named.
 Locks:   none.
-Fails:   run() raises any error that keeps the mount from coming up; later it returns an exit code.
+Fails:   run() raises any error that keeps the mount from starting; later it returns an exit code.
 
 Start: an earlier daemon's session, if one is kept → bucket check → directories → lock and journal → engine →
 threads → control socket → mount → ready, once the mount answers. A failed start removes the files that it made on
@@ -52,10 +52,10 @@ log = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 RESTART_SIGNAL = signal.SIGUSR2
-POLL_S = 0.02  # how often a mount that comes up is asked whether it answers
-LOCKED_S = 10.0  # a daemon that was killed gives its lock back when the kernel has cleared it away
-TIDY_S = 60.0  # how often the session's log is looked at: has it grown?
-DETACHED_S = 5.0  # a lazily detached mount whose files stay open is ended with the process
+POLL_S = 0.02  # between two probes of a starting mount
+LOCKED_S = 10.0  # for the lock of a killed daemon, which ends with the process
+TIDY_S = 60.0  # between two checks of the session log's size
+DETACHED_S = 5.0  # for the last files of a lazily detached mount; then the process ends it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Launch:
     """How this daemon was started, and how another can be."""
 
     environ: MutableMapping[str, str]
-    again: Again | None = None  # the command; None: there can be no restart
+    again: Again | None = None  # the command; None: no restart is possible
     supervised: bool = False  # the holder runs the command when the daemon was killed
     credentials: Callable[[], Credentials] | None = (
         None  # reads them again, when the bucket refuses those in use
@@ -74,6 +74,8 @@ class Launch:
 
 
 class Service:
+    """The daemon of one mount: built from settings, run once."""
+
     def __init__(
         self,
         settings: Settings,
@@ -90,7 +92,7 @@ class Service:
         self._manager = ServiceManager(launch.environ)
         self._threads = Threads()
         self._restarting = threading.Event()  # this process is about to become its successor
-        # written before there are threads
+        # written before any thread starts
         self._target = target
         self._journal: Journal | None = None
 
@@ -98,7 +100,7 @@ class Service:
         """Mount, serve until unmounted, drain. `ready` is called once, when the mount answers."""
         signal.pthread_sigmask(
             signal.SIG_BLOCK, (*STOP_SIGNALS, RESTART_SIGNAL)
-        )  # before any thread: all inherit it
+        )  # before any thread: all inherit the mask
         starting.raise_descriptor_limit()
         try:
             with directories.made_by_a_start(self._settings), ExitStack() as closing:
@@ -115,19 +117,19 @@ class Service:
 
     # ------------------------------------------------------------------ start
     def _build(self, closing: ExitStack) -> Parts:
-        directories.prepare_run(self._settings)  # before anything in it is believed
+        directories.prepare_run(self._settings)  # before its files are trusted
         daemons = client.daemons(self._launch.environ, self._settings.run_dir)
         self._target = Path(absolute(self._target))
         kind = drivers.choose(self._settings)
         again = self._launch.again if self._launch.supervised else None
         takeover = TakeOver(self._settings, str(self._target), self._launch.environ, self._manager, again)
-        left = takeover.find(kind)  # before anybody looks at the mount: it may be served by nobody
+        left = takeover.find(kind)  # before any look at the mount: it may be unserved
         if left is None:
             self._target = mountpoint.check(self._target, self._settings, daemons)
         store = open_store(self._settings.bucket, self._clock, credentials=self._launch.credentials)
         closing.callback(store.close)
         with starting.interruptible(STOP_SIGNALS):
-            # Before anything is made on this host: a wrong key or name leaves nothing behind.
+            # Before files are made on this host: a wrong key or name leaves none behind.
             away = left is None and not starting.answers(store, self._settings)
         store.health.tell = starting.tell_health
         settings = directories.prepare(self._settings)
@@ -210,7 +212,7 @@ class Service:
             "name": settings.name,
             "version": __version__,
             "state_dir": str(settings.state_dir),
-            "since": time.time_ns(),  # tells it from the one before, which may have had its pid
+            "since": time.time_ns(),  # distinguishes daemons with one pid
         }
 
     def _await_answer(self, ready: Callable[[], None], operations: Operations, parts: Parts) -> None:
@@ -242,7 +244,7 @@ class Service:
             takeover.tidy()
 
     def _take_signals(self, parts: Parts, stopping: Stopping) -> None:
-        """Signals are blocked in every thread and taken here: libfuse's loop would never let a handler run."""
+        """Take signals, which are blocked in every thread: libfuse's loop would run no handler."""
         while True:
             number = signal.sigwait((*STOP_SIGNALS, RESTART_SIGNAL))
             if number != RESTART_SIGNAL:
@@ -255,7 +257,7 @@ class Service:
 
     # ------------------------------------------------------------------ restart
     def _restart(self, parts: Parts, stopping: Stopping) -> None:
-        """Make place for a successor: the same command, perhaps of a newer r2fs. MountError where none can come."""
+        """End this daemon for a successor: the same command, perhaps of a newer r2fs. MountError where none is possible."""
         held = parts.takeover.describe()
         if (
             held["held_by"] is None
@@ -285,7 +287,7 @@ class Service:
         stopping.unmount_when_asked(parts.driver.unmount, parts.engine)
         if self._clock.wait(stopping.unmounted, DETACHED_S):
             return
-        # Detached, but somebody still has files open there: the driver goes on until this process ends.
+        # Detached, but programs still have files open: the driver serves them until this process ends.
         code = end.run()
         log.warning("%s was in use to the last: what is open there fails from now on", self._target)
         logging.shutdown()

@@ -1,8 +1,9 @@
-"""Threads of the daemon, but for a driver's own.
+"""Threads of the daemon, except a driver's own.
 
 Owns:    every thread that the service starts, and the event that ends them.
 Never:   waits for a thread without a limit.
-Threads: start() and stop() from any; stop() once.
+Threads: start() from any; stop() once.
+Locks:   none: threads to join are started before stop().
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ log = logging.getLogger(__name__)
 
 class Threads:
     def __init__(self) -> None:
-        self.ended = threading.Event()  # loops of the service end when it is set
+        self.ended = threading.Event()  # ends the loops of the service
         self._joined: list[threading.Thread] = []  # appended before stop()
 
     def start(self, name: str, work: Callable[[], None], joined: bool = False) -> None:
-        """Run `work` in a daemon thread: one that hangs in a request does not keep the process.
+        """Run `work` in a daemon thread: a thread that hangs in a request does not keep the process.
 
         With `joined`, stop() waits for its end.
         """
