@@ -1,6 +1,6 @@
-"""Files and deletes that unmounted state directories have not sent yet: `r2fs status` lists them.
+"""Pending files and deletes of unmounted state directories, for `r2fs status`.
 
-Owns:  the words. daemon/state_directories.py finds it.
+Owns:  the words. daemon/state_directories.py finds the directories.
 Never: changes a state directory.
 """
 
@@ -22,13 +22,15 @@ from r2fs.model.keys import printable
 
 
 def unmounted() -> FoundStates:
-    """Every state directory that no daemon has open, in the standard places and the settings' own; but those of
-    mounts whose daemon is being started again: that sends it, and a command would only be in its way."""
+    """Every state directory that no daemon has open, in the standard places and in the settings.
+
+    Excluded are mounts whose daemon is being started again: that daemon sends the changes.
+    """
     starting = {held.mountpoint for held in held_mounts() if held.starts_it}
     try:
         named: Path | None = gather(warn=False).get("state_dir")
     except SettingsError:
-        named = None  # wrong settings keep nobody from seeing what is owed
+        named = None  # wrong settings must not hide pending changes
     found = state_directories.find(os.environ, [named] if named else [])
     mine = tuple(s for s in found.states if s.record is None or s.record.mountpoint not in starting)
     return replace(found, states=mine)
@@ -39,7 +41,7 @@ def with_pending(found: FoundStates) -> list[StateDirectory]:
 
 
 def last_on(directory: str) -> StateDirectory | None:
-    """The state of the mount that was on this directory last; one that owes something first."""
+    """The state of the last mount on this directory; one with pending changes first."""
     path = absolute(directory)
     was_there = [s for s in unmounted().states if s.record is not None and s.record.mountpoint == path]
     return max(
@@ -48,7 +50,7 @@ def last_on(directory: str) -> StateDirectory | None:
 
 
 def sentence(state: StateDirectory) -> str:
-    """Say how much waits for which bucket, since when, and the command that sends it."""
+    """Say how much is pending for a bucket, since when, and the command that sends it."""
     pending = state.pending
     parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
     since = f", since {_time(pending.since_s)}" if pending.since_s is not None else ""
@@ -87,7 +89,7 @@ def as_data(state: StateDirectory) -> dict[str, Any]:
 
 
 def unmounted_text(found: FoundStates) -> str:
-    """Below the table of mounts. "" where nothing is owed."""
+    """Lines below the table of mounts; "" without pending changes."""
     waiting = with_pending(found)
     if not waiting:
         return ""
@@ -105,7 +107,7 @@ def unmounted_text(found: FoundStates) -> str:
 
 
 def unread(found: FoundStates) -> list[str]:
-    """Sentences on the places that could not be looked into."""
+    """Sentences on the places that could not be read."""
     said = []
     if found.closed:
         places = ", ".join(map(str, found.closed))

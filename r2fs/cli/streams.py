@@ -1,7 +1,7 @@
-"""Standard output and standard error, whatever the locale can write.
+"""Standard output and standard error, for every locale.
 
-Owns:  what becomes of a character that the terminal's encoding does not have: lines of tables become plain ones,
-       anything else its escape. So no output ends a command by UnicodeEncodeError.
+Owns:  the replacement of characters that the terminal's encoding lacks: lines of tables become plain ones,
+       others their escape. So no output ends a command by UnicodeEncodeError.
 Never: changes a character that can be written.
 """
 
@@ -60,7 +60,7 @@ class EarlyWarnings(logging.Handler):
             print(logging.Formatter().formatException(record.exc_info), file=sys.stderr)
 
     def replay(self) -> None:
-        """Into the log that is open now."""
+        """Write the kept warnings to the log that is open now."""
         for record in self.kept:
             logging.getLogger(record.name).handle(record)
         self.kept.clear()
