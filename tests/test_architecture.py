@@ -33,6 +33,7 @@ FORBIDDEN = {
     ("drivers", "daemon"): "a driver is handed the verbs",
     ("engine", "store"): "the engine sees the port ObjectStore",
 }
+DRIVERS_ROOMS = ("kernel", "libfuse")  # each is a driver by itself; the modules above are for both
 
 # Package → the only modules (a folder ends with /) that may import it.
 ONLY = {
@@ -135,6 +136,14 @@ def test_every_room_of_the_engine_has_its_floor():
         path.name for path in (PACKAGE / "engine").iterdir() if path.is_dir() and path.name != "__pycache__"
     }
     assert rooms == set(ROOMS)
+
+
+def test_no_driver_imports_another():
+    for own in DRIVERS_ROOMS:
+        others = tuple(f"r2fs.drivers.{other}" for other in DRIVERS_ROOMS if other != own)
+        for path in (PACKAGE / "drivers" / own).glob("*.py"):
+            for line, module in imports(path):
+                assert not module.startswith(others), f"{name(path)}:{line} imports {module}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

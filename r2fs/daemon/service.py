@@ -65,12 +65,8 @@ class Launch:
     environ: MutableMapping[str, str]
     again: Again | None = None  # the command; None: no restart is possible
     supervised: bool = False  # the holder runs the command when the daemon was killed
-    credentials: Callable[[], Credentials] | None = (
-        None  # reads them again, when the bucket refuses those in use
-    )
-    record: MountRecord | None = (
-        None  # kept in the state directory, for searches for pending files; None: none is
-    )
+    credentials: Callable[[], Credentials] | None = None  # reads them again, after a refusal by the bucket
+    record: MountRecord | None = None  # to be kept in the state directory
 
 
 class Service:

@@ -184,9 +184,7 @@ def abort(path: str) -> None:
     mounted = mounted_at(path)
     if mounted is None or not mounted.fstype.startswith("fuse"):
         return
-    with suppress(
-        OSError
-    ):  # fusectl is not mounted, or the mount is another user's: it ends with its descriptors
+    with suppress(OSError):  # no fusectl, or another user's mount: ends with its descriptors
         (CONNECTIONS / mounted.device.partition(":")[2] / "abort").write_text("1")
 
 

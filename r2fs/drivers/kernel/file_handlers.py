@@ -125,7 +125,7 @@ class FileHandlers:
         except OSError:
             return self._fs.read(
                 caller, file.handle, offset, size
-            )  # the engine reports the cause, and fetches the content again later
+            )  # the engine reports the cause and retries
 
     def _read_cached(self, local: int, offset: int, size: int) -> memoryview:
         """Read from the page cache alone; WouldWait where the disk has to be read."""

@@ -31,9 +31,7 @@ from r2fs.drivers.kernel.wire import Notify
 
 log = logging.getLogger(__name__)
 
-SETTLE_S: Final = (
-    0.001  # answers computed before a change are written within this time; then they can be invalidated
-)
+SETTLE_S: Final = 0.001  # an answer computed before a change is written within this time
 USUAL: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EBUSY})
 STOP_S: Final = 2.0
 

@@ -105,9 +105,7 @@ class _Inode:
     reader: Grant | None = None  # the mode of each further reader
     size: int = 0  # its bytes at registration
     grows: bool = False  # a writer has had it open since
-    pages: int | None = (
-        None  # Opened.version of the pages that the kernel may hold; None: unknown, so not kept
-    )
+    pages: int | None = None  # Opened.version of the kernel's pages; None: unknown
     why: str = ""
 
 

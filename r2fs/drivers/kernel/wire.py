@@ -192,9 +192,7 @@ class Init(IntFlag):
     CACHE_SYMLINKS = 1 << 23  # READLINK's answer is kept like a page
     NO_OPENDIR_SUPPORT = 1 << 24  # ENOSYS to OPENDIR is for good, and the kernel keeps listings
     EXPLICIT_INVAL_DATA = 1 << 25  # notifications drop pages, not a new mtime or size
-    HANDLE_KILLPRIV_V2 = (
-        1 << 28
-    )  # the daemon drops set-id bits at a flag of the request: no GETXATTR before a write
+    HANDLE_KILLPRIV_V2 = 1 << 28  # a flag of the request drops set-id bits: no GETXATTR
     SETXATTR_EXT = 1 << 29
     INIT_EXT = 1 << 30  # flags2 (here: bits 32 and up) is meant
     SECURITY_CTX = 1 << 32

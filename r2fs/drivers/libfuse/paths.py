@@ -72,9 +72,7 @@ class PathTable:
         self._changed = threading.Condition(threading.Lock())
         # guarded by: _changed
         self._dentries: OrderedDict[Key, Dentry] = OrderedDict()
-        self._generation = (
-            0  # the result of a lookup from before a change must not be recorded after the change
-        )
+        self._generation = 0  # a lookup from before a change is not recorded after it
         self._hides: dict[Key, _Hide] = {}
         self._gone: OrderedDict[Key, None] = OrderedDict()
         self._renaming: dict[Key, int] = {}  # names to which a rename is under way
