@@ -47,7 +47,7 @@ def look(world: World, read: bool = False) -> dict[str, Seen]:
         for entry in fs.readdir(caller, ino):
             path = f"{above}/{entry.name}".lstrip("/")
             attributes = fs.getattr(caller, entry.ino).attributes
-            node = fs._tree.get(entry.ino)
+            node = world.engine.inodes.get(entry.ino)
             data = None
             if entry.kind is Kind.SYMLINK:
                 data = os.fsencode(fs.readlink(caller, entry.ino))
@@ -88,8 +88,9 @@ def peek(world: World, node: Node) -> bytes | None:
         for start, stop in snapshot.present:
             data[start:stop] = os.pread(content.fd, stop - start, start)
         return bytes(data)
-    if node.pending is not None and node.pending.staged is not None:
-        return (world.engine.fs._core.journal.data_dir / node.pending.staged.file).read_bytes()
+    staged = world.engine.staged_path(node)
+    if staged is not None:
+        return staged.read_bytes()
     return _base(world, node)
 
 
@@ -98,7 +99,7 @@ def _awaits(world: World, node: Node) -> bool:
     pending = node.pending
     if pending is None or pending.changed:
         return False
-    unknown = world.engine.fs._writeback.attempts.unknown_keys(node.ino)
+    unknown = world.engine.writeback.attempts.unknown_keys(node.ino)
     return pending.in_flight is not None or nfc(pending.key) in map(nfc, unknown)
 
 
@@ -223,7 +224,7 @@ def _names(world: World, model: Model, seen: dict[str, Seen]) -> None:
 # ------------------------------------------------------------------ the bucket, drained
 def match_bucket(world: World, model: Model, deep: bool) -> None:
     objects, prefix = world.bucket.objects, model.prefix
-    parked = {world.engine.fs._tree.path(node) for node in world.parked()}
+    parked = {world.engine.inodes.path(node) for node in world.parked()}
     for path, file in model.files.items():
         if file.writers or (path in parked and file.fragile):
             continue
@@ -240,7 +241,7 @@ def match_bucket(world: World, model: Model, deep: bool) -> None:
             raise Mismatch(f"{path}/: has no marker in the bucket")
     known = {nfc(model.key(path)) for path in model.files} | {nfc(f"{prefix}{path}/") for path in model.dirs}
     for key in objects:
-        watched = not deep and world.engine.fs._pending.watched(key)
+        watched = not deep and world.engine.pending_store.watched(key)
         if model.was_away and key.endswith("/") and model.path(key).rstrip("/") in model.directories():
             continue  # of what may have been the last file in it, nobody could say
         if key.startswith(prefix) and key not in known and not watched:

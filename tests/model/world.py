@@ -25,7 +25,6 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job
 from r2fs.model.errors import NoSpace
 from r2fs.model.ports import NoKernelCache
-from r2fs.model.records import PendingDelete
 from r2fs.model.settings import Bucket
 from r2fs.model.states import State
 from tests.model.bucket import LOST, REFUSED, ModelBucket, Unlawful
@@ -78,14 +77,13 @@ class World:
             # What did not come at once does not come while the clock stands: each second of it would be a real one.
             **{"read_timeout_s": 0.0, **self.config},
         )
-        fs = engine.fs
-        for queue in (fs._downloads, fs._parts):
+        for queue in (engine.downloads, engine.parts):
             do_at_once(queue)
         # Asked for again, once a second by the clock, for as long as a read may take.
-        fs._downloads.relieve = lambda: self.clock.advance(1.0)  # type: ignore[method-assign]
-        fs._background.submit = self._later  # type: ignore[method-assign]
-        self._watch_commits(fs._core.journal)
-        fs.set_kernel_cache(NoKernelCache())
+        engine.downloads.relieve = lambda: self.clock.advance(1.0)  # type: ignore[method-assign]
+        engine.background.submit = self._later  # type: ignore[method-assign]
+        self._watch_commits(engine.journal)
+        engine.fs.set_kernel_cache(NoKernelCache())
         self.engine = engine
         return engine
 
@@ -176,7 +174,7 @@ class World:
 
     def engine_holds_lock(self) -> bool:
         engine = getattr(self, "engine", None)
-        return engine is not None and engine.fs._core.lock._is_owned()
+        return engine is not None and engine.holds_lock()
 
     @contextmanager
     def planned(self, plan: Mapping[str, Any]) -> Iterator[None]:
@@ -207,8 +205,7 @@ class World:
     # ------------------------------------------------------------------ the engine's own work
     def pump(self) -> bool:
         """One upload or one batch of deletes, if one is due."""
-        writeback = self.engine.fs._writeback
-        task = writeback.take_due()
+        task = self.engine.take_due()
         if task is None:
             return False
         task()
@@ -216,57 +213,47 @@ class World:
 
     def background(self) -> bool:
         if not self._background:
-            staging_gc = self.engine.fs._staging_gc
-            if not staging_gc.names():
+            if not self.engine.staging_garbage():
                 return False
-            staging_gc.sweep()
+            self.engine.sweep_staging()
             return True
         self._background.pop(0)()
         return True
 
     def due_in(self) -> float | None:
-        due = self.engine.fs._writeback.next_due()
+        due = self.engine.next_due_s()
         return None if due is None else max(0.0, due - self.clock.monotonic())
-
-    def left(self) -> bool:
-        with self.engine.fs._core.lock:
-            return self.engine.fs._status._left(None)
-
-    def _deletes(self) -> list[PendingDelete]:
-        with self.engine.fs._core.lock:
-            return list(self.engine.fs._pending.deletes.values())
 
     def drain(self, deep: bool) -> bool:
         """Send all that can be sent; `deep`: wait until no late attempt is looked for any more.
 
         False: an open file holds something up.
         """
-        writeback = self.engine.fs._writeback
-        with self.engine.fs._core.lock:
-            writeback.hurry(True)
-        for _ in range(1000):
-            while self.background():
-                pass
-            if self.pump():
-                continue
-            due = self.due_in()
-            watching = deep and any(row.watch_until_s is not None for row in self._deletes())
-            if not self.left() and not watching:
-                break
-            if due is None and self.engine.fs._files.handles.all():
-                break
-            if due is None:
-                raise AssertionError(f"something is left, and nothing is due: {self.engine.fs.queue_view()}")
-            self.clock.advance(due + 0.001)
-        else:
-            raise AssertionError(f"does not end: {self.engine.fs.queue_view()}")
-        with self.engine.fs._core.lock:
-            writeback.hurry(False)
-            return not self.engine.fs._files.handles.all() and not self.left()
+        with self.engine.hurried():
+            for _ in range(1000):
+                while self.background():
+                    pass
+                if self.pump():
+                    continue
+                due = self.due_in()
+                watching = deep and any(row.watch_until_s is not None for row in self.engine.deletes())
+                if self.engine.is_all_sent() and not watching:
+                    break
+                if due is None and self.engine.files.handles.all():
+                    break
+                if due is None:
+                    raise AssertionError(
+                        f"something is left, and nothing is due: {self.engine.fs.queue_view()}"
+                    )
+                self.clock.advance(due + 0.001)
+            else:
+                raise AssertionError(f"does not end: {self.engine.fs.queue_view()}")
+        with self.engine.lock:
+            return not self.engine.files.handles.all() and self.engine.is_all_sent()
 
     def node(self, path: str) -> Node | None:
         """What the engine has under a path now, without asking the bucket."""
-        node = self.engine.fs._tree.root
+        node = self.engine.inodes.root
         for part in path.split("/"):
             if not node.is_dir or part not in node.children():
                 return None
@@ -274,7 +261,7 @@ class World:
         return node
 
     def parked(self) -> list[Node]:
-        return [node for node in self.engine.fs._pending.inodes.values() if node.state is State.PARKED]
+        return [node for node in self.engine.pending_nodes() if node.state is State.PARKED]
 
 
 __all__ = ["LOST", "Crash", "World", "files"]

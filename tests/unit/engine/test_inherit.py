@@ -108,7 +108,7 @@ def test_readers_go_on(session: Callable[..., Session], store: MemoryStore):
     assert one.read(lazy) == b"version one"
     for opened in (whole, lazy):
         one.close(opened)
-    assert not one.engine.fs._files.handles.all()
+    assert not one.engine.files.handles.all()
 
 
 def test_names_that_moved(session: Callable[..., Session], store: MemoryStore):
@@ -148,7 +148,7 @@ def test_unlinked_and_open(session: Callable[..., Session], store: MemoryStore):
     one.close(new)
     one.engine.drain()
     assert not store.keys()
-    assert list(one.engine.fs._core.journal.open_dir.iterdir()) == []
+    assert one.engine.open_files() == []
 
 
 def test_unlinked_and_open_without_its_bytes_is_stale_and_can_be_closed(

@@ -331,8 +331,7 @@ def test_what_is_here_of_a_file_is_told_after_its_close(make: MakeEngine, store:
     engine.fs.read(engine.caller, opened.handle, 0, 4096)
     while_open = int(get(engine, "large.wav", "user.r2fs.cached"))
     engine.close(opened)
-    with engine.fs._core.lock:
-        engine.fs._contents.retire_resting()
+    engine.retire_idle()
     assert 4096 <= int(get(engine, "large.wav", "user.r2fs.cached")) <= max(while_open, 4_000_000) < 8_000_000
 
 
