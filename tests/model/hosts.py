@@ -63,8 +63,8 @@ class SharedBucket(MemoryStore):
             self.taken |= tokens(self.objects[key].data)
         super().remove(key)
 
-    def _store(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
-        stored = super()._store(key, data, meta, etag)
+    def store_version(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
+        stored = super().store_version(key, data, meta, etag)
         self.versions[stored] = bytes(data)
         return stored
 

@@ -92,7 +92,7 @@ class Runner:
             self._verify_pending()
             world.armed = armed
             return
-        if world.clock.monotonic() < self.stale_until and not world._depth:
+        if world.clock.monotonic() < self.stale_until and not world.depth:
             world.clock.advance(self.stale_until - world.clock.monotonic())
         world.faulty = False
         seen = look(world, read)
@@ -132,7 +132,7 @@ class Runner:
             check(self.world.engine)
 
     def _crashed(self) -> None:
-        self.world._depth = 0
+        self.world.depth = 0
         self.world.after_crash()
         self._ended()
         for model in self.models:

@@ -58,7 +58,7 @@ class World:
         self.armed: tuple[str, int] | None = None
         self.points: dict[str, int] = {}  # how often each was passed
         self.crashed_at: dict[str, int] = {}
-        self._depth = 0
+        self.depth = 0
         # What is waited for was done, or has failed, by the time that its reader looks: it need not wait for that.
         self._small_fetches = patch.multiple(reader, FIRST_WINDOW=64, PIECE=256, RESEND_S=0.0)
         self._small_fetches.start()
@@ -82,7 +82,7 @@ class World:
         # Asked for again, once a second by the clock, for as long as a read may take.
         engine.downloads.relieve = lambda: self.clock.advance(1.0)  # type: ignore[method-assign]
         engine.background.submit = self._later  # type: ignore[method-assign]
-        self._watch_commits(engine.journal)
+        self._watch_commits(engine)
         engine.fs.set_kernel_cache(NoKernelCache())
         self.engine = engine
         return engine
@@ -102,7 +102,7 @@ class World:
 
     def end(self) -> None:
         """The test is over; everything is thrown away."""
-        self.armed, self.outage, self.full, self._depth = None, False, 0, 1
+        self.armed, self.outage, self.full, self.depth = None, False, 0, 1
         self._small_fetches.stop()
         self.engine.kill()
 
@@ -126,12 +126,12 @@ class World:
             subprocess.run(["cp", "-a", self.base / "r2fs", self.base / "crashed"], check=True)
             raise Crash(name)
 
-    def _watch_commits(self, journal: Journal) -> None:
-        plain = journal.transaction
+    def _watch_commits(self, engine: Engine) -> None:
+        plain = engine.journal.transaction
 
         @contextmanager
         def watched() -> Iterator[Journal]:
-            outer = journal._depth == 0
+            outer = not engine.in_transaction()
             with plain() as same:
                 yield same
                 if outer:
@@ -144,13 +144,13 @@ class World:
             if outer:
                 self._point("commit:after")
 
-        journal.transaction = watched  # type: ignore[method-assign]
+        engine.journal.transaction = watched  # type: ignore[method-assign]
 
     # ------------------------------------------------------------------ requests
     def _on_request(self, name: str, key: str) -> str | None:
         if self.engine_holds_lock():
             raise Unlawful(f"{name} {key}: a request under the engine's lock")
-        if self._depth:
+        if self.depth:
             return None
         self._point(f"{name}:before")
         number = self.requests
@@ -159,11 +159,11 @@ class World:
         if name in ("delete", "delete_many") and isinstance(planned, list):
             planned = None  # from the look to the DELETE: the gap that SEMANTICS tells of
         if isinstance(planned, list) and planned:
-            self._depth += 1
+            self.depth += 1
             try:
                 self.inner(planned, name in WRITING)
             finally:
-                self._depth -= 1
+                self.depth -= 1
             planned = None
         if self.outage:
             self.faulty = True
@@ -179,7 +179,7 @@ class World:
     @contextmanager
     def planned(self, plan: Mapping[str, Any]) -> Iterator[None]:
         """For one operation: what is to happen at which of its requests."""
-        if self._depth:  # an operation within a request of another
+        if self.depth:  # an operation within a request of another
             yield
             return
         self.plan = {int(number): what for number, what in plan.items()}
@@ -192,14 +192,14 @@ class World:
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
         """The test itself looks: no faults, no crash."""
-        self._depth += 1
+        self.depth += 1
         armed, self.armed = self.armed, None
         outage, self.outage = self.outage, False
         full, self.full = self.full, 0
         try:
             yield
         finally:
-            self._depth -= 1
+            self.depth -= 1
             self.armed, self.outage, self.full = armed, outage, full
 
     # ------------------------------------------------------------------ the engine's own work

@@ -212,6 +212,10 @@ class Engine:
     def writeback(self) -> WriteBack:
         return self.fs._writeback
 
+    def in_transaction(self) -> bool:
+        """Whether the journal has a transaction under way."""
+        return self.journal._depth > 0
+
     # ---- inodes and their bytes
     def node(self, path: str) -> Node:
         return self.inodes.get(self.entry(path).ino)

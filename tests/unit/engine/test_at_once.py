@@ -37,7 +37,7 @@ from tests.support.power import (
 def large(store: MemoryStore) -> bytes:
     """An object that was sent in parts: a copy of it has another ETag."""
     data = os.urandom(300_000)
-    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    store.store_version("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
     return data
 
 

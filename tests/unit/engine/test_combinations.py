@@ -339,7 +339,7 @@ def test_an_edit_of_an_object_whose_metadata_copy_has_not_been_heard_of(
 ):
     """The copy has another ETag, where the object had been sent in parts: the rest of the file comes from it."""
     data = os.urandom(300_000)
-    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    store.store_version("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
     engine = make(threads=False, **IN_PARTS)
     do_at_once(engine.downloads)
     do_at_once(engine.background)
@@ -417,7 +417,7 @@ def test_a_name_that_stays_here_is_not_sent_after_a_power_cut(
 @pytest.mark.expect_warnings("could not be read")
 def test_a_file_is_read_while_its_new_metadata_are_on_their_way(make: MakeEngine, store: MemoryStore):
     """The copy is stored, under another ETag, and its answer has not come: the bytes are the same."""
-    store._store("a.wav", ONE, ObjectMeta("audio/wav", {}), "abc-2")
+    store.store_version("a.wav", ONE, ObjectMeta("audio/wav", {}), "abc-2")
     engine = make(threads=False)
     do_at_once(engine.downloads)
     read: list[bytes] = []
@@ -493,7 +493,7 @@ def test_bytes_that_the_disk_could_not_read_are_not_sent_for_a_ring(make: MakeEn
 def parts(store: MemoryStore) -> bytes:
     """An object that was sent in parts: a copy of it has another ETag."""
     data = os.urandom(300_000)
-    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    store.store_version("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
     return data
 
 
@@ -527,7 +527,7 @@ def test_a_late_upload_of_the_same_file_is_no_copy_of_it(make: MakeEngine, store
     engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
     assert engine.fs.read(engine.caller, opened.handle, 200_000, 10) == b"2" * 10
     engine.close(opened)
-    store._store("k.wav", one, late[0])
+    store.store_version("k.wav", one, late[0])
     pass_time(engine, clock)
     assert store.data("k.wav") == one
     assert states(engine) == ["parked"]

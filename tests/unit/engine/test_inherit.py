@@ -198,7 +198,7 @@ def test_what_an_object_says_besides_its_bytes_is_kept_over_a_take_over(
 ) -> None:
     """The session's log holds a few attributes: the others are asked for before the object is written again."""
     meta = ObjectMeta("audio/x-special", {"artist": "Anna", "mode": str(stat.S_IFREG | 0o640)})
-    store._store("take.wav", b"a take", meta, "etag")
+    store.store_version("take.wav", b"a take", meta, "etag")
     one = session(mtime="exact")
     fs, caller = one.engine.fs, one.engine.caller
     assert fs.getxattr(caller, one.ino("take.wav"), "user.artist") == b"Anna"

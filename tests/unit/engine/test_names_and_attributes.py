@@ -92,7 +92,7 @@ def test_a_link_that_moves_is_looked_at_anew(make: MakeEngine, store: MemoryStor
 
 
 def test_an_object_of_an_impossible_time_can_be_changed(make: MakeEngine, store: MemoryStore) -> None:
-    store._store("take.wav", b"a take", ObjectMeta("audio/wav", {"mtime": "1700000000000"}), "etag")
+    store.store_version("take.wav", b"a take", ObjectMeta("audio/wav", {"mtime": "1700000000000"}), "etag")
     engine = make(mtime="exact")
     engine.fs.setattr(engine.caller, engine.entry("take.wav").ino, AttributeChange(mode=0o600))
     engine.rename("take.wav", "b.wav")

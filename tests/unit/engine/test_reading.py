@@ -83,7 +83,7 @@ class Damaging(MemoryStore):
         download = super().get(key, **named)
         if self.wrong:
             self.wrong -= 1
-            download._data = bytes([download._data[0] ^ 1]) + download._data[1:]
+            download.data = bytes([download.data[0] ^ 1]) + download.data[1:]
         return download
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from r2fs.disk.journal import Journal
 from r2fs.disk.journal_rows import INODE_COLUMNS
 from r2fs.model.errors import Unavailable
 from r2fs.model.records import AttributeChange, Attributes, Kind, ObjectMeta
@@ -366,17 +367,16 @@ def test_a_journal_without_these_columns_is_taken_over(
     engine = remount(upload_delay_s=3600.0)
     engine.write("take", b"take")
     engine.kill()
-    journal = Journal.open(tmp_path / "a" / "state")
     before = ", ".join(INODE_COLUMNS[1 : INODE_COLUMNS.index("st_ino")])
-    journal._db.executescript(
-        f"""CREATE TABLE earlier (ino INTEGER PRIMARY KEY, {before});
+    with closing(sqlite3.connect(engine.settings.state_dir / "journal.db")) as db:
+        db.executescript(
+            f"""CREATE TABLE earlier (ino INTEGER PRIMARY KEY, {before});
         INSERT INTO earlier SELECT ino, {before} FROM inode;
         DROP TABLE inode;
         ALTER TABLE earlier RENAME TO inode;
         DROP TABLE attributes;
         UPDATE fact SET value = '1' WHERE name = 'schema';"""
-    )
-    journal.close()
+        )
     after = remount()
     assert after.entry("take").attributes.kind is Kind.FILE
     after.drain()
@@ -386,7 +386,7 @@ def test_a_journal_without_these_columns_is_taken_over(
 # ------------------------------------------------------------------ who may do what
 def closed_objects(store: MemoryStore) -> None:
     for key, mode in (("open", 0o100644), ("closed", 0o100600), ("d/", 0o040700)):
-        store._store(key, b"", ObjectMeta("audio/wav", {"mode": str(mode)}), f"{key} etag")
+        store.store_version(key, b"", ObjectMeta("audio/wav", {"mode": str(mode)}), f"{key} etag")
     store.set("plain", b"of a tool that stores no mode")
 
 
