@@ -20,7 +20,7 @@ from r2fs.model.errors import (
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
-from tests.unit.engine.test_trouble import pump
+from tests.unit.engine.test_outages import pump
 
 LOCKED = "it is locked"
 
