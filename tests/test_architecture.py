@@ -36,12 +36,12 @@ FORBIDDEN = {
 
 # Package → the only modules (a folder ends with /) that may import it.
 ONLY = {
-    "boto3": ("store/s3",),
-    "botocore": ("store/s3",),
-    "s3transfer": ("store/s3",),
-    "urllib3": ("store/s3",),
-    "diskcache": ("disk/cache_table.py",),
-    "sqlite3": ("disk/journal",),
+    "boto3": ("store/s3/",),
+    "botocore": ("store/s3/",),
+    "s3transfer": ("store/s3/",),
+    "urllib3": ("store/s3/",),
+    "diskcache": ("disk/cache/table.py",),
+    "sqlite3": ("disk/journal/",),
     "click": ("cli/",),
     "rich": ("cli/",),
     "mfusepy": ("drivers/libfuse.py",),
@@ -89,7 +89,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def package_of(module: str) -> str | None:
-    """`r2fs.disk.cache` → `disk`; None for what is not ours or stands on no floor (`__init__`)."""
+    """`r2fs.disk.cache.cache` → `disk`; None for what is not ours or stands on no floor (`__init__`)."""
     parts = module.split(".")
     return parts[1] if parts[0] == "r2fs" and len(parts) > 1 and parts[1] in FLOOR else None
 
@@ -176,6 +176,30 @@ def test_threads_start_in_one_place(path):
             )
 
 
+STAGING = "disk/staging.py"
+STAGING_DIRECTORIES = {"data_dir", "open_dir", "orphan_dir"}
+STAGING_NAMES = {"data", "open", "orphans"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_paths_in_staging_are_made_in_one_place(path):
+    if name(path) == STAGING:
+        return
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in STAGING_DIRECTORIES, (
+                f"{name(path)}:{node.lineno}: only {STAGING} builds paths there"
+            )
+        if (
+            isinstance(node, ast.BinOp)
+            and isinstance(node.op, ast.Div)
+            and isinstance(node.right, ast.Constant)
+        ):
+            assert node.right.value not in STAGING_NAMES, (
+                f"{name(path)}:{node.lineno}: only {STAGING} builds paths there"
+            )
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_no_exception_is_swallowed(path):
     for node in ast.walk(tree(path)):
@@ -222,7 +246,7 @@ ENGINE_TESTS = (
     "power/",
 )  # those that may have an engine
 
-# (file of tests/, attribute) → why it is not asked of tests/support/engine.py.
+# (file of tests/, attribute) → why it is not asked of tests/support/probes.py.
 REACHES = {
     ("unit/engine/test_download_slots.py", "_running"): "a test of DownloadQueue itself, without an engine",
     ("unit/engine/test_download_slots.py", "_taken"): "a test of DownloadQueue itself, without an engine",
@@ -259,7 +283,7 @@ def reaches(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_tests_ask_the_engine_through_its_probes():
-    """What a test needs to see of its inside has a name in tests/support/engine.py, and there alone a path."""
+    """What a test needs to see of its inside has a name in tests/support/probes.py, and there alone a path."""
     found = {
         (path.relative_to(ROOT / "tests").as_posix(), line, attribute)
         for folder in ENGINE_TESTS

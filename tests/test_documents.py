@@ -12,7 +12,7 @@ import pytest
 from r2fs.cli.flush import REFUSED, SOMETHING_LEFT
 from r2fs.cli.main import DEFECT, INTERRUPTED, cli
 from r2fs.model import errors
-from r2fs.model.options import TABLE
+from r2fs.model.settings.options import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

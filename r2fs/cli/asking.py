@@ -13,10 +13,10 @@ from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.drivers import kmount
 from r2fs.drivers.mountpoint import absolute
-from r2fs.model.config import gather
 from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError, SettingsError
 from r2fs.model.keys import printable
-from r2fs.model.units import Duration
+from r2fs.model.settings.config import gather
+from r2fs.model.settings.units import Duration
 
 LONGEST_S = 30 * 86400.0
 

@@ -11,10 +11,10 @@ import click
 from r2fs.cli import show
 from r2fs.cli.options import complete_target, flags_from, settings_flags
 from r2fs.cli.usage import Group
-from r2fs.model import places, settings_file
-from r2fs.model.config import HIDDEN, Values, gather, settings_of
 from r2fs.model.errors import SettingsError
-from r2fs.model.options import GROUPS
+from r2fs.model.settings import places, settings_file
+from r2fs.model.settings.config import HIDDEN, Values, gather, settings_of
+from r2fs.model.settings.options import GROUPS
 
 
 @click.group("config", cls=Group)

@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 
-from r2fs.model.config import Flag
 from r2fs.model.errors import SettingsError
-from r2fs.model.options import BY_NAME, TABLE
-from r2fs.model.settings_file import near
-from r2fs.model.units import Switch
+from r2fs.model.settings.config import Flag
+from r2fs.model.settings.options import BY_NAME, TABLE
+from r2fs.model.settings.settings_file import near
+from r2fs.model.settings.units import Switch
 
 HELPER_NAMES = ("mount.r2fs", "mount.fuse.r2fs")
 

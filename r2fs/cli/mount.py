@@ -23,10 +23,10 @@ from r2fs.daemon import states
 from r2fs.daemon.keeper import Again
 from r2fs.drivers.mountpoint import absolute
 from r2fs.model import exposure
-from r2fs.model.config import credentials_of, gather, settings_of
 from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Credentials, Settings
+from r2fs.model.settings.config import credentials_of, gather, settings_of
 
 log = logging.getLogger(__name__)
 

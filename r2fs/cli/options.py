@@ -1,4 +1,4 @@
-"""Flags of settings, made from the table in model/options.py.
+"""Flags of settings, made from the table in model/settings/options.py.
 
 Owns:  how a row of the table becomes a click option, and a parsed command line becomes flags.
 Never: parses a value: that is config.py's, so that every source is refused in the same words.
@@ -15,10 +15,10 @@ from click.shell_completion import CompletionItem
 
 from r2fs.cli.fstab import flags_of
 from r2fs.cli.usage import PathText
-from r2fs.model.config import Flag, gather
 from r2fs.model.errors import SettingsError
-from r2fs.model.options import BY_NAME, TABLE, Option
-from r2fs.model.units import Choice, Count, Duration, FilePath, Kind, Size, Switch
+from r2fs.model.settings.config import Flag, gather
+from r2fs.model.settings.options import BY_NAME, TABLE, Option
+from r2fs.model.settings.units import Choice, Count, Duration, FilePath, Kind, Size, Switch
 
 F = TypeVar("F", bound=Callable[..., Any])
 

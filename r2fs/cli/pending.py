@@ -16,9 +16,9 @@ from r2fs.cli.asking import held_mounts
 from r2fs.daemon import states
 from r2fs.daemon.states import Found, State
 from r2fs.drivers.mountpoint import absolute
-from r2fs.model.config import gather
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import printable
+from r2fs.model.settings.config import gather
 
 
 def unmounted() -> Found:

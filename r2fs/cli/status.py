@@ -176,7 +176,7 @@ def _troubles(answer: dict[str, Any]) -> str:
         troubles.append(amounts.counted(len(queue["conflicts"]), "conflict"))
     if (writers := room.get("writers", "free")) != "free":
         troubles.append(WRITERS.get(writers, writers))
-    if room.get("ballast") == 0:
+    if room.get("journal_reserve") == 0:
         troubles.append("no reserve for the journal")
     if room.get("disk_error"):
         troubles.append("disk error")
@@ -199,7 +199,7 @@ def _room(room: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(("disk", room["disk_error"]))
     elif room and room["disk_free"] < room["disk_reserve"]:
         facts.append(("disk", f"full: {amounts.size(room['disk_free'])} free"))
-    if room and not room["ballast"]:
+    if room and not room["journal_reserve"]:
         facts.append(("reserve", "none: the disk is or was too full to keep room for the journal"))
     return facts
 

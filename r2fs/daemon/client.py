@@ -29,8 +29,9 @@ from r2fs.daemon.protocol import (
     short_address,
 )
 from r2fs.drivers.mountpoint import absolute
-from r2fs.model import owned_paths, places
+from r2fs.model import owned_paths
 from r2fs.model.errors import DaemonUnreachable
+from r2fs.model.settings import places
 
 CONNECT_TIMEOUT_S = 5.0
 HOLDERS_S = 1.0  # for the answers of all holders together: one that is mute costs no more

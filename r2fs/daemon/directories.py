@@ -20,13 +20,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from r2fs.disk.staging import Staging
 from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import Settings
 
 DIRECTORIES = ("cache", "state", "run")
-KEPT = ("data", "orphans")  # of staging: what may be in no other place
-LINKED_ONLY = "open"  # hard links of clean content: void once no daemon runs
 
 
 def prepare(settings: Settings) -> Settings:
@@ -117,19 +116,15 @@ def _beside_the_cache(settings: Settings, recorded: Path) -> Path:
 
 def _leave(settings: Settings, staging: Path) -> None:
     """Give up a staging directory that holds nothing; DirectoryUnusable where it does."""
-    for name in KEPT:
-        if (staging / name).is_dir() and os.listdir(staging / name):
-            raise DirectoryUnusable(
-                f"unsent files lie in {staging}, on another file system than the cache {settings.cache_dir}: "
-                f"mount once with the --cache-dir of before, until all is sent"
-            )
-    links = staging / LINKED_ONLY
-    if links.is_dir():
-        for name in os.listdir(links):
-            (links / name).unlink()
-    for path in (*(staging / name for name in (*KEPT, LINKED_ONLY)), staging):
-        with suppress(FileNotFoundError):
-            path.rmdir()
+    earlier = Staging(staging)
+    if not earlier.is_empty():
+        raise DirectoryUnusable(
+            f"unsent files lie in {staging}, on another file system than the cache {settings.cache_dir}: "
+            f"mount once with the --cache-dir of before, until all is sent"
+        )
+    with suppress(FileNotFoundError):
+        earlier.clear_links()  # void, since no daemon runs
+    earlier.remove_directories()
 
 
 def _linkable(source: Path, target: Path) -> bool:

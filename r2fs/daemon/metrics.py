@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from r2fs.model.records import AsideView, CacheView, QueueView, RoomView, TransferView
 from r2fs.model.settings import Settings
+from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
 PARKED_SHOWN = 100  # in an answer, which is one line
 

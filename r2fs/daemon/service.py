@@ -36,17 +36,19 @@ from r2fs.daemon.protocol import HEARTBEAT_S
 from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
 from r2fs.daemon.systemd import Notifier, run_watchdog
 from r2fs.daemon.takeover import Left, TakeOver
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers.kernel import KernelDriver
 from r2fs.drivers.mountpoint import absolute
+from r2fs.engine.build import build
+from r2fs.engine.core import Core
 from r2fs.engine.fs import FileSystem
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash
-from r2fs.model.records import QueueView
 from r2fs.model.settings import Credentials, Settings
+from r2fs.model.views import QueueView
 from r2fs.store import open_store
 
 log = logging.getLogger(__name__)
@@ -106,7 +108,7 @@ class Service:
         self._notifier = Notifier(environ)
         self._ended = threading.Event()
         self._journal: Journal | None = None
-        self._staging_gc = threading.Event()  # this process is about to become its successor
+        self._leaving = threading.Event()  # this process is about to become its successor
         self._threads: list[threading.Thread] = []
 
     def run(self, ready: Callable[[], None]) -> int:
@@ -159,17 +161,9 @@ class Service:
         )
         closing.callback(cache.close)
         memory = takeover.open_log(kind)
-        engine = FileSystem(
-            settings,
-            store=store,
-            journal=journal,
-            cache=cache,
-            clock=self._clock,
-            crash_point=self._crash_point,
-            memory=memory,
-            inheritance=left.inheritance if left else None,
-        )
-        closing.callback(lambda: engine.close(leave=self._staging_gc.is_set()))
+        core = Core(settings, store, journal, cache, self._clock, self._crash_point, memory)
+        engine = build(core, left.inheritance if left else None)
+        closing.callback(lambda: engine.close(leave=self._leaving.is_set()))
         if away:
             engine.assume_away()
         driver = self._driver(kind, engine, settings, memory, left)
@@ -225,7 +219,7 @@ class Service:
         except BaseException:
             end.abandon()
             raise
-        if self._staging_gc.is_set():
+        if self._leaving.is_set():
             end.succeed()
         stopping.unmounted.set()
         return end.run()
@@ -291,7 +285,7 @@ class Service:
         if stopping.asked.is_set():
             raise MountError(f"{self._target} is being unmounted")
         log.info("restarting; %s stays mounted", self._target)
-        self._staging_gc.set()
+        self._leaving.set()
         parts.driver.detach()
 
     def execute_again(self, takeover: TakeOver, fd: int) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 from r2fs.model import mount_record
 from r2fs.model.errors import R2fsError, Retryable, StateLocked
 from r2fs.model.ports import CrashPoint

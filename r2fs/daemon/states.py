@@ -2,7 +2,7 @@
 
 Owns:    where they are looked for, the record in each (`mount.json`), and the links by which those in a place
          of their own (--state-dir) are found again.
-Never:   deletes or moves one; reads one that belongs to another user; disturbs one (disk/journal_reading.py).
+Never:   deletes or moves one; reads one that belongs to another user; disturbs one (disk/journal/summary.py).
          Imports no SQLite where there is no journal to be read.
 Fails:   softly where a directory cannot be read: it is told by name. `settle` with DirectoryUnusable.
 
@@ -22,13 +22,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r2fs.model import amounts, identity, mount_record, owned_paths, places
+from r2fs.model import amounts, identity, mount_record, owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord
-from r2fs.model.settings import LOCAL_PATTERNS, Settings
+from r2fs.model.settings import LOCAL_PATTERNS, Settings, places
 
 if TYPE_CHECKING:
-    from r2fs.disk.journal_reading import PendingSummary
+    from r2fs.disk.journal.summary import PendingSummary
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _state(path: Path) -> State | None:
     """None: it has no journal, or a daemon has it open."""
     if not os.path.lexists(path / JOURNAL):
         return None
-    from r2fs.disk import journal_reading
+    from r2fs.disk.journal import summary as journal_reading
 
     try:
         owned_paths.make_sure(path)
@@ -149,7 +149,7 @@ def _state(path: Path) -> State | None:
 
 
 def _patterns(record: MountRecord) -> tuple[str, ...]:
-    from r2fs.model.options import BY_NAME
+    from r2fs.model.settings.options import BY_NAME
 
     given = record.settings.get("local_patterns")
     if given is None:

@@ -1,13 +1,12 @@
 """Bodies of requests: a region of a file, read as it is sent; or a few bytes of memory.
 
-Owns:    the reading position, the MD5 of what was read in order, and the gate that stops
-         reading for good.
+Owns:    the reading position, the MD5 of the bytes read in order, and the gate that ends reading.
 Never:   holds more than one read in memory; writes; closes the descriptor (it is the caller's).
 Threads: a body belongs to one request and so to one thread. A Gate is shared by all bodies
          of an upload and may be closed from any thread.
 Locks:   Gate._idle (leaf): held for counting only, never while reading.
 Fails:   BodyWithdrawn when the gate is closed or the file became shorter: the connection
-         breaks, and what was sent of the body publishes nothing.
+         breaks, and the bytes sent so far publish nothing.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ class Gate:
         return self._closed
 
     def close(self) -> None:
-        """Waits for reads that have begun (of page cache or disk, never of the network)."""
+        """Stop reads, and wait for those that have begun (of page cache or disk, never of the network)."""
         with self._idle:
             self._closed = True
             self._idle.wait_for(lambda: self._readers == 0)
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
-        """os.pread while the gate is open; BodyWithdrawn after."""
+        """Call os.pread while the gate is open; raise BodyWithdrawn after."""
         with self._idle:
             if self.closed:
                 raise BodyWithdrawn("the file was opened for writing while it was being sent")
@@ -104,8 +103,8 @@ class _Positioned:
 class FileBody(_Positioned):
     """`length` bytes of `fd` from `start` on.
 
-    `on_read(n)` is told how far the reading position moved since the last read: the sum is
-    what has been read of the current pass (n is negative when a request is sent again).
+    `on_read(n)` gets the distance that the reading position moved since the last read: the sum is
+    the bytes read in the current pass (n is negative when a request is sent again).
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class FileBody(_Positioned):
         return data
 
     def _read_on(self, data: bytes, size: int) -> bytes:
-        """The kernel may return less than was asked for; only nothing at all is the end."""
+        """Read the rest after a short read; an empty read means that the file became shorter."""
         pieces, got = [data], len(data)
         while got < size:
             piece = self._pread(self._fd, size - got, self._start + self._at + got)
@@ -154,7 +153,7 @@ class FileBody(_Positioned):
 
 
 class MemoryBody(_Positioned):
-    """A few bytes."""
+    """A body in memory."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(len(data))

@@ -1,10 +1,10 @@
-"""Durable file operations: what survives a power cut, and how to get there.
+"""Durable file operations: writes and names that survive a power cut.
 
 Owns:    the order "bytes, then name, then directory", and the few system calls that Python
          has no name for.
-Never:   deletes what it cannot read: `quarantine` sets it aside.
+Never:   deletes an unreadable file: `quarantine` renames it.
 Threads: every function may be called from any thread.
-Fails:   OSError as the system tells it; `local_error` turns one into ours.
+Fails:   OSError of the system; `local_error` maps one to an R2fsError.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _libc.syncfs.argtypes = [ctypes.c_int]
 
 
 def local_error(error: OSError, name: str | os.PathLike[str]) -> R2fsError:
-    """`error` of this host's disk as one of ours, naming the file."""
+    """Map an OSError of this host's disk to an R2fsError that names the file."""
     why = f"{os.fspath(name)}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(why)
@@ -44,7 +44,7 @@ def local_error(error: OSError, name: str | os.PathLike[str]) -> R2fsError:
 
 # ------------------------------------------------------------------ durable names
 def fsync_dir(path: Path) -> None:
-    """Names made, renamed or removed in the directory `path` survive a power cut."""
+    """Make names that were added, changed or removed in directory `path` survive a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -53,7 +53,7 @@ def fsync_dir(path: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace `path` by `data`: whoever reads it, now or after a power cut, sees the old or the new."""
+    """Replace `path` by `data`: a reader, after a power cut too, sees all of the old or of the new."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -79,7 +79,7 @@ def rename_durably(old: Path, new: Path) -> None:
 
 
 def quarantine(path: Path) -> Path:
-    """Set aside what cannot be read, beside where it was; the new name. Overwrites nothing."""
+    """Rename an unreadable file or directory in place; return the new path. Overwrites nothing."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(1, 10_000):
         aside = path.with_name(f"{path.name}.damaged-{stamp}" + (f"-{number}" if number > 1 else ""))
@@ -105,7 +105,7 @@ def _move_unless_taken(path: Path, aside: Path) -> None:
 
 
 def link_fd(fd: int, path: Path) -> None:
-    """Give the file behind `fd`, which must have a name still, another one."""
+    """Add the name `path` to the file behind `fd`, which must still have one."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # A dir_fd makes Python use linkat, which can follow /proc's link to the file itself.
@@ -116,7 +116,7 @@ def link_fd(fd: int, path: Path) -> None:
 
 # ------------------------------------------------------------------ bytes
 def pwrite_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> int:
-    """Write all of `data` at `offset`; its length. Fewer only if the disk is full after some."""
+    """Write all of `data` at `offset`; return the bytes written: fewer only where the disk became full."""
     done = os.pwrite(fd, data, offset)
     if done == len(data):
         return done
@@ -125,17 +125,17 @@ def pwrite_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> in
         try:
             done += os.pwrite(fd, rest[done:], offset + done)
         except OSError:
-            break  # the next write tells; what is written is written
+            break  # the next write raises it
     return done
 
 
 def fdatasync(fd: int) -> None:
-    """Bytes and size survive a power cut; times may not."""
+    """Make bytes and size survive a power cut; times may not."""
     os.fdatasync(fd)
 
 
 def sync_file_system(directory: Path) -> None:
-    """Everything written to the file system of `directory` survives a power cut."""
+    """Make everything written to the file system of `directory` survive a power cut."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if _libc.syncfs(fd) != 0:
@@ -146,7 +146,7 @@ def sync_file_system(directory: Path) -> None:
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
-    """Give the blocks of a range back; it reads as zeros, and the size stays."""
+    """Give the blocks of a range back: the range reads as zeros, and the size stays."""
     if length <= 0:
         return
     if _libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) != 0:
@@ -155,7 +155,7 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 
 
 def claim_blocks(fd: int, length: int) -> None:
-    """Blocks for the first `length` bytes are the file's from now on, past its end too; its size stays."""
+    """Allocate blocks for the first `length` bytes, past the end too; the size stays."""
     if _libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -167,18 +167,18 @@ def allocated_bytes(fd: int) -> int:
 
 
 def same_file_system(a: Path, b: Path) -> bool:
-    """Can files move between the directories `a` and `b` by rename and hard link?"""
+    """True if directories `a` and `b` are of one file system, so that files can be renamed and linked between them."""
     return os.stat(a).st_dev == os.stat(b).st_dev
 
 
 def boot_id() -> str:
-    """Another value after each boot: what was not synced under another one may be torn."""
+    """Return the kernel's id of this boot. Bytes written under another id, and not synced, may be torn."""
     return BOOT_ID.read_text(encoding="ascii").strip()
 
 
 # ------------------------------------------------------------------ times
 def outwait_file_time(ctime_ns: int) -> bool:
-    """Wait until the clock of file times has passed `ctime_ns`; False: it does not come near."""
+    """Wait until the clock of file times has passed `ctime_ns`; False: it is too far ahead."""
     deadline = time.monotonic() + TICKS_S
     while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= ctime_ns:
         if time.monotonic() > deadline:

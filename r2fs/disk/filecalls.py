@@ -1,6 +1,6 @@
-"""System calls on one open file, their errors named by its path. Part of `content.py`.
+"""System calls on one open file, with errors that name its path, for open_file.py and sparse_file.py.
 
-Owns:  what is done again where a call did only a part of it.
+Owns:  the repetition of calls that did a part of the work.
 Never: keeps a descriptor.
 Fails: NoSpace, DiskReadOnly and LocalError.
 """
@@ -25,7 +25,7 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def open_even_readonly(path: Path) -> tuple[int, int]:
-    """Read-write; on a disk that became read-only what is there can still be read."""
+    """Open read-write, or read-only on a disk that became read-only; return descriptor and mode."""
     try:
         return open_file(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), os.O_RDWR
     except DiskReadOnly:
@@ -46,17 +46,21 @@ def write(fd: int, data: bytes | bytearray | memoryview, offset: int, path: Path
         raise local_error(error, path) from error
 
 
-def punch(fd: int, start: int, stop: int, path: Path) -> None:
+def free(fd: int, start: int, stop: int, path: Path) -> bool:
+    """Give the blocks of [start, stop) back to the disk. False: the file system has no holes, nothing is changed."""
     try:
         punch_hole(fd, start, stop - start)
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise local_error(error, path) from error
-        _write_zeros(fd, start, stop, path)
+        return False
+    return True
 
 
-def _write_zeros(fd: int, start: int, stop: int, path: Path) -> None:
-    """For a file system without holes."""
+def zero(fd: int, start: int, stop: int, path: Path) -> None:
+    """Make [start, stop) zeros: a hole, or written zeros on a file system without holes."""
+    if free(fd, start, stop, path):
+        return
     zeros = memoryview(bytes(1 << 20))
     while start < stop:
         start += write(fd, zeros[: stop - start], start, path)
@@ -78,7 +82,7 @@ def pread_all(fd: int, size: int, offset: int, path: Path) -> bytes:
 
 
 def new_file(path: Path, size: int) -> int:
-    """A descriptor of a new file of `size` bytes, all of them holes."""
+    """Return a descriptor of a new file of `size` bytes, all of them holes."""
     fd = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     try:
         if size:  # ftruncate to 0 would make ext4 write the file out at close (auto_da_alloc)
@@ -91,7 +95,7 @@ def new_file(path: Path, size: int) -> int:
 
 
 def memory_file(path: Path, size: int) -> int:
-    """As `new_file`, without a name and on no disk: its bytes are this process's memory."""
+    """Return a descriptor as `new_file` does, of a file in this process's memory."""
     try:
         fd = os.memfd_create("r2fs", os.MFD_CLOEXEC)
     except OSError as error:

@@ -1,13 +1,13 @@
-"""Can anybody write to a local file, now? Asked of the kernel by a read lease.
+"""Read lease: a test that no process can write to a local file now.
 
 Owns:    F_SETLEASE. Linux grants a read lease only while no file descriptor and no shared mapping
-         anywhere could write to the file (fcntl(2), "Leases"). That is how the end of an upload is
-         known to be the end: a program that closed its file may still write to it through a
-         mapping, of which no message tells where the kernel passes data through.
-Never:   keeps a lease: it is given back at once. Whoever opens the file for writing later comes
-         through an open that the engine answers, so that the proof stays good until then; and a
-         lease that is held would make our own open for writing wait for the lease to break.
-Fails:   a file system without leases proves nothing, and is believed.
+         anywhere could write to the file (fcntl(2), "Leases"). An upload needs that proof: a program
+         that closed its file may still write to it through a mapping, without any message where
+         the kernel passes data through.
+Never:   keeps a lease: it is given back at once. A later open for writing is answered by the engine,
+         so that the proof holds until then; and a held lease would make the engine's own open for
+         writing wait for the lease to break.
+Fails:   softly on a file system without leases: its files count as not writable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WITHOUT_LEASES = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES, errno.ENOLCK)
 
 
 def open_unless_writable(path: Path) -> int | None:
-    """An O_RDONLY descriptor of a file to which nobody can write; None: somebody may."""
+    """Return an O_RDONLY descriptor of a file to which no process can write; None: one may."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if _is_writable(fd):

@@ -1,16 +1,16 @@
-"""Session log: what the kernel was told, kept where kill -9 cannot undo it.
+"""Session log: inode numbers and file handles that the kernel holds, kept over kill -9.
 
 Owns:    one file of the run directory: the session's state, the inode numbers and the file handles that
-         the kernel has. A successor reads it and goes on.
-Never:   syncs: the session does not outlive the machine either.
+         the kernel has. A successor reads it and continues the session.
+Never:   syncs: no session outlives the machine.
 Threads: every public method.
 Locks:   _lock (leaf), over the position and the mapping; held for a copy of a few hundred bytes.
-Fails:   on a full disk: then the file goes, take-over is off, and that is logged once.
+Fails:   on a full disk: the file is removed, nobody can take over, and that is logged once.
 
 The file is mapped, so that a record costs no system call: stores into a shared mapping belong to the
 kernel's page cache as soon as they are made. A record is a line of JSON, [kind, number, fields…];
-without fields it takes back what was said of that number. Its first byte is stored last, so that a record
-that was cut off by a kill does not count; nobody was told of what it says. Blocks are allocated before
+without fields it revokes the earlier record of that number. Its first byte is stored last, so that a record
+that was cut off by a kill does not count; nobody has been answered by then. Blocks are allocated before
 they are mapped: a store into a hole of a full file system would end the process (SIGBUS).
 """
 
@@ -63,12 +63,12 @@ class SessionLog:
 
     @classmethod
     def create(cls, path: Path, lines: Iterable[bytes] = ()) -> Self:
-        """A new one in the place of whatever is there; the old one stays whole until then. OSError."""
+        """Replace whatever is at `path` by a new log, atomically. OSError."""
         return cls(path, *_put(path, b"".join(lines)))
 
     @classmethod
     def go_on(cls, path: Path, state: str, inheritance: Inheritance) -> Self:
-        """The log of a session that was taken over: what counts of the old one, without what is past."""
+        """Replace the log of a session that was taken over by its records that still count."""
         lines = [_line(STATE, 0, state)]
         lines += [_line(NODE, *node) for node in inheritance.nodes.values()]
         lines += [_line(HANDLE, *handle) for handle in inheritance.handles.values()]
@@ -89,7 +89,7 @@ class SessionLog:
 
     # ------------------------------------------------------------------ the session
     def state(self, text: str) -> None:
-        """Whose session it is, and what INIT agreed on."""
+        """Record the session's identity and the outcome of INIT."""
         self._append(_line(STATE, 0, text))
 
     @property
@@ -97,17 +97,17 @@ class SessionLog:
         return self._map is not None
 
     def close(self) -> None:
-        """The file stays for the successor."""
+        """Close; the file stays for the successor."""
         with self._lock:
             self._shut_locked()
 
     def remove(self) -> None:
-        """The session has ended."""
+        """Close and remove the file: the session has ended."""
         self.close()
         self.path.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Rewrite the file once most of it is past. Everybody goes on writing meanwhile."""
+        """Rewrite the file once most records are revoked. Others append meanwhile."""
         with self._lock:
             end = self._end
             if self._map is None or end < self._rewrite_at:
@@ -157,7 +157,7 @@ class SessionLog:
 
 
 def read(path: Path) -> tuple[str, Inheritance] | None:
-    """The session's state and what it leaves; None where there is nothing that could be gone on with."""
+    """Return the session's state and its inodes and handles; None where no session can be continued."""
     try:
         with owned_paths.directory(path.parent) as directory:
             table = _parse(owned_paths.read_file(path.name, LARGEST, dir_fd=directory))
@@ -189,7 +189,7 @@ def _line(kind: str, number: int, *fields: object) -> bytes:
 
 
 def _parse(data: bytes) -> Table:
-    """Every record up to the first that is not whole."""
+    """Return every record up to the first incomplete one."""
     table: Table = {}
     start = 0
     while start < len(data) and data[start] == WRITTEN:
@@ -203,7 +203,7 @@ def _parse(data: bytes) -> Table:
 
 
 def _put(path: Path, data: bytes) -> tuple[int, mmap.mmap, int]:
-    """A file with these lines, and room for more, in the place of what is at `path`: its descriptor, mapping, end."""
+    """Replace `path` by a file with these lines and room for more; return descriptor, mapping and end."""
     new = f"{path.name}.new"
     with owned_paths.directory(path.parent) as directory:
         with suppress(FileNotFoundError):  # of a daemon that was killed in the midst of this

@@ -4,7 +4,7 @@ Making a file costs a journalling file system more than everything else that a c
 on ext4 for minutes after many files were deleted, since it looks at each inode that was freed lately (27 µs
 otherwise; measured). A spare keeps its name for life: nothing is renamed.
 
-Owns:    files in one directory until `take` hands them out.
+Owns:    empty files in one directory, until `take` hands them out.
 Never:   starts a thread (`run` is one's main); holds a file that anybody wrote to.
 Threads: `take`, `stop` from any thread.
 Locks:   self._wanted (leaf).
@@ -22,7 +22,7 @@ from threading import Condition
 
 log = logging.getLogger(__name__)
 
-READY = 1024  # a burst of creates; each costs a descriptor and an inode
+READY = 1024  # enough for a burst of creates; each costs a descriptor and an inode
 QUIET_S = 0.02  # after the last take: while a program creates, two makers in one directory slow each other
 
 
@@ -32,13 +32,13 @@ class Spares:
         self._wanted = Condition()
         # guarded by: _wanted
         self._files: list[tuple[Path, int]] = []
-        self._active = False  # somebody has created a file: spares are worth making
+        self._active = False  # a file was created: spares are worth making
         self._taken = 0.0  # time.monotonic() of the last take
-        self._idle = False  # the maker has nothing to do
+        self._idle = False  # `run` waits without a timeout
         self._stopping = False
 
     def take(self) -> tuple[Path, int]:
-        """An empty file, open O_RDWR, that is the caller's from now on."""
+        """Return an empty file, open O_RDWR, that belongs to the caller."""
         with self._wanted:
             self._active, self._taken = True, time.monotonic()
             file = self._files.pop() if self._files else None
@@ -47,21 +47,21 @@ class Spares:
         return file or self._make()
 
     def run(self) -> None:
-        """Keep some ready until `stop`. A disk that is full is told to whoever takes, not here."""
+        """Keep READY files until `stop`. `take` raises what a full disk answers, not this thread."""
         while self._await_need():
             try:
                 file = self._make()
             except OSError as error:
                 log.debug("no spare file could be made: %s", error)
                 with self._wanted:
-                    self._active = False  # until somebody takes again
+                    self._active = False  # until the next take
                 continue
             with self._wanted:
                 self._files.append(file)
         self._discard()  # one that was being made while `stop` discarded the others
 
     def _await_need(self) -> bool:
-        """Until a spare is to be made; False: the end."""
+        """Wait until a spare is wanted; False: stopped."""
         with self._wanted:
             while not self._stopping:
                 self._idle = not self._active or len(self._files) >= READY
@@ -72,7 +72,7 @@ class Spares:
             return False
 
     def stop(self) -> None:
-        """`run` returns; what was not taken goes."""
+        """Make `run` return, and remove the files that were not taken."""
         with self._wanted:
             self._stopping = True
             self._wanted.notify_all()

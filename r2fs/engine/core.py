@@ -4,7 +4,7 @@ Owns:  the one lock of the engine and its condition, the settings, and the ports
 Never: decides anything.
 Locks: `lock` (rank 30) guards every Node, the tree, the ledger and the queue. Under it: no
        request to the bucket, no fsync, no waiting but on `changed` itself. The journal's lock
-       (50) and a Content's (40) may be taken inside it, never the other way round.
+       (50) and a SparseFile's (40) may be taken inside it, never the other way round.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from threading import Condition, Event, RLock
 
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
+from r2fs.disk.staging import Staging
 from r2fs.engine.inode_numbers import InodeNumbers
 from r2fs.model.ports import (
     Clock,
@@ -42,12 +43,14 @@ class Core:
     kernel: KernelCache = field(default_factory=NoKernelCache)
     # guarded by: lock
     numbers: InodeNumbers = field(default_factory=InodeNumbers)  # as programs see them
+    staging: Staging = field(init=False)  # the journal's
     changed: Condition = field(init=False)  # something that a waiter may wait for has changed
     stopping: bool = False  # set together with `ended`
     # thread-safe by itself: for who waits for the end alone, and not for each change
     ended: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:
+        self.staging = self.journal.staging
         self.changed = Condition(self.lock)
 
     def now_ns(self) -> int:

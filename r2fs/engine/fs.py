@@ -1,6 +1,6 @@
 """FileSystem: the verbs of model/verbs.py, by inode number and handle.
 
-Owns:    the composition of the engine, and the order in which it starts and stops.
+Owns:    the order in which the engine starts and stops.
 Never:   knows FUSE, S3 or SQL; starts a thread (`workers()` names what service.py is to start).
 Threads: every public method is thread-safe.
 Locks:   Core.lock, inside the parts.
@@ -13,20 +13,14 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
 from r2fs.engine.content.download_slots import DownloadQueue
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.reader import Reader
-from r2fs.engine.content.staging_gc import StagingGc
-from r2fs.engine.core import Core
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.stat import AttributeView
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.inodes.table import Tree
 from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
@@ -35,30 +29,15 @@ from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.special_files import SpecialFiles
 from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.recovery.handover import restore_handles
-from r2fs.engine.recovery.replay import Replay
+from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.progress import Status
-from r2fs.engine.writeback.queue import COPY_THREADS, WriteBack
-from r2fs.engine.writeback.upload import Uploader
+from r2fs.engine.writeback.worker import COPY_THREADS
+from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
-from r2fs.model.ports import Caller, Clock, CrashPoint, KernelCache, ObjectStore, SessionMemory, no_crash
-from r2fs.model.records import (
-    AsideView,
-    AttributeChange,
-    CacheView,
-    DirEntry,
-    Entry,
-    FileSystemStats,
-    Inheritance,
-    Kind,
-    Opened,
-    QueueView,
-    RoomView,
-    TransferView,
-)
-from r2fs.model.settings import Settings
+from r2fs.model.ports import Caller, KernelCache
+from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Kind, Opened
+from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
 log = logging.getLogger(__name__)
 
@@ -70,101 +49,75 @@ SWEEP_LEAST_S = 0.1
 Worker = tuple[str, Callable[[], None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """Work for threads, by kind."""
+
+    downloads: DownloadQueue
+    parts: JobQueue  # of large uploads
+    listings: JobQueue
+    background: JobQueue  # what nobody waits for
+
+    def submit_listing(self, job: Job, priority: int) -> None:
+        self.listings.submit(job, priority)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The engine's parts, as `build.py` puts them together."""
+
+    records: Records
+    storage: Storage
+    writeback: WriteBack
+    queues: Queues
+    freshness: Freshness
+    names: Names
+    renaming: Renaming
+    special: SpecialFiles
+    statfs: StatFs
+    files: Files
+    sparse: Sparse
+    set_attr: SetAttr
+    xattrs: ExtendedAttributes
+    scopes: Scopes
+    status: Status
+
+
 class FileSystem:
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        store: ObjectStore,
-        journal: Journal,
-        cache: CleanCache,
-        clock: Clock,
-        crash_point: CrashPoint = no_crash,
-        memory: SessionMemory | None = None,
-        inheritance: Inheritance | None = None,
-    ) -> None:
-        """`memory` is told what a successor has to know; `inheritance` is what a predecessor's was told."""
+    def __init__(self, parts: Parts) -> None:
         # constant
-        self._core = Core(settings, store, journal, cache, clock, crash_point, memory)
-        self._downloads = DownloadQueue(settings.download_threads, clock)
-        self._parts, self._listings = JobQueue(), JobQueue()
-        self._reader = Reader(self._core, self._downloads)
-        self._pending = PendingStore(self._core)
-        self._tree = Tree(self._core, self._pending.hides)
-        self._contents = Contents(self._core, self._pending, self._reader)
-        self._staging_gc = StagingGc(self._core)
-        self._pending.on_staging_garbage = self._staging_gc.add
-        sender = Uploader(self._core, self._parts)
-        self._writeback = WriteBack(
-            self._core, self._tree, self._pending, self._contents, self._reader, sender
-        )
-        self._attributes = AttributeView(self._core)
-        self._freshness = Freshness(
-            self._core, self._tree, self._pending, self._list_soon, self._writeback.deletes.found
-        )
-        self._names = Names(
-            self._core,
-            self._tree,
-            self._pending,
-            self._contents,
-            self._freshness,
-            self._writeback,
-            self._attributes,
-        )
-        self._special = SpecialFiles(self._core, self._tree, self._names)
-        self._renaming = Renaming(
-            self._core,
-            self._tree,
-            self._pending,
-            self._contents,
-            self._freshness,
-            self._writeback,
-            self._names,
-        )
-        self._background = JobQueue()
-        self._statfs = StatFs(self._core, self._tree)
-        self._files = Files(
-            self._core,
-            self._tree,
-            self._pending,
-            self._contents,
-            self._reader,
-            self._writeback,
-            self._background,
-            self._staging_gc,
-            self._statfs,
-        )
-        self._sparse = Sparse(self._core, self._pending, self._contents, self._files.handles)
-        self._set_attr = SetAttr(
-            self._core, self._tree, self._pending, self._files, self._contents, self._writeback
-        )
-        self._xattrs = ExtendedAttributes(self._core, self._tree, self._set_attr)
-        self._scopes = Scopes(self._core, self._tree, self._pending, self._names)
-        self._status = Status(self._core, self._tree, self._pending, self._writeback)
-        Replay(
-            self._core,
-            self._tree,
-            self._pending,
-            self._contents,
-            self._writeback,
-            self._staging_gc,
-            inheritance,
-        ).run()
-        if inheritance is not None:
-            restore_handles(self._core, self._tree, self._contents, self._files, inheritance)
+        self._core = parts.records.core
+        self._tree = parts.records.tree
+        self._pending = parts.records.pending
+        self._storage = parts.storage
+        self._contents = parts.storage.contents
+        self._staging_gc = parts.storage.staging_gc
+        self._writeback = parts.writeback
+        self._queues = parts.queues
+        self._freshness = parts.freshness
+        self._names = parts.names
+        self._renaming = parts.renaming
+        self._special = parts.special
+        self._statfs = parts.statfs
+        self._files = parts.files
+        self._sparse = parts.sparse
+        self._set_attr = parts.set_attr
+        self._xattrs = parts.xattrs
+        self._scopes = parts.scopes
+        self._status = parts.status
 
     # ------------------------------------------------------------------ life
     def workers(self) -> list[Worker]:
         """Name and main of each thread that service.py is to start, after the fork."""
         settings = self._core.settings
         return [
-            *((f"upload-{n}", self._writeback.work) for n in range(settings.upload_threads)),
-            *((f"copy-{n}", self._writeback.copies.run) for n in range(COPY_THREADS)),
-            *((f"part-{n}", self._parts.run) for n in range(settings.part_threads)),
-            *((f"download-{n}", self._downloads.run) for n in range(self._downloads.threads)),
-            *((f"list-{n}", self._listings.run) for n in range(LISTERS)),
-            *((f"complete-{n}", self._background.run) for n in range(2)),
-            ("spares", self._contents.spares.run),
+            *((f"upload-{n}", self._writeback.worker.work) for n in range(settings.upload_threads)),
+            *((f"copy-{n}", self._writeback.worker.copies.run) for n in range(COPY_THREADS)),
+            *((f"part-{n}", self._queues.parts.run) for n in range(settings.part_threads)),
+            *((f"download-{n}", self._queues.downloads.run) for n in range(self._queues.downloads.threads)),
+            *((f"list-{n}", self._queues.listings.run) for n in range(LISTERS)),
+            *((f"complete-{n}", self._queues.background.run) for n in range(2)),
+            ("spares", self._core.staging.spares.run),
             ("leaving", self._staging_gc.run),
             ("sweep", self._sweep),
             ("room", self._files.pressure.watch),
@@ -173,12 +126,12 @@ class FileSystem:
     def stop(self) -> None:
         """Workers return soon; what is on its way is cut off, and stays owed."""
         settings = self._core.settings
-        self._writeback.stop()
-        self._parts.stop(settings.part_threads)
-        self._downloads.stop(self._downloads.threads)
-        self._listings.stop(LISTERS)
-        self._background.stop(2)
-        self._contents.spares.stop()
+        self._writeback.worker.stop()
+        self._queues.parts.stop(settings.part_threads)
+        self._queues.downloads.stop(self._queues.downloads.threads)
+        self._queues.listings.stop(LISTERS)
+        self._queues.background.stop(2)
+        self._core.staging.spares.stop()
         self._files.pressure.stop()
         self._staging_gc.stop()
 
@@ -190,9 +143,9 @@ class FileSystem:
         for handle in self._files.handles.all() if not leave else ():
             self.release(handle.number)
         with self._core.lock:
-            self._contents.retire_resting()
+            self._contents.retire_idle()
         if not leave:
-            self._writeback.durability.sync_pending()
+            self._storage.disk_sync.sync_pending()
         with self._core.lock:
             for node in self._pending.inodes.values():
                 if node.content is not None:
@@ -261,7 +214,7 @@ class FileSystem:
 
     def damaged_view(self) -> tuple[str, ...]:
         """Objects whose bytes are not those of their ETags, each with its reason."""
-        return self._reader.fetching.damaged()
+        return self._storage.reader.fetching.damaged()
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
@@ -269,9 +222,6 @@ class FileSystem:
     def assume_away(self) -> None:
         """The bucket did not answer just now: what is kept of it is shown without waiting."""
         self._freshness.assume_away()
-
-    def _list_soon(self, job: Job, priority: int) -> None:
-        self._listings.submit(job, priority)
 
     def _sweep(self) -> None:
         ttl_s = self._core.settings.cache_ttl_s
@@ -311,7 +261,7 @@ class FileSystem:
             caller.about_to_fetch()
             source, content = self._contents.source(node), self._contents.of(node)
         if source is not None:
-            self._reader.whole(source, caller)
+            self._storage.reader.whole(source, caller)
         target = os.fsdecode(content.read(0, content.size))
         with self._core.lock:
             node.target = target
@@ -438,7 +388,7 @@ class FileSystem:
             node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._pending.transaction():
-                    self._files.new_file(node, key, self._writeback.local.expect_at(key))
+                    self._files.new_file(node, key, self._storage.local_only.expected_etag_at(key))
             except BaseException:
                 self._tree.detach(node)
                 self._contents.discard(node)

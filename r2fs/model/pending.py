@@ -45,7 +45,7 @@ class Staged:
     boot: str = ""  # the machine's boot in which its bytes were last changed
     durability: Durability = Durability.VOLATILE
     withdrawn: Durability | None = None  # what it was before a writer came: holds again if nothing is written
-    # At an fsync: fstat, or Content.changes while bytes are missing. While equal, the bytes are as synced.
+    # At an fsync: fstat, or SparseFile.changes while bytes are missing. While equal, the bytes are as synced.
     fsync_mark: Proof | int | None = None
     baseline: Proof | Writes | None = None  # equal at the last close: nothing was written; None: no evidence
     lists_ranges: bool = (

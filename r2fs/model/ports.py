@@ -14,7 +14,16 @@ from threading import Event
 from typing import Protocol, Self
 
 from r2fs.model.errors import Interrupted, StoreError, WouldFetch, WouldWait
-from r2fs.model.records import KnownHandle, KnownNode, ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.records import (
+    Condition,
+    KnownHandle,
+    KnownNode,
+    ListPage,
+    ObjectInfo,
+    ObjectMeta,
+    Part,
+    Version,
+)
 
 # Told where the program is, by name, before and after what a crash must not tear: the crash suite's
 # ends the process there.
@@ -79,9 +88,15 @@ class Download(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+KEY_WRITE_INTERVAL_S = 1.0  # R2 answers 429 to a second write of a key within it
+THROTTLED_S = (
+    1.1 * KEY_WRITE_INTERVAL_S
+)  # least pause after a 429; the server measures the interval by its own clock
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the bucket allows (R2's numbers where nothing else is known)."""
+    """Limits of the bucket (R2's where nothing else is known). Sizes are bytes."""
 
     min_part: int = 5 << 20
     max_part: int = 5_363_000_000  # 4.995 GiB
@@ -90,17 +105,17 @@ class Limits:
     max_copy: int = 5_363_000_000
     delete_batch: int = 1000
     max_metadata: int = 8192  # bytes of user metadata, names and values together
-    key_write_interval_s: float = 1.0  # R2 answers 429 to a second write of a key within it
+    key_write_interval_s: float = KEY_WRITE_INTERVAL_S
 
 
 class ObjectStore(Protocol):
     """A bucket. Every method is thread-safe and raises only StoreError's subclasses.
 
-    `if_match=ETAG` makes a write conditional on the key holding that version,
-    `if_absent=True` on its holding none; both raise PreconditionFailed otherwise (a
-    missing key under `if_match` too). Where the server takes no condition for an
-    operation, the implementation asks by HEAD just before: the window is SEMANTICS' to tell.
-    Retries of what is safe to retry happen inside; what still fails is raised.
+    A write with a `condition` that the key does not meet raises PreconditionFailed (a
+    missing key under `Condition.matches` too); so does `get` with `if_match`. Where the server
+    takes no condition for an operation, the implementation sends a HEAD just before it;
+    SEMANTICS names the window between the two. The implementation retries what is safe to
+    retry, and raises what still fails.
     """
 
     @property
@@ -137,9 +152,7 @@ class ObjectStore(Protocol):
         """Raises ObjectMissing, PreconditionFailed, RangeInvalid (start at or past the end)."""
         ...
 
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         """One PUT of the whole body; the new ETag."""
         ...
 
@@ -161,8 +174,7 @@ class ObjectStore(Protocol):
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         """The new ETag. UploadMissing if the id is unknown or the parts do not fit."""
         ...
@@ -177,8 +189,7 @@ class ObjectStore(Protocol):
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         """Copy inside the bucket, of any size; the new ETag.
 

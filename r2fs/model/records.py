@@ -53,6 +53,25 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """Condition of a write on the object at its key. No condition is None in its place: the write replaces any."""
+
+    etag: str | None  # of the version that the key must hold; None: it must hold no object
+
+    @classmethod
+    def absent(cls) -> Condition:
+        return cls(None)
+
+    @classmethod
+    def matches(cls, etag: str) -> Condition:
+        return cls(etag)
+
+    def holds(self, etag: str | None) -> bool:
+        """True if a key allows the write. `etag` is that of its object, None where there is none."""
+        return etag == self.etag
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """What a listing, HEAD, GET or PUT told of an object. `metadata` is None from a listing."""
 
@@ -216,14 +235,14 @@ class PendingInode:
     extra: Mapping[str, str]
     content_type: str | None
     base: Version | None
-    expect: str | None
+    expected_etag: str | None
     changed: bool
     staged: str | None
     size: int
     own: tuple[Range, ...] | None
     base_limit: int
     proof: Proof | None
-    sealed_at_s: float | None
+    closed_at_s: float | None
     boot: str
     synced: bool
     reason: str | None
@@ -241,7 +260,7 @@ class KeptAttributes:
     etag: str
     size: int
     st_ino: int
-    facts: Mapping[str, str | int]
+    metadata: Mapping[str, str | int]  # as model.metadata.remembered makes it
     ctime_ns: int | None
     shown_ns: int | None
     target: str | None
@@ -327,83 +346,3 @@ class Inheritance:
     def writers(self) -> frozenset[int]:
         """Inodes that are open for writing."""
         return frozenset(h.ino for h in self.handles.values() if h.flags & O_ACCMODE)
-
-
-# ------------------------------------------------------------------ what status shows
-@dataclass(frozen=True, slots=True)
-class CacheView:
-    entries: int
-    bytes: int
-    limit: int
-    hits: int
-    misses: int
-    evicted: int
-    expired: int
-
-
-@dataclass(frozen=True, slots=True)
-class RoomView:
-    """What is left for writers: of the dirty limit, and of this host's disk. Bytes."""
-
-    dirty: int  # not in the bucket yet, in files that are being written too
-    dirty_limit: int
-    writers: str  # "free", "slowed", "waiting" (the dirty limit), "disk full"
-    disk_free: int  # where staging and cache lie
-    disk_reserve: int  # below that clean content is evicted
-    disk_error: str | None  # what the disk answered when it was asked
-    ballast: int  # kept in reserve for the journal; 0: in use, the disk is or was full
-
-
-@dataclass(frozen=True, slots=True)
-class OrphanView:
-    """A file of staging that no journal row knows: kept for a person."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    key: str | None  # what it was, as far as a damaged journal still told
-
-
-@dataclass(frozen=True, slots=True)
-class AsideView:
-    """What was set aside because it could not be understood, and is there still."""
-
-    journals: tuple[str, ...]  # damaged databases, beside the one that is in use
-    orphans: tuple[OrphanView, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TransferView:
-    """One file on its way, or waiting; or a delete that is parked."""
-
-    path: str  # a directory's ends with a slash
-    verb: str  # "upload" or "delete"
-    state: str
-    size: int
-    sent: int  # bytes that have left this host; what lies in buffers is not counted
-    rate: float  # bytes per second, of this attempt; 0: not known, or nothing moves
-    age_s: float  # since it was sealed
-    reason: str | None  # why it is parked, or what the last attempt met
-
-
-@dataclass(frozen=True, slots=True)
-class QueueView:
-    files: int  # owed inodes but directories, open ones included
-    directories: int  # owed objects of directories
-    bytes: int
-    deletes: int  # parked ones included
-    watched: int  # keys that are looked at, for a late upload of this host to remove
-    active: int
-    parked: int  # files, directories and deletes
-    conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
-    hidden: (
-        int  # keys that cannot be names, in the directories that are known; those of the next row among them
-    )
-    oldest_s: float
-    transfers: tuple[TransferView, ...]
-    uploaded: int  # files
-    uploaded_bytes: int
-    failed: int
-    last_error: str | None  # of what is still owed
-    last_error_s: float | None  # seconds since 1970
-    directory_objects: tuple[Version, ...] = ()  # objects that hold bytes at the key of a directory

@@ -77,7 +77,7 @@ def size(extra: Mapping[str, str]) -> int:
 
 
 def _text(value: bytes) -> str | None:
-    """The value, if a header carries it unchanged; store/headers.py encodes what is not ASCII."""
+    """The value, if a header carries it unchanged; store/s3/headers.py encodes what is not ASCII."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

@@ -20,9 +20,9 @@ def open_store(
     `credentials` reads them anew where they came from: asked when the bucket refuses the ones in use.
     """
     if bucket.scheme == "file":
-        from r2fs.store import localdir
+        from r2fs.store.local import store as local
 
-        return localdir.connect(bucket, clock, limits)
-    from r2fs.store import s3
+        return local.connect(bucket, clock, limits)
+    from r2fs.store.s3 import store as s3
 
     return s3.connect(bucket, clock, limits, credentials)

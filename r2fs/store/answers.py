@@ -1,7 +1,7 @@
 """What an S3 server's refusals mean: one table from (code, status) to our errors.
 
 Owns:  the table. `tests/unit/store/test_answers.py` walks it.
-Never: imports boto3; `store/s3.py` asks `error_of()` with what boto3 reports.
+Never: imports boto3; `store/s3/store.py` asks `error_of()` with what boto3 reports.
 
 The code of the XML body decides, where the table knows it; else the HTTP status does. HEAD
 has no body: boto3 then gives the status as the code, so that it falls to the status by itself.

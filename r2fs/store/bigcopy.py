@@ -12,7 +12,7 @@ from dataclasses import replace
 from r2fs.model.errors import PreconditionFailed, StoreError, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.ports import Limits, ObjectStore
-from r2fs.model.records import ObjectMeta, Version
+from r2fs.model.records import Condition, ObjectMeta, Version
 from r2fs.model.settings import MIB
 
 COPY_PART = 512 * MIB  # 10,000 of them are more than the largest object; one takes seconds
@@ -24,8 +24,7 @@ def copy_by_parts(
     key: str,
     meta: ObjectMeta | None,
     *,
-    if_match: str | None,
-    if_absent: bool,
+    condition: Condition | None,
 ) -> str:
     """The new ETag. What is stored beside `source` is kept where `meta` is None."""
     stored = store.head(source.key)
@@ -44,7 +43,7 @@ def copy_by_parts(
             store.copy_part(key, upload_id, number, source, start, min(size, source.size - start))
             for number, start in enumerate(range(0, source.size, size), 1)
         ]
-        return store.complete_upload(key, upload_id, parts, if_match=if_match, if_absent=if_absent)
+        return store.complete_upload(key, upload_id, parts, condition=condition)
     except Unavailable:
         raise  # Complete may have been carried out; else the bucket's lifecycle rule ends the upload
     except StoreError:

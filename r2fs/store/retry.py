@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, Self, TypeVar
@@ -33,17 +34,15 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import printable
-from r2fs.model.ports import Body, Clock, Download, Limits, ObjectStore
-from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
-from r2fs.store import s3_request_log as request_log
+from r2fs.model.metadata import ATTEMPT
+from r2fs.model.ports import THROTTLED_S, Body, Clock, Download, Limits, ObjectStore
+from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.store.answers import SignatureRejected, StoredDamaged
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.counting import RequestCounter, RequestsView
 from r2fs.store.etags import multipart_etag
 from r2fs.store.health import Health
 
-ATTEMPT = "r2fs-attempt"  # user metadata that names one upload attempt
-THROTTLED_S = 1.0  # R2 takes one write of a key a second
 SLOW_TRIES = 3  # of one download that came too slowly each time: others may want its thread
 SIGNATURE_TRIES = 3  # R2 refuses a right signature now and then; a wrong one is wrong each time
 
@@ -57,6 +56,9 @@ class Policy:
     cap_s: float = 8.0
     within_s: float = 60.0  # no attempt begins later than this after the first
 
+
+# Of the request that this thread sends; the log of requests shows it.
+attempt_number: ContextVar[int] = ContextVar("attempt_number", default=1)
 
 PATIENT = Policy()
 BRIEF = Policy(attempts=3, base_s=0.5, cap_s=1.0, within_s=5.0)  # check(): a person waits
@@ -83,14 +85,14 @@ class _Tries:
         self._made = 0
         self._generation = store.keys.generation if store.keys else 0
         self.unknown = False  # an earlier attempt may have been carried out
-        request_log.attempt.set(1)
+        attempt_number.set(1)
 
     def after(self, error: StoreError) -> None:
         """Waits before the next attempt, or raises `error` if there is to be none."""
         self._store.health.failed(error)
         error.unknown = self.unknown
         self._made += 1
-        request_log.attempt.set(self._made + 1)
+        attempt_number.set(self._made + 1)
         if self._has_another_key(error):
             self._store.counter.retried()
             return
@@ -227,13 +229,11 @@ class RetryingStore:
                 return _Resuming(self, self._inner, key, start, length, opened)
 
     # ---- requests that meet their own doing when sent again
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         tries = self.tries()
         while True:
             try:
-                etag = self._inner.put(key, body, meta, if_match=if_match, if_absent=if_absent)
+                etag = self._inner.put(key, body, meta, condition=condition)
                 self.health.answered()
                 return etag
             except PreconditionFailed:
@@ -244,8 +244,8 @@ class RetryingStore:
                 return ours
             except StoreError as error:
                 tries.after(error)
-                if isinstance(error, StoredDamaged) and (if_match is not None or if_absent):
-                    if_match, if_absent = error.etag, False  # the damaged one is ours to replace
+                if isinstance(error, StoredDamaged) and condition is not None:
+                    condition = Condition.matches(error.etag)  # the damaged object is ours to replace
 
     def copy(
         self,
@@ -253,15 +253,14 @@ class RetryingStore:
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         if source.size > self.limits.max_copy:
-            return copy_by_parts(self, source, key, meta, if_match=if_match, if_absent=if_absent)
+            return copy_by_parts(self, source, key, meta, condition=condition)
         tries = self.tries()
         while True:
             try:
-                etag = self._inner.copy(source, key, meta=meta, if_match=if_match, if_absent=if_absent)
+                etag = self._inner.copy(source, key, meta=meta, condition=condition)
                 self.health.answered()
                 return etag
             except PreconditionFailed as error:
@@ -281,15 +280,12 @@ class RetryingStore:
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         tries = self.tries()
         while True:
             try:
-                etag = self._inner.complete_upload(
-                    key, upload_id, parts, if_match=if_match, if_absent=if_absent
-                )
+                etag = self._inner.complete_upload(key, upload_id, parts, condition=condition)
                 self.health.answered()
                 return etag
             except (PreconditionFailed, UploadMissing):

@@ -24,10 +24,10 @@ from r2fs.model.errors import MalformedAnswer, R2fsError, StoreError
 from r2fs.model.keys import printable
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import Kind, ListPage
-from r2fs.store.s3 import S3Store
-from r2fs.store.s3_listing import Asked, not_deleted, page_of
-from r2fs.store.s3_wire import _Receiver, receiving
-from r2fs.store.s3_xml import Malformed
+from r2fs.store.s3.listing import Asked, not_deleted, page_of
+from r2fs.store.s3.store import S3Store
+from r2fs.store.s3.wire import _Receiver, receiving
+from r2fs.store.s3.xml import Malformed
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.support.hostile import VERBS, Answers, Raw, RawServer, all_good, but, store_of

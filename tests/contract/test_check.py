@@ -25,7 +25,7 @@ from r2fs.model.ports import SystemClock
 from r2fs.model.records import ObjectMeta
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
-from r2fs.store.s3 import S3Store
+from r2fs.store.s3.store import S3Store
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock
 from tests.support.faulty import FaultyProxy, answer, stall

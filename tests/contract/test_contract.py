@@ -20,7 +20,7 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.ports import Limits, ObjectStore
-from r2fs.model.records import ListPage, ObjectMeta, Version
+from r2fs.model.records import Condition, ListPage, ObjectMeta, Version
 from tests.contract.conftest import Place
 from tests.support.bodies import BreakingBody, BytesBody, ShrinkingBody
 
@@ -235,23 +235,23 @@ def test_metadata_names_are_lower_case(store: ObjectStore, p: str):
 
 # ------------------------------------------------------------------ conditional put
 def test_put_if_absent(store: ObjectStore, p: str):
-    store.put(p + "a", BytesBody(b"one"), WAV, if_absent=True)
+    store.put(p + "a", BytesBody(b"one"), WAV, condition=Condition.absent())
     with pytest.raises(PreconditionFailed, match="a"):
-        store.put(p + "a", BytesBody(b"two"), WAV, if_absent=True)
+        store.put(p + "a", BytesBody(b"two"), WAV, condition=Condition.absent())
     assert read(store, p + "a") == b"one"
 
 
 def test_put_if_match(store: ObjectStore, p: str):
     first = put(store, p + "a", b"one")
-    second = store.put(p + "a", BytesBody(b"two"), WAV, if_match=first.etag)
+    second = store.put(p + "a", BytesBody(b"two"), WAV, condition=Condition.matches(first.etag))
     with pytest.raises(PreconditionFailed):
-        store.put(p + "a", BytesBody(b"three"), WAV, if_match=first.etag)
+        store.put(p + "a", BytesBody(b"three"), WAV, condition=Condition.matches(first.etag))
     assert store.head(p + "a").etag == second == md5(b"two")
 
 
 def test_put_if_match_of_a_missing_key(store: ObjectStore, p: str):
     with pytest.raises(PreconditionFailed):
-        store.put(p + "a", BytesBody(b"one"), WAV, if_match=OTHER)
+        store.put(p + "a", BytesBody(b"one"), WAV, condition=Condition.matches(OTHER))
     with pytest.raises(ObjectMissing):
         store.head(p + "a")
 
@@ -259,7 +259,7 @@ def test_put_if_match_of_a_missing_key(store: ObjectStore, p: str):
 def test_put_if_absent_after_a_delete(store: ObjectStore, p: str):
     put(store, p + "a", b"one")
     store.delete(p + "a")
-    store.put(p + "a", BytesBody(b"two"), WAV, if_absent=True)
+    store.put(p + "a", BytesBody(b"two"), WAV, condition=Condition.absent())
     assert read(store, p + "a") == b"two"
 
 
@@ -280,14 +280,16 @@ def race(writers: int, write: Callable[[int], object]) -> list[int]:
 
 
 def test_one_of_many_creates(store: ObjectStore, p: str):
-    won = race(8, lambda n: store.put(p + "a", BytesBody(b"%d" % n), WAV, if_absent=True))
+    won = race(8, lambda n: store.put(p + "a", BytesBody(b"%d" % n), WAV, condition=Condition.absent()))
     assert len(won) == 1
     assert read(store, p + "a") == b"%d" % won[0]
 
 
 def test_one_of_many_replaces(store: ObjectStore, p: str):
     base = put(store, p + "a", b"base")
-    won = race(8, lambda n: store.put(p + "a", BytesBody(b"%d" % n), WAV, if_match=base.etag))
+    won = race(
+        8, lambda n: store.put(p + "a", BytesBody(b"%d" % n), WAV, condition=Condition.matches(base.etag))
+    )
     assert len(won) == 1
     assert read(store, p + "a") == b"%d" % won[0]
 
@@ -511,9 +513,9 @@ def test_a_marker_keeps_its_metadata(store: ObjectStore, p: str):
 
 
 def test_a_marker_can_be_created_once(store: ObjectStore, p: str):
-    store.put(p + "dir/", BytesBody(b""), WAV, if_absent=True)
+    store.put(p + "dir/", BytesBody(b""), WAV, condition=Condition.absent())
     with pytest.raises(PreconditionFailed):
-        store.put(p + "dir/", BytesBody(b""), WAV, if_absent=True)
+        store.put(p + "dir/", BytesBody(b""), WAV, condition=Condition.absent())
 
 
 def test_a_marker_can_be_copied(store: ObjectStore, p: str):
@@ -570,7 +572,9 @@ def test_copy_with_other_metadata(store: ObjectStore, p: str):
 
 def test_copy_onto_itself_changes_metadata(store: ObjectStore, p: str):
     source = put(store, p + "a", b"data")
-    etag = store.copy(source, p + "a", meta=ObjectMeta("audio/flac", {"x": "ü"}), if_match=source.etag)
+    etag = store.copy(
+        source, p + "a", meta=ObjectMeta("audio/flac", {"x": "ü"}), condition=Condition.matches(source.etag)
+    )
     info = store.head(p + "a")
     assert (info.etag, info.content_type, dict(info.metadata or {})) == (etag, "audio/flac", {"x": "ü"})
     assert read(store, p + "a") == b"data"
@@ -626,21 +630,21 @@ def test_copy_of_a_changed_source_with_other_metadata(store: ObjectStore, p: str
 
 def test_copy_if_absent(store: ObjectStore, p: str):
     source = put(store, p + "a", b"data")
-    store.copy(source, p + "b", if_absent=True)
+    store.copy(source, p + "b", condition=Condition.absent())
     with pytest.raises(PreconditionFailed) as caught:
-        store.copy(source, p + "b", if_absent=True)
+        store.copy(source, p + "b", condition=Condition.absent())
     assert not caught.value.source
 
 
 def test_copy_if_match(store: ObjectStore, p: str):
     source = put(store, p + "a", b"data")
     old = put(store, p + "b", b"old")
-    store.copy(source, p + "b", if_match=old.etag)
+    store.copy(source, p + "b", condition=Condition.matches(old.etag))
     with pytest.raises(PreconditionFailed) as caught:
-        store.copy(source, p + "b", if_match=old.etag)
+        store.copy(source, p + "b", condition=Condition.matches(old.etag))
     assert not caught.value.source
     with pytest.raises(PreconditionFailed):
-        store.copy(source, p + "c", if_match=old.etag)
+        store.copy(source, p + "c", condition=Condition.matches(old.etag))
     assert read(store, p + "b") == b"data"
 
 
@@ -737,10 +741,10 @@ def test_complete_if_absent(store: ObjectStore, p: str):
     part = store.put_part(p + "big", upload, 1, BytesBody(b"mine"))
     put(store, p + "big", b"theirs")
     with pytest.raises(PreconditionFailed):
-        store.complete_upload(p + "big", upload, [part], if_absent=True)
+        store.complete_upload(p + "big", upload, [part], condition=Condition.absent())
     assert read(store, p + "big") == b"theirs"
     store.delete(p + "big")
-    store.complete_upload(p + "big", upload, [part], if_absent=True)
+    store.complete_upload(p + "big", upload, [part], condition=Condition.absent())
     assert read(store, p + "big") == b"mine"
 
 
@@ -750,9 +754,9 @@ def test_complete_if_match(store: ObjectStore, p: str):
     part = store.put_part(p + "big", upload, 1, BytesBody(b"mine"))
     theirs = put(store, p + "big", b"theirs")
     with pytest.raises(PreconditionFailed):
-        store.complete_upload(p + "big", upload, [part], if_match=base.etag)
+        store.complete_upload(p + "big", upload, [part], condition=Condition.matches(base.etag))
     assert read(store, p + "big") == b"theirs"
-    store.complete_upload(p + "big", upload, [part], if_match=theirs.etag)
+    store.complete_upload(p + "big", upload, [part], condition=Condition.matches(theirs.etag))
     assert read(store, p + "big") == b"mine"
 
 
@@ -760,7 +764,7 @@ def test_complete_if_match_of_a_missing_key(store: ObjectStore, p: str):
     upload = store.create_upload(p + "big", WAV)
     part = store.put_part(p + "big", upload, 1, BytesBody(b"mine"))
     with pytest.raises(PreconditionFailed):
-        store.complete_upload(p + "big", upload, [part], if_match=OTHER)
+        store.complete_upload(p + "big", upload, [part], condition=Condition.matches(OTHER))
 
 
 def test_copied_parts(store: ObjectStore, p: str):
@@ -806,13 +810,13 @@ def test_a_large_object_is_copied_by_parts(place: Place, p: str):
     store = place.open(Limits(max_copy=PART))
     data = os.urandom(2 * PART + 9)
     source = put(store, p + "a", data)
-    store.copy(source, p + "b", if_absent=True)
+    store.copy(source, p + "b", condition=Condition.absent())
     info = store.head(p + "b")
     assert (info.size, info.content_type) == (len(data), "audio/wav")
     assert dict(info.metadata or {}) == dict(WAV.metadata)
     assert read(store, p + "b") == data
     with pytest.raises(PreconditionFailed) as caught:
-        store.copy(source, p + "b", if_absent=True)
+        store.copy(source, p + "b", condition=Condition.absent())
     assert not caught.value.source
     put(store, p + "a", b"changed")
     with pytest.raises(PreconditionFailed) as caught:

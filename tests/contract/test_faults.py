@@ -24,12 +24,12 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.ports import ObjectStore, SystemClock
-from r2fs.model.records import ObjectMeta, Version
+from r2fs.model.records import Condition, ObjectMeta, Version
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3 import S3Store
+from r2fs.store.s3.store import S3Store
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock
 from tests.support.faulty import (
@@ -283,7 +283,7 @@ def test_a_stall_is_not_noticed(store: RetryingStore, proxy: FaultyProxy, key: s
 
 def test_a_cut_upload_is_sent_again(store: RetryingStore, proxy: FaultyProxy, other: ObjectStore, key: str):
     proxy.script(cut_request(100_000), cut_request(0))
-    store.put(key, BytesBody(DATA), META, if_absent=True)
+    store.put(key, BytesBody(DATA), META, condition=Condition.absent())
     assert read(other, key) == DATA
 
 
@@ -405,7 +405,7 @@ def test_a_put_whose_answer_was_lost_is_known_as_ours(
     base = other.put(key, BytesBody(b"base"), META) if condition == "if_match" else None
     meta = meta or attempt()
     proxy.script(lose_answer())
-    etag = store.put(key, BytesBody(b"mine"), meta, if_match=base, if_absent=base is None)
+    etag = store.put(key, BytesBody(b"mine"), meta, condition=Condition(base))
     info = other.head(key)
     assert (info.etag, dict(info.metadata or {})) == (etag, dict(meta.metadata))
     assert [seen.method for seen in proxy.seen] == ["PUT", "PUT", "HEAD"]
@@ -428,7 +428,7 @@ def test_a_put_that_lost_is_not_taken_for_ours(
 
     body = Meanwhile(b"mine")
     with pytest.raises(PreconditionFailed):
-        store.put(key, body, attempt(), if_match=base, if_absent=base is None)
+        store.put(key, body, attempt(), condition=Condition(base))
     assert theirs
     assert other.head(key).etag == theirs[0]
 
@@ -438,7 +438,7 @@ def test_a_412_without_a_lost_answer_costs_no_head(
 ):
     other.put(key, BytesBody(b"theirs"), META)
     with pytest.raises(PreconditionFailed):
-        store.put(key, BytesBody(b"mine"), META, if_absent=True)
+        store.put(key, BytesBody(b"mine"), META, condition=Condition.absent())
     assert [seen.method for seen in proxy.seen] == ["PUT"]
 
 
@@ -450,7 +450,7 @@ def test_a_complete_whose_answer_was_lost(
     upload = store.create_upload(key, META)
     part = store.put_part(key, upload, 1, BytesBody(DATA))
     proxy.rule(lose_answer(), method="POST", path="uploadId")
-    etag = store.complete_upload(key, upload, [part], if_match=base, if_absent=condition == "if_absent")
+    etag = store.complete_upload(key, upload, [part], condition=Condition(base))
     assert other.head(key).etag == etag
     assert read(other, key) == DATA
 
@@ -468,7 +468,7 @@ def test_a_copy_whose_answer_was_lost(
     source = Version(key + "-s", other.put(key + "-s", BytesBody(DATA), attempt()), len(DATA))
     base = other.put(key, BytesBody(b"base"), META) if condition == "if_match" else None
     proxy.rule(lose_answer(), method="PUT")
-    etag = store.copy(source, key, meta=meta, if_match=base, if_absent=condition == "if_absent")
+    etag = store.copy(source, key, meta=meta, condition=Condition(base))
     assert other.head(key).etag == etag == source.etag
 
 
@@ -478,7 +478,7 @@ def test_a_change_of_metadata_whose_answer_was_lost(
     source = Version(key, other.put(key, BytesBody(DATA), META), len(DATA))
     proxy.rule(lose_answer(), method="PUT")
     meta = attempt()
-    store.copy(source, key, meta=meta, if_match=source.etag)
+    store.copy(source, key, meta=meta, condition=Condition.matches(source.etag))
     assert dict(other.head(key).metadata or {}) == dict(meta.metadata)
 
 

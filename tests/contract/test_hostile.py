@@ -28,12 +28,12 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.ports import SystemClock
-from r2fs.model.records import ObjectMeta
+from r2fs.model.records import Condition, ObjectMeta
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store import s3_wire
 from r2fs.store.answers import StoredDamaged
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3 import S3Store
+from r2fs.store.s3 import wire
+from r2fs.store.s3.store import S3Store
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock
 from tests.support.hostile import (
@@ -571,11 +571,11 @@ def test_a_server_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch, verb: s
     good = VERBS[verb].good
     passed = itertools.count(0, 50.0)
     store, _ = store_of(but(verb, replace(good, body=b" " * 10 + good.body)))
-    monkeypatch.setattr(s3_wire, "READ", 1)
-    monkeypatch.setattr(s3_wire, "AT_WORK_S", 50.0 * 1000)
-    monkeypatch.setattr(s3_wire, "time", SimpleNamespace(monotonic=lambda: next(passed)))
+    monkeypatch.setattr(wire, "READ", 1)
+    monkeypatch.setattr(wire, "AT_WORK_S", 50.0 * 1000)
+    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: next(passed)))
     assert VERBS[verb].call(store) == VERBS[verb].believed
-    monkeypatch.setattr(s3_wire, "AT_WORK_S", 50.0 * 5)
+    monkeypatch.setattr(wire, "AT_WORK_S", 50.0 * 5)
     with pytest.raises(Unavailable, match="does not answer"):
         VERBS[verb].call(store)
     store.close()
@@ -591,15 +591,15 @@ def test_a_put_to_a_portal_may_have_been_stored(answers: Any):
     """After the portal's page the server has another object there: by whom is asked."""
     store, session = patient(lambda request: Raw(200, (), PAGE))
     with pytest.raises(MalformedAnswer):
-        store.put(KEY, BytesBody(DATA), META, if_absent=True)
+        store.put(KEY, BytesBody(DATA), META, condition=Condition.absent())
     assert len([1 for method, _ in session.sent if method == "PUT"]) == 6
     pages = iter([Raw(200, (), PAGE), Raw(412, (), error("PreconditionFailed"))])
     session.answering = lambda request: next(pages) if request.method == "PUT" else OBJECT
-    assert store.put(KEY, BytesBody(DATA), META, if_absent=True) == MD5
+    assert store.put(KEY, BytesBody(DATA), META, condition=Condition.absent()) == MD5
     pages = iter([Raw(200, (), PAGE), Raw(412, (), error("PreconditionFailed"))])
     theirs = ObjectMeta("audio/wav", {"r2fs-attempt": "another"})
     with pytest.raises(PreconditionFailed):
-        store.put(KEY, BytesBody(DATA), theirs, if_absent=True)
+        store.put(KEY, BytesBody(DATA), theirs, condition=Condition.absent())
     store.close()
 
 

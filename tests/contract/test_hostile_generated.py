@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from r2fs.model.errors import StoreError
-from r2fs.store.s3 import S3Store
+from r2fs.store.s3.store import S3Store
 from tests.contract.hostile_campaign import run
 from tests.support.hostile import VERBS, Answers, all_good, but, store_of
 from tests.support.hostile_answers import answer_to, judge

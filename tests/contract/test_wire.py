@@ -11,9 +11,9 @@ import pytest
 
 from r2fs import __version__
 from r2fs.model.ports import SystemClock
-from r2fs.model.records import ObjectMeta
+from r2fs.model.records import Condition, ObjectMeta
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3 import connect
+from r2fs.store.s3.store import connect
 from tests.support.bodies import BytesBody
 from tests.support.faulty import FaultyProxy, Seen
 from tests.support.servers import Endpoint
@@ -36,7 +36,7 @@ def everything(store: RetryingStore) -> None:
     store.list_page("wire/")
     version = store.head("wire/a").version
     store.copy(version, "wire/b")
-    store.copy(version, "wire/b", meta=META, if_match=store.head("wire/b").etag)
+    store.copy(version, "wire/b", meta=META, condition=Condition.matches(store.head("wire/b").etag))
     upload = store.create_upload("wire/c", META)
     part = store.put_part("wire/c", upload, 1, BytesBody(os.urandom(1000)))
     store.complete_upload("wire/c", upload, [part])
@@ -89,10 +89,10 @@ def test_listings_are_encoded(store: RetryingStore, proxy: FaultyProxy):
 
 def test_conditions_as_they_are_sent(store: RetryingStore, proxy: FaultyProxy):
     etag = store.put("wire/cond", BytesBody(b"data"), META)
-    store.put("wire/cond", BytesBody(b"more"), META, if_match=etag)
+    store.put("wire/cond", BytesBody(b"more"), META, condition=Condition.matches(etag))
     assert proxy.seen[-1].headers["if-match"] == f'"{etag}"'
     store.delete("wire/cond")
-    store.put("wire/cond", BytesBody(b"more"), META, if_absent=True)
+    store.put("wire/cond", BytesBody(b"more"), META, condition=Condition.absent())
     assert proxy.seen[-1].headers["if-none-match"] == "*"
 
 
@@ -108,7 +108,7 @@ def test_copies_carry_their_own_conditions_alone(store: RetryingStore, proxy: Fa
         barrier.wait()
         key = f"wire/copy{number % 8}"
         if number < 8:
-            store.copy(source, key, if_match=etags[key])
+            store.copy(source, key, condition=Condition.matches(etags[key]))
         else:
             store.copy(source, f"wire/plain{number}")
 
@@ -127,7 +127,7 @@ def test_copies_carry_their_own_conditions_alone(store: RetryingStore, proxy: Fa
 
 def test_a_copy_if_absent_says_so_in_r2s_way(store: RetryingStore, proxy: FaultyProxy):
     store.put("wire/a", BytesBody(b"data"), META)
-    store.copy(store.head("wire/a").version, "wire/absent", if_absent=True)
+    store.copy(store.head("wire/a").version, "wire/absent", condition=Condition.absent())
     assert proxy.seen[-1].headers["cf-copy-destination-if-none-match"] == "*"
     store.delete("wire/absent")
 

@@ -24,14 +24,14 @@ from r2fs.engine.fs import FileSystem
 from r2fs.model.ports import Caller
 from r2fs.model.records import FileSystemStats
 from r2fs.model.settings import Bucket, Credentials, Settings
-from r2fs.store import localdir
+from r2fs.store.local import store
 
 PASSED, KILLED = ".", "!"  # the first character of a line in the file of points
 NEVER = ("", 0)
 COMMITS = ("commit", "committed")
 # Floors of the engine that only carry out what another module has decided.
 CARRIERS = frozenset(
-    {"r2fs.engine.pending.store", "r2fs.engine.pending.transaction", "r2fs.engine.writeback.attempts"}
+    {"r2fs.engine.pending.store", "r2fs.engine.pending.transaction", "r2fs.engine.pending.attempts"}
 )
 
 
@@ -73,12 +73,15 @@ def _site() -> str:
     return "journal"
 
 
-class Asked(FileSystem):
-    """With a point of the suite's own: while the daemon answers who asks whether it is there."""
+def die_when_asked() -> None:
+    """A point of the suite's own: while the daemon answers a program that asks whether it is there."""
+    answer = FileSystem.statfs
 
-    def statfs(self, caller: Caller) -> FileSystemStats:
+    def statfs(self: FileSystem, caller: Caller) -> FileSystemStats:
         self._core.crash_point("statfs")
-        return super().statfs(caller)
+        return answer(self, caller)
+
+    FileSystem.statfs = statfs  # type: ignore[method-assign]
 
 
 def settings_of(given: dict[str, Any]) -> Settings:
@@ -104,9 +107,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     # Small parts, so that many uploads have several: `Limits` is what a file:// bucket takes.
-    localdir.LIMITS = replace(localdir.LIMITS, min_part=given["settings"]["part_size"])
+    store.LIMITS = replace(store.LIMITS, min_part=given["settings"]["part_size"])
     killer = Killer(Path(given["points"]), tuple(given["armed"]))
-    vars(service)["FileSystem"] = Asked
+    die_when_asked()
     mount = service.Service(
         settings_of(given["settings"]), Path(given["target"]), os.environ, crash_point=killer
     )

@@ -16,7 +16,7 @@ from r2fs.engine.pending.store import LATE_ATTEMPT_S
 from r2fs.model.errors import BodyDamaged, Throttled, Unavailable
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Body
-from r2fs.model.records import ObjectMeta, Part, Version
+from r2fs.model.records import Condition, ObjectMeta, Part, Version
 from tests.support.memory_store import MemoryDownload, MemoryStore, Stored, read_whole
 
 # What can happen to a request. `late`: no answer, and it is carried out when `deliver` is called.
@@ -71,14 +71,12 @@ class ModelBucket(MemoryStore):
                     raise
 
     # ---- the port, with faults
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         fault = self._begin("put", key)
         data = read_whole(key, body)
 
         def carry_out() -> str:
-            self._condition(key, if_match, if_absent)
+            self._condition(key, condition)
             return self.store_version(key, data, meta)
 
         return self._carry_out("put", key, fault, carry_out)
@@ -89,17 +87,14 @@ class ModelBucket(MemoryStore):
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         fault = self._begin("complete_upload", key)
 
         def carry_out() -> str:
             self.on_request, mine = (lambda name, key: None), self.on_request
             try:
-                return super(ModelBucket, self).complete_upload(
-                    key, upload_id, parts, if_match=if_match, if_absent=if_absent
-                )
+                return super(ModelBucket, self).complete_upload(key, upload_id, parts, condition=condition)
             finally:
                 self.on_request = mine
 
@@ -111,14 +106,13 @@ class ModelBucket(MemoryStore):
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         fault = self._begin("copy", key)
 
         def carry_out() -> str:
             stored = self._source(source)
-            self._condition(key, if_match, if_absent)
+            self._condition(key, condition)
             return self.store_version(key, stored.data, meta or stored.meta)
 
         return self._carry_out("copy", key, fault, carry_out)

@@ -99,7 +99,7 @@ def _awaits(world: World, node: Node) -> bool:
     pending = node.pending
     if pending is None or pending.changed:
         return False
-    unknown = world.engine.writeback.attempts.unknown_keys(node.ino)
+    unknown = world.engine.attempts.unknown_keys(node.ino)
     return pending.in_flight is not None or nfc(pending.key) in map(nfc, unknown)
 
 

@@ -505,7 +505,7 @@ def check(engine: Engine) -> None:
         proven = pending.open and staged is not None and isinstance(staged.baseline, Proof)
         changed = (checkpoint is not None and checkpoint.changed) if proven else pending.changed
         file = None if staged is None else staged.file
-        have = (row.key, row.state, row.staged, row.changed, row.expect, row.seq)
+        have = (row.key, row.state, row.staged, row.changed, row.expected_etag, row.seq)
         want = (pending.key, pending.state.value, file, changed, pending.expected_etag, pending.seq)
         assert have == want, f"journal {have}, memory {want}"
     assert {row.seq for row in engine.journal.read().deletes} == set(pending_store.deletes), (

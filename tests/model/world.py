@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 from r2fs.engine.content import reader
 from r2fs.engine.files import open_files as files
 from r2fs.engine.inodes.inode import Node

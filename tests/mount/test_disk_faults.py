@@ -212,7 +212,7 @@ def test_the_disk_of_everything_is_full(disk: LoopDisk, mounts: Mounts, s3, seaw
     line.rule(drop(), times=None)
     kept["unsent.wav"] = noise(2 * MIB, 2)
     write(serving.path / "unsent.wav", kept["unsent.wav"])
-    assert serving.status()["room"]["ballast"] > 0
+    assert serving.status()["room"]["journal_reserve"] > 0
     disk.fill()
 
     # clean content goes for what is written; then there is no space
@@ -222,7 +222,7 @@ def test_the_disk_of_everything_is_full(disk: LoopDisk, mounts: Mounts, s3, seaw
     assert len(kept["part.wav"]) >= 3 * MIB, "clean content was to be evicted for it"
     disk.fill()
 
-    # names and attributes need the journal alone: its ballast has room
+    # names and attributes need the journal alone: its reserve has room
     for number in range(150):
         os.rename(serving.path / "unsent.wav", serving.path / f"unsent {number}.wav")
         os.rename(serving.path / f"unsent {number}.wav", serving.path / "unsent.wav")
@@ -230,7 +230,7 @@ def test_the_disk_of_everything_is_full(disk: LoopDisk, mounts: Mounts, s3, seaw
     assert errno_of(lambda: write(serving.path / "more.wav", data)) == errno.ENOSPC
     status = serving.status()
     assert status["room"]["writers"] == "disk full"
-    assert status["room"]["ballast"] == 0
+    assert status["room"]["journal_reserve"] == 0
     assert "kept in reserve for the journal are in use now" in serving.log()
     shown = serving.r2fs("status", str(serving.path)).stdout
     assert "full" in shown
@@ -246,7 +246,7 @@ def test_the_disk_of_everything_is_full(disk: LoopDisk, mounts: Mounts, s3, seaw
     again.start()
     assert (again.path / "unsent.wav").read_bytes() == kept["unsent.wav"]
     (disk.path / "filler").unlink()
-    again.until_state("the ballast made anew", lambda s: s["room"]["ballast"] > 0, 60)
+    again.until_state("the reserve made anew", lambda s: s["room"]["journal_reserve"] > 0, 60)
     kept["later.wav"] = noise(4 * MIB, 5)
     write(again.path / "later.wav", kept["later.wav"])
     again.flush(60)

@@ -28,7 +28,7 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.ports import Body, Download, Limits, ObjectStore
-from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 
 CHUNK = 256 << 10
 T = TypeVar("T")
@@ -458,12 +458,8 @@ class FaultyStore:
         download = self.inner.get(key, start=start, length=length, if_match=if_match)
         return FaultyDownload(download, key) if step == "c" else download
 
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
-        return self._do(
-            "put", key, lambda: self.inner.put(key, body, meta, if_match=if_match, if_absent=if_absent)
-        )
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
+        return self._do("put", key, lambda: self.inner.put(key, body, meta, condition=condition))
 
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
         return self._do("create_upload", key, lambda: self.inner.create_upload(key, meta))
@@ -484,13 +480,12 @@ class FaultyStore:
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         return self._do(
             "complete_upload",
             key,
-            lambda: self.inner.complete_upload(key, upload_id, parts, if_match=if_match, if_absent=if_absent),
+            lambda: self.inner.complete_upload(key, upload_id, parts, condition=condition),
         )
 
     def abort_upload(self, key: str, upload_id: str) -> None:
@@ -502,13 +497,12 @@ class FaultyStore:
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         return self._do(
             "copy",
             key,
-            lambda: self.inner.copy(source, key, meta=meta, if_match=if_match, if_absent=if_absent),
+            lambda: self.inner.copy(source, key, meta=meta, condition=condition),
         )
 
     def delete(self, key: str) -> None:

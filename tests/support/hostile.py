@@ -26,7 +26,7 @@ from urllib3.response import HTTPResponse
 from r2fs.model.ports import Clock
 from r2fs.model.records import ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store.s3 import S3Store
+from r2fs.store.s3.store import S3Store
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock
 

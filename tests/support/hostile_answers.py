@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote_plus
 
 from r2fs.model.errors import StoreError
 from r2fs.model.records import ListPage
-from r2fs.store.s3_listing import Asked, page_of
-from r2fs.store.s3_xml import FORMS, Malformed, read_document
+from r2fs.store.s3.listing import Asked, page_of
+from r2fs.store.s3.xml import FORMS, Malformed, read_document
 from tests.support.hostile import (
     DATA,
     MD5,

@@ -24,7 +24,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Body, Limits
-from r2fs.model.records import ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 
 
 @dataclass
@@ -186,13 +186,11 @@ class MemoryStore:
                 raise RangeInvalid(key)
             return MemoryDownload(stored, start, len(stored.data) if length is None else start + length)
 
-    def put(
-        self, key: str, body: Body, meta: ObjectMeta, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str:
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         self._call("put", key)
         data = read_whole(key, body)
         with self._lock:
-            self._condition(key, if_match, if_absent)
+            self._condition(key, condition)
             etag = self.store_version(key, data, meta)
         self.after("put", key)
         return etag
@@ -230,14 +228,13 @@ class MemoryStore:
         upload_id: str,
         parts: Sequence[Part],
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         self._call("complete_upload", key)
         with self._lock:
             upload = self._upload(upload_id)
             bodies = self._fitting(key, upload, parts)
-            self._condition(key, if_match, if_absent)
+            self._condition(key, condition)
             del self.uploads[upload_id]
             etag = _md5(b"".join(bytes.fromhex(_md5(body)) for body in bodies)) + f"-{len(bodies)}"
             result = self.store_version(key, b"".join(bodies), upload.meta, etag)
@@ -254,13 +251,12 @@ class MemoryStore:
         key: str,
         *,
         meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        condition: Condition | None = None,
     ) -> str:
         self._call("copy", key)
         with self._lock:
             stored = self._source(source)
-            self._condition(key, if_match, if_absent)
+            self._condition(key, condition)
             kept = meta or stored.meta
             kept = kept if kept.headers is not None else replace(kept, headers=stored.meta.headers)
             etag = self.store_version(key, stored.data, kept)
@@ -338,12 +334,10 @@ class MemoryStore:
         if key in self.locked and nfc(key) in self.objects:
             raise ObjectLocked(f"{key}: it is locked")
 
-    def _condition(self, key: str, if_match: str | None, if_absent: bool) -> None:
+    def _condition(self, key: str, condition: Condition | None) -> None:
         self._require_unlocked(key)  # R2 looks at the lock first
         there = self.objects.get(self._identity(key))
-        if if_absent and there is not None:
-            raise PreconditionFailed(key)
-        if if_match is not None and (there is None or there.etag != if_match):
+        if condition is not None and not condition.holds(there.etag if there else None):
             raise PreconditionFailed(key)
 
     def store_version(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:

@@ -34,7 +34,7 @@ from r2fs.model.errors import (
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import HEADERS
 from r2fs.model.ports import Limits
-from r2fs.model.records import ObjectMeta, Part, Version
+from r2fs.model.records import Condition, ObjectMeta, Part, Version
 from tests.support import strict_xml as xml
 from tests.support.bodies import BytesBody
 from tests.support.memory_store import MemoryStore, Stored
@@ -337,10 +337,12 @@ class _Request(BaseHTTPRequestHandler):
         heads["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
         self._answer(206, heads, data[start:stop])
 
-    def _conditions(self) -> dict[str, Any]:
-        """If-Match and If-None-Match as MemoryStore takes them."""
-        match, absent = self.heads.get("if-match"), self.heads.get("if-none-match")
-        return {"if_match": None if match is None else match.strip('"'), "if_absent": absent == "*"}
+    def _condition(self, prefix: str = "") -> Condition | None:
+        """The condition in If-Match and If-None-Match, whose names begin with `prefix`."""
+        match = self.heads.get(f"{prefix}if-match")
+        if match is not None:
+            return Condition.matches(match.strip('"'))
+        return Condition.absent() if self.heads.get(f"{prefix}if-none-match") == "*" else None
 
     def _new_meta(self) -> ObjectMeta:
         said = {n: self.heads[NAMES.get(n, n)] for n in HEADERS if NAMES.get(n, n) in self.heads}
@@ -349,7 +351,7 @@ class _Request(BaseHTTPRequestHandler):
     def _put(self) -> None:
         data, double = self._body(), self.double
         double.pace(self.key)
-        etag = double.bucket.put(self.key, BytesBody(data), self._new_meta(), **self._conditions())
+        etag = double.bucket.put(self.key, BytesBody(data), self._new_meta(), condition=self._condition())
         double.wrote(self.key)
         self._answer(heads={"ETag": f'"{etag}"'})
 
@@ -370,15 +372,13 @@ class _Request(BaseHTTPRequestHandler):
     def _copy(self) -> None:
         """Conditions on the destination have names of R2's own; the common ones are ignored."""
         double, source = self.double, self._source()
-        match = self.heads.get("cf-copy-destination-if-match")
         replaces = self.heads.get("x-amz-metadata-directive", "COPY") == "REPLACE"
         double.pace(self.key)
         etag = double.bucket.copy(
             source,
             self.key,
             meta=self._new_meta() if replaces else None,
-            if_match=None if match is None else match.strip('"'),
-            if_absent=self.heads.get("cf-copy-destination-if-none-match") == "*",
+            condition=self._condition("cf-copy-destination-"),
         )
         double.wrote(self.key)
         self._answer(body=xml.copied("CopyObjectResult", etag))

@@ -1,7 +1,7 @@
 """Room: how much is left on this host's disk, and what is given back before a writer meets ENOSPC.
 
 Owns:    when clean content is evicted for want of disk (the cache's own limit is the cache's), and
-         when the journal's ballast is made anew.
+         when the journal's reserve is made anew.
 Never:   drops a byte that the bucket lacks: dirty content is not in the cache.
 Threads: every method; `look` is called by the watcher of `files/backpressure.py`.
 Locks:   takes Core.lock for a moment; none while it asks the disk or waits for it. `make_now` alone
@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass
 from threading import Lock
 
-from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
 from r2fs.model.errors import R2fsError
@@ -47,12 +47,12 @@ class Disk:
 
 
 class DiskSpace:
-    def __init__(self, core: Core, contents: Contents, staging_gc: StagingGc) -> None:
+    def __init__(self, core: Core, idle: IdleFiles, staging_gc: StagingGc) -> None:
         # constant
         self._core = core
-        self._contents = contents
+        self.idle = idle
         self._staging_gc = staging_gc
-        self._directory = core.journal.data_dir
+        self._directory = core.staging.directory
         self._making = Lock()  # around evicting alone
         self.made = 0  # grows each time that room was made; only ever compared
         self._error: str | None = None  # what the disk answered instead; replaced as a whole
@@ -92,19 +92,25 @@ class DiskSpace:
     def make_now(self, size: int = 0) -> bool:
         """Evict clean content for `size` bytes, and for the reserve. False: there is none to evict."""
         with self._core.lock:
-            self._contents.retire_resting()
+            self.idle.retire_all()
         freed = self._core.cache.evict(max(size, self.disk().reserve)) > 0
         self.made += freed
         return freed
 
     def look(self, writing: bool) -> None:
-        """Now and then: keep the ballast held and, while anybody writes, the reserve free.
+        """Now and then: keep the journal's reserve held and, while anybody writes, the reserve free.
 
         For readers alone nothing is evicted: what is here could not be fetched again.
         """
         disk = self.disk()
         if disk.short and writing:
             self.make(disk.reserve - disk.free)
-        ballast = self._core.journal.ballast
-        if not ballast.held and disk.free > disk.reserve + ballast.size and ballast.hold():
-            log.info("there is room again: %d bytes are kept in reserve for the journal", ballast.size)
+        journal_reserve = self._core.journal.reserve
+        if (
+            not journal_reserve.held
+            and disk.free > disk.reserve + journal_reserve.size
+            and journal_reserve.hold()
+        ):
+            log.info(
+                "there is room again: %d bytes are kept in reserve for the journal", journal_reserve.size
+            )

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable
 from threading import Lock
 
+from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.core import Core
@@ -46,7 +47,7 @@ class _Check:
 
     def __init__(self, files: int) -> None:
         self.expected: str | None = None  # MD5; None: no answer has told one
-        self.files = files  # Content.files, as it was when the first byte was held back
+        self.files = files  # SparseFile.files, as it was when the first byte was held back
         self.digest = hashlib.md5(usedforsecurity=False)
 
     @property
@@ -55,12 +56,12 @@ class _Check:
 
 
 class Fetching:
-    def __init__(self, core: Core, streams: Streams, moved: Callable[[int], None]) -> None:
+    def __init__(self, core: Core, streams: Streams, moved: Callable[[int], None], space: DiskSpace) -> None:
         # constant
         self._moved = moved  # told of each chunk; may raise TooSlow
         self._core = core
         self._streams = streams
-        self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
+        self._space = space
         # guarded by: _lock
         self._lock = Lock()
         self._damaged: dict[str, str] = {}  # by key: what was wrong with what came
@@ -149,7 +150,7 @@ class Fetching:
             write(start, chunk)
             return
         except NoSpace:
-            self.make_room(len(chunk))  # or somebody else did just now
+            self._space.make(len(chunk))  # or somebody else did just now
         try:
             write(start, chunk)
             return

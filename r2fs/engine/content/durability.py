@@ -18,11 +18,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
-from r2fs.disk.durable import fsync_dir, local_error, outwait_file_time
+from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.keys import nfc, printable
 from r2fs.model.pending import UNSYNCED, Durability, Staged
@@ -33,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class DiskSync:
-    def __init__(self, core: Core, pending_store: PendingStore, contents: Contents) -> None:
+    def __init__(self, records: Records, contents: Contents) -> None:
         # constant
-        self._core = core
-        self._pending = pending_store
+        self._core = records.core
+        self._pending = records.pending
         self._contents = contents
         # guarded by: Core.lock
         self._copied: dict[str, int] = {}  # NFC key: which copy from it was the last
@@ -84,16 +83,12 @@ class DiskSync:
             self.sync(node)
 
     def _sync_bytes(self, node: Node, fd: int) -> None:
-        directory = self._core.journal.data_dir
         try:
-            os.fsync(fd)
-        except OSError as error:
+            self._core.staging.sync_file(fd)
+        except R2fsError:
             self._failed(node)
-            raise local_error(error, directory) from error
-        try:
-            fsync_dir(directory)
-        except OSError as error:
-            raise local_error(error, directory) from error
+            raise
+        self._core.staging.sync()
 
     def _failed(self, node: Node) -> None:
         with self._core.lock:
@@ -215,7 +210,7 @@ class DiskSync:
             # Of complete content the file is closed again: there may be more than descriptors.
             synced = [node for node in self._pending.inodes.values() if self._sync_at_end(node)]
             try:
-                fsync_dir(self._core.journal.data_dir)
+                self._core.staging.sync()
                 for node in synced:
                     if node.pending is not None and (staged := node.pending.staged) is not None:
                         durability = Durability.SYNCED_OWN if _is_partial(node) else Durability.SYNCED

@@ -10,28 +10,24 @@ Fails:   StateDamaged where a staged file has gone; Stale; NoSpace and LocalErro
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from r2fs.disk.cache import Taken
-from r2fs.disk.content import Content
+from r2fs.disk.cache.cache import Taken
 from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
-from r2fs.disk.spares import Spares
+from r2fs.disk.sparse_file import SparseFile
+from r2fs.engine.content import idle
+from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.content.source import Source
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import fill, is_news
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import NoSpace, R2fsError, Stale, StateDamaged
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered_of
@@ -44,34 +40,22 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RESTING = 2048  # files kept open after their last close: a descriptor each
-RESTING_FILE = 1 << 20  # bytes of the largest of them
-RESTING_SHARE = 16  # all of them together: at most this part of the cache's limit
-
 
 class Contents:
-    def __init__(self, core: Core, pending_store: PendingStore, reader: Reader) -> None:
-        self._core = core
-        self._pending = pending_store
-        self._reader = reader
-        self._number = count(1)
-        self.spares = Spares(core.journal.data_dir)
+    def __init__(self, records: Records, reader: Reader, space: DiskSpace) -> None:
+        self._core = records.core
+        self._pending = records.pending
+        self._attempts = records.attempts
+        self._space = space
+        self._idle = space.idle
         self._sources: dict[int, Source] = {}  # by inode number
-        self._resting: OrderedDict[int, Node] = OrderedDict()  # open though nobody has it open; oldest first
-        self._resting_bytes = 0
-        self._rested: dict[
-            int, tuple[int, int]
-        ] = {}  # by inode number: size and mtime (ns), as it came to rest
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
         self._pinned: dict[int, Version] = {}  # by inode number: at most one pin of the cache's each
         self._pinned_by: dict[Version, set[int]] = {}  # the reverse: inode numbers
-        self.make_room: Callable[[int], bool] = lambda size: False  # room.py: evicts, for a full disk
-        # attempts.py: is the version gone, perhaps, by a copy of our own?
-        self.may_be_copied: Callable[[Node, Version], bool] = lambda node, version: False
         self._streams = reader.streams
 
     # ------------------------------------------------------------------ getting at bytes
-    def of(self, node: Node) -> Content:
+    def of(self, node: Node) -> SparseFile:
         """The node's open content: what it has, what staging has, what the cache has, or nothing yet."""
         if node.content is None:
             node.content = self._staged(node) if node.pending and node.pending.staged else self._clean(node)
@@ -115,30 +99,30 @@ class Contents:
         if pinned:
             self._pin(node)
 
-    def _staged(self, node: Node) -> Content:
+    def _staged(self, node: Node) -> SparseFile:
         assert node.pending is not None and node.pending.staged is not None
-        path = self._core.journal.data_dir / node.pending.staged.file
+        path = self._core.staging.path(node.pending.staged.file)
         try:
-            return Content.adopt(path, path.stat().st_size, None)
+            return SparseFile.adopt(path, path.stat().st_size, None)
         except FileNotFoundError:
             raise StateDamaged(f"{node.pending.key}: its bytes should be in {path}, and are not") from None
 
-    def _clean(self, node: Node) -> Content:
+    def _clean(self, node: Node) -> SparseFile:
         version = node.base
         if version is None:  # unlinked, and open since before a take-over
             raise Stale(f"{node.name} is gone")
-        path = self._open_path(node)
+        path = self._core.staging.link_path(node.ino)
         taken = None if self._is_anothers(node, version) else self._taken(version, path)
         self._pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:
-            return Content.adopt(path, version.size, taken.present)
+            return SparseFile.adopt(path, version.size, taken.present)
         try:
-            return self._with_room(lambda: Content.create(path, version.size, complete=version.size == 0))
+            return self._with_room(lambda: SparseFile.create(path, version.size, complete=version.size == 0))
         except NoSpace:
             if not version.size:
                 raise
-            return Content.hollow(path, version.size)
+            return SparseFile.hollow(path, version.size)
 
     def _is_anothers(self, node: Node, version: Version) -> bool:
         """True if another node has its file open: one that lost its name, where the same version has the name again.
@@ -147,8 +131,8 @@ class Contents:
         the other. One that rests makes way.
         """
         others = self._pinned_by.get(version, set()) - {node.ino}
-        for ino in others & self._resting.keys():
-            self._put_away(ino)
+        for ino in self._idle.among(others):
+            self._idle.retire(ino)
             others.discard(ino)
         return bool(others)
 
@@ -163,17 +147,17 @@ class Contents:
         try:
             return make()
         except NoSpace:
-            self.make_room(0)  # or somebody else did just now
+            self._space.make_now(0)  # or somebody else did just now
             return make()
 
     def keep_whole(self, node: Node) -> None:
         """All of it is to come here, and to stay, whatever the cache's limit says: it is about to be this host's."""
         content = self.of(node)
-        self._streams.keep(self._sources.get(node.ino), content, self._open_path(node))
+        self._streams.keep(self._sources.get(node.ino), content, self._core.staging.link_path(node.ino))
 
     def adopt_open(self, node: Node, path: Path) -> None:
         """At a take-over: complete content that a program has open still, by its link in open/."""
-        node.content = Content.adopt(path, path.stat().st_size, None)
+        node.content = SparseFile.adopt(path, path.stat().st_size, None)
         self._stored_at_s[node.ino] = self._core.clock.time()
         self._pin(node)
 
@@ -181,13 +165,13 @@ class Contents:
         """That version is not there any more: unless by a copy of our own (`Resolver.found_own_copy` looks),
         nobody needs to wait with a write of that key any more for this node's sake."""
         with self._core.lock:
-            if not self.may_be_copied(node, version):
+            if not self._attempts.may_be_copied(node, version):
                 self.lost(node, version)
 
     def lost(self, node: Node, version: Version) -> None:
         """With Core.lock held."""
         node.lost = version
-        self._pending.on_settled(node)
+        self._pending.settle(node)
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
         """A GET told the version's metadata: kept for stat, which listings cannot tell."""
@@ -214,13 +198,10 @@ class Contents:
         The caller writes the journal row next, and calls `unstage` if that fails.
         """
         content = self.of(node)
-        if node.ino in self._resting:
-            self._wake(node.ino)
-        self._rested.pop(node.ino, None)
+        self._idle.take(node.ino)
         self.keep_whole(node)
         content.make_writable()
-        name = self._staged_name(node)
-        content.rename_to(self._core.journal.data_dir / name)
+        name = self._core.staging.adopt(content, node.ino)
         self._core.crash_point("staged")
         if node.base is not None:
             self._core.cache.drop(node.base)  # the entry is the same file, and vouches for its mtime
@@ -237,35 +218,20 @@ class Contents:
         Before the file is opened for writing: later, the name's end would change the file's ctime,
         and with it what proves "unchanged".
         """
-        with suppress(FileNotFoundError):
-            (self._core.journal.data_dir / name).unlink()
+        self._core.staging.remove(name)
         if node.left == name:
             node.left = None
 
     def unstage(self, node: Node) -> None:
         """The journal refused: the file is clean content as before."""
         assert node.content is not None
-        node.content.rename_to(self._open_path(node))
+        node.content.rename_to(self._core.staging.link_path(node.ino))
         self._pin(node)
 
     def new_staged(self, node: Node) -> str:
         """An empty file in staging, for a new name."""
-        path, fd = self._spare()
-        os.utime(fd)  # a spare is older than the name that it gets
-        node.content = Content.empty(path, fd)
-        return path.name
-
-    def _spare(self) -> tuple[Path, int]:
-        try:
-            try:
-                return self.spares.take()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                self.make_room(0)  # or somebody else did just now
-                return self.spares.take()
-        except OSError as error:
-            raise local_error(error, self._core.journal.data_dir) from error
+        node.content = self._with_room(self._core.staging.create)
+        return node.content.path.name
 
     def sealed_fd(self, node: Node) -> int | None:
         """A descriptor of the complete staged file, the caller's to close; None while somebody could write to it."""
@@ -306,14 +272,14 @@ class Contents:
         has to prove something.
         """
         content = node.content
-        if content is None or content.path.parent != self._core.journal.data_dir:
+        if content is None or not self._core.staging.holds(content.path):
             return
-        staged, path = content.path, self._open_path(node)
+        staged, path = content.path, self._core.staging.link_path(node.ino)
         content.link_to(path)
 
         def undo() -> None:
             content.path = staged
-            _remove(path)
+            self._core.staging.unlink(path)
 
         self._pending.on_undo(undo)
 
@@ -321,7 +287,7 @@ class Contents:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""
         self._stored_at_s[node.ino] = self._core.clock.time()
         if node.content is None:
-            self._admit(node, self._core.journal.data_dir / staged, None)
+            self._admit(node, self._core.staging.path(staged), None)
             return
         self._leave_staging(node.content, node)
         if node.handles:
@@ -330,11 +296,11 @@ class Contents:
         else:
             self._retire(node)
 
-    def _leave_staging(self, content: Content, node: Node) -> None:
+    def _leave_staging(self, content: SparseFile, node: Node) -> None:
         """Its row is gone, and the name in staging is its no more: another, if the disk has one."""
-        if content.path.parent != self._core.journal.data_dir:
+        if not self._core.staging.holds(content.path):
             return
-        path = self._open_path(node)
+        path = self._core.staging.link_path(node.ino)
         try:
             content.link_to(path)
         except R2fsError as error:  # its descriptors are enough, and its bytes are in the bucket
@@ -343,7 +309,7 @@ class Contents:
 
     def closed(self, node: Node) -> None:
         """The last handle is gone."""
-        if node.content is None or (node.ino in self._resting and not node.deleted):
+        if node.content is None or (node.ino in self._idle and not node.deleted):
             return
         self._pending.unwatch_base(node)
         if node.deleted and node.state not in PENDING_STATES:
@@ -355,14 +321,11 @@ class Contents:
                 self._pending.note(node, with_staged(node.pending, replace(staged, edits=self.edits(node))))
                 node.content.close()
                 node.content = None
-        elif not self._rest(node):
+        elif not self._keep_idle(node):
             self._retire(node)
 
-    def _rest(self, node: Node) -> bool:
-        """Small complete content stays open a while: a pipeline opens the same files again and again.
-
-        Its entry of the cache stays pinned: evicting that would make no room.
-        """
+    def _keep_idle(self, node: Node) -> bool:
+        """True if the content stays open, or has been retired as the oldest idle file."""
         content, base = node.content, node.base
         if (
             node.deleted
@@ -371,35 +334,20 @@ class Contents:
             or not content.complete
             or content.doubtful
             or content.in_memory
-            or base.size > RESTING_FILE
+            or base.size > idle.LARGEST
         ):
             return False
-        self._resting[node.ino] = node
-        self._resting_bytes += base.size
-        now = os.fstat(content.fd)
-        self._rested[node.ino] = now.st_size, now.st_mtime_ns
-        limit = self._core.settings.cache_size // RESTING_SHARE
-        while len(self._resting) > RESTING or self._resting_bytes > limit:
-            self._put_away(next(iter(self._resting)))
-        return node.ino in self._resting or node.content is None
+        return self._idle.add(node, self._retire_idle) or node.content is None
 
-    def _wake(self, ino: int) -> Node:
-        node = self._resting.pop(ino)
-        assert node.base is not None
-        self._resting_bytes -= node.base.size
-        return node
+    def _retire_idle(self, file: idle.IdleFile) -> None:
+        if not self._is_damaged(file):
+            self._retire(file.node)
 
-    def _put_away(self, ino: int) -> None:
-        node = self._wake(ino)
-        if not self._is_damaged(node):
-            self._retire(node)
-
-    def _is_damaged(self, node: Node) -> bool:
-        """It has just woken. Somebody else wrote to it while it rested? Then it goes, with its entry."""
-        assert node.content is not None
-        now = os.fstat(node.content.fd)
-        if (now.st_size, now.st_mtime_ns) == self._rested.pop(node.ino):
+    def _is_damaged(self, file: idle.IdleFile) -> bool:
+        """An idle file that somebody else wrote to goes, with its entry of the cache."""
+        if not file.has_changed():
             return False
+        node = file.node
         log.warning("%s: the cached file was changed; it is fetched again", printable(node.name))
         if node.base is not None:
             self._core.cache.drop(node.base)
@@ -408,10 +356,8 @@ class Contents:
 
     def wake(self, node: Node) -> None:
         """It is opened again. Whoever opens a node calls this first."""
-        if node.ino not in self._resting:
-            return
-        self._wake(node.ino)
-        if self._is_damaged(node):
+        file = self._idle.take(node.ino)
+        if file is None or self._is_damaged(file):
             return
         if self._has_expired(node.ino):  # not in use, so not exempt: it is fetched again
             self._retire(node)
@@ -425,14 +371,12 @@ class Contents:
         return bool(ttl_s) and not 0 <= self._core.clock.time() - self._stored_at_s[ino] <= ttl_s
 
     def retire_expired(self) -> None:
-        """Resting content is past its time to live as soon as any other is."""
-        for ino in [ino for ino in self._resting if self._has_expired(ino)]:
-            self._put_away(ino)
+        """Idle content is past its time to live as soon as any other is."""
+        self._idle.retire_expired(self._has_expired)
 
-    def retire_resting(self) -> None:
-        """At the end: everything clean into the cache."""
-        while self._resting:
-            self._put_away(next(iter(self._resting)))
+    def retire_idle(self) -> None:
+        """Clean content that only waits to be opened again goes into the cache."""
+        self._idle.retire_all()
 
     def withdraw(self, node: Node, staged: str | None) -> None:
         """Unlinked, its row gone: nothing is owed. Who has it open keeps the bytes until then."""
@@ -452,11 +396,9 @@ class Contents:
         self._streams.end(node.ino)
         self._sources.pop(node.ino, None)
         self._stored_at_s.pop(node.ino, None)
-        if node.ino in self._resting:
-            self._wake(node.ino)
-        self._rested.pop(node.ino, None)
+        self._idle.take(node.ino)
         if node.content is not None:
-            _remove(node.content.path)
+            self._core.staging.unlink(node.content.path)
             node.content.close()
             node.content = None
         self._unpin(node)
@@ -493,9 +435,9 @@ class Contents:
         if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
             self._admit(node, content.path, content)
         self._stored_at_s.pop(node.ino, None)
-        _remove(content.path)
+        self._core.staging.unlink(content.path)
 
-    def _admit(self, node: Node, path: Path, content: Content | None) -> None:
+    def _admit(self, node: Node, path: Path, content: SparseFile | None) -> None:
         version = node.base
         assert version is not None
         if content is not None and content.in_memory:
@@ -508,19 +450,3 @@ class Contents:
             return
         stored_at_s = self._stored_at_s.get(node.ino)
         self._core.cache.admit(version, path, size=version.size, present=present, stored_at_s=stored_at_s)
-
-    def _open_path(self, node: Node) -> Path:
-        return self._core.journal.open_dir / f"{node.ino}-{next(self._number)}"
-
-    def _staged_name(self, node: Node) -> str:
-        return f"{node.ino}-{self._core.journal.epoch}-{next(self._number)}"
-
-
-def _remove(path: Path) -> None:
-    """A name in open/ that nobody needs. One that stays goes at the next start."""
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.info("%s stays: %s", path, error)

@@ -15,17 +15,16 @@ from functools import lru_cache
 
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.reader import Reader
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.ports import Caller
 
 
 class LocalOnly:
-    def __init__(self, core: Core, pending_store: PendingStore, contents: Contents, reader: Reader) -> None:
+    def __init__(self, records: Records, contents: Contents, reader: Reader) -> None:
         # constant
-        self._core = core
-        self._pending = pending_store
+        self._core = records.core
+        self._pending = records.pending
         self._contents = contents
         self._reader = reader
 
@@ -60,7 +59,7 @@ class LocalOnly:
         name = key.rpartition("/")[2]
         return _matches(self._core.settings.local_patterns)(name) is not None
 
-    def expect_at(self, key: str) -> str | None:
+    def expected_etag_at(self, key: str) -> str | None:
         """The ETag that a new node at `key` will replace; its pending delete is void. In a transaction."""
         return None if self.is_local(key) else self._pending.take_over_deletes(key)
 

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.download import Fetching
 from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.source import FIRST_WINDOW, Source
@@ -46,12 +47,12 @@ PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
 
 
 class Reader:
-    def __init__(self, core: Core, jobs: DownloadQueue) -> None:
+    def __init__(self, core: Core, jobs: DownloadQueue, space: DiskSpace) -> None:
         self._core = core
         self._settings = core.settings
         self._jobs = jobs
         self.streams = Streams(core)
-        self.fetching = Fetching(core, self.streams, jobs.moved)
+        self.fetching = Fetching(core, self.streams, jobs.moved, space)
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Return when [start, stop) is in the file. Raises WouldWait, Stale, ReadFailed, Interrupted."""

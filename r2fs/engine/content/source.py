@@ -2,7 +2,7 @@
 
 Owns:    the state of one file's fetching, for `content/reader.py`, `content/download.py` and `content/streaming.py`.
 Never:   fetches, or decides.
-Locks:   `lock` (rank 35): a Content's may be taken inside; no request, and not Core.lock, under it.
+Locks:   `lock` (rank 35): a SparseFile's may be taken inside; no request, and not Core.lock, under it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.ranges import Range, RangeSet
 from r2fs.model.records import ObjectInfo, Version
 
@@ -23,7 +23,7 @@ WHOLE = 1 << 62  # bytes: no limit
 @dataclass(eq=False)
 class Source:
     version: Version  # another one only for the same bytes: a rename's copy has got there
-    content: Content  # constant
+    content: SparseFile  # constant
     on_info: Callable[[ObjectInfo], None]  # constant: told of each answer's metadata
     on_lost: Callable[[Version], None]  # constant: told that the bucket has this version no more
     ino: int = 0  # constant

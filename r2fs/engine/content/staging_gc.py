@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
 from threading import Condition
 
-from r2fs.disk.durable import fsync_dir
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import R2fsError
@@ -91,12 +89,11 @@ class StagingGc:
         journal.barrier()
         self._core.crash_point("leaving_safe")
         for name in files:
-            with suppress(FileNotFoundError):
-                (journal.data_dir / name).unlink()
+            self._core.staging.remove(name)
         if not files:
             return
         # Else a name could be back after a power cut that nothing in the journal speaks of.
-        fsync_dir(journal.data_dir)
+        self._core.staging.sync()
         self._core.crash_point("left")
         with self._core.lock:
             with journal.transaction():

@@ -5,7 +5,7 @@ Owns:    how many bytes of each open, clean, incomplete file may be on the disk,
 Never:   gives back what this host wrote, what somebody waits for, or what is complete: that may be in use past us.
 Threads: every public method is thread-safe.
 Locks:   `_lock` (rank 32) around the two tables; inside Core.lock (30), and around a Source's (35) and a
-         Content's (40). No request and no fsync under it.
+         SparseFile's (40). No request and no fsync under it.
 Fails:   NoSpace from `to_memory`.
 
 A file may take ever more of the disk while it is read, as long as clean content can be evicted for it. Then, or
@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.source import NEAR, WHOLE, Source
 from r2fs.engine.core import Core
 from r2fs.model.errors import NoSpace
@@ -79,7 +79,7 @@ class Streams:
             self._reserved[ino] = size
         self._core.cache.set_reserved(sum(self._reserved.values()), len(self._alone))
 
-    def keep(self, source: Source | None, content: Content, path: Path) -> None:
+    def keep(self, source: Source | None, content: SparseFile, path: Path) -> None:
         """It is about to be this host's: all of it has to come, and stay, on the disk. With Core.lock held."""
         if source is not None:
             source.allowed = WHOLE

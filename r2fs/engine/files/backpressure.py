@@ -19,15 +19,14 @@ import logging
 from collections.abc import Callable
 from threading import Event
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.disk_space import Disk, DiskSpace
-from r2fs.engine.core import Core
 from r2fs.engine.files.handles import Handles
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import Interrupted, NoSpace, R2fsError
 from r2fs.model.ports import Caller
-from r2fs.model.records import RoomView
+from r2fs.model.views import RoomView
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +38,10 @@ LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # how often the disk is looked at; while it is n
 
 
 class BackPressure:
-    def __init__(self, core: Core, pending_store: PendingStore, handles: Handles, room: DiskSpace) -> None:
+    def __init__(self, records: Records, handles: Handles, room: DiskSpace) -> None:
         # constant
-        self._core = core
-        self._pending = pending_store
+        self._core = core = records.core
+        self._pending = records.pending
         self._handles = handles
         self._disk_space = room
         self._limit = core.settings.dirty_limit
@@ -122,7 +121,7 @@ class BackPressure:
         except Interrupted:
             return  # close(2) of a process that is being killed
 
-    def write(self, caller: Caller, content: Content, offset: int | None, data: bytes | memoryview) -> int:
+    def write(self, caller: Caller, content: SparseFile, offset: int | None, data: bytes | memoryview) -> int:
         """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
         since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
         while done < len(rest):
@@ -199,7 +198,7 @@ class BackPressure:
             disk_free=disk.free,
             disk_reserve=disk.reserve,
             disk_error=self._disk_space.error,
-            ballast=self._core.journal.ballast.held,
+            journal_reserve=self._core.journal.reserve.held,
         )
 
     def _level_of(self, dirty: int, disk: Disk) -> str:
@@ -216,7 +215,7 @@ class BackPressure:
             return
         if view.writers == "disk full":
             log.warning(
-                "the disk of %s is full: %d bytes are free", self._core.journal.data_dir, view.disk_free
+                "the disk of %s is full: %d bytes are free", self._core.staging.directory, view.disk_free
             )
         elif view.writers == "free":
             log.info("writers go on: %d bytes wait for their upload", view.dirty)

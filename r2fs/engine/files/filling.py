@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
 
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.reader import Reader
-from r2fs.engine.core import Core
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.handles import Handles
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import AHEAD, JobQueue
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.writeback.queue import WriteBack
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import R2fsError, Stale
 from r2fs.model.keys import printable
 from r2fs.model.pending import Writes
@@ -32,22 +28,12 @@ log = logging.getLogger(__name__)
 
 
 class Filling:
-    def __init__(
-        self,
-        core: Core,
-        pending_store: PendingStore,
-        contents: Contents,
-        reader: Reader,
-        writeback: WriteBack,
-        jobs: JobQueue,
-        handles: Handles,
-    ) -> None:
-        self._core = core
-        self._pending = pending_store
-        self._contents = contents
-        self._reader = reader
-        self.fetch = writeback.resolver.fetch_base
-        self._durability = writeback.durability
+    def __init__(self, records: Records, storage: Storage, jobs: JobQueue, handles: Handles) -> None:
+        self._core = records.core
+        self._pending = records.pending
+        self._contents = storage.contents
+        self._hydration = storage.hydration
+        self._disk_sync = storage.disk_sync
         self._jobs = jobs
         self._handles = handles
 
@@ -65,25 +51,20 @@ class Filling:
         with self._core.lock:
             if node.content is None or node.content.closed:
                 return
-            source = self._contents.source(node)
-        if source is not None:
-            try:
-                self.fetch(node, partial(self._reader.whole, source, Caller()))
-            except Stale as error:
-                with self._core.lock:
-                    for handle in self._handles.all():
-                        if handle.node is node and handle.writes:
-                            handle.error = error
-                return
-            except ValueError:
-                if not source.content.closed:
-                    raise
-                return  # unlinked meanwhile: nobody needs the rest
-            except R2fsError as error:  # what was written is safe; the upload asks for the rest again
-                log.info("%s: not all of it is here yet: %s", printable(node.name), error)
-                return
         try:
-            self._durability.sync_rest(node)
+            if not self._hydration.whole(node, Caller()):
+                return  # unlinked meanwhile: nobody needs the rest
+        except Stale as error:
+            with self._core.lock:
+                for handle in self._handles.all():
+                    if handle.node is node and handle.writes:
+                        handle.error = error
+            return
+        except R2fsError as error:  # what was written is safe; the upload asks for the rest again
+            log.info("%s: not all of it is here yet: %s", printable(node.name), error)
+            return
+        try:
+            self._disk_sync.sync_rest(node)
         except R2fsError as error:  # its row goes on to say what is its own
             log.error("%s: not all of it could be synced: %s", printable(node.name), error)
             return

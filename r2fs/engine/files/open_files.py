@@ -14,12 +14,8 @@ import logging
 import os
 from functools import partial
 
-from r2fs.engine.content.disk_space import DiskSpace
-from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.part_digests import PartHasher
-from r2fs.engine.content.reader import Reader
-from r2fs.engine.content.staging_gc import StagingGc
-from r2fs.engine.core import Core
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.backpressure import BackPressure
 from r2fs.engine.files.filling import Filling
 from r2fs.engine.files.handles import Handle, Handles
@@ -27,10 +23,9 @@ from r2fs.engine.files.write_session import WriteSessions
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.inodes.table import Tree
 from r2fs.engine.jobs import JobQueue
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.writeback.queue import WriteBack
+from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import (
     BadHandle,
     IsADirectory,
@@ -50,32 +45,21 @@ log = logging.getLogger(__name__)
 
 class Files:
     def __init__(
-        self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
-        contents: Contents,
-        reader: Reader,
-        writeback: WriteBack,
-        jobs: JobQueue,
-        staging_gc: StagingGc,
-        space: StatFs,
+        self, records: Records, storage: Storage, writeback: WriteBack, jobs: JobQueue, statfs: StatFs
     ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._contents = contents
-        self._reader = reader
-        self._durability = writeback.durability
-        self._statfs = space
-        self._part_hasher = PartHasher(core, jobs)
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._contents = storage.contents
+        self._reader = storage.reader
+        self._hydration = storage.hydration
+        self._disk_sync = storage.disk_sync
+        self._statfs = statfs
+        self._part_hasher = PartHasher(records.core, jobs)
         self.handles = Handles()
-        self.sessions = WriteSessions(core, tree, pending_store, contents, writeback, staging_gc)
-        self.filling = Filling(core, pending_store, contents, reader, writeback, jobs, self.handles)
-        self.room = DiskSpace(core, contents, staging_gc)
-        self.pressure = BackPressure(core, pending_store, self.handles, self.room)
-        contents.make_room, reader.fetching.make_room = self.room.make_now, self.room.make
-        writeback.on_unsealed = self.sessions.seal_unsealed
+        self.sessions = WriteSessions(records, storage, writeback.queue)
+        self.filling = Filling(records, storage, jobs, self.handles)
+        self.pressure = BackPressure(records, self.handles, storage.space)
 
     # ------------------------------------------------------------------ opening
     def open(self, caller: Caller, node: Node, flags: int) -> Opened:
@@ -112,7 +96,7 @@ class Files:
             if source is not None and writes:
                 self.filling.later(node)
             elif source is not None and small:
-                self.filling.fetch(node, partial(self._reader.whole, source, caller))
+                self._hydration.fetch_base(node, partial(self._reader.whole, source, caller))
             if moved and not flags & os.O_TRUNC:
                 self.sessions.outwait_ctime(node)
             return self._opened(handle)
@@ -142,7 +126,7 @@ class Files:
             if source is None:
                 return
             try:
-                self.filling.fetch(node, partial(self._reader.whole, source, caller))
+                self._hydration.fetch_base(node, partial(self._reader.whole, source, caller))
                 return
             except ValueError:
                 if not source.content.closed:
@@ -165,10 +149,10 @@ class Files:
             self.sessions.seal_or_later(node)
         return self._opened(handle)
 
-    def new_file(self, node: Node, key: str, expect: str | None) -> None:
+    def new_file(self, node: Node, key: str, expected_etag: str | None) -> None:
         """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
-        staged = Staged(self._contents.new_staged(node), boot=self._core.journal.boot)
-        self._pending.commit(node, created(self._pending.begin(node, key, True, expect, staged)))
+        staged = Staged(self._contents.new_staged(node), boot=self._core.staging.boot)
+        self._pending.commit(node, created(self._pending.begin(node, key, True, expected_etag, staged)))
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)
@@ -202,7 +186,7 @@ class Files:
             content = self._contents.of(handle.node)
         while True:
             if source is not None:
-                self.filling.fetch(
+                self._hydration.fetch_base(
                     handle.node, partial(self._reader.ensure, source, offset, offset + size, caller)
                 )
             try:
@@ -283,7 +267,7 @@ class Files:
         with self._core.lock:
             handle = self.handles.get(number)
             self._told(handle)
-        self._durability.sync(handle.node)
+        self._disk_sync.sync(handle.node)
 
     def _told(self, handle: Handle) -> None:
         error, handle.error = handle.error, None

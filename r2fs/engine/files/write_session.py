@@ -19,14 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from r2fs.disk.durable import outwait_file_time
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.staging_gc import StagingGc
-from r2fs.engine.core import Core
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import file_times
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.writeback.queue import WriteBack
+from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.waiting import PUT, Item
+from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import of_new_bytes
 from r2fs.model.pending import Durability, Pending, Staged, Writes
@@ -46,22 +44,14 @@ from r2fs.model.transitions import (
 
 
 class WriteSessions:
-    def __init__(
-        self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
-        contents: Contents,
-        writeback: WriteBack,
-        staging_gc: StagingGc,
-    ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._contents = contents
-        self._writeback = writeback
-        self._durability = writeback.durability
-        self._staging_gc = staging_gc
+    def __init__(self, records: Records, storage: Storage, queue: UploadQueue) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._contents = storage.contents
+        self._disk_sync = storage.disk_sync
+        self._staging_gc = storage.staging_gc
+        self._queue = queue
 
     def outwait_ctime(self, node: Node) -> None:
         """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
@@ -89,7 +79,7 @@ class WriteSessions:
             if truncate:
                 self._truncate_locked(node, 0)
             return
-        self._writeback.stop_upload(node)  # nothing written from now on can reach that attempt
+        self._queue.stop_upload(node)  # nothing written from now on can reach that attempt
         if pending is not None and pending.staged is not None:
             self._contents.of(node).make_writable()
             file, moved, made = pending.staged.file, False, False
@@ -132,7 +122,7 @@ class WriteSessions:
         staged = replace(
             pending.staged or Staged(file),
             size=content.size,
-            boot=self._core.journal.boot,
+            boot=self._core.staging.boot,
             baseline=baseline,
             base_limit=content.base_limit,
             edits=None,  # until it is closed
@@ -164,21 +154,24 @@ class WriteSessions:
                 if left is not None:
                     self._contents.drop_left(node, left)
 
-    def seal_unsealed(self, node: Node) -> None:
-        """The last writer closed while the journal could not be written."""
-        with self._core.lock:
-            if not node.writers:
-                try:
-                    self._seal(node)
-                finally:
-                    self.unused(node)
-
     def seal_or_later(self, node: Node) -> None:
         """Where the journal cannot take it now, its row says DIRTY: sealed by a later attempt, or at the next start."""
         try:
             self._seal(node)
         except R2fsError as error:
-            self._writeback.seal_later(node, error)
+            if node.state in UNSEALED:
+                self._queue.say("not sent yet, will be tried again: %s", error)
+                self._queue.postpone(lambda: self._seal_again(node))
+            else:  # sealed, and what follows is the queue's to do again
+                self._queue.put_off(Item(PUT, node.ino), error)
+
+    def _seal_again(self, node: Node) -> None:
+        with self._core.lock:
+            if not node.writers:
+                try:
+                    self.seal_or_later(node)
+                finally:
+                    self.unused(node)
 
     def _seal(self, node: Node) -> None:
         """The last writer has closed. With Core.lock held."""
@@ -191,10 +184,10 @@ class WriteSessions:
             self._unchanged(node, pending)
             return
         content = self._contents.of(node)
-        durability = self._durability.proven(node, staged)
+        durability = self._disk_sync.proven(node, staged)
         stat, opened_again, known_ns = os.fstat(content.fd), pending.checkpoint is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
-        staged = replace(staged, size=stat.st_size, durability=durability, boot=self._core.journal.boot)
+        staged = replace(staged, size=stat.st_size, durability=durability, boot=self._core.staging.boot)
         self._pending.commit(
             node,
             closed_changed(pending, staged, self._core.clock.time()),
@@ -209,8 +202,8 @@ class WriteSessions:
             self._core.kernel.forget_attributes(node.ino)
         if durability is not Durability.VOLATILE:
             self._vouch(node)
-        self._writeback.seal_doubt(node)
-        self._writeback.schedule(node)
+        self._queue.keep_parked(node)
+        self._queue.schedule(node)
 
     def _vouch(self, node: Node) -> None:
         """A program has waited for its bytes to be safe: that they are is to be on the disk, too."""
@@ -228,7 +221,7 @@ class WriteSessions:
     def _unchanged(self, node: Node, pending: Pending) -> None:
         staged = pending.staged
         assert staged is not None
-        synced = self._durability.proven(node, staged) is not Durability.VOLATILE
+        synced = self._disk_sync.proven(node, staged) is not Durability.VOLATILE
         following = closed_unchanged(pending, synced)
         self._pending.commit(node, following)
         if following is None:
@@ -238,7 +231,7 @@ class WriteSessions:
         # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
         if _is_synced(node):
             self._vouch(node)
-        self._writeback.schedule(node)
+        self._queue.schedule(node)
 
     # ------------------------------------------------------------------ its length
     def truncate(self, node: Node, size: int) -> None:

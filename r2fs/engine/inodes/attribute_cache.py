@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from r2fs.disk.journal_attributes import AttributeRows
+from r2fs.disk.journal.attributes import AttributeRows
 from r2fs.engine.core import Core
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.inode import Node
@@ -136,9 +136,9 @@ class AttributeCache:
         """
         marker = directory.listing.marker if directory.listing else None
         known = directory.known or not keeps_shown(self._core.settings)
-        if row is not None and row.facts and not directory.pending and not known:
+        if row is not None and row.metadata and not directory.pending and not known:
             if row.etag == (marker.etag if marker else EMPTY_MD5):
-                fill(directory, recalled(row.facts))
+                fill(directory, recalled(row.metadata))
                 self._unseen.add(directory)
         if row is not None and row.shown_ns is not None and not directory.pending:
             directory.mtime_ns, directory.ctime_ns = row.shown_ns, row.ctime_ns or row.shown_ns
@@ -167,8 +167,8 @@ class AttributeCache:
         listed_ns = node.mtime_ns
         if not _is_of(row, listed_ns):
             self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, listed_ns, row.stored_s))
-        elif row.facts:
-            fill(node, recalled(row.facts))
+        elif row.metadata:
+            fill(node, recalled(row.metadata))
             node.ctime_ns = listed_ns if row.ctime_ns is None else row.ctime_ns
             # Later, whatever another host does is dated past what is believed above.
             if row.modified_ns is None and self._core.clock.time() < row.stored_s + 2 * SKEW_S:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Event
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts
 from r2fs.model.pending import Pending
@@ -89,7 +89,7 @@ class Node:
     )
     asked: bool = False  # the local attribute cache was asked for them
     listing: Listing | None = None  # a directory's
-    content: Content | None = None  # open, or staged and touched
+    content: SparseFile | None = None  # open, or staged and touched
     version: int = 0  # Opened.version
     pending: Pending | None = None  # put in place by PendingStore alone
     # Metadata that the bucket is known to have beside the base, while something is pending: what another host made of

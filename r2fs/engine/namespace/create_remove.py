@@ -16,17 +16,15 @@ import logging
 import stat
 
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.attribute_cache import AttributeCache
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
-from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.freshness import AWAY, Freshness
 from r2fs.engine.namespace.name_checks import check_empty
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.writeback.queue import WriteBack
+from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import (
     Exists,
     InvalidArgument,
@@ -51,22 +49,21 @@ ROOT_VALID_S = 3600.0  # the root stays the root; a change of its attributes is 
 class Names:
     def __init__(
         self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
+        records: Records,
         contents: Contents,
-        directories: Freshness,
+        freshness: Freshness,
         writeback: WriteBack,
         attributes: AttributeView,
     ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
         self._contents = contents
-        self._freshness = directories
-        self._writeback = writeback
+        self._freshness = freshness
+        self._queue = writeback.queue
+        self._deletes = writeback.deletes
         self._attributes = attributes
-        self.recalls = AttributeCache(core, tree)
+        self.recalls = AttributeCache(records.core, records.tree)
 
     # ------------------------------------------------------------------ looking
     def entry(self, node: Node) -> Entry:
@@ -224,6 +221,7 @@ class Names:
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
+            self._queue.implied.made(node)
             self.add_pending(node, key)
             self._freshness.born(node)
             return node
@@ -243,14 +241,14 @@ class Names:
         """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
             with self._pending.transaction():
-                expect = self._pending.take_over_deletes(key)
-                pending = created(self._pending.begin(node, key, True, expect))
+                expected_etag = self._pending.take_over_deletes(key)
+                pending = created(self._pending.begin(node, key, True, expected_etag))
                 self._pending.commit(node, made(pending, self._core.clock.time()))
         except BaseException:
             self._tree.detach(node)
             raise
         self._core.crash_point("made")
-        self._writeback.schedule(node)
+        self._queue.schedule(node)
 
     def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
         """In the tree, and owing nothing yet. With Core.lock held. Raises NotFound or Exists: the directory was
@@ -310,7 +308,7 @@ class Names:
         """The node's row goes, and the bucket is to lose what it has under the name. In a transaction."""
         pending = node.pending
         staged = pending.staged.file if pending and pending.staged else None
-        self._writeback.deletes.leave_key(node)
+        self._deletes.leave_key(node)
         key = pending.key if pending else (node.base.key if node.base else self._tree.key(node))
         etag = pending.expected_etag if pending else (node.base.etag if node.base else None)
         if node.is_dir:
@@ -318,22 +316,22 @@ class Names:
             etag = etag or (marker.etag if marker else None)
             self.recalls.removed(node)
         if etag is not None:
-            self._writeback.deletes.add(self._pending.add_delete(key, etag))
+            self._deletes.add(self._pending.add_delete(key, etag))
         if pending is not None:
             self._pending.commit(node, unlinked(pending))
         self._pending.then(lambda: self._contents.withdraw(node, staged))  # no byte goes before the commit
 
     def keep_directory(self, directory: Node, leaving: Node) -> None:
-        """A directory that only its files made stays when the last one goes: it gets a marker."""
+        """A directory without a marker gets one when the last child goes that the bucket has."""
         if directory is self._tree.root or directory.pending or directory.listing is None:
             return
-        children = directory.children()  # counted: there may be, or have been, a hundred thousand
-        others = len(children) - (children.get(leaving.name) is leaving)
-        if not others and directory.listing.marker is None:
+        if directory.listing.marker is None and not self._queue.implied.is_kept(directory, leaving):
             key = self._tree.key(directory)
-            expect = self._pending.take_over_deletes(key)
-            self._pending.commit(directory, retargeted(self._pending.begin(directory, key, True, expect)))
-            self._writeback.schedule(directory)
+            expected_etag = self._pending.take_over_deletes(key)
+            self._pending.commit(
+                directory, retargeted(self._pending.begin(directory, key, True, expected_etag))
+            )
+            self._queue.schedule(directory)
 
     def rmdir(self, caller: Caller, parent: int, name: str) -> None:
         self.require_writable()

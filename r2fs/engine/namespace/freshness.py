@@ -16,15 +16,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Listing, Node, Refresh
 from r2fs.engine.inodes.listing_pages import LARGEST, Pages
-from r2fs.engine.inodes.table import Tree
 from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.last_known import LastKnown
 from r2fs.engine.namespace.name_lookup import NameLookup
 from r2fs.engine.namespace.tree_listing import TreeListing
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.failures import BUCKET_WIDE
 from r2fs.model.errors import MalformedAnswer, ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
 from r2fs.model.keys import nfc, printable
@@ -44,24 +42,20 @@ AWAY = (Retryable, *BUCKET_WIDE)  # no news of the directory itself: what was kn
 class Freshness:
     def __init__(
         self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
+        records: Records,
         submit: Callable[[Job, int], None],
         found: Callable[[ObjectInfo], None],
     ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._store = core.store
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._store = records.core.store
         self._submit = submit
         self._found = found  # told of what HEAD says of an object that may be this host's own
-        self._name_lookup = NameLookup(core, tree, pending_store, self._clear_suspects)
-        self.last = LastKnown(core, tree, pending_store)
+        self._name_lookup = NameLookup(records, self._clear_suspects)
+        self.last = LastKnown(records)
         self._tree_listing = TreeListing(
-            core,
-            tree,
-            pending_store,
+            records,
             self._clear_suspects,
             lambda one: self.valid_s(one) > 0,
             self.last.listed,

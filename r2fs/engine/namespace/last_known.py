@@ -9,10 +9,8 @@ Fails:   softly: nothing is kept, or known.
 
 from __future__ import annotations
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Listing, Node
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 
@@ -20,11 +18,11 @@ IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with every
 
 
 class LastKnown:
-    def __init__(self, core: Core, tree: Tree, pending_store: PendingStore) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._listings = core.cache.listings
+    def __init__(self, records: Records) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._listings = records.core.cache.listings
         # A mount that was killed may have changed more than was kept: what it left is not believed.
         self._usable = self._listings.drop(IN_ORDER)
         if not self._usable:

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Listing, Node
 from r2fs.engine.inodes.listing_pages import Pages
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import ObjectMissing
 from r2fs.model.keys import SYMLINK_SUFFIX, is_link, spellings
 from r2fs.model.records import ObjectInfo
@@ -31,14 +29,12 @@ SLACK = 2  # a directory may have become larger since its pages were counted
 class NameLookup:
     def __init__(
         self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
+        records: Records,
         clear_suspects: Callable[[Iterable[ObjectInfo]], None],
     ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
         self._clear_suspects = clear_suspects
 
     # ------------------------------------------------------------------ is it worth a LIST of it all?

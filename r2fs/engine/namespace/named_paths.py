@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
-from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.create_remove import Names
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import NotFound
 from r2fs.model.ports import Caller
 
 
 class Scopes:
-    def __init__(self, core: Core, tree: Tree, pending_store: PendingStore, names: Names) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
+    def __init__(self, records: Records, names: Names) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
         self._names = names
 
     def of(self, paths: Sequence[str], must_be: bool = True) -> Scope | None:

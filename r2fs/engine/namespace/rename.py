@@ -13,16 +13,15 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node, is_below
-from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.name_checks import check_rename
-from r2fs.engine.pending.store import InodeChange, PendingStore
-from r2fs.engine.writeback.queue import WriteBack
+from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.store import InodeChange
+from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import Busy, Exists, InvalidArgument, LocalError, NotFound
 from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
 from r2fs.model.pending import Staged
@@ -34,21 +33,18 @@ from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 class Renaming:
     def __init__(
-        self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
-        contents: Contents,
-        directories: Freshness,
-        writeback: WriteBack,
-        names: Names,
+        self, records: Records, storage: Storage, freshness: Freshness, writeback: WriteBack, names: Names
     ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._contents = contents
-        self._freshness = directories
-        self._writeback = writeback
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._contents = storage.contents
+        self._hydration = storage.hydration
+        self._disk_sync = storage.disk_sync
+        self._local_only = storage.local_only
+        self._freshness = freshness
+        self._queue = writeback.queue
+        self._deletes = writeback.deletes
         self._names = names
 
     def rename(
@@ -74,9 +70,9 @@ class Renaming:
         if target is not None and target.is_dir:
             self._freshness.ensure(caller, target)
         self._keep_here(caller, node, new_name)
-        if target is not None and self._writeback.durability.could_take_both(node, target):
+        if target is not None and self._disk_sync.could_take_both(node, target):
             caller.about_to_wait()
-            self._writeback.durability.sync(node)
+            self._disk_sync.sync(node)
         with self._core.lock:
             directory = self._tree.directory(new_parent)
             check_rename(self._tree, node, directory, target, new_name)
@@ -90,7 +86,8 @@ class Renaming:
                 self._names.recalls.take_along(node, directory, new_name)
                 for one in list(self._tree.walk(node)):
                     self._retarget(one, node, directory, new_name)
-                if directory is not old_directory:
+                # A file that gets a name of `local_patterns` leaves the bucket.
+                if directory is not old_directory or self._local_only.is_local(new_name):
                     self._names.keep_directory(old_directory, leaving=node)
             self._core.crash_point("renamed")
             if target is not None:
@@ -130,7 +127,9 @@ class Renaming:
                     self._retarget(one, other, here, node.name)
                 for one in self._tree.walk(node):  # what the other leaves there is replaced, not deleted
                     # Rather than what an older delete of that name expected, which another host has overtaken.
-                    if one.pending is not None and (left := self._writeback.local.expect_at(one.pending.key)):
+                    if one.pending is not None and (
+                        left := self._local_only.expected_etag_at(one.pending.key)
+                    ):
                         self._pending.commit(one, expecting(one.pending, left))
             self._core.crash_point("renamed")
             self._tree.swap(node, other)
@@ -140,9 +139,9 @@ class Renaming:
 
     def _keep_here(self, caller: Caller, node: Node, new_name: str) -> None:
         """A file that is to get a name of `local_patterns` leaves the bucket: its bytes have to be here."""
-        local = self._writeback.local
+        local = self._local_only
         if node.kind is Kind.FILE and local.is_local(new_name):
-            self._writeback.resolver.fetch_base(node, partial(local.bring_here, caller, node))
+            self._hydration.fetch_base(node, partial(local.bring_here, caller, node))
 
     def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
         try:
@@ -165,8 +164,8 @@ class Renaming:
         had = one.pending.expected_etag if one.pending else (one.base.etag if one.base else None)
         if one.is_dir and one.pending is None:
             had = marker.etag if marker else None
-        self._writeback.deletes.leave_key(one)
-        files = self._writeback.local
+        self._deletes.leave_key(one)
+        files = self._local_only
         local = files.is_local(new_key) and (one is top or files.stays_here(one))
         expected = None if local else self._pending.take_over_deletes(new_key)
         change: InodeChange = {}
@@ -186,10 +185,10 @@ class Renaming:
         self._pending.commit(one, pending, **change)
         if had is not None:
             row = self._pending.add_delete(old_key, had, after=None if local else one)
-            self._writeback.deletes.add(row)
+            self._deletes.add(row)
         if one.listing is not None:
             self._pending.then(lambda: setattr(one.listing, "marker", None))
-        self._writeback.schedule(one)
+        self._queue.schedule(one)
 
     def _all_here(self, node: Node) -> Staged:
         """The staged file of one that owes the bucket nothing but its absence. In a transaction.
@@ -210,4 +209,4 @@ class Renaming:
             return replace(pending.staged, size=content.size, base_limit=content.size)
         file = self._contents.stage(node)
         self._pending.on_undo(lambda: self._contents.unstage(node))
-        return Staged(file, size=content.size, boot=self._core.journal.boot, base_limit=content.size)
+        return Staged(file, size=content.size, boot=self._core.staging.boot, base_limit=content.size)

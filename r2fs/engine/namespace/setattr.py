@@ -12,14 +12,13 @@ import os
 from dataclasses import replace
 
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import file_times
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import InodeChange, PendingStore
-from r2fs.engine.writeback.queue import WriteBack
+from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.store import InodeChange
+from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.metadata import MAX_TIME_NS
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange, Proof
@@ -27,21 +26,13 @@ from r2fs.model.transitions import retargeted, with_staged
 
 
 class SetAttr:
-    def __init__(
-        self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
-        files: Files,
-        contents: Contents,
-        writeback: WriteBack,
-    ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
+    def __init__(self, records: Records, files: Files, contents: Contents, queue: UploadQueue) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
         self._files = files
         self._contents = contents
-        self._writeback = writeback
+        self._queue = queue
 
     def apply(self, caller: Caller, node: Node, change: AttributeChange) -> None:
         """Everything but the size."""
@@ -65,6 +56,7 @@ class SetAttr:
         """New values of fields that are kept with the object. With Core.lock held."""
         self._files.writable()
         check_changeable(node)
+        self._queue.implied.needs_object(node)
         if node is self._tree.root or node.deleted:
             for name, value in facts.items():
                 setattr(node, name, value)
@@ -77,7 +69,7 @@ class SetAttr:
 
     def rests(self, node: Node) -> bool:
         """True for a file that stays on this host and needs nothing of the bucket. With Core.lock held."""
-        return self._writeback.rests(node)
+        return self._queue.rests(node)
 
     def _later(self, node: Node) -> int:
         """Now, and past the time that is shown: a fine-grained one may be ahead of the coarse clock."""
@@ -98,32 +90,32 @@ class SetAttr:
             # Opened for writing, nothing written yet: `touch` must not send a large file again.
             baseline = self._contents.proof(node) if untouched else None
             pending = with_staged(pending, replace(staged, baseline=baseline))
-        self._writeback.stop_upload(node)
+        self._queue.stop_upload(node)
         with self._pending.transaction():
             self._core.journal.outdate_multipart(node.ino)
             self._pending.commit(node, retargeted(pending), **facts)
-        self._writeback.schedule(node)
+        self._queue.schedule(node)
 
     def _change_clean(self, node: Node, facts: InodeChange) -> None:
         """The object is to be copied onto itself with its new metadata, or sent again where it is next to nothing."""
         key = node.base.key if node.base and not node.is_dir else self._tree.key(node)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
-            expect = marker.etag if marker else None
+            expected_etag = marker.etag if marker else None
             if marker is not None and (marker.size or not node.known):
                 facts["base"] = marker  # what else its metadata says is kept, and its bytes
         else:
-            expect = node.base.etag if node.base else None
-        pending = self._pending.begin(node, key, node.carries_body, expect)
+            expected_etag = node.base.etag if node.base else None
+        pending = self._pending.begin(node, key, node.carries_body, expected_etag)
         self._pending.commit(node, retargeted(pending), **facts)
-        self._writeback.schedule(node)
+        self._queue.schedule(node)
 
     def _set_file_times(self, node: Node, mtime_ns: int) -> None:
         """A staged file's own mtime is the node's, so that a write after it moves it."""
         if node.content is not None:
             node.content.set_times(node.atime_ns, mtime_ns)
         elif node.pending is not None and node.pending.staged is not None:
-            os.utime(self._core.journal.data_dir / node.pending.staged.file, ns=(node.atime_ns, mtime_ns))
+            self._core.staging.set_times(node.pending.staged.file, node.atime_ns, mtime_ns)
 
 
 def _clamped(time_ns: int) -> int:

@@ -16,12 +16,10 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Listing, Node, Refresh
 from r2fs.engine.inodes.listing_pages import Pages
-from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.flat_listing import FlatListing, Found
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc
 from r2fs.model.records import ObjectInfo
 
@@ -49,17 +47,15 @@ class _Step:
 class TreeListing:
     def __init__(
         self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
+        records: Records,
         clear_suspects: ClearSuspects,
         is_fresh: Callable[[Node], bool],
         listed: Callable[[Node], None],
     ) -> None:
         # constant
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
         self._clear_suspects = clear_suspects
         self._is_fresh = is_fresh
         self._listed = listed  # told of each directory of which all is known

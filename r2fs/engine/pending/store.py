@@ -20,6 +20,7 @@ from r2fs.engine.inodes.session_record import remember
 from r2fs.engine.inodes.stat import facts_of, pin
 from r2fs.engine.pending.delete_index import DeleteIndex, Refusal, prefixes
 from r2fs.engine.pending.transaction import Transactions
+from r2fs.engine.pending.waiting import Waiting
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from r2fs.model.metadata import Facts, remembered
 from r2fs.model.pending import Durability, Pending, Staged, Writes
@@ -48,8 +49,11 @@ class InodeChange(TypedDict, total=False):
 
 
 class PendingStore:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, waiting: Waiting, staging_garbage: Callable[[str, Node], None]) -> None:
+        """`staging_garbage` is called for each staged file whose row is gone, after the commit."""
         self._core = core
+        self._waiting = waiting
+        self._staging_garbage = staging_garbage
         self._journal = core.journal
         self._transactions = Transactions(core.journal)
         self.transaction = self._transactions.transaction  # several changes together; nests
@@ -62,12 +66,6 @@ class PendingStore:
         self._done: dict[str, tuple[str, int]] = {}  # key: (ETag, tick) of deletes carried out
         self._done_below: dict[str, int] = {}  # prefix: tick of the last delete carried out below it
         self._base_users: dict[str, set[Node]] = {}  # nodes whose base is this key and that may need it
-        self.on_settled: Callable[[Node], None] = lambda node: (
-            None
-        )  # told when others may have waited for a node
-        self.on_staging_garbage: Callable[[str, Node], None] = lambda staged, node: (
-            None
-        )  # told of a file without a row
         self.staged_bytes = 0  # bytes in staging, by the rows: what the dirty limit is measured against
 
     # ------------------------------------------------------------------ inodes
@@ -135,7 +133,7 @@ class PendingStore:
             self._journal.drop_inode(node.ino)
             if staged is not None:
                 self._journal.put_staging_garbage(staged.file)
-                self.then(lambda: self.on_staging_garbage(staged.file, node))
+                self.then(lambda: self._staging_garbage(staged.file, node))
             self._remember(node, None, change)
 
     def adopt(self, node: Node, pending: Pending, base_metadata: Facts | None) -> None:
@@ -175,15 +173,15 @@ class PendingStore:
             extra=change.get("extra", node.extra),
             content_type=change.get("content_type", node.content_type) or ("" if node.known else None),
             base=change.get("base", node.base),
-            expect=pending.expected_etag,
+            expected_etag=pending.expected_etag,
             changed=changed,
             staged=None if staged is None else staged.file,
             size=node.size if staged is None else staged.size,
             own=own,
             base_limit=base_limit,
             proof=proof,
-            sealed_at_s=pending.closed_at_s,
-            boot=self._journal.boot if staged is None else staged.boot,
+            closed_at_s=pending.closed_at_s,
+            boot=self._core.staging.boot if staged is None else staged.boot,
             synced=staged is not None and staged.synced,
             reason=pending.reason,
             conflict_of=pending.conflict_of,
@@ -234,7 +232,7 @@ class PendingStore:
             self.inodes[node.ino] = node
             self.staged_bytes += pending.size
         self._index_base(node, add=pending is not None or node.handles > 0)
-        self.on_settled(node)
+        self._waiting.inode_settled(node.ino)
         self._core.changed.notify_all()
 
     # ------------------------------------------------------------------ who needs what
@@ -258,10 +256,14 @@ class PendingStore:
         """An open node whose bytes are not all here: its base's key must not be written or deleted."""
         self._index_base(node, add=True)
 
+    def settle(self, node: Node) -> None:
+        """What waited for the inode is looked at again."""
+        self._waiting.inode_settled(node.ino)
+
     def unwatch_base(self, node: Node) -> None:
         if node.pending is None:
             self._index_base(node, add=False)
-        self.on_settled(node)
+        self._waiting.inode_settled(node.ino)
 
     def based_on(self, key: str) -> list[Node]:
         """Nodes whose base is the object at `key`, as far as anybody may still need it."""
@@ -350,13 +352,13 @@ class PendingStore:
         Overwriting is one request where delete and put would be two, and leaves no moment
         in which the name is missing.
         """
-        expect = None
+        expected_etag = None
         for seq in self._index.at(key):
             row = self.deletes[seq]
             if seq not in self.claimed and row.watch_until_s is None:
-                expect = row.etag or expect
+                expected_etag = row.etag or expected_etag
                 self.drop_delete(seq)
-        return expect
+        return expected_etag
 
     def watched(self, key: str) -> PendingDelete | None:
         """The row that waits for an attempt at `key` whose end nobody has seen yet."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 
 Action = Callable[[], object]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from r2fs.disk.body import Gate
 from r2fs.model.metadata import Facts
 from r2fs.model.ranges import Range
-from r2fs.model.records import Kind, Version
+from r2fs.model.records import Condition, Kind, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class UploadJob:
     key: str
     name: str
     attempt: str
-    expect: str | None
+    expected_etag: str | None
     facts: Facts
     known: bool  # the facts are all that the base's metadata says
     stored: Facts | None  # the base's metadata when they were last seen; None: not known
@@ -37,12 +37,12 @@ class UploadJob:
     edits: tuple[Range, ...] | None = None  # where the bytes differ from the base's; None: anywhere
 
     @property
-    def condition(self) -> dict[str, str | bool]:
-        return {"if_absent": True} if self.expect is None else {"if_match": self.expect}
+    def condition(self) -> Condition:
+        return Condition(self.expected_etag)
 
     @property
     def replaces_base(self) -> bool:
         """True if the object to be overwritten is the one that the file's metadata were read from."""
         if self.kind is Kind.DIRECTORY:
-            return self.expect is not None
-        return self.base is not None and (self.base.key, self.base.etag) == (self.key, self.expect)
+            return self.expected_etag is not None
+        return self.base is not None and (self.base.key, self.base.etag) == (self.key, self.expected_etag)

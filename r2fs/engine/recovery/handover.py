@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import Final
 
 from r2fs.engine.content.local_file import Contents
@@ -29,7 +28,6 @@ from r2fs.model.records import Inheritance, Kind, KnownHandle, KnownNode, Versio
 log = logging.getLogger(__name__)
 
 REFERENCES: Final = 1 << 62  # more than the kernel can give back
-NO_FILE: Final = (0, 0)
 
 
 def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -> None:
@@ -72,7 +70,7 @@ def restore_handles(
 ) -> None:
     """The open files: those that write keep their file from being sent until they are closed."""
     with core.lock:
-        links = _open_links(core.journal.open_dir)
+        links = core.staging.links()
         for handle in inheritance.handles.values():
             node = tree.find(handle.ino)
             if node is None or node.kind is not Kind.FILE:
@@ -84,12 +82,6 @@ def restore_handles(
                 _reopen(files, contents, node, handle)
             except R2fsError as error:
                 log.error("%s: was open, and cannot be gone on with: %s", printable(node.name), error)
-
-
-def kept_links(open_dir: Path, inheritance: Inheritance) -> set[Path]:
-    """Files in staging/open that are still open."""
-    wanted = {handle.file for handle in inheritance.handles.values()} - {NO_FILE}
-    return {path for identity, path in _open_links(open_dir).items() if identity in wanted}
 
 
 def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) -> None:
@@ -108,15 +100,6 @@ def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) ->
         raise
     if source is not None:
         files.filling.later(node)
-
-
-def _open_links(open_dir: Path) -> dict[tuple[int, int], Path]:
-    found = {}
-    with os.scandir(open_dir) as entries:
-        for entry in entries:
-            stat = entry.stat(follow_symlinks=False)
-            found[stat.st_dev, stat.st_ino] = Path(entry.path)
-    return found
 
 
 def _node(known: KnownNode) -> Node:

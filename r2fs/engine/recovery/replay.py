@@ -8,18 +8,14 @@ Locks:   runs before any thread; takes Core.lock for form's sake.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 
-from r2fs.disk.content import Content
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.staging_gc import StagingGc
-from r2fs.engine.core import Core
+from r2fs.disk.sparse_file import SparseFile
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.recovery.handover import forget_leftovers, kept_links, move_inherited, restore_nodes
-from r2fs.engine.writeback.queue import WriteBack
+from r2fs.engine.pending.records import Records
+from r2fs.engine.recovery.handover import forget_leftovers, move_inherited, restore_nodes
+from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
 from r2fs.model.metadata import recalled
@@ -47,34 +43,34 @@ SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, Stat
 class Replay:
     def __init__(
         self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
-        contents: Contents,
+        records: Records,
+        storage: Storage,
         writeback: WriteBack,
-        staging_gc: StagingGc,
         inheritance: Inheritance | None = None,
     ) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._contents = contents
-        self._writeback = writeback
-        self._staging_gc = staging_gc
-        self._inheritance = inheritance or NOTHING  # what a session that is taken over still has open
+        """`inheritance`: what a session that is taken over still has open."""
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._attempts = records.attempts
+        self._contents = storage.contents
+        self._staging_gc = storage.staging_gc
+        self._queue = writeback.queue
+        self._deletes = writeback.deletes
+        self._inheritance = inheritance or NOTHING
 
     def run(self) -> None:
         rows = self._core.journal.read()
         with self._core.lock:
             self._clear_open()
-            self._writeback.attempts.restore(rows.attempts)
+            self._attempts.restore(rows.attempts)
             restore_nodes(self._tree, self._core.numbers, self._inheritance)
             for row in sorted(rows.inodes, key=_from_the_root_down):
                 self._restore(row)
                 self._core.crash_point("row_restored")
             for delete in rows.deletes:
                 self._pending.adopt_delete(delete)
-                self._writeback.deletes.add(delete)
+                self._deletes.add(delete)
             self._forsaken_attempts()
             staged = {row.staged for row in rows.inodes if row.staged}
             self._staging_gc.adopt(set(rows.staging_gc) - staged)
@@ -157,18 +153,18 @@ class Replay:
             durability = Durability.VOLATILE
             if synced and not cut:
                 durability = Durability.SYNCED if row.own is None else Durability.SYNCED_OWN
-            staged = replace(staged, durability=durability, boot=self._core.journal.boot)
+            staged = replace(staged, durability=durability, boot=self._core.staging.boot)
         pending = replayed(pending, staged)
         # In one commit: of this boot's, and not parked, a torn file would be sent.
         self._pending.commit(node, pending if reason is None else parked(pending, Hold(reason)))
         if reason is not None:
             log.error("%s: %s; kept in staging, not published", row.key, reason)
             return
-        self._writeback.schedule(node)
+        self._queue.schedule(node)
 
     def _power_cut(self, row: PendingInode) -> bool:
         """Has the machine started anew since its bytes were last changed?"""
-        return row.boot != self._core.journal.boot
+        return row.boot != self._core.staging.boot
 
     def _free_name(self, parent: Node, name: str) -> str:
         number = 1
@@ -200,13 +196,13 @@ class Replay:
             seq=row.seq,
             state=State(row.state),
             changed=(row.changed or self._may_be_written(row)) and not _is_bare(row),
-            expected_etag=row.expect,
+            expected_etag=row.expected_etag,
             since_s=self._core.clock.monotonic(),
             staged=staged,
             checkpoint=checkpoint,
             hold=None if row.reason is None else Hold(row.reason),
             conflict_of=row.conflict_of,
-            closed_at_s=row.sealed_at_s,
+            closed_at_s=row.closed_at_s,
         )
 
     def _may_be_written(self, row: PendingInode) -> bool:
@@ -219,13 +215,13 @@ class Replay:
             return True
 
     def _proof(self, row: PendingInode) -> Proof:
-        stat = os.stat(self._core.journal.data_dir / (row.staged or ""))
+        stat = self._core.staging.stat(row.staged or "")
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def _staged(self, node: Node, row: PendingInode, pending: Pending) -> bool:
         """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
         assert row.staged is not None and pending.staged is not None
-        path = self._core.journal.data_dir / row.staged
+        path = self._core.staging.path(row.staged)
         try:
             found = path.stat()
         except FileNotFoundError:
@@ -235,7 +231,7 @@ class Replay:
                         "%s: was not synced when the machine stopped, and never reached the disk", row.key
                     )
                 # An attempt of it that the bucket has is the file's last good state, not a forsaken one.
-                self._writeback.attempts.settle(row.ino)
+                self._attempts.settle(row.ino)
                 self._without_changes(node, row)
                 return False
             log.error("%s: its bytes should be in %s, and are not", row.key, path)
@@ -247,7 +243,7 @@ class Replay:
         if row.own is not None:  # a write or a truncate past its row's end was never answered
             own = RangeSet(row.own)
             size = min(size, max(row.size, max((stop for _, stop in own), default=0)))
-            node.content = Content.adopt(path, size, own, own=own, base_limit=row.base_limit)
+            node.content = SparseFile.adopt(path, size, own, own=own, base_limit=row.base_limit)
             node.content.set_times(found.st_atime_ns, found.st_mtime_ns)
         self._pending.note(node, with_staged(pending, replace(pending.staged, size=size)))
         node.size = size
@@ -279,7 +275,7 @@ class Replay:
             self._pending.commit(node, without_staged(node.pending))
             self._core.journal.put_staging_garbage(staged)
         self._staging_gc.adopt([staged])
-        self._writeback.schedule(node)
+        self._queue.schedule(node)
 
     def _untouched(self, node: Node, row: PendingInode) -> bool:
         """Opened for writing from CLEAN, and never written: nothing is owed."""
@@ -316,29 +312,26 @@ class Replay:
     # ------------------------------------------------------------------ what has no row
     def _forsaken_attempts(self) -> None:
         """On its way when the daemon ended, of an inode that has left that key: may still appear."""
-        for key in self._writeback.attempts.forsaken_keys():
+        for key in self._attempts.forsaken_keys():
             if self._pending.watched(key) is None:
-                self._writeback.deletes.add(self._pending.add_delete(key, None, watch=True))
+                self._deletes.add(self._pending.add_delete(key, None, watch=True))
 
     def _clear_open(self) -> None:
         """Links of clean content: its bytes are in the bucket."""
-        kept = kept_links(self._core.journal.open_dir, self._inheritance)
-        for path in self._core.journal.open_dir.iterdir():
-            if path not in kept:
-                path.unlink()
+        self._core.staging.clear_links({handle.file for handle in self._inheritance.handles.values()})
 
     def _orphans(self, known: set[str]) -> None:
         """Staged files without a row: the end of an upload that was not tidied, or of a damaged journal."""
-        for path in self._core.journal.data_dir.iterdir():
-            if path.name in known:
+        for name, size in self._core.staging.scan():
+            if name in known:
                 continue
-            if not path.stat().st_size:
-                path.unlink()  # a spare, or a file that nobody was told of: it holds nothing
+            if not size:
+                self._core.staging.remove(
+                    name
+                )  # a spare, or a file that nobody was told of: it holds nothing
             else:
-                self._core.journal.orphan_dir.mkdir(mode=0o700, exist_ok=True)
-                path.rename(self._core.journal.orphan_dir / path.name)
-                log.warning("a staged file without a journal row was set aside as %s/%s",
-                            self._core.journal.orphan_dir, path.name)  # fmt: skip
+                path = self._core.staging.set_aside(name)
+                log.warning("a staged file without a journal row was set aside as %s", path)
 
 
 def _from_the_root_down(row: PendingInode) -> tuple[int, int]:

@@ -14,16 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Protocol
 
-from r2fs.engine.content.durability import DiskSync
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.local_only import LocalOnly
-from r2fs.engine.content.reader import Reader
-from r2fs.engine.core import Core
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.engine.writeback.resolve import Resolver
 from r2fs.model.errors import LocalError, R2fsError, ReadFailed
 from r2fs.model.keys import printable
@@ -33,39 +28,17 @@ from r2fs.model.states import State
 from r2fs.model.transitions import materialized, materializing, with_staged
 
 
-class Queue(Protocol):
-    """What it asks of the write-back queue. With Core.lock held."""
-
-    def schedule(self, node: Node) -> None: ...
-
-    def settled(self, node: Node) -> None:
-        """Whoever waits for the node is due."""
-        ...
-
-    def retry_later(self, node: Node, error: Exception) -> None: ...
-
-
 class Materializing:
-    def __init__(
-        self,
-        core: Core,
-        pending_store: PendingStore,
-        contents: Contents,
-        reader: Reader,
-        local: LocalOnly,
-        durability: DiskSync,
-        resolver: Resolver,
-        queue: Queue,
-    ) -> None:
+    def __init__(self, records: Records, storage: Storage, queue: UploadQueue, resolver: Resolver) -> None:
         # constant
-        self._core = core
-        self._pending = pending_store
-        self._contents = contents
-        self._reader = reader
-        self._local = local
-        self._durability = durability
-        self._resolver = resolver
+        self._core = records.core
+        self._pending = records.pending
+        self._contents = storage.contents
+        self._hydration = storage.hydration
+        self._disk_sync = storage.disk_sync
+        self._local_only = storage.local_only
         self._queue = queue
+        self._resolver = resolver
         # guarded by: Core.lock
         self.coming: set[int] = set()  # inodes that are being brought here
 
@@ -79,7 +52,7 @@ class Materializing:
             finally:
                 with self._core.lock:
                     self.coming.discard(node.ino)
-                    self._queue.settled(node)
+                    self._pending.settle(node)
 
         return run
 
@@ -100,20 +73,20 @@ class Materializing:
                     raise LocalError(f"{printable(node.name)}: this disk failed to read it")
                 file = self._contents.stage(node)
                 size = self._contents.of(node).size
-                staged = Staged(file, size=size, boot=self._core.journal.boot, base_limit=size)
+                staged = Staged(file, size=size, boot=self._core.staging.boot, base_limit=size)
                 self._pending.commit(node, materializing(pending, staged))
             self._core.crash_point("materialised")
         if not self._fetch(node):
             return
-        self._durability.sync(node)
+        self._disk_sync.sync(node)
         with self._core.lock:
             pending = node.pending
             content = self._contents.of(node) if pending is not None and pending.staged else None
             here = content is not None and content.complete
             if pending is not None and pending.state is State.QUEUED and here and not pending.changed:
                 # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
-                self._pending.commit(node, materialized(pending, self._core.journal.boot))
-                if self._local.stays_here(node) and node.content is not None:
+                self._pending.commit(node, materialized(pending, self._core.staging.boot))
+                if self._local_only.stays_here(node) and node.content is not None:
                     node.content.unwatch()  # no part of it can be copied from there
                 node.vouched = True
             if content is not None and not node.handles:
@@ -124,7 +97,7 @@ class Materializing:
         """Fetch what a file that was written in parts still lacks; then it is due again."""
         if not self._fetch(node):
             return
-        self._durability.sync_rest(node)
+        self._disk_sync.sync_rest(node)
         with self._core.lock:
             if node.pending is not None:
                 staged = node.pending.staged
@@ -138,15 +111,9 @@ class Materializing:
 
     def _fetch(self, node: Node) -> bool:
         """All of it is here when this returns True; else it is due again, or parked."""
-        with self._core.lock:
-            source = self._contents.source(node)
         try:
-            if source is not None:
-                self._resolver.fetch_base(node, partial(self._reader.whole, source, Caller()))
-        except ValueError:
-            if source is None or not source.content.closed:
-                raise
-            # Unlinked meanwhile, or opened and closed again: if it still owes anything, it is due again.
+            # Where it was unlinked meanwhile, or opened and closed again: if something is pending, it is due again.
+            self._hydration.whole(node, Caller())
         except ReadFailed as error:
             with self._core.lock:
                 self._queue.retry_later(node, error)

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import logging
 
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.records import Records
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
 from r2fs.model.records import Kind, ObjectInfo
 from r2fs.model.transitions import conflict_renamed
@@ -22,11 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class Conflicts:
-    def __init__(self, core: Core, tree: Tree, pending_store: PendingStore, contents: Contents) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._contents = contents
+    def __init__(self, records: Records) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
 
     def keep_both(self, node: Node, theirs: ObjectInfo) -> None:
         """The node takes a conflict name; what is in the bucket under its key keeps the name."""

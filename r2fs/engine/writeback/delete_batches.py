@@ -13,17 +13,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Protocol
 
 from r2fs.engine.content.durability import DiskSync
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.writeback.attempts import Attempts
+from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.waiting import DELETE, PUT, Item
 from r2fs.engine.writeback.deleter import Deleter
-from r2fs.engine.writeback.dependencies import Dependencies
-from r2fs.engine.writeback.schedule import DELETE, PUT, Item, Schedule
+from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.records import ObjectInfo, PendingDelete
 
@@ -32,56 +28,16 @@ log = logging.getLogger(__name__)
 LOCAL_RETRY_S = 15.0  # this host's disk failed
 
 
-class Queue(Protocol):
-    """What a delete asks of the write-back queue. With Core.lock held."""
-
-    @property
-    def hurried(self) -> bool:
-        """Does somebody drain? Then nothing waits for its delay."""
-        ...
-
-    def add(self, item: Item, due: float) -> None: ...
-
-    def stop_upload(self, node: Node) -> None:
-        """No further byte of an attempt of the node's is read."""
-        ...
-
-    def over(self, keys: Iterable[str]) -> None:
-        """No request for these keys is on its way any more."""
-        ...
-
-    def missed(self, rows: list[PendingDelete], error: R2fsError) -> None:
-        """The bucket did not do it."""
-        ...
-
-    def gone(self, keys: Iterable[str]) -> None:
-        """What was at these keys before is not there any more."""
-        ...
-
-    def recovered(self) -> None: ...
-
-
 class Deletes:
-    def __init__(
-        self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
-        attempts: Attempts,
-        durability: DiskSync,
-        schedule: Schedule,
-        order: Dependencies,
-        queue: Queue,
-    ) -> None:
+    def __init__(self, records: Records, disk_sync: DiskSync, queue: UploadQueue) -> None:
         # constant
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._attempts = attempts
-        self._schedule = schedule
-        self._dependencies = order
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._attempts = records.attempts
+        self._dependencies = queue.dependencies
         self._queue = queue
-        self.deleter = Deleter(core, pending_store, durability, attempts.is_forsaken)
+        self.deleter = Deleter(records, disk_sync)
         # guarded by: Core.lock
         self._until_s = 0.0  # Clock.monotonic(): end of the window whose deletes go together
 
@@ -135,12 +91,12 @@ class Deletes:
                     self._pending.claimed.add(row.seq)
                     self._dependencies.begin([row.key])
                 elif blocker is not None:
-                    self._schedule.block(item, blocker)
-            item = self._schedule.take(now)
+                    self._queue.block(item, blocker)
+            item = self._queue.take(now)
         if item is not None:
             aside.append(item)
         for other in aside:
-            self._schedule.add(other, now)
+            self._queue.add(other, now)
         return rows
 
     def _keeps_bytes(self, row: PendingDelete, now: float) -> bool:
@@ -149,7 +105,7 @@ class Deletes:
             self._pending.keep_bytes(row.key, by=None)
         except R2fsError as error:
             log.error("not deleted yet: %s", error)
-            self._schedule.add(Item(DELETE, row.seq), now + LOCAL_RETRY_S)
+            self._queue.add(Item(DELETE, row.seq), now + LOCAL_RETRY_S)
             return False
         return True
 
@@ -179,4 +135,4 @@ class Deletes:
                     if row.watch_until_s is not None and row.seq not in self._pending.deletes:
                         self._attempts.unwatched(row.key)
                     if row.seq in again and row.seq in self._pending.deletes:
-                        self._schedule.add(Item(DELETE, row.seq), now + again[row.seq])
+                        self._queue.add(Item(DELETE, row.seq), now + again[row.seq])

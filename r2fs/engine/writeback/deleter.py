@@ -16,10 +16,10 @@ import os.path
 from collections.abc import Callable, Iterable, Mapping
 
 from r2fs.engine.content.durability import DiskSync
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import LATE_ATTEMPT_S, PendingStore
+from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.store import LATE_ATTEMPT_S
 from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
@@ -47,14 +47,12 @@ Ours = Callable[[Mapping[str, str] | None, str], bool]
 
 
 class Deleter:
-    def __init__(
-        self, core: Core, pending_store: PendingStore, durability: DiskSync, is_forsaken: Ours
-    ) -> None:
-        self._core = core
-        self._store = core.store
-        self._pending = pending_store
-        self._durability = durability
-        self._is_forsaken = is_forsaken
+    def __init__(self, records: Records, disk_sync: DiskSync) -> None:
+        self._core = records.core
+        self._store = records.core.store
+        self._pending = records.pending
+        self._disk_sync = disk_sync
+        self._is_forsaken = records.attempts.is_forsaken
         # guarded by: Core.lock
         self._since: dict[int, float] = {}  # watch rows, by seq: Clock.monotonic()
         self._refusals: dict[int, int] = {}  # in a row, by seq
@@ -76,13 +74,13 @@ class Deleter:
     def _replaceable(self, rows: list[PendingDelete], again: dict[int, float]) -> list[PendingDelete]:
         """Without those whose object is all that is safe of a file that has another name now."""
         try:
-            self._durability.before_replacing([row.key for row in rows])
+            self._disk_sync.before_replacing([row.key for row in rows])
             return rows
         except R2fsError:
             ready = []
         for row in rows:
             try:
-                self._durability.before_replacing([row.key])
+                self._disk_sync.before_replacing([row.key])
                 ready.append(row)
             except R2fsError as error:
                 log.info("%s: not deleted yet: %s", printable(row.key), error)

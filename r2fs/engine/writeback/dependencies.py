@@ -4,7 +4,9 @@ Owns:  the keys with a request on their way, and the rules:
        a write to a key, or its deletion, waits while
          - another request for that key is on its way,
          - a node still needs the object that is there now (a rename's copy, bytes not yet here),
-         - and, for the delete that is a rename's second half, while the renamed inode owes anything.
+         - for the delete that is a rename's second half, the renamed inode owes anything,
+         - and, for any delete, the own object of the directory that it lies in is on its way: the bucket would
+           lose the directory with its last file.
 Never: changes anything else.
 Locks: every method is called with Core.lock held.
 """
@@ -15,15 +17,21 @@ from collections.abc import Callable, Container, Iterable
 
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.writeback.schedule import Token
+from r2fs.engine.pending.waiting import Token
 from r2fs.model.keys import nfc
 from r2fs.model.records import PendingDelete
 
 
 class Dependencies:
-    def __init__(self, pending_store: PendingStore, stays_here: Callable[[Node], bool]) -> None:
+    def __init__(
+        self,
+        pending_store: PendingStore,
+        stays_here: Callable[[Node], bool],
+        pending_above: Callable[[PendingDelete], Node | None],
+    ) -> None:
         self._pending = pending_store
         self._stays_here = stays_here
+        self._pending_above = pending_above
         self._busy: set[str] = set()
 
     def begin(self, keys: Iterable[str]) -> None:
@@ -47,6 +55,9 @@ class Dependencies:
         after = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
         if after is not None and not self._stays_here(after):  # else it owes for ever, and needs nothing
             return ("ino", after.ino)
+        above = self._pending_above(row)
+        if above is not None:
+            return ("ino", above.ino)
         needing = self._pending.needing(row.key)
         return ("ino", needing.ino) if needing is not None else None
 

@@ -53,7 +53,7 @@ def after_loss(job: UploadJob, found: ObjectInfo | None) -> Correction:
     """The correction for a directory where the object to copy is `found` by now; None: it is gone."""
     in_place = _in_place(job)
     if found is None:
-        return Correction(True, None if in_place else job.expect, True, InodeChange(base=None))
+        return Correction(True, None if in_place else job.expected_etag, True, InodeChange(base=None))
     etag = found.etag if in_place else None
     return Correction(in_place, etag, not found.size, InodeChange(base=found.version))
 

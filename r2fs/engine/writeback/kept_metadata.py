@@ -12,21 +12,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import fill
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.writeback.attempts import Attempts
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import ObjectMissing, R2fsError
 from r2fs.model.metadata import attributes_from, of_new_bytes
 from r2fs.model.records import ObjectInfo
 
 
 class KeptMetadata:
-    def __init__(self, core: Core, pending_store: PendingStore, attempts: Attempts) -> None:
-        self._core = core
-        self._attempts = attempts
-        self._pending = pending_store
+    def __init__(self, records: Records) -> None:
+        self._core = records.core
+        self._attempts = records.attempts
+        self._pending = records.pending
 
     def before_replacing(self, key: str, by: Node) -> None:
         """To be called before a request that takes away what is at `key`, on behalf of another file."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import nsmallest
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.writeback.queue import WriteBack
-from r2fs.model.records import PendingDelete, QueueView, TransferView
+from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback.write_back import WriteBack
+from r2fs.model.records import PendingDelete
 from r2fs.model.states import SENDING, State
+from r2fs.model.views import QueueView, TransferView
 
 SHOWN = 100  # transfers in a view: the ones on their way, then the oldest
 PROGRESS_S = 0.25  # how often a waiter is told, and looks without a change
@@ -33,16 +32,18 @@ WAITED_FOR = frozenset({State.QUEUED}) | SENDING  # DIRTY waits for its program,
 
 
 class Status:
-    def __init__(self, core: Core, tree: Tree, pending_store: PendingStore, writeback: WriteBack) -> None:
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._writeback = writeback
+    def __init__(self, records: Records, writeback: WriteBack) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._queue = writeback.queue
+        self._deletes = writeback.deletes
+        self._resolver = writeback.resolver
 
     def view(self) -> QueueView:
         with self._core.lock:
             now = self._core.clock.monotonic()
-            pending = [node for node in self._pending.inodes.values() if not self._writeback.rests(node)]
+            pending = [node for node in self._pending.inodes.values() if not self._queue.rests(node)]
             oldest = nsmallest(
                 SHOWN,
                 pending,
@@ -54,8 +55,8 @@ class Status:
             conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
             directories = sum(node.is_dir for node in pending)
             watched = sum(row.watch_until_s is not None for row in self._pending.deletes.values())
-            resolver = self._writeback.resolver
-            last_error = resolver.failures.last()
+            resolver, failures = self._resolver, self._queue.failures
+            last_error = failures.last()
             transfers = [self._transfer(node, now) for node in oldest]
             transfers += [self._refused(seq, now) for seq in nsmallest(SHOWN, self._pending.refused)]
             transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
@@ -65,7 +66,7 @@ class Status:
                 bytes=sum(node.pending.size for node in pending if node.pending and node.pending.staged),
                 deletes=len(self._pending.deletes) - watched,
                 watched=watched,
-                active=len(self._writeback.uploads),
+                active=len(self._queue.uploads),
                 parked=sum(node.state is State.PARKED for node in pending) + len(self._pending.refused),
                 conflicts=tuple(conflicts),
                 hidden=self._tree.hidden,
@@ -74,7 +75,7 @@ class Status:
                 transfers=tuple(transfers[:SHOWN]),
                 uploaded=resolver.uploaded - resolver.markers,
                 uploaded_bytes=resolver.uploaded_bytes,
-                failed=resolver.failures.count,
+                failed=failures.count,
                 last_error=last_error.text if last_error else None,
                 last_error_s=last_error.at_s if last_error else None,
             )
@@ -87,7 +88,7 @@ class Status:
     def _transfer(self, node: Node, now: float) -> TransferView:
         pending = node.pending
         assert pending is not None
-        upload = self._writeback.uploads.get(node.ino)
+        upload = self._queue.uploads.get(node.ino)
         bytes_ = upload.bytes if upload is not None and pending.in_flight else None
         return TransferView(
             path=self._tree.path(node) + ("/" if node.is_dir else ""),
@@ -113,12 +114,12 @@ class Status:
         What is open for writing and what is parked is not waited for. `unless_refused`: nor is a bucket that
         refuses everything, once it has done so again since the call.
         """
-        clock, core, failures = self._core.clock, self._core, self._writeback.resolver.failures
+        clock, core, failures = self._core.clock, self._core, self._queue.failures
         refused = failures.refused
         deadline = None if timeout_s is None else clock.monotonic() + timeout_s
         told_s, told_took_s = float("-inf"), 0.0
         with core.lock:
-            self._writeback.hurry(True)
+            self._queue.hurry(True)
         try:
             while True:
                 with core.lock:
@@ -126,7 +127,7 @@ class Status:
                     if not self._left(scope):
                         return True
                     if unless_refused and failures.refused > refused and failures.refusal() is not None:
-                        if not self._writeback.uploads:  # what is on its way may yet be taken
+                        if not self._queue.uploads:  # what is on its way may yet be taken
                             return False
                     took = clock.monotonic() - began
                     rest = PROGRESS_S if deadline is None else min(PROGRESS_S, deadline - clock.monotonic())
@@ -142,7 +143,7 @@ class Status:
                     clock.wait(core.ended, min(SHARE * took, PROGRESS_S))
         finally:
             with core.lock:
-                self._writeback.hurry(False)
+                self._queue.hurry(False)
 
     def retry(self, scope: Scope | None) -> int:
         """Release the parked files and deletes in `scope` (None: anywhere); returns their number.
@@ -159,12 +160,12 @@ class Status:
                     if pending.doubt and node is not named:
                         continue
                     node.sync_failed = False
-                    self._writeback.release(node)
+                    self._queue.release(node)
                     released += 1
             refused = [
                 seq for seq in self._pending.refused if scope is None or scope.has(self._pending.deletes[seq])
             ]
-            self._writeback.deletes.retry(refused)
+            self._deletes.retry(refused)
         return released + len(refused)
 
     def parked(self, scope: Scope | None) -> tuple[TransferView, ...]:
@@ -184,21 +185,21 @@ class Status:
     def refusal(self) -> str | None:
         """Why the bucket refuses everything; None: it does not, as far as is known."""
         with self._core.lock:
-            return self._writeback.resolver.failures.refusal()
+            return self._queue.failures.refusal()
 
     def _left(self, scope: Scope | None) -> bool:
         rows = self._pending.deletes.values()
         if scope is None:
             return (
                 any(self._is_waited_for(node) for node in self._pending.inodes.values())
-                or bool(self._writeback.uploads)
+                or bool(self._queue.uploads)
                 or any(self._is_due(row) for row in rows)
             )
         return (
             any(self._is_waited_for(node) for node in scope.walk())
             or any(self._is_due(row) and scope.has(row) for row in rows)
             # removed while it was on its way: where it may have got to is to be looked at first
-            or any(upload.node.deleted for upload in self._writeback.uploads.values())
+            or any(upload.node.deleted for upload in self._queue.uploads.values())
         )
 
     def _is_due(self, row: PendingDelete) -> bool:
@@ -206,11 +207,11 @@ class Status:
         if row.seq in self._pending.refused:
             return False
         node = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
-        waits = node is not None and not self._writeback.rests(node)
+        waits = node is not None and not self._queue.rests(node)
         return row.watch_until_s is None and (not waits or (node is not None and self._is_waited_for(node)))
 
     def _is_waited_for(self, node: Node) -> bool:
         if node.state in WAITED_FOR:
-            return not self._writeback.rests(node)
+            return not self._queue.rests(node)
         # The kernel tells of the last close() a moment after that has returned.
         return node.writers > 0 and self._core.clock.monotonic() - node.flushed_s < CLOSING_S

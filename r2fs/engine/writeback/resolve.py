@@ -10,21 +10,15 @@ Locks:   takes Core.lock. What was decided before the request is checked again: 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Protocol
 
-from r2fs.engine.content.durability import DiskSync
-from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.part_digests import has_bytes_of
-from r2fs.engine.core import Core
+from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.stat import facts_of, fill, merged, shown_of, together
-from r2fs.engine.inodes.table import Tree
-from r2fs.engine.pending.store import InodeChange, PendingStore
+from r2fs.engine.inodes.stat import fill, shown_of, together
+from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.pending.upload_job import UploadJob
-from r2fs.engine.writeback.attempts import Attempts
 from r2fs.engine.writeback.conflicts import Conflicts
 from r2fs.engine.writeback.delete_batches import Deletes
 from r2fs.engine.writeback.directory_object_answers import (
@@ -33,7 +27,9 @@ from r2fs.engine.writeback.directory_object_answers import (
     after_refusal,
     expect,
 )
-from r2fs.engine.writeback.failures import BUCKET_WIDE, Failures
+from r2fs.engine.writeback.failures import BUCKET_WIDE
+from r2fs.engine.writeback.foreign_metadata import changed_while_sending, found_at_key, says_the_same
+from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.engine.writeback.stored_attributes import keep
 from r2fs.model import transitions
 from r2fs.model.errors import (
@@ -46,11 +42,8 @@ from r2fs.model.errors import (
     PreconditionFailed,
     QuotaUsedUp,
     R2fsError,
-    ReadFailed,
     Refused,
     Retryable,
-    Stale,
-    StoreError,
     SyncFailed,
     Unavailable,
     UploadMissing,
@@ -70,48 +63,23 @@ MAY_BE_STORED = (Unavailable, UploadMissing, NoSpace, LocalError, BodyDamaged)
 OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKED
 
 
-class Queue(Protocol):
-    """What an outcome asks of the write-back queue. With Core.lock held."""
-
-    local: LocalOnly
-    deletes: Deletes
-
-    def schedule(self, node: Node) -> None: ...
-    def retry_later(self, node: Node, error: Exception) -> None: ...
-    def probe_later(self, node: Node) -> None: ...
-    def outage(self) -> None: ...
-
-    def gone(self, keys: Iterable[str]) -> None:
-        """What was at these keys before is not there any more."""
-        ...
-
-    def recovered(self) -> None: ...
-
-
 class Resolver:
-    def __init__(
-        self,
-        core: Core,
-        tree: Tree,
-        pending_store: PendingStore,
-        contents: Contents,
-        attempts: Attempts,
-        durability: DiskSync,
-        queue: Queue,
-    ) -> None:
+    def __init__(self, records: Records, storage: Storage, queue: UploadQueue, deletes: Deletes) -> None:
         # constant
-        self._core = core
-        self._tree = tree
-        self._pending = pending_store
-        self._contents = contents
-        self._attempts = attempts
-        self._durability = durability
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._attempts = records.attempts
+        self._contents = storage.contents
+        self._hydration = storage.hydration
+        self._disk_sync = storage.disk_sync
+        self._local_only = storage.local_only
         self._queue = queue
-        self.conflicts = Conflicts(core, tree, pending_store, contents)
+        self._deletes = deletes
+        self.conflicts = Conflicts(records)
         # guarded by: Core.lock
         self.uploaded = self.uploaded_bytes = 0
         self.markers = 0  # of these, directories
-        self.failures = Failures(core, pending_store)
 
     def stored(self, node: Node, claim: UploadJob, version: Version, facts: Facts) -> None:
         with self._core.lock:
@@ -139,7 +107,7 @@ class Resolver:
                 carries_body=node.carries_body,
                 keep_hold=node.sync_failed,
             )
-            local = moved and pending.staged is not None and self._queue.local.is_local(pending.key)
+            local = moved and pending.staged is not None and self._local_only.is_local(pending.key)
             staged = pending.staged
             with self._pending.transaction():
                 if pending.state is State.UPLOADING:
@@ -155,7 +123,7 @@ class Resolver:
             self._core.crash_point("put_committed")
             self._count(claim)
             if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
-                self._durability.copied(claim.base.key)
+                self._disk_sync.copied(claim.base.key)
             if claim.copy:
                 self._contents.rebased(node)
                 if staged is None and claim.base is not None and not node.is_dir:
@@ -176,7 +144,7 @@ class Resolver:
         learning = not node.known or not node.mtime_known
         pinned = shown_of(node) if node.shown and learning else node.pinned
         if node.known:
-            news = _of_another_host(node, claim, facts)
+            news = changed_while_sending(node, claim, facts)
             pinned = None if news else pinned
             change |= news
         if not node.mtime_known and facts.mtime_ns is not None:
@@ -214,7 +182,7 @@ class Resolver:
             assert heir.pending is not None
             self._pending.commit(heir, expecting(heir.pending, version.etag))
         else:
-            self._queue.deletes.add(self._pending.add_delete(key, version.etag, after))
+            self._deletes.add(self._pending.add_delete(key, version.etag, after))
 
     def _still(self, node: Node, claim: UploadJob) -> bool:
         """True if the attempt is the node's."""
@@ -235,25 +203,20 @@ class Resolver:
         except R2fsError as later:
             self.failed(node, claim, later)
             return
-        if node.is_dir:  # any object will do; one of an earlier attempt must not be deleted as a late one
-            with self._core.lock:
-                self._attempts.accepted(info.metadata)
         made_by = (info.metadata or {}).get(ATTEMPT)
-        if made_by == claim.attempt or (node.is_dir and node.known and not info.size and not claim.copy):
+        if made_by == claim.attempt:
             self.stored(node, claim, info.version, claim.facts)
-            return
-        there = attributes_from(info)
-        if node.is_dir and not info.size and not claim.copy and together(there, claim.facts) == there:
-            self.stored(node, claim, info.version, there)
             return
         if node.is_dir:
             self._at_directory(node, claim, info, error)
             return
         same = made_by is not None and has_bytes_of(claim, info)
         with self._core.lock:
-            ours = same or self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expect
+            ours = self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expected_etag
             if ours or _has_moved(node, claim):
                 self._again(node, claim, error, expect(info.etag))
+            elif same:
+                self._with_metadata_there(node, claim, error, attributes_from(info), expect(info.etag))
             elif self._still(node, claim):
                 assert node.pending is not None
                 self._attempts.drop(claim.attempt)
@@ -264,15 +227,38 @@ class Resolver:
                     self._queue.schedule(node)
 
     def _at_directory(self, node: Node, claim: UploadJob, info: ObjectInfo, error: R2fsError) -> None:
-        """The object at a directory's key holds bytes, or metadata that were not known here, or was to get the bytes
-        of the directory's old key."""
+        """An empty object that says what this host would store will do. Else the next attempt stores both hosts'
+        metadata there; it is parked where the object holds other bytes than those of the directory's old key."""
+        there = attributes_from(info)
         with self._core.lock:
-            correction = after_refusal(claim, info, self._attempts.is_ours(info.metadata, claim.key))
-            if correction is not None:
+            ours, moved = self._attempts.is_ours(info.metadata, claim.key), _has_moved(node, claim)
+            self._attempts.accepted(info.metadata)  # not to be deleted as a late one
+            wanted = claim.facts if ours and node.known else together(there, claim.facts)
+            correction = after_refusal(claim, info, ours)
+            if moved and not ours:  # another host's directory of the old name stays
+                self._again(node, claim, error)
+            elif not info.size and not claim.copy and (moved or says_the_same(there, wanted)):
+                self.stored(node, claim, info.version, there)
+            elif correction is None:
+                if self._still(node, claim):
+                    self._attempts.drop(claim.attempt)
+                    self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
+            elif ours:
                 self._again(node, claim, error, correction)
-            elif self._still(node, claim):
-                self._attempts.drop(claim.attempt)
-                self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
+            else:
+                self._with_metadata_there(node, claim, error, there, correction)
+
+    def _with_metadata_there(
+        self, node: Node, claim: UploadJob, error: R2fsError, there: Facts, correction: Correction
+    ) -> None:
+        """`_again`, with another host's metadata of the same bytes merged into the node's."""
+        if not self._still(node, claim):
+            self._attempts.drop(claim.attempt)
+            return
+        news = found_at_key(node, claim, there)
+        self._again(node, claim, error, replace(correction, change=correction.change | news))
+        if news:
+            node.pinned = None
 
     def _source_lost(self, node: Node, claim: UploadJob, error: R2fsError) -> None:
         """The object that a rename was to copy is not there in that version any more."""
@@ -304,7 +290,7 @@ class Resolver:
             elif pending.key == claim.base.key or node.content is None or not node.content.complete:
                 self._follow_source(node, claim, info)
             else:
-                boot = self._core.journal.boot
+                boot = self._core.staging.boot
                 staged = pending.staged or Staged(self._contents.stage(node), boot=boot)
                 staged = replace(staged, size=node.content.size)
                 self._pending.commit(node, transitions.sends_own(pending, staged))
@@ -317,55 +303,7 @@ class Resolver:
         """
         assert claim.base is not None
         in_place = nfc(claim.key) == nfc(claim.base.key)
-        return info is not None and in_place and self._is_copy(node, claim.base, info)
-
-    def _is_copy(self, node: Node, of: Version, info: ObjectInfo) -> bool:
-        return info.size == of.size and self._attempts.is_copy(node.ino, of, info.metadata)
-
-    def fetch_base(self, node: Node, fetch: Callable[[], None]) -> None:
-        """`fetch` what it lacks of its base; again, where that is gone because of a copy of our own whose answer
-        has not come yet."""
-        base = node.base
-        try:
-            fetch()
-        except Stale:
-            if not self.found_own_copy(node, base):
-                raise
-            fetch()
-
-    def found_own_copy(self, node: Node, gone: Version | None) -> bool:
-        """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base.
-
-        Raises ReadFailed where the bucket does not say.
-        """
-        with self._core.lock:
-            base = node.base
-            if base is None:
-                return False
-            if base != gone:  # somebody else has found it, or its answer has come
-                self._contents.rebased(node)
-                return True
-        try:
-            info = self._core.store.head(base.key)
-        except ObjectMissing:
-            info = None
-        except StoreError as error:  # nobody knows yet
-            raise ReadFailed(f"{printable(base.key)}: {error}") from error
-        with self._core.lock:
-            pending = node.pending
-            if node.base != base:
-                self._contents.rebased(node)
-                return node.base is not None
-            if info is not None and info.version == base:
-                return False
-            if info is None or pending is None or not self._is_copy(node, base, info):
-                self._contents.lost(node, base)
-                self._tree.distrust(node)
-                return False
-            etag = info.etag if nfc(pending.key) == nfc(base.key) else pending.expected_etag
-            self._pending.commit(node, expecting(pending, etag), base=info.version)
-            self._contents.rebased(node)
-            return True
+        return info is not None and in_place and self._hydration.is_copy(node, claim.base, info)
 
     def _follow_source(self, node: Node, claim: UploadJob, info: ObjectInfo | None) -> None:
         """This host has no bytes of its own to keep: what another host did to the source is what holds.
@@ -436,7 +374,7 @@ class Resolver:
             else:
                 self._not_stored(claim)
             if not isinstance(error, BodyWithdrawn):
-                self.failures.of_upload(claim.ino, error)
+                self._queue.failures.of_upload(claim.ino, error)
             if self._still(node, claim):
                 self._answer(node, claim, error)
 
@@ -497,24 +435,6 @@ class Resolver:
         row = self._pending.watched(claim.key)
         if row is not None and not self._attempts.any_at(claim.key):
             self._pending.drop_delete(row.seq)
-
-
-def _of_another_host(node: Node, claim: UploadJob, facts: Facts) -> InodeChange:
-    """Metadata that the sender found changed, but for what was changed here since: the next attempt takes all that
-    differs from what is stored for a change of this host's."""
-    now, sent = facts_of(node), claim.facts
-    both, change = merged(facts, now, sent, node.is_dir), InodeChange()
-    if both.mode != now.mode:
-        change["mode"] = both.mode
-    if both.uid != now.uid:
-        change["uid"] = both.uid
-    if both.gid != now.gid:
-        change["gid"] = both.gid
-    if both.mtime_ns is not None and both.mtime_ns != now.mtime_ns and sent.mtime_ns is not None:
-        change["mtime_ns"] = both.mtime_ns
-    if both.extra != now.extra:
-        change["extra"] = both.extra
-    return change
 
 
 def _has_moved(node: Node, claim: UploadJob) -> bool:

@@ -1,8 +1,6 @@
-"""Schedule: which owed thing is due next, and what each one waits for; Pace: when a key may be written.
+"""Schedule: which pending item is due next; Pace: when a key may be written.
 
-Owns:  a heap of due times, and the lists of what is blocked by a key or an inode. Both are
-       rebuilt from the journal at start: losing them loses nothing.
-Never: sends; changes a state.
+Owns:  a heap of due times, rebuilt from the journal at start: losing it loses nothing.
 Locks: every method is called with Core.lock held.
 """
 
@@ -10,22 +8,10 @@ from __future__ import annotations
 
 import heapq
 from itertools import count
-from typing import NamedTuple
 
+from r2fs.engine.pending.waiting import Item
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Clock
-
-DELETE, PUT = "delete", "put"
-
-
-class Item(NamedTuple):
-    """PUT of an inode, or DELETE of a row of the ledger."""
-
-    verb: str
-    number: int  # inode number, or seq
-
-
-Token = tuple[str, str | int]  # ("key", KEY) or ("ino", INO): what must be over first
 
 
 class Schedule:
@@ -33,7 +19,6 @@ class Schedule:
         self._heap: list[tuple[float, int, Item]] = []
         self._due: dict[Item, float] = {}
         self._number = count()
-        self._blocked: dict[Token, list[Item]] = {}
 
     def add(self, item: Item, due: float) -> None:
         """At `due` (Clock.monotonic()); an earlier entry of the same item is void."""
@@ -55,17 +40,6 @@ class Schedule:
         _, _, item = heapq.heappop(self._heap)
         del self._due[item]
         return item
-
-    def block(self, item: Item, token: Token) -> None:
-        """Until `token` is released."""
-        self._blocked.setdefault(token, []).append(item)
-
-    def release(self, token: Token, now: float) -> bool:
-        """What waited for `token` is due now; was there any?"""
-        items = self._blocked.pop(token, ())
-        for item in items:
-            self.add(item, now)
-        return bool(items)
 
     def hasten(self, now: float) -> None:
         """All that wait for their time are due now."""

@@ -117,7 +117,7 @@ class Uploader:
         except ObjectMissing:
             return claim
         # What is to be replaced may be an earlier attempt of ours, which took the metadata over.
-        ours = claim.expect if claim.key == claim.base.key else None
+        ours = claim.expected_etag if claim.key == claim.base.key else None
         if info.etag not in (claim.base.etag, ours):
             return claim  # the condition decides
         facts = together(attributes_from(info), claim.facts)
@@ -129,7 +129,7 @@ class Uploader:
             info = self._store.head(claim.key)
         except ObjectMissing:
             return claim
-        if info.etag != claim.expect:
+        if info.etag != claim.expected_etag:
             return claim  # the condition decides
         facts = self._merge(claim, stored, info)
         if facts != claim.facts:
@@ -148,7 +148,7 @@ class Uploader:
 
     # ------------------------------------------------------------------ one request
     def _put(self, claim: UploadJob, body: Body, size: int) -> Version:
-        etag = self._store.put(claim.key, body, self._meta(claim), **claim.condition)  # type: ignore[arg-type]
+        etag = self._store.put(claim.key, body, self._meta(claim), condition=claim.condition)
         return Version(claim.key, etag, size)
 
     def _with_type(self, claim: UploadJob) -> UploadJob:
@@ -185,7 +185,7 @@ class Uploader:
         kind = facts.content_type or by_bytes
         meta = metadata_for(facts, TYPE_BITS[claim.kind], claim.attempt, kind)
         meta = replace(meta, headers={**(info.headers or {}), **(meta.headers or {})})
-        etag = self._store.copy(claim.base, claim.key, meta=meta, **claim.condition)  # type: ignore[arg-type]
+        etag = self._store.copy(claim.base, claim.key, meta=meta, condition=claim.condition)
         return Sent(Version(claim.key, etag, claim.base.size), facts)
 
     # ------------------------------------------------------------------ parts
@@ -196,7 +196,7 @@ class Uploader:
             run = _PartRun(self._core, self._parts, claim, state, earlier)
             done, digests = run.run(), run.digests()
             self._core.crash_point("parts_sent")
-            etag = self._store.complete_upload(claim.key, state.upload_id, done, **claim.condition)  # type: ignore[arg-type]
+            etag = self._store.complete_upload(claim.key, state.upload_id, done, condition=claim.condition)
             self._core.crash_point("multipart_completed")
         except UploadMissing:
             self._forget(claim)  # expired, aborted, or refused as unequal: the next attempt begins anew

@@ -38,8 +38,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setattr("r2fs.model.places.SYSTEM_FILE", tmp_path / "etc" / "config.toml")
-    monkeypatch.setattr("r2fs.model.places.ROOT_STATES", (tmp_path / "system-states",))
+    monkeypatch.setattr("r2fs.model.settings.places.SYSTEM_FILE", tmp_path / "etc" / "config.toml")
+    monkeypatch.setattr("r2fs.model.settings.places.ROOT_STATES", (tmp_path / "system-states",))
     monkeypatch.setattr(client, "run_dirs", lambda environ: [tmp_path / "run" / "r2fs"])
     return tmp_path
 

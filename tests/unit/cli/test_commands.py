@@ -11,7 +11,7 @@ import pytest
 from r2fs import __version__
 from r2fs.cli import main as door
 from r2fs.model.errors import R2fsError, StateLocked
-from r2fs.model.options import TABLE
+from r2fs.model.settings.options import TABLE
 
 
 def test_version_and_help(r2fs):
@@ -182,7 +182,7 @@ def test_commands_that_only_ask_are_light(repo_root, words, home):
         f"""
         import sys
         from r2fs.cli.main import run
-        from r2fs.model import places
+        from r2fs.model.settings import places
         places.ROOT_STATES = ()  # what this machine's root has left there is no matter of this test
         run("r2fs", {words!r})
         heavy = {{"boto3", "botocore", "diskcache", "mfusepy", "fuse", "sqlite3"}} & set(sys.modules)

@@ -79,7 +79,9 @@ def test_of_roots_home_nothing_is_said_where_it_cannot_be_seen(r2fs, monkeypatch
     """Every other user's /root is closed: to say so at each `r2fs status` would tell nothing."""
     with neighbours(ROOT) as two:
         monkeypatch.setenv("HOME", "/nonexistent")
-        monkeypatch.setattr("r2fs.model.places.ROOT_STATES", (two.home / ".local" / "state" / "r2fs",))
+        monkeypatch.setattr(
+            "r2fs.model.settings.places.ROOT_STATES", (two.home / ".local" / "state" / "r2fs",)
+        )
         with acting_as(two.attacker):
             said = r2fs("status")
         assert (said.code, said.out, said.err) == (0, "nothing is mounted\n", "")

@@ -13,9 +13,9 @@ from r2fs.cli import pending, status
 from r2fs.cli.remount import record_of
 from r2fs.daemon import states
 from r2fs.daemon.client import Held
-from r2fs.disk.journal_reading import PendingSummary
+from r2fs.disk.journal.summary import PendingSummary
 from r2fs.model import mount_record
-from r2fs.model.config import gather, settings_of
+from r2fs.model.settings.config import gather, settings_of
 from tests.unit.cli.test_lifecycle import Rig, fuse_works
 
 needs_fuse = pytest.mark.skipif(not fuse_works(), reason="/dev/fuse cannot be opened here")

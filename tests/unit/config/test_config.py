@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.model import settings_file
-from r2fs.model.config import Flag, credentials_of, gather, load
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings import GIB, MIB
+from r2fs.model.settings import GIB, MIB, settings_file
+from r2fs.model.settings.config import Flag, credentials_of, gather, load
 from tests.support.users import ROOT, acting_as, neighbours
 
 R2 = {"R2_ACCOUNT_ID": "acc", "R2_ACCESS_KEY_ID": "id2", "R2_SECRET_ACCESS_KEY": "secret2"}
@@ -381,7 +380,7 @@ def test_anonymous():
 
 def test_secrets_are_hidden():
     values = gather("r2://b", environ=env(**R2, R2_SESSION_TOKEN="ttt"))
-    from r2fs.model.options import TABLE
+    from r2fs.model.settings.options import TABLE
 
     shown = " ".join(values.shown(option) for option in TABLE)
     assert "secret2" not in shown

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.model.units import (
+from r2fs.model.settings.units import (
     Choice,
     Count,
     Duration,

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 
 from r2fs.daemon import metrics
-from r2fs.model.records import CacheView, QueueView
 from r2fs.model.settings import Bucket, Settings
+from r2fs.model.views import CacheView, QueueView
 from r2fs.store.counting import RequestCounter
 
 

@@ -17,13 +17,13 @@ from r2fs.daemon import client, control, directories, keeper, states
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.control import ControlServer
 from r2fs.disk import sessionlog
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
-from r2fs.model import owned_paths, places
+from r2fs.model import owned_paths
 from r2fs.model.errors import DaemonUnreachable, DirectoryUnusable
 from r2fs.model.ports import SystemClock
-from r2fs.model.settings import Bucket, Settings
+from r2fs.model.settings import Bucket, Settings, places
 from tests.support.users import NOBODY, ROOT, acting_as, neighbours
 
 pytestmark = pytest.mark.timeout(20)
@@ -251,7 +251,7 @@ def test_what_was_handed_over_is_a_session_or_nothing():
 
 
 # ------------------------------------------------------------------ state and cache
-@pytest.mark.parametrize("name", ["lock", "journal.db", "journal.db-wal", "ballast"])
+@pytest.mark.parametrize("name", ["lock", "journal.db", "journal.db-wal", "reserve"])
 @pytest.mark.parametrize("kind", ["fifo", "link", "theirs"])
 def test_a_state_directory_in_which_somebody_was_before(two, name, kind):
     state = two.directory("state", two.victim, 0o700)

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from r2fs.daemon import states
-from r2fs.disk.journal import Journal
-from r2fs.model import places
+from r2fs.disk.journal.journal import Journal
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord
-from r2fs.model.settings import Bucket, Settings
+from r2fs.model.settings import Bucket, Settings, places
 from tests.unit.disk.test_journal import row
 
 

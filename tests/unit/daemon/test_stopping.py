@@ -12,7 +12,7 @@ import pytest
 from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, SAME_S, Stopping, count_left, left_text
 from r2fs.daemon.systemd import Notifier
 from r2fs.model.errors import Busy, MountError, MountPointBad
-from r2fs.model.records import QueueView, TransferView
+from r2fs.model.views import QueueView, TransferView
 from tests.support.clocks import ManualClock
 
 NOTHING = QueueView(

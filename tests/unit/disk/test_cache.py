@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import cache as cache_module
-from r2fs.disk import cache_table
-from r2fs.disk import shelf as shelf_module
-from r2fs.disk.cache import CleanCache
+from r2fs.disk.cache import cache as cache_module
+from r2fs.disk.cache import shelf as shelf_module
+from r2fs.disk.cache import table as cache_table
+from r2fs.disk.cache.cache import CleanCache
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Version
 from tests.unit.disk.conftest import SetClock

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import content as content_module
-from r2fs.disk.content import Content
+from r2fs.disk import filecalls
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.errors import Interrupted, LocalError, NoSpace, ReadFailed, StateDamaged
 from r2fs.model.ranges import RangeSet
 
 
-def partial(tmp_path: Path, size: int) -> Content:
-    return Content.create(tmp_path / "f", size, complete=False)
+def partial(tmp_path: Path, size: int) -> SparseFile:
+    return SparseFile.create(tmp_path / "f", size, complete=False)
 
 
 def test_complete_content_is_a_plain_file(tmp_path: Path):
-    content = Content.create(tmp_path / "f", 0, complete=True)
+    content = SparseFile.create(tmp_path / "f", 0, complete=True)
     assert content.complete
     assert content.write(0, b"hello") == 5
     os.pwrite(content.fd, b"HELLO, passthrough", 0)
@@ -112,7 +112,7 @@ def test_release_where_the_file_system_has_no_holes(tmp_path: Path, monkeypatch:
     def refuse(*_: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "no holes here")
 
-    monkeypatch.setattr(content_module, "punch_hole", refuse)
+    monkeypatch.setattr(filecalls, "punch_hole", refuse)
     content = partial(tmp_path, 10)
     content.fill(0, b"012345678")
     assert content.release(0, 5) == 0
@@ -129,7 +129,7 @@ def test_maps_survive_in_a_snapshot(tmp_path: Path):
     content.truncate(90)
     present, own, base_limit = content.snapshot()
     content.close()
-    again = Content.adopt(tmp_path / "f", 90, present, own, base_limit)
+    again = SparseFile.adopt(tmp_path / "f", 90, present, own, base_limit)
     again.check()
     assert again.snapshot() == (present, own, base_limit)
     assert again.read(50, 10) == b"o" * 10
@@ -140,8 +140,8 @@ def test_maps_survive_in_a_snapshot(tmp_path: Path):
 def test_adopt_notices_a_file_that_lost_its_tail(tmp_path: Path):
     (tmp_path / "f").write_bytes(b"short")
     with pytest.raises(StateDamaged):
-        Content.adopt(tmp_path / "f", 100, RangeSet([(0, 10)]))
-    content = Content.adopt(tmp_path / "f", 100, RangeSet([(0, 5)]))
+        SparseFile.adopt(tmp_path / "f", 100, RangeSet([(0, 10)]))
+    content = SparseFile.adopt(tmp_path / "f", 100, RangeSet([(0, 5)]))
     assert content.read(0, 5) == b"short"
     assert os.path.getsize(tmp_path / "f") == 100
     content.close()
@@ -149,7 +149,7 @@ def test_adopt_notices_a_file_that_lost_its_tail(tmp_path: Path):
 
 def test_adopt_cuts_what_the_maps_do_not_know(tmp_path: Path):
     (tmp_path / "f").write_bytes(b"0123456789")
-    content = Content.adopt(tmp_path / "f", 6, RangeSet([(0, 3)]), base_limit=6)
+    content = SparseFile.adopt(tmp_path / "f", 6, RangeSet([(0, 3)]), base_limit=6)
     content.write(8, b"x")
     assert content.read(6, 10) == b"\0\0x", "not the old 6 and 7"
     content.close()
@@ -157,7 +157,7 @@ def test_adopt_cuts_what_the_maps_do_not_know(tmp_path: Path):
 
 def test_adopt_believes_nothing_past_the_size(tmp_path: Path):
     (tmp_path / "f").write_bytes(b"0123456789")
-    content = Content.adopt(tmp_path / "f", 6, RangeSet([(0, 3), (5, 10)]), RangeSet([(5, 10)]))
+    content = SparseFile.adopt(tmp_path / "f", 6, RangeSet([(0, 3), (5, 10)]), RangeSet([(5, 10)]))
     content.check()
     assert content.snapshot() == (RangeSet([(0, 3), (5, 6)]), RangeSet([(5, 6)]), 6)
     content.close()
@@ -166,12 +166,12 @@ def test_adopt_believes_nothing_past_the_size(tmp_path: Path):
 def test_create_refuses_a_name_that_is_taken(tmp_path: Path):
     (tmp_path / "f").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
-        Content.create(tmp_path / "f", 0, complete=True)
+        SparseFile.create(tmp_path / "f", 0, complete=True)
     assert (tmp_path / "f").read_bytes() == b"mine"
 
 
 def test_rename_keeps_the_descriptor(tmp_path: Path):
-    content = Content.create(tmp_path / "f", 0, complete=True)
+    content = SparseFile.create(tmp_path / "f", 0, complete=True)
     fd = content.fd
     content.rename_to(tmp_path / "g")
     content.write(0, b"x")
@@ -182,7 +182,7 @@ def test_rename_keeps_the_descriptor(tmp_path: Path):
 
 
 def test_a_descriptor_keeps_its_number_while_it_cannot_write(tmp_path: Path):
-    content = Content.create(tmp_path / "f", 0, complete=True)
+    content = SparseFile.create(tmp_path / "f", 0, complete=True)
     content.write(0, b"x")
     fd = content.fd
     content.make_readonly()
@@ -199,7 +199,7 @@ def test_a_descriptor_keeps_its_number_while_it_cannot_write(tmp_path: Path):
 
 def test_a_file_that_is_open_already_becomes_content(tmp_path: Path):
     fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
-    content = Content.empty(tmp_path / "f", fd)
+    content = SparseFile.empty(tmp_path / "f", fd)
     assert content.complete and content.fd == fd
     content.close()
 
@@ -302,9 +302,9 @@ def test_a_cancelled_reader_is_interrupted(tmp_path: Path):
 
 def test_appends_from_threads_do_not_overlap(tmp_path: Path):
     for complete in (True, False):
-        content = Content.create(tmp_path / f"f{complete}", 0 if complete else 3, complete=complete)
+        content = SparseFile.create(tmp_path / f"f{complete}", 0 if complete else 3, complete=complete)
 
-        def append(letter: bytes, content: Content = content) -> None:
+        def append(letter: bytes, content: SparseFile = content) -> None:
             for _ in range(200):
                 assert content.append(letter * 7) == 7
 
@@ -324,13 +324,13 @@ def test_appends_from_threads_do_not_overlap(tmp_path: Path):
 def test_a_release_during_a_read_makes_it_look_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     content = partial(tmp_path, 10)
     content.fill(0, b"01234")
-    real = content_module._pread_all
+    real = filecalls.pread_all
 
     def released_just_before(fd: int, size: int, offset: int, path: Path) -> bytes:
         content.release(0, 2)
         return real(fd, size, offset, path)
 
-    monkeypatch.setattr(content_module, "_pread_all", released_just_before)
+    monkeypatch.setattr(filecalls, "pread_all", released_just_before)
     with pytest.raises(ValueError, match="0-2"):
         content.read(0, 5)
     assert content.read(2, 3) == b"234"

@@ -1,4 +1,4 @@
-"""Content against a model of one byte after the other: any order of operations."""
+"""Sparse file against a model of one byte after the other: any order of operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from r2fs.disk.content import Content
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.ranges import RangeSet
 
 MAX = 48
@@ -26,7 +26,7 @@ class ContentMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="content-model-"))
         self.names = 0
-        self.content: Content  # from begin() on
+        self.content: SparseFile  # from begin() on
 
     def path(self) -> Path:
         self.names += 1
@@ -37,7 +37,7 @@ class ContentMachine(RuleBasedStateMachine):
         self.cells: list[tuple[int, str]] = [(0, "hole")] * size
         self.limit = size
         self.frozen = False  # once complete it stays so, and keeps no maps
-        self.content = Content.create(self.path(), size, complete=False)
+        self.content = SparseFile.create(self.path(), size, complete=False)
 
     def own(self, start: int, data: bytes) -> None:
         self.cells += [(0, "own")] * (start - len(self.cells))
@@ -96,7 +96,7 @@ class ContentMachine(RuleBasedStateMachine):
         present, own, limit = self.content.snapshot()
         path, size = self.content.path, self.content.size
         self.content.close()
-        self.content = Content.adopt(path, size, present, own, limit)
+        self.content = SparseFile.adopt(path, size, present, own, limit)
 
     @rule()
     def rename(self) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk.ballast import Ballast
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
+from r2fs.disk.journal.schema import VERSION
+from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, StateDamaged, StateLocked
 from r2fs.model.records import Kind, PendingDelete, PendingInode
 
@@ -31,8 +32,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def row(ino: int, key: str, staged: str | None = None) -> PendingInode:
     return PendingInode(
         ino=ino, key=key, kind=Kind.FILE, state="queued", before=None, seq=ino, mode=None, uid=None, gid=None,
-        mtime_ns=0, extra={}, content_type=None, base=None, expect=None, changed=True, staged=staged, size=1,
-        own=None, base_limit=0, proof=None, sealed_at_s=1.0, boot="boot", synced=False, reason=None,
+        mtime_ns=0, extra={}, content_type=None, base=None, expected_etag=None, changed=True, staged=staged, size=1,
+        own=None, base_limit=0, proof=None, closed_at_s=1.0, boot="boot", synced=False, reason=None,
         conflict_of=None, target=None, st_ino=None,
     )  # fmt: skip
 
@@ -64,10 +65,10 @@ class Full:
 
 
 # ------------------------------------------------------------------ a full disk
-@pytest.mark.parametrize("fails", [["COMMIT"], ["INSERT OR REPLACE INTO gone"], ["BEGIN"]])
+@pytest.mark.parametrize("fails", [["COMMIT"], ["INSERT OR REPLACE INTO pending_delete"], ["BEGIN"]])
 @pytest.mark.expect_warnings("kept in reserve")
 def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, fails: list[str]):
-    assert journal.ballast.held
+    assert journal.reserve.held
     journal._db = Full(journal._db, *fails)  # type: ignore[assignment]
     with journal.transaction():
         journal.put_inode(row(1, "a"))
@@ -76,17 +77,17 @@ def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, f
     rows = journal.read()
     assert [inode.key for inode in rows.inodes] == ["c"]
     assert [delete.key for delete in rows.deletes] == ["b"]
-    assert not journal.ballast.held
-    assert not journal.ballast.path.exists()
+    assert not journal.reserve.held
+    assert not journal.reserve.path.exists()
 
 
 @pytest.mark.expect_warnings("kept in reserve")
-def test_without_ballast_nothing_is_changed(journal: Journal):
+def test_without_reserve_nothing_is_changed(journal: Journal):
     journal.put_inode(row(1, "a"))
     journal._db = Full(journal._db, "COMMIT", "COMMIT", "COMMIT")  # type: ignore[assignment]
     with pytest.raises(NoSpace), journal.transaction():
         journal.put_inode(row(2, "b"))
-    assert not journal.ballast.held
+    assert not journal.reserve.held
     with pytest.raises(NoSpace), journal.transaction():
         journal.put_inode(row(3, "c"))
     assert [inode.key for inode in journal.read().inodes] == ["a"]
@@ -94,29 +95,29 @@ def test_without_ballast_nothing_is_changed(journal: Journal):
     assert [inode.key for inode in journal.read().inodes] == ["a", "d"]
 
 
-def test_another_failure_leaves_the_ballast_alone(journal: Journal):
+def test_another_failure_leaves_the_reserve_alone(journal: Journal):
     full = Full(journal._db, "COMMIT")
     full.code = sqlite3.SQLITE_IOERR
     journal._db = full  # type: ignore[assignment]
     with pytest.raises(LocalError, match="cannot be used"), journal.transaction():
         journal.put_inode(row(1, "a"))
-    assert journal.ballast.held
+    assert journal.reserve.held
     assert journal.read().inodes == ()
 
 
-def test_the_ballast_occupies_its_room(tmp_path: Path):
-    ballast = Ballast(tmp_path / "ballast")
-    assert ballast.held == 0
-    assert ballast.hold()
-    assert ballast.hold(), "held already"
-    found = ballast.path.stat()
-    assert ballast.held == ballast.size == found.st_size <= found.st_blocks * 512
-    assert Ballast(ballast.path).held == ballast.size, "an earlier daemon's"
-    assert ballast.give_up()
-    assert not ballast.give_up()
-    assert not ballast.path.exists()
-    os.truncate(_touched(ballast.path), ballast.size)
-    assert Ballast(ballast.path).held == 0, "holes hold nothing"
+def test_the_reserve_occupies_its_room(tmp_path: Path):
+    reserve = DiskReserve(tmp_path / "reserve")
+    assert reserve.held == 0
+    assert reserve.hold()
+    assert reserve.hold(), "held already"
+    found = reserve.path.stat()
+    assert reserve.held == reserve.size == found.st_size <= found.st_blocks * 512
+    assert DiskReserve(reserve.path).held == reserve.size, "an earlier daemon's"
+    assert reserve.give_up()
+    assert not reserve.give_up()
+    assert not reserve.path.exists()
+    os.truncate(_touched(reserve.path), reserve.size)
+    assert DiskReserve(reserve.path).held == 0, "holes hold nothing"
 
 
 def _touched(path: Path) -> Path:
@@ -154,8 +155,8 @@ def test_a_damaged_database_is_set_aside_and_begun_anew(tmp_path: Path, caplog: 
         assert journal.read().inodes == ()
         (aside,) = journal.aside().journals
         assert (state / aside).read_bytes() == damaged
-        (journal.orphan_dir).mkdir()
-        (journal.orphan_dir / "400-1-400").write_bytes(b"kept")
+        (journal.staging.orphan_dir).mkdir()
+        (journal.staging.orphan_dir / "400-1-400").write_bytes(b"kept")
         (orphan,) = journal.aside().orphans
         assert (orphan.size, orphan.key) == (4, "takes/400.wav"), "what could be read still tells its name"
         assert "only up to the damage" in caplog.text, "and of the others is said why not"
@@ -284,18 +285,27 @@ def test_after_a_failed_sync_the_log_is_not_believed(tmp_path: Path, monkeypatch
     journal.barrier()
     assert not (state / "journal.db-wal").stat().st_size
     with sqlite3.connect(f"file:{state}/journal.db?immutable=1", uri=True) as database:
-        assert database.execute("SELECT staged FROM leaving").fetchall() == [("a staged file",)]
+        assert database.execute("SELECT staged FROM staging_garbage").fetchall() == [("a staged file",)]
     journal.close()
 
 
-def test_of_a_newer_r2fs_it_is_refused_and_left_alone(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("version", "whose"), [(VERSION + 1, "a newer r2fs"), (VERSION - 1, "an earlier r2fs")]
+)
+def test_a_journal_of_another_schema_is_refused_and_left_alone(tmp_path: Path, version: int, whose: str):
     state = tmp_path / "state"
     filled(state, 3)
     with sqlite3.connect(state / "journal.db") as database:
-        database.execute("UPDATE fact SET value = '99' WHERE name = 'schema'")
+        database.execute("UPDATE fact SET value = ? WHERE name = 'schema'", (str(version),))
+        database.execute("DROP TABLE part")  # as one that the other version does not have
     database.close()
-    with pytest.raises(StateDamaged, match="newer r2fs"):
+    with pytest.raises(StateDamaged, match=whose):
         Journal.open(state)
+    with sqlite3.connect(state / "journal.db") as database:
+        assert database.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone() == (str(version),)
+        assert database.execute("SELECT count(*) FROM inode").fetchone() == (3,)
+        assert not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'part'").fetchall()
+    database.close()
     assert list(state.glob("*damaged*")) == []
 
 
@@ -303,7 +313,7 @@ def test_of_a_newer_r2fs_it_is_refused_and_left_alone(tmp_path: Path):
 def test_a_second_daemon_is_refused_with_the_pid_of_the_first(tmp_path: Path, journal: Journal):
     with pytest.raises(StateLocked, match=f"in use by another r2fs \\(pid {os.getpid()}\\)"):
         Journal.open(tmp_path / "state")
-    other = "import sys; from pathlib import Path; from r2fs.disk.journal import Journal; "
+    other = "import sys; from pathlib import Path; from r2fs.disk.journal.journal import Journal; "
     other += "Journal.open(Path(sys.argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", other, str(tmp_path / "state")],

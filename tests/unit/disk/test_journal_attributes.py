@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.journal import Journal
-from r2fs.disk.journal_attributes import AttributeRows
+from r2fs.disk.journal.attributes import AttributeRows
+from r2fs.disk.journal.journal import Journal
 from r2fs.model.records import KeptAttributes
 
 
@@ -22,7 +22,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def row(key: str, number: int = 7, **changes: object) -> KeptAttributes:
     values: dict[str, object] = {
-        "etag": "e", "size": 1, "st_ino": number, "facts": {"mode": 0o640}, "ctime_ns": 1, "shown_ns": None,
+        "etag": "e", "size": 1, "st_ino": number, "metadata": {"mode": 0o640}, "ctime_ns": 1, "shown_ns": None,
         "target": None, "modified_ns": None, "stored_s": 1.5, **changes,
     }  # fmt: skip
     return KeptAttributes(key=key, **values)  # type: ignore[arg-type]
@@ -33,7 +33,7 @@ def within(rows: AttributeRows, directory: str) -> list[KeptAttributes]:
 
 
 def test_the_rows_are_bounded_and_the_oldest_go(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2fs.disk.journal_attributes.TRIM_EVERY", 5)
+    monkeypatch.setattr("r2fs.disk.journal.attributes.TRIM_EVERY", 5)
     rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
     for number in range(40):
         rows.put(row(f"{number:02}", number))
@@ -43,7 +43,7 @@ def test_the_rows_are_bounded_and_the_oldest_go(journal: Journal, monkeypatch: p
 def test_rows_that_were_written_again_do_not_push_others_out(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("r2fs.disk.journal_attributes.TRIM_EVERY", 5)
+    monkeypatch.setattr("r2fs.disk.journal.attributes.TRIM_EVERY", 5)
     rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
     for number in range(40):
         rows.put(row(f"{number % 8}", number))
@@ -58,7 +58,7 @@ def test_rows_are_found_by_directory_and_come_back_whole(journal: Journal) -> No
     there = [
         row("a/link.rclonelink", target=target),
         row("a/b/", etag="", shown_ns=5),
-        row("a/b", modified_ns=9, facts={}),
+        row("a/b", modified_ns=9, metadata={}),
     ]
     for one in (*there, row("a/b/deeper"), row("ab"), row("", shown_ns=3)):
         rows.put(one)
@@ -70,7 +70,7 @@ def test_rows_are_found_by_directory_and_come_back_whole(journal: Journal) -> No
 
 
 def test_many_rows_come_by_and_by(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2fs.disk.journal_attributes.AT_ONCE", 3)
+    monkeypatch.setattr("r2fs.disk.journal.attributes.AT_ONCE", 3)
     for number in range(7):
         journal.attributes.put(row(f"a/{number}"))
     assert [len(some) for some in journal.attributes.in_directory("a/")] == [3, 3, 1]
@@ -90,7 +90,7 @@ def test_what_is_said_of_a_version_reaches_no_other(journal: Journal) -> None:
     rows.missed("take", "new", 1.0)
     assert rows.get("take") == row("take", etag="new")
     rows.correct("take", "new", {"mode": 0o600}, 5, 2.0)
-    assert rows.get("take") == row("take", etag="new", facts={"mode": 0o600}, modified_ns=5)
+    assert rows.get("take") == row("take", etag="new", metadata={"mode": 0o600}, modified_ns=5)
     rows.missed("take", "new", 2.0)
     assert rows.get("take") is None
 

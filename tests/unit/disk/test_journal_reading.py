@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import journal_reading
-from r2fs.disk.journal import Journal
-from r2fs.disk.journal_reading import PendingSummary, summary
+from r2fs.disk.journal import summary as journal_reading
+from r2fs.disk.journal.journal import Journal
+from r2fs.disk.journal.summary import PendingSummary, summary
 from r2fs.model.records import PendingDelete
 from tests.unit.disk.test_journal import row
 
@@ -83,7 +83,7 @@ def abandoned(journal: Journal) -> None:
 
 def test_a_void_journal_that_this_start_made_goes_with_all_its_files(tmp_path):
     journal = Journal.open(tmp_path / "state")
-    assert (tmp_path / "state" / "ballast").exists()
+    assert (tmp_path / "state" / "reserve").exists()
     abandoned(journal)
     assert list((tmp_path / "state").iterdir()) == []
     Journal.open(tmp_path / "state").close()
@@ -96,7 +96,7 @@ def test_one_that_was_there_before_or_holds_anything_stays(tmp_path):
     abandoned(filled(tmp_path / "rows"))
     assert summary(tmp_path / "rows").files == 1
     journal = Journal.open(tmp_path / "bytes")
-    (journal.data_dir / "f1").write_bytes(b"unsent")
+    (journal.staging.data_dir / "f1").write_bytes(b"unsent")
     abandoned(journal)
     assert (tmp_path / "bytes" / "staging" / "data" / "f1").read_bytes() == b"unsent"
     assert (tmp_path / "bytes" / "journal.db").exists()
@@ -116,7 +116,7 @@ def test_a_lock_whose_file_was_taken_away_meanwhile_is_none(tmp_path, monkeypatc
     """Between open and flock another start, which fails, removes the file: two daemons must not have one state."""
     import fcntl
 
-    from r2fs.disk import state_lock
+    from r2fs.disk.journal import state_lock
 
     state = tmp_path / "state"
     state.mkdir()

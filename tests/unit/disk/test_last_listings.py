@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import last_listings
-from r2fs.disk.cache import CleanCache
+from r2fs.disk.cache import last_listings
+from r2fs.disk.cache.cache import CleanCache
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import ObjectInfo
 

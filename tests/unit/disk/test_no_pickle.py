@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.cache import CleanCache
-from r2fs.disk.journal import Journal
+from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.journal.journal import Journal
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Version
 from tests.unit.disk.conftest import SetClock
@@ -146,7 +146,7 @@ def test_the_cache_asks_diskcache_for_nothing_that_pickles():
     """Each method of diskcache.Disk that may load a pickle is one of our own."""
     import diskcache
 
-    from r2fs.disk import cache_table
+    from r2fs.disk.cache import table as cache_table
 
     own = vars(cache_table._Disk)
     assert {"put", "get", "store", "fetch", "remove"} <= set(own)

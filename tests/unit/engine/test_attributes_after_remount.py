@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from r2fs.disk.journal_rows import INODE_COLUMNS
 from r2fs.model.errors import Unavailable
-from r2fs.model.records import AttributeChange, Attributes, Kind, ObjectMeta
+from r2fs.model.records import AttributeChange, Attributes, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
 from tests.support.clocks import Later
 from tests.support.engine import Engine, MakeEngine
@@ -358,29 +355,6 @@ def test_a_directorys_time_outlives_a_kill_once_what_changed_it_is_sent(
     before = shown(engine, "theirs")
     engine.drain()
     assert shown(remount(engine, "kill"), "theirs") == before
-
-
-# ------------------------------------------------------------------ an earlier version's journal
-def test_a_journal_without_these_columns_is_taken_over(
-    remount: Callable[..., Engine], store: MemoryStore, tmp_path: Path
-) -> None:
-    engine = remount(upload_delay_s=3600.0)
-    engine.write("take", b"take")
-    engine.kill()
-    before = ", ".join(INODE_COLUMNS[1 : INODE_COLUMNS.index("st_ino")])
-    with closing(sqlite3.connect(engine.settings.state_dir / "journal.db")) as db:
-        db.executescript(
-            f"""CREATE TABLE earlier (ino INTEGER PRIMARY KEY, {before});
-        INSERT INTO earlier SELECT ino, {before} FROM inode;
-        DROP TABLE inode;
-        ALTER TABLE earlier RENAME TO inode;
-        DROP TABLE attributes;
-        UPDATE fact SET value = '1' WHERE name = 'schema';"""
-        )
-    after = remount()
-    assert after.entry("take").attributes.kind is Kind.FILE
-    after.drain()
-    assert store.data("take") == b"take"
 
 
 # ------------------------------------------------------------------ who may do what

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import content as content_module
 from r2fs.disk import filecalls
 from r2fs.engine.content.disk_space import Disk, DiskSpace
 from r2fs.engine.files import backpressure
@@ -333,7 +332,7 @@ def test_what_the_disk_cannot_read_is_fetched_again(
     store.set("take.wav", b"good" * KIB)
     engine = make()
     assert engine.read("take.wav") == b"good" * KIB
-    real, failing = content_module._pread_all, [1, 1]
+    real, failing = filecalls.pread_all, [1, 1]
 
     def pread(fd: int, size: int, offset: int, path: Path) -> bytes:
         if failing:
@@ -341,7 +340,7 @@ def test_what_the_disk_cannot_read_is_fetched_again(
             raise LocalError(f"{path}: Input/output error")
         return real(fd, size, offset, path)
 
-    monkeypatch.setattr(content_module, "_pread_all", pread)
+    monkeypatch.setattr(filecalls, "pread_all", pread)
     for _ in range(2):  # resting, and then fetched anew
         with pytest.raises(LocalError):
             engine.read("take.wav")

@@ -244,3 +244,39 @@ def test_nothing_is_said_of_an_object_that_a_late_attempt_of_ours_made(host: Hos
         [of_the_first, watching], engine.inodes
     )  # a WARNING would fail this test
     assert store.keys() == []
+
+
+@pytest.mark.parametrize("point", ["committed", "put_committed", "sent", "delete_looked", "deleted"])
+def test_a_directory_without_an_object_of_its_own_stays_whenever_it_is_killed(tmp_path: Path, point: str):
+    """Its only file is sent, and removed again: the bucket has one of the two whenever the file was sent."""
+    times = 0
+    while True:
+        times += 1
+        store = MemoryStore()
+        host = Host(tmp_path / str(times), store)
+        host.engine.mkdir("d")
+        host.engine.write("d/f", b"take")
+        host.killer.arm(point, times)
+        removed = False
+        try:
+            host.send()
+            host.engine.unlink("d/f")
+            removed = True
+            host.send()
+        except Killed:
+            pass
+        survived = host.killer.times > 0
+        host.killer.arm("")
+        host.again()
+        assert host.engine.listdir() == ["d"]
+        if removed:
+            assert store.keys(), "never without both"
+        elif "f" in host.engine.listdir("d"):
+            host.engine.unlink("d/f")
+        host.send()
+        assert store.keys() == ["d/"]
+        assert host.engine.tree() == {"d/": None}
+        host.engine.kill()
+        if survived:
+            break
+    assert times > 1

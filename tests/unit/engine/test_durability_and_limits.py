@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import durable
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 from r2fs.engine.writeback.queue import GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name

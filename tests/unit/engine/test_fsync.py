@@ -174,7 +174,7 @@ def test_a_row_that_is_written_while_a_file_is_brought_here(
 ):
     """A program's chmod, between the last byte and the sync."""
     engine = exchanged(threads=False)
-    durability = engine.writeback.durability
+    durability = engine.disk_sync
     sync = durability.sync
 
     def chmod_first(node: Node) -> None:

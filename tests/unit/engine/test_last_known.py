@@ -115,7 +115,7 @@ def test_what_has_become_too_large_to_be_kept_is_not_shown_as_it_was(
     seen: Engine, make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen.stop()
-    monkeypatch.setattr("r2fs.disk.last_listings.DIRECTORY_MAX", 2)
+    monkeypatch.setattr("r2fs.disk.cache.last_listings.DIRECTORY_MAX", 2)
     second = make(**SHORT)
     second.write("a/new.wav", b"new")
     second.drain()

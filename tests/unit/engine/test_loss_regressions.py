@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import r2fs.disk.content as content_module
+from r2fs.disk import filecalls
 from r2fs.model.errors import LocalError, NoSpace, Unavailable
 from r2fs.model.records import AttributeChange, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
@@ -575,7 +575,7 @@ def test_a_write_that_is_under_way_while_a_part_is_synced(
     engine = without_background(make(threads=False, **IN_PARTS, **LATER))
     opened = engine.open("large.wav", os.O_RDWR)
     engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
-    at_it, go_on, plain = threading.Event(), threading.Event(), content_module._write
+    at_it, go_on, plain = threading.Event(), threading.Event(), filecalls.write
 
     def slow_write(fd: int, data: bytes, offset: int, path: Path) -> int:
         if offset == 100_000:
@@ -583,7 +583,7 @@ def test_a_write_that_is_under_way_while_a_part_is_synced(
             assert go_on.wait(10)
         return plain(fd, data, offset, path)
 
-    monkeypatch.setattr(content_module, "_write", slow_write)
+    monkeypatch.setattr(filecalls, "write", slow_write)
     writer = threading.Thread(
         target=lambda: engine.fs.write(engine.caller, opened.handle, 100_000, b"W" * 1000)
     )

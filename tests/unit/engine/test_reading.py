@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk import content as content_module
+from r2fs.disk import filecalls
 from r2fs.disk.durable import BLOCK
 from r2fs.engine.content import reader as reader_module
 from r2fs.engine.content import streaming as streams
@@ -166,7 +166,7 @@ def in_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def on_disk(engine: Engine) -> int:
     """Bytes that the cache and what is open occupy, each file once however many names it has."""
     found = {}
-    for base in (engine.settings.cache_dir / "content", engine.journal.open_dir):
+    for base in (engine.settings.cache_dir / "content", engine.core.staging.open_dir):
         for folder, _, names in os.walk(base):
             for name in names:
                 try:
@@ -244,9 +244,9 @@ class SmallDisk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.room = room
         self.engine: Engine | None = None
-        self._write = content_module._write
+        self._write = filecalls.write
         self._lock = threading.Lock()
-        monkeypatch.setattr(content_module, "_write", self.write)
+        monkeypatch.setattr(filecalls, "write", self.write)
 
     def write(self, fd: int, data: Any, offset: int, path: Path) -> int:
         with self._lock:

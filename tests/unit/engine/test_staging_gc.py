@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.journal import Journal
+from r2fs.disk.journal.journal import Journal
 from r2fs.model.records import Opened
 from tests.support.engine import Engine
 from tests.support.memory_store import MemoryStore
@@ -71,7 +71,7 @@ def test_a_file_that_was_replaced_stays_until_the_disk_knows(engine: Engine) -> 
     (old,) = staged(engine)
     engine.write("take.wav.tmp", b"new")
     engine.rename("take.wav.tmp", "take.wav")
-    assert (engine.journal.data_dir / old).read_bytes() == b"old"
+    assert (engine.core.staging.data_dir / old).read_bytes() == b"old"
     engine.sweep_staging()
     assert old not in staged(engine)
     assert engine.read("take.wav") == b"new"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk import content as disk_content
-from r2fs.disk.content import Content
+from r2fs.disk import filecalls
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.errors import DirectoryNotEmpty, Exists, NotFound, Stale
 from r2fs.model.ports import NoKernelCache
 from r2fs.model.records import AttributeChange, Version
@@ -26,7 +26,7 @@ def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStor
     engine.write("takes/01.wav", b"RIFF" * 1000)
     assert engine.read("takes/01.wav") == b"RIFF" * 1000
     engine.drain()
-    assert store.keys() == ["takes/", "takes/01.wav"]
+    assert list(store.contents()) == ["takes/01.wav"]
     assert store.data("takes/01.wav") == b"RIFF" * 1000
     assert store.head("takes/01.wav").content_type == "audio/wav"
     assert engine.read("takes/01.wav") == b"RIFF" * 1000
@@ -59,13 +59,13 @@ def test_large_pieces_are_for_files_that_the_kernel_reads_by_itself(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, kernel: NoKernelCache, largest: int
 ) -> None:
     pieces: list[int] = []
-    fill = Content.fill
+    fill = SparseFile.fill
 
-    def watched(content: Content, at: int, data: bytes) -> None:
+    def watched(content: SparseFile, at: int, data: bytes) -> None:
         pieces.append(len(data))
         fill(content, at, data)
 
-    monkeypatch.setattr(Content, "fill", watched)
+    monkeypatch.setattr(SparseFile, "fill", watched)
     data = os.urandom(1 << 16) * 320  # 20 MiB
     store.set("long.wav", data)
     engine = make(small_file=len(data))
@@ -119,7 +119,7 @@ def test_nobody_fills_what_is_entered_into_the_cache(
     node = engine.node("long.wav")
     content, cache = node.content, engine.cache
     assert content is not None
-    admit, write = cache.admit, disk_content._write
+    admit, write = cache.admit, filecalls.write
 
     def half_way(*given: Any) -> int:
         done = write(*given)
@@ -143,7 +143,7 @@ def test_nobody_fills_what_is_entered_into_the_cache(
 
     filling = threading.Thread(target=fill)
     monkeypatch.setattr(cache, "admit", while_somebody_fills)
-    monkeypatch.setattr(disk_content, "_write", half_way)
+    monkeypatch.setattr(filecalls, "write", half_way)
     engine.close(opened)
     assert not filling.is_alive()
     monkeypatch.undo()
@@ -539,7 +539,7 @@ def test_a_directory_that_went_is_not_shown_by_a_listing_from_before(
         engine.mkdir("d")
         engine.write("d/f", b"1")
     engine.drain()
-    assert store.keys() == ["d/", "d/f"]
+    assert list(store.contents()) == ["d/f"]
 
 
 def test_times_of_another_tool_as_listed_or_exact(make: MakeEngine, store: MemoryStore) -> None:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from r2fs.model import identity, mount_record, places
+from r2fs.model import identity, mount_record
 from r2fs.model.mount_record import MountRecord
-from r2fs.model.settings import Bucket
+from r2fs.model.settings import Bucket, places
 
 
 def at(endpoint: str | None, name: str = "takes", prefix: str = "a/") -> Bucket:

@@ -5,11 +5,14 @@ import inspect
 
 import pytest
 
-from r2fs.model import records
-from r2fs.model.records import Attributes, Entry, Kind, ObjectInfo, Version
+from r2fs.model import records, views
+from r2fs.model.records import Attributes, Condition, Entry, Kind, ObjectInfo, Version
 
 RECORDS = [
-    c for _, c in inspect.getmembers(records, dataclasses.is_dataclass) if c.__module__ == records.__name__
+    c
+    for module in (records, views)
+    for _, c in inspect.getmembers(module, dataclasses.is_dataclass)
+    if c.__module__ == module.__name__
 ]
 
 
@@ -32,3 +35,8 @@ def test_what_is_told_of_an_object_names_its_version():
 def test_an_entry_has_its_inodes_number():
     attributes = Attributes(17, Kind.FILE, 0, 0o644, 0, 0, 0, 0, 0, 1, 0, 99)
     assert Entry(attributes, 1.0).ino == 17
+
+
+def test_a_condition_holds_for_its_version_or_for_no_object():
+    assert [Condition.matches("e").holds(etag) for etag in ("e", "f", None)] == [True, False, False]
+    assert [Condition.absent().holds(etag) for etag in ("e", None)] == [False, True]

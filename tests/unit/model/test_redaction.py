@@ -95,7 +95,7 @@ def test_standard_error(capsys):
 def test_a_key_that_the_library_found_by_itself_is_hidden_before_the_answer_comes():
     from types import SimpleNamespace
 
-    from r2fs.store.s3_client import _HiddenKey
+    from r2fs.store.s3.client import _HiddenKey
 
     asked = []
 

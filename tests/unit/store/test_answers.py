@@ -23,8 +23,8 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.store.answers import BY_CODE, BY_STATUS, SignatureRejected, error_of, meaning_of
-from r2fs.store.s3_listing import not_deleted
-from r2fs.store.s3_xml import Document, Malformed
+from r2fs.store.s3.listing import not_deleted
+from r2fs.store.s3.xml import Document, Malformed
 
 # What R2 documents, or was seen to answer: (status, code) and what it must become.
 R2_ANSWERS = [

@@ -11,9 +11,9 @@ import pytest
 from r2fs.model.errors import NotImplementedThere, PreconditionFailed, TooSlow
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import ObjectMeta, Version
-from r2fs.store import s3_download
 from r2fs.store.retry import Policy, RetryingStore
-from r2fs.store.s3 import S3Store
+from r2fs.store.s3 import download as s3_download
+from r2fs.store.s3.store import S3Store
 from tests.support.canned import Canned, Request, chunked, head
 from tests.support.clocks import ManualClock
 

@@ -19,9 +19,9 @@ from r2fs.model.errors import (
     Throttled,
     Unavailable,
 )
-from r2fs.model.records import ObjectMeta
+from r2fs.model.records import Condition, ObjectMeta
 from r2fs.store.health import IN_A_ROW, Health, HealthView
-from r2fs.store.localdir import LocalDirStore
+from r2fs.store.local.store import LocalDirStore
 from r2fs.store.retry import RetryingStore
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock
@@ -112,9 +112,9 @@ def test_every_request_counts(tmp_path: Path, clock: ManualClock):
             store.health.failed(Unavailable("no"))
         with pytest.raises(StoreError):
             if name == "put":
-                store.put("a", BytesBody(b"data"), META, if_absent=True)
+                store.put("a", BytesBody(b"data"), META, condition=Condition.absent())
             elif name == "copy":
-                store.copy(source, "b", if_absent=True)
+                store.copy(source, "b", condition=Condition.absent())
             else:
                 store.complete_upload("big", upload, [part])
         assert store.health.view().answers, name

@@ -22,10 +22,10 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.ports import Limits, SystemClock
-from r2fs.model.records import ObjectMeta, Version
+from r2fs.model.records import Condition, ObjectMeta, Version
 from r2fs.model.settings import Bucket
-from r2fs.store.localdir import LocalDirStore, connect
-from r2fs.store.sidecar import Sidecars
+from r2fs.store.local.sidecar import Sidecars
+from r2fs.store.local.store import LocalDirStore, connect
 from tests.support.bodies import BytesBody
 
 META = ObjectMeta("audio/wav", {"mtime": "1.5", "comment": "ü"})
@@ -86,8 +86,8 @@ def test_files_of_other_programs_are_objects(root: Path, store: LocalDirStore):
     listed = store.list_page("").objects
     assert [(o.key, o.etag) for o in listed] == [("deep/song.flac", info.etag)]
     with pytest.raises(PreconditionFailed):
-        store.put("deep/song.flac", BytesBody(b"x"), META, if_absent=True)
-    store.put("deep/song.flac", BytesBody(b"new"), META, if_match=info.etag)
+        store.put("deep/song.flac", BytesBody(b"x"), META, condition=Condition.absent())
+    store.put("deep/song.flac", BytesBody(b"new"), META, condition=Condition.matches(info.etag))
     assert store.head("deep/song.flac").etag == hashlib.md5(b"new").hexdigest()
 
 
@@ -101,7 +101,7 @@ def test_a_change_by_another_program_is_another_version(root: Path, store: Local
     with pytest.raises(PreconditionFailed):
         store.get("a", if_match=version.etag)
     with pytest.raises(PreconditionFailed):
-        store.put("a", BytesBody(b"x"), META, if_match=version.etag)
+        store.put("a", BytesBody(b"x"), META, condition=Condition.matches(version.etag))
 
 
 def test_a_change_in_place_while_it_is_read_is_noticed(root: Path, store: LocalDirStore):
@@ -206,10 +206,10 @@ def test_a_marker_whose_put_was_killed_is_one_for_good(
 
     monkeypatch.setattr(LocalDirStore, "_make_directories", killed)
     with pytest.raises(KeyboardInterrupt):
-        store.put("d/", BytesBody(b""), META, if_absent=True)
+        store.put("d/", BytesBody(b""), META, condition=Condition.absent())
     monkeypatch.undo()
     with pytest.raises(PreconditionFailed):
-        store.put("d/", BytesBody(b""), META, if_absent=True)
+        store.put("d/", BytesBody(b""), META, condition=Condition.absent())
     put(store, "d/take")
     assert keys(store) == ["d/", "d/take"]
     store.delete("d/take")
@@ -235,14 +235,14 @@ def test_a_refused_put_leaves_no_file(root: Path, store: LocalDirStore):
     put(store, "a")
     before = own_files(root)
     with pytest.raises(PreconditionFailed):
-        store.put("a", BytesBody(b"x"), META, if_absent=True)
+        store.put("a", BytesBody(b"x"), META, condition=Condition.absent())
     assert own_files(root) == before
 
 
 DELETE_KILLED = """
 import os, sys
 from pathlib import Path
-from r2fs.store.localdir import LocalDirStore
+from r2fs.store.local.store import LocalDirStore
 
 def counted(remove):
     def call(*given, **named):
@@ -360,7 +360,7 @@ def test_a_delete_that_fails_half_way_leaves_no_directory(
     def broken(path: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("r2fs.store.localdir.sync_directory", broken)
+    monkeypatch.setattr("r2fs.store.local.store.sync_directory", broken)
     with pytest.raises(StoreError):
         store.delete("a/d/take")
     assert not (root / "a").exists()
@@ -413,17 +413,17 @@ def test_two_stores_see_each_other(root: Path, store: LocalDirStore):
     other = LocalDirStore(root, limits=LIMITS)
     version = put(store, "a")
     assert other.head("a").version == version
-    other.put("a", BytesBody(b"other"), META, if_match=version.etag)
+    other.put("a", BytesBody(b"other"), META, condition=Condition.matches(version.etag))
     with pytest.raises(PreconditionFailed):
-        store.put("a", BytesBody(b"mine"), META, if_match=version.etag)
+        store.put("a", BytesBody(b"mine"), META, condition=Condition.matches(version.etag))
 
 
 COUNT_UP = """
 import sys
 from pathlib import Path
 from r2fs.model.errors import PreconditionFailed
-from r2fs.model.records import ObjectMeta
-from r2fs.store.localdir import LocalDirStore
+from r2fs.model.records import Condition, ObjectMeta
+from r2fs.store.local.store import LocalDirStore
 from tests.support.bodies import BytesBody
 
 store = LocalDirStore(Path(sys.argv[1]))
@@ -432,7 +432,7 @@ while done < 25:
     with store.get("counter") as download:
         number = int(b"".join(download.chunks()))
     try:
-        store.put("counter", BytesBody(b"%d" % (number + 1)), ObjectMeta(), if_match=download.info.etag)
+        store.put("counter", BytesBody(b"%d" % (number + 1)), ObjectMeta(), condition=Condition.matches(download.info.etag))
         done += 1
     except PreconditionFailed:
         pass

@@ -59,7 +59,7 @@ def bucket() -> Iterator[Bucket]:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name == "r2fs.store.s3_request_log"]
+    return [r.getMessage() for r in caplog.records if r.name == "r2fs.store.s3.request_log"]
 
 
 def test_each_request_is_told_and_no_secret(bucket, caplog):
@@ -120,7 +120,7 @@ def test_the_flag_of_mount_is_enough(tmp_path, monkeypatch):
     before = root.level, own.level, list(root.handlers)
     try:
         logs.to_stderr("debug", {})
-        logging.getLogger("r2fs.store.s3_request_log").debug("a request")
+        logging.getLogger("r2fs.store.s3.request_log").debug("a request")
         logging.getLogger("botocore.auth").debug("a signature")
     finally:
         root.setLevel(before[0])

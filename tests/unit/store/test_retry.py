@@ -18,11 +18,11 @@ from r2fs.model.errors import (
     Unavailable,
     UploadMissing,
 )
-from r2fs.model.ports import Limits, SystemClock
-from r2fs.model.records import ObjectInfo, ObjectMeta, Version
+from r2fs.model.ports import THROTTLED_S, Limits, SystemClock
+from r2fs.model.records import Condition, ObjectInfo, ObjectMeta, Version
 from r2fs.store.answers import SignatureRejected, StoredDamaged
-from r2fs.store.localdir import LocalDirStore
-from r2fs.store.retry import BRIEF, PATIENT, THROTTLED_S, RetryingStore
+from r2fs.store.local.store import LocalDirStore
+from r2fs.store.retry import BRIEF, PATIENT, RetryingStore
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock
 from tests.support.faulty import FaultyStore
@@ -134,7 +134,7 @@ def test_answers_are_not_repeated(faulty: FaultyStore, store: RetryingStore):
         store.head("a")
     put(store, "a")
     with pytest.raises(PreconditionFailed):
-        put(store, "a", if_absent=True)
+        put(store, "a", condition=Condition.absent())
     assert [call.verb for call in faulty.calls] == ["head", "put", "put"]
 
 
@@ -205,7 +205,7 @@ def test_a_body_is_sent_from_its_start_each_time(faulty: FaultyStore, store: Ret
 # ------------------------------------------------------------------ put: whose 412 is it
 def test_a_lost_put_is_known_by_its_attempt(faulty: FaultyStore, store: RetryingStore):
     faulty.then("L")
-    assert put(store, "a", meta=MINE, if_absent=True) == store.head("a").etag
+    assert put(store, "a", meta=MINE, condition=Condition.absent()) == store.head("a").etag
     assert faulty.verbs()[:3] == ["put", "put", "head"]
 
 
@@ -220,18 +220,18 @@ def test_a_lost_put_of_another_attempt_is_not_ours(
 
     faulty.before = meanwhile
     with pytest.raises(PreconditionFailed):
-        put(store, "a", meta=MINE, if_absent=True)
+        put(store, "a", meta=MINE, condition=Condition.absent())
 
 
 def test_without_an_attempt_bytes_and_metadata_must_be_the_same(
     faulty: FaultyStore, store: RetryingStore, bucket: LocalDirStore
 ):
     faulty.then("L")
-    assert put(store, "a", if_absent=True)
+    assert put(store, "a", condition=Condition.absent())
     put(bucket, "b", b"data", ObjectMeta("audio/wav", {"mtime": "2.5"}))
     faulty.then("!")
     with pytest.raises(PreconditionFailed):
-        put(store, "b", b"data", if_absent=True)
+        put(store, "b", b"data", condition=Condition.absent())
 
 
 def test_a_lost_put_that_was_deleted_since(faulty: FaultyStore, store: RetryingStore, bucket: LocalDirStore):
@@ -246,21 +246,21 @@ def test_a_lost_put_that_was_deleted_since(faulty: FaultyStore, store: RetryingS
 
     faulty.before = delete_before_the_second
     with pytest.raises(PreconditionFailed):
-        put(store, "a", meta=MINE, if_match=base)
+        put(store, "a", meta=MINE, condition=Condition.matches(base))
 
 
 def test_what_was_stored_damaged_is_replaced(bucket: LocalDirStore, clock: ManualClock):
     class Damaging(FaultyStore):
         """The first PUT stores other bytes."""
 
-        def put(self, key, body, meta, *, if_match=None, if_absent=False):
+        def put(self, key, body, meta, *, condition=None):
             if self._next("put", key) == "d":
-                etag = self.inner.put(key, BytesBody(b"other"), meta, if_match=if_match, if_absent=if_absent)
+                etag = self.inner.put(key, BytesBody(b"other"), meta, condition=condition)
                 raise StoredDamaged("other bytes", etag)
-            return self.inner.put(key, body, meta, if_match=if_match, if_absent=if_absent)
+            return self.inner.put(key, body, meta, condition=condition)
 
     store = RetryingStore(Damaging(bucket, "d"), clock)
-    put(store, "a", b"data", if_absent=True)
+    put(store, "a", b"data", condition=Condition.absent())
     assert read(store, "a") == b"data"
 
 
@@ -268,16 +268,16 @@ def test_what_was_stored_damaged_is_replaced(bucket: LocalDirStore, clock: Manua
 def test_a_lost_copy(faulty: FaultyStore, store: RetryingStore, bucket: LocalDirStore):
     source = Version("a", put(bucket, "a"), 4)
     faulty.then("L")
-    assert store.copy(source, "b", if_absent=True) == source.etag
+    assert store.copy(source, "b", condition=Condition.absent()) == source.etag
     faulty.then("L")
-    store.copy(source, "c", meta=MINE, if_absent=True)
+    store.copy(source, "c", meta=MINE, condition=Condition.absent())
     assert dict(store.head("c").metadata or {}) == dict(MINE.metadata)
 
 
 def test_a_lost_change_of_metadata(faulty: FaultyStore, store: RetryingStore, bucket: LocalDirStore):
     source = Version("a", put(bucket, "a"), 4)
     faulty.then("L")
-    store.copy(source, "a", meta=MINE, if_match=source.etag)
+    store.copy(source, "a", meta=MINE, condition=Condition.matches(source.etag))
     assert dict(store.head("a").metadata or {}) == dict(MINE.metadata)
 
 
@@ -286,14 +286,14 @@ def test_a_copy_that_lost_is_not_ours(faulty: FaultyStore, store: RetryingStore,
     put(bucket, "b", b"theirs")
     faulty.then("!")
     with pytest.raises(PreconditionFailed):
-        store.copy(source, "b", if_absent=True)
+        store.copy(source, "b", condition=Condition.absent())
 
 
 def test_a_lost_complete(faulty: FaultyStore, store: RetryingStore):
     upload = store.create_upload("a", META)
     parts = [store.put_part("a", upload, n, BytesBody(b"data")) for n in (1, 2)]
     faulty.then("L")
-    etag = store.complete_upload("a", upload, parts, if_absent=True)
+    etag = store.complete_upload("a", upload, parts, condition=Condition.absent())
     assert store.head("a").etag == etag
 
 

@@ -16,8 +16,8 @@ from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, 
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.counting import RequestCounter
-from r2fs.store.s3 import connect
-from r2fs.store.s3_client import EXPECTED, WITHOUT_ANSWER, make_client, without_answer
+from r2fs.store.s3.client import EXPECTED, WITHOUT_ANSWER, make_client, without_answer
+from r2fs.store.s3.store import connect
 from tests.support.users import ROOT, neighbours
 
 KEYS = Credentials(access_key_id="id", secret_access_key="hidden", session_token="hidden-too")

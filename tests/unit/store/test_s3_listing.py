@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from r2fs.store.s3_listing import Asked, page_of
-from r2fs.store.s3_xml import FORMS, Malformed, read_document
+from r2fs.store.s3.listing import Asked, page_of
+from r2fs.store.s3.xml import FORMS, Malformed, read_document
 
 ASKED = Asked("bucket", "takes/")
 

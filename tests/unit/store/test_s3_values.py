@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from r2fs.store.s3_values import LATEST_NS, described, kept_of, ns
+from r2fs.store.s3.values import LATEST_NS, described, kept_of, ns
 
 
 def test_what_is_kept_is_sent_again() -> None:

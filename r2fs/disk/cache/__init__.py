@@ -1,0 +1,1 @@
+"""The clean cache: files of versions that the bucket has too, their table, attributes and last listings."""

@@ -1,0 +1,390 @@
+"""Clean cache: an LRU of files whose bytes the bucket has too. Losing it costs time alone.
+
+Owns:    which files are in it, their use, the limit and the time to live; attributes of versions and
+         digests of their parts. table.py keeps the index; the files are hard links of finished content.
+Never:   holds the only copy of a byte; raises because it is lost, damaged or full; deletes a file that it
+         has not named itself.
+Threads: every public method is thread-safe.
+Locks:   one for each of its two shelves (leaves); never both at once.
+Fails:   softly: a miss, or False. A lost or damaged database is begun anew, while mounted too. take() alone raises, NoSpace or LocalError, where a hit cannot be linked.
+
+The limit is held by evicting before admitting, oldest use first, passing over pinned versions;
+diskcache's own culling overshoots and removes what is open, so it is switched off.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from r2fs.disk.cache.last_listings import LastListings
+from r2fs.disk.cache.shelf import Shelf
+from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
+from r2fs.disk.durable import BLOCK, local_error
+from r2fs.model.keys import printable
+from r2fs.model.ports import Clock
+from r2fs.model.ranges import RangeSet
+from r2fs.model.records import PartDigests, Version
+from r2fs.model.views import CacheView
+
+log = logging.getLogger(__name__)
+
+PAGE = 4096  # a complete file counts in whole blocks of this
+CLOCK_SLACK_S = 60.0  # "stored in the future" by more than this: the clock was set, the age is unknown
+ATTRIBUTES_MAX = 200_000  # versions remembered, about 80 MB of database
+PARTS_FROM = 5 << 20  # bytes: no version below has parts
+TRIM_EVERY = 256  # remembered versions between two looks at their number
+
+
+class Taken(NamedTuple):
+    """A hit: the contents of the file that was linked."""
+
+    present: RangeSet | None  # None: all of it
+    stored_at_s: float  # for admit(): the age counts from here
+
+
+@lru_cache(4096)  # a version that is opened again and again is named each time
+def _name(key: str, etag: str) -> str:
+    return json.dumps([etag, key])
+
+
+def _parts_name(version: Version) -> str:
+    return json.dumps([version.etag, version.key, "parts"])
+
+
+def _about(version: Version, present: RangeSet | None, mtime_ns: int) -> str:
+    return json.dumps([version.size, None if present is None else list(present), mtime_ns])
+
+
+class CleanCache:
+    """See the module's head. Pins are counted by (key, etag), and are not persistent."""
+
+    def __init__(self, directory: Path, *, limit_bytes: int, ttl_s: float, clock: Clock) -> None:
+        # constant
+        self._limit = limit_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
+        # guarded by: _content.lock
+        self._pins: dict[str, int] = {}
+        self._reserved = self._open_files = 0
+        self._evicted = self._expired = 0
+        self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
+        # Remembering is a use; recalling is not, so that it stays a read of the database.
+        self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
+        self.listings = LastListings(self._attributes)
+        self._remembered = 0  # guarded by: _attributes.lock
+        self.make_room(0)  # the limit may be lower than in the last session
+
+    # -------------------------------------------------------------- content
+    def take(self, version: Version, into: Path) -> Taken | None:
+        """Link the entry's file as `into`, on the same file system. None: a miss.
+
+        The file stays the entry's too: the caller drops the entry before it changes the file.
+        """
+        name = _name(version.key, version.etag)
+        taken = self._content.run(lambda table: self._take_locked(table, name, version, into), None)
+        with self._content.lock:
+            if taken is None:
+                self._misses += 1
+            else:
+                self._hits += 1
+        if taken is None:
+            log.debug("%s: not in the cache", printable(version.key))
+        return taken
+
+    def _take_locked(self, table: Table, name: str, version: Version, into: Path) -> Taken | None:
+        row = table.row(name)
+        if row is None or row.filename is None:
+            self._use_locked(table, name)
+            return None
+        if self._is_old_locked(name, row.stored_at_s):
+            table.delete(name)
+            self._expired += 1
+            return None
+        path = self._content.directory / row.filename
+        size, ranges, mtime_ns = json.loads(row.about)
+        try:
+            found = os.stat(path)
+            if size != version.size or (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
+                # No other program may write to these files: changed bytes are not the object's.
+                log.warning("%s: the cached file was changed; it is fetched again", version.key)
+                raise FileNotFoundError(path)
+            self._use_locked(table, name)
+            os.link(path, into)
+        except FileNotFoundError:
+            if not into.parent.is_dir():
+                raise
+            table.delete(name)
+            return None
+        except OSError as error:
+            raise local_error(error, into) from error
+        return Taken(None if ranges is None else RangeSet(map(tuple, ranges)), row.stored_at_s)
+
+    def _use_locked(self, table: Table, name: str) -> None:
+        """Count a hit or a miss, and a use; on a full disk count nothing."""
+        try:
+            table.get(name)
+        except DATABASE_ERRORS as error:
+            if not passes(error):
+                raise
+            table.close()  # ends the transaction, if it is still open
+
+    def admit(
+        self,
+        version: Version,
+        path: Path,
+        *,
+        size: int,
+        present: RangeSet | None,
+        stored_at_s: float | None = None,
+    ) -> bool:
+        """Enter the file at `path`, which keeps that name. False: it does not fit, and is not in the cache.
+
+        Replaces an entry of the same version and keeps its age; `stored_at_s` is the age where there is none.
+        """
+        name = _name(version.key, version.etag)
+
+        def enter(table: Table) -> bool:
+            try:
+                about = _about(version, present, os.stat(path).st_mtime_ns)
+                cost = _cost(path, size, present)
+                earlier = table.row(name)
+                room = self._evict_locked(table, cost - (earlier.cost if earlier else 0), keep=name)
+                if size != version.size or cost > self._limit or not room:
+                    table.delete(name)  # the entry may be this very file, grown
+                    return False
+                stored = earlier.stored_at_s if earlier else stored_at_s
+                when = self._clock.time() if stored is None else stored
+                return bool(table.set(name, Adoption(path, cost, about), tag=when))
+            except OSError as error:
+                log.info("%s: not cached: %s", path, error)
+                return False
+
+        return self._content.run(enter, False)
+
+    def count_hit(self) -> None:
+        """Count a hit for an open that a file taken earlier, and still open, serves."""
+        with self._content.lock:
+            self._hits += 1
+
+    def contains(self, version: Version, whole: bool = False) -> bool:
+        """True if take() would hit (with all bytes, if `whole`). Counts as neither a hit nor a use."""
+        name = _name(version.key, version.etag)
+
+        def look(table: Table) -> bool:
+            row = table.row(name)
+            if row is None or self._is_old_locked(name, row.stored_at_s):
+                return False
+            return not whole or json.loads(row.about)[1] is None
+
+        return self._content.run(look, False)
+
+    def bytes_of(self, version: Version) -> int:
+        """Return how many bytes of the version take() would give. Counts as neither a hit nor a use."""
+        name = _name(version.key, version.etag)
+
+        def look(table: Table) -> int:
+            row = table.row(name)
+            if row is None or self._is_old_locked(name, row.stored_at_s):
+                return 0
+            size, ranges, _ = json.loads(row.about)
+            return int(size) if ranges is None else RangeSet(map(tuple, ranges)).total()
+
+        return self._content.run(look, 0)
+
+    def drop(self, version: Version) -> None:
+        """Remove the entry, pinned or not. Other names of its file stay."""
+        self._content.run(lambda table: table.delete(_name(version.key, version.etag)), None)
+
+    def rekey(self, old: Version, new: Version) -> None:
+        """Move the entry, its pins and its parts from `old` to `new`, a copy in the bucket with the same bytes."""
+        before, after = _name(old.key, old.etag), _name(new.key, new.etag)
+
+        def rename(table: Table) -> None:
+            row = table.row(before)
+            if row is None or before == after:
+                return
+            with table.transact():
+                table.delete(after)
+                table.rename(before, after, row.about)
+
+        with self._content.lock:
+            if before != after and before in self._pins:
+                self._pins[after] = self._pins.get(after, 0) + self._pins.pop(before)
+            self._content.run(rename, None)
+        parts = self.recall_parts(old) if old.size >= PARTS_FROM else None
+        if parts is not None:
+            self.remember_parts(new, parts)
+
+    # -------------------------------------------------------------- limit and age
+    def pin(self, version: Version) -> None:
+        """Keep the entry from eviction and expiry, until as many unpin()s."""
+        name = _name(version.key, version.etag)
+        with self._content.lock:
+            self._pins[name] = self._pins.get(name, 0) + 1
+
+    def unpin(self, version: Version) -> None:
+        name = _name(version.key, version.etag)
+        with self._content.lock:
+            left = self._pins.get(name, 0) - 1
+            if left > 0:
+                self._pins[name] = left
+            else:
+                self._pins.pop(name, None)
+
+    def set_reserved(self, size: int, files: int = 0) -> None:
+        """Set the bytes and the number of open files that are not entries: they count against the limit, and in
+        `view`. Evicts nothing.
+
+        The caller leaves out a file before it admits it: else that file counts twice.
+        """
+        with self._content.lock:
+            self._reserved, self._open_files = size, files
+
+    def make_room(self, size: int) -> bool:
+        """Evict until entries, reserved bytes and `size` more fit. False: they cannot, and nothing is evicted."""
+        return self._content.run(lambda table: self._evict_locked(table, size), size <= self._limit)
+
+    def sweep(self) -> int:
+        """Remove the entries past their time to live; return their number."""
+        if not self._ttl_s:
+            return 0
+
+        def expire(table: Table) -> int:
+            now = self._clock.time()
+            old = table.stored_before(now - self._ttl_s, now + CLOCK_SLACK_S)
+            names = [row.key for row in old if self._is_old_locked(row.key, row.stored_at_s)]
+            with table.transact():
+                for name in names:
+                    table.delete(name)
+            self._expired += len(names)
+            return len(names)
+
+        return self._content.run(expire, 0)
+
+    def _is_old_locked(self, name: str, stored_at_s: float) -> bool:
+        if not self._ttl_s or name in self._pins:
+            return False
+        return not -CLOCK_SLACK_S <= self._clock.time() - stored_at_s < self._ttl_s
+
+    def evict(self, size: int) -> int:
+        """Evict for a full disk, whatever the limit: at least `size` bytes, or all. Return the bytes freed."""
+        victims: list[Row] = self._content.run(lambda table: self._victims_locked(table, size, None)[0], [])
+        freed = 0
+        for row in victims:
+            # Files before rows: on a full disk the database may have no room to delete a row.
+            freed += _unlink(self._content.directory / (row.filename or ""))
+        self._content.run(lambda table: self._delete_locked(table, victims), None)
+        return freed
+
+    def _evict_locked(self, table: Table, size: int, keep: str | None = None) -> bool:
+        """Evict others than `keep` until `size` more fit; evict nothing, and return False, if they cannot."""
+        excess = int(table.reset("size")) + self._reserved + size - self._limit
+        if excess <= 0:
+            return True
+        victims, enough = self._victims_locked(table, excess, keep)
+        if enough:
+            self._delete_locked(table, victims)
+        return enough
+
+    def _victims_locked(self, table: Table, size: int, keep: str | None) -> tuple[list[Row], bool]:
+        """Return entries that free `size` bytes, oldest use first, and whether they are enough."""
+        victims: list[Row] = []
+        for row in table.by_use():
+            if row.key != keep and row.key not in self._pins:
+                victims.append(row)
+                size -= row.cost
+                if size <= 0:
+                    return victims, True
+        return victims, size <= 0
+
+    def _delete_locked(self, table: Table, rows: list[Row]) -> None:
+        with table.transact():
+            for row in rows:
+                self._evicted += bool(table.delete(row.key))
+
+    # -------------------------------------------------------------- attributes of versions
+    def remember(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
+        """Keep the attributes of a version that HEAD or GET returned. The last ATTRIBUTES_MAX are kept."""
+        self._remember(_name(key, etag), json.dumps(dict(attributes)))
+
+    def remember_parts(self, version: Version, parts: PartDigests) -> None:
+        """Keep the digests of a version's parts: equal parts of a later version are not sent again."""
+        self._remember(_parts_name(version), json.dumps([parts.part_size, *parts.digests]))
+
+    def recall_parts(self, version: Version) -> PartDigests | None:
+        def load(table: Table) -> PartDigests | None:
+            row = table.row(_parts_name(version))
+            if row is None:
+                return None
+            part_size, *digests = json.loads(row.about)
+            return PartDigests(part_size, tuple(digests))
+
+        return self._attributes.run(load, None)
+
+    def _remember(self, name: str, about: str) -> None:
+        def store(table: Table) -> None:
+            table.set(name, about)
+            self._remembered += 1
+            if self._remembered % TRIM_EVERY == 0:
+                self._trim_locked(table)
+
+        self._attributes.run(store, None)
+
+    def _trim_locked(self, table: Table) -> None:
+        excess = len(table) - ATTRIBUTES_MAX
+        if excess > 0:
+            with table.transact():
+                for row in table.by_use("store_time"):
+                    table.delete(row.key)
+                    excess -= 1
+                    if excess <= 0:
+                        break
+
+    def recall(self, key: str, etag: str) -> dict[str, str | int] | None:
+        def load(table: Table) -> dict[str, str | int] | None:
+            row = table.row(_name(key, etag))
+            return None if row is None else json.loads(row.about)
+
+        return self._attributes.run(load, None)
+
+    # -------------------------------------------------------------- the whole
+    def view(self) -> CacheView:
+        """Return the figures: hits and misses of all sessions, the rest of this one."""
+        with self._content.lock:
+            entries, used = self._content.run(lambda table: (len(table), int(table.reset("size"))), (0, 0))
+            return CacheView(
+                entries=entries + self._open_files,
+                bytes=used + self._reserved,
+                limit=self._limit,
+                hits=self._hits,
+                misses=self._misses,
+                evicted=self._evicted,
+                expired=self._expired,
+            )
+
+    def close(self) -> None:
+        self._content.close()
+        self._attributes.close()
+
+
+def _cost(path: Path, size: int, present: RangeSet | None) -> int:
+    if present is None:
+        return -(-size // PAGE) * PAGE
+    return os.stat(path).st_blocks * BLOCK
+
+
+def _unlink(path: Path) -> int:
+    """Remove a file if it exists; return the bytes of disk freed."""
+    try:
+        before = os.stat(path)
+        os.unlink(path)
+    except OSError:
+        return 0  # gone already
+    return before.st_blocks * BLOCK if before.st_nlink == 1 else 0

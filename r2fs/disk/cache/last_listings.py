@@ -1,0 +1,95 @@
+"""Last listings: names in directories when last listed, for use while the bucket does not answer.
+
+Owns:    rows of the cache's shelf of attributes, one a directory, and their bound: ENTRIES_MAX names of all
+         directories together, the longest unchanged first. One of more than DIRECTORY_MAX names is not kept.
+Never:   says how old a listing is: its reader has no newer one.
+Threads: every method. Locks: the shelf's.
+Fails:   softly: nothing is kept, or found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from r2fs.disk.cache.shelf import Shelf
+from r2fs.disk.cache.table import Table
+from r2fs.model.records import ObjectInfo
+
+ENTRIES_MAX: Final = 500_000  # some 100 bytes each
+DIRECTORY_MAX: Final = 100_000
+REMEMBERED: Final = 10_000  # directories whose row is known by its digest
+
+
+class Kept(NamedTuple):
+    objects: tuple[ObjectInfo, ...]
+    below: tuple[str, ...]  # names of directories
+
+
+class LastListings:
+    def __init__(self, shelf: Shelf[Table]) -> None:
+        self._shelf = shelf
+        self._digests: dict[str, bytes] = {}  # by prefix; guarded by: the shelf's lock
+
+    def keep(self, prefix: str, objects: Sequence[ObjectInfo], below: Sequence[str]) -> None:
+        """Keep the names directly in the directory `prefix`."""
+        if len(objects) + len(below) > DIRECTORY_MAX:
+            self.drop(prefix)  # it may have been smaller
+            return
+        there = [[info.key[len(prefix) :], info.etag, info.size, info.modified_ns] for info in objects]
+        text = json.dumps([there, list(below)])
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+        def store(table: Table) -> None:
+            if self._digests.get(prefix) == digest:
+                return
+            table.set(_name(prefix), text, tag=1 + len(objects) + len(below))
+            if len(self._digests) >= REMEMBERED:
+                self._digests.clear()
+            self._digests[prefix] = digest
+            if table.weight() > ENTRIES_MAX:
+                for key in table.lighten(ENTRIES_MAX):
+                    self._digests.pop(json.loads(key)[1], None)
+
+        self._shelf.run(store, None)
+
+    def drop(self, prefix: str) -> bool:
+        """Remove the listing of `prefix`, which has changed. True: there was one."""
+
+        def forget(table: Table) -> bool:
+            self._digests.pop(prefix, None)
+            return bool(table.delete(_name(prefix)))
+
+        return self._shelf.run(forget, False)
+
+    def clear(self) -> None:
+        """Remove all listings, which may have changed."""
+
+        def forget(table: Table) -> None:
+            self._digests.clear()
+            table.lighten(0)
+
+        self._shelf.run(forget, None)
+
+    def has(self, prefix: str) -> bool:
+        return self._shelf.run(lambda table: _name(prefix) in table, False)
+
+    def find(self, prefix: str) -> Kept | None:
+        def load(table: Table) -> Kept | None:
+            row = table.row(_name(prefix))
+            if row is None:
+                return None
+            objects, below = json.loads(row.about)
+            return Kept(tuple(_info(prefix, *fields) for fields in objects), tuple(below))
+
+        return self._shelf.run(load, None)
+
+
+def _name(prefix: str) -> str:
+    return json.dumps(["listing", prefix])
+
+
+def _info(prefix: str, name: str, etag: str, size: int, modified_ns: int) -> ObjectInfo:
+    return ObjectInfo(prefix + name, size, etag, modified_ns)

@@ -1,0 +1,214 @@
+"""The clean cache's tables: diskcache, with what does not suit r2fs replaced.
+
+Owns:    every use of diskcache's internals; pyproject pins the version range. An entry is a row,
+         and a short text or a file that was linked into the table's directory.
+Never:   pickles; evicts by itself; deletes a file: it names those whose rows are gone (`condemned`), and
+         shelf.py removes them.
+Locks:   none of its own: a shelf's lock is around every call.
+Fails:   with DATABASE_ERRORS, of which shelf.py makes a miss; OSError where a file cannot be linked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diskcache
+from diskcache import core
+
+from r2fs.disk.cache.shelf import Maker, file_name
+
+BATCH = 16  # rows looked at in one query for something to evict
+
+_SQL = core.sqlite3
+PASSING = {_SQL.SQLITE_FULL, _SQL.SQLITE_BUSY, _SQL.SQLITE_LOCKED, _SQL.SQLITE_NOMEM, _SQL.SQLITE_CANTOPEN}
+
+# Errors of a database that was removed or damaged: a missing row of its own is a ValueError.
+DATABASE_ERRORS = (_SQL.Error, diskcache.Timeout, ValueError, TypeError, KeyError)
+
+
+class Adoption(NamedTuple):
+    """A value to store: a file to link, its cost in bytes, and a text of the caller's."""
+
+    path: Path
+    cost: int
+    about: str
+
+
+class Row(NamedTuple):
+    key: str
+    cost: int
+    stored_at_s: float
+    filename: str | None
+    about: str
+
+
+class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
+    """Keys and small values are text; a large value is a file that is linked, never copied."""
+
+    def __init__(self, directory: str, **settings: object) -> None:
+        super().__init__(directory, **settings)
+        # guarded by: the shelf's lock
+        self.condemned: list[str] = []  # files whose rows are gone
+        self.pending: str | None = None  # the file linked last: if its row fails, it goes
+
+    def put(self, key: str) -> tuple[str, bool]:
+        return key, True
+
+    def get(self, key: str, raw: bool) -> str:
+        return key
+
+    def store(self, value: str | Adoption, read: bool, key: object = None) -> tuple[int, int, Any, str]:
+        if isinstance(value, str):
+            return 0, core.MODE_RAW, None, value
+        filename = file_name(os.urandom(16))
+        full = os.path.join(self._directory, filename)
+        try:
+            os.link(value.path, full)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(full), 0o700, exist_ok=True)
+            os.link(value.path, full)
+        self.pending = full
+        return value.cost, core.MODE_BINARY, filename, value.about
+
+    def fetch(self, mode: int, filename: str | None, value: str, read: bool) -> tuple[str | None, str]:
+        return filename, value
+
+    def remove(self, file_path: str) -> None:
+        self.condemned.append(os.path.join(self._directory, file_path))
+
+
+# Not kept in the database. 2 MB of page cache are plenty for one connection; a log of 1 MB is the
+# most that the cache holds beyond its limit on a disk that is nearly full.
+_OF_A_CONNECTION = (
+    "locking_mode = EXCLUSIVE",
+    "cache_size = -2048",
+    "mmap_size = 0",
+    "synchronous = OFF",
+    "wal_autocheckpoint = 256",
+)
+
+
+class Table(diskcache.Cache):  # type: ignore[misc]
+    """One shelf's table.
+
+    `_con`   one connection for all threads (a shelf's lock is around every call): diskcache opens
+             one a thread, with 32 MB of page cache each, and those of other threads would go on
+             reading a database that was deleted. Exclusive mode keeps SQLite from mapping a
+             file that somebody may cut short under it (SIGBUS).
+    `_sql`   rows by age or by use, and a new key for a row: the public interface has neither.
+    """
+
+    _connection: Any = None
+
+    def __init__(self, directory: str, **settings: object) -> None:
+        try:
+            super().__init__(directory, **settings)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _con(self) -> core.sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _SQL.connect(
+                os.path.join(self.directory, core.DBNAME),
+                timeout=0,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            for pragma in _OF_A_CONNECTION:
+                self._connection.execute(f"PRAGMA {pragma}")
+        return self._connection
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def condemned(self, failed: bool) -> list[str]:
+        disk: _Disk = self.disk
+        gone, disk.condemned = disk.condemned, []
+        if failed and disk.pending is not None:
+            gone.append(disk.pending)
+        disk.pending = None
+        return gone
+
+    def row(self, key: str) -> Row | None:
+        """Return the row of `key`, without counting a use."""
+        found = self._sql(f"{_SELECT} WHERE key = ?", (key,)).fetchall()
+        return Row(*found[0][:5]) if found else None
+
+    def by_use(self, policy: str = "access_time") -> Iterator[Row]:
+        """Yield all rows, oldest use (or store) first. Rows may be deleted meanwhile."""
+        after: tuple[float, int] = (-1.0, -1)
+        while True:
+            query = f"{_SELECT} WHERE ({policy}, rowid) > (?, ?) ORDER BY {policy}, rowid LIMIT {BATCH}"
+            found = self._sql(query, after).fetchall()
+            yield from (Row(*row[:5]) for row in found)
+            if len(found) < BATCH:
+                return
+            after = (found[-1][5 if policy == "access_time" else 6], found[-1][7])
+
+    def stored_before(self, when_s: float, or_after_s: float) -> list[Row]:
+        found = self._sql(f"{_SELECT} WHERE tag <= ? OR tag > ?", (when_s, or_after_s)).fetchall()
+        return [Row(*row[:5]) for row in found]
+
+    def rename(self, old: str, new: str, about: str) -> None:
+        self._sql("UPDATE Cache SET key = ?, value = ? WHERE key = ?", (new, about, old))
+
+    def weight(self) -> int:
+        """Return the sum of the rows' tags, for rows whose tag is a weight."""
+        ((total,),) = self._sql("SELECT coalesce(sum(tag), 0) FROM Cache WHERE tag IS NOT NULL").fetchall()
+        return int(total)
+
+    def lighten(self, limit: int) -> list[str]:
+        """Delete rows with a weight, the longest stored first, until `limit` is met; return their keys."""
+        over, gone = self.weight() - limit, []
+        query = "SELECT key, tag FROM Cache WHERE tag IS NOT NULL ORDER BY store_time, rowid"
+        for key, weight in self._sql(query).fetchall():
+            if over <= 0:
+                break
+            self.delete(key)
+            over -= weight
+            gone.append(key)
+        return gone
+
+    def filenames(self) -> set[str]:
+        return {name for (name,) in self._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL")}
+
+
+_SELECT = "SELECT key, size, tag, filename, value, access_time, store_time, rowid FROM Cache"
+
+
+def maker(policy: str) -> Maker[Table]:
+    """Return the constructor of tables with diskcache's `policy`; `least-recently-used` writes each get()."""
+    settings = {
+        "disk": _Disk,
+        "timeout": 0,
+        "eviction_policy": policy,
+        "cull_limit": 0,
+        "statistics": 1,
+        "tag_index": 1,
+        "size_limit": 1 << 62,
+        "sqlite_synchronous": 0,  # a power cut drops everything anyway
+        "sqlite_auto_vacuum": 0,  # free pages are used again; giving them back costs every delete
+        "sqlite_mmap_size": 0,
+        "sqlite_cache_size": -2048,
+        "sqlite_journal_mode": "wal",
+    }
+    return Maker(lambda path: Table(os.fspath(path), **settings), core.DBNAME, DATABASE_ERRORS, passes)
+
+
+def passes(failure: Exception) -> bool:
+    """True for a full or busy database, or a lack of memory or descriptors; a failed rollback's causes count."""
+    error: BaseException | None = failure
+    codes: set[int] = set()
+    while error is not None:
+        if isinstance(error, diskcache.Timeout):
+            codes.add(_SQL.SQLITE_BUSY)
+        codes.add(getattr(error, "sqlite_errorcode", 0) & 0xFF)  # the low byte is the primary code
+        error = error.__context__
+    return bool(codes & PASSING)

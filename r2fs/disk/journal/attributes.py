@@ -1,0 +1,173 @@
+"""The journal's table of attributes: what a listing lacks of objects that this host stored.
+
+Owns:    the SQL of the table `attributes` (its columns: schema.py) and its bound: ATTRIBUTES_MAX
+         rows; beyond it the oldest are deleted.
+Never:   opens a transaction of its own around several calls: the caller's makes a row durable together
+         with the end of the upload that it describes.
+Threads: every method is thread-safe, by the journal's lock.
+Fails:   as the journal does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from r2fs.disk.journal.rows import is_text
+from r2fs.model.keys import nfc
+from r2fs.model.records import KeptAttributes
+
+ATTRIBUTES_MAX: Final = (
+    500_000  # rows, of some 300 bytes with their index: 150 MB, which each start reads through
+)
+AT_ONCE: Final = 1000  # rows read by one query
+TRIM_EVERY: Final = 4096  # rows written between two looks at their number
+
+_COLUMNS: Final = (
+    "parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, target, modified_ns, stored_s"
+)
+_VALUES: Final = _COLUMNS.split(", ")[2:]
+_PUT: Final = (
+    f"INSERT INTO attributes ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (parent, name) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in _VALUES)
+)
+# The times and the number of a directory alone: what else is known of its object stays.
+_PUT_SHOWN: Final = (
+    "INSERT INTO attributes (parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, stored_s)"
+    " VALUES (?, ?, '', 0, ?, '{}', ?, ?, 0) ON CONFLICT (parent, name) DO UPDATE SET"
+    " st_ino = excluded.st_ino, ctime_ns = excluded.ctime_ns, shown_ns = excluded.shown_ns"
+)
+_GET: Final = f"SELECT {_COLUMNS} FROM attributes WHERE parent = ?"
+_AT: Final = "WHERE parent = ? AND name = ?"
+_OF_THEN: Final = "AND etag = ? AND stored_s <= ?"
+
+
+class AttributeRows:
+    def __init__(
+        self,
+        transaction: Callable[[], AbstractContextManager[object]],
+        run: Callable[[str, tuple[object, ...]], None],
+        query: Callable[[str, tuple[object, ...]], list[tuple[Any, ...]]],
+        limit: int = ATTRIBUTES_MAX,
+    ) -> None:
+        self._transaction = transaction
+        self._run = run
+        self._query = query
+        self._limit = limit
+        self._written = 0  # rows since the last look at their number; guarded by: the journal's lock
+
+    # ------------------------------------------------------------------ reading
+    def get(self, key: str) -> KeptAttributes | None:
+        found = self._query(f"{_GET} AND name = ?", _split(key))
+        return _row(found[0]) if found else None
+
+    def in_directory(self, key: str) -> Iterator[list[KeptAttributes]]:
+        """Yield the rows of names directly in directory `key` (ends with `/`; empty: the whole bucket's root), in
+        the order of names, AT_ONCE at a time."""
+        name = ""
+        while values := self._query(f"{_GET} AND name > ? ORDER BY name LIMIT {AT_ONCE}", (nfc(key), name)):
+            yield [_row(row) for row in values]
+            name = values[-1][1]
+
+    def begun_ns(self, now_ns: int) -> int:
+        """Return when this state directory was first used; keep `now_ns` if that is now."""
+        self._run("INSERT OR IGNORE INTO fact VALUES ('begun_ns', ?)", (str(now_ns),))
+        ((begun_ns,),) = self._query("SELECT value FROM fact WHERE name = 'begun_ns'", ())
+        return int(begun_ns)
+
+    # ------------------------------------------------------------------ writing
+    def put(self, row: KeptAttributes) -> None:
+        """Keep the row, in place of an earlier one of its key."""
+        target = row.target
+        self._run(
+            _PUT,
+            (
+                *_split(row.key), row.etag, row.size, row.st_ino, json.dumps(dict(row.metadata)), row.ctime_ns,
+                row.shown_ns, target if target is None or is_text(target) else os.fsencode(target),
+                row.modified_ns, row.stored_s,
+            ),
+        )  # fmt: skip
+        self._trim()
+
+    def put_shown(self, key: str, st_ino: int, mtime_ns: int, ctime_ns: int) -> None:
+        """Keep the number and times that a directory shows, whether it has an object or not."""
+        self._run(_PUT_SHOWN, (*_split(key), st_ino, ctime_ns, mtime_ns))
+        self._trim()
+
+    # Findings are written later than they were made: never over a row that was stored since (`as_of_s`: Clock.time()),
+    # which may be of the same version with new metadata.
+    def confirm(self, key: str, etag: str, modified_ns: int, as_of_s: float) -> None:
+        """Keep the LastModified of that version, which a listing returned."""
+        self._run(
+            f"UPDATE attributes SET modified_ns = ? {_AT} {_OF_THEN}",
+            (modified_ns, *_split(key), etag, as_of_s),
+        )
+
+    def correct(
+        self, key: str, etag: str, metadata: dict[str, str | int], modified_ns: int, as_of_s: float
+    ) -> None:
+        """Keep other metadata of that version: another host has changed them in the bucket."""
+        self._run(
+            f"UPDATE attributes SET metadata = ?, modified_ns = ? {_AT} {_OF_THEN}",
+            (json.dumps(metadata), modified_ns, *_split(key), etag, as_of_s),
+        )
+
+    def missed(self, key: str, etag: str, as_of_s: float) -> None:
+        """Delete the row of a version that is no longer in the bucket."""
+        self._run(f"DELETE FROM attributes {_AT} {_OF_THEN}", (*_split(key), etag, as_of_s))
+
+    def forget(self, key: str, etag: str | None = None) -> None:
+        """Delete the row of a deleted object, if it is of version `etag` where that is given."""
+        which, more = ("", ()) if etag is None else (" AND etag = ?", (etag,))
+        self._run(f"DELETE FROM attributes {_AT}{which}", (*_split(key), *more))
+
+    def forget_number(self, key: str, st_ino: int) -> None:
+        """Delete the row of the inode that was renamed away from the key."""
+        self._run(f"DELETE FROM attributes {_AT} AND st_ino = ?", (*_split(key), st_ino))
+
+    def put_all(self, writes: Iterable[Callable[[AttributeRows], None]]) -> None:
+        """Carry out several writes in one transaction."""
+        with self._transaction():
+            for write in writes:
+                write(self)
+
+    def _trim(self) -> None:
+        self._written += 1
+        if self._written < TRIM_EVERY:
+            return
+        self._written = 0
+        # The highest less the lowest is never below their number, and costs nothing to look up.
+        ((lowest, highest),) = self._query("SELECT min(seq), max(seq) FROM attributes", ())
+        if highest - lowest < self._limit:
+            return
+        ((count,),) = self._query("SELECT count(*) FROM attributes", ())
+        if count > self._limit:
+            oldest = "SELECT seq FROM attributes ORDER BY seq LIMIT ?"
+            self._run(f"DELETE FROM attributes WHERE seq IN ({oldest})", (count - self._limit,))
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Split a key in NFC, as R2 compares keys: `a/b/` → (`a/`, `b/`), `a/b` → (`a/`, `b`)."""
+    key = nfc(key)
+    at = key.rstrip("/").rfind("/") + 1
+    return key[:at], key[at:]
+
+
+def _row(values: tuple[Any, ...]) -> KeptAttributes:
+    parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, target, modified_ns, stored_s = values
+    target = os.fsdecode(target) if isinstance(target, bytes) else target
+    return KeptAttributes(
+        parent + name,
+        etag,
+        size,
+        st_ino,
+        json.loads(metadata),
+        ctime_ns,
+        shown_ns,
+        target,
+        modified_ns,
+        stored_s,
+    )

@@ -1,0 +1,159 @@
+"""Staging: the directory of this host's files that are not, or not only, in the cache.
+
+Owns:    its layout and every path and name in it, the spare files, and the boot id under which files are written:
+             data/     files of which the bucket lacks bytes, one an inode; a journal row names each
+             open/     hard links of clean files that are open; void once no daemon runs
+             orphans/  files of data/ without a journal row, kept for a person
+Never:   removes a file of data/ by itself: the engine does, where the journal allows it.
+Threads: every method.
+Locks:   none of its own; Spares has one.
+Fails:   R2fsError by `local_error` from `create`, `sync` and `sync_file`; OSError elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from r2fs.disk.durable import boot_id, fsync_dir, local_error
+from r2fs.disk.spares import Spares
+from r2fs.disk.sparse_file import SparseFile
+from r2fs.model import owned_paths
+
+log = logging.getLogger(__name__)
+
+FileId = tuple[int, int]  # st_dev and st_ino
+
+
+class Staging:
+    def __init__(self, directory: Path) -> None:
+        # constant
+        self.directory = directory
+        self.data_dir = directory / "data"
+        self.open_dir = directory / "open"
+        self.orphan_dir = directory / "orphans"
+        self.spares = Spares(self.data_dir)
+        self.boot = boot_id()
+
+    # ------------------------------------------------------------------ the directory
+    def make(self) -> None:
+        """Make the directories, or check those that exist. OSError, UnsafePath among them."""
+        for directory in (self.directory, self.data_dir, self.open_dir):
+            owned_paths.make_directory(directory)
+
+    def is_empty(self) -> bool:
+        """True if neither data/ nor orphans/ holds a file; links in open/ do not count."""
+        return not any(os.listdir(each) for each in (self.data_dir, self.orphan_dir) if each.is_dir())
+
+    def remove_directories(self) -> None:
+        """Remove the empty directories. OSError for one that holds something."""
+        for directory in (self.data_dir, self.open_dir, self.orphan_dir, self.directory):
+            with suppress(FileNotFoundError):
+                directory.rmdir()
+
+    # ------------------------------------------------------------------ data/
+    def path(self, name: str) -> Path:
+        """Path of the staged file `name`."""
+        return self.data_dir / name
+
+    def holds(self, path: Path) -> bool:
+        """True if `path` is one of data/."""
+        return path.parent == self.data_dir
+
+    def create(self) -> SparseFile:
+        """Return an empty file of data/, complete, with the times of now."""
+        try:
+            path, fd = self.spares.take()
+        except OSError as error:
+            raise local_error(error, self.data_dir) from error
+        os.utime(fd)  # a spare was made earlier
+        return SparseFile.empty(path, fd)
+
+    def adopt(self, file: SparseFile, ino: int) -> str:
+        """Move an open file of inode `ino` to data/; return its name there."""
+        name = _unused_name(ino)
+        file.rename_to(self.path(name))
+        return name
+
+    def stat(self, name: str) -> os.stat_result:
+        return os.stat(self.path(name))
+
+    def set_times(self, name: str, atime_ns: int, mtime_ns: int) -> None:
+        os.utime(self.path(name), ns=(atime_ns, mtime_ns))
+
+    def remove(self, name: str) -> None:
+        """Remove a file of data/, if it exists."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.path(name))
+
+    def scan(self) -> Iterator[tuple[str, int]]:
+        """Yield name and size in bytes of each file in data/."""
+        for path in self.data_dir.iterdir():
+            yield path.name, path.stat().st_size
+
+    def sync(self) -> None:
+        """Make names added to and removed from data/ survive a power cut. Waits for the disk."""
+        try:
+            fsync_dir(self.data_dir)
+        except OSError as error:
+            raise local_error(error, self.data_dir) from error
+
+    def sync_file(self, fd: int) -> None:
+        """Make the bytes of a staged file survive a power cut. Waits for the disk."""
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise local_error(error, self.data_dir) from error
+
+    # ------------------------------------------------------------------ open/
+    def link_path(self, ino: int) -> Path:
+        """Return an unused path in open/ for a file of inode `ino`."""
+        return self.open_dir / _unused_name(ino)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name that no row has. Where that fails, the next start removes it."""
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.info("%s stays: %s", path, error)
+
+    def links(self) -> dict[FileId, Path]:
+        """Paths of the files in open/."""
+        found = {}
+        with os.scandir(self.open_dir) as entries:
+            for entry in entries:
+                stat = entry.stat(follow_symlinks=False)
+                found[stat.st_dev, stat.st_ino] = Path(entry.path)
+        return found
+
+    def clear_links(self, kept: Collection[FileId] = ()) -> None:
+        """Remove every name in open/ but those of the files `kept`."""
+        paths = {path for file, path in self.links().items() if file in kept}
+        for path in self.open_dir.iterdir():
+            if path not in paths:
+                path.unlink()
+
+    # ------------------------------------------------------------------ orphans/
+    def set_aside(self, name: str) -> Path:
+        """Move a file of data/ to orphans/; return its path there."""
+        self.orphan_dir.mkdir(mode=0o700, exist_ok=True)
+        path = self.orphan_dir / name
+        self.path(name).rename(path)
+        return path
+
+    def orphans(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield path and status of each orphan, in the order of names."""
+        for path in sorted(self.orphan_dir.glob("*")):
+            with suppress(FileNotFoundError):  # a person has taken it away meanwhile
+                yield path, path.stat()
+
+
+def _unused_name(ino: int) -> str:
+    """The inode number is for a person who looks; the random part differs between daemons of one directory."""
+    return f"{ino}-{secrets.token_hex(8)}"

@@ -1,0 +1,79 @@
+"""Idle files: small complete clean content kept open after its last close, for pipelines that open it again.
+
+Invariant: an idle file's entry of the cache stays pinned: evicting that would make no room.
+Locks:     every method is called with Core.lock held.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Node
+
+MOST = 2048  # files: a descriptor each
+LARGEST = 1 << 20  # bytes of one
+SHARE = 16  # all of them together: at most this part of the cache's limit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IdleFile:
+    node: Node
+    bytes: int  # of its base
+    size: int  # fstat, as it became idle
+    mtime_ns: int
+    retire: Callable[[IdleFile], None]  # puts it into the cache
+
+    def has_changed(self) -> bool:
+        """True if somebody else wrote to the file meanwhile."""
+        assert self.node.content is not None
+        now = os.fstat(self.node.content.fd)
+        return (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns)
+
+
+class IdleFiles:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._files: OrderedDict[int, IdleFile] = OrderedDict()  # by inode number; oldest first
+        self._bytes = 0
+
+    def __contains__(self, ino: int) -> bool:
+        return ino in self._files
+
+    def among(self, inos: Iterable[int]) -> set[int]:
+        """Those of `inos` that are idle."""
+        return self._files.keys() & set(inos)
+
+    def add(self, node: Node, retire: Callable[[IdleFile], None]) -> bool:
+        """Keep the node's content open; past the limits the oldest are retired. False: this one was, too."""
+        assert node.content is not None and node.base is not None
+        now = os.fstat(node.content.fd)
+        self._files[node.ino] = IdleFile(node, node.base.size, now.st_size, now.st_mtime_ns, retire)
+        self._bytes += node.base.size
+        limit = self._core.settings.cache_size // SHARE
+        while len(self._files) > MOST or self._bytes > limit:
+            self.retire(next(iter(self._files)))
+        return node.ino in self._files
+
+    def take(self, ino: int) -> IdleFile | None:
+        """It is in use again, or goes: no longer idle."""
+        file = self._files.pop(ino, None)
+        if file is not None:
+            self._bytes -= file.bytes
+        return file
+
+    def retire(self, ino: int) -> None:
+        if (file := self.take(ino)) is not None:
+            file.retire(file)
+
+    def retire_all(self) -> None:
+        while self._files:
+            self.retire(next(iter(self._files)))
+
+    def retire_expired(self, has_expired: Callable[[int], bool]) -> None:
+        """Idle content is past its time to live as soon as any other is."""
+        for ino in [ino for ino in self._files if has_expired(ino)]:
+            self.retire(ino)

@@ -1,0 +1,30 @@
+"""Write-back: the parts of this room, put together: what the rooms above ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r2fs.engine.content.storage import Storage
+from r2fs.engine.jobs import JobQueue
+from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback.delete_batches import Deletes
+from r2fs.engine.writeback.queue import UploadQueue
+from r2fs.engine.writeback.resolve import Resolver
+from r2fs.engine.writeback.upload import Uploader
+from r2fs.engine.writeback.worker import Worker
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WriteBack:
+    queue: UploadQueue
+    deletes: Deletes
+    resolver: Resolver
+    worker: Worker
+
+
+def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> WriteBack:
+    """`parts`: where the parts of large uploads are sent."""
+    queue = UploadQueue(records, storage.local_only)
+    deletes = Deletes(records, storage.disk_sync, queue)
+    worker = Worker(records, storage, queue, deletes, Uploader(records.core, parts))
+    return WriteBack(queue, deletes, worker.resolver, worker)

@@ -1,0 +1,176 @@
+"""The settings file: TOML with shared values and one table for each mount.
+
+Owns:  reading it (with the line of each value), unknown names, and the commented template.
+Never: decides which value wins (that is `config.py`).
+Fails: SettingsError with file and line.
+
+    cache_size = "20GiB"                 # shared by all mounts; [defaults] is the same
+
+    [mount.takes]                        # `r2fs mount takes DIR`
+    url = "r2://studio/takes"
+    cache_size = "50GiB"
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from r2fs.model import owned_paths
+from r2fs.model.errors import SettingsError
+from r2fs.model.settings.options import BY_NAME, GROUPS, Option
+
+_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
+_KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")
+MAX_BYTES = 1 << 20
+PATIENCE_S = 10.0  # for a pipe: a password manager that asks its user first
+MOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # also a systemd instance and an fstab word
+
+
+@dataclass(frozen=True, slots=True)
+class FileValue:
+    """One value as it stands in the file."""
+
+    raw: object
+    where: str  # "/etc/r2fs/config.toml:12 [mount.takes]"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """What one file says. Without a file, nothing."""
+
+    path: Path
+    exists: bool = False
+    shared: Mapping[str, FileValue] = field(default_factory=dict)
+    mounts: Mapping[str, Mapping[str, FileValue]] = field(default_factory=dict)
+
+
+def near(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """` (is cache_size meant?)`, or nothing."""
+    close = difflib.get_close_matches(name.replace("-", "_"), list(known), 3, likeness)
+    return f" (is {' or '.join(close)} meant?)" if close else ""
+
+
+def read(path: Path, *, must_exist: bool, trusted: bool = False) -> SettingsFile:
+    """`path`, parsed, every name in it checked. A missing file is an empty one unless it was named.
+
+    `trusted`: nobody named it on the command line, so it has to be this user's or root's.
+    """
+    try:
+        text = owned_paths.read_named(path, MAX_BYTES, PATIENCE_S, trusted).decode()
+    except FileNotFoundError:
+        if must_exist:
+            raise SettingsError(
+                f"{path}: there is no such settings file (`r2fs config init` writes one)"
+            ) from None
+        return SettingsFile(path)
+    except owned_paths.UnsafePath as error:
+        raise SettingsError(
+            f"the settings file {error.strerror}: if it is meant nevertheless, name it by --config"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{path}: the settings file cannot be read: {reason}") from None
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+    return _checked(path, data, _lines(text))
+
+
+def _lines(text: str) -> dict[tuple[str, str], int]:
+    """(table, key) → line number, for messages. TOML's parser does not tell; odd spellings go without."""
+    lines: dict[tuple[str, str], int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.fullmatch(line):
+            table = re.sub(r"[\s\"']", "", header[1])
+            lines.setdefault((table, ""), number)
+        elif key := _KEY.match(line):
+            lines.setdefault((table, key[1].strip('"')), number)
+    return lines
+
+
+def _checked(path: Path, data: Mapping[str, object], lines: Mapping[tuple[str, str], int]) -> SettingsFile:
+    plain = {name: raw for name, raw in data.items() if name not in ("mount", "defaults")}
+    shared = _table(path, "", plain, lines)
+    shared |= _table(path, "defaults", data.get("defaults", {}), lines)
+    mounts: dict[str, Mapping[str, FileValue]] = {}
+    tables = data.get("mount", {})
+    if not isinstance(tables, dict):
+        raise SettingsError(f"{path}: mount is a table for each mount: [mount.NAME]")
+    for name, table in tables.items():
+        if MOUNT_NAME.fullmatch(name) is None:
+            raise SettingsError(f"{path}: [mount.{name}]: a name has letters, digits, dots, - and _")
+        if not isinstance(table, dict):
+            raise SettingsError(f"{path}: mount.{name}: settings of a mount stand in a table, [mount.{name}]")
+        mounts[name] = _table(path, f"mount.{name}", table, lines)
+    return SettingsFile(path, True, shared, mounts)
+
+
+def _table(
+    path: Path, table: str, data: object, lines: Mapping[tuple[str, str], int]
+) -> dict[str, FileValue]:
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: {table} is a table: [{table}]")
+    values: dict[str, FileValue] = {}
+    for name, raw in data.items():
+        line = lines.get((table, name)) or lines.get((name, ""))
+        where = f"{path}:{line}" if line else str(path)
+        if name not in BY_NAME:
+            what = "table" if isinstance(raw, dict) else "setting"
+            hint = near(name, ("mount", "defaults", *BY_NAME))
+            raise SettingsError(f"{where}: unknown {what} {name!r}{hint}")
+        values[name] = FileValue(raw, f"{where} [{table}]" if table else where)
+    return values
+
+
+# ------------------------------------------------------------------ the template
+_HEAD = """\
+# Settings of r2fs. What is commented out shows the default.
+# A variable R2FS_NAME is stronger than a value here, and a flag --name stronger than both.
+# Sizes: "10GiB" or "10G" (2^30), "10GB" (10^9). Times: "30s", "15m", "24h", "7d".
+# `r2fs config show` prints what is in force, and why.
+"""
+_MOUNT = """
+
+# ---- One table for each mount: `r2fs mount takes DIR`, or `systemctl start r2fs@takes`.
+# Every setting above may also stand in such a table, and is stronger there.
+
+# [mount.takes]
+# url = "r2://BUCKET/PREFIX"
+# mountpoint = "/mnt/takes"
+"""
+
+
+def template() -> str:
+    """A settings file in which every setting is there, explained and commented out."""
+    parts = [_HEAD]
+    for title, options in GROUPS.items():
+        parts.append(f"\n\n# ---- {title}.\n")
+        parts += [_explained(option) for option in options]
+    return "".join(parts) + _MOUNT
+
+
+def _explained(option: Option) -> str:
+    allowed = "" if option.kind.allowed in option.help else f" Allowed: {option.kind.allowed}."
+    value = "" if option.default is None else f" {option.kind.write(option.default)}"
+    return f"\n# {option.help}{allowed}\n# {option.name} ={value}\n"
+
+
+def write_template(path: Path) -> None:
+    """Write it, readable by the owner alone, since keys may be put in. Refuses to replace a file."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise SettingsError(f"{path} is there already: it is not overwritten") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from None
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(template())

@@ -1,0 +1,88 @@
+"""Frozen values that `r2fs status` and the metrics show.
+
+Owns:  their fields and units, as in `records.py`.
+Never: behaves: no I/O, no locks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r2fs.model.records import Version
+
+
+@dataclass(frozen=True, slots=True)
+class CacheView:
+    entries: int
+    bytes: int
+    limit: int
+    hits: int
+    misses: int
+    evicted: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoomView:
+    """Room left for writers: of the dirty limit, and of this host's disk. Sizes are bytes."""
+
+    dirty: int  # not in the bucket yet, in files that are being written too
+    dirty_limit: int
+    writers: str  # "free", "slowed", "waiting" (the dirty limit), "disk full"
+    disk_free: int  # where staging and cache lie
+    disk_reserve: int  # below this many free bytes clean content is evicted
+    disk_error: str | None  # of the last statvfs; None: it succeeded
+    journal_reserve: int  # kept in reserve for the journal; 0: in use, the disk is or was full
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanView:
+    """A file of staging that no row of the journal names. It is kept for a person."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    key: str | None  # of the object that it was for, as far as a damaged journal still says; None: not known
+
+
+@dataclass(frozen=True, slots=True)
+class AsideView:
+    """Quarantine: damaged journals, and files of staging that no row names."""
+
+    journals: tuple[str, ...]  # damaged databases, beside the one that is in use
+    orphans: tuple[OrphanView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TransferView:
+    """One upload in flight or waiting, or one parked delete."""
+
+    path: str  # a directory's ends with a slash
+    verb: str  # "upload" or "delete"
+    state: str
+    size: int
+    sent: int  # bytes that have left this host; what lies in buffers is not counted
+    rate: float  # bytes per second, of this attempt; 0: not known, or nothing moves
+    age_s: float  # since it was sealed
+    reason: str | None  # of the parking, or of the last attempt's failure
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    files: int  # pending files, open ones included
+    directories: int  # pending directory objects
+    bytes: int
+    deletes: int  # parked ones included
+    watched: int  # late-attempt watches
+    active: int
+    parked: int  # files, directories and deletes
+    conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
+    hidden: int  # keys in the known directories that cannot be names, those of directory_objects among them
+    oldest_s: float
+    transfers: tuple[TransferView, ...]
+    uploaded: int  # files
+    uploaded_bytes: int
+    failed: int
+    last_error: str | None  # of what is still pending
+    last_error_s: float | None  # seconds since 1970
+    directory_objects: tuple[Version, ...] = ()  # objects that hold bytes at the key of a directory

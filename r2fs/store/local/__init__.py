@@ -1,0 +1,1 @@
+"""Buckets in a local directory, for development and tests."""

@@ -1,0 +1,1 @@
+"""Buckets behind an S3 API."""

@@ -1,0 +1,192 @@
+"""Answers to GET and HEAD that say how long the object is, and a body's bytes in order. Part of `store/s3/store.py`.
+
+Owns:    what a body has to be: as long as was said, no other range, and not slower than FLOOR.
+Never:   reads a body whole; unpacks one.
+Threads: `Packed` is thread-safe; a download is for one thread at a time.
+Fails:   BodyDamaged (it ended early), Unavailable (silent), TooSlow (below FLOOR), NotImplementedThere (another range
+         than was asked for, or a body that nobody can tell the length of).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from botocore.exceptions import ResponseStreamingError
+from urllib3.exceptions import ProtocolError
+
+from r2fs.model.errors import (
+    BodyDamaged,
+    NotImplementedThere,
+    PreconditionFailed,
+    StoreError,
+    TooSlow,
+)
+from r2fs.model.keys import printable
+from r2fs.model.ports import Clock
+from r2fs.model.records import ObjectInfo
+from r2fs.store.s3.client import accepting_gzip
+from r2fs.store.s3.values import length_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from botocore.response import StreamingBody
+
+PACKED_KEYS = 4096  # remembered, so that a second request is not needed each time
+FLOOR = 1 << 10  # bytes a second: a body that comes slower is as good as silent, and is asked for anew
+STRETCH_S = 20.0  # of waiting for it, after which its pace is judged; the first is its time to get going
+TURN_S = 1.0  # what has come by then is handed on, however little it is
+
+
+class Packed:
+    """Keys of objects that are stored with `Content-Encoding: gzip`, as far as their answers showed it.
+
+    Cloudflare unpacks such an object for whoever does not say that it takes gzip, and then does not say how long
+    it is. Stored is what was packed, and that is what the file holds.
+    """
+
+    def __init__(self, translated: Callable[[str], AbstractContextManager[object]]) -> None:
+        # constant
+        self._translated = translated
+        # changed by single operations of set; losing a key costs a request
+        self._keys: set[str] = set()
+
+    def ask(self, key: str, send: Callable[[], Any]) -> Mapping[str, Any]:
+        """The answer to GET or HEAD; where it lacks its length, to the same once more, that takes gzip."""
+        known = key in self._keys
+        with accepting_gzip(known), self._translated(key):
+            answer: Mapping[str, Any] = send()
+        if known or length_of(answer) is not None:
+            return answer
+        discard(answer)
+        with accepting_gzip(True), self._translated(key):
+            answer = send()
+        if length_of(answer) is not None:
+            if len(self._keys) >= PACKED_KEYS:
+                self._keys.clear()
+            self._keys.add(key)
+        return answer
+
+
+def discard(answer: Mapping[str, Any]) -> None:
+    """Its connection ends: of what is on its way nothing is wanted."""
+    if (body := answer.get("Body")) is not None:
+        body.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Parts of the store that a download uses: error translation, counting, the clock."""
+
+    translated: Callable[[str], AbstractContextManager[object]]  # boto3's errors become ours, about this key
+    received: Callable[[int], None]  # counts bytes
+    clock: Clock
+
+
+class S3Download:
+    """`sized`: the answer says how long it is. Else its body has to end by itself, just after `info.size` bytes."""
+
+    def __init__(
+        self, wire: Wire, key: str, answer: Mapping[str, Any], info: ObjectInfo, left: int, sized: bool
+    ) -> None:
+        # constant
+        self._wire = wire
+        self._key = key
+        self._body: StreamingBody = answer["Body"]
+        self._range: str | None = answer.get("ContentRange")
+        self._sized = sized
+        self.info = info
+        # changed by `chunks` alone
+        self._left = left
+        self._waited_s = 0.0  # in this stretch
+        self._came = 0  # bytes, in this stretch
+
+    def require(self, start: int, length: int | None, if_match: str | None) -> None:
+        """The answer must be of that version, begin at `start`, and hold what was asked for, as far as there is any."""
+        if if_match is not None and self.info.etag != if_match:
+            # The condition was not understood: a proxy's cache, or a server that ignores it.
+            raise PreconditionFailed(
+                f"{printable(self._key)}: the server sent another version than was asked for"
+            )
+        begin = int(self._range.split()[1].split("-")[0]) if self._range else 0
+        wanted = self.info.size - start if length is None else min(length, self.info.size - start)
+        if begin != start or (self._left != wanted and length is not None):
+            raise NotImplementedThere(
+                f"{printable(self._key)}: the server does not send ranges of objects"
+                if self._range is None
+                else f"{printable(self._key)}: the server sent another range than was asked for"
+            )
+
+    def chunks(self, size: int = 262144) -> Iterator[bytes]:
+        while self._left:
+            with self._wire.translated(self._key):
+                data = self._read(min(size, self._left))
+            if not data:
+                if not self._sized:
+                    raise self._unusable("shorter")
+                raise BodyDamaged(f"{printable(self._key)}: the answer ended {self._left} bytes early")
+            self._left -= len(data)
+            self._wire.received(len(data))
+            if not self._left and not self._sized and self._has_more():
+                raise self._unusable("longer")
+            yield data
+
+    def _has_more(self) -> bool:
+        with self._wire.translated(self._key):
+            return bool(self._read(1))
+
+    def _unusable(self, how: str) -> StoreError:
+        return NotImplementedThere(
+            f"{printable(self._key)}: the server sends it without its length, and {how} than the listing says:"
+            " it unpacks it on the way; store it anew without Content-Encoding"
+        )
+
+    def _read(self, size: int) -> bytes:
+        """Up to `size` bytes: fewer after TURN_S, or at the end. Each wait for the socket is bounded by its timeout."""
+        clock, pieces, got, turn_s = self._wire.clock, list[bytes](), 0, 0.0
+        asked_s = clock.monotonic()
+        while got < size:
+            data = self._receive(size - got)
+            if not data:
+                break
+            pieces.append(data)
+            got += len(data)
+            now_s = clock.monotonic()
+            self._judge(now_s - asked_s, len(data))
+            turn_s, asked_s = turn_s + now_s - asked_s, now_s
+            if turn_s >= TURN_S:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _receive(self, size: int) -> bytes:
+        """Read what one call of the socket gives. The body's own `read` waits for all of `size`."""
+        try:
+            data: bytes = self._body._raw_stream.read1(size, decode_content=False)  # type: ignore[attr-defined]
+            return data
+        except ProtocolError as error:
+            raise ResponseStreamingError(error=error) from error  # as `read` has it
+
+    def _judge(self, waited_s: float, came: int) -> None:
+        """Drip by drip a body would hold its thread for hours, and no timeout of the socket's would notice."""
+        self._waited_s += waited_s
+        self._came += came
+        if self._waited_s < STRETCH_S:
+            return
+        if self._came < FLOOR * self._waited_s:
+            raise TooSlow(
+                f"{printable(self._key)}: the answer comes too slowly: {self._came} bytes in {self._waited_s:.0f} s"
+            )
+        self._waited_s, self._came = 0.0, 0
+
+    def close(self) -> None:
+        """Of an answer that was read to its end the connection goes back to the pool; else it ends."""
+        self._body.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

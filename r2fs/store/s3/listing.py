@@ -1,0 +1,155 @@
+"""A LIST's answer as a page: every field that is read is there and makes sense, or the page is none.
+
+Owns:    what a listing must say to be believed: that it is of this bucket and this prefix, whether it goes on
+         and where, and of each object the key, the size and the time, and an ETag that is one or empty.
+Never:   asks; judges the order of keys: servers have orders of their own.
+Fails:   Malformed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import unquote_plus
+
+from r2fs.model.errors import ObjectMissing, StoreError
+from r2fs.model.keys import nfc, printable
+from r2fs.model.records import ListPage, ObjectInfo
+from r2fs.store.answers import error_of
+from r2fs.store.etags import bare
+from r2fs.store.s3.values import ns, sane_etag
+from r2fs.store.s3.xml import Document, Malformed
+
+LARGEST = 2**63 - 1  # bytes that a file can have
+TOKEN = 16 << 10  # characters: it goes into a URL
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Bucket, prefix and token that the LIST was sent with."""
+
+    bucket: str
+    prefix: str
+    token: str | None = None
+
+
+def page_of(document: Document, asked: Asked) -> ListPage:
+    fields = document.fields
+    plain = unquote_plus if fields.get("EncodingType") == "url" else str
+    _require_same(fields, asked, plain)
+    objects, prefixes = [], []
+    for name, row in document.rows:
+        if name == "Contents":
+            objects.append(_object(row, plain(_field(row, "Key", "an object")), asked))
+        else:
+            prefixes.append(_within(asked, plain(_field(row, "Prefix", "a common prefix"))))
+    count = fields.get("KeyCount", "")
+    if count.isascii() and count.isdigit() and int(count[:9]) > 0 and not document.rows:
+        raise Malformed(f"none of the {count[:9]} keys that it counts")
+    return ListPage(tuple(objects), tuple(prefixes), _next(fields, asked))
+
+
+def not_deleted(document: Document, keys: Sequence[str]) -> dict[str, StoreError]:
+    """Of a batch of `keys`: which are not deleted, and why. Quiet answers name these alone.
+
+    An error that names none of the keys may be any key's: then nothing is known of any.
+    """
+    exact, spelled = set(keys), {nfc(key): key for key in keys}
+    failed: dict[str, StoreError] = {}
+    told: set[str] = set()
+    for name, row in document.rows:
+        named = row.get("Key", "")
+        key = named if named in exact else spelled.get(nfc(named))
+        if key is None:
+            raise Malformed(f"{_short(named) or 'no key'} in place of a key that was to be deleted")
+        told.add(nfc(key))
+        if name == "Error":
+            error = error_of(key, 0, row.get("Code", ""), row.get("Message", ""))
+            if not isinstance(error, ObjectMissing):
+                failed[key] = error
+    if any(name == "Deleted" for name, _ in document.rows):  # one that is not quiet names them all
+        missing = next((key for key in keys if nfc(key) not in told), None)
+        if missing is not None:
+            raise Malformed(f"nothing of {_short(missing)}")
+    return failed
+
+
+def _require_same(fields: Mapping[str, str], asked: Asked, plain: Callable[[str], str]) -> None:
+    name = fields.get("Name")
+    alias = asked.bucket.startswith("arn:") or asked.bucket.endswith("-s3alias")  # an access point's bucket
+    if name is not None and name != asked.bucket and not alias:
+        raise Malformed(f"the listing of another bucket ({_short(name)})")
+    prefix = fields.get("Prefix")
+    # SeaweedFS writes keys as a URL, and the prefix as it is.
+    if prefix is not None and nfc(asked.prefix) not in (nfc(prefix), nfc(plain(prefix))):
+        raise Malformed(f"the listing of another prefix ({_short(plain(prefix))})")
+    if fields.get("IsTruncated") not in ("true", "false"):
+        raise Malformed("no IsTruncated" if "IsTruncated" not in fields else "an IsTruncated that is neither")
+
+
+def _object(row: Mapping[str, str], key: str, asked: Asked) -> ObjectInfo:
+    _within(asked, key)
+    what = _short(key)
+    etag = row.get("ETag", "").strip()
+    return ObjectInfo(
+        key,
+        _size(_field(row, "Size", what), what),
+        # None at all, as of the directories that files have made on SeaweedFS, makes the others no less true.
+        sane_etag(etag, what) if bare(etag) else "",
+        _time_ns(_field(row, "LastModified", what), what),
+    )
+
+
+def _field(row: Mapping[str, str], name: str, what: str) -> str:
+    text = row.get(name)
+    if text is None or (not text and name != "Key"):  # a key that is empty is nobody's, and is not shown
+        raise Malformed(f"no {name} of {what}")
+    return text
+
+
+def _within(asked: Asked, key: str) -> str:
+    if not key.startswith(asked.prefix) and not nfc(key).startswith(nfc(asked.prefix)):
+        raise Malformed(f"{_short(key)}, which does not begin with {_short(asked.prefix)}")
+    return key
+
+
+def _size(text: str, what: str) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > LARGEST:
+        raise Malformed(f"no Size of {what}, but {_short(text)}")
+    return int(text)
+
+
+def _time_ns(text: str, what: str) -> int:
+    text = text.strip()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(text)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            raise Malformed(f"no LastModified of {what}, but {_short(text)}") from None
+    try:
+        return ns(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    except OverflowError:  # of the first or the last day that there is, in another time zone
+        raise Malformed(f"no LastModified of {what}, but {_short(text)}") from None
+
+
+def _next(fields: Mapping[str, str], asked: Asked) -> str | None:
+    """None: that was the last page. IsTruncated alone decides, as S3 documents it."""
+    if fields["IsTruncated"] == "false":
+        return None
+    token = fields.get("NextContinuationToken")
+    if not token:
+        raise Malformed("a listing that was cut, and no NextContinuationToken")
+    if len(token) > TOKEN:
+        raise Malformed("a NextContinuationToken that is too long")
+    if token == asked.token:
+        raise Malformed("the NextContinuationToken that was just sent: it would never end")
+    return token
+
+
+def _short(text: str) -> str:
+    return printable(text if len(text) <= 60 else text[:59] + "…")

@@ -1,0 +1,416 @@
+"""A bucket behind an S3 API, R2's first of all. With `client.py` all that knows boto3.
+
+Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
+Never:   retries (`store/retry.py` does), reads a body whole, sets a Content-Encoding that was not there.
+Threads: every method is thread-safe; boto3's client is, and there is no state besides.
+Fails:   StoreError's subclasses; what a Body raises while it is read comes out as it is.
+
+Where R2 takes no condition, or nobody knows whether it does, a HEAD looks as well: before a
+Complete and before a copy at the destination, after a part copy at the source. What may be
+understood is sent nevertheless, so that a server that honours it leaves no window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from r2fs.model.errors import (
+    BucketMissing,
+    MalformedAnswer,
+    ObjectLocked,
+    ObjectMissing,
+    PreconditionFailed,
+    RangeInvalid,
+    Refused,
+    StoreError,
+)
+from r2fs.model.keys import printable
+from r2fs.model.ports import Body, Clock, Limits
+from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
+from r2fs.model.settings import Bucket, Credentials
+from r2fs.store.bigcopy import copy_by_parts
+from r2fs.store.bodies import Outgoing
+from r2fs.store.counting import RequestCounter
+from r2fs.store.retry import RetryingStore
+from r2fs.store.s3 import headers, proof, values
+from r2fs.store.s3.check import Checks
+from r2fs.store.s3.client import Clients, translated, with_copy_headers
+from r2fs.store.s3.download import Packed, S3Download, Wire, discard
+from r2fs.store.s3.listing import Asked, not_deleted, page_of
+from r2fs.store.s3.values import (
+    conditions,
+    destination_headers,
+    etag_of,
+    info_of,
+    length_of,
+    total,
+    verified,
+)
+from r2fs.store.s3.wire import Answer
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 60.0  # of one read of the socket, not of a whole transfer
+CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
+BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
+
+
+def connect(
+    bucket: Bucket,
+    clock: Clock,
+    limits: Limits | None = None,
+    credentials: Callable[[], Credentials] | None = None,
+) -> RetryingStore:
+    """The bucket, with retries and with its requests counted. Sends nothing yet."""
+    counter = RequestCounter()
+    store = S3Store(
+        bucket,
+        clock=clock,
+        limits=limits,
+        counter=counter,
+        read_timeout_s=bucket.request_timeout_s,
+        credentials=credentials,
+    )
+    return RetryingStore(store, clock, counter=counter, keys=store.keys)
+
+
+class S3Store:
+    """One bucket. See the head of the file; the contract is `ObjectStore`'s."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        clock: Clock,
+        limits: Limits | None = None,
+        counter: RequestCounter | None = None,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        credentials: Callable[[], Credentials] | None = None,
+    ) -> None:
+        # constant
+        self._name = bucket.name
+        self._prefix = bucket.prefix
+        self._md5_etags = bucket.md5_etags
+        self.url = bucket.url
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._counter = counter or RequestCounter()
+        self._checks = Checks(bucket, clock)
+        self._host = self._checks.host
+        with self._translated():
+            self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
+        self._wire = Wire(self._translated, self._counter.received, clock)
+        self._packed = Packed(self._translated)
+        # A float that any thread may set: when an answer last proved that the bucket exists.
+        self._bucket_seen_s = float("-inf")
+
+    @property
+    def keys(self) -> Clients:
+        return self._clients
+
+    @property
+    def _client(self) -> S3Client:
+        return self._clients.current
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @contextmanager
+    def _translated(self, key: str = "", outgoing: Outgoing | None = None) -> Iterator[Answer]:
+        with translated(key or self.url, self._host, outgoing, self._checks.dated) as answer:
+            yield answer
+
+    # ---- the bucket as a whole
+    def check(self) -> None:
+        """One LIST of one key, with short timeouts; the clock is compared by the answer's Date."""
+        with self._translated():
+            client = self._clients.make(CHECK_TIMEOUT_S, CHECK_TIMEOUT_S)
+        try:
+            with self._translated() as seen:
+                asked: dict[str, Any] = {"Bucket": self._name, "Prefix": self._prefix, "MaxKeys": 1}
+                answer: Mapping[str, Any] = client.list_objects_v2(**asked)
+                page_of(seen.read(), Asked(self._name, self._prefix))
+        except MalformedAnswer as error:
+            raise self._checks.not_s3() from error
+        except StoreError as error:
+            raise self._checks.explained(error) from error.__cause__
+        finally:
+            client.close()
+        self._checks.check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+
+    def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        start_after: str = "",
+        token: str | None = None,
+        limit: int = 1000,
+    ) -> ListPage:
+        asked: dict[str, Any] = {"Bucket": self._name, "Prefix": prefix, "MaxKeys": limit}
+        if delimiter:
+            asked["Delimiter"] = delimiter
+        if token is not None:
+            asked["ContinuationToken"] = token
+        elif start_after:
+            asked["StartAfter"] = start_after
+        with self._translated() as seen:
+            self._client.list_objects_v2(**asked)
+            page = page_of(seen.read(), Asked(self._name, prefix, token))
+        self._bucket_seen_s = self._clock.monotonic()
+        return page
+
+    # ---- one object
+    def head(self, key: str) -> ObjectInfo:
+        answer = self._head(key)
+        size = length_of(answer)
+        return info_of(key, answer, self._listed_size(key) if size is None else size, self._md5_etags)
+
+    def _head(self, key: str) -> Mapping[str, Any]:
+        try:
+            answer = self._packed.ask(key, lambda: self._client.head_object(Bucket=self._name, Key=key))
+        except ObjectMissing:
+            self._require_bucket()
+            raise
+        self._bucket_seen_s = self._clock.monotonic()
+        return answer
+
+    def _require_bucket(self) -> None:
+        """HEAD says 404 for a missing key and for a missing bucket alike. Which one is it?"""
+        if self._clock.monotonic() - self._bucket_seen_s < BUCKET_SEEN_S:
+            return
+        try:
+            with self._translated():
+                self._client.head_bucket(Bucket=self._name)
+        except ObjectMissing:
+            raise BucketMissing(
+                f"{self.url}: there is no such bucket: check its name, or create it"
+            ) from None
+        except StoreError:
+            return  # not allowed to ask, or no answer: the key's own answer stands
+        self._bucket_seen_s = self._clock.monotonic()
+
+    def get(
+        self, key: str, *, start: int = 0, length: int | None = None, if_match: str | None = None
+    ) -> S3Download:
+        if start < 0 or (length is not None and length <= 0):
+            raise RangeInvalid(f"{printable(key)}: no bytes in that range")
+        asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
+        ranged = start > 0 or length is not None
+        if ranged:
+            asked["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
+        if if_match is not None:
+            asked["IfMatch"] = f'"{if_match}"'
+        answer = self._packed.ask(key, lambda: self._client.get_object(**asked))
+        download = self._download(key, answer)
+        try:
+            download.require(start, length, if_match)
+        except StoreError:
+            download.close()
+            raise
+        return download
+
+    def _download(self, key: str, answer: Mapping[str, Any]) -> S3Download:
+        try:
+            length = length_of(answer)
+            sized = length is not None
+            if length is None:
+                length = self._listed_size(key)
+            with self._translated(key):
+                size = total(answer.get("ContentRange"), length)
+            info = info_of(key, answer, size, self._md5_etags)
+        except BaseException:
+            discard(answer)
+            raise
+        return S3Download(self._wire, key, answer, info, length, sized)
+
+    def _listed_size(self, key: str) -> int:
+        """Of an object whose own answers do not tell it."""
+        for found in self.list_page(key, limit=1).objects:
+            if found.key == key:
+                return found.size
+        raise ObjectMissing(f"{printable(key)}: there is no such object")
+
+    def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
+        outgoing = Outgoing(body, printable(key))
+        asked = self._described(key, meta) | conditions(condition)
+        try:
+            with self._translated(key, outgoing):
+                answer = self._client.put_object(Body=outgoing.file(), **asked)
+        except ObjectLocked:
+            self._look_first(key, condition)  # says so where the condition does not hold either
+            raise
+        except ObjectMissing as error:
+            if condition is not None and condition.etag is not None:  # AWS and moto: 404 where R2 says 412
+                raise PreconditionFailed(str(error)) from error
+            raise _name_refused(key, error) from error
+        return proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
+
+    def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
+        metadata = headers.encoded(meta.metadata)
+        if headers.size(metadata) > self._limits.max_metadata:
+            raise Refused(
+                f"{printable(key)}: more metadata than the {self._limits.max_metadata} bytes that the bucket"
+                " takes: remove what other tools have stored with it"
+            )
+        return {
+            "Bucket": self._name,
+            "Key": key,
+            "ContentType": meta.content_type,
+            "Metadata": metadata,
+            **values.described(meta.headers),
+        }
+
+    def delete(self, key: str) -> None:
+        try:
+            with self._translated(key):
+                self._client.delete_object(Bucket=self._name, Key=key)
+        except ObjectMissing:
+            pass
+
+    def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
+        if len(keys) > self._limits.delete_batch:
+            raise Refused(f"{self.url}: at most {self._limits.delete_batch} keys in one delete request")
+        failed: dict[str, StoreError] = {}
+        for key in (k for k in keys if not headers.fits_xml(k)):
+            try:
+                self.delete(key)
+            except StoreError as refused:
+                failed[key] = refused
+        named = [k for k in keys if headers.fits_xml(k)]
+        if not named:
+            return failed
+        with self._translated() as seen:
+            self._client.delete_objects(
+                Bucket=self._name, Delete={"Objects": [{"Key": key} for key in named], "Quiet": True}
+            )
+            return failed | not_deleted(seen.read(), named)
+
+    # ---- multipart
+    def create_upload(self, key: str, meta: ObjectMeta) -> str:
+        try:
+            with self._translated(key) as seen:
+                self._client.create_multipart_upload(**self._described(key, meta))
+                return seen.read().text("UploadId")
+        except ObjectMissing as error:
+            raise _name_refused(key, error) from error
+
+    def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        outgoing = Outgoing(body, printable(key))
+        with self._translated(key, outgoing):
+            answer = self._client.upload_part(
+                Bucket=self._name,
+                Key=key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=outgoing.file(),
+            )
+        return Part(number, verified(key, answer, outgoing, self._md5_etags), len(outgoing))
+
+    def copy_part(
+        self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
+    ) -> Part:
+        try:
+            with self._translated(f"{source.key} → {key}") as seen:
+                self._client.upload_part_copy(
+                    Bucket=self._name,
+                    Key=key,
+                    UploadId=upload_id,
+                    PartNumber=number,
+                    CopySource={"Bucket": self._name, "Key": source.key},
+                    CopySourceRange=f"bytes={start}-{start + length - 1}",
+                )
+        except (RangeInvalid, Refused):
+            self._require_source(source)  # says so if there is another version, and that is why
+            raise
+        # Cloudflare's simulator answers 501 to a condition on the source here. Instead: that version
+        # still being there afterwards means that it was there all the time.
+        self._require_source(source)
+        return Part(number, etag_of(key, seen.read().fields), length)
+
+    def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        condition: Condition | None = None,
+    ) -> str:
+        self._look_first(key, condition)
+        listed = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+        asked: dict[str, Any] = {"MultipartUpload": {"Parts": listed}} | conditions(condition)
+        with self._translated(key) as seen:
+            self._client.complete_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id, **asked)
+        return proof.complete(self.head, key, seen.read().fields, parts)
+
+    def _look_first(self, key: str, condition: Condition | None) -> None:
+        """A HEAD in place of a condition that the server may ignore."""
+        if condition is None:
+            return
+        try:
+            found: str | None = self.head(key).etag
+        except ObjectMissing:
+            found = None
+        if not condition.holds(found):
+            raise PreconditionFailed(f"{printable(key)}: the object is another version by now")
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        with self._translated(key):
+            try:
+                self._client.abort_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id)
+            except self._client.exceptions.NoSuchUpload:
+                pass
+
+    # ---- copy
+    def copy(
+        self,
+        source: Version,
+        key: str,
+        *,
+        meta: ObjectMeta | None = None,
+        condition: Condition | None = None,
+    ) -> str:
+        self._look_first(key, condition)
+        if source.size > self._limits.max_copy:
+            return copy_by_parts(self, source, key, meta, condition=condition)
+        asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
+        if meta is not None:
+            if meta.headers is None:
+                meta = replace(meta, headers=values.kept_of(self._require_source(source)))
+            asked = self._described(key, meta) | {"MetadataDirective": "REPLACE"}
+        try:
+            with self._translated(f"{source.key} → {key}") as seen:
+                with with_copy_headers(destination_headers(condition)):
+                    self._client.copy_object(
+                        CopySource={"Bucket": self._name, "Key": source.key},
+                        CopySourceIfMatch=f'"{source.etag}"',
+                        **asked,
+                    )
+        except PreconditionFailed:
+            self._require_source(source)  # says so if it is the source that changed
+            raise
+        return proof.copy(self.head, key, seen.read().fields, source)
+
+    def _require_source(self, source: Version) -> Mapping[str, Any]:
+        """HEAD of `source`; PreconditionFailed or ObjectMissing if it is not there in that version."""
+        stored = self._head(source.key)
+        if etag_of(source.key, stored) != source.etag:
+            raise PreconditionFailed(
+                f"{printable(source.key)}: the object to copy is another version by now", source=True
+            )
+        return stored
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _name_refused(key: str, error: StoreError) -> Refused:
+    """A 404 for what needs no object to be there: the server's routes do not know such a path."""
+    return Refused(f"{printable(key)}: the server does not take this name: rename the file ({error})")

@@ -1,0 +1,199 @@
+"""Between boto3's values and ours: pure functions of `store/s3/store.py`.
+
+Owns:  how ETags, times, ranges and conditions are spelled on either side.
+Never: imports boto3, or sends anything.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from r2fs.model.errors import MalformedAnswer
+from r2fs.model.keys import printable
+from r2fs.model.metadata import MAX_TIME_NS
+from r2fs.model.records import Condition, ObjectInfo
+from r2fs.store.answers import StoredDamaged
+from r2fs.store.bodies import Outgoing
+from r2fs.store.etags import bare, is_md5
+from r2fs.store.s3 import headers
+from r2fs.store.s3.xml import Malformed
+from r2fs.store.server_text import server_text
+
+# Said of the bytes besides their type, by boto3's names: who writes the object again sends it again, or it is lost.
+_KEPT = {
+    "CacheControl": "cache-control",
+    "ContentDisposition": "content-disposition",
+    "ContentEncoding": "content-encoding",
+    "ContentLanguage": "content-language",
+    "Expires": "expires",
+    "WebsiteRedirectLocation": "website-redirect-location",
+    "StorageClass": "storage-class",
+}
+# Classes whose objects can be read at once, and are not what a PUT makes anyway.
+_CLASSES = frozenset(
+    {
+        "STANDARD_IA",
+        "ONEZONE_IA",
+        "INTELLIGENT_TIERING",
+        "GLACIER_IR",
+        "REDUCED_REDUNDANCY",
+        "EXPRESS_ONEZONE",
+    }
+)
+LATEST_NS = MAX_TIME_NS - 86_400 * 10**9  # what is changed later has room to be later
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})\Z", re.IGNORECASE)
+_ETAG = re.compile(r"[!#-~]{1,256}\Z")  # without its quotes: what can be sent back in If-Match
+
+
+def malformed(name: str, what: object) -> MalformedAnswer:
+    """`name`: a key, or the bucket's URL."""
+    return MalformedAnswer(
+        f"{printable(name)}: the server's answer cannot be understood: {server_text(str(what))}"
+    )
+
+
+def sane_etag(text: str, of: str = "") -> str:
+    """The ETag without quotes. Malformed for none, and for what is none."""
+    etag = bare(text.strip())
+    if not _ETAG.match(etag):
+        raise Malformed(f"{'an ETag that is none' if etag else 'no ETag'}{f' of {of}' if of else ''}")
+    return etag
+
+
+def info_of(key: str, answer: Mapping[str, Any], size: int, md5_etags: bool = True) -> ObjectInfo:
+    etag = etag_of(key, answer)
+    return ObjectInfo(
+        key=key,
+        size=_possible(key, size),
+        etag=etag,
+        modified_ns=_modified_ns(key, answer),
+        content_type=answer.get("ContentType"),
+        metadata=headers.decoded(answer.get("Metadata", {})),
+        headers=kept_of(answer),
+        md5=etag if md5_etags and tells_md5(etag, answer) else None,
+    )
+
+
+def etag_of(key: str, answer: Mapping[str, Any]) -> str:
+    try:
+        return sane_etag(answer.get("ETag", ""))
+    except Malformed as error:
+        raise malformed(key, error) from error
+
+
+def _possible(key: str, size: int) -> int:
+    if not 0 <= size < 2**63:
+        raise malformed(key, f"no Content-Length, but {size}")
+    return size
+
+
+def _modified_ns(key: str, answer: Mapping[str, Any]) -> int:
+    moment = answer.get("LastModified")
+    if moment is None:
+        raise malformed(key, "no Last-Modified")
+    try:
+        return ns(moment)
+    except OverflowError as error:  # of the first or the last day that there is, in another time zone
+        raise malformed(key, f"no Last-Modified, but {moment}") from error
+
+
+def tells_md5(etag: str, answer: Mapping[str, Any]) -> bool:
+    """True if `etag` is the MD5 of the bytes: not of an object in parts, nor of one encrypted by a key of its own."""
+    plain = answer.get("ServerSideEncryption") in (None, "AES256") and "SSECustomerAlgorithm" not in answer
+    return plain and is_md5(etag)
+
+
+def kept_of(stored: Mapping[str, Any]) -> dict[str, str]:
+    """Of an answer to HEAD or GET, by the names of HTTP."""
+    found = {header: str(stored[name]) for name, header in _KEPT.items() if stored.get(name)}
+    found.pop("expires", None)
+    if stored.get("ExpiresString"):  # as it is stored: boto3's own value is a moment, or missing
+        found["expires"] = stored["ExpiresString"]
+    if found.get("storage-class") not in _CLASSES:
+        found.pop("storage-class", None)
+    encodings = [
+        one for one in found.pop("content-encoding", "").split(",") if one.strip() not in ("", "aws-chunked")
+    ]
+    if encodings:  # without that of a transfer which some servers store along
+        found["content-encoding"] = ",".join(encodings).strip()
+    return {header: headers.decode_value(value) for header, value in found.items()}
+
+
+def described(kept: Mapping[str, str] | None) -> dict[str, Any]:
+    """boto3's parameters for what `kept_of` found."""
+    asked: dict[str, Any] = {
+        name: headers.encode_value(kept[header]) for name, header in _KEPT.items() if kept and header in kept
+    }
+    if "Expires" in asked:
+        asked["Expires"] = _moment(asked["Expires"])
+    return asked
+
+
+def _moment(text: str) -> datetime:
+    """RFC 9111: what is no date, `0` above all, says that it has expired already."""
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return _EPOCH
+
+
+def ns(moment: datetime) -> int:
+    """Nanoseconds since 1970; the nearest that can be kept: servers in Go send the year 1 for "not known"."""
+    found = calendar.timegm(moment.utctimetuple()) * 10**9 + moment.microsecond * 1000
+    return max(-LATEST_NS, min(found, LATEST_NS))
+
+
+def length_of(answer: Mapping[str, Any]) -> int | None:
+    """Bytes of the body, also where only the range of a part says so (`bytes 0-9/1234`); None: it does not tell."""
+    if "ContentLength" in answer:
+        return int(answer["ContentLength"])
+    first, _, last = answer.get("ContentRange", "").partition("/")[0].removeprefix("bytes ").partition("-")
+    return int(last) - int(first) + 1 if first.isdecimal() and last.isdecimal() else None
+
+
+def total(content_range: str | None, length: int) -> int:
+    """The object's size by `bytes 0-9/1234`, or `length` where the answer is the whole object.
+
+    Malformed for a range that is none, or of another length than the body's.
+    """
+    if content_range is None:
+        return length
+    found = _RANGE.match(content_range)
+    first, last, size = map(int, found.groups()) if found else (0, -1, -1)
+    if not first <= last < size:
+        raise Malformed(f"no Content-Range, but {printable(content_range[:60])}")
+    if last - first + 1 != length:
+        raise Malformed(f"a Content-Length of {length} for {printable(content_range[:60])}")
+    return size
+
+
+def conditions(condition: Condition | None) -> dict[str, str]:
+    """Arguments of boto3 for the condition of a PUT or a Complete."""
+    if condition is None:
+        return {}
+    return {"IfNoneMatch": "*"} if condition.etag is None else {"IfMatch": f'"{condition.etag}"'}
+
+
+def destination_headers(condition: Condition | None) -> dict[str, str]:
+    """Headers for the condition of a copy: R2's own for the destination, and the common ones for other servers."""
+    if condition is None:
+        return {}
+    if condition.etag is None:
+        return {"cf-copy-destination-if-none-match": "*", "If-None-Match": "*"}
+    return {"cf-copy-destination-if-match": f'"{condition.etag}"', "If-Match": f'"{condition.etag}"'}
+
+
+def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing, md5_etags: bool = True) -> str:
+    """The answer's ETag, unless it is the MD5 of other bytes than were read from the body."""
+    etag = etag_of(key, answer)
+    sent = outgoing.md5_hex
+    if md5_etags and sent is not None and tells_md5(etag, answer) and etag != sent:
+        raise StoredDamaged(f"{printable(key)}: the bucket stored other bytes than were sent", etag)
+    return etag

@@ -1,0 +1,249 @@
+"""Between the HTTP session and boto3's parser: an answer is bounded, checked and read before boto3 sees it.
+
+Owns:    how much is read of an answer, how long that may take, which status is a success of which operation,
+         and what tells an S3 error from a web page. What it read of a document is `Answer.document`.
+Never:   reads the body of a GET that succeeded; follows a redirect.
+Threads: any; an Answer belongs to the context of one request.
+Fails:   Malformed for what is no S3 answer; boto3's own errors for a connection that breaks.
+
+boto3 reads bodies whole, whatever their size, and takes a web page for an empty listing. So it is handed
+no body where it would parse one: of an error it gets the code and the message, written anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+from xml.sax.saxutils import escape
+
+import botocore.exceptions as boto_errors
+import urllib3.exceptions
+from botocore.awsrequest import AWSResponse
+
+from r2fs.model.keys import printable
+from r2fs.store.s3.xml import (
+    FORMS,
+    Document,
+    Malformed,
+    error_in,
+    error_of_body,
+    read_document,
+    region_of_error,
+)
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest
+
+# A thousand keys of 1,024 bytes, each byte written as three, are 3.1 MB; with what stands around them 3.6.
+LARGE_BYTES = 6 << 20
+LARGE = frozenset({"ListObjectsV2", "DeleteObjects"})
+SMALL_BYTES = 64 << 10  # any other answer: a few hundred as a rule
+READ = 64 << 10
+SLOWEST = 2  # a body of this size may take so many times the longest silence of a connection
+# AWS and MinIO send the status at once, and then white space for as long as they copy or put together: minutes.
+AT_WORK = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
+AT_WORK_S = 1800.0
+
+# Which status says that it was done. Of all others below 300 nothing is known.
+DONE: Mapping[str, frozenset[int]] = {
+    "GetObject": frozenset({200, 206}),
+    "PutObject": frozenset({200, 201, 204}),
+    "UploadPart": frozenset({200, 201, 204}),
+    "DeleteObject": frozenset({200, 204}),
+    "AbortMultipartUpload": frozenset({200, 204}),
+}
+ONLY_200 = frozenset({200})
+
+# What stands before a server, a proxy of the studio for one, refuses by these without an S3 error.
+WITHOUT_CODE = frozenset({401, 403, 413, 429, 507})
+
+# Headers that boto3 makes numbers and times of, and nobody here reads: garbage in them is no matter.
+UNREAD = frozenset(
+    {
+        "x-amz-missing-meta",
+        "x-amz-mp-parts-count",
+        "x-amz-tagging-count",
+        "x-amz-object-lock-retain-until-date",
+        "x-amz-object-size",
+    }
+)
+
+
+@dataclass(slots=True)
+class Answer:
+    """Answer to the request of one context."""
+
+    arrived: bool = False  # a status line and headers; what fails from here on is the answer's fault
+    document: Document | None = None
+
+    def read(self) -> Document:
+        if self.document is None:
+            raise Malformed("no document")
+        return self.document
+
+
+_answer: ContextVar[Answer | None] = ContextVar("_answer", default=None)
+
+
+@contextmanager
+def receiving() -> Iterator[Answer]:
+    """The answer of the one request that is sent within."""
+    answer = Answer()
+    token = _answer.set(answer)
+    try:
+        yield answer
+    finally:
+        _answer.reset(token)
+
+
+def install(client: Any, seconds: float) -> None:
+    """Every answer to `client` comes through here. `seconds`: the longest silence of a connection."""
+    client.meta.events.register_last("before-send.s3", _Receiver(client._endpoint, seconds))
+
+
+class _Receiver:
+    """Sends a request in botocore's place."""
+
+    def __init__(self, endpoint: Any, seconds: float) -> None:
+        # constant
+        self._endpoint = endpoint
+        self._within_s = seconds * SLOWEST
+
+    def __call__(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        operation = event_name.rpartition(".")[2]
+        request.stream_output = True  # else the session reads the body whole before anybody can look at it
+        heads: Any = request.headers
+        for name, value in heads.items():
+            if isinstance(value, bytes):  # as botocore leaves them: urllib3 fails on them at a 303
+                heads[name] = value.decode("latin-1")
+        response: AWSResponse = self._endpoint.http_session.send(request)
+        answer = _answer.get() or Answer()
+        answer.arrived = True
+        try:
+            return self._judged(request, operation, response, answer)
+        except BaseException:
+            response.raw.close()  # what was not read must not be taken for the next answer
+            raise
+
+    def _judged(
+        self, request: AWSPreparedRequest, operation: str, response: AWSResponse, answer: Answer
+    ) -> AWSResponse:
+        status: int = response.status_code
+        if status >= 300:
+            return _refused(request, response, self._beginning(request, response))
+        if status not in DONE.get(operation, ONLY_200):
+            raise Malformed(f"status {status}")
+        for name in [name for name in response.headers if name.lower() in UNREAD]:
+            del response.headers[name]
+        if operation == "GetObject":
+            return response
+        within_s = max(AT_WORK_S, self._within_s) if operation in AT_WORK else self._within_s
+        body = self._body(request, response, LARGE_BYTES if operation in LARGE else SMALL_BYTES, within_s)
+        form = FORMS.get(operation)
+        if form is not None:
+            answer.document = read_document(body, form)
+            error = error_in(answer.document)
+            if error is None and answer.document.root not in form.roots:
+                raise Malformed(f"{answer.document.root} in place of {' or '.join(form.roots)}")
+        else:
+            error = error_of_body(body) if body.strip() else None
+            if error is None and body.strip():
+                raise Malformed("a body where there is none, as of a web page")
+        if error is not None:  # S3 answers 200 before it has copied or put together
+            return _made(response, 500, _error_body(*error))
+        return _made(response, status, b"")
+
+    def _body(self, request: AWSPreparedRequest, response: AWSResponse, limit: int, within_s: float) -> bytes:
+        """All of it."""
+        pieces, length = [], 0
+        for piece in self._pieces(request, response, within_s):
+            pieces.append(piece)
+            length += len(piece)
+            if length > limit:
+                raise Malformed(f"more than {limit} bytes")
+        said = response.headers.get("content-length", "")
+        if request.method != "HEAD" and said.isascii() and said.isdigit() and int(said) > length:
+            raise Malformed(f"{length} bytes in place of {said}")
+        return b"".join(pieces)
+
+    def _beginning(self, request: AWSPreparedRequest, response: AWSResponse) -> bytes:
+        """An error's body; none of one that is too long for an S3 error."""
+        pieces, length = [], 0
+        for piece in self._pieces(request, response, self._within_s):
+            pieces.append(piece)
+            length += len(piece)
+            if length > SMALL_BYTES:
+                response.raw.close()
+                return b"<"  # a page, whatever it says
+        return b"".join(pieces)
+
+    def _pieces(self, request: AWSPreparedRequest, response: AWSResponse, within_s: float) -> Iterator[bytes]:
+        # read() waits until it has all that was asked for: a server that drips would be waited for.
+        read: Callable[[int], bytes] = getattr(response.raw, "read1", response.raw.read)
+        end = time.monotonic() + within_s
+        try:
+            while piece := read(READ):
+                yield piece
+                if time.monotonic() > end:
+                    raise boto_errors.ReadTimeoutError(endpoint_url=request.url, error="it drips")
+        except boto_errors.ReadTimeoutError:  # an OSError, too
+            raise
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise boto_errors.ReadTimeoutError(endpoint_url=request.url, error=error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise boto_errors.ConnectionClosedError(
+                error=error, request=request, endpoint_url=request.url
+            ) from error
+
+
+def _refused(request: AWSPreparedRequest, response: AWSResponse, body: bytes) -> AWSResponse:
+    """An S3 error, or what its status alone says. Malformed for what another kind of server answers."""
+    status: int = response.status_code
+    error = error_of_body(body) if request.method != "HEAD" else None
+    if error is not None:
+        return _made(response, status, _error_body(*error, region=region_of_error(body)))
+    is_page = request.method != "HEAD" and bool(body.strip())
+    if status < 400 and "x-amz-bucket-region" not in response.headers:
+        raise Malformed(f"status {status}{_to(response)}, which is not followed")
+    if is_page and status < 500 and status not in WITHOUT_CODE:
+        raise Malformed(f"status {status} with a body that is no S3 error")
+    return _made(response, status, b"")
+
+
+def _to(response: AWSResponse) -> str:
+    """Scheme and host of a redirect's target, whatever else it says."""
+    try:
+        parts = urlsplit(response.headers.get("location", ""))
+    except ValueError:
+        return ""
+    return f" (to {printable(f'{parts.scheme}://{parts.netloc}'[:100])})" if parts.netloc else ""
+
+
+def _error_body(code: str, message: str, region: str = "") -> bytes:
+    """`region`: where the bucket is, as AWS says it. boto3 asks there; of another server's endpoint it does not."""
+    where = f"<Region>{region}</Region>" if region else ""
+    said = f"<Code>{escape(code[:200])}</Code><Message>{escape(message[:1000])}</Message>"
+    return f"<Error>{said}{where}</Error>".encode()
+
+
+def _made(response: AWSResponse, status: int, body: bytes) -> AWSResponse:
+    """The answer with another body, of which everything has been read."""
+    return AWSResponse(response.url, status, cast(Any, response.headers), _Whole(body))
+
+
+class _Whole:
+    """A body as AWSResponse reads it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._body
+
+    def close(self) -> None:
+        pass

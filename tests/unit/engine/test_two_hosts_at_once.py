@@ -1,0 +1,135 @@
+"""Two hosts store the same name at the same moment: the metadata of both are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from r2fs.model.errors import Unavailable
+from r2fs.model.metadata import attributes_from
+from r2fs.model.records import AttributeChange
+from tests.support.engine import Engine, MakeEngine
+from tests.support.memory_store import MemoryStore
+
+LATER_S = 3600.0  # until the test drains: the other host comes first
+
+DIRECTORY, FILE = "d", "take.wav"
+
+
+def make_directory(engine: Engine) -> int:
+    engine.mkdir(DIRECTORY)
+    return engine.entry(DIRECTORY).ino
+
+
+def make_file(engine: Engine) -> int:
+    engine.write(FILE, b"the same bytes")
+    return engine.entry(FILE).ino
+
+
+def attribute(engine: Engine, path: str, name: str) -> bytes:
+    return engine.fs.getxattr(engine.caller, engine.entry(path).ino, f"user.{name}")
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "create"),
+    [(DIRECTORY, "d/", make_directory), (FILE, FILE, make_file)],
+    ids=["directory", "file"],
+)
+class TestBothMakeIt:
+    def test_each_sets_an_attribute(
+        self, make: MakeEngine, store: MemoryStore, path: str, key: str, create: Callable[[Engine], int]
+    ):
+        here, there = make("a", upload_delay_s=LATER_S), make("b", upload_delay_s=LATER_S)
+        here.fs.setxattr(here.caller, create(here), "user.here", b"1", 0)
+        ino = create(there)
+        there.fs.setxattr(there.caller, ino, "user.there", b"2", 0)
+        there.fs.setattr(there.caller, ino, AttributeChange(mode=0o700))
+        there.drain()
+        here.drain()
+        kept = store.metadata(key)
+        assert (kept["here"], kept["there"], attributes_from(store.head(key)).mode) == ("1", "2", 0o700)
+        assert (attribute(here, path, "here"), attribute(here, path, "there")) == (b"1", b"2")
+        assert here.entry(path).attributes.mode == 0o700
+
+    def test_only_the_other_sets_something(
+        self, make: MakeEngine, store: MemoryStore, path: str, key: str, create: Callable[[Engine], int]
+    ):
+        here, there = make("a", upload_delay_s=LATER_S), make("b", upload_delay_s=LATER_S)
+        create(here)
+        ino = create(there)
+        there.fs.setxattr(there.caller, ino, "user.there", b"2", 0)
+        there.fs.setattr(there.caller, ino, AttributeChange(mode=0o700))
+        there.drain()
+        here.drain()
+        assert (store.metadata(key)["there"], attributes_from(store.head(key)).mode) == ("2", 0o700)
+        assert attribute(here, path, "there") == b"2"
+        assert here.entry(path).attributes.mode == 0o700
+
+    def test_both_set_the_same(
+        self, make: MakeEngine, store: MemoryStore, path: str, key: str, create: Callable[[Engine], int]
+    ):
+        """What was set here comes second."""
+        here, there = make("a", upload_delay_s=LATER_S), make("b", upload_delay_s=LATER_S)
+        for engine, mode in ((here, 0o750), (there, 0o700)):
+            engine.fs.setattr(engine.caller, create(engine), AttributeChange(mode=mode))
+        there.drain()
+        here.drain()
+        assert attributes_from(store.head(key)).mode == 0o750
+        assert here.entry(path).attributes.mode == 0o750
+
+
+def test_an_attribute_removed_since_an_own_attempt_whose_answer_was_lost_stays_removed(
+    make: MakeEngine, store: MemoryStore
+):
+    """Its marker is this host's own: nothing of it is merged."""
+    engine = make("a", upload_delay_s=LATER_S)
+    ino = make_directory(engine)
+    engine.fs.setxattr(engine.caller, ino, "user.gone", b"1", 0)
+    lost: list[str] = []
+
+    def after(name: str, key: str) -> None:
+        if name == "put" and not lost:
+            lost.append(key)
+            engine.fs.removexattr(engine.caller, ino, "user.gone")
+            raise Unavailable(f"{key}: no answer")
+
+    store.after = after
+    engine.drain()
+    assert lost and "gone" not in store.metadata("d/")
+
+
+@pytest.mark.parametrize("seen", ["read", "not read"])
+def test_both_write_the_same_bytes_over_a_file(make: MakeEngine, store: MemoryStore, seen: str):
+    store.set(FILE, b"before", colour="red", artist="Anna")
+    here, there = make("a", upload_delay_s=LATER_S), make("b", upload_delay_s=LATER_S)
+    if seen == "read":
+        assert attribute(here, FILE, "colour") == b"red"
+    make_file(here)
+    here.fs.setxattr(here.caller, here.entry(FILE).ino, "user.here", b"1", 0)
+    ino = make_file(there)
+    there.fs.setxattr(there.caller, ino, "user.there", b"2", 0)
+    there.fs.setxattr(there.caller, ino, "user.colour", b"blue", 0)
+    there.drain()
+    here.drain()
+    kept = store.metadata(FILE)
+    assert (kept["here"], kept["there"], kept["artist"]) == ("1", "2", "Anna")
+    assert kept["colour"] == "blue"
+    assert here.listdir() == [FILE]
+
+
+def test_another_hosts_directory_stays_where_this_host_has_renamed_its_own_meanwhile(
+    make: MakeEngine, store: MemoryStore
+):
+    engine = make("a", upload_delay_s=LATER_S)
+    make_directory(engine)
+
+    def before(name: str, key: str) -> None:
+        if (name, key) == ("put", "d/") and "d/" not in store.objects:
+            store.set("d/", b"", there="2")
+            engine.rename("d", "renamed")
+
+    store.before = before
+    engine.drain()
+    assert store.keys() == ["d/", "renamed/"]
+    assert "there" not in store.metadata("renamed/")
