@@ -33,6 +33,7 @@ FORBIDDEN = {
     ("drivers", "daemon"): "a driver is handed the verbs",
     ("engine", "store"): "the engine sees the port ObjectStore",
 }
+DRIVERS_ROOMS = ("kernel", "libfuse")  # each is a driver by itself; the modules above are for both
 
 # Package → the only modules (a folder ends with /) that may import it.
 ONLY = {
@@ -44,15 +45,15 @@ ONLY = {
     "sqlite3": ("disk/journal/",),
     "click": ("cli/",),
     "rich": ("cli/",),
-    "mfusepy": ("drivers/libfuse.py",),
-    "fuse": ("drivers/libfuse.py",),
+    "mfusepy": ("drivers/libfuse/libfuse_driver.py",),
+    "fuse": ("drivers/libfuse/libfuse_driver.py",),
     "watchdog": ("daemon/watch.py",),
 }
 
 # importlib.import_module with a variable: which of the two depends on the libfuse that is there.
-LOADED_BY_NAME = {"drivers/libfuse.py": [(0, "mfusepy"), (0, "fuse")]}
+LOADED_BY_NAME = {"drivers/libfuse/libfuse_driver.py": [(0, "mfusepy"), (0, "fuse")]}
 
-THREADS_START = ("daemon/service.py", "drivers/")
+THREADS_START = ("daemon/threads.py", "drivers/")
 STARTERS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "start_new_thread", "Process"}
 
 # Never: what would run, or turn into objects, bytes that come from a bucket or a cache.
@@ -135,6 +136,14 @@ def test_every_room_of_the_engine_has_its_floor():
         path.name for path in (PACKAGE / "engine").iterdir() if path.is_dir() and path.name != "__pycache__"
     }
     assert rooms == set(ROOMS)
+
+
+def test_no_driver_imports_another():
+    for own in DRIVERS_ROOMS:
+        others = tuple(f"r2fs.drivers.{other}" for other in DRIVERS_ROOMS if other != own)
+        for path in (PACKAGE / "drivers" / own).glob("*.py"):
+            for line, module in imports(path):
+                assert not module.startswith(others), f"{name(path)}:{line} imports {module}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

@@ -1,1 +1,1 @@
-"""The command line: parses, asks the daemon over its socket, prints."""
+"""The command line: parses, sends requests to daemons over their sockets, prints."""

@@ -1,4 +1,4 @@
-"""What the commands that ask a daemon share."""
+"""Requests to daemons: functions shared by the commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r2fs.cli.settling import await_settled
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.drivers import kmount
-from r2fs.drivers.mountpoint import absolute
+from r2fs.drivers.mount_path import absolute
 from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError, SettingsError
 from r2fs.model.keys import printable
 from r2fs.model.settings.config import gather
@@ -22,9 +22,9 @@ LONGEST_S = 30 * 86400.0
 
 
 def known_daemons(started: bool = False) -> list[Daemon]:
-    """Every daemon of this user, that of a run directory named in the settings included.
+    """Every daemon of this user, including the run directory in the settings.
 
-    `started`: those, too, that their holders are just starting again; they are waited for.
+    `started`: wait for daemons that their holders are starting again, and include them.
     """
     named = _named_run_dir()
     for sentence in client.not_looked_into(os.environ, named):
@@ -35,12 +35,12 @@ def known_daemons(started: bool = False) -> list[Daemon]:
 
 @cache
 def _warn(sentence: str) -> None:
-    """Once: a command may look for daemons again and again."""
+    """Warn once: a command may search for daemons repeatedly."""
     click.echo(f"r2fs: warning: {printable(sentence)}", err=True)
 
 
 def held_mounts() -> list[Held]:
-    """Every mount of this user whose daemon has gone, and that waits for another one."""
+    """Every mount of this user without a daemon, kept by its holder."""
     return client.held(os.environ, _named_run_dir())
 
 
@@ -48,12 +48,12 @@ def _named_run_dir() -> Path | None:
     try:
         named: Path | None = gather().get("run_dir")
     except SettingsError:
-        return None  # wrong settings keep nobody from seeing what is mounted
+        return None  # wrong settings must not hide mounts
     return named
 
 
 def nobody_at(path: str) -> R2fsError:
-    """Why no daemon answers for this path."""
+    """The error of a path without a reachable daemon, with its cause."""
     waiting = client.owner_of(path, held_mounts())
     if waiting is not None:
         return DaemonUnreachable(f"{waiting.mountpoint}: {held_text(waiting)}")
@@ -76,7 +76,7 @@ def nobody_at(path: str) -> R2fsError:
 
 
 def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:
-    """Mounts whose daemon was killed and that no holder keeps, by the card that it left; and what is to be done."""
+    """Mounts whose daemon was killed and that no holder keeps, by the card left, each with its remedy."""
     kept = {held.mountpoint for held in waiting}
     said = []
     for card in client.daemons(os.environ, _named_run_dir(), dead=True):
@@ -85,14 +85,14 @@ def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:
             continue
         try:
             why = str(nobody_at(card.mountpoint))
-        except R2fsError as error:  # it does not even say that it is dead
+        except R2fsError as error:  # the dead mount does not even answer with an error
             why = str(error)
         said.append((card, why))
     return said
 
 
 def is_no_mount(path: str) -> bool:
-    """Neither mounted by r2fs, nor waiting for a daemon, nor stale."""
+    """True unless mounted by r2fs, kept for a daemon, or stale."""
     if client.owner_of(path, held_mounts()) is not None or mountpoint.is_stale(Path(path)):
         return False
     mounted = kmount.mounted_at(absolute(path))
@@ -105,7 +105,7 @@ def held_text(waiting: Held) -> str:
 
 
 def parse_timeout(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """--timeout, in the units of settings."""
+    """Parse --timeout, in the units of settings."""
     if text is None:
         return None
     kind = Duration(0, LONGEST_S)

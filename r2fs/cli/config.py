@@ -1,4 +1,4 @@
-"""`r2fs config`: write a settings file, show what is in force and why."""
+"""`r2fs config`: write a settings file, show the values in force and their sources."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from r2fs.model.settings.options import GROUPS
 def command() -> None:
     """Write and show settings.
 
-    The stronger last: default, settings file (top level, [defaults], [mount.NAME]), variables
+    The last one wins: default, settings file (top level, [defaults], [mount.NAME]), variables
     (AWS_*, STORAGE_*, R2_*, R2FS_*, systemd credentials), flags.
     """
 
 
 @command.command("init")
 @click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it."
+    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="File to write."
 )
 def init(config_file: Path | None) -> None:
-    """Write a settings file in which every setting is explained. Never overwrites one."""
+    """Write a settings file that explains every setting. Never overwrites a file."""
     path = config_file or Path(
         os.environ.get("R2FS_CONFIG") or places.base_dir("config_dir", os.environ)[0] / "config.toml"
     )
@@ -41,7 +41,7 @@ def init(config_file: Path | None) -> None:
 
 @command.command("path")
 def path() -> None:
-    """Print which settings file is read."""
+    """Print the path of the settings file in use."""
     print(places.settings_file(os.environ))
 
 
@@ -52,9 +52,9 @@ def path() -> None:
 def show_command(
     target: str | None, as_json: bool, words: tuple[str, ...], config_file: Path | None, **given: Any
 ) -> None:
-    """Print each value and where it comes from, secrets hidden.
+    """Print each value and its source. Secrets are hidden.
 
-    With URL or NAME the values of that mount; takes the flags of `r2fs mount`, too.
+    With URL or NAME, print the values of that mount. Takes the flags of `r2fs mount`, too.
     """
     values = gather(target, flags=flags_from(given, words), config_file=config_file)
     derived = _derived(values) if target or values.get("url") or values.get("bucket") else {}
@@ -75,7 +75,7 @@ def show_command(
 
 
 def _derived(values: Values) -> dict[str, str]:
-    """What the values come to; not where they do not make a mount, which `mount` would say."""
+    """Values that follow from the settings; the error where they make no mount."""
     try:
         settings = settings_of(values)
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""`r2fs flush`: send now, and with --wait return when it is in the bucket."""
+"""`r2fs flush`: send pending changes now; with --wait, return when they are in the bucket."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable
 
-REFUSED = 10  # exit code: waiting does not help, a person has to look
+REFUSED = 10  # exit code: waiting does not help, a person has to act
 
 
 @click.command("flush", cls=Command)
 @click.argument("paths", metavar="[PATH...]", nargs=-1, type=PathText())
-@click.option("--wait", is_flag=True, help="Return only when it is in the bucket.")
+@click.option("--wait", is_flag=True, help="Return when the changes are in the bucket.")
 @click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="With --wait: no longer than this."
+    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time of --wait."
 )
-@click.option("--retry", is_flag=True, help="Try files that are parked once more.")
-@click.option("--json", "as_json", is_flag=True, help="Print what is left, as JSON.")
+@click.option("--retry", is_flag=True, help="Try parked files once more.")
+@click.option("--json", "as_json", is_flag=True, help="Print the pending changes as JSON.")
 def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: bool, as_json: bool) -> int:
-    """Send what is not yet in the bucket, without the usual delay.
+    """Send pending changes now, without the usual delay.
 
-    PATH is a file or directory in a mount, or one that was removed there; without one, everything
-    of every mount. With --wait exit code 0 says that the bucket is as the mount shows it: files,
-    renames from and to there, and removals. 10 says, as soon as it is known, that the bucket
-    refuses a file, a removal or everything, or that a file may be damaged; 75 that time ran out. A
-    file that is still open for writing is not waited for.
+    PATH is a file or directory in a mount, or the former path of a removed one. Without PATH, all
+    mounts are flushed. With --wait, exit code 0 means that the bucket is as the mount shows it: files,
+    renames from and to PATH, and removals. 10 means that the bucket refuses a file, a removal or all
+    requests, or that a file may be damaged; the command then ends at once. 75 means that time ran out.
+    Files that are still open for writing are not waited for.
 
-    With --retry what is parked goes out once more, when its cause is mended. A file that may be
-    torn goes only where PATH names the file itself: look at it first.
+    With --retry, parked files are tried once more, after their cause is mended. A file that may be
+    torn is sent only where PATH names the file itself: look at the file first.
     """
     answers: list[dict[str, Any]] = []
     complaints, codes = [], {0}
@@ -65,7 +65,7 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
 
 
 def _tell_of_what_no_mount_sends(any_mounted: bool) -> None:
-    """Without a path it is about every mount: what is owed by none is not sent, and 0 does not speak of it."""
+    """Warn, without a path, of pending changes in unmounted state directories: exit code 0 excludes them."""
     if not any_mounted:
         show.complain("nothing is mounted: nothing was sent")
     for state in pending.with_pending(pending.unmounted()):
@@ -76,7 +76,7 @@ def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:
     found = known_daemons(started=True)
     if not paths:
         yield from ((daemon, []) for daemon in found)
-        for waiting in held_mounts():  # after the others: it has something that nobody sends
+        for waiting in held_mounts():  # after the others: its pending changes are sent by no daemon
             raise DaemonUnreachable(f"{waiting.mountpoint}: {held_text(waiting)}")
     grouped: dict[Daemon, list[str]] = {}
     for path in paths:
@@ -97,7 +97,7 @@ def _flush(
 
 
 def _verdict(answer: dict[str, Any]) -> tuple[str, int]:
-    """Why it is not all as it should be, and the exit code; "" and 0 if it is."""
+    """The reason why the flush is incomplete, and the exit code; "" and 0 if it is complete."""
     if answer["parked_count"]:
         first = answer["parked"][0]
         return amounts.parked(answer["parked_count"], first["path"], first["reason"]), REFUSED

@@ -1,9 +1,9 @@
-"""fstab's style: `-o a,b=c`, and being called by mount(8) as a helper.
+"""fstab's style: `-o a,b=c`, and calls by mount(8) as a helper.
 
-Owns:  which words of fstab mean something to r2fs, which mean nothing, and mount(8)'s ways to
+Owns:  the words of fstab that r2fs understands or ignores, and mount(8)'s forms of
        call: `mount.r2fs SPEC DIR [-sfnv] [-o …]`, and through mount.fuse `r2fs SPEC DIR -o …`.
 Never: loads settings.
-Fails: SettingsError for a word that is neither.
+Fails: SettingsError for a word that is neither understood nor ignored.
 
 An fstab line:   r2://studio/takes  /mnt/takes  fuse.r2fs  _netdev,allow_other,cache_size=50G  0 0
 """
@@ -21,7 +21,7 @@ from r2fs.model.settings.units import Switch
 
 HELPER_NAMES = ("mount.r2fs", "mount.fuse.r2fs")
 
-# Said to mount(8), to systemd or to the kernel: not to us, or what we do anyway.
+# Meant for mount(8), systemd or the kernel, or the behaviour of r2fs anyway.
 _IGNORED = (
     "defaults auto noauto user nouser users nousers owner group nofail fail _netdev rw exec nosuid nodev async "
     "atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime "
@@ -32,7 +32,7 @@ IGNORED = frozenset(_IGNORED.split())
 IGNORED_PAIRS = ("x-", "X-", "comment", "subtype", "fsname", "dev", "suid", "helper", "uhelper", "context")
 _SHORT = {"ro": "read_only"}
 _SPLIT = re.compile(r"((?:\\.|[^,\\])+)")  # a comma in a value is written \,
-_VALUE_FLAGS = {"-o", "-t", "-N"}  # of mount(8), each with a word after it
+_VALUE_FLAGS = {"-o", "-t", "-N"}  # of mount(8), each with a value as the next word
 _IGNORED_FLAGS = {"-s", "-n", "-v", "-r", "-w"}
 
 

@@ -1,11 +1,11 @@
-"""`r2fs`: the commands, and the one door through which every error leaves.
+"""`r2fs`: the commands, and the handling of every error.
 
 Owns:  the command names, the errors' form on standard error, and exit codes. A command's module
        is imported when the command runs: `r2fs status` must not wait for boto3.
 Never: does a command's work.
 
 Exit codes: 0 done; 2 wrong usage or setting; those of model/errors.py; 70 a defect of r2fs; 75
-something is not yet in the bucket; 130 interrupted.
+changes not yet in the bucket; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 COMMANDS = {
     "mount": ("r2fs.cli.mount", "Mount a bucket on a directory."),
     "umount": ("r2fs.cli.umount", "Unmount, waiting for uploads."),
-    "status": ("r2fs.cli.status", "Show mounts: what is on its way, what is cached, what it cost."),
+    "status": ("r2fs.cli.status", "Show mounts: pending changes, cache, requests."),
     "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),
     "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),
@@ -83,13 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
-        except OSError:  # the reader or the terminal has gone; the interpreter's own flush would end with 120
+        except (
+            OSError
+        ):  # the reader or the terminal is closed; the interpreter's own flush would end with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     sys.exit(code)
 
 
 def run(program: str, words: list[str]) -> int:
-    """The exit code. `program` is the name under which r2fs was called: mount(8) has names of its own."""
+    """Run a command and return the exit code. `program` is the name of the call: mount(8) has names of its own."""
     debug = "--debug" in words
     streams.install_early_warnings()
     try:

@@ -1,7 +1,7 @@
-"""`r2fs mount`: settings from everywhere, then the daemon, in front or in the background.
+"""`r2fs mount`: gather settings, then run the daemon, in the foreground or the background.
 
-Owns:  the flags, and which of the two it is.
-Never: imports the service (and with it boto3) before the settings are right.
+Owns:  the flags, and the choice between foreground and background.
+Never: imports the service (and with it boto3) before the settings are checked.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from r2fs.cli.options import complete_target, flags_from, settings_flags
 from r2fs.cli.remount import record_of
 from r2fs.cli.streams import early_warnings
 from r2fs.cli.usage import Command, PathText
-from r2fs.daemon import states
-from r2fs.daemon.keeper import Again
-from r2fs.drivers.mountpoint import absolute
+from r2fs.daemon import state_directories
+from r2fs.daemon.handover.keeper import Again
+from r2fs.drivers.mount_path import absolute
 from r2fs.model import exposure
 from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 @click.argument("target", metavar="[URL|NAME]", required=False, shell_complete=complete_target)
 @click.argument("directory", metavar="[DIR]", required=False, type=PathText())
 @click.option(
-    "--background", "-b", is_flag=True, help="Return once the mount answers, and go on in the background."
+    "--background", "-b", is_flag=True, help="Return once the mount answers, and serve in the background."
 )
 @settings_flags
 def command(
@@ -48,9 +48,9 @@ def command(
 ) -> int:
     """Mount a bucket on a directory.
 
-    URL is r2://BUCKET/PREFIX, s3://BUCKET/PREFIX or file:///DIRECTORY; NAME is a mount of the
-    settings file, whose mountpoint serves where DIR is not given. With DIR alone the bucket comes
-    from the settings (R2_BUCKET and its like). Stops, when all is sent, at Ctrl-C or `r2fs umount`.
+    URL is r2://BUCKET/PREFIX, s3://BUCKET/PREFIX or file:///DIRECTORY. NAME is a mount of the
+    settings file; without DIR, its mountpoint is used. With DIR alone, the bucket is taken
+    from the settings (R2_BUCKET and its like). Ctrl-C and `r2fs umount` stop the mount after all changes are sent.
     """
     if not target:
         raise click.UsageError(
@@ -68,7 +68,7 @@ def command(
     values = gather(**sources)
     if directory is None and values.mountpoint is None:
         raise SettingsError(f"no directory: give one after {target}, or set mountpoint in {values.file.path}")
-    settings = states.settle(settings_of(values))
+    settings = state_directories.settle(settings_of(values))
     level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
     at = Path(absolute(directory or str(values.mountpoint)))
     about = record_of(values, settings, at, os.environ)
@@ -103,17 +103,10 @@ def _run(
         return found
 
     def work(ready: Callable[[], None]) -> int:
-        from r2fs.daemon.service import Service
+        from r2fs.daemon.service import Launch, Service
 
-        return Service(
-            settings,
-            directory,
-            os.environ,
-            credentials=credentials_now,
-            again=again,
-            supervised=background,
-            about=about,
-        ).run(ready)
+        launch = Launch(os.environ, again, background, credentials_now, about)
+        return Service(settings, directory, launch).run(ready)
 
     if not background:
         return work(lambda: None)
@@ -130,7 +123,7 @@ def _run(
 
 
 def _in_background(work: Callable[[Callable[[], None]], int], log_file: Path, fresh: bool) -> int:
-    """A start that fails and says why leaves no log of it; one that ends without a word does."""
+    """Run in the background. A start that fails with an error leaves no log; one that dies silently does."""
     from r2fs.daemon.background import run_in_background
 
     try:
@@ -148,12 +141,12 @@ def _warn_of_exposure(settings: Settings, to_file: bool) -> None:
     if warning is None:
         return
     log.warning("%s", warning)
-    if to_file:  # who mounts does not see that
+    if to_file:  # a log file is not seen by the user
         click.echo(f"r2fs: warning: {warning}", err=True)
 
 
 def _command(directory: Path) -> Again:
-    """This command, to be run once more. Not from within the mount, which would have to answer for it first."""
+    """This command, for another start. Its directory is never inside the mount, which would be unserved then."""
     try:
         cwd = os.getcwd()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Flags of settings, made from the table in model/settings/options.py.
 
-Owns:  how a row of the table becomes a click option, and a parsed command line becomes flags.
-Never: parses a value: that is config.py's, so that every source is refused in the same words.
+Owns:  the click option of a table row, and the flags of a parsed command line.
+Never: parses a value: config.py does, so that every source has the same error texts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _METAVAR: dict[type, str] = {Size: "SIZE", Duration: "TIME", Count: "N", FilePat
 
 
 def settings_flags(function: F) -> F:
-    """Adds a flag for each setting, `-o`, and `--config`; they arrive in **given."""
+    """Add a flag for each setting, `-o`, and `--config`; their values are in **given."""
     for option in reversed(TABLE):
         if option.flag:
             function = _click_option(option)(function)
@@ -46,12 +46,12 @@ def _click_option(option: Option) -> Callable[[F], F]:
     if isinstance(option.kind, Switch):
         return click.option(f"{names[0]}/--no-{names[0][2:]}", names[1], default=None, help=option.help)
     shown = option.help if option.default is None else f"{option.help}  [{option.kind.write(option.default)}]"
-    kind = PathText() if isinstance(option.kind, FilePath) else None  # a shell completes it
+    kind = PathText() if isinstance(option.kind, FilePath) else None  # a shell completes the path
     return click.option(*names, default=None, metavar=_metavar(option.kind), help=shown, type=kind)
 
 
 def complete_target(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of mounts in the settings file; else directories, for a mount that the settings name."""
+    """Names of mounts in the settings file; else directories, for a mount of the settings."""
     try:
         named = gather(config_file=ctx.params.get("config_file"), warn=False).file.mounts
     except SettingsError:
@@ -67,7 +67,7 @@ def _metavar(kind: Kind) -> str:
 
 
 def flags_from(given: Mapping[str, Any], words: tuple[str, ...]) -> dict[str, Flag]:
-    """What was given, by setting; a flag is stronger than the same in `-o`."""
+    """The given flags, by setting; a flag is stronger than the same setting in `-o`."""
     flags = flags_of(words)
     for name, raw in given.items():
         if raw is None:

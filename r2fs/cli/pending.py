@@ -1,6 +1,6 @@
-"""Files and deletes that unmounted state directories have not sent yet: `r2fs status` lists them.
+"""Pending files and deletes of unmounted state directories, for `r2fs status`.
 
-Owns:  the words. daemon/states.py finds it.
+Owns:  the words. daemon/state_directories.py finds the directories.
 Never: changes a state directory.
 """
 
@@ -13,33 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from r2fs.cli.asking import held_mounts
-from r2fs.daemon import states
-from r2fs.daemon.states import Found, State
-from r2fs.drivers.mountpoint import absolute
+from r2fs.daemon import state_directories
+from r2fs.daemon.state_directories import FoundStates, StateDirectory
+from r2fs.drivers.mount_path import absolute
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import printable
 from r2fs.model.settings.config import gather
 
 
-def unmounted() -> Found:
-    """Every state directory that no daemon has open, in the standard places and the settings' own; but those of
-    mounts whose daemon is being started again: that sends it, and a command would only be in its way."""
+def unmounted() -> FoundStates:
+    """Every state directory that no daemon has open, in the standard places and in the settings.
+
+    Excluded are mounts whose daemon is being started again: that daemon sends the changes.
+    """
     starting = {held.mountpoint for held in held_mounts() if held.starts_it}
     try:
         named: Path | None = gather(warn=False).get("state_dir")
     except SettingsError:
-        named = None  # wrong settings keep nobody from seeing what is owed
-    found = states.find(os.environ, [named] if named else [])
+        named = None  # wrong settings must not hide pending changes
+    found = state_directories.find(os.environ, [named] if named else [])
     mine = tuple(s for s in found.states if s.record is None or s.record.mountpoint not in starting)
     return replace(found, states=mine)
 
 
-def with_pending(found: Found) -> list[State]:
+def with_pending(found: FoundStates) -> list[StateDirectory]:
     return [state for state in found.states if state.pending.anything]
 
 
-def last_on(directory: str) -> State | None:
-    """The state of the mount that was on this directory last; one that owes something first."""
+def last_on(directory: str) -> StateDirectory | None:
+    """The state of the last mount on this directory; one with pending changes first."""
     path = absolute(directory)
     was_there = [s for s in unmounted().states if s.record is not None and s.record.mountpoint == path]
     return max(
@@ -47,19 +49,19 @@ def last_on(directory: str) -> State | None:
     )
 
 
-def sentence(state: State) -> str:
-    """Say how much waits for which bucket, since when, and the command that sends it."""
+def sentence(state: StateDirectory) -> str:
+    """Say how much is pending for a bucket, since when, and the command that sends it."""
     pending = state.pending
     parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
     since = f", since {_time(pending.since_s)}" if pending.since_s is not None else ""
-    return f"{states.pending_text(pending)}{parked} of {state.place} kept in {state.path}{since}; to send: {state.remedy}"
+    return f"{state_directories.pending_text(pending)}{parked} of {state.place} kept in {state.path}{since}; to send: {state.remedy}"
 
 
 def _time(since_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(since_s))
 
 
-def as_data(state: State) -> dict[str, Any]:
+def as_data(state: StateDirectory) -> dict[str, Any]:
     """An entry of `status --json`, beside those of mounts."""
     pending, record = state.pending, state.record
     return {
@@ -86,8 +88,8 @@ def as_data(state: State) -> dict[str, Any]:
     }
 
 
-def unmounted_text(found: Found) -> str:
-    """Below the table of mounts. "" where nothing is owed."""
+def unmounted_text(found: FoundStates) -> str:
+    """Lines below the table of mounts; "" without pending changes."""
     waiting = with_pending(found)
     if not waiting:
         return ""
@@ -96,7 +98,7 @@ def unmounted_text(found: Found) -> str:
         pending = state.pending
         parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
         since = f", since {_time(pending.since_s)}" if pending.since_s is not None else ""
-        lines.append(f"  {printable(state.place)}: {states.pending_text(pending)}{parked}{since}")
+        lines.append(f"  {printable(state.place)}: {state_directories.pending_text(pending)}{parked}{since}")
         lines.append(f"    kept in  {printable(str(state.path))}")
         if state.record is not None and state.record.keys:
             lines.append(f"    keys     {printable(state.record.keys)}")
@@ -104,8 +106,8 @@ def unmounted_text(found: Found) -> str:
     return "\n".join(lines)
 
 
-def unread(found: Found) -> list[str]:
-    """Sentences on the places that could not be looked into."""
+def unread(found: FoundStates) -> list[str]:
+    """Sentences on the places that could not be read."""
     said = []
     if found.closed:
         places = ", ".join(map(str, found.closed))

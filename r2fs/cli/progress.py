@@ -1,7 +1,7 @@
 """Progress of uploads, as a bar on a terminal.
 
-Owns:  what of a queue's view becomes bytes done and bytes to do, and the closing line.
-Never: prints where standard error is no terminal: scripts read exit codes and --json.
+Owns:  bytes done and bytes to do, from a queue's view, and the closing line.
+Never: prints unless standard error is a terminal: scripts read exit codes and --json.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r2fs.cli import show
 from r2fs.model import amounts
 
 BAR = 16  # characters
-SHORTEST = 8  # of a name; less says nothing
+SHORTEST = 8  # of a name; a shorter one is of no use
 OTHERS = 52  # characters that the bar, bytes, rate and time take at most, with the spaces between
 
 
@@ -40,23 +40,23 @@ class Tally:
 
     @property
     def sent(self) -> int:
-        """Bytes that the bucket has."""
+        """Bytes in the bucket."""
         return int(self.queue["uploaded_bytes"] - self._first["uploaded_bytes"])
 
     @property
     def under_way(self) -> int:
-        """Bytes of files that are not whole there yet."""
+        """Bytes sent of files that are incomplete in the bucket."""
         return int(sum(item["sent"] for item in self.queue["transfers"]))
 
     @property
     def to_do(self) -> int:
-        """Bytes, but those of what is parked: nobody waits for it."""
+        """Bytes to send, without parked files, which are not waited for."""
         parked = sum(item["size"] for item in self.queue["transfers"] if item["state"] == "parked")
         return int(max(0, self.queue["bytes"] - parked - self.under_way))
 
 
 class Progress:
-    """A context manager. `show` is given a mount's queue again and again."""
+    """A context manager. Call `show` with each new view of a queue."""
 
     def __init__(self, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._bar: Any = None
@@ -91,7 +91,7 @@ class Progress:
         self._bar.update(self._task, total=total or None, completed=done, description=text)
 
     def _closing(self) -> str:
-        """ "sent 4 files (101.0 MiB), 3 deletions, in 55 s"; "" if nothing was."""
+        """ "sent 4 files (101.0 MiB), 3 deletions, in 55 s"; "" if none were sent."""
         tallies = self._tallies.values()
         files, deletes = sum(one.files for one in tallies), sum(one.deletes for one in tallies)
         if files <= 0 and deletes <= 0:
@@ -101,7 +101,7 @@ class Progress:
 
 
 def _text(queue: Mapping[str, Any], room: int) -> str:
-    """Count the names that are left, and name as much of one on its way as the line has room for."""
+    """Number of names left, and the path of one in flight, cut to the space on the line."""
     sending = [item for item in queue["transfers"] if item["state"] not in ("queued", "parked", "dirty")]
     text = f"{queue['left']} left"
     room -= len(text) + 2
@@ -123,7 +123,7 @@ def _make_bar() -> Any:
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        """As rich's own, in the units of all other sizes."""
+        """As rich's column, in the units of all other sizes."""
 
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed

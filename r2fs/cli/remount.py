@@ -1,7 +1,7 @@
-"""The record of a mount for its state directory: what was given, and the command that mounts it again.
+"""The record of a mount for its state directory: the given settings, and the command that mounts it again.
 
-Owns:  which values go into the record and the command: those that somebody gave, and the places of this host.
-Never: a key, a secret or a token; of keys only where they came from.
+Owns:  the values in the record and the command: given ones, and the places of this host.
+Never: records a key, a secret or a token; of keys only their source.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _command(
 
 
 def _has_to_be_said(values: Values, option: Option) -> bool:
-    """Given by a flag or a variable, neither of which is there the next time; or a place that is not the usual."""
+    """True if given by a flag or a variable, which the next time lacks; or for a place other than the default."""
     if option.name in _PLACES:
         return bool(values.get(option.name) != _home() / _PLACES[option.name])
     return not option.secret and values.rank(option.name)[0] in (ENVIRONMENT, FLAG)
@@ -102,7 +102,7 @@ def _flag(option: Option, values: Values) -> list[str]:
 
 
 def _unit(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """For a daemon that systemd started: its keys may be credentials that only the unit has."""
+    """The systemctl command for a daemon of systemd: its keys may be credentials of the unit."""
     if not environ.get("NOTIFY_SOCKET") or not environ.get("INVOCATION_ID"):
         return ()
     try:

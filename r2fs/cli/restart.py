@@ -14,7 +14,7 @@ from r2fs.daemon.client import Daemon
 from r2fs.model.errors import DaemonUnreachable, R2fsError
 
 POLL_S = 0.05
-AWAIT_S = 60.0  # a machine that is busy; the mount waits no longer by default
+AWAIT_S = 60.0  # for a busy machine; the mount waits no longer by default
 
 
 @click.command("restart", cls=Command)
@@ -23,7 +23,7 @@ AWAIT_S = 60.0  # a machine that is busy; the mount waits no longer by default
 def command(directories: tuple[str, ...], as_json: bool) -> int:
     """Start the daemon anew, without unmounting: after an upgrade of r2fs, or a change of its settings.
 
-    Open files, working directories and mappings go on; calls that need the daemon wait for the moment.
+    Open files, working directories and mappings stay valid. Calls that need the daemon wait for a moment.
     """
     found = known_daemons()
     outcomes = []
@@ -40,7 +40,7 @@ def command(directories: tuple[str, ...], as_json: bool) -> int:
 
 
 def _await(before: Daemon) -> tuple[Daemon, dict[str, object]]:
-    """The successor, once it answers and its mount is up."""
+    """Wait for the successor, until it answers and the mount is running."""
     deadline = time.monotonic() + AWAIT_S
     while time.monotonic() < deadline:
         for daemon in known_daemons():
@@ -49,7 +49,7 @@ def _await(before: Daemon) -> tuple[Daemon, dict[str, object]]:
                     if client.ask_once(daemon, "status")["mount"]["state"] == "running":
                         return daemon, client.ask_once(daemon, "ping")
                 except R2fsError:
-                    break  # its socket is not there yet
+                    break  # its socket is not bound yet
         time.sleep(POLL_S)
     raise DaemonUnreachable(
         f"no new daemon of {before.mountpoint} within {AWAIT_S:.0f} s: its log says why; r2fs status shows it"

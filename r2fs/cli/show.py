@@ -1,7 +1,7 @@
-"""Showing: tables, facts, JSON.
+"""Output: tables, facts, JSON.
 
-Owns:  how numbers look to a person. JSON has plain bytes and seconds.
-Never: prints a name from the bucket without escaping what would break a terminal.
+Owns:  numbers in units for people. JSON has plain bytes and seconds.
+Never: prints a name from the bucket without escaping characters that would break a terminal.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from r2fs.model import amounts
 from r2fs.model.keys import printable
 
 UNBOUNDED = 10_000  # no line is folded where no person reads
-NARROWEST = 20  # characters of a column that gives way to others
+NARROWEST = 20  # characters of a column that is shortened
 
 
 def as_json(value: object) -> None:
-    """Print JSON. Escaped are all control characters (JSON itself escapes the lower ones alone), and characters
-    that standard output's encoding lacks."""
+    """Print JSON. Escapes all control characters (json itself only the lower ones), and those that the encoding lacks."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     plain = can_write(text)
     print(
@@ -36,12 +35,12 @@ def as_json(value: object) -> None:
 
 
 def complain(text: str) -> None:
-    """On standard error. What is in it may come from the bucket."""
+    """Print an error on standard error, escaped: the text may be from the bucket."""
     print(f"r2fs: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
 def shortened(text: str, width: int) -> str:
-    """The end of a path that is longer: that tells more of it than its beginning."""
+    """The path, or the end of a longer one, which distinguishes more than its beginning."""
     text = printable(text)
     return text if len(text) <= width else "…" + text[1 - width :]
 
@@ -66,8 +65,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
 
 
 def rendered(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()) -> str:
-    """A table without lines; whole on a pipe. On a terminal that is too narrow the first column, of paths,
-    is shortened, and the others are folded between words."""
+    """A table without lines; complete on a pipe.
+
+    On a narrow terminal the first column, of paths, is shortened, and the others are folded between words.
+    """
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     text = _table(columns, cells, right, UNBOUNDED)
     over = max(map(len, text.splitlines()), default=0) - width()
@@ -100,7 +101,7 @@ def _table(columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequen
 
 
 def facts(pairs: Sequence[tuple[str, object]], indent: str = "") -> str:
-    """A line for each: its name, and what is to be said. Longer ones go on below it, and no word is cut."""
+    """A line for each pair of name and text. Longer texts continue below, folded between words."""
     names = max((len(name) for name, _ in pairs), default=0) + 3
     room = max(NARROWEST, width() - len(indent) - names)
     lines = []
@@ -116,5 +117,5 @@ def facts(pairs: Sequence[tuple[str, object]], indent: str = "") -> str:
 
 
 def left(queue: Mapping[str, Any]) -> str:
-    """What is not yet in the bucket: "3 files (12.0 MiB), 1 deletion"."""
+    """Pending changes: "3 files (12.0 MiB), 1 deletion"."""
     return amounts.left(queue["files"], queue.get("directories", 0), queue["bytes"], queue["deletes"])

@@ -1,4 +1,4 @@
-"""`r2fs status`: what each mount's daemon says of itself."""
+"""`r2fs status`: the state of each mount, from its daemon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from r2fs.cli import pending, show
 from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
-from r2fs.daemon.states import Found
+from r2fs.daemon.state_directories import FoundStates
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
 from r2fs.model.errors import MountPointBad, R2fsError
@@ -23,18 +23,18 @@ TRANSFERS_SHOWN = 20
 WRITERS = {"slowed": "slowed", "waiting": "wait for uploads", "disk full": "the disk is full"}
 OPEN_FILES_SHOWN = 20
 WATCH_S = 1.0
-REASON, NAMES = 160, 40  # characters of a reason, and of the names it is about
+REASON, NAMES = 160, 40  # characters of a reason, and of its names
 DETAIL = re.compile(r" \(((?:\d{3} )?\w+): .*\)$")  # "(500 InternalError: We encountered …)"
 
 
 @click.command("status", cls=Command)
 @click.argument("directory", metavar="[DIR]", required=False, type=PathText())
-@click.option("--watch", "-w", is_flag=True, help="Show it again each second, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
+@click.option("--watch", "-w", is_flag=True, help="Refresh each second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print all details as JSON.")
 def command(directory: str | None, watch: bool, as_json: bool) -> int:
-    """Show mounts: what is on its way, what is cached, what it cost.
+    """Show mounts: pending changes, cache, requests.
 
-    With DIR (or any path in a mount) one mount in detail, else all of this user.
+    With DIR (or any path in a mount), show one mount in detail; else all mounts of this user.
     """
     if watch:
         if as_json or not show.on_terminal():
@@ -68,7 +68,7 @@ def _ask_one(directory: str) -> dict[str, Any]:
 
 
 def _ask_all() -> tuple[list[dict[str, Any]], list[R2fsError]]:
-    """The answers, and why some daemons gave none."""
+    """The answers, and the errors of daemons without one."""
     answers: list[dict[str, Any]] = []
     failed: list[R2fsError] = []
     for daemon in known_daemons():
@@ -92,7 +92,7 @@ def _ask_all() -> tuple[list[dict[str, Any]], list[R2fsError]]:
 
 
 def _of_unmounted(directory: str, as_json: bool) -> int:
-    """A directory whose mount has ended in good order: what it left, if that is not yet in the bucket."""
+    """Show the pending changes of a directory whose mount has ended in good order."""
     state = pending.last_on(directory) if is_no_mount(directory) else None
     if state is None:
         raise nobody_at(directory)
@@ -110,7 +110,7 @@ def _text_of(directory: str | None) -> str:
     )
 
 
-def _all_text(answers: list[dict[str, Any]], found: Found) -> str:
+def _all_text(answers: list[dict[str, Any]], found: FoundStates) -> str:
     return "\n\n".join(filter(None, [_overview(answers), pending.unmounted_text(found)]))
 
 
@@ -124,7 +124,7 @@ def _watch(text: Callable[[], str]) -> int:
             while True:
                 live.update(Text(text()), refresh=True)
                 time.sleep(WATCH_S)
-    except KeyboardInterrupt:  # that is how it ends
+    except KeyboardInterrupt:  # the normal end of --watch
         return 0
 
 
@@ -159,7 +159,7 @@ def _overview(answers: list[dict[str, Any]]) -> str:
     if show.fits(columns, rows):
         return show.rendered(columns, rows)
     mounts = []
-    for row in rows:  # one below the other, where there is no room for a line of each
+    for row in rows:  # one below the other on a narrow terminal
         said = [(name, value) for name, value in zip(columns[1:], row[1:], strict=True) if value]
         mounts.append(f"{printable(row[0])}\n{show.facts(said, indent='  ')}")
     return "\n\n".join(mounts)
@@ -190,7 +190,7 @@ def _troubles(answer: dict[str, Any]) -> str:
 
 
 def _room(room: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is left for writers. Nothing to say while there is plenty."""
+    """Facts on the space left for writers; none while there is plenty."""
     facts = []
     if (writers := room.get("writers", "free")) != "free":
         used = f"{amounts.size(room['dirty'])} of {amounts.size(room['dirty_limit'])} not yet sent"
@@ -205,7 +205,7 @@ def _room(room: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _aside(aside: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was set aside, and waits for a person."""
+    """Facts on files in quarantine, until a person decides."""
     facts = [("damaged journal", name) for name in aside.get("journals", ())]
     for orphan in aside.get("orphans", ()):
         was = f", was {orphan['key']}" if orphan["key"] else ""
@@ -261,13 +261,13 @@ def brief(reason: str) -> str:
 
 
 def _without_name(reason: str, path: str) -> str:
-    """Of "a/b.wav: not allowed" what is said; a key has the mount's prefix before the path."""
+    """The reason in "a/b.wav: not allowed"; a key has the mount's prefix before the path."""
     name, found, said = reason.partition(f"{path.rstrip('/')}: ")
     return said if found and not name.strip("/").count(" ") else reason
 
 
 def _is_of(reason: str, outage: str) -> bool:
-    """True if it is what is said of the bucket already, of whatever name."""
+    """True if `reason` repeats the bucket's outage, for whatever name."""
     return bool(outage) and brief(reason).rpartition(": ")[2] == outage.rpartition(": ")[2]
 
 
@@ -276,7 +276,7 @@ def _ago(at_s: float | None) -> str:
 
 
 def _left(queue: dict[str, Any]) -> str:
-    """Say how much is not yet sent, since when, and the time left at the present rate."""
+    """Pending changes, the age of the oldest, and the time left at the present rate."""
     text = show.left(queue)
     if queue["left"] and queue["oldest_s"]:
         text += f", oldest {amounts.seconds(queue['oldest_s'])}"
@@ -303,7 +303,7 @@ def _cache_text(cache: dict[str, Any]) -> str:
 
 
 def _transfers(queue: dict[str, Any], outage: str) -> str:
-    """A line for each, and below them the reasons, each said once."""
+    """A line for each transfer, and below them each reason once."""
     transfers = queue["transfers"][:TRANSFERS_SHOWN]
     if not transfers:
         return ""
@@ -328,7 +328,7 @@ def _some(paths: list[str]) -> str:
 
 
 def _open_files(opened: list[dict[str, Any]]) -> str:
-    """How each is read and written, and why."""
+    """A line for each open file: its mode, and the reason."""
     if not opened:
         return ""
     rows = [

@@ -1,7 +1,7 @@
-"""Standard output and standard error, whatever the locale can write.
+"""Standard output and standard error, for every locale.
 
-Owns:  what becomes of a character that the terminal's encoding does not have: lines of tables become plain ones,
-       anything else its escape. So no output ends a command by UnicodeEncodeError.
+Owns:  the replacement of characters that the terminal's encoding lacks: lines of tables become plain ones,
+       others their escape. So no output ends a command by UnicodeEncodeError.
 Never: changes a character that can be written.
 """
 
@@ -12,6 +12,7 @@ import io
 import logging
 import sys
 
+from r2fs.daemon.log_format import HANDLER
 from r2fs.model.keys import printable
 
 _NAME = "r2fs.plain"
@@ -48,7 +49,7 @@ class EarlyWarnings(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._r2fs = True  # `daemon/logs.py` takes it away when it installs the log
+        self.set_name(HANDLER)  # `daemon/logs.py` removes handlers of this name when it installs the log
         self.kept: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -59,7 +60,7 @@ class EarlyWarnings(logging.Handler):
             print(logging.Formatter().formatException(record.exc_info), file=sys.stderr)
 
     def replay(self) -> None:
-        """Into the log that is open now."""
+        """Write the kept warnings to the log that is open now."""
         for record in self.kept:
             logging.getLogger(record.name).handle(record)
         self.kept.clear()
@@ -70,5 +71,5 @@ early_warnings = EarlyWarnings()
 
 def install_early_warnings() -> None:
     root = logging.getLogger()
-    if not any(getattr(handler, "_r2fs", False) for handler in root.handlers):
+    if not any(handler.get_name() == HANDLER for handler in root.handlers):
         root.addHandler(early_warnings)

@@ -1,4 +1,4 @@
-"""`r2fs umount`: ask the daemon to unmount and to send what it owes; clean up where there is none."""
+"""`r2fs umount`: have the daemon unmount and send pending changes; clean up mounts without a daemon."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.drivers import kmount
-from r2fs.drivers.mountpoint import absolute
+from r2fs.drivers.mount_path import absolute
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad, R2fsError
 
 
 class NotWaitedFor(R2fsError):
-    """Ctrl-C, when the mount was gone and the uploads went on."""
+    """Ctrl-C after the unmount, during the uploads."""
 
     exit_code = 130
 
@@ -30,15 +30,15 @@ class NotWaitedFor(R2fsError):
 @click.command("umount", cls=Command)
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PathText())
 @click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="How long to wait for uploads."
+    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest wait for uploads."
 )
-@click.option("--lazy", is_flag=True, help="Detach also where programs have files open there.")
+@click.option("--lazy", is_flag=True, help="Detach the mount even while programs have files open.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, as_json: bool) -> int:
     """Unmount, waiting for uploads.
 
-    Exit code 75 says that something is not yet in the bucket: it is kept, and sent at the next
-    mount. A mount whose daemon has gone is taken away, even while it waits for another one.
+    Exit code 75 means that changes are not yet in the bucket: they are kept, and sent at the next
+    mount. A mount whose daemon has ended is unmounted, too, even while it waits for another daemon.
     """
     directories = _left_alone(directories)
     found = known_daemons()
@@ -51,7 +51,7 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
         except DaemonUnreachable:
             if daemon is not None and daemon.alive:
                 raise
-            outcome = _without_daemon(directory, lazy)  # the card of a daemon that was killed
+            outcome = _without_daemon(directory, lazy)  # the card of a killed daemon
         worst = max(worst, int(outcome["exit_code"]))
         outcomes.append(outcome)
     if as_json:
@@ -60,7 +60,7 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
 
 
 def _left_alone(directories: tuple[str, ...]) -> tuple[str, ...]:
-    """The same directories, where this command itself is in none of them: it would be told as a user of the mount."""
+    """Leave the directories, if this command runs in one, and return absolute paths: it must be no user of the mount."""
     try:
         here = os.getcwd()
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> d
             for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
                 progress.show(last["queue"])
         except KeyboardInterrupt:
-            if not last:  # it is still being unmounted, if it can be
+            if not last:  # the unmount is not over
                 raise
             raise NotWaitedFor(
                 f"interrupted: {daemon.mountpoint} is unmounted already, and its daemon (process {daemon.pid}) goes on "
@@ -118,7 +118,7 @@ def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
 
 
 def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
-    """Its outcome is that of the unmount before; MountPointBad where nothing tells of a mount there."""
+    """The outcome of the earlier unmount; MountPointBad without a record of a mount there."""
     state = pending.last_on(directory)
     if state is None:
         if (around := client.owner_of(directory, known_daemons())) is not None:
@@ -133,7 +133,7 @@ def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
 
 
 def _end_held(waiting: Held, lazy: bool) -> None:
-    """Programs may be writing to files that are open there, and go on once another daemon comes."""
+    """End a held mount. MountError while programs use it: they may continue with another daemon."""
     users = [] if lazy else mountpoint.users(Path(waiting.mountpoint))
     if users:
         raise MountError(

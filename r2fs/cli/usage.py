@@ -1,7 +1,7 @@
-"""Commands as they are parsed: options that are given once, and near names of commands that there are not.
+"""Parsing of commands: options given once, and suggestions for unknown command names.
 
-Owns:  click's classes with what r2fs adds to them.
-Never: knows what a command does.
+Owns:  subclasses of click's classes.
+Never: does a command's work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-# What users of other tools type, and what it is called here.
+# Names in other tools → names in r2fs.
 CALLED_OTHERWISE = {
     "unmount": "umount", "fusermount": "umount", "stop": "umount", "detach": "umount",
     "list": "status", "ls": "status", "stats": "status", "info": "status", "mounts": "status", "df": "status",
@@ -24,8 +24,10 @@ CALLED_OTHERWISE = {
 
 
 class PathText(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
-    """A path as it is written, which a shell completes. click's own type looks at it: on a mount whose daemon has
-    gone that would wait until another one comes, and never come to starting it."""
+    """A path as it is written, with completion by the shell.
+
+    click's own type stats the path, which on a mount without a daemon would hang before a new one can be started.
+    """
 
     name = "path"
 
@@ -39,7 +41,7 @@ class PathText(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
 
 
 class Command(click.Command):
-    """An option that takes a value, or a switch that can be set both ways, is given once."""
+    """Refuses a repeated option that takes a value, and a repeated switch of two directions."""
 
     def make_parser(self, ctx: click.Context) -> Any:
         parser: Any = super().make_parser(ctx)
@@ -63,7 +65,7 @@ def _is_given_once(option: click.Option) -> bool:
 
 
 class Group(click.Group):
-    """Names the commands that a wrong name may have meant."""
+    """Suggests commands for an unknown name."""
 
     command_class = Command
 

@@ -1,7 +1,7 @@
-"""Into the background: fork, and let the parent wait until the mount answers.
+"""Background: fork, and let the parent wait until the mount answers.
 
-Owns:  the fork, the pipe between the two, and the descriptors of the child.
-Never: starts a thread; forks a process that has threads (the caller forks first of all).
+Owns:  the fork, the pipe between the two processes, and the descriptors of the child.
+Never: starts a thread; forks a process that has threads (the caller forks before all else).
 Fails: in the parent, with the error that the child met, in the child's words.
 """
 
@@ -24,11 +24,13 @@ Work = Callable[[Callable[[], None]], int]  # work(ready) → exit code
 
 
 def run_in_background(work: Work, log_hint: str) -> int:
-    """Fork; the child does `work(ready)`. The parent returns 0 (the child's pid is in its log) once
-    the child called ready(), and raises the child's error where it came to nothing."""
+    """Fork; the child does `work(ready)`. Returns 0 in the parent once the child called ready().
+
+    Raises the child's error, or DaemonDied, where the child ended before. The child's pid is in its log.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    receiving, sending = os.pipe()  # neither is inherited by a program that is run
+    receiving, sending = os.pipe()  # no program started later inherits them
     child = os.fork()
     if child == 0:
         os.close(receiving)
@@ -64,7 +66,7 @@ def _child(work: Work, sending: int) -> NoReturn:
             os.close(sending)
 
     def ready() -> None:
-        _detach_descriptors()  # first: who waits for the end of our output gets it with the answer
+        _detach_descriptors()  # first: a reader of our output sees its end together with the answer
         tell({"ready": True})
 
     try:

@@ -1,8 +1,8 @@
-"""Finding daemons and asking them: what the commands use.
+"""Client of the control sockets: finds daemons and sends them requests, for the commands.
 
-Owns:  where control sockets are looked for, and which daemon a path belongs to.
-Never: imports the engine, a store or a driver; asks a mount anything.
-Fails: DaemonUnreachable, and whatever error the daemon answered with.
+Owns:  the places searched for control sockets, and the daemon of a path.
+Never: imports the engine, a store or a driver; sends a request to a mount.
+Fails: DaemonUnreachable, and any error that the daemon answered with.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from r2fs.daemon import keeper
 from r2fs.daemon.control import read_card
+from r2fs.daemon.handover import keeper
 from r2fs.daemon.protocol import (
     SILENCE_S,
     Message,
@@ -28,25 +28,25 @@ from r2fs.daemon.protocol import (
     raise_failure,
     short_address,
 )
-from r2fs.drivers.mountpoint import absolute
+from r2fs.drivers.mount_path import absolute
 from r2fs.model import owned_paths
 from r2fs.model.errors import DaemonUnreachable
 from r2fs.model.settings import places
 
 CONNECT_TIMEOUT_S = 5.0
-HOLDERS_S = 1.0  # for the answers of all holders together: one that is mute costs no more
+HOLDERS_S = 1.0  # for the answers of all holders together: a mute one costs no more
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A daemon's card: what it wrote beside its socket when it started."""
+    """A daemon's card, which it wrote beside its socket at its start."""
 
     pid: int
     mountpoint: str
     url: str
     name: str
     socket: Path
-    since: int = 0  # tells it from the one before, which may have had its pid
+    since: int = 0  # distinguishes daemons with one pid
 
     @property
     def alive(self) -> bool:
@@ -55,17 +55,17 @@ class Daemon:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A mount whose daemon has gone, and that waits with its holder for another one."""
+    """A mount without a daemon, kept by its holder for the next one."""
 
     mountpoint: str
     url: str
     holder: int  # its process
-    left_s: float  # it waits so much longer
-    starts_it: bool  # the holder starts the daemon by itself
+    left_s: float  # seconds until the holder gives up
+    starts_it: bool  # the holder starts the next daemon itself
     socket: Path
 
     def end(self) -> bool:
-        """Have the connection ended: nobody waits in the mount any more, its name is there still."""
+        """End the connection of the mount: calls that wait in it fail; its name stays until it is detached."""
         return bool((keeper.ask(self.socket, {"op": "end"}) or {}).get("ok"))
 
 
@@ -73,7 +73,7 @@ OwnerT = TypeVar("OwnerT", Daemon, Held)
 
 
 def run_dirs(environ: Mapping[str, str]) -> list[Path]:
-    """Directories in which daemons of this user may have their sockets; for root those that root alone can write."""
+    """Run directories of this user's daemons; for root those that root alone can write."""
     found = _bases(environ)
     for directory in list(found):
         found += _below(directory)  # the units have a directory for each instance
@@ -90,7 +90,7 @@ def _below(directory: Path) -> list[Path]:
         with owned_paths.directory(directory) as fd:
             return [directory / name for name in sorted(os.listdir(fd)) if _is_directory(name, fd)]
     except OSError:
-        return []  # there is none, or it is another user's: none of our daemons is there
+        return []  # missing, or another user's: without daemons of this user
 
 
 def _is_directory(name: str, directory: int) -> bool:
@@ -98,9 +98,9 @@ def _is_directory(name: str, directory: int) -> bool:
 
 
 def not_looked_into(environ: Mapping[str, str], extra: Path | None = None) -> list[str]:
-    """Why a directory that should have the sockets of this user's daemons is not believed: a sentence each.
+    """Warnings, a sentence each, about run directories that are not trusted.
 
-    Not of an instance's directory below one: a unit may run as another user.
+    Directories of instances below one are left out: a unit may run as another user.
     """
     sentences = []
     for directory in dict.fromkeys([*([extra] if extra else []), *_bases(environ)]):
@@ -109,12 +109,12 @@ def not_looked_into(environ: Mapping[str, str], extra: Path | None = None) -> li
         except owned_paths.UnsafePath as error:
             sentences.append(f"{error.strerror}: no daemon is looked for in {directory}")
         except OSError:
-            continue  # there is none, or it is closed to this user
+            continue  # missing, or closed to this user
     return sentences
 
 
 def daemons(environ: Mapping[str, str], extra: Path | None = None, dead: bool = False) -> list[Daemon]:
-    """Every daemon whose process is there, by mount point; with `dead` also those that left their card only."""
+    """Every running daemon, by mount point; with `dead` also cards of processes that have ended."""
     found: dict[Path, Daemon] = {}
     for path, directory in _files(environ, extra, ".json"):
         daemon = _daemon(path, directory)
@@ -124,7 +124,7 @@ def daemons(environ: Mapping[str, str], extra: Path | None = None, dead: bool = 
 
 
 def held(environ: Mapping[str, str], extra: Path | None = None) -> list[Held]:
-    """Every mount that a holder keeps just now, by mount point."""
+    """Every mount that a holder keeps at the moment, by mount point."""
     paths = dict.fromkeys(path for path, _ in _files(environ, extra, ".holder"))
     found = []
     for path, status in keeper.ask_all(paths, {"op": "status"}, HOLDERS_S).items():
@@ -135,7 +135,7 @@ def held(environ: Mapping[str, str], extra: Path | None = None) -> list[Held]:
 
 
 def _held(path: Path, status: Mapping[str, Any]) -> Held | None:
-    """None while a daemon has it, and for what is no holder's answer."""
+    """The mount of a holder; None while a daemon has the mount, and for an answer that is not a holder's."""
     try:
         if status["daemon"] is not None:
             return None
@@ -147,7 +147,7 @@ def _held(path: Path, status: Mapping[str, Any]) -> Held | None:
 
 
 def _files(environ: Mapping[str, str], extra: Path | None, suffix: str) -> Iterator[tuple[Path, int]]:
-    """Each path with this suffix, and the descriptor of its directory, good until the next one is asked for."""
+    """Yield each path with this suffix, and a descriptor of its directory, valid until the next step."""
     for directory in [*([extra] if extra else []), *run_dirs(environ)]:
         try:
             with owned_paths.directory(directory) as fd:
@@ -155,7 +155,7 @@ def _files(environ: Mapping[str, str], extra: Path | None, suffix: str) -> Itera
                     if name.endswith(suffix):
                         yield directory / name, fd
         except OSError:
-            continue  # not ours to read, or others may write there
+            continue  # unreadable for this user, or writable by others
 
 
 def _daemon(path: Path, directory: int) -> Daemon | None:
@@ -175,7 +175,7 @@ def _daemon(path: Path, directory: int) -> Daemon | None:
 
 
 def owner_of(path: str, found: Sequence[OwnerT]) -> OwnerT | None:
-    """The daemon (or the held mount) in whose mount `path` is: the innermost. Asks no mount anything."""
+    """The daemon (or the held mount) in whose mount `path` is: the innermost. Sends no request to a mount."""
     for candidate in (os.path.abspath(path), absolute(path)):
         within = [
             d
@@ -196,7 +196,7 @@ def within_mount(path: str, daemon: Daemon) -> str:
 
 
 def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
-    """Send one request; yield every answer, the last included. Raises the error it answers with."""
+    """Send one request; yield every answer, the last included. Raises the error of the answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(CONNECT_TIMEOUT_S)
         try:
@@ -208,7 +208,7 @@ def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
                     f"(uid {peer_uid(connection)}): it is not believed"
                 )
             connection.settimeout(SILENCE_S)
-            with suppress(BrokenPipeError):  # refused unread: the answer that is there already says why
+            with suppress(BrokenPipeError):  # refused unread: the answer, already received, has the reason
                 connection.sendall(encode({**arguments, "op": op}))
             with connection.makefile("rb") as lines:
                 yield from _answers(daemon, lines)

@@ -1,9 +1,9 @@
-"""Control socket of one daemon: answers status, flush, stop and ping.
+"""Control socket of one daemon: receives requests, calls operations, sends their answers.
 
 Owns:    `<run_dir>/<slug>.sock` (mode 0600) and `<slug>.json` beside it, by which commands
-         find the daemon; who may ask (the same user, or root).
-Never:   does an operation itself: `operations` are handed in. Starts no thread itself.
-Threads: run() in one, which accepts and notices clients that leave; each request is handled
+         find the daemon; access to it (the same user, or root).
+Never:   carries out an operation: `operations` are passed in. Starts no thread itself.
+Threads: run() in one, which accepts connections and notices clients that leave; each request is handled
          in a thread that `spawn` makes.
 Locks:   self._lock (no rank: held for a few assignments, nothing is taken inside).
 Fails:   DirectoryUnusable where the socket cannot be made.
@@ -17,6 +17,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -37,8 +38,8 @@ from r2fs.model.errors import DirectoryUnusable, InvalidArgument, NotPermitted, 
 log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 32  # more are a mistake: further ones wait in the socket's queue
-REQUEST_TIMEOUT_S = 10.0  # to send one line
-ANSWER_TIMEOUT_S = 10.0  # a client that does not read
+REQUEST_TIMEOUT_S = 10.0  # for receiving one line
+ANSWER_TIMEOUT_S = 10.0  # for a client that does not read
 MAX_CARD = 1 << 16  # bytes; a path and a URL are far less
 MAX_PID = 1 << 22  # Linux's own limit
 
@@ -47,15 +48,21 @@ Spawn = Callable[[str, Callable[[], None]], object]
 
 
 class Request:
-    """One request on its connection."""
+    """A request and its connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.message: Message = {}
         self.gone = threading.Event()  # set when the client has left
 
+    def read(self) -> None:
+        """Receive the request. NotPermitted for another user's, InvalidArgument if it is no line of JSON."""
+        _check_peer(self.connection)
+        self.message = _read_request(self.connection)
+        self.connection.settimeout(ANSWER_TIMEOUT_S)
+
     def progress(self, **fields: object) -> None:
-        """Send a line that is not the last. A client that has left is remembered, not an error."""
+        """Send a line before the last. After a client has left, lines are dropped."""
         self.send({**fields, "done": False})
 
     def send(self, message: Mapping[str, object]) -> None:
@@ -67,7 +74,7 @@ class Request:
             self.gone.set()
 
     def number(self, name: str, default: float | None = None) -> float | None:
-        """A number of the request that is not negative."""
+        """A number of the request, not negative. InvalidArgument otherwise."""
         value = self.message.get(name, default)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
             raise InvalidArgument(f"{name} is a number, not {value!r}")
@@ -90,14 +97,15 @@ class ControlServer:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
-        self._withdrawn = False  # by the one thread that ends the daemon
+        self._accepting = threading.Lock()  # held by run()
+        self._withdrawn = False  # written by the thread that ends the daemon
         # guarded by: _lock
         self._lock = threading.Lock()
         self._requests: set[Request] = set()
         self._finished: set[Request] = set()
 
     def open(self, card: Mapping[str, object]) -> None:
-        """Bind the socket, then write `card`. The state's lock is held: what lies there is a dead daemon's."""
+        """Bind the socket, then write `card`. The state's lock is held, so existing files are a dead daemon's."""
         try:
             with short_address(self.path) as address:
                 for path in (self.card, self.path):
@@ -121,30 +129,34 @@ class ControlServer:
             owned_paths.replace_file(directory, self.card.name, json.dumps(card).encode())
 
     def run(self) -> None:
-        """Accept until stop()."""
-        while not self._stopping.is_set():
-            poll = select.poll()
-            poll.register(self._wake, select.POLLIN)
-            with self._lock:
-                self._reap_locked()
-                if len(self._requests) < MAX_CLIENTS:
-                    poll.register(self._listener, select.POLLIN)
-                watched = {r.connection.fileno(): r for r in self._requests if not r.gone.is_set()}
-            for descriptor in watched:
-                poll.register(descriptor, select.POLLRDHUP)
-            for descriptor, _ in poll.poll():
-                if descriptor in watched:
-                    watched[descriptor].gone.set()
-                elif descriptor == self._wake:
-                    os.eventfd_read(self._wake)
-                else:
-                    self._accept()
+        """Accept requests until stop()."""
+        with self._accepting:
+            while not self._stopping.is_set():
+                self._accept_or_reap()
+
+    def _accept_or_reap(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        with self._lock:
+            self._reap_locked()
+            if len(self._requests) < MAX_CLIENTS:
+                poll.register(self._listener, select.POLLIN)
+            watched = {r.connection.fileno(): r for r in self._requests if not r.gone.is_set()}
+        for descriptor in watched:
+            poll.register(descriptor, select.POLLRDHUP)
+        for descriptor, _ in poll.poll():
+            if descriptor in watched:
+                watched[descriptor].gone.set()
+            elif descriptor == self._wake:
+                os.eventfd_read(self._wake)
+            else:
+                self._accept()
 
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
-            return  # who knocked has left
+            return  # the client has left
         connection.settimeout(REQUEST_TIMEOUT_S)
         request = Request(connection)
         with self._lock:
@@ -152,7 +164,7 @@ class ControlServer:
         self._spawn("control-request", lambda: self._serve(request))
 
     def _serve(self, request: Request) -> None:
-        """One request, in a thread of its own. The accepting thread alone closes connections."""
+        """Answer one request, in a thread of its own. Only the accepting thread closes connections."""
         try:
             request.send(self._answer(request))
         finally:
@@ -162,9 +174,7 @@ class ControlServer:
 
     def _answer(self, request: Request) -> Mapping[str, object]:
         try:
-            _check_peer(request.connection)
-            request.message = _read_request(request.connection)
-            request.connection.settimeout(ANSWER_TIMEOUT_S)
+            request.read()
             operation = self._operations.get(str(request.message.get("op")))
             if operation is None:
                 raise InvalidArgument(f"this daemon does not know {request.message.get('op')!r}")
@@ -182,16 +192,26 @@ class ControlServer:
         self._finished.clear()
 
     def _poke(self) -> None:
-        with suppress(OSError):  # closed meanwhile: nobody is to be woken
+        with suppress(OSError):  # closed meanwhile: no thread is to be woken
             os.eventfd_write(self._wake, 1)
 
+    def finish(self, limit_s: float) -> None:
+        """Wait for the last answers, end run(), close everything; `limit_s` seconds at most for each wait."""
+        deadline = time.monotonic() + limit_s
+        while self._busy() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.stop()
+        if self._accepting.acquire(timeout=limit_s):
+            self._accepting.release()
+        self.close()
+
     def stop(self) -> None:
-        """run() returns soon. Requests that are under way may still answer."""
+        """End run() soon. Requests that are under way may still answer."""
         self._stopping.set()
         self._poke()
 
-    def busy(self) -> bool:
-        """Is there a request without its last answer?"""
+    def _busy(self) -> bool:
+        """True while a request lacks its last answer."""
         with self._lock:
             return bool(self._requests - self._finished)
 
@@ -203,7 +223,7 @@ class ControlServer:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close everything; after run() has returned."""
+        """Close the sockets and remove their files; after run() has returned."""
         self.withdraw()
         self._listener.close()
         with self._lock:
@@ -236,7 +256,7 @@ def _read_request(connection: socket.socket) -> Message:
 
 
 def read_card(name: str, directory: int) -> dict[str, Any] | None:
-    """A daemon's card in the directory of this descriptor; None where it is gone or another program's."""
+    """Read a daemon's card in the directory of this descriptor; None if missing or not a card."""
     try:
         card = owned_paths.load_json(owned_paths.read_file(name, MAX_CARD, dir_fd=directory))
     except (OSError, ValueError):

@@ -1,13 +1,13 @@
-"""Directories of a mount: made, checked, and joined so that content can move by rename.
+"""Directories of a mount: made, checked, and linked so that content can move by rename.
 
-Owns:  cache, state and run directories before anything is in them; where staging lies.
-Never: deletes a byte that may be unsent: what is in the way is told, not removed.
+Owns:  cache, state and run directories before they have files; the place of staging.
+Never: deletes a byte that may be unsent: an obstacle is reported, not removed.
 Fails: DirectoryUnusable with the remedy.
 
 Content moves between cache and staging by rename and hard link. Where the cache is on another
 file system than the state, staging is `CACHE.staging/MOUNT`, beside the cache directory and
-not in it, so that `rm -rf` of the cache takes nothing unsent. `STATE/staging` is then a
-symbolic link to it: the record of where unsent bytes are, whatever the next mount's settings say.
+not in it, so that `rm -rf` of the cache removes nothing unsent. `STATE/staging` is then a
+symbolic link to it: the record of the place of unsent bytes, whatever the next mount's settings are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DIRECTORIES = ("cache", "state", "run")
 
 
 def prepare(settings: Settings) -> Settings:
-    """Make and check them; the settings with `staging` filled where it is not in the state directory."""
+    """Make and check the directories; return the settings with `staging` filled unless in the state directory."""
     _make(settings.cache_dir, "cache", close=True)
     _make(settings.state_dir, "state", close=True)
     prepare_run(settings)
@@ -37,19 +37,19 @@ def prepare(settings: Settings) -> Settings:
 
 
 def prepare_run(settings: Settings) -> None:
-    """The run directory alone, before anything in it is believed. It may be one that others use, too, as /run is."""
+    """Make and check the run directory, before its files are trusted. Others may use it too, as /run."""
     _make(settings.run_dir, "run", close=False)
 
 
 @contextmanager
 def made_by_a_start(settings: Settings) -> Iterator[None]:
-    """Directories that are made inside, and are empty when an exception comes out, are removed again."""
+    """On an exception, remove the directories that were made inside and are empty."""
     missing = [path for name in DIRECTORIES for path in _missing(getattr(settings, f"{name}_dir"))]
     try:
         yield
     except BaseException:
         for path in sorted(missing, key=lambda path: len(path.parts), reverse=True):
-            with suppress(OSError):  # there is something in it by now, or it was not made
+            with suppress(OSError):  # not empty by now, or not made
                 path.rmdir()
         raise
 
@@ -59,7 +59,7 @@ def _missing(path: Path) -> list[Path]:
 
 
 def _make(path: Path, what: str, close: bool) -> None:
-    """`close`: it is r2fs's alone, and others have nothing to read in it."""
+    """Make a directory. `close`: only r2fs uses it, and other users may not read it."""
     try:
         with owned_paths.directory(path, make=True) as fd:
             status = os.fstat(fd)
@@ -80,7 +80,7 @@ def _make(path: Path, what: str, close: bool) -> None:
 
 
 def _staging(settings: Settings) -> Path | None:
-    """None: `STATE/staging` is a directory there, or will be."""
+    """The path of staging outside the state directory; None where `STATE/staging` is the directory."""
     recorded = settings.state_dir / "staging"
     if recorded.is_symlink():
         target = Path(os.path.realpath(recorded))
@@ -128,7 +128,7 @@ def _leave(settings: Settings, staging: Path) -> None:
 
 
 def _linkable(source: Path, target: Path) -> bool:
-    """Can a file of `source` be linked into `target`? The same device number is not enough: bind mounts."""
+    """True if a file of `source` can be linked into `target`. Bind mounts may fail despite one device number."""
     probe, link = (path / f".probe-{secrets.token_hex(8)}" for path in (source, target))
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

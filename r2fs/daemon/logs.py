@@ -1,7 +1,7 @@
 """Logging of the daemon and the commands.
 
-Owns:  where log lines go (standard error, the journal, a file). Their form, through which no secret passes, is
-       log_format.py's.
+Owns:  the destination of log lines (standard error, the journal, a file). log_format.py has their form, which
+       redacts secrets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
-from r2fs.daemon.log_format import LineFormatter
+from r2fs.daemon.log_format import HANDLER, LineFormatter
 from r2fs.daemon.systemd import JournalFormatter, stderr_is_journal
 from r2fs.model import owned_paths, redaction
 from r2fs.model.errors import DirectoryUnusable
@@ -24,15 +24,15 @@ from r2fs.model.settings import MIB, Credentials
 log = logging.getLogger(__name__)
 
 FILE_BYTES, FILES = 5 * MIB, 2  # a log file and one older one
-LIBRARY_LEVEL = logging.WARNING  # boto3 and its like log requests with their signatures below it
+LIBRARY_LEVEL = logging.WARNING  # below this level boto3 and its like log requests with their signatures
 
 
 class PrivateFile(logging.handlers.RotatingFileHandler):
-    """A log file and the older ones beside it: 0600 each, and never another user's file."""
+    """A log file and the older ones beside it: mode 0600 each, and never another user's file."""
 
     def __init__(self, path: str) -> None:
-        for number in range(1, FILES):  # of an r2fs that left them open to be read
-            with suppress(OSError):  # there is none, or it is not ours: the next rotation takes its name
+        for number in range(1, FILES):  # an earlier r2fs left these readable for others
+            with suppress(OSError):  # missing, or another user's: the next rotation takes the name
                 os.close(_open_privately(f"{path}.{number}", os.O_RDONLY))
         super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
 
@@ -41,7 +41,7 @@ class PrivateFile(logging.handlers.RotatingFileHandler):
         return open(fd, "a", encoding="utf-8", errors="backslashreplace")
 
     def doRollover(self) -> None:
-        """Rotate the files; where their names cannot be changed the file goes on growing, and no record is lost."""
+        """Rotate the files; if their names cannot be changed, the file grows further and no record is lost."""
         try:
             super().doRollover()
         except OSError:
@@ -59,9 +59,9 @@ def _open_privately(path: str, flags: int) -> int:
 
 
 def to_stderr(level: str, environ: Mapping[str, str], credentials: Credentials | None = None) -> None:
-    """Log lines on standard error; a journal gets their priority and adds the time itself."""
+    """Log to standard error; for a journal with the priority and without the time."""
     handler = logging.StreamHandler(sys.stderr)
-    names = "%(name)s: " if level.upper() == "DEBUG" else ""  # of modules: they tell a user nothing
+    names = "%(name)s: " if level.upper() == "DEBUG" else ""  # of modules: of no use to a user
     if stderr_is_journal(environ):
         handler.setFormatter(JournalFormatter(f"{names}%(message)s"))
     else:
@@ -70,9 +70,9 @@ def to_stderr(level: str, environ: Mapping[str, str], credentials: Credentials |
 
 
 def to_file(path: Path, level: str, credentials: Credentials, flag: str, make: bool = False) -> None:
-    """Log lines in a file that rotates; raises DirectoryUnusable, naming the `flag` that chose the place.
+    """Log to a file that rotates. DirectoryUnusable, naming the `flag` that chose the place.
 
-    `make`: the directory is r2fs's own, and is made. One that somebody named has to be there.
+    `make`: make the directory, which is r2fs's own. A directory named by the user has to exist.
     """
     try:
         handler = PrivateFile(os.path.join(owned_paths.real_path(path.parent, make), path.name))
@@ -90,23 +90,23 @@ def to_file(path: Path, level: str, credentials: Credentials, flag: str, make: b
 
 
 def hide(credentials: Credentials) -> None:
-    """A key that was read later than the log was opened."""
+    """Redact a key that was read after the log was opened."""
     redaction.hide(
         credentials.secret_access_key, credentials.session_token, identifier=credentials.access_key_id
     )
 
 
 def _install(handler: logging.Handler, level: str, credentials: Credentials | None) -> None:
-    """Take the place of what an earlier call installed; other handlers stay."""
+    """Replace the handlers of an earlier call; other handlers stay."""
     if credentials is not None:
         hide(credentials)
     root = logging.getLogger()
-    for old in [old for old in root.handlers if getattr(old, "_r2fs", False)]:
+    for old in [old for old in root.handlers if old.get_name() == HANDLER]:
         root.removeHandler(old)
         old.close()
-    handler._r2fs = True  # type: ignore[attr-defined]
+    handler.set_name(HANDLER)
     root.addHandler(handler)
     root.setLevel(LIBRARY_LEVEL)
-    # It warns of an `Expires` that is no time, for each HEAD: the store keeps what is stored.
+    # It warns at each HEAD of an `Expires` that is no time: the store keeps the stored text.
     logging.getLogger("botocore.handlers").setLevel(logging.ERROR)
     logging.getLogger("r2fs").setLevel(level.upper())

@@ -1,7 +1,7 @@
-"""Metrics: one snapshot of what the daemon does, as plain values for JSON.
+"""Metrics: one snapshot of the daemon's state, as plain values for JSON.
 
-Owns:  the names and units under which `r2fs status --json` and the control socket show it.
-Never: counts anything itself: engine, cache and store do, and hand out frozen views.
+Owns:  the names and units of `r2fs status --json` and the control socket.
+Never: counts: engine, cache and store do, and return frozen views.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from typing import Any
 from r2fs.model.settings import Settings
 from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
-PARKED_SHOWN = 100  # in an answer, which is one line
+PARKED_SHOWN = 100  # in an answer, a single line
 
 
 def queue(view: QueueView) -> dict[str, Any]:
-    """What is not yet in the bucket. `left`: names that owe it something; sizes in bytes."""
+    """Pending changes. `left`: number of names with one; sizes in bytes."""
     return {**asdict(view), "left": view.files + view.directories + view.deletes}
 
 
 def flushed(view: QueueView, parked: Sequence[TransferView], refusal: str | None) -> dict[str, Any]:
-    """After a flush: the queue; what is parked of what was named, the first of it in full; and why the bucket
-    refuses everything, if it does."""
+    """Result of a flush: the queue, the parked files below the given paths (the first in full), and the bucket's refusal."""
     first = [asdict(transfer) for transfer in parked[:PARKED_SHOWN]]
     return {"queue": queue(view), "parked_count": len(parked), "parked": first, "refusal": refusal}
 
@@ -34,17 +33,17 @@ def cache(view: CacheView) -> dict[str, Any]:
 
 
 def room(view: RoomView) -> dict[str, Any]:
-    """What is left for writers, of the dirty limit and of the disk; sizes in bytes."""
+    """Space left for writers, of the dirty limit and of the disk; sizes in bytes."""
     return asdict(view)
 
 
 def aside(view: AsideView) -> dict[str, Any]:
-    """What was set aside, and waits for a person."""
+    """Files and journals in quarantine, until a person decides."""
     return asdict(view)
 
 
 def requests(store: object) -> dict[str, Any]:
-    """Requests to the bucket by verb and class; empty for a store that counts none."""
+    """Requests to the bucket by verb and class; empty for a store without counts."""
     view = getattr(store, "requests", None)
     view = view() if callable(view) else view
     if view is None or not is_dataclass(view) or isinstance(view, type):
@@ -56,7 +55,7 @@ def requests(store: object) -> dict[str, Any]:
 
 
 def health(store: object) -> dict[str, Any]:
-    """Does the bucket answer; if not, for how many seconds, and why. Empty for a store that does not know."""
+    """Whether the bucket answers; if not, for how many seconds, and why. Empty for a store without this."""
     found = getattr(store, "health", None)
     return asdict(found.view()) if found is not None else {}
 
@@ -77,9 +76,9 @@ def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: obj
 
 
 def kernel(driver: object, path_of: Callable[[int], str | None]) -> dict[str, Any]:
-    """What the driver tells of the kernel's side; drivers through libfuse know nothing of it.
+    """The kernel's side, from the driver; empty for drivers through libfuse.
 
-    `open_files`: how each open inode is read and written, and why (`path` is null without a name);
+    `open_files`: mode of each open inode, and its reason (`path` is null without a name);
     `requests`: by opcode.
     """
     modes, counts = getattr(driver, "mode_of_open_files", None), getattr(driver, "requests", None)

@@ -1,8 +1,8 @@
-"""Mount point: what must be true of a directory before and while a bucket is mounted on it.
+"""Mount point: the checks of a directory before a mount, and of a mount that exists.
 
-Owns:  the order of the checks before a mount (drivers/mountpoint.py has those that any driver
-       needs), the clean-up of mounts whose daemon has gone, and who uses a mount.
-Never: mounts (a driver does); looks into a mount of which it is not known that it answers.
+Owns:  the order of the checks before a mount (drivers/mount_path.py has those of every
+       driver), the clean-up of mounts without a daemon, and the users of a mount.
+Never: mounts (a driver does); looks into a mount that may not answer.
 Fails: FuseMissing, MountPointBad, MountPointStale, AlreadyMounted, MountError, SettingsError.
 """
 
@@ -19,23 +19,23 @@ from pathlib import Path
 
 from r2fs.daemon.client import Daemon
 from r2fs.drivers import kmount
-from r2fs.drivers.mountpoint import absolute, check_fuse, check_mount_point
+from r2fs.drivers.mount_path import absolute, check_fuse, check_mount_point
 from r2fs.model.errors import AlreadyMounted, MountError, MountPointStale, SettingsError
 from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SILENT_S = 10.0  # for a mount whose daemon is alive; one that is busy may take a while
+SILENT_S = 10.0  # for a mount with a live daemon, which may be busy
 ASK = "import os, sys\ntry: os.statvfs(sys.argv[1])\nexcept OSError as e: sys.exit(e.errno)"
-GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN)  # what a mount without a daemon answers
+GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN)  # errnos of a mount without a daemon
 OURS = f"fuse.{kmount.SUBTYPE}"
 
 
 def check(path: Path, settings: Settings, daemons: Iterable[Daemon] = ()) -> Path:
-    """Everything that can be known before mounting `settings` on `path`; its real path."""
+    """Check all that is known before mounting `settings` on `path`; return its real path."""
     check_fuse(settings.allow_other, kmount.HELPER)
     while is_stale(path):
-        detach_stale(path)  # there may be several, one on top of the other
+        detach_stale(path)  # several may be stacked
     real = Path(absolute(path))
     _check_not_ours(path, real, daemons)
     check_mount_point(path)
@@ -44,7 +44,7 @@ def check(path: Path, settings: Settings, daemons: Iterable[Daemon] = ()) -> Pat
 
 
 def detach_stale(path: Path) -> None:
-    """Take a mount of ours away whose daemon has gone. MountPointStale where it is not ours."""
+    """Unmount a mount of r2fs without a daemon. MountPointStale where the mount is another program's."""
     real = absolute(path)
     mounted = kmount.mounted_at(real)
     if mounted is None or mounted.fstype != OURS:
@@ -55,17 +55,17 @@ def detach_stale(path: Path) -> None:
 
 
 def is_stale(path: Path) -> bool:
-    """Is there a mount whose daemon has gone? MountError where there is one that does not answer at all."""
+    """True for a mount whose daemon has ended. MountError if the mount does not answer at all."""
     mounted = kmount.mounted_at(absolute(path))
     if mounted is None or mounted.fstype != OURS:
         code = _ask(path)
-    else:  # nobody may serve it just now: the asking must be such that it can be given up
+    else:  # possibly unserved at the moment: the request must be one that can be given up
         code = _ask_apart(path)
     return code in GONE
 
 
 def _ask(path: Path) -> int:
-    """The errno that a program gets there; 0: it answers. stat alone may be answered from the kernel's memory."""
+    """The errno of a stat and statvfs; 0 for an answer. stat alone may be answered from the kernel's cache."""
     try:
         os.stat(path)
         os.statvfs(path)
@@ -75,7 +75,7 @@ def _ask(path: Path) -> int:
 
 
 def _ask_apart(path: Path) -> int:
-    """By a child: one whose question nobody has read can be killed."""
+    """As _ask, in a child: a child whose request is not read can be killed."""
     child = os.posix_spawn(
         sys.executable, [sys.executable, "-I", "-S", "-c", ASK, os.fspath(path)], os.environ
     )
@@ -110,15 +110,15 @@ def _check_outside(path: Path, real: Path, settings: Settings) -> None:
             )
 
 
-# ------------------------------------------------------------------ while it is mounted
+# ------------------------------------------------------------------ while mounted
 def is_ours(real: Path) -> bool:
-    """Is a mount of ours on this path? Asks the kernel, never the mount (prober.py does)."""
+    """True if r2fs is mounted on this path. Reads mountinfo, and sends no request to the mount (prober.py does)."""
     mounted = kmount.mounted_at(str(real))
     return mounted is not None and mounted.fstype == OURS
 
 
 def users(path: Path, most: int = 5) -> list[str]:
-    """Who keeps a mount busy: "bash (1234)", at most so many. Only what this user may see."""
+    """Processes that use a mount, as "bash (1234)", `most` of them at most. Only those visible to this user."""
     prefix = str(path).rstrip("/") + "/"
     found = []
     for entry in Path("/proc").iterdir():
@@ -136,7 +136,7 @@ def _links(process: Path) -> Iterator[str]:
         try:
             yield os.readlink(process / name)
         except OSError:
-            continue  # it ended, or is another user's
+            continue  # ended, or another user's
     try:
         names = os.listdir(process / "fd")
     except OSError:

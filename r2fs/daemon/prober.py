@@ -1,13 +1,13 @@
-"""Prober: does the mount answer? Asked by a process of its own, never by the daemon's.
+"""Prober: asks the mount for a sign of life, by a process of its own, never by the daemon's.
 
-A thread of the daemon that waits for the daemon's own mount cannot be killed: the kernel lets it go
-only once its request is answered, and until it goes keeps /dev/fuse open, so that nobody is told that
-the daemon has gone. kill -9 at such a moment would leave a mount that hangs for good, and the state
-directory locked. A service manager kills just then: when the mount no longer answers.
+A thread of the daemon that waits for the daemon's own mount cannot be killed: the kernel releases the thread
+only once its request is answered, and until then keeps /dev/fuse open, so that no program notices the
+daemon's death. kill -9 at such a moment would leave a mount that hangs for good, and the state
+directory locked. A service manager kills at exactly that moment: when the mount no longer answers.
 
 Owns:    the process that asks, from the first question to `close`.
 Never:   touches the mount itself.
-Threads: `answers` in one thread; `close` in any, once nobody asks any more.
+Threads: `answers` in one thread; `close` in any, after the last `answers`.
 Fails:   OSError where no process can be started.
 """
 
@@ -38,11 +38,11 @@ class Prober:
     def __init__(self, target: Path) -> None:
         # constant
         self._target = target
-        # of the thread that asks
+        # written by the thread of `answers`
         self._process: subprocess.Popen[bytes] | None = None
 
     def answers(self) -> bool:
-        """Asks the daemon, not the kernel's cache. Hangs where the daemon hangs."""
+        """True if the daemon answers statfs(2), which the kernel does not cache. Hangs while the daemon hangs."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _ASK, str(self._target)],
@@ -58,7 +58,7 @@ class Prober:
         return said != b"" and int(said) not in GONE
 
     def close(self) -> None:
-        """It ends by itself once nobody can ask: at the daemon's end, too, however that comes."""
+        """End the process. It also ends by itself with the daemon, whatever ends the daemon."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()

@@ -1,13 +1,13 @@
-"""Control protocol: what daemon and commands say to each other over the unix socket.
+"""Control protocol: the messages between daemon and commands over the unix socket.
 
-Owns:  the message format, errors in it, and how a socket's long path is addressed.
+Owns:  the message format, errors in it, and the address of a socket with a long path.
 Never: opens a socket; knows an operation's meaning.
 
 One request per connection, a JSON object on one line: {"op": "status", …}. Answers are JSON
 objects, one a line; the last has "done": true. Any number before it report progress, and at
-least one comes every HEARTBEAT_S: silence means that the daemon hangs. A failure is
-{"done": true, "error": SENTENCE, "kind": NAME OF A CLASS OF model/errors.py}: of an error that another
-module made of one of those, the name of that one, whose exit code and errno it has.
+least one arrives every HEARTBEAT_S: silence means that the daemon hangs. A failure is
+{"done": true, "error": SENTENCE, "kind": NAME OF A CLASS OF model/errors.py}. For a subclass defined elsewhere,
+`kind` names its base in model/errors.py, whose exit code and errno it has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def encode(message: Mapping[str, object]) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    """Raises ValueError where it is not one JSON object."""
+    """Decode a message. ValueError if it is not one JSON object."""
     message = owned_paths.load_json(line)
     if not isinstance(message, dict):
         raise ValueError("not an object")
@@ -50,9 +50,9 @@ def failure(error: R2fsError) -> Message:
 
 
 def raise_failure(message: Mapping[str, Any]) -> None:
-    """Raise what `failure` wrote, as the class that it was; do nothing with any other message.
+    """Raise the error that `failure` wrote, as its class; return for any other message.
 
-    A class that only the other side's version of r2fs knows is an R2fsError here.
+    A class unknown to this version of r2fs is raised as R2fsError.
     """
     if "error" not in message:
         return

@@ -1,8 +1,8 @@
-"""Starting: what a daemon does once before its threads run, and how a signal ends it there.
+"""Starting: steps before the daemon's threads run, and their interruption by a signal.
 
-Owns:    limits of the process, the wait for a lock that a killed daemon still holds, what a lost bucket is told
-         by, and the name of a mount's files in the run directory.
-Never:   keeps anything: service.py does.
+Owns:    limits of the process, the wait for the lock of a killed daemon, the log lines of a lost bucket,
+         and the name of a mount's files in the run directory.
+Never:   keeps state: service.py does.
 Fails:   StateLocked; KeyboardInterrupt at SIGINT and Stopped at SIGTERM or SIGHUP, within `interruptible`.
 """
 
@@ -28,19 +28,19 @@ from r2fs.store.health import HealthView
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.02  # how often a lock that is about to come free is tried
+POLL_S = 0.02  # between two tries of a lock that is about to be released
 DESCRIPTORS = 65536  # far more than a pipeline holds open at once
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGHUP, before there was anything to stop."""
+    """SIGTERM or SIGHUP before the mount."""
 
 
 @contextmanager
 def interruptible(signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """`signals`, which are blocked, end what is done inside. One that came before ends it at once.
+    """Let `signals`, which are blocked, end the body. A signal that is already pending ends it at once.
 
-    Whoever waits for a silent server must not have to wait for its timeouts when asked to stop.
+    A stop must not have to wait for the timeouts of a silent server.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -61,7 +61,7 @@ def interruptible(signals: Sequence[signal.Signals]) -> Iterator[None]:
 
 
 def open_journal(settings: Settings, patience_s: float, crash_point: CrashPoint) -> Journal:
-    """The journal; StateLocked where another daemon still has it after `patience_s`."""
+    """Open the journal; StateLocked where another daemon still has it after `patience_s`."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -73,7 +73,7 @@ def open_journal(settings: Settings, patience_s: float, crash_point: CrashPoint)
 
 
 def raise_descriptor_limit() -> None:
-    """Open files, staged files and files that rest each hold a descriptor: as many as this user may have."""
+    """Raise the limit of descriptors: each open, staged or idle file holds one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -81,7 +81,7 @@ def raise_descriptor_limit() -> None:
 
 
 def tell_health(view: HealthView) -> None:
-    """Once when the bucket is lost, and once when it is back: who reads the log counts on both."""
+    """Log once when the bucket is lost, and once when it is back: readers of the log rely on both."""
     if view.answers:
         log.warning("the bucket answers again, after %.0f s", view.for_s)
     else:
@@ -91,14 +91,16 @@ def tell_health(view: HealthView) -> None:
 
 
 def socket_name(settings: Settings) -> str:
-    """One for each state directory: that is what only one daemon can have."""
+    """The name of a mount's files in the run directory: one for each state directory, which one daemon locks."""
     state = hashlib.sha256(os.fsencode(settings.state_dir)).hexdigest()
     return f"{settings.state_dir.name}-{state[:6]}"
 
 
 def answers(store: Any, settings: Settings) -> bool:
-    """Raises what is wrong with the bucket. False: it does not answer, and an earlier mount has left what can be
-    used without it; only then, since a wrong endpoint does not answer either."""
+    """Raise the error of an unusable bucket. False: it does not answer, and an earlier mount has left state to use.
+
+    Without such state the silence is an error: a wrong endpoint does not answer either.
+    """
     try:
         store.check()
     except Retryable as error:
@@ -110,7 +112,7 @@ def answers(store: Any, settings: Settings) -> bool:
 
 
 def check_late(store: Any) -> None:
-    """After a take-over: a bucket that does not answer just now is no reason to leave programs waiting."""
+    """Check the bucket after a take-over and log an error: programs must not wait for an answer."""
     try:
         store.check()
     except R2fsError as error:

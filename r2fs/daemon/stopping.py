@@ -1,14 +1,14 @@
-"""Stopping: unmount, send what is owed within the time given, say what is left.
+"""Stopping: unmount, send pending changes within the time given, report the rest.
 
 Owns:    the decision to stop (a signal, `r2fs umount`, an unmount from outside), its deadline,
          the wait for uploads, and the outcome.
-Never:   starts a thread; closes journal, cache or store (service.py does, after the outcome).
-Threads: request() and hurry() in any; unmount_when_asked() in one that service.py starts;
-         drain() in the one that closes everything.
+Never:   starts a thread; closes journal, cache or store (shutdown.py does, after the outcome).
+Threads: request() and signal() in any; unmount_when_asked() in one that service.py starts;
+         drain() in the thread of the shutdown.
 Locks:   self._lock, with the condition on it; nothing else is taken inside.
 
-A mount that is busy stays while something is owed, at most until the deadline, since who uses
-it may still finish; then it is detached lazily. Uploads go on all the time.
+A busy mount stays while changes are pending, at most until the deadline, since its programs
+may still finish; then it is detached lazily. Uploads continue all the time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from r2fs.daemon import mountpoint as mountpoints
-from r2fs.daemon.systemd import Notifier
+from r2fs.daemon.systemd import ServiceManager
 from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
 from r2fs.model.ports import Clock
@@ -32,21 +32,21 @@ log = logging.getLogger(__name__)
 
 ALL_SENT, SOMETHING_LEFT = 0, 75  # exit codes; 75 is sysexits' "try again later"
 BUSY_GRACE_S = 3.0  # for a program that is just closing its last file
-PASSING_S = 0.1  # a call that is under way on the mount (statfs(2) by who watches over it, say) is no user
+PASSING_S = 0.1  # a call in flight on the mount (such as a monitor's statfs(2)) is no user
 PASSING_TRIES = 5
-SAME_S = 1.0  # signals so soon after the first are the same one
+SAME_S = 1.0  # a signal so soon after the first counts as the same
 RETRY_S = 0.5  # how often a busy mount is tried again
-EXTEND_S = 30.0  # what the service manager is asked for again and again while uploads go on
+EXTEND_S = 30.0  # requested from the service manager, repeatedly while uploads continue
 LOG_EVERY_S = 10.0
 
 
 class Drainable(Protocol):
-    """What stopping asks of the engine."""
+    """The part of the engine that stopping uses."""
 
     def drain(
         self, timeout_s: float | None, progress: Callable[[QueueView], None] | None = None
     ) -> QueueView:
-        """`progress` may end the wait by an exception, which comes out here."""
+        """Wait for uploads, `timeout_s` seconds at most. An exception of `progress` ends the wait and is raised."""
         ...
 
     def queue_view(self) -> QueueView: ...
@@ -65,7 +65,7 @@ class Outcome:
 
 
 def count_left(view: QueueView) -> int:
-    """Names that owe the bucket something."""
+    """Number of names with pending changes."""
     return view.files + view.directories + view.deletes
 
 
@@ -79,11 +79,11 @@ def left_text(view: QueueView, parked: bool = False) -> str:
 
 
 class _Hurried(Exception):
-    """Out of the engine's wait: a second signal came."""
+    """Raised out of the engine's wait by a second signal."""
 
 
 class Stopping:
-    def __init__(self, mountpoint: Path, timeout_s: float, notifier: Notifier, clock: Clock) -> None:
+    def __init__(self, mountpoint: Path, timeout_s: float, notifier: ServiceManager, clock: Clock) -> None:
         # constant
         self._mountpoint = mountpoint
         self._timeout_s = timeout_s
@@ -102,7 +102,7 @@ class Stopping:
         # drain()'s thread alone
         self._logged = clock.monotonic()
 
-    # ------------------------------------------------------------------ asking for it
+    # ------------------------------------------------------------------ requests to stop
     def request(self, reason: str) -> None:
         """Stop; the first request sets the deadline."""
         with self._lock:
@@ -114,10 +114,10 @@ class Stopping:
         self.asked.set()
 
     def signal(self, name: str) -> None:
-        """The first signal stops, as an unmount does; a second does not wait for uploads.
+        """Stop at the first signal, as an unmount does; at a second one do not wait for uploads.
 
-        SIGHUP is never a second one: who logs out sends it besides SIGTERM, or twice, and means one end. Nor is what
-        comes within SAME_S of the first: timeout(1) and a terminal send it to the process and to its group.
+        SIGHUP is never a second one: a logout sends it besides SIGTERM, or twice. Nor is a signal
+        within SAME_S of the first: timeout(1) and a terminal send it to the process and to its group.
         """
         now = self._clock.monotonic()
         with self._lock:
@@ -131,7 +131,7 @@ class Stopping:
             self.request(name)
 
     def unmount_now(self, unmount: Unmount, lazy: bool, timeout_s: float | None) -> None:
-        """For `r2fs umount`: unmounted when it returns. MountError, and nothing has changed, if it is busy."""
+        """Unmount at once, for `r2fs umount`. MountError, without a change, if the mount is busy."""
         with self._lock:
             before, self._timeout_s = self._timeout_s, self._timeout_s if timeout_s is None else timeout_s
         try:
@@ -166,7 +166,7 @@ class Stopping:
             view = engine.queue_view()
             idle = (
                 waited >= BUSY_GRACE_S and count_left(view) <= view.parked
-            )  # what is parked waits for a person
+            )  # parked files wait for a person
             try:
                 unmount(idle or self._remaining() <= 0 or self.hurried.is_set())
                 return
@@ -186,9 +186,9 @@ class Stopping:
     def _users(self) -> str:
         return ", ".join(mountpoints.users(self._mountpoint)) or "a process that cannot be seen"
 
-    # ------------------------------------------------------------------ sending what is owed
+    # ------------------------------------------------------------------ uploads
     def drain(self, engine: Drainable) -> Outcome:
-        """Wait for uploads until the deadline or a second signal. Called once the mount takes no new work."""
+        """Wait for uploads until the deadline or a second signal. Called after the unmount."""
         self.request("unmounted")
         view = engine.queue_view()
         if count_left(view):
@@ -200,7 +200,7 @@ class Stopping:
         return Outcome(engine.queue_view())
 
     def _show(self, view: QueueView) -> None:
-        """Called by the engine several times a second while it waits."""
+        """Record the progress; the engine calls this several times a second while it waits."""
         if self.hurried.is_set():
             raise _Hurried
         now = self._clock.monotonic()
@@ -220,13 +220,13 @@ class Stopping:
             return self._timeout_s if self._deadline is None else self._deadline - self._clock.monotonic()
 
     def finish(self, outcome: Outcome) -> None:
-        """Tell who waits. Everything is closed but the control socket."""
+        """Set the outcome and wake wait(). All is closed but the control socket."""
         with self._lock:
             self._outcome = outcome
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> tuple[QueueView | None, Outcome | None]:
-        """The latest progress, and the outcome once there is one."""
+        """The latest progress, and the outcome or None; waits `seconds` at most for a change."""
         with self._lock:
             if self._outcome is None:
                 self._changed.wait(seconds)

@@ -20,26 +20,26 @@ log = logging.getLogger(__name__)
 PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-class Notifier:
-    """Tells the service manager; without NOTIFY_SOCKET every call does nothing."""
+class ServiceManager:
+    """Notifies the service manager; without NOTIFY_SOCKET every call does nothing."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
-        # "@name" is a name in the abstract namespace: the kernel wants a NUL there
+        # "@name" is in the abstract namespace: the kernel wants a NUL for the "@"
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog_s = _watchdog_s(environ)
         size = environ.get("FDSTORE", "")
         self._store_size = int(size) if size.isdigit() else 0
 
     def ready(self, status: str) -> None:
-        # MAINPID: --background under a unit leaves another process than the one that was started
+        # MAINPID: with --background under a unit another process runs than the started one
         self._send(READY=1, MAINPID=os.getpid(), STATUS=status)
 
     def stopping(self, status: str) -> None:
         self._send(STOPPING=1, STATUS=status)
 
     def extend(self, seconds: float, status: str) -> None:
-        """Stopping, and still busy: counts `seconds` from now, whatever TimeoutStopSec says."""
+        """Report progress while stopping: TimeoutStopSec restarts at `seconds` from now."""
         self._send(EXTEND_TIMEOUT_USEC=int(seconds * 1e6), STATUS=status)
 
     def watchdog(self) -> None:
@@ -51,13 +51,13 @@ class Notifier:
 
     @property
     def stores(self) -> bool:
-        """Does the manager keep descriptors for this unit? systemd tells from version 254 on, our unit before."""
+        """True if the manager keeps descriptors for this unit, which systemd shows from version 254 on, our unit before."""
         return bool(self._address) and self._store_size > 0
 
     def store(self, fd: int, name: str) -> None:
-        """Keep a descriptor until this unit is stopped: it is handed to every later start of it.
+        """Store a descriptor until the unit is stopped: every later start of the unit gets it.
 
-        Not polled for its end: the manager would wake at each request of the mount.
+        FDPOLL=0: else the manager would wake at each request of the mount.
         """
         self._send([fd], FDSTORE=1, FDNAME=name, FDPOLL=0)
 
@@ -77,12 +77,12 @@ class Notifier:
 
 
 LISTEN = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-LISTEN_START = 3  # the first descriptor that is handed over
-LISTEN_DIGITS = 5  # of how many there are: more are not a number of descriptors
+LISTEN_START = 3  # number of the first descriptor passed
+LISTEN_DIGITS = 5  # digits of LISTEN_FDS at most: more is no number of descriptors
 
 
 def handed_over(environ: MutableMapping[str, str], name: str) -> int | None:
-    """The descriptor of this name that came with the start, ours to close. Asked once: the rest is closed."""
+    """The descriptor of this name from the service manager, to be closed by the caller. Call once: others are closed."""
     pid, count, names = (environ.pop(variable, "") for variable in LISTEN)
     if pid != str(os.getpid()) or not count.isdigit() or len(count) > LISTEN_DIGITS:
         return None
@@ -103,7 +103,7 @@ def handed_over(environ: MutableMapping[str, str], name: str) -> int | None:
 
 
 def hand_over(environ: MutableMapping[str, str], name: str, fd: int) -> None:
-    """For an execve() that follows: as the manager hands over what it has stored."""
+    """Pass a descriptor over a following execve(), as the manager passes stored ones."""
     if fd != LISTEN_START:
         os.dup2(fd, LISTEN_START)
     os.set_inheritable(LISTEN_START, True)
@@ -118,10 +118,10 @@ def _watchdog_s(environ: Mapping[str, str]) -> float | None:
     return int(microseconds) / 1e6
 
 
-def run_watchdog(notifier: Notifier, answers: Callable[[], bool], stop: Event, clock: Clock) -> None:
-    """Ping twice in each interval, but only after the mount has answered: a mount that hangs is restarted.
+def run_watchdog(notifier: ServiceManager, answers: Callable[[], bool], stop: Event, clock: Clock) -> None:
+    """Ping twice in each interval, after each answer of the mount: a mount that hangs gets its daemon restarted.
 
-    `answers` may hang; then no ping goes out, which is the point.
+    `answers` may hang; then no ping is sent, as intended.
     """
     if notifier.watchdog_s is None:
         return

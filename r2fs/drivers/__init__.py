@@ -1,4 +1,4 @@
-"""Floor 3: what talks to the kernel. Every driver is a translation of requests into `Verbs`."""
+"""Floor 3: the drivers, which speak to the kernel. Each translates requests to `Verbs`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Driver(Protocol):
     def __init__(self, fs: Verbs, settings: Settings, mountpoint: Path) -> None: ...
 
     def serve(self) -> None:
-        """Mount, and answer until the mount is gone. FuseMissing or MountError if it cannot be made."""
+        """Mount, and answer until the mount has ended. FuseMissing or MountError if it cannot be made."""
         ...
 
     def unmount(self, lazy: bool = False) -> None:
-        """From another thread; serve() returns then. Busy while something is open there, unless `lazy`."""
+        """Unmount from another thread; serve() then returns. Busy while a file is open there, unless `lazy`."""
         ...
 
 
 def choose(settings: Settings) -> type[Driver]:
-    """The driver that the settings name; with `auto` the kernel driver, where it can run here.
+    """The driver named by the settings; with `auto` the kernel driver, if it can run on this host.
 
-    Imports only what is chosen: libfuse need not be there for the kernel driver.
+    Imports the chosen driver only: the kernel driver works without libfuse.
     """
-    from r2fs.drivers.kernel import KernelDriver
+    from r2fs.drivers.kernel.kernel_driver import KernelDriver
 
     match settings.driver:
         case "kernel":
@@ -50,6 +50,6 @@ def choose(settings: Settings) -> type[Driver]:
 
 
 def _libfuse(name: str) -> type[Driver]:
-    from r2fs.drivers.libfuse import Libfuse2Driver, LibfuseDriver
+    from r2fs.drivers.libfuse.libfuse_driver import Libfuse2Driver, LibfuseDriver
 
     return LibfuseDriver if name == "libfuse" else Libfuse2Driver

@@ -1,7 +1,7 @@
-"""Container: is this process in one, and what /dev/fuse needs there.
+"""Container: whether this process runs in one, and how /dev/fuse is made available to it.
 
 Owns:  the signs that the usual runtimes leave.
-Never: decides anything by them but the words of a remedy.
+Never: decides more by them than the words of a remedy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Mounting without libfuse: mount(2) with its privilege, else fusermount3; and unmounting.
 
-Owns:  how a descriptor of /dev/fuse becomes a mount, and what went wrong in one sentence.
-Never: speaks the protocol on that descriptor; looks inside a mount (a stat of our own mount,
-       in the thread that is to answer it, never returns).
+Owns:  how a descriptor of /dev/fuse becomes a mount, and the one-sentence error where it does not.
+Never: speaks the protocol on that descriptor; looks inside a mount (a stat of the own mount,
+       in the thread that has to answer it, never returns).
 Fails: FuseMissing, MountPointBad, MountPointStale, Busy.
 """
 
@@ -28,7 +28,7 @@ DEVICE: Final = "/dev/fuse"
 SUBTYPE: Final = "r2fs"
 CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 HELPER: Final = "fusermount3"
-HELPER_TIMEOUT_S: Final = 30.0  # it mounts in milliseconds; a hung one must not hang us
+HELPER_TIMEOUT_S: Final = 30.0  # mounting takes milliseconds; a helper that hangs must not hang the daemon
 CAP_SYS_ADMIN: Final = 21
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
@@ -42,7 +42,7 @@ class Mounted:
     device: str
     fstype: str
     source: str
-    user: int | None = None  # FUSE: who mounted it
+    user: int | None = None  # FUSE: the uid that mounted
 
 
 def mounts() -> list[Mounted]:
@@ -65,12 +65,12 @@ def _user(options: str) -> int | None:
 
 
 def mounted_at(path: str) -> Mounted | None:
-    """What is mounted on exactly this path."""
+    """The mount on exactly this path."""
     return next((m for m in reversed(mounts()) if m.path == path), None)
 
 
 def mount_over(path: str) -> Mounted | None:
-    """The innermost mount of r2fs that `path` lies in. Asks no mount anything."""
+    """The innermost mount of r2fs above `path`. Sends no request to a mount."""
     over = [m for m in mounts() if m.fstype == f"fuse.{SUBTYPE}" and f"{path}/".startswith(f"{m.path}/")]
     return max(over, key=lambda m: len(m.path), default=None)
 
@@ -99,7 +99,7 @@ def check_possible() -> None:
 
 
 def privileged() -> bool:
-    """May this process call mount(2)?"""
+    """True if this process may call mount(2)."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
         effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
     return bool(int(effective, 16) >> CAP_SYS_ADMIN & 1)
@@ -150,7 +150,7 @@ def _pinned(path: str) -> Iterator[str]:
 
 
 def mount_by_helper(path: str, settings: Settings) -> int:
-    """By fusermount3, which is set-user-id: it mounts and passes the descriptor over a socket."""
+    """Mount by fusermount3, which is set-user-id: it mounts and passes the descriptor over a socket."""
     options = ["nosuid", "nodev", f"fsname={_escaped(settings.bucket.url)}", f"subtype={SUBTYPE}"]
     options += ["ro"] if settings.read_only else []
     options += ["noexec"] if settings.noexec else []
@@ -169,7 +169,7 @@ def mount_by_helper(path: str, settings: Settings) -> int:
 
 
 def unmount(path: str, lazy: bool = False) -> None:
-    """Take the mount on `path` away. Lazily: from the name at once, from open files when they close."""
+    """Unmount `path`. With `lazy`: the name at once, open files when they are closed."""
     if not privileged():
         command = [HELPER, "-u", *(["-z"] if lazy else []), "--", path]
         done = _run(command, path, (), dict(os.environ))
@@ -180,17 +180,17 @@ def unmount(path: str, lazy: bool = False) -> None:
 
 
 def abort(path: str) -> None:
-    """End the connection of the FUSE mount on `path`, where that is allowed: every call that waits there fails."""
+    """End the connection of the FUSE mount on `path`, if permitted: every call that waits in it fails."""
     mounted = mounted_at(path)
     if mounted is None or not mounted.fstype.startswith("fuse"):
         return
-    with suppress(OSError):  # fusectl is not mounted, or it is another user's: it ends with its descriptors
+    with suppress(OSError):  # no fusectl, or another user's mount: ends with its descriptors
         (CONNECTIONS / mounted.device.partition(":")[2] / "abort").write_text("1")
 
 
 # ------------------------------------------------------------------ helpers
 def _common_options(settings: Settings) -> list[str]:
-    # default_permissions: the kernel checks modes and owners, so ACCESS is never asked
+    # default_permissions: the kernel checks modes and owners, and sends no ACCESS
     return ["default_permissions"] + (["allow_other"] if settings.allow_other else [])
 
 
@@ -250,7 +250,7 @@ def _helper_error(path: str, text: str) -> MountError | Busy:
 
 
 def _escaped(text: str) -> str:
-    """For one value in fusermount3's list of options."""
+    """Escape one value for fusermount3's list of options."""
     return text.replace("\\", "\\\\").replace(",", "\\,")
 
 

@@ -1,7 +1,7 @@
-"""The set-id bits of a file that somebody changes: which have to go, and taking them.
+"""Set-id bits of a file that is changed: the rule, and dropping them.
 
 Owns:  the rule, where the kernel leaves it to a FUSE daemon.
-Never: asks whether the caller may change the file: the kernel has.
+Never: checks whether the caller may change the file: the kernel has.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from r2fs.model.verbs import Verbs
 
 
 def drop_set_id(fs: Verbs, kernel: KernelCache, caller: Caller, ino: int) -> None:
-    """Take set-user-id, and set-group-id where it means that, from a file that somebody changes.
+    """Drop set-user-id, and set-group-id where it has that meaning, from a file about to be changed.
 
-    Called before the change: a call that has to wait, and comes again, then finds them gone.
-    The kernel, which asked for this, goes on showing the mode that it remembers unless told.
+    Called before the change: a repeated call, after a wait, then finds the bits dropped.
+    The kernel, which requested this, shows the old mode until notified.
     """
     found = fs.getattr(caller, ino).attributes
     if found.kind is Kind.DIRECTORY:
         return
     mode = found.mode & ~stat.S_ISUID
-    # without S_IXGRP the bit once meant mandatory locking, and stays for who is of the group
+    # without S_IXGRP the bit once meant mandatory locking, and stays for members of the group
     if mode & stat.S_IXGRP or not _is_of(found.gid, caller):
         mode &= ~stat.S_ISGID
     if mode != found.mode:
@@ -33,12 +33,12 @@ def drop_set_id(fs: Verbs, kernel: KernelCache, caller: Caller, ino: int) -> Non
 
 
 def _is_of(gid: int, caller: Caller) -> bool:
-    """Is the caller of this group? FUSE tells only the first of its groups."""
+    """True if the caller is of this group. A FUSE request carries only the first of its groups."""
     if gid == caller.gid:
         return True
     try:
         status = Path(f"/proc/{caller.pid}/status").read_text()
-    except OSError:  # it has ended, or is of another namespace
+    except OSError:  # the process has ended, or is of another namespace
         return False
     groups = next((line for line in status.splitlines() if line.startswith("Groups:")), "")
     return str(gid) in groups.split()[1:]

@@ -2,7 +2,7 @@
 
 Owns:  the fields, their form in JSON, and what is refused of a file that is not one.
 Never: holds a key, a secret or a token: of keys only where they came from; writes the file
-       (daemon/states.py does).
+       (daemon/state_directories.py does).
 """
 
 from __future__ import annotations

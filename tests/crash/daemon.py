@@ -110,9 +110,8 @@ def main() -> None:
     store.LIMITS = replace(store.LIMITS, min_part=given["settings"]["part_size"])
     killer = Killer(Path(given["points"]), tuple(given["armed"]))
     die_when_asked()
-    mount = service.Service(
-        settings_of(given["settings"]), Path(given["target"]), os.environ, crash_point=killer
-    )
+    launch = service.Launch(os.environ)
+    mount = service.Service(settings_of(given["settings"]), Path(given["target"]), launch, crash_point=killer)
     threading.Thread(target=_listen, args=(killer,), name="armed from outside", daemon=True).start()
     sys.exit(mount.run(lambda: print("ready", flush=True)))
 

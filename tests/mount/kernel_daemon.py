@@ -17,11 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from r2fs.drivers import wire
-from r2fs.drivers.kernel import KernelDriver
-from r2fs.drivers.passthrough import DeviceBacking, Grant, OpenModes
-from r2fs.drivers.session import Session, SessionState
-from r2fs.drivers.wire import Init
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.kernel_driver import KernelDriver
+from r2fs.drivers.kernel.negotiation import SessionState
+from r2fs.drivers.kernel.passthrough import DeviceBacking, Grant, OpenModes
+from r2fs.drivers.kernel.session import Session
+from r2fs.drivers.kernel.wire import Init
 from r2fs.model.ports import Caller
 from r2fs.model.records import Inheritance, KnownHandle, KnownNode
 from r2fs.model.settings import Bucket, Settings

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from r2fs.drivers import kmount
-from r2fs.drivers.kernel import FETCH_THREADS
-from r2fs.drivers.wire import Init
+from r2fs.drivers.kernel.lanes import FETCH_THREADS
+from r2fs.drivers.kernel.wire import Init
 from tests.mount.daemons import REPO, end_all, until
 from tests.mount.kernel_rig import CommandFailed, KernelMount
 

@@ -1,4 +1,4 @@
-"""What the kernel does with passthrough: the rules that r2fs/drivers/passthrough.py obeys.
+"""What the kernel does with passthrough: the rules that r2fs/drivers/kernel/passthrough.py obeys.
 
 These document the protocol, and notice when a kernel changes. Opens are granted as each test
 says, however wrong, by kernel_daemon.ScriptedModes.
@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from r2fs.drivers import kmount
-from r2fs.drivers.wire import Init
+from r2fs.drivers.kernel.wire import Init
 from tests.mount.daemons import until
 from tests.mount.kernel_rig import CommandFailed, KernelMount
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from r2fs.daemon import client, keeper
+from r2fs.daemon import client
+from r2fs.daemon.handover import keeper
 from r2fs.drivers import kmount
 from tests.mount.daemons import END_S, REPO, run_r2fs, until
 

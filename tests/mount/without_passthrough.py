@@ -7,7 +7,7 @@ from pathlib import Path
 from r2fs import drivers
 from r2fs.cli.main import main
 from r2fs.drivers import Driver
-from r2fs.drivers.kernel import KernelDriver
+from r2fs.drivers.kernel.kernel_driver import KernelDriver
 from r2fs.model.settings import Settings
 from r2fs.model.verbs import Verbs
 

@@ -14,9 +14,9 @@ from r2fs.model import errors
 from r2fs.model.errors import R2fsError
 from r2fs.store.answers import SignatureRejected, StoredDamaged
 
-OPTIONAL = ("r2fs.drivers.libfuse",)  # loads a library that may not be there
+OPTIONAL = ("r2fs.drivers.libfuse.libfuse_driver",)  # loads a library that may not be there
 for _module in pkgutil.walk_packages(r2fs.__path__, "r2fs."):
-    if _module.name not in (*OPTIONAL, "r2fs.__main__", "r2fs.daemon.holder"):
+    if _module.name not in (*OPTIONAL, "r2fs.__main__", "r2fs.daemon.handover.holder"):
         importlib.import_module(_module.name)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.daemon import keeper
+from r2fs.daemon.handover import keeper
 
 PATIENCE_S = 30.0
 

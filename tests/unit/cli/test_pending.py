@@ -11,7 +11,7 @@ import pytest
 
 from r2fs.cli import pending, status
 from r2fs.cli.remount import record_of
-from r2fs.daemon import states
+from r2fs.daemon import state_directories
 from r2fs.daemon.client import Held
 from r2fs.disk.journal.summary import PendingSummary
 from r2fs.model import mount_record
@@ -125,8 +125,10 @@ def test_what_a_daemon_sends_that_is_being_started_needs_no_command(monkeypatch,
     record = mount_record.MountRecord(
         "file", "b", "", None, "", "file:///b", "/mnt/t", ("r2fs", "mount", "file:///b", "/mnt/t")
     )
-    left = states.State(Path("/state/b"), record, PendingSummary(files=1))
-    monkeypatch.setattr(states, "find", lambda *places: states.Found((left,), (), ()))
+    left = state_directories.StateDirectory(Path("/state/b"), record, PendingSummary(files=1))
+    monkeypatch.setattr(
+        state_directories, "find", lambda *places: state_directories.FoundStates((left,), (), ())
+    )
     waiting = Held("/mnt/t", "file:///b", 1, 60.0, starts_it, Path("/run/t.holder"))
     monkeypatch.setattr(pending, "held_mounts", lambda: [waiting])
     assert pending.with_pending(pending.unmounted()) == ([] if starts_it else [left])
@@ -136,8 +138,10 @@ def test_watching_shows_what_is_owed_too(r2fs, monkeypatch):
     record = mount_record.MountRecord(
         "file", "b", "", None, "", "file:///b", "/mnt/t", ("r2fs", "mount", "file:///b", "/mnt/t")
     )
-    left = states.State(Path("/state/b"), record, PendingSummary(files=1))
-    monkeypatch.setattr(states, "find", lambda *places: states.Found((left,), (), ()))
+    left = state_directories.StateDirectory(Path("/state/b"), record, PendingSummary(files=1))
+    monkeypatch.setattr(
+        state_directories, "find", lambda *places: state_directories.FoundStates((left,), (), ())
+    )
     text = status._text_of(None)
     assert "nothing is mounted\n\nnot yet in the bucket, and no mount sends it:\n" in text
     assert "to send  r2fs mount file:///b /mnt/t" in text
@@ -209,10 +213,12 @@ def test_flags_come_back_as_they_were_given(tmp_path):
 
 
 def test_a_place_that_may_not_be_read_is_said(r2fs, home, monkeypatch):
-    from r2fs.daemon import states
+    from r2fs.daemon import state_directories
 
     monkeypatch.setattr(
-        states, "find", lambda environ, further: states.Found((), (Path("/root/x"),), (Path("/usb"),))
+        state_directories,
+        "find",
+        lambda environ, further: state_directories.FoundStates((), (Path("/root/x"),), (Path("/usb"),)),
     )
     said = r2fs("status")
     assert said.code == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.cli import settling
-from r2fs.daemon import keeper
+from r2fs.daemon.handover import keeper
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import Mounted
 from tests.unit.cli.conftest import flushed, queue

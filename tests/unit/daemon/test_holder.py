@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from r2fs.daemon import keeper
-from r2fs.daemon.keeper import Again, HolderKeeper
+from r2fs.daemon.handover import keeper
+from r2fs.daemon.handover.keeper import Again, HolderKeeper
 
 PATIENCE_S = 30.0
 CARD = {"mountpoint": "/mnt", "url": "r2://takes", "name": ""}

@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from r2fs.daemon import logs
-from r2fs.daemon.log_format import LineFormatter
+from r2fs.daemon.log_format import HANDLER, LineFormatter
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import Credentials
 from tests.support.users import NOBODY, ROOT, acting_as, neighbours
@@ -181,7 +181,9 @@ def test_a_directory_that_is_not_there_is_named_and_not_made(tmp_path):
 FORGED = "a\n2026-11-28 10:00:00,000 ERROR   r2fs.x: forged\r\x1b[2Jx\u2028y\x9b\ud800"
 
 
-@pytest.mark.parametrize("logger", ["engine.reader", "drivers.session", "disk.cache", "cli.main", "else"])
+@pytest.mark.parametrize(
+    "logger", ["engine.reader", "drivers.kernel.session", "disk.cache", "cli.main", "else"]
+)
 def test_a_name_makes_no_line_of_its_own(tmp_path, logger):
     path = tmp_path / "r2fs.log"
     logs.to_file(path, "debug", Credentials(), "--log-file")
@@ -218,5 +220,5 @@ def test_every_way_of_logging_has_this_form(tmp_path, monkeypatch):
     ]
     for way in ways:
         way()
-        (ours,) = [h for h in logging.getLogger().handlers if getattr(h, "_r2fs", False)]
+        (ours,) = [h for h in logging.getLogger().handlers if h.get_name() == HANDLER]
         assert isinstance(ours.formatter, LineFormatter)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.daemon import client, control, directories, keeper, states
+from r2fs.daemon import client, control, directories, state_directories
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.control import ControlServer
+from r2fs.daemon.handover import keeper
 from r2fs.disk import sessionlog
 from r2fs.disk.cache.cache import CleanCache
 from r2fs.disk.journal.journal import Journal
@@ -319,14 +320,14 @@ def test_states_in_a_place_of_another_user_are_not_read(two, monkeypatch, how):
     (place / "b-1" / "mount.json").write_text("{}")
     two.give(place / "b-1", two.victim)
     if how == "their link":
-        elsewhere = two.home / ".local" / "state" / "r2fs" / states.ELSEWHERE
+        elsewhere = two.home / ".local" / "state" / "r2fs" / state_directories.ELSEWHERE
         elsewhere.mkdir(parents=True)
         (elsewhere / "b-1").symlink_to(place / "b-1")
         for path in (elsewhere, *elsewhere.parents[:3]):
             two.give(path, two.victim)
     home = theirs if how == "their home" else two.home
     with acting_as(two.victim):
-        found = states.find({"HOME": str(home)})
+        found = state_directories.find({"HOME": str(home)})
     assert found.states == ()
     assert found.closed == (place if how == "their home" else place / "b-1",)
 
@@ -345,6 +346,6 @@ def test_a_state_that_is_none_keeps_nobody_waiting_and_is_told(two, monkeypatch,
         (state / name).unlink(missing_ok=True)
         os.mkfifo(state / name) if kind == "fifo" else (state / name).symlink_to("/dev/zero")
         os.mkfifo(state / "mount.json")
-        (found,) = states.find({"HOME": str(two.home)}).states
+        (found,) = state_directories.find({"HOME": str(two.home)}).states
     assert found.record is None
     assert f"{name} is" in str(found.pending.error)

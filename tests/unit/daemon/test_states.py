@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.daemon import states
+from r2fs.daemon import state_directories
 from r2fs.disk.journal.journal import Journal
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord
@@ -70,7 +70,7 @@ def environ(base: Path) -> dict[str, str]:
 )
 def test_another_spelling_of_the_endpoint_goes_on_with_the_same_state(tmp_path, then, now, recorded):
     path = journal(settings(tmp_path, then), recorded=recorded)
-    found = states.settle(settings(tmp_path, now))
+    found = state_directories.settle(settings(tmp_path, now))
     assert found.state_dir == path
     assert found.cache_dir == tmp_path / "cache" / path.name
 
@@ -79,41 +79,41 @@ def test_another_spelling_of_the_endpoint_goes_on_with_the_same_state(tmp_path, 
 def test_what_cannot_be_known_to_be_the_same_has_a_state_of_its_own(tmp_path, now):
     journal(settings(tmp_path), recorded=True)
     mine = settings(tmp_path, now)
-    assert states.settle(mine) == mine
+    assert state_directories.settle(mine) == mine
 
 
 def test_another_prefix_has_a_state_of_its_own(tmp_path):
     journal(settings(tmp_path), recorded=True)
     mine = settings(tmp_path, prefix="b/")
-    assert states.settle(mine) == mine
+    assert state_directories.settle(mine) == mine
 
 
 def test_of_two_states_the_one_that_owes_something_is_gone_on_with(tmp_path):
     mine, other = settings(tmp_path), settings(tmp_path, "https://h.example.org:443")
     journal(mine, with_pending=False)
     path = journal(other)
-    assert states.settle(mine).state_dir == path
-    assert states.settle(other).state_dir == path
+    assert state_directories.settle(mine).state_dir == path
+    assert state_directories.settle(other).state_dir == path
 
 
 def test_of_two_that_owe_something_each_spelling_has_its_own(tmp_path):
     mine, other = settings(tmp_path), settings(tmp_path, "https://h.example.org:443")
     assert journal(mine) != journal(other)
-    assert states.settle(mine) == mine
-    assert states.settle(other) == other
+    assert state_directories.settle(mine) == mine
+    assert state_directories.settle(other) == other
 
 
 def test_of_two_that_owe_nothing_the_one_that_was_mounted_last(tmp_path):
     mine, other = settings(tmp_path), settings(tmp_path, "https://h.example.org:443")
     journal(mine, with_pending=False, recorded=True, mounted_s=5.0)
     path = journal(other, with_pending=False, recorded=True, mounted_s=6.0)
-    assert states.settle(mine).state_dir == path
+    assert state_directories.settle(mine).state_dir == path
 
 
 def test_a_directory_without_a_journal_is_no_state(tmp_path):
     mine, other = settings(tmp_path), settings(tmp_path, "https://h.example.org:443")
     other.state_dir.mkdir(parents=True)
-    assert states.settle(mine) == mine
+    assert state_directories.settle(mine) == mine
 
 
 # ------------------------------------------------------------------ where they are found
@@ -125,7 +125,7 @@ def test_every_standard_place_is_looked_into(tmp_path, system):
     further = replace(default, state_dir=tmp_path / "further" / default.state_dir.name)
     paths = {journal(each, recorded=True) for each in (default, unit, of_xdg, further)}
     variables = environ(tmp_path) | {"XDG_STATE_HOME": str(tmp_path / "xdg")}
-    found = states.find(variables, [tmp_path / "further"])
+    found = state_directories.find(variables, [tmp_path / "further"])
     assert {state.path for state in found.states} == paths
     assert all(state.pending.files == 1 for state in found.states)
     assert found.closed == found.missing == ()
@@ -134,28 +134,28 @@ def test_every_standard_place_is_looked_into(tmp_path, system):
 def test_one_that_a_daemon_has_open_is_not_among_them_and_not_disturbed(tmp_path):
     mine = settings(tmp_path)
     made = Journal.open(mine.state_dir)
-    assert states.find(environ(tmp_path), [mine.state_dir.parent]).states == ()
+    assert state_directories.find(environ(tmp_path), [mine.state_dir.parent]).states == ()
     with made.transaction():
         made.put_inode(row(1, "a", staged="f"))
     made.close()
-    assert len(states.find(environ(tmp_path), [mine.state_dir.parent]).states) == 1
+    assert len(state_directories.find(environ(tmp_path), [mine.state_dir.parent]).states) == 1
 
 
 def test_a_state_in_a_place_of_its_own_is_found_until_it_owes_nothing(tmp_path):
     mine = settings(tmp_path / "usb")
     journal(mine)
-    states.write_record(mine, record(mine), environ(tmp_path))
-    states.write_record(mine, record(mine), environ(tmp_path))  # the next mount
-    (found,) = states.find(environ(tmp_path)).states
+    state_directories.write_record(mine, record(mine), environ(tmp_path))
+    state_directories.write_record(mine, record(mine), environ(tmp_path))  # the next mount
+    (found,) = state_directories.find(environ(tmp_path)).states
     assert found.path == mine.state_dir
     assert found.record is not None
     assert found.record.mounted_s > 0
     (tmp_path / "usb").rename(tmp_path / "away")
-    gone = states.find(environ(tmp_path))
+    gone = state_directories.find(environ(tmp_path))
     assert (gone.states, gone.missing) == ((), (mine.state_dir,))
     (tmp_path / "away").rename(tmp_path / "usb")
-    states.forget(mine, environ(tmp_path))
-    assert states.find(environ(tmp_path)).states == ()
+    state_directories.forget(mine, environ(tmp_path))
+    assert state_directories.find(environ(tmp_path)).states == ()
 
 
 def test_a_full_disk_keeps_no_mount_from_coming_up(tmp_path, monkeypatch):
@@ -165,8 +165,8 @@ def test_a_full_disk_keeps_no_mount_from_coming_up(tmp_path, monkeypatch):
     mine = settings(tmp_path)
     journal(mine)
     monkeypatch.setattr("r2fs.disk.durable.write_durably", full)
-    states.write_record(mine, record(mine), environ(tmp_path))
-    assert states.read_record(mine.state_dir) is None
+    state_directories.write_record(mine, record(mine), environ(tmp_path))
+    assert state_directories.read_record(mine.state_dir) is None
 
 
 def test_what_may_not_be_read_is_told(tmp_path, system, monkeypatch):
@@ -179,20 +179,20 @@ def test_what_may_not_be_read_is_told(tmp_path, system, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert states.find(environ(tmp_path)).closed == (system,)
+    assert state_directories.find(environ(tmp_path)).closed == (system,)
 
 
 def test_another_users_state_is_not_read(tmp_path, monkeypatch):
     mine = settings(tmp_path)
     journal(mine, recorded=True)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    assert states.find(environ(tmp_path), [mine.state_dir.parent]).states == ()
+    assert state_directories.find(environ(tmp_path), [mine.state_dir.parent]).states == ()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
 def test_a_record_that_is_no_file_is_none_and_keeps_nobody_waiting(tmp_path, make):
     make(tmp_path / "mount.json")
-    assert states.read_record(tmp_path) is None
+    assert state_directories.read_record(tmp_path) is None
 
 
 # ------------------------------------------------------------------ what a mount says
@@ -213,7 +213,7 @@ def test_a_mount_names_what_waits_elsewhere_for_the_same_bucket(
     other = replace(other, state_dir=system / "takes" / other.state_dir.name)
     journal(other, recorded=recorded)
     journal(mine)
-    states.warn_of_others(mine, environ(tmp_path))
+    state_directories.warn_of_others(mine, environ(tmp_path))
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(said) == warned
     if warned:
@@ -228,7 +228,7 @@ def test_a_mount_says_nothing_of_other_buckets_and_of_what_owes_nothing(tmp_path
     paid = settings(tmp_path, "https://h.example.org:9001")
     journal(paid, with_pending=False, recorded=True)
     journal(settings(tmp_path, prefix="other/"), recorded=True)
-    states.warn_of_others(mine, environ(tmp_path))
+    state_directories.warn_of_others(mine, environ(tmp_path))
     assert not caplog.records
 
 
@@ -247,7 +247,7 @@ def test_what_waits_for_one_place_is_not_sent_to_another(tmp_path, then, now, re
     given = settings(tmp_path, now)
     bucket = replace(given.bucket, region=region)
     given = replace(given, bucket=bucket, state_dir=given.state_dir.with_name(places.slug(bucket)))
-    assert states.settle(given).state_dir == given.state_dir != path
+    assert state_directories.settle(given).state_dir == given.state_dir != path
 
 
 def test_a_directory_that_was_recorded_for_another_bucket_is_not_used(tmp_path):
@@ -256,4 +256,4 @@ def test_a_directory_that_was_recorded_for_another_bucket_is_not_used(tmp_path):
     journal(then)
     (then.state_dir / "mount.json").write_text(record(elsewhere).to_json())
     with pytest.raises(DirectoryUnusable, match="another bucket"):
-        states.settle(then)
+        state_directories.settle(then)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, SAME_S, Stopping, count_left, left_text
-from r2fs.daemon.systemd import Notifier
+from r2fs.daemon.systemd import ServiceManager
 from r2fs.model.errors import Busy, MountError, MountPointBad
 from r2fs.model.views import QueueView, TransferView
 from tests.support.clocks import ManualClock
@@ -63,7 +63,7 @@ def clock():
 
 @pytest.fixture
 def stopping(tmp_path, clock):
-    return Stopping(tmp_path, 60.0, Notifier({}), clock)
+    return Stopping(tmp_path, 60.0, ServiceManager({}), clock)
 
 
 def test_everything_is_sent(stopping, clock):
@@ -163,7 +163,7 @@ def test_progress_and_outcome_reach_who_waits(stopping, clock):
 def test_the_manager_is_asked_for_time_while_sending(tmp_path, clock):
     told: list[tuple[float, str]] = []
 
-    class Manager(Notifier):
+    class Manager(ServiceManager):
         def extend(self, seconds, status):
             told.append((seconds, status))
 

@@ -13,7 +13,7 @@ from threading import Event
 
 import pytest
 
-from r2fs.daemon.systemd import JournalFormatter, Notifier, handed_over, run_watchdog, stderr_is_journal
+from r2fs.daemon.systemd import JournalFormatter, ServiceManager, handed_over, run_watchdog, stderr_is_journal
 
 UNITS = ("systemd/r2fs@.service", "systemd/user/r2fs@.service")
 
@@ -35,7 +35,7 @@ def told(listener) -> dict[str, str]:
 
 def test_every_message(manager):
     listener, name = manager
-    notifier = Notifier({"NOTIFY_SOCKET": name})
+    notifier = ServiceManager({"NOTIFY_SOCKET": name})
     notifier.ready("mounted\non /mnt")
     assert told(listener) == {"READY": "1", "MAINPID": str(os.getpid()), "STATUS": "mounted on /mnt"}
     notifier.stopping("unmounting")
@@ -47,18 +47,18 @@ def test_every_message(manager):
 
 
 def test_without_a_manager_nothing_happens():
-    Notifier({}).ready("x")
+    ServiceManager({}).ready("x")
 
 
 @pytest.mark.expect_warnings("the service manager cannot be told")
 def test_a_manager_that_has_gone_is_no_failure(tmp_path):
-    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
 
 
 # ------------------------------------------------------------------ descriptors
 def test_a_descriptor_is_stored_and_taken_back(manager):
     listener, name = manager
-    notifier = Notifier({"NOTIFY_SOCKET": name, "FDSTORE": "1"})
+    notifier = ServiceManager({"NOTIFY_SOCKET": name, "FDSTORE": "1"})
     assert notifier.stores
     with open(os.devnull) as file:
         notifier.store(file.fileno(), "session")
@@ -79,7 +79,7 @@ def test_a_descriptor_is_stored_and_taken_back(manager):
     "variables", [{}, {"FDSTORE": "1"}, {"NOTIFY_SOCKET": "/x"}, {"NOTIFY_SOCKET": "/x", "FDSTORE": "0"}]
 )
 def test_who_stores_nothing(variables):
-    assert not Notifier(variables).stores
+    assert not ServiceManager(variables).stores
 
 
 HANDED = """
@@ -120,7 +120,7 @@ def test_what_is_meant_for_others_is_not_taken():
     ],
 )
 def test_when_a_watchdog_is_wanted(variables, seconds):
-    assert Notifier(variables).watchdog_s == seconds
+    assert ServiceManager(variables).watchdog_s == seconds
 
 
 class CountedClock:
@@ -146,7 +146,7 @@ def test_a_ping_only_while_the_mount_answers(manager):
     listener, name = manager
     answers = iter([True, False, True])
     clock = CountedClock(3)
-    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000"})
+    notifier = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000"})
     run_watchdog(notifier, lambda: next(answers), Event(), clock)
     assert clock.waits == [5.0] * 4
     assert [told(listener), told(listener)] == [{"WATCHDOG": "1"}] * 2
@@ -156,7 +156,7 @@ def test_a_ping_only_while_the_mount_answers(manager):
 
 
 def test_no_watchdog_no_thread_time():
-    run_watchdog(Notifier({}), lambda: pytest.fail("asked"), Event(), CountedClock(1))
+    run_watchdog(ServiceManager({}), lambda: pytest.fail("asked"), Event(), CountedClock(1))
 
 
 # ------------------------------------------------------------------ journal

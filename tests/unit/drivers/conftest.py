@@ -16,17 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.drivers import wire
-from r2fs.drivers.kernel import Lanes
-from r2fs.drivers.kernel_attributes import AttributeHandlers
-from r2fs.drivers.kernel_directories import DirectoryHandlers
-from r2fs.drivers.kernel_files import FileHandlers
-from r2fs.drivers.kernel_names import NameHandlers
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.openfiles import OpenFiles
-from r2fs.drivers.passthrough import OpenModes
-from r2fs.drivers.session import Session, SessionState
-from r2fs.drivers.wire import Op
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.attribute_handlers import AttributeHandlers
+from r2fs.drivers.kernel.directory_handlers import DirectoryHandlers
+from r2fs.drivers.kernel.file_handlers import FileHandlers
+from r2fs.drivers.kernel.lanes import Lanes
+from r2fs.drivers.kernel.name_handlers import NameHandlers
+from r2fs.drivers.kernel.negotiation import SessionState
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.openfiles import OpenFiles
+from r2fs.drivers.kernel.passthrough import OpenModes
+from r2fs.drivers.kernel.session import Session
+from r2fs.drivers.kernel.wire import Op
 from tests.support.mirror import MirrorVerbs
 
 TIMEOUT_S = 10.0
@@ -112,7 +113,7 @@ def lanes() -> Iterator[Lanes]:
 @pytest.fixture
 def session(kernel: FakeKernel, lanes: Lanes) -> Iterator[Session]:
     """Running in a thread of its own; tests add handlers by route()."""
-    made = Session(kernel.daemon.fileno(), lanes.by_op(), lanes.far_by_op(), ready=kernel.states.append)
+    made = Session(kernel.daemon.fileno(), lanes, ready=kernel.states.append)
     thread = threading.Thread(target=made.run, name="dispatcher")
     thread.start()
     yield made
@@ -147,7 +148,7 @@ class Served:
     fs: MirrorVerbs
     modes: OpenModes
     files: OpenFiles
-    notifier: Notifier
+    notifier: KernelNotifier
     root: Path
     directories: DirectoryHandlers
 
@@ -169,7 +170,7 @@ class Served:
 def served(kernel: FakeKernel, session: Session, tmp_path: Path) -> Iterator[Served]:
     (tmp_path / "f").write_bytes(b"content")
     fs = MirrorVerbs(tmp_path, valid_s=60.0)
-    notifier, modes = Notifier(), OpenModes(NoBacking())
+    notifier, modes = KernelNotifier(), OpenModes(NoBacking())
     files = OpenFiles(fs, modes)
     session.route(NameHandlers(fs, session, notifier, modes).handlers())
     directories = DirectoryHandlers(fs, session, notifier)

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import DirectoryPage
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import DirectoryPage
 from r2fs.model.records import Attributes, Entry, FileSystemStats, Kind
 
 FILE = Attributes(

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from r2fs.drivers.lanes import Lane
+from r2fs.drivers.kernel.lanes import Lane
 
 
 def test_tasks_run_and_threads_stay_within_the_limit() -> None:

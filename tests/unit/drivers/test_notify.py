@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from r2fs.drivers import wire
-from r2fs.drivers.codec import FOREVER_S
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.wire import Notify
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.codec import FOREVER_S
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.wire import Notify
 from tests.unit.drivers.conftest import FakeKernel
 
 
 @pytest.fixture
-def notifier(kernel: FakeKernel) -> Iterator[Notifier]:
-    made = Notifier()
+def notifier(kernel: FakeKernel) -> Iterator[KernelNotifier]:
+    made = KernelNotifier()
     made.start(kernel.daemon.fileno())
     yield made
     assert made.stop()
@@ -31,7 +31,7 @@ def dropped(ino: int, offset: int) -> tuple[Notify, bytes]:
     return Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, offset, 0)
 
 
-def test_a_name_and_the_listing_that_shows_it(kernel: FakeKernel, notifier: Notifier) -> None:
+def test_a_name_and_the_listing_that_shows_it(kernel: FakeKernel, notifier: KernelNotifier) -> None:
     notifier.told.add(9)
     notifier.forget_name(9, "é")
     raw = "é".encode()
@@ -39,20 +39,22 @@ def test_a_name_and_the_listing_that_shows_it(kernel: FakeKernel, notifier: Noti
     assert received(kernel, 2) == {(Notify.INVAL_ENTRY, entry), dropped(9, 0)}
 
 
-def test_a_name_that_is_gone_is_dropped(kernel: FakeKernel, notifier: Notifier) -> None:
+def test_a_name_that_is_gone_is_dropped(kernel: FakeKernel, notifier: KernelNotifier) -> None:
     notifier.told.add(9)
     notifier.forget_name(9, "a", gone=True)
     entry = wire.INVAL_ENTRY_OUT.pack(9, 1, 0) + b"a\0"
     assert received(kernel, 2) == {(Notify.INVAL_ENTRY, entry), dropped(9, 0)}
 
 
-def test_attributes_and_content(kernel: FakeKernel, notifier: Notifier) -> None:
+def test_attributes_and_content(kernel: FakeKernel, notifier: KernelNotifier) -> None:
     notifier.forget_attributes(5)
     notifier.forget_content(6)
     assert received(kernel, 2) == {dropped(5, -1), dropped(6, 0)}
 
 
-def test_a_directory_of_which_nothing_was_told_needs_nothing(kernel: FakeKernel, notifier: Notifier) -> None:
+def test_a_directory_of_which_nothing_was_told_needs_nothing(
+    kernel: FakeKernel, notifier: KernelNotifier
+) -> None:
     """A first listing of ten thousand files sends no ten thousand notifications."""
     notifier.forget_name(9, "new")
     assert kernel.silent()
@@ -62,7 +64,7 @@ def test_a_directory_of_which_nothing_was_told_needs_nothing(kernel: FakeKernel,
     assert kernel.silent()
 
 
-def test_an_epoch_ends_with_a_change_that_another_thread_tells_of(notifier: Notifier) -> None:
+def test_an_epoch_ends_with_a_change_that_another_thread_tells_of(notifier: KernelNotifier) -> None:
     before = notifier.epoch()
     notifier.forget_attributes(5)
     assert notifier.epoch() == before, "what a handler changes itself is in its answer"
@@ -73,7 +75,7 @@ def test_an_epoch_ends_with_a_change_that_another_thread_tells_of(notifier: Noti
 
 
 def test_the_same_notice_is_sent_once(kernel: FakeKernel) -> None:
-    notifier = Notifier()
+    notifier = KernelNotifier()
     for _ in range(1000):
         notifier.forget_content(7)
         notifier.forget_attributes(7)
@@ -83,7 +85,9 @@ def test_the_same_notice_is_sent_once(kernel: FakeKernel) -> None:
     assert notifier.stop()
 
 
-def test_a_listing_is_dropped_when_it_is_no_longer_fresh(kernel: FakeKernel, notifier: Notifier) -> None:
+def test_a_listing_is_dropped_when_it_is_no_longer_fresh(
+    kernel: FakeKernel, notifier: KernelNotifier
+) -> None:
     began = time.monotonic()
     notifier.listing_shown(3, 0.3)
     notifier.listing_shown(2, 0.1)
@@ -95,7 +99,7 @@ def test_a_listing_is_dropped_when_it_is_no_longer_fresh(kernel: FakeKernel, not
     assert kernel.silent()
 
 
-def test_a_listing_that_is_shown_again_stays(kernel: FakeKernel, notifier: Notifier) -> None:
+def test_a_listing_that_is_shown_again_stays(kernel: FakeKernel, notifier: KernelNotifier) -> None:
     began = time.monotonic()
     notifier.listing_shown(3, 0.1)
     notifier.listing_shown(3, 0.3)
@@ -107,12 +111,12 @@ def test_a_listing_that_is_shown_again_stays(kernel: FakeKernel, notifier: Notif
     assert kernel.silent()
 
 
-def test_resend(kernel: FakeKernel, notifier: Notifier) -> None:
+def test_resend(kernel: FakeKernel, notifier: KernelNotifier) -> None:
     notifier.resend()
     assert received(kernel, 1) == {(Notify.RESEND, b"")}
 
 
 def test_a_notifier_that_never_started_stops() -> None:
-    notifier = Notifier()
+    notifier = KernelNotifier()
     notifier.forget_content(1)
     assert notifier.stop()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from r2fs.drivers.kernel_files import FileHandlers
-from r2fs.drivers.openfiles import OpenFile
+from r2fs.drivers.kernel.file_handlers import FileHandlers
+from r2fs.drivers.kernel.openfiles import OpenFile
 
 
 class Full:

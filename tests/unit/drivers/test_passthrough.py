@@ -14,9 +14,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from r2fs.drivers import passthrough
-from r2fs.drivers.passthrough import IDLE_FILE, OpenModes
-from r2fs.drivers.wire import FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PASSTHROUGH
+from r2fs.drivers.kernel import passthrough
+from r2fs.drivers.kernel.passthrough import IDLE_FILE, OpenModes
+from r2fs.drivers.kernel.wire import FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PASSTHROUGH
 from r2fs.model.errors import Stale
 
 

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from r2fs.drivers import paths
-from r2fs.drivers.libfuse import _door
-from r2fs.drivers.paths import Names, is_hidden
+from r2fs.drivers.libfuse import paths
+from r2fs.drivers.libfuse.libfuse_driver import _door
+from r2fs.drivers.libfuse.paths import PathTable, is_hidden
 from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale
 from r2fs.model.ports import Caller
 from r2fs.model.records import Opened
@@ -32,7 +32,7 @@ def fs(tmp_path):
 
 @pytest.fixture
 def names(fs):
-    return Names(fs, ttl_s=60.0)
+    return PathTable(fs, ttl_s=60.0)
 
 
 def ino(fs, path: str) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from r2fs.drivers import kernel_directories, wire
-from r2fs.drivers.codec import NS
-from r2fs.drivers.kernel_directories import SNAPSHOT_AGE_S, SNAPSHOTS
-from r2fs.drivers.wire import Op
+from r2fs.drivers.kernel import directory_handlers, wire
+from r2fs.drivers.kernel.codec import NS
+from r2fs.drivers.kernel.directory_handlers import SNAPSHOT_AGE_S, SNAPSHOTS
+from r2fs.drivers.kernel.wire import Op
 from r2fs.model.errors import NotFound
 from tests.mount.daemons import until
 from tests.unit.drivers.conftest import Served
@@ -217,8 +217,8 @@ def test_snapshots_are_given_back(served: Served, monkeypatch: pytest.MonkeyPatc
         (served.root / f"{number:02}").touch()
     handlers = served.directories
     clock = [1000.0]
-    monkeypatch.setattr(kernel_directories.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(kernel_directories, "SNAPSHOT_NAMES", 100)
+    monkeypatch.setattr(directory_handlers.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(directory_handlers, "SNAPSHOT_NAMES", 100)
     for _ in range(10):
         listing(served, 0, 700)  # its reader stops there
     assert len(handlers._snapshots) == 3, "of 31 names each"

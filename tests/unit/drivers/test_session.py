@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
-from r2fs.drivers import wire
-from r2fs.drivers.kernel import COLD_THREADS, FETCH_THREADS, OPEN_THREADS, WRITE_THREADS, KernelDriver
-from r2fs.drivers.session import MAX_WRITE, WANTED, Session, SessionState
-from r2fs.drivers.wire import Init, Op
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.kernel_driver import KernelDriver
+from r2fs.drivers.kernel.lanes import COLD_THREADS, FETCH_THREADS, OPEN_THREADS, WRITE_THREADS
+from r2fs.drivers.kernel.negotiation import MAX_WRITE, WANTED, SessionState
+from r2fs.drivers.kernel.session import Session
+from r2fs.drivers.kernel.wire import Init, Op
 from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
 from tests.unit.drivers.conftest import FakeKernel

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from r2fs.drivers.signals import wants_to_stop
+from r2fs.drivers.kernel.signals import wants_to_stop
 
 BLOCKED = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); print(flush=True); input()"
 

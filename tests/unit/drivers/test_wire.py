@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.drivers import wire
-from r2fs.drivers.wire import Init, Notify, Op
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.wire import Init, Notify, Op
 
 HEADER = Path("/usr/include/linux/fuse.h")
 

@@ -1,13 +1,13 @@
-"""Does the process behind an INTERRUPT want to stop, or was it only told something?
+"""Signals: whether the process behind an INTERRUPT is to stop, or goes on after the signal.
 
-Owns:  that question, answered from /proc.
+Owns:  this decision, from /proc.
 Never: sends a signal.
 
 The kernel reports any signal to a waiting caller as INTERRUPT, once for each request, and a
-request that is answered EINTR ends the program's call with EINTR whether its handler asks for
-restarts or not. A Go program gets SIGURG all the time, a shell SIGCHLD: for these a file
-system goes on, as a disk does. A program that is being killed, or that somebody wants to stop,
-must not wait: only those signals end a request.
+request that is answered EINTR ends the program's call with EINTR even if its handler asks for
+restarts. A Go program gets SIGURG all the time, a shell SIGCHLD: for these a file system
+goes on, as a disk does. A program that is being killed or stopped must not wait: only those
+signals end a request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STOP_MASK: Final = sum(1 << number - 1 for number in STOP)
 
 
 def wants_to_stop(pid: int) -> bool:
-    """`pid` is a thread's number, as in a request. One that cannot be seen counts as stopping."""
+    """True if a signal that ends the thread `pid` (as in a request) is pending. An invisible process counts as stopping."""
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as lines:
             pending = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]

@@ -1,23 +1,23 @@
-"""Holder: keeps a mount's descriptor while no daemon does, so that a crash does not take the mount away.
+"""Holder: keeps a mount's descriptor while no daemon runs, so that a crash does not end the mount.
 
 Owns:    a second descriptor of the session, `<run_dir>/<stem>.holder` (mode 0600), and starting the daemon
-         again where it was told how.
-Never:   reads or writes the descriptor; touches the mount; imports anything but small parts of the standard
+         again, if the daemon gave its command.
+Never:   reads or writes the descriptor; touches the mount; imports more than small parts of the standard
          library: it is run as a file, by itself, and stays as small as Python can be.
 Threads: one.
-Fails:   never hangs: every socket has a time limit. When it ends, the kernel ends the connection, and whoever
-         waits in the mount gets ENOTCONN.
+Fails:   never hangs: every socket has a time limit. When the holder ends, the kernel ends the connection, and
+         calls that wait in the mount get ENOTCONN.
 
-One message is one JSON object, one packet (SOCK_SEQPACKET), with the descriptor beside it where it travels:
+One message is one JSON object, one packet (SOCK_SEQPACKET), with the descriptor attached where it is passed:
 
     keep   daemon → holder, first, over the inherited socket, with the descriptor: see `Deal`
     take   successor → holder: answered with the descriptor, unless a daemon has it
-    leave  daemon → holder: it goes, and its successor comes
-    end    the session is over; from anybody but the daemon only while there is none
-    status anybody
+    leave  daemon → holder: the daemon ends, and a successor follows
+    end    the session is over; from other processes than the daemon only while no daemon runs
+    status from any process
 
 The connection of `keep` or `take` stays open: its end, without `leave` or `end` before, is the daemon's death.
-The descriptor is not polled while there is a daemon: each request of the mount would wake this process, too.
+The descriptor is not polled while a daemon runs: each request of the mount would wake this process, too.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ import struct
 import sys
 import time
 
-GRACE_S = 60.0  # how long a successor is waited for, if the daemon did not say
-TICK_S = 0.2  # how often, without a daemon, the mount is looked at: is it gone?
-TALK_S = 2.0  # a peer that does not take its answer
+GRACE_S = 60.0  # wait for a successor, where the daemon set none
+TICK_S = 0.2  # between two looks at the mount, without a daemon
+TALK_S = 2.0  # for a peer that does not read its answer
 RESTART_FIRST_S, RESTART_CAP_S = 0.1, 10.0  # between a death and the next start
-RESTARTS, WINDOW_S = 6, 600.0  # more deaths within the time than these: it is not started any more
+RESTARTS, WINDOW_S = 6, 600.0  # after more deaths within the window the daemon is not started again
 MAX_PACKET = 1 << 16
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-ONLY = "_R2FS_TAKE_OVER"  # in the environment of what it starts: take the mount over, or leave it
+ONLY = "_R2FS_TAKE_OVER"  # in the environment of a started daemon: take the mount over, or end
 
 Message = dict[str, object]
 
@@ -49,13 +49,13 @@ def send(to: socket.socket, message: Message, fd: int = -1) -> None:
 
 
 def receive(peer: socket.socket) -> tuple[Message | None, int]:
-    """(message, descriptor or -1); (None, -1) where the peer has gone or talks nonsense."""
+    """(message, descriptor or -1); (None, -1) where the peer has left or sent no JSON object."""
     try:
         data, fds, _, _ = socket.recv_fds(peer, MAX_PACKET, 4)
     except OSError:
         return None, -1
     for fd in fds:
-        os.set_inheritable(fd, False)  # Python passes MSG_CMSG_CLOEXEC to recv_fds() on to nobody
+        os.set_inheritable(fd, False)  # recv_fds() ignores MSG_CMSG_CLOEXEC
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
@@ -67,13 +67,13 @@ def receive(peer: socket.socket) -> tuple[Message | None, int]:
 
 
 class Deal:
-    """What the daemon said with `keep` or `take`; the last one counts."""
+    """The fields of `keep` or `take`; the last message counts."""
 
     def __init__(self, message: Message) -> None:
         self.pid = int(str(message["pid"]))
         self.grace_s = float(str(message.get("grace_s", GRACE_S)))
         self.card = message.get("card")  # for status: mountpoint, url …
-        again = message.get("again")  # how it is started again; None: somebody else does that
+        again = message.get("again")  # command of the next start; None: the holder starts none
         self.again: dict[str, object] | None = again if isinstance(again, dict) else None
 
 
@@ -94,7 +94,7 @@ class Holder:
         self._over = False
 
     def run(self) -> None:
-        """Until the session is over, or nobody came for it."""
+        """Serve until the session is over, or the grace time has passed."""
         self._listener.setblocking(False)
         while not self._over:
             waiting = [self._listener] + ([self._daemon] if self._daemon else [])
@@ -111,7 +111,7 @@ class Holder:
         self._withdraw()
 
     def stop(self, number: int, frame: object) -> None:
-        """A signal: with a daemon there, which gets it as well, the end is the daemon's to tell."""
+        """Handle a signal. While a daemon runs, which gets the signal as well, the daemon decides."""
         self._over = self._over or self._daemon is None
 
     # ---- the daemon
@@ -144,7 +144,7 @@ class Holder:
             self._start_at = time.monotonic() + wait
 
     def _look_after(self) -> None:
-        """There is no daemon: is the mount gone, does somebody come, is he to be started?"""
+        """Without a daemon: end with the mount or after the grace time, and start the daemon when due."""
         now = time.monotonic()
         poll = select.poll()
         poll.register(self._fd, 0)
@@ -161,15 +161,15 @@ class Holder:
         if pid:
             self._child = 0
             if self._daemon is None and self._start_at is None and self._deal.again is not None:
-                self._deaths.append(time.monotonic())  # it ended before it took the mount
+                self._deaths.append(time.monotonic())  # ended before it took the mount over
                 self._plan()
 
-    # ---- everybody
+    # ---- requests of any process
     def _answer(self) -> None:
         try:
             peer, _ = self._listener.accept()
         except OSError:
-            return  # who knocked has left
+            return  # the peer has left
         peer.settimeout(TALK_S)
         kept = False
         try:
@@ -180,7 +180,7 @@ class Holder:
                 peer.close()
 
     def _serve(self, peer: socket.socket) -> bool:
-        """One request; whether the connection stays, as the daemon's."""
+        """Answer one request; True if the connection stays, as the daemon's."""
         message, fd = receive(peer)
         if fd >= 0:
             os.close(fd)
@@ -191,14 +191,14 @@ class Holder:
             self._tell(peer, {"error": "a daemon has it", **self._status()})
         elif op == "end":
             self._over = True
-            os.close(self._fd)  # before the answer: from now on nobody waits in the mount
+            os.close(self._fd)  # before the answer: calls that wait in the mount fail now
             self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._tell(peer, {"ok": True})
         elif op == "take" and message is not None:
             try:
                 deal = Deal(message)
             except (KeyError, ValueError):
-                return False  # it does not say who it is
+                return False  # without a pid
             if self._tell(peer, {"ok": True}, self._fd):
                 self._daemon, self._deal, self._start_at = peer, deal, None
                 return True
@@ -223,12 +223,12 @@ class Holder:
         return True
 
     def _withdraw(self) -> None:
-        """The socket, unless another holder has put its own there."""
+        """Remove the socket, unless another holder has bound its own at the path."""
         try:
             if os.stat(self._path).st_ino == self._bound:
                 os.unlink(self._path)
         except OSError:
-            pass  # gone already, with its directory
+            pass  # removed already, with its directory
 
 
 def start(again: dict[str, object]) -> int:
@@ -255,21 +255,21 @@ def start(again: dict[str, object]) -> int:
 
 
 def may_ask(peer: socket.socket) -> bool:
-    """The same user, or root."""
+    """True for the same user, and for root."""
     size = struct.calcsize("3i")
     _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     return uid in (0, os.getuid())
 
 
 def check_directory(fd: int) -> None:
-    """PermissionError where others than this user and root may write. The daemon has looked at the way to it."""
+    """PermissionError where others than this user and root may write. The daemon has checked the path."""
     found = os.fstat(fd)
     if found.st_uid not in (0, os.getuid()) or found.st_mode & 0o022:
         raise PermissionError("others may put sockets into this directory")
 
 
 def listen(path: str) -> socket.socket:
-    """At `path`, which may be longer than an address: through its directory's descriptor."""
+    """Listen at `path`, which may exceed an address's length: bound through its directory's descriptor."""
     directory, name = os.path.split(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -289,9 +289,11 @@ def listen(path: str) -> socket.socket:
 
 
 def main() -> int:
-    """`holder.py PATH`, with the daemon's socket as standard input."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # inherited from a daemon that blocks them
-    for number in STOP_SIGNALS:  # until it is known whether there is a daemon, which gets them as well
+    """Run `holder.py PATH`, with the daemon's socket as standard input."""
+    signal.pthread_sigmask(
+        signal.SIG_SETMASK, []
+    )  # the daemon blocks signals, and its child inherits the mask
+    for number in STOP_SIGNALS:  # until a daemon is known to run, which gets them as well
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     (path,) = sys.argv[1:]
@@ -301,7 +303,7 @@ def main() -> int:
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     daemon.settimeout(None)
-    message, fd = receive(daemon)  # none comes where the mount could not be made
+    message, fd = receive(daemon)  # without a message if the mount could not be made
     if message is None or message.get("op") != "keep" or fd < 0:
         return 0
     listener = listen(path)

@@ -1,13 +1,14 @@
-"""libfuse's high-level operations, translated into verbs. Signatures are fuse.h's, of 2.9 and 3.x.
+"""libfuse's high-level operations, translated to verbs. Signatures are fuse.h's, of 2.9 and 3.x.
 
-Owns:    what is open: libfuse's `fh` is the engine's handle; directories have numbers of our own.
-Never:   imports mfusepy or fusepy (libfuse.py does, and hands over the types that are needed);
-         turns an exception into an errno (libfuse.py's one door does).
-Threads: libfuse's own, many at once. One is held while a read waits for the network.
-Locks:   none of its own: the tables are dicts, changed by single operations.
+Owns:    the tables of open files and directories: libfuse's `fh` of a file is the engine's handle;
+         directories have numbers of their own.
+Never:   imports mfusepy or fusepy (libfuse_driver.py does, and passes the types in); turns an exception into
+         an errno (libfuse_driver.py's `_door` does).
+Threads: libfuse's own, many at once. A read that waits for the network holds its thread.
+Locks:   none: the tables are dicts, changed by single operations.
 Fails:   R2fsError, and OSError of a read or write on a local file.
 
-Arguments that only libfuse 3 passes have defaults. Paths are None where a handle says it all.
+Arguments that only libfuse 3 passes have defaults. Paths are None where a handle suffices.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from r2fs.drivers.cshapes import Config, FileInfo, Fill, Pointer, Stat, StatVfs, Times, TimeSpec
-from r2fs.drivers.paths import Dentry, Names, is_hidden
+from r2fs.drivers.libfuse.c_values import fill, fill_statfs, give, id_of, memory, text, times_of
+from r2fs.drivers.libfuse.cshapes import Config, FileInfo, Fill, Pointer, Stat, StatVfs, Times
+from r2fs.drivers.libfuse.paths import Dentry, PathTable, is_hidden
 from r2fs.drivers.setid import drop_set_id
 from r2fs.model.errors import BadHandle, NotPermitted, NotSupported, Stale
 from r2fs.model.ports import Caller
@@ -33,16 +35,12 @@ from r2fs.model.records import TYPE_BITS, AttributeChange, Attributes, Opened
 from r2fs.model.verbs import ROOT, Verbs
 
 if TYPE_CHECKING:
-    from r2fs.drivers.cshapes import Bytes
+    from r2fs.drivers.libfuse.cshapes import Bytes
 
 READDIR_PLUS = 1  # fuse_readdir_flags
 FILL_DIR_PLUS = 2  # fuse_fill_dir_flags
 
-_UNCHANGED_ID = 0xFFFFFFFF  # (uid_t) -1
-_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # utimensat(2)
-_BLOCK = 4096  # st_blksize: stdio buffers are of this size, and seeking programs refill them often
-
-# The kernel asks for this before every write(2), wherever extended attributes exist at all.
+# The kernel reads this attribute before every write(2), if a file system has extended attributes at all.
 _CAPABILITY = b"security.capability"
 
 P = ParamSpec("P")
@@ -50,7 +48,7 @@ R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class OpenFile:
+class LibfuseFile:
     handle: int
     ino: int
     local: int | None  # a descriptor of the engine's, to read and write
@@ -68,7 +66,7 @@ class OpenDirectory:
 def by_path(
     operation: Callable[Concatenate[Callbacks, bytes, P], R],
 ) -> Callable[Concatenate[Callbacks, bytes, P], R]:
-    """An inode on the way may have been replaced since it was looked up: look once more, then believe it."""
+    """Repeat an operation once after Stale: an inode on the way may have been replaced since its lookup."""
 
     def again(self: Callbacks, path: bytes, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -88,7 +86,7 @@ class Callbacks:
     def __init__(
         self,
         fs: Verbs,
-        names: Names,
+        names: PathTable,
         caller: Callable[[], Caller],
         stat_type: Callable[[], Stat],
         started: Callable[[int, Pointer[Config] | None], None],
@@ -101,7 +99,7 @@ class Callbacks:
         self._started = started
         self._lock = threading.Lock()
         # changed by single operations of dict
-        self._files: dict[int, OpenFile] = {}
+        self._files: dict[int, LibfuseFile] = {}
         self._directories: dict[int, OpenDirectory] = {}
         self._directory_numbers = itertools.count(1)
 
@@ -110,18 +108,12 @@ class Callbacks:
         self._started(connection, config)
 
     def destroy(self, _data: int) -> None:
-        """The mount is gone, and with it every handle that the kernel has not released."""
+        """Release every handle that the kernel has not released before the unmount."""
         for handle in list(self._files):
             self._release(handle)
 
     def statfs(self, _path: bytes, out: Pointer[StatVfs]) -> None:
-        now, result = self._fs.statfs(self._caller()), out.contents
-        result.f_bsize = result.f_frsize = now.block
-        result.f_blocks = now.total // now.block
-        result.f_bfree = result.f_bavail = now.free // now.block
-        result.f_files = now.files
-        result.f_ffree = result.f_favail = now.files_free
-        result.f_namemax = now.name_max
+        fill_statfs(out.contents, self._fs.statfs(self._caller()))
 
     # ---- attributes
     def getattr(self, path: bytes | None, out: Pointer[Stat], info: Pointer[FileInfo] | None = None) -> None:
@@ -144,7 +136,7 @@ class Callbacks:
         self._change(path, info, AttributeChange(mode=stat.S_IMODE(mode)))
 
     def chown(self, path: bytes | None, uid: int, gid: int, info: Pointer[FileInfo] | None = None) -> None:
-        self._change(path, info, AttributeChange(uid=_id(uid), gid=_id(gid)))
+        self._change(path, info, AttributeChange(uid=id_of(uid), gid=id_of(gid)))
 
     def truncate(self, path: bytes | None, size: int, info: Pointer[FileInfo] | None = None) -> None:
         self._change(path, info, AttributeChange(size=size))
@@ -154,11 +146,7 @@ class Callbacks:
     def utimens(
         self, path: bytes | None, times: Pointer[Times] | None, info: Pointer[FileInfo] | None = None
     ) -> None:
-        now = time.time_ns()
-        if times:
-            atime, mtime = _time(times.contents.actime, now), _time(times.contents.modtime, now)
-        else:
-            atime = mtime = now
+        atime, mtime = times_of(times, time.time_ns())
         self._change(path, info, AttributeChange(atime_ns=atime, mtime_ns=mtime))
 
     def _change(self, path: bytes | None, info: Pointer[FileInfo] | None, change: AttributeChange) -> None:
@@ -215,7 +203,7 @@ class Callbacks:
         caller = self._caller()
         parent, name = self._names.split(caller, text(path))
         if is_hidden(name):
-            return  # it has been unlinked when it was hidden, and forgotten at its last release
+            return  # unlinked at its hiding, and forgotten at its last release
         self._fs.unlink(caller, parent, name)
         self._names.removed(parent, name)
 
@@ -256,7 +244,7 @@ class Callbacks:
         info.contents.fh = number
 
     def _directory(self, caller: Caller, path: str) -> OpenDirectory:
-        """With a reference of its own: it stays open when its name is gone."""
+        """The directory with a reference of its own, so that it stays open after its name is removed."""
         if path == "/":
             return OpenDirectory(ROOT, 0)
         return OpenDirectory(self._fs.lookup(caller, *self._names.split(caller, path)).ino, 1)
@@ -270,7 +258,7 @@ class Callbacks:
         info: Pointer[FileInfo],
         flags: int | None = None,
     ) -> None:
-        """The whole directory at once: libfuse keeps it and serves all further requests from it."""
+        """Return the whole directory at once: libfuse keeps it and serves all further requests from it."""
         caller = self._caller()
         ino = self._directories[info.contents.fh].ino
         out, plain = self._stat_type(), () if flags is None else (0,)
@@ -286,7 +274,7 @@ class Callbacks:
                 out.st_ino, out.st_mode = line.st_ino, TYPE_BITS[line.kind]
             name = line.name.encode("utf-8", "surrogateescape")
             if filler(buffer, name, out, 0, *(plus if plus is not None and entry is not None else plain)):
-                return  # libfuse has no memory left, and says so itself
+                return  # libfuse has no memory left, and reports the error itself
 
     def releasedir(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:
         directory = self._directories.pop(info.contents.fh)
@@ -303,13 +291,13 @@ class Callbacks:
             return -errno.ENODATA
         caller = self._caller()
         value = self._fs.getxattr(caller, self._names.ino(caller, text(path)), text(name))
-        return _give(value, out, size)
+        return give(value, out, size)
 
     @by_path
     def listxattr(self, path: bytes, out: Bytes, size: int) -> int:
         caller = self._caller()
         names = self._fs.listxattr(caller, self._names.ino(caller, text(path)))
-        return _give(b"".join(os.fsencode(name) + b"\0" for name in names), out, size)
+        return give(b"".join(os.fsencode(name) + b"\0" for name in names), out, size)
 
     @by_path
     def setxattr(self, path: bytes, name: bytes, value: Bytes, size: int, flags: int) -> None:
@@ -347,33 +335,33 @@ class Callbacks:
         fi = info.contents
         dentry, keep, direct = self._names.opened(parent, name, ino, opened)
         appends = bool(fi.flags & os.O_APPEND)
-        self._files[opened.handle] = OpenFile(opened.handle, ino, opened.local, appends, dentry, direct)
+        self._files[opened.handle] = LibfuseFile(opened.handle, ino, opened.local, appends, dentry, direct)
         fi.fh, fi.keep_cache, fi.direct_io = opened.handle, keep, direct
 
     def read(self, _path: bytes | None, out: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
         file = self._file(info)
         if file.local is not None:
-            with suppress(OSError):  # the engine meets it, too, and tells why
-                return os.preadv(file.local, [_memory(out, size)], offset)
+            with suppress(OSError):  # the engine meets the same error, and reports the cause
+                return os.preadv(file.local, [memory(out, size)], offset)
         data = self._fs.read(self._caller(), file.handle, offset, size)
         ctypes.memmove(out, data, len(data))
         return len(data)
 
     def write(self, _path: bytes | None, data: Bytes, size: int, offset: int, info: Pointer[FileInfo]) -> int:
         file, paged = self._file(info), bool(info.contents.writepage)
-        memory = _memory(data, size)
+        buffer = memory(data, size)
         if file.local is None or (file.appends and not paged):
-            # The kernel's offset of an append is where it believes the end to be.
-            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"), paged)
+            # The kernel computes an append's offset from a size that may be old.
+            return self._fs.write(self._caller(), file.handle, offset, memoryview(buffer).cast("B"), paged)
         try:
-            written = os.pwrite(file.local, memory, offset)
+            written = os.pwrite(file.local, buffer, offset)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            return self._fs.write(self._caller(), file.handle, offset, memoryview(memory).cast("B"), paged)
+            return self._fs.write(self._caller(), file.handle, offset, memoryview(buffer).cast("B"), paged)
         self._fs.wrote(file.handle)
         if paged and written < size:  # of pages the kernel hears an error, and no smaller number
-            rest = memoryview(memory).cast("B")[written:]
+            rest = memoryview(buffer).cast("B")[written:]
             written += self._fs.write(self._caller(), file.handle, offset + written, rest, paged)
         return written
 
@@ -394,7 +382,7 @@ class Callbacks:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            return -errno.ENXIO  # an answer, not a failure: nothing follows
+            return -errno.ENXIO  # an answer, not a failure: no data after `offset`
 
     def release(self, _path: bytes | None, info: Pointer[FileInfo]) -> None:
         self._release(info.contents.fh)
@@ -404,61 +392,8 @@ class Callbacks:
         self._fs.release(handle)
         self._names.closed(file.dentry, file.direct)
 
-    def _file(self, info: Pointer[FileInfo]) -> OpenFile:
+    def _file(self, info: Pointer[FileInfo]) -> LibfuseFile:
         file = self._files.get(info.contents.fh)
         if file is None:
             raise BadHandle(f"handle {info.contents.fh} is not open")
         return file
-
-
-# ------------------------------------------------------------------ C's values
-def text(path: bytes | None) -> str:
-    """As os.fsdecode does it, whatever the locale."""
-    assert path is not None
-    return path.decode("utf-8", "surrogateescape")
-
-
-def fill(out: Stat, attributes: Attributes) -> None:
-    """A struct stat."""
-    out.st_ino = attributes.st_ino
-    out.st_mode = TYPE_BITS[attributes.kind] | attributes.mode
-    out.st_nlink = attributes.nlink
-    out.st_uid = attributes.uid
-    out.st_gid = attributes.gid
-    out.st_rdev = attributes.rdev
-    out.st_size = attributes.size
-    out.st_blocks = attributes.blocks
-    out.st_blksize = _BLOCK
-    for field, when in (
-        (out.st_atimespec, attributes.atime_ns),
-        (out.st_mtimespec, attributes.mtime_ns),
-        (out.st_ctimespec, attributes.ctime_ns),
-    ):
-        field.tv_sec, field.tv_nsec = divmod(when, 1_000_000_000)
-
-
-def _memory(pointer: Bytes, size: int) -> ctypes.Array[ctypes.c_char]:
-    """libfuse's own buffer: bytes go between it and the local file without a copy of ours."""
-    return (ctypes.c_char * size).from_address(ctypes.addressof(pointer.contents))
-
-
-def _give(value: bytes, out: Bytes, size: int) -> int:
-    """An extended attribute's value, or its size where that is the question."""
-    if size == 0:
-        return len(value)
-    if len(value) > size:
-        return -errno.ERANGE
-    ctypes.memmove(out, value, len(value))
-    return len(value)
-
-
-def _id(value: int) -> int | None:
-    return None if value == _UNCHANGED_ID else value
-
-
-def _time(when: TimeSpec, now: int) -> int | None:
-    if when.tv_nsec == _UTIME_OMIT:
-        return None
-    if when.tv_nsec == _UTIME_NOW:
-        return now
-    return int(when.tv_sec) * 1_000_000_000 + int(when.tv_nsec)

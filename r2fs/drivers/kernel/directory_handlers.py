@@ -1,9 +1,9 @@
 """Requests that read directories.
 
-Owns:    the snapshot that each reader of a directory goes on in: OPENDIR is answered ENOSYS, so
-         there is no handle, and the offset itself says which snapshot it belongs to.
-Never:   lists anything by itself.
-Threads: handlers run in the dispatcher, or on a lane once readdir had to wait.
+Owns:    the snapshot in which each reader continues. OPENDIR is answered ENOSYS, so a reader has no handle:
+         the offset itself names the snapshot.
+Never:   lists a directory by itself.
+Threads: handlers run in the dispatcher, or on a lane after readdir had to wait.
 Locks:   _lock, over the snapshots; no verb is called under it.
 """
 
@@ -17,26 +17,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import DirectoryPage
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.session import Handler, Session
-from r2fs.drivers.wire import Op
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import DirectoryPage
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.session import Handler, Session
+from r2fs.drivers.kernel.wire import Op
 from r2fs.model.ports import Caller
 from r2fs.model.records import DirEntry, Kind
 from r2fs.model.verbs import Verbs
 
-SNAPSHOTS: Final = 64  # directories being read at once; a reader whose snapshot has gone gets a new one
-SNAPSHOT_NAMES: Final = 100_000  # in all of them together, but for the last: some 20 MB
-SNAPSHOT_AGE_S: Final = 60.0  # since it was last read from
-POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position in it
+SNAPSHOTS: Final = 64  # directories being read at once; a reader of a dropped snapshot gets a new one
+SNAPSHOT_NAMES: Final = 100_000  # names in all snapshots but the newest: some 20 MB
+SNAPSHOT_AGE_S: Final = 60.0  # since the last read
+POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position inside
 DOTS: Final = ((b".", Kind.DIRECTORY), (b"..", Kind.DIRECTORY))  # positions 0 and 1
-EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry that says how fresh its listing is
+EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry to carry the freshness of its listing
 
 
 @dataclass(slots=True, eq=False)
-class Snapshot:
-    """A directory as it was when somebody began to read it."""
+class DirectorySnapshot:
+    """Entries of a directory at the time of its first READDIR."""
 
     number: int
     ino: int
@@ -46,7 +46,7 @@ class Snapshot:
 
 
 class DirectoryHandlers:
-    def __init__(self, fs: Verbs, session: Session, kernel: Notifier) -> None:
+    def __init__(self, fs: Verbs, session: Session, kernel: KernelNotifier) -> None:
         # constant
         self._fs = fs
         self._session = session
@@ -54,7 +54,7 @@ class DirectoryHandlers:
         self._numbers = itertools.count(1)
         # guarded by: _lock
         self._lock = threading.Lock()
-        self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()  # by number, the last used last
+        self._snapshots: OrderedDict[int, DirectorySnapshot] = OrderedDict()  # by number, the last used last
 
     def handlers(self) -> dict[Op, Handler]:
         return {
@@ -94,12 +94,17 @@ class DirectoryHandlers:
         elif not page.content():  # the end: from now on the kernel has the whole listing
             fresh = snapshot.valid_s if snapshot.entries else EMPTY_VALID_S
             self._kernel.listing_shown(nodeid, fresh)
-            # The snapshot stays for a while: who reads the kernel's copy comes back with offsets of it.
+            # The snapshot stays for a while: a reader of the kernel's copy returns with offsets into this snapshot.
 
     def _fill(
-        self, page: DirectoryPage, snapshot: Snapshot, position: int, caller: Caller, shown: list[int] | None
+        self,
+        page: DirectoryPage,
+        snapshot: DirectorySnapshot,
+        position: int,
+        caller: Caller,
+        shown: list[int] | None,
     ) -> None:
-        """As many names from `position` on as fit. `shown`: collects inodes given with references."""
+        """Add names from `position` on until the page is full. `shown` collects inodes returned with references."""
         base, entries, directory = snapshot.number << POSITION_BITS, snapshot.entries, snapshot.ino
         while position < len(DOTS):
             name, kind = DOTS[position]
@@ -129,8 +134,8 @@ class DirectoryHandlers:
         for ino in shown:
             self._fs.forget(ino, 1)
 
-    def _snapshot(self, caller: Caller, ino: int, offset: int) -> Snapshot:
-        """The one that `offset` belongs to. Offset 0 begins a new one."""
+    def _snapshot(self, caller: Caller, ino: int, offset: int) -> DirectorySnapshot:
+        """The snapshot of `offset`. Offset 0 begins a new snapshot."""
         now = time.monotonic()
         with self._lock:
             found = self._snapshots.get(offset >> POSITION_BITS)
@@ -138,14 +143,14 @@ class DirectoryHandlers:
                 found.used_s = now
                 self._snapshots.move_to_end(found.number)
                 return found
-        snapshot = Snapshot(next(self._numbers), ino, self._fs.readdir(caller, ino), now)
+        snapshot = DirectorySnapshot(next(self._numbers), ino, self._fs.readdir(caller, ino), now)
         with self._lock:
             self._snapshots[snapshot.number] = snapshot
             self._give_back_locked(now)
         return snapshot
 
     def _give_back_locked(self, now: float) -> None:
-        """The oldest ones, as long as they are too many, too large or too old."""
+        """Drop the oldest snapshots while they are too many, too large or too old."""
         names = sum(len(one.entries) for one in self._snapshots.values())
         while len(self._snapshots) > 1:
             oldest = next(iter(self._snapshots.values()))

@@ -1,8 +1,8 @@
 """Requests about open files: opening, reading, writing, syncing and closing them.
 
-Owns:    their translation to verbs, and reading and writing a LOCAL descriptor by ourselves.
+Owns:    their translation to verbs, and reads and writes of a LOCAL descriptor.
 Never:   fetches or stages content.
-Threads: handlers run in the dispatcher, or on a lane once something had to wait.
+Threads: handlers run in the dispatcher, or on a lane after a verb had to wait.
 Locks:   none.
 
 A passthrough file still sends OPEN, FLUSH, FSYNC, FALLOCATE, LSEEK and RELEASE, and READ for
@@ -14,24 +14,25 @@ from __future__ import annotations
 import errno
 import os
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import text
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.openfiles import OpenFile, OpenFiles
-from r2fs.drivers.passthrough import OpenModes
-from r2fs.drivers.session import MAX_WRITE, Handler, Session
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import text
+from r2fs.drivers.kernel.negotiation import MAX_WRITE
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.openfiles import OpenFile, OpenFiles
+from r2fs.drivers.kernel.passthrough import OpenModes
+from r2fs.drivers.kernel.session import Handler, Session
+from r2fs.drivers.kernel.wire import Op
 from r2fs.drivers.setid import drop_set_id
-from r2fs.drivers.wire import Op
 from r2fs.model.errors import NotSupported, WouldWait
 from r2fs.model.ports import Caller
 from r2fs.model.verbs import Verbs
 
-MAX_COPY = 1 << 30  # bytes of one answer: its field has 32 bits, and a killed program waits for it
+MAX_COPY = 1 << 30  # bytes of one answer: its field has 32 bits, and a killed program waits for the answer
 
 
 class FileHandlers:
     def __init__(
-        self, fs: Verbs, session: Session, kernel: Notifier, modes: OpenModes, files: OpenFiles
+        self, fs: Verbs, session: Session, kernel: KernelNotifier, modes: OpenModes, files: OpenFiles
     ) -> None:
         # constant
         self._fs = fs
@@ -41,7 +42,7 @@ class FileHandlers:
         self._files = files
         # the dispatcher's own
         self._scratch = memoryview(bytearray(MAX_WRITE))  # a READ's bytes on their way
-        self._nowait = os.RWF_NOWAIT  # 0 once a file system did not know it
+        self._nowait = os.RWF_NOWAIT  # 0 after a file system did not support the call
 
     def handlers(self) -> dict[Op, Handler]:
         return {
@@ -102,7 +103,7 @@ class FileHandlers:
         self._session.done(unique)
 
     def release(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        """Nobody waits for this, and the next OPEN may be on its way already."""
+        """Close a handle. No program waits for this request, and the next OPEN may be on its way already."""
         self._files.close(wire.RELEASE_IN.unpack_from(body)[0])
         self._session.done(unique)
 
@@ -122,10 +123,12 @@ class FileHandlers:
         try:
             return os.pread(file.local, size, offset)
         except OSError:
-            return self._fs.read(caller, file.handle, offset, size)  # it tells why, and fetches it anew later
+            return self._fs.read(
+                caller, file.handle, offset, size
+            )  # the engine reports the cause and retries
 
     def _read_cached(self, local: int, offset: int, size: int) -> memoryview:
-        """What the page cache has; WouldWait where the disk has to be asked."""
+        """Read from the page cache alone; WouldWait where the disk has to be read."""
         room = self._scratch[:size]
         try:
             n = os.preadv(local, (room,), offset, self._nowait)
@@ -133,10 +136,10 @@ class FileHandlers:
             raise WouldWait from None
         except OSError as e:
             if e.errno != errno.EOPNOTSUPP or not self._nowait:
-                raise WouldWait from e  # the disk's answer is told by `_read_local`
+                raise WouldWait from e  # `_read_local` reports the disk's error
             self._nowait = 0
             n = os.preadv(local, (room,), offset)
-        # fewer bytes would say that the file ends there
+        # a short answer would mean the end of the file
         if n < size and offset + n < os.fstat(local).st_size:
             raise WouldWait
         return room[:n]
@@ -165,7 +168,7 @@ class FileHandlers:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            return self._fs.write(caller, file.handle, offset, data, paged)  # it can make room
+            return self._fs.write(caller, file.handle, offset, data, paged)  # the engine can free disk space
         self._fs.wrote(file.handle)
         if paged and done < len(data):  # of pages the kernel hears an error, and no smaller number
             done += self._fs.write(caller, file.handle, offset + done, data[done:], paged)

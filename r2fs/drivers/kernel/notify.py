@@ -1,17 +1,16 @@
-"""Notifier: makes the kernel forget names, attributes, pages and listings.
+"""KernelNotifier: invalidates names, attributes, pages and listings in the kernel.
 
-Owns:    the notifications of a session, and the time at which a listing that the kernel keeps
-         is to be dropped.
-Never:   notifies in the thread of a handler, or while holding a lock that a handler needs: the
-         kernel answers a notification only when it has the directory's or the page's lock, and
-         who holds that one waits for a handler. Such a deadlock outlives kill -9.
+Owns:    the notifications of a session, and the time at which a listing cached by the kernel expires.
+Never:   notifies in the thread of a handler, or under a lock that a handler needs: the kernel answers a
+         notification only when it has the directory's or the page's lock, whose holder may wait for a
+         handler. Such a deadlock outlives kill -9.
 Threads: every method from any thread. Two of its own: one for names and listings, one for file
-         content, since dropping pages waits for READs that are on their way.
-Locks:   _lock, over what is pending; never held while writing.
-Fails:   never: ENOENT, the usual answer, means that the kernel did not know it anyway.
+         content, since dropping pages waits for READs in flight.
+Locks:   _lock, over pending notifications; never held while writing.
+Fails:   never: ENOENT, the usual answer, means that the kernel had nothing cached.
 
-The kernel gives directory entries and attributes a time to live, but a listing that it caches
-(NO_OPENDIR) stays until it is told: `listing_shown` does that when the listing is no longer fresh.
+The kernel gives directory entries and attributes a time to live, but keeps a cached listing (NO_OPENDIR)
+until a notification: `listing_shown` sends one when the listing is no longer fresh.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from r2fs.drivers import wire
-from r2fs.drivers.codec import FOREVER_S, encoded
-from r2fs.drivers.session import GONE
-from r2fs.drivers.wire import Notify
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.codec import FOREVER_S, encoded
+from r2fs.drivers.kernel.session import GONE
+from r2fs.drivers.kernel.wire import Notify
 
 log = logging.getLogger(__name__)
 
-SETTLE_S: Final = 0.001  # answers computed before a change are written within it; then they can be taken back
+SETTLE_S: Final = 0.001  # an answer computed before a change is written within this time
 USUAL: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EBUSY})
 STOP_S: Final = 2.0
 
 Message = tuple[Notify, bytes]
 
 
-class Notifier:
+class KernelNotifier:
     """A KernelCache."""
 
     def __init__(self, passes_through: Callable[[], bool] = lambda: False) -> None:
@@ -53,7 +52,7 @@ class Notifier:
         # each thread's own
         self._own = _Own()
         # read by handlers without the lock
-        self.told: set[int] = set()  # directories of which the kernel was told any name, present or not
+        self.told: set[int] = set()  # directories with a name in the kernel, present or absent
 
     def start(self, fd: int) -> None:
         self._names.start(fd)
@@ -72,14 +71,14 @@ class Notifier:
         if parent not in self.told:
             return
         raw = encoded(name)
-        # Expired, the name is looked up at its next use. Dropped, a directory that still is there would
+        # An expired name is looked up at its next use. Dropping the name of an existing directory would
         # take getcwd(2) away from every program that has just entered it. A name at which nobody looks again
         # keeps its inode, and the engine's node, for ever: so what is gone is dropped.
         entry = wire.INVAL_ENTRY_OUT.pack(parent, len(raw), 0 if gone else wire.EXPIRE_ONLY) + raw + b"\0"
         with self._lock:
             self._changed_locked()
             self._names.put_locked((Notify.INVAL_ENTRY, entry))
-            # the listing of a directory is not dropped with a name that the kernel does not have
+            # a name that is not cached does not drop its directory's listing
             self._names.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(parent, 0, 0)))
 
     def forget_attributes(self, ino: int) -> None:
@@ -94,17 +93,17 @@ class Notifier:
 
     # ------------------------------------------------------------------ for the handlers
     def listing_shown(self, ino: int, valid_s: float) -> None:
-        """The kernel now keeps the listing of `ino`: drop it when it is this old."""
+        """Record that the kernel caches the listing of `ino`; drop it after `valid_s` seconds."""
         if valid_s < FOREVER_S:
             message = (Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, 0, 0))
             with self._lock:
                 self._names.put_later_locked(time.monotonic() + valid_s, message)
 
     def epoch(self) -> int:
-        """Differs from before if another thread has told of a change since.
+        """A number that changes when another thread has notified a change.
 
-        An answer made of what was read in an earlier epoch is not to be kept: the notification
-        may be in the kernel first, for nothing. This thread's own changes are in its answer.
+        An answer computed from data of an earlier epoch must not be cached: its notification may have
+        reached the kernel first, without effect. Changes of this thread are part of its answer.
         """
         return self._changes - self._own.changes
 
@@ -117,9 +116,9 @@ class Notifier:
         self.told.discard(ino)
 
     def resend(self, directories: Iterable[int] = ()) -> None:
-        """Requests that another daemon read and did not answer come again.
+        """Have the kernel repeat the requests that another daemon read and did not answer.
 
-        `directories` are those of which it told names: when their listings were to be dropped died with it.
+        `directories` are those with cached names: the expiry of their listings was lost with that daemon.
         """
         self.told.update(directories)
         with self._lock:
@@ -133,7 +132,7 @@ class _Own(threading.local):
 
 
 class _Sender:
-    """One thread that writes notifications, each once however often it was asked for meanwhile."""
+    """Thread that writes notifications; equal pending ones are written once."""
 
     def __init__(self, name: str, lock: threading.Lock) -> None:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -187,7 +186,7 @@ class _Sender:
         return None
 
     def _take_due_locked(self) -> float | None:
-        """Move what is due to _pending; the seconds until the next is."""
+        """Move due entries to _pending; return the seconds until the next."""
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             message = heapq.heappop(self._later)[1]

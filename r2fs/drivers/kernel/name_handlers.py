@@ -1,14 +1,14 @@
 """Requests about names: looking up, making, renaming and removing them.
 
 Owns:    their translation to verbs.
-Never:   decides what exists.
-Threads: handlers run in the dispatcher, or on a lane once a verb had to wait.
+Never:   decides which names exist.
+Threads: handlers run in the dispatcher, or on a lane after a verb had to wait.
 
-An answer lets the kernel keep it for as long as the engine says. One that is made of what was
-read before a change of which the kernel is being notified is not to be kept at all.
+The kernel may cache an answer for the validity that the engine gives. An answer computed from data that was
+read before a change being notified has no validity.
 
-A resent request (its first reader died) may have been carried out already: then what it asked
-for is there, and that is success.
+A resent request (its first reader died) may have been carried out already: a result that is already
+present is success.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from __future__ import annotations
 import os
 import stat
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import text
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.passthrough import OpenModes
-from r2fs.drivers.session import Handler, Session
-from r2fs.drivers.wire import Op
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import text
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.passthrough import OpenModes
+from r2fs.drivers.kernel.session import Handler, Session
+from r2fs.drivers.kernel.wire import Op
 from r2fs.model.errors import Exists, NotFound, NotPermitted
 from r2fs.model.ports import Caller
 from r2fs.model.records import Entry
@@ -32,7 +32,7 @@ _O_NEW = os.O_EXCL
 
 
 class NameHandlers:
-    def __init__(self, fs: Verbs, session: Session, kernel: Notifier, modes: OpenModes) -> None:
+    def __init__(self, fs: Verbs, session: Session, kernel: KernelNotifier, modes: OpenModes) -> None:
         self._fs = fs
         self._session = session
         self._kernel = kernel
@@ -118,7 +118,7 @@ class NameHandlers:
         self._show(unique, nodeid, entry, epoch)
 
     def mknod(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        """mknod(2). open(2) with O_CREAT comes as CREATE."""
+        """mknod(2). open(2) with O_CREAT arrives as CREATE."""
         epoch, (mode, device, _, _) = self._kernel.epoch(), wire.MKNOD_IN.unpack_from(body)
         name = text(body[wire.MKNOD_IN.size : -1])
         if not stat.S_ISREG(mode):
@@ -175,6 +175,6 @@ class NameHandlers:
         except NotFound:
             if not unique & wire.UNIQUE_RESEND:
                 raise
-        # the kernel moves its own entries; both directories are now known to it
+        # the kernel moves its own entries and now knows both directories
         self._kernel.told.add(new_parent)
         self._session.done(unique)

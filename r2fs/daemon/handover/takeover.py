@@ -1,12 +1,12 @@
-"""Take-over: a mount outlives its daemon, and another daemon goes on with it.
+"""Take-over: a mount outlives its daemon, and another daemon continues it.
 
-Owns:    whether a session that lies with a keeper is gone on with; its log in the run directory
-         (disk/sessionlog.py); and what becomes of one that cannot be gone on with.
-Never:   asks the mount anything before somebody serves it: the answer would never come.
-Threads: find() and open_log() before there are any; keep() in the readiness thread; leave() and end() in the
-         one that ends the daemon.
-Locks:   _lock (no rank: nothing else is taken inside), so that a mount that ends at once is not kept after.
-Fails:   softly, with a mount that goes with its daemon. MountError where only a take-over was wanted.
+Owns:    whether a kept session can be continued; its log in the run directory
+         (disk/sessionlog.py); and the end of a session that cannot.
+Never:   sends a request to the mount before a daemon serves it: the answer would never arrive.
+Threads: find() and open_log() before any thread; keep() in the readiness thread; leave() and end() in the
+         thread that ends the daemon.
+Locks:   _lock (no rank: nothing else is taken inside), so that a mount that ends at once is not kept afterwards.
+Fails:   softly: the mount then ends with its daemon. MountError where only a take-over was wanted.
 """
 
 from __future__ import annotations
@@ -20,15 +20,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from r2fs.daemon import mountpoint
-from r2fs.daemon.holder import ONLY
-from r2fs.daemon.keeper import Again, HolderKeeper, Keeper, NoKeeper, StoreKeeper, is_over, is_session
-from r2fs.daemon.systemd import Notifier
+from r2fs.daemon.handover.holder import ONLY
+from r2fs.daemon.handover.keeper import (
+    Again,
+    HolderKeeper,
+    Keeper,
+    NoKeeper,
+    StoreKeeper,
+    is_over,
+    is_session,
+)
+from r2fs.daemon.starting import socket_name
+from r2fs.daemon.systemd import ServiceManager
 from r2fs.disk import sessionlog
 from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers import kmount
-from r2fs.drivers.kernel import KernelDriver
-from r2fs.drivers.session import SessionState
-from r2fs.drivers.wire import Init
+from r2fs.drivers.kernel.kernel_driver import KernelDriver
+from r2fs.drivers.kernel.negotiation import SessionState
+from r2fs.drivers.kernel.wire import Init
 from r2fs.model import owned_paths
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.records import Inheritance
@@ -36,7 +45,7 @@ from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1  # of what the log holds: another one is not gone on with
+FORMAT: Final = 1  # of the log's content: a session of another format is not continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +61,36 @@ class TakeOver:
     def __init__(
         self,
         settings: Settings,
-        stem: str,
         target: str,
         environ: MutableMapping[str, str],
-        notifier: Notifier,
+        notifier: ServiceManager,
         again: Again | None,
     ) -> None:
         # constant
         self._settings = settings
         self._target = target
         self._environ = environ
+        stem = socket_name(settings)
         self._path = settings.run_dir / f"{stem}.session"
         self._holder = settings.run_dir / f"{stem}.holder"
         self._notifier = notifier
         self._again = again
         # guarded by: _lock
-        self._lock = threading.Lock()  # held while a keeper is told something: it may take a moment to answer
+        self._lock = threading.Lock()  # held during a call of the keeper, which may take a moment
         self._over = False
-        # set before there are threads, or with the lock
+        # set before any thread starts, or with the lock
         self._keeper: Keeper = NoKeeper("it does not answer yet")
         self._log: SessionLog | None = None
         self._left: Left | None = None
 
     # ------------------------------------------------------------------ before the engine is built
     def find(self, driver: type) -> Left | None:
-        """What another daemon left of this very mount. What cannot be gone on with is taken away."""
+        """The session that another daemon left of this mount. One that cannot be continued is ended; None."""
         self._keeper = self._make_keeper()
         sent_for = self._environ.pop(ONLY, "")
         fd = self._found()
         if fd is None:
-            if sent_for:  # by a holder, which has been ended since: somebody does not want the mount any more
+            if sent_for:  # started by a holder that has been ended since: the mount is not wanted any more
                 raise MountError(f"{self._target} has nothing that could be taken over")
             return None
         why, left = self._examine(fd, driver)
@@ -109,7 +118,7 @@ class TakeOver:
         return fd
 
     def _examine(self, fd: int, driver: type) -> tuple[str, Left | None]:
-        """Why not, or what it is."""
+        """The session, or the reason why it cannot be continued."""
         if is_over(fd):
             return "its connection has ended", None
         mounted = kmount.mounted_at(self._target)
@@ -129,7 +138,7 @@ class TakeOver:
             return f"its log cannot be read ({error!r})", None
 
     def _identity(self) -> dict[str, object]:
-        """What must be the same: mount(2)'s options, and where the inode numbers come from."""
+        """Values that must be equal in both daemons: mount(2)'s options, and the source of the inode numbers."""
         settings = self._settings
         return {
             "format": FORMAT,
@@ -140,11 +149,11 @@ class TakeOver:
             "read_only": settings.read_only,
             "allow_other": settings.allow_other,
             "noexec": settings.noexec,
-            **({} if settings.links == "follow" else {"links": settings.links}),  # what the kernel remembers
+            **({} if settings.links == "follow" else {"links": settings.links}),  # the kernel caches links
         }
 
     def _discard(self, fd: int) -> None:
-        """Without a stat: its connection ends, so that who waits there gets ENOTCONN; then its name goes."""
+        """End a session without a stat: its connection, so that waiting calls get ENOTCONN, then its mount."""
         kmount.abort(self._target)
         os.close(fd)
         self._keeper.end()
@@ -157,9 +166,9 @@ class TakeOver:
         self._path.unlink(missing_ok=True)
         self._keeper = self._make_keeper()
 
-    # ------------------------------------------------------------------ when it is clear that it will be mounted
+    # ------------------------------------------------------------------ before the mount
     def open_log(self, driver: type) -> SessionLog | None:
-        """Where engine and driver put what a successor has to know; None where none can come."""
+        """Open the log for the successor's state; None where no successor is possible."""
         why = self._impossible(driver)
         if why is not None:
             with self._lock:
@@ -194,9 +203,9 @@ class TakeOver:
     def _state(self, state: SessionState) -> str:
         return json.dumps({"identity": self._identity(), "session": json.loads(state.to_json())})
 
-    # ------------------------------------------------------------------ while it is mounted
+    # ------------------------------------------------------------------ while mounted
     def keep(self, driver: object) -> None:
-        """The mount answers: from now on it outlives this process."""
+        """Have the session kept, once the mount answers: from then on it outlives this process."""
         if self._log is None or self._left is not None or not isinstance(driver, KernelDriver):
             return
         with self._lock:
@@ -210,12 +219,12 @@ class TakeOver:
             self._keeper.keep(driver.fileno())
 
     def _give_up_locked(self, why: str) -> None:
-        """The mount goes with this process, and nobody else may have it any more."""
+        """Keep the session no more: the mount ends with this process."""
         self._end_locked()
         self._keeper = NoKeeper(why)
 
     def describe(self) -> dict[str, str | None]:
-        """For status: who keeps the session, or why nobody does."""
+        """Keeper of the session, or the reason why it is not kept; for status."""
         keeper, usable = self._keeper, self._log is not None and self._log.usable
         held = keeper.describe() if usable else None
         if held is not None:
@@ -235,13 +244,13 @@ class TakeOver:
 
     # ------------------------------------------------------------------ the end
     def leave(self, fd: int) -> None:
-        """This process is about to become its successor, by execve()."""
+        """Leave the session to this process itself, after execve()."""
         if self._log is not None:
             self._log.close()
         self._keeper.leave(self._environ, fd)
 
     def end(self) -> None:
-        """There is no mount any more, or it is not to be kept."""
+        """End the keeping: the mount has ended, or is not to be kept."""
         with self._lock:
             self._end_locked()
 

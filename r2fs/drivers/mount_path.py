@@ -1,6 +1,6 @@
-"""Before a mount: is the directory fit for it, does this machine let this user mount; and read-ahead.
+"""Mount path: its resolution, the checks before a mount, and its read-ahead.
 
-Owns:    the sentences that tell why a mount cannot be made.
+Owns:    the error sentences of a mount that cannot be made.
 Never:   mounts or unmounts (kmount.py, libfuse).
 Threads: functions without state: any thread.
 Fails:   MountPointBad, MountPointStale, AlreadyMounted, FuseMissing, MountError.
@@ -25,8 +25,8 @@ FUSE_CONF = Path("/etc/fuse.conf")
 def absolute(mountpoint: str | os.PathLike[str]) -> str:
     """The path as mountinfo has it: without symbolic links, like realpath(3).
 
-    Asks no FUSE mount anything, on the way or at the end: one that nobody serves at the moment would
-    not answer. What lies in one is taken as it is written.
+    Sends no request to a FUSE mount, on the way or at the end: a mount without a daemon would
+    not answer. Names inside a mount are kept as they are written.
     """
     mounted = {m.path for m in kmount.mounts() if m.fstype.startswith("fuse")}
     links, asked = 0, True
@@ -49,7 +49,7 @@ def _link(path: str) -> str | None:
 
 
 def check_mount_point(mountpoint: Path) -> None:
-    """Can a mount be made here? Raises the sentence that says why not."""
+    """Raise MountPointBad, MountPointStale or AlreadyMounted where no mount can be made."""
     try:
         info = os.stat(mountpoint)
     except OSError as error:
@@ -90,7 +90,7 @@ def _check_inside(mountpoint: Path) -> None:
 
 
 def check_fuse(allow_other: bool, helper: str) -> None:
-    """Does this machine let this user make FUSE mounts through libfuse? A user needs `helper`."""
+    """Raise FuseMissing or MountError where this user cannot mount through libfuse. A user needs `helper`."""
     check_possible()
     if privileged():
         return

@@ -1,19 +1,17 @@
-"""Session: one conversation with the kernel over a descriptor of /dev/fuse.
+"""Session: the exchange of requests and answers over a descriptor of /dev/fuse.
 
-Owns:    INIT, reading requests, answering each exactly once, requests that wait, INTERRUPT.
-Never:   knows what a request means: handlers do (kernel_names.py, kernel_files.py).
-Threads: run() is the one dispatcher: a second one gains nothing under the interpreter's lock
-         (measured). A handler that cannot answer at once raises WouldWait and runs again on a
-         lane, and on one of those for the network if that is what it has to wait for. Replies may
-         be written by any thread.
-Locks:   _lock guards _waiting alone; nothing is called under it but a reply.
-Fails:   an R2fsError becomes its errno, an OSError its own, anything else is logged and EIO.
+Owns:    reading requests, answering each exactly once, requests that wait, INTERRUPT.
+Never:   knows the meaning of a request: handlers do (name_handlers.py, file_handlers.py).
+Threads: run() is the one dispatcher: a second one has no gain under the interpreter's lock (measured). A
+         handler that cannot answer at once raises WouldWait and runs again on a lane, on a far one if it
+         has to wait for the network. Any thread may write an answer.
+Locks:   _lock guards _waiting alone; only answers are written under it.
+Fails:   an R2fsError becomes its errno, an OSError its own; other errors are logged and become EIO.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import select
@@ -21,13 +19,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
-from r2fs.drivers import wire
-from r2fs.drivers.lanes import Lane
-from r2fs.drivers.signals import wants_to_stop
-from r2fs.drivers.wire import Init, Op
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.lanes import Lanes
+from r2fs.drivers.kernel.negotiation import (
+    MAX_WRITE,
+    PAGE,
+    WITHOUT_PASSTHROUGH,
+    Offer,
+    SessionState,
+    answer_init,
+)
+from r2fs.drivers.kernel.signals import wants_to_stop
+from r2fs.drivers.kernel.wire import Op
 from r2fs.model.errors import R2fsError, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
 
@@ -37,66 +43,23 @@ Handler = Callable[[int, int, Caller, memoryview], None]
 """(unique, nodeid, caller, body). Answers through the session, once, as the last thing that it
 does, or raises. `body` and `caller` are used again for the next request: copy what is kept."""
 
-MAX_WRITE: Final = 1 << 20  # bytes of one READ or WRITE; the kernel's limit is 256 pages
-PAGE: Final = 4096
-# Read-ahead and RELEASE that may be on their way at once: stuck reads must not hold RELEASE.
-MAX_BACKGROUND: Final = 256
-CONGESTED: Final = MAX_BACKGROUND * 3 // 4
 LOOKS: Final = 60  # before sleeping: waking across cores costs more than to look again so often (measured)
-READ_AHEAD: Final = 1 << 20  # twice as fast as the kernel's 128 KiB (measured)
-RECHECK_MS: Final = 200  # a killed program is let go after so long at most
+RECHECK_MS: Final = 200  # a killed program waits so long at most
 OP_LIMIT: Final = 64  # above every opcode
 
 GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})  # unmounted, or aborted
-# Nobody waits for these, and their handlers do not ask who the caller is: somebody's OPEN goes first.
+# No program waits for these, and their handlers ignore the caller: an OPEN is served first.
 LATER: Final = frozenset({Op.RELEASE, Op.FORGET, Op.BATCH_FORGET})
-LATER_EACH: Final = 16  # one of them gets its turn after so many requests of a kind at the latest
-# A program that closes one file opens the next: its RELEASE is carried out while it wakes from the answer to
-# that OPEN (a fifth of what an open takes), or after so many looks in vain.
+LATER_EACH: Final = 16  # one of them is served after so many requests of a kind at the latest
+# A program that closes one file opens the next: RELEASE is carried out while the program wakes from the answer
+# to that OPEN (a fifth of an open's time), or after so many looks in vain.
 LATER_LOOKS: Final = LOOKS // 2
 ASKED_BY_NODE: Final = frozenset({Op.GETATTR, Op.SETATTR, Op.OPEN})
-
-WANTED: Final = (
-    Init.ASYNC_READ
-    | Init.ATOMIC_O_TRUNC
-    | Init.BIG_WRITES
-    | Init.DO_READDIRPLUS
-    | Init.PARALLEL_DIROPS
-    | Init.MAX_PAGES
-    | Init.CACHE_SYMLINKS
-    | Init.NO_OPENDIR_SUPPORT
-    | Init.EXPLICIT_INVAL_DATA
-    | Init.HANDLE_KILLPRIV_V2
-    | Init.INIT_EXT
-    | Init.HAS_EXPIRE_ONLY
-    | Init.DIRECT_IO_ALLOW_MMAP
-    | Init.HAS_RESEND
-)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionState:
-    """What INIT agreed on: all that a daemon needs to go on with a descriptor that another one left."""
-
-    minor: int
-    flags: int  # Init
-    max_write: int
-    stack_depth: int  # 0: no passthrough
-
-    def has(self, flag: Init) -> bool:
-        return bool(self.flags & flag)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> SessionState:
-        return SessionState(**json.loads(text))
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A request on a lane. It is in Session._waiting until its answer is written or given up."""
+    """A request on a lane. Member of Session._waiting until its answer is written or given up."""
 
     op: int
     unique: int
@@ -105,34 +68,28 @@ class Waiting:
     body: memoryview
     cancelled: threading.Event
     started: bool = False
-    signalled: bool = False  # an INTERRUPT came, for a signal that is no reason to stop
+    signalled: bool = False  # interrupted by a signal that is no reason to stop
 
 
 class Session:
-    """One mounted descriptor. `lanes` say where each request may wait, `far` where for the network (without
-    it: in the same); route() says who answers it.
+    """One mounted descriptor. Each request is answered by the handler that route() was given for it.
 
     `ready` is called by the dispatcher when INIT has been answered, before any other request
-    is read. A descriptor that another daemon had is past its INIT.
+    is read. On the descriptor of an earlier daemon INIT is past.
     """
 
     def __init__(
         self,
         fd: int,
-        lanes: Mapping[Op, Lane],
-        far: Mapping[Op, Lane] | None = None,
-        *,
-        wanted: Init = WANTED,
-        stack_depth: int = 0,
+        lanes: Lanes,
+        offer: Offer = WITHOUT_PASSTHROUGH,
         ready: Callable[[SessionState], None] = lambda state: None,
     ) -> None:
         # constant
         self.fd = fd
-        self._wanted = wanted
-        self._stack_depth = stack_depth
+        self._offer = offer
         self._ready = ready
-        self._lanes = {int(op): lane for op, lane in lanes.items()}
-        self._far = {int(op): lane for op, lane in (far or lanes).items()}
+        self._lanes = lanes
         self._handlers: list[Handler] = [self._unknown] * OP_LIMIT
         self.route({Op.INIT: self._init, Op.INTERRUPT: self._interrupt, Op.DESTROY: self._destroy})
         os.set_blocking(fd, False)
@@ -142,7 +99,7 @@ class Session:
         self._poll.register(self._wake, select.POLLIN)
         self._mute = False  # written once, by leave()
         # written by the dispatcher
-        self._recheck_at = 0.0  # time.monotonic() of the next look at signalled requests; 0: there are none
+        self._recheck_at = 0.0  # time.monotonic() of the next look at signalled requests; 0: none are
         self.counts = [0] * OP_LIMIT  # requests read, by opcode
         self._later: deque[tuple[int, int, int, Caller, memoryview]] = deque()
         # guarded by: _lock
@@ -150,13 +107,13 @@ class Session:
         self._waiting: dict[int, Waiting] = {}  # by unique
 
     def route(self, handlers: Mapping[Op, Handler]) -> None:
-        """Before run(). What nobody answers is ENOSYS."""
+        """Set the handlers of opcodes; before run(). The answer to other opcodes is ENOSYS."""
         for op, handler in handlers.items():
             self._handlers[op] = handler
 
     # ------------------------------------------------------------------ requests
     def run(self) -> None:
-        """Answer requests until the mount is gone, or until stop()."""
+        """Answer requests until the mount has ended, or until stop()."""
         try:
             self._dispatch()
         finally:
@@ -187,7 +144,7 @@ class Session:
             except OSError as e:
                 if e.errno in GONE:
                     return
-                if e.errno == errno.ENOENT:  # the request was withdrawn while we read it
+                if e.errno == errno.ENOENT:  # the request was withdrawn during the read
                     continue
                 raise
             _, op, unique, nodeid, caller.uid, caller.gid, caller.pid, extensions, _ = unpack(buffer)
@@ -202,33 +159,33 @@ class Session:
             else:
                 answer(op, unique, nodeid, caller, body)
                 patience = 0
-            if later and counts[op] % LATER_EACH == 0:  # others never cease
+            if later and counts[op] % LATER_EACH == 0:  # requests of other kinds may never cease
                 answer(*later.popleft())
 
     def stop(self) -> None:
-        """run() returns soon; the mount stays. From any thread."""
+        """End run() soon; the mount stays. From any thread."""
         os.eventfd_write(self._wake, 1)
 
     def leave(self) -> None:
-        """After run(). Whoever goes on with the descriptor gets what is not answered yet, and answers it."""
+        """Send no more answers; after run(). A successor gets the unanswered requests, and answers them."""
         self._mute = True
 
     def close(self) -> None:
-        """After run(). The descriptor stays open: it is not ours."""
+        """Release the poll objects; after run(). The descriptor stays open: its owner closes it."""
         os.close(self._wake)
 
     def cancel_waiting(self) -> None:
-        """Nobody wants the answers any more."""
+        """Cancel the requests on lanes: their answers are not wanted any more."""
         with self._lock:
             for request in self._waiting.values():
                 request.cancelled.set()
 
     def waiting(self) -> int:
-        """Requests that are on a lane."""
+        """Number of requests on lanes."""
         return len(self._waiting)
 
     def _wait(self) -> bool:
-        """Until there is a request to read; False once stop() was called."""
+        """Wait for a request to read; False after stop() was called."""
         events: list[tuple[int, int]] = []
         if self._recheck_at and time.monotonic() >= self._recheck_at:
             self._recheck_signals()
@@ -239,7 +196,7 @@ class Session:
         return all(fd != self._wake for fd, _ in events)
 
     def _answer(self, op: int, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        """Run the handler; what it raises is the answer."""
+        """Run the handler, and answer with the errno of its error."""
         try:
             self._handlers[op](unique, nodeid, caller, body)
         except WouldWait as wish:
@@ -250,9 +207,9 @@ class Session:
             else:
                 self._defer(op, unique, nodeid, caller, body, fetches)
         except R2fsError as e:
-            if e.errno == errno.EIO:  # the program learns no more than that
+            if e.errno == errno.EIO:  # the program sees the errno alone
                 log.warning("%s: %s", _name(op), e)
-            # a node (not a name) that is gone: ESTALE makes the kernel walk the path again
+            # a missing node (not a name): ESTALE makes the kernel walk the path again
             gone = e.errno == errno.ENOENT and op in ASKED_BY_NODE
             self._fail(op, unique, errno.ESTALE if gone else e.errno)
         except OSError as e:
@@ -265,10 +222,10 @@ class Session:
 
     # ------------------------------------------------------------------ answers
     def send(self, message: bytes) -> bool:
-        """One whole answer, header included.
+        """Write one whole answer, header included.
 
-        False: the kernel no longer wants it, so what the answer grants (references, an open
-        file) has to be taken back.
+        False: the kernel no longer wants the answer, so the references or the open file that it grants
+        must be released.
         """
         if self._mute:
             return False
@@ -279,7 +236,7 @@ class Session:
         return True
 
     def send_data(self, unique: int, data: bytes | bytearray | memoryview) -> bool:
-        """An answer whose body is `data`, without copying it."""
+        """Answer with `data` as the body, without a copy."""
         if self._mute:
             return False
         head = wire.OUT_HEADER.pack(wire.OUT_SIZE + len(data), 0, unique)
@@ -290,7 +247,7 @@ class Session:
         return True
 
     def done(self, unique: int) -> bool:
-        """An answer without a body."""
+        """Answer without a body."""
         return self.send(wire.OUT_HEADER.pack(wire.OUT_SIZE, 0, unique))
 
     def error(self, unique: int, code: int) -> bool:
@@ -316,9 +273,9 @@ class Session:
         patient = Caller(caller.uid, caller.gid, caller.pid, caller.umask, True, cancelled, fetches)
         request = Waiting(op, unique, nodeid, patient, memoryview(bytes(body)), cancelled)
         with self._lock:
-            before = self._waiting.get(unique)  # on a lane where it may not wait for so long
+            before = self._waiting.get(unique)  # deferred before, on a lane for shorter waits
             request.signalled = before is not None and before.signalled
-            # Killed on its way here: behind a lane that is full nobody would look at that.
+            # Killed meanwhile: behind a full lane the kill would stay unseen.
             give_up = cancelled.is_set() and op != Op.FLUSH
             if give_up:
                 self._waiting.pop(unique, None)
@@ -327,25 +284,25 @@ class Session:
         if give_up:
             self._fail(op, unique, errno.EINTR)
             return
-        lane = (self._far if fetches else self._lanes)[op]
+        lane = (self._lanes.far if fetches else self._lanes.near)[op]
         lane.submit(lambda: self._answer_on_lane(request))
 
     def _answer_on_lane(self, request: Waiting) -> None:
         with self._lock:
-            if self._waiting.get(request.unique) is not request:  # given up before its turn came
+            if self._waiting.get(request.unique) is not request:  # given up before its turn
                 return
             request.started = True
         try:
             self._answer(request.op, request.unique, request.nodeid, request.caller, request.body)
         finally:
             with self._lock:
-                if self._waiting.get(request.unique) is request:  # else it waits on another lane
+                if self._waiting.get(request.unique) is request:  # else the request waits on another lane
                     del self._waiting[request.unique]
 
     def _interrupt(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        """Not answered: ENOSYS would end interrupts for good.
+        """Cancel the interrupted request, if it waits. Not answered: ENOSYS would end interrupts for good.
 
-        What is asked for is either on a lane or answered already: the kernel sends INTERRUPT
+        The interrupted request is on a lane or answered already: the kernel sends INTERRUPT
         only after the request was read, and one thread reads both.
         """
         with self._lock:
@@ -355,14 +312,14 @@ class Session:
 
     def _signalled(self, request: Waiting) -> None:
         if not wants_to_stop(request.caller.pid):
-            with self._lock:  # by now it may be on another lane
+            with self._lock:  # the request may be on another lane by now
                 self._waiting.get(request.unique, request).signalled = True
             self._recheck_at = time.monotonic() + RECHECK_MS / 1000
             return
         request.cancelled.set()
         with self._lock:
             current = self._waiting.get(request.unique)
-            # close(2) must not lose its FLUSH: that one is carried out however late
+            # close(2) must not lose its FLUSH: a FLUSH is carried out however late
             give_up = current is not None and not current.started and request.op != Op.FLUSH
             if give_up:
                 del self._waiting[request.unique]
@@ -370,7 +327,7 @@ class Session:
             self.error(request.unique, errno.EINTR)
 
     def _recheck_signals(self) -> None:
-        """A request's INTERRUPT comes once: after a harmless signal, look for a kill now and then."""
+        """Look again for a kill of callers with a harmless signal: INTERRUPT is sent once for a request."""
         with self._lock:
             watched = [r for r in self._waiting.values() if r.signalled and not r.cancelled.is_set()]
         self._recheck_at = 0.0
@@ -379,29 +336,16 @@ class Session:
 
     # ------------------------------------------------------------------ the session's own requests
     def _init(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        major, minor, readahead, flags = wire.INIT_IN_OLD.unpack_from(body)
-        if major != wire.KERNEL_VERSION:  # it asks again with ours, or gives up
-            self.send_data(
-                unique, wire.INIT_OUT.pack(wire.KERNEL_VERSION, wire.KERNEL_MINOR_VERSION, *[0] * 11)
-            )
-            return
-        if flags & Init.INIT_EXT:
-            flags |= wire.INIT_IN.unpack_from(body)[4] << 32
-        flags &= self._wanted
-        depth = self._stack_depth if flags & Init.PASSTHROUGH else 0
-        minor = min(minor, wire.KERNEL_MINOR_VERSION)
-        out = wire.INIT_OUT.pack(
-            wire.KERNEL_VERSION, minor, max(readahead, READ_AHEAD), flags & 0xFFFFFFFF,
-            MAX_BACKGROUND, CONGESTED, MAX_WRITE, 1, MAX_WRITE // PAGE, 0, flags >> 32, depth, 0,
-        )  # fmt: skip
+        out, state = answer_init(body, self._offer)
         self.send_data(unique, out)
-        self._ready(SessionState(minor, flags, MAX_WRITE, depth))
+        if state is not None:
+            self._ready(state)
 
     def _destroy(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         self.done(unique)
 
     def _unknown(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
-        """The kernel does without, and for most requests never asks again."""
+        """Answer ENOSYS: the kernel then works without this request, and mostly sends it no more."""
         self.error(unique, errno.ENOSYS)
 
 

@@ -1,13 +1,12 @@
-"""State directories of this host: which there are, what each still owes, and which of them a mount goes on with.
+"""State directories of this host: their places, their pending changes, and the one that a mount uses.
 
-Owns:    where they are looked for, the record in each (`mount.json`), and the links by which those in a place
-         of their own (--state-dir) are found again.
-Never:   deletes or moves one; reads one that belongs to another user; disturbs one (disk/journal/summary.py).
-         Imports no SQLite where there is no journal to be read.
-Fails:   softly where a directory cannot be read: it is told by name. `settle` with DirectoryUnusable.
+Owns:    the places to search, the record in each (`mount.json`), and the links to those elsewhere (--state-dir).
+Never:   deletes or moves one; reads one of another user; disturbs a daemon (disk/journal/summary.py).
+         Imports no SQLite unless a journal is to be read.
+Fails:   softly where a directory cannot be read: its path is reported. `settle` with DirectoryUnusable.
 
-A state is found by what it is about, not by its name: the directory's name is a hash of one spelling of the
-endpoint (`places.slug`), and mounts by other spellings go on with it.
+A state is found by its record, not by its name: the directory's name is a hash of one spelling of the
+endpoint (`places.slug`), and mounts by other spellings use it too.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOURNAL = "journal.db"
-FILES = (JOURNAL, f"{JOURNAL}-wal", "lock")  # that are read
-ELSEWHERE = ".elsewhere"  # in the default place: links to state directories that lie in another
+FILES = (JOURNAL, f"{JOURNAL}-wal", "lock")  # bytes that are read
+ELSEWHERE = ".elsewhere"  # in the default place: links to state directories in other places
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StateDirectory:
     """A state directory that no daemon has open."""
 
     path: Path
@@ -54,22 +53,22 @@ class State:
 
     @property
     def remedy(self) -> str:
-        """The command that sends what it owes."""
+        """The command that sends its pending changes."""
         if self.record is not None:
             return self.record.command_text
         return f"r2fs mount --state-dir {self.path.parent} … (the same bucket, prefix and endpoint as then)"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    states: tuple[State, ...]
+class FoundStates:
+    states: tuple[StateDirectory, ...]
     closed: tuple[Path, ...]  # places and states that this user may not read
-    missing: tuple[Path, ...]  # recorded places that are not there: a disk that is not mounted
+    missing: tuple[Path, ...]  # recorded places that are missing: a disk that is not mounted
 
 
-# ------------------------------------------------------------------ looking for them
-def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> Found:
-    """Every state directory in the standard places, those linked there, and in `further`; but those in use."""
+# ------------------------------------------------------------------ search
+def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> FoundStates:
+    """Every state directory in the standard places, linked there, or in `further`, except those in use."""
     closed: list[Path] = []
     missing: list[Path] = []
     states = []
@@ -77,11 +76,11 @@ def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> Found:
     for path in dict.fromkeys(_candidates(bases, closed, missing)):
         if (state := _state(path)) is not None:
             states.append(state)
-    return Found(tuple(states), tuple(dict.fromkeys(closed)), tuple(dict.fromkeys(missing)))
+    return FoundStates(tuple(states), tuple(dict.fromkeys(closed)), tuple(dict.fromkeys(missing)))
 
 
 def _candidates(bases: Iterable[Path], closed: list[Path], missing: list[Path]) -> Iterator[Path]:
-    """Directories with a journal: of a base, one below it (systemd's units), and behind its links."""
+    """Directories with a journal: in a base, one level below (systemd's units), and behind its links."""
     for base in dict.fromkeys(bases):
         if not _is_safe(base, closed):
             continue
@@ -100,7 +99,7 @@ def _candidates(bases: Iterable[Path], closed: list[Path], missing: list[Path]) 
 
 
 def _is_safe(path: Path, closed: list[Path]) -> bool:
-    """False where another user could have put it there. One that is not there is safe."""
+    """False where another user could have made the directory. A missing one is safe."""
     try:
         owned_paths.real_path(path)
     except PermissionError:
@@ -127,8 +126,8 @@ def _below(base: Path, closed: list[Path]) -> list[Path]:
     return sorted(Path(entry.path) for entry in own if entry.name != ELSEWHERE)
 
 
-def _state(path: Path) -> State | None:
-    """None: it has no journal, or a daemon has it open."""
+def _state(path: Path) -> StateDirectory | None:
+    """A state directory; None without a journal, or while a daemon has it open."""
     if not os.path.lexists(path / JOURNAL):
         return None
     from r2fs.disk.journal import summary as journal_reading
@@ -137,15 +136,15 @@ def _state(path: Path) -> State | None:
         owned_paths.make_sure(path)
         owned_paths.check_files(path, *FILES)
     except OSError as error:
-        return State(path, None, journal_reading.PendingSummary(error=error.strerror))
+        return StateDirectory(path, None, journal_reading.PendingSummary(error=error.strerror))
     if journal_reading.holder(path) is not None:
         return None
     record = read_record(path)
     patterns = LOCAL_PATTERNS if record is None else _patterns(record)
     pending = journal_reading.summary(path, patterns)
     if journal_reading.holder(path) is not None:
-        return None  # a daemon has begun meanwhile: what was read may be half of it
-    return State(path, record, pending)
+        return None  # a daemon has started meanwhile: the result may be incomplete
+    return StateDirectory(path, record, pending)
 
 
 def _patterns(record: MountRecord) -> tuple[str, ...]:
@@ -161,7 +160,7 @@ def _patterns(record: MountRecord) -> tuple[str, ...]:
 
 # ------------------------------------------------------------------ the record
 def read_record(path: Path) -> MountRecord | None:
-    """Of a state directory; None where there is none, or not one that can be understood."""
+    """The record of a state directory; None if missing or unreadable."""
     try:
         data = owned_paths.read_file(path / mount_record.NAME, mount_record.MAX_BYTES)
     except OSError:
@@ -170,7 +169,7 @@ def read_record(path: Path) -> MountRecord | None:
 
 
 def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, str]) -> None:
-    """Into the state directory, whose lock is held; and a link to it, where it lies in no standard place."""
+    """Write the record, with the state's lock held; and a link to the directory, if in no standard place."""
     from r2fs.disk.durable import write_durably
 
     record = replace(record, mounted_s=time.time())
@@ -191,7 +190,7 @@ def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, 
 
 
 def forget(settings: Settings, environ: Mapping[str, str]) -> None:
-    """It owes nothing: its link is not needed until the next mount."""
+    """Remove the link to a state without pending changes, until its next mount."""
     link = _link_of(settings, environ)
     if link is not None:
         with suppress(OSError):
@@ -199,7 +198,7 @@ def forget(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 def _link_of(settings: Settings, environ: Mapping[str, str]) -> Path | None:
-    """None: the directory lies where `find` looks by itself."""
+    """The link to the directory; None for a directory in a place that `find` searches."""
     path = settings.state_dir
     known = places.state_places(environ)
     if path.parent in known or path.parent.parent in known:
@@ -210,10 +209,10 @@ def _link_of(settings: Settings, environ: Mapping[str, str]) -> Path | None:
 
 # ------------------------------------------------------------------ for a mount
 def settle(settings: Settings) -> Settings:
-    """`settings` with the state directory (and the cache's) that this bucket has already by another spelling.
+    """`settings` with the state directory (and the cache's) that this bucket has by another spelling.
 
-    Of several the one that owes something, the own spelling's first; else the one that was mounted last.
-    Raises DirectoryUnusable where what is there was recorded for another bucket: nothing of it is sent to this one.
+    Of several: one with pending changes, that of the own spelling first; else the last one mounted.
+    Raises DirectoryUnusable where the directory was recorded for another bucket: its files must not be sent to this.
     """
     own = settings.state_dir
     if (record := read_record(own)) is not None and _is_of_another(own, identity.identity(settings.bucket)):
@@ -235,7 +234,7 @@ def settle(settings: Settings) -> Settings:
 
 
 def _of_same_place(settings: Settings) -> list[Path]:
-    """State directories beside the own one that may be this bucket's; the own one first, there or not."""
+    """State directories beside the own one that may be this bucket's; the own one first, even if missing."""
     base, bucket = settings.state_dir.parent, settings.bucket
     found = [settings.state_dir]
     found += [base / places.slug(other) for other in identity.spellings(bucket)]

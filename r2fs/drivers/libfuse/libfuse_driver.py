@@ -1,13 +1,13 @@
-"""The portable driver: libfuse 3 through mfusepy, or libfuse 2 through fusepy, where one of these is there.
+"""The portable driver: libfuse 3 through mfusepy, or libfuse 2 through fusepy.
 
-Owns:    finding the library, the mount's options, the one door from errors to errnos, the loop.
+Owns:    finding the library, the mount's options, the translation of errors to errnos, the loop.
 Never:   translates an operation (callbacks.py) or resolves a path (paths.py).
 Threads: serve() blocks its caller; libfuse starts threads of its own, which run the callbacks.
          unmount() may be called by any other thread.
-Fails:   FuseMissing and MountError before the mount is there; Busy from unmount.
+Fails:   FuseMissing and MountError before the mount exists; Busy from unmount.
 
 mfusepy and fusepy supply the C structures, the table of operations and fuse_main. Their own
-wrappers around callbacks are replaced by ours, because they lose what a file system needs: the
+wrappers around callbacks are replaced, because they lose what a file system needs: the
 handle of ftruncate and futimens, rename's flags, names that are not UTF-8, and the errno of any
 exception that is not an OSError; and they copy each read and write once more.
 """
@@ -29,10 +29,10 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from r2fs.drivers import kmount
-from r2fs.drivers.callbacks import Callbacks
-from r2fs.drivers.cshapes import Config, Connection, Pointer
-from r2fs.drivers.mountpoint import absolute, check_fuse, check_mount_point, set_readahead
-from r2fs.drivers.paths import Names
+from r2fs.drivers.libfuse.callbacks import Callbacks
+from r2fs.drivers.libfuse.cshapes import Config, Connection, Pointer
+from r2fs.drivers.libfuse.paths import PathTable
+from r2fs.drivers.mount_path import absolute, check_fuse, check_mount_point, set_readahead
 from r2fs.model.errors import FuseMissing, MountError, R2fsError
 from r2fs.model.ports import Caller
 from r2fs.model.settings import Settings
@@ -40,16 +40,16 @@ from r2fs.model.verbs import Verbs
 
 log = logging.getLogger(__name__)
 
-TTL_S = 1.0  # libfuse has one validity for all: what the kernel believes may be older by this much
+TTL_S = 1.0  # libfuse has one validity for all names: cached attributes may be older by so much
 MAX_IO = 1 << 20  # bytes of one read or write: the kernel's limit of 256 pages (libfuse 2 stays at 128 KiB)
-MAX_BACKGROUND = 64  # what nobody waits for (RELEASE, large O_DIRECT reads) and is on its way at once
-MAX_THREADS = 256  # a reader that waits for the network holds one: so many, less a few, leave some for stat
+MAX_BACKGROUND = 64  # background requests in flight at once (RELEASE, large O_DIRECT reads)
+MAX_THREADS = 256  # a reader that waits for the network holds one: enough remain for stat
 
-# What libfuse 3 asks of the kernel unless told otherwise (fuse_common.h), and we do not want:
+# Capabilities that libfuse 3 requests by default (fuse_common.h), and that are switched off:
 _ASYNC_READ = 1 << 0  # reads ahead would fill MAX_BACKGROUND where a few files are stuck, and stop all others
-_SPLICE_READ = 1 << 9  # requests through a pipe: one more copy for whoever writes from memory
+_SPLICE_READ = 1 << 9  # requests through a pipe: one more copy for writes from memory
 _AUTO_INVAL_DATA = 1 << 12  # drops a file's pages when its mtime changes: we compare versions at open
-_READDIRPLUS_AUTO = 1 << 14  # without it a listing always brings the attributes along
+_READDIRPLUS_AUTO = 1 << 14  # without this flag a listing always includes the attributes
 _HANDLE_KILLPRIV = 1 << 20  # the kernel is to take set-user-id bits away on a write, not we
 _UNWANTED = _ASYNC_READ | _SPLICE_READ | _AUTO_INVAL_DATA | _READDIRPLUS_AUTO | _HANDLE_KILLPRIV
 
@@ -94,7 +94,7 @@ class _Arguments(ctypes.Structure):
 
 
 class _Interrupted(threading.Event):
-    """Is the request of this very thread interrupted? One object serves all callers."""
+    """Whether the request of the calling thread is interrupted. One object serves all callers."""
 
     def __init__(self, asked: Callable[[], int]) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _Interrupted(threading.Event):
 
 
 class Library:
-    """mfusepy or fusepy, with the libfuse that it has loaded."""
+    """mfusepy or fusepy, with the libfuse library that it has loaded."""
 
     def __init__(self, module: ModuleType, version: tuple[int, int]) -> None:
         self.module = module
@@ -118,19 +118,19 @@ class Library:
         return f"libfuse {self.version[0]}.{self.version[1]} through {self.module.__name__}"
 
     def caller(self) -> Caller:
-        """Who asks, of the request that this thread is in."""
+        """The caller of the request that this thread carries out."""
         now = self._get_context().contents
         return Caller(now.uid, now.gid, now.pid, now.umask, True, self._interrupted)
 
     def connection(self, pointer: int) -> Connection:
-        """struct fuse_conn_info, of what init was given."""
+        """struct fuse_conn_info, from the argument of init."""
         kind = getattr(self.module, "fuse_conn_info", _Connection2)
         found: Pointer[Connection] = ctypes.cast(pointer, ctypes.POINTER(kind))
         return found.contents
 
     @cached_property
     def operations(self) -> type[ctypes.Structure]:
-        """struct fuse_operations. fusepy's ends before what libfuse 2.9 has added last: fallocate."""
+        """struct fuse_operations. fusepy's lacks the newest member of libfuse 2.9, fallocate."""
         known: type[ctypes.Structure] = self.module.fuse_operations
         if self.version < (2, 9) or any(name == "fallocate" for name, *_ in known._fields_):
             return known
@@ -147,7 +147,7 @@ class Library:
     def main(self) -> Callable[..., int]:
         """fuse_main, with MAX_THREADS.
 
-        libfuse 3.12 to 3.14.0 read `-o max_threads` and then leave it at 10: there the same
+        libfuse 3.12 to 3.14.0 read `-o max_threads` and then leave it at 10: for these the same
         steps are taken one by one.
         """
         if (3, 12) <= self.version < (3, 15):
@@ -232,20 +232,20 @@ class LibfuseDriver:
         self._fs = fs
         self._settings = settings
         self._mountpoint = mountpoint
-        # Not more than a tenth on top of what the settings allow, and nothing where they allow nothing.
+        # At most a tenth above the validity in the settings, and 0 where they allow 0.
         self._ttl_s = min(TTL_S, settings.freshness_s / 10)
         # changed by serve() alone
         self._target = ""
         self._mounted = False
 
     def serve(self) -> None:
-        """Mount, and answer until it is unmounted, by whomever."""
+        """Mount, and answer until the mount has ended, whatever ends it."""
         check_mount_point(self._mountpoint)
         check_fuse(self._settings.allow_other, self.helper)
         self._target = absolute(self._mountpoint)
         library = load(self.major)
         log.debug("mounting %s by %s", self._target, library)
-        names = Names(self._fs, self._ttl_s)
+        names = PathTable(self._fs, self._ttl_s)
         self._fs.set_kernel_cache(names)
         callbacks = Callbacks(self._fs, names, library.caller, library.module.c_stat, self._started(library))
         try:
@@ -261,12 +261,12 @@ class LibfuseDriver:
             self._mounted = False
 
     def unmount(self, lazy: bool = False) -> None:
-        """From any thread; serve() returns then. Nothing there is fine; Busy if something is open in it."""
+        """Unmount, from any thread; serve() then returns. No mount is no error; Busy if a file is open in it."""
         if self._target and kmount.mounted_at(self._target) is not None:
             kmount.unmount(self._target, lazy)
 
     def _options(self, library: Library) -> dict[str, Any]:
-        """As fusepy wants them: True is a word, anything else a pair."""
+        """Options in fusepy's form: True is a word, other values make a pair."""
         settings = self._settings
         options: dict[str, Any] = {
             "fsname": settings.bucket.url.replace("\\", "\\\\").replace(",", "\\,"),
@@ -295,7 +295,7 @@ class LibfuseDriver:
 
     def _started(self, library: Library) -> Callable[[int, Pointer[Config] | None], None]:
         def started(pointer: int, config: Pointer[Config] | None) -> None:
-            """INIT is being answered: what the kernel is told of sizes and caches."""
+            """Set the sizes and caches of the connection, while INIT is being answered."""
             connection = library.connection(pointer)
             connection.want &= ~_UNWANTED
             connection.max_background = MAX_BACKGROUND
@@ -336,7 +336,7 @@ def _session(library: Library, callbacks: Callbacks) -> type[Any]:
 
 
 def _door(callback: Callable[..., int | None], *args: object) -> int:
-    """The one door: every error becomes an errno here. An exception must not reach libfuse."""
+    """Turn every error into an errno. An exception must not reach libfuse."""
     try:
         return callback(*args) or 0
     except R2fsError as error:

@@ -1,13 +1,13 @@
 """The Linux FUSE protocol as data: structures, opcodes and flags, named after <linux/fuse.h>.
 
 Owns:  the layout of every message that r2fs reads or writes, protocol 7.31 and later.
-Never: does anything; knows r2fs.
+Never: executes; knows r2fs.
 
 A request is `fuse_in_header` and a body; its answer is `fuse_out_header` with the same
 `unique` and a body, in one write(2). All numbers are in the host's byte order, names end with
 NUL, and every structure is padded to 8 bytes so that 32-bit programs can talk to a 64-bit
-kernel. A message that nobody asked for, a notification, has `unique` 0 and its code where an
-answer has the error.
+kernel. A notification, a message without a request, has `unique` 0 and its code in place of the
+error.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from enum import IntEnum, IntFlag
 from struct import Struct
 
 KERNEL_VERSION = 7  # major: must be equal
-KERNEL_MINOR_VERSION = 45  # the newest one that this file describes; either side may be older
+KERNEL_MINOR_VERSION = 45  # the newest version described in this file; either side may be older
 ROOT_ID = 1  # node id of the mount's root
-UNKNOWN_INO = 0xFFFFFFFF  # a directory entry whose inode number nobody knows
+UNKNOWN_INO = 0xFFFFFFFF  # a directory entry with an unknown inode number
 MIN_READ_BUFFER = 8192  # read(2) of the device with less is EINVAL
-UNIQUE_RESEND = 1 << 63  # in `unique`: sent a second time, because its first reader died; echoed as it is
-MAX_ERRNO = 511  # larger ones are the kernel's own: a reply with one is EINVAL, and its caller hangs
+UNIQUE_RESEND = 1 << 63  # in `unique`: sent a second time, because the first reader died; echoed unchanged
+MAX_ERRNO = 511  # larger numbers are the kernel's own: such a reply is EINVAL, and the caller hangs
 
 # ------------------------------------------------------------------ headers
 IN_HEADER = Struct("=IIQQIIIHH")  # len opcode unique nodeid uid gid pid total_extlen (8 bytes each) padding
@@ -32,7 +32,7 @@ OUT_SIZE = OUT_HEADER.size
 
 # ------------------------------------------------------------------ requests
 class Op(IntEnum):
-    """What a request asks for. (in) is its body, (out) the body of the answer."""
+    """Opcodes. (in) is the body of the request, (out) the body of its answer."""
 
     LOOKUP = 1  # in: name. out: ENTRY_OUT; counts one reference on the node
     FORGET = 2  # in: FORGET_IN. No answer
@@ -50,7 +50,7 @@ class Op(IntEnum):
     READ = 15  # in: READ_IN. out: the bytes; fewer than asked for means the end of the file
     WRITE = 16  # in: WRITE_IN, the bytes. out: WRITE_OUT
     STATFS = 17  # out: STATFS_OUT
-    RELEASE = 18  # in: RELEASE_IN. The last descriptor has gone; nobody waits for the answer
+    RELEASE = 18  # in: RELEASE_IN. The last descriptor is closed; no program waits for the answer
     FSYNC = 20  # in: FSYNC_IN
     SETXATTR = 21  # in: SETXATTR_IN, name, value
     GETXATTR = 22  # in: GETXATTR_IN, name. out: the value, or GETXATTR_OUT where size was 0
@@ -72,7 +72,7 @@ class Op(IntEnum):
     DESTROY = 38  # the session's last, for block devices
     IOCTL = 39
     POLL = 40
-    NOTIFY_REPLY = 41  # what NOTIFY_RETRIEVE asked for. No answer
+    NOTIFY_REPLY = 41  # the data of NOTIFY_RETRIEVE. No answer
     BATCH_FORGET = 42  # in: count, padding, FORGET_ONEs. No answer
     FALLOCATE = 43  # in: FALLOCATE_IN
     READDIRPLUS = 44  # in: READ_IN. out: pairs of ENTRY_OUT and DIRENT; each counts like LOOKUP
@@ -86,7 +86,7 @@ class Op(IntEnum):
     SYNCFS = 50  # virtiofs only
     TMPFILE = 51  # ENOSYS: O_TMPFILE is EOPNOTSUPP from then on
     STATX = 52  # ENOSYS: GETATTR is used from then on
-    COPY_FILE_RANGE_64 = 53  # asked before COPY_FILE_RANGE (7.45)
+    COPY_FILE_RANGE_64 = 53  # sent before COPY_FILE_RANGE (7.45)
 
 
 NO_REPLY = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY})
@@ -143,12 +143,12 @@ STATFS_OUT = Struct("=QQQQQIIII24x")  # blocks bfree bavail files ffree bsize na
 GETXATTR_OUT = Struct("=II")  # size padding
 LSEEK_OUT = Struct("=Q")  # offset
 COPY_FILE_RANGE_OUT = Struct("=Q")  # bytes copied (COPY_FILE_RANGE_64; the older one has WRITE_OUT)
-DIRENT = Struct("=QQII")  # ino, offset of the next one, name length, DT_*; then the name, padded to 8 bytes
+DIRENT = Struct("=QQII")  # ino, offset of the next entry, name length, DT_*; then the name, padded to 8 bytes
 INIT_OUT = Struct("=IIIIHHIIHHIIH22x")
 # major minor max_readahead flags max_background congestion_threshold max_write time_gran(ns)
 # max_pages map_alignment flags2 max_stack_depth request_timeout(s)
 
-# Answers with their header in front, for what is asked most: one pack, one object.
+# Answers with their header in front, for the most frequent requests: one pack, one object.
 ENTRY_REPLY = Struct("=IiQQQQQII" + _ATTR)
 ATTR_REPLY = Struct("=IiQQII" + _ATTR)
 OPEN_REPLY = Struct("=IiQQIi")
@@ -167,17 +167,17 @@ FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6
 FOPEN_PASSTHROUGH = 1 << 7  # read, write and map the file registered as backing_id; never with KEEP_CACHE
 
 
-# ------------------------------------------------------------------ what both sides can do
+# ------------------------------------------------------------------ capabilities of both sides
 class Init(IntFlag):
-    """Flags of INIT: the kernel offers, the daemon answers with what it wants of them."""
+    """Flags of INIT: the kernel offers, the daemon answers with its choice."""
 
     ASYNC_READ = 1 << 0  # several READs of a file at once
-    POSIX_LOCKS = 1 << 1  # fcntl(2) locks come to the daemon; else the kernel keeps them
+    POSIX_LOCKS = 1 << 1  # the daemon handles fcntl(2) locks; else the kernel does
     ATOMIC_O_TRUNC = 1 << 3  # OPEN carries O_TRUNC; else a SETATTR follows
     EXPORT_SUPPORT = 1 << 4  # LOOKUP of "." and ".." (NFS)
     BIG_WRITES = 1 << 5  # WRITE of more than a page
     DONT_MASK = 1 << 6  # the daemon applies the umask
-    FLOCK_LOCKS = 1 << 10  # flock(2) locks come to the daemon
+    FLOCK_LOCKS = 1 << 10  # the daemon handles flock(2) locks
     AUTO_INVAL_DATA = 1 << 12  # a new mtime drops a file's pages
     DO_READDIRPLUS = 1 << 13
     READDIRPLUS_AUTO = 1 << 14  # READDIRPLUS only where the kernel guesses that stat(2) follows
@@ -191,8 +191,8 @@ class Init(IntFlag):
     MAX_PAGES = 1 << 22  # INIT_OUT.max_pages is meant
     CACHE_SYMLINKS = 1 << 23  # READLINK's answer is kept like a page
     NO_OPENDIR_SUPPORT = 1 << 24  # ENOSYS to OPENDIR is for good, and the kernel keeps listings
-    EXPLICIT_INVAL_DATA = 1 << 25  # pages go by notification, not because mtime or size looks new
-    HANDLE_KILLPRIV_V2 = 1 << 28  # the daemon drops set-id bits when told to: no GETXATTR before a write
+    EXPLICIT_INVAL_DATA = 1 << 25  # notifications drop pages, not a new mtime or size
+    HANDLE_KILLPRIV_V2 = 1 << 28  # a flag of the request drops set-id bits: no GETXATTR
     SETXATTR_EXT = 1 << 29
     INIT_EXT = 1 << 30  # flags2 (here: bits 32 and up) is meant
     SECURITY_CTX = 1 << 32
@@ -204,16 +204,16 @@ class Init(IntFlag):
 
 # ------------------------------------------------------------------ notifications
 class Notify(IntEnum):
-    """Messages of the daemon's own accord. Written inside a handler they deadlock."""
+    """Notifications, sent without a request. Written inside a handler they deadlock."""
 
     POLL = 1
     INVAL_INODE = 2  # INVAL_INODE_OUT: forget attributes, and pages or the listing
     INVAL_ENTRY = 3  # INVAL_ENTRY_OUT, name: forget a name, negative ones too
     STORE = 4  # STORE_OUT, data: fill pages
     RETRIEVE = 5
-    DELETE = 6  # DELETE_OUT, name: like INVAL_ENTRY where the child is that node, and tells inotify
-    RESEND = 7  # send again what was read and never answered (a daemon took over)
-    INC_EPOCH = 8  # every name is asked for again when it is next used
+    DELETE = 6  # DELETE_OUT, name: like INVAL_ENTRY if the child is that node, with an inotify event
+    RESEND = 7  # repeat the requests that were read and never answered (after a take-over)
+    INC_EPOCH = 8  # look up every name again at its next use
     PRUNE = 9  # PRUNE_OUT, node ids: give back unused inodes
 
 

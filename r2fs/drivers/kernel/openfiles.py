@@ -1,13 +1,13 @@
-"""The table of open files: which engine handle, descriptor and mode a file handle stands for.
+"""Open files: the engine handle, descriptor and mode of each of the kernel's file handles.
 
-Owns:    the kernel's file handle numbers, and giving back what an open took.
+Owns:    the kernel's file handle numbers, and the release of an open's resources.
 Never:   answers a request.
 Threads: every method is thread-safe.
-Locks:   none of its own: each step is one operation of a dictionary.
+Locks:   none: each step is one operation of a dictionary.
 
-`memory` is told of each handle before the kernel is, and of its end before anything is given back: so
-a successor, which gets them as `inherited`, never believes in a backing id that is gone. A handle whose
-answer the predecessor did not send is in its memory too: its request comes again, and `supersede` ends it.
+`memory` records each handle before the kernel knows its number, and its end before any resource is released: a
+successor, which gets them as `inherited`, never trusts a released backing id. A handle whose answer was not sent
+is recorded too: its request is resent, and `supersede` ends the handle.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from r2fs.drivers import wire
-from r2fs.drivers.passthrough import Grant, OpenModes
+from r2fs.drivers.kernel import wire
+from r2fs.drivers.kernel.passthrough import Grant, OpenModes
 from r2fs.model.errors import BadHandle
 from r2fs.model.ports import Caller, SessionMemory
 from r2fs.model.records import KnownHandle, Opened
@@ -37,7 +37,7 @@ class OpenFile:
 
 
 class OpenFiles:
-    """`inherited`: the session was another daemon's, and these are the handles that it gave."""
+    """`inherited` are the handles of an earlier daemon of this session."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class OpenFiles:
             passthrough = bool(known.backing_id)
             self._files[known.fh] = OpenFile(known.handle, known.ino, None, writes, appends, passthrough)
             self._unanswered[known.unique] = known.fh
-        # never those of a daemon before this one
+        # never those of an earlier daemon
         self._numbers = itertools.count(max([time.time_ns(), *(fh + 1 for fh in self._files)]))
 
     def add(self, ino: int, opened: Opened, flags: int, unique: int) -> tuple[int, Grant]:
-        """A file handle, and how it may be used. Gives the engine's handle back if it raises."""
+        """Make a file handle for an open and choose its mode. Releases the engine's handle if it raises."""
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         try:
             grant = self._modes.enter(ino, opened.local, opened.version, writes, opened.file)
@@ -81,13 +81,13 @@ class OpenFiles:
         return fh, grant
 
     def supersede(self, unique: int) -> None:
-        """This request to open comes again: the kernel never got the handle that was made for it."""
+        """End the handle that an earlier OPEN with this `unique` made: the kernel never got its number."""
         fh = self._unanswered.pop(unique & ~wire.UNIQUE_RESEND, None)
         if fh is not None:
             self.close(fh)
 
     def get(self, fh: int, ino: int, caller: Caller, flags: int = os.O_RDONLY) -> OpenFile:
-        """Raises BadHandle. `flags` are those of the open, where the request tells them."""
+        """The open file of a handle. Raises BadHandle. `flags` are those of the open, where the request has them."""
         file = self._files.get(fh)
         if file is not None:
             return file
@@ -96,7 +96,7 @@ class OpenFiles:
         return self._recover(fh, ino, caller, flags)
 
     def handle(self, fh: int) -> int | None:
-        """The engine's handle, for requests that can do without."""
+        """The engine's handle; None for an unknown one, for requests that work without."""
         file = self._files.get(fh)
         return file.handle if file is not None else None
 
@@ -111,7 +111,7 @@ class OpenFiles:
         self._fs.release(file.handle)
 
     def close_all(self) -> None:
-        """The mount has gone: the kernel sends no RELEASE any more."""
+        """Release every handle after the unmount: the kernel sends no RELEASE any more."""
         for fh in list(self._files):
             self.close(fh)
 
@@ -119,7 +119,7 @@ class OpenFiles:
         return len(self._files)
 
     def _recover(self, fh: int, ino: int, caller: Caller, flags: int) -> OpenFile:
-        """A handle that nobody knows, as after a take-over by hand: opened again under its number."""
+        """Open an unknown handle again under its number, as after a take-over by hand."""
         flags &= os.O_ACCMODE | os.O_APPEND
         opened = self._fs.open(caller, ino, flags)
         writes, appends = flags & os.O_ACCMODE != os.O_RDONLY, bool(flags & os.O_APPEND)

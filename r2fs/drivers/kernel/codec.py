@@ -1,7 +1,7 @@
-"""What the engine says, in the kernel's layout, and the kernel's names as the engine's.
+"""Codec: the engine's records in the kernel's layout, and names from the kernel as `str`.
 
 Owns:  the translation of Entry, DirEntry, FileSystemStats and names to and from wire.py.
-Never: touches a descriptor; keeps anything.
+Never: touches a descriptor; keeps state.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from r2fs.drivers import wire
+from r2fs.drivers.kernel import wire
 from r2fs.model.records import TYPE_BITS, Attributes, Entry, FileSystemStats, Kind
 
 NS: Final = 10**9
-FOREVER_S: Final = 10**9  # the longest time that the kernel is told: 31 years
-BLOCK_SIZE: Final = 4096  # st_blksize of plain files: what programs use as their buffer's size
+FOREVER_S: Final = 10**9  # the longest validity in an answer: 31 years
+BLOCK_SIZE: Final = 4096  # st_blksize of plain files: programs use this as their buffer size
 
 DIRENT_TYPE: Final[Mapping[Kind, int]] = {kind: bits >> 12 for kind, bits in TYPE_BITS.items()}
 NO_ATTRIBUTES: Final = (0,) * wire.ATTR_FIELDS
@@ -22,7 +22,7 @@ NO_ENTRY: Final = bytes(wire.ENTRY_OUT.size)  # in READDIRPLUS: a name without a
 
 
 def text(raw: memoryview | bytes) -> str:
-    """A name as `str`: bytes that are not UTF-8 become lone surrogates, as by os.fsdecode."""
+    """Decode a name; bytes that are not UTF-8 become lone surrogates, as by os.fsdecode."""
     return str(raw, "utf-8", "surrogateescape")
 
 
@@ -31,7 +31,7 @@ def encoded(name: str) -> bytes:
 
 
 def split(valid_s: float) -> tuple[int, int]:
-    """Seconds as the kernel takes them: whole ones and nanoseconds."""
+    """Split seconds into whole seconds and nanoseconds, as the protocol has them."""
     if valid_s >= FOREVER_S:
         return FOREVER_S, 0
     if valid_s <= 0:
@@ -54,7 +54,7 @@ def attributes(a: Attributes) -> tuple[int, ...]:
 
 
 def entry_fields(entry: Entry, valid_s: float) -> tuple[int, ...]:
-    """The fields of fuse_entry_out. Node ids never come twice, so the generation is 0."""
+    """The fields of fuse_entry_out. Node ids are never reused, so the generation is 0."""
     whole, rest = split(valid_s)
     return (entry.attributes.ino, 0, whole, whole, rest, rest, *attributes(entry.attributes))
 
@@ -64,7 +64,7 @@ def entry_reply(unique: int, entry: Entry, valid_s: float) -> bytes:
 
 
 def negative_reply(unique: int, valid_s: float) -> bytes:
-    """Node id 0: there is no such name, and the kernel may remember that."""
+    """An entry with node id 0: the name does not exist, and the kernel may cache its absence."""
     whole, rest = split(valid_s)
     return wire.ENTRY_REPLY.pack(wire.ENTRY_REPLY.size, 0, unique, 0, 0, whole, 0, rest, 0, *NO_ATTRIBUTES)
 
@@ -102,7 +102,7 @@ class DirectoryPage:
         return len(self._data) + ((fixed + len(name) + 7) & ~7) <= self._size
 
     def add(self, name: bytes, st_ino: int, kind: Kind, offset: int, entry: bytes = NO_ENTRY) -> None:
-        """`offset` is where reading goes on after this name; `entry` the packed fuse_entry_out."""
+        """Add a name. `offset` is the position after this name; `entry` the packed fuse_entry_out."""
         data = self._data
         if self._plus:
             data += entry

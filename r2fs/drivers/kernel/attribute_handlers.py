@@ -1,8 +1,8 @@
 """Requests about attributes: stat, chmod, truncate, utimens, extended attributes, statfs.
 
-Owns:    their translation to verbs, and the set-id bits, which HANDLE_KILLPRIV_V2 leaves to us.
-Never:   answers ENOSYS: to an extended attribute's request it would be for the whole mount.
-Threads: handlers run in the dispatcher, or on a lane once a verb had to wait.
+Owns:    their translation to verbs, and the set-id bits, which HANDLE_KILLPRIV_V2 leaves to the daemon.
+Never:   answers ENOSYS to a request for an extended attribute: the kernel would send no further one.
+Threads: handlers run in the dispatcher, or on a lane after a verb had to wait.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import errno
 import stat
 from typing import Final
 
-from r2fs.drivers import codec, wire
-from r2fs.drivers.codec import NS, text
-from r2fs.drivers.notify import Notifier
-from r2fs.drivers.openfiles import OpenFiles
-from r2fs.drivers.session import Handler, Session
+from r2fs.drivers.kernel import codec, wire
+from r2fs.drivers.kernel.codec import NS, text
+from r2fs.drivers.kernel.notify import KernelNotifier
+from r2fs.drivers.kernel.openfiles import OpenFiles
+from r2fs.drivers.kernel.session import Handler, Session
+from r2fs.drivers.kernel.wire import Op
 from r2fs.drivers.setid import drop_set_id
-from r2fs.drivers.wire import Op
 from r2fs.model.errors import NoAttribute
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange, Entry
@@ -27,7 +27,7 @@ SIGN: Final = 1 << 63  # times before 1970 travel as two's complement
 
 
 class AttributeHandlers:
-    def __init__(self, fs: Verbs, session: Session, kernel: Notifier, files: OpenFiles) -> None:
+    def __init__(self, fs: Verbs, session: Session, kernel: KernelNotifier, files: OpenFiles) -> None:
         self._fs = fs
         self._session = session
         self._kernel = kernel
@@ -79,7 +79,7 @@ class AttributeHandlers:
         self._sized(unique, room, b"".join(codec.encoded(name) + b"\0" for name in names))
 
     def _sized(self, unique: int, room: int, value: bytes) -> None:
-        """`room` 0 asks how long the value is."""
+        """Answer with the value, or with its length where `room` is 0. ERANGE where `room` is too small."""
         if not room:
             self._session.send_data(unique, wire.GETXATTR_OUT.pack(len(value), 0))
         elif len(value) > room:
@@ -104,7 +104,7 @@ class AttributeHandlers:
         self._session.done(unique)
 
 
-# A change of owner takes the set-id bits too, as on a local disk: the kernel leaves that to us.
+# A change of owner drops the set-id bits, as on a local disk: the kernel leaves this to the daemon.
 _TAKES_SET_ID: Final = wire.FATTR_KILL_SUIDGID | wire.FATTR_UID | wire.FATTR_GID
 
 

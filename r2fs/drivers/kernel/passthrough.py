@@ -1,10 +1,10 @@
-"""Open modes: which files the kernel reads and writes by itself, and which through us.
+"""Open modes: files that the kernel reads and writes by itself, and files read through the daemon.
 
-Owns:    for each inode with open handles its mode, its backing id, and whether the kernel's pages
-         of an earlier open are still good.
-Never:   opens or reads content; asks the engine.
+Owns:    for each open inode its mode, its backing id, and the validity of the kernel's pages from an earlier
+         open.
+Never:   opens or reads content; calls the engine.
 Threads: every method is thread-safe.
-Locks:   _lock is a leaf: only the two ioctls run under it, and they do not come back to us.
+Locks:   _lock is a leaf: only the two ioctls run under it, and they call nothing of the daemon.
 
 What the kernel demands (every breach is EIO for the program that opens):
     - an inode is either plain (through the page cache) or passthrough while any handle is open;
@@ -25,21 +25,21 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from r2fs.drivers import wire
+from r2fs.drivers.kernel import wire
 from r2fs.model.errors import Stale
 
 log = logging.getLogger(__name__)
 
-# Registering costs as much as all else that an open does, so that of small files outlives their last
-# close. What the kernel holds keeps its blocks on the disk: hence the limits.
+# Registering doubles the cost of an open, so small files stay registered after their last close.
+# A registered file keeps its blocks on the disk: hence the limits.
 IDLE: Final = 1024  # registrations
-IDLE_FILE: Final = 256 << 10  # bytes of the largest of them
+IDLE_FILE: Final = 256 << 10  # bytes of the largest file that stays registered
 NEVER: Final = frozenset({errno.EPERM, errno.ENOTTY, errno.ENOSYS})  # not with this mount
 
 
 @dataclass(frozen=True, slots=True)
 class OpenMode:
-    """For status: one inode that is open."""
+    """Status of one open inode."""
 
     ino: int
     mode: str  # "passthrough" or "cached"
@@ -48,12 +48,12 @@ class OpenMode:
 
 
 class Grant(NamedTuple):
-    """What the answer to OPEN says. Given back by OpenModes.leave()."""
+    """Content of OPEN's answer. Returned by OpenModes.leave()."""
 
     passthrough: bool
     fopen: int  # FOPEN_*
     backing_id: int
-    file: tuple[int, int] = (0, 0)  # device and inode of what is registered
+    file: tuple[int, int] = (0, 0)  # device and inode of the registered file
 
 
 class Backing(Protocol):
@@ -101,16 +101,16 @@ class _Inode:
     plain: int = 0  # open handles
     passing: int = 0  # open handles
     backing_id: int = 0  # while passing or idle
-    file: tuple[int, int] = (0, 0)  # device and inode of what is registered
-    reader: Grant | None = None  # what every further reader of it gets
-    size: int = 0  # bytes of it, when it was registered
-    grows: bool = False  # since then somebody could write to it
-    pages: int | None = None  # Opened.version of the pages that the kernel may hold; None: do not trust them
+    file: tuple[int, int] = (0, 0)  # device and inode of the registered file
+    reader: Grant | None = None  # the mode of each further reader
+    size: int = 0  # its bytes at registration
+    grows: bool = False  # a writer has had it open since
+    pages: int | None = None  # Opened.version of the kernel's pages; None: unknown
     why: str = ""
 
 
 class OpenModes:
-    """`unavailable`: why nothing can be passed through (None: it can)."""
+    """`unavailable`: the reason why passthrough is off; None while it is possible."""
 
     def __init__(self, backing: Backing, unavailable: str | None = None) -> None:
         # constant
@@ -122,7 +122,7 @@ class OpenModes:
         self._idle: OrderedDict[int, _Inode] = OrderedDict()  # registered, though not open; oldest first
 
     def probe(self, local: int) -> None:
-        """Find out once, with any file of the cache's file system, whether the kernel takes it."""
+        """Register any file of the cache's file system once, to learn whether the kernel allows passthrough."""
         with self._lock:
             if self._unavailable is None:
                 backing_id = self._register_locked(local, _Inode())
@@ -130,7 +130,7 @@ class OpenModes:
                     self._backing.unregister(backing_id)
 
     def disable(self, why: str) -> None:
-        """Nothing more is passed through; what is open stays as it is."""
+        """Stop further passthrough; open files keep their mode."""
         with self._lock:
             self._unavailable = self._unavailable or why
 
@@ -141,8 +141,8 @@ class OpenModes:
     def enter(
         self, ino: int, local: int | None, version: int, writes: bool, file: tuple[int, int] | None = None
     ) -> Grant:
-        """One more open handle. Raises Stale if `local` is not the file that is open already."""
-        # close(2) of a writer waits until what it wrote is safe; a reader's has nothing to wait for
+        """Count one more open handle. Raises Stale if `local` is not the file already open."""
+        # close(2) of a writer waits until its bytes are safe; a reader's has no reason to wait
         flush = 0 if writes else wire.FOPEN_NOFLUSH
         with self._lock:
             inode = self._inodes.get(ino)
@@ -153,7 +153,7 @@ class OpenModes:
                     inode.why = "all of it is here"
                 inode.passing += 1
                 inode.grows = inode.grows or writes
-                inode.pages = None  # fadvise leaves pages behind that passthrough writes do not change
+                inode.pages = None  # fadvise leaves pages that passthrough writes do not change
                 if writes:
                     return Grant(True, wire.FOPEN_PASSTHROUGH, inode.backing_id, inode.file)
                 if inode.reader is None:
@@ -165,7 +165,7 @@ class OpenModes:
             return Grant(False, keep | flush, 0)
 
     def leave(self, ino: int, passthrough: bool) -> None:
-        """RELEASE of one handle, or its OPEN was not taken."""
+        """End one handle: at RELEASE, or where the answer to OPEN was not taken."""
         with self._lock:
             inode = self._inodes[ino]
             if passthrough:
@@ -184,7 +184,7 @@ class OpenModes:
                 del self._inodes[ino]
 
     def recover(self, ino: int, backing_id: int, file: tuple[int, int]) -> None:
-        """One handle that an earlier daemon gave: by passthrough of `file`, or with backing id 0."""
+        """Count one handle of an earlier daemon: passthrough of `file`, or page cache with backing id 0."""
         with self._lock:
             inode = self._inodes.setdefault(ino, _Inode(why="opened before r2fs restarted"))
             if backing_id:
@@ -218,8 +218,8 @@ class OpenModes:
     def _may_pass_locked(
         self, ino: int, inode: _Inode, local: int | None, file: tuple[int, int] | None
     ) -> bool:
-        """Which mode a further handle gets; registers the file with the first passthrough one."""
-        if inode.plain:  # the first handle decided; `why` says what for
+        """Choose the mode of a further handle; register the file at the first passthrough open."""
+        if inode.plain:  # the first handle decided; `why` has the reason
             return False
         if inode.passing:
             # Complete content stays complete: a handle without descriptor reads the same file.
@@ -252,7 +252,7 @@ class OpenModes:
             self._unregister_locked(*next(iter(self._idle.items())))
 
     def _unregister_locked(self, ino: int, inode: _Inode) -> None:
-        """Of an inode that nobody has open."""
+        """Unregister the file of an inode without open handles."""
         if self._idle.pop(ino, None) is not None:
             backing_id, inode.backing_id, inode.reader = inode.backing_id, 0, None
             self._backing.unregister(backing_id)
@@ -273,6 +273,6 @@ class OpenModes:
 
 
 def _identity(local: int) -> tuple[tuple[int, int], int]:
-    """Which file it is, and its size in bytes."""
+    """Device and inode of a file, and its size in bytes."""
     found = os.fstat(local)
     return (found.st_dev, found.st_ino), found.st_size

@@ -1,9 +1,9 @@
-"""Keepers: who has the mount's descriptor while no daemon does.
+"""Keepers: hold the mount's descriptor while no daemon runs.
 
-Owns:    the daemon's side of the two ways: systemd's FD store, and holder.py, a process of its own.
-Never:   touches the mount; decides whether a session can be gone on with (takeover.py does).
-Threads: called by whoever starts and ends the daemon, one at a time; `describe` by any.
-Fails:   softly: a mount that nobody keeps is a mount, and goes with its daemon. It is logged.
+Owns:    the daemon's side of both ways: systemd's FD store, and holder.py, a process of its own.
+Never:   touches the mount; decides whether a session can be continued (takeover.py does).
+Threads: called by the threads that start and end the daemon, one at a time; `describe` by any.
+Fails:   softly, with a logged warning: an unkept mount works, and ends with its daemon.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from r2fs.daemon import holder
+from r2fs.daemon.handover import holder
 from r2fs.daemon.protocol import is_believed, short_address
-from r2fs.daemon.systemd import Notifier, hand_over, handed_over
+from r2fs.daemon.systemd import ServiceManager, hand_over, handed_over
 
 log = logging.getLogger(__name__)
 
-ANSWER_S = 10.0  # a holder answers at once; on a machine that is busy, later
-END_S = 5.0  # for a holder to be gone
+ANSWER_S = 10.0  # a holder answers at once; on a busy machine, later
+END_S = 5.0  # for the end of a holder
 NAME = "r2fs-session"  # in the FD store
 FUSE = os.makedev(10, 229)  # Linux's number of /dev/fuse
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The command of this daemon, to run it once more."""
+    """The command of this daemon, for another start."""
 
     argv: tuple[str, ...]
     cwd: str
@@ -44,19 +44,19 @@ class Again:
 
 class Keeper(Protocol):
     def keep(self, fd: int) -> None:
-        """From now on the mount outlives this process."""
+        """Keep the session: from now on the mount outlives this process."""
         ...
 
     def leave(self, environ: MutableMapping[str, str], fd: int) -> None:
-        """This process goes, and a successor comes: by execve() with `environ`, or started by somebody."""
+        """Leave the session to a successor: by execve() with `environ`, or started by another process."""
         ...
 
     def end(self) -> None:
-        """The session is over: nothing is kept any more."""
+        """Stop keeping: the session is over."""
         ...
 
     def describe(self) -> str | None:
-        """For status; None: nobody keeps it."""
+        """Name of the keeper, for status; None where the session is not kept."""
         ...
 
 
@@ -80,12 +80,12 @@ class NoKeeper:
 class StoreKeeper:
     """systemd's FD store."""
 
-    def __init__(self, notifier: Notifier) -> None:
+    def __init__(self, notifier: ServiceManager) -> None:
         self._notifier = notifier
 
     @staticmethod
     def find(environ: MutableMapping[str, str]) -> int | None:
-        """What the daemon before this one left there."""
+        """The descriptor that the last daemon stored; None if none is."""
         return handed_over(environ, NAME)
 
     def keep(self, fd: int) -> None:
@@ -102,10 +102,10 @@ class StoreKeeper:
 
 
 class HolderKeeper:
-    """holder.py: see there for what is said."""
+    """Client of a holder process; holder.py has the messages."""
 
     def __init__(self, path: Path, grace_s: float, card: Mapping[str, object], again: Again | None) -> None:
-        """`again`: how the holder starts a daemon that was killed; None: others do that."""
+        """`again`: command by which the holder starts a killed daemon; None: it starts none."""
         # constant
         self._path = path
         self._deal = {
@@ -120,7 +120,7 @@ class HolderKeeper:
         self._pid: int | None = None
 
     def launch(self) -> None:
-        """Start the process, which waits for `keep`: meanwhile there is other work."""
+        """Start the process, which then waits for `keep`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -134,7 +134,7 @@ class HolderKeeper:
         self._line = ours
 
     def take(self) -> int | None:
-        """The descriptor that a holder has for this mount; None: there is no holder, or a daemon has it."""
+        """The descriptor that a holder has for this mount; None without a holder, or if a daemon has it."""
         deadline = time.monotonic() + END_S
         while (line := connect(self._path)) is not None:
             answer, fd = _ask(line, {"op": "take", **self._deal})
@@ -146,7 +146,7 @@ class HolderKeeper:
             daemon = (answer or {}).get("daemon")
             if (isinstance(daemon, int) and is_running(daemon)) or time.monotonic() > deadline:
                 return None
-            time.sleep(0.05)  # the daemon has died, and its holder is about to see that
+            time.sleep(0.05)  # the daemon has died, and its holder is about to notice
         return None
 
     # ------------------------------------------------------------------ Keeper
@@ -172,7 +172,7 @@ class HolderKeeper:
                 self._process.wait(END_S)
 
     def _say(self, op: str) -> None:
-        """The last word; returns when the holder has gone, or has heard it."""
+        """Send a last message; return when the holder has ended, or has answered."""
         line, self._line = self._line, None
         if line is None:
             return
@@ -186,14 +186,14 @@ class HolderKeeper:
         line = self._line
         if line is None or self._pid is None:
             return None
-        poll = select.poll()  # it says nothing unasked: readable means gone
+        poll = select.poll()  # a holder sends no unrequested message: readable means ended
         poll.register(line, select.POLLIN)
         return None if poll.poll(0) else f"holder (process {self._pid})"
 
 
 # ------------------------------------------------------------------ for the commands, too
 def connect(path: Path, timeout_s: float = ANSWER_S) -> socket.socket | None:
-    """A holder's socket; None where nobody listens, or somebody who is neither this user nor root."""
+    """Connect to a holder's socket; None without a listener, or if it is neither this user's nor root's."""
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     line.settimeout(timeout_s)
     try:
@@ -211,14 +211,14 @@ def connect(path: Path, timeout_s: float = ANSWER_S) -> socket.socket | None:
 def ask_all(
     paths: Iterable[Path], message: Mapping[str, object], within_s: float
 ) -> dict[Path, dict[str, Any]]:
-    """One question to all of these holders at once; who has not answered within so many seconds is left out."""
+    """Send one message to all these holders at once; omit those that do not answer within `within_s` seconds."""
     deadline = time.monotonic() + within_s
     answers: dict[Path, dict[str, Any]] = {}
     asked: dict[int, tuple[Path, socket.socket]] = {}
     poll = select.poll()
     with ExitStack() as closing:
         for path in paths:
-            line = connect(path, 0.0)  # one whose queue is full is as good as mute
+            line = connect(path, 0.0)  # a full queue counts as no answer
             if line is None:
                 continue
             closing.enter_context(line)
@@ -239,7 +239,7 @@ def ask_all(
 
 
 def ask(path: Path, message: Mapping[str, object]) -> dict[str, Any] | None:
-    """One question to the holder at `path`; None where there is none."""
+    """Send one message to the holder at `path`; None without a holder."""
     line = connect(path)
     if line is None:
         return None
@@ -258,20 +258,20 @@ def _ask(
 
 
 def is_over(fd: int) -> bool:
-    """Has the kernel ended this session? Does not read from it."""
+    """True if the kernel has ended this session. Does not read from the descriptor."""
     poll = select.poll()
     poll.register(fd, 0)
     return bool(poll.poll(0))
 
 
 def is_session(fd: int) -> bool:
-    """True for a descriptor of /dev/fuse: one that came from another process may be anything."""
+    """True for a descriptor of /dev/fuse: one from another process may be of any file."""
     found = os.fstat(fd)
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == FUSE
 
 
 def is_running(pid: int) -> bool:
-    """Is the process there? One that was killed and that nobody has waited for does not count."""
+    """True if the process runs. A zombie does not count."""
     try:
         status = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

@@ -1,7 +1,7 @@
-"""What libfuse's structures look like from Python: the fields that are used, whichever package defines them.
+"""Types of libfuse's structures: the fields in use, whichever package defines them.
 
 Owns:  names and types of fields. mfusepy and fusepy own the layouts.
-Never: allocates or converts anything.
+Never: allocates or converts values.
 """
 
 from __future__ import annotations

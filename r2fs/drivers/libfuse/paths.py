@@ -1,16 +1,16 @@
-"""Names for a driver that is asked by path: which inode a path means, and what libfuse shows under it.
+"""Path table of libfuse's driver: the inode of each path, and the name that libfuse shows it under.
 
 libfuse's own table has one node for each (directory, name); the kernel's inode, and with it its
-pages, belongs to that node. A `Dentry` here is our side of one node, and moves as libfuse's does.
+pages, belongs to that node. A `Dentry` stands for one node, and moves as libfuse's node does.
 
-Owns:    the dentries by (parent's inode, name), their references in the engine, and the rules of
-         what the kernel may keep: a node's pages are those of the version that was last opened through
-         it. Keys hold the parent's inode, so the rename of a directory leaves all below it right.
+Owns:    the dentries by (parent's inode, name), their references in the engine, and the rules of the
+         kernel's caching: a node's pages are those of the version that was last opened through
+         it. Keys hold the parent's inode, so the rename of a directory keeps all keys below it valid.
 Never:   knows libfuse's types.
-Threads: every method is thread-safe. libfuse keeps two changes of one path apart, not lookups.
+Threads: every method is thread-safe. libfuse serializes two changes of one path, not lookups.
 Locks:   self._changed (a Condition), over the tables; no verb is called under it, so that the
-         engine may call the KernelCache methods whatever it holds.
-Fails:   NotFound, and what the verbs raise. Stale: `distrust` the path and ask once more.
+         engine may call the KernelCache methods under any of its locks.
+Fails:   NotFound, and errors of the verbs. Stale: call `distrust` on the path and repeat once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from r2fs.model.ports import Caller
 from r2fs.model.records import Entry, Opened
 from r2fs.model.verbs import RENAME_EXCHANGE, ROOT, Verbs
 
-MAX_DENTRIES = 20_000  # some 5 MB; what goes first is what was looked up longest ago
+MAX_DENTRIES = 20_000  # some 5 MB; the least recently looked up is evicted first
 RETURN_S = 0.05  # libfuse hides, then renames, within microseconds: many times that
-LOOKS = 4  # for a name that comes back, and is taken away again meanwhile
-MAX_GONE = 1000  # names of files that were unlinked while open, and are closed now
+LOOKS = 4  # for a name that returns, and is removed again meanwhile
+MAX_GONE = 1000  # names of files that were unlinked while open, and are now closed
 
 # What libfuse renames an open file to, instead of unlinking it (fuse.c, hidden_name).
 _HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
@@ -40,28 +40,28 @@ Key = tuple[int, str]  # the parent's inode, the name in NFC
 
 @dataclass(slots=True)
 class Dentry:
-    """One of libfuse's nodes. Fields are guarded by: Names._changed."""
+    """One of libfuse's nodes. Fields are guarded by: PathTable._changed."""
 
     ino: int
     expires: float = 0.0  # monotonic: until then `ino` need not be looked up again
-    references: int = 0  # that the engine counts for us on `ino`
+    references: int = 0  # references of ours that the engine counts on `ino`
     handles: int = 0
     cached: int = 0  # handles that read through the kernel's pages
     shown: tuple[int, int] | None = None  # inode and version that these pages belong to
-    hidden: Key | None = None  # under which it is kept, unlinked while open
+    hidden: Key | None = None  # its name while open and unlinked
 
 
 @dataclass(slots=True)
 class _Hide:
-    """A name that libfuse has taken away, perhaps in order to put another file there at once."""
+    """A name that libfuse has removed, perhaps in order to put another file in its place."""
 
     thread: int
     until: float  # monotonic
-    done: bool = False  # there is another file by now
+    done: bool = False  # another file has the name by now
 
 
-class Names:
-    """Also the engine's KernelCache: it cannot notify the kernel, but it forgets what it was told."""
+class PathTable:
+    """Also the engine's KernelCache: without notifications to the kernel, it forgets its own records."""
 
     shares_pages = False
 
@@ -72,7 +72,7 @@ class Names:
         self._changed = threading.Condition(threading.Lock())
         # guarded by: _changed
         self._dentries: OrderedDict[Key, Dentry] = OrderedDict()
-        self._generation = 0  # a lookup that began before a change may not be remembered after it
+        self._generation = 0  # a lookup from before a change is not recorded after it
         self._hides: dict[Key, _Hide] = {}
         self._gone: OrderedDict[Key, None] = OrderedDict()
         self._renaming: dict[Key, int] = {}  # names to which a rename is under way
@@ -87,7 +87,7 @@ class Names:
         return ino, name
 
     def ino(self, caller: Caller, path: str) -> int:
-        """The path's inode, as it was looked up at most the time to live ago."""
+        """The path's inode, from a lookup within the time to live."""
         if path == "/":
             return ROOT
         return self._step(caller, *self.split(caller, path))
@@ -125,10 +125,10 @@ class Names:
         return entry
 
     def _await_rename(self, key: Key) -> int:
-        """Wait for a rename to this name to be over, in libfuse's table too; the generation then.
+        """Wait for a running rename to this name, in libfuse's table too; return the generation then.
 
-        A lookup that were answered before libfuse has moved its node would make a second node of
-        that name, which libfuse then drops: whoever opened it would get ESTALE.
+        A lookup answered before libfuse has moved its node would make a second node of that name, which libfuse
+        then drops: an open through it would fail with ESTALE.
         """
         if self._renaming:
             with self._changed:
@@ -142,17 +142,17 @@ class Names:
             if dentry is None and (parent, name) in self._gone:
                 raise Stale(f"{name}: the file was unlinked, and has been closed")  # the kernel looks again
             if dentry is None:
-                raise NotFound(f"{name}: no such file")  # libfuse asks whether the name is free
-            # Not of what was unlinked, if another host had replaced the file: of what is open.
+                raise NotFound(f"{name}: no such file")  # libfuse checks whether the name is free
+            # Of the open file, not of the unlinked one, if another host had replaced the file.
             return dentry.shown[0] if dentry.shown is not None else dentry.ino
 
     # ---- the table
     def learned(self, parent: int, name: str, entry: Entry) -> None:
-        """A verb that counts a reference (create, mkdir, symlink, readdir_entry) told of this name."""
+        """Record the inode of a name after a verb that counts a reference (create, mkdir, symlink, readdir_entry)."""
         self._remember((parent, nfc(name)), entry, self._generation)
 
     def _remember(self, key: Key, entry: Entry, generation: int) -> None:
-        """Takes the reference that the engine has counted for `entry`."""
+        """Take over the reference that the engine has counted for `entry`."""
         returned: list[tuple[int, int]] = []
         with self._changed:
             dentry = self._dentries.get(key)
@@ -170,7 +170,7 @@ class Names:
         self._give_back(returned)
 
     def _evict_locked(self, returned: list[tuple[int, int]]) -> None:
-        """One that no handle needs; those that are open go to the back of the queue."""
+        """Evict a dentry without handles; open ones move to the back of the queue."""
         for _ in range(len(self._dentries)):
             key, dentry = self._dentries.popitem(last=False)
             if dentry.handles == 0 and dentry.hidden is None:
@@ -184,7 +184,7 @@ class Names:
                 self._fs.forget(ino, count)
 
     def distrust(self, path: str) -> None:
-        """Some inode on the way was gone: look all of them up again."""
+        """Look up all names on the way again: an inode on it was missing."""
         ino = ROOT
         with self._changed:
             for part in path.split("/")[1:]:
@@ -204,7 +204,7 @@ class Names:
     def rename(
         self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int
     ) -> None:
-        """The verb, and libfuse's nodes after it."""
+        """Rename by the verb, and move libfuse's nodes after it."""
         source, target = (parent, nfc(name)), (new_parent, nfc(new_name))
         with self._changed:
             self._renaming[target] = self._renaming.get(target, 0) + 1
@@ -232,11 +232,11 @@ class Names:
 
     # ---- files that are unlinked while open
     def hide(self, caller: Caller, parent: int, name: str, hidden: str) -> None:
-        """Unlink an open file. libfuse asks for a rename to `hidden`; the engine needs no such name.
+        """Unlink an open file. libfuse renames it to `hidden`; the engine needs no such name.
 
         libfuse does the same before it renames another file onto an open one, and does not
-        say which of the two it is about. So the name goes now, and who looks for it in the
-        next moment waits until it is known (`_returns`).
+        distinguish the two. So the name is removed now, and a lookup in the
+        next moment waits until the case is known (`_returns`).
         """
         key = (parent, nfc(name))
         ino = self._step(caller, parent, name)
@@ -272,7 +272,7 @@ class Names:
             self._changed.notify_all()
 
     def _returns(self, key: Key) -> bool:
-        """Was the name hidden a moment ago by another thread, which may have put a file there by now?"""
+        """True if another thread hid the name a moment ago, and may have put a file in its place by now."""
         with self._changed:
             while (hide := self._hides.get(key)) is not None and hide.thread != threading.get_ident():
                 left = hide.until - time.monotonic()
@@ -285,11 +285,11 @@ class Names:
 
     # ---- open files
     def opened(self, parent: int, name: str, ino: int, opened: Opened) -> tuple[Dentry, bool, bool]:
-        """Counts a handle. The node; may the kernel keep its pages; must it read past them?
+        """Count a handle. Returns the node, whether the kernel may keep its pages, and whether reads must bypass them.
 
-        Pages of another version, kept or newly read, would show a mixture of two versions.
-        So they are kept only where the same version was the last to be opened; and while
-        older handles still read through them, a new version is read past them.
+        Pages of two versions, kept and newly read, would show a mixture.
+        So pages are kept only if the same version was the last to be opened; and while
+        older handles still read through them, reads of a new version bypass the pages.
         """
         version = (ino, opened.version)
         with self._changed:
@@ -310,7 +310,7 @@ class Names:
             dentry.cached -= not direct
             if dentry.hidden is None or dentry.handles:
                 return
-            # libfuse asks to unlink the hidden name next, but not if the directory went before it.
+            # libfuse unlinks the hidden name next, but not if the directory was removed before.
             self._dentries.pop(dentry.hidden, None)
             self._gone[dentry.hidden] = None
             if len(self._gone) > MAX_GONE:
@@ -331,10 +331,10 @@ class Names:
         self._give_back([(dentry.ino, dentry.references)])
 
     def forget_attributes(self, ino: int) -> None:
-        """Nothing: the kernel asks again within the time to live."""
+        """No action: the kernel reads the attributes again within the time to live."""
 
     def forget_content(self, ino: int) -> None:
-        """Nothing: `opened` compares versions."""
+        """No action: `opened` compares versions."""
 
 
 def is_hidden(name: str) -> bool:

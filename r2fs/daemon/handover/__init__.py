@@ -1,0 +1,1 @@
+"""Handover of a mount from a daemon to its successor: the descriptor and the state kept between them."""

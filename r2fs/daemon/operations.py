@@ -1,0 +1,109 @@
+"""Operations of the control socket: ping, status, flush, stop, restart.
+
+Owns:    the answers' fields, with metrics.py.
+Never:   decides how the daemon stops (stopping.py) or restarts (service.py).
+Threads: each operation runs in a thread of its own, many at once.
+Locks:   none.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from r2fs import __version__
+from r2fs.daemon import metrics
+from r2fs.daemon.control import Request
+from r2fs.daemon.parts import Parts
+from r2fs.daemon.protocol import HEARTBEAT_S
+from r2fs.daemon.stopping import Stopping
+from r2fs.model.errors import MountError
+from r2fs.model.views import QueueView
+
+
+class Operations:
+    """Each operation answers one request; a refusal is an R2fsError."""
+
+    def __init__(self, parts: Parts, stopping: Stopping, target: str, restart: Callable[[], None]) -> None:
+        self._parts = parts
+        self._restart = restart
+        self._stopping = stopping
+        self._target = target
+        self._state = "starting"  # changed once, by mounted()
+
+    def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
+        return {
+            "ping": self.ping,
+            "status": self.status,
+            "flush": self.flush,
+            "stop": self.stop,
+            "restart": self.restart,
+        }
+
+    def mounted(self) -> None:
+        """Show the mount as running. Called once, by the readiness thread."""
+        self._state = "running"
+
+    def ping(self, request: Request) -> dict[str, object]:
+        return {"pid": os.getpid(), "version": __version__}
+
+    def status(self, request: Request) -> dict[str, object]:
+        parts = self._parts
+        state = "stopping" if self._stopping.asked.is_set() else self._state
+        return {
+            "mount": {
+                **metrics.mount(parts.settings, self._target, os.getpid(), state, parts.driver),
+                **parts.takeover.describe(),
+            },
+            "queue": metrics.queue(parts.engine.queue_view()),
+            "cache": metrics.cache(parts.engine.cache_view()),
+            "room": metrics.room(parts.engine.room_view()),
+            "aside": metrics.aside(parts.engine.aside_view()),
+            "damaged": list(parts.engine.damaged_view()),
+            "requests": metrics.requests(parts.store),
+            "health": metrics.health(parts.store),
+            "kernel": metrics.kernel(parts.driver, parts.engine.path_of),
+        }
+
+    def flush(self, request: Request) -> dict[str, object]:
+        """Upload the pending changes below `paths` (none: all), and wait at most `timeout_s` for them.
+
+        With `retry`, parked files below them are tried once more.
+        """
+        reported_s = time.monotonic()
+        request.progress(
+            queue=metrics.queue(self._parts.engine.queue_view())
+        )  # what is pending before it begins
+        paths = request.texts("paths") or []
+        if request.message.get("retry") is True:
+            self._parts.engine.retry_parked(paths)
+
+        def progress(view: QueueView) -> None:
+            nonlocal reported_s
+            if time.monotonic() - reported_s >= HEARTBEAT_S:
+                reported_s = time.monotonic()
+                request.progress(queue=metrics.queue(view))
+
+        engine, timeout_s = self._parts.engine, request.number("timeout_s")
+        sent = engine.flush_paths(paths, timeout_s, progress, request.gone.is_set)
+        parked, refusal = engine.parked_at(paths), engine.refusal()
+        return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal)}
+
+    def restart(self, request: Request) -> dict[str, object]:
+        """Begin a restart and answer at once; the successor's card shows its end. MountError before the mount is ready."""
+        if self._state != "running":
+            raise MountError(f"{self._target} is not mounted yet")
+        self._restart()
+        return {"pid": os.getpid()}
+
+    def stop(self, request: Request) -> dict[str, object]:
+        """Unmount, upload, end the daemon. Progress lines until the outcome is known."""
+        timeout_s, lazy = request.number("timeout_s"), request.message.get("lazy") is True
+        request.progress(queue=metrics.queue(self._parts.engine.queue_view()))
+        self._stopping.unmount_now(self._parts.driver.unmount, lazy, timeout_s)
+        while True:
+            progress, outcome = self._stopping.wait(HEARTBEAT_S)
+            if outcome is not None:
+                return {"queue": metrics.queue(outcome.left), "exit_code": outcome.exit_code}
+            request.progress(queue=metrics.queue(progress or self._parts.engine.queue_view()))

@@ -1,0 +1,23 @@
+"""Parts of the daemon of one mount, as built: the objects of control operations and of the shutdown."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from r2fs import drivers
+from r2fs.daemon.handover.takeover import TakeOver
+from r2fs.engine.fs import FileSystem
+from r2fs.model.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    settings: Settings
+    environ: MutableMapping[str, str]
+    engine: FileSystem
+    store: Any
+    driver: drivers.Driver
+    takeover: TakeOver
+    adopted: bool  # mounted by an earlier daemon

@@ -1,0 +1,96 @@
+"""Shutdown: the order in which a daemon's parts end.
+
+Owns:    that order, run once: take-over → uploads → engine's threads → store, cache, journal → outcome to the
+         clients that wait → control socket.
+Never:   decides to stop or how long uploads may take (stopping.py); unmounts, but after a failed start.
+Threads: run() from two, the driver's and the one that detached a busy mount: the second waits for the first.
+Locks:   _lock (no rank), held for the whole of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from r2fs.daemon import state_directories
+from r2fs.daemon.control import ControlServer
+from r2fs.daemon.parts import Parts
+from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
+from r2fs.daemon.threads import Threads
+from r2fs.model.errors import MountError
+
+log = logging.getLogger(__name__)
+
+WORKERS_END_S = 15.0  # a thread that is in a request ends with it; the bytes that it sends are journalled
+LAST_ANSWERS_S = 3.0  # for clients of the control socket, before it is closed
+RESTART_END_S = 3.0  # programs wait for the successor: a request that is cut off is made again
+
+
+class Shutdown:
+    """`closing` closes store, cache, engine and journal, in the opposite order of their building."""
+
+    def __init__(
+        self, parts: Parts, stopping: Stopping, control: ControlServer, threads: Threads, closing: ExitStack
+    ) -> None:
+        # constant
+        self._parts = parts
+        self._stopping = stopping
+        self._control = control
+        self._threads = threads
+        self._closing = closing
+        # guarded by: _lock
+        self._lock = threading.Lock()
+        self._code: int | None = None
+
+    def run(self) -> int:
+        """Drain and close everything, once; return the exit code."""
+        with self._lock:
+            if self._code is None:
+                self._code = self._run()
+            return self._code
+
+    def _run(self) -> int:
+        self._parts.takeover.end()
+        outcome = self._stopping.drain(self._parts.engine)
+        self._stop_threads(WORKERS_END_S)
+        self._control.withdraw()
+        self._closing.close()
+        self._log_outcome(outcome)
+        self._stopping.finish(outcome)
+        self._control.finish(LAST_ANSWERS_S)
+        return outcome.exit_code
+
+    def _stop_threads(self, limit_s: float) -> None:
+        self._threads.stop(self._parts.engine.stop, limit_s)
+
+    def _log_outcome(self, outcome: Outcome) -> None:
+        view = outcome.left
+        if not count_left(view):
+            log.info("everything is in the bucket")
+            state_directories.forget(self._parts.settings, self._parts.environ)
+            return
+        log.warning("not in the bucket: %s; kept, and sent at the next mount", left_text(view, parked=True))
+
+    def abandon(self) -> None:
+        """Close everything after a start that failed: nothing is pending."""
+        with self._lock:
+            self._code = MountError.exit_code
+            if not self._parts.adopted:
+                self._parts.driver.unmount(lazy=True)  # serve() may have failed after it had mounted
+                self._parts.takeover.end()
+            self._stop_threads(WORKERS_END_S)
+            self._control.finish(LAST_ANSWERS_S)
+
+    def succeed(self, execute: Callable[[], None]) -> None:
+        """Close everything but the session, and call `execute`, which becomes the next daemon. Does not return.
+
+        The lock stays held until then: no other thread may begin the final shutdown.
+        """
+        with self._lock:
+            self._stop_threads(RESTART_END_S)
+            self._control.withdraw()
+            self._closing.close()
+            self._control.finish(LAST_ANSWERS_S)
+            execute()

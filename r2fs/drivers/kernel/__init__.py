@@ -1,0 +1,1 @@
+"""Driver of /dev/fuse: the wire protocol, its handlers, passthrough."""
