@@ -255,7 +255,7 @@ ENGINE_TESTS = (
     "power/",
 )  # those that may have an engine
 
-# (file of tests/, attribute) → why it is not asked of tests/support/engine.py.
+# (file of tests/, attribute) → why it is not asked of tests/support/probes.py.
 REACHES = {
     ("unit/engine/test_download_slots.py", "_running"): "a test of DownloadQueue itself, without an engine",
     ("unit/engine/test_download_slots.py", "_taken"): "a test of DownloadQueue itself, without an engine",
@@ -292,7 +292,7 @@ def reaches(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_tests_ask_the_engine_through_its_probes():
-    """What a test needs to see of its inside has a name in tests/support/engine.py, and there alone a path."""
+    """What a test needs to see of its inside has a name in tests/support/probes.py, and there alone a path."""
     found = {
         (path.relative_to(ROOT / "tests").as_posix(), line, attribute)
         for folder in ENGINE_TESTS

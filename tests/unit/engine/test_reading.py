@@ -166,7 +166,7 @@ def in_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def on_disk(engine: Engine) -> int:
     """Bytes that the cache and what is open occupy, each file once however many names it has."""
     found = {}
-    for base in (engine.settings.cache_dir / "content", engine.staging.open_dir):
+    for base in (engine.settings.cache_dir / "content", engine.core.staging.open_dir):
         for folder, _, names in os.walk(base):
             for name in names:
                 try:

@@ -71,7 +71,7 @@ def test_a_file_that_was_replaced_stays_until_the_disk_knows(engine: Engine) -> 
     (old,) = staged(engine)
     engine.write("take.wav.tmp", b"new")
     engine.rename("take.wav.tmp", "take.wav")
-    assert engine.staging.path(old).read_bytes() == b"old"
+    assert (engine.core.staging.data_dir / old).read_bytes() == b"old"
     engine.sweep_staging()
     assert old not in staged(engine)
     assert engine.read("take.wav") == b"new"
