@@ -245,6 +245,66 @@ def test_commands_that_only_ask_the_daemon_import_no_boto3():
     )
 
 
+# ------------------------------------------------------------------ the engine's inside, and its tests
+ENGINE_TESTS = (
+    "unit/engine/",
+    "model/",
+    "contract/",
+    "crash/",
+    "mount/",
+    "power/",
+)  # those that may have an engine
+
+# (file of tests/, attribute) → why it is not asked of tests/support/probes.py.
+REACHES = {
+    ("unit/engine/test_download_slots.py", "_running"): "a test of DownloadQueue itself, without an engine",
+    ("unit/engine/test_download_slots.py", "_taken"): "a test of DownloadQueue itself, without an engine",
+}
+
+
+def private(word: object) -> bool:
+    return isinstance(word, str) and word.startswith("_") and not word.startswith("__")
+
+
+@cache
+def inside_the_engine() -> frozenset[str]:
+    """Private attributes and methods of the engine and of the disk's classes that it is made of."""
+    found = set[str]()
+    for path in MODULES:
+        if not name(path).startswith(("engine/", "disk/")):
+            continue
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                found.update(each.name for each in node.body if isinstance(each, ast.FunctionDef))
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+    return frozenset(filter(private, found))
+
+
+def reaches(path: Path) -> Iterator[tuple[int, str]]:
+    """Private names that a module of tests asks of anything but itself, those in setattr and patch.object too."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute):
+            if ast.unparse(node.value) not in ("self", "cls", "super()"):
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
+            yield node.lineno, str(node.args[1].value)
+
+
+def test_tests_ask_the_engine_through_its_probes():
+    """What a test needs to see of its inside has a name in tests/support/probes.py, and there alone a path."""
+    found = {
+        (path.relative_to(ROOT / "tests").as_posix(), line, attribute)
+        for folder in ENGINE_TESTS
+        for path in (ROOT / "tests" / folder).rglob("*.py")
+        for line, attribute in reaches(path)
+        if attribute in inside_the_engine()
+    }
+    odd = sorted(f"{path}:{line}: {word}" for path, line, word in found if (path, word) not in REACHES)
+    assert not odd, "\n".join(odd)
+    assert set(REACHES) <= {(path, word) for path, _, word in found}, "an exception that nothing needs"
+
+
 # ------------------------------------------------------------------ every file of the repository
 IGNORED = {".git", ".venv", "node_modules", "__pycache__", "build", "dist"}
 IGNORED |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "r2fs.egg-info"}

@@ -71,7 +71,7 @@ def make(r2: StrictR2, tmp_path: Path) -> Iterator[MakeEngine]:
 
     yield make_engine
     for engine, store in made:
-        engine._end()
+        engine.end()
         store.close()
 
 

@@ -37,13 +37,13 @@ def test_what_a_write_that_was_cut_short_had_left_may_be_there_or_not(tmp_path, 
     (tmp_path / "a").mkdir()
     area = Area(tmp_path / "a", Manifest(tmp_path / "manifest"))
     write = {"do": "write", "h": 1, "at": 0, "size": 9000, "fill": 1}
-    area._do({"do": "open", "h": 1, "path": "take.wav", "flags": os.O_WRONLY | os.O_CREAT})
+    area.do({"do": "open", "h": 1, "path": "take.wav", "flags": os.O_WRONLY | os.O_CREAT})
     with monkeypatch.context() as patch:
         real = os.pwrite
         patch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:4096], at))
         patch.setattr(os, "fsync", raising(errno.ENOTCONN))
         with pytest.raises(MountGone):
-            area._do(write)
+            area.do(write)
     os.close(area.files[1])
     found = [view["take.wav"][1] for _, view in area.manifest.possible()]
     whole = pattern(1, 9000)

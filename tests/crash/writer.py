@@ -61,12 +61,12 @@ class Area:
         try:
             for _ in range(order["count"]):
                 for op in self._program():
-                    self._do(op)
+                    self.do(op)
                 if self.rng.random() < 0.3:
                     self._look()
                 time.sleep(self.rng.random() * order["pause_s"])
             for handle in list(self.files):
-                self._do({"do": "close", "h": handle})
+                self.do({"do": "close", "h": handle})
         except MountGone:
             pass
         except Wrong as error:
@@ -80,7 +80,7 @@ class Area:
             self.files.clear()
 
     # ------------------------------------------------------------------ one call
-    def _do(self, op: Op) -> None:
+    def do(self, op: Op) -> None:
         self.manifest.begin(op)
         try:
             only = getattr(self, f"_{op['do']}")(op)

@@ -77,7 +77,7 @@ class ModelBucket(MemoryStore):
 
         def carry_out() -> str:
             self._condition(key, condition)
-            return self._store(key, data, meta)
+            return self.store_version(key, data, meta)
 
         return self._carry_out("put", key, fault, carry_out)
 
@@ -113,7 +113,7 @@ class ModelBucket(MemoryStore):
         def carry_out() -> str:
             stored = self._source(source)
             self._condition(key, condition)
-            return self._store(key, stored.data, meta or stored.meta)
+            return self.store_version(key, stored.data, meta or stored.meta)
 
         return self._carry_out("copy", key, fault, carry_out)
 
@@ -168,7 +168,7 @@ class ModelBucket(MemoryStore):
         return result
 
     # ---- what happens to the bucket
-    def _store(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
+    def store_version(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
         old = self.objects.get(nfc(key))
         if self._is_foreign:
             self.foreign.add(nfc(key))
@@ -179,7 +179,7 @@ class ModelBucket(MemoryStore):
                 raise Unlawful(f"{key}: published {data[:60]!r}…, which the file never was without a writer")
             self.landed.add((nfc(key), digest(data)))
             self.foreign.discard(nfc(key))
-        return super()._store(key, data, meta, etag)
+        return super().store_version(key, data, meta, etag)
 
     def remove(self, key: str) -> None:
         if not self._is_foreign:
@@ -199,9 +199,9 @@ class CutDownload(MemoryDownload):
 
     def __init__(self, whole: MemoryDownload) -> None:
         self.info = whole.info
-        self._data = whole._data
+        self.data = whole.data
 
     def chunks(self, size: int = 262144) -> Iterator[bytes]:
-        if len(self._data) > 1:
-            yield self._data[: len(self._data) // 2]
+        if len(self.data) > 1:
+            yield self.data[: len(self.data) // 2]
         raise BodyDamaged("cut")

@@ -63,8 +63,8 @@ class SharedBucket(MemoryStore):
             self.taken |= tokens(self.objects[key].data)
         super().remove(key)
 
-    def _store(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
-        stored = super()._store(key, data, meta, etag)
+    def store_version(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
+        stored = super().store_version(key, data, meta, etag)
         self.versions[stored] = bytes(data)
         return stored
 
@@ -77,8 +77,7 @@ class Host:
         self.bucket = bucket
         self.clock = clock
         self.engine = Engine(base / name, bucket, clock=clock, threads=False, host=name, freshness_s=1.0)
-        fs = self.engine.fs
-        for queue in (fs._queues.downloads, fs._queues.parts, fs._queues.background):
+        for queue in (self.engine.downloads, self.engine.parts, self.engine.background):
             do_at_once(queue)
         self.closed: set[bytes] = set()  # tokens that a close() has returned for
         self.dropped: set[bytes] = set()  # tokens that this host's programs saw, and took away
@@ -130,7 +129,7 @@ class Host:
                 handles.append(self.engine.open(name, flags).handle)
 
         def end() -> None:
-            node = fs._files.handles.get(handles[0]).node
+            node = self.engine.files.handles.get(handles[0]).node
             fs.write(caller, handles[0], 0 if flags & os.O_TRUNC else self._size(handles[0]), token)
             fs.flush(caller, handles[0])
             self.sealed.add(self.shown(node))
@@ -140,7 +139,7 @@ class Host:
         return [begin, end, self.send]
 
     def _size(self, handle: int) -> int:
-        return self.engine.fs._contents.of(self.engine.fs._files.handles.get(handle).node).size
+        return self.engine.contents.of(self.engine.files.handles.get(handle).node).size
 
     def _moving(self, old: str, new: str) -> Callable[[], None]:
         return self._if_there(lambda: (self._drop(new), self.engine.rename(old, new)))
@@ -157,7 +156,7 @@ class Host:
     def send(self) -> None:
         """Everything that is due."""
         for _ in range(100):
-            task = self.engine.fs._writeback.worker.take_due()
+            task = self.engine.take_due()
             if task is None:
                 return
             task()
@@ -172,14 +171,15 @@ class Host:
                 entry = self.engine.entry(name)
         except NotFound:
             return
-        self.dropped |= tokens(self.shown(self.engine.fs._tree.get(entry.ino)))
+        self.dropped |= tokens(self.shown(self.engine.inodes.get(entry.ino)))
 
     def shown(self, node: Node) -> bytes:
         """A file's bytes, without a request and without a change of what is cached."""
         if node.content is not None and node.content.complete:
             return node.content.read(0, node.content.size)
-        if node.pending is not None and node.pending.staged is not None:
-            return (self.engine.fs._core.staging.data_dir / node.pending.staged.file).read_bytes()
+        staged = self.engine.staged_path(node)
+        if staged is not None:
+            return staged.read_bytes()
         assert node.base is not None
         return self.bucket.versions[node.base.etag]
 
@@ -263,7 +263,7 @@ class Pair:
             for host in self.hosts:
                 host.send()
                 host.names()
-            dues = [due for h in self.hosts if (due := h.engine.fs._writeback.queue.next_due()) is not None]
+            dues = [due for h in self.hosts if (due := h.engine.next_due_s()) is not None]
             if not dues:
                 return
             self.clock.advance(max(0.0, min(dues) - self.clock.monotonic()) + 0.001)
@@ -285,7 +285,7 @@ class Pair:
         assert [name for name in odd if not name.startswith(".x.")] == [], what
         copies = tuple(sorted(name for name in found if is_conflict_name(name)))
         for host in self.hosts:
-            host.engine.fs._tree.check()
+            host.engine.inodes.check()
             assert host.names() == sorted(found), f"{what}\n{host.name} sees {host.names()}"
             assert {name: host.engine.read(name) for name in found} == found, f"{what}\non {host.name}"
             assert host.conflicts() == copies, f"{what}\n{host.name}'s status: {host.conflicts()}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from r2fs.engine.inodes.inode import Node
@@ -47,7 +48,7 @@ def look(world: World, read: bool = False) -> dict[str, Seen]:
         for entry in fs.readdir(caller, ino):
             path = f"{above}/{entry.name}".lstrip("/")
             attributes = fs.getattr(caller, entry.ino).attributes
-            node = fs._tree.get(entry.ino)
+            node = world.engine.inodes.get(entry.ino)
             data = None
             if entry.kind is Kind.SYMLINK:
                 data = os.fsencode(fs.readlink(caller, entry.ino))
@@ -88,8 +89,9 @@ def peek(world: World, node: Node) -> bytes | None:
         for start, stop in snapshot.present:
             data[start:stop] = os.pread(content.fd, stop - start, start)
         return bytes(data)
-    if node.pending is not None and node.pending.staged is not None:
-        return (world.engine.fs._core.staging.data_dir / node.pending.staged.file).read_bytes()
+    staged = world.engine.staged_path(node)
+    if staged is not None:
+        return staged.read_bytes()
     return _base(world, node)
 
 
@@ -98,7 +100,7 @@ def _awaits(world: World, node: Node) -> bool:
     pending = node.pending
     if pending is None or pending.changed:
         return False
-    unknown = world.engine.fs._writeback.worker._attempts.unknown_keys(node.ino)
+    unknown = world.engine.attempts.unknown_keys(node.ino)
     return pending.in_flight is not None or nfc(pending.key) in map(nfc, unknown)
 
 
@@ -142,9 +144,16 @@ def match(world: World, model: Model, seen: dict[str, Seen]) -> None:
     for path, pending in list(model.dirs.items()):
         node = world.node(path)
         if pending and node is not None and node.pending is None:
-            if nfc(model.prefix + path + "/") not in objects:
-                raise Mismatch(f"{path}/: owes nothing, and its marker is not in the bucket")
-            model.dirs[path] = False
+            if nfc(model.prefix + path + "/") in objects:
+                model.dirs[path] = False
+            elif _has_something_below(model, path, objects):
+                del model.dirs[
+                    path
+                ]  # the bucket knows it by what is in it, as if its files alone had made it
+            else:
+                raise Mismatch(
+                    f"{path}/: owes nothing, and the bucket has neither its marker nor anything in it"
+                )
     model.sync(objects)
     _names(world, model, seen)
     for path, file in model.files.items():
@@ -221,9 +230,14 @@ def _names(world: World, model: Model, seen: dict[str, Seen]) -> None:
 
 
 # ------------------------------------------------------------------ the bucket, drained
+def _has_something_below(model: Model, path: str, objects: Mapping[str, object]) -> bool:
+    below = nfc(model.prefix + path + "/")
+    return any(key.startswith(below) and key != below for key in objects)
+
+
 def match_bucket(world: World, model: Model, deep: bool) -> None:
     objects, prefix = world.bucket.objects, model.prefix
-    parked = {world.engine.fs._tree.path(node) for node in world.parked()}
+    parked = {world.engine.inodes.path(node) for node in world.parked()}
     for path, file in model.files.items():
         if file.writers or (path in parked and file.fragile):
             continue
@@ -236,13 +250,13 @@ def match_bucket(world: World, model: Model, deep: bool) -> None:
             )
         _metadata(path, file, stored.meta.metadata)
     for path in model.dirs:
-        if nfc(prefix + path + "/") not in objects:
-            raise Mismatch(f"{path}/: has no marker in the bucket")
+        if nfc(prefix + path + "/") not in objects and not _has_something_below(model, path, objects):
+            raise Mismatch(f"{path}/: has no marker in the bucket, and nothing in it")
     known = {nfc(model.key(path)) for path in model.files} | {nfc(f"{prefix}{path}/") for path in model.dirs}
     for key in objects:
-        watched = not deep and world.engine.fs._pending.watched(key)
-        if model.was_away and key.endswith("/") and model.path(key).rstrip("/") in model.directories():
-            continue  # of what may have been the last file in it, nobody could say
+        watched = not deep and world.engine.pending_store.watched(key)
+        if key.endswith("/") and model.path(key).rstrip("/") in model.directories():
+            continue  # made when the last file went that the bucket had; others have come since
         if key.startswith(prefix) and key not in known and not watched:
             raise Mismatch(f"the bucket has {key}, which nobody should have left there")
 

@@ -27,6 +27,7 @@ from tests.model.bucket import digest
 from tests.model.match import Mismatch, Seen, look, match, match_bucket, peek, same
 from tests.model.reference import File, Model, Refused, parent
 from tests.model.world import Crash, World
+from tests.support.engine import Engine
 
 Operation = Mapping[str, Any]
 REMOTE = {"remote_set", "remote_remove", "remote_mkdir", "remote_rmdir", "deliver"}
@@ -91,7 +92,7 @@ class Runner:
             self._verify_pending()
             world.armed = armed
             return
-        if world.clock.monotonic() < self.stale_until and not world._depth:
+        if world.clock.monotonic() < self.stale_until and not world.depth:
             world.clock.advance(self.stale_until - world.clock.monotonic())
         world.faulty = False
         seen = look(world, read)
@@ -127,12 +128,11 @@ class Runner:
                 raise Mismatch(f"{path}: shows {seen}, should be {file} (the bucket is away)")
 
     def _invariants(self) -> None:
-        fs = self.world.engine.fs
-        with fs._core.lock:
-            check(fs)
+        with self.world.engine.lock:
+            check(self.world.engine)
 
     def _crashed(self) -> None:
-        self.world._depth = 0
+        self.world.depth = 0
         self.world.after_crash()
         self._ended()
         for model in self.models:
@@ -278,7 +278,7 @@ class Runner:
         data = content(tag, size)
 
         def write() -> None:
-            handle = engine.fs._files.handles.get(opened.handle)
+            handle = engine.files.handles.get(opened.handle)
             if direct and opened.local is not None and handle.writes:
                 where = os.fstat(opened.local).st_size if handle.appends else at
                 os.pwrite(opened.local, data, where)
@@ -312,7 +312,7 @@ class Runner:
         engine, opened = self.world.engine, self.opened[slot]
 
         def cut() -> None:
-            handle = engine.fs._files.handles.get(opened.handle)
+            handle = engine.files.handles.get(opened.handle)
             engine.fs.setattr(engine.caller, handle.node.ino, AttributeChange(size=size), opened.handle)
 
         if all(one.slots[slot][1] for one in self.models):
@@ -391,7 +391,7 @@ class Runner:
     def do_remote_mkdir(self, path: str) -> None:
         if any(path in m.gone_dirs or path in m.files or m.dirs.get(path) for m in self.models):
             return
-        if self.world.engine.fs._pending.has_deletes(f"{self.world.prefix}{path}/"):
+        if self.world.engine.pending_store.has_deletes(f"{self.world.prefix}{path}/"):
             return  # markers are all alike: a delete that is pending would take the new one for the old
         self.raced = True
         with self.world.bucket.another_client():
@@ -483,22 +483,21 @@ def _equal(answer: bytes, want: bytes) -> None:
         raise Mismatch(f"read {answer[:60]!r}…, should be {want[:60]!r}…")
 
 
-def check(fs: Any) -> None:
+def check(engine: Engine) -> None:
     """The engine's own books, with Core.lock held."""
-    pending_store, tree = fs._pending, fs._tree
+    pending_store, tree = engine.pending_store, engine.inodes
     tree.check()
     names = set()
     for ino, node in pending_store.inodes.items():
         assert node.ino == ino and node.pending is not None
         assert tree.find(ino) is node, f"{node.name}: owes, and has no number"
         check_pending(node.pending)
-        if node.pending.staged is not None:
-            file = node.pending.staged.file
-            path = fs._core.staging.data_dir / file
+        path = engine.staged_path(node)
+        if path is not None:
             assert path.exists(), f"{node.name}: {path} is missing"
-            assert file not in names, f"{node.name}: staged twice"
-            names.add(file)
-    rows = {row.ino: row for row in fs._core.journal.read().inodes}
+            assert path.name not in names, f"{node.name}: staged twice"
+            names.add(path.name)
+    rows = {row.ino: row for row in engine.journal.read().inodes}
     assert set(rows) == set(pending_store.inodes), "journal and memory disagree on who owes"
     for ino, row in rows.items():
         pending = pending_store.inodes[ino].pending
@@ -509,17 +508,17 @@ def check(fs: Any) -> None:
         have = (row.key, row.state, row.staged, row.changed, row.expected_etag, row.seq)
         want = (pending.key, pending.state.value, file, changed, pending.expected_etag, pending.seq)
         assert have == want, f"journal {have}, memory {want}"
-    assert {row.seq for row in fs._core.journal.read().deletes} == set(pending_store.deletes), (
+    assert {row.seq for row in engine.journal.read().deletes} == set(pending_store.deletes), (
         "deletes disagree"
     )
-    there = {path.name for path in fs._core.staging.data_dir.iterdir() if path.stat().st_size}
-    assert there <= names | fs._staging_gc.names(), f"in staging for nothing: {there - names}"
-    assert fs._staging_gc.names() == set(fs._core.journal.read().staging_gc), (
+    there = {path.name for path in engine.staged_files() if path.stat().st_size}
+    assert there <= names | engine.staging_garbage(), f"in staging for nothing: {there - names}"
+    assert engine.staging_garbage() == set(engine.journal.read().staging_gc), (
         "journal and memory: what leaves"
     )
-    staged = sum(node.pending.size for node in pending_store.inodes.values() if node.pending.staged)
-    assert pending_store.staged_bytes == staged, (
-        f"{pending_store.staged_bytes} staged bytes counted, {staged} there"
+    there_bytes = sum(n.pending.size for n in pending_store.inodes.values() if n.pending and n.pending.staged)
+    assert pending_store.staged_bytes == there_bytes, (
+        f"{pending_store.staged_bytes} staged bytes counted, {there_bytes} there"
     )
     numbers = [node.st_ino for node in tree.all_nodes() if node.st_ino]
     assert len(set(numbers)) == len(numbers), "two inodes show one number"

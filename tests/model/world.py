@@ -25,7 +25,6 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job
 from r2fs.model.errors import NoSpace
 from r2fs.model.ports import NoKernelCache
-from r2fs.model.records import PendingDelete
 from r2fs.model.settings import Bucket
 from r2fs.model.states import State
 from tests.model.bucket import LOST, REFUSED, ModelBucket, Unlawful
@@ -59,7 +58,7 @@ class World:
         self.armed: tuple[str, int] | None = None
         self.points: dict[str, int] = {}  # how often each was passed
         self.crashed_at: dict[str, int] = {}
-        self._depth = 0
+        self.depth = 0
         # What is waited for was done, or has failed, by the time that its reader looks: it need not wait for that.
         self._small_fetches = patch.multiple(reader, FIRST_WINDOW=64, PIECE=256, RESEND_S=0.0)
         self._small_fetches.start()
@@ -78,14 +77,13 @@ class World:
             # What did not come at once does not come while the clock stands: each second of it would be a real one.
             **{"read_timeout_s": 0.0, **self.config},
         )
-        fs = engine.fs
-        for queue in (fs._queues.downloads, fs._queues.parts):
+        for queue in (engine.downloads, engine.parts):
             do_at_once(queue)
         # Asked for again, once a second by the clock, for as long as a read may take.
-        fs._queues.downloads.relieve = lambda: self.clock.advance(1.0)  # type: ignore[method-assign]
-        fs._queues.background.submit = self._later  # type: ignore[method-assign]
-        self._watch_commits(fs._core.journal)
-        fs.set_kernel_cache(NoKernelCache())
+        engine.downloads.relieve = lambda: self.clock.advance(1.0)  # type: ignore[method-assign]
+        engine.background.submit = self._later  # type: ignore[method-assign]
+        self._watch_commits(engine)
+        engine.fs.set_kernel_cache(NoKernelCache())
         self.engine = engine
         return engine
 
@@ -104,7 +102,7 @@ class World:
 
     def end(self) -> None:
         """The test is over; everything is thrown away."""
-        self.armed, self.outage, self.full, self._depth = None, False, 0, 1
+        self.armed, self.outage, self.full, self.depth = None, False, 0, 1
         self._small_fetches.stop()
         self.engine.kill()
 
@@ -128,12 +126,12 @@ class World:
             subprocess.run(["cp", "-a", self.base / "r2fs", self.base / "crashed"], check=True)
             raise Crash(name)
 
-    def _watch_commits(self, journal: Journal) -> None:
-        plain = journal.transaction
+    def _watch_commits(self, engine: Engine) -> None:
+        plain = engine.journal.transaction
 
         @contextmanager
         def watched() -> Iterator[Journal]:
-            outer = journal._depth == 0
+            outer = not engine.in_transaction()
             with plain() as same:
                 yield same
                 if outer:
@@ -146,13 +144,13 @@ class World:
             if outer:
                 self._point("commit:after")
 
-        journal.transaction = watched  # type: ignore[method-assign]
+        engine.journal.transaction = watched  # type: ignore[method-assign]
 
     # ------------------------------------------------------------------ requests
     def _on_request(self, name: str, key: str) -> str | None:
         if self.engine_holds_lock():
             raise Unlawful(f"{name} {key}: a request under the engine's lock")
-        if self._depth:
+        if self.depth:
             return None
         self._point(f"{name}:before")
         number = self.requests
@@ -161,11 +159,11 @@ class World:
         if name in ("delete", "delete_many") and isinstance(planned, list):
             planned = None  # from the look to the DELETE: the gap that SEMANTICS tells of
         if isinstance(planned, list) and planned:
-            self._depth += 1
+            self.depth += 1
             try:
                 self.inner(planned, name in WRITING)
             finally:
-                self._depth -= 1
+                self.depth -= 1
             planned = None
         if self.outage:
             self.faulty = True
@@ -176,12 +174,12 @@ class World:
 
     def engine_holds_lock(self) -> bool:
         engine = getattr(self, "engine", None)
-        return engine is not None and engine.fs._core.lock._is_owned()
+        return engine is not None and engine.holds_lock()
 
     @contextmanager
     def planned(self, plan: Mapping[str, Any]) -> Iterator[None]:
         """For one operation: what is to happen at which of its requests."""
-        if self._depth:  # an operation within a request of another
+        if self.depth:  # an operation within a request of another
             yield
             return
         self.plan = {int(number): what for number, what in plan.items()}
@@ -194,21 +192,20 @@ class World:
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
         """The test itself looks: no faults, no crash."""
-        self._depth += 1
+        self.depth += 1
         armed, self.armed = self.armed, None
         outage, self.outage = self.outage, False
         full, self.full = self.full, 0
         try:
             yield
         finally:
-            self._depth -= 1
+            self.depth -= 1
             self.armed, self.outage, self.full = armed, outage, full
 
     # ------------------------------------------------------------------ the engine's own work
     def pump(self) -> bool:
         """One upload or one batch of deletes, if one is due."""
-        writeback = self.engine.fs._writeback
-        task = writeback.worker.take_due()
+        task = self.engine.take_due()
         if task is None:
             return False
         task()
@@ -216,57 +213,47 @@ class World:
 
     def background(self) -> bool:
         if not self._background:
-            staging_gc = self.engine.fs._staging_gc
-            if not staging_gc.names():
+            if not self.engine.staging_garbage():
                 return False
-            staging_gc.sweep()
+            self.engine.sweep_staging()
             return True
         self._background.pop(0)()
         return True
 
     def due_in(self) -> float | None:
-        due = self.engine.fs._writeback.queue.next_due()
+        due = self.engine.next_due_s()
         return None if due is None else max(0.0, due - self.clock.monotonic())
-
-    def left(self) -> bool:
-        with self.engine.fs._core.lock:
-            return self.engine.fs._status._left(None)
-
-    def _deletes(self) -> list[PendingDelete]:
-        with self.engine.fs._core.lock:
-            return list(self.engine.fs._pending.deletes.values())
 
     def drain(self, deep: bool) -> bool:
         """Send all that can be sent; `deep`: wait until no late attempt is looked for any more.
 
         False: an open file holds something up.
         """
-        writeback = self.engine.fs._writeback
-        with self.engine.fs._core.lock:
-            writeback.queue.hurry(True)
-        for _ in range(1000):
-            while self.background():
-                pass
-            if self.pump():
-                continue
-            due = self.due_in()
-            watching = deep and any(row.watch_until_s is not None for row in self._deletes())
-            if not self.left() and not watching:
-                break
-            if due is None and self.engine.fs._files.handles.all():
-                break
-            if due is None:
-                raise AssertionError(f"something is left, and nothing is due: {self.engine.fs.queue_view()}")
-            self.clock.advance(due + 0.001)
-        else:
-            raise AssertionError(f"does not end: {self.engine.fs.queue_view()}")
-        with self.engine.fs._core.lock:
-            writeback.queue.hurry(False)
-            return not self.engine.fs._files.handles.all() and not self.left()
+        with self.engine.hurried():
+            for _ in range(1000):
+                while self.background():
+                    pass
+                if self.pump():
+                    continue
+                due = self.due_in()
+                watching = deep and any(row.watch_until_s is not None for row in self.engine.deletes())
+                if self.engine.is_all_sent() and not watching:
+                    break
+                if due is None and self.engine.files.handles.all():
+                    break
+                if due is None:
+                    raise AssertionError(
+                        f"something is left, and nothing is due: {self.engine.fs.queue_view()}"
+                    )
+                self.clock.advance(due + 0.001)
+            else:
+                raise AssertionError(f"does not end: {self.engine.fs.queue_view()}")
+        with self.engine.lock:
+            return not self.engine.files.handles.all() and self.engine.is_all_sent()
 
     def node(self, path: str) -> Node | None:
         """What the engine has under a path now, without asking the bucket."""
-        node = self.engine.fs._tree.root
+        node = self.engine.inodes.root
         for part in path.split("/"):
             if not node.is_dir or part not in node.children():
                 return None
@@ -274,7 +261,7 @@ class World:
         return node
 
     def parked(self) -> list[Node]:
-        return [node for node in self.engine.fs._pending.inodes.values() if node.state is State.PARKED]
+        return [node for node in self.engine.pending_nodes() if node.state is State.PARKED]
 
 
 __all__ = ["LOST", "Crash", "World", "files"]

@@ -153,7 +153,7 @@ class Daemon:
             self._fs, self._settings, self._mountpoint, passthrough=passthrough, memory=self._memory
         )
 
-    def _run(self) -> None:
+    def run(self) -> None:
         threading.Thread(target=self._obey, name="commands", daemon=True).start()
         self._driver.serve()
         while self._successor is not None:
@@ -262,7 +262,7 @@ class Daemon:
 def main() -> None:
     root, mountpoint, options = sys.argv[1:]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    Daemon(Path(root), Path(mountpoint), json.loads(options))._run()
+    Daemon(Path(root), Path(mountpoint), json.loads(options)).run()
 
 
 if __name__ == "__main__":

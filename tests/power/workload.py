@@ -45,8 +45,8 @@ class RecordedBucket(MemoryStore):
         if self.away:
             raise Unavailable(f"{key}: no answer")
 
-    def _store(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
-        etag = super()._store(key, data, meta, etag)
+    def store_version(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
+        etag = super().store_version(key, data, meta, etag)
         self.past.append((self._position(), nfc(key), self.objects[nfc(key)]))
         return etag
 

@@ -20,6 +20,7 @@ from r2fs.model.ports import Caller, Clock, ObjectStore, SessionMemory, SystemCl
 from r2fs.model.records import AttributeChange, Entry, Inheritance, Kind, Opened
 from r2fs.model.settings import Bucket, Settings
 from r2fs.model.verbs import ROOT
+from tests.support.probes import Probes
 
 
 def settings_for(base: Path, **changes: object) -> Settings:
@@ -58,7 +59,7 @@ def check_commits(store: PendingStore) -> None:
     store.commit = checked  # type: ignore[method-assign]
 
 
-class Engine:
+class Engine(Probes):
     """A FileSystem with its threads, and the calls of a program by path."""
 
     def __init__(
@@ -75,18 +76,33 @@ class Engine:
         clock = clock or SystemClock()
         self.settings = settings_for(base, **changes)
         self.store = store
-        journal = Journal.open(self.settings.state_dir, crash_point=crash_point)
-        cache = CleanCache(
+        self.crash_point = self.commit_point = (
+            crash_point  # of the engine and of the journal; tests replace each
+        )
+        self.journal = Journal.open(self.settings.state_dir, crash_point=lambda name: self.commit_point(name))
+        self.cache = CleanCache(
             self.settings.cache_dir,
             limit_bytes=self.settings.cache_size,
             ttl_s=self.settings.cache_ttl_s,
             clock=clock,
         )
-        core = Core(self.settings, store, journal, cache, clock, crash_point, memory)
-        self.fs = build(core, inheritance)
-        check_commits(self.fs._pending)
+        try:
+            self.core = Core(
+                self.settings,
+                store,
+                self.journal,
+                self.cache,
+                clock,
+                lambda name: self.crash_point(name),
+                memory,
+            )
+            self.fs = build(self.core, inheritance)
+        except BaseException:
+            self.journal.close()  # a process that ends gives its lock back
+            raise
+        check_commits(self.pending_store)
         if not threads:  # what a caller waits for is done by the caller
-            do_at_once(self.fs._queues.listings)
+            do_at_once(self.listings)
         self.caller = Caller()
         self._threads = [
             threading.Thread(target=main, name=name, daemon=True) for name, main in self.fs.workers()
@@ -102,26 +118,27 @@ class Engine:
 
     def stop(self) -> None:
         """An orderly end, without draining."""
-        self._end()
+        self.end()
         self.fs.close()
 
     def kill(self) -> None:
         """As kill -9 leaves things: nothing is closed or written any more; only locks are given back."""
-        self._end()
-        for node in self.fs._tree.all_nodes():
+        self.end()
+        for node in self.inodes.all_nodes():
             if node.content is not None:
                 node.content.close()
-        self.fs._core.journal.close()
-        self.fs._core.cache.close()
+        self.journal.close()
+        self.cache.close()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Stop the threads; the journal and the cache stay open."""
         self.fs.stop()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(10)
                 assert not thread.is_alive(), f"{thread.name} did not end"
-        with self.fs._core.lock:
-            self.fs._tree.check()
+        with self.lock:
+            self.inodes.check()
 
     # ---- a program's calls
     def entry(self, path: str) -> Entry:

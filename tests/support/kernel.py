@@ -192,7 +192,7 @@ class Mount:
     def send(self) -> None:
         """Everything that is due."""
         for _ in range(100):
-            task = self.engine.fs._writeback.worker.take_due()
+            task = self.engine.take_due()
             if task is None:
                 return
             task()
@@ -205,10 +205,5 @@ class Mount:
 
 
 def without_threads(engine: Engine) -> None:
-    for queue in (
-        engine.fs._queues.downloads,
-        engine.fs._queues.parts,
-        engine.fs._queues.background,
-        engine.fs._queues.listings,
-    ):
+    for queue in (engine.downloads, engine.parts, engine.background, engine.listings):
         do_at_once(queue)

@@ -51,11 +51,11 @@ class Stored:
 class MemoryDownload:
     def __init__(self, stored: Stored, start: int, stop: int) -> None:
         self.info = stored.info()
-        self._data = stored.data[start:stop]
+        self.data = stored.data[start:stop]
 
     def chunks(self, size: int = 262144) -> Iterator[bytes]:
-        for at in range(0, len(self._data), size):
-            yield self._data[at : at + size]
+        for at in range(0, len(self.data), size):
+            yield self.data[at : at + size]
 
     def __enter__(self) -> Self:
         return self
@@ -99,13 +99,13 @@ class MemoryStore:
     # ---- another client's hands
     def set(self, key: str, data: bytes, **metadata: str) -> str:
         with self._lock:
-            return self._store(key, data, ObjectMeta("application/octet-stream", metadata))
+            return self.store_version(key, data, ObjectMeta("application/octet-stream", metadata))
 
     def set_metadata(self, key: str, **metadata: str) -> None:
         """New metadata beside the same bytes: the ETag stays, LastModified moves."""
         with self._lock:
             stored = self.objects[nfc(key)]
-            self._store(key, stored.data, ObjectMeta(stored.meta.content_type, metadata), stored.etag)
+            self.store_version(key, stored.data, ObjectMeta(stored.meta.content_type, metadata), stored.etag)
 
     def metadata(self, key: str) -> Mapping[str, str]:
         return self.objects[nfc(key)].meta.metadata
@@ -191,7 +191,7 @@ class MemoryStore:
         data = read_whole(key, body)
         with self._lock:
             self._condition(key, condition)
-            etag = self._store(key, data, meta)
+            etag = self.store_version(key, data, meta)
         self.after("put", key)
         return etag
 
@@ -237,7 +237,7 @@ class MemoryStore:
             self._condition(key, condition)
             del self.uploads[upload_id]
             etag = _md5(b"".join(bytes.fromhex(_md5(body)) for body in bodies)) + f"-{len(bodies)}"
-            result = self._store(key, b"".join(bodies), upload.meta, etag)
+            result = self.store_version(key, b"".join(bodies), upload.meta, etag)
         self.after("complete_upload", key)
         return result
 
@@ -259,7 +259,7 @@ class MemoryStore:
             self._condition(key, condition)
             kept = meta or stored.meta
             kept = kept if kept.headers is not None else replace(kept, headers=stored.meta.headers)
-            etag = self._store(key, stored.data, kept)
+            etag = self.store_version(key, stored.data, kept)
         self.after("copy", key)
         return etag
 
@@ -340,7 +340,7 @@ class MemoryStore:
         if condition is not None and not condition.holds(there.etag if there else None):
             raise PreconditionFailed(key)
 
-    def _store(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
+    def store_version(self, key: str, data: bytes, meta: ObjectMeta, etag: str | None = None) -> str:
         self._tick = max(self._tick + 1_000_000, self._now_ns())
         stored = Stored(key, bytes(data), etag or _md5(data), self._tick, meta)
         self.objects[self._identity(key)] = stored

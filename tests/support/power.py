@@ -69,14 +69,14 @@ class Power:
     def cut(self, engine: Engine, names: bool = True) -> None:
         """`names`: unsynced ones are lost; else those are there, with zeros for blocks that were not written."""
         engine.kill()
-        for path in engine.fs._core.staging.data_dir.iterdir():
+        for path in engine.staged_files():
             found = path.stat()
             if names and (path.name, found.st_ino) not in self._names:
                 path.unlink()
             else:
                 synced = self._data.get(found.st_ino, b"")
                 path.write_bytes((synced + bytes(found.st_size))[: found.st_size])
-        state_dir = engine.fs._core.journal.state_dir
+        state_dir = engine.journal.state_dir
         if self.forgets:
             (state_dir / "journal.db-shm").unlink(missing_ok=True)
             for path in (self._tmp_path / "synced").iterdir():
@@ -96,29 +96,27 @@ def stop_at(engine: Engine, point: str) -> None:
         if name == point:
             raise Stop(name)
 
-    engine.fs._core.crash_point = stop
+    engine.crash_point = stop
 
 
 def send_until(engine: Engine, point: str) -> None:
     """What an upload thread does, up to a named point; of an engine without threads."""
     stop_at(engine, point)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     with pytest.raises(Stop):
-        while (task := engine.fs._writeback.worker.take_due()) is not None:
-            task()
+        engine.run_due()
 
 
 def send(engine: Engine) -> None:
     """All that is due, as an upload thread does it; of an engine without threads."""
-    engine.fs._core.crash_point = lambda name: None
-    while (task := engine.fs._writeback.worker.take_due()) is not None:
-        task()
+    engine.crash_point = lambda name: None
+    engine.run_due()
 
 
 def without_background(engine: Engine) -> Engine:
     """What fetches the rest of a file that is being written never comes to it; readers fetch for themselves."""
-    engine.fs._queues.background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
-    do_at_once(engine.fs._queues.downloads)
+    engine.background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
+    do_at_once(engine.downloads)
     return engine
 
 
@@ -162,7 +160,7 @@ def fail_commit(engine: Engine, nth: int) -> None:
         if name == "commit" and next(numbers) == nth:
             raise NoSpace("the disk is full")
 
-    engine.fs._core.journal._crash_point = fill
+    engine.commit_point = fill
 
 
 def fail_link(monkeypatch: pytest.MonkeyPatch, error: int = errno.ENOSPC) -> None:
@@ -181,5 +179,5 @@ def pass_time(engine: Engine, clock: ManualClock, rounds: int = 5, step_s: float
     """What upload threads do meanwhile; of an engine without threads."""
     for _ in range(rounds):
         clock.advance(step_s)
-        engine.fs._writeback.queue._not_before = 0.0
+        engine.end_outage()
         send(engine)

@@ -82,7 +82,7 @@ class Session:
 
     def restart(self) -> None:
         """An orderly end that leaves everything to the next one, as `r2fs restart` asks for."""
-        self.engine._end()
+        self.engine.end()
         self.engine.fs.close(leave=True)
         self._take_over()
 
@@ -91,4 +91,4 @@ class Session:
         self.engine = Engine(self.base, self.store, memory=self, inheritance=left, **self.changes)  # type: ignore[arg-type]
 
     def end(self) -> None:
-        self.engine._end()
+        self.engine.end()

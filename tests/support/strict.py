@@ -413,7 +413,7 @@ class _Request(BaseHTTPRequestHandler):
         double.pace(self.key)
         try:
             etag = double.bucket.complete_upload(
-                self.key, upload_id, parts, **(self._conditions() if double.conditions else {})
+                self.key, upload_id, parts, condition=self._condition() if double.conditions else None
             )
         except UploadMissing as error:
             if all(

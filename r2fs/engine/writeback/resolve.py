@@ -237,7 +237,7 @@ class Resolver:
             correction = after_refusal(claim, info, ours)
             if moved and not ours:  # another host's directory of the old name stays
                 self._again(node, claim, error)
-            elif not info.size and not claim.copy and (moved or says_the_same(there, wanted)):
+            elif not info.size and not claim.copy and (moved or self._will_do(node, claim, info, wanted)):
                 self.stored(node, claim, info.version, there)
             elif correction is None:
                 if self._still(node, claim):
@@ -247,6 +247,18 @@ class Resolver:
                 self._again(node, claim, error, correction)
             else:
                 self._with_metadata_there(node, claim, error, there, correction)
+
+    def _will_do(self, node: Node, claim: UploadJob, info: ObjectInfo, wanted: Facts) -> bool:
+        """True if the empty object says what is wanted, or the server has refused If-Match with the very ETag that it
+        shows, and not for the first time: SeaweedFS does so for ever for a directory that a file below has made."""
+        there = attributes_from(info)
+        if says_the_same(there, wanted):
+            return True
+        if info.etag != claim.expected_etag or node.pending is None or not node.pending.retry.failures:
+            return False
+        if not says_the_same(replace(there, mtime_ns=wanted.mtime_ns), wanted):
+            log.warning("%s: this server takes no metadata of it from here", printable(claim.key))
+        return True
 
     def _with_metadata_there(
         self, node: Node, claim: UploadJob, error: R2fsError, there: Facts, correction: Correction

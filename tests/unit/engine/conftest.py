@@ -38,7 +38,7 @@ def make(tmp_path: Path, store: MemoryStore, engine_settings: Mapping[str, objec
 
     yield make_engine
     for engine in made:
-        engine._end()
+        engine.end()
 
 
 @pytest.fixture

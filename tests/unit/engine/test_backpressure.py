@@ -165,7 +165,7 @@ class FullDisk:
 
     def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.room = room
-        real, evict = filecalls.pwrite_all, engine.fs._core.cache.evict
+        real, evict = filecalls.pwrite_all, engine.cache.evict
 
         def write(fd: int, data: bytes | memoryview, offset: int) -> int:
             growth = max(0, offset + len(data) - os.fstat(fd).st_size)
@@ -183,7 +183,7 @@ class FullDisk:
             return freed
 
         monkeypatch.setattr(filecalls, "pwrite_all", write)
-        monkeypatch.setattr(engine.fs._core.cache, "evict", freeing)
+        monkeypatch.setattr(engine.cache, "evict", freeing)
         monkeypatch.setattr(DiskSpace, "disk", lambda room: Disk(self.room, 4096))
 
 

@@ -20,7 +20,7 @@ from r2fs.model.errors import (
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
-from tests.unit.engine.test_trouble import pump
+from tests.unit.engine.test_outages import pump
 
 LOCKED = "it is locked"
 
@@ -41,15 +41,12 @@ def parked(engine: Engine) -> dict[str, str | None]:
 
 def send(engine: Engine, clock: ManualClock, seconds: float = 30.0) -> None:
     """What is due within so many seconds, by this thread."""
-    writeback, end = engine.fs._writeback, clock.monotonic() + seconds
-    with engine.fs._core.lock:
-        writeback.queue.hurry(True)
-    while clock.monotonic() < end:
-        pump(engine)
-        due = writeback.queue.next_due()
-        clock.advance(max(0.1, min(end, due if due is not None else end) - clock.monotonic()))
-    with engine.fs._core.lock:
-        writeback.queue.hurry(False)
+    end = clock.monotonic() + seconds
+    with engine.hurried():
+        while clock.monotonic() < end:
+            pump(engine)
+            due = engine.next_due_s()
+            clock.advance(max(0.1, min(end, due if due is not None else end) - clock.monotonic()))
 
 
 # ------------------------------------------------------------------ what a flush waits for
@@ -359,12 +356,11 @@ def test_a_flush_tells_at_once_that_the_bucket_refuses(make: MakeEngine, store: 
 def stepping(engine: Engine, clock: ManualClock) -> None:
     """Who waits for a change does what is due, and lets a moment pass."""
 
-    def wait(timeout: float | None = None) -> bool:
+    def step() -> None:
         pump(engine)
         clock.advance(0.05)
-        return True
 
-    engine.fs._core.changed.wait = wait  # type: ignore[method-assign]
+    engine.on_wait_for_change(step)
 
 
 @pytest.mark.expect_warnings("parked")

@@ -74,7 +74,7 @@ def test_attributes_that_were_known_of_an_empty_marker_keep_the_bytes(
 def test_a_rename_takes_the_bytes_along(
     make: MakeEngine, store: MemoryStore, inside: bool, crash: bool
 ) -> None:
-    store._store("old/", BYTES, ObjectMeta("video/mp4", {"other": "a tool's"}))
+    store.store_version("old/", BYTES, ObjectMeta("video/mp4", {"other": "a tool's"}))
     if inside:
         store.set("old/f", b"file")
     engine = make(upload_delay_s=3600.0 if crash else 0.0)

@@ -206,8 +206,8 @@ def test_both_changed_the_same_and_this_host_comes_second(mount: Mount):
 def test_a_large_file_that_was_begun_is_sent_with_another_hosts_metadata(mount: Mount):
     """The upload's metadata are fixed when it is created."""
     learned(mount)
-    object.__setattr__(mount.engine.fs._core.settings, "multipart_threshold", 8)
-    object.__setattr__(mount.engine.fs._core.settings, "part_size", 8)
+    object.__setattr__(mount.engine.settings, "multipart_threshold", 8)
+    object.__setattr__(mount.engine.settings, "part_size", 8)
     overwrite(mount)
     mount.store.set_metadata("d/take.wav", **AFTER)
     mount.send()

@@ -41,7 +41,7 @@ def engine(tmp_path: Path, store: MemoryStore, clock: ManualClock) -> Iterator[E
     """A caller does by itself what it waits for."""
     engine = Engine(tmp_path, store, clock=clock, threads=False, freshness_s=FRESH_S, local_patterns=LOCAL)
     yield engine
-    engine._end()
+    engine.end()
 
 
 def asked(store: MemoryStore) -> Counter[str]:
@@ -157,7 +157,7 @@ class Counted(dict[str, Node]):
 def test_making_and_removing_one_name_goes_through_no_others(engine: Engine, store: MemoryStore) -> None:
     """A dict that has lost its first entries is slow to give its first: removing all was quadratic."""
     engine.listdir("d")
-    listing = engine.fs._tree.get(engine.entry("d").ino).listing
+    listing = engine.node("d").listing
     assert listing is not None
     listing.children = Counted(listing.children)
     for number in range(20):
@@ -176,7 +176,7 @@ def test_a_listing_leaves_what_is_pending_alone_without_going_below(
     for number in range(30):
         engine.write(f"d/new{number}", b"x")
         engine.write(f"d/new{number}.local", b"x")
-    tree, below = engine.fs._tree, list[str]()
+    tree, below = engine.inodes, list[str]()
     walk = tree.walk
     tree.walk = lambda node: (below.append(node.name), walk(node))[1]  # type: ignore[method-assign]
     clock.advance(FRESH_S + 1)
@@ -198,4 +198,4 @@ def test_who_waits_is_not_told_of_each_upload(tmp_path: Path) -> None:
         assert len(engine.fs.queue_view().transfers) == 0
         assert len(told) <= 2 + (time.monotonic() - began) / PROGRESS_S
     finally:
-        engine._end()
+        engine.end()

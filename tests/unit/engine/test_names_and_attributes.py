@@ -92,7 +92,7 @@ def test_a_link_that_moves_is_looked_at_anew(make: MakeEngine, store: MemoryStor
 
 
 def test_an_object_of_an_impossible_time_can_be_changed(make: MakeEngine, store: MemoryStore) -> None:
-    store._store("take.wav", b"a take", ObjectMeta("audio/wav", {"mtime": "1700000000000"}), "etag")
+    store.store_version("take.wav", b"a take", ObjectMeta("audio/wav", {"mtime": "1700000000000"}), "etag")
     engine = make(mtime="exact")
     engine.fs.setattr(engine.caller, engine.entry("take.wav").ino, AttributeChange(mode=0o600))
     engine.rename("take.wav", "b.wav")
@@ -331,8 +331,7 @@ def test_what_is_here_of_a_file_is_told_after_its_close(make: MakeEngine, store:
     engine.fs.read(engine.caller, opened.handle, 0, 4096)
     while_open = int(get(engine, "large.wav", "user.r2fs.cached"))
     engine.close(opened)
-    with engine.fs._core.lock:
-        engine.fs._contents.retire_idle()
+    engine.retire_idle()
     assert 4096 <= int(get(engine, "large.wav", "user.r2fs.cached")) <= max(while_open, 4_000_000) < 8_000_000
 
 

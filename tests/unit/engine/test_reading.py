@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from r2fs.disk import filecalls
 from r2fs.disk.durable import BLOCK
 from r2fs.engine.content import reader as reader_module
 from r2fs.engine.content import streaming as streams
-from r2fs.engine.content.source import Source
 from r2fs.model.errors import NoSpace, ReadFailed, Stale, Unavailable
 from r2fs.model.records import Opened
 from tests.support.engine import Engine, MakeEngine
@@ -45,13 +43,13 @@ def test_two_versions_are_never_mixed(tmp_path: Path, careless: Careless, size: 
     try:
         opened = engine.open("long.wav")
         assert engine.fs.read(engine.caller, opened.handle, 0, 4096) == b"1" * 4096
-        version = engine.fs._tree.get(engine.entry("long.wav").ino).base
+        version = engine.node("long.wav").base
         careless.set("long.wav", b"2" * size)
         with pytest.raises(Stale):
             engine.fs.read(engine.caller, opened.handle, 2 * MIB, 4096)
         engine.fs.release(opened.handle)
         assert version is not None
-        taken = engine.fs._core.cache.take(version, tmp_path / "taken")
+        taken = engine.cache.take(version, tmp_path / "taken")
         if taken is not None:  # what came of the first version, and nothing else
             assert taken.present is not None
             with (tmp_path / "taken").open("rb") as file:
@@ -85,7 +83,7 @@ class Damaging(MemoryStore):
         download = super().get(key, **named)
         if self.wrong:
             self.wrong -= 1
-            download._data = bytes([download._data[0] ^ 1]) + download._data[1:]
+            download.data = bytes([download.data[0] ^ 1]) + download.data[1:]
         return download
 
 
@@ -168,7 +166,7 @@ def in_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def on_disk(engine: Engine) -> int:
     """Bytes that the cache and what is open occupy, each file once however many names it has."""
     found = {}
-    for base in (engine.settings.cache_dir / "content", engine.fs._core.staging.open_dir):
+    for base in (engine.settings.cache_dir / "content", engine.core.staging.open_dir):
         for folder, _, names in os.walk(base):
             for name in names:
                 try:
@@ -288,7 +286,7 @@ def test_on_a_full_disk_small_files_are_read_in_memory(
     small_disk.engine, small_disk.room = engine, 20_000
     for name, data in datas.items():
         assert engine.read(name) == data
-    assert not engine.fs._storage.reader.streams._memory, "given back with the last close"
+    assert not engine.in_memory(), "given back with the last close"
     small_disk.room = 1 << 40
     assert engine.read("0.wav") == datas["0.wav"]
     assert engine.fs.cache_view().entries == 1, "kept again as soon as there is room"
@@ -303,7 +301,7 @@ def test_on_a_full_disk_a_large_file_is_read_in_bounded_memory(
     engine = make(small_file=128 * KIB)
     small_disk.engine, small_disk.room = engine, 0
     opened = engine.open("long.wav")
-    content = engine.fs._tree.get(engine.entry("long.wav").ino).content
+    content = engine.node("long.wav").content
     assert content is not None
     for at in range(0, len(data), 128 * KIB):
         assert engine.fs.read(engine.caller, opened.handle, at, 128 * KIB) == data[at : at + 128 * KIB]
@@ -340,16 +338,14 @@ def test_what_is_opened_for_writing_while_a_full_disk_is_met_stays_on_it(
     reader, writers = engine.open("long.wav"), list[Opened]()
     for at in range(0, 2048 * KIB, 128 * KIB):
         engine.fs.read(engine.caller, reader.handle, at, 128 * KIB)
-    one, (source,) = engine.fs._storage.reader.streams, engine.fs._contents._sources.values()
+    one, (source,) = engine.streams, engine.open_downloads()
     assert source.content.streams
 
-    def stream(source: Source, stream: Callable[[Source], bool] = one._stream) -> bool:
-        answer = stream(source)
+    def open_to_write() -> None:
         if not writers:  # somebody else, between the question and what follows from it
             writers.append(engine.open("long.wav", os.O_RDWR))
-        return answer
 
-    monkeypatch.setattr(one, "_stream", stream)
+    engine.on_streamed(open_to_write)
     if late == "give_way":
         one.give_way(source, 0, 128 * KIB)
     with suppress(NoSpace):
@@ -369,12 +365,12 @@ def test_a_fetch_that_comes_after_the_last_close_takes_no_room(
     engine = make(cache_size=8192 * KIB, small_file=128 * KIB)
     reader = engine.open("long.wav")
     engine.fs.read(engine.caller, reader.handle, 0, 128 * KIB)
-    one, (source,) = engine.fs._storage.reader.streams, engine.fs._contents._sources.values()
+    one, (source,) = engine.streams, engine.open_downloads()
     engine.close(reader)
     assert not one.give_way(source, 0, 128 * KIB)
     with pytest.raises(ValueError, match="is closed"):
         one.to_memory(source, 0)
-    assert one._reserved == {} and source.content.release(0, 128 * KIB) == 0
+    assert engine.reserved() == {} and source.content.release(0, 128 * KIB) == 0
 
 
 def test_memory_is_shared_by_who_reads(
@@ -385,7 +381,7 @@ def test_memory_is_shared_by_who_reads(
     engine = make(small_file=128 * KIB)
     small_disk.engine, small_disk.room = engine, 0
     opened = [engine.open(f"{n}.wav") for n in range(8)]
-    nodes = [engine.fs._tree.get(engine.entry(f"{n}.wav").ino) for n in range(8)]
+    nodes = [engine.node(f"{n}.wav") for n in range(8)]
     for one in opened:
         for at in range(0, 2048 * KIB, 128 * KIB):
             assert engine.fs.read(engine.caller, one.handle, at, 8) == at.to_bytes(8, "big")

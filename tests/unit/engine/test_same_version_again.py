@@ -70,9 +70,9 @@ def test_what_one_gives_back_the_other_keeps(make: MakeEngine, store: MemoryStor
     engine, old = opened_and_back(make, store, take, MIB)
     new = engine.open("take.wav")
     assert read(engine, new, 0, 1000) == take[:1000]
-    for source in engine.fs._contents._sources.values():
+    for source in engine.open_downloads():
         if source.ino != engine.entry("take.wav").ino:
-            assert engine.fs._storage.reader.streams._stream(source)
+            assert engine.make_streamed(source)
             assert source.content.release(0, MIB) == MIB
     assert read(engine, new, 0, 1000) == take[:1000]
     assert read(engine, old, 0, 1000) == take[:1000]

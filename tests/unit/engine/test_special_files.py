@@ -136,7 +136,7 @@ def test_an_object_with_bytes_is_a_file_whatever_its_mode_says(make: MakeEngine,
 @pytest.mark.parametrize("number", ["", "-1", "1g", "fffffffff", "0x103", "1" * 400])
 def test_a_device_number_that_cannot_be(make: MakeEngine, store: MemoryStore, number: str) -> None:
     meta = ObjectMeta("application/octet-stream", {"mode": str(stat.S_IFCHR | 0o644), "rdev": number})
-    store._store("device", b"", meta, "etag")
+    store.store_version("device", b"", meta, "etag")
     engine = make(mtime="exact")
     found = engine.entry("device").attributes
     assert found.kind is Kind.CHARACTER_DEVICE and found.rdev == 0

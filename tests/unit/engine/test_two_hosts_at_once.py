@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from r2fs.model.errors import Unavailable
+from r2fs.model.errors import PreconditionFailed, Unavailable
 from r2fs.model.metadata import attributes_from
 from r2fs.model.records import AttributeChange
 from tests.support.engine import Engine, MakeEngine
@@ -133,3 +133,27 @@ def test_another_hosts_directory_stays_where_this_host_has_renamed_its_own_meanw
     engine.drain()
     assert store.keys() == ["d/", "renamed/"]
     assert "there" not in store.metadata("renamed/")
+
+
+@pytest.mark.expect_warnings("takes no metadata of it from here")
+@pytest.mark.parametrize("mode", [None, 0o750])
+def test_a_directory_of_which_the_server_fulfils_no_condition_is_not_sent_for_ever(
+    make: MakeEngine, store: MemoryStore, caplog: pytest.LogCaptureFixture, mode: int | None
+):
+    """SeaweedFS refuses If-Match with the ETag that it shows of a directory which a file below it has made."""
+    engine = make("a", upload_delay_s=LATER_S)
+    ino = make_directory(engine)
+    if mode is not None:
+        engine.fs.setattr(engine.caller, ino, AttributeChange(mode=mode))
+    store.set("d/", b"")
+
+    def before(name: str, key: str) -> None:
+        if (name, key) == ("put", "d/"):
+            raise PreconditionFailed(key)
+
+    store.before = before
+    engine.drain()
+    assert store.count("put") == 2
+    assert engine.listdir() == [DIRECTORY]
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == ([] if mode is None else ["d/: this server takes no metadata of it from here"])

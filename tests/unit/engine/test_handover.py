@@ -108,7 +108,7 @@ def test_readers_go_on(session: Callable[..., Session], store: MemoryStore):
     assert one.read(lazy) == b"version one"
     for opened in (whole, lazy):
         one.close(opened)
-    assert not one.engine.fs._files.handles.all()
+    assert not one.engine.files.handles.all()
 
 
 def test_names_that_moved(session: Callable[..., Session], store: MemoryStore):
@@ -148,7 +148,7 @@ def test_unlinked_and_open(session: Callable[..., Session], store: MemoryStore):
     one.close(new)
     one.engine.drain()
     assert not store.keys()
-    assert list(one.engine.fs._core.staging.open_dir.iterdir()) == []
+    assert one.engine.open_files() == []
 
 
 def test_unlinked_and_open_without_its_bytes_is_stale_and_can_be_closed(
@@ -198,7 +198,7 @@ def test_what_an_object_says_besides_its_bytes_is_kept_over_a_take_over(
 ) -> None:
     """The session's log holds a few attributes: the others are asked for before the object is written again."""
     meta = ObjectMeta("audio/x-special", {"artist": "Anna", "mode": str(stat.S_IFREG | 0o640)})
-    store._store("take.wav", b"a take", meta, "etag")
+    store.store_version("take.wav", b"a take", meta, "etag")
     one = session(mtime="exact")
     fs, caller = one.engine.fs, one.engine.caller
     assert fs.getxattr(caller, one.ino("take.wav"), "user.artist") == b"Anna"

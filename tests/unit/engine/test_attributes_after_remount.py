@@ -61,7 +61,7 @@ def asked(store: MemoryStore) -> list[tuple[str, str]]:
 
 def kept(engine: Engine) -> set[str]:
     """Keys in the bucket's root of which the journal has a row."""
-    return {row.key for some in engine.fs._core.journal.attributes.in_directory("") for row in some}
+    return {row.key for some in engine.journal.attributes.in_directory("") for row in some}
 
 
 def a_tree(engine: Engine, clock: Later) -> list[str]:
@@ -132,7 +132,7 @@ def test_rows_go_with_their_objects(remount: Callable[..., Engine], store: Memor
     store.remove("2")  # by another host
     after = remount(engine)
     after.listdir()
-    after.fs._names.recalls.flush()
+    after.names.recalls.flush()
     assert kept(after) == {*map(str, range(3, 8)), "one"}
 
 
@@ -200,7 +200,7 @@ def test_what_a_listing_showed_takes_nothing_from_what_is_stored_after_it(
         after.write("0", b"take")
     change(after, "0", mtime_ns=PAST_NS + 5, mode=0o600)
     after.drain()
-    after.fs._names.recalls.flush()
+    after.names.recalls.flush()
     before = {name: shown(after, name) for name in names}
     last = remount(after, "kill")
     store.calls.clear()
@@ -227,7 +227,7 @@ def test_another_hosts_chmod_of_a_directory_between_two_mounts_is_seen(
         after.listdir("d")
         mode = after.entry("d").attributes.mode
     assert mode == 0o700
-    after.fs._names.recalls.flush()
+    after.names.recalls.flush()
     if strict:
         assert remount(after, "kill", **strict).entry("d").attributes.mode == 0o700
 
@@ -360,7 +360,7 @@ def test_a_directorys_time_outlives_a_kill_once_what_changed_it_is_sent(
 # ------------------------------------------------------------------ who may do what
 def closed_objects(store: MemoryStore) -> None:
     for key, mode in (("open", 0o100644), ("closed", 0o100600), ("d/", 0o040700)):
-        store._store(key, b"", ObjectMeta("audio/wav", {"mode": str(mode)}), f"{key} etag")
+        store.store_version(key, b"", ObjectMeta("audio/wav", {"mode": str(mode)}), f"{key} etag")
     store.set("plain", b"of a tool that stores no mode")
 
 

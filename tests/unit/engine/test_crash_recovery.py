@@ -51,7 +51,7 @@ class Host:
             crash_point=self.killer,
             **settings,  # type: ignore[arg-type]
         )
-        do_at_once(self.engine.fs._queues.parts)
+        do_at_once(self.engine.parts)
         return self.engine
 
     def again(self) -> Engine:
@@ -60,13 +60,12 @@ class Host:
 
     def task(self) -> Callable[[], None]:
         """The next request, claimed and not yet sent."""
-        task = self.engine.fs._writeback.worker.take_due()
+        task = self.engine.take_due()
         assert task is not None
         return task
 
     def send(self) -> None:
-        while task := self.engine.fs._writeback.worker.take_due():
-            task()
+        self.engine.run_due()
 
     def killed_at(self, point: str, times: int = 1) -> None:
         self.killer.arm(point, times)
@@ -191,11 +190,11 @@ def test_a_kill_while_a_file_gets_into_staging_is_not_said_to_be_somebodys_write
     host: Host, store: MemoryStore
 ):
     """The cache's entry was the same file, of which the time had been set: a warning at the next start."""
-    do_at_once(host.engine.fs._queues.downloads)
+    do_at_once(host.engine.downloads)
     store.set("take.wav", b"1" * 100)  # what is fetched has another time than the object
     assert host.engine.read("take.wav") == b"1" * 100
     host.engine.stop()  # into the cache
-    do_at_once(host.start().fs._queues.downloads)
+    do_at_once(host.start().downloads)
     real = os.utime
 
     def killed(*args: Any, **more: Any) -> None:
@@ -204,7 +203,7 @@ def test_a_kill_while_a_file_gets_into_staging_is_not_said_to_be_somebodys_write
 
     with patch("os.utime", killed), pytest.raises(Killed):
         host.engine.open("take.wav", os.O_RDWR)
-    do_at_once(host.again().fs._queues.downloads)
+    do_at_once(host.again().downloads)
     assert host.engine.read("take.wav") == b"1" * 100
 
 
@@ -212,7 +211,7 @@ def test_what_is_renamed_while_it_is_copied_takes_its_cache_entry_along(host: Ho
     """It stayed under the first name, and vouched for a file that was written to by then."""
     host.engine.write("a.wav", b"1" * 100)
     host.send()
-    etag, cache = store.objects["a.wav"].etag, host.engine.fs._core.cache
+    etag, cache = store.objects["a.wav"].etag, host.engine.cache
     host.engine.rename("a.wav", "b.wav")
     copy = host.task()
     host.engine.rename("b.wav", "c.wav")
@@ -238,10 +237,12 @@ def test_nothing_is_said_of_an_object_that_a_late_attempt_of_ours_made(host: Hos
     host.send()
     host.engine.write("take.wav", b"second", os.O_WRONLY | os.O_TRUNC)
     host.killed_at("sent")
-    fs = host.again().fs
+    engine = host.again()
     host.engine.unlink("take.wav")
-    of_the_first, watching = sorted(fs._pending.deletes.values(), key=lambda row: row.etag is None)
-    fs._writeback.deletes.deleter.delete([of_the_first, watching], fs._tree)  # a WARNING would fail this test
+    of_the_first, watching = sorted(engine.deletes(), key=lambda row: row.etag is None)
+    engine.writeback.deletes.deleter.delete(
+        [of_the_first, watching], engine.inodes
+    )  # a WARNING would fail this test
     assert store.keys() == []
 
 

@@ -36,12 +36,11 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def staged(engine: Engine) -> set[str]:
-    return {path.name for path in engine.fs._core.staging.data_dir.iterdir()}
+    return {path.name for path in engine.staged_files()}
 
 
 def send(engine: Engine) -> None:
-    while (task := engine.fs._writeback.worker.take_due()) is not None:
-        task()
+    engine.run_due()
 
 
 def write_synced(engine: Engine, path: str, data: bytes, flags: int = os.O_RDWR | os.O_CREAT) -> Opened:
@@ -52,18 +51,18 @@ def write_synced(engine: Engine, path: str, data: bytes, flags: int = os.O_RDWR 
 
 
 def row_synced(engine: Engine, key: str) -> bool:
-    return {str(row.key): row.synced for row in engine.fs._core.journal.read().inodes}[key]
+    return {str(row.key): row.synced for row in engine.journal.read().inodes}[key]
 
 
 def test_a_file_that_was_sent_stays_in_staging_until_the_disk_knows(engine: Engine) -> None:
     engine.write("take.wav", b"sent")
     (name,) = staged(engine)
     send(engine)
-    assert staged(engine) == {name} == engine.fs._staging_gc.names()
+    assert staged(engine) == {name} == engine.staging_garbage()
     assert engine.read("take.wav") == b"sent"
-    engine.fs._staging_gc.sweep()
+    engine.sweep_staging()
     assert not staged(engine)
-    assert not engine.fs._core.journal.read().staging_gc
+    assert not engine.journal.read().staging_gc
     assert engine.read("take.wav") == b"sent"
 
 
@@ -72,8 +71,8 @@ def test_a_file_that_was_replaced_stays_until_the_disk_knows(engine: Engine) -> 
     (old,) = staged(engine)
     engine.write("take.wav.tmp", b"new")
     engine.rename("take.wav.tmp", "take.wav")
-    assert (engine.fs._core.staging.data_dir / old).read_bytes() == b"old"
-    engine.fs._staging_gc.sweep()
+    assert (engine.core.staging.data_dir / old).read_bytes() == b"old"
+    engine.sweep_staging()
     assert old not in staged(engine)
     assert engine.read("take.wav") == b"new"
 
@@ -83,8 +82,8 @@ def test_after_kill_9_what_was_leaving_leaves(engine: Engine, tmp_path: Path) ->
     send(engine)
     engine.kill()
     after = Engine(tmp_path, engine.store, threads=False)
-    assert after.fs._staging_gc.names() == staged(after) != set()
-    after.fs._staging_gc.sweep()
+    assert after.staging_garbage() == staged(after) != set()
+    after.sweep_staging()
     assert not staged(after)
 
 
@@ -95,7 +94,7 @@ def test_that_bytes_are_synced_is_taken_back_before_they_change(
 ) -> None:
     engine.close(write_synced(engine, "take.wav", b"synced"))
     assert row_synced(engine, "take.wav")
-    disk = Barriers(engine.fs._core.journal, monkeypatch)
+    disk = Barriers(engine.journal, monkeypatch)
     assert disk.synced == {"take.wav": True}
     if sent:
         send(engine)
@@ -126,6 +125,6 @@ def test_leaving_does_not_make_what_was_synced_look_written(engine: Engine) -> N
     engine.write("take.wav", b"sent")
     send(engine)
     opened = write_synced(engine, "take.wav", b"anew", os.O_RDWR)
-    engine.fs._staging_gc.sweep()
+    engine.sweep_staging()
     engine.close(opened)
     assert row_synced(engine, "take.wav")

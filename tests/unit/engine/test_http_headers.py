@@ -24,7 +24,7 @@ Act = Callable[[Engine], object]
 
 
 def stored(store: MemoryStore, key: str, data: bytes, headers: dict[str, str]) -> None:
-    store._store(key, data, ObjectMeta("audio/wav", {"note": "x"}, headers))
+    store.store_version(key, data, ObjectMeta("audio/wav", {"note": "x"}, headers))
 
 
 def _append(engine: Engine) -> None:

@@ -88,9 +88,7 @@ def test_the_second_word_of_a_disk_that_has_failed_is_not_taken(make: MakeEngine
         engine.fs.fsync(engine.caller, opened.handle, False)
     engine.close(opened)
     assert engine.read("take.wav") == b"safe"
-    assert all(node.content is None for node in engine.fs._pending.inodes.values()), (
-        "a descriptor is left open"
-    )
+    assert all(node.content is None for node in engine.pending_nodes()), "a descriptor is left open"
 
 
 # ------------------------------------------------------------------ two files that exchange their names
@@ -140,7 +138,7 @@ def test_a_power_cut_while_a_file_is_brought_here(
     store.set("a.wav", ONE)
     store.set("b.wav", OTHER)
     engine = make(threads=False)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     if cached:
         assert (engine.read("a.wav"), engine.read("b.wav")) == (ONE, OTHER)
     engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
@@ -152,8 +150,8 @@ def test_a_power_cut_while_a_file_is_brought_here(
     after.drain()
     assert not after.fs.queue_view().transfers
     assert bucket(store) == SWAPPED
-    after.fs._staging_gc.sweep()
-    assert not [path for path in after.fs._core.staging.data_dir.iterdir() if path.stat().st_size]
+    after.sweep_staging()
+    assert not [path for path in after.staged_files() if path.stat().st_size]
 
 
 @pytest.mark.parametrize("point", ["materialised", "bytes_synced", "sync_journalled"])
@@ -176,7 +174,7 @@ def test_a_row_that_is_written_while_a_file_is_brought_here(
 ):
     """A program's chmod, between the last byte and the sync."""
     engine = exchanged(threads=False)
-    durability = engine.fs._storage.disk_sync
+    durability = engine.disk_sync
     sync = durability.sync
 
     def chmod_first(node: Node) -> None:
@@ -199,7 +197,7 @@ def test_a_program_that_comes_while_a_file_is_brought_here(make: MakeEngine, sto
     engine = make(**IN_PARTS)
     engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
     assert asked.wait(30)
-    (coming,) = [node for node in engine.fs._pending.inodes.values() if node.pending and node.pending.staged]
+    (coming,) = filter(engine.staged_path, engine.pending_nodes())
     was, name = (one, "b.wav") if coming.name == "b.wav" else (other, "a.wav")
     want = {"a.wav": other, "b.wav": one}
     if by == "rename":
@@ -243,7 +241,7 @@ def test_a_file_that_leaves_the_bucket_is_on_the_disk_before_its_object_goes(
 ):
     store.set("take.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     if exchange:
         save(engine, "take.tmp", OTHER, sync=True)
     if point == "renamed":
@@ -371,7 +369,7 @@ def test_what_is_written_once_all_is_here_is_known_after_kill_9(
 ):
     """The last bytes came by a read: the row, which listed none of this host's, is told of what is written next."""
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     opened = engine.open("large.wav", os.O_RDWR | (os.O_APPEND if by == "append" else 0))
     assert engine.read("large.wav") == large  # what is to fetch it in the background has not run
     want = bytearray(large)

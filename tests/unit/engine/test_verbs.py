@@ -36,9 +36,7 @@ def test_what_is_written_is_read_and_arrives(make: MakeEngine, store: MemoryStor
 def test_a_new_file_is_as_old_as_its_name(make: MakeEngine, store: MemoryStore) -> None:
     """And not as the file in staging that was made ahead of need."""
     engine = make()
-    spares = engine.fs._core.staging.spares
-    spares._files = [spares._make()]
-    os.utime(spares._files[0][0], (1, 1))
+    os.utime(engine.make_spare(), (1, 1))
     engine.close(engine.open("empty", os.O_WRONLY | os.O_CREAT))
     assert engine.entry("empty").attributes.mtime_ns > 1_000_000_000
 
@@ -118,8 +116,8 @@ def test_nobody_fills_what_is_entered_into_the_cache(
     engine, written, go_on = make(small_file=1 << 10), threading.Event(), threading.Event()
     opened = engine.open("long.wav")
     assert engine.fs.read(engine.caller, opened.handle, 0, 4096) == data[:4096]
-    node = engine.fs._tree.get(engine.entry("long.wav").ino)
-    content, cache = node.content, engine.fs._core.cache
+    node = engine.node("long.wav")
+    content, cache = node.content, engine.cache
     assert content is not None
     admit, write = cache.admit, filecalls.write
 
@@ -574,7 +572,7 @@ def test_deletes_of_one_moment_go_together(make: MakeEngine, store: MemoryStore)
     engine = make(upload_delay_s=0.3)
     for name in engine.listdir("d"):
         engine.unlink(f"d/{name}")
-    assert engine.fs._status.wait(None, 20.0)
+    assert engine.wait_until_sent(20.0)
     assert store.count("delete_many") <= 2
     assert store.count("delete") == 0
 

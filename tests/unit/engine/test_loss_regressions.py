@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from r2fs.disk import filecalls
-from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import LocalError, NoSpace, Unavailable
 from r2fs.model.records import AttributeChange, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
@@ -149,8 +147,8 @@ def test_a_renamed_file_that_is_open_when_its_object_goes(
     data = os.urandom(size)
     store.set("old.wav", data)
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
-    do_at_once(engine.fs._queues.background)
+    do_at_once(engine.downloads)
+    do_at_once(engine.background)
     engine.rename("old.wav", "renamed.wav")
     opened = engine.open("renamed.wav", os.O_RDWR)
     save(engine, "old.wav", OTHER, sync=True)
@@ -175,8 +173,8 @@ def test_a_file_that_is_open_when_its_object_goes(
     if exchange:
         store.set("take.tmp", OTHER)
     engine = make(threads=False, **({} if exchange else LOCAL), **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
-    do_at_once(engine.fs._queues.background)
+    do_at_once(engine.downloads)
+    do_at_once(engine.background)
     engine.rename("take.wav", "take.tmp", RENAME_EXCHANGE if exchange else 0)
     opened = engine.open("take.tmp", os.O_RDWR)
     send(engine)
@@ -201,7 +199,7 @@ def test_the_power_fails_while_an_object_is_given_up(
     store.set("a.wav", ONE)
     settings = LOCAL if local else {}
     engine = make(threads=False, **settings)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     if local:
         engine.rename("a.wav", "a.tmp")
     else:
@@ -217,10 +215,9 @@ def test_the_power_fails_while_an_object_is_given_up(
         if passed == nth:
             raise Stop(name)
 
-    engine.fs._core.crash_point = stop
+    engine.crash_point = stop
     try:
-        while (task := engine.fs._writeback.worker.take_due()) is not None:
-            task()
+        engine.run_due()
     except Stop:
         pass
     power.cut(engine, names=False)
@@ -231,14 +228,9 @@ def test_the_power_fails_while_an_object_is_given_up(
 
 
 def touch_while_it_is_synced(engine: Engine) -> None:
-    durability = engine.fs._storage.disk_sync
-    plain: Callable[..., None] = durability._sync_bytes
-
-    def sync_bytes(node: Node, fd: int) -> None:
-        plain(node, fd)
-        engine.fs.setattr(engine.caller, node.ino, AttributeChange(mtime_ns=10**18))
-
-    durability._sync_bytes = sync_bytes  # type: ignore[method-assign]
+    engine.on_bytes_synced(
+        lambda node: engine.fs.setattr(engine.caller, node.ino, AttributeChange(mtime_ns=10**18))
+    )
 
 
 # ------------------------------------------------------------------ doubt
@@ -324,19 +316,16 @@ def test_a_delete_that_is_taken_over(make: MakeEngine, store: MemoryStore):
             raise Unavailable(f"{key}: no answer")
 
     store.before = make_anew
-    task = engine.fs._writeback.worker.take_due()
-    assert task is not None
-    task()
-    engine.fs._writeback.queue._not_before = 0.0
+    engine.run_one_due()
+    engine.end_outage()
 
     def stop(name: str) -> None:
         if name == "committed":
             raise Stop(name)
 
-    engine.fs._core.journal._crash_point = stop
+    engine.commit_point = stop
     with pytest.raises(Stop):
-        while (task := engine.fs._writeback.worker.take_due()) is not None:
-            task()
+        engine.run_due()
     engine.kill()
     make().drain()
     assert bucket(store) == {"a.wav": OTHER}
@@ -350,17 +339,17 @@ def test_an_edit_of_an_object_whose_metadata_copy_has_not_been_heard_of(
 ):
     """The copy has another ETag, where the object had been sent in parts: the rest of the file comes from it."""
     data = os.urandom(300_000)
-    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    store.store_version("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
-    do_at_once(engine.fs._queues.background)
+    do_at_once(engine.downloads)
+    do_at_once(engine.background)
     engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
     if how == "killed":
         send_until(engine, "sent")
         engine.kill()
         engine = make(threads=False, **IN_PARTS)
-        do_at_once(engine.fs._queues.downloads)
-        do_at_once(engine.fs._queues.background)
+        do_at_once(engine.downloads)
+        do_at_once(engine.background)
     else:
         lost = iter([True])
 
@@ -382,14 +371,14 @@ def test_a_full_disk_where_a_truncated_file_is_sealed(make: MakeEngine, store: M
     store.set("a.wav", ONE)
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     left = iter(range(3 if how == "truncate" else 2))
 
     def fill(name: str) -> None:
         if name == "commit" and next(left, None) == (2 if how == "truncate" else 1):
             raise NoSpace("the disk is full")
 
-    engine.fs._core.journal._crash_point = fill
+    engine.commit_point = fill
     if how == "truncate":
         engine.truncate("a.wav", 3)
     else:
@@ -397,7 +386,7 @@ def test_a_full_disk_where_a_truncated_file_is_sealed(make: MakeEngine, store: M
     clock.advance(2.1)
     send(engine)
     assert store.data("a.wav") == (ONE[:3] if how == "truncate" else b"")
-    assert not engine.fs._pending.inodes
+    assert not engine.pending_store.inodes
 
 
 def test_a_delete_does_not_wait_for_a_file_that_stays_here(make: MakeEngine, store: MemoryStore):
@@ -416,7 +405,7 @@ def test_a_name_that_stays_here_is_not_sent_after_a_power_cut(
     """What was staged of it is lost: it is brought here once more."""
     store.set("take.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.rename("take.wav", "take.tmp")
     power.cut(engine)
     after = make(**LOCAL)
@@ -428,9 +417,9 @@ def test_a_name_that_stays_here_is_not_sent_after_a_power_cut(
 @pytest.mark.expect_warnings("could not be read")
 def test_a_file_is_read_while_its_new_metadata_are_on_their_way(make: MakeEngine, store: MemoryStore):
     """The copy is stored, under another ETag, and its answer has not come: the bytes are the same."""
-    store._store("a.wav", ONE, ObjectMeta("audio/wav", {}), "abc-2")
+    store.store_version("a.wav", ONE, ObjectMeta("audio/wav", {}), "abc-2")
     engine = make(threads=False)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     read: list[bytes] = []
 
     def look(name: str, key: str) -> None:
@@ -441,7 +430,7 @@ def test_a_file_is_read_while_its_new_metadata_are_on_their_way(make: MakeEngine
     engine.fs.setattr(engine.caller, engine.entry("a.wav").ino, AttributeChange(mode=0o600))
     send(engine)
     assert read == [ONE]
-    assert not engine.fs._pending.inodes
+    assert not engine.pending_store.inodes
     assert engine.read("a.wav") == ONE
 
 
@@ -455,7 +444,7 @@ def test_an_edited_file_that_gets_a_local_name_needs_its_object_no_more(
     save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
     engine.rename("large.wav", "large.tmp")
     pass_time(engine, clock)
-    assert not store.keys() and not engine.fs._pending.deletes
+    assert not store.keys() and not engine.pending_store.deletes
     engine.kill()
     store.set("large.wav", OTHER)
     after = make(read_timeout_s=1.0, **IN_PARTS, **LOCAL)
@@ -466,14 +455,14 @@ def test_an_edited_file_that_gets_a_local_name_needs_its_object_no_more(
 def test_a_file_with_a_local_name_keeps_no_descriptor(make: MakeEngine, store: MemoryStore, within: bool):
     store.set("a.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     if within:
         save(engine, "a.tmp", ONE, sync=False)
         engine.rename("a.tmp", "b.tmp")
     else:
         engine.rename("a.wav", "a.tmp")
     send(engine)
-    (node,) = engine.fs._pending.inodes.values()
+    (node,) = engine.pending_nodes()
     assert node.content is None
 
 
@@ -484,13 +473,13 @@ def test_bytes_that_the_disk_could_not_read_are_not_sent_for_a_ring(make: MakeEn
     store.set("b.wav", OTHER)
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     opened = [engine.open("a.wav"), engine.open("b.wav")]
     for name in ("a.wav", "b.wav"):
-        node = engine.fs._tree.get(engine.entry(name).ino)
+        node = engine.node(name)
         assert node.content is not None
         os.pwrite(node.content.fd, b"BAD", 0)
-        engine.fs._contents.distrust(node)
+        engine.contents.distrust(node)
     engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
     send(engine)
     for one in opened:
@@ -504,7 +493,7 @@ def test_bytes_that_the_disk_could_not_read_are_not_sent_for_a_ring(make: MakeEn
 def parts(store: MemoryStore) -> bytes:
     """An object that was sent in parts: a copy of it has another ETag."""
     data = os.urandom(300_000)
-    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    store.store_version("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
     return data
 
 
@@ -513,14 +502,14 @@ def test_a_late_upload_of_the_same_file_is_no_copy_of_it(make: MakeEngine, store
     """The rest of an edited file was filled from it: a mixture of two versions was sent."""
     clock = ManualClock()
     engine = make(threads=False, clock=clock, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     one, two, late = b"1" * 300_000, b"2" * 300_000, list[ObjectMeta]()
     save(engine, "k.wav", one, sync=False)
 
     def unanswered(name: str, key: str) -> None:
         if name == "put":
-            (attempt,) = engine.fs._writeback.worker._attempts._known
-            late.append(ObjectMeta("audio/wav", {"r2fs-attempt": attempt}))
+            (attempt,) = engine.journal.read().attempts
+            late.append(ObjectMeta("audio/wav", {"r2fs-attempt": attempt.id}))
             raise Unavailable("no answer; it is on its way yet")
 
     store.before = unanswered
@@ -529,16 +518,16 @@ def test_a_late_upload_of_the_same_file_is_no_copy_of_it(make: MakeEngine, store
     save(engine, "k.wav", two, sync=False, flags=os.O_WRONLY)
     pass_time(engine, clock, 2, 5.0)
     assert store.data("k.wav") == two and not states(engine)
-    node = engine.fs._tree.get(engine.entry("k.wav").ino)
+    node = engine.node("k.wav")
     assert node.base is not None
-    engine.fs._contents.retire_idle()
-    engine.fs._core.cache.drop(node.base)
+    engine.retire_idle()
+    engine.cache.drop(node.base)
     without_background(engine)
     opened = engine.open("k.wav", os.O_RDWR)
     engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
     assert engine.fs.read(engine.caller, opened.handle, 200_000, 10) == b"2" * 10
     engine.close(opened)
-    store._store("k.wav", one, late[0])
+    store.store_version("k.wav", one, late[0])
     pass_time(engine, clock)
     assert store.data("k.wav") == one
     assert states(engine) == ["parked"]
@@ -549,7 +538,7 @@ def test_no_answer_is_not_taken_for_gone(make: MakeEngine, store: MemoryStore, p
     """New metadata whose answer was lost, an edit in part, and a bucket that does not say what is there now."""
     clock = ManualClock()
     engine = make(threads=False, clock=clock, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
     lost, away = iter([True]), list[bool]()
 
@@ -567,7 +556,7 @@ def test_no_answer_is_not_taken_for_gone(make: MakeEngine, store: MemoryStore, p
     opened = engine.open("large.wav", os.O_RDWR)
     engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
     away.append(True)
-    engine.fs._files.filling._complete(engine.fs._tree.get(engine.entry("large.wav").ino))
+    engine.complete(engine.node("large.wav"))
     engine.fs.flush(engine.caller, opened.handle)
     engine.close(opened)
     pass_time(engine, clock, 1)
@@ -620,7 +609,7 @@ def renamed(make: MakeEngine, store: MemoryStore, parts: bytes) -> tuple[Engine,
     """Its new metadata are in the bucket without an answer; edited in part since, and renamed."""
     clock = ManualClock()
     engine = make(threads=False, clock=clock, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
     lost = iter([True])
 

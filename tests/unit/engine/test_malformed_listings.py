@@ -166,11 +166,10 @@ def test_deletes_that_are_looked_for_in_circles_wait(
     """What the pages did not show is not taken for gone."""
     engine = Engine(tmp_path, bucket, clock, threads=False, freshness_s=10.0, upload_delay_s=0.0)
     rows = [f"s/{name}" for name in "abcdefgh"]
-    deleter = engine.fs._writeback.deletes.deleter
     count = itertools.count()
     bucket.answering = lambda prefix, token: page("s/a", token=str(next(count)) if bucket.lists < 2 else None)
     with pytest.raises(MalformedAnswer):
-        deleter._list(rows)
+        engine.list_versions(rows)
     assert bucket.lists == 2
     engine.stop()
 

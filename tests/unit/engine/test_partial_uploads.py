@@ -36,7 +36,7 @@ def cached(engine: Engine, store: MemoryStore, key: str, data: bytes) -> None:
     """There, read here to its end, and known part by part."""
     etag = store.set(key, data)
     assert engine.read(key) == data
-    until("digests", lambda: engine.fs._core.cache.recall_parts(Version(key, etag, len(data))))
+    until("digests", lambda: engine.cache.recall_parts(Version(key, etag, len(data))))
 
 
 def edit(engine: Engine, path: str, at: int, data: bytes, direct: bool = True) -> None:
@@ -62,9 +62,7 @@ def test_an_upload_does_not_wait_until_the_digests_have_been_taken(
 ) -> None:
     """Their descriptor could write: it looked like a program that still has the file mapped."""
     engine, jobs = make(), list[Job]()
-    monkeypatch.setattr(
-        engine.fs._queues.background, "submit", lambda job, priority: jobs.append(job) or True
-    )
+    monkeypatch.setattr(engine.background, "submit", lambda job, priority: jobs.append(job) or True)
     store.set("song.wav", pattern(10.5))
     engine.read("song.wav")
     assert jobs, "no digests were to be taken"

@@ -53,7 +53,7 @@ def make(tmp_path: Path, store: SmallPages) -> Iterator[Callable[..., Engine]]:
 
     yield make_engine
     for engine in made:
-        engine._end()
+        engine.end()
 
 
 def fill(store: SmallPages, top: str, directories: int, files: int) -> dict[str, bytes | None]:

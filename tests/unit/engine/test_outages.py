@@ -29,8 +29,7 @@ from tests.support.memory_store import MemoryStore
 
 def pump(engine: Engine) -> None:
     """Uploads and deletes that are due, of an engine without threads."""
-    while (task := engine.fs._writeback.worker.take_due()) is not None:
-        task()
+    engine.run_due()
 
 
 def refusing(error: type[Refused], verb: str = "put") -> Callable[[str, str], None]:
@@ -73,13 +72,13 @@ def test_what_is_known_is_shown_while_the_bucket_is_silent(
     for _ in range(20):  # from now on nobody waits, and no more than one request each hangs
         assert engine.listdir("dir") == ["old.wav"]
     assert store.count("list") - asked <= 2  # of the root and of the directory
-    assert engine.fs._freshness.away
+    assert engine.freshness.away
     stalling.set()
     end = time.monotonic() + 30
     while engine.listdir("dir") != ["new.wav", "old.wav"]:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert not engine.fs._freshness.away
+    assert not engine.freshness.away
 
 
 def test_what_is_not_known_is_an_error_in_time(
@@ -117,7 +116,7 @@ def test_what_is_cached_can_be_used_while_everything_is_refused(
     store.set("here.wav", b"cached")
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     assert engine.read("here.wav") == b"cached"
 
     def refuse(name: str, key: str) -> None:
@@ -147,7 +146,7 @@ def test_a_full_bucket_is_tried_again_ever_more_seldom(make: MakeEngine, store: 
     pump(engine)
     waits = []
     for _ in range(8):
-        due = engine.fs._writeback.queue.next_due()
+        due = engine.next_due_s()
         assert due is not None
         assert engine.fs.queue_view().parked == 1
         waits.append(due - clock.monotonic())
@@ -334,9 +333,7 @@ def test_a_copy_that_got_a_name_of_its_own_is_called_after_it(make: MakeEngine, 
     engine = make(threads=False, upload_delay_s=0.0, freshness_s=60.0)
     engine.write("take.wav", b"ours")
     store.set("take.wav", b"theirs")
-    task = engine.fs._writeback.worker.take_due()
-    assert task is not None
-    task()
+    engine.run_one_due()
     (first,) = engine.fs.queue_view().conflicts
     engine.rename(first, "mix.wav")
     store.set("mix.wav", b"theirs, too")

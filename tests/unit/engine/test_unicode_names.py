@@ -42,9 +42,9 @@ def test_a_name_is_found_without_a_listing(make: MakeEngine, bucket: MemoryStore
         bucket.set(f"{n}", b"x")
     engine = make(freshness_s=0.0)
     engine.listdir("")
-    for node in list(engine.fs._tree.root.children().values()):
+    for node in list(engine.inodes.root.children().values()):
         if node.is_dir:
-            engine.fs._tree.detach(node)
+            engine.inodes.detach(node)
     assert engine.read("Bjö/Möß/einß") == b"one"
 
 

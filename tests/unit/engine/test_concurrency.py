@@ -37,7 +37,7 @@ from tests.support.power import (
 def large(store: MemoryStore) -> bytes:
     """An object that was sent in parts: a copy of it has another ETag."""
     data = os.urandom(300_000)
-    store._store("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
+    store.store_version("large.wav", data, ObjectMeta("audio/wav", {}), "abc-2")
     return data
 
 
@@ -69,7 +69,7 @@ def test_a_file_leaves_the_bucket_while_it_is_sent(
     if not new:
         store.set("a.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     save(engine, "a.wav", OTHER, sync=False)
     once = iter([True])
 
@@ -79,7 +79,7 @@ def test_a_file_leaves_the_bucket_while_it_is_sent(
 
     store.after = rename
     for _ in range(5):
-        engine.fs._writeback.queue._schedule.hasten(engine.fs._core.clock.monotonic())
+        engine.hasten()
         send(engine)
     power.cut(engine, names=names)
     after = make(**LOCAL)
@@ -106,9 +106,7 @@ def test_an_fsync_fails_while_the_file_is_sent(make: MakeEngine, store: MemorySt
             raise Unavailable(f"{key}: no answer")
 
     store.before = fail
-    task = engine.fs._writeback.worker.take_due()
-    assert task is not None
-    task()
+    engine.run_one_due()
     engine.kill()
     after = make()
     after.fs.drain(3.0)
@@ -147,7 +145,7 @@ def test_a_lost_answer_and_then_another_error(make: MakeEngine, store: MemorySto
 def test_a_file_changes_while_its_upload_is_created(make: MakeEngine, store: MemoryStore, by: str):
     """Its metadata were sent with that request, and nobody sends them later."""
     engine = make(threads=False, multipart_threshold=4000, part_size=1000)
-    do_at_once(engine.fs._queues.parts)
+    do_at_once(engine.parts)
     data = os.urandom(6000)
     save(engine, "large.wav", data, sync=False)
     ino, first = engine.entry("large.wav").ino, iter([True])
@@ -167,7 +165,7 @@ def test_a_file_changes_while_its_upload_is_created(make: MakeEngine, store: Mem
     assert stored.data == (b"HEAD" + data[4:] if by == "write" else data)
     assert by != "chmod" or stored.meta.metadata["mode"] == "0100600"
     assert by != "touch" or stored.meta.metadata["mtime"] == "1000000000.000000000"
-    assert not engine.fs._pending.inodes
+    assert not engine.pending_store.inodes
 
 
 @pytest.mark.expect_warnings("unexpected error")
@@ -190,7 +188,7 @@ def test_a_defect_of_an_upload_ends_the_attempt(make: MakeEngine, store: MemoryS
 @pytest.mark.expect_warnings("could not be read")
 def test_the_answer_comes_while_a_reader_asks_for_it(make: MakeEngine, store: MemoryStore, large: bytes):
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     sender, asking, go_on = threading.current_thread(), threading.Event(), threading.Event()
     reader: list[tuple[threading.Thread, list[object]]] = []
 
@@ -217,7 +215,7 @@ def test_the_answer_comes_while_a_reader_asks_for_it(make: MakeEngine, store: Me
 @pytest.mark.parametrize("edited", [False, True])
 def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes, edited: bool):
     engine = make(threads=False, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.fs.setattr(engine.caller, engine.entry("large.wav").ino, AttributeChange(mode=0o600))
     lost, second = iter([True]), iter([True])
 
@@ -227,20 +225,20 @@ def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes,
 
     store.after = lose
     send(engine)
-    (node,) = engine.fs._pending.inodes.values()
+    (node,) = engine.pending_nodes()
     if edited:
-        engine.fs._queues.background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
+        engine.background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
         save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
 
     def find_too(name: str, key: str) -> None:
         if name == "head" and next(second, False):
-            thread, _ = beside(lambda: engine.fs._writeback.resolver.found_own_copy(node, node.base))
+            thread, _ = beside(lambda: engine.hydration.found_own_copy(node, node.base))
             thread.join(30)
 
     store.before = find_too
     if edited:
-        engine.fs._writeback.queue._not_before = 0.0
-        engine.fs._writeback.queue._schedule.hasten(engine.fs._core.clock.monotonic())
+        engine.end_outage()
+        engine.hasten()
         send(engine)
         assert "parked" not in states(engine)
     else:
@@ -254,18 +252,16 @@ def test_the_rest_comes_while_a_part_is_synced(
 ):
     engine = without_background(make(threads=False, **IN_PARTS, **LATER))
     opened = engine.open("large.wav", os.O_RDWR)
-    node = engine.fs._tree.get(engine.entry("large.wav").ino)
+    node = engine.node("large.wav")
     engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
-    durability = engine.fs._storage.disk_sync
-    plain = durability._sync_bytes
+    once = iter([True])
 
-    def sync_bytes(*given: object) -> None:
-        plain(*given)  # type: ignore[arg-type]
-        durability._sync_bytes = plain  # type: ignore[method-assign]
-        engine.read("large.wav")
-        engine.fs._files.filling._complete(node)
+    def rest(synced: object) -> None:
+        if next(once, False):
+            engine.read("large.wav")
+            engine.complete(node)
 
-    durability._sync_bytes = sync_bytes  # type: ignore[method-assign, assignment]
+    engine.on_bytes_synced(rest)
     engine.fs.fsync(engine.caller, opened.handle, False)
     engine.close(opened)
     power.cut(engine, names=names)
@@ -296,7 +292,7 @@ def test_a_doubt_goes_with_the_bytes_that_it_was_about(make: MakeEngine, store: 
     """A second power cut takes the torn file itself: what is left is the rename of a good object."""
     store.set("a.wav", ONE)
     engine = make(threads=False, **LATER)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     save(engine, "a.wav", OTHER, sync=False, flags=os.O_WRONLY)
     power.cut(engine, names=False)
     engine = make(threads=False, **LATER)
@@ -314,7 +310,7 @@ def test_a_name_whose_former_file_stays_here_costs_no_more_than_another(
 ):
     store.set("a.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.rename("a.wav", "a.tmp")
     send(engine)
     engine.stop()
@@ -338,7 +334,7 @@ def test_exchanged_files_of_the_same_bytes_keep_their_modes(
 ):
     """Killed when the first had arrived at the other's name: its ETag there says nothing of whose it is."""
     engine = make(threads=False)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     save(engine, "a.wav", b"", sync=False)
     save(engine, "b.wav", b"", sync=False)
     engine.fs.setattr(engine.caller, engine.entry(changed).ino, AttributeChange(mode=0o755))
@@ -347,11 +343,10 @@ def test_exchanged_files_of_the_same_bytes_keep_their_modes(
     for _ in range(times):
         stop_at(engine, point)
         with suppress(Stop):
-            while (task := engine.fs._writeback.worker.take_due()) is not None:
-                task()
+            engine.run_due()
         engine.kill()
         engine = make(threads=False)
-        do_at_once(engine.fs._queues.downloads)
+        do_at_once(engine.downloads)
     send(engine)
     engine.kill()
     again = make(mtime="exact")
@@ -365,7 +360,7 @@ def test_pages_that_find_no_room_are_an_error(make: MakeEngine, monkeypatch: pyt
     """Of pages the kernel takes an error alone: told of a smaller number, it would forget the rest."""
     engine = make(**LATER)
     opened = engine.open("a.wav", os.O_RDWR | os.O_CREAT)
-    monkeypatch.setattr(engine.fs._files.pressure, "write", lambda caller, content, offset, data: 4)
+    monkeypatch.setattr(engine.files.pressure, "write", lambda caller, content, offset, data: 4)
     assert engine.fs.write(engine.caller, opened.handle, 0, b"8 bytes.", False) == 4
     with pytest.raises(NoSpace):
         engine.fs.write(engine.caller, opened.handle, 0, b"8 bytes.", True)
@@ -379,7 +374,7 @@ def test_a_file_that_the_disk_cannot_read_is_not_what_its_object_is_given_up_for
     store.set("a.wav", ONE)
     engine = make(**LOCAL)
     opened = engine.open("a.wav")
-    engine.fs._contents.distrust(engine.fs._tree.get(engine.entry("a.wav").ino))
+    engine.contents.distrust(engine.node("a.wav"))
     with pytest.raises(LocalError):
         engine.rename("a.wav", "a.tmp")
     engine.close(opened)

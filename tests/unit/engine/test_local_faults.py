@@ -67,7 +67,7 @@ def test_an_atomic_save_over_an_open_file(
     if there:
         store.set("a.wav", b"what the bucket has")
     engine = make(threads=False, **LATER)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     save(engine, "a.wav", ONE, sync=True, flags=os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     reader = engine.open("a.wav")
     save(engine, "t", OTHER, sync=True)
@@ -123,9 +123,8 @@ def test_a_start_that_ends_while_it_sets_a_torn_file_aside(
     with monkeypatch.context() as patch:
         patch.setattr(Replay, "run", run)
         with suppress(Stop, NoSpace):
-            make(crash_point=stop)
-    (boot,) = boots
-    boot._core.journal.close()  # a process that ends gives its lock back
+            make(crash_point=stop).kill()
+    assert len(boots) == 1
     after = make()
     after.fs.drain(2.0)
     assert bucket(store) == {"a.wav": ONE}
@@ -154,7 +153,7 @@ def test_a_file_that_failed_to_store_is_parked_in_the_end(make: MakeEngine, cloc
     """Claimed, and not refused, it waited for an answer that nobody had asked for."""
     engine = make(threads=False, clock=clock)
     save(engine, "a.wav", ONE, sync=False)
-    engine.fs._tree.get(engine.entry("a.wav").ino).sync_failed = True
+    engine.node("a.wav").sync_failed = True
     fail_commit(engine, nth)
     pass_time(engine, clock)
     assert states(engine) == ["parked"]
@@ -177,7 +176,7 @@ def test_a_staged_file_in_parts_that_is_shorter_than_its_row(
     engine = without_background(make(threads=False, **IN_PARTS, **LATER))
     save(engine, "large.wav", b"HEAD", sync=True, flags=os.O_WRONLY)
     engine.kill()
-    for path in engine.fs._core.staging.data_dir.iterdir():
+    for path in engine.staged_files():
         if path.stat().st_size:
             os.truncate(path, 100_000)
     after = make(**IN_PARTS)
@@ -189,10 +188,10 @@ def test_a_staged_file_in_parts_that_is_shorter_than_its_row(
 def test_a_synced_file_that_is_shorter_than_its_row(make: MakeEngine, store: MemoryStore):
     store.set("a.wav", ONE)
     engine = make(threads=False, **LATER)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     save(engine, "a.wav", OTHER, sync=True, flags=os.O_WRONLY | os.O_TRUNC)
     engine.kill()
-    for path in engine.fs._core.staging.data_dir.iterdir():
+    for path in engine.staged_files():
         os.truncate(path, 2) if path.stat().st_size else None
     after = make()
     after.fs.drain(3.0)
@@ -221,7 +220,7 @@ def test_a_file_that_was_cut_is_sent(
     """Whatever the program was told: here and in the bucket it is the same, before anybody opens it again."""
     store.set("a.wav", ONE)
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.read("a.wav")
     fail_commit(engine, nth)
     with suppress(NoSpace):
@@ -235,7 +234,7 @@ def test_a_file_that_was_cut_by_an_open_is_sent(
     make: MakeEngine, store: MemoryStore, clock: ManualClock, large: bytes, nth: int
 ):
     engine = make(threads=False, clock=clock, **IN_PARTS)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     reader = engine.open("large.wav")
     fail_commit(engine, nth)
     with suppress(NoSpace):
@@ -253,7 +252,7 @@ def replaces_a_file_without_bytes(make: MakeEngine, store: MemoryStore, clock: M
     engine.rename("k.wav", "l.wav")
     save(engine, "l.wav", b"edited", sync=False, flags=os.O_WRONLY)
     engine.kill()
-    for path in engine.fs._core.staging.data_dir.iterdir():
+    for path in engine.staged_files():
         path.unlink()
     engine = make(threads=False, clock=clock)
     save(engine, "k.wav", OTHER, sync=False)
@@ -279,7 +278,7 @@ def test_deletes_do_not_wait_for_a_file_that_failed_to_store(
     for name in ("k.wav", "x.wav", "y.wav"):
         store.set(name, ONE)
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.rename("k.wav", "l.wav")
     opened = engine.open("l.wav", os.O_WRONLY)
     engine.fs.write(engine.caller, opened.handle, 0, b"edited")
@@ -299,16 +298,15 @@ def test_what_an_object_says_is_asked_again_where_the_row_could_not_be_told(
 ):
     store.set("k.wav", ONE)
     engine = make(threads=False, **LATER)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.rename("k.wav", "l.wav")
     save(engine, "l.wav", OTHER, sync=False, flags=os.O_WRONLY | os.O_TRUNC)
-    node = engine.fs._tree.get(engine.entry("l.wav").ino)
+    node = engine.node("l.wav")
     fail_commit(engine, 1)
-    kept = engine.fs._writeback.worker._kept_metadata
     with pytest.raises(NoSpace):
-        kept.before_replacing("k.wav", by=engine.fs._tree.root)
+        engine.try_kept_metadata("k.wav")
     assert not node.known
-    kept.before_replacing("k.wav", by=engine.fs._tree.root)
+    engine.try_kept_metadata("k.wav")
     assert node.known
 
 
@@ -327,7 +325,7 @@ def test_a_file_that_was_not_written_is_not_sent(
     """What the journal could not take may not change the times that prove it."""
     store.set("a.wav", ONE)
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.read("a.wav")
     opened = engine.open("a.wav", os.O_RDWR)
     if another:
@@ -345,7 +343,7 @@ def test_a_file_that_was_not_written_needs_no_name(
 ):
     store.set("a.wav", ONE)
     engine = make(threads=False, clock=clock)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     reader, opened = engine.open("a.wav"), engine.open("a.wav", os.O_RDWR)
     sent = puts(store)
     fail_link(monkeypatch)
@@ -374,31 +372,31 @@ def test_an_upload_that_is_not_begun_leaves_no_attempt(
     """Each of them was waited for, as one that may have been stored."""
     engine = replaces_a_file_without_bytes(make, store, clock)
     pass_time(engine, clock, 10, 400.0)
-    assert not engine.fs._core.journal.read().attempts
+    assert not engine.journal.read().attempts
 
 
 # ------------------------------------------------------------------ nothing stays open for nobody
 def test_a_rename_to_a_local_name_that_fails(make: MakeEngine, store: MemoryStore):
     store.set("a.wav", ONE)
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.entry("a.wav")
     fail_commit(engine, 1)
     with pytest.raises(NoSpace):
         engine.rename("a.wav", "a.tmp")
-    engine.fs._contents.retire_idle()
-    assert engine.fs._tree.get(engine.entry("a.wav").ino).content is None
-    assert not list(engine.fs._core.staging.open_dir.iterdir())
+    engine.retire_idle()
+    assert engine.node("a.wav").content is None
+    assert not engine.open_files()
 
 
 def test_an_open_that_fails_leaves_nothing_open(make: MakeEngine, store: MemoryStore):
     store.set("a.wav", ONE)
     engine = make(threads=False)
-    do_at_once(engine.fs._queues.downloads)
+    do_at_once(engine.downloads)
     engine.entry("a.wav")
     fail_commit(engine, 1)
     with pytest.raises(NoSpace):
         engine.open("a.wav", os.O_RDWR)
-    engine.fs._contents.retire_idle()
-    assert engine.fs._tree.get(engine.entry("a.wav").ino).content is None
-    assert not list(engine.fs._core.staging.open_dir.iterdir())
+    engine.retire_idle()
+    assert engine.node("a.wav").content is None
+    assert not engine.open_files()

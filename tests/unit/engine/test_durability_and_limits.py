@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -96,13 +95,9 @@ def test_an_edit_that_never_reached_the_disk_leaves_what_was_renamed(
     engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
     engine.rename("old.wav", "new.wav")
     engine.write("new.wav", b"lost edit of", os.O_RDWR)
-    (staged,) = [
-        node.pending.staged.file
-        for node in engine.fs._pending.inodes.values()
-        if node.pending and node.pending.staged
-    ]
+    (staged,) = filter(None, map(engine.staged_path, engine.pending_nodes()))
     engine.kill()
-    next(tmp_path.rglob(staged)).unlink()  # its name was not on the disk yet
+    staged.unlink()  # its name was not on the disk yet
     another_boot(tmp_path, monkeypatch)
     after = make()
     assert after.read("new.wav") == b"the good take"
@@ -288,11 +283,9 @@ def test_a_row_whose_file_never_reached_the_disk_takes_nothing_from_the_bucket(
     store.after = stored_and_lost
     engine = make(threads=False, freshness_s=60.0)
     engine.write("take.wav", b"sent, and nobody was told")
-    task = engine.fs._writeback.worker.take_due()
-    assert task is not None
-    task()
+    engine.run_one_due()
     engine.kill()
-    for path in engine.fs._core.staging.data_dir.iterdir():
+    for path in engine.staged_files():
         path.unlink()
     another_boot(tmp_path, monkeypatch)
     after = make()
@@ -314,9 +307,7 @@ def test_an_upload_that_a_power_cut_made_us_forget_is_no_conflict(
     engine.close(opened)
     state = engine.settings.state_dir
     shutil.copytree(state, tmp_path / "on the disk")
-    task = engine.fs._writeback.worker.take_due()
-    assert task is not None
-    task()
+    engine.run_one_due()
     assert store.data("take.wav") == b"synced"
     engine.kill()
     shutil.rmtree(state)
@@ -334,14 +325,13 @@ def test_an_upload_that_a_power_cut_made_us_forget_is_no_conflict(
 def test_uploads_give_way_to_a_program_that_makes_file_after_file_but_not_for_ever(make: MakeEngine):
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    uploads = engine.fs._writeback.queue
 
     def made(count: int) -> list[bool]:
         """After each of so many files, closed one shortly after the other: do uploads give way?"""
         gave_way = []
         for number in range(count):
             engine.write(f"{clock.monotonic()}-{number}.wav", b"take")
-            gave_way.append(uploads.quiet_at() is not None)
+            gave_way.append(engine.quiet_until_s() is not None)
             clock.advance(QUIET_S / 2)
         return gave_way
 
@@ -350,28 +340,25 @@ def test_uploads_give_way_to_a_program_that_makes_file_after_file_but_not_for_ev
     assert not any(shown[-9:])
     clock.advance(QUIET_S)  # a pause: the next file begins another burst
     assert made(1) == [True]
-    until = uploads.quiet_at()
+    until = engine.quiet_until_s()
     assert until is not None
     clock.advance(until - clock.monotonic())
-    assert uploads.quiet_at() is None
+    assert engine.quiet_until_s() is None
     assert made(1) == [True]
-    with engine.fs._core.lock:
-        uploads.hurry(True)
-    assert uploads.quiet_at() is None
+    with engine.hurried():
+        assert engine.quiet_until_s() is None
 
 
 def test_an_upload_thread_waits_until_it_need_not_give_way(make: MakeEngine, monkeypatch: pytest.MonkeyPatch):
     clock = ManualClock()
     engine = make(threads=False, clock=clock)
-    uploads, waits = engine.fs._writeback.worker, []
+    waits = []
 
     def wait(seconds: float | None) -> None:
         assert seconds is not None
         waits.append(seconds)
         clock.advance(seconds)
 
-    changed = SimpleNamespace(wait=wait, notify=lambda: None, notify_all=lambda: None)
-    monkeypatch.setattr(engine.fs._writeback.queue.waiting, "changed", changed)
     engine.write("take.wav", b"take")
-    assert uploads._next() is not None
+    assert engine.next_task(wait) is not None
     assert waits == [pytest.approx(QUIET_S)]

@@ -1,0 +1,282 @@
+"""Probes: what a test may see and change of the inside of an engine.
+
+Owns:  each path to a private attribute of the engine, once. Tests use these names, so that a part of the engine can
+       be moved without a test that notices.
+Never: used by anything but tests; decides anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+from r2fs.disk.journal.journal import Journal
+from r2fs.engine.content.download_slots import DownloadQueue
+from r2fs.engine.content.durability import DiskSync
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.source import Source
+from r2fs.engine.content.storage import Storage
+from r2fs.engine.content.streaming import Streams
+from r2fs.engine.core import Core
+from r2fs.engine.files.open_files import Files
+from r2fs.engine.fs import FileSystem, Queues
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.table import Tree
+from r2fs.engine.jobs import JobQueue
+from r2fs.engine.namespace.create_remove import Names
+from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.pending.attempts import Attempts
+from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.writeback.write_back import WriteBack
+from r2fs.model.records import Entry, PendingDelete
+
+
+class Probes:
+    core: Core
+    fs: FileSystem
+    journal: Journal
+
+    def entry(self, path: str) -> Entry:
+        raise NotImplementedError
+
+    # ---- the engine's parts: each private path stands here once
+    @property
+    def lock(self) -> threading.RLock:
+        return self.core.lock
+
+    def holds_lock(self) -> bool:
+        """Whether this thread has Core.lock."""
+        return self.lock._is_owned()
+
+    @property
+    def _queues(self) -> Queues:
+        return self.fs._queues
+
+    @property
+    def _storage(self) -> Storage:
+        return self.fs._storage
+
+    @property
+    def downloads(self) -> DownloadQueue:
+        return self._queues.downloads
+
+    @property
+    def parts(self) -> JobQueue:
+        return self._queues.parts
+
+    @property
+    def background(self) -> JobQueue:
+        return self._queues.background
+
+    @property
+    def listings(self) -> JobQueue:
+        return self._queues.listings
+
+    @property
+    def inodes(self) -> Tree:
+        return self.fs._tree
+
+    @property
+    def pending_store(self) -> PendingStore:
+        return self.fs._pending
+
+    @property
+    def contents(self) -> Contents:
+        return self._storage.contents
+
+    @property
+    def disk_sync(self) -> DiskSync:
+        return self._storage.disk_sync
+
+    @property
+    def attempts(self) -> Attempts:
+        return self.writeback.worker._attempts
+
+    @property
+    def streams(self) -> Streams:
+        return self._storage.reader.streams
+
+    @property
+    def files(self) -> Files:
+        return self.fs._files
+
+    @property
+    def names(self) -> Names:
+        return self.fs._names
+
+    @property
+    def freshness(self) -> Freshness:
+        return self.fs._freshness
+
+    @property
+    def writeback(self) -> WriteBack:
+        return self.fs._writeback
+
+    def in_transaction(self) -> bool:
+        """Whether the journal has a transaction under way."""
+        return self.journal._depth > 0
+
+    # ---- inodes and their bytes
+    def node(self, path: str) -> Node:
+        return self.inodes.get(self.entry(path).ino)
+
+    def pending_nodes(self) -> list[Node]:
+        """Inodes of which the bucket lacks something."""
+        with self.lock:
+            return list(self.pending_store.inodes.values())
+
+    def deletes(self) -> list[PendingDelete]:
+        with self.lock:
+            return list(self.pending_store.deletes.values())
+
+    def staged_path(self, node: Node) -> Path | None:
+        """The file in staging that holds its pending bytes."""
+        staged = node.pending.staged if node.pending is not None else None
+        return None if staged is None else self.core.staging.data_dir / staged.file
+
+    def staged_files(self) -> list[Path]:
+        """Everything in staging/data: spares, and what waits for its removal, too."""
+        return list(self.core.staging.data_dir.iterdir())
+
+    def open_files(self) -> list[Path]:
+        """Clean files that are kept open, by their names in staging/open."""
+        return list(self.core.staging.open_dir.iterdir())
+
+    def open_downloads(self) -> list[Source]:
+        """What clean open files are downloaded from."""
+        return list(self.contents._sources.values())
+
+    def retire_idle(self) -> None:
+        """Hand files that are open but unused to the cache."""
+        with self.lock:
+            self.contents.retire_idle()
+
+    def complete(self, node: Node) -> None:
+        """Download the missing bytes of a file that is being written, as the background job does."""
+        self.files.filling._complete(node)
+
+    def on_bytes_synced(self, then: Callable[[Node], object]) -> None:
+        """Call `then` after each sync of staged bytes, before the row says so."""
+        disk_sync = self.disk_sync
+        plain = disk_sync._sync_bytes
+
+        def sync_bytes(node: Node, fd: int) -> None:
+            plain(node, fd)
+            then(node)
+
+        disk_sync._sync_bytes = sync_bytes  # type: ignore[method-assign]
+
+    def reserved(self) -> dict[int, int]:
+        """By inode number: bytes of open files that count against the cache's limit beside its entries."""
+        return dict(self.streams._reserved)
+
+    def in_memory(self) -> list[Source]:
+        """Open files whose bytes are kept in memory for want of disk space."""
+        return list(self.streams._memory.values())
+
+    def make_streamed(self, source: Source) -> bool:
+        """Let the file keep only what is being read of it; False where it may not."""
+        return self.streams._stream(source)
+
+    def on_streamed(self, then: Callable[[], None]) -> None:
+        """Call `then` each time after `make_streamed` was answered, before what follows from it."""
+        plain = self.streams._stream
+
+        def stream(source: Source) -> bool:
+            answer = plain(source)
+            then()
+            return answer
+
+        self.streams._stream = stream  # type: ignore[method-assign]
+
+    def make_spare(self) -> Path:
+        """The one file that is ready for the next create."""
+        spares = self.core.staging.spares
+        spares._files = [spares._make()]
+        return spares._files[0][0]
+
+    def staging_garbage(self) -> set[str]:
+        """Names in staging/data that wait for their removal."""
+        return self._storage.staging_gc.names()
+
+    def sweep_staging(self) -> None:
+        self._storage.staging_gc.sweep()
+
+    # ---- what is sent, and when
+    def take_due(self) -> Callable[[], None] | None:
+        """The next upload or batch of deletes that is due, claimed; None: nothing is."""
+        return self.writeback.worker.take_due()
+
+    def run_one_due(self) -> None:
+        """Exactly one upload or batch of deletes, which must be due."""
+        task = self.take_due()
+        assert task is not None, "nothing is due"
+        task()
+
+    def run_due(self) -> None:
+        """All that is due, in this thread."""
+        while (task := self.take_due()) is not None:
+            task()
+
+    def next_due_s(self) -> float | None:
+        """Clock.monotonic() when something may be due; None: nothing is waited for."""
+        return self.writeback.queue.next_due()
+
+    def next_task(self, wait: Callable[[float | None], None]) -> Callable[[], None] | None:
+        """What an upload thread takes next; `wait` stands for its waiting, in seconds."""
+        changed = SimpleNamespace(wait=wait, notify=lambda: None, notify_all=lambda: None)
+        with patch.object(self.writeback.queue.waiting, "changed", changed):
+            return self.writeback.worker._next()
+
+    def quiet_until_s(self) -> float | None:
+        """Clock.monotonic() until when uploads give way to a program; None: they need not."""
+        return self.writeback.queue.quiet_at()
+
+    def wait_until_sent(self, timeout_s: float) -> bool:
+        """Wait without hurrying anything; False: something is left."""
+        return self.fs._status.wait(None, timeout_s)
+
+    def is_all_sent(self) -> bool:
+        """Whether a drain would have nothing to wait for."""
+        with self.lock:
+            return not self.fs._status._left(None)
+
+    def try_kept_metadata(self, key: str) -> None:
+        """What a file at `key` needs of its object is asked for before another one replaces it."""
+        self.writeback.worker._kept_metadata.before_replacing(key, by=self.inodes.root)
+
+    def list_versions(self, keys: list[str]) -> None:
+        """The LIST by which pending deletes are looked for in the bucket."""
+        self.writeback.deletes.deleter._list(keys)
+
+    def end_outage(self) -> None:
+        """Forget the back-off of an outage: what is due is tried again."""
+        self.writeback.queue._not_before = 0.0
+
+    def hasten(self) -> None:
+        """Make everything that waits for its delay due now."""
+        self.writeback.queue._schedule.hasten(self.core.clock.monotonic())
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """As while somebody drains."""
+        with self.lock:
+            self.writeback.queue.hurry(True)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.writeback.queue.hurry(False)
+
+    def on_wait_for_change(self, step: Callable[[], None]) -> None:
+        """Whoever waits for a change of the engine does `step` instead."""
+
+        def wait(timeout: float | None = None) -> bool:
+            step()
+            return True
+
+        self.core.changed.wait = wait  # type: ignore[method-assign]
