@@ -1,43 +1,58 @@
-"""Boot: what the journal holds becomes nodes again, on top of a tree that knows nothing yet.
+"""Replay: restores inodes, attempts and pending deletes from the journal, into an empty tree, at start.
 
-Owns:    how each row is read after a stop, a crash or a power cut.
-Never:   deletes a staged byte: what has no row is set aside, what may be torn is parked.
-Locks:   runs before any thread; takes Core.lock for form's sake.
+Owns:    the order of the steps, and how a verdict of `classify.py` is carried out.
+Never:   deletes a byte that is only here: staged files without a row are set aside, torn ones are parked.
+Locks:   runs before any thread; takes Core.lock, as the stores require.
+Fails:   as the journal and the staging directory do: then the start fails, and the next one replays the same rows.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
+from r2fs.engine.recovery.classify import (
+    Adopt,
+    Doubtful,
+    Evidence,
+    FileStat,
+    Missing,
+    NeverStored,
+    Park,
+    Queue,
+    Unchanged,
+    Verdict,
+    WithoutStaged,
+    classify,
+    pending_of,
+    size_of,
+)
 from r2fs.engine.recovery.handover import forget_leftovers, move_inherited, restore_nodes
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
 from r2fs.model.metadata import recalled
-from r2fs.model.pending import DOUBTFUL, TORN, Checkpoint, Durability, Hold, Pending, Staged
+from r2fs.model.pending import Durability, Hold, Pending
 from r2fs.model.ranges import RangeSet
-from r2fs.model.records import Inheritance, Kind, PendingInode, Proof
-from r2fs.model.states import UNSEALED, State
+from r2fs.model.records import Inheritance, Kind, PendingInode
+from r2fs.model.states import State
 from r2fs.model.transitions import (
     adopted,
     kept_beside,
     parked,
     released,
     replayed,
-    with_staged,
     without_staged,
 )
 
 log = logging.getLogger(__name__)
 
 NOTHING = Inheritance({}, {})
-OPEN = frozenset(state.value for state in UNSEALED)  # somebody was writing
-SEALED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
 
 
 class Replay:
@@ -48,7 +63,7 @@ class Replay:
         writeback: WriteBack,
         inheritance: Inheritance | None = None,
     ) -> None:
-        """`inheritance`: what a session that is taken over still has open."""
+        """`inheritance`: inodes and open files of a session that is taken over."""
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
@@ -60,6 +75,7 @@ class Replay:
         self._inheritance = inheritance or NOTHING
 
     def run(self) -> None:
+        """Restore all. Called once."""
         rows = self._core.journal.read()
         with self._core.lock:
             self._clear_open()
@@ -71,16 +87,16 @@ class Replay:
             for delete in rows.deletes:
                 self._pending.adopt_delete(delete)
                 self._deletes.add(delete)
-            self._forsaken_attempts()
+            self._watch_orphaned_attempts()
             staged = {row.staged for row in rows.inodes if row.staged}
             self._staging_gc.adopt(set(rows.staging_gc) - staged)
             forget_leftovers(self._tree, self._pending)
-            self._orphans(staged | self._staging_gc.names())
+            self._set_aside_unknown(staged | self._staging_gc.names())
         self._core.crash_point("restored")
         with self._core.lock:
-            self._say_what_is_left()
+            self._log_unsent()
 
-    def _say_what_is_left(self) -> None:
+    def _log_unsent(self) -> None:
         nodes, rows = self._pending.inodes.values(), self._pending.deletes.values()
         directories, watched = sum(n.is_dir for n in nodes), sum(r.watch_until_s is not None for r in rows)
         if nodes or len(rows) > watched:
@@ -90,8 +106,35 @@ class Replay:
         if watched:
             log.info("watching for a late upload of an earlier mount at %s", counted(watched, "key"))
 
-    # ------------------------------------------------------------------ rows
+    # ---- rows
     def _restore(self, row: PendingInode) -> None:
+        """Restore the inode of one row, and carry its verdict out."""
+        seen = self._evidence(row)
+        verdict = classify(row, seen)
+        node, taken = self._node_of(row)
+        pending = pending_of(row, seen, self._core.clock.monotonic())
+        self._pending.adopt(node, pending, None if row.stored is None else recalled(row.stored))
+        if seen.file is not None:
+            self._restore_content(node, row, seen.file)
+        if row.staged is None or seen.file is not None:
+            node.vouched = row.synced
+        self._apply(node, row, verdict)
+        if taken and node.pending is not None:
+            # Last: torn bytes are parked before any other commit gives their row the size found.
+            self._pending.commit(node, kept_beside(node.pending, self._tree.key(node), pending.key))
+        if node.state is State.QUEUED:
+            self._queue.schedule(node)
+
+    def _evidence(self, row: PendingInode) -> Evidence:
+        file = None
+        if row.staged is not None:
+            with suppress(FileNotFoundError):
+                found = self._core.staging.stat(row.staged)
+                file = FileStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_atime_ns)
+        return Evidence(self._core.staging.boot, file, row.ino in self._inheritance.writers)
+
+    def _node_of(self, row: PendingInode) -> tuple[Node, bool]:
+        """Return the inode of the row at its name, and True if another row has that name already."""
         assert row.key is not None
         parent, name = self._place(row.key, row.kind)
         node, there = self._tree.find(row.ino), parent.children().get(name)
@@ -109,62 +152,28 @@ class Replay:
             node.mtime_ns = mtime_ns
         if not node.st_ino:
             node.st_ino = self._core.numbers.claim(row.st_ino or row.ino)
+        self._restore_fields(node, row)
+        return node, taken
+
+    def _restore_fields(self, node: Node, row: PendingInode) -> None:
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
         node.extra, node.content_type, node.target = row.extra, row.content_type or None, row.target
         node.base, node.size = row.base, row.size
-        node.known = (
-            row.base is None or row.content_type is not None
-        )  # else the upload asks for what it lacks
+        # Where False, the upload asks the bucket for the metadata that the row lacks.
+        node.known = row.base is None or row.content_type is not None
         node.mtime_known = row.mtime_ns is not None
         if not row.staged and row.base is not None and not node.is_dir:
             node.size = row.base.size
-        pending = self._pending_of(row)
-        self._pending.adopt(node, pending, None if row.stored is None else recalled(row.stored))
-        has_bytes = row.staged is None or self._staged(node, row, pending)
-        if taken and node.pending is not None:
-            self._pending.commit(node, kept_beside(node.pending, self._tree.key(node), row.key))
-        if not has_bytes:
-            return
-        node.vouched = row.synced
-        assert node.pending is not None
-        pending, was = node.pending, pending.state
-        if was is State.PARKED:
-            if row.reason in DOUBTFUL:
-                return  # a person decides
-            pending = released(pending, keep_reason=True)  # what was in its way may be mended: once more
-        if row.ino in self._inheritance.writers and was in UNSEALED:
-            self._pending.commit(node, adopted(pending))
-            return
-        staged = pending.staged
-        if self._untouched(node, row):
-            self._pending.commit(node, None)
-            if node.base is not None and staged is not None and not self._power_cut(row):
-                self._contents.settled(node, staged.file)  # else its bytes may never have reached the disk
-            return
-        cut = self._is_cut(node, row)
-        synced = row.synced and row.state not in OPEN
-        if row.staged and not synced and not pending.changed and self._power_cut(row):
-            self._without_staged(node, row.staged)
-            return
-        reason = row.reason if row.reason in DOUBTFUL else None  # it was opened since, and not made anew
-        if row.staged and (cut or (not synced and self._power_cut(row))):
-            reason = reason or TORN
-        if staged is not None:
-            durability = Durability.VOLATILE
-            if synced and not cut:
-                durability = Durability.SYNCED if row.own is None else Durability.SYNCED_OWN
-            staged = replace(staged, durability=durability, boot=self._core.staging.boot)
-        pending = replayed(pending, staged)
-        # In one commit: of this boot's, and not parked, a torn file would be sent.
-        self._pending.commit(node, pending if reason is None else parked(pending, Hold(reason)))
-        if reason is not None:
-            log.error("%s: %s; kept in staging, not published", row.key, reason)
-            return
-        self._queue.schedule(node)
 
-    def _power_cut(self, row: PendingInode) -> bool:
-        """Has the machine started anew since its bytes were last changed?"""
-        return row.boot != self._core.staging.boot
+    def _restore_content(self, node: Node, row: PendingInode, file: FileStat) -> None:
+        """Take size and times from the staged file; open one that was written in part with its ranges."""
+        size = size_of(row, file)
+        if row.own is not None:
+            path, own = self._core.staging.path(row.staged or ""), RangeSet(row.own)
+            node.content = SparseFile.adopt(path, size, own, own=own, base_limit=row.base_limit)
+            node.content.set_times(file.atime_ns, file.mtime_ns)
+        node.size = size
+        node.mtime_ns, node.ctime_ns, node.mtime_known = file.mtime_ns, file.ctime_ns, True
 
     def _free_name(self, parent: Node, name: str) -> str:
         number = 1
@@ -173,128 +182,72 @@ class Replay:
             number += 1
         return candidate
 
-    def _pending_of(self, row: PendingInode) -> Pending:
-        assert row.key is not None
-        staged = checkpoint = None
-        if row.staged is not None:
-            durability = Durability.VOLATILE
-            if row.synced:
-                durability = Durability.SYNCED if row.own is None else Durability.SYNCED_OWN
-            staged = Staged(
-                row.staged,
-                size=row.size,
-                boot=row.boot,
-                durability=durability,
-                baseline=row.proof,
-                lists_ranges=row.own is not None,
-                base_limit=row.base_limit,
-            )
-        if row.before is not None:
-            checkpoint = Checkpoint(State(row.before), changed=row.changed, modified=False)
-        return Pending(
-            key=row.key,
-            seq=row.seq,
-            state=State(row.state),
-            changed=(row.changed or self._may_be_written(row)) and not _is_bare(row),
-            expected_etag=row.expected_etag,
-            since_s=self._core.clock.monotonic(),
-            staged=staged,
-            checkpoint=checkpoint,
-            hold=None if row.reason is None else Hold(row.reason),
-            conflict_of=row.conflict_of,
-            closed_at_s=row.closed_at_s,
-        )
+    # ---- verdicts
+    def _apply(self, node: Node, row: PendingInode, verdict: Verdict) -> None:
+        pending = node.pending
+        assert pending is not None
+        match verdict:
+            case Doubtful():
+                pass
+            case Adopt():
+                self._pending.commit(node, adopted(pending))
+            case Unchanged(keeps_file):
+                self._pending.commit(node, None)
+                if keeps_file and row.staged is not None:
+                    self._contents.settled(node, row.staged)
+            case Missing():
+                self._park_missing(node, row, pending)
+            case NeverStored():
+                self._report_never_stored(row, pending)
+                self._pending.commit(node, None)
+                if node.base is None:
+                    self._tree.detach(node)
+            case WithoutStaged(never_stored):
+                if never_stored:
+                    self._report_never_stored(row, pending)
+                self._drop_staged(node, row, pending)
+            case Queue(durability):
+                self._pending.commit(node, self._replayed(pending, durability))
+            case Park(reason, durability):
+                # In one commit: of this boot's, and not parked, a torn file would be sent.
+                self._pending.commit(node, parked(self._replayed(pending, durability), Hold(reason)))
+                log.error("%s: %s; kept in staging, not published", row.key, reason)
 
-    def _may_be_written(self, row: PendingInode) -> bool:
-        """Somebody had it open for writing: do its times fail to prove that nobody wrote?"""
-        if row.state not in OPEN or row.staged is None or row.own is not None:
-            return False
-        try:
-            return self._proof(row) != row.proof
-        except FileNotFoundError:
-            return True
+    def _replayed(self, pending: Pending, durability: Durability) -> Pending:
+        if pending.state is State.PARKED:  # the cause may have ended: tried once more
+            pending = released(pending, keep_reason=True)
+        staged = pending.staged
+        if staged is not None:
+            staged = replace(staged, durability=durability, boot=self._core.staging.boot)
+        return replayed(pending, staged)
 
-    def _proof(self, row: PendingInode) -> Proof:
-        stat = self._core.staging.stat(row.staged or "")
-        return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    def _park_missing(self, node: Node, row: PendingInode, pending: Pending) -> None:
+        path = self._core.staging.path(row.staged or "")
+        log.error("%s: its bytes should be in %s, and are not", row.key, path)
+        if pending.state is not State.PARKED:
+            missing = Hold(f"{path} is missing")
+            self._pending.commit(node, parked(replayed(pending, pending.staged), missing))
 
-    def _staged(self, node: Node, row: PendingInode, pending: Pending) -> bool:
-        """The bytes of a row: sizes are the file's own; ranges of a file written in part come back."""
-        assert row.staged is not None and pending.staged is not None
-        path = self._core.staging.path(row.staged)
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            if self._power_cut(row) and not row.synced:
-                if pending.changed:  # else nothing was written, and nothing is missing
-                    log.error(
-                        "%s: was not synced when the machine stopped, and never reached the disk", row.key
-                    )
-                # An attempt of it that the bucket has is the file's last good state, not a forsaken one.
-                self._attempts.settle(row.ino)
-                self._without_changes(node, row)
-                return False
-            log.error("%s: its bytes should be in %s, and are not", row.key, path)
-            if pending.state is not State.PARKED:
-                missing = Hold(f"{path} is missing")
-                self._pending.commit(node, parked(replayed(pending, pending.staged), missing))
-            return False
-        size = found.st_size
-        if row.own is not None:  # a write or a truncate past its row's end was never answered
-            own = RangeSet(row.own)
-            size = min(size, max(row.size, max((stop for _, stop in own), default=0)))
-            node.content = SparseFile.adopt(path, size, own, own=own, base_limit=row.base_limit)
-            node.content.set_times(found.st_atime_ns, found.st_mtime_ns)
-        self._pending.note(node, with_staged(pending, replace(pending.staged, size=size)))
-        node.size = size
-        node.mtime_ns, node.ctime_ns, node.mtime_known = found.st_mtime_ns, found.st_ctime_ns, True
-        return True
+    def _report_never_stored(self, row: PendingInode, pending: Pending) -> None:
+        if pending.changed:  # else nothing was written, and nothing is missing
+            log.error("%s: was not synced when the machine stopped, and never reached the disk", row.key)
+        # An attempt of it that the bucket has is the file's last good state, and is not to be deleted.
+        self._attempts.settle(row.ino)
 
-    def _without_changes(self, node: Node, row: PendingInode) -> None:
-        """What was written last never reached the disk: the file is what it was before, if it was there."""
-        assert node.pending is not None and row.staged is not None
-        base = node.base
-        written = node.pending.changed or row.before == State.CLEAN.value
-        if base is None or (written and nfc(base.key) == nfc(node.pending.key)):
-            self._pending.commit(node, None)
-            if base is None:
-                self._tree.detach(node)
-        else:
-            self._without_staged(node, row.staged)
-
-    def _without_staged(self, node: Node, staged: str) -> None:
-        """It owes a name or metadata: its bytes are those of its base, in the bucket, and not of this disk."""
-        base = node.base
-        assert base is not None
+    def _drop_staged(self, node: Node, row: PendingInode, pending: Pending) -> None:
+        """Let the base's bytes, in the bucket, take the place of the staged file."""
+        assert node.base is not None and row.staged is not None
         if node.content is not None:
             node.content.close()
             node.content = None
-        node.size = base.size
-        assert node.pending is not None
+        node.size = node.base.size
         with self._pending.transaction():
-            self._pending.commit(node, without_staged(node.pending))
-            self._core.journal.put_staging_garbage(staged)
-        self._staging_gc.adopt([staged])
-        self._queue.schedule(node)
-
-    def _untouched(self, node: Node, row: PendingInode) -> bool:
-        """Opened for writing from CLEAN, and never written: nothing is owed."""
-        if row.state != State.DIRTY.value or row.before != State.CLEAN.value or row.staged is None:
-            return False
-        if row.own is not None:
-            return _is_bare(row)
-        if row.proof is None:
-            return False
-        return self._proof(row) == row.proof
-
-    def _is_cut(self, node: Node, row: PendingInode) -> bool:
-        """Sealed, and of another size now: its disk failed or was taken away, while the machine went on."""
-        if row.state not in SEALED:
-            return False
-        return node.size != row.size if row.own is None else node.size < row.size
+            self._pending.commit(node, without_staged(pending))
+            self._core.journal.put_staging_garbage(row.staged)
+        self._staging_gc.adopt([row.staged])
 
     def _place(self, key: str, kind: Kind) -> tuple[Node, str]:
-        """The parent directory, made on the way, and the name in it."""
+        """Return the parent directory of a key and the name in it; create the directories above that do not exist."""
         relative = key.removeprefix(self._core.settings.bucket.prefix).rstrip("/")
         *above, name = relative.split("/")
         parent = self._tree.root
@@ -309,38 +262,32 @@ class Replay:
             parent = child
         return parent, nfc(name.removesuffix(SYMLINK_SUFFIX) if kind is Kind.SYMLINK else name)
 
-    # ------------------------------------------------------------------ what has no row
-    def _forsaken_attempts(self) -> None:
-        """On its way when the daemon ended, of an inode that has left that key: may still appear."""
+    # ---- leftovers without a row
+    def _watch_orphaned_attempts(self) -> None:
+        """Watch keys at which an object may still appear: its upload was under way when the daemon ended, and its
+        inode has another key now, or none."""
         for key in self._attempts.forsaken_keys():
             if self._pending.watched(key) is None:
                 self._deletes.add(self._pending.add_delete(key, None, watch=True))
 
     def _clear_open(self) -> None:
-        """Links of clean content: its bytes are in the bucket."""
+        """Remove links of clean files that no inherited handle needs: their bytes are in the bucket."""
         self._core.staging.clear_links({handle.file for handle in self._inheritance.handles.values()})
 
-    def _orphans(self, known: set[str]) -> None:
-        """Staged files without a row: the end of an upload that was not tidied, or of a damaged journal."""
+    def _set_aside_unknown(self, known: set[str]) -> None:
+        """Move staged files without a row to quarantine: an upload's file that was not removed in time, or a file of
+        a damaged journal. Empty ones are removed."""
         for name, size in self._core.staging.scan():
             if name in known:
                 continue
             if not size:
-                self._core.staging.remove(
-                    name
-                )  # a spare, or a file that nobody was told of: it holds nothing
+                self._core.staging.remove(name)  # a spare, or a create that was never answered
             else:
                 path = self._core.staging.set_aside(name)
                 log.warning("a staged file without a journal row was set aside as %s", path)
 
 
 def _from_the_root_down(row: PendingInode) -> tuple[int, int]:
-    """A directory's own row before those of what is in it, which would make it anew."""
+    """Sort key: a directory's own row before the rows below it, which would create it without its number."""
     assert row.key is not None
     return row.key.rstrip("/").count("/"), row.seq
-
-
-def _is_bare(row: PendingInode) -> bool:
-    """Opened for writing while nothing of it was here, and neither written nor cut: all is still the base's."""
-    whole = row.base is not None and row.size == row.base_limit == row.base.size
-    return row.own is not None and not row.own and whole
