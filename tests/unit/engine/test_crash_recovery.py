@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -280,3 +282,25 @@ def test_a_directory_without_an_object_of_its_own_stays_whenever_it_is_killed(tm
         if survived:
             break
     assert times > 1
+
+
+@pytest.mark.expect_warnings("two rows of the journal|may be torn|used by another mount")
+@pytest.mark.parametrize("nth", range(2, 7))
+def test_a_torn_file_whose_name_is_taken_is_not_sent_whenever_it_is_killed(
+    host: Host, store: MemoryStore, nth: int
+):
+    """Its row was committed with the size found before the file was parked, and the next start sent it."""
+    for name in ("first", "second"):
+        host.engine.write(name, name.encode())
+    state_dir = host.engine.journal.state_dir
+    torn = next(path for path in host.engine.staged_files() if path.read_bytes() == b"second")
+    host.engine.kill()
+    torn.write_bytes(b"sec")
+    with closing(sqlite3.connect(state_dir / "journal.db")) as journal, journal:
+        journal.execute("UPDATE inode SET key = 'first' WHERE key = 'second'")
+    host.killer.arm("commit", nth)
+    with suppress(Killed):
+        host.start().kill()
+    host.killer.arm("")
+    host.start().run_due()
+    assert [stored.data for stored in store.objects.values()] == [b"first"]
