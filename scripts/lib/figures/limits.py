@@ -41,6 +41,6 @@ LIMITS: dict[str, float] = {
     "engine: floors of rooms": 10,
     "engine: import circles among modules": 0,
     "engine: import circles among rooms": 0,
-    "engine: attributes assigned from outside": 3,
+    "engine: attributes assigned from outside": 1,
     "engine: writers of pending state": 1,
 }
