@@ -15,6 +15,7 @@ import os
 from functools import partial
 
 from r2fs.engine.content.part_digests import PartHasher
+from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.backpressure import BackPressure
 from r2fs.engine.files.filling import Filling
@@ -66,43 +67,62 @@ class Files:
         """O_TRUNC is carried out here. Raises WouldWait for what needs a disk's or the network's time."""
         if node.kind is not Kind.FILE:
             raise IsADirectory(f"{self._tree.path(node)} is not a file")
-        writes = bool(flags & os.O_ACCMODE) or bool(flags & os.O_TRUNC)
-        if not writes and (opened := self._open_here(node, flags)) is not None:
-            return opened
-        if writes:
-            self.writable()
-            check_changeable(node)
-            self.admit_writer(caller)
-        if writes and not flags & os.O_TRUNC:
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            return self._open_to_write(caller, node, flags)
+        opened = self._open_here(node, flags)
+        return opened if opened is not None else self._open_to_read(caller, node, flags)
+
+    def _open_to_write(self, caller: Caller, node: Node, flags: int) -> Opened:
+        truncates = bool(flags & os.O_TRUNC)
+        self.writable()
+        check_changeable(node)
+        self.admit_writer(caller)
+        if not truncates:
             self._fetch_small(caller, node)
-        with self.sessions.changing(caller, node) if writes else self._core.lock:
+        with self.sessions.changing(caller, node):
             self._check_there(node)
             self._contents.wake(node)
-            moved = writes and not (node.pending and node.pending.staged)
+            moved = not (node.pending and node.pending.staged)  # its bytes move into staging
             if moved:
                 caller.about_to_wait()
-            small = not writes and self._comes_whole(node)
-            if small:
-                caller.about_to_fetch()
-            if writes:
-                self.sessions.make_dirty(node, truncate=bool(flags & os.O_TRUNC))
-            handle = self.handles.add(node, flags)
-            source = self._contents.source(node)
-            if source is not None:
-                self._pending.watch_base(node)
-            if writes and not node.writers:  # open(O_RDONLY | O_TRUNC)
+            self.sessions.make_dirty(node, truncate=truncates)
+            handle, source = self._add_handle(node, flags)
+            if not node.writers:  # open(O_RDONLY | O_TRUNC)
                 self.sessions.seal_or_later(node)
         try:
-            if source is not None and writes:
+            if source is not None:
                 self.filling.later(node)
-            elif source is not None and small:
-                self._hydration.fetch_base(node, partial(self._reader.whole, source, caller))
-            if moved and not flags & os.O_TRUNC:
+            if moved and not truncates:
                 self.sessions.outwait_ctime(node)
             return self._opened(handle)
         except R2fsError:
             self.release(handle.number)
             raise
+
+    def _open_to_read(self, caller: Caller, node: Node, flags: int) -> Opened:
+        """Open a file of which bytes are missing; a small one is downloaded first."""
+        with self._core.lock:
+            self._check_there(node)
+            self._contents.wake(node)
+            small = self._comes_whole(node)
+            if small:
+                caller.about_to_fetch()
+            handle, source = self._add_handle(node, flags)
+        try:
+            if source is not None and small:
+                self._hydration.fetch_base(node, partial(self._reader.whole, source, caller))
+            return self._opened(handle)
+        except R2fsError:
+            self.release(handle.number)
+            raise
+
+    def _add_handle(self, node: Node, flags: int) -> tuple[Handle, Source | None]:
+        """Add a handle, and keep the base object of a file whose bytes are missing. With Core.lock held."""
+        handle = self.handles.add(node, flags)
+        source = self._contents.source(node)
+        if source is not None:
+            self._pending.watch_base(node)
+        return handle, source
 
     def _open_here(self, node: Node, flags: int) -> Opened | None:
         """For reading, of what is all here: the most frequent open, which waits for nothing and tells nobody."""
