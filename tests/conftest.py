@@ -151,6 +151,20 @@ def nothing_left_behind(own_mounts: str, request: pytest.FixtureRequest) -> Iter
         pytest.exit("tests left behind (ended now):\n" + "\n".join(left), returncode=LEFT_BEHIND)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """pytest-xdist sends reports as UTF-8: names that are none, in a log or a failure, are escaped."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    report.sections = [(name, encodable(text)) for name, text in report.sections]
+    if report.longrepr is not None and encodable(text := str(report.longrepr)) != text:
+        report.longrepr = encodable(text)
+
+
+def encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 LEFT_IN_WORKERS = pytest.StashKey[list[str]]()
 
 

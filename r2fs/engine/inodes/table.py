@@ -52,6 +52,10 @@ class Tree:
         self._warned: set[str] = set()  # their keys, once the log has said so
 
     # ------------------------------------------------------------------ numbers
+    def count_change(self) -> None:
+        """A change made here: listings that began before do not know of it. With Core.lock held."""
+        self.tick += 1
+
     def get(self, ino: int) -> Node:
         """Raises Stale."""
         node = self._nodes.get(ino)
@@ -183,7 +187,7 @@ class Tree:
 
     def touch(self, node: Node) -> None:
         """What a LIST that began before now says of this name no longer counts."""
-        self.tick += 1
+        self.count_change()
         node.touched = self.tick
 
     def arrived(self, node: Node) -> None:
@@ -199,7 +203,7 @@ class Tree:
         listing = _listing(node.parent)
         if listing.children.get(node.name) is node:
             self._take(node)
-            self.tick += 1
+            self.count_change()
             listing.removed[node.name] = self.tick
         node.deleted = True
         if node.listing is not None:
@@ -217,7 +221,7 @@ class Tree:
         """Another name; the node and everything below it stay themselves."""
         assert node.parent is not None
         self._take(node)
-        self.tick += 1
+        self.count_change()
         _listing(node.parent).removed[node.name] = self.tick
         self._attach(node, parent, name)
         self.touch(node)

@@ -93,7 +93,7 @@ class Deleter:
         """`seen`: what the bucket holds now at each row's key; no entry: nothing."""
         doomed: list[PendingDelete] = []
         with self._core.lock:
-            tree.tick += 1
+            tree.count_change()
             for row in rows:
                 info = seen.get(row.key)
                 if info is not None and self._is_meant(row, info):
@@ -112,7 +112,7 @@ class Deleter:
         self._core.crash_point("deleted")
         done: list[PendingDelete] = []
         with self._core.lock, self._pending.transaction():
-            tree.tick += 1
+            tree.count_change()
             for row in doomed:
                 error = failed.get(row.key)
                 if isinstance(error, Refused) and row.seq not in self._alone:

@@ -153,6 +153,9 @@ class Worker:
                     task = self._task(item, now)
                 except (NoSpace, LocalError) as error:
                     self._queue.put_off(item, error)
+                except Exception as error:  # a defect: said, and the thread goes on with the others
+                    log.exception("%s: could not be prepared for its upload", item)
+                    self._queue.put_off(item, error)
                 if task is not None:
                     changed.notify()  # there may be more that is due
                     return self._guarded(item, task)

@@ -28,12 +28,12 @@ AIMS: dict[str, float] = {
 # Static figures only: scripts/check runs no engine. Lines have no limit until their aim is reached.
 LIMITS: dict[str, float] = {
     "r2fs: files > 400 lines": 8,
-    "r2fs: functions > 15 branches": 15,
+    "r2fs: functions > 15 branches": 14,
     "r2fs: constructors >= 6 arguments": 5,
     "r2fs: question docstrings %": 10,
     "r2fs: indefinite words %": 9,
     "engine: files > 400 lines": 5,
-    "engine: functions > 15 branches": 14,
+    "engine: functions > 15 branches": 13,
     "engine: constructors >= 6 arguments": 0,
     "engine: question docstrings %": 19,
     "engine: indefinite words %": 13,
@@ -41,6 +41,6 @@ LIMITS: dict[str, float] = {
     "engine: floors of rooms": 10,
     "engine: import circles among modules": 0,
     "engine: import circles among rooms": 0,
-    "engine: attributes assigned from outside": 3,
+    "engine: attributes assigned from outside": 1,
     "engine: writers of pending state": 1,
 }

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r2fs.disk import durable
+from r2fs.engine.writeback import plan as plan_module
 from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
@@ -383,3 +385,22 @@ def test_an_outage_of_uploads_alone_is_no_outage_of_listings(make: MakeEngine, s
     pump(engine)
     store.set("b.wav", b"y")
     assert engine.listdir() == ["a.wav", "b.wav"]
+
+
+@pytest.mark.expect_warnings("could not be prepared", "not sent yet")
+def test_a_defect_while_an_upload_is_prepared_ends_no_thread(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make(upload_threads=1)
+    failures = [RuntimeError("a defect")]
+    decide = plan_module.plan
+
+    def fail_once(*about: Any) -> object:
+        if failures:
+            raise failures.pop()
+        return decide(*about)
+
+    monkeypatch.setattr(plan_module, "plan", fail_once)
+    engine.write("take.wav", b"take")
+    engine.drain()
+    assert store.data("take.wav") == b"take"
