@@ -257,7 +257,7 @@ class Resolver:
         if info.etag != claim.expected_etag or node.pending is None or not node.pending.retry.failures:
             return False
         if not says_the_same(replace(there, mtime_ns=wanted.mtime_ns), wanted):
-            log.warning("%s: this server takes no metadata of it from here", printable(claim.key))
+            log.info("%s: this server takes no metadata of it from here", printable(claim.key))
         return True
 
     def _with_metadata_there(
