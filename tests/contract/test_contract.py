@@ -823,3 +823,25 @@ def test_a_large_object_is_copied_by_parts(place: Place, p: str):
         store.copy(source, p + "c")
     assert caught.value.source
     store.close()
+
+
+def test_a_directory_that_its_files_made_gets_an_object_of_its_own_and_stays(store: ObjectStore, p: str):
+    """SeaweedFS has a directory there before: it refuses to make one, and the ETag that it shows of it."""
+    put(store, f"{p}made/by")
+    marker = ObjectMeta("application/x-directory", {"colour": "red"})
+    try:
+        store.put(f"{p}made/", BytesBody(b""), marker, condition=Condition.absent())
+    except PreconditionFailed:
+        shown = store.head(f"{p}made/")
+        store.put(f"{p}made/", BytesBody(b""), marker, condition=Condition.matches(shown.etag))
+    store.delete(f"{p}made/by")
+    assert keys(store.list_page(f"{p}made/")) == [f"{p}made/"]
+
+
+def test_a_condition_on_a_directorys_object_holds(store: ObjectStore, p: str):
+    marker = ObjectMeta("application/x-directory", {"colour": "red"})
+    etag = store.put(f"{p}own/", BytesBody(b""), marker, condition=Condition.absent())
+    with pytest.raises(PreconditionFailed):
+        store.put(f"{p}own/", BytesBody(b""), marker, condition=Condition.absent())
+    with pytest.raises(PreconditionFailed):
+        store.put(f"{p}own/", BytesBody(b""), marker, condition=Condition.matches("0" * len(etag)))

@@ -364,3 +364,14 @@ def test_owner_and_umask(mounts, s3, seaweed):
     info = (serving.path / "d/file").stat()
     assert (info.st_uid, info.st_gid, info.st_mode & 0o777) == (os.getuid(), os.getgid(), 0o640)
     assert (serving.path / "d").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_directory_that_only_its_file_keeps_stays_without_it(place, bucket, mount):
+    os.mkdir(place / "d")
+    (place / "d" / "file").write_bytes(b"x")
+    mount.flush()
+    assert "d/file" in bucket.names()
+    os.unlink(place / "d" / "file")
+    mount.flush()
+    assert bucket.names() == {"d/"}
+    assert os.listdir(place) == ["d"]

@@ -244,6 +244,10 @@ class S3Store:
         try:
             with self._translated(key, outgoing):
                 answer = self._client.put_object(Body=outgoing.file(), **asked)
+        except PreconditionFailed:
+            if condition is None or not self._is_made_by_files(key, condition):
+                raise
+            return self.put(key, body, meta)
         except ObjectLocked:
             self._look_first(key, condition)  # says so where the condition does not hold either
             raise
@@ -252,6 +256,14 @@ class S3Store:
                 raise PreconditionFailed(str(error)) from error
             raise _name_refused(key, error) from error
         return proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
+
+    def _is_made_by_files(self, key: str, condition: Condition) -> bool:
+        """SeaweedFS shows a directory that its files have made by HEAD, and takes no condition on it but `*`."""
+        etag = condition.etag
+        if etag is None or not key.endswith("/"):
+            return False
+        info = self.head(key)
+        return info.etag == etag and not info.size and not info.metadata
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
         metadata = headers.encoded(meta.metadata)
