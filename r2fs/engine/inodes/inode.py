@@ -175,3 +175,8 @@ def is_below(node: Node, top: Node) -> bool:
     while above is not None and above is not top:
         above = above.parent
     return above is top
+
+
+def listing_of(directory: Node) -> Listing:
+    assert directory.listing is not None, f"{directory.name}: no directory"
+    return directory.listing

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from r2fs.engine.inodes.inode import Listing, Node
+from r2fs.engine.inodes.inode import Listing, Node, listing_of
+from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import ObjectMissing
@@ -64,7 +65,7 @@ class NameLookup:
         `shown`, of a prefix, of directories in it, and of the tick before: those that are to be seen.
         """
         with self._core.lock:
-            listing, above = _listing(directory), self._tree.key(directory)
+            listing, above = listing_of(directory), self._tree.key(directory)
             began, child = self._tree.tick, directory.children().get(name)
             expected = self._tree.key(child) if child is not None and not child.is_dir else None
         asked_at = self._core.clock.monotonic()
@@ -75,9 +76,9 @@ class NameLookup:
         with self._core.lock:
             child = directory.children().get(name)
             if below:
-                self._tree.saw_prefix(directory, below[0][len(above) : -1], began)
+                merge_prefix(self._tree, directory, below[0][len(above) : -1], began)
             elif info is not None and not self._pending.hides(info.key, info.etag, began):
-                self._tree.saw_object(directory, info, began)
+                merge_object(self._tree, directory, info, began)
             elif child is not None and child.touched <= began and not self._tree.is_pending_below(child):
                 self._tree.gone(child)
             listing.asked += 1
@@ -123,8 +124,3 @@ class NameLookup:
 
 def _link(info: ObjectInfo | None) -> ObjectInfo | None:
     return info if info is not None and is_link(info.key, info.size) else None
-
-
-def _listing(directory: Node) -> Listing:
-    assert directory.listing is not None
-    return directory.listing
