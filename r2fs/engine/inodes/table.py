@@ -71,8 +71,8 @@ class Tree:
     def refer(self, node: Node) -> None:
         """The kernel is about to be told the node's number: one reference more."""
         node.lookups += 1
-        if not node.told:
-            node.told = True
+        if not node.kernel_knows:
+            node.kernel_knows = True
             remember(self._core, node)
 
     def forget(self, ino: int, count: int) -> None:
@@ -81,8 +81,8 @@ class Tree:
         if node is None or node is self.root:
             return
         node.lookups = max(0, node.lookups - count)
-        if not node.lookups and node.told:
-            node.told = False
+        if not node.lookups and node.kernel_knows:
+            node.kernel_knows = False
             if self._core.memory is not None:
                 self._core.memory.forget_node(ino)
         self.collect(node)
@@ -241,7 +241,11 @@ class Tree:
         found.ctime_ns, found.atime_ns, found.touched = node.ctime_ns, node.atime_ns, node.touched
         found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
         found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
-        found.known, found.mtime_known, found.asked = node.known, node.mtime_known, node.asked
+        found.metadata_known, found.mtime_known, found.attr_cache_checked = (
+            node.metadata_known,
+            node.mtime_known,
+            node.attr_cache_checked,
+        )
         found.modified_ns = node.modified_ns
         return found
 
@@ -337,7 +341,7 @@ class Tree:
             shown = Node(
                 self._last, Kind.FILE, OBJECT_NAME, directory, now, now, now, mode=0o400, read_only=True
             )
-            shown.base, shown.size, shown.known = version, version.size, True
+            shown.base, shown.size, shown.metadata_known = version, version.size, True
             self._nodes[shown.ino] = listing.object = shown
         return listing.object
 
@@ -346,7 +350,7 @@ class Tree:
         directory = node.parent
         assert directory is not None
         for one in self.walk(node):
-            if one.told and one.parent is not None:
+            if one.kernel_knows and one.parent is not None:
                 self.expire_name(one.parent, one.name, gone=True)
         self.expire_name(directory, node.name, gone=True)
         self.detach(node)

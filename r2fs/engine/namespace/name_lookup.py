@@ -44,19 +44,19 @@ class NameLookup:
         if listing.pages <= 1:
             return 1
         now, believed_s = self._core.clock.monotonic(), self._core.settings.freshness_s
-        if now - listing.asked_since_s > believed_s:
-            listing.asked, listing.asked_since_s = 0, now
-        if listing.took_s >= believed_s or listing.asked < listing.pages:
+        if now - listing.probe_window_s > believed_s:
+            listing.probe_count, listing.probe_window_s = 0, now
+        if listing.took_s >= believed_s or listing.probe_count < listing.pages:
             return 0
         return SLACK * listing.pages
 
     def gave_up(self, listing: Listing, pages: int) -> None:
         """So many pages were not all of it."""
-        listing.pages, listing.asked = pages + 1, 0
-        listing.asked_since_s = self._core.clock.monotonic()
+        listing.pages, listing.probe_count = pages + 1, 0
+        listing.probe_window_s = self._core.clock.monotonic()
 
     def listed(self, listing: Listing, pages: int, took_s: float) -> None:
-        listing.pages, listing.took_s, listing.asked = pages, took_s, 0
+        listing.pages, listing.took_s, listing.probe_count = pages, took_s, 0
 
     # ------------------------------------------------------------------ asking
     def ask(self, directory: Node, name: str, shown: Callable[[str, list[str], int], list[str]]) -> None:
@@ -81,7 +81,7 @@ class NameLookup:
                 merge_object(self._tree, directory, info, began)
             elif child is not None and child.touched <= began and not self._tree.is_pending_below(child):
                 self._tree.gone(child)
-            listing.asked += 1
+            listing.probe_count += 1
             if len(listing.probed) > REMEMBERED:
                 listing.probed.clear()
             listing.probed[name] = asked_at

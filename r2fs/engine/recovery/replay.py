@@ -95,7 +95,7 @@ class Replay:
         assert row.key is not None
         parent, name = self._place(row.key, row.kind)
         node, there = self._tree.find(row.ino), parent.children().get(name)
-        if there is not None and there is not node and there.told and there.pending is None:
+        if there is not None and there is not node and there.kernel_knows and there.pending is None:
             self._tree.detach(there)  # inherited, and replaced a moment before the daemon ended
         taken = parent.children().get(name, node) is not node
         if taken:
@@ -112,7 +112,7 @@ class Replay:
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
         node.extra, node.content_type, node.target = row.extra, row.content_type or None, row.target
         node.base, node.size = row.base, row.size
-        node.known = (
+        node.metadata_known = (
             row.base is None or row.content_type is not None
         )  # else the upload asks for what it lacks
         node.mtime_known = row.mtime_ns is not None
@@ -125,7 +125,7 @@ class Replay:
             self._pending.commit(node, kept_beside(node.pending, self._tree.key(node), row.key))
         if not has_bytes:
             return
-        node.vouched = row.synced
+        node.synced_on_disk = row.synced
         assert node.pending is not None
         pending, was = node.pending, pending.state
         if was is State.PARKED:
@@ -302,7 +302,7 @@ class Replay:
             part = nfc(spelled)
             child = parent.children().get(part)
             if child is None or not child.is_dir:
-                if child is not None and child.told:
+                if child is not None and child.kernel_knows:
                     self._tree.detach(child)
                 child = self._tree.add(parent, part, Kind.DIRECTORY, self._core.now_ns())
                 child.touched, child.spelled = 0, spelled if spelled != part else None
