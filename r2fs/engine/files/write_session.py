@@ -109,7 +109,7 @@ class WriteSessions:
         if pending is not None and pending.staged is not None and pending.staged.withdrawn is not None:
             with suppress(R2fsError):
                 self._pending.commit(node, with_staged(pending, restored(pending.staged)))
-                node.vouched = True
+                node.synced_on_disk = True
 
     def _commit_open(self, node: Node, file: str, truncate: bool) -> None:
         pending, content = node.pending, self._contents.of(node)
@@ -140,17 +140,17 @@ class WriteSessions:
         """
         while True:
             with self._core.lock:
-                if not (node.vouched or node.left) or node.state in UNSEALED:
+                if not (node.synced_on_disk or node.stale_staged_name) or node.state in UNSEALED:
                     yield
                     return
                 caller.about_to_wait()
-                left = node.left
+                left = node.stale_staged_name
                 pending = node.pending
                 if pending is not None and pending.staged is not None and pending.staged.synced:
                     self._pending.commit(node, with_staged(pending, withdrawn(pending.staged)))
             self._core.journal.barrier()
             with self._core.lock:
-                node.vouched = _is_synced(node)
+                node.synced_on_disk = _is_synced(node)
                 if left is not None:
                     self._contents.drop_left(node, left)
 
@@ -207,7 +207,7 @@ class WriteSessions:
 
     def _vouch(self, node: Node) -> None:
         """A program has waited for its bytes to be safe: that they are is to be on the disk, too."""
-        node.vouched = True
+        node.synced_on_disk = True
         self._staging_gc.soon()
 
     def _is_untouched(self, node: Node, staged: Staged) -> bool:

@@ -106,8 +106,12 @@ def _node(known: KnownNode) -> Node:
     name = nfc(known.name)
     node = Node(known.ino, Kind(known.kind), name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
     node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
-    node.known, node.mtime_known, node.modified_ns = known.known, known.mtime_known, known.modified_ns
-    node.lookups, node.told, node.st_ino = REFERENCES, True, known.st_ino
+    node.metadata_known, node.mtime_known, node.modified_ns = (
+        known.known,
+        known.mtime_known,
+        known.modified_ns,
+    )
+    node.lookups, node.kernel_knows, node.st_ino = REFERENCES, True, known.st_ino
     if known.base is not None:
         node.base = Version(*known.base)
         node.size = node.base.size
