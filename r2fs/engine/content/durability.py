@@ -153,7 +153,7 @@ class DiskSync:
             size = self._contents.of(node).size
             staged = replace(staged, durability=durability, lists_ranges=lists_ranges, size=size)
             self._pending.commit(node, with_staged(pending, staged))
-        node.vouched = node.vouched or synced
+        node.synced_on_disk = node.synced_on_disk or synced
         self._unused(node)
 
     def _unused(self, node: Node) -> None:

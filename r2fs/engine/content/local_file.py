@@ -170,13 +170,18 @@ class Contents:
 
     def lost(self, node: Node, version: Version) -> None:
         """With Core.lock held."""
-        node.lost = version
+        node.base_missing = version
         self._pending.settle(node)
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
         """A GET told the version's metadata: kept for stat, which listings cannot tell."""
         with self._core.lock:
-            if node.known or node.base is None or info.etag != node.base.etag or info.metadata is None:
+            if (
+                node.metadata_known
+                or node.base is None
+                or info.etag != node.base.etag
+                or info.metadata is None
+            ):
                 return
             if not is_news(node, info):
                 return
@@ -219,8 +224,8 @@ class Contents:
         and with it what proves "unchanged".
         """
         self._core.staging.remove(name)
-        if node.left == name:
-            node.left = None
+        if node.stale_staged_name == name:
+            node.stale_staged_name = None
 
     def unstage(self, node: Node) -> None:
         """The journal refused: the file is clean content as before."""

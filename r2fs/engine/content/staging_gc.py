@@ -39,7 +39,7 @@ class StagingGc:
 
     def add(self, name: str, node: Node) -> None:
         """The row that named it is gone by a commit; its row in `staging_gc` came with the same one."""
-        self._files[name], node.left = node, name
+        self._files[name], node.stale_staged_name = node, name
         self._wanted.notify()
 
     def soon(self) -> None:
@@ -101,7 +101,7 @@ class StagingGc:
                     journal.drop_staging_garbage(name)
             for name, node in files.items():
                 self._files.pop(name, None)  # two rounds at once: a full disk is in a hurry
-                if node is not None and node.left == name:
-                    node.left = None
+                if node is not None and node.stale_staged_name == name:
+                    node.stale_staged_name = None
                 if node is not None and node.pending is None:
-                    node.vouched = False
+                    node.synced_on_disk = False

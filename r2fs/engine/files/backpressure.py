@@ -1,16 +1,16 @@
 """Back-pressure: writers are slowed, then wait, then get ENOSPC, while the bucket does not keep up.
 
-Owns:    how many bytes are dirty, those of open files included, and what that means for an OPEN
-         for writing, a FLUSH and a WRITE that comes through us. The same for a full disk.
-Never:   drops anything; fails a FLUSH: what was written is safe.
-Threads: every method is thread-safe; `watch` is the main of one.
+Owns:    the count of dirty bytes, open files included, and its effect on an OPEN for writing, a FLUSH and a
+         WRITE through the daemon. The same for a full disk.
+Never:   drops bytes; fails a FLUSH: written bytes are safe.
+Threads: every method is thread-safe; `watch` is the main function of a thread.
 Locks:   takes Core.lock; waits on Core.changed alone.
 Fails:   NoSpace, once a writer has waited for `dirty_wait`.
 
     below 80 % of dirty_limit  nothing
     from 80 % on               first writers are opened without passthrough, and their writes slowed
     at the limit               OPEN and WRITE wait for uploads, then ENOSPC; FLUSH waits, and succeeds
-Writers that were opened with passthrough before do not pass here: the disk bounds them.
+Writes of files that were opened with passthrough before are not seen: only the disk bounds them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from r2fs.model.views import RoomView
 log = logging.getLogger(__name__)
 
 SLOW_FROM = 0.8  # of dirty_limit
-LAST_PART_S = 60.0  # what is left from there to the limit lasts a writer about as long
-BREATH_S = 0.05  # before a write is tried again that the disk should have taken
+LAST_PART_S = 60.0  # duration of the room between there and the limit, for one writer
+BREATH_S = 0.05  # before a write is repeated that the disk should have had room for
 PAUSE_CAP_S = 1.0  # of one write: 128 KiB to 1 MiB
-LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # how often the disk is looked at; while it is nearly full
+LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # intervals of the check of the disk; while it is nearly full
 
 
 class BackPressure:
@@ -49,9 +49,9 @@ class BackPressure:
         # guarded by: Core.lock
         self._level = "free"
 
-    # ------------------------------------------------------------------ how much
+    # ---- dirty bytes
     def dirty(self) -> int:
-        """Bytes that the bucket lacks, by the rows and, where somebody writes, by the files themselves."""
+        """Return the bytes that the bucket lacks: by the rows, and by the files' own sizes where they have writers."""
         with self._core.lock:
             return self._pending.staged_bytes + sum(
                 node.content.size - node.pending.size
@@ -67,15 +67,15 @@ class BackPressure:
         ]
 
     def _sealed(self) -> int:
-        """Of these, what can be sent without anybody closing a file first."""
+        """Return the dirty bytes of closed files, which can be uploaded now."""
         with self._core.lock:
             return self._pending.staged_bytes - sum(
                 node.pending.size for node in self._written() if node.pending
             )
 
-    # ------------------------------------------------------------------ what it means
+    # ---- limits
     def admit(self, caller: Caller) -> None:
-        """An open for writing, or a truncate by name. Raises NoSpace, WouldWait."""
+        """Admit an open for writing or a truncate by name, after a wait if needed. Raises NoSpace, WouldWait."""
         if self._disk_space.disk().short:
             caller.about_to_wait()
             self._disk_space.make()
@@ -85,17 +85,17 @@ class BackPressure:
                 raise self._no_space()
 
     def passes(self) -> bool:
-        """May a further writer have the file's descriptor, and write past us? With Core.lock held.
+        """True if a further writer may be given the file's descriptor, for passthrough. With Core.lock held.
 
-        Where the kernel passes the file through for an earlier handle, it does so for this one, too.
+        If the kernel passes an earlier handle of the file through, it does so for this one, too.
         """
         return self.dirty() < self._limit * SLOW_FROM and not self._disk_space.disk().near
 
     def pace(self, caller: Caller, growth: int) -> None:
-        """Before a write through us that makes a file longer by `growth` bytes. Raises NoSpace."""
+        """Slow or delay a write that makes a file longer by `growth` bytes. Raises NoSpace."""
         dirty = self.dirty()
         if growth <= 0 or dirty + growth < self._limit * SLOW_FROM or not self._sealed():
-            return  # where nothing can be sent, there is nothing to wait for: then the disk is the bound
+            return  # without a closed file no upload can make room: the disk is the bound
         caller.about_to_wait()
         left = self._limit - dirty
         if growth > left:
@@ -106,7 +106,7 @@ class BackPressure:
         self._until(lambda: self.dirty() < self._limit * SLOW_FROM, caller, pause)
 
     def flush(self, caller: Caller, node: Node) -> None:
-        """A writer closes. It waits for the others' bytes: its own cannot be sent before."""
+        """Wait, at a writer's close, for the bytes of other files: its own cannot be uploaded before it."""
 
         def others() -> int:
             own = node.content.size if node.content is not None and not node.content.closed else 0
@@ -122,7 +122,7 @@ class BackPressure:
             return  # close(2) of a process that is being killed
 
     def write(self, caller: Caller, content: SparseFile, offset: int | None, data: bytes | memoryview) -> int:
-        """At `offset`, or (None) at the end; how many bytes: fewer where the disk is full after some."""
+        """Write at `offset` (None: at the end). Returns the number of bytes: fewer if the disk is full after some."""
         since_s, done, rest = self._core.clock.monotonic(), 0, memoryview(data)
         while done < len(rest):
             made = self._disk_space.made
@@ -132,17 +132,17 @@ class BackPressure:
                 else:
                     done += content.write(offset + done, rest[done:])
             except NoSpace:
-                # An append is not to be asked for once more: it would be twice. Elsewhere it is the same bytes.
+                # A repeated append would be there twice; elsewhere a repeated write is the same bytes.
                 if done and offset is None and not caller.may_wait:
                     break
                 if not self._make_room(caller, len(rest) - done, since_s, made):
-                    if done:  # the next write tells
+                    if done:  # the next write fails
                         break
                     raise
         return done
 
     def _make_room(self, caller: Caller, size: int, since_s: float, made: int) -> bool:
-        """The disk was full for a write through us, which began when `DiskSpace.made` was so. True: try again."""
+        """Make room for a write that found the disk full. `made`: DiskSpace.made before it. True: repeat the write."""
         caller.about_to_wait()
         if self._disk_space.make(size, made):
             return True
@@ -153,7 +153,7 @@ class BackPressure:
         if not others_made_room and not self._sealed():
             return False
         with self._core.lock:
-            # What is sent becomes clean, and can be evicted.
+            # Uploaded bytes are clean, and can be evicted.
             self._core.changed.wait(min(left, BREATH_S if others_made_room else 1.0))
         return True
 
@@ -172,11 +172,11 @@ class BackPressure:
     def _no_space(self) -> NoSpace:
         return NoSpace(f"{self.dirty()} bytes are not in the bucket yet: dirty_limit is {self._limit}")
 
-    # ------------------------------------------------------------------ watching, and telling
+    # ---- watch and view
     def watch(self) -> None:
-        """Main of a thread: looks at the disk, and says when writers begin to be slowed, wait, or go on."""
+        """Main function of a thread: check the disk, and log when writers begin to be slowed, wait, or go on."""
         pause_s = 0.0
-        while not self._stopped.wait(pause_s):  # not Core.changed: that is told of every change
+        while not self._stopped.wait(pause_s):  # not Core.changed, which every change notifies
             try:
                 self._disk_space.look(bool(self._handles.written))
                 self._say(self.view())
@@ -186,7 +186,7 @@ class BackPressure:
             pause_s = LOOK_NEAR_S if near else LOOK_S
 
     def stop(self) -> None:
-        """`watch` returns."""
+        """Make `watch` return."""
         self._stopped.set()
 
     def view(self) -> RoomView:

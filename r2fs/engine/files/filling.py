@@ -1,11 +1,11 @@
-"""Filling: the rest of a file that a program has open comes here, and its row is told.
+"""Filling: downloads the missing bytes of a file that is open for writing, and updates its row.
 
-Owns:    when the row of a file that is being written counts on its object no more.
-Never:   sends; lets a row count on bytes that a program was told are safe before they are synced.
-Threads: every public method; `later` hands on to a thread of `jobs`.
-Locks:   takes Core.lock (30); none while bytes or the disk are waited for.
-Fails:   `fetch` as the reader does. In the background softly: the upload asks for the rest again, and who
-         writes to a file whose version has gone is told.
+Owns:    the moment at which the row of such a file stops depending on its base object.
+Never:   uploads; drops the base from a row before the bytes that replace it are synced.
+Threads: every public method is thread-safe; the download runs on a thread of `jobs`.
+Locks:   takes Core.lock (30); holds none during a download or an fsync.
+Fails:   never raises: errors are logged, and the upload downloads the rest again. If the base's version is gone,
+         each writer gets Stale at its next flush or fsync.
 """
 
 from __future__ import annotations
@@ -38,34 +38,35 @@ class Filling:
         self._handles = handles
 
     def tell_whole(self, node: Node) -> None:
-        """Its row still counts on its base, where nobody else has fetched the rest."""
+        """Update the row of a file whose last missing bytes a read has just downloaded."""
         with self._core.lock:
             if node.pending is not None and node.pending.lists_ranges:
                 self.later(node)
 
     def later(self, node: Node) -> None:
+        """Download the missing bytes in the background."""
         self._jobs.submit(lambda: self._complete(node), AHEAD)
 
     def _complete(self, node: Node) -> None:
-        """Fetch the rest of a file that is being written; then its row needs its base no more."""
+        """Download and sync the missing bytes; then drop the base from the row."""
         with self._core.lock:
             if node.content is None or node.content.closed:
                 return
         try:
             if not self._hydration.whole(node, Caller()):
-                return  # unlinked meanwhile: nobody needs the rest
+                return  # unlinked meanwhile
         except Stale as error:
             with self._core.lock:
                 for handle in self._handles.all():
                     if handle.node is node and handle.writes:
                         handle.error = error
             return
-        except R2fsError as error:  # what was written is safe; the upload asks for the rest again
+        except R2fsError as error:  # written bytes are safe; the upload downloads the rest again
             log.info("%s: not all of it is here yet: %s", printable(node.name), error)
             return
         try:
             self._disk_sync.sync_rest(node)
-        except R2fsError as error:  # its row goes on to say what is its own
+        except R2fsError as error:  # its row continues to list the ranges written here
             log.error("%s: not all of it could be synced: %s", printable(node.name), error)
             return
         with self._core.lock:
@@ -73,7 +74,7 @@ class Filling:
                 self._filled(node)
 
     def _filled(self, node: Node) -> None:
-        """All bytes are here: from now on times prove whether anything is written. With Core.lock held."""
+        """Record that no byte is missing: from now on fstat proves whether the file is written. With Core.lock held."""
         pending = node.pending
         assert pending is not None and pending.staged is not None
         baseline = None

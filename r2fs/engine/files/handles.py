@@ -1,4 +1,4 @@
-"""Handles: open files, by number.
+"""Handles: table of the open files, by number.
 
 Owns:  handle numbers, and what each handle was opened for.
 Never: opens or closes content: `files/open_files.py` does, when the count says so.
@@ -22,7 +22,7 @@ class Handle:
     node: Node  # constant
     flags: int  # constant: open(2)'s
     writes: bool  # constant
-    error: Exception | None = None  # met behind the program's back; told at the next flush or fsync
+    error: Exception | None = None  # of background work; raised at the next flush or fsync
 
     @property
     def appends(self) -> bool:
@@ -31,7 +31,7 @@ class Handle:
 
 class Handles:
     def __init__(self) -> None:
-        self._numbers = count(time.time_ns())  # never those of a daemon before this one
+        self._numbers = count(time.time_ns())  # start above those of any earlier daemon
         self._open: dict[int, Handle] = {}
         self.written: dict[Node, None] = {}  # nodes that have writers
 
@@ -39,7 +39,7 @@ class Handles:
         return self._insert(Handle(next(self._numbers), node, flags, bool(flags & os.O_ACCMODE)))
 
     def restore(self, number: int, node: Node, flags: int) -> Handle:
-        """One that an earlier daemon gave, under its number."""
+        """Add a handle of an earlier daemon under its number."""
         self._numbers = count(max(next(self._numbers), number + 1))
         return self._insert(Handle(number, node, flags, bool(flags & os.O_ACCMODE)))
 
@@ -52,7 +52,7 @@ class Handles:
         return handle
 
     def get(self, number: int) -> Handle:
-        """Raises BadHandle."""
+        """Return an open handle. Raises BadHandle."""
         handle = self._open.get(number)
         if handle is None:
             raise BadHandle(f"handle {number} is not open")

@@ -1,11 +1,11 @@
-"""Files: open, read, write, truncate, fsync and close, by node and handle.
+"""Open files: open, read, write, truncate, fsync and close, by inode and handle.
 
-Owns:    the open files, and what a call on one of them waits for.
-Never:   fetches (`content/reader.py`), sends (`writeback/queue.py`) or decides what the journal says (`files/write_session.py`) itself.
-Threads: every public method is thread-safe; some are called with the lock held, and say so.
-Locks:   takes Core.lock (30); never while it waits for bytes, for room or for an fsync.
-Fails:   FileError's subclasses; NoSpace past the quota, the dirty limit and the disk; LocalError where the disk
-         fails; WouldWait where the caller may not wait.
+Owns:    the open files, and what each call on them waits for.
+Never:   downloads (`content/reader.py`), uploads (`writeback/queue.py`) or writes rows (`files/write_session.py`).
+Threads: every public method is thread-safe; those called with the lock held are documented so.
+Locks:   takes Core.lock (30); never while waiting for bytes, room or an fsync.
+Fails:   FileError's subclasses; NoSpace past the quota, the dirty limit or the disk; LocalError if the disk fails;
+         WouldWait if the caller may not wait.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Files:
         self.filling = Filling(records, storage, jobs, self.handles)
         self.pressure = BackPressure(records, self.handles, storage.space)
 
-    # ------------------------------------------------------------------ opening
+    # ---- open
     def open(self, caller: Caller, node: Node, flags: int) -> Opened:
-        """O_TRUNC is carried out here. Raises WouldWait for what needs a disk's or the network's time."""
+        """Open a file, and truncate it for O_TRUNC. Raises WouldWait if the disk or the network is needed."""
         if node.kind is not Kind.FILE:
             raise IsADirectory(f"{self._tree.path(node)} is not a file")
         if flags & (os.O_ACCMODE | os.O_TRUNC):
@@ -125,7 +125,7 @@ class Files:
         return handle, source
 
     def _open_here(self, node: Node, flags: int) -> Opened | None:
-        """For reading, of what is all here: the most frequent open, which waits for nothing and tells nobody."""
+        """Open a complete file for reading, without waiting; None if bytes are missing."""
         with self._core.lock:
             self._check_there(node)
             self._contents.wake(node)
@@ -135,7 +135,7 @@ class Files:
             return Opened(self.handles.add(node, flags).number, content.fd, node.version, content.file)
 
     def _fetch_small(self, caller: Caller, node: Node) -> None:
-        """A small file is here before it is opened for writing: then every write is local."""
+        """Download a small file before it is opened for writing: then every write is local."""
         while True:
             with self._core.lock:
                 self._check_there(node)
@@ -150,39 +150,38 @@ class Files:
                 return
             except ValueError:
                 if not source.content.closed:
-                    raise  # else somebody's last close meanwhile: once more
+                    raise  # else another handle's last close closed the content meanwhile: repeat
 
     def _check_there(self, node: Node) -> None:
-        """A node that lost its name to another, and that nobody has open, is gone: look the name up again."""
+        """Raise Stale for an inode without name, handle and pending state: the kernel then looks the name up again."""
         if node.deleted and not node.handles and node.pending is None:
             raise Stale(f"{node.name} was replaced or removed")
 
     def _comes_whole(self, node: Node) -> bool:
-        """Small and not all here: then open waits for its bytes, and every read is local."""
+        """True for a small file with missing bytes: open waits for them, and every read is local."""
         content = self._contents.of(node)
         return not content.complete and content.size <= self._core.settings.small_file
 
     def created(self, node: Node, flags: int) -> Opened:
-        """A handle on a node that `new_file` has just made. With Core.lock held."""
+        """Add the handle of an inode that `new_file` has just made. With Core.lock held."""
         handle = self.handles.add(node, flags)
-        if not handle.writes:  # open(O_CREAT | O_RDONLY): nobody will write
+        if not handle.writes:  # open(O_CREAT | O_RDONLY)
             self.sessions.seal_or_later(node)
         return self._opened(handle)
 
     def new_file(self, node: Node, key: str, expected_etag: str | None) -> None:
-        """Content and journal row of a new name, in the caller's transaction. With Core.lock held."""
+        """Make content and journal row of a new name, in the caller's transaction. With Core.lock held."""
         staged = Staged(self._contents.new_staged(node), boot=self._core.staging.boot)
         self._pending.commit(node, created(self._pending.begin(node, key, True, expected_etag, staged)))
 
     def _opened(self, handle: Handle) -> Opened:
         content = self._contents.of(handle.node)
-        complete = content.complete  # asked once: the last range may arrive now
+        complete = content.complete  # read once: the last range may arrive meanwhile
         pending = handle.node.pending
-        watched = pending is not None and pending.lists_ranges  # its row is to hear of each write
+        watched = pending is not None and pending.lists_ranges  # each write changes its row
         if complete and handle.writes and not watched:
-            self._pending.note_open_write(
-                handle.node
-            )  # unwatched from here on: only times tell, and only if not filling
+            # Writes are not seen from here on. While bytes are missing, fstat is no evidence of a write.
+            self._pending.note_open_write(handle.node)
             content.unwatch()
         local = complete and (not handle.writes or (not watched and self.pressure.passes()))
         return Opened(
@@ -194,11 +193,11 @@ class Files:
             raise ReadOnly("this mount is read-only")
 
     def admit_writer(self, caller: Caller) -> None:
-        """Past the quota it gets ENOSPC at once, past the dirty limit after a while."""
+        """Admit a writer. Raises NoSpace: past the quota at once, past the dirty limit after `dirty_wait`."""
         self._statfs.admit()
         self.pressure.admit(caller)
 
-    # ------------------------------------------------------------------ bytes
+    # ---- read and write
     def read(self, caller: Caller, number: int, offset: int, size: int) -> bytes:
         with self._core.lock:
             handle = self.handles.get(number)
@@ -211,10 +210,10 @@ class Files:
                 )
             try:
                 data = content.read(offset, size)
-                if source is not None and content.complete:  # by this read, perhaps
+                if source is not None and content.complete:  # perhaps by this read
                     self.filling.tell_whole(handle.node)
                 return data
-            except ValueError:  # given back between the two, to make room
+            except ValueError:  # evicted between download and read, to make room
                 if source is None:
                     raise
             except LocalError:
@@ -233,17 +232,15 @@ class Files:
         self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
         pending = handle.node.pending
         written = self.pressure.write(caller, content, None if appends else offset, data)
-        if paged and written < len(data):  # of pages the kernel hears an error, and no smaller number
+        if paged and written < len(data):  # write-back of pages fails whole: the kernel ignores a short count
             raise NoSpace(f"{self._tree.path(handle.node)}: there is no room for all of it")
-        if (
-            pending is not None and pending.lists_ranges
-        ):  # which bytes are ours must be known before the write is answered
+        if pending is not None and pending.lists_ranges:  # the row lists the range before the answer
             with self._core.lock:
                 self._pending.note_write(handle.node, content.size)
         return written
 
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
-        """ftruncate with a handle; truncate(2) without: then it is sealed at once if nobody else writes."""
+        """ftruncate(2) with a handle, truncate(2) without: then the file is closed at once if it has no writer."""
         self.writable()
         check_changeable(node)
         if size > self._staged_size(node):
@@ -263,33 +260,33 @@ class Files:
             self.filling.later(node)
 
     def _staged_size(self, node: Node) -> int:
-        """Bytes of it that count towards the limits already."""
+        """Return the bytes of the file that count towards the limits already."""
         with self._core.lock:
             if node.pending is None or node.pending.staged is None:
                 return 0
             content = node.content
             return node.pending.size if content is None or content.closed else content.size
 
-    # ------------------------------------------------------------------ safe, and closed
+    # ---- sync and close
     def flush(self, caller: Caller, number: int) -> None:
-        """The row and the staged file exist since open; what is left is to tell an error met meanwhile."""
+        """Raise an error of background work, and wait at the dirty limit. Row and staged file exist since the open."""
         with self._core.lock:
             handle = self.handles.get(number)
             handle.node.flushed_s = self._core.clock.monotonic()
         if handle.writes:
             self.pressure.flush(caller, handle.node)
         with self._core.lock:
-            handle.node.flushed_s = self._core.clock.monotonic()  # it may have waited
-            self._told(handle)
+            handle.node.flushed_s = self._core.clock.monotonic()  # after the wait
+            self._raise_error(handle)
 
     def fsync(self, caller: Caller, number: int) -> None:
         caller.about_to_wait()
         with self._core.lock:
             handle = self.handles.get(number)
-            self._told(handle)
+            self._raise_error(handle)
         self._disk_sync.sync(handle.node)
 
-    def _told(self, handle: Handle) -> None:
+    def _raise_error(self, handle: Handle) -> None:
         error, handle.error = handle.error, None
         if error is not None:
             raise error

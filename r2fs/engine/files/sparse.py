@@ -1,10 +1,10 @@
-"""Holes: which parts of an open file hold data, and making or giving back room for them.
+"""Sparse files: reserve, zero and locate ranges of an open file.
 
 Owns:    fallocate(2), SEEK_DATA and SEEK_HOLE.
-Never:   fetches: what is not here counts as data.
+Never:   downloads: missing ranges count as data.
 Threads: every method is thread-safe.
-Locks:   takes Core.lock; never while it waits for a disk.
-Fails:   NotSupported for modes that not every content can follow; NoSuchByte past the end.
+Locks:   takes Core.lock; releases it before disk I/O.
+Fails:   NotSupported for modes that not all content supports; NoSuchByte past the end.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Sparse:
             content.zero(offset, offset + length)
         elif mode == 0 and content.complete:
             content.reserve(offset, length)
-        # KEEP_SIZE alone is a promise of room past the end, which costs nothing to leave out
+        # KEEP_SIZE alone reserves room past the end: a promise that costs nothing to leave out
         with self._core.lock:
             self._pending.note_write(handle.node, content.size)
 
     def lseek(self, number: int, offset: int, whence: int, paged: bool) -> int:
-        """SEEK_DATA, SEEK_HOLE. What may be in a writer's mapping is data, too."""
+        """SEEK_DATA and SEEK_HOLE. `paged`: a writer's mapping may hold pages unknown to the disk, and counts as data."""
         with self._core.lock:
             node = self._handles.get(number).node
             content = self._contents.of(node)

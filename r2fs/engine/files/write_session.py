@@ -1,14 +1,14 @@
-"""Sealing: a file becomes dirty before it may be written, and is sealed when its last writer has closed.
+"""Write sessions: from the first writer's open of a file to its last writer's close.
 
-Owns:    the moment at which a file becomes dirty (OPEN_WRITE) and the one at which it is sealed; what proves that
-         nothing was written in between.
-Never:   counts who has it open (`files/open_files.py`) or sends it (`writeback/queue.py`).
+Owns:    when a file becomes dirty (OPEN_WRITE) and when it is closed (SEAL); the evidence that nothing was written
+         in between.
+Never:   counts handles (`files/open_files.py`) or uploads (`writeback/queue.py`).
 Locks:   every method is called with Core.lock (30) held, but `changing`, which takes it, `seal_unsealed` and
          `outwait_ctime`.
-Fails:   NoSpace or LocalError: the file is as it was before, or is sealed later (`seal_or_later`).
+Fails:   NoSpace or LocalError: the file is as before, or is closed later (`seal_or_later`).
 
-A writer's open is in the journal before it is answered, so that nothing of what it writes can be forgotten: kill -9
-at any moment after leaves a row and a file in staging.
+A writer's open is in the journal before its answer, so that no written byte can be forgotten: kill -9 at any moment
+afterwards leaves a row and a file in staging.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class WriteSessions:
         self._queue = queue
 
     def outwait_ctime(self, node: Node) -> None:
-        """Until the clock of file times has passed the move's ctime: then equal times prove "unchanged"."""
+        """Wait until the clock of file times has passed the baseline's ctime: then equal times prove "unchanged".
+
+        If it does not pass in time, the baseline is dropped.
+        """
         staged = node.pending.staged if node.pending else None
         baseline = staged.baseline if staged else None
         if isinstance(baseline, Proof) and not outwait_file_time(baseline.ctime_ns):
@@ -63,23 +66,26 @@ class WriteSessions:
                     self._pending.commit(node, with_staged(node.pending, replace(staged, baseline=None)))
 
     def make_dirty(self, node: Node, truncate: bool = False) -> None:
-        """OPEN_WRITE: in the journal, and stop reading for an upload. With Core.lock held."""
+        """Open for writing (OPEN_WRITE): in the journal, and no upload reads the file any more. With Core.lock held.
+
+        Raises NoSpace, LocalError: nothing has changed then.
+        """
         pending = node.pending
         if (
             node.deleted and pending is None
-        ):  # unlinked: its bytes live as long as it is open, and owe nothing
+        ):  # unlinked: nothing is pending, its bytes last until the last close
             self._contents.of(node).make_writable()
             if truncate:
                 self._truncate_locked(node, 0)
             return
         if pending is not None and pending.open:
-            # Not writable any more where the last close came as far as looking for other writers, and
-            # the journal then had no room for its row.
+            # Read-only if the last close got as far as the check for other writers, and the journal then had no
+            # room for its row.
             self._contents.of(node).make_writable()
             if truncate:
                 self._truncate_locked(node, 0)
             return
-        self._queue.stop_upload(node)  # nothing written from now on can reach that attempt
+        self._queue.stop_upload(node)  # no byte written from now on can reach that attempt
         if pending is not None and pending.staged is not None:
             self._contents.of(node).make_writable()
             file, moved, made = pending.staged.file, False, False
@@ -104,12 +110,12 @@ class WriteSessions:
             self.truncate(node, 0)
 
     def _safe_again(self, node: Node) -> None:
-        """It was not opened: what `_changing` took back holds, if the journal has room to say so."""
+        """Undo `changing` after a failed open: the bytes count as synced again, if the journal has room for the row."""
         pending = node.pending
         if pending is not None and pending.staged is not None and pending.staged.withdrawn is not None:
             with suppress(R2fsError):
                 self._pending.commit(node, with_staged(pending, restored(pending.staged)))
-                node.vouched = True
+                node.synced_on_disk = True
 
     def _commit_open(self, node: Node, file: str, truncate: bool) -> None:
         pending, content = node.pending, self._contents.of(node)
@@ -127,42 +133,43 @@ class WriteSessions:
             base_limit=content.base_limit,
             edits=None,  # until it is closed
         )
-        # A row that says "not changed" with staged bytes would be copied from its base inside the bucket at a crash:
-        # so it says "changed" until the evidence at the last close.
+        # After a crash a row with staged bytes and "not changed" would be copied from its base inside the bucket: the
+        # row says "changed" until the last close has evidence.
         self._pending.commit(node, opened_for_writing(pending, staged))
 
     @contextmanager
     def changing(self, caller: Caller, node: Node) -> Iterator[None]:
-        """Core.lock, at a moment when no row on the disk counts on the node's bytes as they are.
+        """Take Core.lock at a moment when no row on the disk calls the inode's bytes synced or sent.
 
-        They are about to change, and may be on the disk before the row that tells: after a power cut
-        a mixture would be taken for what was synced, or for what was sent.
+        The bytes are about to change, and may reach the disk before the row does: after a power cut a mixture of
+        old and new would be taken for synced bytes, or for those in the bucket.
         """
         while True:
             with self._core.lock:
-                if not (node.vouched or node.left) or node.state in UNSEALED:
+                if not (node.synced_on_disk or node.stale_staged_name) or node.state in UNSEALED:
                     yield
                     return
                 caller.about_to_wait()
-                left = node.left
+                left = node.stale_staged_name
                 pending = node.pending
                 if pending is not None and pending.staged is not None and pending.staged.synced:
                     self._pending.commit(node, with_staged(pending, withdrawn(pending.staged)))
             self._core.journal.barrier()
             with self._core.lock:
-                node.vouched = _is_synced(node)
+                node.synced_on_disk = _is_synced(node)
                 if left is not None:
                     self._contents.drop_left(node, left)
 
     def seal_or_later(self, node: Node) -> None:
-        """Where the journal cannot take it now, its row says DIRTY: sealed by a later attempt, or at the next start."""
+        """Close after the last writer. If the journal fails, the row stays DIRTY: closed by a later attempt, or at the
+        next start."""
         try:
             self._seal(node)
         except R2fsError as error:
             if node.state in UNSEALED:
                 self._queue.say("not sent yet, will be tried again: %s", error)
                 self._queue.postpone(lambda: self._seal_again(node))
-            else:  # sealed, and what follows is the queue's to do again
+            else:  # closed; the queue repeats the rest
                 self._queue.put_off(Item(PUT, node.ino), error)
 
     def _seal_again(self, node: Node) -> None:
@@ -174,7 +181,7 @@ class WriteSessions:
                     self.unused(node)
 
     def _seal(self, node: Node) -> None:
-        """The last writer has closed. With Core.lock held."""
+        """Close after the last writer (SEAL or UNCHANGED). With Core.lock held."""
         pending = node.pending
         if pending is None or not pending.open:
             return
@@ -198,7 +205,7 @@ class WriteSessions:
         node.size = stat.st_size
         node.ctime_ns = ctime_ns
         if opened_again and stat.st_mtime_ns != known_ns:
-            # A mapping may have written, of which the kernel's attributes know nothing.
+            # A write through a mapping changes the file, but not the attributes that the kernel has cached.
             self._core.kernel.forget_attributes(node.ino)
         if durability is not Durability.VOLATILE:
             self._vouch(node)
@@ -206,8 +213,8 @@ class WriteSessions:
         self._queue.schedule(node)
 
     def _vouch(self, node: Node) -> None:
-        """A program has waited for its bytes to be safe: that they are is to be on the disk, too."""
-        node.vouched = True
+        """Have the row that calls the bytes synced written to the disk soon: a program has waited in fsync."""
+        node.synced_on_disk = True
         self._staging_gc.soon()
 
     def _is_untouched(self, node: Node, staged: Staged) -> bool:
@@ -216,7 +223,7 @@ class WriteSessions:
             return staged.baseline is Writes.NONE
         if staged.baseline is None or self._contents.proof(node) != staged.baseline:
             return False
-        return self._contents.nobody_writes(node)  # a mapping may outlive its descriptor
+        return self._contents.nobody_writes(node)  # a mapping outlives its descriptor
 
     def _unchanged(self, node: Node, pending: Pending) -> None:
         staged = pending.staged
@@ -228,18 +235,18 @@ class WriteSessions:
             self._core.crash_point("unchanged")
             self._contents.settled(node, staged.file)
             return
-        # Before: QUEUED, PARKED, or on its way. An attempt whose gate was closed ends by itself.
+        # QUEUED, PARKED or in flight, as before the open. An attempt that lost its reader ends by itself.
         if _is_synced(node):
             self._vouch(node)
         self._queue.schedule(node)
 
-    # ------------------------------------------------------------------ its length
+    # ---- length
     def truncate(self, node: Node, size: int) -> None:
-        """Cut, or extend by zeros, a file that is DIRTY or unlinked."""
+        """Shorten, or extend by zeros, a file that is DIRTY or unlinked."""
         try:
             self._truncate_locked(node, size)
         except R2fsError:
-            if not node.writers:  # the journal had no room for its size: nobody else may come by to close it
+            if not node.writers:  # the journal had no room for the size, and no close will follow
                 self.seal_or_later(node)
                 self.unused(node)
             raise
@@ -250,7 +257,7 @@ class WriteSessions:
         content.truncate(size)
         pending = node.pending
         if size == 0 and pending is not None and pending.doubt is not None:
-            self._pending.commit(node, held(pending, None))  # nothing is left of what was doubtful
+            self._pending.commit(node, held(pending, None))  # the doubtful bytes are gone
         node.sync_failed = node.sync_failed and size > 0
         self._core.crash_point("truncated")
         pending = node.pending
@@ -260,7 +267,7 @@ class WriteSessions:
             self._pending.commit(node, with_staged(pending, cut(staged, size, content.base_limit)))
 
     def unused(self, node: Node) -> None:
-        """Whoever was at it is done: nothing is kept open for nobody."""
+        """Close the local file if no handle is left."""
         if not node.handles:
             self._contents.closed(node)
 

@@ -135,7 +135,7 @@ class AttributeCache:
         Its object says by no ETag whether another host has changed the rest: where that has to be exact, it is asked.
         """
         marker = directory.listing.marker if directory.listing else None
-        known = directory.known or not keeps_shown(self._core.settings)
+        known = directory.metadata_known or not keeps_shown(self._core.settings)
         if row is not None and row.metadata and not directory.pending and not known:
             if row.etag == (marker.etag if marker else EMPTY_MD5):
                 fill(directory, recalled(row.metadata))
@@ -149,7 +149,7 @@ class AttributeCache:
     def _compare(self, directory: Node, row: KeptAttributes | None) -> None:
         """A listing has told when its object was stored. Later than the row? Then another host did."""
         seen_ns = directory.modified_ns
-        if row is None or seen_ns is None or directory.pending is not None or not directory.known:
+        if row is None or seen_ns is None or directory.pending is not None or not directory.metadata_known:
             return
         if not _is_of(row, seen_ns):
             self._later.append(lambda rows: rows.correct(row.key, row.etag, {}, seen_ns, row.stored_s))
@@ -162,7 +162,7 @@ class AttributeCache:
         """Apply the attributes stored with a file's or link's version, unless another host has changed them since."""
         if node.target is None:
             node.target = row.target
-        if node.known or node.mtime_known or node.pending is not None:
+        if node.metadata_known or node.mtime_known or node.pending is not None:
             return
         listed_ns = node.mtime_ns
         if not _is_of(row, listed_ns):

@@ -51,8 +51,8 @@ class Listing:
     # what a LIST of it all costs, for probes.py
     pages: int = 1  # of the last one, at least
     took_s: float = 0.0  # the last one
-    asked: int = 0  # names asked for by themselves since it, or in this window
-    asked_since_s: float = NEVER  # Clock.monotonic(): when the window began
+    probe_count: int = 0  # names asked for by themselves since it, or in this window
+    probe_window_s: float = NEVER  # Clock.monotonic(): when the window began
 
 
 @dataclass(slots=True, eq=False)
@@ -73,8 +73,10 @@ class Node:
     content_type: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)  # further user metadata
     base: Version | None = None
-    lost: Version | None = None  # a base that the bucket was seen to have no more
-    known: bool = False  # mode, mtime … are those stored with the version, not guessed from a listing
+    base_missing: Version | None = None  # a base that the bucket was seen to have no more
+    metadata_known: bool = (
+        False  # mode, mtime … are those stored with the version, not guessed from a listing
+    )
     mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
     modified_ns: int | None = None  # its object's LastModified; None: not seen since this host wrote it
     outdated: bool = (
@@ -87,7 +89,7 @@ class Node:
     stored_kind: Kind | None = (
         None  # a FIFO, socket or device by its metadata; this node, made from a listing, is a file
     )
-    asked: bool = False  # the local attribute cache was asked for them
+    attr_cache_checked: bool = False  # the local attribute cache was asked for them
     listing: Listing | None = None  # a directory's
     content: SparseFile | None = None  # open, or staged and touched
     version: int = 0  # Opened.version
@@ -96,9 +98,11 @@ class Node:
     # them since is merged with what is set here.
     base_metadata: Facts | None = None
     lookups: int = 0  # references of the kernel
-    left: str | None = None  # a name that its content still has in staging/data, and that no row has
-    vouched: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
-    told: bool = False  # Core.memory has it: a change of name or version goes there, too
+    stale_staged_name: str | None = (
+        None  # a name that its content still has in staging/data, and that no row has
+    )
+    synced_on_disk: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
+    kernel_knows: bool = False  # Core.memory has it: a change of name or version goes there, too
     handles: int = 0
     writers: int = 0
     flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed
@@ -143,7 +147,7 @@ class Node:
     @property
     def needs_base(self) -> bool:
         """Would a write to the base's key in the bucket take away bytes that this node still needs?"""
-        if self.base is None or self.base == self.lost:
+        if self.base is None or self.base == self.base_missing:
             return False
         partial = self.content is not None and not self.content.complete
         if self.pending is None:
@@ -175,3 +179,8 @@ def is_below(node: Node, top: Node) -> bool:
     while above is not None and above is not top:
         above = above.parent
     return above is top
+
+
+def listing_of(directory: Node) -> Listing:
+    assert directory.listing is not None, f"{directory.name}: no directory"
+    return directory.listing

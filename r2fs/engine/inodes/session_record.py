@@ -18,7 +18,7 @@ from r2fs.model.records import KnownNode
 
 def remember(core: Core, node: Node) -> None:
     # A read-only view of an object belongs to no listing: a successor makes it anew.
-    if core.memory is not None and node.told and not node.read_only:
+    if core.memory is not None and node.kernel_knows and not node.read_only:
         core.memory.node(known(node))
 
 
@@ -38,7 +38,7 @@ def known(node: Node) -> KnownNode:
         shown.uid,
         shown.gid,
         pinned is None
-        and node.known
+        and node.metadata_known
         and not node.extra
         and node.content_type in (None, content_type(node.name)),
         node.mtime_known and pinned is None,

@@ -57,7 +57,7 @@ class AttributeView:
             mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
         if (
             settings.allow_other
-            and not node.known
+            and not node.metadata_known
             and node.ino != ROOT
             and (shown.mode is None or node.outdated)
         ):
@@ -84,9 +84,9 @@ class AttributeView:
         if node.listing is not None and version is None:
             # A directory's object is empty, whoever made it, and is not in the listing that shows its name.
             version = node.listing.marker or Version(key, EMPTY_MD5, 0)
-        if node.known or node.asked or version is None or node.pending:
+        if node.metadata_known or node.attr_cache_checked or version is None or node.pending:
             return
-        node.asked = True
+        node.attr_cache_checked = True
         if node.is_dir and node.modified_ns is None and not self._keeps_shown:
             return  # nothing tells whether another host has changed them since
         kept = self._core.cache.recall(version.key, version.etag)
@@ -139,13 +139,13 @@ def fill(node: Node, facts: Facts) -> None:
     """
     if node.outdated:
         node.outdated, node.pinned = False, None
-    elif node.shown and not node.known and node.pinned is None:
+    elif node.shown and not node.metadata_known and node.pinned is None:
         node.pinned = shown_of(node)
     if node.pending is not None:
         node.base_metadata = facts
     ours = facts_of(node)
     both = together(facts, ours)
-    node.known = True
+    node.metadata_known = True
     node.mode, node.uid, node.gid = both.mode, both.uid, both.gid
     node.content_type, node.extra = both.content_type, both.extra
     node.stored_kind = facts.kind
@@ -187,8 +187,8 @@ def shown_of(node: Node) -> Facts:
 def outdate(node: Node) -> None:
     """Another host gave the version other metadata. Those known before are shown until the new ones are."""
     node.pinned = shown_of(node)
-    node.outdated, node.asked = True, True
-    node.known = node.mtime_known = False
+    node.outdated, node.attr_cache_checked = True, True
+    node.metadata_known = node.mtime_known = False
     node.mode = node.uid = node.gid = node.content_type = None
     node.extra = {}
 
@@ -205,9 +205,9 @@ def refresh(node: Node, modified_ns: int) -> bool:
     node.modified_ns = modified_ns
     if not moved:
         return False
-    if node.known or node.outdated:
+    if node.metadata_known or node.outdated:
         outdate(node)
-    if not node.known and not node.mtime_known and not node.is_dir:
+    if not node.metadata_known and not node.mtime_known and not node.is_dir:
         node.mtime_ns = modified_ns
         node.pinned = node.pinned if node.outdated else None
     node.ctime_ns = max(node.ctime_ns, modified_ns)

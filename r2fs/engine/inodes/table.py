@@ -1,21 +1,19 @@
-"""Tree: nodes by number and by name, and what a listing of the bucket changes among them.
+"""Tree: the inode table, by number and by name.
 
-Owns:  inode numbers, parents and children, reference counts, and the merge of a listing with
-       this host's own changes: what is pending here is on top.
-Never: asks the bucket; writes the journal.
+Owns:  inode numbers, parents and children, the kernel's reference counts, and the notifications to the kernel of
+       names that other hosts changed. `inodes/listing_merge.py` decides which these are.
+Never: sends a request; writes the journal.
 Locks: every method is called with Core.lock held.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.directory_objects import OBJECT_NAME
-from r2fs.engine.inodes.inode import NEVER, Listing, Node
+from r2fs.engine.inodes.directory_objects import OBJECT_NAME, OwnObjects
+from r2fs.engine.inodes.inode import NEVER, Listing, Node, listing_of
 from r2fs.engine.inodes.invariants import check
-from r2fs.engine.inodes.listing_names import directory_names
 from r2fs.engine.inodes.session_record import remember
 from r2fs.engine.inodes.stat import keeps_shown, move_time, refresh
 from r2fs.model.errors import NotADirectory, Stale
@@ -24,15 +22,11 @@ from r2fs.model.keys import (
     check_key,
     is_conflict_name,
     is_link,
-    is_name,
     nfc,
-    printable,
     shown_name,
 )
 from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.verbs import ROOT
-
-log = logging.getLogger(__name__)
 
 EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come twice on one state directory
 
@@ -40,7 +34,7 @@ EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come t
 class Tree:
     def __init__(self, core: Core, hides: Callable[[str, str | None, int], bool]) -> None:
         self._core = core
-        self._hides = hides  # (key, etag, tick of the LIST): is its delete pending, or done since?
+        self.hides = hides  # constant: (key, etag, tick of the LIST) → its delete is pending, or done since
         self.tick = 1  # counts changes made here: orders them against listings that are on their way
         self._last = core.journal.epoch << EPOCH_SHIFT
         now = core.now_ns()
@@ -48,8 +42,7 @@ class Tree:
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
-        self._with_bytes: set[Node] = set()  # directories at whose own key bytes were seen
-        self._warned: set[str] = set()  # their keys, once the log has said so
+        self._own_objects = OwnObjects()
 
     # ------------------------------------------------------------------ numbers
     def count_change(self) -> None:
@@ -78,8 +71,8 @@ class Tree:
     def refer(self, node: Node) -> None:
         """The kernel is about to be told the node's number: one reference more."""
         node.lookups += 1
-        if not node.told:
-            node.told = True
+        if not node.kernel_knows:
+            node.kernel_knows = True
             remember(self._core, node)
 
     def forget(self, ino: int, count: int) -> None:
@@ -88,8 +81,8 @@ class Tree:
         if node is None or node is self.root:
             return
         node.lookups = max(0, node.lookups - count)
-        if not node.lookups and node.told:
-            node.told = False
+        if not node.lookups and node.kernel_knows:
+            node.kernel_knows = False
             if self._core.memory is not None:
                 self._core.memory.forget_node(ino)
         self.collect(node)
@@ -102,7 +95,7 @@ class Tree:
     def restore_name(self, node: Node, parent: Node, name: str) -> None:
         """At start: give an inherited node its name; another inherited node that has it loses it."""
         self.restore_nameless(node)
-        before = _listing(parent).children.get(name)
+        before = listing_of(parent).children.get(name)
         if before is not None:
             self.restore_nameless(before)
         node.deleted = False
@@ -110,7 +103,7 @@ class Tree:
 
     def restore_nameless(self, node: Node) -> None:
         """At start: an inherited node that has no name any more; open handles may still need it."""
-        if node.parent is not None and _listing(node.parent).children.get(node.name) is node:
+        if node.parent is not None and listing_of(node.parent).children.get(node.name) is node:
             self._take(node)
         node.parent, node.deleted = None, True
 
@@ -168,7 +161,7 @@ class Tree:
 
     def _attach(self, node: Node, parent: Node, name: str) -> None:
         """Enter `node` into `parent`'s listing. Everything that gets a name gets it here."""
-        listing = _listing(parent)
+        listing = listing_of(parent)
         assert name not in listing.children, f"{name!r} is taken"
         node.parent, node.name, node.spelled = parent, name, None
         listing.children[name] = node
@@ -179,7 +172,7 @@ class Tree:
     def _take(self, node: Node) -> None:
         """Remove `node` from its parent's listing. Everything that loses its name loses it here."""
         assert node.parent is not None
-        listing = _listing(node.parent)
+        listing = listing_of(node.parent)
         assert listing.children.get(node.name) is node, f"{node.name!r} is another node's"
         del listing.children[node.name]
         listing.directories -= node.is_dir
@@ -200,7 +193,7 @@ class Tree:
     def detach(self, node: Node) -> None:
         """Out of the tree; handles and the kernel may still hold it."""
         assert node.parent is not None
-        listing = _listing(node.parent)
+        listing = listing_of(node.parent)
         if listing.children.get(node.name) is node:
             self._take(node)
             self.count_change()
@@ -222,7 +215,7 @@ class Tree:
         assert node.parent is not None
         self._take(node)
         self.count_change()
-        _listing(node.parent).removed[node.name] = self.tick
+        listing_of(node.parent).removed[node.name] = self.tick
         self._attach(node, parent, name)
         self.touch(node)
         remember(self._core, node)
@@ -243,12 +236,16 @@ class Tree:
         ):
             return node
         self.detach(node)
-        self._core.kernel.forget_name(parent.ino, node.name)
+        self.expire_name(parent, node.name)
         found = self.add(parent, node.name, kind, node.mtime_ns)
         found.ctime_ns, found.atime_ns, found.touched = node.ctime_ns, node.atime_ns, node.touched
         found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
         found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
-        found.known, found.mtime_known, found.asked = node.known, node.mtime_known, node.asked
+        found.metadata_known, found.mtime_known, found.attr_cache_checked = (
+            node.metadata_known,
+            node.mtime_known,
+            node.attr_cache_checked,
+        )
         found.modified_ns = node.modified_ns
         return found
 
@@ -282,113 +279,53 @@ class Tree:
         """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
         check(self.root, self._nodes, self._conflicts, self.hidden)
 
-    # ------------------------------------------------------------------ the bucket's view
-    def merge(
-        self, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
-    ) -> None:
-        """A whole listing of `directory` that began at tick `began` becomes what the tree shows."""
-        listing = directory.listing
-        assert listing is not None
-        prefix, seen, hidden = self.key(directory), set[str](), set[str]()
-        if directory.pending is None and directory.touched <= began:
-            listing.marker = None  # unless the listing has it: another host may have removed it
-            if directory.own_bytes is not None:
-                directory.base = None
-        names = directory_names(prefix, prefixes, hidden)
-        seen.update(names)  # beside a directory no file of its name is shown
-        children = directory.children()
-        for info in objects:
-            name = info.key[len(prefix) :]
-            child = children.get(name)
-            if child is not None and name not in seen and child.is_as_listed(info):
-                seen.add(name)  # of a hundred thousand files nearly all
-                if child.touched <= began:  # else this host has stored new metadata since
-                    self._refreshed(child, info)
-            elif name == "":
-                if not self._hides(info.key, info.etag, began):
-                    self._saw_marker(directory, info.version)
-                    hidden.update({info.key} if info.size else ())
-                    if (
-                        directory.pending is None
-                        and directory.touched <= began
-                        and directory is not self.root
-                    ):
-                        self._refreshed(directory, info)
-            elif not is_name(shown := shown_name(name, info.size)) or nfc(shown) in seen:
-                hidden.add(info.key)
-            elif (
-                not info.etag
-            ):  # no version to tell it by: what is known of the name stays, else it is hidden
-                hidden.update(() if nfc(shown) in children else (info.key,))
-                seen.add(nfc(shown))
-            elif self._is_live(directory, name, info) or not self._hides(info.key, info.etag, began):
-                seen.add(nfc(shown))
-                self.saw_object(directory, info, began)
-        for name in sorted(names.values()):  # in the order of keys: a program that walks asks for them so
-            self.saw_prefix(directory, name, began)
-        unseen = [
-            child
-            for name, child in children.items()
-            if child.pending is None and name not in seen and child.touched <= began
-        ]
-        for child in unseen:
-            if not self.is_pending_below(child):
-                self.gone(child)
-        listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
-        self.hidden += len(hidden) - len(listing.hidden)
-        listing.hidden = frozenset(hidden)
+    # ------------------------------------------------------------------ changes of other hosts
+    def expire_name(self, directory: Node, name: str, gone: bool = False) -> None:
+        """Make the kernel look up a name anew; `gone`: the name is no more."""
+        self._core.kernel.forget_name(directory.ino, name, gone=gone)
 
-    def _is_live(self, directory: Node, name: str, info: ObjectInfo) -> bool:
-        """Is it the version that a node has under this name now? Then no delete of an earlier one hides it."""
-        child = directory.children().get(nfc(shown_name(name, info.size)))
-        return child is not None and child.base == info.version
+    def add_object(self, directory: Node, name: str, info: ObjectInfo) -> Node:
+        """Add a file or link for an object of the bucket. No change of this host: a LIST may contradict it."""
+        kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
+        node = self.add(directory, name, kind, info.modified_ns)
+        node.touched = 0
+        node.base, node.size, node.modified_ns = info.version, info.size, info.modified_ns
+        return node
 
-    def saw_object(self, directory: Node, info: ObjectInfo, began: int) -> None:
-        """The bucket holds this object: show it, unless this host knows better or it has no ETag."""
-        if not info.etag:
-            return
-        name = nfc(shown_name(info.key[len(self.key(directory)) :], info.size))
-        child = directory.children().get(name)
-        if child is None:
-            assert directory.listing is not None
-            if directory.listing.removed.get(name, 0) > began:
-                return
-            self._core.kernel.forget_name(directory.ino, name)
-            self._new_file(directory, name, info)
-            self.noticed(directory)
-        elif child.pending or child.touched > began or child.is_dir:
-            return
-        elif child.base == info.version:
-            self._refreshed(child, info)
-        elif not child.writers:
-            self.replace(child, info)
+    def add_prefix(self, directory: Node, spelled: str) -> Node:
+        """Add a directory for keys of the bucket that spell its name so. No change of this host."""
+        name = nfc(spelled)
+        node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
+        node.touched, node.spelled = 0, spelled if spelled != name else None
+        return node
+
+    def forget_marker(self, directory: Node) -> None:
+        """Drop what is known of the object at the directory's own key."""
+        listing_of(directory).marker = None
+        if directory.own_bytes is not None:
+            directory.base = None
 
     def saw_marker(self, directory: Node, version: Version) -> None:
-        """A HEAD found this object at the directory's own key."""
-        listing = directory.listing
-        assert listing is not None
-        self._saw_marker(directory, version)
-        if version.size and version.key not in listing.hidden:
-            listing.hidden |= {version.key}
-            self.hidden += 1
+        """Note the object that a HEAD found at the directory's own key, and count it as hidden if it holds bytes."""
+        self.set_marker(directory, version)
+        if version.size:
+            self.hide_keys(directory, listing_of(directory).hidden | {version.key})
 
-    def _saw_marker(self, directory: Node, version: Version) -> None:
-        assert directory.listing is not None
-        directory.listing.marker = version
-        if not version.size:
-            return
-        self._with_bytes.add(directory)
-        if version.key not in self._warned:
-            self._warned.add(version.key)
-            log.warning(
-                "%s: an object of %d bytes at the key of a directory: kept as it is; read it as %s in that directory",
-                printable(version.key), version.size, OBJECT_NAME,
-            )  # fmt: skip
+    def set_marker(self, directory: Node, version: Version) -> None:
+        """Note the object at the directory's own key; one that holds bytes is logged once."""
+        listing_of(directory).marker = version
+        if version.size:
+            self._own_objects.note(directory, version)
+
+    def hide_keys(self, directory: Node, keys: frozenset[str]) -> None:
+        """Set the keys in `directory` that cannot be shown."""
+        listing = listing_of(directory)
+        self.hidden += len(keys) - len(listing.hidden)
+        listing.hidden = keys
 
     def own_bytes(self) -> list[Version]:
         """Objects that hold bytes at the key of a directory, in the directories that are known."""
-        self._with_bytes = {node for node in self._with_bytes if node.own_bytes and self.in_tree(node)}
-        return [version for node in self._with_bytes if (version := node.own_bytes) is not None]
+        return self._own_objects.versions(self.in_tree)
 
     def object_of(self, directory: Node) -> Node | None:
         """The read-only file that shows the bytes at the directory's own key. No listing has it."""
@@ -404,42 +341,18 @@ class Tree:
             shown = Node(
                 self._last, Kind.FILE, OBJECT_NAME, directory, now, now, now, mode=0o400, read_only=True
             )
-            shown.base, shown.size, shown.known = version, version.size, True
+            shown.base, shown.size, shown.metadata_known = version, version.size, True
             self._nodes[shown.ino] = listing.object = shown
         return listing.object
-
-    def saw_prefix(self, directory: Node, spelled: str, began: int) -> None:
-        """The bucket holds keys below this directory, whose name it spells so."""
-        name = nfc(spelled)
-        child = directory.children().get(name)
-        if child is None:
-            assert directory.listing is not None
-            if directory.listing.removed.get(name, 0) <= began:
-                self._core.kernel.forget_name(directory.ino, name)
-                self._new_directory(directory, name, spelled)
-                self.noticed(directory)
-        elif not child.is_dir and not child.pending and child.touched <= began and not child.writers:
-            self.detach(child)
-            self._core.kernel.forget_name(directory.ino, name)
-            self._new_directory(directory, name, spelled)
-        elif child.is_dir and (child.spelled or name) != spelled and not self.is_pending_below(child):
-            child.spelled = spelled if spelled != name else None
-            assert child.listing is not None
-            child.listing.listed_at_s = NEVER  # what was known of it lies at the other spelling
-            child.listing.probed.clear()
-
-    def _new_directory(self, directory: Node, name: str, spelled: str) -> None:
-        node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
-        node.touched, node.spelled = 0, spelled if spelled != name else None
 
     def gone(self, node: Node) -> None:
         """Another host has removed what had the name."""
         directory = node.parent
         assert directory is not None
         for one in self.walk(node):
-            if one.told and one.parent is not None:
-                self._core.kernel.forget_name(one.parent.ino, one.name, gone=True)
-        self._core.kernel.forget_name(directory.ino, node.name, gone=True)
+            if one.kernel_knows and one.parent is not None:
+                self.expire_name(one.parent, one.name, gone=True)
+        self.expire_name(directory, node.name, gone=True)
         self.detach(node)
         self.noticed(directory)
 
@@ -448,7 +361,7 @@ class Tree:
 
         To now, and not to the object's LastModified: who was here in between must find it later than that.
         """
-        if _listing(directory).whole:  # else nobody was told what is in it
+        if listing_of(directory).whole:  # else nobody was told what is in it
             move_time(directory, self._core.now_ns())
             self._core.kernel.forget_attributes(directory.ino)
 
@@ -456,14 +369,14 @@ class Tree:
         """Its object is not there in that version any more: the bucket is asked for its name at the next look."""
         if node.parent is None or node.deleted:
             return
-        listing = _listing(node.parent)
+        listing = listing_of(node.parent)
         listing.listed_at_s = NEVER
         listing.probed.pop(node.name, None)
-        self._core.kernel.forget_name(node.parent.ino, node.name)
+        self.expire_name(node.parent, node.name)
 
     def show(self, directory: Node, info: ObjectInfo) -> Node:
         """An object that was just seen, under a name that is free here."""
-        node = self._new_file(
+        node = self.add_object(
             directory, nfc(shown_name(info.key[len(self.key(directory)) :], info.size)), info
         )
         self.touch(node)
@@ -475,25 +388,13 @@ class Tree:
         directory, name = old.parent, old.name
         assert directory is not None
         self.detach(old)
-        self._core.kernel.forget_name(directory.ino, name, gone=True)
-        return self._new_file(directory, name, info)
+        self.expire_name(directory, name, gone=True)
+        return self.add_object(directory, name, info)
 
-    def _new_file(self, directory: Node, name: str, info: ObjectInfo) -> Node:
-        kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
-        node = self.add(directory, name, kind, info.modified_ns)
-        node.touched = 0
-        node.base, node.size, node.modified_ns = info.version, info.size, info.modified_ns
-        return node
-
-    def _refreshed(self, node: Node, info: ObjectInfo) -> None:
-        """The version is the same. Are its metadata?"""
+    def refreshed(self, node: Node, info: ObjectInfo) -> None:
+        """Note the LastModified of the version that is shown; a later one means other metadata."""
         before = node.modified_ns
         if refresh(node, info.modified_ns):
             self._core.kernel.forget_attributes(node.ino)
         if node.modified_ns != before:
             remember(self._core, node)
-
-
-def _listing(directory: Node) -> Listing:
-    assert directory.listing is not None
-    return directory.listing

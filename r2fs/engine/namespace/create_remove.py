@@ -134,11 +134,11 @@ class Names:
         if node is self._tree.root or node.deleted or (node.base is None and not node.is_dir):
             return True
         self._attribute_cache(node)
-        return node.known
+        return node.metadata_known
 
     def _attribute_cache(self, node: Node) -> None:
         self.recalls.load(node)
-        if not node.known and not node.asked:
+        if not node.metadata_known and not node.attr_cache_checked:
             self._attributes.recall(node, self._tree.key(node))
 
     def make_exact(self, caller: Caller, node: Node) -> None:
@@ -159,7 +159,7 @@ class Names:
             info = self._core.store.head(key)
         except ObjectMissing:  # the next listing shows that a file has gone; a directory may have no object
             with self._core.lock:
-                node.known = node.known or (node.is_dir and node.pending is None)
+                node.metadata_known = node.metadata_known or (node.is_dir and node.pending is None)
             return
         except AWAY as error:
             log.info("%s: its attributes are not known yet: %s", printable(node.name), error)
@@ -267,7 +267,7 @@ class Names:
         node.mode = None if mode & 0o7777 == default else mode & 0o7777
         node.uid = None if caller.uid == settings.uid else caller.uid
         node.gid = None if gid == settings.gid else gid
-        node.known = node.mtime_known = True
+        node.metadata_known = node.mtime_known = True
         wanted = derived(self._tree.key(node)) if node.is_dir else node.ino
         node.st_ino = self._core.numbers.claim(wanted)
         self.stamp(directory, now)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from r2fs.engine.inodes.inode import Listing, Node, Refresh
+from r2fs.engine.inodes.inode import Node, Refresh, listing_of
+from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import LARGEST, Pages
 from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.last_known import LastKnown
@@ -66,7 +67,7 @@ class Freshness:
     # ------------------------------------------------------------------ freshness
     def age(self, directory: Node, name: str | None = None) -> float:
         """Seconds since what is known of the directory, or of the name alone, was asked."""
-        listing = _listing(directory)
+        listing = listing_of(directory)
         known = listing.listed_at_s if listing.whole else float("-inf")
         if name is not None:
             known = max(known, listing.probed.get(name, float("-inf")))
@@ -78,7 +79,7 @@ class Freshness:
 
     def born(self, directory: Node) -> None:
         """Made here a moment ago: nothing is in it. With Core.lock held."""
-        listing = _listing(directory)
+        listing = listing_of(directory)
         listing.listed_at_s, listing.whole = self._core.clock.monotonic(), True
 
     # ------------------------------------------------------------------ making it fresh
@@ -97,7 +98,7 @@ class Freshness:
                 known = self._is_known(directory, whole, name)
                 if not known and self._away:
                     known = self.last.restore(directory)
-                listing = _listing(directory)
+                listing = listing_of(directory)
                 if listing.refreshing is None and self._core.clock.monotonic() < listing.refused_until_s:
                     if not known and not self.last.restore(directory):
                         raise ReadFailed(
@@ -143,7 +144,7 @@ class Freshness:
         return self._away
 
     def _is_known(self, directory: Node, whole: bool, name: str | None) -> bool:
-        listing = _listing(directory)
+        listing = listing_of(directory)
         return listing.whole or (not whole and name in listing.probed)
 
     def _wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool) -> None:
@@ -167,7 +168,7 @@ class Freshness:
         if why is not None:
             log.info("%s: showing what was known: %s", printable(self._tree.path(directory)), why)
         with self._core.lock:
-            listing = _listing(directory)
+            listing = listing_of(directory)
             shown_from = self._core.clock.monotonic() - self._core.settings.freshness_s + STALE_RETRY_S
             if listing.whole:
                 listing.listed_at_s = max(listing.listed_at_s, shown_from)
@@ -190,7 +191,7 @@ class Freshness:
         finally:
             with self._core.lock:
                 self._away = isinstance(refresh.error, AWAY)
-                listing = _listing(directory)
+                listing = listing_of(directory)
                 listing.refreshing = None
                 # Not asked again at once: a server that answers nonsense answers it fast.
                 is_none = isinstance(refresh.error, MalformedAnswer)
@@ -202,12 +203,12 @@ class Freshness:
     def _is_news(self, directory: Node, error: R2fsError) -> bool:
         """True if the error is to be logged: outages are by the store's health, a malformed answer once."""
         if isinstance(error, MalformedAnswer):
-            return _listing(directory).refused != str(error)
+            return listing_of(directory).refused != str(error)
         return not isinstance(error, AWAY)
 
     def _refresh(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
         with self._core.lock:
-            pages = None if whole or name is None else self._name_lookup.pages_worth(_listing(directory))
+            pages = None if whole or name is None else self._name_lookup.pages_worth(listing_of(directory))
             previous = None if pages == 0 else self._tree_listing.came_from(directory)
         if name is not None and pages == 0:
             self._probe(refresh, directory, name)
@@ -233,7 +234,7 @@ class Freshness:
         while read == 0 or token is not None:
             if read == pages and name is not None:
                 with self._core.lock:
-                    self._name_lookup.gave_up(_listing(directory), read)
+                    self._name_lookup.gave_up(listing_of(directory), read)
                 self._probe(refresh, directory, name)
                 return
             page = self._store.list_page(prefix, delimiter="/", token=token)
@@ -248,8 +249,8 @@ class Freshness:
                 return
             if self._tree.key(directory) != prefix:  # renamed meanwhile: the next call asks anew
                 return
-            self._tree.merge(directory, objects, prefixes, began)
-            listing = _listing(directory)
+            merge_listing(self._tree, directory, objects, prefixes, began)
+            listing = listing_of(directory)
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
             self._name_lookup.listed(listing, read, self._core.clock.monotonic() - asked_at)
@@ -301,20 +302,20 @@ class Freshness:
     def _is_cheaper_flat(self, directory: Node) -> bool:
         """A LIST for a thousand of what is known below, or one for each directory that is not fresh?"""
         with self._core.lock:
-            if not _listing(directory).whole:
+            if not listing_of(directory).whole:
                 return True
             known = stale = 0
             for one in self._tree.walk(directory):
                 known += 1
                 if one.is_dir and self.valid_s(one) <= 0:
-                    stale += 1 if _listing(one).whole else PAGE_OF_NODES
+                    stale += 1 if listing_of(one).whole else PAGE_OF_NODES
             return stale > 1 + known // PAGE_OF_NODES
 
     def _load_flat(self, caller: Caller, directory: Node) -> set[Node]:
         """The directories of which all is known then; none where there was no answer."""
         told: set[Node] = set()
         with self._core.lock:
-            listing = _listing(directory)
+            listing = listing_of(directory)
             if self._away or listing.refreshing is not None or directory.deleted:
                 return told
             caller.about_to_fetch()
@@ -327,8 +328,3 @@ class Freshness:
         self._submit(lambda: self._run(refresh, directory, ask), URGENT)
         self._wait(caller, refresh, directory, known)
         return told if refresh.done.is_set() and refresh.error is None else set()
-
-
-def _listing(directory: Node) -> Listing:
-    assert directory.listing is not None
-    return directory.listing

@@ -9,7 +9,8 @@ Fails:   softly: nothing is kept, or known.
 
 from __future__ import annotations
 
-from r2fs.engine.inodes.inode import Listing, Node
+from r2fs.engine.inodes.inode import Node, listing_of
+from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
@@ -37,16 +38,20 @@ class LastKnown:
         """Keep what was listed since. `everything`: with all that was done here, at the end."""
         with self._core.lock:
             if everything:
-                self._listed.update(n for n in self._tree.all_nodes() if n.is_dir and _listing(n).whole)
+                self._listed.update(n for n in self._tree.all_nodes() if n.is_dir and listing_of(n).whole)
                 for one in self._tree.all_nodes():
-                    if one.is_dir and not _listing(one).whole and (one.children() or _listing(one).probed):
+                    if (
+                        one.is_dir
+                        and not listing_of(one).whole
+                        and (one.children() or listing_of(one).probed)
+                    ):
                         self._listings.drop(self._tree.key(one))  # seen in part, and perhaps changed
             listed, self._listed = self._listed, set()
         for directory in listed:
             with self._core.lock:
-                if directory.deleted or not _listing(directory).whole:
+                if directory.deleted or not listing_of(directory).whole:
                     continue
-                prefix, marker = self._tree.key(directory), _listing(directory).marker
+                prefix, marker = self._tree.key(directory), listing_of(directory).marker
                 children = list(directory.children().values())
             objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
             # What waits for its upload is in the journal.
@@ -74,7 +79,7 @@ class LastKnown:
         if kept is None:
             return False
         with self._core.lock:
-            listing = _listing(directory)
+            listing = listing_of(directory)
             if directory.deleted or self._tree.key(directory) != prefix:
                 return False
             began = self._tree.tick
@@ -85,25 +90,20 @@ class LastKnown:
                 elif self._is_news(
                     directory, shown_name(info.key[len(prefix) :], info.size)
                 ) and not self._pending.hides(info.key, info.etag, began):
-                    self._tree.saw_object(directory, info, began)
+                    merge_object(self._tree, directory, info, began)
             for name in kept.below:
                 if self._is_news(directory, name) and not self._pending.deletes_below(
                     f"{prefix}{name}/", began
                 ):
-                    self._tree.saw_prefix(directory, name, began)
+                    merge_prefix(self._tree, directory, name, began)
             listing.whole = True
             return True
 
     def _is_news(self, directory: Node, name: str) -> bool:
-        listing = _listing(directory)
+        listing = listing_of(directory)
         return is_name(name) and nfc(name) not in listing.children and nfc(name) not in listing.removed
 
 
 def _modified_ns(node: Node) -> int:
     """LastModified, as far as it is known."""
     return node.ctime_ns if node.mtime_known else node.mtime_ns
-
-
-def _listing(directory: Node) -> Listing:
-    assert directory.listing is not None
-    return directory.listing

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from r2fs.engine.inodes.inode import Listing, Node
+from r2fs.engine.inodes.inode import Listing, Node, listing_of
+from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import ObjectMissing
@@ -43,19 +44,19 @@ class NameLookup:
         if listing.pages <= 1:
             return 1
         now, believed_s = self._core.clock.monotonic(), self._core.settings.freshness_s
-        if now - listing.asked_since_s > believed_s:
-            listing.asked, listing.asked_since_s = 0, now
-        if listing.took_s >= believed_s or listing.asked < listing.pages:
+        if now - listing.probe_window_s > believed_s:
+            listing.probe_count, listing.probe_window_s = 0, now
+        if listing.took_s >= believed_s or listing.probe_count < listing.pages:
             return 0
         return SLACK * listing.pages
 
     def gave_up(self, listing: Listing, pages: int) -> None:
         """So many pages were not all of it."""
-        listing.pages, listing.asked = pages + 1, 0
-        listing.asked_since_s = self._core.clock.monotonic()
+        listing.pages, listing.probe_count = pages + 1, 0
+        listing.probe_window_s = self._core.clock.monotonic()
 
     def listed(self, listing: Listing, pages: int, took_s: float) -> None:
-        listing.pages, listing.took_s, listing.asked = pages, took_s, 0
+        listing.pages, listing.took_s, listing.probe_count = pages, took_s, 0
 
     # ------------------------------------------------------------------ asking
     def ask(self, directory: Node, name: str, shown: Callable[[str, list[str], int], list[str]]) -> None:
@@ -64,7 +65,7 @@ class NameLookup:
         `shown`, of a prefix, of directories in it, and of the tick before: those that are to be seen.
         """
         with self._core.lock:
-            listing, above = _listing(directory), self._tree.key(directory)
+            listing, above = listing_of(directory), self._tree.key(directory)
             began, child = self._tree.tick, directory.children().get(name)
             expected = self._tree.key(child) if child is not None and not child.is_dir else None
         asked_at = self._core.clock.monotonic()
@@ -75,12 +76,12 @@ class NameLookup:
         with self._core.lock:
             child = directory.children().get(name)
             if below:
-                self._tree.saw_prefix(directory, below[0][len(above) : -1], began)
+                merge_prefix(self._tree, directory, below[0][len(above) : -1], began)
             elif info is not None and not self._pending.hides(info.key, info.etag, began):
-                self._tree.saw_object(directory, info, began)
+                merge_object(self._tree, directory, info, began)
             elif child is not None and child.touched <= began and not self._tree.is_pending_below(child):
                 self._tree.gone(child)
-            listing.asked += 1
+            listing.probe_count += 1
             if len(listing.probed) > REMEMBERED:
                 listing.probed.clear()
             listing.probed[name] = asked_at
@@ -123,8 +124,3 @@ class NameLookup:
 
 def _link(info: ObjectInfo | None) -> ObjectInfo | None:
     return info if info is not None and is_link(info.key, info.size) else None
-
-
-def _listing(directory: Node) -> Listing:
-    assert directory.listing is not None
-    return directory.listing

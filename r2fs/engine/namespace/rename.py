@@ -174,7 +174,7 @@ class Renaming:
         if one.pending is None:
             changed = one.is_dir and one.own_bytes is None  # a marker has no bytes to copy
             pending = retargeted(self._pending.begin(one, new_key, changed, expected))
-            if marker is not None and (marker.size or (one.base is None and not one.known)):
+            if marker is not None and (marker.size or (one.base is None and not one.metadata_known)):
                 change["base"] = marker  # asked for what its metadata says, and its bytes, before it goes
         else:
             pending = renamed(one.pending, new_key, expected, self._core.journal.next_seq())

@@ -102,7 +102,7 @@ class SetAttr:
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             expected_etag = marker.etag if marker else None
-            if marker is not None and (marker.size or not node.known):
+            if marker is not None and (marker.size or not node.metadata_known):
                 facts["base"] = marker  # what else its metadata says is kept, and its bytes
         else:
             expected_etag = node.base.etag if node.base else None

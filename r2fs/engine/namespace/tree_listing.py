@@ -16,7 +16,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from r2fs.engine.inodes.inode import Listing, Node, Refresh
+from r2fs.engine.inodes.inode import Node, Refresh, listing_of
+from r2fs.engine.inodes.listing_merge import merge_listing, merge_prefix
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.namespace.flat_listing import FlatListing, Found
 from r2fs.engine.pending.records import Records
@@ -228,7 +229,7 @@ class TreeListing:
                 shows = self._shows(found) if shows is None else shows
                 if not shows:
                     return None
-                self._tree.saw_prefix(node, part, found.began)
+                merge_prefix(self._tree, node, part, found.began)
                 child = node.children().get(name)
             if child is None or not child.is_dir:
                 return None
@@ -236,7 +237,7 @@ class TreeListing:
         return node if self._prefix(node) == found.prefix else None
 
     def _merge(self, node: Node, found: Found, told: set[Node]) -> None:
-        listing = _listing(node)
+        listing = listing_of(node)
         if max(listing.listed_at_s, *listing.probed.values(), found.asked_at_s) > found.asked_at_s:
             return  # newer is known
         prefixes = []
@@ -244,7 +245,7 @@ class TreeListing:
             child = node.children().get(nfc(below.prefix[len(found.prefix) : -1]))
             if (child is not None and child.is_dir) or self._shows(below):
                 prefixes.append(below.prefix)
-        self._tree.merge(node, found.objects, prefixes, found.began)
+        merge_listing(self._tree, node, found.objects, prefixes, found.began)
         listing.listed_at_s, listing.whole = found.asked_at_s, True
         listing.probed.clear()
         self._listed(node)
@@ -260,8 +261,3 @@ class TreeListing:
     def _prefix(self, directory: Node) -> str:
         root = directory is self._tree.root
         return self._core.settings.bucket.prefix if root else self._tree.key(directory)
-
-
-def _listing(directory: Node) -> Listing:
-    assert directory.listing is not None
-    return directory.listing

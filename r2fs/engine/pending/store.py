@@ -171,7 +171,8 @@ class PendingStore:
             gid=change.get("gid", node.gid),
             mtime_ns=change.get("mtime_ns", node.mtime_ns if node.mtime_known else None),
             extra=change.get("extra", node.extra),
-            content_type=change.get("content_type", node.content_type) or ("" if node.known else None),
+            content_type=change.get("content_type", node.content_type)
+            or ("" if node.metadata_known else None),
             base=change.get("base", node.base),
             expected_etag=pending.expected_etag,
             changed=changed,
@@ -411,7 +412,7 @@ def _stored(node: Node, key: str) -> Facts | None:
     there = node.base
     if node.listing is not None:
         there = node.listing.marker if node.listing.marker and node.listing.marker.key == key else None
-    return facts_of(node) if node.known and there is not None else None
+    return facts_of(node) if node.metadata_known and there is not None else None
 
 
 def _remember_last(memory: dict[str, T], key: str, value: T) -> None:

@@ -1,11 +1,11 @@
-"""Inherit: the nodes and the open files of the daemon before this one, under their own numbers.
+"""Handover: restores inodes and open files of the previous daemon, under their own numbers.
 
-Owns:    how a session that is taken over becomes nodes and handles again.
-Never:   invents: what the log does not tell is unknown here, and the kernel, told ESTALE, looks it up anew.
-Locks:   runs before any thread; takes Core.lock for form's sake.
+Owns:    how a session that is taken over becomes inodes and handles again.
+Never:   guesses: an inode that the session record lacks is unknown, and the kernel looks its name up after ESTALE.
+Locks:   runs before any thread; takes Core.lock, as the stores require.
 
-Nodes come first, then the journal's rows (boot.py), which are stronger, then the open files. How many
-references the kernel has of a restored node is not known: it is never dropped.
+Inodes are restored first, then the journal's rows (`replay.py`), which overrule them, then the open files. The number
+of references that the kernel holds on a restored inode is unknown: such an inode is never dropped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REFERENCES: Final = 1 << 62  # more than the kernel can give back
 
 
 def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -> None:
-    """Every node that the kernel may name, where its name was. Before any other node is made."""
+    """Restore every inode that the kernel may name, under its name. Called before any other inode is made."""
     made = {ino: _node(known) for ino, known in inheritance.nodes.items() if ino != tree.root.ino}
     for ino, node in made.items():
         parent_ino = inheritance.nodes[ino].parent
@@ -50,13 +50,13 @@ def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -
 
 
 def move_inherited(tree: Tree, node: Node, parent: Node, name: str) -> None:
-    """The journal says what its name is."""
+    """Give a restored inode the name that the journal has for it."""
     tree.restore_name(node, parent, name)
     tree.touch(node)
 
 
 def forget_leftovers(tree: Tree, pending_store: PendingStore) -> None:
-    """After the rows: names that were on their way out when the daemon ended, and files that nothing backs."""
+    """Detach names whose delete is pending and files without an object. Called after the rows are restored."""
     for node in tree.all_nodes():
         if node.lookups < REFERENCES or node.pending or node.deleted or node.is_dir or node.parent is None:
             continue
@@ -68,7 +68,10 @@ def forget_leftovers(tree: Tree, pending_store: PendingStore) -> None:
 def restore_handles(
     core: Core, tree: Tree, contents: Contents, files: Files, inheritance: Inheritance
 ) -> None:
-    """The open files: those that write keep their file from being sent until they are closed."""
+    """Restore the open files. A file with a writer is not uploaded until its last writer closes.
+
+    An error of one file is logged; the others are restored.
+    """
     with core.lock:
         links = core.staging.links()
         for handle in inheritance.handles.values():
@@ -85,15 +88,17 @@ def restore_handles(
 
 
 def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) -> None:
-    """Under its number. Without O_APPEND: a write that comes again must land where it landed, and the kernel
-    says where."""
+    """Restore a handle under its number. Raises R2fsError, and leaves no handle of a writer then.
+
+    Without O_APPEND: a repeated write must land at its first offset, which the kernel sends.
+    """
     handle = files.handles.restore(known.handle, node, known.flags & os.O_ACCMODE)
     if not handle.writes:
         return
     try:
         files.sessions.make_dirty(node)
         source = contents.source(node)
-    except Stale:  # unlinked, and its bytes are the kernel's alone: it can be closed
+    except Stale:  # unlinked, and only the kernel has its bytes: the handle stays, to be closed
         return
     except R2fsError:
         files.handles.remove(handle.number)
@@ -106,8 +111,12 @@ def _node(known: KnownNode) -> Node:
     name = nfc(known.name)
     node = Node(known.ino, Kind(known.kind), name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
     node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
-    node.known, node.mtime_known, node.modified_ns = known.known, known.mtime_known, known.modified_ns
-    node.lookups, node.told, node.st_ino = REFERENCES, True, known.st_ino
+    node.metadata_known, node.mtime_known, node.modified_ns = (
+        known.known,
+        known.mtime_known,
+        known.modified_ns,
+    )
+    node.lookups, node.kernel_knows, node.st_ino = REFERENCES, True, known.st_ino
     if known.base is not None:
         node.base = Version(*known.base)
         node.size = node.base.size

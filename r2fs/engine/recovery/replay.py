@@ -117,7 +117,7 @@ class Replay:
         if seen.file is not None:
             self._restore_content(node, row, seen.file)
         if row.staged is None or seen.file is not None:
-            node.vouched = row.synced
+            node.synced_on_disk = row.synced
         self._apply(node, row, verdict)
         if taken and node.pending is not None:
             # Last: torn bytes are parked before any other commit gives their row the size found.
@@ -138,7 +138,7 @@ class Replay:
         assert row.key is not None
         parent, name = self._place(row.key, row.kind)
         node, there = self._tree.find(row.ino), parent.children().get(name)
-        if there is not None and there is not node and there.told and there.pending is None:
+        if there is not None and there is not node and there.kernel_knows and there.pending is None:
             self._tree.detach(there)  # inherited, and replaced a moment before the daemon ended
         taken = parent.children().get(name, node) is not node
         if taken:
@@ -160,7 +160,7 @@ class Replay:
         node.extra, node.content_type, node.target = row.extra, row.content_type or None, row.target
         node.base, node.size = row.base, row.size
         # Where False, the upload asks the bucket for the metadata that the row lacks.
-        node.known = row.base is None or row.content_type is not None
+        node.metadata_known = row.base is None or row.content_type is not None
         node.mtime_known = row.mtime_ns is not None
         if not row.staged and row.base is not None and not node.is_dir:
             node.size = row.base.size
@@ -255,7 +255,7 @@ class Replay:
             part = nfc(spelled)
             child = parent.children().get(part)
             if child is None or not child.is_dir:
-                if child is not None and child.told:
+                if child is not None and child.kernel_knows:
                     self._tree.detach(child)
                 child = self._tree.add(parent, part, Kind.DIRECTORY, self._core.now_ns())
                 child.touched, child.spelled = 0, spelled if spelled != part else None

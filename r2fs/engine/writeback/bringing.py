@@ -88,7 +88,7 @@ class Materializing:
                 self._pending.commit(node, materialized(pending, self._core.staging.boot))
                 if self._local_only.stays_here(node) and node.content is not None:
                     node.content.unwatch()  # no part of it can be copied from there
-                node.vouched = True
+                node.synced_on_disk = True
             if content is not None and not node.handles:
                 self._contents.closed(node)
             self._queue.schedule(node)

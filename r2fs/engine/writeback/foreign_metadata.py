@@ -29,7 +29,7 @@ def found_at_key(node: Node, claim: UploadJob, there: Facts) -> InodeChange:
     Empty where the sender merges them by itself: the inode's own metadata are not known, or a directory's were seen.
     """
     seen = node.base_metadata
-    if not node.known or (node.is_dir and seen is not None) or claim.copy:
+    if not node.metadata_known or (node.is_dir and seen is not None) or claim.copy:
         return InodeChange()
     now = facts_of(node)
     both = together(there, now) if seen is None else merged(there, now, seen, node.is_dir)

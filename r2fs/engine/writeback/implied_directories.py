@@ -123,4 +123,4 @@ def _is_in_bucket(node: Node) -> bool:
         return pending.expected_etag is not None
     if listing is not None:  # one that no LIST was sent for was seen as a prefix of other keys
         return listing.marker is not None or not (listing.whole or listing.children)
-    return node.base is not None and node.base != node.lost
+    return node.base is not None and node.base != node.base_missing

@@ -44,7 +44,10 @@ class KeptMetadata:
         return [
             node
             for node in self._pending.based_on(key)
-            if node is not by and not node.known and node.pending is not None and node.pending.changed
+            if node is not by
+            and not node.metadata_known
+            and node.pending is not None
+            and node.pending.changed
         ]
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
@@ -53,14 +56,16 @@ class KeptMetadata:
             or node.base.etag != info.etag
             or self._attempts.is_ours(info.metadata, info.key)
         ):
-            node.known = True  # other bytes; or the same by another file of this host, which has its own
+            node.metadata_known = (
+                True  # other bytes; or the same by another file of this host, which has its own
+            )
             return
         facts = attributes_from(info)
         fill(node, replace(facts, extra=of_new_bytes(facts.extra)))
-        node.known = True  # there is nobody else to ask
+        node.metadata_known = True  # there is nobody else to ask
         try:
             assert node.pending is not None
             self._pending.commit(node, node.pending)
         except R2fsError:
-            node.known = False  # asked again, for its row does not say so
+            node.metadata_known = False  # asked again, for its row does not say so
             raise

@@ -141,9 +141,9 @@ class Resolver:
         What was learned on the way is not shown: looking at a file does not change it.
         """
         change = InodeChange(base=version, base_metadata=facts)
-        learning = not node.known or not node.mtime_known
+        learning = not node.metadata_known or not node.mtime_known
         pinned = shown_of(node) if node.shown and learning else node.pinned
-        if node.known:
+        if node.metadata_known:
             news = changed_while_sending(node, claim, facts)
             pinned = None if news else pinned
             change |= news
@@ -151,7 +151,7 @@ class Resolver:
             change["mtime_ns"] = facts.mtime_ns
         if node.content_type is None and facts.content_type != content_type(node.name):
             change["content_type"] = facts.content_type  # by its first bytes
-        if not node.known:  # the next upload keeps it, too
+        if not node.metadata_known:  # the next upload keeps it, too
             fill(node, facts)
         return pinned, change
 
@@ -162,7 +162,7 @@ class Resolver:
 
     def _now_clean(self, node: Node, claim: UploadJob, staged: str | None) -> None:
         assert node.base is not None
-        node.size, node.known = node.base.size, True
+        node.size, node.metadata_known = node.base.size, True
         self._tree.arrived(node)
         if node.is_dir and node.listing is not None:
             node.listing.marker = node.base
@@ -233,7 +233,7 @@ class Resolver:
         with self._core.lock:
             ours, moved = self._attempts.is_ours(info.metadata, claim.key), _has_moved(node, claim)
             self._attempts.accepted(info.metadata)  # not to be deleted as a late one
-            wanted = claim.facts if ours and node.known else together(there, claim.facts)
+            wanted = claim.facts if ours and node.metadata_known else together(there, claim.facts)
             correction = after_refusal(claim, info, ours)
             if moved and not ours:  # another host's directory of the old name stays
                 self._again(node, claim, error)

@@ -284,7 +284,7 @@ class Worker:
 
         return UploadJob(
             node.ino, node.kind, pending.key, node.name, attempt, pending.expected_etag, facts_of(node),
-            node.known or node.base is None, node.base_metadata, node.base, copy,
+            node.metadata_known or node.base is None, node.base_metadata, node.base, copy,
             body, -1 if fd is None else fd, size or 0, upload.gate, sent, self._contents.edits(node),
         )  # fmt: skip
 

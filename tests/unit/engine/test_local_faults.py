@@ -305,9 +305,9 @@ def test_what_an_object_says_is_asked_again_where_the_row_could_not_be_told(
     fail_commit(engine, 1)
     with pytest.raises(NoSpace):
         engine.try_kept_metadata("k.wav")
-    assert not node.known
+    assert not node.metadata_known
     engine.try_kept_metadata("k.wav")
-    assert node.known
+    assert node.metadata_known
 
 
 # ------------------------------------------------------------------ opened, and not written

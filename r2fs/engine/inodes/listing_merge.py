@@ -1,0 +1,180 @@
+"""Listing merge: what LIST and HEAD change in the inode table.
+
+Owns:  the rules by which the bucket's view meets this host's own changes: pending ones, and those made after the
+       request began, win.
+Never: sends a request; writes the journal.
+Locks: every function is called with Core.lock held.
+
+`began` is `Tree.tick` before the request was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from r2fs.engine.inodes.inode import NEVER, Node, listing_of
+from r2fs.engine.inodes.listing_names import directory_names
+from r2fs.engine.inodes.table import Tree
+from r2fs.model.keys import is_name, nfc, shown_name
+from r2fs.model.records import ObjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class MergePlan:
+    """The changes by which a directory comes to show a whole LIST."""
+
+    marker: ObjectInfo | None  # the object at the directory's own key
+    refreshed: Sequence[tuple[Node, ObjectInfo]]  # versions already shown, with another LastModified
+    objects: Sequence[ObjectInfo]  # to be shown as files and links
+    directories: Sequence[str]  # to be shown, as the bucket spells them, in the order of keys
+    missing: Sequence[Node]  # children that the LIST does not name
+    hidden: frozenset[str]  # keys that cannot be shown
+
+
+class _Entry(Enum):
+    """An object of a LIST among the names of its directory."""
+
+    SHOWN = "shown"
+    UNKNOWN_VERSION = "unknown version"  # without an ETag: a node already under the name stays
+    UNSHOWABLE = "unshowable"  # not a valid name, or another entry's name
+    DELETED = "deleted"  # by this host: pending, or carried out since the LIST began
+
+
+def merge_listing(
+    tree: Tree, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
+) -> None:
+    """Make `directory` show exactly this whole LIST, but for this host's own changes."""
+    _apply(tree, directory, plan_merge(tree, directory, objects, prefixes, began), began)
+
+
+def plan_merge(
+    tree: Tree, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
+) -> MergePlan:
+    """Decide what a LIST changes. Changes nothing."""
+    prefix, children, hidden = tree.key(directory), directory.children(), set[str]()
+    spellings = directory_names(prefix, prefixes, hidden)
+    seen = set(spellings)  # a directory hides a file of its name
+    marker, shown, refreshed = None, list[ObjectInfo](), list[tuple[Node, ObjectInfo]]()
+    for info in objects:
+        name = info.key[len(prefix) :]
+        child = children.get(name)
+        if child is not None and name not in seen and child.is_as_listed(info):
+            seen.add(name)  # nearly every entry of a large directory takes this path
+            if child.touched <= began and child.modified_ns != info.modified_ns:
+                refreshed.append((child, info))
+        elif name == "":
+            if not tree.hides(info.key, info.etag, began):
+                marker = info
+                hidden.update({info.key} if info.size else ())
+        else:
+            name = shown_name(name, info.size)
+            match _judge(tree, children.get(nfc(name)), name, info, seen, began):
+                case _Entry.SHOWN:
+                    seen.add(nfc(name))
+                    shown.append(info)
+                case _Entry.UNKNOWN_VERSION:
+                    hidden.update(() if nfc(name) in children else (info.key,))
+                    seen.add(nfc(name))
+                case _Entry.UNSHOWABLE:
+                    hidden.add(info.key)
+    return MergePlan(
+        marker=marker,
+        refreshed=refreshed,
+        objects=shown,
+        directories=sorted(spellings.values()),  # a walk asks for directories in the order of keys
+        missing=_missing(tree, directory, seen, began),
+        hidden=frozenset(hidden),
+    )
+
+
+def _judge(
+    tree: Tree, child: Node | None, shown: str, info: ObjectInfo, seen: set[str], began: int
+) -> _Entry:
+    """Classify an object of a LIST. `child` has the name `shown` now; `seen`: names of entries before it."""
+    if not is_name(shown) or nfc(shown) in seen:
+        return _Entry.UNSHOWABLE
+    if not info.etag:
+        return _Entry.UNKNOWN_VERSION
+    if child is not None and child.base == info.version:
+        return _Entry.SHOWN  # a delete of this version was meant for an earlier object of the key
+    return _Entry.DELETED if tree.hides(info.key, info.etag, began) else _Entry.SHOWN
+
+
+def _missing(tree: Tree, directory: Node, seen: set[str], began: int) -> list[Node]:
+    """Children that another host has removed. Of a directory, nothing below may be pending."""
+    return [
+        child
+        for name, child in directory.children().items()
+        if name not in seen
+        and child.pending is None
+        and child.touched <= began
+        and not tree.is_pending_below(child)
+    ]
+
+
+def _apply(tree: Tree, directory: Node, plan: MergePlan, began: int) -> None:
+    as_bucket = directory.pending is None and directory.touched <= began
+    if as_bucket:
+        tree.forget_marker(directory)  # another host may have removed it
+    if plan.marker is not None:
+        tree.set_marker(directory, plan.marker.version)
+        if as_bucket and directory is not tree.root:
+            tree.refreshed(directory, plan.marker)
+    for child, info in plan.refreshed:
+        tree.refreshed(child, info)
+    for info in plan.objects:
+        merge_object(tree, directory, info, began)
+    for spelled in plan.directories:
+        merge_prefix(tree, directory, spelled, began)
+    for child in plan.missing:
+        tree.gone(child)
+    listing = listing_of(directory)
+    listing.removed = {name: tick for name, tick in listing.removed.items() if tick > began}
+    tree.hide_keys(directory, plan.hidden)
+
+
+def merge_object(tree: Tree, directory: Node, info: ObjectInfo, began: int) -> None:
+    """Show an object of the bucket, unless this host changed the name since, or the object has no ETag."""
+    if not info.etag:
+        return
+    name = nfc(shown_name(info.key[len(tree.key(directory)) :], info.size))
+    child = directory.children().get(name)
+    if child is None:
+        if listing_of(directory).removed.get(name, 0) <= began:
+            tree.expire_name(directory, name)
+            tree.add_object(directory, name, info)
+            tree.noticed(directory)
+    elif child.pending or child.touched > began or child.is_dir:
+        return
+    elif child.base == info.version:
+        tree.refreshed(child, info)
+    elif not child.writers:
+        tree.replace(child, info)
+
+
+def merge_prefix(tree: Tree, directory: Node, spelled: str, began: int) -> None:
+    """Show a directory below which the bucket holds keys. `spelled`: its name in these keys."""
+    name = nfc(spelled)
+    child = directory.children().get(name)
+    if child is None:
+        if listing_of(directory).removed.get(name, 0) <= began:
+            tree.expire_name(directory, name)
+            tree.add_prefix(directory, spelled)
+            tree.noticed(directory)
+    elif child.is_dir:
+        if (child.spelled or name) != spelled and not tree.is_pending_below(child):
+            _move_keys(child, spelled)
+    elif not child.pending and child.touched <= began and not child.writers:
+        tree.detach(child)
+        tree.expire_name(directory, name)
+        tree.add_prefix(directory, spelled)
+
+
+def _move_keys(directory: Node, spelled: str) -> None:
+    """Note another spelling of a directory's name in its keys: its listing was that of the former keys."""
+    directory.spelled = spelled if spelled != directory.name else None
+    listing = listing_of(directory)
+    listing.listed_at_s = NEVER
+    listing.probed.clear()
