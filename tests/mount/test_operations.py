@@ -662,16 +662,18 @@ def test_atomic_save_while_somebody_reads(place):
 def test_a_saved_name_is_never_missing(place, driver):
     """While a file that others have open is saved again and again, its name is always there, and whole.
 
-    libfuse 2 itself answers ENOENT to an open of the file that a rename is just replacing,
-    where libfuse 3 answers ESTALE, at which the kernel looks again: once.
+    The kernel looks once more after ESTALE, so no look may meet two renames: the next one waits until
+    each reader has ended the look that it was at. libfuse itself answers an open of the file that a rename is just
+    replacing: libfuse 2 with ENOENT, libfuse 3 with ESTALE, twice if it is slow.
     """
     raced = {"kernel": 0, "libfuse": errno.ESTALE, "libfuse2": errno.ENOENT}[driver]
     path = place / "project.json"
     path.write_bytes(b"0" * 1000)
     stop = threading.Event()
+    ended, looks = threading.Condition(), [0, 0]
     wrong: list[str] = []
 
-    def look() -> None:
+    def look(reader: int) -> None:
         while not stop.is_set():
             try:
                 with path.open("rb") as file:
@@ -681,15 +683,20 @@ def test_a_saved_name_is_never_missing(place, driver):
             except OSError as error:
                 if error.errno != raced:
                     wrong.append(str(error))
+            with ended:
+                looks[reader] += 1
+                ended.notify()
 
-    readers = [threading.Thread(target=look) for _ in range(2)]
+    readers = [threading.Thread(target=look, args=(number,)) for number in range(len(looks))]
     for reader in readers:
         reader.start()
     try:
         for number in range(40):
             (place / "tmp").write_bytes(b"%d" % (number % 10) * 1000)
             os.rename(place / "tmp", path)
-            time.sleep(0.005)  # the kernel looks again once: not if every open meets a rename
+            with ended:
+                before = list(looks)
+                assert ended.wait_for(lambda: all(n > then for n, then in zip(looks, before, strict=True)), 60)  # noqa: B023
     finally:
         stop.set()
         for reader in readers:
