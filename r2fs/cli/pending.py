@@ -53,12 +53,12 @@ def sentence(state: StateDirectory) -> str:
     """Say how much is pending for a bucket, since when, and the command that sends it."""
     pending = state.pending
     parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
-    since = f", since {_time(pending.since_s)}" if pending.since_s is not None else ""
+    since = f", since {_time(pending.oldest_at_s)}" if pending.oldest_at_s is not None else ""
     return f"{state_directories.pending_text(pending)}{parked} of {state.place} kept in {state.path}{since}; to send: {state.remedy}"
 
 
-def _time(since_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(since_s))
+def _time(at_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
 
 
 def as_data(state: StateDirectory) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def as_data(state: StateDirectory) -> dict[str, Any]:
             "bytes": pending.bytes,
             "deletes": pending.deletes,
             "parked": pending.parked,
-            "since_s": pending.since_s,
+            "oldest_at_s": pending.oldest_at_s,
             "error": pending.error,
         },
         "command": state.remedy,
@@ -97,7 +97,7 @@ def unmounted_text(found: FoundStates) -> str:
     for state in waiting:
         pending = state.pending
         parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
-        since = f", since {_time(pending.since_s)}" if pending.since_s is not None else ""
+        since = f", since {_time(pending.oldest_at_s)}" if pending.oldest_at_s is not None else ""
         lines.append(f"  {printable(state.place)}: {state_directories.pending_text(pending)}{parked}{since}")
         lines.append(f"    kept in  {printable(str(state.path))}")
         if state.record is not None and state.record.keys:

@@ -248,7 +248,7 @@ def _detail(answer: dict[str, Any]) -> str:
             ("watching", f"{amounts.counted(queue['watched'], 'key')}, for a late upload to remove there")
         )
     if queue["last_error"] and not _is_of(queue["last_error"], outage):
-        facts.append(("last error", f"{_ago(queue.get('last_error_s'))}{brief(queue['last_error'])}"))
+        facts.append(("last error", f"{_ago(queue.get('last_error_at_s'))}{brief(queue['last_error'])}"))
     return "\n\n".join(
         filter(None, [show.facts(facts), _transfers(queue, outage), _open_files(opened or [])])
     )

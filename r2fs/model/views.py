@@ -84,5 +84,5 @@ class QueueView:
     uploaded_bytes: int
     failed: int
     last_error: str | None  # of what is still pending
-    last_error_s: float | None  # seconds since 1970
+    last_error_at_s: float | None  # seconds since 1970
     directory_objects: tuple[Version, ...] = ()  # objects that hold bytes at the key of a directory

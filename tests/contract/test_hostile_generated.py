@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -39,6 +40,16 @@ def test_whatever_is_answered(hostile: tuple[S3Store, Answers], random: Random, 
         done = error
     assert not judge(verb, raw, done)
     assert len(session.sent) <= 4
+
+
+SPELLINGS = (b"up-1", b"up<?x?>-1", b"up<!-- -->-1", b"<![CDATA[up]]>-1", b"&#117;p&#x2d;1")
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS, ids=bytes.decode)
+def test_the_judge_reads_what_an_answer_says_as_xml(spelled: bytes):
+    answer = replace(VERBS["create"].good, body=VERBS["create"].good.body.replace(b"up-1", spelled))
+    assert not judge("create", answer, "up-1")
+    assert judge("create", answer, "up-2")
 
 
 @pytest.mark.expect_warnings

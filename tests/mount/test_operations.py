@@ -696,7 +696,9 @@ def test_a_saved_name_is_never_missing(place, driver):
             os.rename(place / "tmp", path)
             with ended:
                 before = list(looks)
-                assert ended.wait_for(lambda: all(n > then for n, then in zip(looks, before, strict=True)), 60)  # noqa: B023
+                assert ended.wait_for(
+                    lambda: all(n > then for n, then in zip(looks, before, strict=True)), 60
+                )  # noqa: B023
     finally:
         stop.set()
         for reader in readers:

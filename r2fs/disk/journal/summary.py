@@ -38,7 +38,7 @@ class PendingSummary:
     bytes: int = 0
     deletes: int = 0
     parked: int = 0  # of the files
-    since_s: float | None = (
+    oldest_at_s: float | None = (
         None  # seconds since 1970: the oldest file's last close, else the journal's last change
     )
     error: str | None = None  # why the journal cannot be read
@@ -86,7 +86,7 @@ def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -
         bytes=sum(row[2] for row in pending if row[3] is not None),
         deletes=deletes,
         parked=sum(row[1] == "parked" for row in pending),
-        since_s=min(sealed) if sealed else changed_s if pending or deletes else None,
+        oldest_at_s=min(sealed) if sealed else changed_s if pending or deletes else None,
     )
 
 

@@ -77,7 +77,7 @@ class Status:
                 uploaded_bytes=resolver.uploaded_bytes,
                 failed=failures.count,
                 last_error=last_error.text if last_error else None,
-                last_error_s=last_error.at_s if last_error else None,
+                last_error_at_s=last_error.at_s if last_error else None,
             )
 
     def _refused(self, seq: int, now: float) -> TransferView:

@@ -61,7 +61,7 @@ def queue(**given: Any) -> dict[str, Any]:
     empty: dict[str, Any] = {
         "files": 0, "directories": 0, "bytes": 0, "deletes": 0, "watched": 0, "active": 0, "parked": 0,
         "conflicts": [], "hidden": 0, "oldest_s": 0.0, "transfers": [], "uploaded": 0, "uploaded_bytes": 0,
-        "failed": 0, "last_error": None, "last_error_s": None,
+        "failed": 0, "last_error": None, "last_error_at_s": None,
     }  # fmt: skip
     view = {**empty, **given}
     return {**view, "left": view["files"] + view["directories"] + view["deletes"]}

@@ -309,7 +309,7 @@ def crowded(point):
     ]
     answer = status(
         point, files=5, directories=2, bytes=5 << 20, deletes=1, parked=2, transfers=[*parked, *waiting],
-        last_error=f"3/take.wav: {OUTAGE.format(3)}", last_error_s=1.0, watched=1,
+        last_error=f"3/take.wav: {OUTAGE.format(3)}", last_error_at_s=1.0, watched=1,
     )  # fmt: skip
     answer["health"] = {"answers": False, "for_s": 75.0, "reason": f"0/take.wav: {OUTAGE.format(0)}"}
     answer["mount"]["url"] = "r2://a-bucket-of-a-studio/takes"
@@ -359,7 +359,7 @@ def test_a_reason_is_said_once_and_short(r2fs, daemon):
 def test_the_last_error_says_when(r2fs, daemon, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1000.0)
     point = daemon(
-        "takes", status=lambda request: status("/mnt/t", last_error="a: refused", last_error_s=880.0)
+        "takes", status=lambda request: status("/mnt/t", last_error="a: refused", last_error_at_s=880.0)
     )
     assert "2 min 0 s ago: a: refused" in r2fs("status", point).out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_what_an_unmount_left_is_shown_and_sent_by_the_command_that_is_named(rig
         assert word in shown.stdout
     (entry,) = json.loads(rig.r2fs("status", "--json").stdout)
     assert entry["pending"]["files"] == 1
+    assert abs(time.time() - entry["pending"]["oldest_at_s"]) < 3600  # a time, no duration
     assert entry["mount"]["state"] == "not mounted"
     assert entry["mount"]["mountpoint"] == str(rig.point)
     assert entry["command"] in shown.stdout

@@ -36,7 +36,7 @@ class Driver:
 def test_the_queue_counts_what_is_left():
     view = QueueView(
         files=2, directories=1, bytes=10, deletes=1, watched=0, active=1, parked=0, conflicts=("a",), hidden=0, oldest_s=1.5, transfers=(),
-        uploaded=4, uploaded_bytes=40, failed=0, last_error=None, last_error_s=None,
+        uploaded=4, uploaded_bytes=40, failed=0, last_error=None, last_error_at_s=None,
     )  # fmt: skip
     shown = metrics.queue(view)
     assert shown["left"] == 4

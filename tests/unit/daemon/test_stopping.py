@@ -17,7 +17,7 @@ from tests.support.clocks import ManualClock
 
 NOTHING = QueueView(
     files=0, directories=0, bytes=0, deletes=0, watched=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=0.0, transfers=(),
-    uploaded=0, uploaded_bytes=0, failed=0, last_error=None, last_error_s=None,
+    uploaded=0, uploaded_bytes=0, failed=0, last_error=None, last_error_at_s=None,
 )  # fmt: skip
 PENDING = replace(NOTHING, files=3, bytes=3 << 20)
 

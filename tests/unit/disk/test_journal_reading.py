@@ -37,7 +37,7 @@ def every_byte(state: Path) -> dict[str, tuple[int, int, bytes]]:
 def test_a_closed_journal(tmp_path):
     filled(tmp_path / "state").close()
     before = every_byte(tmp_path / "state")
-    assert summary(tmp_path / "state") == PendingSummary(files=1, bytes=1, deletes=1, since_s=1.0)
+    assert summary(tmp_path / "state") == PendingSummary(files=1, bytes=1, deletes=1, oldest_at_s=1.0)
     assert every_byte(tmp_path / "state") == before
 
 
@@ -49,7 +49,7 @@ def test_a_journal_whose_daemon_was_killed_is_read_whole_and_left_as_it_is(tmp_p
     journal.close()
     assert (tmp_path / "state" / "journal.db-wal").stat().st_size
     before = every_byte(tmp_path / "state")
-    assert summary(tmp_path / "state") == PendingSummary(files=1, bytes=1, deletes=1, since_s=1.0)
+    assert summary(tmp_path / "state") == PendingSummary(files=1, bytes=1, deletes=1, oldest_at_s=1.0)
     assert every_byte(tmp_path / "state") == before
 
 
