@@ -11,12 +11,10 @@ Fails:   as the journal does.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from r2fs.disk.journal.rows import is_text
+from r2fs.disk.journal.database import Database, name_of, text_or_bytes
 from r2fs.model.keys import nfc
 from r2fs.model.records import KeptAttributes
 
@@ -46,16 +44,10 @@ _OF_THEN: Final = "AND etag = ? AND stored_s <= ?"
 
 
 class AttributeRows:
-    def __init__(
-        self,
-        transaction: Callable[[], AbstractContextManager[object]],
-        run: Callable[[str, tuple[object, ...]], None],
-        query: Callable[[str, tuple[object, ...]], list[tuple[Any, ...]]],
-        limit: int = ATTRIBUTES_MAX,
-    ) -> None:
-        self._transaction = transaction
-        self._run = run
-        self._query = query
+    def __init__(self, database: Database, limit: int = ATTRIBUTES_MAX) -> None:
+        self._database = database
+        self._run = database.run
+        self._query = database.query
         self._limit = limit
         self._written = 0  # rows since the last look at their number; guarded by: the journal's lock
 
@@ -81,12 +73,11 @@ class AttributeRows:
     # ------------------------------------------------------------------ writing
     def put(self, row: KeptAttributes) -> None:
         """Keep the row, in place of an earlier one of its key."""
-        target = row.target
         self._run(
             _PUT,
             (
                 *_split(row.key), row.etag, row.size, row.st_ino, json.dumps(dict(row.metadata)), row.ctime_ns,
-                row.shown_ns, target if target is None or is_text(target) else os.fsencode(target),
+                row.shown_ns, text_or_bytes(row.target),
                 row.modified_ns, row.stored_s,
             ),
         )  # fmt: skip
@@ -130,7 +121,7 @@ class AttributeRows:
 
     def put_all(self, writes: Iterable[Callable[[AttributeRows], None]]) -> None:
         """Carry out several writes in one transaction."""
-        with self._transaction():
+        with self._database.transaction():
             for write in writes:
                 write(self)
 
@@ -158,16 +149,7 @@ def _split(key: str) -> tuple[str, str]:
 
 def _row(values: tuple[Any, ...]) -> KeptAttributes:
     parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, target, modified_ns, stored_s = values
-    target = os.fsdecode(target) if isinstance(target, bytes) else target
     return KeptAttributes(
-        parent + name,
-        etag,
-        size,
-        st_ino,
-        json.loads(metadata),
-        ctime_ns,
-        shown_ns,
-        target,
-        modified_ns,
-        stored_s,
-    )
+        parent + name, etag, size, st_ino, json.loads(metadata), ctime_ns, shown_ns, name_of(target),
+        modified_ns, stored_s,
+    )  # fmt: skip

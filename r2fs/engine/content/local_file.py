@@ -171,7 +171,7 @@ class Contents:
     def lost(self, node: Node, version: Version) -> None:
         """With Core.lock held."""
         node.base_missing = version
-        self._pending.settle(node)
+        self._pending.waiting.inode_settled(node.ino)
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
         """A GET told the version's metadata: kept for stat, which listings cannot tell."""
@@ -286,7 +286,7 @@ class Contents:
             content.path = staged
             self._core.staging.unlink(path)
 
-        self._pending.on_undo(undo)
+        self._pending.on_rollback(undo)
 
     def settled(self, node: Node, staged: str) -> None:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""

@@ -10,7 +10,6 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.attempts import Attempts
 from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.pending.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,11 +18,9 @@ class Records:
     tree: Tree  # inodes, names and numbers
     pending: PendingStore
     attempts: Attempts
-    waiting: Waiting
 
     @classmethod
     def of(cls, core: Core, staging_garbage: Callable[[str, Node], None]) -> Records:
-        """Empty ones; `staging_garbage` is called for each staged file whose row is gone."""
-        waiting = Waiting(core)
-        pending = PendingStore(core, waiting, staging_garbage)
-        return cls(core, Tree(core, pending.hides), pending, Attempts(core, pending), waiting)
+        """Return empty ones; `staging_garbage` is called for each staged file whose row a commit has deleted."""
+        pending = PendingStore(core, staging_garbage)
+        return cls(core, Tree(core, pending.deletes.hides), pending, Attempts(core, pending))

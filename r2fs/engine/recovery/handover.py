@@ -61,7 +61,7 @@ def forget_leftovers(tree: Tree, pending_store: PendingStore) -> None:
         if node.lookups < REFERENCES or node.pending or node.deleted or node.is_dir or node.parent is None:
             continue
         base = node.base
-        if base is None or pending_store.hides(base.key, base.etag, tree.tick):
+        if base is None or pending_store.deletes.hides(base.key, base.etag, tree.tick):
             tree.detach(node)
 
 

@@ -85,7 +85,7 @@ class Replay:
                 self._restore(row)
                 self._core.crash_point("row_restored")
             for delete in rows.deletes:
-                self._pending.adopt_delete(delete)
+                self._pending.deletes.adopt(delete)
                 self._deletes.add(delete)
             self._watch_orphaned_attempts()
             staged = {row.staged for row in rows.inodes if row.staged}
@@ -97,7 +97,7 @@ class Replay:
             self._log_unsent()
 
     def _log_unsent(self) -> None:
-        nodes, rows = self._pending.inodes.values(), self._pending.deletes.values()
+        nodes, rows = self._pending.inodes.values(), self._pending.deletes.rows.values()
         directories, watched = sum(n.is_dir for n in nodes), sum(r.watch_until_s is not None for r in rows)
         if nodes or len(rows) > watched:
             size = sum(node.pending.size for node in nodes if node.pending and node.pending.staged)
@@ -266,9 +266,9 @@ class Replay:
     def _watch_orphaned_attempts(self) -> None:
         """Watch keys at which an object may still appear: its upload was under way when the daemon ended, and its
         inode has another key now, or none."""
-        for key in self._attempts.forsaken_keys():
-            if self._pending.watched(key) is None:
-                self._deletes.add(self._pending.add_delete(key, None, watch=True))
+        for key in self._attempts.orphaned_keys():
+            if self._pending.deletes.watched(key) is None:
+                self._deletes.add(self._pending.deletes.add(key, None, watch=True))
 
     def _clear_open(self) -> None:
         """Remove links of clean files that no inherited handle needs: their bytes are in the bucket."""

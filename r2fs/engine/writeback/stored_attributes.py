@@ -36,4 +36,4 @@ def keep(
         rows.put_shown(tree.key(parent), parent.st_ino, parent.mtime_ns, parent.ctime_ns)
     for one in (node, parent):
         if one is not None and one.is_dir:
-            pending_store.then(partial(setattr, one, "kept_ns", (one.mtime_ns, one.ctime_ns)))
+            pending_store.on_commit(partial(setattr, one, "kept_ns", (one.mtime_ns, one.ctime_ns)))
