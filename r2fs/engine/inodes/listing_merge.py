@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from r2fs.engine.inodes.inode import NEVER, Node, listing_of
-from r2fs.engine.inodes.listing_names import directory_names
 from r2fs.engine.inodes.table import Tree
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
@@ -54,7 +53,7 @@ def plan_merge(
 ) -> MergePlan:
     """Decide what a LIST changes. Changes nothing."""
     prefix, children, hidden = tree.key(directory), directory.children(), set[str]()
-    spellings = directory_names(prefix, prefixes, hidden)
+    spellings = _directory_names(prefix, prefixes, hidden)
     seen = set(spellings)  # a directory hides a file of its name
     marker, shown, refreshed = None, list[ObjectInfo](), list[tuple[Node, ObjectInfo]]()
     for info in objects:
@@ -87,6 +86,20 @@ def plan_merge(
         missing=_missing(tree, directory, seen, began),
         hidden=frozenset(hidden),
     )
+
+
+def _directory_names(prefix: str, prefixes: Iterable[str], hidden: set[str]) -> dict[str, str]:
+    """Return the directories by the name that is shown (NFC), as the bucket spells each; add the others to `hidden`.
+
+    A server that distinguishes spellings may have two of one name: the one in NFC is shown.
+    """
+    names: dict[str, str] = {}
+    for raw in sorted((each[len(prefix) : -1] for each in prefixes), key=lambda raw: (raw != nfc(raw), raw)):
+        if not is_name(raw) or nfc(raw) in names:
+            hidden.add(f"{prefix}{raw}/")
+        else:
+            names[nfc(raw)] = raw
+    return names
 
 
 def _judge(

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, OwnObjects
-from r2fs.engine.inodes.inode import NEVER, Listing, Node, listing_of
+from r2fs.engine.inodes.inode import NEVER, Listing, Node, listing_of, remember
 from r2fs.engine.inodes.invariants import check
-from r2fs.engine.inodes.session_record import remember
 from r2fs.engine.inodes.stat import keeps_shown, move_time, refresh
 from r2fs.model.errors import NotADirectory, Stale
 from r2fs.model.keys import (
@@ -73,7 +72,7 @@ class Tree:
         node.lookups += 1
         if not node.kernel_knows:
             node.kernel_knows = True
-            remember(self._core, node)
+            remember(self._core.memory, node)
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel gives `count` references back."""
@@ -205,7 +204,7 @@ class Tree:
             if node.listing.object is not None:
                 node.listing.object.deleted = True
                 self.collect(node.listing.object)
-        remember(self._core, node)
+        remember(self._core.memory, node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
         self.collect(node)
@@ -218,7 +217,7 @@ class Tree:
         listing_of(node.parent).removed[node.name] = self.tick
         self._attach(node, parent, name)
         self.touch(node)
-        remember(self._core, node)
+        remember(self._core.memory, node)
 
     def as_stored(self, node: Node) -> Node:
         """The node under the name, of the kind that the object's metadata names: listings show a FIFO as a file.
@@ -397,4 +396,4 @@ class Tree:
         if refresh(node, info.modified_ns):
             self._core.kernel.forget_attributes(node.ino)
         if node.modified_ns != before:
-            remember(self._core, node)
+            remember(self._core.memory, node)

@@ -17,8 +17,7 @@ from threading import Condition
 from typing import NamedTuple, TypedDict, Unpack
 
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.session_record import remember
+from r2fs.engine.inodes.inode import Node, remember
 from r2fs.engine.inodes.stat import facts_of, pin
 from r2fs.engine.pending.deletes import PendingDeletes
 from r2fs.model.keys import nfc
@@ -209,7 +208,7 @@ class PendingStore:
         if pending is None:
             node.base_metadata = None
             self.inodes.pop(node.ino, None)
-            remember(self._core, node)  # a successor finds in no row what is shown of it
+            remember(self._core.memory, node)  # a successor finds in no row what is shown of it
         else:
             self.inodes[node.ino] = node
             self.staged_bytes += pending.size
