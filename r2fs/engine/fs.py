@@ -227,12 +227,15 @@ class FileSystem:
         ttl_s = self._core.settings.cache_ttl_s
         pause_s = max(SWEEP_LEAST_S, min(SWEEP_S, ttl_s / SWEEP_SHARE)) if ttl_s else SWEEP_S
         while not self._core.stopping:
-            with self._core.lock:
-                self._contents.retire_expired()
-            self._core.cache.sweep()
-            self._names.recalls.flush()
-            self._freshness.last.save()
+            self._sweep_once()
             self._core.ended.wait(pause_s)
+
+    def _sweep_once(self) -> None:
+        with self._core.lock:
+            self._contents.retire_expired()
+        self._core.cache.sweep()
+        self._names.recalls.flush()
+        self._freshness.last.save()
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:

@@ -43,6 +43,7 @@ OPERATIONS = {
 }  # fmt: skip
 GROWS = 64 << 20
 BY_BOTO, BY_ENGINE, BY_SOCKET = 40, 20, 5_000  # one of so many goes that way
+BY_SWEEP = 1_000  # the engine has no threads here: after so many, what it does each minute
 
 
 class Failed(Exception):
@@ -54,7 +55,8 @@ class Campaign:
         self.random = Random(seed)
         self.counts: Counter[str] = Counter()
         self.store, self.session = store_of(all_good)
-        self.receiver = _Receiver(SimpleNamespace(http_session=Answers(self._prepared)), 60.0)
+        self.prepared = Answers(self._prepared)
+        self.receiver = _Receiver(SimpleNamespace(http_session=self.prepared), 60.0)
         self.raw = Raw()
         self.bucket = random_listings(self.random)
         self.clock = ManualClock()
@@ -67,6 +69,7 @@ class Campaign:
     def by_reader(self, verb: str) -> None:
         """As the store reads it, without boto3's part: LIST, and deletes, to their values."""
         self.raw = raw = answer_to(self.random, verb)
+        self.prepared.sent.clear()
         request: Any = SimpleNamespace(
             method=VERBS[verb].method,
             url="http://127.0.0.1:9/bucket",
@@ -161,6 +164,8 @@ class Campaign:
         elif number % BY_ENGINE == 1:
             self.counts["engine"] += 1
             self.by_engine()
+            if number % BY_SWEEP == 1:
+                self.engine.sweep()
         else:
             self.counts["reader"] += 1
             self.by_reader(self.random.choice(("list", "list", verb)))

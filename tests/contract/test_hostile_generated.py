@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from r2fs.model.errors import StoreError
 from r2fs.store.s3.store import S3Store
-from tests.contract.hostile_campaign import run
+from tests.contract.hostile_campaign import Campaign, run
 from tests.support.hostile import VERBS, Answers, all_good, but, store_of
 from tests.support.hostile_answers import answer_to, judge
 
@@ -48,6 +48,17 @@ def test_a_short_campaign(tmp_path: Path):
     assert counts["believed, and right"] > 100
     assert counts["refused"] > 100
     assert counts["engine: shown"] > 20
+
+
+@pytest.mark.expect_warnings
+def test_the_campaign_keeps_no_record_of_its_requests(tmp_path: Path):
+    """Its own memory would grow with their number, and hide the growth that it looks for."""
+    campaign = Campaign(tmp_path, 7)
+    for number in range(1, 401):
+        campaign.one(number)
+    campaign.engine.stop()
+    campaign.store.close()
+    assert len(campaign.prepared.sent) + len(campaign.session.sent) <= 8
 
 
 @pytest.mark.long

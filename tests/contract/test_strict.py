@@ -129,6 +129,22 @@ def test_the_double_notes_parts_that_do_not_fit():
         store.close()
 
 
+@pytest.mark.parametrize("path, status", [("/k", 404), ("?list-type=2", 200)])
+def test_the_double_counts_a_request_before_it_answers(path: str, status: int):
+    with StrictR2() as r2:
+        answered, early = threading.Event(), list[bool]()
+        count = r2.count
+
+        def watched(operation: str, refused: str = "") -> None:
+            early.append(not answered.wait(0.1))
+            count(operation, refused)
+
+        r2.count = watched  # type: ignore[method-assign]
+        assert request(r2, "GET", path) == status
+        answered.set()
+        assert early == [True]
+
+
 # ------------------------------------------------------------------ rules
 def test_every_request_is_one_that_r2_takes(r2: StrictR2, store: RetryingStore):
     store.check()

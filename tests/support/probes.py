@@ -203,6 +203,10 @@ class Probes:
 
         self.streams._stream = stream  # type: ignore[method-assign]
 
+    def sweep(self) -> None:
+        """Do what the engine does every minute."""
+        self.fs._sweep_once()
+
     def make_spare(self) -> Path:
         """The one file that is ready for the next create."""
         spares = self.core.staging.spares

@@ -166,14 +166,13 @@ class _Request(BaseHTTPRequestHandler):
         self.meta = {n[11:]: v for n, v in self.heads.items() if n.startswith("x-amz-meta-")}
         self._length = int(self.heads.get("content-length") or 0)
         self._unread = self._length
-        operation = self._operation()
+        self._name = operation = self._operation()
         try:
             self._check_headers(operation)
             self._check_access()
             if not self.double.there or bucket != self.double.endpoint.bucket:
                 raise Refusal(404, "NoSuchBucket", "The specified bucket does not exist.")
             getattr(self, f"_{operation}")()
-            self.double.count(operation)
         except _Cut:
             self.close_connection = True
             raise
@@ -181,7 +180,6 @@ class _Request(BaseHTTPRequestHandler):
             refusal = _refusal(error)
             if refusal is None:
                 raise
-            self.double.count(operation, refusal.code)
             self._refuse(refusal)
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _serve
@@ -256,8 +254,13 @@ class _Request(BaseHTTPRequestHandler):
         return bytes(data)
 
     def _answer(
-        self, status: int = 200, heads: Mapping[str, str] | None = None, body: bytes | memoryview = b""
+        self,
+        status: int = 200,
+        heads: Mapping[str, str] | None = None,
+        body: bytes | memoryview = b"",
+        refused: str = "",
     ) -> None:
+        self.double.count(self._name, refused)  # first: a test may look as soon as the client has its answer
         self.send_response(status)
         for name, value in (heads or {}).items():
             self.send_header(name, value)
@@ -277,7 +280,7 @@ class _Request(BaseHTTPRequestHandler):
         if self._unread:
             self._body()  # as far as it comes: the client reads the answer after it has sent
         body = b"" if self.command == "HEAD" else xml.error(refusal.code, refusal.message)
-        self._answer(refusal.status, {"Content-Type": "application/xml"}, body)
+        self._answer(refusal.status, {"Content-Type": "application/xml"}, body, refusal.code)
 
     def _heads_of(self, stored: Stored) -> dict[str, str]:
         heads = {

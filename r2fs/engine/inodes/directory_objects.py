@@ -10,7 +10,7 @@ Fails:   NotPermitted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Set
 
 from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import NotPermitted
@@ -31,24 +31,30 @@ def check_changeable(node: Node) -> None:
 
 
 class OwnObjects:
-    """The directories at whose own key bytes were seen."""
+    """The directories of the tree at whose own key bytes were seen."""
 
     def __init__(self) -> None:
         # guarded by: Core.lock
-        self._directories: set[Node] = set()
-        self._warned: set[str] = set()  # keys that the log has named
+        self._keys: dict[Node, str] = {}  # the key that the log has named
 
     def note(self, directory: Node, version: Version) -> None:
-        """Add a directory; the log names each key once."""
-        self._directories.add(directory)
-        if version.key not in self._warned:
-            self._warned.add(version.key)
-            log.warning(
-                "%s: an object of %d bytes at the key of a directory: kept as it is; read it as %s in that directory",
-                printable(version.key), version.size, OBJECT_NAME,
-            )  # fmt: skip
+        """Add a directory; the log names its object once, and again under another key."""
+        if directory.deleted or self._keys.get(directory) == version.key:
+            return
+        self._keys[directory] = version.key
+        log.warning(
+            "%s: an object of %d bytes at the key of a directory: kept as it is; read it as %s in that directory",
+            printable(version.key), version.size, OBJECT_NAME,
+        )  # fmt: skip
 
-    def versions(self, in_tree: Callable[[Node], bool]) -> list[Version]:
-        """Those objects, of directories that still have one and are in the tree; the others are dropped."""
-        self._directories = {node for node in self._directories if node.own_bytes and in_tree(node)}
-        return [version for node in self._directories if (version := node.own_bytes) is not None]
+    def drop(self, directory: Node) -> None:
+        """Forget a directory that leaves the tree."""
+        self._keys.pop(directory, None)
+
+    def directories(self) -> Set[Node]:
+        """Each directory at whose key bytes were seen since it is in the tree."""
+        return self._keys.keys()
+
+    def versions(self) -> list[Version]:
+        """The objects of those directories that still have one."""
+        return [version for node in self._keys if (version := node.own_bytes) is not None]

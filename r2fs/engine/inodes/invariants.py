@@ -6,14 +6,17 @@ Locks: called with Core.lock held.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from r2fs.engine.inodes.inode import Node
 from r2fs.model.keys import is_conflict_name
 
 
-def check(root: Node, numbers: Mapping[int, Node], conflicts: set[Node], hidden_keys: int) -> None:
-    """Raises AssertionError. `numbers`: every node by its own; `conflicts`: the named copies that conflicts left."""
+def check(
+    root: Node, numbers: Mapping[int, Node], conflicts: set[Node], hidden_keys: int, with_bytes: Set[Node]
+) -> None:
+    """Raises AssertionError. `numbers`: every node by its own; `conflicts`: the named copies that conflicts left;
+    `with_bytes`: directories at whose own key bytes were seen."""
     named, hidden = set[Node](), 0
     for node in _walk(root):
         assert node not in named, f"{node.name}: has two names"
@@ -34,6 +37,7 @@ def check(root: Node, numbers: Mapping[int, Node], conflicts: set[Node], hidden_
     assert hidden_keys == hidden, f"{hidden} hidden keys, {hidden_keys} counted"
     copies = {node for node in named if is_conflict_name(node.name)}
     assert conflicts == copies, f"conflict copies: {conflicts ^ copies}"
+    assert with_bytes <= named, f"noted for their bytes, and not in the tree: {with_bytes - named}"
     nameless = [node for node in numbers.values() if node not in named]
     assert all(node.deleted for node in nameless), f"neither named nor removed: {nameless}"
     kept = [node for node in nameless if not (node.lookups or node.handles or node.pending)]

@@ -199,6 +199,7 @@ class Tree:
             listing.removed[node.name] = self.tick
         node.deleted = True
         if node.listing is not None:
+            self._own_objects.drop(node)
             self.hidden -= len(node.listing.hidden)
             node.listing.hidden = frozenset()
             if node.listing.object is not None:
@@ -240,11 +241,8 @@ class Tree:
         found.ctime_ns, found.atime_ns, found.touched = node.ctime_ns, node.atime_ns, node.touched
         found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
         found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
-        found.metadata_known, found.mtime_known, found.attr_cache_checked = (
-            node.metadata_known,
-            node.mtime_known,
-            node.attr_cache_checked,
-        )
+        found.metadata_known, found.mtime_known = node.metadata_known, node.mtime_known
+        found.attr_cache_checked = node.attr_cache_checked
         found.modified_ns = node.modified_ns
         return found
 
@@ -276,7 +274,7 @@ class Tree:
 
     def check(self) -> None:
         """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
-        check(self.root, self._nodes, self._conflicts, self.hidden)
+        check(self.root, self._nodes, self._conflicts, self.hidden, self._own_objects.directories())
 
     # ------------------------------------------------------------------ changes of other hosts
     def expire_name(self, directory: Node, name: str, gone: bool = False) -> None:
@@ -324,7 +322,7 @@ class Tree:
 
     def own_bytes(self) -> list[Version]:
         """Objects that hold bytes at the key of a directory, in the directories that are known."""
-        return self._own_objects.versions(self.in_tree)
+        return self._own_objects.versions()
 
     def object_of(self, directory: Node) -> Node | None:
         """The read-only file that shows the bytes at the directory's own key. No listing has it."""
