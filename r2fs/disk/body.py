@@ -1,6 +1,7 @@
-"""Bodies of requests: a region of a file, read as it is sent; or a few bytes of memory.
+"""Bodies of requests: a region of a file, read as it is sent, or a few bytes of memory; and digests of such regions.
 
-Owns:    the reading position, the MD5 of the bytes read in order, and the gate that ends reading.
+Owns:    the reading position, the MD5 of the bytes read in order, the gate that ends reading, and the hash of parts:
+         one for which no collision can be made, since equal parts are not sent.
 Never:   holds more than one read in memory; writes; closes the descriptor (it is the caller's).
 Threads: a body belongs to one request and so to one thread. A Gate is shared by all bodies
          of an upload and may be closed from any thread.
@@ -19,6 +20,10 @@ from threading import Condition
 from r2fs.model.errors import BodyWithdrawn
 
 READ_ALL_MAX = 32 << 20  # read() without a size above this is a defect: it would fill the memory
+DIGEST_READ = 1 << 20
+DIGEST_BYTES = 20  # a collision by chance or by intent takes 2**80 tries
+
+Pread = Callable[[int, int, int], bytes]  # os.pread, or Gate.pread: (fd, size, offset)
 
 
 class Gate:
@@ -164,3 +169,13 @@ class MemoryBody(_Positioned):
         data = self._data[self._at : stop]
         self._advance(data)
         return data
+
+
+def part_digest(pread: Pread, fd: int, start: int, length: int) -> str:
+    """Return the digest of [start, start + length), or of the bytes up to an earlier end, in hex."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    stop = start + length
+    while start < stop and (data := pread(fd, min(DIGEST_READ, stop - start), start)):
+        digest.update(data)
+        start += len(data)
+    return digest.hexdigest()

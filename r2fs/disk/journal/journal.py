@@ -128,8 +128,8 @@ class Journal:
 
     def drop_inode(self, ino: int) -> None:
         with self.transaction():
-            self._database.run("DELETE FROM inode WHERE ino = ?", (ino,))
-            self.drop_multipart(ino)
+            for table in ("inode", "multipart", "part"):
+                self._database.run(f"DELETE FROM {table} WHERE ino = ?", (ino,))
 
     def put_delete(self, row: PendingDelete) -> None:
         self._database.run(
@@ -178,8 +178,8 @@ class Journal:
 
     def drop_multipart(self, ino: int) -> None:
         with self.transaction():
-            self._database.run("DELETE FROM multipart WHERE ino = ?", (ino,))
-            self._database.run("DELETE FROM part WHERE ino = ?", (ino,))
+            for table in ("multipart", "part"):
+                self._database.run(f"DELETE FROM {table} WHERE ino = ?", (ino,))
 
     def multipart(self, ino: int) -> MultipartState | None:
         query = self._database.query

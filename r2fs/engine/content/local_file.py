@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from r2fs.disk.cache.cache import Taken
 from r2fs.disk.durable import local_error
-from r2fs.disk.lease import open_unless_writable
+from r2fs.disk.filecalls import open_unless_writable
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content import idle
 from r2fs.engine.content.disk_space import DiskSpace

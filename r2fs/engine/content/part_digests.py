@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from r2fs.disk.digests import part_digest
+from r2fs.disk.body import part_digest
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import AHEAD, JobQueue

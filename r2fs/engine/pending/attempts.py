@@ -176,17 +176,15 @@ class Attempts:
     def _put(self, attempt: Attempt) -> None:
         self._core.assert_held()
         earlier = self._known.get(attempt.id)
-        with self._journal.transaction():
-            self._journal.put_attempt(attempt)
-            self._journal.on_rollback(lambda: self._undo(attempt.id, earlier))
-            self._known[attempt.id] = attempt
+        self._journal.put_attempt(attempt)
+        self._journal.on_rollback(lambda: self._undo(attempt.id, earlier))
+        self._known[attempt.id] = attempt
 
     def _forget(self, attempt: Attempt) -> None:
         self._core.assert_held()
-        with self._journal.transaction():
-            self._journal.drop_attempt(attempt.id)
-            self._journal.on_rollback(lambda: self._undo(attempt.id, attempt))
-            del self._known[attempt.id]
+        self._journal.drop_attempt(attempt.id)
+        self._journal.on_rollback(lambda: self._undo(attempt.id, attempt))
+        del self._known[attempt.id]
 
     def _undo(self, attempt_id: str, earlier: Attempt | None) -> None:
         if earlier is None:

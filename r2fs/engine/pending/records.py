@@ -1,4 +1,4 @@
-"""Records: what every room above reads and changes under Core.lock."""
+"""Records: inodes, pending state and attempts, which all rooms above read and change under Core.lock."""
 
 from __future__ import annotations
 

@@ -46,13 +46,11 @@ class Waiting:
 
     def __init__(self, core: Core) -> None:
         self.changed = Condition(core.lock)  # an item may be due
-        self._core = core
         self._blocked: dict[Token, list[Item]] = {}
         self._released: list[Item] = []
 
     def block(self, item: Item, token: Token) -> None:
         """Have `item` wait until `token` is settled."""
-        self._core.assert_held()
         self._blocked.setdefault(token, []).append(item)
 
     def inode_settled(self, ino: int) -> None:
@@ -65,7 +63,6 @@ class Waiting:
 
     def released(self) -> list[Item]:
         """Return the items released since the last call."""
-        self._core.assert_held()
         items, self._released = self._released, []
         return items
 
@@ -155,6 +152,7 @@ class PendingStore:
 
     def adopt(self, node: Node, pending: Pending, base_metadata: Facts | None) -> None:
         """Put in place, at start, what a row of the journal says."""
+        self._core.assert_held()
         self._put(node, pending, {"base_metadata": base_metadata})
 
     def note(self, node: Node, pending: Pending) -> None:
@@ -195,7 +193,6 @@ class PendingStore:
         self._set(node, pending, change)
 
     def _set(self, node: Node, pending: Pending | None, change: Mapping[str, object]) -> None:
-        self._core.assert_held()
         self._index_base(node, add=False)
         self.staged_bytes -= node.pending.size if node.pending else 0
         for name, value in change.items():
@@ -264,10 +261,12 @@ class PendingStore:
     # ------------------------------------------------------------------ base objects
     def watch_base(self, node: Node) -> None:
         """Protect the base object of an open node whose bytes are not all on this host."""
+        self._core.assert_held()
         self._index_base(node, add=True)
 
     def unwatch_base(self, node: Node) -> None:
         """End `watch_base`; a pending node stays protected."""
+        self._core.assert_held()
         if node.pending is None:
             self._index_base(node, add=False)
         self.waiting.inode_settled(node.ino)
@@ -298,7 +297,6 @@ class PendingStore:
         return next((n for n in self.inodes.values() if n.pending and nfc(n.pending.key) == key), None)
 
     def _index_base(self, node: Node, add: bool) -> None:
-        self._core.assert_held()
         if node.base is None:
             return
         key = nfc(node.base.key)

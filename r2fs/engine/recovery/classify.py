@@ -98,7 +98,7 @@ Verdict = Adopt | Unchanged | NeverStored | WithoutStaged | Missing | Doubtful |
 
 
 def classify(row: PendingInode, seen: Evidence) -> Verdict:
-    """Return what becomes of the row."""
+    """Return the verdict on a row."""
     if row.staged is not None and seen.file is None:
         return _without_file(row, seen)
     if row.state == State.PARKED.value and row.reason in DOUBTFUL:
@@ -108,15 +108,20 @@ def classify(row: PendingInode, seen: Evidence) -> Verdict:
     doubt = row.reason if row.reason in DOUBTFUL else None  # reopened since, and not written anew from empty
     if seen.file is None:
         return _sent_or_held(doubt, Durability.VOLATILE)
+    return _of_file(row, seen, seen.file, doubt)
+
+
+def _of_file(row: PendingInode, seen: Evidence, file: FileStat, doubt: str | None) -> Verdict:
+    """Return the verdict on a row with its staged file. `doubt`: the reason for which it was parked before."""
     power_cut = row.boot != seen.boot
-    if _is_unwritten(row, seen.file):
+    if _is_unwritten(row, file):
         # After a power cut a copy of the base may have blocks that never reached the disk.
         return Unchanged(keeps_file=row.base is not None and not power_cut)
     synced = row.synced and row.state not in _OPEN
     unsynced_cut = power_cut and not synced
     if unsynced_cut and not is_changed(row, seen):
         return WithoutStaged(never_stored=False)
-    resized = _is_resized(row, seen.file)
+    resized = _is_resized(row, file)
     torn = TORN if resized or unsynced_cut else None
     return _sent_or_held(doubt or torn, _durability(row) if synced and not resized else Durability.VOLATILE)
 

@@ -17,8 +17,7 @@ import threading
 from dataclasses import replace
 from typing import NamedTuple
 
-from r2fs.disk.body import FileBody, MemoryBody
-from r2fs.disk.digests import part_digest
+from r2fs.disk.body import FileBody, MemoryBody, part_digest
 from r2fs.disk.durable import local_error
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.stat import merged, together
