@@ -1,8 +1,8 @@
 """Core: lock, settings and ports, shared by all parts of the engine.
 
 Owns:  the one lock of the engine and its condition.
-Never: decides anything.
-Locks: `lock` (rank 30) guards every Node, the tree, the pending store and the queue. Under it: no request to the
+Never: takes a decision.
+Locks: `lock` (rank 30) guards every Node, the tree, the pending store and the queue. Inside: no request to the
        bucket, no fsync, no waiting but on `changed` itself. The journal's lock (50) and a SparseFile's (40) may be
        taken inside it, never the other way round.
 """
@@ -42,11 +42,11 @@ class Core:
     # set once, before the driver serves
     kernel: KernelCache = field(default_factory=NoKernelCache)
     # guarded by: lock
-    numbers: InodeNumbers = field(default_factory=InodeNumbers)  # those that stat shows
+    numbers: InodeNumbers = field(default_factory=InodeNumbers)  # as stat shows
     staging: Staging = field(init=False)  # the journal's
     changed: Condition = field(init=False)  # any change that a thread may wait for
     stopping: bool = False  # set together with `ended`
-    # thread-safe by itself: for threads that wait for the end alone, and not for each change
+    # thread-safe: for threads that wait for the end alone, and not for each change
     ended: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:

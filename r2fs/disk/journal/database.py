@@ -1,17 +1,17 @@
-"""The journal's database: one SQLite connection, its transactions and its log.
+"""The journal's database: an SQLite connection, its transactions and its log.
 
-Owns:    the pragmas, the check at the start, BEGIN to COMMIT with what follows in memory, the sync of the log,
+Owns:    the pragmas, the check at the start, BEGIN to COMMIT with effects in memory, the sync of the log,
          and the meaning of each error.
 Never:   reads or writes a row, but for the schema's version.
 Threads: every method; a transaction holds the lock from BEGIN to COMMIT.
-Locks:   `lock` (rank 50, the innermost but for the reserve's); `_durability` before it, held over the one sync
+Locks:   `lock` (rank 50, the innermost but for the reserve's); `_durability` before it, held over the sync
          that `barrier` waits for.
-Fails:   NoSpace, DiskReadOnly, LocalError and StateDamaged, with nothing changed then. A database that is damaged
+Fails:   NoSpace, DiskReadOnly, LocalError and StateDamaged, without any change then. A database that is damaged
          is set aside at open (salvage.py), and begun anew. On a full disk the reserve is given up and the
          transaction is carried out again, before NoSpace is raised.
 
 A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier` makes all commits so far survive
-a power cut: it syncs the log itself, as SQLite does, but without the lock, so that no other commit waits for the disk.
+a power cut: syncs the log as SQLite does, but without the lock, so that no other commit waits for the disk.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Database:
     # ------------------------------------------------------------------ transactions
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything inside together, or nothing. Nests: the outermost commits."""
+        """Commit all statements inside together, or none. Nests: the outermost commits."""
         with self.lock:
             if self._depth:
                 self._depth += 1
@@ -103,12 +103,15 @@ class Database:
                 self._depth = 0
                 self._undo.clear()
                 effects, self._effects = self._effects, []
-        with ExitStack() as committed:  # each of them, also after one that failed: the journal has them all
+        with ExitStack() as committed:  # all effects, also after a failed one: the commit stands
             for effect in reversed(effects):
                 committed.callback(effect)
 
     def on_rollback(self, undo: Action) -> None:
-        """Have a change of memory undone if the open transaction fails. Without one the journal has the change."""
+        """Register the reverse of a change of memory, for a failure of the open transaction.
+
+        Without a transaction the journal has the change already.
+        """
         with self.lock:
             if self._depth:
                 self._undo.append(undo)
@@ -122,7 +125,7 @@ class Database:
         effect()
 
     def run(self, sql: str, values: tuple[object, ...] = ()) -> None:
-        """Execute one statement: in the open transaction, or in one of its own."""
+        """Execute one statement: in the open transaction, or in its own."""
         with self.lock:
             if not self._depth:
                 with self.transaction():
@@ -155,13 +158,13 @@ class Database:
             raise ours from error
 
     def _repeat(self) -> None:
-        """Begin the transaction again in the freed reserve, and repeat it: SQLite drops one that finds no space."""
+        """Begin the transaction again in the freed reserve, and repeat its statements: SQLite drops a transaction that finds no space."""
         half = self._reserve.size // 2
         try:  # before other files take the space
             if (log_fd := self._log.fd()) >= 0:
                 claim_blocks(log_fd, half)
             claim_blocks(self._fd, os.fstat(self._fd).st_size + half)
-        except OSError as error:  # they grow as far as other files leave space
+        except OSError as error:  # the files grow as far as others leave space
             log.info("%s: no room of its own: %s", self._directory.path, error)
         log.warning(
             "the disk of %s is full: %d bytes that were kept in reserve for the journal are in use now",
@@ -175,7 +178,7 @@ class Database:
             self._connection.execute(sql, values)
 
     def _roll_back(self) -> None:
-        """Roll back. An error is logged alone: what was not committed is void anyway."""
+        """Roll back. An error is only logged: the transaction is void anyway."""
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -193,7 +196,7 @@ class Database:
         """Make all commits so far survive a power cut. At most one fsync; waits for the disk."""
         with self.lock:
             wanted = self._commits
-        # One at a time: of two fsyncs at once, the kernel reports a failure to one alone.
+        # Serialised: of two fsyncs at once, the kernel reports a failure to a single caller.
         with self._durability:
             if self._synced >= wanted:
                 return  # no commit since, or another thread's sync has covered it
@@ -208,7 +211,7 @@ class Database:
             self._synced = covered
 
     def _begin_log_anew(self) -> None:
-        """Checkpoint after a failed sync: the kernel reports it once, and has forgotten the log's dirty pages.
+        """Checkpoint after a failed sync: the kernel reports a failure once, and has forgotten the log's dirty pages.
 
         The checkpoint writes all of the log to the database, with syncs of its own.
         """
@@ -259,7 +262,7 @@ class _Log:
 
 # ------------------------------------------------------------------ opening
 def open_connection(state_dir: Path, reserve: DiskReserve) -> sqlite3.Connection:
-    """Open the database; set a damaged one aside under another name, and make a new one."""
+    """Open the database; set a damaged database aside under another name, and begin anew."""
     path = state_dir / "journal.db"
     salvage.keep_lonely_log(path)
     try:
@@ -297,7 +300,7 @@ def _connect(path: Path, reserve: DiskReserve) -> sqlite3.Connection:
 
 
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
-    """Raise StateDamaged for a journal of another schema, before anything in it is changed."""
+    """Raise StateDamaged for a journal of another schema, before any change."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchone():
         return
     found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
@@ -325,7 +328,7 @@ def _code(error: sqlite3.Error) -> int:
 
 # ------------------------------------------------------------------ errors
 def _as_ours(error: sqlite3.Error, state_dir: Path, probe_fd: int | None) -> R2fsError:
-    """Map an error of SQLite by its code. The system's errno is not in it: a call on `probe_fd` gets that."""
+    """Map an error of SQLite by its code. The system's errno is missing: a call on `probe_fd` gets that."""
     if _code(error) == sqlite3.SQLITE_FULL:
         return NoSpace(f"the disk of the state directory {state_dir} is full")
     if _is_damage(error):

@@ -1,10 +1,10 @@
-"""Journal: what the bucket lacks, in SQLite, written before a program is answered.
+"""Journal: the changes that the bucket lacks, in SQLite, written before a program is answered.
 
 Owns:    the rows of `journal.db`, as values. schema.py describes every column; database.py has the transactions.
 Never:   decides an order of requests; touches the bucket; deletes staged bytes.
 Threads: every method.
 Locks:   the database's.
-Fails:   StateLocked, DirectoryUnusable and the errors of database.py, at open; those of database.py otherwise.
+Fails:   StateLocked, DirectoryUnusable and the errors of database.py, at open; the errors of database.py otherwise.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Journal:
         directory = StateDirectory.take(state_dir, Staging(staging_dir or state_dir / "staging"))
         try:
             journal = cls(directory, Database(directory, crash_point))
-            # The epoch must not be given twice, nor may a directory be missing under what is synced in it.
+            # The epoch must not be given twice, nor may a directory be missing above synced files.
             journal.barrier()
             for path in (state_dir.parent, state_dir, directory.staging.directory):
                 fsync_dir(path)
@@ -96,7 +96,7 @@ class Journal:
             raise
 
     def abandon(self) -> None:
-        """Note that the mount did not come up: close() removes a journal that this start made and that is void."""
+        """Note that the mount failed: close() removes a journal that this start made and that is void."""
         self._abandoned = True
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Journal:
 
     @property
     def error(self) -> str | None:
-        """Why the last commit failed; None: it did not."""
+        """The error of the last commit; None after a success."""
         return self._database.error
 
     def next_seq(self) -> int:
@@ -156,7 +156,7 @@ class Journal:
         self._database.run("DELETE FROM attempt WHERE id = ?", (attempt_id,))
 
     def put_multipart(self, state: MultipartState) -> None:
-        """Keep a new upload; delete an earlier one of the same inode, with its parts."""
+        """Keep a new upload; delete an earlier upload of the same inode, with its parts."""
         with self.transaction():
             self.drop_multipart(state.ino)
             self._database.run(
@@ -173,7 +173,7 @@ class Journal:
         )
 
     def outdate_multipart(self, ino: int) -> None:
-        """Mark an upload whose metadata are no longer the file's: no attempt continues it."""
+        """Mark an upload with metadata that are no longer the file's: no attempt resumes this upload."""
         self._database.run("UPDATE multipart SET attempt = '' WHERE ino = ?", (ino,))
 
     def drop_multipart(self, ino: int) -> None:

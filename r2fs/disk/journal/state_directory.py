@@ -1,8 +1,8 @@
-"""State directory of one mount: locked, made where it is missing, and removed where the start that made it failed.
+"""State directory of one mount: locked, made where missing, and removed after a failed start that made the directory.
 
 Owns:    the lock file, the disk reserve and the staging directory of the mount; the test that a state directory
-         holds nothing that could be missed.
-Never:   removes a file of staging; removes anything without the lock, or of a journal that an earlier start made.
+         holds no work.
+Never:   removes a file of staging; removes a file without the lock, or of a journal that an earlier start made.
 Fails:   StateLocked, DirectoryUnusable.
 """
 
@@ -41,7 +41,7 @@ class StateDirectory:
 
     @classmethod
     def take(cls, path: Path, staging: Staging) -> Self:
-        """Make the directory and `staging` where they are missing, and take the lock.
+        """Make the missing ones of the directory and `staging`, and take the lock.
 
         Raises StateLocked, DirectoryUnusable.
         """
@@ -83,7 +83,7 @@ class StateDirectory:
             return False
 
     def remove(self) -> None:
-        """Remove the files of a void journal, which is closed, and the empty directories. The lock file goes last."""
+        """Remove the files of a void journal, which is closed, and the empty directories. The lock file is removed last."""
         self.reserve.give_up()
         with suppress(OSError):  # a link to staging beside the cache, or a directory that holds other things
             self.staging.remove_directories()
@@ -109,7 +109,7 @@ def lock_state(state_dir: Path) -> int:
             ) from None
         if _is_named(fd, path):
             break
-        # A start that failed has just removed it: the lock of a file without a name excludes nobody.
+        # A start that failed has just removed it: the lock of a file without a name excludes no other daemon.
         os.close(fd)
     os.pwrite(fd, f"{os.getpid():<{PID_BYTES}}\n".encode(), 0)
     return fd

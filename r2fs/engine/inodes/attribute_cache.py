@@ -1,10 +1,10 @@
-"""Attribute cache: what stat showed in earlier mounts, for nodes of which a LIST returns the name alone.
+"""Attribute cache: stat of earlier mounts, for nodes of which a LIST returns the name alone.
 
-Owns:    when rows of the journal's table `attributes` are read, written and deleted. Those of files and objects of
+Owns:    when rows of the journal's table `attributes` are read, written and deleted. Rows of files and objects of
          directories are written with the commit that ends their upload. A directory's times and number are written
-         with the next upload in it, within a minute, and at the end.
-Never:   asks the bucket; uses a row of another version, or one older than the object's metadata.
-Locks:   Core.lock around every method but `flush` and `load_children`, which take it.
+         with the next upload below, within a minute, and at the end.
+Never:   sends a request; uses a row of another version, or older than the object's metadata.
+Locks:   Core.lock around every method but `flush` and `load_children`, which take the lock.
 Fails:   softly: a row that cannot be read or written costs a HEAD, and is logged.
 """
 
@@ -27,8 +27,8 @@ from r2fs.model.records import KeptAttributes, ObjectInfo
 
 log = logging.getLogger(__name__)
 
-FEW = 4  # names of a directory that are looked up one by one; more of them by one query
-BATCH = 1000  # rows written in one transaction: some 10 ms, in which other commits wait
+FEW = 4  # names of a directory with a query for each; for more a single query
+BATCH = 1000  # rows of a transaction: some 10 ms, in which other commits wait
 NS = 10**9
 SKEW_S = 900.0  # between this host's clock and the bucket's, at most: beyond, signatures are refused
 
@@ -67,7 +67,7 @@ class AttributeCache:
                 return
             above = self._tree.key(directory)
         gone: list[KeptAttributes] = []
-        for rows in self._read_all(above):  # numbers of rows first: a derived one gives way
+        for rows in self._read_all(above):  # numbers of rows first: a derived number gives way
             with self._core.lock:
                 for row in rows:
                     node = missing.pop(row.key, None)
@@ -127,10 +127,10 @@ class AttributeCache:
         node.st_ino = self._core.numbers.claim(number)
 
     def _show(self, directory: Node, row: KeptAttributes | None) -> None:
-        """Set a directory's times. Without a row they are those of the state directory's first use: the time of the
-        mount would differ each time.
+        """Set a directory's times. Without a row, the time of the state directory's first use: that of the mount would
+        differ each time.
 
-        The ETag of an empty object does not change with its metadata: where these must be exact, HEAD is sent.
+        The ETag of an empty object does not change with its metadata: where stat must be exact, HEAD is sent.
         """
         marker = directory.listing.marker if directory.listing else None
         known = directory.metadata_known or not keeps_shown(self._core.settings)
@@ -181,12 +181,12 @@ class AttributeCache:
         )
 
     def changed(self, directory: Node) -> None:
-        """Have the times that a directory shows now written."""
+        """Mark a directory as changed, for `flush`."""
         self._core.assert_held()
         self._changed.add(directory)
 
     def take_along(self, top: Node, directory: Node, new_name: str) -> None:
-        """Move the rows of directories at and below `top` to their new keys, so that those without an object keep
+        """Move the rows of directories at and below `top` to their new keys, so that directories without an object keep
         number and times, too. In a transaction."""
         old_top, new_top = self._tree.key(top).rstrip("/"), self._tree.key(directory) + new_name
         self.load(top)
@@ -236,7 +236,7 @@ def _missed(row: KeptAttributes) -> Write:
 
 
 def _was_listed(directory: Node) -> bool:
-    """True after a LIST by this mount: the kept listing of an earlier one may be older than a row."""
+    """True after a LIST by this mount: the kept listing of an earlier mount may be older than a row."""
     listing = directory.listing
     return listing is not None and listing.whole and listing.took_s > 0 and not directory.deleted
 

@@ -19,7 +19,7 @@ from r2fs.model.records import Version
 
 log = logging.getLogger(__name__)
 
-OBJECT_NAME = ".r2fs-directory-object"  # found by its name alone, so that `rm -r` does not meet it
+OBJECT_NAME = ".r2fs-directory-object"  # found by its name alone, so that `rm -r` does not see the file
 
 
 def check_changeable(node: Node) -> None:
@@ -31,7 +31,7 @@ def check_changeable(node: Node) -> None:
 
 
 class OwnObjects:
-    """The directories of the tree at whose own key bytes were seen."""
+    """The directories of the tree with bytes at their own key."""
 
     def __init__(self) -> None:
         # guarded by: Core.lock

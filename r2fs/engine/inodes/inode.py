@@ -1,9 +1,9 @@
-"""Node: one inode of the mount, and Listing: the children of a directory as far as they are known.
+"""Node: one inode of the mount, and Listing: the known children of a directory.
 
-Owns:  the fields, and what a successor of this daemon must know of an inode. A node is the identity that open handles
+Owns:  the fields, and the record of an inode for a successor of this daemon. A node is the identity that open handles
        keep: a version that another host puts in a name's place is another node.
-Never: changes anything: `inodes/table.py` moves nodes, `pending/store.py` puts `pending` in place.
-Locks: every field is guarded by Core.lock unless said otherwise.
+Never: changes a node: `inodes/table.py` moves nodes, `pending/store.py` puts `pending` in place.
+Locks: every field is guarded by Core.lock unless noted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Refresh:
 
 @dataclass(slots=True, eq=False)
 class Listing:
-    """A directory's children as far as they are known."""
+    """The known children of a directory."""
 
     children: dict[str, Node] = field(default_factory=dict)  # written by Tree._attach and _take alone
     directories: int = 0  # children that are directories; likewise
@@ -47,7 +47,7 @@ class Listing:
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal by this host
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
-    refused: str | None = None  # why the last answer was no listing; None: it was a listing
+    refused: str | None = None  # why the last answer was no listing; None: a listing
     refused_until_s: float = 0.0  # Clock.monotonic(): no LIST before, then
     marker: Version | None = (
         None  # the object at the directory's own key; of r2fs empty, of others perhaps not
@@ -56,7 +56,7 @@ class Listing:
     # the cost of a LIST of the whole directory, for namespace/name_lookup.py
     pages: int = 1  # of the last LIST, at least
     took_s: float = 0.0  # the last LIST
-    probe_count: int = 0  # lookups of one name since the last LIST, or in this window
+    probe_count: int = 0  # lookups of single names since the last LIST, or in this window
     probe_window_s: float = NEVER  # Clock.monotonic(): when the window began
 
 
@@ -73,7 +73,7 @@ class Node:
     mode: int | None = None  # None: the mount's default
     uid: int | None = None
     gid: int | None = None
-    spelled: str | None = None  # a directory's name as the bucket spells it, if not in NFC
+    spelled: str | None = None  # a directory's name in the bucket's spelling, if not NFC
     size: int = 0  # of the base, in bytes; a node with content has the content's
     target: str | None = None  # a symbolic link's
     content_type: str | None = None
@@ -81,11 +81,11 @@ class Node:
     metadata_known: bool = False  # mode, mtime … are stored with the version, not guessed from a listing
     mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
     modified_ns: int | None = None  # its object's LastModified; None: not seen since this host wrote it
-    outdated: bool = False  # another host changed the metadata in the bucket: HEAD before they are shown
-    shown: bool = False  # stat has shown the attributes: they stay the same while nothing changes the file
+    outdated: bool = False  # another host changed the metadata in the bucket: HEAD before stat
+    shown: bool = False  # stat has shown the attributes: fixed while the file is unchanged
     pinned: Facts | None = None  # mode, owner and mtime as shown, if the stored ones were learned afterwards
-    stored_kind: Kind | None = None  # FIFO, socket or device by the metadata; listings show these as files
-    attr_cache_checked: bool = False  # the local attribute cache was asked for them
+    stored_kind: Kind | None = None  # FIFO, socket or device by the metadata; in listings a file
+    attr_cache_checked: bool = False  # the local attribute cache was searched
     st_ino: int = 0  # the number that stat shows; 0: none was shown yet
     kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
     read_only: bool = False  # constant: shows the bytes of its directory's own object (directory_objects.py)
@@ -96,15 +96,15 @@ class Node:
     content: SparseFile | None = None  # open, or staged and touched
     version: int = 0  # Opened.version
     pending: Pending | None = None  # put in place by PendingStore alone
-    # Metadata that the bucket is known to have beside the base, while something is pending: changes by other hosts
-    # since then are merged with those of this host.
+    # Metadata that the bucket is known to have beside the base, while `pending` is set: later changes by
+    # other hosts are merged with this host's.
     base_metadata: Facts | None = None
     stale_staged_name: str | None = None  # a name in staging/data that its content still has, and no row
-    synced_on_disk: bool = False  # a row on the disk may state that its bytes, as they are now, are synced
+    synced_on_disk: bool = False  # a row on the disk may state that its present bytes are synced
     sync_failed: bool = False  # an fsync of its staged bytes failed: reading may return older ones
     # ---- kernel and handles
     lookups: int = 0  # references of the kernel
-    kernel_knows: bool = False  # Core.memory has the node: a change of name or version is put there, too
+    kernel_knows: bool = False  # Core.memory has the node, and gets each change of name or version
     handles: int = 0
     writers: int = 0
     flushed_s: float = NEVER  # Clock.monotonic() of the last FLUSH: a descriptor is about to be closed
@@ -122,8 +122,8 @@ class Node:
 
     @property
     def carries_body(self) -> bool:
-        """True if the object is sent whole with its metadata, never copied: a link's is its target, those of markers
-        and special files are empty."""
+        """True if the object is sent whole with its metadata, never copied: a link's is its target, a marker or
+        special file is empty."""
         if self.is_dir:
             return self.own_bytes is None
         if self.kind is Kind.SYMLINK:
@@ -132,7 +132,7 @@ class Node:
 
     @property
     def own_bytes(self) -> Version | None:
-        """The object at a directory's own key, if another tool has put bytes in it."""
+        """The object at a directory's own key, if another tool has stored bytes in that object."""
         if self.listing is None:
             return None
         version = self.listing.marker or self.base
@@ -155,7 +155,7 @@ class Node:
         return self.pending.key != self.base.key or (partial and self.handles > 0)
 
     def is_as_listed(self, info: ObjectInfo) -> bool:
-        """True for a file of exactly this version with nothing pending."""
+        """True for a clean file of exactly this version."""
         base = self.base
         return (
             base is not None
@@ -166,7 +166,7 @@ class Node:
         )
 
     def children(self) -> Mapping[str, Node]:
-        """The children by name, for reading: Tree changes them."""
+        """The children by name, for reading: only Tree changes this."""
         assert self.listing is not None
         return self.listing.children
 
@@ -186,9 +186,9 @@ def listing_of(directory: Node) -> Listing:
 
 # ---- the session
 def remember(memory: SessionMemory | None, node: Node) -> None:
-    """Record for a successor of this daemon what it must know of a node, if the kernel knows the node.
+    """Record a node for a successor of this daemon, if the kernel knows the node.
 
-    Called before the kernel learns the number, and after each change of name or version. What is pending is in the
+    Called before the kernel learns the number, and after each change of name or version. Pending state is in the
     journal, which overrules this record. A file that shows a directory's own object is made anew by a successor.
     """
     if memory is not None and node.kernel_knows and not node.read_only:
@@ -196,7 +196,7 @@ def remember(memory: SessionMemory | None, node: Node) -> None:
 
 
 def known(node: Node) -> KnownNode:
-    """Return a node's record, with attributes as stat shows them: a successor is to ask for the stored ones again."""
+    """Return a node's record, with the attributes that stat shows: a successor is to ask for the stored ones again."""
     base, parent, pinned = node.base, node.parent, node.pinned
     shown = pinned or node
     return KnownNode(

@@ -1,6 +1,6 @@
 """Invariants of the tree: names, parents, numbers and counts agree.
 
-Owns:  nothing: tests call it by Tree.check, after steps and at the end of each engine.
+Owns:  the check, which tests call by Tree.check, after steps and at the end of each engine.
 Locks: Core.lock around `check`.
 """
 

@@ -1,6 +1,6 @@
-"""Listing merge: what LIST and HEAD change in the inode table.
+"""Listing merge: changes of the inode table by LIST and HEAD.
 
-Owns:  the rules by which the bucket's view meets this host's own changes: pending ones, and those made after the
+Owns:  the rules by which the bucket's view meets this host's own changes: pending changes, and changes made after the
        request began, win.
 Never: sends a request; writes the journal.
 Locks: every function is called with Core.lock held.
@@ -22,12 +22,12 @@ from r2fs.model.records import ObjectInfo
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """The changes by which a directory comes to show a whole LIST."""
+    """The changes by which a directory shows a whole LIST."""
 
     marker: ObjectInfo | None  # the object at the directory's own key
     refreshed: Sequence[tuple[Node, ObjectInfo]]  # versions already shown, with another LastModified
     objects: Sequence[ObjectInfo]  # to be shown as files and links
-    directories: Sequence[str]  # to be shown, as the bucket spells them, in the order of keys
+    directories: Sequence[str]  # to be shown, in the bucket's spelling and the order of keys
     missing: Sequence[Node]  # children that the LIST does not name
     hidden: frozenset[str]  # keys that cannot be shown
 
@@ -51,7 +51,7 @@ def merge_listing(
 def plan_merge(
     tree: Tree, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
 ) -> MergePlan:
-    """Decide what a LIST changes. Changes nothing."""
+    """Return the changes that a LIST demands. Pure."""
     prefix, children, hidden = tree.key(directory), directory.children(), set[str]()
     spellings = _directory_names(prefix, prefixes, hidden)
     seen = set(spellings)  # a directory hides a file of its name
@@ -82,7 +82,7 @@ def plan_merge(
         marker=marker,
         refreshed=refreshed,
         objects=shown,
-        directories=sorted(spellings.values()),  # a walk asks for directories in the order of keys
+        directories=sorted(spellings.values()),  # a walk lists directories in the order of keys
         missing=_missing(tree, directory, seen, began),
         hidden=frozenset(hidden),
     )
@@ -91,7 +91,7 @@ def plan_merge(
 def _directory_names(prefix: str, prefixes: Iterable[str], hidden: set[str]) -> dict[str, str]:
     """Return the directories by the name that is shown (NFC), as the bucket spells each; add the others to `hidden`.
 
-    A server that distinguishes spellings may have two of one name: the one in NFC is shown.
+    A server that distinguishes spellings may have two of the same name: NFC is shown.
     """
     names: dict[str, str] = {}
     for raw in sorted((each[len(prefix) : -1] for each in prefixes), key=lambda raw: (raw != nfc(raw), raw)):
@@ -116,7 +116,7 @@ def _judge(
 
 
 def _missing(tree: Tree, directory: Node, seen: set[str], began: int) -> list[Node]:
-    """Children that another host has removed. Of a directory, nothing below may be pending."""
+    """Children that another host has removed. Not a directory with pending state below."""
     return [
         child
         for name, child in directory.children().items()

@@ -1,9 +1,9 @@
-"""Pages: the end of a listing in pages, also on a server that never ends one.
+"""Pages: the end of a listing in pages, also on a server with endless pages.
 
-Owns:    the marks of a listing in circles: a token for the second time, a page that begins as an earlier one,
+Owns:    the marks of a listing in circles: a token for the second time, a page that begins like an earlier page,
          several empty pages in a row.
 Never:   sends a request; judges the order of keys: servers have orders of their own.
-Threads: one listing, one thread.
+Threads: that of the listing.
 Fails:   MalformedAnswer at the first repeat.
 """
 
@@ -53,7 +53,7 @@ class Pages:
 
     def _beginning(self, page: ListPage) -> tuple[str, ...] | None:
         """Return keys by which a repeated page is recognised. A server may put one directory at the end of a page and
-        at the start of the next: a single prefix proves nothing."""
+        at the start of the next: a single prefix is no proof."""
         if page.objects:
             return (page.objects[0].key,)
         return (page.prefixes[0], page.prefixes[-1], str(len(page.prefixes))) if page.prefixes else None

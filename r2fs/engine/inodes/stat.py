@@ -1,7 +1,7 @@
 """Attributes: stat of a node, from its own fields, its content, the metadata in the bucket and the mount's defaults.
 
 Owns:  the rules by which metadata of the bucket, of this host and of the local cache are merged.
-Never: asks the bucket.
+Never: sends a request.
 Locks: Core.lock around every method.
 """
 
@@ -60,7 +60,7 @@ class AttributeView:
         )
 
     def _mode(self, node: Node, shown: int | None) -> int:
-        """Return the permission bits. While those in the bucket are unknown, others get none of a shared mount."""
+        """Return the permission bits. Of a shared mount, other users get none while those in the bucket are unknown."""
         settings, mode = self._settings, shown
         if mode is None:
             mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
@@ -70,13 +70,13 @@ class AttributeView:
     def recall(self, node: Node, key: str) -> None:
         """Apply the metadata that the local cache has of the node's version. Looked up once for each version.
 
-        Of a directory without LastModified only where `keeps_shown`: another host may have changed them since.
+        Of a directory without LastModified only where `keeps_shown`: another host may have changed the metadata since.
         """
         if node.metadata_known or node.attr_cache_checked or node.pending:
             return
         version = node.base
         if version is None and node.listing is not None:
-            # A directory's object is empty, whatever made it, and no listing of the parent shows it.
+            # A directory's object is empty by any tool, and in no listing of the parent.
             version = node.listing.marker or Version(key, EMPTY_MD5, 0)
         if version is None:
             return
@@ -106,7 +106,7 @@ class AttributeView:
 
 def keeps_shown(settings: Settings) -> bool:
     """True if stat keeps showing a listing's attributes after HEAD has returned the stored ones. False where HEAD is
-    sent before anything is shown."""
+    sent before stat."""
     return settings.mtime != "exact" and not settings.allow_other
 
 
@@ -136,7 +136,7 @@ def file_times(node: Node, stat: os.stat_result) -> tuple[int, int]:
 
 
 def _links(node: Node) -> int:
-    """Return nlink: of a directory two, and one for each directory in it; 1 while these are not all known."""
+    """Return nlink: of a directory two, and 1 for each directory below; 1 while some are unknown."""
     if node.deleted:
         return 0
     if node.listing is None:
@@ -145,9 +145,9 @@ def _links(node: Node) -> int:
 
 
 def fill(node: Node, facts: Facts) -> None:
-    """Take over the metadata that the bucket has of a node's version, below those that this host has set.
+    """Take over the metadata that the bucket has of a node's version, below fields that this host has set.
 
-    Attributes that stat has shown stay shown, since reading a file must not change them; uploads use the new ones.
+    Attributes that stat has shown stay shown, since reading a file must not change its stat; uploads use the new ones.
     """
     if node.outdated:
         node.outdated, node.pinned = False, None
@@ -186,13 +186,13 @@ def pin(node: Node, facts: Mapping[str, object]) -> None:
 
 
 def move_time(directory: Node, now_ns: int) -> None:
-    """Move a directory's times, after a name was added or removed. They are kept in memory alone."""
+    """Move a directory's times, after a name was added or removed. Kept in memory alone."""
     directory.mtime_ns = directory.ctime_ns = now_ns
     pin(directory, {"mtime_ns": now_ns})
 
 
 def shown_of(node: Node) -> Facts:
-    """Return mode, owner and mtime as stat shows them."""
+    """Return mode, owner and mtime that stat shows."""
     return node.pinned or Facts(node.mode, node.uid, node.gid, node.mtime_ns)
 
 
@@ -208,7 +208,7 @@ def outdate(node: Node) -> None:
 def refresh(node: Node, modified_ns: int) -> bool:
     """Take over the LastModified of the shown version, of a LIST or HEAD. True if another host changed its metadata.
 
-    Metadata that were known are asked for again before they are shown; without any, stat shows LastModified.
+    Known metadata are fetched again before stat; without metadata, stat shows LastModified.
     """
     seen_ns = node.modified_ns
     moved = seen_ns is not None and not same_moment(seen_ns, modified_ns)
@@ -227,7 +227,7 @@ def refresh(node: Node, modified_ns: int) -> bool:
 
 
 def is_news(node: Node, info: ObjectInfo) -> bool:
-    """Take over the LastModified of HEAD's or GET's answer. False if it is older than the node's last listing."""
+    """Take over the LastModified of HEAD's or GET's answer. False if older than the node's last listing."""
     seen_ns = node.modified_ns
     if seen_ns is not None and same_moment(seen_ns, info.modified_ns):
         return True

@@ -1,8 +1,8 @@
 """StatFs: bytes and files of the mount, for statfs and for the quota.
 
-Owns:  the sum over the known inodes. A directory that was never listed counts for nothing: its size would cost a
+Owns:  the sum over the known inodes. A directory that was never listed counts as empty: its size would cost a
        listing of the whole bucket.
-Never: asks the bucket.
+Never: sends a request.
 Locks: takes Core.lock.
 Fails: NoSpace past the quota.
 """

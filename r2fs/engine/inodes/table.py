@@ -1,9 +1,9 @@
 """Tree: the inode table, by number and by name.
 
 Owns:  inode numbers, parents and children, the kernel's reference counts, and the notifications to the kernel of
-       names that other hosts changed. `inodes/listing_merge.py` decides which these are.
+       names that other hosts changed. `inodes/listing_merge.py` decides which.
 Never: sends a request; writes the journal.
-Locks: Core.lock around every method; each change of a name, a number or a reference asserts it.
+Locks: Core.lock around every method; each change of a name, a number or a reference asserts that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_link
 from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.verbs import ROOT
 
-EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come twice on one state directory
+EPOCH_SHIFT = 32  # inode numbers of a run: epoch << 32 + n, unique on a state directory
 
 
 class Tree:
@@ -29,7 +29,7 @@ class Tree:
         # constant
         self.hides = hides  # (key, etag, tick of the LIST) → its delete is pending, or was carried out since
         # guarded by: Core.lock
-        self.tick = 1  # counts this host's changes: orders them against listings that are on their way
+        self.tick = 1  # counts this host's changes: compared with listings on their way
         self._last = core.journal.epoch << EPOCH_SHIFT
         now = core.now_ns()
         self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing(), st_ino=ROOT)
@@ -40,7 +40,7 @@ class Tree:
 
     # ------------------------------------------------------------------ numbers
     def count_change(self) -> None:
-        """Count a change by this host: listings that began before do not show it."""
+        """Count a change by this host: listings that began before are stale."""
         self._core.assert_held()
         self.tick += 1
 
@@ -85,12 +85,12 @@ class Tree:
         self.collect(node)
 
     def restore(self, node: Node) -> None:
-        """Enter, at start, a node of the previous daemon under the number that the kernel has of it."""
+        """Enter, at start, a node of the previous daemon under its number in the kernel."""
         self._nodes[node.ino] = node
         node.shown = keeps_shown(self._core.settings)
 
     def restore_name(self, node: Node, parent: Node, name: str) -> None:
-        """Give an inherited node its name, at start; an inherited node that has the name loses it."""
+        """Give an inherited node its name, at start; an inherited node with that name becomes nameless."""
         self.restore_nameless(node)
         before = listing_of(parent).children.get(name)
         if before is not None:
@@ -117,13 +117,13 @@ class Tree:
         return "/".join(self._parts(node)) or "/"
 
     def key(self, node: Node) -> str:
-        """Return the key of the node's object, below directories as the bucket spells them."""
+        """Return the key of the node's object, below directories in the bucket's spelling."""
         key = self._core.settings.bucket.prefix + "/".join(self._parts(node, spelled=True))
         if node.is_dir and node is not self.root:
             return key + "/"
         if node.kind is Kind.SYMLINK:
             return key + SYMLINK_SUFFIX
-        base = node.base  # the bucket's spelling, if it is the same name
+        base = node.base  # the bucket's spelling of the same name
         return base.key if base and base.key != key and nfc(base.key) == nfc(key) else key
 
     def child_key(self, parent: Node, name: str) -> str:
@@ -192,7 +192,7 @@ class Tree:
             above = above.parent
 
     def detach(self, node: Node) -> None:
-        """Remove a node, and all below it, from the tree; handles and the kernel may still refer to it."""
+        """Remove a subtree from the tree; handles and the kernel may still refer to its nodes."""
         assert node.parent is not None
         listing = listing_of(node.parent)
         if listing.children.get(node.name) is node:
@@ -213,7 +213,7 @@ class Tree:
         self.collect(node)
 
     def move(self, node: Node, parent: Node, name: str) -> None:
-        """Give a node another name; it and all nodes below it stay the same."""
+        """Give a node another name; all nodes of the subtree stay the same."""
         assert node.parent is not None
         self._take(node)
         self.count_change()
@@ -225,7 +225,7 @@ class Tree:
     def as_stored(self, node: Node) -> Node:
         """Return the node under the name, of the kind that the object's metadata have: listings show a FIFO as a file.
 
-        The kernel keeps an inode's type while it knows the inode, so that another kind is another node.
+        The kernel keeps the type of a known inode, so that another kind is another node.
         """
         kind, parent = node.stored_kind, node.parent
         if kind in (None, node.kind) or parent is None or node.pending or node.handles or node.deleted:
@@ -257,14 +257,14 @@ class Tree:
             self.touch(node)
 
     def walk(self, node: Node) -> Iterator[Node]:
-        """Yield `node` and all known nodes below it."""
+        """Yield `node` and all known nodes below."""
         yield node
         if node.is_dir:
             for child in list(node.children().values()):
                 yield from self.walk(child)
 
     def is_pending_below(self, node: Node) -> bool:
-        """True if something is pending at or below `node`."""
+        """True if a node at or below `node` has pending state."""
         return any(n.pending for n in self.walk(node))
 
     def check(self) -> None:
@@ -277,7 +277,7 @@ class Tree:
         self._core.kernel.forget_name(directory.ino, name, gone=gone)
 
     def add_object(self, directory: Node, name: str, info: ObjectInfo) -> Node:
-        """Add a file or link for an object of the bucket: no change of this host, so that any LIST overrules it."""
+        """Add a file or link for an object of the bucket: no change of this host, so that any LIST overrules."""
         kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
         node = self.add(directory, name, kind, info.modified_ns)
         node.touched = 0
@@ -285,26 +285,26 @@ class Tree:
         return node
 
     def add_prefix(self, directory: Node, spelled: str) -> Node:
-        """Add a directory for keys of the bucket, as they spell its name. No change of this host."""
+        """Add a directory for keys of the bucket, in their spelling. No change of this host."""
         name = nfc(spelled)
         node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
         node.touched, node.spelled = 0, spelled if spelled != name else None
         return node
 
     def forget_marker(self, directory: Node) -> None:
-        """Drop what is known of the object at the directory's own key."""
+        """Forget the object at the directory's own key."""
         listing_of(directory).marker = None
         if directory.own_bytes is not None:
             directory.base = None
 
     def saw_marker(self, directory: Node, version: Version) -> None:
-        """Note the object that a HEAD found at the directory's own key, and count it as hidden if it holds bytes."""
+        """Note the object that a HEAD found at the directory's own key, hidden if it holds bytes."""
         self.set_marker(directory, version)
         if version.size:
             self.hide_keys(directory, listing_of(directory).hidden | {version.key})
 
     def set_marker(self, directory: Node, version: Version) -> None:
-        """Note the object at the directory's own key; one that holds bytes is logged once."""
+        """Note the object at the directory's own key; an object with bytes is logged once."""
         listing_of(directory).marker = version
         if version.size:
             self._own_objects.note(directory, version)
@@ -316,7 +316,7 @@ class Tree:
         listing.hidden = keys
 
     def own_bytes(self) -> list[Version]:
-        """Return the objects with bytes at the keys of directories, as far as these are known."""
+        """Return the objects with bytes at the keys of known directories."""
         return self._own_objects.versions()
 
     def object_of(self, directory: Node) -> Node | None:
@@ -338,7 +338,7 @@ class Tree:
         return listing.object
 
     def gone(self, node: Node) -> None:
-        """Remove a node whose object or directory another host has removed."""
+        """Remove a node after another host has removed the object or directory."""
         directory = node.parent
         assert directory is not None
         for one in self.walk(node):
@@ -353,7 +353,7 @@ class Tree:
 
         LastModified would not do: a scanner may have looked between then and now.
         """
-        if listing_of(directory).whole:  # else no program has seen the names in it
+        if listing_of(directory).whole:  # else no program has seen the names
             move_time(directory, self._core.now_ns())
             self._core.kernel.forget_attributes(directory.ino)
 
@@ -376,7 +376,7 @@ class Tree:
         return node
 
     def replace(self, old: Node, info: ObjectInfo) -> Node:
-        """Put another host's version in the name's place, as a new node; open handles keep the old one."""
+        """Put another host's version in the name's place, as a new node; open handles keep the old node."""
         directory, name = old.parent, old.name
         assert directory is not None
         self.detach(old)
@@ -384,7 +384,7 @@ class Tree:
         return self.add_object(directory, name, info)
 
     def refreshed(self, node: Node, info: ObjectInfo) -> None:
-        """Take over the LastModified of the shown version; a later one means other metadata."""
+        """Take over the LastModified of the shown version; a later time means other metadata."""
         before = node.modified_ns
         if refresh(node, info.modified_ns):
             self._core.kernel.forget_attributes(node.ino)

@@ -1,6 +1,6 @@
 """Throughput: bytes of an upload that have left this host, and their rate.
 
-Owns:    the marks of one attempt, and the estimate made from them.
+Owns:    the marks of an attempt, and the estimate from these marks.
 Never:   waits; reads a socket's state.
 Threads: `add` in any sending thread, without a lock; the rest in any.
 
@@ -18,7 +18,7 @@ from statistics import median
 MARK_S = 1.0  # between two marks
 MARKS = 9  # the latest: the rate is that of eight seconds
 BUFFERS_MAX = 32 << 20  # bytes in the buffers of a few connections, at most
-STALLED_S = 5.0  # without progress: there is no rate
+STALLED_S = 5.0  # without progress: no rate
 
 
 class Throughput:
@@ -27,7 +27,7 @@ class Throughput:
         self._begun_s = 0.0  # of the first byte; times are Clock.monotonic()
         self._last_s = 0.0  # of the last byte
         self._first: tuple[float, int] | None = None  # the first mark
-        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)  # the first and those after
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)  # the first and later marks
 
     def add(self, count: int, now_s: float) -> None:
         if not self.sent:
@@ -49,7 +49,7 @@ class Throughput:
         return median(slopes) if slopes else 0.0
 
     def gone(self, now_s: float, size: int) -> int:
-        """Estimate the bytes of `size` that have left this host; never all of them, which only the answer proves."""
+        """Estimate the bytes of `size` that have left this host; never all: only the answer proves that."""
         rate = self._rate()
         if not rate or self._first is None:
             return 0

@@ -2,8 +2,8 @@
 
 Owns:  attempt ids, in the journal before they are sent and in the object's metadata after; the copy of an inode's
        state that one attempt sends.
-Never: sends; decides what becomes of an object of this host's (`writeback/resolve.py`, `writeback/deleter.py`).
-Locks: Core.lock around every method; each change asserts it. Takes the journal's inside.
+Never: sends; decides the fate of an object of this host's (`writeback/resolve.py`, `writeback/deleter.py`).
+Locks: Core.lock around every method; each change asserts that. Takes the journal's inside.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from r2fs.model.records import Attempt, Condition, Kind, MultipartState, Version
 
 @dataclass(frozen=True, slots=True)
 class UploadJob:
-    """Everything that one attempt needs, copied under the lock when its inode is claimed.
+    """The input of one attempt, copied under the lock when its inode is claimed.
 
     An upload thread reads the job and no node, so that a change made meanwhile cannot mix into the attempt.
     """
@@ -38,12 +38,12 @@ class UploadJob:
     attempt: str
     expected_etag: str | None
     facts: Facts
-    known: bool  # `facts` has everything of the base's metadata
+    known: bool  # `facts` has all of the base's metadata
     stored: Facts | None  # the base's metadata when last seen; None: not known
     base: Version | None
-    copy: bool  # the bytes are the base's: copy them inside the bucket
+    copy: bool  # the bytes are the base's, copied inside the bucket
     body: bytes | None  # a directory's or a symbolic link's
-    fd: int  # of the staged file, ours to close; -1: there is none
+    fd: int  # of the staged file, ours to close; -1: none
     size: int
     gate: Gate
     sent: Callable[[int], None]
@@ -55,7 +55,7 @@ class UploadJob:
 
     @property
     def replaces_base(self) -> bool:
-        """True if the object to be overwritten is the one that the file's metadata were read from."""
+        """True if the file's metadata were read from the object to be overwritten."""
         if self.kind is Kind.DIRECTORY:
             return self.expected_etag is not None
         return self.base is not None and (self.base.key, self.base.etag) == (self.key, self.expected_etag)
@@ -80,7 +80,7 @@ class Attempts:
     ) -> str:
         """Return a new attempt's id, or that of the multipart upload of the same bytes that is resumed.
 
-        An id belongs to one content: an object in the bucket that carries it has these bytes. The id of a copy
+        An id belongs to one content: any object in the bucket with this id has the same bytes. The id of a copy
         names the version `copied`.
         """
         attempt_id = resumed.attempt if resumed else uuid.uuid4().hex + (_of(copied) if copied else "")
@@ -89,13 +89,13 @@ class Attempts:
 
     # ------------------------------------------------------------------ outcomes
     def doubt(self, attempt_id: str) -> None:
-        """Mark the outcome unknown, so that the object is recognised as this host's if it appears later."""
+        """Mark the outcome unknown, so that the object is recognised as this host's if seen later."""
         attempt = self._known.get(attempt_id)
         if attempt is not None:
             self._put(replace(attempt, unknown=True))
 
     def drop(self, attempt_id: str) -> None:
-        """Forget an attempt that stored nothing, unless a multipart upload continues it."""
+        """Forget an attempt that stored nothing, unless a multipart upload resumes the attempt."""
         attempt = self._known.get(attempt_id)
         if attempt is None:
             return
@@ -107,7 +107,7 @@ class Attempts:
         """Forget an attempt that stored its object, and old ones of unknown outcome: these appear within
         LATE_ATTEMPT_S or never.
 
-        Those of other inodes that still have their keys stay at any age: theirs may have appeared long ago, and
+        Attempts of other inodes that still have their keys stay at any age: the objects may be old, and
         must be recognised.
         """
         oldest = self._core.clock.time() - LATE_ATTEMPT_S
@@ -129,7 +129,7 @@ class Attempts:
             self._forget(attempt)
 
     def unwatched(self, key: str) -> None:
-        """Forget attempts at a key that is no longer watched, of inodes without anything pending."""
+        """Forget attempts at a key that is no longer watched, of inodes with no pending state."""
         for attempt in [a for a in self._known.values() if nfc(a.key) == nfc(key)]:
             if attempt.ino not in self._pending.inodes:
                 self._forget(attempt)

@@ -1,10 +1,10 @@
-"""Pending deletes: objects to be deleted from the bucket, by seq, key and prefix, and those deleted lately.
+"""Pending deletes: objects to be deleted from the bucket, by seq, key and prefix, and objects deleted lately.
 
 Owns:  the rows of the journal's table `pending_delete`, their indexes in memory, and the record by which a listing
        that began before a delete is not believed.
 Never: sends a request (`writeback/deleter.py`). A delete is parked in memory alone: the next start tries it again.
-Locks: Core.lock around every method; each change asserts it. Takes the journal's inside.
-Keys:  rows have them as the bucket spells them; the indexes compare them as R2 does, in NFC.
+Locks: Core.lock around every method; each change asserts that. Takes the journal's inside.
+Keys:  in rows in the bucket's spelling; in the indexes in NFC, as R2 compares.
 Fails: NoSpace or StateDamaged from the journal: memory is unchanged then.
 """
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Refusal(NamedTuple):
-    """Why a delete is parked, and since when (Clock.monotonic())."""
+    """Reason and time (Clock.monotonic()) of parking."""
 
     reason: str
     since_s: float
@@ -37,21 +37,21 @@ class PendingDeletes:
         self._core = core
         self._journal = core.journal
         # guarded by: Core.lock
-        self.rows: dict[int, PendingDelete] = {}  # by seq; changed here alone
-        self.parked: dict[int, Refusal] = {}  # by seq; these hide nothing
+        self.rows: dict[int, PendingDelete] = {}  # by seq; changed by this class alone
+        self.parked: dict[int, Refusal] = {}  # by seq; a parked delete hides no object
         self.claimed: set[int] = set()  # seqs of deletes on their way
         self._by_key: dict[str, set[int]] = {}
         self._below: Counter[str] = Counter()  # number of unparked deletes under each prefix
         self._done: dict[str, tuple[str, int]] = {}  # key: (ETag, tick) of a delete carried out
-        self._done_below: dict[str, int] = {}  # prefix: tick of the last delete carried out below it
+        self._done_below: dict[str, int] = {}  # prefix: tick of the last delete carried out below
         self._cleared: dict[str, str] = {}  # key: ETag of a version that is no late attempt
 
     # ------------------------------------------------------------------ rows
     def add(
         self, key: str, etag: str | None, after: Node | None = None, watch: bool = False
     ) -> PendingDelete:
-        """Enter the delete of version `etag`; None: of whatever an attempt of this host makes, looked for while
-        `watch`. `after`: an inode that must have nothing pending first."""
+        """Enter the delete of version `etag`; None: of any object of a late attempt, while `watch`.
+        `after`: an inode without pending state first."""
         until = self._core.clock.time() + LATE_ATTEMPT_S if watch else None
         row = PendingDelete(self._journal.next_seq(), key, etag, after.ino if after else None, until)
         with self._journal.transaction():
@@ -67,7 +67,7 @@ class PendingDeletes:
         self._enter(row, None)
 
     def drop(self, seq: int, tick: int | None = None) -> None:
-        """Remove a row: void or withdrawn, or carried out at `tick`, which tells listings that are on their way."""
+        """Remove a row: void or withdrawn, or carried out at `tick`, for comparison with listings on their way."""
         row, refusal = self.rows[seq], self.parked.get(seq)
         with self._journal.transaction():
             self._journal.drop_delete(seq)
@@ -81,7 +81,7 @@ class PendingDeletes:
 
     def take_over(self, key: str) -> str | None:
         """Void the deletes at `key`, where a new object is to be, that are not on their way; return the ETag to
-        expect there.
+        expect.
 
         Overwriting is one request where delete and put would be two, and leaves no moment without the name.
         """
@@ -106,7 +106,7 @@ class PendingDeletes:
         self._core.changed.notify_all()
 
     def release(self, seq: int) -> PendingDelete:
-        """Make a parked delete an ordinary one; the caller schedules it."""
+        """End the parking of a delete; the caller schedules the delete."""
         self._core.assert_held()
         del self.parked[seq]
         row = self.rows[seq]
@@ -124,7 +124,7 @@ class PendingDeletes:
             if etag is None or self.rows[seq].etag == etag:
                 self.drop(seq)
 
-    # ------------------------------------------------------------------ what listings may show
+    # ------------------------------------------------------------------ visibility in listings
     def hides(self, key: str, etag: str | None, began: int) -> bool:
         """True if the delete of this version is pending, or was carried out since tick `began`."""
         for seq in self._at(key):
@@ -146,7 +146,7 @@ class PendingDeletes:
         )
 
     def carried_out(self, key: str, etag: str, tick: int) -> None:
-        """Record that this version was deleted at `tick`: listings that began before may still show it."""
+        """Record that this version was deleted at `tick`: listings that began before are stale."""
         _remember_last(self._done, nfc(key), (etag, tick))
         for prefix in _prefixes(key):
             _remember_last(self._done_below, prefix, tick)
@@ -168,7 +168,7 @@ class PendingDeletes:
         self._journal.on_commit(lambda: _remember_last(self._cleared, nfc(key), etag))
 
     def suspect_again(self, key: str) -> None:
-        """Suspect any version at `key`, which an inode has left: an attempt of that inode is a late one now."""
+        """Suspect any version at `key`, which an inode has left: an attempt of that inode is late now."""
         self._cleared.pop(nfc(key), None)
 
     # ------------------------------------------------------------------ indexes
@@ -206,7 +206,7 @@ class PendingDeletes:
 
 
 def _prefixes(key: str) -> list[str]:
-    """Of `a/b/c`: `a/` and `a/b/`; of a directory's key that itself, too. In NFC."""
+    """Of `a/b/c`: `a/` and `a/b/`; of a directory's key also the key. In NFC."""
     key = nfc(key)
     parts = key.rstrip("/").split("/")
     above = ["/".join(parts[:n]) + "/" for n in range(1, len(parts))]

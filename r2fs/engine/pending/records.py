@@ -21,6 +21,6 @@ class Records:
 
     @classmethod
     def of(cls, core: Core, staging_garbage: Callable[[str, Node], None]) -> Records:
-        """Return empty ones; `staging_garbage` is called for each staged file whose row a commit has deleted."""
+        """Return empty ones; `staging_garbage` is called for each staged file after a commit has deleted the row."""
         pending = PendingStore(core, staging_garbage)
         return cls(core, Tree(core, pending.deletes.hides), pending, Attempts(core, pending))

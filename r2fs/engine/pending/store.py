@@ -1,10 +1,10 @@
-"""Pending store: what the bucket lacks of each inode; each change goes to the journal first, then to memory.
+"""Pending store: the changes of each inode that the bucket lacks; written to the journal first, then to memory.
 
 Owns:  every Pending, the index of the base objects that inodes need, and the upload items that wait for an inode or
        a key to be settled.
 Never: sends a request (`writeback/queue.py`); moves a name (`inodes/table.py`).
-Locks: Core.lock around every method; each change asserts it. Takes the journal's inside.
-Keys:  rows have them as the bucket spells them; the indexes compare them as R2 does, in NFC.
+Locks: Core.lock around every method; each change asserts that. Takes the journal's inside.
+Keys:  in rows in the bucket's spelling; in the indexes in NFC, as R2 compares.
 Fails: NoSpace or StateDamaged from the journal: memory is unchanged then.
        ImpossibleTransition: a defect.
 """
@@ -50,7 +50,7 @@ class Waiting:
         self._released: list[Item] = []
 
     def block(self, item: Item, token: Token) -> None:
-        """Have `item` wait until `token` is settled."""
+        """Delay `item` until `token` is settled."""
         self._blocked.setdefault(token, []).append(item)
 
     def inode_settled(self, ino: int) -> None:
@@ -58,7 +58,7 @@ class Waiting:
         self._release(("ino", ino))
 
     def key_settled(self, key: str) -> None:
-        """Release the items that wait for the key: no request for it is on its way."""
+        """Release the items that wait for the key: no request for the key is on its way."""
         self._release(("key", nfc(key)))
 
     def released(self) -> list[Item]:
@@ -87,7 +87,7 @@ class InodeChange(TypedDict, total=False):
 
 class PendingStore:
     def __init__(self, core: Core, staging_garbage: Callable[[str, Node], None]) -> None:
-        """`staging_garbage` is called for each staged file whose row a commit has deleted."""
+        """`staging_garbage` is called for each staged file after a commit has deleted the row."""
         # constant
         self._core = core
         self._journal = core.journal
@@ -97,15 +97,15 @@ class PendingStore:
         self.deletes = PendingDeletes(core)
         self.waiting = Waiting(core)
         # guarded by: Core.lock
-        self.inodes: dict[int, Node] = {}  # by inode number; changed here alone
-        self.staged_bytes = 0  # bytes in staging, by the rows: what the dirty limit is measured against
-        self._base_users: dict[str, set[Node]] = {}  # by key: inodes with that base that may need it
+        self.inodes: dict[int, Node] = {}  # by inode number; changed by this class alone
+        self.staged_bytes = 0  # bytes in staging, by the rows: compared with the dirty limit
+        self._base_users: dict[str, set[Node]] = {}  # by key of the base: inodes that may need this object
 
     # ------------------------------------------------------------------ changes
     def begin(
         self, node: Node, key: str, changed: bool, expected_etag: str | None, staged: Staged | None = None
     ) -> Pending:
-        """Return a value for an inode of which nothing is pending: a first transition and `commit` put it in place."""
+        """Return a value for an inode without pending state: a first transition and `commit` follow."""
         assert node.pending is None
         return Pending(
             key=key,
@@ -120,7 +120,7 @@ class PendingStore:
     def commit(self, node: Node, pending: Pending | None, **change: Unpack[InodeChange]) -> None:
         """Put `pending` in place, with changes of the inode's fields: the journal first, then memory, then effects.
 
-        None: nothing is pending any more, and the row is deleted.
+        None: the inode is clean, and the row is deleted.
         """
         self._core.assert_held()
         if pending is None:
@@ -141,7 +141,7 @@ class PendingStore:
             self._put(node, pending, change)
 
     def _drop(self, node: Node, change: InodeChange) -> None:
-        """Delete the row; the file that it staged stays until the deletion is on the disk (`content/staging_gc.py`)."""
+        """Delete the row; the staged file stays until the deletion is on the disk (`content/staging_gc.py`)."""
         staged = node.pending.staged if node.pending else None
         with self.transaction():
             self._journal.drop_inode(node.ino)
@@ -151,12 +151,12 @@ class PendingStore:
             self._put(node, None, change)
 
     def adopt(self, node: Node, pending: Pending, base_metadata: Facts | None) -> None:
-        """Put in place, at start, what a row of the journal says."""
+        """Put in place, at start, the value of a journal row."""
         self._core.assert_held()
         self._put(node, pending, {"base_metadata": base_metadata})
 
     def note(self, node: Node, pending: Pending) -> None:
-        """Put in place a value that differs only in what the row does not contain, or may contain later."""
+        """Put in place a value that differs only in fields that the row lacks, or may have later."""
         self._core.assert_held()
         before = node.pending
         assert before is not None
@@ -164,7 +164,7 @@ class PendingStore:
         node.pending = pending
 
     def note_write(self, node: Node, size: int) -> None:
-        """Have a row that lists ranges list a write before its answer, even where no byte is missing any more.
+        """Put a write into a row that lists ranges before the answer, even where no byte is missing any more.
 
         A row that lists none would be taken for that of a file without writes.
         """
@@ -199,13 +199,13 @@ class PendingStore:
             setattr(node, name, value)
         pin(node, change)
         if "base" in change:
-            node.modified_ns = None  # this host wrote it: the next listing has its LastModified
+            node.modified_ns = None  # of this host's object: the next listing has LastModified
         node.mtime_known = node.mtime_known or "mtime_ns" in change
         node.pending = pending
         if pending is None:
             node.base_metadata = None
             self.inodes.pop(node.ino, None)
-            remember(self._core.memory, node)  # a successor finds in no row what is shown of it
+            remember(self._core.memory, node)  # a successor finds no row of the inode
         else:
             self.inodes[node.ino] = node
             self.staged_bytes += pending.size
@@ -260,7 +260,7 @@ class PendingStore:
 
     # ------------------------------------------------------------------ base objects
     def watch_base(self, node: Node) -> None:
-        """Protect the base object of an open node whose bytes are not all on this host."""
+        """Protect the base object of an open node with missing bytes."""
         self._core.assert_held()
         self._index_base(node, add=True)
 
@@ -321,7 +321,7 @@ def _own_ranges(node: Node, staged: Staged | None) -> tuple[tuple[Range, ...] | 
 
 
 def _as_listed(staged: Staged, lists_ranges: bool) -> Staged:
-    """Return `staged` as its row has it. Without listed ranges, downloaded bytes count, which no fsync has covered."""
+    """Return `staged` as in its row. Without listed ranges, downloaded bytes count, which no fsync has covered."""
     durability = staged.durability
     if durability is Durability.SYNCED_OWN and not lists_ranges:
         durability = Durability.VOLATILE
@@ -329,7 +329,7 @@ def _as_listed(staged: Staged, lists_ranges: bool) -> Staged:
 
 
 def _evidence(pending: Pending) -> tuple[Proof | None, bool]:
-    """Return the fstat baseline for the row, and whether the bytes differ from the base beside what fstat shows."""
+    """Return the fstat baseline for the row, and whether the bytes differ from the base beside the evidence of fstat."""
     staged, checkpoint = pending.staged, pending.checkpoint
     if staged is None or not isinstance(staged.baseline, Proof):
         return None, pending.changed
