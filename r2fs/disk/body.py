@@ -1,12 +1,13 @@
-"""Bodies of requests: a region of a file, read as it is sent; or a few bytes of memory.
+"""Bodies of requests: a region of a file, read while sent, or a few bytes of memory; and digests of such regions.
 
-Owns:    the reading position, the MD5 of the bytes read in order, and the gate that ends reading.
-Never:   holds more than one read in memory; writes; closes the descriptor (it is the caller's).
-Threads: a body belongs to one request and so to one thread. A Gate is shared by all bodies
+Owns:    the reading position, the MD5 of the bytes read in order, the gate that ends reading, and the hash of parts:
+         without possible collisions, since equal parts are not sent.
+Never:   holds more than a read in memory; writes; closes the descriptor, which is the caller's.
+Threads: a body belongs to a request and its thread. A Gate is shared by all bodies
          of an upload and may be closed from any thread.
 Locks:   Gate._idle (leaf): held for counting only, never while reading.
 Fails:   BodyWithdrawn when the gate is closed or the file became shorter: the connection
-         breaks, and the bytes sent so far publish nothing.
+         breaks, and the bytes sent so far publish no object.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from threading import Condition
 
 from r2fs.model.errors import BodyWithdrawn
 
-READ_ALL_MAX = 32 << 20  # read() without a size above this is a defect: it would fill the memory
+READ_ALL_MAX = 32 << 20  # read() without a size above this is a defect, and would fill the memory
+DIGEST_READ = 1 << 20
+DIGEST_BYTES = 20  # a collision by chance or by intent takes 2**80 tries
+
+Pread = Callable[[int, int, int], bytes]  # os.pread, or Gate.pread: (fd, size, offset)
 
 
 class Gate:
-    """Open until closed. When close() has returned, no byte is read through it any more."""
+    """Open until closed. When close() has returned, no byte is read through the gate any more."""
 
     def __init__(self) -> None:
         self._idle = Condition()
@@ -35,7 +40,7 @@ class Gate:
         return self._closed
 
     def close(self) -> None:
-        """Stop reads, and wait for those that have begun (of page cache or disk, never of the network)."""
+        """Stop reads, and wait for reads under way (of page cache or disk, never of the network)."""
         with self._idle:
             self._closed = True
             self._idle.wait_for(lambda: self._readers == 0)
@@ -85,11 +90,11 @@ class _Positioned:
 
     @property
     def md5_hex(self) -> str | None:
-        """MD5 of the whole body, once it has been read in order to its end; None before."""
+        """MD5 of the whole body, once read in order to its end; None before."""
         return self._md5.hexdigest() if self._hashed == self._length else None
 
     def _advance(self, data: bytes) -> None:
-        if self._at == 0:  # a new pass: what an earlier one hashed is void
+        if self._at == 0:  # a new pass: the hash of an earlier pass is void
             self._md5 = hashlib.md5(usedforsecurity=False)
             self._hashed = 0
         if self._hashed == self._at:
@@ -164,3 +169,13 @@ class MemoryBody(_Positioned):
         data = self._data[self._at : stop]
         self._advance(data)
         return data
+
+
+def part_digest(pread: Pread, fd: int, start: int, length: int) -> str:
+    """Return the digest of [start, start + length), or of the bytes up to an earlier end, in hex."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    stop = start + length
+    while start < stop and (data := pread(fd, min(DIGEST_READ, stop - start), start)):
+        digest.update(data)
+        start += len(data)
+    return digest.hexdigest()

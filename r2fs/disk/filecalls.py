@@ -1,18 +1,23 @@
-"""System calls on one open file, with errors that name its path, for open_file.py and sparse_file.py.
+"""System calls on one file, with errors that name its path.
 
-Owns:  the repetition of calls that did a part of the work.
-Never: keeps a descriptor.
-Fails: NoSpace, DiskReadOnly and LocalError.
+Owns:  the repetition of calls that did a part of the work; the read lease.
+Never: keeps a descriptor or a lease.
+Fails: NoSpace, DiskReadOnly and LocalError; `open_unless_writable` OSError.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 from pathlib import Path
 
 from r2fs.disk.durable import local_error, punch_hole, pwrite_all
 from r2fs.model.errors import DiskReadOnly
+
+F_SETSIG = 10  # Linux; the fcntl module does not name it
+WITHOUT_LEASES = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES, errno.ENOLCK)
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -106,3 +111,38 @@ def memory_file(path: Path, size: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+# ------------------------------------------------------------------ read lease
+def open_unless_writable(path: Path) -> int | None:
+    """Return an O_RDONLY descriptor of a file to which no process can write; None: one may.
+
+    Linux grants a read lease only while no descriptor and no shared mapping anywhere could write to the file
+    (fcntl(2), "Leases"). A program that closed its file may still write through a mapping, unseen where the kernel
+    passes data through. The lease is given back at once, since the engine's own open for writing would wait for it;
+    that open is what ends the proof. On a file system without leases every file counts as not writable.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if _is_writable(fd):
+            os.close(fd)
+            return None
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _is_writable(fd: int) -> bool:
+    try:
+        # A lease break is announced by SIGIO, which ends a process; SIGURG is ignored by default.
+        fcntl.fcntl(fd, F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EBUSY):
+            return True
+        if error.errno in WITHOUT_LEASES:
+            return False
+        raise
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

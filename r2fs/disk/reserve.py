@@ -1,6 +1,6 @@
 """Disk reserve: space kept allocated, so that the journal can be written on a full disk.
 
-Owns:    one preallocated file without contents: only its blocks count.
+Owns:    a preallocated file without contents: only its blocks count.
 Never:   decides when: the journal gives it up, `engine/content/disk_space.py` has it allocated anew.
 Threads: every method.
 Locks:   self._lock (leaf), around the file alone.

@@ -5,12 +5,12 @@ Owns:    one file of the run directory: the session's state, the inode numbers a
 Never:   syncs: no session outlives the machine.
 Threads: every public method.
 Locks:   _lock (leaf), over the position and the mapping; held for a copy of a few hundred bytes.
-Fails:   on a full disk: the file is removed, nobody can take over, and that is logged once.
+Fails:   on a full disk: the file is removed, no takeover is possible, and that is logged once.
 
 The file is mapped, so that a record costs no system call: stores into a shared mapping belong to the
-kernel's page cache as soon as they are made. A record is a line of JSON, [kind, number, fields…];
+kernel's page cache at once. A record is a line of JSON, [kind, number, fields…];
 without fields it revokes the earlier record of that number. Its first byte is stored last, so that a record
-that was cut off by a kill does not count; nobody has been answered by then. Blocks are allocated before
+that was cut off by a kill does not count; no answer was sent by then. Blocks are allocated before
 they are mapped: a store into a hole of a full file system would end the process (SIGBUS).
 """
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 CHUNK: Final = 1 << 18  # bytes by which the file grows
 LARGE: Final = 4 << 20  # a smaller file is not worth rewriting
-GROWTH: Final = 4  # times what was in use at the last rewriting
+GROWTH: Final = 4  # times the bytes in use at the last rewriting
 LARGEST: Final = 1 << 32  # bytes that are read: some ten million names and files
 WRITTEN: Final = 1  # the first byte of a record that is whole
 NODE, HANDLE, STATE = "n", "h", "s"
@@ -63,7 +63,7 @@ class SessionLog:
 
     @classmethod
     def create(cls, path: Path, lines: Iterable[bytes] = ()) -> Self:
-        """Replace whatever is at `path` by a new log, atomically. OSError."""
+        """Replace a file at `path` by a new log, atomically. OSError."""
         return cls(path, *_put(path, b"".join(lines)))
 
     @classmethod

@@ -1,14 +1,14 @@
-"""Spares: empty files made ahead of need, so that a program's create() does not wait for one.
+"""Spares: empty files made ahead of need, so that a program's create() does not wait.
 
-Making a file costs a journalling file system more than everything else that a create does: 500 µs of 700
-on ext4 for minutes after many files were deleted, since it looks at each inode that was freed lately (27 µs
-otherwise; measured). A spare keeps its name for life: nothing is renamed.
+Making a file costs a journalling file system more than all else of a create: 500 µs of 700
+on ext4 for minutes after many files were deleted, which looks at each inode that was freed lately (27 µs
+otherwise; measured). A spare keeps its name for life: no rename.
 
-Owns:    empty files in one directory, until `take` hands them out.
-Never:   starts a thread (`run` is one's main); holds a file that anybody wrote to.
+Owns:    empty files in a directory, until `take` hands each out.
+Never:   starts a thread (`run` is one's main); holds a written file.
 Threads: `take`, `stop` from any thread.
 Locks:   self._wanted (leaf).
-Fails:   `take` makes a file on the spot where there is no spare, and raises as open(2) does.
+Fails:   `take` makes a file on the spot without a spare, and raises as open(2) does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Spares:
         return file or self._make()
 
     def run(self) -> None:
-        """Keep READY files until `stop`. `take` raises what a full disk answers, not this thread."""
+        """Keep READY files until `stop`. A full disk's error is raised by `take`, not by this thread."""
         while self._await_need():
             try:
                 file = self._make()
@@ -58,7 +58,7 @@ class Spares:
                 continue
             with self._wanted:
                 self._files.append(file)
-        self._discard()  # one that was being made while `stop` discarded the others
+        self._discard()  # a file that was being made while `stop` discarded the others
 
     def _await_need(self) -> bool:
         """Wait until a spare is wanted; False: stopped."""
@@ -85,7 +85,7 @@ class Spares:
             os.close(fd)
             try:
                 path.unlink(missing_ok=True)
-            except OSError as error:  # it is empty: the next start removes it
+            except OSError as error:  # empty: the next start removes the file
                 log.info("%s stays: %s", path, error)
 
     def _make(self) -> tuple[Path, int]:

@@ -4,7 +4,7 @@ Owns:    its layout and every path and name in it, the spare files, and the boot
              data/     files of which the bucket lacks bytes, one an inode; a journal row names each
              open/     hard links of clean files that are open; void once no daemon runs
              orphans/  files of data/ without a journal row, kept for a person
-Never:   removes a file of data/ by itself: the engine does, where the journal allows it.
+Never:   removes a file of data/ unasked: the engine decides, by the journal.
 Threads: every method.
 Locks:   none of its own; Spares has one.
 Fails:   R2fsError by `local_error` from `create`, `sync` and `sync_file`; OSError elsewhere.
@@ -41,7 +41,7 @@ class Staging:
 
     # ------------------------------------------------------------------ the directory
     def make(self) -> None:
-        """Make the directories, or check those that exist. OSError, UnsafePath among them."""
+        """Make the directories, or check the existing. OSError, UnsafePath among them."""
         for directory in (self.directory, self.data_dir, self.open_dir):
             owned_paths.make_directory(directory)
 
@@ -50,7 +50,7 @@ class Staging:
         return not any(os.listdir(each) for each in (self.data_dir, self.orphan_dir) if each.is_dir())
 
     def remove_directories(self) -> None:
-        """Remove the empty directories. OSError for one that holds something."""
+        """Remove the empty directories. OSError for a directory that is not empty."""
         for directory in (self.data_dir, self.open_dir, self.orphan_dir, self.directory):
             with suppress(FileNotFoundError):
                 directory.rmdir()
@@ -61,7 +61,7 @@ class Staging:
         return self.data_dir / name
 
     def holds(self, path: Path) -> bool:
-        """True if `path` is one of data/."""
+        """True if `path` is in data/."""
         return path.parent == self.data_dir
 
     def create(self) -> SparseFile:
@@ -74,7 +74,7 @@ class Staging:
         return SparseFile.empty(path, fd)
 
     def adopt(self, file: SparseFile, ino: int) -> str:
-        """Move an open file of inode `ino` to data/; return its name there."""
+        """Move an open file of inode `ino` to data/; return its new name."""
         name = _unused_name(ino)
         file.rename_to(self.path(name))
         return name
@@ -133,7 +133,7 @@ class Staging:
         return found
 
     def clear_links(self, kept: Collection[FileId] = ()) -> None:
-        """Remove every name in open/ but those of the files `kept`."""
+        """Remove every name in open/ but the names of the files `kept`."""
         paths = {path for file, path in self.links().items() if file in kept}
         for path in self.open_dir.iterdir():
             if path not in paths:
@@ -141,7 +141,7 @@ class Staging:
 
     # ------------------------------------------------------------------ orphans/
     def set_aside(self, name: str) -> Path:
-        """Move a file of data/ to orphans/; return its path there."""
+        """Move a file of data/ to orphans/; return its new path."""
         self.orphan_dir.mkdir(mode=0o700, exist_ok=True)
         path = self.orphan_dir / name
         self.path(name).rename(path)

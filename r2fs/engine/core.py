@@ -1,10 +1,10 @@
-"""Core: what every part of the engine shares.
+"""Core: lock, settings and ports, shared by all parts of the engine.
 
-Owns:  the one lock of the engine and its condition, the settings, and the ports.
-Never: decides anything.
-Locks: `lock` (rank 30) guards every Node, the tree, the ledger and the queue. Under it: no
-       request to the bucket, no fsync, no waiting but on `changed` itself. The journal's lock
-       (50) and a SparseFile's (40) may be taken inside it, never the other way round.
+Owns:  the one lock of the engine and its condition.
+Never: takes a decision.
+Locks: `lock` (rank 30) guards every Node, the tree, the pending store and the queue. Inside: no request to the
+       bucket, no fsync, no waiting but on `changed` itself. The journal's lock (50) and a SparseFile's (40) may be
+       taken inside it, never the other way round.
 """
 
 from __future__ import annotations
@@ -37,21 +37,26 @@ class Core:
     cache: CleanCache
     clock: Clock
     crash_point: CrashPoint = no_crash
-    memory: SessionMemory | None = None  # None: nobody can take this session over
+    memory: SessionMemory | None = None  # None: no other daemon can take this session over
     lock: RLock = field(default_factory=RLock)
     # set once, before the driver serves
     kernel: KernelCache = field(default_factory=NoKernelCache)
     # guarded by: lock
-    numbers: InodeNumbers = field(default_factory=InodeNumbers)  # as programs see them
+    numbers: InodeNumbers = field(default_factory=InodeNumbers)  # as stat shows
     staging: Staging = field(init=False)  # the journal's
-    changed: Condition = field(init=False)  # something that a waiter may wait for has changed
+    changed: Condition = field(init=False)  # any change that a thread may wait for
     stopping: bool = False  # set together with `ended`
-    # thread-safe by itself: for who waits for the end alone, and not for each change
+    # thread-safe: for threads that wait for the end alone, and not for each change
     ended: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:
         self.staging = self.journal.staging
         self.changed = Condition(self.lock)
+
+    def assert_held(self) -> None:
+        """Raise AssertionError unless this thread holds `lock`. The first line of each method named `_locked`."""
+        # The method by which threading.Condition checks its own lock: 30 ns, and no waiting.
+        assert self.lock._is_owned(), "Core.lock is not held"  # type: ignore[attr-defined]
 
     def now_ns(self) -> int:
         return int(self.clock.time() * 1e9)

@@ -1,14 +1,14 @@
-"""Inode numbers as programs see them: the same over mounts, and no two live inodes with one number.
+"""Inode numbers that stat shows: the same over mounts, and no two live inodes with one number.
 
-Owns:  the numbers in use, and how one is derived where none is kept: 63 bits of a hash of key and ETag, so
-       that every mount, host and empty cache shows the same; of a directory's key alone, since its object
-       says nothing of it. A file that is made here is shown the number of its node, which never comes twice on
-       one state directory. What is shown and cannot be derived is kept (recall.py).
+Owns:  the numbers in use, and the derivation of a number: 63 bits of a hash of key and ETag, so that every mount, host
+       and empty cache shows the same; of a directory's key alone, since the ETag of an empty object says nothing. A
+       file made by this host shows the number of its node, which is unique on one state directory. A shown number
+       that cannot be derived is kept (inodes/attribute_cache.py).
 Never: is a number between engine and driver: that is Node.ino.
-Locks: every method is called with Core.lock held.
+Locks: Core.lock around every method.
 
-Two live inodes of one number would be hard links to cp, tar and rsync. So a number that is in use (by chance;
-by a directory that was renamed, while another is made under its old name) leads to the next of a fixed sequence.
+Two live inodes of one number would be hard links to cp, tar and rsync. So a number in use (by chance, or by a directory
+that was renamed while another is made under its old name) is replaced by the next of a fixed sequence.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Final
 from r2fs.model.keys import nfc
 from r2fs.model.verbs import ROOT
 
-_BITS: Final = (1 << 63) - 1  # SQLite's integers have a sign, and so have some programs'
-_RESERVED: Final = frozenset({0, ROOT, 0xFFFFFFFF})  # none yet; the root's; FUSE's "unknown"
+_BITS: Final = (1 << 63) - 1  # integers of SQLite, and of some programs, have a sign
+_RESERVED: Final = frozenset({0, ROOT, 0xFFFFFFFF})  # unset; the root; FUSE's "unknown"
 
 
 class InodeNumbers:
@@ -28,7 +28,7 @@ class InodeNumbers:
         self._taken = set(_RESERVED)
 
     def claim(self, wanted: int) -> int:
-        """`wanted`, or where a live inode has it, another that follows from it."""
+        """Take and return `wanted`, or the next free number of its sequence."""
         while wanted in self._taken:
             wanted = _hash(wanted.to_bytes(8, "big"))
         self._taken.add(wanted)
@@ -40,7 +40,7 @@ class InodeNumbers:
 
 
 def derived(key: str, etag: str = "") -> int:
-    """Of a version of an object; without an ETag, of the directory `key`."""
+    """Return the number of a version of an object; without an ETag, of the directory `key`."""
     return _hash(f"{etag}\0{nfc(key)}".encode("utf-8", "surrogateescape"))
 
 

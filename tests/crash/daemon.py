@@ -31,7 +31,7 @@ NEVER = ("", 0)
 COMMITS = ("commit", "committed")
 # Floors of the engine that only carry out what another module has decided.
 CARRIERS = frozenset(
-    {"r2fs.engine.pending.store", "r2fs.engine.pending.transaction", "r2fs.engine.pending.attempts"}
+    {"r2fs.engine.pending.store", "r2fs.engine.pending.deletes", "r2fs.engine.pending.attempts"}
 )
 
 

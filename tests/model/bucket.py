@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from r2fs.engine.pending.store import LATE_ATTEMPT_S
+from r2fs.engine.pending.deletes import LATE_ATTEMPT_S
 from r2fs.model.errors import BodyDamaged, Throttled, Unavailable
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Body

@@ -254,7 +254,7 @@ def match_bucket(world: World, model: Model, deep: bool) -> None:
             raise Mismatch(f"{path}/: has no marker in the bucket, and nothing in it")
     known = {nfc(model.key(path)) for path in model.files} | {nfc(f"{prefix}{path}/") for path in model.dirs}
     for key in objects:
-        watched = not deep and world.engine.pending_store.watched(key)
+        watched = not deep and world.engine.pending_store.deletes.watched(key)
         if key.endswith("/") and model.path(key).rstrip("/") in model.directories():
             continue  # made when the last file went that the bucket had; others have come since
         if key.startswith(prefix) and key not in known and not watched:

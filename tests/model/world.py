@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from r2fs.disk.journal.journal import Journal
 from r2fs.engine.content import reader
 from r2fs.engine.files import open_files as files
 from r2fs.engine.inodes.inode import Node
@@ -127,24 +126,15 @@ class World:
             raise Crash(name)
 
     def _watch_commits(self, engine: Engine) -> None:
-        plain = engine.journal.transaction
+        def before() -> None:
+            self._point("commit:before")
+            if self.full:
+                self.full -= 1
+                if not self.full:
+                    self.faulty = True
+                    raise NoSpace("the disk is full, says the test")
 
-        @contextmanager
-        def watched() -> Iterator[Journal]:
-            outer = not engine.in_transaction()
-            with plain() as same:
-                yield same
-                if outer:
-                    self._point("commit:before")
-                    if self.full:
-                        self.full -= 1
-                        if not self.full:
-                            self.faulty = True
-                            raise NoSpace("the disk is full, says the test")
-            if outer:
-                self._point("commit:after")
-
-        engine.journal.transaction = watched  # type: ignore[method-assign]
+        engine.around_commits(before, lambda: self._point("commit:after"))
 
     # ------------------------------------------------------------------ requests
     def _on_request(self, name: str, key: str) -> str | None:

@@ -116,9 +116,19 @@ class Probes:
     def writeback(self) -> WriteBack:
         return self.fs._writeback
 
-    def in_transaction(self) -> bool:
-        """Whether the journal has a transaction under way."""
-        return self.journal._depth > 0
+    def around_commits(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """Call `before` and `after` around each COMMIT of the journal; what they raise fails the transaction."""
+        database = self.journal._database
+        plain = database._execute
+
+        def execute(sql: str, values: tuple[object, ...] = ()) -> None:
+            if sql == "COMMIT":
+                before()
+            plain(sql, values)
+            if sql == "COMMIT":
+                after()
+
+        database._execute = execute  # type: ignore[method-assign]
 
     # ---- inodes and their bytes
     def node(self, path: str) -> Node:
@@ -131,7 +141,7 @@ class Probes:
 
     def deletes(self) -> list[PendingDelete]:
         with self.lock:
-            return list(self.pending_store.deletes.values())
+            return list(self.pending_store.deletes.rows.values())
 
     def staged_path(self, node: Node) -> Path | None:
         """The file in staging that holds its pending bytes."""

@@ -1,15 +1,15 @@
-"""Clean cache: an LRU of files whose bytes the bucket has too. Losing it costs time alone.
+"""Clean cache: an LRU of files with bytes that the bucket has too. A loss costs time alone.
 
-Owns:    which files are in it, their use, the limit and the time to live; attributes of versions and
+Owns:    the choice of files, their use, the limit and the time to live; attributes of versions and
          digests of their parts. table.py keeps the index; the files are hard links of finished content.
-Never:   holds the only copy of a byte; raises because it is lost, damaged or full; deletes a file that it
-         has not named itself.
+Never:   holds the only copy of a byte; raises when lost, damaged or full; deletes a file that the cache
+         has not named.
 Threads: every public method is thread-safe.
-Locks:   one for each of its two shelves (leaves); never both at once.
+Locks:   that of each of its two shelves (leaves); never both at once.
 Fails:   softly: a miss, or False. A lost or damaged database is begun anew, while mounted too. take() alone raises, NoSpace or LocalError, where a hit cannot be linked.
 
 The limit is held by evicting before admitting, oldest use first, passing over pinned versions;
-diskcache's own culling overshoots and removes what is open, so it is switched off.
+diskcache's own culling overshoots and removes open files, so is switched off.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TRIM_EVERY = 256  # remembered versions between two looks at their number
 class Taken(NamedTuple):
     """A hit: the contents of the file that was linked."""
 
-    present: RangeSet | None  # None: all of it
+    present: RangeSet | None  # None: all
     stored_at_s: float  # for admit(): the age counts from here
 
 
@@ -127,7 +127,7 @@ class CleanCache:
         return Taken(None if ranges is None else RangeSet(map(tuple, ranges)), row.stored_at_s)
 
     def _use_locked(self, table: Table, name: str) -> None:
-        """Count a hit or a miss, and a use; on a full disk count nothing."""
+        """Count a hit or a miss, and a use; on a full disk no count."""
         try:
             table.get(name)
         except DATABASE_ERRORS as error:
@@ -144,9 +144,9 @@ class CleanCache:
         present: RangeSet | None,
         stored_at_s: float | None = None,
     ) -> bool:
-        """Enter the file at `path`, which keeps that name. False: it does not fit, and is not in the cache.
+        """Enter the file at `path`, which keeps that name. False: the file does not fit, and is not in the cache.
 
-        Replaces an entry of the same version and keeps its age; `stored_at_s` is the age where there is none.
+        Replaces an entry of the same version and keeps its age; `stored_at_s` is the age of a new entry.
         """
         name = _name(version.key, version.etag)
 
@@ -240,15 +240,15 @@ class CleanCache:
 
     def set_reserved(self, size: int, files: int = 0) -> None:
         """Set the bytes and the number of open files that are not entries: they count against the limit, and in
-        `view`. Evicts nothing.
+        `view`. Without eviction.
 
-        The caller leaves out a file before it admits it: else that file counts twice.
+        The caller leaves out a file before `admit`: else that file counts twice.
         """
         with self._content.lock:
             self._reserved, self._open_files = size, files
 
     def make_room(self, size: int) -> bool:
-        """Evict until entries, reserved bytes and `size` more fit. False: they cannot, and nothing is evicted."""
+        """Evict until entries, reserved bytes and `size` more fit. False: impossible, and no eviction."""
         return self._content.run(lambda table: self._evict_locked(table, size), size <= self._limit)
 
     def sweep(self) -> int:
@@ -284,7 +284,7 @@ class CleanCache:
         return freed
 
     def _evict_locked(self, table: Table, size: int, keep: str | None = None) -> bool:
-        """Evict others than `keep` until `size` more fit; evict nothing, and return False, if they cannot."""
+        """Evict others than `keep` until `size` more fit; return False, without eviction, if impossible."""
         excess = int(table.reset("size")) + self._reserved + size - self._limit
         if excess <= 0:
             return True
@@ -294,7 +294,7 @@ class CleanCache:
         return enough
 
     def _victims_locked(self, table: Table, size: int, keep: str | None) -> tuple[list[Row], bool]:
-        """Return entries that free `size` bytes, oldest use first, and whether they are enough."""
+        """Return entries that free `size` bytes, oldest use first, and True if enough."""
         victims: list[Row] = []
         for row in table.by_use():
             if row.key != keep and row.key not in self._pins:

@@ -1,10 +1,10 @@
 """Last listings: names in directories when last listed, for use while the bucket does not answer.
 
 Owns:    rows of the cache's shelf of attributes, one a directory, and their bound: ENTRIES_MAX names of all
-         directories together, the longest unchanged first. One of more than DIRECTORY_MAX names is not kept.
-Never:   says how old a listing is: its reader has no newer one.
+         directories together, the longest unchanged first. A directory of more than DIRECTORY_MAX names is not kept.
+Never:   keeps the age of a listing: its reader has no newer listing.
 Threads: every method. Locks: the shelf's.
-Fails:   softly: nothing is kept, or found.
+Fails:   softly: a listing is not kept, or not found.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LastListings:
         self._shelf.run(store, None)
 
     def drop(self, prefix: str) -> bool:
-        """Remove the listing of `prefix`, which has changed. True: there was one."""
+        """Remove the listing of `prefix`, which has changed. True: removed."""
 
         def forget(table: Table) -> bool:
             self._digests.pop(prefix, None)

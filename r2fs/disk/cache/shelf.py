@@ -1,8 +1,8 @@
-"""Shelf: a directory of files with a table of them, which may be lost at any time.
+"""Shelf: a directory of files with a table, which may be lost at any time.
 
-Owns:    opening, and beginning anew from nothing: after `rm -rf` of the directory, also while it
+Owns:    opening, and beginning anew: after `rm -rf` of the directory, also while it
          is in use, after damage to the table, after a power cut.
-Never:   raises because of any of these; deletes a file that is not named as its own are.
+Never:   raises because of a loss; deletes a file without a name of the shelf's form.
 Threads: every public method.
 Locks:   Shelf.lock (leaf): around every use of the table. Files are unlinked after it is released.
 Fails:   softly: `run` returns the caller's default.
@@ -176,7 +176,7 @@ class Shelf(Generic[TableT]):
             raise OSError(f"no database can be made there: {error}") from error
 
     def _begin_session_locked(self) -> bool:
-        """Mark the session; return True if the last one was killed. After a power cut everything is removed:
+        """Mark the session; return True if the last session was killed. After a power cut all is removed:
         neither the database nor the files were synced."""
         mark, boot = self.directory / SESSION, boot_id()
         earlier = mark.read_text(errors="replace") if mark.exists() else None
@@ -199,7 +199,7 @@ class Shelf(Generic[TableT]):
         if self._maker.passes(error):
             log.info("%s: not cached: %s", self.directory, error)
             if table is not None:
-                table.close()  # ends whatever transaction was cut off; the next call opens it again
+                table.close()  # ends a transaction that was cut off; the next call opens the table again
             return
         if self._same_file_locked():
             log.warning("%s: the database is damaged (%s); the cache begins anew", self.directory, error)
@@ -215,7 +215,7 @@ class Shelf(Generic[TableT]):
     def _shut_locked(self) -> None:
         table, self._table = self._table, None
         if table is not None:
-            with contextlib.suppress(*self._maker.errors):  # it is given up, whatever it says
+            with contextlib.suppress(*self._maker.errors):  # given up with any error
                 table.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
@@ -243,7 +243,7 @@ class Shelf(Generic[TableT]):
 
 
 def _is_missing(database: str) -> bool:
-    """True if SQLite would make a new database: there is no file, or an empty one."""
+    """True if SQLite would make a new database: no file, or an empty file."""
     return not os.path.exists(database) or os.stat(database).st_size == 0
 
 

@@ -1,9 +1,9 @@
-"""The clean cache's tables: diskcache, with what does not suit r2fs replaced.
+"""The clean cache's tables: diskcache, with replacements of parts that do not suit r2fs.
 
 Owns:    every use of diskcache's internals; pyproject pins the version range. An entry is a row,
          and a short text or a file that was linked into the table's directory.
-Never:   pickles; evicts by itself; deletes a file: it names those whose rows are gone (`condemned`), and
-         shelf.py removes them.
+Never:   pickles; evicts unasked; deletes a file: `condemned` names files without a row, for shelf.py to
+         remove.
 Locks:   none of its own: a shelf's lock is around every call.
 Fails:   with DATABASE_ERRORS, of which shelf.py makes a miss; OSError where a file cannot be linked.
 """
@@ -20,7 +20,7 @@ from diskcache import core
 
 from r2fs.disk.cache.shelf import Maker, file_name
 
-BATCH = 16  # rows looked at in one query for something to evict
+BATCH = 16  # rows of a query for eviction
 
 _SQL = core.sqlite3
 PASSING = {_SQL.SQLITE_FULL, _SQL.SQLITE_BUSY, _SQL.SQLITE_LOCKED, _SQL.SQLITE_NOMEM, _SQL.SQLITE_CANTOPEN}
@@ -51,8 +51,8 @@ class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
     def __init__(self, directory: str, **settings: object) -> None:
         super().__init__(directory, **settings)
         # guarded by: the shelf's lock
-        self.condemned: list[str] = []  # files whose rows are gone
-        self.pending: str | None = None  # the file linked last: if its row fails, it goes
+        self.condemned: list[str] = []  # files with a deleted row
+        self.pending: str | None = None  # the file linked last: removed if its row fails
 
     def put(self, key: str) -> tuple[str, bool]:
         return key, True
@@ -95,9 +95,9 @@ class Table(diskcache.Cache):  # type: ignore[misc]
     """One shelf's table.
 
     `_con`   one connection for all threads (a shelf's lock is around every call): diskcache opens
-             one a thread, with 32 MB of page cache each, and those of other threads would go on
-             reading a database that was deleted. Exclusive mode keeps SQLite from mapping a
-             file that somebody may cut short under it (SIGBUS).
+             one a thread, with 32 MB of page cache each, and connections of other threads would still
+             read a database that was deleted. Exclusive mode keeps SQLite from mapping a
+             file that may be cut short meanwhile (SIGBUS).
     `_sql`   rows by age or by use, and a new key for a row: the public interface has neither.
     """
 
@@ -193,7 +193,7 @@ def maker(policy: str) -> Maker[Table]:
         "statistics": 1,
         "tag_index": 1,
         "size_limit": 1 << 62,
-        "sqlite_synchronous": 0,  # a power cut drops everything anyway
+        "sqlite_synchronous": 0,  # a power cut drops all anyway
         "sqlite_auto_vacuum": 0,  # free pages are used again; giving them back costs every delete
         "sqlite_mmap_size": 0,
         "sqlite_cache_size": -2048,

@@ -1,1 +1,1 @@
-"""The journal: the SQLite database of what the bucket lacks, and the state directory that it lies in."""
+"""The journal: the SQLite database of changes that the bucket lacks, and its state directory."""

@@ -1,9 +1,9 @@
-"""The journal's table of attributes: what a listing lacks of objects that this host stored.
+"""The journal's table of attributes: metadata, missing in listings, of objects that this host stored.
 
 Owns:    the SQL of the table `attributes` (its columns: schema.py) and its bound: ATTRIBUTES_MAX
-         rows; beyond it the oldest are deleted.
+         rows; beyond, the oldest are deleted.
 Never:   opens a transaction of its own around several calls: the caller's makes a row durable together
-         with the end of the upload that it describes.
+         with the end of its upload.
 Threads: every method is thread-safe, by the journal's lock.
 Fails:   as the journal does.
 """
@@ -11,19 +11,17 @@ Fails:   as the journal does.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from r2fs.disk.journal.rows import is_text
+from r2fs.disk.journal.database import Database, name_of, text_or_bytes
 from r2fs.model.keys import nfc
 from r2fs.model.records import KeptAttributes
 
 ATTRIBUTES_MAX: Final = (
     500_000  # rows, of some 300 bytes with their index: 150 MB, which each start reads through
 )
-AT_ONCE: Final = 1000  # rows read by one query
+AT_ONCE: Final = 1000  # rows of a query
 TRIM_EVERY: Final = 4096  # rows written between two looks at their number
 
 _COLUMNS: Final = (
@@ -34,7 +32,7 @@ _PUT: Final = (
     f"INSERT INTO attributes ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (parent, name) DO UPDATE SET "
     + ", ".join(f"{column} = excluded.{column}" for column in _VALUES)
 )
-# The times and the number of a directory alone: what else is known of its object stays.
+# The times and the number of a directory alone: other fields stay.
 _PUT_SHOWN: Final = (
     "INSERT INTO attributes (parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, stored_s)"
     " VALUES (?, ?, '', 0, ?, '{}', ?, ?, 0) ON CONFLICT (parent, name) DO UPDATE SET"
@@ -46,16 +44,10 @@ _OF_THEN: Final = "AND etag = ? AND stored_s <= ?"
 
 
 class AttributeRows:
-    def __init__(
-        self,
-        transaction: Callable[[], AbstractContextManager[object]],
-        run: Callable[[str, tuple[object, ...]], None],
-        query: Callable[[str, tuple[object, ...]], list[tuple[Any, ...]]],
-        limit: int = ATTRIBUTES_MAX,
-    ) -> None:
-        self._transaction = transaction
-        self._run = run
-        self._query = query
+    def __init__(self, database: Database, limit: int = ATTRIBUTES_MAX) -> None:
+        self._database = database
+        self._run = database.run
+        self._query = database.query
         self._limit = limit
         self._written = 0  # rows since the last look at their number; guarded by: the journal's lock
 
@@ -80,24 +72,23 @@ class AttributeRows:
 
     # ------------------------------------------------------------------ writing
     def put(self, row: KeptAttributes) -> None:
-        """Keep the row, in place of an earlier one of its key."""
-        target = row.target
+        """Keep the row, in place of an earlier row of its key."""
         self._run(
             _PUT,
             (
                 *_split(row.key), row.etag, row.size, row.st_ino, json.dumps(dict(row.metadata)), row.ctime_ns,
-                row.shown_ns, target if target is None or is_text(target) else os.fsencode(target),
+                row.shown_ns, text_or_bytes(row.target),
                 row.modified_ns, row.stored_s,
             ),
         )  # fmt: skip
         self._trim()
 
     def put_shown(self, key: str, st_ino: int, mtime_ns: int, ctime_ns: int) -> None:
-        """Keep the number and times that a directory shows, whether it has an object or not."""
+        """Keep the number and times that a directory shows, with or without an object."""
         self._run(_PUT_SHOWN, (*_split(key), st_ino, ctime_ns, mtime_ns))
         self._trim()
 
-    # Findings are written later than they were made: never over a row that was stored since (`as_of_s`: Clock.time()),
+    # Findings are written late: never over a row that was stored since (`as_of_s`: Clock.time()),
     # which may be of the same version with new metadata.
     def confirm(self, key: str, etag: str, modified_ns: int, as_of_s: float) -> None:
         """Keep the LastModified of that version, which a listing returned."""
@@ -109,7 +100,7 @@ class AttributeRows:
     def correct(
         self, key: str, etag: str, metadata: dict[str, str | int], modified_ns: int, as_of_s: float
     ) -> None:
-        """Keep other metadata of that version: another host has changed them in the bucket."""
+        """Keep other metadata of that version: another host has changed the bucket's."""
         self._run(
             f"UPDATE attributes SET metadata = ?, modified_ns = ? {_AT} {_OF_THEN}",
             (json.dumps(metadata), modified_ns, *_split(key), etag, as_of_s),
@@ -130,7 +121,7 @@ class AttributeRows:
 
     def put_all(self, writes: Iterable[Callable[[AttributeRows], None]]) -> None:
         """Carry out several writes in one transaction."""
-        with self._transaction():
+        with self._database.transaction():
             for write in writes:
                 write(self)
 
@@ -158,16 +149,7 @@ def _split(key: str) -> tuple[str, str]:
 
 def _row(values: tuple[Any, ...]) -> KeptAttributes:
     parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, target, modified_ns, stored_s = values
-    target = os.fsdecode(target) if isinstance(target, bytes) else target
     return KeptAttributes(
-        parent + name,
-        etag,
-        size,
-        st_ino,
-        json.loads(metadata),
-        ctime_ns,
-        shown_ns,
-        target,
-        modified_ns,
-        stored_s,
-    )
+        parent + name, etag, size, st_ino, json.loads(metadata), ctime_ns, shown_ns, name_of(target),
+        modified_ns, stored_s,
+    )  # fmt: skip

@@ -1,25 +1,39 @@
-"""The journal's database: opened and checked, and SQLite's errors mapped to R2fsError.
+"""The journal's database: an SQLite connection, its transactions and its log.
 
-Owns:    the pragmas, the check at the start, and the meaning of each error.
+Owns:    the pragmas, the check at the start, BEGIN to COMMIT with effects in memory, the sync of the log,
+         and the meaning of each error.
 Never:   reads or writes a row, but for the schema's version.
-Locks:   none: journal.py's is around every call but those at open.
-Fails:   NoSpace, LocalError, and StateDamaged of a database of another schema version. One that is damaged is
-         set aside at open (salvage.py), and begun anew; on a full disk the reserve is given up.
+Threads: every method; a transaction holds the lock from BEGIN to COMMIT.
+Locks:   `lock` (rank 50, the innermost but for the reserve's); `_durability` before it, held over the sync
+         that `barrier` waits for.
+Fails:   NoSpace, DiskReadOnly, LocalError and StateDamaged, without any change then. A database that is damaged
+         is set aside at open (salvage.py), and begun anew. On a full disk the reserve is given up and the
+         transaction is carried out again, before NoSpace is raised.
+
+A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier` makes all commits so far survive
+a power cut: syncs the log as SQLite does, but without the lock, so that no other commit waits for the disk.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from r2fs.disk.durable import local_error
+from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.schema import SCHEMA, VERSION
+from r2fs.disk.journal.state_directory import StateDirectory
 from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
+from r2fs.model.ports import CrashPoint
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
 PAGE = 4096
@@ -27,9 +41,228 @@ PAGE = 4096
 # Errors of a damaged database. Any other error is the disk's, and the database may be good.
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
+Statement = tuple[str, tuple[object, ...]]
+Action = Callable[[], object]
 
-def open_database(state_dir: Path, reserve: DiskReserve) -> sqlite3.Connection:
-    """Open the database; set a damaged one aside under another name, and make a new one."""
+
+class Database:
+    def __init__(self, directory: StateDirectory, crash_point: CrashPoint) -> None:
+        # constant
+        self._directory = directory
+        self._reserve = directory.reserve
+        self._crash_point = crash_point
+        # before lock
+        self._durability = threading.Lock()
+        self._synced = -1  # number of commits that are on the disk; guarded by: _durability
+        # guarded by: lock
+        self.lock = threading.RLock()
+        self._connection = open_connection(directory.path, directory.reserve)
+        # Open as long as the connection is: closing it would give SQLite's lock on the file back.
+        self._fd = os.open(directory.path / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._log = _Log(directory.path)
+        self._commits = 0
+        self._depth = 0  # of nested transactions
+        self._done: list[Statement] = []  # of the open transaction, to be repeated on a full disk
+        self._undo: list[Action] = []  # of the open transaction
+        self._effects: list[Action] = []  # likewise
+        self.error: str | None = None  # of the last commit, if it failed; read without the lock
+
+    def close(self) -> None:
+        """Checkpoint, and close."""
+        with self.lock:
+            self._connection.close()
+            self._log.close()
+            os.close(self._fd)
+
+    # ------------------------------------------------------------------ transactions
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit all statements inside together, or none. Nests: the outermost commits."""
+        with self.lock:
+            if self._depth:
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                return
+            self._done.clear()
+            self._execute("BEGIN IMMEDIATE")
+            self._depth = 1
+            try:
+                yield
+                self._crash_point("commit")
+                self._commits += 1
+                self._execute("COMMIT")
+                self._crash_point("committed")
+                self.error = None
+            except BaseException:
+                self._roll_back()
+                raise
+            finally:
+                self._depth = 0
+                self._undo.clear()
+                effects, self._effects = self._effects, []
+        with ExitStack() as committed:  # all effects, also after a failed one: the commit stands
+            for effect in reversed(effects):
+                committed.callback(effect)
+
+    def on_rollback(self, undo: Action) -> None:
+        """Register the reverse of a change of memory, for a failure of the open transaction.
+
+        Without a transaction the journal has the change already.
+        """
+        with self.lock:
+            if self._depth:
+                self._undo.append(undo)
+
+    def on_commit(self, effect: Action) -> None:
+        """Carry `effect` out after the commit, without the lock; at once where this thread has no transaction."""
+        with self.lock:
+            if self._depth:
+                self._effects.append(effect)
+                return
+        effect()
+
+    def run(self, sql: str, values: tuple[object, ...] = ()) -> None:
+        """Execute one statement: in the open transaction, or in its own."""
+        with self.lock:
+            if not self._depth:
+                with self.transaction():
+                    self.run(sql, values)
+                return
+            self._execute(sql, values)
+            self._done.append((sql, values))
+
+    def query(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self.lock:
+            try:
+                return self._connection.execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._as_ours(error) from error
+
+    def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
+        """Execute; on a full disk again, in the space of the reserve."""
+        try:
+            try:
+                self._connection.execute(sql, values)
+            except sqlite3.Error as error:
+                if _code(error) != sqlite3.SQLITE_FULL or not self._reserve.give_up():
+                    raise
+                self._repeat()
+                if sql != "BEGIN IMMEDIATE":
+                    self._connection.execute(sql, values)
+        except sqlite3.Error as error:
+            ours = self._as_ours(error)
+            self.error = str(ours)
+            raise ours from error
+
+    def _repeat(self) -> None:
+        """Begin the transaction again in the freed reserve, and repeat its statements: SQLite drops a transaction that finds no space."""
+        half = self._reserve.size // 2
+        try:  # before other files take the space
+            if (log_fd := self._log.fd()) >= 0:
+                claim_blocks(log_fd, half)
+            claim_blocks(self._fd, os.fstat(self._fd).st_size + half)
+        except OSError as error:  # the files grow as far as others leave space
+            log.info("%s: no room of its own: %s", self._directory.path, error)
+        log.warning(
+            "the disk of %s is full: %d bytes that were kept in reserve for the journal are in use now",
+            self._directory.path,
+            self._reserve.size,
+        )
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._connection.execute("BEGIN IMMEDIATE")
+        for sql, values in self._done:
+            self._connection.execute(sql, values)
+
+    def _roll_back(self) -> None:
+        """Roll back. An error is only logged: the transaction is void anyway."""
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            log.info("the journal's transaction ended without a rollback: %s", error)
+        for undo in reversed(self._undo):
+            undo()
+        self._effects.clear()
+
+    def _as_ours(self, error: sqlite3.Error) -> R2fsError:
+        return _as_ours(error, self._directory.path, self._directory.lock_fd)
+
+    # ------------------------------------------------------------------ power cuts
+    def barrier(self) -> None:
+        """Make all commits so far survive a power cut. At most one fsync; waits for the disk."""
+        with self.lock:
+            wanted = self._commits
+        # Serialised: of two fsyncs at once, the kernel reports a failure to a single caller.
+        with self._durability:
+            if self._synced >= wanted:
+                return  # no commit since, or another thread's sync has covered it
+            with self.lock:
+                covered, log_fd = self._commits, self._log.fd()
+                if self._log.sync_failed:
+                    self._begin_log_anew()
+            try:
+                self._log.sync(log_fd)
+            except OSError as error:
+                raise local_error(error, self._log.path) from error
+            self._synced = covered
+
+    def _begin_log_anew(self) -> None:
+        """Checkpoint after a failed sync: the kernel reports a failure once, and has forgotten the log's dirty pages.
+
+        The checkpoint writes all of the log to the database, with syncs of its own.
+        """
+        ((busy, _, _),) = self.query("PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            raise LocalError(f"{self._directory.path}: the journal's log could not be synced, and is in use")
+        self._log.sync_failed = False
+
+
+class _Log:
+    """The write-ahead log, synced through a descriptor of its own."""
+
+    def __init__(self, state_dir: Path) -> None:
+        # constant
+        self.path = state_dir / "journal.db-wal"
+        # guarded by: the database's lock
+        self._fd = -1
+        # guarded by: the database's _durability
+        self._named = False  # the directory was synced since the log was made; False → True only
+        self.sync_failed = False  # since the log was begun: the kernel has forgotten its dirty pages
+
+    def fd(self) -> int:
+        """Return the descriptor; -1: SQLite has made no log yet."""
+        if self._fd < 0:
+            with suppress(FileNotFoundError):
+                self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return self._fd
+
+    def sync(self, fd: int) -> None:
+        """Make the log's bytes and its name survive a power cut. Waits for the disk."""
+        if fd < 0:
+            return
+        try:
+            os.fsync(fd)
+            if not self._named:
+                # SQLite syncs the log's name with the first sync of its own, which may be far.
+                fsync_dir(self.path.parent)
+                self._named = True
+        except OSError:
+            self.sync_failed = True
+            raise
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+# ------------------------------------------------------------------ opening
+def open_connection(state_dir: Path, reserve: DiskReserve) -> sqlite3.Connection:
+    """Open the database; set a damaged database aside under another name, and begin anew."""
     path = state_dir / "journal.db"
     salvage.keep_lonely_log(path)
     try:
@@ -51,7 +284,7 @@ def _connect(path: Path, reserve: DiskReserve) -> sqlite3.Connection:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")  # no -shm: a mapping of a failing disk is SIGBUS
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        # A log of so many pages fits in what `Journal._claim_room` claims.
+        # A log of so many pages fits in what `Database._repeat` claims.
         pages = max(1, min(CHECKPOINT_PAGES, reserve.size * 3 // 8 // PAGE))
         db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
@@ -67,7 +300,7 @@ def _connect(path: Path, reserve: DiskReserve) -> sqlite3.Connection:
 
 
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
-    """Raise StateDamaged for a journal of another schema, before anything in it is changed."""
+    """Raise StateDamaged for a journal of another schema, before any change."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchone():
         return
     found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
@@ -94,16 +327,8 @@ def _code(error: sqlite3.Error) -> int:
 
 
 # ------------------------------------------------------------------ errors
-@contextmanager
-def translated(state_dir: Path, probe_fd: int) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _as_ours(error, state_dir, probe_fd) from error
-
-
 def _as_ours(error: sqlite3.Error, state_dir: Path, probe_fd: int | None) -> R2fsError:
-    """Map an error of SQLite by its code. The system's errno is not in it: a call on `probe_fd` gets that."""
+    """Map an error of SQLite by its code. The system's errno is missing: a call on `probe_fd` gets that."""
     if _code(error) == sqlite3.SQLITE_FULL:
         return NoSpace(f"the disk of the state directory {state_dir} is full")
     if _is_damage(error):
@@ -114,3 +339,20 @@ def _as_ours(error: sqlite3.Error, state_dir: Path, probe_fd: int | None) -> R2f
         except OSError as why:
             return local_error(why, state_dir)
     return LocalError(f"the journal in {state_dir} cannot be used: {error}")
+
+
+# ------------------------------------------------------------------ values
+def text_or_bytes(name: str | None) -> str | bytes | None:
+    """A link's target, which may be any bytes, as SQLite takes it: its text must be UTF-8."""
+    if name is None:
+        return None
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
+
+
+def name_of(value: str | bytes | None) -> str | None:
+    """The reverse of `text_or_bytes`."""
+    return os.fsdecode(value) if isinstance(value, bytes) else value

@@ -1,49 +1,46 @@
-"""Journal: what the bucket lacks, in SQLite, written before a program is answered.
+"""Journal: the changes that the bucket lacks, in SQLite, written before a program is answered.
 
-Owns:    `journal.db`: its rows and transactions. schema.py describes every column, database.py opens it and
-         maps its errors.
+Owns:    the rows of `journal.db`, as values. schema.py describes every column; database.py has the transactions.
 Never:   decides an order of requests; touches the bucket; deletes staged bytes.
-Threads: every method is thread-safe; a transaction holds the lock from BEGIN to COMMIT.
-Locks:   self._lock (rank 50, the innermost but for the reserve's); self._durability before it, held over the
-         one sync that `barrier()` waits for.
-Fails:   StateLocked, DirectoryUnusable and the errors of database.py, at open; NoSpace, DiskReadOnly,
-         StateDamaged and LocalError at a transaction: nothing is changed then. On a full disk the
-         reserve is given up and the transaction is carried out again, before NoSpace is raised.
-
-A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier()` makes all
-commits so far survive a power cut: it syncs the WAL from outside SQLite (wal.py), so that no
-other commit waits for the disk.
+Threads: every method.
+Locks:   the database's.
+Fails:   StateLocked, DirectoryUnusable and the errors of database.py, at open; the errors of database.py otherwise.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
+from r2fs.disk.durable import fsync_dir
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.attributes import AttributeRows
-from r2fs.disk.journal.database import open_database, translated
-from r2fs.disk.journal.rows import GET_INODES, PUT_INODE, inode_row, inode_values, proof_text
+from r2fs.disk.journal.database import Database, name_of, text_or_bytes
 from r2fs.disk.journal.state_directory import StateDirectory
-from r2fs.disk.journal.wal import WriteAheadLog
 from r2fs.disk.staging import Staging
-from r2fs.model.errors import LocalError, NoSpace, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash
-from r2fs.model.records import Attempt, MultipartState, Part, PendingDelete, PendingInode, Proof
+from r2fs.model.records import (
+    Attempt,
+    Kind,
+    MultipartState,
+    Part,
+    PendingDelete,
+    PendingInode,
+    Proof,
+    Version,
+)
 from r2fs.model.views import AsideView, OrphanView
 
-log = logging.getLogger(__name__)
-
-Statement = tuple[str, tuple[object, ...]]
+_INODE_COLUMNS = (
+    "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
+    "base_key", "base_etag", "base_size", "expected_etag", "changed", "staged", "size", "own", "base_limit", "proof",
+    "closed_at_s", "boot", "synced", "reason", "conflict_of", "target", "st_ino", "stored",
+)  # fmt: skip
+_PUT_INODE = f"INSERT OR REPLACE INTO inode ({','.join(_INODE_COLUMNS)}) VALUES ({','.join('?' * len(_INODE_COLUMNS))})"
+_GET_INODES = f"SELECT {','.join(_INODE_COLUMNS)} FROM inode ORDER BY seq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +54,21 @@ class JournalRows:
 
 
 class Journal:
-    def __init__(
-        self, directory: StateDirectory, database: sqlite3.Connection, crash_point: CrashPoint
-    ) -> None:
+    def __init__(self, directory: StateDirectory, database: Database) -> None:
         # constant
         self._directory = directory
-        self._crash_point = crash_point
+        self._database = database
         self._abandoned = False  # False → True only
         self.state_dir = directory.path
         self.staging = directory.staging
         self.reserve = directory.reserve
-        # before _lock
-        self._durability = threading.Lock()
-        self._synced = -1  # number of commits that are on the disk; guarded by: _durability
-        # guarded by: _lock
-        self._lock = threading.RLock()
-        self._commits = 0
-        self._db = database
-        self._depth = 0
-        self.error: str | None = None  # why the last commit failed; read without the lock
-        self._done: list[Statement] = []  # of the open transaction, to be repeated on a full disk
-        self._wal = WriteAheadLog(directory.path)
-        # Open as long as the database is: closing it would give SQLite's lock on the file back.
-        self._db_fd = os.open(directory.path / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self.transaction = database.transaction
+        self.on_rollback, self.on_commit = database.on_rollback, database.on_commit
+        self.barrier = database.barrier
+        self.attributes = AttributeRows(database)
         self.epoch = self._next_epoch()
+        # guarded by: the database's lock
         self._seq = self._highest_seq()
-        self.attributes = AttributeRows(self.transaction, self._run, self._query)
 
     # ------------------------------------------------------------------ open and close
     @classmethod
@@ -98,9 +84,8 @@ class Journal:
         """
         directory = StateDirectory.take(state_dir, Staging(staging_dir or state_dir / "staging"))
         try:
-            database = open_database(state_dir, directory.reserve)
-            journal = cls(directory, database, crash_point)
-            # The epoch must not be given twice, nor may a directory be missing under what is synced in it.
+            journal = cls(directory, Database(directory, crash_point))
+            # The epoch must not be given twice, nor may a directory be missing above synced files.
             journal.barrier()
             for path in (state_dir.parent, state_dir, directory.staging.directory):
                 fsync_dir(path)
@@ -111,177 +96,118 @@ class Journal:
             raise
 
     def abandon(self) -> None:
-        """Note that the mount did not come up: close() removes a journal that this start made and that is void."""
+        """Note that the mount failed: close() removes a journal that this start made and that is void."""
         self._abandoned = True
 
     def close(self) -> None:
         """Checkpoint, close, and give the lock back. Idempotent."""
-        with self._lock:
+        with self._database.lock:
             if self._directory.lock_fd < 0:
                 return
-            void = self._abandoned and self._directory.is_new and self._directory.is_void(self._db)
-            self._db.close()
+            void = (
+                self._abandoned and self._directory.is_new and self._directory.is_void(self._database.query)
+            )
+            self._database.close()
             if void:
                 self._directory.remove()
-            self._wal.close()
-            os.close(self._db_fd)
             self._directory.release()
 
-    def barrier(self) -> None:
-        """Make all commits so far survive a power cut. At most one fsync; waits for the disk."""
-        with self._lock:
-            wanted = self._commits
-        # One at a time: of two fsyncs at once, the kernel reports a failure to one alone.
-        with self._durability:
-            if self._synced >= wanted:
-                return  # no commit since, or another thread's sync has covered it
-            with self._lock:
-                covered, log_fd = self._commits, self._wal.fd()
-                if self._wal.sync_failed:
-                    self._begin_log_anew()
-            try:
-                self._wal.sync(log_fd)
-            except OSError as error:
-                raise local_error(error, self._wal.path) from error
-            self._synced = covered
-
-    def _begin_log_anew(self) -> None:
-        """Checkpoint after a failed sync: the kernel reports it once, and has forgotten the log's dirty pages.
-
-        The checkpoint writes all of the log to the database, with syncs of its own.
-        """
-        with self._translated():
-            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise LocalError(f"{self.state_dir}: the journal's log could not be synced, and is in use")
-        self._wal.begun_anew()
-
-    # ------------------------------------------------------------------ transactions
-    @contextmanager
-    def transaction(self) -> Iterator[Self]:
-        """Commit everything inside together, or nothing. Nests: the outermost commits."""
-        with self._lock:
-            if self._depth:
-                self._depth += 1
-                try:
-                    yield self
-                finally:
-                    self._depth -= 1
-                return
-            self._done.clear()
-            self._execute("BEGIN IMMEDIATE")
-            self._depth = 1
-            try:
-                yield self
-                self._crash_point("commit")
-                self._commits += 1
-                self._execute("COMMIT")
-                self._crash_point("committed")
-                self.error = None
-            except BaseException:
-                self._roll_back()
-                raise
-            finally:
-                self._depth = 0
+    @property
+    def error(self) -> str | None:
+        """The error of the last commit; None after a success."""
+        return self._database.error
 
     def next_seq(self) -> int:
-        with self._lock:
+        with self._database.lock:
             self._seq += 1
             return self._seq
 
     # ------------------------------------------------------------------ rows
     def put_inode(self, row: PendingInode) -> None:
-        self._run(PUT_INODE, inode_values(row))
+        self._database.run(_PUT_INODE, _inode_values(row))
 
     def drop_inode(self, ino: int) -> None:
         with self.transaction():
-            self._run("DELETE FROM inode WHERE ino = ?", (ino,))
-            self.drop_multipart(ino)
+            for table in ("inode", "multipart", "part"):
+                self._database.run(f"DELETE FROM {table} WHERE ino = ?", (ino,))
 
     def put_delete(self, row: PendingDelete) -> None:
-        self._run(
+        self._database.run(
             "INSERT OR REPLACE INTO pending_delete VALUES (?, ?, ?, ?, ?)",
             (row.seq, row.key, row.etag, row.after_ino, row.watch_until_s),
         )
 
     def drop_delete(self, seq: int) -> None:
-        self._run("DELETE FROM pending_delete WHERE seq = ?", (seq,))
+        self._database.run("DELETE FROM pending_delete WHERE seq = ?", (seq,))
 
     def put_staging_garbage(self, staged: str) -> None:
-        self._run("INSERT OR REPLACE INTO staging_garbage VALUES (?)", (staged,))
+        self._database.run("INSERT OR REPLACE INTO staging_garbage VALUES (?)", (staged,))
 
     def drop_staging_garbage(self, staged: str) -> None:
-        self._run("DELETE FROM staging_garbage WHERE staged = ?", (staged,))
+        self._database.run("DELETE FROM staging_garbage WHERE staged = ?", (staged,))
 
     def put_attempt(self, attempt: Attempt) -> None:
-        self._run(
+        self._database.run(
             "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?)",
             (attempt.id, attempt.ino, attempt.key, attempt.started_s, attempt.unknown),
         )
 
     def drop_attempt(self, attempt_id: str) -> None:
-        self._run("DELETE FROM attempt WHERE id = ?", (attempt_id,))
+        self._database.run("DELETE FROM attempt WHERE id = ?", (attempt_id,))
 
     def put_multipart(self, state: MultipartState) -> None:
-        """Keep a new upload; delete an earlier one of the same inode, with its parts."""
+        """Keep a new upload; delete an earlier upload of the same inode, with its parts."""
         with self.transaction():
             self.drop_multipart(state.ino)
-            self._run(
+            self._database.run(
                 "INSERT INTO multipart VALUES (?, ?, ?, ?, ?, ?)",
                 (
-                    state.ino,
-                    state.upload_id,
-                    state.key,
-                    state.attempt,
-                    state.part_size,
-                    proof_text(state.proof),
+                    state.ino, state.upload_id, state.key, state.attempt, state.part_size,
+                    _proof_text(state.proof),
                 ),
-            )
+            )  # fmt: skip
 
     def put_part(self, ino: int, part: Part) -> None:
-        self._run("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", (ino, part.number, part.etag, part.size))
+        self._database.run(
+            "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", (ino, part.number, part.etag, part.size)
+        )
 
     def outdate_multipart(self, ino: int) -> None:
-        """Mark an upload whose metadata are no longer the file's: no attempt continues it."""
-        self._run("UPDATE multipart SET attempt = '' WHERE ino = ?", (ino,))
+        """Mark an upload with metadata that are no longer the file's: no attempt resumes this upload."""
+        self._database.run("UPDATE multipart SET attempt = '' WHERE ino = ?", (ino,))
 
     def drop_multipart(self, ino: int) -> None:
-        self._run("DELETE FROM multipart WHERE ino = ?", (ino,))
-        self._run("DELETE FROM part WHERE ino = ?", (ino,))
+        with self.transaction():
+            for table in ("multipart", "part"):
+                self._database.run(f"DELETE FROM {table} WHERE ino = ?", (ino,))
 
     def multipart(self, ino: int) -> MultipartState | None:
-        with self._lock, self._translated():
-            row = self._db.execute(
+        query = self._database.query
+        with self._database.lock:
+            found = query(
                 "SELECT upload_id, key, attempt, part_size, proof FROM multipart WHERE ino = ?", (ino,)
-            ).fetchone()
-            if row is None:
-                return None
-            parts = self._db.execute(
-                "SELECT number, etag, size FROM part WHERE ino = ? ORDER BY number", (ino,)
             )
-            return MultipartState(
-                row[0],
-                ino,
-                row[1],
-                row[2],
-                row[3],
-                Proof(*json.loads(row[4])),
-                tuple(Part(*p) for p in parts),
-            )
+            parts = query("SELECT number, etag, size FROM part WHERE ino = ? ORDER BY number", (ino,))
+        if not found:
+            return None
+        upload_id, key, attempt, part_size, proof = found[0]
+        return MultipartState(
+            upload_id, ino, key, attempt, part_size, Proof(*json.loads(proof)), tuple(Part(*p) for p in parts)
+        )
 
     def read(self) -> JournalRows:
-        with self._lock, self._translated():
+        query = self._database.query
+        with self._database.lock:
             return JournalRows(
-                tuple(inode_row(values) for values in self._db.execute(GET_INODES)),
-                tuple(
-                    PendingDelete(*values)
-                    for values in self._db.execute("SELECT * FROM pending_delete ORDER BY seq")
+                inodes=tuple(_inode_row(values) for values in query(_GET_INODES)),
+                deletes=tuple(
+                    PendingDelete(*values) for values in query("SELECT * FROM pending_delete ORDER BY seq")
                 ),
-                tuple(
+                attempts=tuple(
                     Attempt(id_, ino, key, started, bool(unknown))
-                    for id_, ino, key, started, unknown in self._db.execute("SELECT * FROM attempt")
+                    for id_, ino, key, started, unknown in query("SELECT * FROM attempt")
                 ),
-                tuple(staged for (staged,) in self._db.execute("SELECT staged FROM staging_garbage")),
+                staging_gc=tuple(staged for (staged,) in query("SELECT staged FROM staging_garbage")),
             )
 
     def aside(self) -> AsideView:
@@ -294,82 +220,48 @@ class Journal:
                 orphans.append(OrphanView(str(path), found.st_size, found.st_mtime_ns, key))
         return AsideView(tuple(journals), tuple(orphans))
 
-    # ------------------------------------------------------------------ inside
-    def _run(self, sql: str, values: tuple[object, ...]) -> None:
-        with self.transaction():
-            self._execute(sql, values)
-            self._done.append((sql, values))
-
-    def _query(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with self._lock, self._translated():
-            return self._db.execute(sql, values).fetchall()
-
-    def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
-        try:
-            self._execute_somewhere(sql, values)
-        except R2fsError as error:
-            self.error = str(error)
-            raise
-
-    def _execute_somewhere(self, sql: str, values: tuple[object, ...]) -> None:
-        """Execute; on a full disk again, in the space of the reserve."""
-        try:
-            with self._translated():
-                self._db.execute(sql, values)
-        except NoSpace:
-            if not self.reserve.give_up():
-                raise
-            self._claim_room()
-            log.warning(
-                "the disk of %s is full: %d bytes that were kept in reserve for the journal are in use now",
-                self.state_dir,
-                self.reserve.size,
-            )
-            with self._translated():
-                self._repeat()
-                if sql != "BEGIN IMMEDIATE":
-                    self._db.execute(sql, values)
-
-    def _claim_room(self) -> None:
-        """Allocate the freed reserve to the log and the database, before other files take it."""
-        half = self.reserve.size // 2
-        try:
-            if (wal := self._wal.fd()) >= 0:
-                claim_blocks(wal, half)
-            claim_blocks(self._db_fd, os.fstat(self._db_fd).st_size + half)
-        except OSError as error:  # they grow as far as other files leave space
-            log.info("%s: no room of its own: %s", self.state_dir, error)
-
-    def _repeat(self) -> None:
-        """Begin the transaction again and repeat it: SQLite drops one that finds no space."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        self._db.execute("BEGIN IMMEDIATE")
-        for sql, values in self._done:
-            self._db.execute(sql, values)
-
-    def _roll_back(self) -> None:
-        """Roll back. An error is logged alone: what was not committed is void anyway."""
-        try:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            log.info("the journal's transaction ended without a rollback: %s", error)
-
-    def _translated(self) -> AbstractContextManager[None]:
-        return translated(self.state_dir, self._directory.lock_fd)
-
     def _next_epoch(self) -> int:
         with self.transaction():
-            with self._translated():
-                found = self._db.execute("SELECT value FROM fact WHERE name = 'epoch'").fetchone()
-            epoch = int(found[0]) + 1 if found else 1
-            self._run("INSERT OR REPLACE INTO fact VALUES ('epoch', ?)", (str(epoch),))
+            found = self._database.query("SELECT value FROM fact WHERE name = 'epoch'")
+            epoch = int(found[0][0]) + 1 if found else 1
+            self._database.run("INSERT OR REPLACE INTO fact VALUES ('epoch', ?)", (str(epoch),))
             return epoch
 
     def _highest_seq(self) -> int:
-        with self._lock, self._translated():
-            (highest,) = self._db.execute(
-                "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM pending_delete)"
-            ).fetchone()
-            return highest or 0
+        ((highest,),) = self._database.query(
+            "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM pending_delete)"
+        )
+        return highest or 0
+
+
+def _proof_text(proof: Proof) -> str:
+    return json.dumps([proof.size, proof.mtime_ns, proof.ctime_ns])
+
+
+def _inode_values(row: PendingInode) -> tuple[object, ...]:
+    base = (row.base.key, row.base.etag, row.base.size) if row.base else (None, None, None)
+    return (
+        row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
+        json.dumps(dict(row.extra)), row.content_type, *base, row.expected_etag, row.changed, row.staged, row.size,
+        None if row.own is None else json.dumps(row.own), row.base_limit,
+        row.proof and _proof_text(row.proof), row.closed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
+        text_or_bytes(row.target),
+        row.st_ino, None if row.stored is None else json.dumps(dict(row.stored)),
+    )  # fmt: skip
+
+
+def _inode_row(values: tuple[object, ...]) -> PendingInode:
+    field = dict(zip(_INODE_COLUMNS, values, strict=True))
+    base_key, base_etag, base_size = (field.pop(f"base_{part}") for part in ("key", "etag", "size"))
+    field["kind"] = Kind(field["kind"])
+    field["extra"] = json.loads(str(field["extra"]))
+    field["base"] = Version(base_key, base_etag, base_size) if base_key is not None else None  # type: ignore[arg-type]
+    if field["own"] is not None:
+        field["own"] = tuple((start, stop) for start, stop in json.loads(str(field["own"])))
+    if field["proof"] is not None:
+        field["proof"] = Proof(*json.loads(str(field["proof"])))
+    field["changed"], field["synced"] = bool(field["changed"]), bool(field["synced"])
+    if field["stored"] is not None:
+        field["stored"] = json.loads(str(field["stored"]))
+    field["target"] = name_of(field["target"])  # type: ignore[arg-type]
+    return PendingInode(**field)  # type: ignore[arg-type]

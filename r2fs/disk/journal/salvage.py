@@ -46,7 +46,7 @@ def set_aside(path: Path, why: str) -> Path:
 def keep_lonely_log(path: Path) -> None:
     """Set aside a log without its database, or with an empty one: SQLite would delete it.
 
-    An interrupted rename, a repaired disk or a person may leave one.
+    Left by an interrupted rename, a repaired disk or a person.
     """
     wal = Path(f"{path}-wal")
     if (not path.exists() or not path.stat().st_size) and wal.exists() and wal.stat().st_size:

@@ -1,4 +1,4 @@
-"""Summary of a journal that no daemon has open: counts of what the bucket lacks.
+"""Summary of a journal that no daemon has open: counts of changes that the bucket lacks.
 
 Owns:    the counts, read without lock, recovery or checkpoint. SQLite would do the last two for a journal
          that a killed daemon left: of such a one a copy is read.

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from r2fs.disk.cache.cache import Taken
 from r2fs.disk.durable import local_error
-from r2fs.disk.lease import open_unless_writable
+from r2fs.disk.filecalls import open_unless_writable
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content import idle
 from r2fs.engine.content.disk_space import DiskSpace
@@ -171,7 +171,7 @@ class Contents:
     def lost(self, node: Node, version: Version) -> None:
         """With Core.lock held."""
         node.base_missing = version
-        self._pending.settle(node)
+        self._pending.waiting.inode_settled(node.ino)
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
         """A GET told the version's metadata: kept for stat, which listings cannot tell."""
@@ -286,7 +286,7 @@ class Contents:
             content.path = staged
             self._core.staging.unlink(path)
 
-        self._pending.on_undo(undo)
+        self._pending.on_rollback(undo)
 
     def settled(self, node: Node, staged: str) -> None:
         """The row is gone: the bucket has these bytes as `node.base`. Into the cache with them."""

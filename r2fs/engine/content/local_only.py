@@ -61,7 +61,7 @@ class LocalOnly:
 
     def expected_etag_at(self, key: str) -> str | None:
         """The ETag that a new node at `key` will replace; its pending delete is void. In a transaction."""
-        return None if self.is_local(key) else self._pending.take_over_deletes(key)
+        return None if self.is_local(key) else self._pending.deletes.take_over(key)
 
     def bring_here(self, caller: Caller, node: Node) -> None:
         """All bytes of a file: it is about to be this host's alone. Without the lock."""

@@ -23,7 +23,7 @@ from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import file_times
 from r2fs.engine.pending.records import Records
-from r2fs.engine.pending.waiting import PUT, Item
+from r2fs.engine.pending.store import PUT, Item
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import of_new_bytes

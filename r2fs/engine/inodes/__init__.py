@@ -1,1 +1,1 @@
-"""Inodes: records of files and directories, the table of names and numbers, and what stat shows."""
+"""Inodes: records of files and directories, the table of names and numbers, and stat."""

@@ -1,10 +1,10 @@
-"""Recall: what stat showed before, for nodes of which only a listing or a common prefix tells now.
+"""Attribute cache: stat of earlier mounts, for nodes of which a LIST returns the name alone.
 
-Owns:    when rows of the journal's table `attributes` are read, written and forgotten. Files and objects of
-         directories: with the commit that ends their upload (`keep`). What a directory shows besides, its
-         times and its number: with the next upload in it, within a minute, and at the end.
-Never:   asks the bucket; believes a row of another version, or one older than the object's metadata.
-Locks:   every method is called with Core.lock held, but for `flush` and `load_children`.
+Owns:    when rows of the journal's table `attributes` are read, written and deleted. Rows of files and objects of
+         directories are written with the commit that ends their upload. A directory's times and number are written
+         with the next upload below, within a minute, and at the end.
+Never:   sends a request; uses a row of another version, or older than the object's metadata.
+Locks:   Core.lock around every method but `flush` and `load_children`, which take the lock.
 Fails:   softly: a row that cannot be read or written costs a HEAD, and is logged.
 """
 
@@ -27,12 +27,10 @@ from r2fs.model.records import KeptAttributes, ObjectInfo
 
 log = logging.getLogger(__name__)
 
-FEW = 4  # names of a directory that are looked up one by one; more of them by one query
-BATCH = 1000  # rows written in one transaction: some 10 ms, in which other commits wait
+FEW = 4  # names of a directory with a query for each; for more a single query
+BATCH = 1000  # rows of a transaction: some 10 ms, in which other commits wait
 NS = 10**9
-# How much later than our own clock says may our own upload be by the bucket's clock? One that is further off
-# is refused by the signature.
-SKEW_S = 900.0
+SKEW_S = 900.0  # between this host's clock and the bucket's, at most: beyond, signatures are refused
 
 Write = Callable[[AttributeRows], None]
 
@@ -42,16 +40,16 @@ class AttributeCache:
         self._core = core
         self._tree = tree
         self._rows = core.journal.attributes
-        self._changed: set[Node] = set()  # directories that show other times than is kept
-        self._later: list[Write] = []  # what reading has found out
-        # Directories that show what a row says, and whose object's LastModified no listing of this mount has told yet.
-        self._unseen: set[Node] = set()
+        self._changed: set[Node] = set()  # directories with other times than their rows
+        self._later: list[Write] = []  # findings of reads, written by `flush`
+        self._unseen: set[Node] = set()  # directories shown by a row, of LastModified unknown to this mount
         self._begun_ns = self._rows.begun_ns(core.now_ns())
         self._show(tree.root, self._read(tree.key(tree.root)))
 
     # ------------------------------------------------------------------ reading
     def load(self, node: Node) -> None:
-        """The node's number, and what is kept of its version. Once for each node."""
+        """Give the node its number, and the attributes of the row of its version. Once for each node."""
+        self._core.assert_held()
         if not node.st_ino:
             key = self._tree.key(node)
             self._apply(node, key, self._read(key))
@@ -60,7 +58,7 @@ class AttributeCache:
             self._compare(node, self._read(self._tree.key(node)))
 
     def load_children(self, directory: Node) -> None:
-        """`load` for all that is known in a directory. Takes the lock, by and by."""
+        """`load` all known children of a directory. Takes the lock for a batch at a time."""
         with self._core.lock:
             missing = {self._key(child): child for child in directory.children().values() if not child.st_ino}
             if len(missing) <= FEW:
@@ -69,7 +67,7 @@ class AttributeCache:
                 return
             above = self._tree.key(directory)
         gone: list[KeptAttributes] = []
-        for rows in self._read_all(above):  # what is kept first: a number that is derived gives way
+        for rows in self._read_all(above):  # numbers of rows first: a derived number gives way
             with self._core.lock:
                 for row in rows:
                     node = missing.pop(row.key, None)
@@ -87,17 +85,17 @@ class AttributeCache:
             self._forget_missing(directory, gone)
 
     def _key(self, child: Node) -> str:
-        """As a row has it."""
+        """Return the key of the child's row."""
         return nfc(child.base.key if child.base is not None and not child.is_dir else self._tree.key(child))
 
     def _forget_missing(self, directory: Node, rows: list[KeptAttributes]) -> None:
-        """Those without a name: another host has deleted these objects."""
+        """Delete the rows of objects that another host has deleted."""
         with self._core.lock:
             if not _was_listed(directory):
                 return
-            there = {self._key(child) for child in directory.children().values()}
+            listed = {self._key(child) for child in directory.children().values()}
             for row in rows:
-                if row.key not in there:
+                if row.key not in listed:
                     self._later.append(_missed(row))
 
     def _read(self, key: str) -> KeptAttributes | None:
@@ -129,10 +127,10 @@ class AttributeCache:
         node.st_ino = self._core.numbers.claim(number)
 
     def _show(self, directory: Node, row: KeptAttributes | None) -> None:
-        """A directory's times. One that nobody is known to have changed is as old as what this host knows of the
-        bucket: the time of a mount would be another each time.
+        """Set a directory's times. Without a row, the time of the state directory's first use: that of the mount would
+        differ each time.
 
-        Its object says by no ETag whether another host has changed the rest: where that has to be exact, it is asked.
+        The ETag of an empty object does not change with its metadata: where stat must be exact, HEAD is sent.
         """
         marker = directory.listing.marker if directory.listing else None
         known = directory.metadata_known or not keeps_shown(self._core.settings)
@@ -147,7 +145,7 @@ class AttributeCache:
         directory.kept_ns = (directory.mtime_ns, directory.ctime_ns)
 
     def _compare(self, directory: Node, row: KeptAttributes | None) -> None:
-        """A listing has told when its object was stored. Later than the row? Then another host did."""
+        """Drop the row's metadata if a listing shows that another host has stored the directory's object since."""
         seen_ns = directory.modified_ns
         if row is None or seen_ns is None or directory.pending is not None or not directory.metadata_known:
             return
@@ -170,43 +168,44 @@ class AttributeCache:
         elif row.metadata:
             fill(node, recalled(row.metadata))
             node.ctime_ns = listed_ns if row.ctime_ns is None else row.ctime_ns
-            # Later, whatever another host does is dated past what is believed above.
+            # After that time any change by another host has a later LastModified than accepted above.
             if row.modified_ns is None and self._core.clock.time() < row.stored_s + 2 * SKEW_S:
                 self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns, row.stored_s))
 
     # ------------------------------------------------------------------ writing
     def learned(self, info: ObjectInfo, facts: Facts) -> None:
-        """HEAD told of a version's metadata: a row of it says the same from now on."""
+        """Correct the row of a version by HEAD's answer."""
         now_s = self._core.clock.time()
         self._later.append(
             lambda rows: rows.correct(info.key, info.etag, remembered(facts), info.modified_ns, now_s)
         )
 
     def changed(self, directory: Node) -> None:
-        """A directory shows other times."""
+        """Mark a directory as changed, for `flush`."""
+        self._core.assert_held()
         self._changed.add(directory)
 
     def take_along(self, top: Node, directory: Node, new_name: str) -> None:
-        """Move the rows of directories at and below `top` to their new keys: they may have no object to copy, and keep
-        number and times. In a transaction."""
+        """Move the rows of directories at and below `top` to their new keys, so that directories without an object keep
+        number and times, too. In a transaction."""
         old_top, new_top = self._tree.key(top).rstrip("/"), self._tree.key(directory) + new_name
         self.load(top)
-        for one in self._tree.walk(top):
-            if one.is_dir:
-                self.load_children(one)
-                key = self._tree.key(one)
-                self._rows.forget_number(key, one.st_ino)
-                self._rows.put_shown(new_top + key[len(old_top) :], one.st_ino, one.mtime_ns, one.ctime_ns)
+        for node in self._tree.walk(top):
+            if node.is_dir:
+                self.load_children(node)
+                key = self._tree.key(node)
+                self._rows.forget_number(key, node.st_ino)
+                self._rows.put_shown(new_top + key[len(old_top) :], node.st_ino, node.mtime_ns, node.ctime_ns)
 
     def removed(self, directory: Node) -> None:
-        """In the transaction that removes it."""
+        """Delete the row, in the transaction that removes the directory."""
         self._rows.forget(self._tree.key(directory))
 
     def flush(self, everything: bool = False) -> None:
-        """Write what has changed. `everything`: of all directories, at the end. Without the lock."""
+        """Write changed rows; `everything`: of all directories, at the end. Takes the lock."""
         with self._core.lock:
             changed = [n for n in self._tree.all_nodes() if n.is_dir] if everything else list(self._changed)
-            changed = [node for node in changed if is_news(node)]
+            changed = [node for node in changed if has_new_times(node)]
             self._changed.clear()
             self._unseen = {node for node in self._unseen if not node.deleted}
             later, self._later = self._later, []
@@ -229,7 +228,7 @@ def _is_of(row: KeptAttributes, listed_ns: int) -> bool:
     """True if the row describes the metadata that were stored at this LastModified."""
     if row.modified_ns is None:
         return listed_ns <= (row.stored_s + SKEW_S) * NS
-    return listed_ns // NS == row.modified_ns // NS  # HEAD tells whole seconds
+    return listed_ns // NS == row.modified_ns // NS  # HEAD has whole seconds
 
 
 def _missed(row: KeptAttributes) -> Write:
@@ -237,12 +236,12 @@ def _missed(row: KeptAttributes) -> Write:
 
 
 def _was_listed(directory: Node) -> bool:
-    """By a LIST of this mount? What an earlier one last saw may be older than a row."""
+    """True after a LIST by this mount: the kept listing of an earlier mount may be older than a row."""
     listing = directory.listing
     return listing is not None and listing.whole and listing.took_s > 0 and not directory.deleted
 
 
-def is_news(directory: Node) -> bool:
+def has_new_times(directory: Node) -> bool:
     """True if its shown times differ from the kept ones."""
     shown = (directory.mtime_ns, directory.ctime_ns)
     return bool(directory.st_ino) and not directory.deleted and directory.kept_ns != shown

@@ -1,9 +1,9 @@
-"""Directory objects that hold bytes: an object at a key that ends in `/` which another tool has filled.
+"""Directory objects with bytes: an object at a key that ends in `/`, which another tool has written.
 
-Owns:    the rules for such an object. What is done to its directory never overwrites it and never deletes it:
-         new attributes and a rename are copies inside the bucket that keep its bytes; rmdir is refused.
-Never:   is shown in a listing: its bytes are read as `OBJECT_NAME` in the directory.
-Locks:   every function is called with Core.lock held.
+Owns:    the rules for such an object. No operation on its directory overwrites or deletes the object: new attributes
+         and a rename are copies inside the bucket that keep the bytes; rmdir is refused.
+Never:   shows the object in a listing: its bytes are read as `OBJECT_NAME` in the directory.
+Locks:   Core.lock around every function.
 Fails:   NotPermitted.
 """
 
@@ -19,7 +19,7 @@ from r2fs.model.records import Version
 
 log = logging.getLogger(__name__)
 
-OBJECT_NAME = ".r2fs-directory-object"  # found by its name alone, so that `rm -r` does not meet it
+OBJECT_NAME = ".r2fs-directory-object"  # found by its name alone, so that `rm -r` does not see the file
 
 
 def check_changeable(node: Node) -> None:
@@ -31,7 +31,7 @@ def check_changeable(node: Node) -> None:
 
 
 class OwnObjects:
-    """The directories of the tree at whose own key bytes were seen."""
+    """The directories of the tree with bytes at their own key."""
 
     def __init__(self) -> None:
         # guarded by: Core.lock

@@ -1,9 +1,9 @@
-"""Node: one inode of the mount, and Owed: what the bucket still lacks of it.
+"""Node: one inode of the mount, and Listing: the known children of a directory.
 
-Owns:  the fields, and who may touch them. A node is the identity that open handles keep: a
-       version that another host put in a name's place is another node.
-Never: does anything: `inodes/table.py` moves nodes, `pending/store.py` changes what they owe.
-Locks: every field is guarded by Core.lock unless said otherwise.
+Owns:  the fields, and the record of an inode for a successor of this daemon. A node is the identity that open handles
+       keep: a version that another host puts in a name's place is another node.
+Never: changes a node: `inodes/table.py` moves nodes, `pending/store.py` puts `pending` in place.
+Locks: every field is guarded by Core.lock unless noted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from threading import Event
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts
+from r2fs.model.mime import content_type
 from r2fs.model.pending import Pending
-from r2fs.model.records import Kind, ObjectInfo, Version
+from r2fs.model.ports import SessionMemory
+from r2fs.model.records import Kind, KnownNode, ObjectInfo, Version
 from r2fs.model.states import SENDING, State
 
 NEVER = float("-inf")  # a monotonic time before every other
@@ -24,34 +26,37 @@ NEVER = float("-inf")  # a monotonic time before every other
 
 @dataclass(slots=True, eq=False)
 class Refresh:
-    """A LIST or HEAD on its way, for all who wait for it."""
+    """A LIST or HEAD on its way, for every thread that waits for the answer."""
 
-    heard_s: float  # Clock.monotonic() of the last page, or of its beginning; written by its job alone
+    heard_s: float  # Clock.monotonic() of the last page, or of the start; written by its job alone
     done: Event = field(default_factory=Event)
     error: R2fsError | None = None  # written before `done` is set
 
 
 @dataclass(slots=True, eq=False)
 class Listing:
-    """A directory's children as far as they are known."""
+    """The known children of a directory."""
 
     children: dict[str, Node] = field(default_factory=dict)  # written by Tree._attach and _take alone
-    listed_at_s: float = NEVER  # Clock.monotonic() when the LIST it comes from began
+    directories: int = 0  # children that are directories; likewise
+    listed_at_s: float = NEVER  # Clock.monotonic() when the LIST began
     whole: bool = False  # every page was read
-    probed: dict[str, float] = field(default_factory=dict)  # name asked for by itself: when (monotonic)
-    removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal here
+    probed: dict[str, float] = field(
+        default_factory=dict
+    )  # name: Clock.monotonic() of a lookup of this name alone
+    removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal by this host
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
-    refused: str | None = None  # why what was answered last was no listing; None: it was one
-    refused_until_s: float = 0.0  # Clock.monotonic(): not asked again before, then
-    # The object at the directory's own key; r2fs makes it empty, others may not.
-    marker: Version | None = None
-    object: Node | None = None  # the read-only file that shows its bytes, where it holds any: Tree.object_of
-    directories: int = 0  # children that are directories; likewise
-    # what a LIST of it all costs, for probes.py
-    pages: int = 1  # of the last one, at least
-    took_s: float = 0.0  # the last one
-    probe_count: int = 0  # names asked for by themselves since it, or in this window
+    refused: str | None = None  # why the last answer was no listing; None: a listing
+    refused_until_s: float = 0.0  # Clock.monotonic(): no LIST before, then
+    marker: Version | None = (
+        None  # the object at the directory's own key; of r2fs empty, of others perhaps not
+    )
+    object: Node | None = None  # the read-only file that shows the marker's bytes, if any: Tree.object_of
+    # the cost of a LIST of the whole directory, for namespace/name_lookup.py
+    pages: int = 1  # of the last LIST, at least
+    took_s: float = 0.0  # the last LIST
+    probe_count: int = 0  # lookups of single names since the last LIST, or in this window
     probe_window_s: float = NEVER  # Clock.monotonic(): when the window began
 
 
@@ -64,56 +69,48 @@ class Node:
     mtime_ns: int
     ctime_ns: int
     atime_ns: int
+    # ---- attributes
     mode: int | None = None  # None: the mount's default
     uid: int | None = None
     gid: int | None = None
-    spelled: str | None = None  # a directory's name as the bucket spells it, where that is not NFC
-    size: int = 0  # of the base; a node with content answers the content's
+    spelled: str | None = None  # a directory's name in the bucket's spelling, if not NFC
+    size: int = 0  # of the base, in bytes; a node with content has the content's
     target: str | None = None  # a symbolic link's
     content_type: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)  # further user metadata
-    base: Version | None = None
-    base_missing: Version | None = None  # a base that the bucket was seen to have no more
-    metadata_known: bool = (
-        False  # mode, mtime … are those stored with the version, not guessed from a listing
-    )
+    metadata_known: bool = False  # mode, mtime … are stored with the version, not guessed from a listing
     mtime_known: bool = False  # mtime_ns is the file's, not the object's LastModified
     modified_ns: int | None = None  # its object's LastModified; None: not seen since this host wrote it
-    outdated: bool = (
-        False  # its metadata changed in the bucket since they were known: HEAD before it is shown
-    )
-    shown: bool = (
-        False  # a program was told its attributes, which stay what they are while nothing changes it
-    )
-    pinned: Facts | None = None  # mode, owner and mtime as shown, where those stored were learned afterwards
-    stored_kind: Kind | None = (
-        None  # a FIFO, socket or device by its metadata; this node, made from a listing, is a file
-    )
-    attr_cache_checked: bool = False  # the local attribute cache was asked for them
+    outdated: bool = False  # another host changed the metadata in the bucket: HEAD before stat
+    shown: bool = False  # stat has shown the attributes: fixed while the file is unchanged
+    pinned: Facts | None = None  # mode, owner and mtime as shown, if the stored ones were learned afterwards
+    stored_kind: Kind | None = None  # FIFO, socket or device by the metadata; in listings a file
+    attr_cache_checked: bool = False  # the local attribute cache was searched
+    st_ino: int = 0  # the number that stat shows; 0: none was shown yet
+    kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
+    read_only: bool = False  # constant: shows the bytes of its directory's own object (directory_objects.py)
+    # ---- bytes and the bucket
+    base: Version | None = None
+    base_missing: Version | None = None  # a base that the bucket was seen to have no more
     listing: Listing | None = None  # a directory's
     content: SparseFile | None = None  # open, or staged and touched
     version: int = 0  # Opened.version
     pending: Pending | None = None  # put in place by PendingStore alone
-    # Metadata that the bucket is known to have beside the base, while something is pending: what another host made of
-    # them since is merged with what is set here.
+    # Metadata that the bucket is known to have beside the base, while `pending` is set: later changes by
+    # other hosts are merged with this host's.
     base_metadata: Facts | None = None
+    stale_staged_name: str | None = None  # a name in staging/data that its content still has, and no row
+    synced_on_disk: bool = False  # a row on the disk may state that its present bytes are synced
+    sync_failed: bool = False  # an fsync of its staged bytes failed: reading may return older ones
+    # ---- kernel and handles
     lookups: int = 0  # references of the kernel
-    stale_staged_name: str | None = (
-        None  # a name that its content still has in staging/data, and that no row has
-    )
-    synced_on_disk: bool = False  # a row on the disk may say that its bytes, as they are now, are synced
-    kernel_knows: bool = False  # Core.memory has it: a change of name or version goes there, too
+    kernel_knows: bool = False  # Core.memory has the node, and gets each change of name or version
     handles: int = 0
     writers: int = 0
-    flushed_s: float = NEVER  # Clock.monotonic() of a FLUSH: a descriptor of it is about to be closed
-    touched: int = 0  # Tree.tick of the last change here of its being under its name
-    sync_failed: bool = False  # an fsync of its staged bytes failed: reading them may give older ones
-    deleted: bool = False  # unlinked here, or replaced by what another host did
-    st_ino: int = 0  # what stat shows as its number; 0: nobody was shown it yet
-    kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
-    read_only: bool = (
-        False  # constant: it shows the bytes of its directory's own object (directory_objects.py)
-    )
+    flushed_s: float = NEVER  # Clock.monotonic() of the last FLUSH: a descriptor is about to be closed
+    # ---- name
+    touched: int = 0  # Tree.tick when this host last made or moved the name
+    deleted: bool = False  # unlinked by this host, or replaced by another
 
     @property
     def state(self) -> State:
@@ -125,7 +122,8 @@ class Node:
 
     @property
     def carries_body(self) -> bool:
-        """Sent whole with its metadata, never copied: a link's object is its target, a marker or special file empty."""
+        """True if the object is sent whole with its metadata, never copied: a link's is its target, a marker or
+        special file is empty."""
         if self.is_dir:
             return self.own_bytes is None
         if self.kind is Kind.SYMLINK:
@@ -134,7 +132,7 @@ class Node:
 
     @property
     def own_bytes(self) -> Version | None:
-        """The object at a directory's own key, where it is no marker but holds another tool's bytes."""
+        """The object at a directory's own key, if another tool has stored bytes in that object."""
         if self.listing is None:
             return None
         version = self.listing.marker or self.base
@@ -146,7 +144,7 @@ class Node:
 
     @property
     def needs_base(self) -> bool:
-        """Would a write to the base's key in the bucket take away bytes that this node still needs?"""
+        """True if a write to the base's key in the bucket would destroy bytes that this node still needs."""
         if self.base is None or self.base == self.base_missing:
             return False
         partial = self.content is not None and not self.content.complete
@@ -157,7 +155,7 @@ class Node:
         return self.pending.key != self.base.key or (partial and self.handles > 0)
 
     def is_as_listed(self, info: ObjectInfo) -> bool:
-        """True for a file of exactly this version with nothing pending."""
+        """True for a clean file of exactly this version."""
         base = self.base
         return (
             base is not None
@@ -168,7 +166,7 @@ class Node:
         )
 
     def children(self) -> Mapping[str, Node]:
-        """To be looked at: Tree changes it."""
+        """The children by name, for reading: only Tree changes this."""
         assert self.listing is not None
         return self.listing.children
 
@@ -184,3 +182,39 @@ def is_below(node: Node, top: Node) -> bool:
 def listing_of(directory: Node) -> Listing:
     assert directory.listing is not None, f"{directory.name}: no directory"
     return directory.listing
+
+
+# ---- the session
+def remember(memory: SessionMemory | None, node: Node) -> None:
+    """Record a node for a successor of this daemon, if the kernel knows the node.
+
+    Called before the kernel learns the number, and after each change of name or version. Pending state is in the
+    journal, which overrules this record. A file that shows a directory's own object is made anew by a successor.
+    """
+    if memory is not None and node.kernel_knows and not node.read_only:
+        memory.node(known(node))
+
+
+def known(node: Node) -> KnownNode:
+    """Return a node's record, with the attributes that stat shows: a successor is to ask for the stored ones again."""
+    base, parent, pinned = node.base, node.parent, node.pinned
+    shown = pinned or node
+    return KnownNode(
+        node.ino,
+        0 if node.deleted or parent is None else parent.ino,
+        node.spelled or node.name,
+        node.kind.value,
+        None if base is None else (base.key, base.etag, base.size),
+        node.mtime_ns if shown.mtime_ns is None else shown.mtime_ns,
+        node.ctime_ns,
+        shown.mode,
+        shown.uid,
+        shown.gid,
+        pinned is None
+        and node.metadata_known
+        and not node.extra
+        and node.content_type in (None, content_type(node.name)),
+        node.mtime_known and pinned is None,
+        node.st_ino,
+        node.modified_ns,
+    )

@@ -1,7 +1,7 @@
 """Invariants of the tree: names, parents, numbers and counts agree.
 
-Owns:  nothing: tests call it by Tree.check, after steps and at the end of each engine.
-Locks: called with Core.lock held.
+Owns:  the check, which tests call by Tree.check, after steps and at the end of each engine.
+Locks: Core.lock around `check`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from r2fs.model.keys import is_conflict_name
 def check(
     root: Node, numbers: Mapping[int, Node], conflicts: set[Node], hidden_keys: int, with_bytes: Set[Node]
 ) -> None:
-    """Raises AssertionError. `numbers`: every node by its own; `conflicts`: the named copies that conflicts left;
-    `with_bytes`: directories at whose own key bytes were seen."""
+    """Raise AssertionError for a broken invariant. `numbers`: every node by inode number; `conflicts`: conflict copies
+    in the tree; `with_bytes`: directories with bytes at their own key."""
     named, hidden = set[Node](), 0
     for node in _walk(root):
         assert node not in named, f"{node.name}: has two names"

@@ -1,6 +1,6 @@
-"""Listing merge: what LIST and HEAD change in the inode table.
+"""Listing merge: changes of the inode table by LIST and HEAD.
 
-Owns:  the rules by which the bucket's view meets this host's own changes: pending ones, and those made after the
+Owns:  the rules by which the bucket's view meets this host's own changes: pending changes, and changes made after the
        request began, win.
 Never: sends a request; writes the journal.
 Locks: every function is called with Core.lock held.
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from r2fs.engine.inodes.inode import NEVER, Node, listing_of
-from r2fs.engine.inodes.listing_names import directory_names
 from r2fs.engine.inodes.table import Tree
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
@@ -23,12 +22,12 @@ from r2fs.model.records import ObjectInfo
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """The changes by which a directory comes to show a whole LIST."""
+    """The changes by which a directory shows a whole LIST."""
 
     marker: ObjectInfo | None  # the object at the directory's own key
     refreshed: Sequence[tuple[Node, ObjectInfo]]  # versions already shown, with another LastModified
     objects: Sequence[ObjectInfo]  # to be shown as files and links
-    directories: Sequence[str]  # to be shown, as the bucket spells them, in the order of keys
+    directories: Sequence[str]  # to be shown, in the bucket's spelling and the order of keys
     missing: Sequence[Node]  # children that the LIST does not name
     hidden: frozenset[str]  # keys that cannot be shown
 
@@ -52,9 +51,9 @@ def merge_listing(
 def plan_merge(
     tree: Tree, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
 ) -> MergePlan:
-    """Decide what a LIST changes. Changes nothing."""
+    """Return the changes that a LIST demands. Pure."""
     prefix, children, hidden = tree.key(directory), directory.children(), set[str]()
-    spellings = directory_names(prefix, prefixes, hidden)
+    spellings = _directory_names(prefix, prefixes, hidden)
     seen = set(spellings)  # a directory hides a file of its name
     marker, shown, refreshed = None, list[ObjectInfo](), list[tuple[Node, ObjectInfo]]()
     for info in objects:
@@ -83,10 +82,24 @@ def plan_merge(
         marker=marker,
         refreshed=refreshed,
         objects=shown,
-        directories=sorted(spellings.values()),  # a walk asks for directories in the order of keys
+        directories=sorted(spellings.values()),  # a walk lists directories in the order of keys
         missing=_missing(tree, directory, seen, began),
         hidden=frozenset(hidden),
     )
+
+
+def _directory_names(prefix: str, prefixes: Iterable[str], hidden: set[str]) -> dict[str, str]:
+    """Return the directories by the name that is shown (NFC), as the bucket spells each; add the others to `hidden`.
+
+    A server that distinguishes spellings may have two of the same name: NFC is shown.
+    """
+    names: dict[str, str] = {}
+    for raw in sorted((each[len(prefix) : -1] for each in prefixes), key=lambda raw: (raw != nfc(raw), raw)):
+        if not is_name(raw) or nfc(raw) in names:
+            hidden.add(f"{prefix}{raw}/")
+        else:
+            names[nfc(raw)] = raw
+    return names
 
 
 def _judge(
@@ -103,7 +116,7 @@ def _judge(
 
 
 def _missing(tree: Tree, directory: Node, seen: set[str], began: int) -> list[Node]:
-    """Children that another host has removed. Of a directory, nothing below may be pending."""
+    """Children that another host has removed. Not a directory with pending state below."""
     return [
         child
         for name, child in directory.children().items()

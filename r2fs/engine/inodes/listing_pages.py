@@ -1,9 +1,9 @@
-"""Pages: the end of a listing that goes on page by page, also where the server knows none.
+"""Pages: the end of a listing in pages, also on a server with endless pages.
 
-Owns:    what tells a listing that goes in circles from a long one: a token that was there before, a page that
-         begins like an earlier one, pages with nothing in them.
-Never:   asks; judges the order of keys: servers have orders of their own.
-Threads: one listing, one thread.
+Owns:    the marks of a listing in circles: a token for the second time, a page that begins like an earlier page,
+         several empty pages in a row.
+Never:   sends a request; judges the order of keys: servers have orders of their own.
+Threads: that of the listing.
 Fails:   MalformedAnswer at the first repeat.
 """
 
@@ -13,27 +13,27 @@ from r2fs.model.errors import MalformedAnswer
 from r2fs.model.keys import printable
 from r2fs.model.records import ListPage
 
-EMPTY = 10  # pages in a row: a server that passes over what was deleted may send a few
-LARGEST = 2_000  # pages, of a thousand names as a rule: a directory that no host's memory takes
+EMPTY = 10  # pages in a row: a server that skips deleted objects may send a few
+LARGEST = 2_000  # pages, of a thousand names as a rule: more than a host's memory holds
 
 
 class Pages:
-    """Of one listing; each page is to be handed to `turn`, before anything is made of it.
+    """The pages of one listing. Pass each page to `turn` before its names are used.
 
-    `what`: the prefix, for messages; the bucket's URL where that is empty.
+    `what`: the prefix, or the bucket's URL where that is empty, for messages.
     """
 
     def __init__(self, what: str, largest: int | None = None) -> None:
         # constant
         self._what = what
         self._largest = largest
-        # of this listing's thread: hashes, since tokens and keys are as long as the server likes
+        # of this listing's thread: hashes, since a server sets no limit to the length of tokens
         self._tokens: set[int] = set()
         self._firsts: set[int] = set()
         self._empty = 0
 
     def turn(self, page: ListPage) -> str | None:
-        """The token of the next page; None: that was the last."""
+        """Return the token of the next page; None: this was the last. Raises MalformedAnswer."""
         first = self._beginning(page)
         if first is not None:
             if hash(first) in self._firsts:
@@ -52,8 +52,8 @@ class Pages:
         return page.token
 
     def _beginning(self, page: ListPage) -> tuple[str, ...] | None:
-        """Keys by which a repeated page is recognised. A server may name a directory at the end of one page and the
-        beginning of the next: one alone proves nothing."""
+        """Return keys by which a repeated page is recognised. A server may put one directory at the end of a page and
+        at the start of the next: a single prefix is no proof."""
         if page.objects:
             return (page.objects[0].key,)
         return (page.prefixes[0], page.prefixes[-1], str(len(page.prefixes))) if page.prefixes else None

@@ -1,7 +1,7 @@
 """Scope: the part of the mount that a command names, as nodes and as keys.
 
-Owns:  which nodes and deletes belong to the named paths. A path that was removed has keys, and no node.
-Locks: methods are called with Core.lock held.
+Owns:  which nodes and deletes belong to the named paths. A removed path has keys, and no node.
+Locks: Core.lock around every method.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r2fs.model.records import PendingDelete
 
 
 class Scope:
-    """`nodes`: what is there of the named paths; `keys`: of all of them, without a slash at the end."""
+    """`nodes`: of the named paths that exist; `keys`: of all named paths, without a slash at the end."""
 
     def __init__(self, tree: Tree, nodes: Sequence[Node], keys: Sequence[str]) -> None:
         self._tree = tree
@@ -30,7 +30,7 @@ class Scope:
             yield from self._tree.walk(node)
 
     def has(self, row: PendingDelete) -> bool:
-        """True for a delete at or below a named path, and for that of a renamed node's old name."""
+        """True for a delete at or below a named path, or of the old name of a renamed node."""
         key = nfc(row.key)
         if key in self._exact or key.startswith(self._below):
             return True

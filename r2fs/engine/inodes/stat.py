@@ -1,7 +1,8 @@
-"""Attributes: what stat shows of a node, and what a change of them asks for.
+"""Attributes: stat of a node, from its own fields, its content, the metadata in the bucket and the mount's defaults.
 
-Owns:  how size and times come together from the node, its content and the mount's defaults.
-Locks: every method is called with Core.lock held.
+Owns:  the rules by which metadata of the bucket, of this host and of the local cache are merged.
+Never: sends a request.
+Locks: Core.lock around every method.
 """
 
 from __future__ import annotations
@@ -41,32 +42,12 @@ class AttributeView:
         settings = self._settings
         shown = node if node.pinned is None else node.pinned
         node.shown = self._keeps_shown
-        size, mtime_ns, ctime_ns = node.size, shown.mtime_ns, node.ctime_ns
-        assert mtime_ns is not None
-        content = node.content
-        if content is not None:
-            size = content.size
-            if node.pending and node.pending.staged:  # the kernel keeps the times of a file that is written
-                stat = os.fstat(content.fd)
-                if stat.st_mtime_ns != node.mtime_ns:
-                    mtime_ns, ctime_ns = file_times(node, stat)
-        elif node.pending and node.pending.staged:
-            size = node.pending.size
-        mode = shown.mode
-        if mode is None:
-            mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
-        if (
-            settings.allow_other
-            and not node.metadata_known
-            and node.ino != ROOT
-            and (shown.mode is None or node.outdated)
-        ):
-            mode &= 0o700  # the bucket could not be asked: it may be closed to others
+        size, mtime_ns, ctime_ns = _size_and_times(node)
         return Attributes(
             ino=node.ino,
             kind=node.kind,
             size=0 if node.is_dir else size,
-            mode=mode,
+            mode=self._mode(node, shown.mode),
             uid=settings.uid if shown.uid is None else shown.uid,
             gid=settings.gid if shown.gid is None else shown.gid,
             mtime_ns=mtime_ns,
@@ -78,28 +59,45 @@ class AttributeView:
             rdev=device_number(node.extra) if node.kind in _DEVICES else 0,
         )
 
+    def _mode(self, node: Node, shown: int | None) -> int:
+        """Return the permission bits. Of a shared mount, other users get none while those in the bucket are unknown."""
+        settings, mode = self._settings, shown
+        if mode is None:
+            mode = (0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666) & ~settings.umask
+        known = node.metadata_known or node.ino == ROOT or (shown is not None and not node.outdated)
+        return mode if known or not settings.allow_other else mode & 0o700
+
     def recall(self, node: Node, key: str) -> None:
-        """Facts that this host learned of the version before, for a node that only a listing told of."""
+        """Apply the metadata that the local cache has of the node's version. Looked up once for each version.
+
+        Of a directory without LastModified only where `keeps_shown`: another host may have changed the metadata since.
+        """
+        if node.metadata_known or node.attr_cache_checked or node.pending:
+            return
         version = node.base
-        if node.listing is not None and version is None:
-            # A directory's object is empty, whoever made it, and is not in the listing that shows its name.
+        if version is None and node.listing is not None:
+            # A directory's object is empty by any tool, and in no listing of the parent.
             version = node.listing.marker or Version(key, EMPTY_MD5, 0)
-        if node.metadata_known or node.attr_cache_checked or version is None or node.pending:
+        if version is None:
             return
         node.attr_cache_checked = True
-        if node.is_dir and node.modified_ns is None and not self._keeps_shown:
-            return  # nothing tells whether another host has changed them since
-        kept = self._core.cache.recall(version.key, version.etag)
-        if kept is not None and not is_older(kept, node.modified_ns):
-            self.apply(node, recalled(kept))
-            then_ns = kept.get(MODIFIED)
-            if node.is_dir and node.modified_ns is None and isinstance(then_ns, int):
-                node.modified_ns = then_ns  # what a listing tells is compared with that
+        undated = node.is_dir and node.modified_ns is None
+        kept = (
+            None if undated and not self._keeps_shown else self._core.cache.recall(version.key, version.etag)
+        )
+        if kept is None or is_older(kept, node.modified_ns):
+            return
+        self.apply(node, recalled(kept))
+        then_ns = kept.get(MODIFIED)
+        if undated and isinstance(then_ns, int):
+            node.modified_ns = then_ns  # compared with that of the next listing
 
     def learn(self, node: Node, info: ObjectInfo) -> None:
+        """Apply the metadata of HEAD's or GET's answer."""
         self.apply(node, attributes_from(info))
 
     def apply(self, node: Node, facts: Facts) -> None:
+        """`fill`, and move the ctime with an mtime that stat is to show."""
         stays = node.shown and not node.outdated
         if facts.mtime_ns is not None and not node.mtime_known and not stays:
             node.ctime_ns = max(node.ctime_ns, facts.mtime_ns)
@@ -107,16 +105,30 @@ class AttributeView:
 
 
 def keeps_shown(settings: Settings) -> bool:
-    """True if stat keeps showing a listing's attributes after the stored ones are learned. False where the stored
-    ones are asked for before anything is shown."""
+    """True if stat keeps showing a listing's attributes after HEAD has returned the stored ones. False where HEAD is
+    sent before stat."""
     return settings.mtime != "exact" and not settings.allow_other
 
 
-def file_times(node: Node, stat: os.stat_result) -> tuple[int, int]:
-    """mtime and ctime of a node whose staged file this is.
+def _size_and_times(node: Node) -> tuple[int, int, int]:
+    """Return size in bytes, mtime and ctime in ns."""
+    mtime_ns = node.mtime_ns if node.pinned is None else node.pinned.mtime_ns
+    assert mtime_ns is not None
+    content, staged = node.content, node.pending is not None and node.pending.staged is not None
+    if content is None:
+        size = node.pending.size if node.pending is not None and staged else node.size
+        return size, mtime_ns, node.ctime_ns
+    if staged:  # the kernel keeps the times of a file that is written
+        stat = os.fstat(content.fd)
+        if stat.st_mtime_ns != node.mtime_ns:
+            return content.size, *file_times(node, stat)
+    return content.size, mtime_ns, node.ctime_ns
 
-    The file's ctime also moves when r2fs moves it between its directories: only a write counts,
-    and a write shows in its mtime.
+
+def file_times(node: Node, stat: os.stat_result) -> tuple[int, int]:
+    """Return mtime and ctime of a node with this staged file.
+
+    The file's ctime also moves when r2fs renames the file: only a write counts, and a write moves the mtime.
     """
     if stat.st_mtime_ns == node.mtime_ns:
         return node.mtime_ns, node.ctime_ns
@@ -124,7 +136,7 @@ def file_times(node: Node, stat: os.stat_result) -> tuple[int, int]:
 
 
 def _links(node: Node) -> int:
-    """Of a directory: two, and one for each directory in it; 1 says that nobody has counted them."""
+    """Return nlink: of a directory two, and 1 for each directory below; 1 while some are unknown."""
     if node.deleted:
         return 0
     if node.listing is None:
@@ -133,9 +145,9 @@ def _links(node: Node) -> int:
 
 
 def fill(node: Node, facts: Facts) -> None:
-    """Take over the metadata that the bucket has of a node's version, below those that a program here has set.
+    """Take over the metadata that the bucket has of a node's version, below fields that this host has set.
 
-    Attributes that stat has shown stay shown: looking at a file does not change it. Writes use the learned ones.
+    Attributes that stat has shown stay shown, since reading a file must not change its stat; uploads use the new ones.
     """
     if node.outdated:
         node.outdated, node.pinned = False, None
@@ -154,7 +166,7 @@ def fill(node: Node, facts: Facts) -> None:
 
 
 def together(there: Facts, ours: Facts) -> Facts:
-    """What the bucket has, under what this host knows better."""
+    """Return the bucket's metadata `there`, below this host's."""
     return Facts(
         mode=there.mode if ours.mode is None else ours.mode,
         uid=there.uid if ours.uid is None else ours.uid,
@@ -167,25 +179,25 @@ def together(there: Facts, ours: Facts) -> Facts:
 
 
 def pin(node: Node, facts: Mapping[str, object]) -> None:
-    """A program set these here: they are shown, beside what else is."""
+    """Show the fields that a program of this host has set, beside the pinned ones."""
     changed = {name: value for name, value in facts.items() if name in ("mode", "uid", "gid", "mtime_ns")}
     if node.pinned is not None and changed:
         node.pinned = replace(node.pinned, **changed)  # type: ignore[arg-type]
 
 
 def move_time(directory: Node, now_ns: int) -> None:
-    """A name came or went. The directory's times are kept in memory alone."""
+    """Move a directory's times, after a name was added or removed. Kept in memory alone."""
     directory.mtime_ns = directory.ctime_ns = now_ns
     pin(directory, {"mtime_ns": now_ns})
 
 
 def shown_of(node: Node) -> Facts:
-    """Mode, owner and mtime as stat shows them."""
+    """Return mode, owner and mtime that stat shows."""
     return node.pinned or Facts(node.mode, node.uid, node.gid, node.mtime_ns)
 
 
 def outdate(node: Node) -> None:
-    """Another host gave the version other metadata. Those known before are shown until the new ones are."""
+    """Drop metadata that another host has changed in the bucket. The old ones stay shown until the new ones are known."""
     node.pinned = shown_of(node)
     node.outdated, node.attr_cache_checked = True, True
     node.metadata_known = node.mtime_known = False
@@ -194,14 +206,14 @@ def outdate(node: Node) -> None:
 
 
 def refresh(node: Node, modified_ns: int) -> bool:
-    """A listing or HEAD shows the version that is known, of this LastModified. Did another host change its metadata?
+    """Take over the LastModified of the shown version, of a LIST or HEAD. True if another host changed its metadata.
 
-    What was known of them is asked for before it is shown again; else LastModified is all that stat shows of them.
+    Known metadata are fetched again before stat; without metadata, stat shows LastModified.
     """
     seen_ns = node.modified_ns
     moved = seen_ns is not None and not same_moment(seen_ns, modified_ns)
     if seen_ns is not None and not moved and modified_ns % SECOND_NS == 0:
-        return False  # HEAD tells less than the listing did
+        return False  # HEAD has whole seconds, the listing had more
     node.modified_ns = modified_ns
     if not moved:
         return False
@@ -215,7 +227,7 @@ def refresh(node: Node, modified_ns: int) -> bool:
 
 
 def is_news(node: Node, info: ObjectInfo) -> bool:
-    """True if an answer of HEAD or GET is as new as the last listing of the node's version. Notes its LastModified."""
+    """Take over the LastModified of HEAD's or GET's answer. False if older than the node's last listing."""
     seen_ns = node.modified_ns
     if seen_ns is not None and same_moment(seen_ns, info.modified_ns):
         return True
@@ -226,17 +238,16 @@ def is_news(node: Node, info: ObjectInfo) -> bool:
 
 
 def merged(there: Facts, ours: Facts, base: Facts, of_directory: bool) -> Facts:
-    """Merge three ways: fields that this host changed since `base` are ours, all others are `there`."""
+    """Merge three ways: fields that this host changed since `base` are `ours`, all others are `there`."""
     mtime_ns = there.mtime_ns if ours.mtime_ns == base.mtime_ns else ours.mtime_ns
-    if (
-        of_directory and ours.mtime_ns == base.mtime_ns
-    ):  # moves here with each name, and is not stored for that
-        mtime_ns = max((one for one in (ours.mtime_ns, there.mtime_ns) if one is not None), default=None)
+    if of_directory and ours.mtime_ns == base.mtime_ns:
+        # A directory's moves on this host with each name, and is not stored for that.
+        mtime_ns = max((each for each in (ours.mtime_ns, there.mtime_ns) if each is not None), default=None)
     extra = {
         name: (ours if ours.extra.get(name) != base.extra.get(name) else there).extra.get(name)
         for name in {**there.extra, **ours.extra, **base.extra}
     }
-    # A type that nobody has set goes by the name.
+    # A type that no program has set follows the name.
     by_name = base.content_type is None or ours.content_type != base.content_type
     return Facts(
         mode=there.mode if ours.mode == base.mode else ours.mode,
@@ -250,7 +261,7 @@ def merged(there: Facts, ours: Facts, base: Facts, of_directory: bool) -> Facts:
 
 
 def facts_of(node: Node) -> Facts:
-    """What of a node is stored beside its bytes."""
+    """Return the metadata to be stored beside the node's bytes."""
     mtime_ns = node.mtime_ns if node.mtime_known else None
     kind = SPECIAL_KINDS.get(TYPE_BITS[node.kind])
     return Facts(node.mode, node.uid, node.gid, mtime_ns, node.content_type, node.extra, kind)

@@ -1,8 +1,8 @@
-"""Space: how much the mount holds and may hold, for statfs and for the quota.
+"""StatFs: bytes and files of the mount, for statfs and for the quota.
 
-Owns:  the sum of what is known. A directory that nobody has looked into counts for nothing: to know
-       more would cost a listing of the whole bucket.
-Never: asks the bucket.
+Owns:  the sum over the known inodes. A directory that was never listed counts as empty: its size would cost a
+       listing of the whole bucket.
+Never: sends a request.
 Locks: takes Core.lock.
 Fails: NoSpace past the quota.
 """
@@ -15,9 +15,9 @@ from r2fs.engine.inodes.table import Tree
 from r2fs.model.errors import NoSpace
 from r2fs.model.records import FileSystemStats
 
-BUCKET_BYTES = 1 << 50  # a bucket has no size; 1 PiB is more than any program asks for
+BUCKET_BYTES = 1 << 50  # a bucket has no size; no program needs more than 1 PiB
 BUCKET_FILES = 1 << 32
-KEPT_S = 1.0  # how old a sum may be: it is asked for in loops
+KEPT_S = 1.0  # age of a sum: programs call statfs in loops
 
 
 class StatFs:
@@ -40,7 +40,7 @@ class StatFs:
         )
 
     def admit(self) -> None:
-        """Before something is written."""
+        """Raise NoSpace if the quota is reached. Called before a write."""
         quota = self._core.settings.quota
         if quota and self._sums()[0] >= quota:
             raise NoSpace(f"the mount holds {self._used} bytes: quota is {quota}")

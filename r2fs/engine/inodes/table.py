@@ -1,9 +1,9 @@
 """Tree: the inode table, by number and by name.
 
 Owns:  inode numbers, parents and children, the kernel's reference counts, and the notifications to the kernel of
-       names that other hosts changed. `inodes/listing_merge.py` decides which these are.
+       names that other hosts changed. `inodes/listing_merge.py` decides which.
 Never: sends a request; writes the journal.
-Locks: every method is called with Core.lock held.
+Locks: Core.lock around every method; each change of a name, a number or a reference asserts that.
 """
 
 from __future__ import annotations
@@ -12,41 +12,36 @@ from collections.abc import Callable, Iterable, Iterator
 
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, OwnObjects
-from r2fs.engine.inodes.inode import NEVER, Listing, Node, listing_of
+from r2fs.engine.inodes.inode import NEVER, Listing, Node, listing_of, remember
 from r2fs.engine.inodes.invariants import check
-from r2fs.engine.inodes.session_record import remember
 from r2fs.engine.inodes.stat import keeps_shown, move_time, refresh
 from r2fs.model.errors import NotADirectory, Stale
-from r2fs.model.keys import (
-    SYMLINK_SUFFIX,
-    check_key,
-    is_conflict_name,
-    is_link,
-    nfc,
-    shown_name,
-)
+from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_link, nfc, shown_name
 from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.verbs import ROOT
 
-EPOCH_SHIFT = 32  # inode numbers of one run: epoch << 32 + n; they never come twice on one state directory
+EPOCH_SHIFT = 32  # inode numbers of a run: epoch << 32 + n, unique on a state directory
 
 
 class Tree:
     def __init__(self, core: Core, hides: Callable[[str, str | None, int], bool]) -> None:
         self._core = core
-        self.hides = hides  # constant: (key, etag, tick of the LIST) → its delete is pending, or done since
-        self.tick = 1  # counts changes made here: orders them against listings that are on their way
+        # constant
+        self.hides = hides  # (key, etag, tick of the LIST) → its delete is pending, or was carried out since
+        # guarded by: Core.lock
+        self.tick = 1  # counts this host's changes: compared with listings on their way
         self._last = core.journal.epoch << EPOCH_SHIFT
         now = core.now_ns()
         self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing(), st_ino=ROOT)
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.hidden = 0  # keys that cannot be shown, in the directories that are known
-        self._conflicts: set[Node] = set()  # nodes whose name says that they are a conflict's copy
+        self._conflicts: set[Node] = set()  # nodes with the name of a conflict copy
         self._own_objects = OwnObjects()
 
     # ------------------------------------------------------------------ numbers
     def count_change(self) -> None:
-        """A change made here: listings that began before do not know of it. With Core.lock held."""
+        """Count a change by this host: listings that began before are stale."""
+        self._core.assert_held()
         self.tick += 1
 
     def get(self, ino: int) -> Node:
@@ -69,14 +64,16 @@ class Tree:
         return list(self._nodes.values())
 
     def refer(self, node: Node) -> None:
-        """The kernel is about to be told the node's number: one reference more."""
+        """Count a reference of the kernel, to which the node's number is about to be sent."""
+        self._core.assert_held()
         node.lookups += 1
         if not node.kernel_knows:
             node.kernel_knows = True
-            remember(self._core, node)
+            remember(self._core.memory, node)
 
     def forget(self, ino: int, count: int) -> None:
-        """The kernel gives `count` references back."""
+        """Take `count` references of the kernel back (FORGET)."""
+        self._core.assert_held()
         node = self._nodes.get(ino)
         if node is None or node is self.root:
             return
@@ -88,12 +85,12 @@ class Tree:
         self.collect(node)
 
     def restore(self, node: Node) -> None:
-        """At start: a node of the daemon before this one, under the number that the kernel has of it."""
+        """Enter, at start, a node of the previous daemon under its number in the kernel."""
         self._nodes[node.ino] = node
         node.shown = keeps_shown(self._core.settings)
 
     def restore_name(self, node: Node, parent: Node, name: str) -> None:
-        """At start: give an inherited node its name; another inherited node that has it loses it."""
+        """Give an inherited node its name, at start; an inherited node with that name becomes nameless."""
         self.restore_nameless(node)
         before = listing_of(parent).children.get(name)
         if before is not None:
@@ -102,34 +99,35 @@ class Tree:
         self._attach(node, parent, name)
 
     def restore_nameless(self, node: Node) -> None:
-        """At start: an inherited node that has no name any more; open handles may still need it."""
+        """Take the name of an inherited node away, at start; open handles may still need the node."""
         if node.parent is not None and listing_of(node.parent).children.get(node.name) is node:
             self._take(node)
         node.parent, node.deleted = None, True
 
     def collect(self, node: Node) -> None:
-        """Drop a node that is out of the tree and that nobody names any more."""
+        """Drop a node that is out of the tree and has no reference, handle or pending state."""
+        self._core.assert_held()
         if node.deleted and not node.lookups and not node.handles and not node.pending:
             if self._nodes.pop(node.ino, None) is not None:
                 self._core.numbers.release(node.st_ino)
 
     # ------------------------------------------------------------------ names
     def path(self, node: Node) -> str:
-        """From the mount's root, for messages: `takes/07.wav`; the root is `/`."""
+        """Return the path from the mount's root, for messages: `takes/07.wav`; `/` for the root."""
         return "/".join(self._parts(node)) or "/"
 
     def key(self, node: Node) -> str:
-        """The key of the object that this node is to be, below directories as the bucket spells them."""
+        """Return the key of the node's object, below directories in the bucket's spelling."""
         key = self._core.settings.bucket.prefix + "/".join(self._parts(node, spelled=True))
         if node.is_dir and node is not self.root:
             return key + "/"
         if node.kind is Kind.SYMLINK:
             return key + SYMLINK_SUFFIX
-        base = node.base  # spelled as the bucket spells it, where that is the same name
+        base = node.base  # the bucket's spelling of the same name
         return base.key if base and base.key != key and nfc(base.key) == nfc(key) else key
 
     def child_key(self, parent: Node, name: str) -> str:
-        """Raises NameTooLong."""
+        """Return the key of a name in `parent`. Raises NameTooLong."""
         return check_key(self.key(parent) + name)
 
     def in_tree(self, node: Node) -> bool:
@@ -147,7 +145,7 @@ class Tree:
 
     # ------------------------------------------------------------------ changing
     def add(self, parent: Node, name: str, kind: Kind, mtime_ns: int, ino: int | None = None) -> Node:
-        """A new node under `parent`. Whatever had the name must be gone already."""
+        """Make a node under `parent`, where the name must be free."""
         if ino is None:
             self._last += 1
             ino = self._last
@@ -160,7 +158,8 @@ class Tree:
         return node
 
     def _attach(self, node: Node, parent: Node, name: str) -> None:
-        """Enter `node` into `parent`'s listing. Everything that gets a name gets it here."""
+        """Enter `node` into `parent`'s listing: the only place where a node gets a name."""
+        self._core.assert_held()
         listing = listing_of(parent)
         assert name not in listing.children, f"{name!r} is taken"
         node.parent, node.name, node.spelled = parent, name, None
@@ -170,7 +169,8 @@ class Tree:
             self._conflicts.add(node)
 
     def _take(self, node: Node) -> None:
-        """Remove `node` from its parent's listing. Everything that loses its name loses it here."""
+        """Remove `node` from its parent's listing: the only place where a node loses its name."""
+        self._core.assert_held()
         assert node.parent is not None
         listing = listing_of(node.parent)
         assert listing.children.get(node.name) is node, f"{node.name!r} is another node's"
@@ -179,19 +179,20 @@ class Tree:
         self._conflicts.discard(node)
 
     def touch(self, node: Node) -> None:
-        """What a LIST that began before now says of this name no longer counts."""
+        """Make listings that began before now void for this name."""
         self.count_change()
         node.touched = self.tick
 
     def arrived(self, node: Node) -> None:
-        """The bucket has it now: a LIST that began before need not show it, nor a directory above it."""
+        """Record that the bucket has the node's object: a LIST that began before may show neither the object nor a
+        directory above it."""
         above: Node | None = node
         while above is not None:
             self.touch(above)
             above = above.parent
 
     def detach(self, node: Node) -> None:
-        """Out of the tree; handles and the kernel may still hold it."""
+        """Remove a subtree from the tree; handles and the kernel may still refer to its nodes."""
         assert node.parent is not None
         listing = listing_of(node.parent)
         if listing.children.get(node.name) is node:
@@ -206,36 +207,30 @@ class Tree:
             if node.listing.object is not None:
                 node.listing.object.deleted = True
                 self.collect(node.listing.object)
-        remember(self._core, node)
+        remember(self._core.memory, node)
         for child in list(node.children().values()) if node.is_dir else ():
             self.detach(child)
         self.collect(node)
 
     def move(self, node: Node, parent: Node, name: str) -> None:
-        """Another name; the node and everything below it stay themselves."""
+        """Give a node another name; all nodes of the subtree stay the same."""
         assert node.parent is not None
         self._take(node)
         self.count_change()
         listing_of(node.parent).removed[node.name] = self.tick
         self._attach(node, parent, name)
         self.touch(node)
-        remember(self._core, node)
+        remember(self._core.memory, node)
 
     def as_stored(self, node: Node) -> Node:
-        """The node under the name, of the kind that the object's metadata names: listings show a FIFO as a file.
+        """Return the node under the name, of the kind that the object's metadata have: listings show a FIFO as a file.
 
-        The kernel keeps an inode's type for as long as it knows the inode: another kind is another node.
+        The kernel keeps the type of a known inode, so that another kind is another node.
         """
         kind, parent = node.stored_kind, node.parent
-        if (
-            kind is None
-            or kind is node.kind
-            or parent is None
-            or node.pending
-            or node.handles
-            or node.deleted
-        ):
+        if kind in (None, node.kind) or parent is None or node.pending or node.handles or node.deleted:
             return node
+        assert kind is not None
         self.detach(node)
         self.expire_name(parent, node.name)
         found = self.add(parent, node.name, kind, node.mtime_ns)
@@ -248,42 +243,41 @@ class Tree:
         return found
 
     def conflicts(self) -> list[Node]:
-        """Copies that conflicts left, of any host, as far as directories are known; until they are
-        deleted or get another name."""
+        """Return the conflict copies, by their names, of any host, in the directories that are known."""
         return [node for node in self._conflicts if self.in_tree(node)]
 
     def swap(self, one: Node, other: Node) -> None:
-        """Each takes the other's name."""
-        here, there = (one.parent, one.name), (other.parent, other.name)
+        """Exchange the names of two nodes."""
+        first, second = (one.parent, one.name), (other.parent, other.name)
         for node in (one, other):
             self._take(node)
-        for node, (parent, name) in ((one, there), (other, here)):
+        for node, (parent, name) in ((one, second), (other, first)):
             assert parent is not None
             self._attach(node, parent, name)
             self.touch(node)
 
     def walk(self, node: Node) -> Iterator[Node]:
-        """`node` and all that is known below it."""
+        """Yield `node` and all known nodes below."""
         yield node
         if node.is_dir:
             for child in list(node.children().values()):
                 yield from self.walk(child)
 
     def is_pending_below(self, node: Node) -> bool:
-        """Does anything at or below `node` still belong to this host alone?"""
+        """True if a node at or below `node` has pending state."""
         return any(n.pending for n in self.walk(node))
 
     def check(self) -> None:
-        """Invariants, for tests: names, parents, numbers and counts agree. Raises AssertionError."""
+        """Raise AssertionError where names, parents, numbers and counts disagree. For tests."""
         check(self.root, self._nodes, self._conflicts, self.hidden, self._own_objects.directories())
 
     # ------------------------------------------------------------------ changes of other hosts
     def expire_name(self, directory: Node, name: str, gone: bool = False) -> None:
-        """Make the kernel look up a name anew; `gone`: the name is no more."""
+        """Make the kernel look up a name anew; `gone`: the name was removed."""
         self._core.kernel.forget_name(directory.ino, name, gone=gone)
 
     def add_object(self, directory: Node, name: str, info: ObjectInfo) -> Node:
-        """Add a file or link for an object of the bucket. No change of this host: a LIST may contradict it."""
+        """Add a file or link for an object of the bucket: no change of this host, so that any LIST overrules."""
         kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
         node = self.add(directory, name, kind, info.modified_ns)
         node.touched = 0
@@ -291,26 +285,26 @@ class Tree:
         return node
 
     def add_prefix(self, directory: Node, spelled: str) -> Node:
-        """Add a directory for keys of the bucket that spell its name so. No change of this host."""
+        """Add a directory for keys of the bucket, in their spelling. No change of this host."""
         name = nfc(spelled)
         node = self.add(directory, name, Kind.DIRECTORY, self._core.now_ns())
         node.touched, node.spelled = 0, spelled if spelled != name else None
         return node
 
     def forget_marker(self, directory: Node) -> None:
-        """Drop what is known of the object at the directory's own key."""
+        """Forget the object at the directory's own key."""
         listing_of(directory).marker = None
         if directory.own_bytes is not None:
             directory.base = None
 
     def saw_marker(self, directory: Node, version: Version) -> None:
-        """Note the object that a HEAD found at the directory's own key, and count it as hidden if it holds bytes."""
+        """Note the object that a HEAD found at the directory's own key, hidden if it holds bytes."""
         self.set_marker(directory, version)
         if version.size:
             self.hide_keys(directory, listing_of(directory).hidden | {version.key})
 
     def set_marker(self, directory: Node, version: Version) -> None:
-        """Note the object at the directory's own key; one that holds bytes is logged once."""
+        """Note the object at the directory's own key; an object with bytes is logged once."""
         listing_of(directory).marker = version
         if version.size:
             self._own_objects.note(directory, version)
@@ -322,11 +316,11 @@ class Tree:
         listing.hidden = keys
 
     def own_bytes(self) -> list[Version]:
-        """Objects that hold bytes at the key of a directory, in the directories that are known."""
+        """Return the objects with bytes at the keys of known directories."""
         return self._own_objects.versions()
 
     def object_of(self, directory: Node) -> Node | None:
-        """The read-only file that shows the bytes at the directory's own key. No listing has it."""
+        """Return the read-only file that shows the bytes at the directory's own key. No listing contains it."""
         listing, version = directory.listing, directory.own_bytes
         assert listing is not None
         shown = listing.object
@@ -344,7 +338,7 @@ class Tree:
         return listing.object
 
     def gone(self, node: Node) -> None:
-        """Another host has removed what had the name."""
+        """Remove a node after another host has removed the object or directory."""
         directory = node.parent
         assert directory is not None
         for one in self.walk(node):
@@ -355,16 +349,16 @@ class Tree:
         self.noticed(directory)
 
     def noticed(self, directory: Node) -> None:
-        """Another host has made or removed a name: the directory's time moves, as scanners count on.
+        """Move a directory's mtime to now: another host has added or removed a name, which scanners look for.
 
-        To now, and not to the object's LastModified: who was here in between must find it later than that.
+        LastModified would not do: a scanner may have looked between then and now.
         """
-        if listing_of(directory).whole:  # else nobody was told what is in it
+        if listing_of(directory).whole:  # else no program has seen the names
             move_time(directory, self._core.now_ns())
             self._core.kernel.forget_attributes(directory.ino)
 
     def distrust(self, node: Node) -> None:
-        """Its object is not there in that version any more: the bucket is asked for its name at the next look."""
+        """Look up a name in the bucket at its next use: the object is no longer of the node's version."""
         if node.parent is None or node.deleted:
             return
         listing = listing_of(node.parent)
@@ -373,7 +367,7 @@ class Tree:
         self.expire_name(node.parent, node.name)
 
     def show(self, directory: Node, info: ObjectInfo) -> Node:
-        """An object that was just seen, under a name that is free here."""
+        """Add an object of another host under a name that is free."""
         node = self.add_object(
             directory, nfc(shown_name(info.key[len(self.key(directory)) :], info.size)), info
         )
@@ -382,7 +376,7 @@ class Tree:
         return node
 
     def replace(self, old: Node, info: ObjectInfo) -> Node:
-        """Another host's version in the name's place: a new node; who has the old one open keeps it."""
+        """Put another host's version in the name's place, as a new node; open handles keep the old node."""
         directory, name = old.parent, old.name
         assert directory is not None
         self.detach(old)
@@ -390,9 +384,9 @@ class Tree:
         return self.add_object(directory, name, info)
 
     def refreshed(self, node: Node, info: ObjectInfo) -> None:
-        """Note the LastModified of the version that is shown; a later one means other metadata."""
+        """Take over the LastModified of the shown version; a later time means other metadata."""
         before = node.modified_ns
         if refresh(node, info.modified_ns):
             self._core.kernel.forget_attributes(node.ino)
         if node.modified_ns != before:
-            remember(self._core, node)
+            remember(self._core.memory, node)

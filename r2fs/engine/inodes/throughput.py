@@ -1,12 +1,12 @@
-"""Throughput: how much of an upload has left this host, and how fast.
+"""Throughput: bytes of an upload that have left this host, and their rate.
 
-Owns:    the marks of one attempt, and the estimate made from them.
-Never:   waits for anything; looks at a socket.
+Owns:    the marks of an attempt, and the estimate from these marks.
+Never:   waits; reads a socket's state.
 Threads: `add` in any sending thread, without a lock; the rest in any.
 
-A byte counts as sent when it is in a socket's buffer. These buffers, the receiver's among them, swallow
-megabytes at once and then take what the line takes. So the rate is the median of what went in each second but
-the first, and what the first second took beyond that rate is counted as not gone yet.
+A byte counts as sent when it is in a socket's buffer. Buffers, the receiver's included, take megabytes at once and
+then as much as the line carries. So the rate is the median over the seconds after the first, and bytes of the first
+second beyond that rate count as still buffered.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from itertools import pairwise
 from statistics import median
 
 MARK_S = 1.0  # between two marks
-MARKS = 9  # the latest: eight seconds tell the rate
-BUFFERS_MAX = 32 << 20  # bytes: more is not in the buffers of a few connections, but was sent fast
-STALLED_S = 5.0  # nothing was taken for so long: there is no rate
+MARKS = 9  # the latest: the rate is that of eight seconds
+BUFFERS_MAX = 32 << 20  # bytes in the buffers of a few connections, at most
+STALLED_S = 5.0  # without progress: no rate
 
 
 class Throughput:
     def __init__(self) -> None:
         self.sent = 0  # bytes, in buffers or beyond
-        self._begun_s = 0.0  # at the first byte; times are Clock.monotonic()
-        self._last_s = 0.0  # at the last one
+        self._begun_s = 0.0  # of the first byte; times are Clock.monotonic()
+        self._last_s = 0.0  # of the last byte
         self._first: tuple[float, int] | None = None  # the first mark
-        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)  # it and those after it
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)  # the first and later marks
 
     def add(self, count: int, now_s: float) -> None:
         if not self.sent:
@@ -39,7 +39,7 @@ class Throughput:
             self._marks.append((now_s, self.sent))
 
     def rate(self, now_s: float, size: int) -> float:
-        """Bytes a second; 0 while it is not known, or nothing moves."""
+        """Return bytes a second; 0 while unknown or stalled."""
         if self.sent < size and now_s - self._last_s >= STALLED_S:
             return 0.0
         return self._rate()
@@ -49,7 +49,7 @@ class Throughput:
         return median(slopes) if slopes else 0.0
 
     def gone(self, now_s: float, size: int) -> int:
-        """Bytes of `size` that have left this host, estimated; never all of them: the bucket says when it has all."""
+        """Estimate the bytes of `size` that have left this host; never all: only the answer proves that."""
         rate = self._rate()
         if not rate or self._first is None:
             return 0

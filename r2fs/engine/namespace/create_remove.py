@@ -241,7 +241,7 @@ class Names:
         """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
         try:
             with self._pending.transaction():
-                expected_etag = self._pending.take_over_deletes(key)
+                expected_etag = self._pending.deletes.take_over(key)
                 pending = created(self._pending.begin(node, key, True, expected_etag))
                 self._pending.commit(node, made(pending, self._core.clock.time()))
         except BaseException:
@@ -316,10 +316,11 @@ class Names:
             etag = etag or (marker.etag if marker else None)
             self.recalls.removed(node)
         if etag is not None:
-            self._deletes.add(self._pending.add_delete(key, etag))
+            self._deletes.add(self._pending.deletes.add(key, etag))
         if pending is not None:
             self._pending.commit(node, unlinked(pending))
-        self._pending.then(lambda: self._contents.withdraw(node, staged))  # no byte goes before the commit
+        # No byte goes before the commit.
+        self._pending.on_commit(lambda: self._contents.withdraw(node, staged))
 
     def keep_directory(self, directory: Node, leaving: Node) -> None:
         """A directory without a marker gets one when the last child goes that the bucket has."""
@@ -327,7 +328,7 @@ class Names:
             return
         if directory.listing.marker is None and not self._queue.implied.is_kept(directory, leaving):
             key = self._tree.key(directory)
-            expected_etag = self._pending.take_over_deletes(key)
+            expected_etag = self._pending.deletes.take_over(key)
             self._pending.commit(
                 directory, retargeted(self._pending.begin(directory, key, True, expected_etag))
             )

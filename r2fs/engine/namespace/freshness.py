@@ -266,7 +266,7 @@ class Freshness:
             for one in below:
                 child = children.get(nfc(one[len(prefix) : -1]))
                 # (a file of that name took the place of a directory a moment ago)
-                if self._pending.deletes_below(one, began) and (child is None or not child.is_dir):
+                if self._pending.deletes.any_below(one, began) and (child is None or not child.is_dir):
                     doubtful.append(one)
         gone = set(doubtful) - self._tree_listing.living(refresh, prefix, doubtful)
         return [one for one in below if one not in gone]
@@ -274,7 +274,7 @@ class Freshness:
     def _clear_suspects(self, objects: Iterable[ObjectInfo]) -> None:
         """Objects that may be late attempts of this host's, of files that have gone since: HEAD tells."""
         with self._core.lock:
-            suspects = [info for info in objects if self._pending.is_suspect(info.key, info.etag)]
+            suspects = [info for info in objects if self._pending.deletes.is_suspect(info.key, info.etag)]
         for suspect in suspects:
             info = self._head(suspect.key)
             if info is not None:

@@ -89,10 +89,10 @@ class LastKnown:
                         self._tree.saw_marker(directory, info.version)
                 elif self._is_news(
                     directory, shown_name(info.key[len(prefix) :], info.size)
-                ) and not self._pending.hides(info.key, info.etag, began):
+                ) and not self._pending.deletes.hides(info.key, info.etag, began):
                     merge_object(self._tree, directory, info, began)
             for name in kept.below:
-                if self._is_news(directory, name) and not self._pending.deletes_below(
+                if self._is_news(directory, name) and not self._pending.deletes.any_below(
                     f"{prefix}{name}/", began
                 ):
                     merge_prefix(self._tree, directory, name, began)

@@ -77,7 +77,7 @@ class NameLookup:
             child = directory.children().get(name)
             if below:
                 merge_prefix(self._tree, directory, below[0][len(above) : -1], began)
-            elif info is not None and not self._pending.hides(info.key, info.etag, began):
+            elif info is not None and not self._pending.deletes.hides(info.key, info.etag, began):
                 merge_object(self._tree, directory, info, began)
             elif child is not None and child.touched <= began and not self._tree.is_pending_below(child):
                 self._tree.gone(child)

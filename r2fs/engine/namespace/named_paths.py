@@ -35,7 +35,7 @@ class Scopes:
                 nodes.append(self._node(parts))
             except NotFound:
                 with self._core.lock:
-                    if must_be and not self._pending.has_deleted(key):
+                    if must_be and not self._pending.deletes.any_lately(key):
                         raise
         return Scope(self._tree, nodes, keys)
 

@@ -167,7 +167,7 @@ class Renaming:
         self._deletes.leave_key(one)
         files = self._local_only
         local = files.is_local(new_key) and (one is top or files.stays_here(one))
-        expected = None if local else self._pending.take_over_deletes(new_key)
+        expected = None if local else self._pending.deletes.take_over(new_key)
         change: InodeChange = {}
         if one.own_bytes is not None and self._pending.needing(new_key, other_than=one) is not None:
             raise Busy(f"{printable(new_name)}: what was renamed from there is still on its way; try again")
@@ -184,10 +184,10 @@ class Renaming:
             pending = renamed_to_local(pending, self._all_here(one))
         self._pending.commit(one, pending, **change)
         if had is not None:
-            row = self._pending.add_delete(old_key, had, after=None if local else one)
+            row = self._pending.deletes.add(old_key, had, after=None if local else one)
             self._deletes.add(row)
         if one.listing is not None:
-            self._pending.then(lambda: setattr(one.listing, "marker", None))
+            self._pending.on_commit(lambda: setattr(one.listing, "marker", None))
         self._queue.schedule(one)
 
     def _all_here(self, node: Node) -> Staged:
@@ -196,7 +196,7 @@ class Renaming:
         One that the bucket has keeps that as its base, until write-back knows that its bytes are on the disk.
         """
         content = self._contents.of(node)
-        for ended in (self._pending.then, self._pending.on_undo):
+        for ended in (self._pending.on_commit, self._pending.on_rollback):
             ended(lambda: None if node.handles else self._contents.closed(node))
         if not content.complete:
             raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
@@ -208,5 +208,5 @@ class Renaming:
                 return pending.staged
             return replace(pending.staged, size=content.size, base_limit=content.size)
         file = self._contents.stage(node)
-        self._pending.on_undo(lambda: self._contents.unstage(node))
+        self._pending.on_rollback(lambda: self._contents.unstage(node))
         return Staged(file, size=content.size, boot=self._core.staging.boot, base_limit=content.size)

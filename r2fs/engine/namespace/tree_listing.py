@@ -173,7 +173,7 @@ class TreeListing:
         with self._core.lock:
             for info in page.objects:
                 below = info.key[: info.key.find("/", len(prefix)) + 1]
-                if below in left and not self._pending.hides(info.key, info.etag, began):
+                if below in left and not self._pending.deletes.hides(info.key, info.etag, began):
                     left.discard(below)
                     living.add(below)
         return following
@@ -253,9 +253,11 @@ class TreeListing:
 
     def _shows(self, found: Found) -> bool:
         """Is there anything at or below it whose delete is neither pending nor done since?"""
-        if not self._pending.deletes_below(found.prefix, found.began):
+        if not self._pending.deletes.any_below(found.prefix, found.began):
             return True
-        shown = any(not self._pending.hides(info.key, info.etag, found.began) for info in found.objects)
+        shown = any(
+            not self._pending.deletes.hides(info.key, info.etag, found.began) for info in found.objects
+        )
         return shown or any(self._shows(below) for below in found.below)
 
     def _prefix(self, directory: Node) -> str:

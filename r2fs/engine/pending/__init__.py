@@ -1,1 +1,1 @@
-"""Pending: what the bucket still lacks of each inode, and deletes that are not carried out; journal first, then memory."""
+"""Pending: changes of each inode that the bucket lacks, and deletes not yet carried out; journal first, then memory."""

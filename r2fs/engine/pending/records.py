@@ -1,4 +1,4 @@
-"""Records: what every room above reads and changes under Core.lock."""
+"""Records: inodes, pending state and attempts, which all rooms above read and change under Core.lock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.attempts import Attempts
 from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.pending.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,11 +18,9 @@ class Records:
     tree: Tree  # inodes, names and numbers
     pending: PendingStore
     attempts: Attempts
-    waiting: Waiting
 
     @classmethod
     def of(cls, core: Core, staging_garbage: Callable[[str, Node], None]) -> Records:
-        """Empty ones; `staging_garbage` is called for each staged file whose row is gone."""
-        waiting = Waiting(core)
-        pending = PendingStore(core, waiting, staging_garbage)
-        return cls(core, Tree(core, pending.hides), pending, Attempts(core, pending), waiting)
+        """Return empty ones; `staging_garbage` is called for each staged file after a commit has deleted the row."""
+        pending = PendingStore(core, staging_garbage)
+        return cls(core, Tree(core, pending.deletes.hides), pending, Attempts(core, pending))

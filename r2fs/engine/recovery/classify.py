@@ -1,11 +1,11 @@
-"""Classification of one journal row at start: pure functions of the row and of what the machine shows now.
+"""Classification of a journal row at start: pure functions of the row and of the machine's state.
 
 Owns:    the rules by which the row of an inode is read after a stop, a crash or a power cut.
-Never:   does I/O or changes anything: `replay.py` carries a verdict out.
+Never:   does I/O or changes state: `replay.py` carries a verdict out.
 
-A row is torn if its staged bytes were not synced and the machine has started anew since they were written, or if the
+A row is torn if its staged bytes were not synced and the machine has started anew since the write, or if the
 file has another size than at its last close. Torn bytes are never queued. A verdict that gives up a staged file is
-reached only where nothing was written to it, or where a power cut has already taken it.
+reached only where no write happened, or where a power cut has already taken the file.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ class FileStat:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The state of the machine, as far as one row depends on it."""
+    """The state of the machine that a row depends on."""
 
     boot: str  # of the machine now
-    file: FileStat | None  # of the row's staged file; None: it does not exist, or the row names none
+    file: FileStat | None  # of the row's staged file; None: the file is missing, or the row names none
     has_writer: bool = False  # the session that is taken over has the inode open for writing
 
 
 # ---- verdicts
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Writers of a session that is taken over have it open still: DIRTY, as before."""
+    """Writers of a session that is taken over still have the file open: DIRTY, as before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """Opened for writing from CLEAN, and not written: nothing is pending."""
+    """Opened for writing from CLEAN, and not written: clean."""
 
-    keeps_file: bool  # the staged bytes are those of the base, and serve as its cached file
+    keeps_file: bool  # the staged bytes equal the base's, and serve as its cached file
 
 
 @dataclass(frozen=True, slots=True)
 class NeverStored:
-    """A power cut took the staged file: the object at the key is the last good state; without one the name goes."""
+    """A power cut took the staged file: the object at the key is the last good state; without an object the name is removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WithoutStaged:
-    """A new name or new metadata is pending; the bytes are those of the base, in the bucket."""
+    """A new name or new metadata is pending; the bytes are the base's, in the bucket."""
 
     never_stored: bool  # a power cut took the staged file
 
@@ -98,7 +98,7 @@ Verdict = Adopt | Unchanged | NeverStored | WithoutStaged | Missing | Doubtful |
 
 
 def classify(row: PendingInode, seen: Evidence) -> Verdict:
-    """Return what becomes of the row."""
+    """Return the verdict on a row."""
     if row.staged is not None and seen.file is None:
         return _without_file(row, seen)
     if row.state == State.PARKED.value and row.reason in DOUBTFUL:
@@ -108,15 +108,20 @@ def classify(row: PendingInode, seen: Evidence) -> Verdict:
     doubt = row.reason if row.reason in DOUBTFUL else None  # reopened since, and not written anew from empty
     if seen.file is None:
         return _sent_or_held(doubt, Durability.VOLATILE)
+    return _of_file(row, seen, seen.file, doubt)
+
+
+def _of_file(row: PendingInode, seen: Evidence, file: FileStat, doubt: str | None) -> Verdict:
+    """Return the verdict on a row with its staged file. `doubt`: the earlier reason of parking."""
     power_cut = row.boot != seen.boot
-    if _is_unwritten(row, seen.file):
+    if _is_unwritten(row, file):
         # After a power cut a copy of the base may have blocks that never reached the disk.
         return Unchanged(keeps_file=row.base is not None and not power_cut)
     synced = row.synced and row.state not in _OPEN
     unsynced_cut = power_cut and not synced
     if unsynced_cut and not is_changed(row, seen):
         return WithoutStaged(never_stored=False)
-    resized = _is_resized(row, seen.file)
+    resized = _is_resized(row, file)
     torn = TORN if resized or unsynced_cut else None
     return _sent_or_held(doubt or torn, _durability(row) if synced and not resized else Durability.VOLATILE)
 
@@ -136,7 +141,7 @@ def _without_file(row: PendingInode, seen: Evidence) -> Verdict:
 
 # ---- values of the row
 def pending_of(row: PendingInode, seen: Evidence, since_s: float) -> Pending:
-    """Return the pending state as the row has it, before its verdict; the size is that of the file found.
+    """Return the pending state of the row, before its verdict; the size is that of the file found.
 
     `since_s`: Clock.monotonic().
     """
@@ -185,7 +190,7 @@ def is_changed(row: PendingInode, seen: Evidence) -> bool:
 
 
 def _may_be_written(row: PendingInode, seen: Evidence) -> bool:
-    """True if it was open for writing, and its times do not prove that it was not written."""
+    """True if open for writing, without times that prove no write."""
     if row.state not in _OPEN or row.staged is None or row.own is not None:
         return False
     return seen.file is None or seen.file.proof != row.proof
@@ -199,13 +204,13 @@ def _is_unwritten(row: PendingInode, file: FileStat) -> bool:
 
 
 def _is_bare(row: PendingInode) -> bool:
-    """True if no range was written or cut since it was opened for writing without bytes here: all are its base's."""
+    """True if no range was written or cut since an open for writing without local bytes: all are the base's."""
     whole = row.base is not None and row.size == row.base_limit == row.base.size
     return row.own is not None and not row.own and whole
 
 
 def _is_resized(row: PendingInode, file: FileStat) -> bool:
-    """True if the size is not that of the last close: the disk failed or was removed while the machine went on."""
+    """True if the size is not that of the last close: the disk failed or was removed while the machine was up."""
     if row.state not in _CLOSED:
         return False
     return file.size != row.size if row.own is None else file.size < row.size

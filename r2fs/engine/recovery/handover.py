@@ -4,7 +4,7 @@ Owns:    how a session that is taken over becomes inodes and handles again.
 Never:   guesses: an inode that the session record lacks is unknown, and the kernel looks its name up after ESTALE.
 Locks:   runs before any thread; takes Core.lock, as the stores require.
 
-Inodes are restored first, then the journal's rows (`replay.py`), which overrule them, then the open files. The number
+Inodes are restored first, then the journal's rows (`replay.py`), which overrule the record, then the open files. The number
 of references that the kernel holds on a restored inode is unknown: such an inode is never dropped.
 """
 
@@ -56,12 +56,12 @@ def move_inherited(tree: Tree, node: Node, parent: Node, name: str) -> None:
 
 
 def forget_leftovers(tree: Tree, pending_store: PendingStore) -> None:
-    """Detach names whose delete is pending and files without an object. Called after the rows are restored."""
+    """Detach names with a pending delete and files without an object. Called after the rows are restored."""
     for node in tree.all_nodes():
         if node.lookups < REFERENCES or node.pending or node.deleted or node.is_dir or node.parent is None:
             continue
         base = node.base
-        if base is None or pending_store.hides(base.key, base.etag, tree.tick):
+        if base is None or pending_store.deletes.hides(base.key, base.etag, tree.tick):
             tree.detach(node)
 
 

@@ -1,7 +1,7 @@
 """Replay: restores inodes, attempts and pending deletes from the journal, into an empty tree, at start.
 
 Owns:    the order of the steps, and how a verdict of `classify.py` is carried out.
-Never:   deletes a byte that is only here: staged files without a row are set aside, torn ones are parked.
+Never:   deletes a byte that only this host has: staged files without a row are set aside, torn ones are parked.
 Locks:   runs before any thread; takes Core.lock, as the stores require.
 Fails:   as the journal and the staging directory do: then the start fails, and the next one replays the same rows.
 """
@@ -85,7 +85,7 @@ class Replay:
                 self._restore(row)
                 self._core.crash_point("row_restored")
             for delete in rows.deletes:
-                self._pending.adopt_delete(delete)
+                self._pending.deletes.adopt(delete)
                 self._deletes.add(delete)
             self._watch_orphaned_attempts()
             staged = {row.staged for row in rows.inodes if row.staged}
@@ -97,7 +97,7 @@ class Replay:
             self._log_unsent()
 
     def _log_unsent(self) -> None:
-        nodes, rows = self._pending.inodes.values(), self._pending.deletes.values()
+        nodes, rows = self._pending.inodes.values(), self._pending.deletes.rows.values()
         directories, watched = sum(n.is_dir for n in nodes), sum(r.watch_until_s is not None for r in rows)
         if nodes or len(rows) > watched:
             size = sum(node.pending.size for node in nodes if node.pending and node.pending.staged)
@@ -108,7 +108,7 @@ class Replay:
 
     # ---- rows
     def _restore(self, row: PendingInode) -> None:
-        """Restore the inode of one row, and carry its verdict out."""
+        """Restore the inode of a row, and carry its verdict out."""
         seen = self._evidence(row)
         verdict = classify(row, seen)
         node, taken = self._node_of(row)
@@ -159,7 +159,7 @@ class Replay:
         node.mode, node.uid, node.gid = row.mode, row.uid, row.gid
         node.extra, node.content_type, node.target = row.extra, row.content_type or None, row.target
         node.base, node.size = row.base, row.size
-        # Where False, the upload asks the bucket for the metadata that the row lacks.
+        # Where False, the upload fetches the metadata that the row lacks.
         node.metadata_known = row.base is None or row.content_type is not None
         node.mtime_known = row.mtime_ns is not None
         if not row.staged and row.base is not None and not node.is_dir:
@@ -229,9 +229,9 @@ class Replay:
             self._pending.commit(node, parked(replayed(pending, pending.staged), missing))
 
     def _report_never_stored(self, row: PendingInode, pending: Pending) -> None:
-        if pending.changed:  # else nothing was written, and nothing is missing
+        if pending.changed:  # else no write is missing
             log.error("%s: was not synced when the machine stopped, and never reached the disk", row.key)
-        # An attempt of it that the bucket has is the file's last good state, and is not to be deleted.
+        # An attempt that reached the bucket is the file's last good state, not to be deleted.
         self._attempts.settle(row.ino)
 
     def _drop_staged(self, node: Node, row: PendingInode, pending: Pending) -> None:
@@ -247,7 +247,7 @@ class Replay:
         self._staging_gc.adopt([row.staged])
 
     def _place(self, key: str, kind: Kind) -> tuple[Node, str]:
-        """Return the parent directory of a key and the name in it; create the directories above that do not exist."""
+        """Return the parent directory and the name of a key; create the directories above that do not exist."""
         relative = key.removeprefix(self._core.settings.bucket.prefix).rstrip("/")
         *above, name = relative.split("/")
         parent = self._tree.root
@@ -266,9 +266,9 @@ class Replay:
     def _watch_orphaned_attempts(self) -> None:
         """Watch keys at which an object may still appear: its upload was under way when the daemon ended, and its
         inode has another key now, or none."""
-        for key in self._attempts.forsaken_keys():
-            if self._pending.watched(key) is None:
-                self._deletes.add(self._pending.add_delete(key, None, watch=True))
+        for key in self._attempts.orphaned_keys():
+            if self._pending.deletes.watched(key) is None:
+                self._deletes.add(self._pending.deletes.add(key, None, watch=True))
 
     def _clear_open(self) -> None:
         """Remove links of clean files that no inherited handle needs: their bytes are in the bucket."""

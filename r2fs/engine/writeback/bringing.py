@@ -52,7 +52,7 @@ class Materializing:
             finally:
                 with self._core.lock:
                     self.coming.discard(node.ino)
-                    self._pending.settle(node)
+                    self._pending.waiting.inode_settled(node.ino)
 
         return run
 

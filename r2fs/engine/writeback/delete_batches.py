@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
-from r2fs.engine.pending.waiting import DELETE, PUT, Item
+from r2fs.engine.pending.store import DELETE, PUT, Item
 from r2fs.engine.writeback.deleter import Deleter
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.errors import LocalError, R2fsError
@@ -56,23 +56,23 @@ class Deletes:
         if pending is not None and pending.in_flight is not None:
             elsewhere.add(pending.in_flight.key)
         for key in elsewhere:
-            self._pending.suspect_again(key)
-            if self._pending.watched(key) is None:
-                self.add(self._pending.add_delete(key, None, watch=True))
+            self._pending.deletes.suspect_again(key)
+            if self._pending.deletes.watched(key) is None:
+                self.add(self._pending.deletes.add(key, None, watch=True))
 
     def found(self, info: ObjectInfo) -> None:
         """HEAD's answer for a suspect: if it is a late attempt of this host's, it is to go."""
-        if self._pending.watched(info.key) is not None and self._attempts.is_forsaken(
+        if self._pending.deletes.watched(info.key) is not None and self._attempts.is_orphaned(
             info.metadata, info.key
         ):
-            if not self._pending.hides(info.key, info.etag, self._tree.tick):
-                self.add(self._pending.add_delete(info.key, info.etag))
-        self._pending.cleared(info.key, info.etag)
+            if not self._pending.deletes.hides(info.key, info.etag, self._tree.tick):
+                self.add(self._pending.deletes.add(info.key, info.etag))
+        self._pending.deletes.cleared(info.key, info.etag)
 
     def retry(self, seqs: Iterable[int]) -> None:
         """Parked deletes go out once more."""
         for seq in seqs:
-            self.add(self._pending.release_delete(seq))
+            self.add(self._pending.deletes.release(seq))
 
     # ------------------------------------------------------------------ the threads
     def prepare(self, first: Item, now: float) -> list[PendingDelete]:
@@ -81,14 +81,14 @@ class Deletes:
         aside: list[Item] = []
         item: Item | None = first
         while item is not None and len(rows) < self._core.store.limits.delete_batch:
-            row = self._pending.deletes.get(item.number) if item.verb == DELETE else None
+            row = self._pending.deletes.rows.get(item.number) if item.verb == DELETE else None
             if item.verb == PUT:
                 aside.append(item)
             elif row is not None:
                 blocker = self._dependencies.delete_blocker(row)
                 if blocker is None and self._keeps_bytes(row, now):
                     rows.append(row)
-                    self._pending.claimed.add(row.seq)
+                    self._pending.deletes.claimed.add(row.seq)
                     self._dependencies.begin([row.key])
                 elif blocker is not None:
                     self._queue.block(item, blocker)
@@ -116,7 +116,7 @@ class Deletes:
             again = self.deleter.delete(rows, self._tree)
             with self._core.lock:
                 self._queue.recovered()
-                self._queue.gone(row.key for row in rows if row.seq not in self._pending.deletes)
+                self._queue.gone(row.key for row in rows if row.seq not in self._pending.deletes.rows)
         except LocalError as error:
             log.error("deletes not carried out yet: %s", error)
             again = {row.seq: LOCAL_RETRY_S for row in rows}
@@ -131,8 +131,8 @@ class Deletes:
                 now = self._core.clock.monotonic()
                 self._queue.over(row.key for row in rows)
                 for row in rows:
-                    self._pending.claimed.discard(row.seq)
-                    if row.watch_until_s is not None and row.seq not in self._pending.deletes:
+                    self._pending.deletes.claimed.discard(row.seq)
+                    if row.watch_until_s is not None and row.seq not in self._pending.deletes.rows:
                         self._attempts.unwatched(row.key)
-                    if row.seq in again and row.seq in self._pending.deletes:
+                    if row.seq in again and row.seq in self._pending.deletes.rows:
                         self._queue.add(Item(DELETE, row.seq), now + again[row.seq])

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.inodes.table import Tree
+from r2fs.engine.pending.deletes import LATE_ATTEMPT_S
 from r2fs.engine.pending.records import Records
-from r2fs.engine.pending.store import LATE_ATTEMPT_S
 from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
@@ -52,7 +52,7 @@ class Deleter:
         self._store = records.core.store
         self._pending = records.pending
         self._disk_sync = disk_sync
-        self._is_forsaken = records.attempts.is_forsaken
+        self._is_orphaned = records.attempts.is_orphaned
         # guarded by: Core.lock
         self._since: dict[int, float] = {}  # watch rows, by seq: Clock.monotonic()
         self._refusals: dict[int, int] = {}  # in a row, by seq
@@ -103,10 +103,10 @@ class Deleter:
                 else:
                     # what is ours has a row that watches for it, or a delete of its own
                     if info is not None and not (
-                        self._ours(info) or self._pending.hides(row.key, info.etag, tree.tick)
+                        self._ours(info) or self._pending.deletes.hides(row.key, info.etag, tree.tick)
                     ):
                         log.warning("%s: not deleted: the bucket holds another version", printable(row.key))
-                    self._pending.drop_delete(row.seq, tree.tick if info is None else None)
+                    self._pending.deletes.drop(row.seq, tree.tick if info is None else None)
         self._core.crash_point("delete_looked")
         failed = self._remove(doomed)
         self._core.crash_point("deleted")
@@ -125,10 +125,10 @@ class Deleter:
                     continue
                 done.append(row)
                 if row.watch_until_s is not None:  # there may be more than one
-                    self._pending.carried_out(row.key, seen[row.key].etag, tree.tick)
+                    self._pending.deletes.carried_out(row.key, seen[row.key].etag, tree.tick)
                     self._look_again(row, again)
                 else:
-                    self._pending.drop_delete(row.seq, tree.tick)
+                    self._pending.deletes.drop(row.seq, tree.tick)
         self._core.crash_point("delete_journalled")
         _say_done(done)
 
@@ -142,16 +142,18 @@ class Deleter:
         del self._refusals[row.seq]
         parked = row
         if row.watch_until_s is not None:
-            parked = self._pending.add_delete(row.key, seen.etag)
+            parked = self._pending.deletes.add(row.key, seen.etag)
             self._look_again(row, again)
-        self._pending.then(lambda: self._pending.park_delete(parked.seq, str(error)))
+        self._pending.on_commit(lambda: self._pending.deletes.park(parked.seq, str(error)))
         log.error("%s: its delete is parked, and what the bucket has is shown: %s", printable(row.key), error)
 
     def _is_meant(self, row: PendingDelete, info: ObjectInfo) -> bool:
         """Is what the bucket holds the version that is to go? Directories' objects are all alike: empty."""
         if row.etag is None:  # bytes at a directory's key are another tool's, even where we copied them
             foreign = row.key.endswith("/") and info.size
-            return self._ours(info) and not foreign and not self._pending.is_refused(row.key, info.etag)
+            return (
+                self._ours(info) and not foreign and not self._pending.deletes.is_refused(row.key, info.etag)
+            )
         return info.etag == row.etag or (row.key.endswith("/") and info.size == 0)
 
     def _look_again(self, row: PendingDelete, again: dict[int, float]) -> None:
@@ -164,7 +166,7 @@ class Deleter:
         waited = now - self._since[row.seq]
         if waited >= LATE_ATTEMPT_S:
             del self._since[row.seq]
-            self._pending.drop_delete(row.seq)
+            self._pending.deletes.drop(row.seq)
         else:
             again[row.seq] = min(max(WATCH_FIRST_S, waited), LATE_ATTEMPT_S - waited)
 
@@ -216,7 +218,9 @@ class Deleter:
         # The bucket may list a name that is not ASCII in another spelling: HEAD finds it in any.
         # Where a late attempt may be, only HEAD's metadata tell whose object it is.
         with self._core.lock:
-            alone = {row.seq for row in rows if not row.key.isascii() or self._pending.watched(row.key)}
+            alone = {
+                row.seq for row in rows if not row.key.isascii() or self._pending.deletes.watched(row.key)
+            }
             alone |= self._alone & {row.seq for row in rows}
             self._alone -= alone
         listed = [row for row in rows if row.seq not in alone]
@@ -252,7 +256,7 @@ class Deleter:
         return found, wanted
 
     def _ours(self, info: ObjectInfo) -> bool:
-        return self._is_forsaken(info.metadata, info.key)
+        return self._is_orphaned(info.metadata, info.key)
 
 
 def _say_done(rows: list[PendingDelete]) -> None:

@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import PendingStore
-from r2fs.engine.pending.waiting import Token
+from r2fs.engine.pending.store import PendingStore, Token
 from r2fs.model.keys import nfc
 from r2fs.model.records import PendingDelete
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.store import InodeChange
-from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.model.keys import nfc
 from r2fs.model.pending import Pending
 from r2fs.model.records import ObjectInfo

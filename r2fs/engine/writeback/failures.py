@@ -61,7 +61,7 @@ class Failures:
         last = self._last
         if last is not None and not (
             any(ino in self._pending.inodes for ino in last.inodes)
-            or any(seq in self._pending.deletes for seq in last.deletes)
+            or any(seq in self._pending.deletes.rows for seq in last.deletes)
         ):
             self._last = last = None
         return last

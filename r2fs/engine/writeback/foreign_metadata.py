@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import facts_of, merged, together
+from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.store import InodeChange
-from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.model.metadata import Facts
 
 FIELDS = ("mode", "uid", "gid", "mtime_ns", "extra")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from r2fs.engine.inodes.attribute_cache import is_news
+from r2fs.engine.inodes.attribute_cache import has_new_times
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import nfc
@@ -71,7 +71,7 @@ class ImpliedDirectories:
     def drop(self, directory: Node) -> None:
         """The bucket has what keeps it: nothing of it is pending any more. Its times stay in the journal."""
         with self._pending.transaction():
-            if is_news(directory):
+            if has_new_times(directory):
                 self._core.journal.attributes.put_shown(
                     self._tree.key(directory), directory.st_ino, directory.mtime_ns, directory.ctime_ns
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r2fs.engine.pending.waiting import Token
+from r2fs.engine.pending.store import Token
 from r2fs.model.pending import UNSYNCED, Pending
 
 

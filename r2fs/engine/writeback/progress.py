@@ -54,20 +54,21 @@ class Status:
             )
             conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
             directories = sum(node.is_dir for node in pending)
-            watched = sum(row.watch_until_s is not None for row in self._pending.deletes.values())
+            watched = sum(row.watch_until_s is not None for row in self._pending.deletes.rows.values())
             resolver, failures = self._resolver, self._queue.failures
             last_error = failures.last()
             transfers = [self._transfer(node, now) for node in oldest]
-            transfers += [self._refused(seq, now) for seq in nsmallest(SHOWN, self._pending.refused)]
+            transfers += [self._refused(seq, now) for seq in nsmallest(SHOWN, self._pending.deletes.parked)]
             transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
             return QueueView(
                 files=len(pending) - directories,
                 directories=directories,
                 bytes=sum(node.pending.size for node in pending if node.pending and node.pending.staged),
-                deletes=len(self._pending.deletes) - watched,
+                deletes=len(self._pending.deletes.rows) - watched,
                 watched=watched,
                 active=len(self._queue.uploads),
-                parked=sum(node.state is State.PARKED for node in pending) + len(self._pending.refused),
+                parked=sum(node.state is State.PARKED for node in pending)
+                + len(self._pending.deletes.parked),
                 conflicts=tuple(conflicts),
                 hidden=self._tree.hidden,
                 directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
@@ -81,7 +82,7 @@ class Status:
             )
 
     def _refused(self, seq: int, now: float) -> TransferView:
-        row, (reason, since_s) = self._pending.deletes[seq], self._pending.refused[seq]
+        row, (reason, since_s) = self._pending.deletes.rows[seq], self._pending.deletes.parked[seq]
         path = row.key.removeprefix(self._core.settings.bucket.prefix)
         return TransferView(path, "delete", State.PARKED.value, 0, 0, 0.0, now - since_s, reason)
 
@@ -163,7 +164,9 @@ class Status:
                     self._queue.release(node)
                     released += 1
             refused = [
-                seq for seq in self._pending.refused if scope is None or scope.has(self._pending.deletes[seq])
+                seq
+                for seq in self._pending.deletes.parked
+                if scope is None or scope.has(self._pending.deletes.rows[seq])
             ]
             self._deletes.retry(refused)
         return released + len(refused)
@@ -172,14 +175,14 @@ class Status:
         """Parked files and deletes in `scope` (None: anywhere), and parked ones that a delete there waits for."""
         with self._core.lock:
             now, pending_store = self._core.clock.monotonic(), self._pending
-            rows = [row for row in pending_store.deletes.values() if scope is None or scope.has(row)]
+            rows = [row for row in pending_store.deletes.rows.values() if scope is None or scope.has(row)]
             found = {node.ino: node for node in (scope.walk() if scope else pending_store.inodes.values())}
             renamed = (pending_store.inodes.get(row.after_ino) for row in rows if row.after_ino is not None)
             found |= {node.ino: node for node in renamed if node is not None}
             parked = [self._transfer(node, now) for node in found.values() if node.state is State.PARKED]
             return (
                 *parked,
-                *(self._refused(row.seq, now) for row in rows if row.seq in pending_store.refused),
+                *(self._refused(row.seq, now) for row in rows if row.seq in pending_store.deletes.parked),
             )
 
     def refusal(self) -> str | None:
@@ -188,7 +191,7 @@ class Status:
             return self._queue.failures.refusal()
 
     def _left(self, scope: Scope | None) -> bool:
-        rows = self._pending.deletes.values()
+        rows = self._pending.deletes.rows.values()
         if scope is None:
             return (
                 any(self._is_waited_for(node) for node in self._pending.inodes.values())
@@ -204,7 +207,7 @@ class Status:
 
     def _is_due(self, row: PendingDelete) -> bool:
         """Not the old name of a file that a program has open since its rename, or that is parked; nor a parked one."""
-        if row.seq in self._pending.refused:
+        if row.seq in self._pending.deletes.parked:
             return False
         node = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
         waits = node is not None and not self._queue.rests(node)

@@ -19,7 +19,7 @@ from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.throughput import Throughput
 from r2fs.engine.pending.records import Records
-from r2fs.engine.pending.waiting import PUT, Item, Token
+from r2fs.engine.pending.store import PUT, Item, Token
 from r2fs.engine.writeback.dependencies import Dependencies
 from r2fs.engine.writeback.failures import Failures
 from r2fs.engine.writeback.implied_directories import ImpliedDirectories
@@ -68,7 +68,7 @@ class UploadQueue:
         self._core = core = records.core
         self._pending = records.pending
         self._local_only = local_only
-        self.waiting = records.waiting
+        self.waiting = records.pending.waiting
         # guarded by: Core.lock
         self.uploads: dict[int, Upload] = {}  # on their way, by inode number
         self.failures = Failures(core, records.pending)

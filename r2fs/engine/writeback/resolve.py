@@ -16,9 +16,9 @@ from r2fs.engine.content.part_digests import has_bytes_of
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import fill, shown_of, together
+from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
-from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.engine.writeback.conflicts import Conflicts
 from r2fs.engine.writeback.delete_batches import Deletes
 from r2fs.engine.writeback.directory_object_answers import (
@@ -113,7 +113,7 @@ class Resolver:
                 if pending.state is State.UPLOADING:
                     self._contents.keep_name(node)
                 self._attempts.arrived(node.ino, claim.attempt)
-                self._pending.cleared(claim.key, version.etag)
+                self._pending.deletes.cleared(claim.key, version.etag)
                 if moved:
                     self._left_behind(claim.key, version, None if local else node)
                 self._pending.commit(node, following, **change)
@@ -175,14 +175,14 @@ class Resolver:
 
         Where another node has that key by now, it overwrites this version, and not what was there before.
         """
-        self._pending.cleared(key, version.etag)
-        self._pending.take_over_deletes(key)  # meant for what this attempt has overwritten
+        self._pending.deletes.cleared(key, version.etag)
+        self._pending.deletes.take_over(key)  # meant for what this attempt has overwritten
         heir = self._pending.pending_at(key)
         if heir is not None:
             assert heir.pending is not None
             self._pending.commit(heir, expecting(heir.pending, version.etag))
         else:
-            self._deletes.add(self._pending.add_delete(key, version.etag, after))
+            self._deletes.add(self._pending.deletes.add(key, version.etag, after))
 
     def _still(self, node: Node, claim: UploadJob) -> bool:
         """True if the attempt is the node's."""
@@ -444,9 +444,9 @@ class Resolver:
 
     def _not_stored(self, claim: UploadJob) -> None:
         self._attempts.drop(claim.attempt)
-        row = self._pending.watched(claim.key)
+        row = self._pending.deletes.watched(claim.key)
         if row is not None and not self._attempts.any_at(claim.key):
-            self._pending.drop_delete(row.seq)
+            self._pending.deletes.drop(row.seq)
 
 
 def _has_moved(node: Node, claim: UploadJob) -> bool:

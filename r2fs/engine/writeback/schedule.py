@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from itertools import count
 
-from r2fs.engine.pending.waiting import Item
+from r2fs.engine.pending.store import Item
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Clock
 

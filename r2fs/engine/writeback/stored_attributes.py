@@ -9,7 +9,7 @@ from functools import partial
 
 from r2fs.engine.core import Core
 from r2fs.engine.inode_numbers import derived
-from r2fs.engine.inodes.attribute_cache import is_news
+from r2fs.engine.inodes.attribute_cache import has_new_times
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
@@ -32,8 +32,8 @@ def keep(
         )
     )  # fmt: skip
     parent = node.parent
-    if parent is not None and is_news(parent):
+    if parent is not None and has_new_times(parent):
         rows.put_shown(tree.key(parent), parent.st_ino, parent.mtime_ns, parent.ctime_ns)
     for one in (node, parent):
         if one is not None and one.is_dir:
-            pending_store.then(partial(setattr, one, "kept_ns", (one.mtime_ns, one.ctime_ns)))
+            pending_store.on_commit(partial(setattr, one, "kept_ns", (one.mtime_ns, one.ctime_ns)))

@@ -17,13 +17,12 @@ import threading
 from dataclasses import replace
 from typing import NamedTuple
 
-from r2fs.disk.body import FileBody, MemoryBody
-from r2fs.disk.digests import part_digest
+from r2fs.disk.body import FileBody, MemoryBody, part_digest
 from r2fs.disk.durable import local_error
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.stat import merged, together
 from r2fs.engine.jobs import JobQueue
-from r2fs.engine.pending.upload_job import UploadJob
+from r2fs.engine.pending.attempts import UploadJob
 from r2fs.model.errors import (
     BodyWithdrawn,
     ObjectMissing,
@@ -244,8 +243,8 @@ class Uploader:
         return state
 
     def _forget(self, claim: UploadJob) -> None:
-        with self._core.lock, self._core.journal.transaction() as journal:
-            journal.drop_multipart(claim.ino)
+        with self._core.lock:
+            self._core.journal.drop_multipart(claim.ino)
 
 
 class _PartRun:
@@ -325,8 +324,8 @@ class _PartRun:
             part = self._core.store.put_part(claim.key, state.upload_id, number, body)
         self._core.crash_point("part_stored")
         self._digest(number)
-        with self._core.lock, self._core.journal.transaction() as journal:
-            journal.put_part(claim.ino, part)
+        with self._core.lock:
+            self._core.journal.put_part(claim.ino, part)
         with self._lock:
             self._done[number] = part
         self._core.crash_point("part_sent")

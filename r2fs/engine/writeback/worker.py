@@ -24,10 +24,9 @@ from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import facts_of
 from r2fs.engine.jobs import JobQueue
+from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
-from r2fs.engine.pending.store import InodeChange
-from r2fs.engine.pending.upload_job import UploadJob
-from r2fs.engine.pending.waiting import DELETE, Item
+from r2fs.engine.pending.store import DELETE, InodeChange, Item
 from r2fs.engine.writeback import plan
 from r2fs.engine.writeback.bringing import Materializing
 from r2fs.engine.writeback.delete_batches import Deletes
@@ -237,9 +236,9 @@ class Worker:
         assert pending is not None
         # A delete of what an earlier inode left at the key would take this one's object, too, where
         # both have the same bytes and so the same ETag: overwriting what it was meant for does its work.
-        if self._pending.has_deletes(pending.key):
+        if self._pending.deletes.any_at(pending.key):
             with self._pending.transaction():
-                left_there = self._pending.take_over_deletes(pending.key)
+                left_there = self._pending.deletes.take_over(pending.key)
                 if left_there is not None and pending.expected_etag is None:  # else it knows of a newer one
                     self._pending.commit(node, expecting(pending, left_there))
         self._pending.keep_bytes(pending.key, by=node)

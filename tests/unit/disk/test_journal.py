@@ -69,7 +69,7 @@ class Full:
 @pytest.mark.expect_warnings("kept in reserve")
 def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, fails: list[str]):
     assert journal.reserve.held
-    journal._db = Full(journal._db, *fails)  # type: ignore[assignment]
+    journal._database._connection = Full(journal._database._connection, *fails)  # type: ignore[assignment]
     with journal.transaction():
         journal.put_inode(row(1, "a"))
         journal.put_delete(PendingDelete(2, "b", "e", None, None))
@@ -84,7 +84,7 @@ def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, f
 @pytest.mark.expect_warnings("kept in reserve")
 def test_without_reserve_nothing_is_changed(journal: Journal):
     journal.put_inode(row(1, "a"))
-    journal._db = Full(journal._db, "COMMIT", "COMMIT", "COMMIT")  # type: ignore[assignment]
+    journal._database._connection = Full(journal._database._connection, "COMMIT", "COMMIT", "COMMIT")  # type: ignore[assignment]
     with pytest.raises(NoSpace), journal.transaction():
         journal.put_inode(row(2, "b"))
     assert not journal.reserve.held
@@ -96,9 +96,9 @@ def test_without_reserve_nothing_is_changed(journal: Journal):
 
 
 def test_another_failure_leaves_the_reserve_alone(journal: Journal):
-    full = Full(journal._db, "COMMIT")
+    full = Full(journal._database._connection, "COMMIT")
     full.code = sqlite3.SQLITE_IOERR
-    journal._db = full  # type: ignore[assignment]
+    journal._database._connection = full  # type: ignore[assignment]
     with pytest.raises(LocalError, match="cannot be used"), journal.transaction():
         journal.put_inode(row(1, "a"))
     assert journal.reserve.held

@@ -34,7 +34,7 @@ def within(rows: AttributeRows, directory: str) -> list[KeptAttributes]:
 
 def test_the_rows_are_bounded_and_the_oldest_go(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r2fs.disk.journal.attributes.TRIM_EVERY", 5)
-    rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
+    rows = AttributeRows(journal._database, limit=10)
     for number in range(40):
         rows.put(row(f"{number:02}", number))
     assert [one.key for one in within(rows, "")] == [f"{number}" for number in range(30, 40)]
@@ -44,7 +44,7 @@ def test_rows_that_were_written_again_do_not_push_others_out(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("r2fs.disk.journal.attributes.TRIM_EVERY", 5)
-    rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)
+    rows = AttributeRows(journal._database, limit=10)
     for number in range(40):
         rows.put(row(f"{number % 8}", number))
         rows.put(row("gone"))

@@ -116,7 +116,7 @@ def test_a_lock_whose_file_was_taken_away_meanwhile_is_none(tmp_path, monkeypatc
     """Between open and flock another start, which fails, removes the file: two daemons must not have one state."""
     import fcntl
 
-    from r2fs.disk.journal import state_lock
+    from r2fs.disk.journal import state_directory
 
     state = tmp_path / "state"
     state.mkdir()
@@ -130,11 +130,11 @@ def test_a_lock_whose_file_was_taken_away_meanwhile_is_none(tmp_path, monkeypatc
             (state / "lock").unlink()
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    fd = state_lock.lock_state(state)
+    fd = state_directory.lock_state(state)
     try:
         assert os.fstat(fd).st_ino == (state / "lock").stat().st_ino
         with pytest.raises(Exception, match="in use by another"):
-            state_lock.lock_state(state)
+            state_directory.lock_state(state)
     finally:
         os.close(fd)
 

@@ -380,3 +380,15 @@ def test_a_file_that_the_disk_cannot_read_is_not_what_its_object_is_given_up_for
     engine.close(opened)
     engine.drain()
     assert bucket(store) == {"a.wav": ONE}
+
+
+def test_only_the_thread_that_holds_the_lock_passes_assert_held(make: MakeEngine):
+    """Another thread's holding it does not count."""
+    core = make().core
+    with pytest.raises(AssertionError, match="not held"):
+        core.assert_held()
+    with core.lock:
+        core.assert_held()
+        thread, got = beside(core.assert_held)
+        thread.join()
+    assert isinstance(got[0], AssertionError)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import durable
-from r2fs.disk.journal.journal import Journal
 from r2fs.engine.writeback.queue import GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
@@ -118,8 +117,8 @@ def test_a_copy_is_on_the_disk_before_its_source_goes(
     engine.drain()  # an engine's first request of that kind always waits for the disk
     done: list[tuple[str, str]] = []
     store.before = lambda name, key: done.append((name, key))
-    barrier = Journal.barrier
-    monkeypatch.setattr(Journal, "barrier", lambda journal: (done.append(("barrier", "")), barrier(journal)))
+    barrier = engine.journal.barrier
+    monkeypatch.setattr(engine.journal, "barrier", lambda: (done.append(("barrier", "")), barrier()))
     engine.rename("old.wav", "new.wav")
     if replaced:
         engine.write("old.wav", b"another take")

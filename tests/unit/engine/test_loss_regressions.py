@@ -444,7 +444,7 @@ def test_an_edited_file_that_gets_a_local_name_needs_its_object_no_more(
     save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
     engine.rename("large.wav", "large.tmp")
     pass_time(engine, clock)
-    assert not store.keys() and not engine.pending_store.deletes
+    assert not store.keys() and not engine.pending_store.deletes.rows
     engine.kill()
     store.set("large.wav", OTHER)
     after = make(read_timeout_s=1.0, **IN_PARTS, **LOCAL)
