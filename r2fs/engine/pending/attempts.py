@@ -1,7 +1,7 @@
 """Attempts: which uploads were sent, so that what appears in the bucket is known as ours.
 
 Owns:  attempt ids, in the journal before they are sent and in the object's metadata after.
-Never: sends; decides what an object of ours means (`writeback/resolve.py`, `writeback/deleter.py`).
+Never: sends; decides what an object of ours means (`writeback/verdict.py`, `writeback/deletes.py`).
 Locks: every method is called with Core.lock held.
 """
 
