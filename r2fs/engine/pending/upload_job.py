@@ -35,6 +35,7 @@ class UploadJob:
     gate: Gate
     sent: Callable[[int], None]
     edits: tuple[Range, ...] | None = None  # where the bytes differ from the base's; None: anywhere
+    begun: bool = False  # the journal has a multipart upload of the inode, of these bytes or of earlier ones
 
     @property
     def condition(self) -> Condition:

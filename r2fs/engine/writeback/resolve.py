@@ -155,6 +155,7 @@ class Resolver:
             case verdict.Stored(version, facts, refuses_metadata):
                 if refuses_metadata:
                     log.info("%s: this server takes no metadata of it from here", printable(job.key))
+                self._core.cache.remember(version.key, version.etag, remembered(facts))
                 self._stored_locked(node, job, version, facts)
             case verdict.Again():
                 self._again_locked(node, job, error, decided)
@@ -177,8 +178,6 @@ class Resolver:
 
     def _stored_locked(self, node: Node, job: UploadJob, version: Version, facts: Facts) -> None:
         self._core.assert_held()
-        # Before the row goes: new metadata alone leave the ETag, and what is remembered of it, as they were.
-        self._core.cache.remember(version.key, version.etag, remembered(facts))
         self._queue.failures.recovered_locked()
         recorded = node.pending is None and not node.deleted and node.base == version
         match verdict.after_stored(job, version, replace(self._view_locked(node), recorded=recorded)):

@@ -35,7 +35,7 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import printable
-from r2fs.model.metadata import Facts
+from r2fs.model.metadata import Facts, remembered
 from r2fs.model.part_size import part_size
 from r2fs.model.pending import UNSYNCED
 from r2fs.model.ports import Body
@@ -61,6 +61,12 @@ class Uploader:
 
     def send(self, job: UploadJob) -> Sent:
         """Send the job. The file's bytes are on this disk before the bucket has them: the cache keeps the file."""
+        sent = self._send(job)
+        # Before the row is dropped: new metadata alone leave the ETag, and the cache's memory of it, as they were.
+        self._core.cache.remember(sent.version.key, sent.version.etag, remembered(sent.facts))
+        return sent
+
+    def _send(self, job: UploadJob) -> Sent:
         if job.copy:
             return self._copy(job)
         job = self._metadata.completed(job)
@@ -119,16 +125,19 @@ class Uploader:
         self._core.cache.remember_parts(version, digests)
         return Sent(version, job.facts)
 
-    def resumable_locked(self, ino: int, key: str, fd: int | None) -> MultipartState | None:
-        """The upload that an earlier attempt began of the same bytes and metadata."""
+    def begun_locked(self, ino: int, key: str, fd: int | None) -> tuple[bool, MultipartState | None]:
+        """True if an earlier attempt began a multipart upload; its state, if of the same bytes and metadata."""
         self._core.assert_held()
         state = self._core.journal.multipart(ino) if fd is not None else None
-        if state is None or fd is None or not state.attempt:
-            return None
-        return state if state.key == key and state.proof == _proof(fd) else None
+        if state is None or fd is None:
+            return False, None
+        same = bool(state.attempt) and state.key == key and state.proof == _proof(fd)
+        return True, state if same else None
 
     def _resume(self, job: UploadJob) -> MultipartState | None:
         """The upload that this attempt continues. One of other bytes or metadata is aborted."""
+        if not job.begun:
+            return None
         with self._core.lock:
             state = self._core.journal.multipart(job.ino)
         if state is None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,7 +36,7 @@ from r2fs.engine.writeback.dependencies import keys_of
 from r2fs.engine.writeback.metadata import UnreadMetadata
 from r2fs.engine.writeback.queue import Upload, UploadQueue, is_transient
 from r2fs.engine.writeback.resolve import Answer, Resolver
-from r2fs.engine.writeback.upload import Uploader
+from r2fs.engine.writeback.upload import Sent, Uploader
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.pending import InFlight
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 
 MAPPED_S = 1.0  # between two looks at a closed file still mapped for writing
 COPY_THREADS = 16  # copies inside the bucket at once: a directory's rename is thousands
+NOT_JOURNALLED = "an upload has ended, and the journal could not be told yet: %s"
 
 Task = Callable[[], None]
 
@@ -254,7 +256,8 @@ class Worker:
             if fd is not None:
                 os.close(fd)
             raise
-        attempt = partial(self._or_later, item, partial(self._attempt, node, job))
+        shared = self._is_shared_locked(job.key, node)
+        attempt = partial(self._or_later, item, partial(self._attempt, node, job, shared))
         return _Copy(attempt) if job.copy else attempt
 
     def _claim_locked(self, node: Node, fd: int | None) -> UploadJob:
@@ -271,7 +274,7 @@ class Worker:
             stat = os.fstat(fd)  # a mapping may have written after the last close
             size, change = stat.st_size, InodeChange(mtime_ns=stat.st_mtime_ns)
         with self._pending.transaction():
-            resumed = self._uploader.resumable_locked(node.ino, pending.key, fd)
+            begun, resumed = self._uploader.begun_locked(node.ino, pending.key, fd)
             attempt = self._attempts.begin(node, pending.key, resumed, node.base if copy else None)
             self._pending.commit(node, claimed(pending, InFlight(attempt, pending.key), size), **change)
         self._queue.implied.needs_object_locked(node)
@@ -285,16 +288,24 @@ class Worker:
         return UploadJob(
             node.ino, node.kind, pending.key, node.name, attempt, pending.expected_etag, facts_of(node),
             node.metadata_known or node.base is None, node.base_metadata, node.base, copy,
-            body, -1 if fd is None else fd, size or 0, upload.gate, sent, self._contents.edits(node),
+            body, -1 if fd is None else fd, size or 0, upload.gate, sent, self._contents.edits(node), begun,
         )  # fmt: skip
 
-    def _attempt(self, node: Node, job: UploadJob) -> None:
+    def _is_shared_locked(self, key: str, node: Node) -> bool:
+        """True if another file began as the object at `key`, so that its bytes or metadata may have to be saved."""
+        self._core.assert_held()
+        return self._disk_sync.has_copied(key) or any(
+            other is not node for other in self._pending.based_on(key)
+        )
+
+    def _attempt(self, node: Node, job: UploadJob, shared: bool) -> None:
         """Send the job, and resolve its answer."""
         begun = False
         answer: Answer
         try:
-            self._disk_sync.before_replacing([job.key], by=node)
-            self._unread_metadata.before_replacing(job.key, by=node)
+            if shared:
+                self._disk_sync.before_replacing([job.key], by=node)
+                self._unread_metadata.before_replacing(job.key, by=node)
             begun = True
             answer = self._uploader.send(job)
             self._core.crash_point("sent")
@@ -309,21 +320,20 @@ class Worker:
 
     def _conclude(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
         """Resolve the answer. Where the journal cannot be written, the attempt stays open, and this is repeated."""
-        concluded = True
-        try:
-            self.resolver.resolve(node, job, answer, begun)
-        except (NoSpace, LocalError) as error:
-            with self._core.lock:
-                self._queue.log_locked(
-                    "an upload has ended, and the journal could not be told yet: %s", error
-                )
-            concluded = False
-        finally:
-            with self._core.lock:
-                if concluded:
-                    self._end_locked(node, job)
-                else:
-                    self._queue.postpone_locked(partial(self._conclude, node, job, answer, begun))
+        refusal: Exception | None = None  # of the journal
+        # A success takes no further request: one hold of the lock for all.
+        with self._core.lock if isinstance(answer, Sent) else nullcontext():
+            try:
+                self.resolver.resolve(node, job, answer, begun)
+            except (NoSpace, LocalError) as error:
+                refusal = error
+            finally:
+                with self._core.lock:
+                    if refusal is None:
+                        self._end_locked(node, job)
+                    else:
+                        self._queue.log_locked(NOT_JOURNALLED, refusal)
+                        self._queue.postpone_locked(partial(self._conclude, node, job, answer, begun))
 
     def _end_locked(self, node: Node, job: UploadJob) -> None:
         self._core.assert_held()
