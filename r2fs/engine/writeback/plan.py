@@ -20,6 +20,7 @@ class View:
     becomes_local: bool = False  # named by `local_patterns`, with its bytes in the bucket alone
     kept_by_child: bool = False  # a directory without attributes of its own, which an object below keeps
     awaited_child: int | None = None  # inode number of a child on its way to the bucket: an object below
+    crowded: Token | None = None  # of large files as many are on their way as may be: one of their keys
     blocker: Token | None = None  # the request or inode to wait for
     in_ring: bool = False  # the blocker waits for this inode
 
@@ -84,4 +85,6 @@ def plan(pending: Pending, view: View) -> Action:
         return Wait(("ino", view.awaited_child))
     if view.free_at_s > view.now_s:
         return Defer(view.free_at_s)
+    if view.crowded is not None:
+        return Wait(view.crowded)
     return Send()

@@ -21,7 +21,7 @@ from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.throughput import Throughput
 from r2fs.engine.pending.records import Records
-from r2fs.engine.pending.waiting import PUT, Item
+from r2fs.engine.pending.waiting import PUT, Item, Token
 from r2fs.engine.writeback.dependencies import Dependencies, ImpliedDirectories
 from r2fs.engine.writeback.failures import Failures
 from r2fs.model.errors import R2fsError, Throttled
@@ -38,6 +38,8 @@ RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0  # per file; outlasts an outage without 
 PROBE_FIRST_S, PROBE_CAP_S = 60.0, 3600.0  # a parked file with a transient cause: each attempt is billed
 JOURNAL_RETRY_S = 2.0  # after a failed write of the journal (a full disk)
 REPEAT_LOG_S = 60.0  # least time between two log lines of the same disk failure
+# Small files wait for round trips, large ones for bandwidth: more of them at once are only slower each.
+LARGE, LARGE_UPLOADS = 8 << 20, 4  # bytes; least number at once, else a quarter of the threads
 PACED_KEYS = 1000  # keys in Pace before expired ones are dropped
 
 # Each upload takes the interpreter's time from the programs' requests. While a program closes file after file:
@@ -107,6 +109,7 @@ class Upload:
     node: Node
     attempt: str
     key: str
+    size: int  # bytes of its body
     gate: Gate  # closed by the next writer: then no further byte is read
     bytes: Throughput = field(default_factory=Throughput)  # written by the sending threads without the lock
 
@@ -225,6 +228,15 @@ class UploadQueue:
         self._core.assert_held()
         self.dependencies.begin_locked(keys)
         self.uploads[upload.node.ino] = upload
+
+    def crowded_locked(self, size: int) -> Token | None:
+        """The key of a large upload that a file of `size` bytes has to wait for; None: no need."""
+        self._core.assert_held()
+        if size < LARGE:
+            return None
+        large = [upload.key for upload in self.uploads.values() if upload.size >= LARGE]
+        places = max(LARGE_UPLOADS, self._core.settings.upload_threads // 4)
+        return ("key", nfc(large[0])) if len(large) >= places else None
 
     def ended_locked(self, node: Node, attempt: str) -> None:
         """Forget the attempt, unless a later one has taken its place."""

@@ -226,6 +226,7 @@ class Worker:
             becomes_local=self._local_only.is_coming(node),
             kept_by_child=kept,
             awaited_child=None if child is None else child.ino,
+            crowded=self._queue.crowded_locked(pending.size if pending.changed else 0),
             blocker=blocker,
             in_ring=blocker is not None and dependencies.in_a_ring_locked(node, self._materializing.coming),
         )
@@ -278,7 +279,7 @@ class Worker:
             attempt = self._attempts.begin(node, pending.key, resumed, node.base if copy else None)
             self._pending.commit(node, claimed(pending, InFlight(attempt, pending.key), size), **change)
         self._queue.implied.needs_object_locked(node)
-        upload = Upload(node, attempt, pending.key, Gate())
+        upload = Upload(node, attempt, pending.key, size or 0, Gate())
         self._queue.begin_locked(upload, keys_of(node))
         self._core.crash_point("claimed")
 
