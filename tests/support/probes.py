@@ -248,7 +248,8 @@ class Probes:
 
     def quiet_until_s(self) -> float | None:
         """Clock.monotonic() until when uploads give way to a program; None: they need not."""
-        return self.writeback.queue.quiet_at()
+        with self.lock:
+            return self.writeback.queue.quiet_at_locked()
 
     def wait_until_sent(self, timeout_s: float) -> bool:
         """Wait without hurrying anything; False: something is left."""
@@ -257,19 +258,23 @@ class Probes:
     def is_all_sent(self) -> bool:
         """Whether a drain would have nothing to wait for."""
         with self.lock:
-            return not self.fs._status._left(None)
+            return not self.fs._status._is_left_locked(None)
 
     def try_kept_metadata(self, key: str) -> None:
         """What a file at `key` needs of its object is asked for before another one replaces it."""
-        self.writeback.worker._kept_metadata.before_replacing(key, by=self.inodes.root)
+        self.writeback.worker._unread_metadata.before_replacing(key, by=self.inodes.root)
+
+    def carry_out_deletes(self, rows: list[PendingDelete]) -> None:
+        """Look at the objects of the rows, and delete those that are meant."""
+        self.writeback.deletes._deleter.delete(rows)
 
     def list_versions(self, keys: list[str]) -> None:
         """The LIST by which pending deletes are looked for in the bucket."""
-        self.writeback.deletes.deleter._list(keys)
+        self.writeback.deletes._deleter._list(keys)
 
     def end_outage(self) -> None:
         """Forget the back-off of an outage: what is due is tried again."""
-        self.writeback.queue._not_before = 0.0
+        self.writeback.queue.failures.not_before_s = 0.0
 
     def hasten(self) -> None:
         """Make everything that waits for its delay due now."""
@@ -279,12 +284,12 @@ class Probes:
     def hurried(self) -> Iterator[None]:
         """As while somebody drains."""
         with self.lock:
-            self.writeback.queue.hurry(True)
+            self.writeback.queue.drain_locked(True)
         try:
             yield
         finally:
             with self.lock:
-                self.writeback.queue.hurry(False)
+                self.writeback.queue.drain_locked(False)
 
     def on_wait_for_change(self, step: Callable[[], None]) -> None:
         """Whoever waits for a change of the engine does `step` instead."""

@@ -166,6 +166,10 @@ class DiskSync:
         self._count += 1
         self._copied[nfc(key)] = self._count
 
+    def has_copied(self, key: str) -> bool:
+        """True if an object was copied from `key` to another name, by a commit that may not be on the disk yet."""
+        return nfc(key) in self._copied
+
     def before_replacing(self, keys: Iterable[str], by: Node | None = None) -> None:
         """To be called before a request that takes away what is at `keys` now, on behalf of `by`.
 

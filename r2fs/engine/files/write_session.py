@@ -85,7 +85,7 @@ class WriteSessions:
             if truncate:
                 self._truncate_locked(node, 0)
             return
-        self._queue.stop_upload(node)  # no byte written from now on can reach that attempt
+        self._queue.stop_upload_locked(node)  # no byte written from now on can reach that attempt
         if pending is not None and pending.staged is not None:
             self._contents.of(node).make_writable()
             file, moved, made = pending.staged.file, False, False
@@ -167,10 +167,10 @@ class WriteSessions:
             self._seal(node)
         except R2fsError as error:
             if node.state in UNSEALED:
-                self._queue.say("not sent yet, will be tried again: %s", error)
-                self._queue.postpone(lambda: self._seal_again(node))
+                self._queue.log_locked("not sent yet, will be tried again: %s", error)
+                self._queue.postpone_locked(lambda: self._seal_again(node))
             else:  # closed; the queue repeats the rest
-                self._queue.put_off(Item(PUT, node.ino), error)
+                self._queue.put_off_locked(Item(PUT, node.ino), error)
 
     def _seal_again(self, node: Node) -> None:
         with self._core.lock:
@@ -209,8 +209,8 @@ class WriteSessions:
             self._core.kernel.forget_attributes(node.ino)
         if durability is not Durability.VOLATILE:
             self._vouch(node)
-        self._queue.keep_parked(node)
-        self._queue.schedule(node)
+        self._queue.keep_parked_locked(node)
+        self._queue.schedule_locked(node)
 
     def _vouch(self, node: Node) -> None:
         """Have the row that calls the bytes synced written to the disk soon: a program has waited in fsync."""
@@ -238,7 +238,7 @@ class WriteSessions:
         # QUEUED, PARKED or in flight, as before the open. An attempt that lost its reader ends by itself.
         if _is_synced(node):
             self._vouch(node)
-        self._queue.schedule(node)
+        self._queue.schedule_locked(node)
 
     # ---- length
     def truncate(self, node: Node, size: int) -> None:

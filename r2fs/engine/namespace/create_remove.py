@@ -221,7 +221,7 @@ class Names:
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
-            self._queue.implied.made(node)
+            self._queue.implied.made_locked(node)
             self.add_pending(node, key)
             self._freshness.born(node)
             return node
@@ -248,7 +248,7 @@ class Names:
             self._tree.detach(node)
             raise
         self._core.crash_point("made")
-        self._queue.schedule(node)
+        self._queue.schedule_locked(node)
 
     def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
         """In the tree, and owing nothing yet. With Core.lock held. Raises NotFound or Exists: the directory was
@@ -308,7 +308,7 @@ class Names:
         """The node's row goes, and the bucket is to lose what it has under the name. In a transaction."""
         pending = node.pending
         staged = pending.staged.file if pending and pending.staged else None
-        self._deletes.leave_key(node)
+        self._deletes.leave_key_locked(node)
         key = pending.key if pending else (node.base.key if node.base else self._tree.key(node))
         etag = pending.expected_etag if pending else (node.base.etag if node.base else None)
         if node.is_dir:
@@ -316,7 +316,7 @@ class Names:
             etag = etag or (marker.etag if marker else None)
             self.recalls.removed(node)
         if etag is not None:
-            self._deletes.add(self._pending.deletes.add(key, etag))
+            self._deletes.add_locked(self._pending.deletes.add(key, etag))
         if pending is not None:
             self._pending.commit(node, unlinked(pending))
         # No byte goes before the commit.
@@ -326,13 +326,13 @@ class Names:
         """A directory without a marker gets one when the last child goes that the bucket has."""
         if directory is self._tree.root or directory.pending or directory.listing is None:
             return
-        if directory.listing.marker is None and not self._queue.implied.is_kept(directory, leaving):
+        if directory.listing.marker is None and not self._queue.implied.is_kept_locked(directory, leaving):
             key = self._tree.key(directory)
             expected_etag = self._pending.deletes.take_over(key)
             self._pending.commit(
                 directory, retargeted(self._pending.begin(directory, key, True, expected_etag))
             )
-            self._queue.schedule(directory)
+            self._queue.schedule_locked(directory)
 
     def rmdir(self, caller: Caller, parent: int, name: str) -> None:
         self.require_writable()

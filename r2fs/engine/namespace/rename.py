@@ -164,7 +164,7 @@ class Renaming:
         had = one.pending.expected_etag if one.pending else (one.base.etag if one.base else None)
         if one.is_dir and one.pending is None:
             had = marker.etag if marker else None
-        self._deletes.leave_key(one)
+        self._deletes.leave_key_locked(one)
         files = self._local_only
         local = files.is_local(new_key) and (one is top or files.stays_here(one))
         expected = None if local else self._pending.deletes.take_over(new_key)
@@ -185,10 +185,10 @@ class Renaming:
         self._pending.commit(one, pending, **change)
         if had is not None:
             row = self._pending.deletes.add(old_key, had, after=None if local else one)
-            self._deletes.add(row)
+            self._deletes.add_locked(row)
         if one.listing is not None:
             self._pending.on_commit(lambda: setattr(one.listing, "marker", None))
-        self._queue.schedule(one)
+        self._queue.schedule_locked(one)
 
     def _all_here(self, node: Node) -> Staged:
         """The staged file of one that owes the bucket nothing but its absence. In a transaction.

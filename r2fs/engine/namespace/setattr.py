@@ -56,7 +56,7 @@ class SetAttr:
         """New values of fields that are kept with the object. With Core.lock held."""
         self._files.writable()
         check_changeable(node)
-        self._queue.implied.needs_object(node)
+        self._queue.implied.needs_object_locked(node)
         if node is self._tree.root or node.deleted:
             for name, value in facts.items():
                 setattr(node, name, value)
@@ -69,7 +69,7 @@ class SetAttr:
 
     def rests(self, node: Node) -> bool:
         """True for a file that stays on this host and needs nothing of the bucket. With Core.lock held."""
-        return self._queue.rests(node)
+        return self._queue.is_local_only_locked(node)
 
     def _later(self, node: Node) -> int:
         """Now, and past the time that is shown: a fine-grained one may be ahead of the coarse clock."""
@@ -90,11 +90,11 @@ class SetAttr:
             # Opened for writing, nothing written yet: `touch` must not send a large file again.
             baseline = self._contents.proof(node) if untouched else None
             pending = with_staged(pending, replace(staged, baseline=baseline))
-        self._queue.stop_upload(node)
+        self._queue.stop_upload_locked(node)
         with self._pending.transaction():
             self._core.journal.outdate_multipart(node.ino)
             self._pending.commit(node, retargeted(pending), **facts)
-        self._queue.schedule(node)
+        self._queue.schedule_locked(node)
 
     def _change_clean(self, node: Node, facts: InodeChange) -> None:
         """The object is to be copied onto itself with its new metadata, or sent again where it is next to nothing."""
@@ -108,7 +108,7 @@ class SetAttr:
             expected_etag = node.base.etag if node.base else None
         pending = self._pending.begin(node, key, node.carries_body, expected_etag)
         self._pending.commit(node, retargeted(pending), **facts)
-        self._queue.schedule(node)
+        self._queue.schedule_locked(node)
 
     def _set_file_times(self, node: Node, mtime_ns: int) -> None:
         """A staged file's own mtime is the node's, so that a write after it moves it."""

@@ -2,7 +2,7 @@
 
 Owns:  attempt ids, in the journal before they are sent and in the object's metadata after; the copy of an inode's
        state that one attempt sends.
-Never: sends; decides the fate of an object of this host's (`writeback/resolve.py`, `writeback/deleter.py`).
+Never: sends; decides the fate of an object of this host's (`writeback/verdict.py`, `writeback/deletes.py`).
 Locks: Core.lock around every method; each change asserts that. Takes the journal's inside.
 """
 
@@ -48,6 +48,7 @@ class UploadJob:
     gate: Gate
     sent: Callable[[int], None]
     edits: tuple[Range, ...] | None = None  # where the bytes differ from the base's; None: anywhere
+    begun: bool = False  # the journal has a multipart upload of the inode, of these bytes or of earlier ones
 
     @property
     def condition(self) -> Condition:

@@ -86,7 +86,7 @@ class Replay:
                 self._core.crash_point("row_restored")
             for delete in rows.deletes:
                 self._pending.deletes.adopt(delete)
-                self._deletes.add(delete)
+                self._deletes.add_locked(delete)
             self._watch_orphaned_attempts()
             staged = {row.staged for row in rows.inodes if row.staged}
             self._staging_gc.adopt(set(rows.staging_gc) - staged)
@@ -123,7 +123,7 @@ class Replay:
             # Last: torn bytes are parked before any other commit gives their row the size found.
             self._pending.commit(node, kept_beside(node.pending, self._tree.key(node), pending.key))
         if node.state is State.QUEUED:
-            self._queue.schedule(node)
+            self._queue.schedule_locked(node)
 
     def _evidence(self, row: PendingInode) -> Evidence:
         file = None
@@ -268,7 +268,7 @@ class Replay:
         inode has another key now, or none."""
         for key in self._attempts.orphaned_keys():
             if self._pending.deletes.watched(key) is None:
-                self._deletes.add(self._pending.deletes.add(key, None, watch=True))
+                self._deletes.add_locked(self._pending.deletes.add(key, None, watch=True))
 
     def _clear_open(self) -> None:
         """Remove links of clean files that no inherited handle needs: their bytes are in the bucket."""

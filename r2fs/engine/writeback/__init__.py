@@ -1,1 +1,1 @@
-"""Write-back: sends pending inodes and deletes to the bucket, in an order that loses nothing."""
+"""Write-back: sends pending inodes and deletes to the bucket, in an order without loss."""

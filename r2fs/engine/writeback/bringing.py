@@ -66,7 +66,7 @@ class Materializing:
             if pending is None or pending.state is not State.QUEUED:
                 return
             if pending.changed or node.base is None:  # meanwhile: its bytes are here, or on their way
-                self._queue.schedule(node)
+                self._queue.schedule_locked(node)
                 return
             if pending.staged is None:
                 if self._contents.of(node).doubtful:  # fetched anew, once nobody has it open
@@ -91,7 +91,7 @@ class Materializing:
                 node.synced_on_disk = True
             if content is not None and not node.handles:
                 self._contents.closed(node)
-            self._queue.schedule(node)
+            self._queue.schedule_locked(node)
 
     def complete(self, node: Node) -> None:
         """Fetch what a file that was written in parts still lacks; then it is due again."""
@@ -104,7 +104,7 @@ class Materializing:
                 if staged is not None:  # its row lists ranges while bytes are missing
                     staged = replace(staged, lists_ranges=not self._contents.of(node).complete)
                     self._pending.commit(node, with_staged(node.pending, staged))
-                self._queue.schedule(node)
+                self._queue.schedule_locked(node)
                 if not node.handles:
                     self._contents.closed(node)
                 self._core.changed.notify_all()
@@ -116,7 +116,7 @@ class Materializing:
             self._hydration.whole(node, Caller())
         except ReadFailed as error:
             with self._core.lock:
-                self._queue.retry_later(node, error)
+                self._queue.retry_later_locked(node, error)
             return False
         except R2fsError as error:
             return self._incomplete(node, error)
@@ -126,5 +126,5 @@ class Materializing:
         """What it lacks will not come: False, and kept for a person."""
         with self._core.lock:
             if node.pending is not None and node.pending.state is State.QUEUED:
-                self._resolver.park_queued(node, f"incomplete: {error}")
+                self._resolver.park_queued_locked(node, f"incomplete: {error}")
         return False

@@ -1,46 +1,161 @@
-"""Order: what an owed write or delete has to wait for.
+"""Dependencies: requests and inodes that a write or delete waits for; directories without an object of their own.
 
-Owns:  the keys with a request on their way, and the rules:
+Owns:  the keys with a request on their way, and the rules of the order:
        a write to a key, or its deletion, waits while
-         - another request for that key is on its way,
-         - a node still needs the object that is there now (a rename's copy, bytes not yet here),
-         - for the delete that is a rename's second half, the renamed inode owes anything,
-         - and, for any delete, the own object of the directory that it lies in is on its way: the bucket would
+         - another request for the key is on its way,
+         - a node still needs the object at the key (a rename's copy, bytes missing on this host),
+         - for the delete of a rename's old key, the renamed inode is pending,
+         - and, for any delete, the own object of the directory above the key is on its way: the bucket would
            lose the directory with its last file.
-Never: changes anything else.
-Locks: every method is called with Core.lock held.
+       The set of directories made by mkdir with the mount's default attributes, and not changed since: an object
+       below keeps such a directory. In memory alone: after a restart each pending directory gets its object.
+Never: counts a child on its way as an object below: the directory's row stays until a child is in the bucket.
+Locks: methods named _locked need Core.lock, and so do the private ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 
+from r2fs.engine.inodes.attribute_cache import has_new_times
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.store import PendingStore, Token
+from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.store import Token
 from r2fs.model.keys import nfc
 from r2fs.model.records import PendingDelete
+from r2fs.model.states import SENDING, State
+
+NODES_BELOW = 64  # looked at below a directory, before an object of its own is the cheaper answer
+ON_ITS_WAY = frozenset({State.QUEUED}) | SENDING
+
+
+class ImpliedDirectories:
+    def __init__(self, records: Records, is_local_only: Callable[[Node], bool]) -> None:
+        # constant
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._attempts = records.attempts
+        self._is_local_only = is_local_only
+        # guarded by: Core.lock
+        self._plain: set[int] = set()  # inodes made by mkdir, without an attribute to be stored
+
+    def made_locked(self, directory: Node) -> None:
+        """Note a directory made by mkdir."""
+        self._core.assert_held()
+        ours = (directory.mode, directory.uid, directory.gid, directory.content_type)
+        if ours == (None, None, None, None) and not directory.extra:
+            self._plain.add(directory.ino)
+
+    def needs_object_locked(self, directory: Node) -> None:
+        """Note a directory with attributes set by a program, or with an object about to be sent."""
+        self._core.assert_held()
+        self._plain.discard(directory.ino)
+
+    def may_do_without_locked(self, directory: Node) -> bool:
+        """True if a pending directory has no attribute to be stored, and no object in the bucket or on its way."""
+        self._core.assert_held()
+        pending, listing = directory.pending, directory.listing
+        return (
+            directory.ino in self._plain
+            and pending is not None
+            and pending.changed
+            and pending.expected_etag is None
+            and directory.base is None
+            and listing is not None
+            and listing.marker is None
+            and not self._attempts.unknown_keys(directory.ino)
+        )
+
+    def is_kept_locked(self, directory: Node, without: Node | None = None) -> bool:
+        """True if the bucket has an object below it, `without` apart. False also where a short search finds none."""
+        self._core.assert_held()
+        children = directory.children()
+        others = len(children) - (without is not None and children.get(without.name) is without)
+        # A child without an object is pending, or has a pending child: with more children than pending inodes
+        # one has an object, and none of a hundred thousand has to be looked at.
+        return others > len(self._pending.inodes) or any(
+            _is_in_bucket(node) for node in self._below(directory, without)
+        )
+
+    def awaited_locked(self, directory: Node) -> Node | None:
+        """A child on its way to the bucket: the object below that will keep the pending `directory`."""
+        self._core.assert_held()
+        return next((node for node in self._below(directory) if self._is_on_its_way(node)), None)
+
+    def drop_locked(self, directory: Node) -> None:
+        """End the pending state of a directory kept by an object below. Its times stay in the journal."""
+        self._core.assert_held()
+        with self._pending.transaction():
+            if has_new_times(directory):
+                self._core.journal.attributes.put_shown(
+                    self._tree.key(directory), directory.st_ino, directory.mtime_ns, directory.ctime_ns
+                )
+            self._pending.commit(directory, None)
+        self._plain.discard(directory.ino)
+        self._tree.arrived(directory)
+
+    def pending_above_locked(self, row: PendingDelete) -> Node | None:
+        """The directory of the row's key, while its own object is on its way."""
+        self._core.assert_held()
+        above = row.key.rstrip("/").rpartition("/")[0]
+        node = self._tree.root
+        for part in above.removeprefix(self._core.settings.bucket.prefix).split("/"):
+            child = node.children().get(nfc(part))
+            if child is None or not child.is_dir:
+                return None
+            node = child
+        pending = node.pending
+        if pending is None or pending.state not in ON_ITS_WAY or nfc(pending.key) != nfc(above + "/"):
+            return None
+        return node
+
+    def _is_on_its_way(self, node: Node) -> bool:
+        pending = node.pending
+        return (
+            pending is not None
+            and pending.state in ON_ITS_WAY
+            and not pending.retry.failures
+            and not self._is_local_only(node)
+        )
+
+    def _below(self, directory: Node, without: Node | None = None) -> Iterator[Node]:
+        """The first NODES_BELOW nodes below it."""
+        left, waiting = NODES_BELOW, [iter(directory.children().values())]
+        while waiting and left:
+            node = next(waiting[-1], None)
+            if node is None:
+                waiting.pop()
+            elif node is not without:
+                left -= 1
+                yield node
+                if node.is_dir:
+                    waiting.append(iter(node.children().values()))
 
 
 class Dependencies:
     def __init__(
-        self,
-        pending_store: PendingStore,
-        stays_here: Callable[[Node], bool],
-        pending_above: Callable[[PendingDelete], Node | None],
+        self, records: Records, stays_here: Callable[[Node], bool], implied: ImpliedDirectories
     ) -> None:
-        self._pending = pending_store
+        # constant
+        self._core = records.core
+        self._pending = records.pending
         self._stays_here = stays_here
-        self._pending_above = pending_above
-        self._busy: set[str] = set()
+        self._implied = implied
+        # guarded by: Core.lock
+        self._busy: set[str] = set()  # NFC keys with a request on their way
 
-    def begin(self, keys: Iterable[str]) -> None:
+    def begin_locked(self, keys: Iterable[str]) -> None:
+        self._core.assert_held()
         self._busy.update(map(nfc, keys))
 
-    def end(self, keys: Iterable[str]) -> None:
+    def end_locked(self, keys: Iterable[str]) -> None:
+        self._core.assert_held()
         self._busy.difference_update(map(nfc, keys))
 
-    def put_blocker(self, node: Node) -> Token | None:
-        """What must be over before this node may be sent; None: it may go now."""
+    def put_blocker_locked(self, node: Node) -> Token | None:
+        """The request or inode that this node has to wait for; None: none."""
+        self._core.assert_held()
         assert node.pending is not None
         for key in keys_of(node):
             if key in self._busy:
@@ -48,23 +163,26 @@ class Dependencies:
         needing = self._pending.needing(node.pending.key, other_than=node)
         return ("ino", needing.ino) if needing is not None else None
 
-    def delete_blocker(self, row: PendingDelete) -> Token | None:
+    def delete_blocker_locked(self, row: PendingDelete) -> Token | None:
+        """The request or inode that the row has to wait for; None: none."""
+        self._core.assert_held()
         if nfc(row.key) in self._busy:
             return ("key", nfc(row.key))
         after = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
-        if after is not None and not self._stays_here(after):  # else it owes for ever, and needs nothing
+        if after is not None and not self._stays_here(after):  # a local-only file is pending for ever
             return ("ino", after.ino)
-        above = self._pending_above(row)
+        above = self._implied.pending_above_locked(row)
         if above is not None:
             return ("ino", above.ino)
         needing = self._pending.needing(row.key)
         return ("ino", needing.ino) if needing is not None else None
 
-    def in_a_ring(self, node: Node, ends: Container[int]) -> bool:
-        """Does what this node waits for wait for this node? Two files that swap names do.
+    def in_a_ring_locked(self, node: Node, ends: Container[int]) -> bool:
+        """True if the node waits for itself, as each of two files with swapped names does.
 
-        `ends`: inodes that will soon wait for nothing.
+        `ends`: inodes with an end of their wait in sight.
         """
+        self._core.assert_held()
         seen: set[int] = set()
         other: Node | None = node
         while other is not None and other.pending is not None and other.ino not in seen:
@@ -78,9 +196,19 @@ class Dependencies:
 
 
 def keys_of(node: Node) -> set[str]:
-    """The keys, in NFC, that sending this node writes or copies from."""
+    """The keys, in NFC, written or copied from by an upload of this node."""
     assert node.pending is not None
     keys = {nfc(node.pending.key)}
     if not node.pending.changed and node.base is not None:
         keys.add(nfc(node.base.key))
     return keys
+
+
+def _is_in_bucket(node: Node) -> bool:
+    """True if the bucket has an object at the node's key, which is replaced and not deleted while it has its name."""
+    pending, listing = node.pending, node.listing
+    if pending is not None:
+        return pending.expected_etag is not None
+    if listing is not None:  # without a LIST of its own, a directory was seen as a prefix of other keys
+        return listing.marker is not None or not (listing.whole or listing.children)
+    return node.base is not None and node.base != node.base_missing

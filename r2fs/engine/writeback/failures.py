@@ -1,13 +1,14 @@
-"""Failures: the last error of an upload or delete, and refusals that concern the whole bucket.
+"""Failures: the last error of an upload or delete, refusals by the whole bucket, and the pause after an outage.
 
-Owns:  how many requests have failed; the last error, with its time, for as long as what it was about is owed;
-       how often in a row everything was refused.
-Never: decides what is tried again (`writeback/resolve.py`, `writeback/delete_batches.py`).
-Locks: every method is called with Core.lock held.
+Owns:  the number of failed requests; the last error, with its time, until its inode or delete is done; refusals in a
+       row; the time without requests.
+Never: decides the next attempt (`writeback/verdict.py`, `writeback/deletes.py`).
+Locks: methods named _locked need Core.lock.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,36 +16,42 @@ from r2fs.engine.core import Core
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, PermissionRefused
 
-# The whole bucket refuses: every file would be PARKED for what a person mends in one place.
+# Refusals by the whole bucket: a person mends the cause in one place, and no file is PARKED.
 BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
-REFUSALS = 3  # in a row, without a success: then the bucket refuses everything, as far as anybody can tell
+REFUSALS = 3  # in a row, without a success: then the bucket is taken to refuse everything
+OUTAGE_FIRST_S, OUTAGE_CAP_S = 0.5, 15.0  # pause after "no answer": short, since recovery is quick
 
 
 @dataclass(frozen=True, slots=True)
 class LastError:
     text: str
     at_s: float  # Clock.time()
-    inodes: frozenset[int]  # what it was about
-    deletes: frozenset[int]  # the same, by seq
+    inodes: frozenset[int]  # the inodes concerned
+    deletes: frozenset[int]  # the deletes, by seq
 
 
 class Failures:
     def __init__(self, core: Core, pending_store: PendingStore) -> None:
+        # constant
         self._core = core
         self._pending = pending_store
+        # guarded by: Core.lock
         self.count = 0
-        self.refused = 0  # requests, ever, for a reason that concerns the whole bucket
+        self.refused = 0  # requests refused by the whole bucket, since start
+        self.not_before_s = 0.0  # Clock.monotonic(): end of the pause after an outage
+        self._pause_s = 0.0
         self._in_a_row = 0
         self._reason = ""
         self._last: LastError | None = None
 
-    def of_upload(self, ino: int, error: Exception) -> None:
+    def of_upload_locked(self, ino: int, error: Exception) -> None:
         self._note(error, frozenset([ino]), frozenset())
 
-    def of_deletes(self, seqs: Iterable[int], error: Exception) -> None:
+    def of_deletes_locked(self, seqs: Iterable[int], error: Exception) -> None:
         self._note(error, frozenset(), frozenset(seqs))
 
     def _note(self, error: Exception, inodes: frozenset[int], deletes: frozenset[int]) -> None:
+        self._core.assert_held()
         self.count += 1
         self._last = LastError(str(error), self._core.clock.time(), inodes, deletes)
         if isinstance(error, BUCKET_WIDE):
@@ -52,12 +59,25 @@ class Failures:
             self._in_a_row += 1
             self._reason = str(error)
 
-    def answered(self) -> None:
-        """A request was carried out: not everything is refused."""
+    def recovered_locked(self) -> None:
+        """Note a success: the outage is over, and the bucket does not refuse all requests."""
+        self._core.assert_held()
+        self._pause_s = 0.0
         self._in_a_row = 0
 
-    def last(self) -> LastError | None:
-        """None once what it was about is sent, deleted or given up."""
+    def outage_locked(self) -> None:
+        """Pause: the bucket did not answer, or refuses all requests."""
+        self._core.assert_held()
+        self._pause_s = min(OUTAGE_CAP_S, max(OUTAGE_FIRST_S, self._pause_s * 2))
+        self.not_before_s = self._core.clock.monotonic() + self._pause_s * random.uniform(0.5, 1.0)
+
+    def end_pause_locked(self) -> None:
+        self._core.assert_held()
+        self.not_before_s = min(self.not_before_s, self._core.clock.monotonic())
+
+    def last_locked(self) -> LastError | None:
+        """The last error; None once its inode or delete is sent, deleted or given up."""
+        self._core.assert_held()
         last = self._last
         if last is not None and not (
             any(ino in self._pending.inodes for ino in last.inodes)
@@ -66,6 +86,7 @@ class Failures:
             self._last = last = None
         return last
 
-    def refusal(self) -> str | None:
-        """Why everything is refused; None while that is not known."""
+    def refusal_locked(self) -> str | None:
+        """The reason for the bucket's refusal of all requests; None: not known to refuse all."""
+        self._core.assert_held()
         return self._reason if self._in_a_row >= REFUSALS else None

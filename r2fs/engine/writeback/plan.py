@@ -1,4 +1,4 @@
-"""Plan: what is to be done next for a pending inode that is QUEUED and due. Pure: no lock, no disk, no clock."""
+"""Plan: the next action for a QUEUED inode that is due. Pure: no lock, no disk, no clock."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from r2fs.model.pending import UNSYNCED, Pending
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the plan depends on beside the pending value."""
+    """The facts for the plan beside the pending value."""
 
     now_s: float  # Clock.monotonic()
     free_at_s: float  # when the key may be written again
     sync_failed: bool = False  # this disk failed to store its bytes
     missing: str | None = None  # why its staged bytes cannot be opened
-    incomplete: bool = False  # bytes of its base are missing, or its row still counts on them
-    becomes_local: bool = False  # it has a name of `local_patterns`, and its bytes are in the bucket alone
+    incomplete: bool = False  # bytes of its base are missing, or its row still lists ranges
+    becomes_local: bool = False  # named by `local_patterns`, with its bytes in the bucket alone
     kept_by_child: bool = False  # a directory without attributes of its own, which an object below keeps
-    awaited_child: int | None = None  # inode number of a child that is being sent, and will keep it
-    blocker: Token | None = None  # what must be over first
-    in_ring: bool = False  # what it waits for waits for it
+    awaited_child: int | None = None  # inode number of a child on its way to the bucket: an object below
+    crowded: Token | None = None  # of large files as many are on their way as may be: one of their keys
+    blocker: Token | None = None  # the request or inode to wait for
+    in_ring: bool = False  # the blocker waits for this inode
 
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Keep the bytes, and do not send them."""
+    """Keep the bytes and send none."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Hydrate:
-    """Download what it lacks of its base."""
+    """Download the missing bytes of its base."""
 
 
 @dataclass(frozen=True, slots=True)
 class Materialize:
-    """Bring the bytes of its base here: the object has to go, or the name stays here."""
+    """Download all bytes of its base: the object is to be replaced, or the name is local."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Nothing is pending any more: the bucket has what keeps the directory."""
+    """End the pending state: an object below keeps the directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,10 @@ Action = Park | Hydrate | Materialize | Drop | Wait | Defer | Send
 
 
 def plan(pending: Pending, view: View) -> Action:
-    """The next action. Bytes in doubt are never sent; nothing is overwritten that another inode still needs."""
+    """Return the next action. Bytes in doubt are never sent; no object needed by another inode is overwritten."""
     if view.sync_failed:
         return Park(UNSYNCED)
-    if pending.doubt is not None:  # its close had no room in the journal to park it
+    if pending.doubt is not None:  # the journal had no room for PARKED at its close
         return Park(pending.doubt)
     if view.missing is not None:
         return Park(view.missing)
@@ -84,4 +85,6 @@ def plan(pending: Pending, view: View) -> Action:
         return Wait(("ino", view.awaited_child))
     if view.free_at_s > view.now_s:
         return Defer(view.free_at_s)
+    if view.crowded is not None:
+        return Wait(view.crowded)
     return Send()

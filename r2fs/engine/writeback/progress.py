@@ -1,6 +1,6 @@
-"""Status: frozen views of what is owed, and waiting for it to be sent.
+"""Status: frozen views of pending uploads and deletes, and the wait for their end.
 
-Owns:  what `status`, `flush` and a stop show and wait for.
+Owns:  the views of `status`, `flush` and a stop, and their condition.
 Never: hands out live tables.
 Locks: every public method takes Core.lock, and waits on Core.changed.
 """
@@ -18,14 +18,14 @@ from r2fs.model.records import PendingDelete
 from r2fs.model.states import SENDING, State
 from r2fs.model.views import QueueView, TransferView
 
-SHOWN = 100  # transfers in a view: the ones on their way, then the oldest
-PROGRESS_S = 0.25  # how often a waiter is told, and looks without a change
-SHARE = 10  # a look at a hundred thousand files takes a while, under the lock: then not before so many whiles
-LOOK_S = 0.01  # below this, every change is looked at
+SHOWN = 100  # transfers in a view: on their way first, then the oldest
+PROGRESS_S = 0.25  # between two reports of progress, and between two looks without a change
+SHARE = 10  # a look at a hundred thousand files holds the lock for long: the pause after is this multiple
+LOOK_S = 0.01  # shorter pauses are left out: every change is looked at
 
-CLOSING_S = 1.0  # from FLUSH, which close() waits for, to RELEASE, which it does not
+CLOSING_S = 1.0  # from FLUSH, during close(), to RELEASE, which the kernel sends after
 
-# The order of a view: what is on its way, what waits for a person, the rest.
+# The order of a view: on their way, waiting for a person, the rest.
 RANK = {**dict.fromkeys((state.value for state in SENDING), 0), State.PARKED.value: 1}
 
 WAITED_FOR = frozenset({State.QUEUED}) | SENDING  # DIRTY waits for its program, PARKED for a person
@@ -43,7 +43,9 @@ class Status:
     def view(self) -> QueueView:
         with self._core.lock:
             now = self._core.clock.monotonic()
-            pending = [node for node in self._pending.inodes.values() if not self._queue.rests(node)]
+            pending = [
+                node for node in self._pending.inodes.values() if not self._queue.is_local_only_locked(node)
+            ]
             oldest = nsmallest(
                 SHOWN,
                 pending,
@@ -56,9 +58,11 @@ class Status:
             directories = sum(node.is_dir for node in pending)
             watched = sum(row.watch_until_s is not None for row in self._pending.deletes.rows.values())
             resolver, failures = self._resolver, self._queue.failures
-            last_error = failures.last()
-            transfers = [self._transfer(node, now) for node in oldest]
-            transfers += [self._refused(seq, now) for seq in nsmallest(SHOWN, self._pending.deletes.parked)]
+            last_error = failures.last_locked()
+            transfers = [self._transfer_locked(node, now) for node in oldest]
+            transfers += [
+                self._refused_locked(seq, now) for seq in nsmallest(SHOWN, self._pending.deletes.parked)
+            ]
             transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
             return QueueView(
                 files=len(pending) - directories,
@@ -81,12 +85,15 @@ class Status:
                 last_error_at_s=last_error.at_s if last_error else None,
             )
 
-    def _refused(self, seq: int, now: float) -> TransferView:
+    def _refused_locked(self, seq: int, now: float) -> TransferView:
+        """View of a parked delete."""
+        self._core.assert_held()
         row, (reason, since_s) = self._pending.deletes.rows[seq], self._pending.deletes.parked[seq]
         path = row.key.removeprefix(self._core.settings.bucket.prefix)
         return TransferView(path, "delete", State.PARKED.value, 0, 0, 0.0, now - since_s, reason)
 
-    def _transfer(self, node: Node, now: float) -> TransferView:
+    def _transfer_locked(self, node: Node, now: float) -> TransferView:
+        self._core.assert_held()
         pending = node.pending
         assert pending is not None
         upload = self._queue.uploads.get(node.ino)
@@ -110,25 +117,29 @@ class Status:
         cancelled: Callable[[], bool] = lambda: False,
         unless_refused: bool = False,
     ) -> bool:
-        """Wait until the bucket is as the mount shows it, in `scope` (None: everywhere). False: something is left.
+        """Wait until the bucket is as the mount shows it, in `scope` (None: everywhere). False: uploads are left.
 
-        What is open for writing and what is parked is not waited for. `unless_refused`: nor is a bucket that
-        refuses everything, once it has done so again since the call.
+        Files that are open for writing or parked are not waited for. `unless_refused`: the wait ends, too, once a
+        bucket that refuses everything has done so again since the call.
         """
         clock, core, failures = self._core.clock, self._core, self._queue.failures
         refused = failures.refused
         deadline = None if timeout_s is None else clock.monotonic() + timeout_s
-        told_s, told_took_s = float("-inf"), 0.0
+        reported_s, report_took_s = float("-inf"), 0.0
         with core.lock:
-            self._queue.hurry(True)
+            self._queue.drain_locked(True)
         try:
             while True:
                 with core.lock:
                     began = clock.monotonic()
-                    if not self._left(scope):
+                    if not self._is_left_locked(scope):
                         return True
-                    if unless_refused and failures.refused > refused and failures.refusal() is not None:
-                        if not self._queue.uploads:  # what is on its way may yet be taken
+                    if (
+                        unless_refused
+                        and failures.refused > refused
+                        and failures.refusal_locked() is not None
+                    ):
+                        if not self._queue.uploads:  # one on its way may yet be taken
                             return False
                     took = clock.monotonic() - began
                     rest = PROGRESS_S if deadline is None else min(PROGRESS_S, deadline - clock.monotonic())
@@ -136,20 +147,20 @@ class Status:
                         return False
                     core.changed.wait(rest)
                 now = clock.monotonic()
-                if progress is not None and now - told_s >= max(PROGRESS_S, SHARE * told_took_s):
+                if progress is not None and now - reported_s >= max(PROGRESS_S, SHARE * report_took_s):
                     progress(self.view())
-                    told_s = clock.monotonic()
-                    told_took_s = told_s - now
+                    reported_s = clock.monotonic()
+                    report_took_s = reported_s - now
                 if SHARE * took > LOOK_S:
                     clock.wait(core.ended, min(SHARE * took, PROGRESS_S))
         finally:
             with core.lock:
-                self._queue.hurry(False)
+                self._queue.drain_locked(False)
 
     def retry(self, scope: Scope | None) -> int:
         """Release the parked files and deletes in `scope` (None: anywhere); returns their number.
 
-        A file that may be torn or damaged is released only where it is named itself: a person has looked at it.
+        A file that may be torn or damaged is released only under its own name: a person has looked at it.
         """
         released = 0
         with self._core.lock:
@@ -161,60 +172,73 @@ class Status:
                     if pending.doubt and node is not named:
                         continue
                     node.sync_failed = False
-                    self._queue.release(node)
+                    self._queue.release_locked(node)
                     released += 1
             refused = [
                 seq
                 for seq in self._pending.deletes.parked
                 if scope is None or scope.has(self._pending.deletes.rows[seq])
             ]
-            self._deletes.retry(refused)
+            self._deletes.retry_locked(refused)
         return released + len(refused)
 
     def parked(self, scope: Scope | None) -> tuple[TransferView, ...]:
-        """Parked files and deletes in `scope` (None: anywhere), and parked ones that a delete there waits for."""
+        """Parked files and deletes in `scope` (None: anywhere), and parked files that a delete in `scope` waits for."""
         with self._core.lock:
             now, pending_store = self._core.clock.monotonic(), self._pending
             rows = [row for row in pending_store.deletes.rows.values() if scope is None or scope.has(row)]
             found = {node.ino: node for node in (scope.walk() if scope else pending_store.inodes.values())}
             renamed = (pending_store.inodes.get(row.after_ino) for row in rows if row.after_ino is not None)
             found |= {node.ino: node for node in renamed if node is not None}
-            parked = [self._transfer(node, now) for node in found.values() if node.state is State.PARKED]
+            parked = [
+                self._transfer_locked(node, now) for node in found.values() if node.state is State.PARKED
+            ]
             return (
                 *parked,
-                *(self._refused(row.seq, now) for row in rows if row.seq in pending_store.deletes.parked),
+                *(
+                    self._refused_locked(row.seq, now)
+                    for row in rows
+                    if row.seq in pending_store.deletes.parked
+                ),
             )
 
     def refusal(self) -> str | None:
-        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        """The reason for the bucket's refusal of all requests; None: not known to refuse all."""
         with self._core.lock:
-            return self._queue.failures.refusal()
+            return self._queue.failures.refusal_locked()
 
-    def _left(self, scope: Scope | None) -> bool:
+    def _is_left_locked(self, scope: Scope | None) -> bool:
+        """True while an upload or delete in `scope` is waited for."""
+        self._core.assert_held()
         rows = self._pending.deletes.rows.values()
         if scope is None:
             return (
-                any(self._is_waited_for(node) for node in self._pending.inodes.values())
+                any(self._is_waited_for_locked(node) for node in self._pending.inodes.values())
                 or bool(self._queue.uploads)
-                or any(self._is_due(row) for row in rows)
+                or any(self._is_due_locked(row) for row in rows)
             )
         return (
-            any(self._is_waited_for(node) for node in scope.walk())
-            or any(self._is_due(row) and scope.has(row) for row in rows)
-            # removed while it was on its way: where it may have got to is to be looked at first
+            any(self._is_waited_for_locked(node) for node in scope.walk())
+            or any(self._is_due_locked(row) and scope.has(row) for row in rows)
+            # removed while on its way: its object is to be looked for first
             or any(upload.node.deleted for upload in self._queue.uploads.values())
         )
 
-    def _is_due(self, row: PendingDelete) -> bool:
-        """Not the old name of a file that a program has open since its rename, or that is parked; nor a parked one."""
+    def _is_due_locked(self, row: PendingDelete) -> bool:
+        """True for a delete that is waited for: not a parked one, nor the old name of a file that is open for writing
+        since its rename, or parked."""
+        self._core.assert_held()
         if row.seq in self._pending.deletes.parked:
             return False
         node = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
-        waits = node is not None and not self._queue.rests(node)
-        return row.watch_until_s is None and (not waits or (node is not None and self._is_waited_for(node)))
+        waits = node is not None and not self._queue.is_local_only_locked(node)
+        return row.watch_until_s is None and (
+            not waits or (node is not None and self._is_waited_for_locked(node))
+        )
 
-    def _is_waited_for(self, node: Node) -> bool:
+    def _is_waited_for_locked(self, node: Node) -> bool:
+        self._core.assert_held()
         if node.state in WAITED_FOR:
-            return not self._queue.rests(node)
-        # The kernel tells of the last close() a moment after that has returned.
+            return not self._queue.is_local_only_locked(node)
+        # The kernel sends RELEASE a moment after the last close() has returned.
         return node.writers > 0 and self._core.clock.monotonic() - node.flushed_s < CLOSING_S

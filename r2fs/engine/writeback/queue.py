@@ -1,18 +1,20 @@
-"""Upload queue: when each pending inode and delete is due, what it waits for, and which uploads are on their way.
+"""Upload queue: when each pending inode and delete is due, and which uploads are on their way.
 
-Owns:  due times, the pace of each key, the back-off of files and of the bucket, and how long uploads give way to a
-       program that makes files.
-Never: sends, or decides what an answer means; knows no thread.
-Locks: every method is called with Core.lock held, but `next_due`, which takes it.
+Owns:  due times in a heap, rebuilt from the journal at start; the pace of each key; the back-off of each file; how
+       long uploads give way to a program that makes files.
+Never: sends, or decides the meaning of an answer; knows no thread.
+Locks: methods named _locked need Core.lock, and so do the private ones; `next_due` takes it.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 
 from r2fs.disk.body import Gate
 from r2fs.engine.content.local_only import LocalOnly
@@ -20,40 +22,94 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.throughput import Throughput
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import PUT, Item, Token
-from r2fs.engine.writeback.dependencies import Dependencies
+from r2fs.engine.writeback.dependencies import Dependencies, ImpliedDirectories
 from r2fs.engine.writeback.failures import Failures
-from r2fs.engine.writeback.implied_directories import ImpliedDirectories
-from r2fs.engine.writeback.schedule import Pace, Schedule
 from r2fs.model.errors import R2fsError, Throttled
+from r2fs.model.keys import nfc
 from r2fs.model.pending import Pending
-from r2fs.model.ports import THROTTLED_S
+from r2fs.model.ports import THROTTLED_S, Clock
 from r2fs.model.records import PendingDelete
 from r2fs.model.states import State
 from r2fs.model.transitions import parked, released
 
 log = logging.getLogger(__name__)
 
-OUTAGE_FIRST_S, OUTAGE_CAP_S = 0.5, 15.0  # how long nothing is tried after "no answer": recovery is quick
 RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0  # per file; outlasts an outage without hammering the bucket
-MAPPED_S = 1.0  # how often a file is asked for that a program closed and still has mapped for writing
-PROBE_FIRST_S, PROBE_CAP_S = 60.0, 3600.0  # a parked file whose cause may pass: each costs a request
-JOURNAL_RETRY_S = 2.0  # the journal could not be written (a full disk): when it is tried again
-SAY_AGAIN_S = 60.0  # how often the same failure of the disk is said
+PROBE_FIRST_S, PROBE_CAP_S = 60.0, 3600.0  # a parked file with a transient cause: each attempt is billed
+JOURNAL_RETRY_S = 2.0  # after a failed write of the journal (a full disk)
+REPEAT_LOG_S = 60.0  # least time between two log lines of the same disk failure
+# Small files wait for round trips, large ones for bandwidth: more of them at once are only slower each.
+LARGE, LARGE_UPLOADS = 8 << 20, 4  # bytes; least number at once, else a quarter of the threads
+PACED_KEYS = 1000  # keys in Pace before expired ones are dropped
 
 # Each upload takes the interpreter's time from the programs' requests. While a program closes file after file:
 QUIET_S = 0.1  # a pause of this length ends the burst, and uploads begin
-GIVE_WAY_S = 5.0  # a burst that lasts longer is not waited for
+GIVE_WAY_S = 5.0  # uploads wait for the end of a burst this long at most
 
 Task = Callable[[], None]
 
 
+class Schedule:
+    """Heap of due times by item. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Item]] = []
+        self._due: dict[Item, float] = {}
+        self._number = count()
+
+    def add(self, item: Item, due: float) -> None:
+        """Add `item` at `due` (Clock.monotonic()); its earlier entry is void."""
+        self._due[item] = due
+        heapq.heappush(self._heap, (due, next(self._number), item))
+
+    def next_due(self) -> float | None:
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)  # void
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: float) -> Item | None:
+        """Remove and return the item with the earliest due time, if that has passed."""
+        due = self.next_due()
+        if due is None or due > now:
+            return None
+        _, _, item = heapq.heappop(self._heap)
+        del self._due[item]
+        return item
+
+    def hasten(self, now: float) -> None:
+        """Make every item due at `now`."""
+        for item in list(self._due):
+            self.add(item, now)
+
+
+class Pace:
+    """Least time between two writes of a key: R2 answers 429 to an earlier one, and bills it. Not thread-safe."""
+
+    def __init__(self, clock: Clock, interval_s: float) -> None:
+        self._clock = clock
+        self._interval_s = interval_s
+        self._free_at: dict[str, float] = {}  # by NFC key
+
+    def wrote(self, key: str) -> None:
+        now = self._clock.monotonic()
+        if len(self._free_at) >= PACED_KEYS:
+            self._free_at = {key: free for key, free in self._free_at.items() if free > now}
+        if self._interval_s:
+            self._free_at[nfc(key)] = now + self._interval_s
+
+    def free_at(self, key: str) -> float:
+        """Clock.monotonic() of the next permitted write of the key."""
+        return self._free_at.get(nfc(key), float("-inf"))
+
+
 @dataclass(slots=True, eq=False)
 class Upload:
-    """An attempt on its way, and what stops and measures it."""
+    """An attempt on its way, with its means to stop and to measure."""
 
     node: Node
     attempt: str
     key: str
+    size: int  # bytes of its body
     gate: Gate  # closed by the next writer: then no further byte is read
     bytes: Throughput = field(default_factory=Throughput)  # written by the sending threads without the lock
 
@@ -72,187 +128,204 @@ class UploadQueue:
         # guarded by: Core.lock
         self.uploads: dict[int, Upload] = {}  # on their way, by inode number
         self.failures = Failures(core, records.pending)
-        self.implied = ImpliedDirectories(records, self.rests)
-        self.dependencies = Dependencies(records.pending, local_only.stays_here, self.implied.pending_above)
+        self.implied = ImpliedDirectories(records, self.is_local_only_locked)
+        self.dependencies = Dependencies(records, local_only.stays_here, self.implied)
         self.pace = Pace(core.clock, core.store.limits.key_write_interval_s)
         self._schedule = Schedule()
-        self._hurry = 0  # drains under way: nothing waits for its delay
-        self._not_before = 0.0  # Clock.monotonic(): the outage's backoff
-        self._outage_s = 0.0
+        self._drains = 0  # under way: due times have no delay
         self._burst_s, self._scheduled_s = 0.0, float("-inf")  # Clock.monotonic(): see GIVE_WAY_S
-        self._said, self._said_s = ("", ""), 0.0  # what was last said of the journal, Clock.monotonic()
-        # Tasks that the journal could not take yet, and Clock.monotonic() when they are tried again.
+        self._logged, self._logged_s = ("", ""), 0.0  # the last disk failure in the log, Clock.monotonic()
+        # Tasks that the journal could not take yet, and Clock.monotonic() of their next try.
         self._postponed: list[tuple[float, Task]] = []
 
     # ------------------------------------------------------------------ due times
-    def schedule(self, node: Node) -> None:
-        """A QUEUED node is due after the delay; one that has waited for its deadline, now."""
+    def schedule_locked(self, node: Node) -> None:
+        """Make a QUEUED node due after the delay; past its deadline, now."""
+        self._core.assert_held()
         pending = node.pending
         if pending is not None and pending.state is State.PARKED and is_transient(pending):
-            self.probe_later(node)
-        if pending is None or pending.state is not State.QUEUED or self.rests(node):
+            self.probe_later_locked(node)
+        if pending is None or pending.state is not State.QUEUED or self.is_local_only_locked(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
         if now - self._scheduled_s >= QUIET_S:
             self._burst_s = now
         self._scheduled_s = now
-        delay = 0.0 if self.hurried else settings.upload_delay_s
+        delay = 0.0 if self.draining else settings.upload_delay_s
         delay = max(0.0, min(delay, pending.since_s + settings.upload_deadline_s - now))
-        self.add(Item(PUT, node.ino), now + delay)
+        self.add_locked(Item(PUT, node.ino), now + delay)
 
-    def rests(self, node: Node) -> bool:
+    def is_local_only_locked(self, node: Node) -> bool:
         """True for a file that stays on this host and needs nothing of the bucket any more."""
+        self._core.assert_held()
         return (
             self._local_only.stays_here(node) and node.pending is not None and not node.pending.lists_ranges
         )
 
-    def add(self, item: Item, due: float) -> None:
+    def add_locked(self, item: Item, due: float) -> None:
+        self._core.assert_held()
         self._schedule.add(item, due)
-        if self._schedule.next_due() == due:  # else a thread that waits for an earlier one looks again
+        if self._schedule.next_due() == due:  # else the waiting thread has an earlier time already
             self.waiting.changed.notify()
 
-    def drop(self, item: Item) -> None:
-        self._schedule.remove(item)
-
-    def block(self, item: Item, token: Token) -> None:
-        """Until `token` is over."""
-        self.waiting.block(item, token)
-
-    def take(self, now: float) -> Item | None:
-        """The item that is due the longest; None while the bucket does not answer, or nothing is due."""
+    def take_locked(self, now: float) -> Item | None:
+        """Remove and return the item due longest; None: nothing is due, or the pause after an outage lasts."""
+        self._core.assert_held()
         self._add_released(now)
-        return self._schedule.take(now) if now >= self._not_before else None
+        return self._schedule.take(now) if now >= self.failures.not_before_s else None
 
     def _add_released(self, now: float) -> None:
         for item in self.waiting.released():
             self._schedule.add(item, now)
 
     def next_due(self) -> float | None:
-        """Clock.monotonic() when there may be something to do; None: nothing is waited for."""
+        """Clock.monotonic() of the next due item or task; None: the queue is empty."""
         with self._core.lock:
             self._add_released(self._core.clock.monotonic())
             due = self._schedule.next_due()
             times = [when for when, _ in self._postponed]
-            return min([*times, max(due, self._not_before)] if due is not None else times, default=None)
+            if due is not None:
+                times.append(max(due, self.failures.not_before_s))
+            return min(times, default=None)
 
-    def quiet_at(self) -> float | None:
-        """Clock.monotonic() until when uploads give way to a program; None: they need not."""
+    def quiet_at_locked(self) -> float | None:
+        """Clock.monotonic() of the end of the pause for a program that makes files; None: no pause."""
+        self._core.assert_held()
         now = self._core.clock.monotonic()
-        if self.hurried or now - self._burst_s >= GIVE_WAY_S or now - self._scheduled_s >= QUIET_S:
+        if self.draining or now - self._burst_s >= GIVE_WAY_S or now - self._scheduled_s >= QUIET_S:
             return None
         return self._scheduled_s + QUIET_S
 
-    # ------------------------------------------------------------------ the journal cannot be written
-    def put_off(self, item: Item, error: Exception) -> None:
-        self.say("not sent yet, will be tried again: %s", error)
-        self.add(item, self._core.clock.monotonic() + JOURNAL_RETRY_S)
+    # ------------------------------------------------------------------ failed writes of the journal
+    def put_off_locked(self, item: Item, error: Exception) -> None:
+        """Repeat `item` after JOURNAL_RETRY_S."""
+        self.log_locked("not sent yet, will be tried again: %s", error)
+        self.add_locked(item, self._core.clock.monotonic() + JOURNAL_RETRY_S)
 
-    def postpone(self, task: Task) -> None:
-        """Run once more when the journal may have room."""
+    def postpone_locked(self, task: Task) -> None:
+        """Run `task` after JOURNAL_RETRY_S."""
+        self._core.assert_held()
         self._postponed.append((self._core.clock.monotonic() + JOURNAL_RETRY_S, task))
         self.waiting.changed.notify()
 
-    def take_postponed(self, now: float) -> Task | None:
+    def take_postponed_locked(self, now: float) -> Task | None:
+        self._core.assert_held()
         if self._postponed and self._postponed[0][0] <= now:
             return self._postponed.pop(0)[1]
         return None
 
-    def say(self, text: str, error: Exception) -> None:
-        """A disk that fails does so for every file, every two seconds: said once a minute."""
+    def log_locked(self, text: str, error: Exception) -> None:
+        """Log a disk failure at ERROR, the same one at most every REPEAT_LOG_S: each file meets it every two seconds."""
+        self._core.assert_held()
         now = self._core.clock.monotonic()
-        if (said := (text, str(error))) != self._said or now - self._said_s >= SAY_AGAIN_S:
-            self._said, self._said_s = said, now
+        if (line := (text, str(error))) != self._logged or now - self._logged_s >= REPEAT_LOG_S:
+            self._logged, self._logged_s = line, now
             log.error(text, error)
 
-    # ------------------------------------------------------------------ on its way
-    def begin(self, upload: Upload, keys: Iterable[str]) -> None:
-        self.dependencies.begin(keys)
+    # ------------------------------------------------------------------ on their way
+    def begin_locked(self, upload: Upload, keys: Iterable[str]) -> None:
+        """Note an attempt. No other request for `keys` begins before `over_locked`."""
+        self._core.assert_held()
+        self.dependencies.begin_locked(keys)
         self.uploads[upload.node.ino] = upload
 
-    def ended(self, node: Node, attempt: str) -> None:
+    def crowded_locked(self, size: int) -> Token | None:
+        """The key of a large upload that a file of `size` bytes has to wait for; None: no need."""
+        self._core.assert_held()
+        if size < LARGE:
+            return None
+        large = [upload.key for upload in self.uploads.values() if upload.size >= LARGE]
+        places = max(LARGE_UPLOADS, self._core.settings.upload_threads // 4)
+        return ("key", nfc(large[0])) if len(large) >= places else None
+
+    def ended_locked(self, node: Node, attempt: str) -> None:
+        """Forget the attempt, unless a later one has taken its place."""
+        self._core.assert_held()
         if (upload := self.uploads.get(node.ino)) is not None and upload.attempt == attempt:
             del self.uploads[node.ino]
 
-    def over(self, keys: Iterable[str]) -> None:
-        """No request for these keys is on its way any more: what waited for that is due."""
+    def over_locked(self, keys: Iterable[str]) -> None:
+        """The requests for these keys have ended: items that waited for them are due."""
+        self._core.assert_held()
         for key in keys:
-            self.dependencies.end([key])
+            self.dependencies.end_locked([key])
             self.waiting.key_settled(key)
         self.waiting.changed.notify_all()
         self._core.changed.notify_all()
 
-    def stop_upload(self, node: Node) -> None:
-        """The node is about to be written to, or loses its name: no further byte of an attempt is read."""
+    def stop_upload_locked(self, node: Node) -> None:
+        """Let the node's attempt read no further byte: the node is about to be written to, or loses its name."""
+        self._core.assert_held()
         if (upload := self.uploads.get(node.ino)) is not None:
             upload.gate.close()
 
-    def stop_all(self) -> None:
+    def stop_all_locked(self) -> None:
+        """Let no attempt read a further byte."""
+        self._core.assert_held()
         for upload in self.uploads.values():
             upload.gate.close()
         self.waiting.changed.notify_all()
 
-    # ------------------------------------------------------------------ trying again
-    def retry_later(self, node: Node, error: Exception) -> None:
-        """Another attempt after a backoff of this file's own."""
+    # ------------------------------------------------------------------ further attempts
+    def retry_later_locked(self, node: Node, error: Exception) -> None:
+        """Make a QUEUED node due after its own back-off."""
+        self._core.assert_held()
         pending = node.pending
         if pending is None or pending.state is not State.QUEUED:
             return
-        wait = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(pending.retry.failures, 10)) * random.uniform(
-            0.5, 1.0
-        )
-        wait = max(wait, THROTTLED_S) if isinstance(error, Throttled) else wait
-        self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait)
+        wait_s = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(pending.retry.failures, 10))
+        wait_s *= random.uniform(0.5, 1.0)
+        if isinstance(error, Throttled):
+            wait_s = max(wait_s, THROTTLED_S)
+        self.add_locked(Item(PUT, node.ino), self._core.clock.monotonic() + wait_s)
 
-    def probe_later(self, node: Node) -> None:
-        """A parked file whose cause may have passed by then."""
+    def probe_later_locked(self, node: Node) -> None:
+        """Make a parked node with a transient cause due after its own back-off."""
         assert node.pending is not None
-        wait = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.pending.retry.failures - 1, 10))
-        self.add(Item(PUT, node.ino), self._core.clock.monotonic() + wait * random.uniform(0.75, 1.0))
+        wait_s = min(PROBE_CAP_S, PROBE_FIRST_S * 2 ** min(node.pending.retry.failures - 1, 10))
+        self.add_locked(
+            Item(PUT, node.ino), self._core.clock.monotonic() + wait_s * random.uniform(0.75, 1.0)
+        )
 
-    def keep_parked(self, node: Node) -> None:
-        """Bytes that were torn or damaged are so still, whatever was written beside them: parked again."""
+    def keep_parked_locked(self, node: Node) -> None:
+        """Park a closed node again whose bytes may be torn or damaged: bytes written beside them change nothing."""
+        self._core.assert_held()
         pending = node.pending
         if pending is not None and pending.state is State.QUEUED and pending.hold and pending.doubt:
             self._pending.commit(node, parked(pending, pending.hold))
 
-    def release(self, node: Node) -> None:
-        """A parked file is sent once more: a person says so, or its cause may have passed."""
+    def release_locked(self, node: Node) -> None:
+        """Send a parked node once more, by a person's order."""
+        self._core.assert_held()
         assert node.pending is not None
         self._pending.commit(node, released(node.pending))
-        self.schedule(node)
+        self.schedule_locked(node)
 
-    def outage(self) -> None:
-        """The bucket did not answer, or refuses everything: nothing is tried for a while."""
-        self._outage_s = min(OUTAGE_CAP_S, max(OUTAGE_FIRST_S, self._outage_s * 2))
-        self._not_before = self._core.clock.monotonic() + self._outage_s * random.uniform(0.5, 1.0)
+    def missed_locked(self, rows: list[PendingDelete], error: R2fsError) -> None:
+        """Pause after deletes that failed for a reason of the whole bucket."""
+        self.failures.of_deletes_locked((row.seq for row in rows), error)
+        self.failures.outage_locked()
 
-    def missed(self, rows: list[PendingDelete], error: R2fsError) -> None:
-        """Deletes were not carried out, for a reason that concerns the bucket."""
-        self.failures.of_deletes((row.seq for row in rows), error)
-        self.outage()
-
-    def gone(self, keys: Iterable[str]) -> None:
-        """The objects at `keys` were overwritten or deleted: no file that stays here can be read from them."""
+    def gone_locked(self, keys: Iterable[str]) -> None:
+        """Drop the objects at `keys`, overwritten or deleted now, as bases of files that stay on this host."""
+        self._core.assert_held()
         for key in keys:
             for node in self._pending.based_on(key):
-                if self.rests(node):
-                    with suppress(R2fsError):  # a disk that is full: it costs a look at each request there
+                if self.is_local_only_locked(node):
+                    with suppress(R2fsError):  # a full disk: each further request at the key looks again
                         self._pending.commit(node, node.pending, base=None)
-
-    def recovered(self) -> None:
-        self._outage_s = 0.0
-        self.failures.answered()
 
     # ------------------------------------------------------------------ draining
     @property
-    def hurried(self) -> bool:
-        return self._hurry > 0
+    def draining(self) -> bool:
+        return self._drains > 0
 
-    def hurry(self, on: bool) -> None:
-        """Nothing waits for its delay while somebody drains, and an outage's end is looked for at once."""
-        self._hurry += 1 if on else -1
+    def drain_locked(self, on: bool) -> None:
+        """Begin or end a drain: due times have no delay, and a pause after an outage ends."""
+        self._core.assert_held()
+        self._drains += 1 if on else -1
         if on:
             now = self._core.clock.monotonic()
-            self._not_before = min(self._not_before, now)
+            self.failures.end_pause_locked()
             self._schedule.hasten(now)
             self.waiting.changed.notify_all()

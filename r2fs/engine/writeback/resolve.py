@@ -1,10 +1,11 @@
-"""Outcomes: what the end of an attempt means for the node that it was made for.
+"""Resolver: carries out the verdict of each answer to an upload.
 
-Owns:    the way from an answer of the bucket (stored, 412, an error) to a state.
-Never:   sends; drops a staged byte that the bucket does not have.
-Threads: called by upload threads, without the lock.
-Locks:   takes Core.lock. What was decided before the request is checked again: the node may have
-         been renamed, written or unlinked while it was on its way.
+Owns:    the way from an answer of the bucket (stored, 412, an error) to a transition; the names of conflict copies.
+Never:   sends; drops a staged byte that the bucket does not have; decides (`writeback/verdict.py`).
+Threads: upload threads, without the lock.
+Locks:   takes Core.lock (30). The inode is looked at anew: it may have been renamed, written or unlinked while the
+         request was on its way.
+Fails:   NoSpace and LocalError of the journal: the same answer is to be resolved again.
 """
 
 from __future__ import annotations
@@ -15,57 +16,33 @@ from dataclasses import replace
 from r2fs.engine.content.part_digests import has_bytes_of
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.stat import fill, shown_of, together
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
-from r2fs.engine.writeback.conflicts import Conflicts
-from r2fs.engine.writeback.delete_batches import Deletes
-from r2fs.engine.writeback.directory_object_answers import (
-    Correction,
-    after_loss,
-    after_refusal,
-    expect,
-)
+from r2fs.engine.writeback import verdict
+from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.failures import BUCKET_WIDE
-from r2fs.engine.writeback.foreign_metadata import changed_while_sending, found_at_key, says_the_same
+from r2fs.engine.writeback.metadata import found_at_key, keep_locked, learned_locked
 from r2fs.engine.writeback.queue import UploadQueue
-from r2fs.engine.writeback.stored_attributes import keep
+from r2fs.engine.writeback.upload import Sent
+from r2fs.engine.writeback.verdict import Verdict, View
 from r2fs.model import transitions
-from r2fs.model.errors import (
-    BodyDamaged,
-    BodyWithdrawn,
-    LocalError,
-    NoSpace,
-    ObjectMissing,
-    PermissionRefused,
-    PreconditionFailed,
-    QuotaUsedUp,
-    R2fsError,
-    Refused,
-    Retryable,
-    SyncFailed,
-    Unavailable,
-    UploadMissing,
-)
-from r2fs.model.keys import nfc, printable
-from r2fs.model.metadata import ATTEMPT, Facts, attributes_from, remembered
-from r2fs.model.mime import content_type
-from r2fs.model.pending import Hold, Retry, Staged
+from r2fs.model.errors import BodyWithdrawn, ObjectMissing, PreconditionFailed, R2fsError
+from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
+from r2fs.model.metadata import ATTEMPT, Facts, remembered
+from r2fs.model.pending import Hold, Pending, Staged
 from r2fs.model.records import Kind, ObjectInfo, Version
 from r2fs.model.states import State
-from r2fs.model.transitions import expecting
 
 log = logging.getLogger(__name__)
 
-# An attempt that ends so may be in the bucket: its last byte was sent, or what is there is damaged.
-MAY_BE_STORED = (Unavailable, UploadMissing, NoSpace, LocalError, BodyDamaged)
-OWN_REFUSALS = 3  # 403s of one file, while others are taken, before it is PARKED
+Answer = Sent | Exception  # of the store, or of this disk
 
 
 class Resolver:
     def __init__(self, records: Records, storage: Storage, queue: UploadQueue, deletes: Deletes) -> None:
         # constant
+        self._records = records
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
@@ -76,260 +53,256 @@ class Resolver:
         self._local_only = storage.local_only
         self._queue = queue
         self._deletes = deletes
-        self.conflicts = Conflicts(records)
         # guarded by: Core.lock
         self.uploaded = self.uploaded_bytes = 0
         self.markers = 0  # of these, directories
 
-    def stored(self, node: Node, claim: UploadJob, version: Version, facts: Facts) -> None:
+    def resolve(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
+        """Carry out the verdict of `answer`. Not `begun`: no request was sent, since a step before it failed."""
+        if isinstance(answer, Sent):
+            with self._core.lock:
+                self._stored_locked(node, job, answer.version, answer.facts)
+        elif isinstance(answer, PreconditionFailed) and not answer.source:
+            self._refused(node, job, answer)
+        elif isinstance(answer, PreconditionFailed) or (
+            begun and job.copy and isinstance(answer, ObjectMissing)
+        ):
+            self._source_lost(node, job, answer)
+        else:
+            self._failed(node, job, answer, begun)
+
+    # ------------------------------------------------------------------ the answers
+    def _refused(self, node: Node, job: UploadJob, error: PreconditionFailed) -> None:
+        """Resolve a 412 by a HEAD of the key."""
+        try:
+            found = self._head(job.key)
+        except R2fsError as later:
+            self._failed(node, job, later)
+            return
+        made_by = (found.metadata or {}).get(ATTEMPT) if found is not None else None
+        same = found is not None and made_by not in (None, job.attempt) and has_bytes_of(job, found)
         with self._core.lock:
-            # Before the row goes: new metadata alone leave the ETag, and what is remembered of it, as they were.
-            self._core.cache.remember(version.key, version.etag, remembered(facts))
-            self._queue.recovered()
-            if node.pending is None and not node.deleted and node.base == version:
-                return  # the journal knows already: what came after failed, and this is asked again
-            if not self._still(node, claim):  # unlinked while it was on its way
+            ours = found is not None and self._attempts.is_ours(found.metadata, job.key)
+            view = replace(self._view_locked(node), ours=ours, same_bytes=same)
+            if found is not None and node.is_dir and made_by != job.attempt:
+                self._attempts.accepted(found.metadata)  # not to be deleted as a late one
+            decided = verdict.after_refusal(job, found, view)
+            if isinstance(decided, verdict.ConflictWhileOpen | verdict.KeepBoth | verdict.Park):
+                self._attempts.drop(job.attempt)
+            self._carry_out_locked(node, job, decided, error, found)
+
+    def _source_lost(self, node: Node, job: UploadJob, error: Exception) -> None:
+        """Resolve the loss of the object to copy by a HEAD of its key."""
+        assert job.base is not None
+        try:
+            found = self._head(job.base.key)
+        except R2fsError as later:
+            self._failed(node, job, later)
+            return
+        with self._core.lock:
+            view = self._view_locked(node)
+            if view.is_current(job) and not node.is_dir:
+                assert node.pending is not None
+                if node.content is None and (node.pending.staged or self._core.cache.contains(job.base)):
+                    self._contents.of(node)
+                view = replace(
+                    view,
+                    own_copy=found is not None and self._hydration.is_copy(node, job.base, found),
+                    all_here=node.content is not None and node.content.complete,
+                )
+            self._carry_out_locked(node, job, verdict.after_source_lost(job, found, view), error, found)
+
+    def _failed(self, node: Node, job: UploadJob, error: Exception, begun: bool = True) -> None:
+        with self._core.lock:
+            if begun and verdict.may_be_stored(error):
+                self._attempts.doubt(job.attempt)
+            else:
+                self._attempts.drop(job.attempt)
+                row = self._pending.deletes.watched(job.key)
+                if row is not None and not self._attempts.any_at(job.key):
+                    self._pending.deletes.drop(row.seq)
+            if not isinstance(error, BodyWithdrawn):
+                self._queue.failures.of_upload_locked(job.ino, error)
+            self._carry_out_locked(node, job, verdict.after_error(job, error, self._view_locked(node)), error)
+
+    def _head(self, key: str) -> ObjectInfo | None:
+        try:
+            return self._core.store.head(key)
+        except ObjectMissing:
+            return None
+
+    def _view_locked(self, node: Node) -> View:
+        self._core.assert_held()
+        return View(
+            node.pending,
+            carries_body=node.carries_body,
+            keep_hold=node.sync_failed,
+            metadata_known=node.metadata_known,
+            uploaded=self.uploaded,
+        )
+
+    # ------------------------------------------------------------------ the verdicts
+    def _carry_out_locked(
+        self,
+        node: Node,
+        job: UploadJob,
+        decided: Verdict,
+        error: Exception,
+        found: ObjectInfo | None = None,
+    ) -> None:
+        self._core.assert_held()
+        match decided:
+            case verdict.Stored(version, facts, refuses_metadata):
+                if refuses_metadata:
+                    log.info("%s: this server takes no metadata of it from here", printable(job.key))
+                self._core.cache.remember(version.key, version.etag, remembered(facts))
+                self._stored_locked(node, job, version, facts)
+            case verdict.Again():
+                self._again_locked(node, job, error, decided)
+            case verdict.ConflictWhileOpen():
+                assert node.pending is not None
+                self._pending.commit(node, transitions.conflict_seen(node.pending))
+            case verdict.KeepBoth():
+                assert found is not None
+                self._keep_both_locked(node, found)
+                self._queue.schedule_locked(node)
+            case verdict.FollowSource():
+                self._follow_source_locked(node, job, found)
+            case verdict.SendOwn():
+                self._send_own_locked(node, job, error)
+            case verdict.TryLater():
+                self._try_later_locked(node, job, error, decided)
+            case verdict.Park(hold):
+                assert node.pending is not None
+                self._park_locked(node, transitions.refused(node.pending, hold))
+
+    def _stored_locked(self, node: Node, job: UploadJob, version: Version, facts: Facts) -> None:
+        self._core.assert_held()
+        self._queue.failures.recovered_locked()
+        recorded = node.pending is None and not node.deleted and node.base == version
+        match verdict.after_stored(job, version, replace(self._view_locked(node), recorded=recorded)):
+            case verdict.Orphaned():
                 with self._pending.transaction():
-                    self._attempts.drop(claim.attempt)
-                    self._left_behind(claim.key, version, None)
-                self._count(claim)
-                return
-            pending = node.pending
-            assert pending is not None
-            moved = pending.key != claim.key
-            if not claim.copy and node.content is not None:
-                node.content.unwatch()
-            pinned, change = self._learned(node, claim, version, facts)
-            following = transitions.stored(
-                pending,
-                None if moved else version.etag,
-                rebased=not claim.copy,
-                carries_body=node.carries_body,
-                keep_hold=node.sync_failed,
-            )
-            local = moved and pending.staged is not None and self._local_only.is_local(pending.key)
-            staged = pending.staged
-            with self._pending.transaction():
-                if pending.state is State.UPLOADING:
-                    self._contents.keep_name(node)
-                self._attempts.arrived(node.ino, claim.attempt)
-                self._pending.deletes.cleared(claim.key, version.etag)
-                if moved:
-                    self._left_behind(claim.key, version, None if local else node)
-                self._pending.commit(node, following, **change)
-                if not moved:
-                    keep(self._core, self._tree, self._pending, node, version, facts)
-            node.pinned = pinned  # what was learned on the way is not shown
-            self._core.crash_point("put_committed")
-            self._count(claim)
-            if claim.copy and claim.base is not None and nfc(claim.base.key) != nfc(claim.key):
-                self._disk_sync.copied(claim.base.key)
-            if claim.copy:
-                self._contents.rebased(node)
-                if staged is None and claim.base is not None and not node.is_dir:
-                    self._contents.rekeyed(node, claim.base)
-            if following is None:
-                self._now_clean(node, claim, None if staged is None else staged.file)
-            self._queue.gone([claim.key])
-            self._queue.schedule(node)
+                    self._attempts.drop(job.attempt)
+                    self._left_behind_locked(job.key, version, None)
+                self._count_locked(job)
+            case verdict.Commit() as decided:
+                staged = node.pending.staged if node.pending is not None else None
+                self._commit_locked(node, job, Sent(version, facts), decided)
+                self._core.crash_point("put_committed")
+                self._count_locked(job)
+                self._settle_locked(node, job, decided.following is None, staged)
 
-    def _learned(
-        self, node: Node, claim: UploadJob, version: Version, facts: Facts
-    ) -> tuple[Facts | None, InodeChange]:
-        """What the stored metadata teach of the node: the attributes to be shown on, and its fields' new values.
+    def _commit_locked(self, node: Node, job: UploadJob, sent: Sent, decided: verdict.Commit) -> None:
+        """Put the inode's state after the upload in place."""
+        self._core.assert_held()
+        pending = node.pending
+        assert pending is not None
+        if not job.copy and node.content is not None:
+            node.content.unwatch()
+        pinned, change = learned_locked(self._core, node, job, sent.version, sent.facts)
+        local = decided.moved and pending.staged is not None and self._local_only.is_local(pending.key)
+        with self._pending.transaction():
+            if pending.state is State.UPLOADING:
+                self._contents.keep_name(node)
+            self._attempts.arrived(node.ino, job.attempt)
+            self._pending.deletes.cleared(job.key, sent.version.etag)
+            if decided.moved:
+                self._left_behind_locked(job.key, sent.version, None if local else node)
+            self._pending.commit(node, decided.following, **change)
+            if not decided.moved:
+                keep_locked(self._records, node, sent.version, sent.facts)
+        node.pinned = pinned  # what was learned on the way is not shown
 
-        What was learned on the way is not shown: looking at a file does not change it.
-        """
-        change = InodeChange(base=version, base_metadata=facts)
-        learning = not node.metadata_known or not node.mtime_known
-        pinned = shown_of(node) if node.shown and learning else node.pinned
-        if node.metadata_known:
-            news = changed_while_sending(node, claim, facts)
-            pinned = None if news else pinned
-            change |= news
-        if not node.mtime_known and facts.mtime_ns is not None:
-            change["mtime_ns"] = facts.mtime_ns
-        if node.content_type is None and facts.content_type != content_type(node.name):
-            change["content_type"] = facts.content_type  # by its first bytes
-        if not node.metadata_known:  # the next upload keeps it, too
-            fill(node, facts)
-        return pinned, change
+    def _settle_locked(self, node: Node, job: UploadJob, clean: bool, staged: Staged | None) -> None:
+        """Bring content, cache and queue in line with the commit. `staged`: the file that was sent, if any."""
+        self._core.assert_held()
+        if job.copy:
+            if job.base is not None and nfc(job.base.key) != nfc(job.key):
+                self._disk_sync.copied(job.base.key)
+            self._contents.rebased(node)
+            if staged is None and job.base is not None and not node.is_dir:
+                self._contents.rekeyed(node, job.base)
+        if clean:
+            assert node.base is not None
+            node.size, node.metadata_known = node.base.size, True
+            self._tree.arrived(node)
+            if node.is_dir and node.listing is not None:
+                node.listing.marker = node.base
+            if staged is not None:
+                self._contents.settled(node, staged.file)
+            log.info("%s: in the bucket (%d bytes)", printable(job.key), node.base.size)
+        self._queue.gone_locked([job.key])
+        self._queue.schedule_locked(node)
 
-    def _count(self, claim: UploadJob) -> None:
+    def _count_locked(self, job: UploadJob) -> None:
+        self._core.assert_held()
         self.uploaded += 1
-        self.markers += claim.kind is Kind.DIRECTORY
-        self.uploaded_bytes += 0 if claim.copy else claim.size
+        self.markers += job.kind is Kind.DIRECTORY
+        self.uploaded_bytes += 0 if job.copy else job.size
 
-    def _now_clean(self, node: Node, claim: UploadJob, staged: str | None) -> None:
-        assert node.base is not None
-        node.size, node.metadata_known = node.base.size, True
-        self._tree.arrived(node)
-        if node.is_dir and node.listing is not None:
-            node.listing.marker = node.base
-        if staged is not None:
-            self._contents.settled(node, staged)
-        log.info("%s: in the bucket (%d bytes)", printable(claim.key), node.base.size)
+    def _left_behind_locked(self, key: str, version: Version, after: Node | None) -> None:
+        """Delete the attempt's object, at a key that the inode has left.
 
-    def _left_behind(self, key: str, version: Version, after: Node | None) -> None:
-        """The attempt got there, but its key is no longer the node's: that version is to go.
-
-        Where another node has that key by now, it overwrites this version, and not what was there before.
+        Where another inode has that key by now, its upload overwrites this version.
         """
+        self._core.assert_held()
         self._pending.deletes.cleared(key, version.etag)
-        self._pending.deletes.take_over(key)  # meant for what this attempt has overwritten
+        self._pending.deletes.take_over(key)  # meant for the object that this attempt has overwritten
         heir = self._pending.pending_at(key)
         if heir is not None:
             assert heir.pending is not None
-            self._pending.commit(heir, expecting(heir.pending, version.etag))
+            self._pending.commit(heir, transitions.expecting(heir.pending, version.etag))
         else:
-            self._deletes.add(self._pending.deletes.add(key, version.etag, after))
+            self._deletes.add_locked(self._pending.deletes.add(key, version.etag, after))
 
-    def _still(self, node: Node, claim: UploadJob) -> bool:
-        """True if the attempt is the node's."""
-        flight = node.pending.in_flight if node.pending is not None else None
-        return flight is not None and flight.attempt == claim.attempt
-
-    def refuted(self, node: Node, claim: UploadJob, error: PreconditionFailed) -> None:
-        """412. Ours, nobody's, or somebody's: only the last is a conflict."""
-        if error.source:
-            self._source_lost(node, claim, error)
-            return
-        try:
-            info = self._core.store.head(claim.key)
-        except ObjectMissing:
-            with self._core.lock:  # another host deleted what we had started from: the name is free
-                self._again(node, claim, error, expect(None))
-            return
-        except R2fsError as later:
-            self.failed(node, claim, later)
-            return
-        made_by = (info.metadata or {}).get(ATTEMPT)
-        if made_by == claim.attempt:
-            self.stored(node, claim, info.version, claim.facts)
-            return
-        if node.is_dir:
-            self._at_directory(node, claim, info, error)
-            return
-        same = made_by is not None and has_bytes_of(claim, info)
-        with self._core.lock:
-            ours = self._attempts.is_ours(info.metadata, claim.key) or info.etag == claim.expected_etag
-            if ours or _has_moved(node, claim):
-                self._again(node, claim, error, expect(info.etag))
-            elif same:
-                self._with_metadata_there(node, claim, error, attributes_from(info), expect(info.etag))
-            elif self._still(node, claim):
-                assert node.pending is not None
-                self._attempts.drop(claim.attempt)
-                if node.pending.state is State.STALE_UPLOAD:  # found again, and named, after the last close
-                    self._pending.commit(node, transitions.conflict_seen(node.pending))
-                else:
-                    self.conflicts.keep_both(node, info)
-                    self._queue.schedule(node)
-
-    def _at_directory(self, node: Node, claim: UploadJob, info: ObjectInfo, error: R2fsError) -> None:
-        """An empty object that says what this host would store will do. Else the next attempt stores both hosts'
-        metadata there; it is parked where the object holds other bytes than those of the directory's old key."""
-        there = attributes_from(info)
-        with self._core.lock:
-            ours, moved = self._attempts.is_ours(info.metadata, claim.key), _has_moved(node, claim)
-            self._attempts.accepted(info.metadata)  # not to be deleted as a late one
-            wanted = claim.facts if ours and node.metadata_known else together(there, claim.facts)
-            correction = after_refusal(claim, info, ours)
-            if moved and not ours:  # another host's directory of the old name stays
-                self._again(node, claim, error)
-            elif not info.size and not claim.copy and (moved or self._will_do(node, claim, info, wanted)):
-                self.stored(node, claim, info.version, there)
-            elif correction is None:
-                if self._still(node, claim):
-                    self._attempts.drop(claim.attempt)
-                    self.park(node, f"{printable(claim.key)}: another object is at the directory's new key")
-            elif ours:
-                self._again(node, claim, error, correction)
-            else:
-                self._with_metadata_there(node, claim, error, there, correction)
-
-    def _will_do(self, node: Node, claim: UploadJob, info: ObjectInfo, wanted: Facts) -> bool:
-        """True if the empty object says what is wanted, or the server has refused If-Match with the very ETag that it
-        shows, and not for the first time: SeaweedFS does so for ever for a directory that a file below has made."""
-        there = attributes_from(info)
-        if says_the_same(there, wanted):
-            return True
-        if info.etag != claim.expected_etag or node.pending is None or not node.pending.retry.failures:
-            return False
-        if not says_the_same(replace(there, mtime_ns=wanted.mtime_ns), wanted):
-            log.info("%s: this server takes no metadata of it from here", printable(claim.key))
-        return True
-
-    def _with_metadata_there(
-        self, node: Node, claim: UploadJob, error: R2fsError, there: Facts, correction: Correction
+    def _again_locked(
+        self, node: Node, job: UploadJob, error: Exception, decided: verdict.Again = verdict.AT_ONCE
     ) -> None:
-        """`_again`, with another host's metadata of the same bytes merged into the node's."""
-        if not self._still(node, claim):
-            self._attempts.drop(claim.attempt)
+        """Another attempt at once; from the second failure in a row on, after a back-off."""
+        self._core.assert_held()
+        self._attempts.drop(job.attempt)
+        view = self._view_locked(node)
+        if not view.is_current(job):
             return
-        news = found_at_key(node, claim, there)
-        self._again(node, claim, error, replace(correction, change=correction.change | news))
+        assert node.pending is not None
+        news = InodeChange() if decided.merge is None else found_at_key(node, job, decided.merge)
+        retry = replace(node.pending.retry, failures=node.pending.retry.failures + 1)
+        pending = decided.correction.apply(node.pending, view.has_moved(job))
+        change = decided.correction.change | news
+        self._pending.commit(node, transitions.failed(pending, str(error), retry), **change)
+        self._queue.schedule_locked(node)
+        if retry.failures > 1:
+            self._queue.retry_later_locked(node, error)
         if news:
             node.pinned = None
+        if decided.rebased:
+            assert job.base is not None
+            self._contents.rebased(node)
+            self._contents.rekeyed(node, job.base)
 
-    def _source_lost(self, node: Node, claim: UploadJob, error: R2fsError) -> None:
-        """The object that a rename was to copy is not there in that version any more."""
-        assert claim.base is not None
-        try:
-            info = self._core.store.head(claim.base.key)
-        except ObjectMissing:
-            info = None
-        except R2fsError as later:
-            self.failed(node, claim, later)
-            return
-        with self._core.lock:
-            if not self._still(node, claim):
-                return
-            pending = node.pending
-            assert pending is not None
-            if node.is_dir:
-                self._again(node, claim, error, after_loss(claim, info))
-                return
-            if node.content is None and (pending.staged or self._core.cache.contains(claim.base)):
-                self._contents.of(node)
-            if pending.changed:  # opened for writing since: its own bytes go next
-                self._again(node, claim, error)
-            elif self._is_own_copy(node, claim, info):
-                assert info is not None
-                self._again(node, claim, error, expect(info.etag, InodeChange(base=info.version)))
-                self._contents.rebased(node)
-                self._contents.rekeyed(node, claim.base)
-            elif pending.key == claim.base.key or node.content is None or not node.content.complete:
-                self._follow_source(node, claim, info)
-            else:
-                boot = self._core.staging.boot
-                staged = pending.staged or Staged(self._contents.stage(node), boot=boot)
-                staged = replace(staged, size=node.content.size)
-                self._pending.commit(node, transitions.sends_own(pending, staged))
-                self._again(node, claim, error)
+    def _send_own_locked(self, node: Node, job: UploadJob, error: Exception) -> None:
+        self._core.assert_held()
+        pending, content = node.pending, node.content
+        assert pending is not None and content is not None
+        staged = pending.staged or Staged(self._contents.stage(node), boot=self._core.staging.boot)
+        self._pending.commit(node, transitions.sends_own(pending, replace(staged, size=content.size)))
+        self._again_locked(node, job, error)
 
-    def _is_own_copy(self, node: Node, claim: UploadJob, info: ObjectInfo | None) -> bool:
-        """Is what is there now its base with new metadata, by an earlier attempt whose answer was lost?
+    def _follow_source_locked(self, node: Node, job: UploadJob, found: ObjectInfo | None) -> None:
+        """Take the source's newer version, `found`, along with a rename; None: the name goes.
 
-        A copy of an object that was sent in parts has another ETag.
+        New metadata alone were meant for the old bytes, and are void.
         """
-        assert claim.base is not None
-        in_place = nfc(claim.key) == nfc(claim.base.key)
-        return info is not None and in_place and self._hydration.is_copy(node, claim.base, info)
-
-    def _follow_source(self, node: Node, claim: UploadJob, info: ObjectInfo | None) -> None:
-        """This host has no bytes of its own to keep: what another host did to the source is what holds.
-
-        A rename takes the newer version along. New metadata alone was meant for the old bytes, and is void.
-        """
+        self._core.assert_held()
         parent, pending = node.parent, node.pending
-        assert parent is not None and pending is not None and claim.base is not None
-        renamed = pending.key != claim.base.key
-        key = printable(claim.base.key)
+        assert parent is not None and pending is not None and job.base is not None
+        renamed = pending.key != job.base.key
+        key = printable(job.base.key)
         with self._pending.transaction():
-            self._attempts.drop(claim.attempt)
+            self._attempts.drop(job.attempt)
             self._pending.commit(node, transitions.unlinked(pending))
-        if info is None:
+        if found is None:
             log.warning("%s: deleted in the bucket before what was done here got there", key)
             self._tree.gone(node)
             return
@@ -338,117 +311,81 @@ class Resolver:
             "it was renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
         )
         log.warning("%s: changed in the bucket while %s", key, what)
-        newer = self._tree.replace(node, info)
+        newer = self._tree.replace(node, found)
         if renamed:
             following = self._pending.begin(newer, pending.key, False, pending.expected_etag)
             self._pending.commit(newer, transitions.retargeted(following))
-            self._queue.schedule(newer)
+            self._queue.schedule_locked(newer)
 
-    def _again(
-        self, node: Node, claim: UploadJob, error: R2fsError, correction: Correction | None = None
+    def _try_later_locked(
+        self, node: Node, job: UploadJob, error: Exception, decided: verdict.TryLater
     ) -> None:
-        """It was not stored, and may be tried at once."""
-        self._attempts.drop(claim.attempt)
-        if not self._still(node, claim):
-            return
+        self._core.assert_held()
         assert node.pending is not None
-        failures = node.pending.retry.failures + 1
-        retry = replace(node.pending.retry, failures=failures)
-        self._retry(node, error, retry, correction, moved=_has_moved(node, claim))
-        if failures > 1:
-            self._queue.retry_later(node, error)
+        if isinstance(error, BUCKET_WIDE):
+            log.error("%s: not uploaded, will be tried again: %s", printable(job.key), error)
+        elif not isinstance(error, BodyWithdrawn):
+            log.info("%s: not uploaded yet: %s", printable(job.key), error)
+        self._pending.commit(node, transitions.failed(node.pending, str(error), decided.retry))
+        self._queue.schedule_locked(node)
+        if decided.pause is verdict.Pause.BUCKET:
+            self._queue.failures.outage_locked()
+        elif decided.pause is verdict.Pause.FILE:
+            self._queue.retry_later_locked(node, error)
 
-    def _retry(
-        self,
-        node: Node,
-        error: Exception,
-        retry: Retry,
-        correction: Correction | None = None,
-        moved: bool = False,
-    ) -> None:
-        pending = node.pending
-        assert pending is not None
-        change = InodeChange()
-        if correction is not None:
-            pending, change = correction.apply(pending, moved), correction.change
-        self._pending.commit(node, transitions.failed(pending, str(error), retry), **change)
-        self._queue.schedule(node)
+    # ------------------------------------------------------------------ parked
+    def _park_locked(self, node: Node, following: Pending) -> None:
+        """Keep the bytes and stop retrying, until a person or the next mount; a transient cause is tried when due."""
+        self._core.assert_held()
+        path = printable(self._tree.path(node))
+        log.error("%s: parked, its bytes are kept here: %s", path, following.reason)
+        self._pending.commit(node, following)
+        if following.state is State.PARKED and following.hold is not None and following.hold.transient:
+            self._queue.probe_later_locked(node)
 
-    def failed(self, node: Node, claim: UploadJob, error: Exception, sent: bool = True) -> None:
-        """Not `sent`: something else was to be done first, and was not."""
-        if sent and isinstance(error, ObjectMissing) and claim.copy:
-            self._source_lost(node, claim, error)
-            return
-        with self._core.lock:
-            unknown = isinstance(error, R2fsError) and error.unknown
-            if sent and (unknown or isinstance(error, MAY_BE_STORED)):
-                self._attempts.doubt(claim.attempt)  # the last byte may have been sent: the object may appear
-            else:
-                self._not_stored(claim)
-            if not isinstance(error, BodyWithdrawn):
-                self._queue.failures.of_upload(claim.ino, error)
-            if self._still(node, claim):
-                self._answer(node, claim, error)
-
-    def _answer(self, node: Node, claim: UploadJob, error: Exception) -> None:
-        """What an error means for the node."""
+    def park_queued_locked(self, node: Node, reason: str) -> None:
+        """Park a node that has no attempt on its way."""
+        self._core.assert_held()
         assert node.pending is not None
-        retry, key = node.pending.retry, printable(claim.key)
-        once_more = replace(retry, failures=retry.failures + 1)
-        if isinstance(error, BodyWithdrawn):
-            self._retry(node, error, retry)
-        elif isinstance(error, PermissionRefused) and self._is_its_own(node):
-            self.park(node, str(error))
-        elif isinstance(error, BUCKET_WIDE):
-            log.error("%s: not uploaded, will be tried again: %s", key, error)
-            refused_at = self.uploaded if retry.refused_at is None else retry.refused_at
-            self._retry(node, error, replace(once_more, refused_at=refused_at))
-            self._queue.outage()
-        elif isinstance(error, Unavailable):
-            log.info("%s: not uploaded yet: %s", key, error)
-            self._retry(node, error, once_more)
-            self._queue.outage()
-        elif isinstance(error, Retryable | UploadMissing | NoSpace | LocalError):
-            log.info("%s: not uploaded yet: %s", key, error)
-            self._retry(node, error, once_more)
-            self._queue.retry_later(node, error)
-        else:
-            reason = (
-                str(error) if isinstance(error, Refused | SyncFailed) else f"{type(error).__name__}: {error}"
-            )
-            self.park(node, reason, passing=isinstance(error, QuotaUsedUp))
+        self._park_locked(node, transitions.parked(node.pending, Hold(reason)))
 
-    def _is_its_own(self, node: Node) -> bool:
-        """Is it this file alone that may not be written, again and again, while others are?"""
-        pending = node.pending
-        assert pending is not None
-        refused_at = pending.retry.refused_at
-        return (
-            pending.retry.failures >= OWN_REFUSALS and refused_at is not None and self.uploaded > refused_at
+    # ------------------------------------------------------------------ conflicts
+    def _keep_both_locked(self, node: Node, theirs: ObjectInfo) -> None:
+        """Give the node a conflict name; the object in the bucket under its key keeps the name."""
+        self._core.assert_held()
+        parent, name = node.parent, node.name
+        assert parent is not None and node.pending is not None
+        meant_for = node.pending.conflict_of or node.pending.key
+        new_name = self._free_name_locked(parent, _name_of(meant_for, node))
+        new_key = self._tree.key(parent) + new_name + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
+        self._pending.commit(node, transitions.conflict_renamed(node.pending, new_key, meant_for))
+        self._core.crash_point("conflict_journalled")
+        self._tree.move(node, parent, new_name)
+        self._tree.show(parent, theirs)
+        self._core.kernel.forget_name(parent.ino, name)
+        self._core.kernel.forget_name(parent.ino, new_name)
+        log.warning(
+            "%s: another host wrote it first; this host's content is kept as %s",
+            printable(name),
+            printable(self._tree.path(node)),
         )
 
-    def park(self, node: Node, reason: str, passing: bool = False) -> None:
-        """Kept and not sent, until a person or the next mount; if the cause is `passing`, until it is due."""
-        assert node.pending is not None
-        log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
-        following = transitions.refused(node.pending, Hold(reason, passing))
-        self._pending.commit(node, following)
-        if following.state is State.PARKED and passing:
-            self._queue.probe_later(node)
-
-    def park_queued(self, node: Node, reason: str) -> None:
-        """`park` for a node that has no attempt on its way."""
-        assert node.pending is not None
-        log.error("%s: parked, its bytes are kept here: %s", printable(self._tree.path(node)), reason)
-        self._pending.commit(node, transitions.parked(node.pending, Hold(reason)))
-
-    def _not_stored(self, claim: UploadJob) -> None:
-        self._attempts.drop(claim.attempt)
-        row = self._pending.deletes.watched(claim.key)
-        if row is not None and not self._attempts.any_at(claim.key):
-            self._pending.deletes.drop(row.seq)
+    def _free_name_locked(self, parent: Node, name: str) -> str:
+        self._core.assert_held()
+        host, when = self._core.settings.host, self._core.clock.time()
+        room = MAX_KEY_BYTES - len((self._tree.key(parent) + SYMLINK_SUFFIX).encode())
+        number = 1
+        while True:
+            candidate = conflict_name(name, host, when, number)
+            if len(candidate.encode()) > room and len(name) > 1:
+                name = name[1:]  # the key would be too long
+            elif candidate in parent.children():
+                number += 1
+            else:
+                return candidate
 
 
-def _has_moved(node: Node, claim: UploadJob) -> bool:
-    """Was it renamed while the attempt was on its way? Then what is at the old key is no rival of it."""
-    return node.pending is not None and node.pending.key != claim.key
+def _name_of(key: str, node: Node) -> str:
+    """The node's last name before the conflict, as the tree shows it."""
+    last = key.rpartition("/")[2]
+    return nfc(last.removesuffix(SYMLINK_SUFFIX) if node.kind is Kind.SYMLINK else last)

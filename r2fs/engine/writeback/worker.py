@@ -1,13 +1,13 @@
-"""Upload worker: what an upload thread does for an item that is due.
+"""Upload worker: the loop of the upload threads, and one attempt from its claim to the end of its request.
 
-Owns:    the threads' loop, and one attempt from its claim to its end.
-Never:   sends bytes itself (`writeback/upload.py`), says what an answer means (`writeback/resolve.py`), or deletes
-         (`writeback/delete_batches.py`).
-Threads: `work` is the main of each upload thread, which hand what moves no bytes to the threads of `copies`.
-Locks:   Core.lock (30) for every decision; none while a request is on its way. What was decided is checked
-         again after: the node may have been renamed, written or unlinked meanwhile.
-Fails:   an attempt's error ends in a state: try again later, conflict, or PARKED. Where the journal cannot
-         be written, the item or the answer comes again.
+Owns:    the tasks of the threads: each due item is planned, claimed, sent and resolved.
+Never:   sends bytes (`writeback/upload.py`), decides the next action or the meaning of an answer
+         (`writeback/plan.py`, `writeback/verdict.py`), or deletes (`writeback/deletes.py`).
+Threads: `work` is the main of each upload thread; tasks without bytes to move run on the threads of `copies`.
+Locks:   methods named _locked need Core.lock (30), and the others take it; none is held while a request is on
+         its way. Decisions are checked again after: the node may have been renamed, written or unlinked.
+Fails:   an attempt's error ends in a state: another attempt later, conflict, or PARKED. Where the journal cannot
+         be written, the item or the answer is repeated.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,20 +30,13 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, InodeChange, Item
 from r2fs.engine.writeback import plan
 from r2fs.engine.writeback.bringing import Materializing
-from r2fs.engine.writeback.delete_batches import Deletes
+from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.dependencies import keys_of
-from r2fs.engine.writeback.kept_metadata import KeptMetadata
+from r2fs.engine.writeback.metadata import UnreadMetadata
 from r2fs.engine.writeback.queue import Upload, UploadQueue, is_transient
-from r2fs.engine.writeback.resolve import Resolver
-from r2fs.engine.writeback.upload import Uploader
-from r2fs.model.errors import (
-    LocalError,
-    NoSpace,
-    PreconditionFailed,
-    R2fsError,
-    StateDamaged,
-    Unavailable,
-)
+from r2fs.engine.writeback.resolve import Answer, Resolver
+from r2fs.engine.writeback.upload import Sent, Uploader
+from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.pending import InFlight
 from r2fs.model.states import State
@@ -50,15 +44,16 @@ from r2fs.model.transitions import claimed, expecting, released
 
 log = logging.getLogger(__name__)
 
-MAPPED_S = 1.0  # how often a file is looked at that a program closed and still has mapped for writing
-COPY_THREADS = 16  # copies inside the bucket at once: a directory's rename is thousands of them
+MAPPED_S = 1.0  # between two looks at a closed file still mapped for writing
+COPY_THREADS = 16  # copies inside the bucket at once: a directory's rename is thousands
+NOT_JOURNALLED = "an upload has ended, and the journal could not be told yet: %s"
 
 Task = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """A task that moves no bytes between here and the bucket."""
+    """A task without bytes to move between this host and the bucket."""
 
     run: Task
 
@@ -81,11 +76,11 @@ class Worker:
         self._deletes = deletes
         self._uploader = uploader
         self.resolver = Resolver(records, storage, queue, deletes)
-        self._kept_metadata = KeptMetadata(records)
+        self._unread_metadata = UnreadMetadata(records)
         self._materializing = Materializing(records, storage, queue, self.resolver)
         self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
-        self._copying = 0  # copies handed on, and not ended
+        self._copying = 0  # copies handed on and not ended
 
     # ------------------------------------------------------------------ the threads
     def work(self) -> None:
@@ -94,11 +89,11 @@ class Worker:
                 continue
             try:
                 task()
-            except Exception:  # a defect: said, and the others go on
+            except Exception:  # a defect: logged, and the thread continues
                 log.exception("an upload thread met an unexpected error")
 
     def _hand_on(self, task: _Copy) -> bool:
-        """To a thread for copies, if one is free: they take round trips, and no bandwidth."""
+        """Give the task to a thread of `copies`: a copy takes round trips, and no bandwidth. False: none is free."""
         with self._core.lock:
             if self._copying >= COPY_THREADS:
                 return False
@@ -118,18 +113,18 @@ class Worker:
         return False
 
     def stop(self) -> None:
-        """Threads return after what they are at; what is on its way is cut off."""
+        """End each thread after its task; requests on their way are cut off."""
         with self._core.lock:
             self._core.stopping = True
             self._core.ended.set()
-            self._queue.stop_all()
+            self._queue.stop_all_locked()
             self._core.changed.notify_all()
         self.copies.stop(COPY_THREADS)
 
     def _next(self) -> Task | None:
         with self._core.lock:
             while not self._core.stopping:
-                due = self._queue.quiet_at()
+                due = self._queue.quiet_at_locked()
                 if due is None:
                     task = self.take_due()
                     if task is not None:
@@ -140,71 +135,76 @@ class Worker:
             return None
 
     def take_due(self) -> Task | None:
-        """The next task that is due, claimed for the caller, who is to run it. None: nothing is."""
+        """Claim the next due task, for the caller to run. None: no item is due."""
         with self._core.lock:
             now, changed = self._core.clock.monotonic(), self._queue.waiting.changed
-            if (postponed := self._queue.take_postponed(now)) is not None:
-                changed.notify()  # there may be more that is due
-                return postponed
-            while (item := self._queue.take(now)) is not None:
-                task = None
+            task = self._queue.take_postponed_locked(now)
+            while task is None and (item := self._queue.take_locked(now)) is not None:
                 try:
-                    task = self._task(item, now)
+                    task = self._task_locked(item, now)
                 except (NoSpace, LocalError) as error:
-                    self._queue.put_off(item, error)
-                except Exception as error:  # a defect: said, and the thread goes on with the others
+                    self._queue.put_off_locked(item, error)
+                except Exception as error:  # a defect: logged, and the thread continues
                     log.exception("%s: could not be prepared for its upload", item)
-                    self._queue.put_off(item, error)
-                if task is not None:
-                    changed.notify()  # there may be more that is due
-                    return self._guarded(item, task)
-            return None
+                    self._queue.put_off_locked(item, error)
+            if task is not None:
+                changed.notify()  # another item may be due
+            return task
 
-    def _guarded(self, item: Item, task: Task) -> Task:
-        """The task; where the journal cannot be written, it comes again."""
-
-        def run() -> None:
-            try:
-                task()
-            except (NoSpace, LocalError) as error:
-                with self._core.lock:
-                    self._queue.put_off(item, error)
-
-        return _Copy(run) if isinstance(task, _Copy) else run
+    def _or_later(self, item: Item, task: Task) -> None:
+        """Run the task; where the journal cannot be written, the item is due again."""
+        try:
+            task()
+        except (NoSpace, LocalError) as error:
+            with self._core.lock:
+                self._queue.put_off_locked(item, error)
 
     # ------------------------------------------------------------------ one item
-    def _task(self, item: Item, now: float) -> Task | None:
-        """The task for an item that is due; None: there is nothing to do any more, or it waits."""
+    def _task_locked(self, item: Item, now: float) -> Task | None:
+        """The task for a due item; None: the item is done, or waits."""
+        self._core.assert_held()
         if item.verb == DELETE:
-            rows = self._deletes.prepare(item, now)
-            return partial(self._deletes.carry_out, rows) if rows else None
+            rows = self._deletes.prepare_locked(item, now)
+            return partial(self._or_later, item, partial(self._deletes.carry_out, rows)) if rows else None
+        node = self._due_node_locked(item)
+        return None if node is None else self._planned_locked(node, item, now)
+
+    def _due_node_locked(self, item: Item) -> Node | None:
+        """The QUEUED node of the item; None: sent, removed or opened since the item was added."""
+        self._core.assert_held()
         node = self._pending.inodes.get(item.number)
         if node is None or node.pending is None:
             return None
         if node.pending.state is State.PARKED and is_transient(node.pending):
             self._pending.commit(node, released(node.pending, keep_reason=True))
-        # It may have been renamed since it was due.
-        if node.pending.state is not State.QUEUED or self._queue.rests(node):
+        if node.pending.state is not State.QUEUED or self._queue.is_local_only_locked(node):
             return None
-        match plan.plan(node.pending, self._look(node, now)):
+        return node
+
+    def _planned_locked(self, node: Node, item: Item, now: float) -> Task | None:
+        """Carry the plan out; return its part without the lock, if any."""
+        self._core.assert_held()
+        assert node.pending is not None
+        match plan.plan(node.pending, self._view_locked(node, now)):
             case plan.Park(reason):
-                self.resolver.park_queued(node, reason)
+                self.resolver.park_queued_locked(node, reason)
             case plan.Hydrate():
-                return partial(self._materializing.complete, node)
+                return partial(self._or_later, item, partial(self._materializing.complete, node))
             case plan.Materialize():
-                return self._materializing.task(node)
+                return partial(self._or_later, item, self._materializing.task(node))
             case plan.Drop():
-                self._queue.implied.drop(node)
+                self._queue.implied.drop_locked(node)
             case plan.Wait(token):
-                self._queue.block(item, token)
+                self._queue.waiting.block(item, token)
             case plan.Defer(until_s):
-                self._queue.add(item, until_s)
+                self._queue.add_locked(item, until_s)
             case plan.Send():
-                return self._send(node, item, now)
+                return self._send_locked(node, item, now)
         return None
 
-    def _look(self, node: Node, now: float) -> plan.View:
-        """What the plan for a QUEUED inode depends on."""
+    def _view_locked(self, node: Node, now: float) -> plan.View:
+        """The facts for the plan of a QUEUED inode."""
+        self._core.assert_held()
         pending = node.pending
         assert pending is not None
         missing = content = None
@@ -212,10 +212,10 @@ class Worker:
             content = self._contents.of(node) if pending.changed and pending.staged else None
         except StateDamaged as error:
             missing = str(error)
-        implied, kept, child = self._queue.implied, False, None
-        blocker = self._queue.dependencies.put_blocker(node)
-        if blocker is None and implied.may_do_without(node):
-            kept, child = implied.is_kept(node), implied.awaited(node)
+        implied, dependencies, kept, child = self._queue.implied, self._queue.dependencies, False, None
+        blocker = dependencies.put_blocker_locked(node)
+        if blocker is None and node.is_dir and implied.may_do_without_locked(node):
+            kept, child = implied.is_kept_locked(node), implied.awaited_locked(node)
         return plan.View(
             now_s=now,
             free_at_s=self._queue.pace.free_at(pending.key),
@@ -225,40 +225,44 @@ class Worker:
             becomes_local=self._local_only.is_coming(node),
             kept_by_child=kept,
             awaited_child=None if child is None else child.ino,
+            crowded=self._queue.crowded_locked(pending.size if pending.changed else 0),
             blocker=blocker,
-            in_ring=blocker is not None
-            and self._queue.dependencies.in_a_ring(node, self._materializing.coming),
+            in_ring=blocker is not None and dependencies.in_a_ring_locked(node, self._materializing.coming),
         )
 
-    def _send(self, node: Node, item: Item, now: float) -> Task | None:
-        """Claim it, and the task that sends it."""
+    # ------------------------------------------------------------------ one attempt
+    def _send_locked(self, node: Node, item: Item, now: float) -> Task | None:
+        """Claim the node; return the task for its upload."""
+        self._core.assert_held()
         pending = node.pending
         assert pending is not None
-        # A delete of what an earlier inode left at the key would take this one's object, too, where
-        # both have the same bytes and so the same ETag: overwriting what it was meant for does its work.
+        # A delete of an earlier inode's object at the key would take this inode's object, too, if both have the same
+        # bytes and so the same ETag: the overwrite does the work of the delete.
         if self._pending.deletes.any_at(pending.key):
             with self._pending.transaction():
                 left_there = self._pending.deletes.take_over(pending.key)
-                if left_there is not None and pending.expected_etag is None:  # else it knows of a newer one
+                if left_there is not None and pending.expected_etag is None:  # else a newer one is known
                     self._pending.commit(node, expecting(pending, left_there))
         self._pending.keep_bytes(pending.key, by=node)
         fd = None
         if pending.changed and pending.staged is not None:
             fd = self._contents.sealed_fd(node)
-            if fd is None:  # a program closed it and still has it mapped: its end is not known yet
-                self._queue.add(item, now + MAPPED_S)
+            if fd is None:  # closed, and still mapped for writing: the end of its writes is not known yet
+                self._queue.add_locked(item, now + MAPPED_S)
                 return None
         try:
-            job = self._claim(node, fd)
+            job = self._claim_locked(node, fd)
         except BaseException:
             if fd is not None:
                 os.close(fd)
             raise
-        attempt = partial(self._attempt, node, job)
+        shared = self._is_shared_locked(job.key, node)
+        attempt = partial(self._or_later, item, partial(self._attempt, node, job, shared))
         return _Copy(attempt) if job.copy else attempt
 
-    # ------------------------------------------------------------------ one attempt
-    def _claim(self, node: Node, fd: int | None) -> UploadJob:
+    def _claim_locked(self, node: Node, fd: int | None) -> UploadJob:
+        """Journal the attempt, and copy its input from the node."""
+        self._core.assert_held()
         pending = node.pending
         assert pending is not None
         body = None
@@ -270,12 +274,12 @@ class Worker:
             stat = os.fstat(fd)  # a mapping may have written after the last close
             size, change = stat.st_size, InodeChange(mtime_ns=stat.st_mtime_ns)
         with self._pending.transaction():
-            resumed = self._uploader.resumable(node.ino, pending.key, fd)
+            begun, resumed = self._uploader.begun_locked(node.ino, pending.key, fd)
             attempt = self._attempts.begin(node, pending.key, resumed, node.base if copy else None)
             self._pending.commit(node, claimed(pending, InFlight(attempt, pending.key), size), **change)
-        self._queue.implied.needs_object(node)
-        upload = Upload(node, attempt, pending.key, Gate())
-        self._queue.begin(upload, keys_of(node))
+        self._queue.implied.needs_object_locked(node)
+        upload = Upload(node, attempt, pending.key, size or 0, Gate())
+        self._queue.begin_locked(upload, keys_of(node))
         self._core.crash_point("claimed")
 
         def sent(count: int) -> None:
@@ -284,52 +288,59 @@ class Worker:
         return UploadJob(
             node.ino, node.kind, pending.key, node.name, attempt, pending.expected_etag, facts_of(node),
             node.metadata_known or node.base is None, node.base_metadata, node.base, copy,
-            body, -1 if fd is None else fd, size or 0, upload.gate, sent, self._contents.edits(node),
+            body, -1 if fd is None else fd, size or 0, upload.gate, sent, self._contents.edits(node), begun,
         )  # fmt: skip
 
-    def _attempt(self, node: Node, claim: UploadJob) -> None:
+    def _is_shared_locked(self, key: str, node: Node) -> bool:
+        """True if another file began as the object at `key`, so that its bytes or metadata may have to be saved."""
+        self._core.assert_held()
+        return self._disk_sync.has_copied(key) or any(
+            other is not node for other in self._pending.based_on(key)
+        )
+
+    def _attempt(self, node: Node, job: UploadJob, shared: bool) -> None:
+        """Send the job, and resolve its answer."""
         begun = False
+        answer: Answer
         try:
-            self._disk_sync.before_replacing([claim.key], by=node)
-            self._kept_metadata.before_replacing(claim.key, by=node)
+            if shared:
+                self._disk_sync.before_replacing([job.key], by=node)
+                self._unread_metadata.before_replacing(job.key, by=node)
             begun = True
-            sent = self._uploader.send(claim)
+            answer = self._uploader.send(job)
             self._core.crash_point("sent")
-        except PreconditionFailed as error:
-            self._conclude(node, claim, lambda why=error: self.resolver.refuted(node, claim, why))  # type: ignore[misc]
         except OSError as error:
-            ours = local_error(error, claim.key)
-            self._conclude(node, claim, lambda: self.resolver.failed(node, claim, ours, begun))
+            answer = local_error(error, job.key)
         except R2fsError as error:
-            self._conclude(node, claim, lambda why=error: self.resolver.failed(node, claim, why, begun))  # type: ignore[misc]
-        except Exception as error:  # a defect: said, and the file is sent again
-            log.exception("%s: the upload met an unexpected error", printable(claim.key))
-            again = Unavailable(f"{printable(claim.key)}: {error!r}")
-            self._conclude(node, claim, lambda: self.resolver.failed(node, claim, again, begun))
-        else:
-            self._conclude(node, claim, lambda: self.resolver.stored(node, claim, sent.version, sent.facts))
+            answer = error
+        except Exception as error:  # a defect: logged, and the file is sent again
+            log.exception("%s: the upload met an unexpected error", printable(job.key))
+            answer = Unavailable(f"{printable(job.key)}: {error!r}")
+        self._conclude(node, job, answer, begun)
 
-    def _conclude(self, node: Node, claim: UploadJob, decide: Task) -> None:
-        """What the answer means. Where the journal cannot be written, the attempt stays open until it can."""
-        concluded = True
-        try:
-            decide()
-        except (NoSpace, LocalError) as error:
-            with self._core.lock:
-                self._queue.say("an upload has ended, and the journal could not be told yet: %s", error)
-            concluded = False
-        finally:
-            with self._core.lock:
-                if concluded:
-                    if claim.fd >= 0:
-                        os.close(claim.fd)
-                    self._over(node, claim)
-                else:
-                    self._queue.postpone(lambda: self._conclude(node, claim, decide))
+    def _conclude(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
+        """Resolve the answer. Where the journal cannot be written, the attempt stays open, and this is repeated."""
+        refusal: Exception | None = None  # of the journal
+        # A success takes no further request: one hold of the lock for all.
+        with self._core.lock if isinstance(answer, Sent) else nullcontext():
+            try:
+                self.resolver.resolve(node, job, answer, begun)
+            except (NoSpace, LocalError) as error:
+                refusal = error
+            finally:
+                with self._core.lock:
+                    if refusal is None:
+                        self._end_locked(node, job)
+                    else:
+                        self._queue.log_locked(NOT_JOURNALLED, refusal)
+                        self._queue.postpone_locked(partial(self._conclude, node, job, answer, begun))
 
-    def _over(self, node: Node, claim: UploadJob) -> None:
-        self._queue.ended(node, claim.attempt)
-        self._queue.over({claim.key, claim.base.key} if claim.copy and claim.base else {claim.key})
-        self._queue.pace.wrote(claim.key)
+    def _end_locked(self, node: Node, job: UploadJob) -> None:
+        self._core.assert_held()
+        if job.fd >= 0:
+            os.close(job.fd)
+        self._queue.ended_locked(node, job.attempt)
+        self._queue.over_locked({job.key, job.base.key} if job.copy and job.base else {job.key})
+        self._queue.pace.wrote(job.key)
         if node.content is not None and not node.handles and not node.sending:
             self._contents.closed(node)

@@ -1,4 +1,4 @@
-"""Write-back: the parts of this room, put together: what the rooms above ask of it."""
+"""Write-back: the parts of this room, put together for the rooms above."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.pending.records import Records
-from r2fs.engine.writeback.delete_batches import Deletes
+from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.engine.writeback.resolve import Resolver
 from r2fs.engine.writeback.upload import Uploader
@@ -23,7 +23,7 @@ class WriteBack:
 
 
 def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> WriteBack:
-    """`parts`: where the parts of large uploads are sent."""
+    """Build the room. `parts`: the work queue of the parts of large uploads."""
     queue = UploadQueue(records, storage.local_only)
     deletes = Deletes(records, storage.disk_sync, queue)
     worker = Worker(records, storage, queue, deletes, Uploader(records.core, parts))

@@ -174,7 +174,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("download_threads", Count(1, 128), "Downloads at once."),
     ),
     "Writing": (
-        Option("upload_threads", Count(1, 64), "Files uploaded at once."),
+        Option("upload_threads", Count(1, 64), "Files uploaded at once; of files from 8 MiB on, a quarter."),
         Option("part_threads", Count(1, 64), "Parts uploaded at once, of all large files together."),
         Option("part_size", Size(5 * MIB, MAX_PUT), "Part size of large files."),
         Option("multipart_threshold", Size(5 * MIB, MAX_PUT), "Files from this size go up in parts."),

@@ -138,7 +138,7 @@ def test_show_tells_value_and_source(r2fs, home, monkeypatch):
     assert rows["account_id"] == '"acc" variable R2_ACCOUNT_ID'
     assert rows["part_size"] == '"8MiB" flag --part-size'
     assert rows["read_only"] == "true option -o ro"
-    assert rows["upload_threads"] == "4 default"
+    assert rows["upload_threads"] == "16 default"
     assert rows["secret_access_key"] == "(hidden) variable R2_SECRET_ACCESS_KEY"
     assert rows["endpoint"].startswith("https://acc.r2.cloudflarestorage.com")
     assert "geheim" not in said.out

@@ -392,3 +392,21 @@ def test_only_the_thread_that_holds_the_lock_passes_assert_held(make: MakeEngine
         thread, got = beside(core.assert_held)
         thread.join()
     assert isinstance(got[0], AssertionError)
+
+
+def test_large_files_leave_threads_for_small_ones(make: MakeEngine, monkeypatch: pytest.MonkeyPatch):
+    """Of large files a few are sent at once, and the next when one has ended; a small one does not wait for them."""
+    monkeypatch.setattr("r2fs.engine.writeback.queue.LARGE", 100)
+    engine = make(threads=False)
+    for number in range(6):
+        engine.write(f"film-{number}.mov", bytes(100))
+    engine.write("take.wav", b"small")
+    engine.hasten()
+    on_their_way = []
+    while (task := engine.take_due()) is not None:
+        on_their_way.append(task)
+    assert len(on_their_way) == 5, "four films and the take"
+    for task in on_their_way:
+        task()
+    engine.run_due()
+    assert engine.is_all_sent()

@@ -9,7 +9,7 @@ from r2fs.engine.writeback.plan import Action, Defer, Drop, Hydrate, Materialize
 from r2fs.model.pending import TORN, UNSYNCED, Hold, Pending, Staged
 from r2fs.model.states import State
 
-BUSY, CHILD = ("key", "takes/1.wav"), 7
+BUSY, CHILD, LARGE = ("key", "takes/1.wav"), 7, ("key", "takes/film.mov")
 
 
 def pending(hold: Hold | None) -> Pending:
@@ -18,8 +18,8 @@ def pending(hold: Hold | None) -> Pending:
 
 def cases() -> Iterator[tuple[Pending, View, Action]]:
     holds = (None, Hold("no answer"), Hold(TORN), Hold(UNSYNCED))
-    flags = itertools.product((False, True), repeat=7)
-    for hold, (sync_failed, missing, incomplete, local, blocked, ring, late) in itertools.product(
+    flags = itertools.product((False, True), repeat=8)
+    for hold, (sync_failed, missing, incomplete, local, blocked, ring, late, crowded) in itertools.product(
         holds, flags
     ):
         for kept, awaited in itertools.product((False, True), (None, CHILD)):
@@ -34,6 +34,7 @@ def cases() -> Iterator[tuple[Pending, View, Action]]:
                 awaited_child=awaited,
                 blocker=BUSY if blocked else None,
                 in_ring=ring,
+                crowded=LARGE if crowded else None,
             )
             yield pending(hold), view, plan(pending(hold), view)
 
@@ -55,6 +56,9 @@ def test_it_is_sent_only_whole_alone_and_in_its_time():
             assert view.blocker is None
             assert view.awaited_child is None
             assert view.free_at_s <= view.now_s
+            assert view.crowded is None
+        elif isinstance(action, Wait):
+            assert (action.token == LARGE) is (action.token == view.crowded)
     assert sent
 
 
@@ -85,3 +89,5 @@ def test_a_directory_needs_no_object_of_its_own_beside_one_below_it():
             assert action == Wait(("ino", CHILD))
         elif view.free_at_s > view.now_s:
             assert action == Defer(view.free_at_s)
+        elif view.crowded is not None:
+            assert action == Wait(LARGE)
