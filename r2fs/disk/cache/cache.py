@@ -19,10 +19,12 @@ import logging
 import os
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from r2fs.disk.cache.last_listings import LastListings
+from r2fs.disk.cache.name_filter import NameFilter
 from r2fs.disk.cache.shelf import Shelf
 from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
@@ -71,14 +73,18 @@ class CleanCache:
         self._clock = clock
         self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
         # guarded by: _content.lock
+        self._names = NameFilter()
         self._pins: dict[str, int] = {}
         self._reserved = self._open_files = 0
         self._evicted = self._expired = 0
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
+        self._uncounted = 0  # of these misses, those that the table has not counted
         # Remembering is a use; recalling is not, so that it stays a read of the database.
         self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
         self.listings = LastListings(self._attributes)
-        self._remembered = 0  # guarded by: _attributes.lock
+        # guarded by: _attributes.lock
+        self._remembered_names = NameFilter()
+        self._remembered = 0
         self.make_room(0)  # the limit may be lower than in the last session
 
     # -------------------------------------------------------------- content
@@ -88,12 +94,13 @@ class CleanCache:
         The file stays the entry's too: the caller drops the entry before it changes the file.
         """
         name = _name(version.key, version.etag)
-        taken = self._content.run(lambda table: self._take_locked(table, name, version, into), None)
+        lacking, taken = self._names.lacks(name), None
+        if not lacking:
+            taken = self._content.run(lambda table: self._take_locked(table, name, version, into), None)
         with self._content.lock:
-            if taken is None:
-                self._misses += 1
-            else:
-                self._hits += 1
+            self._hits += taken is not None
+            self._misses += taken is None
+            self._uncounted += lacking
         if taken is None:
             log.debug("%s: not in the cache", printable(version.key))
         return taken
@@ -102,6 +109,7 @@ class CleanCache:
         row = table.row(name)
         if row is None or row.filename is None:
             self._use_locked(table, name)
+            self._names.missed(table.names())
             return None
         if self._is_old_locked(name, row.stored_at_s):
             table.delete(name)
@@ -159,6 +167,7 @@ class CleanCache:
                 if size != version.size or cost > self._limit or not room:
                     table.delete(name)  # the entry may be this very file, grown
                     return False
+                self._names.add(name)
                 stored = earlier.stored_at_s if earlier else stored_at_s
                 when = self._clock.time() if stored is None else stored
                 return bool(table.set(name, Adoption(path, cost, about), tag=when))
@@ -175,28 +184,26 @@ class CleanCache:
 
     def contains(self, version: Version, whole: bool = False) -> bool:
         """True if take() would hit (with all bytes, if `whole`). Counts as neither a hit nor a use."""
-        name = _name(version.key, version.etag)
-
-        def look(table: Table) -> bool:
-            row = table.row(name)
-            if row is None or self._is_old_locked(name, row.stored_at_s):
-                return False
-            return not whole or json.loads(row.about)[1] is None
-
-        return self._content.run(look, False)
+        about = self._look(version)
+        return about is not None and (not whole or about[1] is None)
 
     def bytes_of(self, version: Version) -> int:
         """Return how many bytes of the version take() would give. Counts as neither a hit nor a use."""
+        size, ranges, _ = self._look(version) or (0, None, 0)
+        return int(size) if ranges is None else RangeSet(map(tuple, ranges)).total()
+
+    def _look(self, version: Version) -> Any:
+        """Return the values of `_about` for an entry that take() would hit."""
         name = _name(version.key, version.etag)
+        if self._names.lacks(name):
+            return None
 
-        def look(table: Table) -> int:
+        def look(table: Table) -> Any:
             row = table.row(name)
-            if row is None or self._is_old_locked(name, row.stored_at_s):
-                return 0
-            size, ranges, _ = json.loads(row.about)
-            return int(size) if ranges is None else RangeSet(map(tuple, ranges)).total()
+            old = row is None or self._is_old_locked(name, row.stored_at_s)
+            return None if old or row is None else json.loads(row.about)
 
-        return self._content.run(look, 0)
+        return self._content.run(look, None)
 
     def drop(self, version: Version) -> None:
         """Remove the entry, pinned or not. Other names of its file stay."""
@@ -210,6 +217,7 @@ class CleanCache:
             row = table.row(before)
             if row is None or before == after:
                 return
+            self._names.add(after)
             with table.transact():
                 table.delete(after)
                 table.rename(before, after, row.about)
@@ -232,11 +240,9 @@ class CleanCache:
     def unpin(self, version: Version) -> None:
         name = _name(version.key, version.etag)
         with self._content.lock:
-            left = self._pins.get(name, 0) - 1
+            left = self._pins.pop(name, 0) - 1
             if left > 0:
                 self._pins[name] = left
-            else:
-                self._pins.pop(name, None)
 
     def set_reserved(self, size: int, files: int = 0) -> None:
         """Set the bytes and the number of open files that are not entries: they count against the limit, and in
@@ -319,17 +325,27 @@ class CleanCache:
         self._remember(_parts_name(version), json.dumps([parts.part_size, *parts.digests]))
 
     def recall_parts(self, version: Version) -> PartDigests | None:
-        def load(table: Table) -> PartDigests | None:
-            row = table.row(_parts_name(version))
+        parts = self._recall(_parts_name(version))
+        return None if parts is None else PartDigests(parts[0], tuple(parts[1:]))
+
+    def recall(self, key: str, etag: str) -> dict[str, str | int] | None:
+        return self._recall(_name(key, etag))  # type: ignore[no-any-return]
+
+    def _recall(self, name: str) -> Any:
+        if self._remembered_names.lacks(name):  # as most names of a large directory
+            return None
+
+        def load(table: Table) -> Any:
+            row = table.row(name)
             if row is None:
-                return None
-            part_size, *digests = json.loads(row.about)
-            return PartDigests(part_size, tuple(digests))
+                self._remembered_names.missed(table.names())
+            return None if row is None else json.loads(row.about)
 
         return self._attributes.run(load, None)
 
     def _remember(self, name: str, about: str) -> None:
         def store(table: Table) -> None:
+            self._remembered_names.add(name)
             table.set(name, about)
             self._remembered += 1
             if self._remembered % TRIM_EVERY == 0:
@@ -341,18 +357,8 @@ class CleanCache:
         excess = len(table) - ATTRIBUTES_MAX
         if excess > 0:
             with table.transact():
-                for row in table.by_use("store_time"):
+                for row in islice(table.by_use("store_time"), excess):
                     table.delete(row.key)
-                    excess -= 1
-                    if excess <= 0:
-                        break
-
-    def recall(self, key: str, etag: str) -> dict[str, str | int] | None:
-        def load(table: Table) -> dict[str, str | int] | None:
-            row = table.row(_name(key, etag))
-            return None if row is None else json.loads(row.about)
-
-        return self._attributes.run(load, None)
 
     # -------------------------------------------------------------- the whole
     def view(self) -> CacheView:
@@ -370,6 +376,9 @@ class CleanCache:
             )
 
     def close(self) -> None:
+        if self._uncounted:
+            misses = self._misses
+            self._content.run(lambda table: table.reset("misses", misses), None)
         self._content.close()
         self._attributes.close()
 

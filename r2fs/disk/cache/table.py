@@ -176,6 +176,11 @@ class Table(diskcache.Cache):  # type: ignore[misc]
             gone.append(key)
         return gone
 
+    def names(self) -> Iterator[str]:
+        """Yield the keys of all rows."""
+        for (key,) in self._sql("SELECT key FROM Cache"):
+            yield key
+
     def filenames(self) -> set[str]:
         return {name for (name,) in self._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL")}
 

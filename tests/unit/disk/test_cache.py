@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk.cache import cache as cache_module
+from r2fs.disk.cache import name_filter
 from r2fs.disk.cache import shelf as shelf_module
 from r2fs.disk.cache import table as cache_table
 from r2fs.disk.cache.cache import CleanCache
@@ -654,3 +655,71 @@ def test_threads_share_it(open_cache: Open, tmp_path: Path):
     view = cache.view()
     assert view.bytes <= limit
     assert len(content_files(tmp_path)) == view.entries
+
+
+# ------------------------------------------------------------------ names in memory
+@pytest.fixture
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names that a table was asked for."""
+    read: list[str] = []
+    plain = cache_table.Table.row
+
+    def row(table: cache_table.Table, key: str) -> cache_table.Row | None:
+        read.append(key)
+        return plain(table, key)
+
+    monkeypatch.setattr(cache_table.Table, "row", row)
+    return read
+
+
+def test_names_that_are_not_there_cost_a_few_queries_at_most(
+    open_cache: Open, files: Files, rows_read: list[str]
+):
+    """A large directory is listed: one lookup a name, of which the table has next to none."""
+    cache = open_cache()
+    files.put(cache, "kept", b"RIFF")
+    cache.remember("kept", "e1", {"mode": 1})
+    rows_read.clear()
+    for n in range(2_000):
+        assert cache.recall(f"k{n}", "e") is None
+        assert not cache.contains(Version(f"k{n}", "e", 4))
+        assert files.get(cache, Version(f"k{n}", "e", 4)) is None
+    assert len(rows_read) <= 3 * name_filter.LOAD_AFTER
+
+
+def test_a_filter_that_is_loaded_hides_no_row(
+    open_cache: Open, files: Files, monkeypatch: pytest.MonkeyPatch
+):
+    """Rows of an earlier session, rows made since, and rows under another name."""
+    cache = open_cache()
+    before = [files.put(cache, f"before{n}", b"RIFF") for n in range(50)]
+    for version in before:
+        cache.remember(version.key, version.etag, {"n": 1})
+    cache.close()
+    monkeypatch.setattr(name_filter, "RELOAD_AFTER", 70)
+    cache = open_cache()
+    for n in range(2 * name_filter.LOAD_AFTER):
+        cache.recall(f"k{n}", "e")
+        files.get(cache, Version(f"k{n}", "e", 4))
+    since = [files.put(cache, f"since{n}", b"RIFF") for n in range(100)]
+    for version in since:
+        cache.remember(version.key, version.etag, {"n": 1})
+    moved = Version("moved", "e9", 4)
+    cache.rekey(since.pop(), moved)
+    for n in range(2 * name_filter.LOAD_AFTER):
+        cache.recall(f"j{n}", "e")
+        files.get(cache, Version(f"j{n}", "e", 4))
+    for version in [*before, *since]:
+        assert cache.recall(version.key, version.etag) == {"n": 1}
+    for version in [*before, *since, moved]:
+        assert files.get(cache, version) == b"RIFF"
+        assert cache.bytes_of(version) == 4
+
+
+def test_misses_that_no_table_counted_persist(open_cache: Open, files: Files):
+    cache = open_cache()
+    for n in range(100):
+        files.get(cache, Version(f"k{n}", "e", 4))
+    assert cache.view().misses == 100
+    cache.close()
+    assert open_cache().view().misses == 100
