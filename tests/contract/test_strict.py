@@ -129,7 +129,7 @@ def test_the_double_notes_parts_that_do_not_fit():
         store.close()
 
 
-@pytest.mark.parametrize("path, status", [("/k", 404), ("?list-type=2", 200)])
+@pytest.mark.parametrize(("path", "status"), [("/k", 404), ("?list-type=2", 200)])
 def test_the_double_counts_a_request_before_it_answers(path: str, status: int):
     with StrictR2() as r2:
         answered, early = threading.Event(), list[bool]()
