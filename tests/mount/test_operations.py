@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import operator
 import os
 import stat
 import subprocess
@@ -687,6 +688,11 @@ def test_a_saved_name_is_never_missing(place, driver):
                 looks[reader] += 1
                 ended.notify()
 
+    def await_looks() -> None:
+        with ended:
+            before = list(looks)
+            assert ended.wait_for(lambda: all(map(operator.lt, before, looks)), 60)
+
     readers = [threading.Thread(target=look, args=(number,)) for number in range(len(looks))]
     for reader in readers:
         reader.start()
@@ -694,11 +700,7 @@ def test_a_saved_name_is_never_missing(place, driver):
         for number in range(40):
             (place / "tmp").write_bytes(b"%d" % (number % 10) * 1000)
             os.rename(place / "tmp", path)
-            with ended:
-                before = list(looks)
-                assert ended.wait_for(
-                    lambda: all(n > then for n, then in zip(looks, before, strict=True)), 60
-                )  # noqa: B023
+            await_looks()
     finally:
         stop.set()
         for reader in readers:
