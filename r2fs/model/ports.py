@@ -105,6 +105,8 @@ class Limits:
     delete_batch: int = 1000
     max_metadata: int = 8192  # bytes of user metadata, names and values together
     key_write_interval_s: float = KEY_WRITE_INTERVAL_S
+    # CopyObject as R2 has it: it heeds conditions on the destination, and takes the metadata directive MERGE.
+    r2_copies: bool = False
 
 
 class ObjectStore(Protocol):

@@ -105,6 +105,9 @@ class ObjectMeta:
     content_type: str = "application/octet-stream"
     metadata: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] | None = None  # as ObjectInfo has them; None: a copy keeps its source's
+    merge: bool = (
+        False  # of a copy where `Limits.r2_copies`: the source's user metadata stay, but for those named
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ import pytest
 
 from r2fs.engine.writeback.queue import QUIET_S
 from r2fs.model.errors import BadCredentials, NameTooLong, Refused
-from r2fs.model.ports import ObjectStore, SystemClock
-from r2fs.model.records import ObjectMeta
-from r2fs.model.settings import Credentials
+from r2fs.model.ports import Limits, ObjectStore, SystemClock
+from r2fs.model.records import AttributeChange, ObjectMeta
+from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
 from r2fs.store.health import HealthView
 from r2fs.store.retry import RetryingStore
+from r2fs.store.s3.store import limits_of
 from tests.contract.test_wire import everything
 from tests.support.bodies import BreakingBody, BytesBody
 from tests.support.engine import Engine
@@ -415,6 +416,99 @@ def test_a_complete_never_takes_what_was_there_before_it(tmp_path: Path, conditi
         engine.stop()
         store.close()
         assert r2.faults == []
+
+
+# ------------------------------------------------------------------ copies as R2 has them
+@pytest.fixture
+def as_r2(r2: StrictR2, tmp_path: Path) -> Iterator[Engine]:
+    """An engine that knows the double for R2; it has sent one file."""
+    store = open_store(r2.endpoint.settings(), SystemClock(), Limits(min_part=PART, r2_copies=True))
+    engine = Engine(tmp_path / "a", store, freshness_s=60.0)
+    engine.write("take.wav", b"take")
+    engine.fs.setxattr(engine.caller, engine.entry("take.wav").ino, "user.colour", b"red", 0)
+    engine.drain()
+    r2.requests.clear()
+    yield engine
+    engine.end()
+    store.close()
+
+
+def chmod(engine: Engine, mode: int = 0o700) -> None:
+    engine.fs.setattr(engine.caller, engine.entry("take.wav").ino, AttributeChange(mode=mode))
+    engine.drain()
+
+
+def test_only_an_endpoint_of_r2_is_taken_for_r2():
+    for host, is_r2 in (
+        ("https://acc.r2.cloudflarestorage.com", True),
+        ("https://acc.eu.r2.cloudflarestorage.com", True),
+        ("https://r2.cloudflarestorage.com.example.com", False),
+        ("http://127.0.0.1:8787", False),
+        (None, False),
+    ):
+        assert limits_of(Bucket("s3", "bucket", endpoint_url=host)).r2_copies is is_r2
+
+
+def test_new_attributes_are_one_request(r2: StrictR2, as_r2: Engine):
+    chmod(as_r2)
+    touched = AttributeChange(mtime_ns=1_700_000_000_250_000_000)
+    as_r2.fs.setattr(as_r2.caller, as_r2.entry("take.wav").ino, touched)
+    as_r2.drain()
+    as_r2.fs.setxattr(as_r2.caller, as_r2.entry("take.wav").ino, "user.take", b"7", 0)
+    as_r2.drain()
+    stored = r2.bucket.metadata("take.wav")
+    assert (stored["mode"], stored["mtime"]) == ("0100700", "1700000000.250000000")
+    assert r2.bucket.head("take.wav").content_type == "audio/wav"
+    assert len([name for name in stored if name.endswith(("colour", "take"))]) == 2
+    assert r2.requests["copy MERGE"] == r2.requests["copy"] == 3
+    assert r2.requests["head"] == r2.requests["put"] == 0
+
+
+def test_a_rename_is_one_copy_and_the_delete_of_the_old_name(r2: StrictR2, as_r2: Engine):
+    as_r2.rename("take.wav", "best.wav")
+    as_r2.drain()
+    assert r2.bucket.contents() == {"best.wav": b"take"}
+    assert (r2.requests["copy MERGE"], r2.requests["head"], r2.requests["delete"]) == (1, 1, 1)
+
+
+def test_metadata_that_another_host_adds_at_the_same_moment_stay(r2: StrictR2, as_r2: Engine):
+    r2.bucket.set_metadata("take.wav", **r2.bucket.metadata("take.wav"), theirs="kept")
+    chmod(as_r2)
+    assert r2.bucket.metadata("take.wav")["theirs"] == "kept"
+    assert r2.requests["copy MERGE"] == 1
+
+
+def test_what_is_removed_is_gone(r2: StrictR2, as_r2: Engine):
+    """MERGE removes nothing: all metadata are sent, with a look at those that are there."""
+    as_r2.fs.removexattr(as_r2.caller, as_r2.entry("take.wav").ino, "user.colour")
+    as_r2.drain()
+    assert not [name for name in r2.bucket.metadata("take.wav") if name.endswith("colour")]
+    assert (r2.requests["copy MERGE"], r2.requests["copy REPLACE"]) == (0, 1)
+
+
+def test_where_the_directive_is_refused_all_metadata_are_sent(r2: StrictR2, as_r2: Engine):
+    r2.merges = False
+    chmod(as_r2)
+    assert r2.bucket.metadata("take.wav")["mode"] == "0100700"
+    assert (r2.requests["copy MERGE"], r2.requests["copy REPLACE"]) == (0, 1)
+
+
+@pytest.mark.expect_warnings("changed in the bucket while its attributes were changed here")
+def test_new_attributes_are_not_given_to_another_hosts_bytes(r2: StrictR2, as_r2: Engine):
+    r2.bucket.set("take.wav", b"theirs")
+    chmod(as_r2)
+    assert r2.bucket.contents() == {"take.wav": b"theirs"}
+    assert "mode" not in r2.bucket.metadata("take.wav")
+    assert as_r2.read("take.wav") == b"theirs", "shown at once"
+
+
+def test_a_server_that_is_not_known_for_r2_is_asked_by_head(r2: StrictR2, make: MakeEngine):
+    engine = make(freshness_s=60.0)
+    engine.write("take.wav", b"take")
+    engine.drain()
+    r2.requests.clear()
+    chmod(engine)
+    assert (r2.requests["copy MERGE"], r2.requests["copy REPLACE"], r2.requests["head"]) == (0, 1, 2)
 
 
 # ------------------------------------------------------------------ keys

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -70,6 +70,7 @@ class StrictR2:
         self.bucket = MemoryStore(Limits(min_part=min_part), now_ns=time.time_ns)
         self.write_interval_s = write_interval_s
         self.conditions = conditions
+        self.merges = True  # CopyObject takes the directive MERGE
         self.there = True  # False: NoSuchBucket for everything
         self.keys: dict[str, str | None] = {ACCESS_KEY: None}  # key id: the session token that goes with it
         # guarded by: _lock
@@ -375,15 +376,21 @@ class _Request(BaseHTTPRequestHandler):
     def _copy(self) -> None:
         """Conditions on the destination have names of R2's own; the common ones are ignored."""
         double, source = self.double, self._source()
-        replaces = self.heads.get("x-amz-metadata-directive", "COPY") == "REPLACE"
+        directive = self.heads.get("x-amz-metadata-directive", "COPY")
+        meta = self._new_meta() if directive != "COPY" else None
+        if directive == "MERGE" and not double.merges:
+            raise Refusal(400, "InvalidArgument", "x-amz-metadata-directive")
+        if meta is not None and directive == "MERGE":
+            meta = replace(meta, metadata={**double.bucket._get(source.key).meta.metadata, **meta.metadata})
         double.pace(self.key)
         etag = double.bucket.copy(
             source,
             self.key,
-            meta=self._new_meta() if replaces else None,
+            meta=meta,
             condition=self._condition("cf-copy-destination-"),
         )
         double.wrote(self.key)
+        double.count(f"copy {directive}")
         self._answer(body=xml.copied("CopyObjectResult", etag))
 
     # ---- multipart

@@ -25,6 +25,7 @@ from r2fs.engine.pending.store import InodeChange
 from r2fs.model.errors import ObjectMissing, R2fsError
 from r2fs.model.keys import printable
 from r2fs.model.metadata import (
+    ATTEMPT,
     MAX_TIME_NS,
     Facts,
     attributes_from,
@@ -91,6 +92,24 @@ class UploadMetadata:
     def of_body(self, job: UploadJob) -> ObjectMeta:
         kind = job.facts.content_type or BODILESS_TYPES.get(job.kind, DEFAULT)
         return metadata_for(job.facts, TYPE_BITS[job.kind], job.attempt, kind)
+
+    def of_merge(self, job: UploadJob) -> ObjectMeta | None:
+        """The metadata for a copy without a look at its source: only those changed since they were seen are named, and
+        another host's stay. None: not all of them are known here, or one was removed, which R2's MERGE cannot do.
+
+        The other fields of the metadata, Content-Type and the like, are sent as they are known.
+        """
+        now, seen = job.facts, job.stored
+        if not job.known or seen is None or job.kind is not Kind.FILE:
+            return None
+        kind = now.content_type or content_type(job.name)
+        if now.mtime_ns is None or (now.content_type is None and kind == DEFAULT):  # by its bytes, perhaps
+            return None
+        meta, there = (metadata_for(facts, TYPE_BITS[job.kind], job.attempt, kind) for facts in (now, seen))
+        if not (there.metadata.keys() <= meta.metadata.keys() and meta.headers == there.headers):
+            return None
+        changed = {k: v for k, v in meta.metadata.items() if k == ATTEMPT or v != there.metadata.get(k)}
+        return replace(meta, metadata=changed, merge=True)
 
     def of_copy(self, job: UploadJob, source: ObjectInfo) -> tuple[Facts, ObjectMeta]:
         """Return the metadata for a copy of `source`: fields unknown on this host are kept."""

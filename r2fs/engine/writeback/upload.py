@@ -95,6 +95,14 @@ class Uploader:
     def _copy(self, job: UploadJob) -> Sent:
         """Copy the base to another name, or onto itself with other metadata."""
         assert job.base is not None
+        limits = self._store.limits
+        merge = self._metadata.of_merge(job) if limits.r2_copies else None
+        if merge is not None and job.base.size <= limits.max_copy:
+            try:
+                etag = self._store.copy(job.base, job.key, meta=merge, condition=job.condition)
+                return Sent(Version(job.key, etag, job.base.size), job.facts)
+            except Refused as error:  # the directive, perhaps: else the next request is refused as well
+                log.info("%s: copied with all its metadata: %s", printable(job.key), error)
         source = self._store.head(job.base.key)
         if source.etag != job.base.etag:
             raise PreconditionFailed(f"{job.base.key} was changed by somebody else", source=True)

@@ -6,7 +6,7 @@ Threads: every method is thread-safe; boto3's client is, and there is no state b
 Fails:   StoreError's subclasses; what a Body raises while it is read comes out as it is.
 
 Where R2 takes no condition, or nobody knows whether it does, a HEAD looks as well: before a
-Complete and before a copy at the destination, after a part copy at the source. What may be
+Complete, and after a part copy at the source; before a copy at the destination where the server is not R2. What may be
 understood is sent nevertheless, so that a server that honours it leaves no window.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from r2fs.model.errors import (
     BucketMissing,
@@ -31,6 +32,7 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
+from r2fs.model.settings.config import R2_DOMAIN
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
@@ -79,6 +81,12 @@ def connect(
     return RetryingStore(store, clock, counter=counter, keys=store.keys)
 
 
+def limits_of(bucket: Bucket) -> Limits:
+    """R2's own by the endpoint's name: a server of another name, Cloudflare's simulator too, may lack them."""
+    host = urlsplit(bucket.endpoint_url or "").hostname or ""
+    return Limits(r2_copies=host.endswith("." + R2_DOMAIN))
+
+
 class S3Store:
     """One bucket. See the head of the file; the contract is `ObjectStore`'s."""
 
@@ -99,7 +107,7 @@ class S3Store:
         self._md5_etags = bucket.md5_etags
         self.url = bucket.url
         self._clock = clock
-        self._limits = limits or Limits()
+        self._limits = limits or limits_of(bucket)
         self._counter = counter or RequestCounter()
         self._checks = Checks(bucket, clock)
         self._host = self._checks.host
@@ -389,14 +397,15 @@ class S3Store:
         meta: ObjectMeta | None = None,
         condition: Condition | None = None,
     ) -> str:
-        self._look_first(key, condition)
+        if not self._limits.r2_copies:
+            self._look_first(key, condition)
         if source.size > self._limits.max_copy:
             return copy_by_parts(self, source, key, meta, condition=condition)
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:
             if meta.headers is None:
                 meta = replace(meta, headers=values.kept_of(self._require_source(source)))
-            asked = self._described(key, meta) | {"MetadataDirective": "REPLACE"}
+            asked = self._described(key, meta) | {"MetadataDirective": "MERGE" if meta.merge else "REPLACE"}
         try:
             with self._translated(f"{source.key} → {key}") as seen:
                 with with_copy_headers(destination_headers(condition)):
