@@ -14,9 +14,9 @@ import re
 from collections.abc import Container, Mapping
 
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings.config import Flag
 from r2fs.model.settings.options import BY_NAME, TABLE
 from r2fs.model.settings.settings_file import near
+from r2fs.model.settings.sources import Flag
 from r2fs.model.settings.units import Switch
 
 HELPER_NAMES = ("mount.r2fs", "mount.fuse.r2fs")

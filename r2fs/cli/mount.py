@@ -26,7 +26,8 @@ from r2fs.model import exposure
 from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Credentials, Settings
-from r2fs.model.settings.config import credentials_of, gather, settings_of
+from r2fs.model.settings.loading import credentials_of, settings_of
+from r2fs.model.settings.sources import gather
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from r2fs.daemon.state_directories import FoundStates, StateDirectory
 from r2fs.drivers.mount_path import absolute
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import printable
-from r2fs.model.settings.config import gather
+from r2fs.model.settings.sources import gather
 
 
 def unmounted() -> FoundStates:

@@ -1,7 +1,7 @@
 """Settings of one mount: the frozen values that the rest of r2fs is built from.
 
-Owns:  names, units and defaults. `model/settings/config.py` fills them from a file, the environment
-       and flags, and says where each came from.
+Owns:  names, units and defaults. `sources.py` gathers values from a file, the environment and flags,
+       and `loading.py` makes these objects of them.
 Never: reads a file or the environment.
 """
 

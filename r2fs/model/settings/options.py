@@ -3,7 +3,7 @@
 Owns:  names, kinds, variables, flags and help of every setting. The settings file, its
        template, the environment, the flags of `r2fs mount`, `-o` and `r2fs config show` are
        all made from it; defaults stand in `settings.py` alone.
-Never: reads a file or the environment (that is `config.py`).
+Never: reads a file or the environment (`sources.py` does).
 
 Every setting can be given as R2FS_<NAME>. `variables` are the names under which other tools
 take the same thing, the stronger first.
@@ -50,7 +50,7 @@ class Option:
 
     @property
     def default(self) -> object:
-        """None: nothing, or what `config.py` finds out about this host."""
+        """Default value; None if there is none, or if `sources.py` takes it from this host."""
         return _DEFAULTS.get(self.field)
 
     @property
@@ -62,7 +62,7 @@ class Option:
         return f"R2FS_{self.name.upper()}"
 
 
-# Host dependent: config.py fills them. A settings object made by hand has Settings' own values.
+# Filled by sources.py from this host. A Settings object made by hand has the defaults of its class.
 _BY_HOST = ("uid", "gid", "host", "region", "name")
 _DEFAULTS: dict[str, object] = {
     field.name: field.default

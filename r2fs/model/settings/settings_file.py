@@ -1,7 +1,7 @@
 """The settings file: TOML with shared values and one table for each mount.
 
 Owns:  reading it (with the line of each value), unknown names, and the commented template.
-Never: decides which value wins (that is `config.py`).
+Never: decides which value wins (`sources.py` does).
 Fails: SettingsError with file and line.
 
     cache_size = "20GiB"                 # shared by all mounts; [defaults] is the same

@@ -2,7 +2,7 @@
 
 Owns:  the units (sizes, times, modes, owners) and what each kind allows, in words.
 Never: knows a setting's name or where a text came from.
-Fails: `parse` raises ValueError; `config.py` adds the setting, the source and `allowed`.
+Fails: `parse` raises ValueError; `sources.py` adds the setting, the source and `allowed`.
 
 `raw` is a string from a variable, a flag or the file, or a number, boolean or list from
 the file. `write(value)` is TOML and parses back to the same value.

@@ -15,7 +15,8 @@ from r2fs.daemon import state_directories
 from r2fs.daemon.client import Held
 from r2fs.disk.journal.summary import PendingSummary
 from r2fs.model import mount_record
-from r2fs.model.settings.config import gather, settings_of
+from r2fs.model.settings.loading import settings_of
+from r2fs.model.settings.sources import gather
 from tests.unit.cli.test_lifecycle import Rig, fuse_works
 
 needs_fuse = pytest.mark.skipif(not fuse_works(), reason="/dev/fuse cannot be opened here")

@@ -1,8 +1,7 @@
-"""Loading settings: from the settings file, the environment and flags, each value with its source.
+"""Values of settings, each with its source: from the settings file, the environment and flags.
 
-Owns:  which value wins, the rules of URLs, endpoints and credentials, and the words for what
-       is wrong. `options.py` is the table, `settings_file.py` reads the file, `places.py`
-       knows the default directories.
+Owns:  which value wins. `options.py` is the table of settings, `settings_file.py` reads the file,
+       `places.py` knows the default directories.
 Never: makes a directory; asks the bucket; lets a secret into a message.
 Fails: SettingsError naming the setting, its source and what is allowed.
 
@@ -14,9 +13,7 @@ Precedence, the stronger last:
 
 The URL and mount point of a mount that is named on the command line stand with the flags:
 who asks for `takes` gets takes. The parts of a key (id, secret, token) come from one family
-of variables, never mixed from two. For r2:// an account id is stronger than an endpoint of a
-weaker source, so that R2_ACCOUNT_ID is not lost to an AWS_ENDPOINT_URL that is meant for
-something else; of AWS's variables the region says nothing about R2.
+of variables, never mixed from two.
 """
 
 from __future__ import annotations
@@ -32,8 +29,7 @@ from typing import Any
 
 from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
-from r2fs.model.keys import normal_prefix
-from r2fs.model.settings import Bucket, Credentials, Settings, places, setting_warnings, settings_file
+from r2fs.model.settings import places, setting_warnings, settings_file
 from r2fs.model.settings.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
 from r2fs.model.settings.settings_file import SettingsFile, near
 
@@ -43,7 +39,6 @@ Rank = tuple[int, int]
 DEFAULT: Rank = (0, 0)
 FILE, ENVIRONMENT, FLAG = 1, 2, 3
 _OWN_VARIABLE, _CREDENTIAL = len(FAMILIES), len(FAMILIES) + 1  # ranks above the families of variables
-R2_DOMAIN = "r2.cloudflarestorage.com"
 HIDDEN = "(hidden)"
 MAX_KEY = 1 << 16  # bytes of a file with a key; session tokens have a few thousand
 
@@ -151,17 +146,6 @@ def gather(
         setting_warnings.of_readable_secrets(file, name, key_files)
     _of_this_host(values, environ)
     return Values(file, name, values)
-
-
-def load(
-    target: str | None = None,
-    *,
-    flags: Mapping[str, Flag] | None = None,
-    environ: Mapping[str, str] | None = None,
-    config_file: Path | None = None,
-) -> Settings:
-    """`gather` and `settings_of` in one."""
-    return settings_of(gather(target, flags=flags, environ=environ, config_file=config_file))
 
 
 # ------------------------------------------------------------------ sources
@@ -297,108 +281,3 @@ def _of_this_host(values: dict[str, Value], environ: Mapping[str, str]) -> None:
     found = {"uid": os.getuid(), "gid": os.getgid(), "host": socket.gethostname() or "localhost"}
     for name, value in found.items():
         values.setdefault(name, Value(value, "default (of this host)", DEFAULT))
-
-
-# ------------------------------------------------------------------ the settings object
-def settings_of(values: Values) -> Settings:
-    """The settings of one mount. SettingsError where no bucket is named or it cannot be reached so."""
-    bucket = _bucket(values)
-    own = places.slug(bucket)
-    plain = {
-        option.field: values.get(option.name)
-        for option in TABLE
-        if option.field in Settings.__dataclass_fields__
-        and option.name not in ("bucket", "cache_dir", "state_dir")
-    }
-    return Settings(
-        bucket=bucket,
-        cache_dir=values.get("cache_dir") / own,
-        state_dir=values.get("state_dir") / own,
-        name=values.name,
-        **plain,
-    )
-
-
-def _bucket(values: Values) -> Bucket:
-    url = values.get("url") or _url_of_bucket(values)
-    scheme, _, rest = url.partition("://")
-    if scheme == "file":
-        if not rest.startswith("/"):
-            raise SettingsError(f"{url}: a file URL has an absolute path, as in file:///srv/bucket")
-        return Bucket("file", os.path.normpath("/" + rest.lstrip("/")))
-    if scheme not in ("r2", "s3"):
-        source = values.source("url")
-        raise SettingsError(f"{url.split('@')[-1]} ({source}): a URL begins with r2://, s3:// or file:///")
-    name, _, prefix = rest.partition("/")
-    if "@" in name or ":" in name:
-        raise SettingsError("a bucket's URL holds no key: use variables, a file or a profile for it")
-    name = name or values.get("bucket") or ""
-    try:
-        BY_NAME["bucket"].kind.parse(name)
-    except ValueError:
-        raise SettingsError(f"{url} ({values.source('url')}) names no bucket: r2://BUCKET/PREFIX") from None
-    endpoint = _endpoint(values, scheme)
-    prefix = normal_prefix(prefix)
-    return Bucket(
-        scheme="s3",
-        name=name,
-        prefix=prefix,
-        given=f"{scheme}://{name}" + (f"/{prefix.rstrip('/')}" if prefix else ""),
-        endpoint_url=endpoint,
-        region=_region(values, scheme, endpoint),
-        addressing=values.get("addressing"),
-        credentials=credentials_of(values),
-        request_timeout_s=values.get("request_timeout"),
-        md5_etags=values.get("md5_etags"),
-    )
-
-
-def _url_of_bucket(values: Values) -> str:
-    """No URL: the bucket's name alone, in R2 unless only another service's endpoint is there."""
-    if not values.get("bucket"):
-        raise SettingsError(
-            "no bucket is named: give r2://BUCKET, s3://BUCKET or a mount's name; for files on this host alone, "
-            "without a server, file:///DIRECTORY"
-        )
-    endpoint = values.get("endpoint_url")
-    return "r2://" if values.get("account_id") or not endpoint or R2_DOMAIN in endpoint else "s3://"
-
-
-def _endpoint(values: Values, scheme: str) -> str | None:
-    endpoint: str | None = values.get("endpoint_url")
-    if scheme == "s3":
-        return endpoint
-    account = values.get("account_id")
-    if account and (not endpoint or values.rank("account_id") > values.rank("endpoint_url")):
-        jurisdiction = values.get("jurisdiction")
-        return f"https://{account}{'.' + jurisdiction if jurisdiction else ''}.{R2_DOMAIN}"
-    if not endpoint:
-        raise SettingsError(
-            "r2:// needs the Cloudflare account: set account_id (R2_ACCOUNT_ID) or endpoint_url (R2_ENDPOINT, "
-            "STORAGE_ENDPOINT_URL); to work on local files, without a server, give file:///DIRECTORY in its place"
-        )
-    return endpoint
-
-
-def _region(values: Values, scheme: str, endpoint: str | None) -> str:
-    region: str | None = values.get("region")
-    of_aws = values.rank("region") == (ENVIRONMENT, FAMILIES.index("AWS"))
-    if scheme == "r2" or (endpoint and R2_DOMAIN in endpoint):
-        return region if region and not of_aws else "auto"
-    return region or "us-east-1"
-
-
-def credentials_of(values: Values) -> Credentials:
-    """One whole key, or a profile, or nothing: then the store looks where AWS's own tools do."""
-    key, profile = values.get("access_key_id"), values.get("profile")
-    if values.get("anonymous"):
-        return Credentials(anonymous=True)
-    if profile and values.rank("profile") > values.rank("access_key_id"):
-        return Credentials(profile=profile)
-    secret, token = values.get("secret_access_key"), values.get("session_token")
-    if bool(key) != bool(secret):
-        here, missing = ("access_key_id", "secret_access_key")[:: 1 if key else -1]
-        raise SettingsError(f"{here} is set ({values.source(here)}), but {missing} is not")
-    if not key or values.rank("session_token") < values.rank("access_key_id"):
-        token = None  # it belongs to a weaker source's key
-    return Credentials(key, secret, token, None if key else profile)
