@@ -22,10 +22,9 @@ from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import state_directories
 from r2fs.daemon.handover.keeper import Again
 from r2fs.drivers.mount_path import absolute
-from r2fs.model import exposure
 from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
-from r2fs.model.settings import Credentials, Settings
+from r2fs.model.settings import Credentials, Settings, setting_warnings
 from r2fs.model.settings.loading import credentials_of, settings_of
 from r2fs.model.settings.sources import gather
 
@@ -95,7 +94,7 @@ def _run(
         else:
             logs.to_stderr(level, os.environ, credentials)
 
-    _warn_of_exposure(settings, to_file=log_file is not None)
+    _warn_of_plain_http(settings, to_file=log_file is not None)
     again = _command(directory)
 
     def credentials_now() -> Credentials:
@@ -137,8 +136,8 @@ def _in_background(work: Callable[[Callable[[], None]], int], log_file: Path, fr
         raise
 
 
-def _warn_of_exposure(settings: Settings, to_file: bool) -> None:
-    warning = exposure.warning_of(settings.bucket)
+def _warn_of_plain_http(settings: Settings, to_file: bool) -> None:
+    warning = setting_warnings.of_plain_http(settings.bucket)
     if warning is None:
         return
     log.warning("%s", warning)

@@ -75,7 +75,7 @@ def _ask(path: Path) -> int:
 
 
 def _ask_apart(path: Path) -> int:
-    """As _ask, in a child: a child whose request is not read can be killed."""
+    """_ask in a child process, which can be killed if its request is not read."""
     child = os.posix_spawn(
         sys.executable, [sys.executable, "-I", "-S", "-c", ASK, os.fspath(path)], os.environ
     )

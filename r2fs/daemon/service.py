@@ -62,7 +62,7 @@ DETACHED_S = 5.0  # for the last files of a lazily detached mount; then the proc
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How this daemon was started, and how another can be."""
+    """Command and mode of this daemon's start, for the start of another."""
 
     environ: MutableMapping[str, str]
     again: Again | None = None  # the command; None: no restart is possible

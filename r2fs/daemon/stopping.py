@@ -24,8 +24,8 @@ from r2fs.daemon import mountpoint as mountpoints
 from r2fs.daemon.systemd import ServiceManager
 from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
+from r2fs.model.pending import State
 from r2fs.model.ports import Clock
-from r2fs.model.states import State
 from r2fs.model.views import QueueView
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pathlib import Path
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import SUBTYPE, check_possible, mounted_at, privileged
 from r2fs.model.errors import AlreadyMounted, FuseMissing, MountError, MountPointBad, MountPointStale
-from r2fs.model.path_walk import MAX_LINKS, resolved
+from r2fs.model.owned_paths import MAX_LINKS, resolved
 
 FUSE_CONF = Path("/etc/fuse.conf")
 

@@ -205,7 +205,7 @@ class TakeOver:
 
     # ------------------------------------------------------------------ while mounted
     def keep(self, driver: object) -> None:
-        """Have the session kept, once the mount answers: from then on it outlives this process."""
+        """Give the session to its keeper, once the mount answers: from then on the session outlives this process."""
         if self._log is None or self._left is not None or not isinstance(driver, KernelDriver):
             return
         with self._lock:

@@ -116,7 +116,7 @@ class KernelNotifier:
         self.told.discard(ino)
 
     def resend(self, directories: Iterable[int] = ()) -> None:
-        """Have the kernel repeat the requests that another daemon read and did not answer.
+        """Ask the kernel to repeat the requests that another daemon read and did not answer.
 
         `directories` are those with cached names: the expiry of their listings was lost with that daemon.
         """

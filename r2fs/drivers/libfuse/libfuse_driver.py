@@ -94,7 +94,7 @@ class _Arguments(ctypes.Structure):
 
 
 class _Interrupted(threading.Event):
-    """Whether the request of the calling thread is interrupted. One object serves all callers."""
+    """Interruption of the calling thread's request: true once INTERRUPT arrived. One object serves all callers."""
 
     def __init__(self, asked: Callable[[], int]) -> None:
         super().__init__()

@@ -27,10 +27,9 @@ from r2fs.engine.pending.waiting import PUT, Item
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import of_new_bytes
-from r2fs.model.pending import Durability, Pending, Staged, Writes
+from r2fs.model.pending import UNSEALED, Durability, Pending, Staged, Writes
 from r2fs.model.ports import Caller
 from r2fs.model.records import Proof
-from r2fs.model.states import UNSEALED
 from r2fs.model.transitions import (
     closed_changed,
     closed_unchanged,

@@ -23,10 +23,9 @@ from r2fs.engine.pending.transaction import Transactions
 from r2fs.engine.pending.waiting import Waiting
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from r2fs.model.metadata import Facts, remembered
-from r2fs.model.pending import Durability, Pending, Staged, Writes
+from r2fs.model.pending import Durability, Pending, Staged, State, Writes
 from r2fs.model.ranges import Range
 from r2fs.model.records import PendingDelete, PendingInode, Proof, Version
-from r2fs.model.states import State
 from r2fs.model.transitions import interrupted_changed, with_staged, written
 
 LATE_ATTEMPT_S = 600.0  # an attempt whose end nobody saw may still appear: R2 drops an idle body after 15 s

@@ -25,10 +25,9 @@ from r2fs.engine.writeback.failures import Failures
 from r2fs.engine.writeback.implied_directories import ImpliedDirectories
 from r2fs.engine.writeback.schedule import Pace, Schedule
 from r2fs.model.errors import R2fsError, Throttled
-from r2fs.model.pending import Pending
+from r2fs.model.pending import Pending, State
 from r2fs.model.ports import THROTTLED_S
 from r2fs.model.records import PendingDelete
-from r2fs.model.states import State
 from r2fs.model.transitions import parked, released
 
 log = logging.getLogger(__name__)

@@ -51,9 +51,8 @@ from r2fs.model.errors import (
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import ATTEMPT, Facts, attributes_from, remembered
 from r2fs.model.mime import content_type
-from r2fs.model.pending import Hold, Retry, Staged
+from r2fs.model.pending import Hold, Retry, Staged, State
 from r2fs.model.records import Kind, ObjectInfo, Version
-from r2fs.model.states import State
 from r2fs.model.transitions import expecting
 
 log = logging.getLogger(__name__)

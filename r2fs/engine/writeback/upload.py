@@ -45,7 +45,6 @@ from r2fs.model.metadata import (
     without_header,
 )
 from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
-from r2fs.model.part_size import part_size
 from r2fs.model.pending import UNSYNCED
 from r2fs.model.ports import Body
 from r2fs.model.ranges import RangeSet
@@ -231,7 +230,7 @@ class Uploader:
 
     def _begin(self, claim: UploadJob, earlier: PartDigests | None) -> MultipartState:
         wanted = earlier.part_size if earlier is not None else self._core.settings.part_size
-        size = part_size(claim.size, wanted, self._store.limits.max_parts)
+        size = self._store.limits.part_size(claim.size, wanted)
         proof = _proof(claim.fd)
         upload_id = self._store.create_upload(claim.key, self._meta(claim))
         self._core.crash_point("multipart_created")

@@ -45,8 +45,7 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.keys import printable
-from r2fs.model.pending import InFlight
-from r2fs.model.states import State
+from r2fs.model.pending import InFlight, State
 from r2fs.model.transitions import claimed, expecting, released
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,11 @@
-"""Settings of one mount, made from the values that `sources.py` gathered.
+"""Settings of one mount, made from the values of `sources.py`.
 
 Owns:  the rules of URLs, endpoints, regions and credentials.
 Never: reads a file or the environment; asks the bucket; lets a secret into a message.
-Fails: SettingsError where no bucket is named, or what is named cannot reach one.
+Fails: SettingsError if no bucket is named, or its settings are not complete.
 
-For r2:// an account id is stronger than an endpoint of a weaker source: R2_ACCOUNT_ID is not lost to an
-AWS_ENDPOINT_URL that is meant for something else. Of AWS's variables the region says nothing about R2.
+For r2:// an account id has precedence over an endpoint of a weaker source: an AWS_ENDPOINT_URL of another
+service does not replace R2_ACCOUNT_ID. The region of AWS's variables does not apply to R2.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def load(
     environ: Mapping[str, str] | None = None,
     config_file: Path | None = None,
 ) -> Settings:
-    """`gather` and `settings_of` in one."""
+    """`settings_of` the values of `gather`."""
     return settings_of(gather(target, flags=flags, environ=environ, config_file=config_file))
 
 
 def settings_of(values: Values) -> Settings:
-    """The settings of one mount. SettingsError where no bucket is named or it cannot be reached so."""
+    """Settings of one mount. Raises SettingsError."""
     bucket = _bucket(values)
     own = places.slug(bucket)
     plain = {
@@ -88,7 +88,7 @@ def _bucket(values: Values) -> Bucket:
 
 
 def _url_of_bucket(values: Values) -> str:
-    """No URL: the bucket's name alone, in R2 unless only another service's endpoint is there."""
+    """URL of a bucket given by name alone: in R2, unless only another service's endpoint is set."""
     if not values.get("bucket"):
         raise SettingsError(
             "no bucket is named: give r2://BUCKET, s3://BUCKET or a mount's name; for files on this host alone, "
@@ -123,7 +123,7 @@ def _region(values: Values, scheme: str, endpoint: str | None) -> str:
 
 
 def credentials_of(values: Values) -> Credentials:
-    """One whole key, or a profile, or nothing: then the store looks where AWS's own tools do."""
+    """One whole key, or a profile, or neither: the store then looks in the places of AWS's own tools."""
     key, profile = values.get("access_key_id"), values.get("profile")
     if values.get("anonymous"):
         return Credentials(anonymous=True)
@@ -134,5 +134,5 @@ def credentials_of(values: Values) -> Credentials:
         here, missing = ("access_key_id", "secret_access_key")[:: 1 if key else -1]
         raise SettingsError(f"{here} is set ({values.source(here)}), but {missing} is not")
     if not key or values.rank("session_token") < values.rank("access_key_id"):
-        token = None  # it belongs to a weaker source's key
+        token = None  # of the key of a weaker source
     return Credentials(key, secret, token, None if key else profile)

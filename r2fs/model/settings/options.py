@@ -1,12 +1,12 @@
-"""The table of settings: one row says all there is to say of a setting.
+"""The table of settings: one row for each.
 
 Owns:  names, kinds, variables, flags and help of every setting. The settings file, its
        template, the environment, the flags of `r2fs mount`, `-o` and `r2fs config show` are
-       all made from it; defaults stand in `settings.py` alone.
+       made from this table. Defaults are in `settings/__init__.py` alone.
 Never: reads a file or the environment (`sources.py` does).
 
-Every setting can be given as R2FS_<NAME>. `variables` are the names under which other tools
-take the same thing, the stronger first.
+Every setting has a variable R2FS_<NAME>. `variables` are the variables of other tools for the same
+value, the stronger first.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Option:
     kind: Kind
     help: str
     variables: tuple[str, ...] = ()
-    flag: bool = True  # `--name` and `-o name` are taken
+    flag: bool = True  # has `--name` and `-o name`
     secret: bool = False  # never in argv, never shown
 
     @property
     def field(self) -> str:
-        """Its name in Settings, Bucket or Credentials: times say their unit there."""
+        """Name in Settings, Bucket or Credentials, with the unit of times."""
         return f"{self.name}_s" if isinstance(self.kind, Duration) else self.name
 
     @property
     def default(self) -> object:
-        """Default value; None if there is none, or if `sources.py` takes it from this host."""
+        """Default value; None for no default, or for a default of this host (`sources.py`)."""
         return _DEFAULTS.get(self.field)
 
     @property

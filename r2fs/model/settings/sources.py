@@ -1,6 +1,6 @@
 """Values of settings, each with its source: from the settings file, the environment and flags.
 
-Owns:  which value wins. `options.py` is the table of settings, `settings_file.py` reads the file,
+Owns:  precedence. `options.py` is the table of settings, `settings_file.py` reads the file,
        `places.py` knows the default directories.
 Never: makes a directory; asks the bucket; lets a secret into a message.
 Fails: SettingsError naming the setting, its source and what is allowed.
@@ -11,9 +11,8 @@ Precedence, the stronger last:
             < variables: AWS_… < STORAGE_… < R2_… < R2FS_… < $CREDENTIALS_DIRECTORY
             < flags and -o
 
-The URL and mount point of a mount that is named on the command line stand with the flags:
-who asks for `takes` gets takes. The parts of a key (id, secret, token) come from one family
-of variables, never mixed from two.
+The URL and mount point of a mount named on the command line rank with the flags, so that no variable
+replaces them. The parts of a key (id, secret, token) are of one family of variables, never of two.
 """
 
 from __future__ import annotations
@@ -45,24 +44,24 @@ MAX_KEY = 1 << 16  # bytes of a file with a key; session tokens have a few thous
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One source's word on a setting, not yet parsed."""
+    """Value of a setting from one source, not yet parsed."""
 
     raw: object
     source: str
     rank: Rank
-    base: Path | None = None  # where relative paths start
+    base: Path | None = None  # directory of relative paths
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    value: Any  # parsed: of the type that the setting's field has
+    value: Any  # parsed, of the type of the setting's field
     source: str
     rank: Rank
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """What the command line said: `raw` is text, or True and False for a switch."""
+    """Value on the command line: `raw` is text, or True and False for a switch."""
 
     raw: object
     source: str  # "flag --cache-size"
@@ -70,7 +69,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Values:
-    """Every setting that has a value, with its source."""
+    """All values, with their sources."""
 
     file: SettingsFile
     name: str  # of the mount, or ""
@@ -89,7 +88,7 @@ class Values:
         return "default" if found is None else found.source
 
     def shown(self, option: Option) -> str:
-        """The value as the file would hold it; secrets hidden; "" where there is none."""
+        """Value in TOML; secrets hidden; "" without a value."""
         value = self.get(option.name)
         if value is None:
             return ""
@@ -110,9 +109,9 @@ def gather(
     base: Path | None = None,
     warn: bool = True,
 ) -> Values:
-    """All values for `target`: a URL, a mount's name in the settings file, or None.
+    """Gather all values for `target`: a URL, a mount's name in the settings file, or None.
 
-    `base` is where relative paths of flags and variables start: by default the working directory.
+    `base`: directory of relative paths in flags and variables; by default the working directory.
     """
     environ = os.environ if environ is None else environ
     base = base or Path.cwd()
@@ -159,7 +158,7 @@ def _target(target: str | None, file: SettingsFile) -> tuple[str, str]:
     target = target.removeprefix("r2fs#")  # fstab's older spelling of a FUSE source
     if "://" in target:
         if target.lower().startswith(("http://", "https://")):
-            raise SettingsError(  # without the address: it may hold a key
+            raise SettingsError(  # without the address, which may hold a key
                 "url: http:// and https:// are a server's address: give that, without the bucket, as endpoint_url "
                 "(--endpoint-url), and the bucket as s3://BUCKET; for R2, account_id and r2://BUCKET are enough"
             )
@@ -196,7 +195,7 @@ def _of_file(file: SettingsFile, name: str) -> Iterator[tuple[str, Candidate]]:
 
 
 def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[str, Candidate]]:
-    """What variables say; an empty one says nothing."""
+    """Values of variables. Empty variables are ignored."""
     family = _key_family(environ)
     for option in TABLE:
         if raw := environ.get(option.own_variable):
@@ -221,7 +220,7 @@ def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[st
 
 
 def _key_family(environ: Mapping[str, str]) -> str:
-    """The strongest family with a whole key; else with a part of one."""
+    """The strongest family of variables with a whole key; else with a part of a key."""
     for wanted in (KEY_PARTS[:2], KEY_PARTS[:1], KEY_PARTS[1:2], KEY_PARTS[2:]):
         for family in reversed(FAMILIES):
             if all(environ.get(f"{family}_{name.upper()}") for name in wanted):
@@ -230,7 +229,7 @@ def _key_family(environ: Mapping[str, str]) -> str:
 
 
 def _strongest(option: Option, candidates: list[Candidate]) -> Value | None:
-    """The winner, parsed. A wrong value that is overruled harms nobody."""
+    """Parse the value with the highest rank. Values of lower rank are not checked."""
     if not candidates:
         return None if option.default is None else Value(option.default, "default", DEFAULT)
     best = max(candidates, key=lambda candidate: candidate.rank)
@@ -238,7 +237,7 @@ def _strongest(option: Option, candidates: list[Candidate]) -> Value | None:
         value = option.kind.parse(best.raw)
     except ValueError as error:
         what = f"{option.name} has a wrong value" if option.secret else f"{option.name}: {error}"
-        what = re.sub(r"//[^/\s]*@", f"//{HIDDEN}@", what)  # a key that was put in a URL
+        what = re.sub(r"//[^/\s]*@", f"//{HIDDEN}@", what)  # a key in a URL
         raise SettingsError(f"{what} ({best.source}); allowed: {option.kind.allowed}") from None
     if isinstance(value, Path):
         value = Path(os.path.normpath((best.base or Path.cwd()) / value))
@@ -246,7 +245,7 @@ def _strongest(option: Option, candidates: list[Candidate]) -> Value | None:
 
 
 def _read_key_files(values: dict[str, Value]) -> None:
-    """`secret_access_key_file` and its siblings stand for the value where they are the stronger."""
+    """Replace parts of the key by the contents of `secret_access_key_file` and the like, if these rank higher."""
     for name in KEY_PARTS:
         named = values.get(f"{name}_file")
         direct = values.get(name)
@@ -257,7 +256,7 @@ def _read_key_files(values: dict[str, Value]) -> None:
 
 
 def _file_text(path: Path, source: str) -> str:
-    """A key from a file. Its words are never part of a message."""
+    """Read a key from a file. The content is never part of a message."""
     try:
         text = owned_paths.read_named(path, MAX_KEY, settings_file.PATIENCE_S).decode("ascii").strip()
     except owned_paths.UnsafePath as error:
@@ -272,7 +271,7 @@ def _file_text(path: Path, source: str) -> str:
 
 
 def _of_this_host(values: dict[str, Value], environ: Mapping[str, str]) -> None:
-    """Defaults that are found out rather than written down."""
+    """Add defaults of this host: directories, user, name."""
     places_found = {name: places.base_dir(name, environ) for name in ("cache_dir", "state_dir")}
     places_found["run_dir"] = places.run_dir(environ)
     for name, (path, variable) in places_found.items():

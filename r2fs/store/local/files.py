@@ -1,4 +1,4 @@
-"""Reading and writing the files of a bucket that is a directory.
+"""Reading and writing the files of a local bucket.
 
 Owns:  one opened version, read to its end; one new file, written whole; durable directories.
 Never: knows keys' paths, side files or the lock.
@@ -22,7 +22,7 @@ CHUNK = 1 << 20
 
 
 class LocalDownload:
-    """An open file: the version that was opened, whatever object gets its name later."""
+    """An open file. Keeps its version, also if another object gets its name."""
 
     def __init__(
         self, descriptor: int, info: ObjectInfo, stat: os.stat_result, span: range, counter: RequestCounter
@@ -85,7 +85,7 @@ def make_directories(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make names that were made or changed in `path` survive a power cut."""
+    """Make new and changed names in `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

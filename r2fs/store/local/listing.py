@@ -1,6 +1,6 @@
 """Listing a directory tree in the order in which a bucket lists its keys.
 
-Owns:  that order (UTF-8 bytes of the whole key), and which subtrees need not be read.
+Owns:  the order (UTF-8 bytes of the whole key), and the choice of subtrees to read.
 Never: reads side files: `is_marker` decides whether a directory is an object.
 """
 
@@ -39,7 +39,7 @@ class Tree:
                     if name is not None and (directory or entry.name != OWN):
                         yield directory + name, entry
         except (FileNotFoundError, NotADirectoryError):
-            pass  # removed while the listing went on
+            pass  # removed during the listing
 
 
 @dataclass(frozen=True, slots=True)

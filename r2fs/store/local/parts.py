@@ -1,4 +1,4 @@
-"""Multipart uploads of a bucket that is a directory.
+"""Multipart uploads of a local bucket.
 
 Owns:  `ROOT/.r2fs/uploads/ID/`: `upload.json`, and one file `NUMBER.ETAG` for each part.
 Never: publishes: `LocalDirStore` reads the parts in order and does.

@@ -1,6 +1,6 @@
-"""Keys as paths below the root of a bucket that is a directory, and errors of the disk as errors of a bucket.
+"""Keys as paths below the root of a local bucket, and errors of the disk as errors of a bucket.
 
-Owns:  the rule that decides which keys can be paths, and the table of errnos.
+Owns:  the rule for keys as paths, and the table of errnos.
 Never: opens a file.
 Fails: NoPath for a key that cannot be a path.
 """

@@ -1,13 +1,13 @@
-"""Side files: ETag, metadata and headers of objects in a bucket that is a directory.
+"""Side files: ETag, metadata and headers of objects in a local bucket.
 
-Owns:    `ROOT/.r2fs/meta`: one JSON file for each object that r2fs wrote.
+Owns:    `ROOT/.r2fs/meta`: a JSON file for each object written by r2fs.
 Never:   touches the objects themselves; decides which version is current.
 Threads: no state; `LocalDirStore` holds its lock around writes.
 
-A side file is named by the key and by the identity (inode, size, mtime) of the file that it
-describes. It is written before that file gets its name: a crash between the two leaves the old
-object with the old side file, and one more that describes no file. A file that another program
-wrote or changed has no side file; its ETag is made from its identity.
+A side file is named by the key and by the identity (inode, size, mtime) of its object's file, and is
+written before the object gets its name: a crash between the two leaves the old object with its old side
+file, and another side file without an object. A file written or changed by another program has no side
+file; its ETag is made from its identity.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SideData:
     etag: str
     content_type: str
     metadata: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)  # as ObjectMeta has them
+    headers: dict[str, str] = field(default_factory=dict)  # as in ObjectMeta
 
     @classmethod
     def of(cls, etag: str, meta: ObjectMeta) -> SideData:
@@ -89,7 +89,7 @@ class Sidecars:
 
 
 def foreign(key: str, stat: os.stat_result) -> SideData:
-    """Side data of a file that another program wrote. The ETag is no MD5: that would need a read of the file."""
+    """Side data of another program's file. The ETag is no MD5, which would need a read of the file."""
     if S_ISDIR(stat.st_mode):
         return SideData(EMPTY_MD5, OCTETS)
     etag = f"local-{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ino:x}"

@@ -6,10 +6,10 @@ Never:   changes a file in place: an object is replaced by a rename, so that an 
          keeps its version.
 Threads: every method is thread-safe, over processes too: a flock on `lock` is held for the
          comparison and the rename, never while a body is received.
-Fails:   StoreError's subclasses; what a Body raises while it is read is raised as it is.
+Fails:   StoreError's subclasses; errors of a Body being read, unchanged.
 
-An object `dir/` is a directory with a side file. An empty directory without one is no object: a
-kill between the removal of a file and of its directory leaves nothing that is listed. Keys that
+An object `dir/` is a directory with a side file. An empty directory without a side file is no object: a
+kill between the removal of a file and of its directory leaves an empty directory, which is not listed. Keys that
 cannot be paths (`a//b`, `..`, a part of more than 255 bytes, `a` beside `a/b`, `.r2fs`) are refused.
 """
 
@@ -88,7 +88,7 @@ class LocalDirStore:
     def _locked(self, exclusive: bool = True) -> Iterator[None]:
         """Hold the lock of the bucket, in this process and others: exclusively for a commit, shared for a reader."""
         if exclusive:
-            self._root.stat()  # a missing root may be a disk that is not mounted: it is not made
+            self._root.stat()  # never made: a missing root may be an unmounted disk
             self._own.mkdir(mode=0o700, exist_ok=True)
         try:
             descriptor = os.open(self._own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -369,7 +369,7 @@ class LocalDirStore:
             self._uploads.remove(key, upload_id)
 
     def close(self) -> None:
-        """Do nothing: no file is open between calls."""
+        """End the use of the store: does nothing, since no file is open between calls."""
 
 
 def _chunks(body: Outgoing) -> Iterator[bytes]:

@@ -24,9 +24,18 @@ from r2fs.engine.recovery.classify import (
     pending_of,
     size_of,
 )
-from r2fs.model.pending import DOUBTFUL, TORN, UNSYNCED, Durability, check
+from r2fs.model.pending import (
+    DOUBTFUL,
+    PENDING_STATES,
+    SENDING,
+    TORN,
+    UNSEALED,
+    UNSYNCED,
+    Durability,
+    State,
+    check,
+)
 from r2fs.model.records import Kind, PendingInode, Proof, Version
-from r2fs.model.states import PENDING_STATES, SENDING, UNSEALED, State
 
 NOW, BEFORE = "this boot", "the boot before"
 SIZE = 10

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2fs.model.states import BEFORE, NEXT, PENDING_STATES, SENDING, Event, ImpossibleTransition, State, after
+from r2fs.model.pending import (
+    BEFORE,
+    NEXT,
+    PENDING_STATES,
+    SENDING,
+    Event,
+    ImpossibleTransition,
+    State,
+    after,
+)
 
 WRITTEN = {State.DIRTY, State.STALE_UPLOAD}  # the states of an inode with writers
 
