@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.options import complete_target, flags_from, settings_flags
+from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
 from r2fs.cli.usage import Group
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import places, settings_file

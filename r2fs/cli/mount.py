@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
-from r2fs.cli.options import complete_target, flags_from, settings_flags
 from r2fs.cli.remount import record_of
+from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
 from r2fs.cli.streams import early_warnings
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import state_directories

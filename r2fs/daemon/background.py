@@ -56,12 +56,12 @@ def _read_until_ready(readline: Callable[[], bytes], child: int) -> bytes:
 
 def _child(work: Work, sending: int) -> NoReturn:
     code = DaemonDied.exit_code
-    told = False
+    reported = False
 
     def tell(message: dict[str, object]) -> None:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal reported
+        if not reported:
+            reported = True
             _write(sending, encode(message))
             os.close(sending)
 

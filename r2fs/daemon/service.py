@@ -256,7 +256,7 @@ class Service:
         ):
             why = held["why_not"] or "its command is not known"
             raise MountError(f"{self._target} cannot be kept over a restart: {why}")
-        if stopping.asked.is_set():
+        if stopping.requested.is_set():
             raise MountError(f"{self._target} is being unmounted")
         log.info("restarting; %s stays mounted", self._target)
         self._restarting.set()
@@ -274,7 +274,7 @@ class Service:
 
     # ------------------------------------------------------------------ stop
     def _unmount(self, parts: Parts, stopping: Stopping, end: Shutdown) -> None:
-        stopping.unmount_when_asked(parts.driver.unmount, parts.engine)
+        stopping.unmount_on_request(parts.driver.unmount, parts.engine)
         if self._clock.wait(stopping.unmounted, DETACHED_S):
             return
         # Detached, but programs still have files open: the driver serves them until this process ends.

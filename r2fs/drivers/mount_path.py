@@ -29,12 +29,12 @@ def absolute(mountpoint: str | os.PathLike[str]) -> str:
     not answer. Names inside a mount are kept as they are written.
     """
     mounted = {m.path for m in kmount.mounts() if m.fstype.startswith("fuse")}
-    links, asked = 0, True
+    links, reachable = 0, True
 
     def link_at(path: str) -> str | None:
-        nonlocal links, asked
-        asked = asked and path not in mounted
-        target = _link(path) if asked and links < MAX_LINKS else None
+        nonlocal links, reachable
+        reachable = reachable and path not in mounted
+        target = _link(path) if reachable and links < MAX_LINKS else None
         links += target is not None
         return target
 

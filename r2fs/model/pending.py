@@ -42,8 +42,8 @@ class State(Enum):
 class Event(Enum):
     CREATE = "create"  # a new name: mkdir, create, symlink
     OPEN_WRITE = "open_write"  # first writer, or a truncate
-    SEAL = "seal"  # last writer closed, changed
-    UNCHANGED = "unchanged"  # last writer closed, with evidence of no change
+    CLOSE_CHANGED = "close changed"  # last writer closed, changed
+    CLOSE_UNCHANGED = "close unchanged"  # last writer closed, with evidence of no change
     RETARGET = "retarget"  # another name or other metadata: needs another request
     CLAIM = "claim"  # an upload thread begins an attempt
     PUT_OK = "put_ok"
@@ -52,11 +52,11 @@ class Event(Enum):
     REFUSED = "refused"
     RELEASE = "release"
     UNLINK = "unlink"
-    BOOT = "boot"
+    REPLAY = "replay"
     ADOPT = "adopt"  # a take-over: its writers go on
 
 
-BEFORE = "before"  # UNCHANGED leads back to the state that OPEN_WRITE left
+BEFORE = "before"  # CLOSE_UNCHANGED leads back to the state that OPEN_WRITE left
 
 _S, _E = State, Event
 
@@ -69,10 +69,10 @@ NEXT: dict[tuple[State | None, Event], State | str] = {
     (_S.UPLOADING, _E.OPEN_WRITE): _S.STALE_UPLOAD,
     (_S.RESEALED, _E.OPEN_WRITE): _S.STALE_UPLOAD,
     # closing
-    (_S.DIRTY, _E.SEAL): _S.QUEUED,
-    (_S.DIRTY, _E.UNCHANGED): BEFORE,
-    (_S.STALE_UPLOAD, _E.SEAL): _S.RESEALED,
-    (_S.STALE_UPLOAD, _E.UNCHANGED): BEFORE,
+    (_S.DIRTY, _E.CLOSE_CHANGED): _S.QUEUED,
+    (_S.DIRTY, _E.CLOSE_UNCHANGED): BEFORE,
+    (_S.STALE_UPLOAD, _E.CLOSE_CHANGED): _S.RESEALED,
+    (_S.STALE_UPLOAD, _E.CLOSE_UNCHANGED): BEFORE,
     # another name, other metadata
     (_S.CLEAN, _E.RETARGET): _S.QUEUED,
     (_S.DIRTY, _E.RETARGET): _S.DIRTY,
@@ -98,7 +98,7 @@ NEXT: dict[tuple[State | None, Event], State | str] = {
     (_S.PARKED, _E.RELEASE): _S.QUEUED,
     # unlink, and start
     **{(state, _E.UNLINK): _S.GONE for state in State if state is not _S.GONE},
-    **{(state, _E.BOOT): _S.QUEUED for state in State if state not in (_S.CLEAN, _S.PARKED, _S.GONE)},
+    **{(state, _E.REPLAY): _S.QUEUED for state in State if state not in (_S.CLEAN, _S.PARKED, _S.GONE)},
     (_S.DIRTY, _E.ADOPT): _S.DIRTY,
     (_S.STALE_UPLOAD, _E.ADOPT): _S.DIRTY,  # the attempt ended with the daemon, its outcome unknown
 }
@@ -106,7 +106,7 @@ NEXT: dict[tuple[State | None, Event], State | str] = {
 # attempt may succeed. An inode with writers is never PARKED.
 
 SENDING = frozenset({State.UPLOADING, State.STALE_UPLOAD, State.RESEALED})
-UNSEALED = frozenset({State.DIRTY, State.STALE_UPLOAD})  # a program may be writing
+OPEN_STATES = frozenset({State.DIRTY, State.STALE_UPLOAD})  # a program may be writing
 PENDING_STATES = frozenset(State) - {State.CLEAN, State.GONE}
 
 
@@ -115,7 +115,7 @@ class ImpossibleTransition(AssertionError):
 
 
 def after(state: State | None, event: Event, before: State | None = None) -> State:
-    """Next state by the table. `before`: the state before OPEN_WRITE, needed for UNCHANGED alone."""
+    """Next state by the table. `before`: the state before OPEN_WRITE, needed for CLOSE_UNCHANGED alone."""
     try:
         following = NEXT[state, event]
     except KeyError:
@@ -239,7 +239,7 @@ class Pending:
     @property
     def open(self) -> bool:
         """True while a program may be writing."""
-        return self.state in UNSEALED
+        return self.state in OPEN_STATES
 
     @property
     def lists_ranges(self) -> bool:

@@ -54,7 +54,7 @@ def closed_changed(pending: Pending, staged: Staged, closed_at_s: float) -> Pend
     """Close by the last writer, with a change."""
     return replace(
         pending,
-        state=_next(pending, Event.SEAL),
+        state=_next(pending, Event.CLOSE_CHANGED),
         checkpoint=None,
         changed=True,
         staged=replace(staged, baseline=None, withdrawn=None),
@@ -64,7 +64,7 @@ def closed_changed(pending: Pending, staged: Staged, closed_at_s: float) -> Pend
 
 def closed_unchanged(pending: Pending, synced: bool) -> Pending | None:
     """Close by the last writer, with evidence of no change. `synced`: an fsync covers the bytes."""
-    state, checkpoint, staged = _next(pending, Event.UNCHANGED), pending.checkpoint, pending.staged
+    state, checkpoint, staged = _next(pending, Event.CLOSE_UNCHANGED), pending.checkpoint, pending.staged
     if state is State.CLEAN:
         return None
     assert checkpoint is not None
@@ -86,7 +86,7 @@ def closed_unchanged(pending: Pending, synced: bool) -> Pending | None:
 
 def made(pending: Pending, closed_at_s: float) -> Pending:
     """Queue a directory, link or special file just created: it has no writers."""
-    return replace(pending, state=_next(pending, Event.SEAL), closed_at_s=closed_at_s)
+    return replace(pending, state=_next(pending, Event.CLOSE_CHANGED), closed_at_s=closed_at_s)
 
 
 # ------------------------------------------------------------------ other names, other metadata
@@ -236,7 +236,7 @@ def replayed(pending: Pending, staged: Staged | None) -> Pending:
     """Replay at start: without writers, without an attempt in flight."""
     return replace(
         pending,
-        state=_next(pending, Event.BOOT),
+        state=_next(pending, Event.REPLAY),
         checkpoint=None,
         staged=staged and replace(staged, baseline=None),
     )
@@ -249,7 +249,7 @@ def kept_beside(pending: Pending, key: str, meant_for: str) -> Pending:
 
 def without_staged(pending: Pending) -> Pending:
     """Drop staged bytes that never reached the disk: the base counts."""
-    event = Event.RELEASE if pending.state is State.PARKED else Event.BOOT
+    event = Event.RELEASE if pending.state is State.PARKED else Event.REPLAY
     state = _next(pending, event)
     return replace(pending, state=state, checkpoint=None, staged=None, changed=False, hold=None)
 

@@ -36,7 +36,7 @@ def attributes(extra: Mapping[str, str]) -> dict[str, bytes]:
     found = {
         PREFIX + name: _bytes(value)
         for name, value in extra.items()
-        if name not in OURS and name not in FOREIGN and _can_be_asked(PREFIX + name)
+        if name not in OURS and name not in FOREIGN and _is_possible(PREFIX + name)
     }
     return found | _together(extra)
 
@@ -93,7 +93,7 @@ def _bytes(text: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
-def _can_be_asked(name: str) -> bool:
+def _is_possible(name: str) -> bool:
     """True for a possible name: of 255 bytes in Linux, without NUL; `:` marks a header (metadata.py)."""
     if not name.startswith(PREFIX) or "\0" in name or name.startswith(PREFIX + ":") or name == PREFIX:
         return False
@@ -117,7 +117,7 @@ def _together(extra: Mapping[str, str]) -> dict[str, bytes]:
     """Readable entries of `xattr`. Others count as missing."""
     found = {}
     for name, value in (_entries(extra) or {}).items():
-        if _can_be_asked(name):
+        if _is_possible(name):
             with suppress(ValueError, TypeError, binascii.Error):
                 found[name] = base64.b64decode(value, validate=True)
     return found

@@ -63,7 +63,7 @@ class TakeOver:
         settings: Settings,
         target: str,
         environ: MutableMapping[str, str],
-        notifier: ServiceManager,
+        manager: ServiceManager,
         again: Again | None,
     ) -> None:
         # constant
@@ -73,7 +73,7 @@ class TakeOver:
         stem = socket_name(settings)
         self._path = settings.run_dir / f"{stem}.session"
         self._holder = settings.run_dir / f"{stem}.holder"
-        self._notifier = notifier
+        self._manager = manager
         self._again = again
         # guarded by: _lock
         self._lock = threading.Lock()  # held during a call of the keeper, which may take a moment
@@ -102,8 +102,8 @@ class TakeOver:
         return left
 
     def _make_keeper(self) -> Keeper:
-        if self._notifier.stores:
-            return StoreKeeper(self._notifier)
+        if self._manager.stores:
+            return StoreKeeper(self._manager)
         card = {"mountpoint": self._target, "url": self._settings.bucket.url, "name": self._settings.name}
         return HolderKeeper(self._holder, self._settings.take_over_s, card, self._again)
 
@@ -196,7 +196,7 @@ class TakeOver:
             return "only the kernel driver can be taken over"
         if not self._settings.take_over_s and isinstance(self._keeper, HolderKeeper):
             return "take_over is 0"
-        if not self._notifier.stores and self._notifier.is_there:
+        if not self._manager.stores and self._manager.is_there:
             return "the unit stores no descriptors (FileDescriptorStoreMax=)"
         return None
 

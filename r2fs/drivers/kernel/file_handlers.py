@@ -87,7 +87,7 @@ class FileHandlers:
         except BaseException:
             self._fs.forget(entry.ino, 1)
             raise
-        self._kernel.told.add(nodeid)
+        self._kernel.with_cached_names.add(nodeid)
         valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
         if not self._session.send(
             codec.create_reply(unique, entry, valid_s, fh, grant.fopen, grant.backing_id)
@@ -197,7 +197,7 @@ class FileHandlers:
     def _copy(self, nodeid: int, caller: Caller, body: memoryview) -> int:
         """Between local files: their file system copies, or shares the blocks where it can (reflink).
 
-        The kernel has told the target's owner of set-id bits by SETATTR, and forgets its pages after.
+        The kernel clears set-id bits of the target by SETATTR before, and drops its pages after.
         """
         fh, offset, target_node, target_fh, target_offset, length, _ = wire.COPY_FILE_RANGE_IN.unpack_from(
             body

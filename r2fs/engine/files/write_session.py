@@ -27,7 +27,7 @@ from r2fs.engine.pending.waiting import PUT, Item
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import of_new_bytes
-from r2fs.model.pending import UNSEALED, Durability, Pending, Staged, Writes
+from r2fs.model.pending import OPEN_STATES, Durability, Pending, Staged, Writes
 from r2fs.model.ports import Caller
 from r2fs.model.records import Proof
 from r2fs.model.transitions import (
@@ -145,7 +145,7 @@ class WriteSessions:
         """
         while True:
             with self._core.lock:
-                if not (node.synced_on_disk or node.stale_staged_name) or node.state in UNSEALED:
+                if not (node.synced_on_disk or node.stale_staged_name) or node.state in OPEN_STATES:
                     yield
                     return
                 caller.about_to_wait()
@@ -165,7 +165,7 @@ class WriteSessions:
         try:
             self._seal(node)
         except R2fsError as error:
-            if node.state in UNSEALED:
+            if node.state in OPEN_STATES:
                 self._queue.say("not sent yet, will be tried again: %s", error)
                 self._queue.postpone(lambda: self._seal_again(node))
             else:  # closed; the queue repeats the rest

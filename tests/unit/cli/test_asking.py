@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from r2fs.cli.progress import Progress
+from r2fs.cli.progress_bar import Progress
 from r2fs.model.errors import MountError
 from tests.unit.cli.conftest import flushed, queue
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.cli import pending, status
+from r2fs.cli import status, unsent
 from r2fs.cli.remount import record_of
 from r2fs.daemon import state_directories
 from r2fs.daemon.client import Held
@@ -131,8 +131,8 @@ def test_what_a_daemon_sends_that_is_being_started_needs_no_command(monkeypatch,
         state_directories, "find", lambda *places: state_directories.FoundStates((left,), (), ())
     )
     waiting = Held("/mnt/t", "file:///b", 1, 60.0, starts_it, Path("/run/t.holder"))
-    monkeypatch.setattr(pending, "held_mounts", lambda: [waiting])
-    assert pending.with_pending(pending.unmounted()) == ([] if starts_it else [left])
+    monkeypatch.setattr(unsent, "held_mounts", lambda: [waiting])
+    assert unsent.with_pending(unsent.unmounted()) == ([] if starts_it else [left])
 
 
 def test_watching_shows_what_is_owed_too(r2fs, monkeypatch):
@@ -191,7 +191,7 @@ def test_the_command_of_a_unit_is_the_units(monkeypatch, tmp_path):
 
 
 def test_flags_come_back_as_they_were_given(tmp_path):
-    from r2fs.cli.options import flags_from
+    from r2fs.cli.setting_flags import flags_from
 
     given = {
         "cache_size": "50G",

@@ -1,4 +1,4 @@
-"""Pending files and deletes of unmounted state directories, for `r2fs status`.
+"""Unsent files and deletes of unmounted state directories, for `r2fs status`.
 
 Owns:  the words. daemon/state_directories.py finds the directories.
 Never: changes a state directory.
