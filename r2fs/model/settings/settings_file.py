@@ -132,15 +132,15 @@ def _table(
 
 # ------------------------------------------------------------------ the template
 _HEAD = """\
-# Settings of r2fs. What is commented out shows the default.
-# A variable R2FS_NAME is stronger than a value here, and a flag --name stronger than both.
+# Settings of r2fs. Lines that are commented out show the defaults.
+# A variable R2FS_NAME replaces a value in this file, and a flag --name replaces both.
 # Sizes: "10GiB" or "10G" (2^30), "10GB" (10^9). Times: "30s", "15m", "24h", "7d".
-# `r2fs config show` prints what is in force, and why.
+# `r2fs config show` prints each value in force and its source.
 """
 _MOUNT = """
 
 # ---- One table for each mount: `r2fs mount takes DIR`, or `systemctl start r2fs@takes`.
-# Every setting above may also stand in such a table, and is stronger there.
+# A table may have every setting above; its values replace the shared ones.
 
 # [mount.takes]
 # url = "r2://BUCKET/PREFIX"
