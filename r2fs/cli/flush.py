@@ -69,7 +69,7 @@ def _tell_of_what_no_mount_sends(any_mounted: bool) -> None:
     if not any_mounted:
         show.complain("nothing is mounted: nothing was sent")
     for state in unsent.with_pending(unsent.unmounted()):
-        show.complain(f"not mounted, so that this sends nothing of it: {unsent.sentence(state)}")
+        show.complain(f"not mounted, and not sent by this command: {unsent.sentence(state)}")
 
 
 def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:

@@ -96,7 +96,5 @@ def helper_arguments(words: list[str]) -> list[str]:
         else:
             plain.append(word)
     if len(plain) != 2:
-        raise SettingsError(
-            "a mount helper is called with what to mount and where: mount.r2fs SPEC DIR [-o …]"
-        )
+        raise SettingsError("usage of the mount helper: mount.r2fs SPEC DIR [-o …]")
     return ["mount", "--background", *ours, "--", *plain]

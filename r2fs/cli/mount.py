@@ -54,7 +54,7 @@ def command(
     """
     if not target:
         raise click.UsageError(
-            "nothing to mount is named: give a bucket and a directory, as in r2fs mount r2://BUCKET DIR"
+            "no bucket is named: give a bucket and a directory, as in r2fs mount r2://BUCKET DIR"
         )
     alone = directory is None and "/" in target and "://" not in target
     if alone:

@@ -52,5 +52,5 @@ def _await(before: Daemon) -> tuple[Daemon, dict[str, object]]:
                     break  # its socket is not bound yet
         time.sleep(POLL_S)
     raise DaemonUnreachable(
-        f"no new daemon of {before.mountpoint} within {AWAIT_S:.0f} s: its log says why; r2fs status shows it"
+        f"no new daemon of {before.mountpoint} within {AWAIT_S:.0f} s: see its log; r2fs status names the log"
     )

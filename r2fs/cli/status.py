@@ -38,7 +38,7 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
     """
     if watch:
         if as_json or not show.on_terminal():
-            raise click.UsageError("--watch needs a terminal, and goes without --json")
+            raise click.UsageError("--watch needs a terminal, and excludes --json")
         return _watch(lambda: _text_of(directory))
     if directory is not None:
         daemon = client.owner_of(directory, known_daemons(started=True))
@@ -290,8 +290,8 @@ def _fate(mount: dict[str, Any]) -> str:
     if mount.get("held_by"):
         return f"the mount stays, kept by {mount['held_by']}"
     if mount["state"] == "stopping":
-        return "what is left is kept, and sent at the next mount"
-    return f"the mount goes with it: {mount.get('why_not') or 'its r2fs is older than this one'}"
+        return "unsent changes are kept, and sent at the next mount"
+    return f"the mount ends with the daemon: {mount.get('why_not') or 'its r2fs is older than this one'}"
 
 
 def _cache_text(cache: dict[str, Any]) -> str:

@@ -87,8 +87,8 @@ def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> d
             if not last:  # the unmount is not over
                 raise
             raise NotWaitedFor(
-                f"interrupted: {daemon.mountpoint} is unmounted already, and its daemon (process {daemon.pid}) goes on "
-                f"sending: {show.left(last['queue'])} left; r2fs status shows it"
+                f"interrupted: {daemon.mountpoint} is unmounted already, and its daemon (process {daemon.pid}) still "
+                f"sends: {show.left(last['queue'])} left; see r2fs status"
             ) from None
     queue = last["queue"]
     if not quiet and last["exit_code"]:
@@ -109,7 +109,7 @@ def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
         _end_held(waiting, lazy)
     if mountpoint.is_stale(path):
         mountpoint.detach_stale(path)
-        click.echo(f"r2fs: {directory} had a mount whose daemon had gone: it was taken away", err=True)
+        click.echo(f"r2fs: {directory}: a mount without a daemon was removed", err=True)
         return {"mountpoint": real, "exit_code": 0}
     mounted = kmount.mounted_at(real)
     if mounted is not None and mounted.fstype == mountpoint.OURS:

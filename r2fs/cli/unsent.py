@@ -111,9 +111,9 @@ def unread(found: FoundStates) -> list[str]:
     said = []
     if found.closed:
         places = ", ".join(map(str, found.closed))
-        said.append(f"not looked into, for want of rights: {places} (sudo r2fs status does)")
+        said.append(f"not readable by this user: {places} (sudo r2fs status reads them)")
     said += [
-        f"{path} is not there (a disk that is not mounted?): what it owes is not known"
+        f"{path} does not exist (is its disk mounted?): its unsent changes are unknown"
         for path in found.missing
     ]
     return said

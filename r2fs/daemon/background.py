@@ -109,7 +109,7 @@ def _write(descriptor: int, data: bytes) -> None:
     try:
         os.write(descriptor, data)
     except BrokenPipeError:
-        log.info("who started the daemon did not wait for it")
+        log.info("the command that started the daemon did not wait")
 
 
 def _detach_descriptors() -> None:

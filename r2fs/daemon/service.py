@@ -279,6 +279,6 @@ class Service:
             return
         # Detached, but programs still have files open: the driver serves them until this process ends.
         code = end.run()
-        log.warning("%s was in use to the last: what is open there fails from now on", self._target)
+        log.warning("%s was still in use: open files fail from now on", self._target)
         logging.shutdown()
         os._exit(code)

@@ -73,7 +73,7 @@ class ServiceManager:
                 to.connect(self._address)
                 socket.send_fds(to, [lines.encode()], fds)
         except OSError as error:
-            log.warning("the service manager cannot be told: %s", error)
+            log.warning("the service manager gets no message: %s", error)
 
 
 LISTEN = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")

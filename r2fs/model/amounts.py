@@ -38,7 +38,7 @@ def parked(count: int, path: str, reason: str | None) -> str:
     """Number of parked names, with the reason of the first, at `path`. A reason that begins with the path names it once."""
     why = reason or ""
     named = why if why.startswith(path) else f"{path}: {why}"
-    return f"{count} parked: {named}" + (f"; and {count - 1} more (r2fs status tells)" if count > 1 else "")
+    return f"{count} parked: {named}" + (f"; and {count - 1} more (see r2fs status)" if count > 1 else "")
 
 
 def left(files: int, directories: int, bytes_: int, deletes: int) -> str:

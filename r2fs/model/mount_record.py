@@ -16,7 +16,7 @@ from r2fs.model.settings import Bucket
 
 NAME = "mount.json"
 MAX_BYTES = 1 << 16
-ABOUT = "r2fs: journal and unsent files of one bucket. `r2fs status` tells whether something here is unsent."
+ABOUT = "r2fs: journal and unsent files of one bucket. `r2fs status` shows unsent changes."
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def open_directory(path: PathLike, make: bool = False) -> int:
         found = os.fstat(fd)
         _check_owner(real, found)
         if found.st_mode & SHARED:
-            raise UnsafePath(real, "can be written by other users: look at what is in it, then chmod go-w it")
+            raise UnsafePath(real, "can be written by other users: check its content, then chmod go-w it")
     except BaseException:
         os.close(fd)
         raise
@@ -257,7 +257,7 @@ def _read_patiently(fd: int, path: PathLike, limit: int, deadline: float) -> byt
     while len(data) <= limit:
         left_s = deadline - time.monotonic()
         if left_s <= 0 or not poll.poll(left_s * 1000):
-            raise TimeoutError(errno.ETIMEDOUT, "nothing comes from it", os.fspath(path))
+            raise TimeoutError(errno.ETIMEDOUT, "no data arrives from it", os.fspath(path))
         if not (more := os.read(fd, CHUNK)):
             return data
         data += more

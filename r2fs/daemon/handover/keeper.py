@@ -65,10 +65,10 @@ class NoKeeper:
         self.why = why
 
     def keep(self, fd: int) -> None:
-        log.debug("the mount goes with this process: %s", self.why)
+        log.debug("the mount ends with this process: %s", self.why)
 
     def leave(self, environ: MutableMapping[str, str], fd: int) -> None:
-        raise NotImplementedError("nobody has the session")
+        raise NotImplementedError("no process keeps the session")
 
     def end(self) -> None:
         pass

@@ -91,7 +91,7 @@ class TakeOver:
         fd = self._found()
         if fd is None:
             if sent_for:  # started by a holder that has been ended since: the mount is not wanted any more
-                raise MountError(f"{self._target} has nothing that could be taken over")
+                raise MountError(f"{self._target} has no session to take over")
             return None
         why, left = self._examine(fd, driver)
         if left is None:
@@ -112,7 +112,7 @@ class TakeOver:
         if fd is None and isinstance(self._keeper, HolderKeeper):
             fd = self._keeper.take()
         if fd is not None and not is_session(fd):
-            log.warning("%s: what was handed over is no descriptor of /dev/fuse: it is closed", self._target)
+            log.warning("%s: the descriptor handed over is not of /dev/fuse, and is closed", self._target)
             os.close(fd)
             return None
         return fd
@@ -128,7 +128,7 @@ class TakeOver:
             return "its driver cannot", None
         found = sessionlog.read(self._path)
         if found is None:
-            return "nothing tells what the kernel knows of it", None
+            return "there is no record of its inodes", None
         try:
             state = owned_paths.load_json(found[0])
             if state["identity"] != self._identity():
@@ -182,7 +182,7 @@ class TakeOver:
                 self._log = SessionLog.create(self._path)
         except OSError as error:
             log.warning(
-                "%s cannot be written (%s): nobody can take this mount over", self._path, error.strerror
+                "%s cannot be written (%s): no daemon can take this mount over", self._path, error.strerror
             )
             with self._lock:
                 self._give_up_locked(f"{self._path} cannot be written")
@@ -213,7 +213,7 @@ class TakeOver:
                 return
             state = driver.state()
             if state is None or not state.has(Init.HAS_RESEND):
-                self._give_up_locked("the kernel does not send again what a daemon left unanswered")
+                self._give_up_locked("the kernel does not repeat requests that a daemon left unanswered")
                 return
             self._log.state(self._state(state))
             self._keeper.keep(driver.fileno())

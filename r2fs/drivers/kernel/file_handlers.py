@@ -205,7 +205,7 @@ class FileHandlers:
         source = self._files.get(fh, nodeid, caller, os.O_RDONLY)
         target = self._files.get(target_fh, target_node, caller)
         if source.local is None or target.local is None or not target.writes:
-            raise NotSupported("copy_file_range: not all of it is here")  # then the kernel reads and writes
+            raise NotSupported("copy_file_range: some bytes are missing")  # then the kernel reads and writes
         caller.about_to_wait()
         length = min(length, MAX_COPY)
         done = os.copy_file_range(source.local, target.local, length, offset, target_offset)

@@ -150,7 +150,7 @@ class OpenModes:
                 inode = self._inodes[ino] = _Inode()
             if self._may_pass_locked(ino, inode, local, file):
                 if not inode.passthrough_handles:
-                    inode.why = "all of it is here"
+                    inode.why = "all bytes are here"
                 inode.passthrough_handles += 1
                 inode.grows = inode.grows or writes
                 inode.pages = None  # fadvise leaves pages that passthrough writes do not change
@@ -232,7 +232,7 @@ class OpenModes:
                 return True
             self._unregister_locked(ino, inode)
         if local is None:
-            inode.why = "not all of it is here, or its writer is slowed"
+            inode.why = "some bytes are missing, or a writer is slowed"
             return False
         if self._unavailable is not None:
             inode.why = self._unavailable

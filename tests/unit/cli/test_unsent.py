@@ -223,8 +223,8 @@ def test_a_place_that_may_not_be_read_is_said(r2fs, home, monkeypatch):
     )
     said = r2fs("status")
     assert said.code == 0
-    assert "r2fs: not looked into, for want of rights: /root/x" in said.err
-    assert "/usb is not there" in said.err
+    assert "r2fs: not readable by this user: /root/x" in said.err
+    assert "/usb does not exist" in said.err
     assert r2fs("status", "--json").json == []
 
 

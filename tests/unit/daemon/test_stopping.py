@@ -274,7 +274,7 @@ def test_what_is_said_of_what_is_left():
     refused = TransferView("d/a.wav", "delete", "parked", 0, 0, 0.0, 1.0, "d/a.wav: it is locked")
     view = replace(NOTHING, deletes=2, parked=2, transfers=(refused,))
     assert left_text(view) == "2 deletions"
-    said = "2 deletions; 2 parked: d/a.wav: it is locked; and 1 more (r2fs status tells)"
+    said = "2 deletions; 2 parked: d/a.wav: it is locked; and 1 more (see r2fs status)"
     assert left_text(view, parked=True) == said
 
 

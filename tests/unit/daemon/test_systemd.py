@@ -50,7 +50,7 @@ def test_without_a_manager_nothing_happens():
     ServiceManager({}).ready("x")
 
 
-@pytest.mark.expect_warnings("the service manager cannot be told")
+@pytest.mark.expect_warnings("the service manager gets no message")
 def test_a_manager_that_has_gone_is_no_failure(tmp_path):
     ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
 
