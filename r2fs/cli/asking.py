@@ -15,7 +15,7 @@ from r2fs.drivers import kmount
 from r2fs.drivers.mount_path import absolute
 from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError, SettingsError
 from r2fs.model.keys import printable
-from r2fs.model.settings.config import gather
+from r2fs.model.settings.sources import gather
 from r2fs.model.settings.units import Duration
 
 LONGEST_S = 30 * 86400.0

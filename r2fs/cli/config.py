@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.options import complete_target, flags_from, settings_flags
+from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
 from r2fs.cli.usage import Group
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import places, settings_file
-from r2fs.model.settings.config import HIDDEN, Values, gather, settings_of
+from r2fs.model.settings.loading import settings_of
 from r2fs.model.settings.options import GROUPS
+from r2fs.model.settings.sources import HIDDEN, Values, gather
 
 
 @click.group("config", cls=Group)

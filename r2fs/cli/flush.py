@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from r2fs.cli import pending, show
+from r2fs.cli import show, unsent
 from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, parse_timeout
-from r2fs.cli.progress import Progress
+from r2fs.cli.progress_bar import Progress
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
@@ -68,8 +68,8 @@ def _tell_of_what_no_mount_sends(any_mounted: bool) -> None:
     """Warn, without a path, of pending changes in unmounted state directories: exit code 0 excludes them."""
     if not any_mounted:
         show.complain("nothing is mounted: nothing was sent")
-    for state in pending.with_pending(pending.unmounted()):
-        show.complain(f"not mounted, so that this sends nothing of it: {pending.sentence(state)}")
+    for state in unsent.with_pending(unsent.unmounted()):
+        show.complain(f"not mounted, and not sent by this command: {unsent.sentence(state)}")
 
 
 def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:

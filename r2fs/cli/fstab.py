@@ -14,9 +14,9 @@ import re
 from collections.abc import Container, Mapping
 
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings.config import Flag
 from r2fs.model.settings.options import BY_NAME, TABLE
 from r2fs.model.settings.settings_file import near
+from r2fs.model.settings.sources import Flag
 from r2fs.model.settings.units import Switch
 
 HELPER_NAMES = ("mount.r2fs", "mount.fuse.r2fs")
@@ -96,7 +96,5 @@ def helper_arguments(words: list[str]) -> list[str]:
         else:
             plain.append(word)
     if len(plain) != 2:
-        raise SettingsError(
-            "a mount helper is called with what to mount and where: mount.r2fs SPEC DIR [-o …]"
-        )
+        raise SettingsError("usage of the mount helper: mount.r2fs SPEC DIR [-o …]")
     return ["mount", "--background", *ours, "--", *plain]

@@ -123,7 +123,7 @@ def run(program: str, words: list[str]) -> int:
 
 def _usage(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
-    hint = f" ({context.command_path} --help tells more)" if context else ""
+    hint = f" ({context.command_path} --help has more)" if context else ""
     return f"{error.format_message().rstrip('.')}{hint}"
 
 

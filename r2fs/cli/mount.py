@@ -15,18 +15,18 @@ from typing import Any
 
 import click
 
-from r2fs.cli.options import complete_target, flags_from, settings_flags
 from r2fs.cli.remount import record_of
+from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
 from r2fs.cli.streams import early_warnings
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import state_directories
 from r2fs.daemon.handover.keeper import Again
 from r2fs.drivers.mount_path import absolute
-from r2fs.model import exposure
 from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
-from r2fs.model.settings import Credentials, Settings
-from r2fs.model.settings.config import credentials_of, gather, settings_of
+from r2fs.model.settings import Credentials, Settings, setting_warnings
+from r2fs.model.settings.loading import credentials_of, settings_of
+from r2fs.model.settings.sources import gather
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def command(
     """
     if not target:
         raise click.UsageError(
-            "nothing to mount is named: give a bucket and a directory, as in r2fs mount r2://BUCKET DIR"
+            "no bucket is named: give a bucket and a directory, as in r2fs mount r2://BUCKET DIR"
         )
     alone = directory is None and "/" in target and "://" not in target
     if alone:
@@ -94,7 +94,7 @@ def _run(
         else:
             logs.to_stderr(level, os.environ, credentials)
 
-    _warn_of_exposure(settings, to_file=log_file is not None)
+    _warn_of_plain_http(settings, to_file=log_file is not None)
     again = _command(directory)
 
     def credentials_now() -> Credentials:
@@ -136,8 +136,8 @@ def _in_background(work: Callable[[Callable[[], None]], int], log_file: Path, fr
         raise
 
 
-def _warn_of_exposure(settings: Settings, to_file: bool) -> None:
-    warning = exposure.warning_of(settings.bucket)
+def _warn_of_plain_http(settings: Settings, to_file: bool) -> None:
+    warning = setting_warnings.of_plain_http(settings.bucket)
     if warning is None:
         return
     log.warning("%s", warning)

@@ -14,8 +14,8 @@ from pathlib import Path
 from r2fs import __version__
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Settings, places
-from r2fs.model.settings.config import ENVIRONMENT, FILE, FLAG, Values
 from r2fs.model.settings.options import TABLE, Option
+from r2fs.model.settings.sources import ENVIRONMENT, FILE, FLAG, Values
 from r2fs.model.settings.units import Patterns, Switch
 
 CGROUP = Path("/proc/self/cgroup")

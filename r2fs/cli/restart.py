@@ -26,16 +26,16 @@ def command(directories: tuple[str, ...], as_json: bool) -> int:
     Open files, working directories and mappings stay valid. Calls that need the daemon wait for a moment.
     """
     found = known_daemons()
-    outcomes = []
+    results = []
     for directory in directories:
         daemon = client.owner_of(directory, found)
         if daemon is None:
             raise nobody_at(directory)
         client.ask_once(daemon, "restart")
         successor, answer = _await(daemon)
-        outcomes.append({"mountpoint": daemon.mountpoint, **answer, "pid": successor.pid})
+        results.append({"mountpoint": daemon.mountpoint, **answer, "pid": successor.pid})
     if as_json:
-        show.as_json(outcomes)
+        show.as_json(results)
     return 0
 
 
@@ -52,5 +52,5 @@ def _await(before: Daemon) -> tuple[Daemon, dict[str, object]]:
                     break  # its socket is not bound yet
         time.sleep(POLL_S)
     raise DaemonUnreachable(
-        f"no new daemon of {before.mountpoint} within {AWAIT_S:.0f} s: its log says why; r2fs status shows it"
+        f"no new daemon of {before.mountpoint} within {AWAIT_S:.0f} s: see its log; r2fs status names the log"
     )

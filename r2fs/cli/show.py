@@ -1,4 +1,4 @@
-"""Output: tables, facts, JSON.
+"""Output: tables, labelled lines, JSON.
 
 Owns:  numbers in units for people. JSON has plain bytes and seconds.
 Never: prints a name from the bucket without escaping characters that would break a terminal.
@@ -100,7 +100,7 @@ def _table(columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequen
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def facts(pairs: Sequence[tuple[str, object]], indent: str = "") -> str:
+def labelled(pairs: Sequence[tuple[str, object]], indent: str = "") -> str:
     """A line for each pair of name and text. Longer texts continue below, folded between words."""
     names = max((len(name) for name, _ in pairs), default=0) + 3
     room = max(NARROWEST, width() - len(indent) - names)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from r2fs.cli import pending, show
+from r2fs.cli import show, unsent
 from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
@@ -38,7 +38,7 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
     """
     if watch:
         if as_json or not show.on_terminal():
-            raise click.UsageError("--watch needs a terminal, and goes without --json")
+            raise click.UsageError("--watch needs a terminal, and excludes --json")
         return _watch(lambda: _text_of(directory))
     if directory is not None:
         daemon = client.owner_of(directory, known_daemons(started=True))
@@ -48,12 +48,12 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
         show.as_json(answer) if as_json else print(_detail(answer))
         return 0
     answers, failed = _ask_all()
-    found_states = pending.unmounted()
+    found_states = unsent.unmounted()
     if as_json:
-        show.as_json([*answers, *map(pending.as_data, pending.with_pending(found_states))])
+        show.as_json([*answers, *map(unsent.as_data, unsent.with_pending(found_states))])
     else:
         print(_all_text(answers, found_states))
-        for text in pending.unread(found_states):
+        for text in unsent.unread(found_states):
             show.complain(text)
     for problem in failed:
         show.complain(str(problem))
@@ -93,25 +93,23 @@ def _ask_all() -> tuple[list[dict[str, Any]], list[R2fsError]]:
 
 def _of_unmounted(directory: str, as_json: bool) -> int:
     """Show the pending changes of a directory whose mount has ended in good order."""
-    state = pending.last_on(directory) if is_no_mount(directory) else None
+    state = unsent.last_on(directory) if is_no_mount(directory) else None
     if state is None:
         raise nobody_at(directory)
     if not state.pending.anything:
         raise MountPointBad(f"{directory} is not mounted; all of {state.place} is in the bucket")
-    show.as_json(pending.as_data(state)) if as_json else print(
-        f"{directory} is not mounted; {printable(pending.sentence(state))}"
+    show.as_json(unsent.as_data(state)) if as_json else print(
+        f"{directory} is not mounted; {printable(unsent.sentence(state))}"
     )
     return SOMETHING_LEFT
 
 
 def _text_of(directory: str | None) -> str:
-    return (
-        _all_text(_ask_all()[0], pending.unmounted()) if directory is None else _detail(_ask_one(directory))
-    )
+    return _all_text(_ask_all()[0], unsent.unmounted()) if directory is None else _detail(_ask_one(directory))
 
 
 def _all_text(answers: list[dict[str, Any]], found: FoundStates) -> str:
-    return "\n\n".join(filter(None, [_overview(answers), pending.unmounted_text(found)]))
+    return "\n\n".join(filter(None, [_overview(answers), unsent.unmounted_text(found)]))
 
 
 def _watch(text: Callable[[], str]) -> int:
@@ -150,18 +148,18 @@ def _overview(answers: list[dict[str, Any]]) -> str:
         )
     if not rows:
         return "nothing is mounted"
-    told = [
+    shown = [
         number
         for number, _ in enumerate(columns)
         if columns[number] != "troubles" or any(r[number] for r in rows)
     ]
-    columns, rows = [columns[n] for n in told], [[row[n] for n in told] for row in rows]
+    columns, rows = [columns[n] for n in shown], [[row[n] for n in shown] for row in rows]
     if show.fits(columns, rows):
         return show.rendered(columns, rows)
     mounts = []
     for row in rows:  # one below the other on a narrow terminal
         said = [(name, value) for name, value in zip(columns[1:], row[1:], strict=True) if value]
-        mounts.append(f"{printable(row[0])}\n{show.facts(said, indent='  ')}")
+        mounts.append(f"{printable(row[0])}\n{show.labelled(said, indent='  ')}")
     return "\n\n".join(mounts)
 
 
@@ -190,33 +188,33 @@ def _troubles(answer: dict[str, Any]) -> str:
 
 
 def _room(room: dict[str, Any]) -> list[tuple[str, str]]:
-    """Facts on the space left for writers; none while there is plenty."""
-    facts = []
+    """Lines on the space left for writers; none while there is plenty."""
+    lines = []
     if (writers := room.get("writers", "free")) != "free":
         used = f"{amounts.size(room['dirty'])} of {amounts.size(room['dirty_limit'])} not yet sent"
-        facts.append(("writers", f"{WRITERS.get(writers, writers)}: {used}"))
+        lines.append(("writers", f"{WRITERS.get(writers, writers)}: {used}"))
     if room.get("disk_error"):
-        facts.append(("disk", room["disk_error"]))
+        lines.append(("disk", room["disk_error"]))
     elif room and room["disk_free"] < room["disk_reserve"]:
-        facts.append(("disk", f"full: {amounts.size(room['disk_free'])} free"))
+        lines.append(("disk", f"full: {amounts.size(room['disk_free'])} free"))
     if room and not room["journal_reserve"]:
-        facts.append(("reserve", "none: the disk is or was too full to keep room for the journal"))
-    return facts
+        lines.append(("reserve", "none: the disk is or was too full to keep room for the journal"))
+    return lines
 
 
-def _aside(aside: dict[str, Any]) -> list[tuple[str, str]]:
-    """Facts on files in quarantine, until a person decides."""
-    facts = [("damaged journal", name) for name in aside.get("journals", ())]
+def _quarantine(aside: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines on files in quarantine, until a person decides."""
+    lines = [("damaged journal", name) for name in aside.get("journals", ())]
     for orphan in aside.get("orphans", ()):
         was = f", was {orphan['key']}" if orphan["key"] else ""
-        facts.append(("set aside", f"{orphan['path']} ({amounts.size(orphan['size'])}{was})"))
-    return facts
+        lines.append(("set aside", f"{orphan['path']} ({amounts.size(orphan['size'])}{was})"))
+    return lines
 
 
 def _detail(answer: dict[str, Any]) -> str:
     mount, queue, cache, requests = (answer[part] for part in ("mount", "queue", "cache", "requests"))
     health = answer.get("health", {})
-    facts = [
+    lines = [
         ("bucket", mount["url"]),
         ("mounted on", mount["mountpoint"]),
         ("daemon", f"process {mount['pid']}, {mount['state']}, {mount['driver']}"),
@@ -227,30 +225,30 @@ def _detail(answer: dict[str, Any]) -> str:
     ]
     if requests:
         classes = f"class A {requests['class_a']}, class B {requests['class_b']}, free {requests['free']}"
-        facts.append(("requests", f"{requests['total']} ({classes}; {requests['retries']} repeated)"))
+        lines.append(("requests", f"{requests['total']} ({classes}; {requests['retries']} repeated)"))
     if (opened := answer.get("kernel", {}).get("open_files")) is not None:
         passed = sum(file["mode"] == "passthrough" for file in opened)
-        facts.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
+        lines.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
     outage = "" if health.get("answers", True) else brief(health["reason"])
     if outage:
-        facts.append(("unavailable", f"for {amounts.seconds(health['for_s'])}: {outage}"))
-    facts += _room(answer.get("room", {})) + _aside(answer.get("aside", {}))
-    facts += [("damaged", reason) for reason in answer.get("damaged", ())]
-    facts += [("conflict kept", path) for path in queue["conflicts"]]
+        lines.append(("unavailable", f"for {amounts.seconds(health['for_s'])}: {outage}"))
+    lines += _room(answer.get("room", {})) + _quarantine(answer.get("aside", {}))
+    lines += [("damaged", reason) for reason in answer.get("damaged", ())]
+    lines += [("conflict kept", path) for path in queue["conflicts"]]
     if queue["hidden"]:
-        facts.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that cannot be shown as files"))
+        lines.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that cannot be shown as files"))
     for found in queue.get("directory_objects", ()):
-        facts.append(
+        lines.append(
             ("holds bytes", f"{found['key']} ({amounts.size(found['size'])}), the key of a directory")
         )
     if queue.get("watched"):
-        facts.append(
+        lines.append(
             ("watching", f"{amounts.counted(queue['watched'], 'key')}, for a late upload to remove there")
         )
     if queue["last_error"] and not _is_of(queue["last_error"], outage):
-        facts.append(("last error", f"{_ago(queue.get('last_error_at_s'))}{brief(queue['last_error'])}"))
+        lines.append(("last error", f"{_ago(queue.get('last_error_at_s'))}{brief(queue['last_error'])}"))
     return "\n\n".join(
-        filter(None, [show.facts(facts), _transfers(queue, outage), _open_files(opened or [])])
+        filter(None, [show.labelled(lines), _transfers(queue, outage), _open_files(opened or [])])
     )
 
 
@@ -292,8 +290,8 @@ def _fate(mount: dict[str, Any]) -> str:
     if mount.get("held_by"):
         return f"the mount stays, kept by {mount['held_by']}"
     if mount["state"] == "stopping":
-        return "what is left is kept, and sent at the next mount"
-    return f"the mount goes with it: {mount.get('why_not') or 'its r2fs is older than this one'}"
+        return "unsent changes are kept, and sent at the next mount"
+    return f"the mount ends with the daemon: {mount.get('why_not') or 'its r2fs is older than this one'}"
 
 
 def _cache_text(cache: dict[str, Any]) -> str:
@@ -320,7 +318,7 @@ def _transfers(queue: dict[str, Any], outage: str) -> str:
     if more > 0:
         text += f"\nand {more} more (--json shows them)"
     why = [(_some(paths), reason) for reason, paths in reasons.items()]
-    return "\n\n".join(filter(None, [text, show.facts([(show.shortened(n, NAMES), r) for n, r in why])]))
+    return "\n\n".join(filter(None, [text, show.labelled([(show.shortened(n, NAMES), r) for n, r in why])]))
 
 
 def _some(paths: list[str]) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from r2fs.cli import pending, show
+from r2fs.cli import show, unsent
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
-from r2fs.cli.progress import Progress
+from r2fs.cli.progress_bar import Progress
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
@@ -43,7 +43,7 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
     directories = _left_alone(directories)
     found = known_daemons()
     worst = 0
-    outcomes = []
+    results = []
     for directory in directories:
         daemon = _daemon_at(directory, found)
         try:
@@ -53,9 +53,9 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
                 raise
             outcome = _without_daemon(directory, lazy)  # the card of a killed daemon
         worst = max(worst, int(outcome["exit_code"]))
-        outcomes.append(outcome)
+        results.append(outcome)
     if as_json:
-        show.as_json(outcomes)
+        show.as_json(results)
     return worst
 
 
@@ -87,8 +87,8 @@ def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> d
             if not last:  # the unmount is not over
                 raise
             raise NotWaitedFor(
-                f"interrupted: {daemon.mountpoint} is unmounted already, and its daemon (process {daemon.pid}) goes on "
-                f"sending: {show.left(last['queue'])} left; r2fs status shows it"
+                f"interrupted: {daemon.mountpoint} is unmounted already, and its daemon (process {daemon.pid}) still "
+                f"sends: {show.left(last['queue'])} left; see r2fs status"
             ) from None
     queue = last["queue"]
     if not quiet and last["exit_code"]:
@@ -109,7 +109,7 @@ def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
         _end_held(waiting, lazy)
     if mountpoint.is_stale(path):
         mountpoint.detach_stale(path)
-        click.echo(f"r2fs: {directory} had a mount whose daemon had gone: it was taken away", err=True)
+        click.echo(f"r2fs: {directory}: a mount without a daemon was removed", err=True)
         return {"mountpoint": real, "exit_code": 0}
     mounted = kmount.mounted_at(real)
     if mounted is not None and mounted.fstype == mountpoint.OURS:
@@ -119,7 +119,7 @@ def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
 
 def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
     """The outcome of the earlier unmount; MountPointBad without a record of a mount there."""
-    state = pending.last_on(directory)
+    state = unsent.last_on(directory)
     if state is None:
         if (around := client.owner_of(directory, known_daemons())) is not None:
             raise MountPointBad(
@@ -128,8 +128,8 @@ def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
         raise MountPointBad(f"{directory} is not a mount of r2fs")
     if not state.pending.anything:
         raise MountPointBad(f"{directory} is not mounted any more; all of {state.place} is in the bucket")
-    click.echo(f"r2fs: {directory} is not mounted any more; {pending.sentence(state)}", err=True)
-    return {"mountpoint": real, "exit_code": SOMETHING_LEFT, **pending.as_data(state)}
+    click.echo(f"r2fs: {directory} is not mounted any more; {unsent.sentence(state)}", err=True)
+    return {"mountpoint": real, "exit_code": SOMETHING_LEFT, **unsent.as_data(state)}
 
 
 def _end_held(waiting: Held, lazy: bool) -> None:

@@ -56,12 +56,12 @@ def _read_until_ready(readline: Callable[[], bytes], child: int) -> bytes:
 
 def _child(work: Work, sending: int) -> NoReturn:
     code = DaemonDied.exit_code
-    told = False
+    reported = False
 
     def tell(message: dict[str, object]) -> None:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal reported
+        if not reported:
+            reported = True
             _write(sending, encode(message))
             os.close(sending)
 
@@ -109,7 +109,7 @@ def _write(descriptor: int, data: bytes) -> None:
     try:
         os.write(descriptor, data)
     except BrokenPipeError:
-        log.info("who started the daemon did not wait for it")
+        log.info("the command that started the daemon did not wait")
 
 
 def _detach_descriptors() -> None:

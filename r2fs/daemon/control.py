@@ -183,7 +183,7 @@ class ControlServer:
             return failure(error)
         except Exception as error:
             log.exception("the control request failed")
-            return failure(R2fsError(f"the daemon could not do it: {error!r}"))
+            return failure(R2fsError(f"the daemon could not carry out the request: {error!r}"))
 
     def _reap_locked(self) -> None:
         for request in self._finished:

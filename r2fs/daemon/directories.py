@@ -86,8 +86,8 @@ def _staging(settings: Settings) -> Path | None:
         target = Path(os.path.realpath(recorded))
         if not target.is_dir():
             raise DirectoryUnusable(
-                f"unsent files lie in {target}, which is not there: mount its disk; "
-                f"if it is lost for good, remove {recorded}"
+                f"unsent files are in {target}, which does not exist: mount its disk; "
+                f"if the disk is lost for good, remove {recorded}"
             )
         _make(target, "cache", close=True)
         if _linkable(settings.cache_dir, target):
@@ -119,7 +119,7 @@ def _leave(settings: Settings, staging: Path) -> None:
     earlier = Staging(staging)
     if not earlier.is_empty():
         raise DirectoryUnusable(
-            f"unsent files lie in {staging}, on another file system than the cache {settings.cache_dir}: "
+            f"unsent files are in {staging}, on another file system than the cache {settings.cache_dir}: "
             f"mount once with the --cache-dir of before, until all is sent"
         )
     with suppress(FileNotFoundError):

@@ -47,7 +47,7 @@ class PrivateFile(logging.handlers.RotatingFileHandler):
         except OSError:
             self.maxBytes = 0
             self.stream = self.stream or self._open()
-            log.warning("%s cannot be rotated: it goes on growing", self.baseFilename, exc_info=True)
+            log.warning("%s cannot be rotated, and keeps growing", self.baseFilename, exc_info=True)
 
 
 def _open_privately(path: str, flags: int) -> int:

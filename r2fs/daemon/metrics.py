@@ -55,7 +55,7 @@ def requests(store: object) -> dict[str, Any]:
 
 
 def health(store: object) -> dict[str, Any]:
-    """Whether the bucket answers; if not, for how many seconds, and why. Empty for a store without this."""
+    """State of the bucket: available, or seconds without an answer and the reason. Empty for a store without health."""
     found = getattr(store, "health", None)
     return asdict(found.view()) if found is not None else {}
 

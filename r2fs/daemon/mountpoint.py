@@ -51,7 +51,7 @@ def detach_stale(path: Path) -> None:
         what = f"{mounted.source} ({mounted.fstype})" if mounted else "a mount"
         raise MountPointStale(f"{path} has {what} on it, whose program has gone: umount -l {path}")
     kmount.unmount(real, lazy=True)
-    log.info("%s still had a mount of r2fs whose daemon had gone: it was taken away", path)
+    log.info("%s: a mount without a daemon was removed", path)
 
 
 def is_stale(path: Path) -> bool:
@@ -75,7 +75,7 @@ def _ask(path: Path) -> int:
 
 
 def _ask_apart(path: Path) -> int:
-    """As _ask, in a child: a child whose request is not read can be killed."""
+    """_ask in a child process, which can be killed if its request is not read."""
     child = os.posix_spawn(
         sys.executable, [sys.executable, "-I", "-S", "-c", ASK, os.fspath(path)], os.environ
     )

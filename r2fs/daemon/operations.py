@@ -50,7 +50,7 @@ class Operations:
 
     def status(self, request: Request) -> dict[str, object]:
         parts = self._parts
-        state = "stopping" if self._stopping.asked.is_set() else self._state
+        state = "stopping" if self._stopping.requested.is_set() else self._state
         return {
             "mount": {
                 **metrics.mount(parts.settings, self._target, os.getpid(), state, parts.driver),

@@ -62,7 +62,7 @@ DETACHED_S = 5.0  # for the last files of a lazily detached mount; then the proc
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How this daemon was started, and how another can be."""
+    """Command and mode of this daemon's start, for the start of another."""
 
     environ: MutableMapping[str, str]
     again: Again | None = None  # the command; None: no restart is possible
@@ -256,7 +256,7 @@ class Service:
         ):
             why = held["why_not"] or "its command is not known"
             raise MountError(f"{self._target} cannot be kept over a restart: {why}")
-        if stopping.asked.is_set():
+        if stopping.requested.is_set():
             raise MountError(f"{self._target} is being unmounted")
         log.info("restarting; %s stays mounted", self._target)
         self._restarting.set()
@@ -274,11 +274,11 @@ class Service:
 
     # ------------------------------------------------------------------ stop
     def _unmount(self, parts: Parts, stopping: Stopping, end: Shutdown) -> None:
-        stopping.unmount_when_asked(parts.driver.unmount, parts.engine)
+        stopping.unmount_on_request(parts.driver.unmount, parts.engine)
         if self._clock.wait(stopping.unmounted, DETACHED_S):
             return
         # Detached, but programs still have files open: the driver serves them until this process ends.
         code = end.run()
-        log.warning("%s was in use to the last: what is open there fails from now on", self._target)
+        log.warning("%s was still in use: open files fail from now on", self._target)
         logging.shutdown()
         os._exit(code)

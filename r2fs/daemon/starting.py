@@ -86,7 +86,7 @@ def tell_health(view: HealthView) -> None:
         log.warning("the bucket answers again, after %.0f s", view.for_s)
     else:
         log.warning(
-            "the bucket does not answer: what is written is kept here and sent later: %s", view.reason
+            "the bucket does not answer: changes are kept on this host and sent later: %s", view.reason
         )
 
 
@@ -106,7 +106,7 @@ def answers(store: Any, settings: Settings) -> bool:
     except Retryable as error:
         if not (settings.state_dir / mount_record.NAME).exists():
             raise
-        log.warning("mounted without the bucket, from what is kept here: %s", error)
+        log.warning("mounted without the bucket, from journal and cache: %s", error)
         return False
     return True
 
@@ -116,4 +116,4 @@ def check_late(store: Any) -> None:
     try:
         store.check()
     except R2fsError as error:
-        log.error("the bucket cannot be used as it should: %s", error)
+        log.error("the bucket cannot be used: %s", error)

@@ -176,7 +176,7 @@ def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, 
     text = record.to_json().encode(errors="backslashreplace")
     try:
         write_durably(settings.state_dir / mount_record.NAME, text)
-    except OSError as error:  # a full disk keeps no mount from coming up
+    except OSError as error:  # a full disk must not prevent a mount
         log.info("%s: %s is not written: %s", settings.state_dir, mount_record.NAME, error)
     link = _link_of(settings, environ)
     if link is None:

@@ -3,7 +3,7 @@
 Owns:    the decision to stop (a signal, `r2fs umount`, an unmount from outside), its deadline,
          the wait for uploads, and the outcome.
 Never:   starts a thread; closes journal, cache or store (shutdown.py does, after the outcome).
-Threads: request() and signal() in any; unmount_when_asked() in one that service.py starts;
+Threads: request() and signal() in any; unmount_on_request() in one that service.py starts;
          drain() in the thread of the shutdown.
 Locks:   self._lock, with the condition on it; nothing else is taken inside.
 
@@ -24,8 +24,8 @@ from r2fs.daemon import mountpoint as mountpoints
 from r2fs.daemon.systemd import ServiceManager
 from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
+from r2fs.model.pending import State
 from r2fs.model.ports import Clock
-from r2fs.model.states import State
 from r2fs.model.views import QueueView
 
 log = logging.getLogger(__name__)
@@ -83,13 +83,13 @@ class _Hurried(Exception):
 
 
 class Stopping:
-    def __init__(self, mountpoint: Path, timeout_s: float, notifier: ServiceManager, clock: Clock) -> None:
+    def __init__(self, mountpoint: Path, timeout_s: float, manager: ServiceManager, clock: Clock) -> None:
         # constant
         self._mountpoint = mountpoint
         self._timeout_s = timeout_s
-        self._notifier = notifier
+        self._manager = manager
         self._clock = clock
-        self.asked = threading.Event()
+        self.requested = threading.Event()
         self.hurried = threading.Event()
         self.unmounted = threading.Event()  # the driver's loop has ended
         # guarded by: _lock
@@ -110,8 +110,8 @@ class Stopping:
                 return
             self._deadline = self._clock.monotonic() + self._timeout_s
         log.info("stopping: %s", reason)
-        self._notifier.stopping("unmounting")
-        self.asked.set()
+        self._manager.stopping("unmounting")
+        self.requested.set()
 
     def signal(self, name: str) -> None:
         """Stop at the first signal, as an unmount does; at a second one do not wait for uploads.
@@ -156,9 +156,9 @@ class Stopping:
         unmount(lazy)
 
     # ------------------------------------------------------------------ taking the mount away
-    def unmount_when_asked(self, unmount: Unmount, engine: Drainable) -> None:
+    def unmount_on_request(self, unmount: Unmount, engine: Drainable) -> None:
         """Wait for a request; unmount, lazily at the last. Returns once the kernel has agreed."""
-        self.asked.wait()
+        self.requested.wait()
         since = self._clock.monotonic()
         refused = 0
         while not self.unmounted.is_set():
@@ -213,7 +213,7 @@ class Stopping:
         self._tell_manager(f"sending {left_text(view)}")
 
     def _tell_manager(self, text: str) -> None:
-        self._notifier.extend(EXTEND_S, text)
+        self._manager.extend(EXTEND_S, text)
 
     def _remaining(self) -> float:
         with self._lock:

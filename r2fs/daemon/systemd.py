@@ -73,7 +73,7 @@ class ServiceManager:
                 to.connect(self._address)
                 socket.send_fds(to, [lines.encode()], fds)
         except OSError as error:
-            log.warning("the service manager cannot be told: %s", error)
+            log.warning("the service manager gets no message: %s", error)
 
 
 LISTEN = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -118,16 +118,16 @@ def _watchdog_s(environ: Mapping[str, str]) -> float | None:
     return int(microseconds) / 1e6
 
 
-def run_watchdog(notifier: ServiceManager, answers: Callable[[], bool], stop: Event, clock: Clock) -> None:
+def run_watchdog(manager: ServiceManager, answers: Callable[[], bool], stop: Event, clock: Clock) -> None:
     """Ping twice in each interval, after each answer of the mount: a mount that hangs gets its daemon restarted.
 
     `answers` may hang; then no ping is sent, as intended.
     """
-    if notifier.watchdog_s is None:
+    if manager.watchdog_s is None:
         return
-    while not clock.wait(stop, notifier.watchdog_s / 2):
+    while not clock.wait(stop, manager.watchdog_s / 2):
         if answers():
-            notifier.watchdog()
+            manager.watchdog()
         else:
             log.error("the mount does not answer: the service manager gets no sign of life")
 

@@ -143,7 +143,7 @@ class SessionLog:
             self._end = stop
 
     def _give_up_locked(self, error: OSError) -> None:
-        log.warning("%s cannot be written (%s): nobody can take this mount over from now on",
+        log.warning("%s cannot be written (%s): no daemon can take this mount over from now on",
                     self.path, error.strerror)  # fmt: skip
         self._shut_locked()
         with suppress(OSError):

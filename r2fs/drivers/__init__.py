@@ -43,7 +43,7 @@ def choose(settings: Settings) -> type[Driver]:
             try:
                 KernelDriver.probe()
             except FuseMissing as error:
-                log.info("the kernel driver cannot run here (%s): libfuse it is", error)
+                log.info("the kernel driver cannot run here (%s): using libfuse", error)
                 return _libfuse("libfuse")
             return KernelDriver
     raise SettingsError(f"driver = {settings.driver!r}: must be auto, kernel, libfuse or libfuse2")

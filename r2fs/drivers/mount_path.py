@@ -17,7 +17,7 @@ from pathlib import Path
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import SUBTYPE, check_possible, mounted_at, privileged
 from r2fs.model.errors import AlreadyMounted, FuseMissing, MountError, MountPointBad, MountPointStale
-from r2fs.model.path_walk import MAX_LINKS, resolved
+from r2fs.model.owned_paths import MAX_LINKS, resolved
 
 FUSE_CONF = Path("/etc/fuse.conf")
 
@@ -29,12 +29,12 @@ def absolute(mountpoint: str | os.PathLike[str]) -> str:
     not answer. Names inside a mount are kept as they are written.
     """
     mounted = {m.path for m in kmount.mounts() if m.fstype.startswith("fuse")}
-    links, asked = 0, True
+    links, reachable = 0, True
 
     def link_at(path: str) -> str | None:
-        nonlocal links, asked
-        asked = asked and path not in mounted
-        target = _link(path) if asked and links < MAX_LINKS else None
+        nonlocal links, reachable
+        reachable = reachable and path not in mounted
+        target = _link(path) if reachable and links < MAX_LINKS else None
         links += target is not None
         return target
 

@@ -1,1 +1,1 @@
-"""Floor 0: errors, keys, ranges, records, states, settings and ports. Imports nothing of r2fs above it."""
+"""Floor 0: errors, keys, ranges, records, states, settings and ports. Imports no other package of r2fs."""

@@ -1,6 +1,6 @@
-"""Amounts: how sizes, durations and counts are written for a person.
+"""Amounts: sizes, durations and counts as text for people.
 
-Owns:  the wording that the log, the commands and the service manager share.
+Owns:  the wording shared by the log, the commands and the service manager.
 Never: prints.
 """
 
@@ -35,14 +35,14 @@ def counted(number: int, word: str) -> str:
 
 
 def parked(count: int, path: str, reason: str | None) -> str:
-    """Say how many names are parked, and why the one at `path` is; a reason that begins with the path has it once."""
+    """Number of parked names, with the reason of the first, at `path`. A reason that begins with the path names it once."""
     why = reason or ""
     named = why if why.startswith(path) else f"{path}: {why}"
-    return f"{count} parked: {named}" + (f"; and {count - 1} more (r2fs status tells)" if count > 1 else "")
+    return f"{count} parked: {named}" + (f"; and {count - 1} more (see r2fs status)" if count > 1 else "")
 
 
 def left(files: int, directories: int, bytes_: int, deletes: int) -> str:
-    """Count what is not yet in the bucket: "3 files (12.0 MiB), 1 directory, 1 deletion"; "nothing"."""
+    """Changes not yet in the bucket: "3 files (12.0 MiB), 1 directory, 1 deletion"; "nothing"."""
     parts = []
     if files:
         parts.append(f"{counted(files, 'file')} ({size(bytes_)})")

@@ -1,42 +1,42 @@
-"""Every error r2fs raises on purpose, with what it means to a program and to a shell.
+"""Every error that r2fs raises on purpose, with its meaning for a program and for a shell.
 
 Owns:  the tree below. A class carries its consequence: `errno` for the program that
-       called the file system (only a driver turns it into a reply), `exit_code` for the
-       command line, `retry` for whoever sends requests.
+       called the file system (only a driver turns an error into a reply), `exit_code` for the
+       command line, `retry` for the sender of requests.
 Never: knows FUSE, boto3 or click.
 
     R2fsError
-    ├── FileError                 what a file system call gets
+    ├── FileError                 answer to a file system call
     │   ├── NotFound  Exists  NotADirectory  IsADirectory  DirectoryNotEmpty
     │   ├── NameTooLong  BadName  InvalidArgument  NotPermitted  AccessRefused
     │   ├── ReadOnly  NoSpace  FileTooLarge  Stale  BadHandle  NotSupported
     │   └── Interrupted  NoAttribute  NoSuchByte  Busy  ReadFailed
-    ├── StoreError                what the bucket, or the way to it, answered
+    ├── StoreError                error of the bucket, or of the way to it
     │   ├── Retryable
-    │   │   ├── Unavailable       no answer, 5xx: it may or may not have been done
-    │   │   │   ├── TooSlow       a body that comes drop by drop
-    │   │   │   └── MalformedAnswer   an answer that is none: a web page, a field that is missing, a loop
-    │   │   ├── Throttled         429, SlowDown: it was not done
-    │   │   └── BodyDamaged       the body arrived cut or wrong: it was not done
+    │   │   ├── Unavailable       no answer, 5xx: the request may have been carried out
+    │   │   │   ├── TooSlow       a body that arrives too slowly
+    │   │   │   └── MalformedAnswer   an answer that makes no sense: a web page, a missing field, a loop
+    │   │   ├── Throttled         429, SlowDown: not carried out
+    │   │   └── BodyDamaged       the body arrived cut or wrong: not carried out
     │   ├── ObjectMissing         404 for a key
-    │   ├── PreconditionFailed    412: the key does not hold what we expected
+    │   ├── PreconditionFailed    412: the key does not hold the expected version
     │   ├── RangeInvalid          416
-    │   ├── UploadMissing         404 NoSuchUpload: the multipart upload is gone
-    │   └── Refused               the bucket will not do this, however often it is asked
+    │   ├── UploadMissing         404 NoSuchUpload: no such multipart upload
+    │   └── Refused               the bucket will not do this, however often the request is sent
     │       ├── BadCredentials  PermissionRefused  BucketMissing  ClockSkewed
     │       └── NotImplementedThere  TooLargeThere  QuotaUsedUp  ObjectLocked
     ├── LocalError                this host's own disk
     │   ├── StateLocked           another daemon owns the state directory
     │   ├── StateDamaged          a file of the state directory cannot be read
     │   ├── DirectoryUnusable     cache or state directory not writable
-    │   ├── DiskReadOnly          the file system below is read-only (the kernel does that after an error)
+    │   ├── DiskReadOnly          the file system is read-only (the kernel makes it so after an error)
     │   └── BodyWithdrawn         the file being sent was opened for writing, or became shorter
-    ├── SyncFailed                what a file holds is no longer what was written to it
+    ├── SyncFailed                a file may no longer hold the bytes written to it
     ├── MountError                no mount could be made
     │   ├── MountPointBad  MountPointStale  FuseMissing  AlreadyMounted
     ├── SettingsError             a setting's value is wrong
     ├── DaemonUnreachable         no daemon answers at the control socket
-    └── DaemonDied                one that was being started ended, or met a defect
+    └── DaemonDied                a daemon ended while it started, or met a defect
 """
 
 from __future__ import annotations
@@ -48,33 +48,32 @@ from r2fs.model.redaction import redact
 
 
 class R2fsError(Exception):
-    """Base of all. The message names the object and, where there is one, the remedy."""
+    """Base of all. The message names the object and, if possible, the remedy."""
 
     errno: ClassVar[int] = _errno.EIO
     exit_code: ClassVar[int] = 1
     retry: ClassVar[bool] = False
-    unknown: bool = False  # an earlier try of the request may have been carried out, whatever this one says
+    unknown: bool = False  # an earlier try of the request may have been carried out, whatever the last answer
 
 
 class WouldWait(Exception):
     """Not an error: the verb was called with `may_wait=False` and needs the network or a slow disk.
 
-    Raised before the verb has changed anything, so that it can be called again from a
-    thread that may wait.
+    Raised before the verb has changed any state, so that a thread that may wait can call the verb again.
     """
 
 
 class WouldFetch(WouldWait):
-    """As WouldWait, of a caller with `may_fetch=False`: it is the network that would be waited for."""
+    """WouldWait for a caller with `may_fetch=False`: the verb needs the network."""
 
 
 # ------------------------------------------------------------------ file system calls
 class FileError(R2fsError):
-    """What a program that called the file system gets as errno."""
+    """Error of a file system call. The program gets its errno."""
 
 
 class NotFound(FileError):
-    """No such name. `valid_s` says for how many seconds a driver may remember that."""
+    """No such name. A driver may remember the answer for `valid_s` seconds."""
 
     errno = _errno.ENOENT
 
@@ -134,7 +133,7 @@ class FileTooLarge(FileError):
 
 
 class Stale(FileError):
-    """The inode is gone; the kernel walks the path again."""
+    """The inode does not exist any more; the kernel walks the path again."""
 
     errno = _errno.ESTALE
 
@@ -166,38 +165,38 @@ class Busy(FileError):
 
 
 class ReadFailed(FileError):
-    """Bytes that are not here could not be fetched."""
+    """Bytes not on this host could not be fetched."""
 
     errno = _errno.EIO
 
 
 # ------------------------------------------------------------------ the bucket
 class StoreError(R2fsError):
-    """An error answer of the bucket, or none at all. Its text may repeat a secret: that is taken out here."""
+    """Error answer of the bucket, or a missing answer. Secrets in the text are redacted."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(redact(message))
 
 
 class Retryable(StoreError):
-    """The way there, or the server at this moment: for a command, the network's exit code."""
+    """Error of the network, or of the server for the moment. A command exits with the network's code."""
 
     retry = True
     exit_code = 11
 
 
 class Unavailable(Retryable):
-    """No answer, or a 5xx. The request may have been carried out nevertheless."""
+    """No answer, or a 5xx. The request may have been carried out."""
 
 
 class TooSlow(Unavailable):
-    """A body that comes drop by drop: as good as none, though no single read of it times out."""
+    """Body below the least rate. No single read of the body times out."""
 
 
 class MalformedAnswer(Unavailable):
-    """Answer that cannot be understood: it proves neither that the request was carried out nor that it was not.
+    """Answer of unknown meaning: the request may have been carried out.
 
-    A captive portal, a proxy or a server with a defect answers so. Its message names what is missing or wrong.
+    A captive portal, a proxy or a server with a defect answers so. The message names the missing or wrong field.
     """
 
 
@@ -206,7 +205,7 @@ class Throttled(Retryable):
 
 
 class BodyDamaged(Retryable):
-    """IncompleteBody, BadDigest, a cut download: send or fetch it again."""
+    """IncompleteBody, BadDigest, a cut download: send or fetch again."""
 
 
 class ObjectMissing(StoreError):
@@ -214,9 +213,9 @@ class ObjectMissing(StoreError):
 
 
 class PreconditionFailed(StoreError):
-    """412: the key holds another version than the one we named, or any at all.
+    """412: the key holds another version than the named one, or any version under "none".
 
-    `source` is True where the object to copy from is the one that changed.
+    `source` is True if the object to copy from has changed.
     """
 
     errno = _errno.ESTALE
@@ -231,11 +230,11 @@ class RangeInvalid(StoreError):
 
 
 class UploadMissing(StoreError):
-    """The multipart upload id is unknown there (aborted, expired, or parts unequal on R2)."""
+    """Multipart upload id unknown to the bucket (aborted, expired, or parts unequal on R2)."""
 
 
 class Refused(StoreError):
-    """Asking again does not help; a person has to."""
+    """Refusal for good: needs a person, not another try."""
 
     exit_code = 3
 
@@ -267,14 +266,13 @@ class TooLargeThere(Refused):
 
 
 class QuotaUsedUp(Refused):
-    """Ends without anybody here: somebody frees space in the bucket, or buys some."""
+    """No room in the bucket. Ends without a change on this host."""
 
     errno = _errno.ENOSPC
 
 
 class ObjectLocked(Refused):
-    """A rule keeps the object that is there from being overwritten or deleted. R2 says so before it looks at a
-    condition."""
+    """A lock rule keeps the object from being overwritten or deleted. R2 checks the rule before a condition."""
 
     errno = _errno.EPERM
 
@@ -301,13 +299,13 @@ class DiskReadOnly(LocalError):
 
 
 class SyncFailed(R2fsError):
-    """Written bytes could not be put on this disk, and reading them back may give older ones: not to be sent."""
+    """Written bytes did not reach this disk, and a read may return older bytes: the file must not be sent."""
 
     exit_code = 7
 
 
 class BodyWithdrawn(LocalError):
-    """A request's body cannot go on: its file is being written. The request publishes nothing."""
+    """The file of a request's body is being written. The request publishes no object."""
 
     retry = False
 
@@ -341,6 +339,6 @@ class DaemonUnreachable(R2fsError):
 
 
 class DaemonDied(R2fsError):
-    """It ended before the mount answered, or met an error that r2fs does not know."""
+    """The daemon ended before the mount answered, or met an unknown error."""
 
     exit_code = 70

@@ -1,13 +1,13 @@
-"""Identity of a bucket: which spellings of an endpoint name one and the same service.
+"""Identity of a bucket: the spellings of an endpoint that name one service.
 
-Owns:  the normal form of an endpoint, and the spellings that mean the same as a given one. A state
-       directory is named after the spelling of its first mount (`places.slug`) and found by this.
-Never: resolves a host name, or asks anybody. What only a look-up could tell stays different.
+Owns:  the normal form of an endpoint, and all spellings of a given endpoint. A state directory is named
+       after the spelling of its first mount (`places.slug`) and found by its identity.
+Never: resolves a host name. Two names of one host stay different.
 
 Same service: scheme http or https, host in any case and with or without a final dot, the scheme's own
-port or none, and slashes at the end. A path is part of the address, the bucket's name at its end too: from
-there every request goes to another place. Every regional host of Amazon's S3 is one service, but for the
-partitions (China, GovCloud): within each of them a bucket's name is unique.
+port or none, and slashes at the end. A path is part of the address, also if it is a bucket's name: requests
+are then sent to other URLs. All regional hosts of Amazon's S3 are one service, except for the partitions
+(China, GovCloud): within a partition a bucket's name is unique.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def identity(bucket: Bucket) -> Identity:
 
 
 def may_be_same(one: Bucket, other: Bucket) -> bool:
-    """Same bucket and prefix by another service's address, which may be another name of the same one."""
+    """True for the same bucket and prefix at another address, which may be another name of the same service."""
     mine, theirs = identity(one), identity(other)
     return mine != theirs and one.scheme == "s3" and (mine[0], *mine[2:]) == (theirs[0], *theirs[2:])
 
 
 def partition(region: str) -> str:
-    """Of Amazon's, by a region or a host: "us-gov"; "" for the one that nearly all are in."""
+    """Amazon's partition by a region or a host: "us-gov"; "" for the standard partition."""
     found = _PARTITION.search(region)
     return found[1] if found else ""
 
 
 def service(endpoint_url: str | None, region: str = "") -> str:
-    """HOST[:PORT][/PATH] of an endpoint, in one spelling; AWS's where there is none.
+    """HOST[:PORT][/PATH] of an endpoint, in normal form; AWS's without an endpoint.
 
     >>> service("HTTPS://Acc.Example.com.:443//s3/")
     'acc.example.com/s3'
@@ -61,7 +61,7 @@ def service(endpoint_url: str | None, region: str = "") -> str:
     try:
         parts = urlsplit(endpoint_url)
         host, port = _host(parts.hostname or ""), parts.port
-    except ValueError:  # no address at all, which the first request tells
+    except ValueError:  # not a URL: the first request raises the error
         return endpoint_url.lower().rstrip("/")
     if _AWS_HOST.fullmatch(host):
         return _aws(partition(host))
@@ -83,9 +83,9 @@ def _host(name: str) -> str:
 
 
 def spellings(bucket: Bucket) -> Iterator[Bucket]:
-    """`bucket` by the other spellings of its endpoint after which a state directory may have been named.
+    """`bucket` with each spelling of its endpoint after which a state directory may be named.
 
-    For directories that hold no record of their mount; one with a record is compared by identity.
+    For directories without a record of their mount; with a record, identities are compared.
     """
     if bucket.scheme == "file":
         yield replace(bucket, name=os.path.realpath(bucket.name))

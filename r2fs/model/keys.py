@@ -1,8 +1,8 @@
-"""Keys and names: which object a path is, and which path an object is.
+"""Keys and names: the object of a path, and the path of an object.
 
 Owns:  the rules of both sides: S3's (UTF-8, at most 1,024 bytes a key), Linux's (255 bytes
        a name, no slash, no NUL, not `.` or `..`), and R2's NFC identity of keys.
-Never: asks the bucket anything.
+Never: sends a request.
 
 A directory's key ends with `/` (the root's is the mount's prefix, perhaps empty); a
 file's does not. Names in the tree are NFC; the key of a version is spelled as the bucket
@@ -21,18 +21,18 @@ _CONFLICT = re.compile(r" \(conflict of [^/]+, \d{4}-\d\d-\d\d( \d+)?\)(\.[^/]{0
 
 MAX_KEY_BYTES = 1024  # S3 and R2: an object key's UTF-8 length
 SYMLINK_SUFFIX = ".rclonelink"  # rclone's convention: the object's bytes are the link's target
-MAX_LINK_BYTES = 4095  # of a link's target: Linux's PATH_MAX with its NUL
+MAX_LINK_BYTES = 4095  # of a link's target: Linux's PATH_MAX, less its NUL
 MAX_NAME_BYTES = 255  # Linux NAME_MAX
 MAX_HOST_BYTES = 64  # of a host's name in a conflict name: Linux's HOST_NAME_MAX
 
 
 def nfc(text: str) -> str:
-    """The form that R2 compares keys in."""
+    """Normal form in which R2 compares keys."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def check_name(name: str) -> str:
-    """`name` as the tree keeps it (NFC). Raises BadName or NameTooLong."""
+    """`name` in NFC, as in the tree. Raises BadName or NameTooLong."""
     if len(name) > MAX_NAME_BYTES:
         raise NameTooLong(f"{printable(name[:40])}…: a name may have {MAX_NAME_BYTES} bytes")
     if "\0" in name or "/" in name:
@@ -48,7 +48,7 @@ def check_name(name: str) -> str:
 
 
 def check_file_name(name: str) -> str:
-    """`name`, unless the bucket would hold a file of that name for a symbolic link (BadName)."""
+    """`name` of a file. Raises BadName if its object would be a symbolic link."""
     if name.endswith(SYMLINK_SUFFIX):
         raise BadName(
             f"{printable(name)}: objects whose names end in {SYMLINK_SUFFIX} are symbolic links: "
@@ -58,7 +58,7 @@ def check_file_name(name: str) -> str:
 
 
 def is_link(key: str, size: int) -> bool:
-    """True for a symbolic link's object: one that is longer than any path is a file of that name."""
+    """True for a symbolic link's object. An object longer than any path is a file."""
     return key.endswith(SYMLINK_SUFFIX) and size <= MAX_LINK_BYTES
 
 
@@ -68,16 +68,16 @@ def shown_name(name: str, size: int) -> str:
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """The two that another tool may have stored a name in: NFC, and NFD where it differs."""
+    """Spellings in which another tool may have stored a name: NFC, and NFD if different."""
     apart = text if text.isascii() else unicodedata.normalize("NFD", text)
     return (text,) if apart == text else (text, apart)
 
 
 def check_target(link: str, target: str, links: str) -> str:
-    """`target` of the symbolic link at the path `link` from the mount's root; AccessRefused where `links` is
-    "inside" and it may lead out of the mount.
+    """`target` of the symbolic link at the path `link` from the mount's root. Raises AccessRefused if `links` is
+    "inside" and the target may be outside the mount.
 
-    `..` is taken at its front alone: after a name, which may be another link, nobody knows where it leads.
+    `..` is allowed only at the front: after a name, which may be another link, its meaning is unknown.
     """
     parts = [part for part in target.split("/") if part not in ("", ".")]
     up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
@@ -87,14 +87,14 @@ def check_target(link: str, target: str, links: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """`key`, unless S3 would refuse its length (NameTooLong)."""
+    """`key`. Raises NameTooLong if S3 would refuse its length."""
     if len(key.encode()) > MAX_KEY_BYTES:
         raise NameTooLong(f"{printable(key[:60])}…: a path in a bucket may have {MAX_KEY_BYTES} bytes")
     return key
 
 
 def is_name(part: str) -> bool:
-    """Can this part of a key be shown as a file name?"""
+    """True if this part of a key can be a file name."""
     return (
         part not in ("", ".", "..")
         and "\0" not in part
@@ -113,13 +113,13 @@ def printable(text: str) -> str:
 
 
 def normal_prefix(prefix: str) -> str:
-    """A mount's prefix as keys begin with it: no leading slash, one trailing slash, or empty."""
+    """A mount's prefix in normal form: no leading slash, one trailing slash, or empty."""
     parts = [part for part in prefix.split("/") if part]
     return nfc("/".join(parts) + "/") if parts else ""
 
 
 def is_conflict_name(name: str) -> bool:
-    """Is it one that `conflict_name` makes, on this host or another?"""
+    """True for a result of `conflict_name`, on any host."""
     return " (conflict of " in name and _CONFLICT.search(name) is not None
 
 

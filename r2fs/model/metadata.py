@@ -5,14 +5,14 @@
                   (backend/local/metadata.go), s3fs any that C knows (strtoll, base 0). s3fs writes decimal ones
     uid, gid      decimal numbers (s3fs, rclone)
     rdev          a device's number, hexadecimal (rclone); the object is empty, its type is in `mode`
-    r2fs-attempt  which upload attempt of which host made this object
-    all others    kept as they are when r2fs writes the object again, but for checksums of its bytes
+    r2fs-attempt  the upload attempt that made this object
+    all others    kept when r2fs writes the object again, except checksums of its bytes
 
-Headers that say more of the bytes (`HEADERS`) are in `Facts.extra` as well, each name behind a colon, as HTTP/2
-spells what is no header of its own: no name of user metadata can have one.
+Further headers of the bytes (`HEADERS`) are in `Facts.extra` as well, each name after a colon, which no name of
+user metadata can have.
 
-Owns:  reading and writing these. A value that cannot be read, or is out of range, is as if it were not there, and
-       is kept as it is: other tools' metadata is data, not a reason to fail.
+Owns:  reading and writing these. A value out of range, or in another form, counts as missing and is kept
+       unchanged: other tools' metadata is data, not a reason to fail.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ OURS = frozenset({MTIME, MODE, UID, GID, ATTEMPT})
 MODIFIED = "modified_ns"  # in the local attribute cache: the object's LastModified
 SECOND_NS = 10**9
 MAX_TIME_NS = (1 << 63) - 1  # the year 2262, as in the journal's integers
-MAX_ID = (1 << 32) - 2  # Linux's uid_t; the last number says "none" in chown(2)
-MAX_DIGITS = 20  # of a number: int() takes time by the square of them
-# What HTTP and S3 say of an object's bytes besides their type: whoever writes the object again says it again.
+MAX_ID = (1 << 32) - 2  # Linux's uid_t; the largest number means "none" in chown(2)
+MAX_DIGITS = 20  # of a number: int() takes quadratic time
+# Headers of HTTP and S3 about an object's bytes, besides their type: sent again with each write of the object.
 HEADERS = (
     "cache-control", "content-disposition", "content-encoding", "content-language", "expires",
     "website-redirect-location", "storage-class",
@@ -49,7 +49,7 @@ OF_THE_BYTES = frozenset({"md5chksum", "s3cmd-attrs"})
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What metadata tells of a file. None: it does not say."""
+    """Attributes of a file by its metadata. None: unknown."""
 
     mode: int | None = None
     uid: int | None = None
@@ -57,11 +57,11 @@ class Facts:
     mtime_ns: int | None = None
     content_type: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)  # further user metadata, and headers
-    kind: Kind | None = None  # of a FIFO, socket or device; None: what the key says
+    kind: Kind | None = None  # of a FIFO, socket or device; None: by the key
 
 
 def attributes_from(info: ObjectInfo) -> Facts:
-    """The facts of a HEAD's or GET's answer."""
+    """Attributes by an answer to HEAD or GET."""
     metadata = info.metadata or {}
     empty = info.size == 0 and _type_by(info.key) == stat.S_IFREG
     mode = mode_of(metadata.get(MODE), info.key, empty)
@@ -101,7 +101,7 @@ def metadata_for(facts: Facts, file_type: int, attempt: str, content_type: str) 
 
 
 def headers_of(extra: Mapping[str, str]) -> dict[str, str]:
-    """The headers among further metadata, by their names in HTTP."""
+    """Headers in further metadata, by their names in HTTP."""
     return {name[1:]: value for name, value in extra.items() if name.startswith(_COLON)}
 
 
@@ -110,19 +110,19 @@ def without_header(extra: Mapping[str, str], header: str) -> dict[str, str]:
 
 
 def device_number(extra: Mapping[str, str]) -> int:
-    """The device's number in further metadata; 0 where there is none that the kernel could take (32 bits)."""
+    """Device number in further metadata; 0 if missing, or larger than the kernel's 32 bits."""
     text = extra.get(DEVICE, "")
     number = int(text, 16) if re.fullmatch(r"[0-9a-fA-F]{1,16}", text) else 0
     return number if number < 1 << 32 else 0
 
 
 def of_new_bytes(extra: Mapping[str, str]) -> dict[str, str]:
-    """What of an earlier version's further metadata still holds for other bytes."""
+    """Further metadata of an earlier version, without checksums of its bytes."""
     return {name: value for name, value in extra.items() if name not in OF_THE_BYTES}
 
 
 def remembered(facts: Facts) -> dict[str, str | int]:
-    """Facts as the local attribute cache keeps them."""
+    """`facts` in the form of the local attribute cache."""
     numbers = {MODE: facts.mode, UID: facts.uid, GID: facts.gid, "mtime_ns": facts.mtime_ns}
     out: dict[str, str | int] = {name: value for name, value in numbers.items() if value is not None}
     if facts.content_type is not None:
@@ -134,25 +134,25 @@ def remembered(facts: Facts) -> dict[str, str | int]:
 
 
 def remembered_of(info: ObjectInfo) -> dict[str, str | int]:
-    """`remembered`, of a HEAD's or GET's answer, with the LastModified that goes with them."""
+    """`remembered` by an answer to HEAD or GET, with its LastModified."""
     return {**remembered(attributes_from(info)), MODIFIED: info.modified_ns}
 
 
 def is_older(kept: Mapping[str, str | int], modified_ns: int | None) -> bool:
-    """True if the cache kept the metadata from before another host changed them."""
+    """True if the cached metadata are older than another host's change."""
     then = kept.get(MODIFIED)
     return isinstance(then, int) and modified_ns is not None and not same_moment(then, modified_ns)
 
 
 def same_moment(one_ns: int, other_ns: int) -> bool:
-    """Two LastModified of one object, perhaps the same. HEAD and GET tell whole seconds, listings more."""
+    """True if two values of LastModified may be equal: HEAD and GET have whole seconds, listings fractions."""
     if one_ns % SECOND_NS == 0 or other_ns % SECOND_NS == 0:
         return one_ns // SECOND_NS == other_ns // SECOND_NS
     return one_ns == other_ns
 
 
 def recalled(kept: Mapping[str, str | int]) -> Facts:
-    """The reverse of `remembered`."""
+    """Inverse of `remembered`."""
 
     def number(name: str) -> int | None:
         value = kept.get(name)
@@ -181,32 +181,44 @@ def _id(number: int | None) -> int | None:
 
 
 def mode_of(text: str | None, key: str, empty: bool = False) -> int | None:
-    """Permission bits, and type bits where they say more than the key, by a `mode` that rclone (octal) or s3fs
-    (decimal) wrote; None: it is neither. Only an `empty` object with a file's key can be a FIFO, a socket or a device.
+    """Permission bits, and type bits if they tell more than the key, by a `mode` of rclone (octal) or s3fs (decimal).
 
-    The type bits tell the two apart: no number is a file, a directory or a link by its key in both spellings.
-    Without them, what both spellings allow counts, and no set-id bit: never more than was meant.
+    None for other text. Only an `empty` object with a file's key can be a FIFO, a socket or a device.
+
+    The type bits tell octal from decimal: no number has the type bits of a file, a directory or a link in both.
+    Without type bits, a permission counts if both readings have it, and no set-id bit: never more than was meant.
     """
-    decimal = _number(text)
-    if text is None or decimal is None:
-        return None
-    octal = int(text, 8) if not set(text) & {"8", "9"} else None
-    if text.startswith("0"):
+    octal, decimal = _octal(text), _number(text)
+    if text is not None and text.startswith("0"):
         return octal if octal is not None and _is_one_of(octal, _TYPES | SPECIAL_KINDS.keys()) else None
     readings = [number for number in (octal, decimal) if number is not None]
     for number in readings:
-        if number <= 0o177777 and stat.S_IFMT(number) == _type_by(key):
+        if _type_of(number) == _type_by(key):
             return number
-    special = [n for n in readings if n <= 0o177777 and stat.S_IFMT(n) in SPECIAL_KINDS and not n & 0o7000]
-    if empty and len(special) == 1:
-        return special[0]
-    readings = [number for number in readings if _is_one_of(number, _TYPES)]
-    modest = [number & 0o777 for number in readings if not number & 0o7000] or [n & 0o777 for n in readings]
+    special = [n for n in readings if _type_of(n) in SPECIAL_KINDS and not n & 0o7000]
+    return special[0] if empty and len(special) == 1 else _common_permissions(readings)
+
+
+def _octal(text: str | None) -> int | None:
+    decimal = _number(text)
+    return int(str(text), 8) if decimal is not None and not set(str(text)) & {"8", "9"} else None
+
+
+def _type_of(mode: int) -> int | None:
+    """Type bits of an st_mode; None for a larger number."""
+    return stat.S_IFMT(mode) if mode <= 0o177777 else None
+
+
+def _common_permissions(readings: list[int]) -> int | None:
+    """Permissions that all readings have. Readings with set-id bits count only if all have such bits."""
+    possible = [number for number in readings if _is_one_of(number, _TYPES)]
+    modest = [number & 0o777 for number in possible if not number & 0o7000]
+    modest = modest or [number & 0o777 for number in possible]
     return reduce(and_, modest) if modest else None
 
 
 def _is_one_of(number: int, types: Container[int]) -> bool:
-    """True for an st_mode without type bits, or with those of a type that is stored."""
+    """True for an st_mode without type bits, or with the bits of one of `types`."""
     return number <= 0o7777 or (number <= 0o177777 and stat.S_IFMT(number) in types)
 
 
@@ -217,7 +229,7 @@ def _type_by(key: str) -> int:
 
 
 def _nanoseconds(text: str | None) -> int | None:
-    """`1700000000.25` → 1700000000250000000; None for anything that is not a time."""
+    """`1700000000.25` → 1700000000250000000; None for other text."""
     if text is None:
         return None
     try:
@@ -225,7 +237,9 @@ def _nanoseconds(text: str | None) -> int | None:
     except InvalidOperation:
         return None
     bound = MAX_TIME_NS // 10**9 + 1
-    if not seconds.is_finite() or not -bound <= seconds <= bound:  # first: it may have any exponent
+    if (
+        not seconds.is_finite() or not -bound <= seconds <= bound
+    ):  # checked first: the exponent may have any size
         return None
     return _within(int(seconds * 10**9))
 

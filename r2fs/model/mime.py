@@ -1,8 +1,8 @@
 """Content-Type of a file: from its name, else from its first bytes.
 
-Owns:  the table. A fixed one, so that every host stores the same type for the same name,
-       whatever its /etc/mime.types says.
-Never: reads a file: it is given the first bytes.
+Owns:  the table. It is fixed, so that every host stores the same type for the same name,
+       whatever its /etc/mime.types.
+Never: reads a file: callers pass the first bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BY_EXTENSION = {
     "sqlite": "application/vnd.sqlite3", "sqlite3": "application/vnd.sqlite3", "db": "application/vnd.sqlite3",
 }  # fmt: skip
 
-# (offset, bytes, type): the first that fits
+# (offset, bytes, type): the first match counts
 MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (8, b"WAVE", "audio/wav"),
     (8, b"AIFF", "audio/aiff"),
@@ -66,7 +66,7 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
 
 
 def content_type(name: str, head: bytes = b"") -> str:
-    """The type of a file of this name that begins with these bytes.
+    """Type of a file with the name `name` and the first bytes `head`.
 
     >>> content_type("take.WAV")
     'audio/wav'

@@ -1,7 +1,7 @@
-"""Record of a mount, kept in its state directory as `mount.json`: what the journal there belongs to.
+"""Record of a mount, kept in its state directory as `mount.json`: bucket and settings of its journal.
 
-Owns:  the fields, their form in JSON, and what is refused of a file that is not one.
-Never: holds a key, a secret or a token: of keys only where they came from; writes the file
+Owns:  the fields, their form in JSON, and the checks of a file.
+Never: holds a key, a secret or a token, only the source of keys; writes the file
        (daemon/state_directories.py does).
 """
 
@@ -16,7 +16,7 @@ from r2fs.model.settings import Bucket
 
 NAME = "mount.json"
 MAX_BYTES = 1 << 16
-ABOUT = "r2fs: journal and unsent files of one bucket. `r2fs status` tells whether something here is unsent."
+ABOUT = "r2fs: journal and unsent files of one bucket. `r2fs status` shows unsent changes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,19 @@ class MountRecord:
     prefix: str
     endpoint: str | None
     region: str
-    url: str  # as it was given
+    url: str  # as given to the mount
     mountpoint: str
-    command: tuple[str, ...]  # mounts it again; without keys
-    keys: str = ""  # where the key came from, in words
+    command: tuple[str, ...]  # mounts the same again; without keys
+    keys: str = ""  # the source of the key, in words
     name: str = ""  # of the mount in the settings file
-    version: str = ""  # of the r2fs that wrote this
+    version: str = ""  # of the writing r2fs
     mounted_s: float = 0.0  # seconds since 1970
-    settings: dict[str, str] = field(default_factory=dict)  # those that were given, as TOML; no secrets
+    settings: dict[str, str] = field(
+        default_factory=dict
+    )  # settings other than defaults, as TOML; no secrets
 
     def place(self) -> Bucket:
-        """The bucket, as far as its identity goes."""
+        """The bucket, without the fields that its identity does not need."""
         return Bucket(self.scheme, self.bucket, self.prefix, self.endpoint, self.region)
 
     @property
@@ -48,7 +50,7 @@ class MountRecord:
 
 
 def parse(text: str) -> MountRecord | None:
-    """None for what is no record; fields that a newer r2fs has added are passed over."""
+    """Parse a record; None for other text. Unknown fields, of a newer r2fs, are ignored."""
     try:
         found: dict[str, Any] = json.loads(text)
         return MountRecord(

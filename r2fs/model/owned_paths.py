@@ -1,16 +1,16 @@
-"""Paths that another user of this machine may have prepared: opened so that nothing there is believed or waited for.
+"""Paths that another user of this machine may have prepared: opened without trust and without waiting.
 
-Owns:    who is trusted (this process's user, root, and whoever owns `/`), and how directories and files whose
-         names r2fs did not just make itself are opened: by descriptor, without following a link, without
-         waiting for a FIFO, and looked at by fstat(2) before a byte of them counts.
-Never:   changes the mode or the owner of what it finds; deletes but what it has made itself.
+Owns:    the trusted owners (this process's user, root, and the owner of `/`), and the opening of directories
+         and files by names that r2fs did not just create: by descriptor, without following a link, without
+         waiting for a FIFO, and checked by fstat(2) before any byte is used.
+Never:   changes the mode or the owner of a found file; deletes files of others.
 Threads: functions without state: any thread.
-Fails:   UnsafePath, an OSError whose `strerror` names the path and what is wrong; other OSErrors as they come.
+Fails:   UnsafePath, an OSError whose `strerror` names the path and the fault; other OSErrors unchanged.
 
-A directory on the way is trusted if its owner is, and if nobody else may write to it, or may (its mode has the
-sticky bit, as /tmp) but not to the entry of another. A group is trusted with what root or this user gave it,
-but for directories of our own, to which no group may write. A link is followed if its owner is trusted: that is
-how a cache on a larger disk is reached, and how one that a stranger put into /tmp is not.
+A directory on the way is trusted if its owner is, and if no other user may write to it, or only to own entries
+(its mode has the sticky bit, as /tmp). A group is trusted if root or this user gave it the right to write,
+except for r2fs's own directories. A link is followed if its owner is trusted: a user's link to a cache on a larger
+disk, but no stranger's link in /tmp.
 """
 
 from __future__ import annotations
@@ -22,35 +22,57 @@ import secrets
 import select
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from r2fs.model.path_walk import MAX_LINKS, resolved
-
 SHARED: Final = stat.S_IWGRP | stat.S_IWOTH
 CHUNK: Final = 1 << 16
+MAX_LINKS: Final = 40  # symbolic links on one way, as in the kernel
 
 PathLike = str | os.PathLike[str]
 
 
 class UnsafePath(PermissionError):
-    """Refusal of a path whose kind, owner or mode is not as it must be."""
+    """Refusal of a path for its kind, owner or mode."""
 
     def __init__(self, path: PathLike, why: str) -> None:
         super().__init__(errno.EPERM, f"{os.fspath(path)} {why}")
 
 
 def is_trusted(uid: int) -> bool:
-    """True for root, this process's user, and the owner of `/`, who in a user namespace is root under another number."""
+    """True for root, this process's user, and the owner of `/`: in a user namespace, root under another number."""
     return uid in (0, os.geteuid()) or uid == os.lstat("/").st_uid
 
 
 # ------------------------------------------------------------------ directories
-def real_path(path: PathLike, make: bool = False) -> str:
-    """`path` without symbolic links, each directory on the way looked at; `make`: missing ones, 0700.
+def resolved(path: str | os.PathLike[str], link_at: Callable[[str], str | None]) -> str:
+    """`path` without symbolic links, resolved part by part as in path_resolution(7).
 
-    Raises UnsafePath where another user could put something else in the place of a part of it.
+    `link_at` returns the target of the link at a path, None for other files; it may raise to refuse a path.
+    """
+    done, waiting = "/", os.path.abspath(path).split("/")[::-1]
+    while waiting:
+        part = waiting.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            done = os.path.dirname(done)
+            continue
+        here = os.path.join(done, part)
+        target = link_at(here)
+        if target is None:
+            done = here
+            continue
+        done = "/" if target.startswith("/") else done
+        waiting += target.split("/")[::-1]
+    return done
+
+
+def real_path(path: PathLike, make: bool = False) -> str:
+    """`path` without symbolic links, each directory on the way checked; `make`: makes missing ones, 0700.
+
+    Raises UnsafePath if another user could replace a part of the path.
     """
     links = 0
 
@@ -95,14 +117,14 @@ def _check_owner(path: PathLike, found: os.stat_result) -> None:
 
 
 def open_directory(path: PathLike, make: bool = False) -> int:
-    """A descriptor of a directory that nobody but a trusted user can write to, O_RDONLY."""
+    """Open a directory that only trusted users can write to; returns a descriptor, O_RDONLY."""
     real = real_path(path, make)
     fd = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
         _check_owner(real, found)
         if found.st_mode & SHARED:
-            raise UnsafePath(real, "can be written by other users: look at what is in it, then chmod go-w it")
+            raise UnsafePath(real, "can be written by other users: check its content, then chmod go-w it")
     except BaseException:
         os.close(fd)
         raise
@@ -120,12 +142,12 @@ def directory(path: PathLike, make: bool = False) -> Iterator[int]:
 
 
 def make_sure(path: PathLike) -> None:
-    """UnsafePath unless the directory is one that `open_directory` would give."""
+    """Raise UnsafePath if `open_directory` refuses `path`."""
     os.close(open_directory(path))
 
 
 def make_directory(path: PathLike) -> None:
-    """Make it and its parents, 0700, or look at the one that is there."""
+    """Make `path` and its parents, 0700, or check the existing directory."""
     os.close(open_directory(path, make=True))
 
 
@@ -133,9 +155,9 @@ def make_directory(path: PathLike) -> None:
 def open_file(
     name: PathLike, flags: int, mode: int = 0o600, dir_fd: int | None = None, unlinked: bool = False
 ) -> int:
-    """open(2) of a regular file of a trusted user. O_TRUNC is not for `flags`: it would come before the look.
+    """open(2) of a regular file of a trusted user. No O_TRUNC in `flags`: it would act before the check.
 
-    `unlinked`: in a directory where others may make names, one with a second name is not taken either.
+    `unlinked`: also refuses a file with a second name, for a directory in which others may make names.
     """
     assert not flags & os.O_TRUNC
     try:
@@ -155,7 +177,7 @@ def open_file(
 
 
 def check_file(name: PathLike, found: os.stat_result, unlinked: bool = False) -> None:
-    """UnsafePath unless it is a regular file of a trusted user, to which nobody else may write."""
+    """Raise UnsafePath unless the file is regular, of a trusted user, and not writable by others."""
     if not stat.S_ISREG(found.st_mode):
         raise UnsafePath(
             name, "is a symbolic link" if stat.S_ISLNK(found.st_mode) else "is not a regular file"
@@ -168,7 +190,7 @@ def check_file(name: PathLike, found: os.stat_result, unlinked: bool = False) ->
 
 
 def check_files(path: PathLike, *names: str) -> None:
-    """Those of these names that are there in the directory `path`: for a library that opens them by itself."""
+    """Check the existing files among `names` in the directory `path`, for a library that opens files by itself."""
     for name in names:
         with suppress(FileNotFoundError):
             full = os.path.join(path, name)
@@ -176,7 +198,7 @@ def check_files(path: PathLike, *names: str) -> None:
 
 
 def read_file(name: PathLike, limit: int, dir_fd: int | None = None) -> bytes:
-    """All of a regular file of a trusted user; more than `limit` bytes are an UnsafePath."""
+    """Read a regular file of a trusted user. Raises UnsafePath if larger than `limit` bytes."""
     fd = open_file(name, os.O_RDONLY, dir_fd=dir_fd)
     try:
         return _read(fd, name, limit)
@@ -196,7 +218,7 @@ def _read(fd: int, name: PathLike, limit: int) -> bytes:
 
 
 def replace_file(dir_fd: int, name: str, data: bytes) -> None:
-    """Put `data` at `name`, 0600, in the place of whatever is there. Visible whole; not synced."""
+    """Replace the file `name` by `data`, 0600, atomically. Not synced."""
     temporary = f".{name}.{secrets.token_hex(8)}.new"
     fd = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd
@@ -212,10 +234,10 @@ def replace_file(dir_fd: int, name: str, data: bytes) -> None:
 
 
 def read_named(path: PathLike, limit: int, patience_s: float, trusted: bool = False) -> bytes:
-    """Read a file that a person named, or a pipe of the shell, through any link; of any owner, unless `trusted`.
+    """Read a file named by a person, or a pipe of the shell, through any link; of any owner, unless `trusted`.
 
-    Bounded in bytes and in time: UnsafePath for more than `limit`, TimeoutError where a pipe's other
-    end is not through after `patience_s` seconds.
+    Bounded in bytes and in time: raises UnsafePath for more than `limit` bytes, TimeoutError if a pipe's other
+    end has not finished after `patience_s` seconds.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -235,16 +257,16 @@ def _read_patiently(fd: int, path: PathLike, limit: int, deadline: float) -> byt
     while len(data) <= limit:
         left_s = deadline - time.monotonic()
         if left_s <= 0 or not poll.poll(left_s * 1000):
-            raise TimeoutError(errno.ETIMEDOUT, "nothing comes from it", os.fspath(path))
+            raise TimeoutError(errno.ETIMEDOUT, "no data arrives from it", os.fspath(path))
         if not (more := os.read(fd, CHUNK)):
             return data
         data += more
     raise UnsafePath(path, f"is larger than {limit} bytes")
 
 
-# ------------------------------------------------------------------ what is in them
+# ------------------------------------------------------------------ content
 def load_json(data: bytes | str) -> Any:
-    """json.loads; ValueError also for what is nested too deeply to be read."""
+    """Parse JSON. Raises ValueError, also for text nested too deeply."""
     try:
         return json.loads(data)
     except RecursionError:

@@ -1,8 +1,8 @@
-"""Ports: what the engine asks of the world, as Protocols.
+"""Ports: the engine's needs of the outer world, as Protocols.
 
-Owns:  the contracts of ObjectStore, Clock, Body and KernelCache. `tests/contract` holds
-       every ObjectStore to the words below.
-Never: implements anything but the trivial system clock.
+Owns:  the contracts of ObjectStore, Clock, Body and KernelCache. `tests/contract` tests
+       every ObjectStore against the words below.
+Never: implements more than the trivial system clock.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from r2fs.model.records import (
     Version,
 )
 
-# Told where the program is, by name, before and after what a crash must not tear: the crash suite's
-# ends the process there.
+# Called with the name of a place in the code, before and after steps that a crash must not separate: the
+# crash suite ends the process in the call.
 CrashPoint = Callable[[str], None]
 
 
 def no_crash(name: str) -> None:
-    """What a mount has for a CrashPoint."""
+    """CrashPoint of a mount: does nothing."""
 
 
 class Clock(Protocol):
     def monotonic(self) -> float:
-        """Seconds that never go back."""
+        """Seconds of a clock that never jumps."""
         ...
 
     def time(self) -> float:
-        """Seconds since 1970: may be set, back too."""
+        """Seconds since 1970. A person may set this clock, also back."""
         ...
 
     def wait(self, event: Event, seconds: float) -> bool:
-        """Wait until `event` is set (True), or for so long (False)."""
+        """Wait until `event` is set (True), or for `seconds` (False)."""
         ...
 
 
@@ -55,7 +55,7 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
     def time(self) -> float:
-        """The clock that file systems stamp times with: a finer one would be ahead of a staged file's."""
+        """Seconds by the coarse clock that file systems use: a finer one would be ahead of a staged file's times."""
         return time.clock_gettime(_CLOCK_REALTIME_COARSE)
 
     def wait(self, event: Event, seconds: float) -> bool:
@@ -63,7 +63,7 @@ class SystemClock:
 
 
 class Body(Protocol):
-    """The bytes of one request. Can be sent again: `seek(0)` goes back to its own start."""
+    """Bytes of one request. Can be sent again: `seek(0)` returns to the start of the body."""
 
     def __len__(self) -> int: ...
     def read(self, size: int = -1, /) -> bytes: ...
@@ -72,22 +72,22 @@ class Body(Protocol):
 
 
 class Download(Protocol):
-    """An open answer to GET. A context manager; leaving it early closes the connection."""
+    """Open answer to GET. A context manager; an early exit closes the connection."""
 
     @property
     def info(self) -> ObjectInfo:
-        """Of the whole object, whatever range was asked for."""
+        """Info of the whole object, whatever the range of the request."""
         ...
 
     def chunks(self, size: int = 262144) -> Iterator[bytes]:
-        """The body in order. Raises BodyDamaged if it ends early, Unavailable if it stalls."""
+        """Body in order. Raises BodyDamaged if the body ends early, Unavailable if the connection stalls."""
         ...
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
 
 
-KEY_WRITE_INTERVAL_S = 1.0  # R2 answers 429 to a second write of a key within it
+KEY_WRITE_INTERVAL_S = 1.0  # R2 answers 429 to a second write of a key within this time
 THROTTLED_S = (
     1.1 * KEY_WRITE_INTERVAL_S
 )  # least pause after a 429; the server measures the interval by its own clock
@@ -95,7 +95,7 @@ THROTTLED_S = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the bucket (R2's where nothing else is known). Sizes are bytes."""
+    """Limits of the bucket, by default R2's. Sizes are bytes."""
 
     min_part: int = 5 << 20
     max_part: int = 5_363_000_000  # 4.995 GiB
@@ -108,27 +108,39 @@ class Limits:
     # CopyObject as R2 has it: it heeds conditions on the destination, and takes the metadata directive MERGE.
     r2_copies: bool = False
 
+    def part_size(self, size: int, wanted: int) -> int:
+        """Size of the equal parts of an object of `size` bytes: `wanted`, or more if `max_parts` needs it.
+
+        R2 refuses unequal parts: https://developers.cloudflare.com/r2/objects/multipart-objects/
+
+        >>> Limits().part_size(100 << 30, 16 << 20) % (1 << 20)
+        0
+        """
+        mib = 1 << 20
+        least = -(-size // self.max_parts)
+        return wanted if wanted >= least else -(-least // mib) * mib
+
 
 class ObjectStore(Protocol):
     """A bucket. Every method is thread-safe and raises only StoreError's subclasses.
 
-    A write with a `condition` that the key does not meet raises PreconditionFailed (a
-    missing key under `Condition.matches` too); so does `get` with `if_match`. Where the server
-    takes no condition for an operation, the implementation sends a HEAD just before it;
-    SEMANTICS names the window between the two. The implementation retries what is safe to
-    retry, and raises what still fails.
+    A write raises PreconditionFailed if the key does not meet its `condition` (also a missing
+    key under `Condition.matches`); so does `get` with `if_match`. If the server accepts no
+    condition for an operation, the implementation sends a HEAD just before the request;
+    SEMANTICS names the window between the two. The implementation repeats requests that are
+    safe to repeat, and raises the last error.
     """
 
     @property
     def url(self) -> str:
-        """For messages: `s3://bucket` or `file:///dir`, without secrets."""
+        """URL for messages: `s3://bucket` or `file:///dir`, without secrets."""
         ...
 
     @property
     def limits(self) -> Limits: ...
 
     def check(self) -> None:
-        """Can this bucket be used with these credentials, now? Raises what is wrong, with the remedy."""
+        """Check that the bucket can be used now with these credentials. Raises an error with the remedy."""
         ...
 
     def list_page(
@@ -140,7 +152,7 @@ class ObjectStore(Protocol):
         token: str | None = None,
         limit: int = 1000,
     ) -> ListPage:
-        """One LIST request. Keys in ascending UTF-8 order."""
+        """Send one LIST request. Keys in ascending UTF-8 order."""
         ...
 
     def head(self, key: str) -> ObjectInfo:
@@ -154,11 +166,11 @@ class ObjectStore(Protocol):
         ...
 
     def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
-        """One PUT of the whole body; the new ETag."""
+        """Send one PUT of the whole body; returns the new ETag."""
         ...
 
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
-        """A multipart upload's id."""
+        """Begin a multipart upload; returns its id."""
         ...
 
     def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part: ...
@@ -166,7 +178,7 @@ class ObjectStore(Protocol):
     def copy_part(
         self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
     ) -> Part:
-        """Copy a range of `source` inside the bucket. PreconditionFailed if it is another version by now."""
+        """Copy a range of `source` inside the bucket. Raises PreconditionFailed if `source` has changed."""
         ...
 
     def complete_upload(
@@ -177,11 +189,11 @@ class ObjectStore(Protocol):
         *,
         condition: Condition | None = None,
     ) -> str:
-        """The new ETag. UploadMissing if the id is unknown or the parts do not fit."""
+        """Publish the object; returns the new ETag. Raises UploadMissing if the id is unknown or the parts do not fit."""
         ...
 
     def abort_upload(self, key: str, upload_id: str) -> None:
-        """An unknown id is fine."""
+        """Abort a multipart upload. No error for an unknown id."""
         ...
 
     def copy(
@@ -192,46 +204,46 @@ class ObjectStore(Protocol):
         meta: ObjectMeta | None = None,
         condition: Condition | None = None,
     ) -> str:
-        """Copy inside the bucket, of any size; the new ETag.
+        """Copy an object of any size inside the bucket; returns the new ETag.
 
-        `meta=None` keeps the source's metadata; else it replaces it. ObjectMissing or
-        PreconditionFailed(source=True) if `source` is not there in that version.
+        `meta=None` keeps the source's metadata, else `meta` replaces them. Raises ObjectMissing or
+        PreconditionFailed(source=True) if `source` does not exist in this version.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """A missing key is fine."""
+        """Delete an object. No error for a missing key."""
         ...
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
-        """At most `limits.delete_batch` keys in one request; what failed, by key."""
+        """Delete at most `limits.delete_batch` keys by one request; returns the errors, by key."""
         ...
 
     def close(self) -> None: ...
 
 
 class KernelCache(Protocol):
-    """What the kernel remembers of a mount, and how to make it forget. Never blocks; any thread."""
+    """The kernel's caches of a mount, and their invalidation. Never blocks; any thread."""
 
     @property
     def shares_pages(self) -> bool:
-        """Is what it remembers of complete content the local file's own pages (passthrough)?"""
+        """True if the kernel caches complete content as pages of the local file itself (passthrough)."""
         ...
 
     def forget_name(self, parent: int, name: str, gone: bool = False) -> None:
-        """The name's entry (a negative one too), and the parent's listing. `gone`: what had the name has lost it
-        for good, and its inode is to be given back."""
+        """Invalidate the name's entry (also a negative one) and the parent's listing. `gone`: the inode has lost the
+        name for good, and the kernel gives its references back."""
         ...
 
     def forget_attributes(self, ino: int) -> None: ...
 
     def forget_content(self, ino: int) -> None:
-        """Pages and attributes of a file, or the cached listing of a directory."""
+        """Invalidate pages and attributes of a file, or the cached listing of a directory."""
         ...
 
 
 class NoKernelCache:
-    """For a driver that cannot notify: it gives the kernel short times instead."""
+    """KernelCache of a driver without notifications, which gives the kernel short times instead."""
 
     shares_pages = False
 
@@ -246,9 +258,9 @@ class NoKernelCache:
 
 
 class SessionMemory(Protocol):
-    """Outlives the process: a daemon that takes the session over reads it. Never blocks; any thread.
+    """Memory that outlives the process, for a daemon that takes the session over. Never blocks; any thread.
 
-    What the kernel is told is put here first: each call returns once kill -9 cannot undo it.
+    Written before each answer to the kernel: a call returns once kill -9 cannot undo the entry.
     """
 
     def node(self, node: KnownNode) -> None: ...
@@ -259,12 +271,12 @@ class SessionMemory(Protocol):
 
 @dataclass(slots=True)
 class Caller:
-    """Who asks, and whether the answer may take its time.
+    """Caller of a verb, and the waits that the caller allows.
 
-    With `may_wait=False` a verb that needs the network, fsync or another slow thing raises
-    WouldWait before it has changed anything; the driver then calls it again from a worker. With
-    `may_fetch=False` it raises WouldFetch before it waits for the network: that may take as long as
-    `read_timeout`, and who waits for this host's disk alone must not stand behind it.
+    With `may_wait=False` a verb that needs the network, fsync or another slow operation raises
+    WouldWait before any change of state; the driver then calls the verb again from a worker. With
+    `may_fetch=False` the verb raises WouldFetch before a wait for the network: such a wait may take
+    `read_timeout`, and must not delay callers that wait for the disk alone.
     """
 
     uid: int = 0
@@ -276,13 +288,13 @@ class Caller:
     may_fetch: bool = True
 
     def about_to_fetch(self) -> None:
-        """Call before the network is waited for."""
+        """Raise WouldFetch, WouldWait or Interrupted as needed before a wait for the network."""
         if not self.may_fetch:
             raise WouldFetch
         self.about_to_wait()
 
     def about_to_wait(self) -> None:
-        """Call before anything slow on this host."""
+        """Raise WouldWait or Interrupted as needed before a slow operation on this host."""
         if not self.may_wait:
             raise WouldWait
         if self.cancelled is not None and self.cancelled.is_set():

@@ -1,7 +1,7 @@
-"""Sets of byte ranges: which parts of a file are here, and which are this host's own.
+"""Sets of byte ranges: the local parts of a file, and the locally written ones.
 
 Owns:  arithmetic on half-open ranges [start, stop) of non-negative integers.
-Never: touches a file; locks (whoever shares a RangeSet guards it).
+Never: touches a file; locks (the owner of a RangeSet guards it).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RangeSet:
             self.add(start, stop)
 
     def add(self, start: int, stop: int) -> None:
-        """Add [start, stop), joining whatever it overlaps or touches."""
+        """Add [start, stop), joined with ranges that overlap or touch."""
         if start >= stop:
             return
         first = bisect_left(self._stops, start)
@@ -41,7 +41,7 @@ class RangeSet:
         self._stops[first:last] = [stop]
 
     def remove(self, start: int, stop: int) -> None:
-        """Take [start, stop) out, splitting what reaches over an end."""
+        """Remove [start, stop), splitting ranges that reach over an end."""
         if start >= stop:
             return
         kept: list[Range] = []
@@ -57,14 +57,14 @@ class RangeSet:
         self._stops[first:last] = [e for _, e in kept]
 
     def covers(self, start: int, stop: int) -> bool:
-        """Is every byte of [start, stop) in the set? An empty range is."""
+        """True if every byte of [start, stop) is in the set; also for an empty range."""
         if start >= stop:
             return True
         at = bisect_right(self._starts, start) - 1
         return at >= 0 and self._stops[at] >= stop
 
     def missing(self, start: int, stop: int) -> list[Range]:
-        """The parts of [start, stop) that are not in the set, in order."""
+        """Parts of [start, stop) missing in the set, in order."""
         out: list[Range] = []
         at = bisect_right(self._stops, start)
         while start < stop:
@@ -78,7 +78,7 @@ class RangeSet:
         return out
 
     def within(self, start: int, stop: int) -> list[Range]:
-        """The parts of [start, stop) that are in the set, in order."""
+        """Parts of [start, stop) in the set, in order."""
         if start >= stop:
             return []
         at = bisect_right(self._stops, start)

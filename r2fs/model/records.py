@@ -1,8 +1,8 @@
-"""Frozen values that travel between floors.
+"""Frozen values passed between packages.
 
 Owns:  their fields and units. Times are integers of nanoseconds since 1970 (`_ns`) or
        floats of seconds (`_s`); sizes are bytes; ETags have no quotes.
-Never: behaves: no I/O, no locks, no defaults that hide a choice.
+Never: I/O, locks, defaults that hide a choice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TYPE_BITS: Final[Mapping[Kind, int]] = {
     Kind.CHARACTER_DEVICE: stat.S_IFCHR,
     Kind.BLOCK_DEVICE: stat.S_IFBLK,
 }
-# Kinds by their type bits that mknod(2) makes besides files: names without bytes, opened by the kernel alone.
+# Kinds other than files that mknod(2) makes, by their type bits. The kernel alone opens them.
 SPECIAL_KINDS: Final[Mapping[int, Kind]] = {
     TYPE_BITS[kind]: kind for kind in (Kind.FIFO, Kind.SOCKET, Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE)
 }
@@ -45,7 +45,7 @@ SPECIAL_KINDS: Final[Mapping[int, Kind]] = {
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of one object: it never changes. `key` is spelled as the bucket spells it."""
+    """One version of one object. `key` is spelled as in the bucket."""
 
     key: str
     etag: str
@@ -54,9 +54,9 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Condition of a write on the object at its key. No condition is None in its place: the write replaces any."""
+    """Condition of a write on the object at its key. None in place of a Condition: the write replaces any object."""
 
-    etag: str | None  # of the version that the key must hold; None: it must hold no object
+    etag: str | None  # of the version that the key must hold; None: no object
 
     @classmethod
     def absent(cls) -> Condition:
@@ -67,13 +67,13 @@ class Condition:
         return cls(etag)
 
     def holds(self, etag: str | None) -> bool:
-        """True if a key allows the write. `etag` is that of its object, None where there is none."""
+        """True if the write is allowed. `etag`: of the object at the key; None: no object."""
         return etag == self.etag
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a listing, HEAD, GET or PUT told of an object. `metadata` is None from a listing."""
+    """Object as of an answer to LIST, HEAD, GET or PUT. `metadata` is None from a listing."""
 
     key: str
     size: int
@@ -81,8 +81,8 @@ class ObjectInfo:
     modified_ns: int
     content_type: str | None = None
     metadata: Mapping[str, str] | None = None  # user metadata, names in lower case, no x-amz-meta-
-    headers: Mapping[str, str] | None = None  # what else is said of the bytes: of `model.metadata.HEADERS`
-    md5: str | None = None  # of the bytes, in hex, where HEAD or GET told it; None: not known
+    headers: Mapping[str, str] | None = None  # further headers of the bytes: of `model.metadata.HEADERS`
+    md5: str | None = None  # of the bytes, in hex, by HEAD or GET; None: unknown
 
     @property
     def version(self) -> Version:
@@ -100,14 +100,13 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class ObjectMeta:
-    """What is stored beside the bytes. R2 takes 8,192 bytes of user metadata."""
+    """Content-Type, user metadata and headers of an object. R2 accepts 8,192 bytes of user metadata."""
 
     content_type: str = "application/octet-stream"
     metadata: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] | None = None  # as ObjectInfo has them; None: a copy keeps its source's
-    merge: bool = (
-        False  # of a copy where `Limits.r2_copies`: the source's user metadata stay, but for those named
-    )
+    headers: Mapping[str, str] | None = None  # as in ObjectInfo; None: a copy keeps its source's
+    # of a copy where `Limits.r2_copies`: the source's user metadata stay, but for those named
+    merge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartDigests:
-    """What the bytes of a version are, part by part: `part_size` bytes each, the last perhaps fewer."""
+    """Digests of a version's bytes, part by part: `part_size` bytes each, the last perhaps fewer."""
 
     part_size: int
     digests: tuple[str, ...]
@@ -129,7 +128,7 @@ class PartDigests:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What stat() shows."""
+    """Result of stat(2)."""
 
     ino: int  # the inode's number between engine and driver
     kind: Kind
@@ -142,13 +141,13 @@ class Attributes:
     atime_ns: int
     nlink: int
     blocks: int  # of 512 bytes
-    st_ino: int  # the number that programs are shown: the same over mounts
-    rdev: int = 0  # a device's number, as the kernel encodes it in 32 bits
+    st_ino: int  # inode number shown to programs: the same over mounts
+    rdev: int = 0  # a device's number, in the kernel's encoding of 32 bits
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name's inode, and for how many seconds a driver may let the kernel remember both."""
+    """A name's inode. The kernel may remember both for `valid_s` seconds."""
 
     attributes: Attributes
     valid_s: float
@@ -160,18 +159,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class DirEntry:
-    """One line of a directory. `offset` resumes after it and is stable while the handle is open."""
+    """One name in a directory. `offset` resumes after the name, and is stable while the handle is open."""
 
     name: str
     ino: int
     kind: Kind
     offset: int
-    st_ino: int  # as Attributes has it
+    st_ino: int  # as in Attributes
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeChange:
-    """What setattr is to change; None leaves a field alone."""
+    """Fields for setattr to change; None leaves a field unchanged."""
 
     size: int | None = None
     mode: int | None = None
@@ -182,16 +181,16 @@ class AttributeChange:
 
 
 class Opened(NamedTuple):
-    """The answer to open and create.
+    """Answer to open and create.
 
-    handle   names the open file in every later call, until release
-    local    a descriptor of the complete local file (LOCAL): a driver may read and write it
-             itself, or register it with the kernel; it then calls `wrote(handle)` after
-             writes of its own. It stays the engine's: valid until release. None: STREAM,
-             every read and write goes through the engine (also where a writer is to be slowed).
-    version  changes when the content does other than through this mount: the kernel's pages
-             of an earlier open are good while it is the same
-    file     device and inode of what `local` is, where they are known already
+    handle   number of the open file in every later call, until release
+    local    descriptor of the complete local file (LOCAL). A driver may read and write the file
+             itself, or register the descriptor with the kernel; the driver then calls `wrote(handle)`
+             after own writes. The engine owns the descriptor, which is valid until release. None
+             (STREAM): every read and write passes through the engine, also to slow a writer.
+    version  changes if the content changes other than through this mount: the kernel may keep the
+             pages of an earlier open while the number is the same
+    file     device and inode of `local`, if already known
     """
 
     handle: int
@@ -202,7 +201,7 @@ class Opened(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileSystemStats:
-    """statfs: sizes in bytes."""
+    """Result of statfs(2). Sizes in bytes."""
 
     total: int
     free: int
@@ -214,7 +213,7 @@ class FileSystemStats:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """fstat of a staging file: equal at the last writer's close means nothing was written."""
+    """fstat of a staging file. Equal at the last writer's close: not written to."""
 
     size: int
     mtime_ns: int
@@ -223,7 +222,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class PendingInode:
-    """A journal row: an inode of which the bucket lacks something. The schema's comments rule."""
+    """Journal row of an inode not yet in the bucket. The schema's comments define the fields."""
 
     ino: int
     key: str | None
@@ -257,13 +256,13 @@ class PendingInode:
 
 @dataclass(frozen=True, slots=True)
 class KeptAttributes:
-    """A row of the journal's table of attributes. The schema's comments rule."""
+    """Row of the journal's table of attributes. The schema's comments define the fields."""
 
     key: str  # in NFC
     etag: str
     size: int
     st_ino: int
-    metadata: Mapping[str, str | int]  # as model.metadata.remembered makes it
+    metadata: Mapping[str, str | int]  # result of model.metadata.remembered
     ctime_ns: int | None
     shown_ns: int | None
     target: str | None
@@ -273,29 +272,29 @@ class KeptAttributes:
 
 @dataclass(frozen=True, slots=True)
 class PendingDelete:
-    """A journal row: an object that is to go from the bucket."""
+    """Journal row of an object to be deleted from the bucket."""
 
     seq: int
     key: str
-    etag: str | None  # the version it is meant for; None: only attempts of this host
-    after_ino: int | None  # waits until that inode owes nothing
-    watch_until_s: float | None  # a late attempt of ours is looked for until then
+    etag: str | None  # the version to delete; None: only objects of this host's attempts
+    after_ino: int | None  # waits until this inode has nothing pending
+    watch_until_s: float | None  # end of the watch for a late attempt of this host
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An upload attempt, journalled before it is sent."""
+    """Upload attempt, journalled before the request is sent."""
 
     id: str
     ino: int
     key: str
     started_s: float
-    unknown: bool  # sent, and nobody saw the outcome
+    unknown: bool  # sent, and its outcome is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class MultipartState:
-    """A multipart upload to go on with after a restart."""
+    """Multipart upload to be continued after a restart."""
 
     upload_id: str
     ino: int
@@ -306,12 +305,12 @@ class MultipartState:
     parts: tuple[Part, ...]
 
 
-# ------------------------------------------------------------------ what a successor has to know
+# ------------------------------------------------------------------ state for a succeeding daemon
 class KnownNode(NamedTuple):
-    """An inode number that the kernel was told, and what it stands for. A tuple: the log holds its fields."""
+    """Inode number known to the kernel, with its name and attributes. A tuple, since the log holds the fields."""
 
     ino: int
-    parent: int  # 0: it has no name any more
+    parent: int  # 0: the inode has no name any more
     name: str
     kind: str  # Kind's value
     base: tuple[str, str, int] | None  # Version's fields
@@ -320,32 +319,32 @@ class KnownNode(NamedTuple):
     mode: int | None
     uid: int | None
     gid: int | None
-    known: bool  # these fields are all that the version's metadata says: it need not be asked again
+    known: bool  # these fields are all of the version's metadata: no HEAD is needed
     mtime_known: bool
-    st_ino: int = 0  # 0: nobody was shown it (a log of an earlier version has none)
-    modified_ns: int | None = None  # LastModified of the base's object, where it was seen
+    st_ino: int = 0  # 0: not shown to a program (missing in a log of an earlier version)
+    modified_ns: int | None = None  # LastModified of the base's object, if known
 
 
 class KnownHandle(NamedTuple):
-    """A file handle that the kernel was given, and what its answer said."""
+    """File handle known to the kernel, with the fields of the answer to open."""
 
     fh: int  # the kernel's number
     handle: int  # the engine's
     ino: int
     flags: int  # open(2)'s
-    unique: int  # of the request: one that was not answered comes again under it
-    backing_id: int  # 0: not by passthrough
-    file: tuple[int, int]  # device and inode of the complete local file; zeros: there was none
+    unique: int  # of the request: the kernel repeats an unanswered request with the same number
+    backing_id: int  # 0: no passthrough
+    file: tuple[int, int]  # device and inode of the complete local file; zeros: none
 
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What one daemon leaves to the next that goes on with its session."""
+    """State left by one daemon to the next one of the same session."""
 
-    nodes: Mapping[int, KnownNode]  # by inode number; the last told last
+    nodes: Mapping[int, KnownNode]  # by inode number, in the order of the kernel's answers
     handles: Mapping[int, KnownHandle]  # by the kernel's number
 
     @property
     def writers(self) -> frozenset[int]:
-        """Inodes that are open for writing."""
+        """Inodes open for writing."""
         return frozenset(h.ino for h in self.handles.values() if h.flags & O_ACCMODE)

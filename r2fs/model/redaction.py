@@ -1,11 +1,11 @@
-"""Redaction: the one filter for text on its way out of the process, whichever way that is.
+"""Redaction: the filter for all text that leaves the process.
 
-Owns:    which secrets this process knows, and how text is freed of them. Errors of the bucket (model/errors.py),
-         log lines, the control protocol and standard error all pass through it; what a server says has passed
-         through store/server_text.py before, where it becomes text of ours.
-Never:   keeps a secret anywhere but in memory; hides what is no secret from the person who set it.
+Owns:    the secrets known to this process, and their removal from text. Errors of the bucket (model/errors.py),
+         log lines, the control protocol and standard error all pass through this filter; text of a server has
+         passed through store/server_text.py before.
+Never:   stores a secret outside memory; hides a public value from the person who set it.
 Threads: any. The table is replaced, never changed.
-Locks:   _lock, a leaf, held while it is replaced.
+Locks:   _lock, a leaf, held while the table is replaced.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from threading import Lock
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-SHORTEST: Final = 8  # a secret of a test server may be a word or a letter: taking it out garbles every line
+SHORTEST: Final = (
+    8  # characters; a test server's secret may be a word or a letter: its removal would garble every line
+)
 SHOWN: Final = "***"
 
 _lock = Lock()
 _secrets: tuple[str, ...] = ()  # in each spelling, the longest first
-_identifiers: tuple[str, ...] = ()  # key ids: their user may see them, but need not be told them by a server
+_identifiers: tuple[str, ...] = ()  # key ids: shown to their user, but removed from a server's text
 
 
 def hide(*secrets: str | None, identifier: str | None = None) -> None:
-    """These are secret from now on, however they are spelled; `identifier`, where a server says it."""
+    """Redact these secrets from now on, in every spelling; `identifier` in text of a server only."""
     global _secrets, _identifiers
     spelled = [form for secret in secrets if secret for form in _spellings(secret)]
     with _lock:
@@ -42,7 +44,7 @@ def _longest_first(texts: set[str]) -> tuple[str, ...]:
 
 
 def redact(text: str) -> str:
-    """`text` without any secret that this process knows."""
+    """`text` without the secrets known to this process."""
     for secret in _secrets:
         if secret in text:
             text = text.replace(secret, SHOWN)
@@ -50,7 +52,7 @@ def redact(text: str) -> str:
 
 
 def redact_identifiers(text: str) -> str:
-    """`redact`, and key ids, too."""
+    """`text` without secrets and key ids."""
     text = redact(text)
     for identifier in _identifiers:
         text = text.replace(identifier, SHOWN)

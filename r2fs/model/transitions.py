@@ -1,7 +1,7 @@
-"""Transitions of Pending: pure functions, one for each event of `states.py` and each change beside them.
+"""Transitions of Pending: pure functions, one for each event of `pending.py` and each change without an event.
 
-Each takes a Pending and returns the next one; None: nothing is pending any more. No I/O, no lock, no clock. A pair of
-state and event that is not in the table raises ImpossibleTransition.
+Each takes a Pending and returns the next one; None: the inode is CLEAN or GONE. No I/O, no lock, no clock. Raises
+ImpossibleTransition for a pair of state and event outside the table.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from dataclasses import replace
 from r2fs.model.pending import (
     Checkpoint,
     Durability,
+    Event,
     Hold,
     InFlight,
     Pending,
     Retry,
     Staged,
+    State,
     Writes,
+    after,
 )
 from r2fs.model.records import Proof
-from r2fs.model.states import Event, State, after
 
 _CLEAR = Retry()
 
@@ -30,13 +32,13 @@ def _next(pending: Pending, event: Event) -> State:
 
 # ------------------------------------------------------------------ a new name
 def created(pending: Pending) -> Pending:
-    """A new name; `pending` is CLEAN, and names key and staged file."""
+    """Create a name. `pending` is CLEAN, and has the key and the staged file."""
     return replace(pending, state=after(None, Event.CREATE))
 
 
 # ------------------------------------------------------------------ opening and closing
 def opened_for_writing(pending: Pending, staged: Staged) -> Pending:
-    """The first writer's open. A crash from here on finds bytes of the staged file, whatever was owed before."""
+    """Open for the first writer. From now on a crash recovers the bytes of the staged file."""
     flight = pending.in_flight
     return replace(
         pending,
@@ -49,10 +51,10 @@ def opened_for_writing(pending: Pending, staged: Staged) -> Pending:
 
 
 def closed_changed(pending: Pending, staged: Staged, closed_at_s: float) -> Pending:
-    """The last writer's close."""
+    """Close by the last writer, with a change."""
     return replace(
         pending,
-        state=_next(pending, Event.SEAL),
+        state=_next(pending, Event.CLOSE_CHANGED),
         checkpoint=None,
         changed=True,
         staged=replace(staged, baseline=None, withdrawn=None),
@@ -61,8 +63,8 @@ def closed_changed(pending: Pending, staged: Staged, closed_at_s: float) -> Pend
 
 
 def closed_unchanged(pending: Pending, synced: bool) -> Pending | None:
-    """The last writer's close, with evidence that nothing was written. `synced`: an fsync covers the bytes."""
-    state, checkpoint, staged = _next(pending, Event.UNCHANGED), pending.checkpoint, pending.staged
+    """Close by the last writer, with evidence of no change. `synced`: an fsync covers the bytes."""
+    state, checkpoint, staged = _next(pending, Event.CLOSE_UNCHANGED), pending.checkpoint, pending.staged
     if state is State.CLEAN:
         return None
     assert checkpoint is not None
@@ -83,13 +85,13 @@ def closed_unchanged(pending: Pending, synced: bool) -> Pending | None:
 
 
 def made(pending: Pending, closed_at_s: float) -> Pending:
-    """A directory, link or special file that was just created: nobody writes to it."""
-    return replace(pending, state=_next(pending, Event.SEAL), closed_at_s=closed_at_s)
+    """Queue a directory, link or special file just created: it has no writers."""
+    return replace(pending, state=_next(pending, Event.CLOSE_CHANGED), closed_at_s=closed_at_s)
 
 
 # ------------------------------------------------------------------ other names, other metadata
 def retargeted(pending: Pending) -> Pending:
-    """Another name or other metadata: what was sent, or is on its way, is not the end."""
+    """Change the name or the metadata: another request is needed, whatever was sent or is in flight."""
     checkpoint = pending.checkpoint
     if checkpoint is not None:
         checkpoint = replace(checkpoint, state=after(checkpoint.state, Event.RETARGET))
@@ -97,19 +99,19 @@ def retargeted(pending: Pending) -> Pending:
 
 
 def renamed(pending: Pending, key: str, expected_etag: str | None, seq: int) -> Pending:
-    """Another key, where `expected_etag` is; last in the order of the journal."""
+    """Change the key to one that holds `expected_etag`; last in the order of the journal."""
     return replace(retargeted(pending), key=key, expected_etag=expected_etag, seq=seq)
 
 
 def named_by_program(pending: Pending) -> Pending:
-    """A conflict copy that a program renames: a copy of the copy is called after the new name."""
+    """Rename of a conflict copy by a program: a further conflict name is made from the new name."""
     return replace(pending, conflict_of=None)
 
 
 def renamed_to_local(pending: Pending, staged: Staged) -> Pending:
-    """Beside `renamed`: the new name is one of `local_patterns`, and all bytes are on this host.
+    """Rename to one of `local_patterns`, with `renamed`: all bytes are on this host.
 
-    Bytes that the bucket has still count as its base's until the disk has them.
+    The base still counts until the bytes are synced.
     """
     own = pending.changed and pending.staged is not None
     if not own:
@@ -118,14 +120,14 @@ def renamed_to_local(pending: Pending, staged: Staged) -> Pending:
 
 
 def unlinked(pending: Pending) -> Pending | None:
-    """No name: nothing is sent."""
+    """Remove the name: not sent any more."""
     assert _next(pending, Event.UNLINK) is State.GONE
     return None
 
 
 # ------------------------------------------------------------------ one attempt
 def claimed(pending: Pending, in_flight: InFlight, size: int | None) -> Pending:
-    """An upload thread takes it; `size`: bytes of the staged file now, where there is one."""
+    """Begin an attempt. `size`: bytes of the staged file now; None without a staged file."""
     staged = pending.staged
     if staged is not None and size is not None:
         staged = replace(staged, size=size)
@@ -135,10 +137,10 @@ def claimed(pending: Pending, in_flight: InFlight, size: int | None) -> Pending:
 def stored(
     pending: Pending, etag: str | None, rebased: bool, carries_body: bool, keep_hold: bool
 ) -> Pending | None:
-    """The bucket has what was sent. `etag`: of the new version, where the key is still the attempt's.
+    """End an attempt with success. `etag`: of the new version; None if the key has changed since.
 
-    `rebased`: the bytes were sent, so that edits against the base before are void. `carries_body`: it is sent whole
-    with its metadata. `keep_hold`: this disk failed to sync it, and says so until it is opened anew.
+    `rebased`: the bytes were sent, so that edits against the former base are void. `carries_body`: the kind is sent
+    whole with its metadata. `keep_hold`: keeps the reason of a failed sync until the file is opened anew.
     """
     moved = etag is None
     state = _next(pending, Event.PUT_OK)
@@ -150,9 +152,7 @@ def stored(
         pending.changed,
         pending.staged,
     )
-    if (
-        pending.state is State.RESEALED
-    ):  # the same bytes under another name, or other metadata: a copy will do
+    if pending.state is State.RESEALED:  # same bytes, another name or other metadata: a copy is enough
         changed = (flight is not None and flight.modified) or carries_body
     if pending.state is State.STALE_UPLOAD:
         interrupted = checkpoint.state if checkpoint is not None else None
@@ -174,7 +174,7 @@ def stored(
 
 
 def failed(pending: Pending, reason: str, retry: Retry) -> Pending:
-    """Not stored, and tried again. A doubt about the bytes outlasts the reason."""
+    """End an attempt without success, for another try. A doubt about the bytes stays as the reason."""
     return replace(
         _interrupted(pending),
         state=_next(pending, Event.PUT_RETRY),
@@ -185,12 +185,12 @@ def failed(pending: Pending, reason: str, retry: Retry) -> Pending:
 
 
 def conflict_seen(pending: Pending) -> Pending:
-    """Another host's object is at the key, and a program is writing: seen again after the last close."""
+    """End an attempt with a conflict while a program writes: the next attempt after the last close meets it again."""
     return replace(_interrupted(pending), state=_next(pending, Event.CONFLICT), in_flight=None)
 
 
 def conflict_renamed(pending: Pending, key: str, meant_for: str) -> Pending:
-    """Another host's object keeps the key `meant_for`."""
+    """Move to the conflict name `key`: another host's object keeps the key `meant_for`."""
     return replace(
         pending,
         state=_next(pending, Event.CONFLICT),
@@ -203,7 +203,7 @@ def conflict_renamed(pending: Pending, key: str, meant_for: str) -> Pending:
 
 
 def refused(pending: Pending, hold: Hold) -> Pending:
-    """Kept and not sent. Where a program is writing, the next attempt asks again."""
+    """End an attempt with a refusal: PARKED, or DIRTY while a program writes."""
     return replace(
         _interrupted(pending),
         state=_next(pending, Event.REFUSED),
@@ -214,18 +214,18 @@ def refused(pending: Pending, hold: Hold) -> Pending:
 
 
 def parked(pending: Pending, hold: Hold) -> Pending:
-    """QUEUED, and held without an attempt."""
+    """Park a QUEUED inode without an attempt."""
     return refused(replace(pending, state=_next(pending, Event.CLAIM)), hold)
 
 
 def released(pending: Pending, keep_reason: bool = False) -> Pending:
-    """PARKED, and sent once more. `keep_reason`: its cause may have passed, and is told until it has."""
+    """Queue a PARKED inode again. `keep_reason`: shows the reason until an attempt succeeds."""
     hold = Hold(pending.hold.reason) if pending.hold is not None and keep_reason else None
     return replace(pending, state=_next(pending, Event.RELEASE), hold=hold)
 
 
 def _interrupted(pending: Pending) -> Pending:
-    """An attempt beside a writer has ended without being stored: an unchanged close leads to QUEUED."""
+    """Correct the checkpoint after a failed attempt beside a writer: an unchanged close leads to QUEUED."""
     if pending.state is State.STALE_UPLOAD and pending.checkpoint is not None:
         return replace(pending, checkpoint=replace(pending.checkpoint, state=State.QUEUED))
     return pending
@@ -233,53 +233,53 @@ def _interrupted(pending: Pending) -> Pending:
 
 # ------------------------------------------------------------------ at start
 def replayed(pending: Pending, staged: Staged | None) -> Pending:
-    """Nobody writes any more, and no attempt is on its way."""
+    """Replay at start: without writers, without an attempt in flight."""
     return replace(
         pending,
-        state=_next(pending, Event.BOOT),
+        state=_next(pending, Event.REPLAY),
         checkpoint=None,
         staged=staged and replace(staged, baseline=None),
     )
 
 
 def kept_beside(pending: Pending, key: str, meant_for: str) -> Pending:
-    """Two rows name one key: the later one is kept beside it, as a conflict is."""
+    """Move the later of two rows of one key to the conflict name `key`."""
     return replace(pending, key=key, expected_etag=None, conflict_of=meant_for)
 
 
 def without_staged(pending: Pending) -> Pending:
-    """The staged bytes are not what was written, and nothing was: those of its base are meant."""
-    event = Event.RELEASE if pending.state is State.PARKED else Event.BOOT
+    """Drop staged bytes that never reached the disk: the base counts."""
+    event = Event.RELEASE if pending.state is State.PARKED else Event.REPLAY
     state = _next(pending, event)
     return replace(pending, state=state, checkpoint=None, staged=None, changed=False, hold=None)
 
 
 def adopted(pending: Pending) -> Pending:
-    """A take-over: its writers are still there. An attempt ended with the daemon before, unseen."""
+    """Take over an inode with its writers. An attempt of the former daemon has an unknown outcome."""
     checkpoint = pending.checkpoint
     if checkpoint is not None and checkpoint.state not in (State.CLEAN, State.PARKED):
         checkpoint = replace(checkpoint, state=State.QUEUED)
     return replace(pending, state=_next(pending, Event.ADOPT), checkpoint=checkpoint, changed=True)
 
 
-# ------------------------------------------------------------------ beside the events
+# ------------------------------------------------------------------ changes without an event
 def expecting(pending: Pending, etag: str | None) -> Pending:
-    """Another object is known to be at the key."""
+    """Expect another object at the key."""
     return replace(pending, expected_etag=etag)
 
 
 def corrected(pending: Pending, expected_etag: str | None, changed: bool) -> Pending:
-    """An attempt's answer taught which object is at the key, and whether the base can be copied."""
+    """Correct the expected object, and `changed`: whether the base can be copied, by an attempt's answer."""
     return replace(pending, expected_etag=expected_etag, changed=changed)
 
 
 def held(pending: Pending, reason: str | None) -> Pending:
-    """A reason that stays with the bytes; None: nothing is left of what was doubtful."""
+    """Set the reason of a hold; None: the doubtful bytes were replaced."""
     return replace(pending, hold=None if reason is None else Hold(reason))
 
 
 def depends_on_own_bytes(pending: Pending) -> Pending:
-    """The base's object is about to go, or counts no more: an unchanged close has to send the bytes that are here."""
+    """Stop depending on the base, whose object is about to be deleted or replaced: an unchanged close sends the local bytes."""
     checkpoint, staged = pending.checkpoint, pending.staged
     if checkpoint is not None:
         checkpoint = replace(checkpoint, changed=True)
@@ -289,56 +289,56 @@ def depends_on_own_bytes(pending: Pending) -> Pending:
 
 
 def interrupted_changed(pending: Pending) -> Pending:
-    """What a first writer interrupted has bytes of its own: the object that it was to be copied from goes."""
+    """Set `changed` in the checkpoint: the object to be copied from is about to be deleted."""
     assert pending.checkpoint is not None
     return replace(pending, checkpoint=replace(pending.checkpoint, changed=True))
 
 
 def materializing(pending: Pending, staged: Staged) -> Pending:
-    """Its base's bytes are brought into a staged file; until `materialized` its base still counts."""
+    """Begin to copy the base's bytes into a staged file; the base counts until `materialized`."""
     return replace(pending, staged=staged)
 
 
 def materialized(pending: Pending, boot: str) -> Pending:
-    """All its bytes are on this disk: its base's object may go."""
+    """Count on the staged bytes, all synced on this disk: the base's object may be deleted."""
     assert pending.staged is not None
     staged = replace(pending.staged, durability=Durability.SYNCED, lists_ranges=False, edits=None, boot=boot)
     return replace(pending, changed=True, staged=staged)
 
 
 def sends_own(pending: Pending, staged: Staged) -> Pending:
-    """The object to be copied is gone, and all bytes are here."""
+    """Send the local bytes: the object to be copied does not exist any more."""
     return replace(pending, changed=True, staged=staged)
 
 
 def with_staged(pending: Pending, staged: Staged) -> Pending:
-    """Size, durability or evidence of the staged file changed."""
+    """Replace size, durability or evidence of the staged file."""
     return replace(pending, staged=staged)
 
 
-# ------------------------------------------------------------------ of the staged file
+# ------------------------------------------------------------------ the staged file
 def withdrawn(staged: Staged) -> Staged:
-    """A writer is about to come: no row on the disk may count on the bytes as they are."""
+    """Withdraw the durability before a writer's open: no row on the disk may count on the present bytes."""
     return replace(staged, durability=Durability.VOLATILE, withdrawn=staged.durability)
 
 
 def restored(staged: Staged) -> Staged:
-    """The writer that was about to come did not."""
+    """Undo `withdrawn`: the open failed."""
     return replace(staged, durability=staged.withdrawn or staged.durability, withdrawn=None)
 
 
 def written(staged: Staged) -> Staged:
-    """A program wrote, while only that can be counted."""
+    """Note a write, while writes are the only evidence."""
     return replace(staged, baseline=Writes.SOME) if staged.baseline is Writes.NONE else staged
 
 
 def cut(staged: Staged, size: int, base_limit: int) -> Staged:
-    """A truncate; of nothing no range has to be listed."""
+    """Truncate. An empty file lists no ranges."""
     lists = staged.lists_ranges and size > 0
     return replace(staged, baseline=None, size=size, base_limit=base_limit, lists_ranges=lists)
 
 
 def completed(staged: Staged, baseline: Proof | None) -> Staged:
-    """All bytes are here while it is open: from here on fstat proves whether anything is written."""
+    """Note that all bytes are local while the file is open: fstat is the evidence from now on."""
     kept = staged.baseline if isinstance(staged.baseline, Proof) else baseline
     return replace(staged, baseline=kept, lists_ranges=False)

@@ -1,12 +1,12 @@
-"""The verbs: what a driver asks of the engine, by inode number and handle.
+"""Verbs: the calls of a driver to the engine, by inode number and handle.
 
-Owns:  the contract between `drivers/` and `engine/fs.py`. A driver is a translation
-       of these calls and nothing more.
+Owns:  the contract between `drivers/` and `engine/fs.py`. A driver only translates
+       requests into these calls.
 Never: knows FUSE.
-Fails: R2fsError with the errno to reply; WouldWait where `caller.may_wait` is False and the
-       answer needs the network, an fsync or another slow thing (nothing has changed then).
+Fails: R2fsError with the errno to reply; WouldWait if `caller.may_wait` is False and the
+       answer needs the network, an fsync or another slow operation (no state has changed then).
 
-Names are `str`; bytes that are not UTF-8 arrive by `os.fsdecode` and are refused as BadName.
+Names are `str`; other bytes than UTF-8 arrive by `os.fsdecode` and are refused as BadName.
 `ROOT` is the root's inode number. `flags` are those of open(2).
 """
 
@@ -25,24 +25,24 @@ RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2  # renameat2(2)
 
 class Verbs(Protocol):
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
-        """Who is told when something changes other than by a call through this driver."""
+        """Set the cache to be invalidated after changes other than by calls of this driver."""
         ...
 
     # ---- names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
-        """Counts one reference on the inode, to be given back by forget(). NotFound carries valid_s."""
+        """Find a name. Counts one reference on the inode, given back by forget(). NotFound carries valid_s."""
         ...
 
     def forget(self, ino: int, count: int) -> None:
-        """Gives `count` references back. Unknown inodes are fine."""
+        """Give `count` references back. No error for unknown inodes."""
         ...
 
     def mkdir(self, caller: Caller, parent: int, name: str, mode: int) -> Entry:
-        """Like lookup, counts one reference."""
+        """Make a directory. Counts one reference."""
         ...
 
     def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
-        """A FIFO, socket or device; `mode` is st_mode, already masked. Counts one reference.
+        """Make a FIFO, socket or device. `mode` is st_mode, already masked. Counts one reference.
 
         Fails: NotPermitted for another type.
         """
@@ -58,20 +58,20 @@ class Verbs(Protocol):
     ) -> None: ...
 
     def readdir(self, caller: Caller, ino: int) -> Sequence[DirEntry]:
-        """The whole directory at this moment, without `.` and `..`, in a stable order."""
+        """List the whole directory, without `.` and `..`, in a stable order."""
         ...
 
     def readdir_entry(self, caller: Caller, ino: int, name: str) -> Entry | None:
-        """For READDIRPLUS: like lookup, but None where the name has gone, and never waits."""
+        """Find a name for READDIRPLUS. As lookup, but None for a missing name, and never waits."""
         ...
 
     def st_ino(self, ino: int) -> int:
-        """The number that stat shows of an inode. Never waits; Stale where it has gone."""
+        """Inode number shown by stat(2). Never waits. Raises Stale if the inode does not exist any more."""
         ...
 
     # ---- attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
-        """Attributes and their validity. Counts no reference."""
+        """Attributes and their time of validity. Counts no reference."""
         ...
 
     def setattr(
@@ -86,48 +86,48 @@ class Verbs(Protocol):
 
     # ---- open files
     def create(self, caller: Caller, parent: int, name: str, mode: int, flags: int) -> tuple[Entry, Opened]:
-        """Open, or make and open. `mode` is already masked by the caller's umask. Counts one reference."""
+        """Open a file, or make and open it. `mode` is already masked by the caller's umask. Counts one reference."""
         ...
 
     def open(self, caller: Caller, ino: int, flags: int) -> Opened:
-        """O_TRUNC in `flags` is carried out here."""
+        """Open a file. Carries out O_TRUNC in `flags`."""
         ...
 
     def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
-        """Works on LOCAL handles too. Short only at the end of the file."""
+        """Read from a STREAM or LOCAL handle. Short only at the end of the file."""
         ...
 
     def write(
         self, caller: Caller, handle: int, offset: int, data: bytes | memoryview, paged: bool = False
     ) -> int:
-        """Works on LOCAL handles too. With O_APPEND `offset` is ignored: the data goes to the end.
+        """Write to a STREAM or LOCAL handle. With O_APPEND `offset` is ignored: data is appended.
 
-        `paged`: the kernel writes back pages of a mapping, through any handle: `offset` holds.
+        `paged`: the kernel writes back pages of a mapping, through any handle: `offset` counts.
         """
         ...
 
     def wrote(self, handle: int) -> None:
-        """The driver has written to the LOCAL descriptor itself."""
+        """Note that the driver has written to the LOCAL descriptor itself."""
         ...
 
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None: ...
 
     def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
-        """SEEK_DATA and SEEK_HOLE. `paged`: the kernel may have pages of a mapping still to write back."""
+        """SEEK_DATA and SEEK_HOLE. `paged`: the kernel may still have pages of a mapping to write back."""
         ...
 
     def flush(self, caller: Caller, handle: int) -> None:
-        """close() of one descriptor: what was written is in staging and the journal knows."""
+        """Answer close(2) of one descriptor: written bytes are in staging and in the journal."""
         ...
 
     def fsync(self, caller: Caller, handle: int, data_only: bool) -> None:
-        """What was written survives a power cut."""
+        """Make written bytes survive a power cut."""
         ...
 
     def fsync_directory(self, caller: Caller, ino: int) -> None:
-        """Names changed below `ino` survive a power cut."""
+        """Make changes of names in `ino` survive a power cut."""
         ...
 
     def release(self, handle: int) -> None:
-        """The last descriptor of this open is gone. Never fails, never waits for the network."""
+        """End an open file after its last descriptor was closed. Never fails, never waits for the network."""
         ...

@@ -1,7 +1,7 @@
-"""Frozen values that `r2fs status` and the metrics show.
+"""Frozen values for `r2fs status` and the metrics.
 
 Owns:  their fields and units, as in `records.py`.
-Never: behaves: no I/O, no locks.
+Never: I/O, locks.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ class CacheView:
 
 @dataclass(frozen=True, slots=True)
 class RoomView:
-    """Room left for writers: of the dirty limit, and of this host's disk. Sizes are bytes."""
+    """Space left for writers: of the dirty limit, and of this host's disk. Sizes are bytes."""
 
-    dirty: int  # not in the bucket yet, in files that are being written too
+    dirty: int  # not in the bucket yet, files open for writing included
     dirty_limit: int
     writers: str  # "free", "slowed", "waiting" (the dirty limit), "disk full"
-    disk_free: int  # where staging and cache lie
-    disk_reserve: int  # below this many free bytes clean content is evicted
-    disk_error: str | None  # of the last statvfs; None: it succeeded
+    disk_free: int  # on the disk of staging and cache
+    disk_reserve: int  # clean content is evicted below this number of free bytes
+    disk_error: str | None  # error of the last statvfs; None: success
     journal_reserve: int  # kept in reserve for the journal; 0: in use, the disk is or was full
 
 
 @dataclass(frozen=True, slots=True)
 class OrphanView:
-    """A file of staging that no row of the journal names. It is kept for a person."""
+    """File of staging without a row in the journal, kept for a person."""
 
     path: str
     size: int
     mtime_ns: int
-    key: str | None  # of the object that it was for, as far as a damaged journal still says; None: not known
+    key: str | None  # of its object, if a damaged journal still has the row; None: unknown
 
 
 @dataclass(frozen=True, slots=True)
 class AsideView:
-    """Quarantine: damaged journals, and files of staging that no row names."""
+    """Quarantine: damaged journals, and files of staging without a row."""
 
-    journals: tuple[str, ...]  # damaged databases, beside the one that is in use
+    journals: tuple[str, ...]  # damaged databases, beside the one in use
     orphans: tuple[OrphanView, ...]
 
 
@@ -61,9 +61,9 @@ class TransferView:
     verb: str  # "upload" or "delete"
     state: str
     size: int
-    sent: int  # bytes that have left this host; what lies in buffers is not counted
-    rate: float  # bytes per second, of this attempt; 0: not known, or nothing moves
-    age_s: float  # since it was sealed
+    sent: int  # bytes sent by this host; bytes in buffers are not counted
+    rate: float  # bytes per second, of this attempt; 0: unknown, or no progress
+    age_s: float  # since its close
     reason: str | None  # of the parking, or of the last attempt's failure
 
 
@@ -76,13 +76,13 @@ class QueueView:
     watched: int  # late-attempt watches
     active: int
     parked: int  # files, directories and deletes
-    conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in the directories that are known
-    hidden: int  # keys in the known directories that cannot be names, those of directory_objects among them
+    conflicts: tuple[str, ...]  # paths of conflict copies, of any host, in known directories
+    hidden: int  # keys in known directories that cannot be names, directory_objects included
     oldest_s: float
     transfers: tuple[TransferView, ...]
     uploaded: int  # files
     uploaded_bytes: int
     failed: int
-    last_error: str | None  # of what is still pending
+    last_error: str | None  # of changes still pending
     last_error_at_s: float | None  # seconds since 1970
-    directory_objects: tuple[Version, ...] = ()  # objects that hold bytes at the key of a directory
+    directory_objects: tuple[Version, ...] = ()  # objects with bytes at the key of a directory

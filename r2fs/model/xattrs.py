@@ -1,12 +1,11 @@
 """Extended attributes of the namespace `user.` as user metadata of the object, and back.
 
-    user.NAME   metadata NAME, where a header carries both as they are: other tools see it, and what
-                they stored is seen here
-    the others  (capitals, underscores, binary values …) together in one entry `xattr`, as s3fs has it:
+    user.NAME   metadata NAME, if a header can carry name and value unchanged: shared with other tools
+    all others  (capitals, underscores, binary values …) together in one entry `xattr`, as by s3fs:
                 JSON of names and values in base64, percent-encoded
 
-Owns:  which of the two an attribute goes into.
-Never: knows attributes that r2fs itself makes up (`user.r2fs.*`, `user.mime_type`).
+Owns:  the choice between these two forms.
+Never: knows r2fs's own attributes (`user.r2fs.*`, `user.mime_type`).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from r2fs.model.metadata import DEVICE, OURS
 
 PREFIX = "user."
 TOGETHER = "xattr"
-# What s3fs and rclone keep for themselves, and no program has set.
+# Metadata of s3fs and rclone themselves, set by no program.
 FOREIGN = frozenset({TOGETHER, DEVICE, "atime", "ctime", "md5chksum", "btime"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")  # no underscore: proxies drop such headers
 _LONGEST_NAME = 255  # XATTR_NAME_MAX
@@ -33,17 +32,17 @@ _LONGEST = 1000  # characters of a value in a header of its own
 
 
 def attributes(extra: Mapping[str, str]) -> dict[str, bytes]:
-    """All of them that a program can ask for, by full name."""
+    """All attributes visible to programs, by full name."""
     found = {
         PREFIX + name: _bytes(value)
         for name, value in extra.items()
-        if name not in OURS and name not in FOREIGN and _can_be_asked(PREFIX + name)
+        if name not in OURS and name not in FOREIGN and _is_possible(PREFIX + name)
     }
     return found | _together(extra)
 
 
 def with_attribute(extra: Mapping[str, str], name: str, value: bytes) -> dict[str, str]:
-    """`extra` with `user.NAME` set. NotSupported where it has to go into an `xattr` that cannot be read."""
+    """`extra` with `user.NAME` set. Raises NotSupported if its place is an `xattr` in an unknown form."""
     after = without(extra, name)
     short = name.removeprefix(PREFIX)
     taken = short in OURS or short in FOREIGN
@@ -58,7 +57,7 @@ def with_attribute(extra: Mapping[str, str], name: str, value: bytes) -> dict[st
 
 
 def without(extra: Mapping[str, str], name: str) -> dict[str, str]:
-    """`extra` with `user.NAME` removed, wherever it is."""
+    """`extra` without `user.NAME`, in either form."""
     short, after = name.removeprefix(PREFIX), dict(extra)
     if short not in OURS and short not in FOREIGN:
         after.pop(short, None)
@@ -69,7 +68,7 @@ def without(extra: Mapping[str, str], name: str) -> dict[str, str]:
 
 
 def size(extra: Mapping[str, str]) -> int:
-    """Bytes of names and values, as they travel: what is not ASCII as encoded words."""
+    """Bytes of names and values in a request: text other than ASCII as encoded words."""
     return sum(
         len(name) + (len(value) if value.isascii() else 2 * len(_bytes(value)))
         for name, value in extra.items()
@@ -77,7 +76,7 @@ def size(extra: Mapping[str, str]) -> int:
 
 
 def _text(value: bytes) -> str | None:
-    """The value, if a header carries it unchanged; store/s3/headers.py encodes what is not ASCII."""
+    """Value as text, if a header can carry it; store/s3/headers.py encodes text other than ASCII."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -87,15 +86,15 @@ def _text(value: bytes) -> str | None:
 
 
 def _bytes(text: str) -> bytes:
-    """Of a stored value: it may hold lone surrogates of either kind, from file systems or from JSON."""
+    """Bytes of a stored value, which may hold lone surrogates of either kind, from file systems or from JSON."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogatepass")
 
 
-def _can_be_asked(name: str) -> bool:
-    """Linux has names of 255 bytes, without NUL; `:` marks a header (metadata.py)."""
+def _is_possible(name: str) -> bool:
+    """True for a possible name: of 255 bytes in Linux, without NUL; `:` marks a header (metadata.py)."""
     if not name.startswith(PREFIX) or "\0" in name or name.startswith(PREFIX + ":") or name == PREFIX:
         return False
     try:
@@ -105,7 +104,7 @@ def _can_be_asked(name: str) -> bool:
 
 
 def _entries(extra: Mapping[str, str]) -> dict[str, Any] | None:
-    """Entries of `xattr`, name and base64, as they are; None where it cannot be read: it is another tool's."""
+    """Entries of `xattr`, name and base64; None if the entry is in another tool's form."""
     text = extra.get(TOGETHER, "")
     try:
         found = json.loads(unquote(text, errors="surrogateescape")) if text else {}
@@ -115,10 +114,10 @@ def _entries(extra: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _together(extra: Mapping[str, str]) -> dict[str, bytes]:
-    """The entries of `xattr` that can be read. The others are as if they were not there."""
+    """Readable entries of `xattr`. Others count as missing."""
     found = {}
     for name, value in (_entries(extra) or {}).items():
-        if _can_be_asked(name):
+        if _is_possible(name):
             with suppress(ValueError, TypeError, binascii.Error):
                 found[name] = base64.b64decode(value, validate=True)
     return found
@@ -130,6 +129,6 @@ def _put_together(extra: dict[str, str], entries: Mapping[str, Any]) -> dict[str
         text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
         try:
             extra[TOGETHER] = quote(text, safe="", errors="surrogateescape")
-        except UnicodeEncodeError:  # a lone surrogate of another tool's
+        except UnicodeEncodeError:  # a lone surrogate, of another tool
             extra[TOGETHER] = quote(json.dumps(entries, separators=(",", ":")), safe="")
     return extra

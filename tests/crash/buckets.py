@@ -6,6 +6,7 @@ Never: uses r2fs to look.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,12 +44,22 @@ class Folder:
         for directory, names, files in os.walk(self._root / area):
             base = os.path.relpath(directory, self._root / area)
             for name in names:
-                found[os.path.normpath(f"{base}/{name}")] = (DIRECTORY, b"", 0)
+                if self._is_object(Path(directory) / name):
+                    found[os.path.normpath(f"{base}/{name}")] = (DIRECTORY, b"", 0)
             for name in files:
                 path = os.path.normpath(f"{base}/{name}")
                 data = (Path(directory) / name).read_bytes()
                 _object(found, path, data)
         return found
+
+    def _is_object(self, directory: Path) -> bool:
+        """An empty directory is one only with a side file, which is named by the key."""
+        key = f"{directory.relative_to(self._root)}/"
+        name = hashlib.sha256(key.encode()).hexdigest()[:40]
+        marker = self._root / ".r2fs" / "meta" / name[:2] / f"{name}-dir.json"
+        return marker.exists() or any(
+            not path.is_dir() or self._is_object(path) for path in directory.iterdir()
+        )
 
 
 class Server:

@@ -23,9 +23,9 @@ from r2fs.engine.files import open_files as files
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job
 from r2fs.model.errors import NoSpace
+from r2fs.model.pending import State
 from r2fs.model.ports import NoKernelCache
 from r2fs.model.settings import Bucket
-from r2fs.model.states import State
 from tests.model.bucket import LOST, REFUSED, ModelBucket, Unlawful
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, do_at_once

@@ -59,7 +59,7 @@ def test_complete_content_is_passed_through(kmounts: Mounts) -> None:
         assert one.read(3) == b"012"
         two.write(b"abc")
         two.flush()
-        found = {"ino": serving.ino("f"), "mode": "passthrough", "why": "all of it is here", "handles": 2}
+        found = {"ino": serving.ino("f"), "mode": "passthrough", "why": "all bytes are here", "handles": 2}
         assert serving.ask("modes") == [found]
     serving.until_released()
     assert serving.ask("modes") == []
@@ -71,7 +71,7 @@ def test_content_that_is_still_coming_is_cached(kmounts: Mounts) -> None:
     serving = kmounts(stream=["f"])
     with (serving.path / "f").open("rb") as one:
         assert one.read() == b"0123456789" * 10
-        assert serving.ask("modes")[0]["why"].startswith("not all of it is here")
+        assert serving.ask("modes")[0]["why"].startswith("not all bytes are here")
         serving.ask("stream")  # now it is
         with (serving.path / "f").open("rb") as two:
             assert two.read(3) == b"012"

@@ -160,7 +160,7 @@ def test_a_program_that_does_not_leave_is_left_behind(mount):
     os.write(recording, b"so far")
     serving.signal()
     assert serving.wait(PATIENCE_S) == 75
-    serving.said("was in use to the last")
+    serving.said("was still in use")
     serving.said("not in the bucket: 1 file")
     with pytest.raises(OSError) as caught:
         os.close(recording)

@@ -65,10 +65,10 @@ class NoKeeper:
         self.why = why
 
     def keep(self, fd: int) -> None:
-        log.debug("the mount goes with this process: %s", self.why)
+        log.debug("the mount ends with this process: %s", self.why)
 
     def leave(self, environ: MutableMapping[str, str], fd: int) -> None:
-        raise NotImplementedError("nobody has the session")
+        raise NotImplementedError("no process keeps the session")
 
     def end(self) -> None:
         pass
@@ -80,8 +80,8 @@ class NoKeeper:
 class StoreKeeper:
     """systemd's FD store."""
 
-    def __init__(self, notifier: ServiceManager) -> None:
-        self._notifier = notifier
+    def __init__(self, manager: ServiceManager) -> None:
+        self._manager = manager
 
     @staticmethod
     def find(environ: MutableMapping[str, str]) -> int | None:
@@ -89,13 +89,13 @@ class StoreKeeper:
         return handed_over(environ, NAME)
 
     def keep(self, fd: int) -> None:
-        self._notifier.store(fd, NAME)
+        self._manager.store(fd, NAME)
 
     def leave(self, environ: MutableMapping[str, str], fd: int) -> None:
         hand_over(environ, NAME, fd)
 
     def end(self) -> None:
-        self._notifier.unstore(NAME)
+        self._manager.unstore(NAME)
 
     def describe(self) -> str | None:
         return "systemd"
@@ -214,7 +214,7 @@ def ask_all(
     """Send one message to all these holders at once; omit those that do not answer within `within_s` seconds."""
     deadline = time.monotonic() + within_s
     answers: dict[Path, dict[str, Any]] = {}
-    asked: dict[int, tuple[Path, socket.socket]] = {}
+    unanswered: dict[int, tuple[Path, socket.socket]] = {}
     poll = select.poll()
     with ExitStack() as closing:
         for path in paths:
@@ -224,11 +224,11 @@ def ask_all(
             closing.enter_context(line)
             with suppress(OSError):
                 holder.send(line, dict(message))
-                asked[line.fileno()] = path, line
+                unanswered[line.fileno()] = path, line
                 poll.register(line, select.POLLIN)
-        while asked and (left_s := deadline - time.monotonic()) > 0:
+        while unanswered and (left_s := deadline - time.monotonic()) > 0:
             for fd, _ in poll.poll(left_s * 1000):
-                path, line = asked.pop(fd)
+                path, line = unanswered.pop(fd)
                 poll.unregister(fd)
                 answer, passed = holder.receive(line)
                 if passed >= 0:

@@ -63,7 +63,7 @@ class TakeOver:
         settings: Settings,
         target: str,
         environ: MutableMapping[str, str],
-        notifier: ServiceManager,
+        manager: ServiceManager,
         again: Again | None,
     ) -> None:
         # constant
@@ -73,7 +73,7 @@ class TakeOver:
         stem = socket_name(settings)
         self._path = settings.run_dir / f"{stem}.session"
         self._holder = settings.run_dir / f"{stem}.holder"
-        self._notifier = notifier
+        self._manager = manager
         self._again = again
         # guarded by: _lock
         self._lock = threading.Lock()  # held during a call of the keeper, which may take a moment
@@ -91,7 +91,7 @@ class TakeOver:
         fd = self._found()
         if fd is None:
             if sent_for:  # started by a holder that has been ended since: the mount is not wanted any more
-                raise MountError(f"{self._target} has nothing that could be taken over")
+                raise MountError(f"{self._target} has no session to take over")
             return None
         why, left = self._examine(fd, driver)
         if left is None:
@@ -102,8 +102,8 @@ class TakeOver:
         return left
 
     def _make_keeper(self) -> Keeper:
-        if self._notifier.stores:
-            return StoreKeeper(self._notifier)
+        if self._manager.stores:
+            return StoreKeeper(self._manager)
         card = {"mountpoint": self._target, "url": self._settings.bucket.url, "name": self._settings.name}
         return HolderKeeper(self._holder, self._settings.take_over_s, card, self._again)
 
@@ -112,7 +112,7 @@ class TakeOver:
         if fd is None and isinstance(self._keeper, HolderKeeper):
             fd = self._keeper.take()
         if fd is not None and not is_session(fd):
-            log.warning("%s: what was handed over is no descriptor of /dev/fuse: it is closed", self._target)
+            log.warning("%s: the descriptor handed over is not of /dev/fuse, and is closed", self._target)
             os.close(fd)
             return None
         return fd
@@ -128,7 +128,7 @@ class TakeOver:
             return "its driver cannot", None
         found = sessionlog.read(self._path)
         if found is None:
-            return "nothing tells what the kernel knows of it", None
+            return "there is no record of its inodes", None
         try:
             state = owned_paths.load_json(found[0])
             if state["identity"] != self._identity():
@@ -182,7 +182,7 @@ class TakeOver:
                 self._log = SessionLog.create(self._path)
         except OSError as error:
             log.warning(
-                "%s cannot be written (%s): nobody can take this mount over", self._path, error.strerror
+                "%s cannot be written (%s): no daemon can take this mount over", self._path, error.strerror
             )
             with self._lock:
                 self._give_up_locked(f"{self._path} cannot be written")
@@ -196,7 +196,7 @@ class TakeOver:
             return "only the kernel driver can be taken over"
         if not self._settings.take_over_s and isinstance(self._keeper, HolderKeeper):
             return "take_over is 0"
-        if not self._notifier.stores and self._notifier.is_there:
+        if not self._manager.stores and self._manager.is_there:
             return "the unit stores no descriptors (FileDescriptorStoreMax=)"
         return None
 
@@ -205,7 +205,7 @@ class TakeOver:
 
     # ------------------------------------------------------------------ while mounted
     def keep(self, driver: object) -> None:
-        """Have the session kept, once the mount answers: from then on it outlives this process."""
+        """Give the session to its keeper, once the mount answers: from then on the session outlives this process."""
         if self._log is None or self._left is not None or not isinstance(driver, KernelDriver):
             return
         with self._lock:
@@ -213,7 +213,7 @@ class TakeOver:
                 return
             state = driver.state()
             if state is None or not state.has(Init.HAS_RESEND):
-                self._give_up_locked("the kernel does not send again what a daemon left unanswered")
+                self._give_up_locked("the kernel does not repeat requests that a daemon left unanswered")
                 return
             self._log.state(self._state(state))
             self._keeper.keep(driver.fileno())

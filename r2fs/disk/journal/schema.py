@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS inode (
     ino          INTEGER PRIMARY KEY, -- the node's number; stays over restarts while the row does
     key          TEXT NOT NULL,       -- the object it is to become; a directory's ends with '/'
     kind         TEXT NOT NULL,       -- model.records.Kind
-    state        TEXT NOT NULL,       -- model.states.State
+    state        TEXT NOT NULL,       -- model.pending.State
     before       TEXT,                -- the state that OPEN_WRITE left; NULL: not open for writing
     seq          INTEGER NOT NULL,    -- order among rows of both tables that share a key; shared counter
     mode         INTEGER,             -- permission bits; NULL: the mount's default

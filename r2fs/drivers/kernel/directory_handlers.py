@@ -83,7 +83,7 @@ class DirectoryHandlers:
         snapshot = self._snapshot(caller, nodeid, offset)
         position = offset & (1 << POSITION_BITS) - 1
         page, shown = DirectoryPage(size, plus), list[int]()
-        self._kernel.told.add(nodeid)
+        self._kernel.with_cached_names.add(nodeid)
         try:
             self._fill(page, snapshot, position, caller, shown if plus else None)
         except BaseException:

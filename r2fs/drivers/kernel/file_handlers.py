@@ -87,7 +87,7 @@ class FileHandlers:
         except BaseException:
             self._fs.forget(entry.ino, 1)
             raise
-        self._kernel.told.add(nodeid)
+        self._kernel.with_cached_names.add(nodeid)
         valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
         if not self._session.send(
             codec.create_reply(unique, entry, valid_s, fh, grant.fopen, grant.backing_id)
@@ -197,7 +197,7 @@ class FileHandlers:
     def _copy(self, nodeid: int, caller: Caller, body: memoryview) -> int:
         """Between local files: their file system copies, or shares the blocks where it can (reflink).
 
-        The kernel has told the target's owner of set-id bits by SETATTR, and forgets its pages after.
+        The kernel clears set-id bits of the target by SETATTR before, and drops its pages after.
         """
         fh, offset, target_node, target_fh, target_offset, length, _ = wire.COPY_FILE_RANGE_IN.unpack_from(
             body
@@ -205,7 +205,7 @@ class FileHandlers:
         source = self._files.get(fh, nodeid, caller, os.O_RDONLY)
         target = self._files.get(target_fh, target_node, caller)
         if source.local is None or target.local is None or not target.writes:
-            raise NotSupported("copy_file_range: not all of it is here")  # then the kernel reads and writes
+            raise NotSupported("copy_file_range: some bytes are missing")  # then the kernel reads and writes
         caller.about_to_wait()
         length = min(length, MAX_COPY)
         done = os.copy_file_range(source.local, target.local, length, offset, target_offset)

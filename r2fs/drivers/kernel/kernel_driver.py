@@ -123,7 +123,7 @@ class KernelDriver:
             directories = [node.ino for node in left.nodes.values() if node.kind == Kind.DIRECTORY.value]
             notifier.resend([ROOT, *directories])
             log.info(
-                "goes on with %s: %d inodes, %d open files", self._path, len(left.nodes), len(left.handles)
+                "continues with %s: %d inodes, %d open files", self._path, len(left.nodes), len(left.handles)
             )
             self.ready.set()
         try:

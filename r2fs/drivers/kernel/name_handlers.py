@@ -60,7 +60,7 @@ class NameHandlers:
         try:
             entry = self._fs.lookup(caller, nodeid, text(body[:-1]))
         except NotFound as missing:
-            self._kernel.told.add(nodeid)
+            self._kernel.with_cached_names.add(nodeid)
             if missing.valid_s <= 0 or self._kernel.epoch() != epoch:
                 raise
             self._session.send(codec.negative_reply(unique, missing.valid_s))
@@ -69,7 +69,7 @@ class NameHandlers:
 
     def _show(self, unique: int, parent: int, entry: Entry, epoch: int) -> None:
         """Answer with an entry on which a verb has counted a reference."""
-        self._kernel.told.add(parent)
+        self._kernel.with_cached_names.add(parent)
         valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
         if not self._session.send(codec.entry_reply(unique, entry, valid_s)):
             self._fs.forget(entry.ino, 1)
@@ -176,5 +176,5 @@ class NameHandlers:
             if not unique & wire.UNIQUE_RESEND:
                 raise
         # the kernel moves its own entries and now knows both directories
-        self._kernel.told.add(new_parent)
+        self._kernel.with_cached_names.add(new_parent)
         self._session.done(unique)

@@ -52,7 +52,7 @@ class KernelNotifier:
         # each thread's own
         self._own = _Own()
         # read by handlers without the lock
-        self.told: set[int] = set()  # directories with a name in the kernel, present or absent
+        self.with_cached_names: set[int] = set()  # directories with a name in the kernel, present or absent
 
     def start(self, fd: int) -> None:
         self._names.start(fd)
@@ -68,7 +68,7 @@ class KernelNotifier:
         return self._passes_through()
 
     def forget_name(self, parent: int, name: str, gone: bool = False) -> None:
-        if parent not in self.told:
+        if parent not in self.with_cached_names:
             return
         raw = encoded(name)
         # An expired name is looked up at its next use. Dropping the name of an existing directory would
@@ -113,14 +113,14 @@ class KernelNotifier:
 
     def forgotten(self, ino: int) -> None:
         """The kernel has given the inode back."""
-        self.told.discard(ino)
+        self.with_cached_names.discard(ino)
 
     def resend(self, directories: Iterable[int] = ()) -> None:
-        """Have the kernel repeat the requests that another daemon read and did not answer.
+        """Ask the kernel to repeat the requests that another daemon read and did not answer.
 
         `directories` are those with cached names: the expiry of their listings was lost with that daemon.
         """
-        self.told.update(directories)
+        self.with_cached_names.update(directories)
         with self._lock:
             self._names.put_locked((Notify.RESEND, b""))
             for ino in directories:

@@ -99,8 +99,8 @@ class _Inode:
     """guarded by: OpenModes._lock"""
 
     plain: int = 0  # open handles
-    passing: int = 0  # open handles
-    backing_id: int = 0  # while passing or idle
+    passthrough_handles: int = 0  # open handles
+    backing_id: int = 0  # while passed through or idle
     file: tuple[int, int] = (0, 0)  # device and inode of the registered file
     reader: Grant | None = None  # the mode of each further reader
     size: int = 0  # its bytes at registration
@@ -149,9 +149,9 @@ class OpenModes:
             if inode is None:
                 inode = self._inodes[ino] = _Inode()
             if self._may_pass_locked(ino, inode, local, file):
-                if not inode.passing:
-                    inode.why = "all of it is here"
-                inode.passing += 1
+                if not inode.passthrough_handles:
+                    inode.why = "all bytes are here"
+                inode.passthrough_handles += 1
                 inode.grows = inode.grows or writes
                 inode.pages = None  # fadvise leaves pages that passthrough writes do not change
                 if writes:
@@ -169,8 +169,8 @@ class OpenModes:
         with self._lock:
             inode = self._inodes[ino]
             if passthrough:
-                inode.passing -= 1
-                if not inode.passing:
+                inode.passthrough_handles -= 1
+                if not inode.passthrough_handles:
                     self._rest_locked(ino, inode)
             else:
                 inode.plain -= 1
@@ -179,7 +179,7 @@ class OpenModes:
         """The kernel gave the inode back, its pages too."""
         with self._lock:
             inode = self._inodes.get(ino)
-            if inode is not None and not (inode.plain or inode.passing):
+            if inode is not None and not (inode.plain or inode.passthrough_handles):
                 self._unregister_locked(ino, inode)
                 del self._inodes[ino]
 
@@ -188,7 +188,7 @@ class OpenModes:
         with self._lock:
             inode = self._inodes.setdefault(ino, _Inode(why="opened before r2fs restarted"))
             if backing_id:
-                inode.passing += 1
+                inode.passthrough_handles += 1
                 inode.backing_id, inode.file, inode.grows = backing_id, file, True
             else:
                 inode.plain += 1
@@ -198,21 +198,21 @@ class OpenModes:
             return tuple(
                 OpenMode(
                     ino,
-                    "passthrough" if inode.passing else "cached",
+                    "passthrough" if inode.passthrough_handles else "cached",
                     inode.why,
-                    inode.passing + inode.plain,
+                    inode.passthrough_handles + inode.plain,
                 )
                 for ino, inode in self._inodes.items()
-                if inode.passing or inode.plain
+                if inode.passthrough_handles or inode.plain
             )
 
     def check(self) -> None:
         """Invariants, for tests."""
         with self._lock:
             for ino, inode in self._inodes.items():
-                assert inode.plain >= 0 and inode.passing >= 0, ino
-                assert not (inode.plain and inode.passing), f"inode {ino} has both modes"
-                assert bool(inode.backing_id) == bool(inode.passing or ino in self._idle), ino
+                assert inode.plain >= 0 and inode.passthrough_handles >= 0, ino
+                assert not (inode.plain and inode.passthrough_handles), f"inode {ino} has both modes"
+                assert bool(inode.backing_id) == bool(inode.passthrough_handles or ino in self._idle), ino
 
     # ------------------------------------------------------------------ the decision
     def _may_pass_locked(
@@ -221,7 +221,7 @@ class OpenModes:
         """Choose the mode of a further handle; register the file at the first passthrough open."""
         if inode.plain:  # the first handle decided; `why` has the reason
             return False
-        if inode.passing:
+        if inode.passthrough_handles:
             # Complete content stays complete: a handle without descriptor reads the same file.
             if local is not None and (file or _identity(local)[0]) != inode.file:
                 raise Stale(f"inode {ino} is open with other content")
@@ -232,7 +232,7 @@ class OpenModes:
                 return True
             self._unregister_locked(ino, inode)
         if local is None:
-            inode.why = "not all of it is here, or its writer is slowed"
+            inode.why = "some bytes are missing, or a writer is slowed"
             return False
         if self._unavailable is not None:
             inode.why = self._unavailable

@@ -54,7 +54,7 @@ LATER_EACH: Final = 16  # one of them is served after so many requests of a kind
 # A program that closes one file opens the next: RELEASE is carried out while the program wakes from the answer
 # to that OPEN (a fifth of an open's time), or after so many looks in vain.
 LATER_LOOKS: Final = LOOKS // 2
-ASKED_BY_NODE: Final = frozenset({Op.GETATTR, Op.SETATTR, Op.OPEN})
+BY_NODE: Final = frozenset({Op.GETATTR, Op.SETATTR, Op.OPEN})
 
 
 @dataclass(slots=True, eq=False)
@@ -210,7 +210,7 @@ class Session:
             if e.errno == errno.EIO:  # the program sees the errno alone
                 log.warning("%s: %s", _name(op), e)
             # a missing node (not a name): ESTALE makes the kernel walk the path again
-            gone = e.errno == errno.ENOENT and op in ASKED_BY_NODE
+            gone = e.errno == errno.ENOENT and op in BY_NODE
             self._fail(op, unique, errno.ESTALE if gone else e.errno)
         except OSError as e:
             if e.errno in (None, errno.EIO):

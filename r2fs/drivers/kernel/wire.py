@@ -47,7 +47,7 @@ class Op(IntEnum):
     RENAME = 12  # in: RENAME_IN, old name, new name
     LINK = 13  # in: nodeid, name. out: ENTRY_OUT
     OPEN = 14  # in: OPEN_IN. out: OPEN_OUT
-    READ = 15  # in: READ_IN. out: the bytes; fewer than asked for means the end of the file
+    READ = 15  # in: READ_IN. out: the bytes; fewer than requested at the end of the file
     WRITE = 16  # in: WRITE_IN, the bytes. out: WRITE_OUT
     STATFS = 17  # out: STATFS_OUT
     RELEASE = 18  # in: RELEASE_IN. The last descriptor is closed; no program waits for the answer

@@ -94,14 +94,14 @@ class _Arguments(ctypes.Structure):
 
 
 class _Interrupted(threading.Event):
-    """Whether the request of the calling thread is interrupted. One object serves all callers."""
+    """Interruption of the calling thread's request: true once INTERRUPT arrived. One object serves all callers."""
 
-    def __init__(self, asked: Callable[[], int]) -> None:
+    def __init__(self, interrupted: Callable[[], int]) -> None:
         super().__init__()
-        self._asked = asked
+        self._interrupted = interrupted
 
     def is_set(self) -> bool:
-        return bool(self._asked())
+        return bool(self._interrupted())
 
 
 class Library:

@@ -31,9 +31,9 @@ from r2fs.engine.pending.records import Records
 from r2fs.model.errors import NoSpace, R2fsError, Stale, StateDamaged
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered_of
+from r2fs.model.pending import PENDING_STATES, State
 from r2fs.model.ranges import Range
 from r2fs.model.records import ObjectInfo, Proof, Version
-from r2fs.model.states import PENDING_STATES, State
 from r2fs.model.transitions import with_staged
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,6 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import AHEAD, JobQueue
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.model.errors import R2fsError
-from r2fs.model.part_size import part_size
 from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version
 
 MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
@@ -56,7 +55,7 @@ class PartHasher:
 
     def _take(self, node: Node, version: Version, fd: int) -> None:
         try:
-            size = part_size(version.size, self._core.settings.part_size, self._core.store.limits.max_parts)
+            size = self._core.store.limits.part_size(version.size, self._core.settings.part_size)
             digests: list[str] = []
             for start in range(0, version.size, size):
                 with self._core.lock:

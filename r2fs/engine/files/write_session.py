@@ -27,10 +27,9 @@ from r2fs.engine.pending.store import PUT, Item
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import of_new_bytes
-from r2fs.model.pending import Durability, Pending, Staged, Writes
+from r2fs.model.pending import OPEN_STATES, Durability, Pending, Staged, Writes
 from r2fs.model.ports import Caller
 from r2fs.model.records import Proof
-from r2fs.model.states import UNSEALED
 from r2fs.model.transitions import (
     closed_changed,
     closed_unchanged,
@@ -146,7 +145,7 @@ class WriteSessions:
         """
         while True:
             with self._core.lock:
-                if not (node.synced_on_disk or node.stale_staged_name) or node.state in UNSEALED:
+                if not (node.synced_on_disk or node.stale_staged_name) or node.state in OPEN_STATES:
                     yield
                     return
                 caller.about_to_wait()
@@ -166,7 +165,7 @@ class WriteSessions:
         try:
             self._seal(node)
         except R2fsError as error:
-            if node.state in UNSEALED:
+            if node.state in OPEN_STATES:
                 self._queue.log_locked("not sent yet, will be tried again: %s", error)
                 self._queue.postpone_locked(lambda: self._seal_again(node))
             else:  # closed; the queue repeats the rest

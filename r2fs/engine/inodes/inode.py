@@ -16,10 +16,9 @@ from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts
 from r2fs.model.mime import content_type
-from r2fs.model.pending import Pending
+from r2fs.model.pending import SENDING, Pending, State
 from r2fs.model.ports import SessionMemory
 from r2fs.model.records import Kind, KnownNode, ObjectInfo, Version
-from r2fs.model.states import SENDING, State
 
 NEVER = float("-inf")  # a monotonic time before every other
 

@@ -22,10 +22,9 @@ from r2fs.engine.inodes.stat import facts_of, pin
 from r2fs.engine.pending.deletes import PendingDeletes
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import Facts, remembered
-from r2fs.model.pending import Durability, Pending, Staged, Writes
+from r2fs.model.pending import Durability, Pending, Staged, State, Writes
 from r2fs.model.ranges import Range
 from r2fs.model.records import PendingInode, Proof, Version
-from r2fs.model.states import State
 from r2fs.model.transitions import interrupted_changed, with_staged, written
 
 DELETE, PUT = "delete", "put"

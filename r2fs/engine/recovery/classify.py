@@ -13,11 +13,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from r2fs.model.keys import nfc
-from r2fs.model.pending import DOUBTFUL, TORN, Checkpoint, Durability, Hold, Pending, Staged
+from r2fs.model.pending import (
+    DOUBTFUL,
+    OPEN_STATES,
+    TORN,
+    Checkpoint,
+    Durability,
+    Hold,
+    Pending,
+    Staged,
+    State,
+)
 from r2fs.model.records import PendingInode, Proof
-from r2fs.model.states import UNSEALED, State
 
-_OPEN = frozenset(state.value for state in UNSEALED)  # a program was writing
+_OPEN = frozenset(state.value for state in OPEN_STATES)  # a program was writing
 _CLOSED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
 
 

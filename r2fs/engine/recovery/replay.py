@@ -37,10 +37,9 @@ from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.amounts import counted, left
 from r2fs.model.keys import SYMLINK_SUFFIX, conflict_name, nfc
 from r2fs.model.metadata import recalled
-from r2fs.model.pending import Durability, Hold, Pending
+from r2fs.model.pending import Durability, Hold, Pending, State
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Inheritance, Kind, PendingInode
-from r2fs.model.states import State
 from r2fs.model.transitions import (
     adopted,
     kept_beside,

@@ -22,9 +22,8 @@ from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.engine.writeback.resolve import Resolver
 from r2fs.model.errors import LocalError, R2fsError, ReadFailed
 from r2fs.model.keys import printable
-from r2fs.model.pending import Staged
+from r2fs.model.pending import Staged, State
 from r2fs.model.ports import Caller
-from r2fs.model.states import State
 from r2fs.model.transitions import materialized, materializing, with_staged
 
 

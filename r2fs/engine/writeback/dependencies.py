@@ -22,8 +22,8 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import Token
 from r2fs.model.keys import nfc
+from r2fs.model.pending import SENDING, State
 from r2fs.model.records import PendingDelete
-from r2fs.model.states import SENDING, State
 
 NODES_BELOW = 64  # looked at below a directory, before an object of its own is the cheaper answer
 ON_ITS_WAY = frozenset({State.QUEUED}) | SENDING

@@ -14,8 +14,8 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
+from r2fs.model.pending import SENDING, State
 from r2fs.model.records import PendingDelete
-from r2fs.model.states import SENDING, State
 from r2fs.model.views import QueueView, TransferView
 
 SHOWN = 100  # transfers in a view: on their way first, then the oldest

@@ -26,10 +26,9 @@ from r2fs.engine.writeback.dependencies import Dependencies, ImpliedDirectories
 from r2fs.engine.writeback.failures import Failures
 from r2fs.model.errors import R2fsError, Throttled
 from r2fs.model.keys import nfc
-from r2fs.model.pending import Pending
+from r2fs.model.pending import Pending, State
 from r2fs.model.ports import THROTTLED_S, Clock
 from r2fs.model.records import PendingDelete
-from r2fs.model.states import State
 from r2fs.model.transitions import parked, released
 
 log = logging.getLogger(__name__)

@@ -30,9 +30,8 @@ from r2fs.model import transitions
 from r2fs.model.errors import BodyWithdrawn, ObjectMissing, PreconditionFailed, R2fsError
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
 from r2fs.model.metadata import ATTEMPT, Facts, remembered
-from r2fs.model.pending import Hold, Pending, Staged
+from r2fs.model.pending import Hold, Pending, Staged, State
 from r2fs.model.records import Kind, ObjectInfo, Version
-from r2fs.model.states import State
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,6 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.metadata import Facts, remembered
-from r2fs.model.part_size import part_size
 from r2fs.model.pending import UNSYNCED
 from r2fs.model.ports import Body
 from r2fs.model.ranges import RangeSet
@@ -157,7 +156,7 @@ class Uploader:
 
     def _begin(self, job: UploadJob, earlier: PartDigests | None) -> MultipartState:
         wanted = earlier.part_size if earlier is not None else self._core.settings.part_size
-        size = part_size(job.size, wanted, self._store.limits.max_parts)
+        size = self._store.limits.part_size(job.size, wanted)
         proof = _proof(job.fd)
         upload_id = self._store.create_upload(job.key, self._metadata.of_body(job))
         self._core.crash_point("multipart_created")

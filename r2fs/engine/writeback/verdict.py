@@ -30,9 +30,8 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import ATTEMPT, Facts, attributes_from
-from r2fs.model.pending import Hold, Pending, Retry
+from r2fs.model.pending import Hold, Pending, Retry, State
 from r2fs.model.records import Kind, ObjectInfo, Version
-from r2fs.model.states import State
 
 # After these the attempt's object may be in the bucket: its last byte was sent, or the object is damaged.
 MAY_BE_STORED = (Unavailable, UploadMissing, NoSpace, LocalError, BodyDamaged)

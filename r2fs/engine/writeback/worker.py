@@ -38,8 +38,7 @@ from r2fs.engine.writeback.resolve import Answer, Resolver
 from r2fs.engine.writeback.upload import Sent, Uploader
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged, Unavailable
 from r2fs.model.keys import printable
-from r2fs.model.pending import InFlight
-from r2fs.model.states import State
+from r2fs.model.pending import InFlight, State
 from r2fs.model.transitions import claimed, expecting, released
 
 log = logging.getLogger(__name__)

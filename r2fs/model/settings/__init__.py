@@ -1,7 +1,7 @@
-"""Settings of one mount: the frozen values that the rest of r2fs is built from.
+"""Settings of one mount, as frozen values.
 
-Owns:  names, units and defaults. `model/settings/config.py` fills them from a file, the environment
-       and flags, and says where each came from.
+Owns:  names, units and defaults. `sources.py` gathers the values from a file, the environment
+       and flags; `loading.py` makes these objects.
 Never: reads a file or the environment.
 """
 
@@ -17,7 +17,7 @@ LOCAL_PATTERNS = ("*-wal", "*-shm", "*-journal", ".fuse_hidden*")  # SQLite's si
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How to reach the bucket. `repr` hides the secrets."""
+    """Credentials of a bucket. `repr` hides the secrets."""
 
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
@@ -28,7 +28,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Which bucket, and which part of it."""
+    """Bucket, and the prefix that is mounted."""
 
     scheme: str  # "s3" (r2:// is s3:// with R2's endpoint), or "file"
     name: str  # the bucket; for file:// the absolute directory
@@ -37,18 +37,18 @@ class Bucket:
     region: str = "auto"
     addressing: str = "path"  # "path" or "virtual"
     credentials: Credentials = field(default_factory=Credentials)
-    request_timeout_s: float = 60.0  # a request without a byte for so long is given up, and sent again
+    request_timeout_s: float = 60.0  # a request is repeated after this time without a byte
     md5_etags: bool = True  # a plain ETag (32 hexadecimal digits) is the MD5 of the bytes
-    given: str = ""  # the URL as a person wrote it, with the bucket's name; empty: `address`
+    given: str = ""  # the URL in a person's spelling, with the bucket's name; empty: `address`
 
     @property
     def url(self) -> str:
-        """For people: status, log, mount table, messages."""
+        """URL for people: status, log, mount table, messages."""
         return self.given or self.address
 
     @property
     def address(self) -> str:
-        """One form for one place: r2://B is s3://B/, too."""
+        """URL in one form for one place: s3://B/ also for r2://B."""
         return (
             f"file://{self.name}" if self.scheme == "file" else f"{self.scheme}://{self.name}/{self.prefix}"
         )
@@ -62,12 +62,12 @@ class Settings:
     run_dir: Path
     # cache
     cache_size: int = 10 * GIB  # bytes of clean content on disk
-    cache_ttl_s: float = 0.0  # age at which clean content is fetched again; 0: never
-    freshness_s: float = 10.0  # how old a listing may be when it is believed
+    cache_ttl_s: float = 0.0  # age of clean content at its next download; 0: never
+    freshness_s: float = 10.0  # largest age of a listing in use
     mtime: str = "listing"  # "exact": a HEAD for each file of another tool
     # reading
-    read_timeout_s: float = 60.0  # then a read of what is not here is EIO
-    small_file: int = 4 * MIB  # up to here a file comes whole, at its first read
+    read_timeout_s: float = 60.0  # then a read of missing bytes is EIO
+    small_file: int = 4 * MIB  # files up to this size are fetched whole at their first read
     read_ahead: int = 32 * MIB  # the largest window ahead of a sequential reader
     download_threads: int = 8
     # writing
@@ -76,11 +76,11 @@ class Settings:
     part_size: int = 16 * MIB
     multipart_threshold: int = 64 * MIB
     upload_delay_s: float = 1.0  # after close: write, tag, rename cost one PUT
-    upload_deadline_s: float = 60.0  # however often it is touched again
+    upload_deadline_s: float = 60.0  # longest delay of a file that is changed again and again
     dirty_limit: int = 20 * GIB  # bytes not yet in the bucket
-    dirty_wait_s: float = 30.0  # how long a writer waits for uploads past that, before ENOSPC
-    quota: int = 0  # bytes that the mount may hold, as far as it knows; 0: no limit
-    stop_timeout_s: float = 300.0  # how long stopping waits for uploads
+    dirty_wait_s: float = 30.0  # longest wait of a writer past dirty_limit, before ENOSPC
+    quota: int = 0  # bytes of the known files of the mount; 0: no limit
+    stop_timeout_s: float = 300.0  # longest wait of a stop for uploads
     # the mount
     driver: str = "auto"  # "kernel", "libfuse", "libfuse2"
     read_only: bool = False
@@ -90,16 +90,16 @@ class Settings:
     umask: int = 0o022
     host: str = ""  # for conflict names; filled with the host's name
     local_patterns: tuple[str, ...] = LOCAL_PATTERNS
-    links: str = "follow"  # "inside": a symbolic link that may lead out of the mount is not read
+    links: str = "follow"  # "inside": symbolic links that may lead out of the mount are not read
     noexec: bool = False  # the kernel runs no program from the mount
     # the daemon
-    take_over_s: float = 60.0  # how long a mount whose daemon was killed waits for the next; 0: not at all
+    take_over_s: float = 60.0  # longest wait of a mount for a new daemon after a kill; 0: none
     name: str = ""  # of the mount in the settings file; else empty
     log_level: str = "info"
     log_file: Path | None = None
-    staging: Path | None = None  # where unsent bytes lie, if not below state_dir
+    staging: Path | None = None  # directory of unsent bytes, if not below state_dir
 
     @property
     def staging_dir(self) -> Path:
-        """Unsent bytes: on the file system of `cache_dir`, since content moves between them by rename."""
+        """Directory of unsent bytes, on the file system of `cache_dir`: content moves between both by rename."""
         return self.staging or self.state_dir / "staging"

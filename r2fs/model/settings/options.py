@@ -1,12 +1,12 @@
-"""The table of settings: one row says all there is to say of a setting.
+"""The table of settings: one row for each.
 
 Owns:  names, kinds, variables, flags and help of every setting. The settings file, its
        template, the environment, the flags of `r2fs mount`, `-o` and `r2fs config show` are
-       all made from it; defaults stand in `settings.py` alone.
-Never: reads a file or the environment (that is `config.py`).
+       made from this table. Defaults are in `settings/__init__.py` alone.
+Never: reads a file or the environment (`sources.py` does).
 
-Every setting can be given as R2FS_<NAME>. `variables` are the names under which other tools
-take the same thing, the stronger first.
+Every setting has a variable R2FS_<NAME>. `variables` are the variables of other tools for the same
+value, the stronger first.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Option:
     kind: Kind
     help: str
     variables: tuple[str, ...] = ()
-    flag: bool = True  # `--name` and `-o name` are taken
+    flag: bool = True  # has `--name` and `-o name`
     secret: bool = False  # never in argv, never shown
 
     @property
     def field(self) -> str:
-        """Its name in Settings, Bucket or Credentials: times say their unit there."""
+        """Name in Settings, Bucket or Credentials, with the unit of times."""
         return f"{self.name}_s" if isinstance(self.kind, Duration) else self.name
 
     @property
     def default(self) -> object:
-        """None: nothing, or what `config.py` finds out about this host."""
+        """Default value; None for no default, or for a default of this host (`sources.py`)."""
         return _DEFAULTS.get(self.field)
 
     @property
@@ -62,7 +62,7 @@ class Option:
         return f"R2FS_{self.name.upper()}"
 
 
-# Host dependent: config.py fills them. A settings object made by hand has Settings' own values.
+# Filled by sources.py from this host. A Settings object made by hand has the defaults of its class.
 _BY_HOST = ("uid", "gid", "host", "region", "name")
 _DEFAULTS: dict[str, object] = {
     field.name: field.default
@@ -79,31 +79,31 @@ _ENDPOINT = Text(
 _KEY = Text("letters, digits and signs without a space", r"[\x21-\x7e]+")
 
 GROUPS: dict[str, tuple[Option, ...]] = {
-    "Which bucket": (
-        Option("url", _URL, f"What to mount: {_URL.allowed}.", flag=False),
-        Option("mountpoint", FilePath(), "Where to mount it, if the command does not say.", flag=False),
+    "Bucket": (
+        Option("url", _URL, f"Bucket to mount: {_URL.allowed}.", flag=False),
+        Option("mountpoint", FilePath(), "Directory to mount on, if the command names none.", flag=False),
         Option(
             "bucket",
             _BUCKET_NAME,
-            "The bucket, where the URL names none.",
+            "Bucket, if the URL names none.",
             ("R2_BUCKET", "R2_BUCKET_NAME", "STORAGE_BUCKET_NAME"),
         ),
         Option(
             "account_id",
             Text("the account's 32 hexadecimal digits", r"[0-9A-Za-z_-]{1,64}"),
-            "Cloudflare account: makes the endpoint of r2:// URLs.",
+            "Cloudflare account, for the endpoint of r2:// URLs.",
             ("R2_ACCOUNT_ID",),
         ),
         Option(
             "jurisdiction",
             Choice(("", "eu", "fedramp", "us")),
-            "Jurisdiction of the bucket, which answers only there.",
+            "Jurisdiction in which the bucket was made; part of its endpoint.",
             ("R2_JURISDICTION",),
         ),
         Option(
             "endpoint_url",
             _ENDPOINT,
-            "The S3 service. Default: R2 for r2://, AWS for s3://.",
+            "URL of the S3 service. Default: R2 for r2://, AWS for s3://.",
             ("R2_ENDPOINT", "STORAGE_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
         ),
         Option(
@@ -113,16 +113,20 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             ("R2_REGION", "STORAGE_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
         ),
         Option(
-            "addressing", Choice(("path", "virtual")), "Whether requests name the bucket in path or host."
+            "addressing",
+            Choice(("path", "virtual")),
+            "Place of the bucket's name in requests: path or host name.",
         ),
-        Option("request_timeout", Duration(1, 3600), "A request that is silent for so long is sent again."),
+        Option(
+            "request_timeout", Duration(1, 3600), "Time without a byte, after which a request is sent again."
+        ),
         Option(
             "md5_etags",
             Switch(),
-            "ETags are MD5s, and bytes are compared with them; false for a server whose ETags are not.",
+            "Compare bytes with ETags as MD5; false for a server with other ETags.",
         ),
     ),
-    "Who may use it. Variables, files of mode 0600 and systemd credentials are better than values here": (
+    "Credentials. Prefer variables, files of mode 0600 or systemd credentials to values in this file": (
         Option(
             "access_key_id",
             _KEY,
@@ -146,76 +150,100 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             flag=False,
             secret=True,
         ),
-        Option("access_key_id_file", FilePath(), "File that holds the access key id."),
-        Option("secret_access_key_file", FilePath(), "File that holds the secret access key."),
-        Option("session_token_file", FilePath(), "File that holds the session token."),
+        Option("access_key_id_file", FilePath(), "File with the access key id."),
+        Option("secret_access_key_file", FilePath(), "File with the secret access key."),
+        Option("session_token_file", FilePath(), "File with the session token."),
         Option("profile", Text("a profile's name"), "Profile of the AWS credentials file.", ("AWS_PROFILE",)),
         Option("anonymous", Switch(), "Send requests without a signature."),
     ),
-    "Where things lie on this host; each mount gets a directory of its own below": (
-        Option("cache_dir", FilePath(), "Clean content: deleting it costs time, nothing else."),
-        Option("state_dir", FilePath(), "Journal and unsent files: never delete it."),
-        Option("run_dir", FilePath(), "Control sockets."),
+    "Directories; each mount has a directory of its own in them": (
+        Option("cache_dir", FilePath(), "Directory of the cache. Deleting it costs time, nothing else."),
+        Option("state_dir", FilePath(), "Directory of journal and unsent files. Never delete it."),
+        Option("run_dir", FilePath(), "Directory of control sockets."),
     ),
-    "What is kept of the bucket": (
+    "Cache": (
         Option("cache_size", Size(MIB, 1024 * TIB), "Largest size of the cache of clean content."),
         Option("cache_ttl", Duration(0, 3650 * DAY_S), "Age at which content is fetched again; 0: never."),
-        Option("freshness", Duration(0, DAY_S), "How old a listing may be when it is believed."),
+        Option("freshness", Duration(0, DAY_S), "Largest age of a listing in use."),
         Option(
             "mtime",
             Choice(("listing", "exact")),
-            "Times and modes of other tools' files: as listed, or exact for one request each.",
+            "Times and modes of other tools' files: as listed, or exact by one request for each.",
         ),
     ),
     "Reading": (
-        Option("read_timeout", Duration(1, DAY_S), "A read that takes the bucket longer is an error."),
-        Option("small_file", Size(0, GIB), "Files up to this size come whole at their first read."),
-        Option("read_ahead", Size(0, 4 * GIB), "Largest window ahead of a sequential reader."),
-        Option("download_threads", Count(1, 128), "Downloads at once."),
+        Option("read_timeout", Duration(1, DAY_S), "Longest wait of a read for the bucket; then: I/O error."),
+        Option("small_file", Size(0, GIB), "Files up to this size are fetched whole at their first read."),
+        Option("read_ahead", Size(0, 4 * GIB), "Largest read-ahead of a sequential reader."),
+        Option("download_threads", Count(1, 128), "Number of downloads at once."),
     ),
     "Writing": (
-        Option("upload_threads", Count(1, 64), "Files uploaded at once; of files from 8 MiB on, a quarter."),
-        Option("part_threads", Count(1, 64), "Parts uploaded at once, of all large files together."),
-        Option("part_size", Size(5 * MIB, MAX_PUT), "Part size of large files."),
-        Option("multipart_threshold", Size(5 * MIB, MAX_PUT), "Files from this size go up in parts."),
-        Option("upload_delay", Duration(0, 3600), "Wait after close: write, tag, rename cost one upload."),
-        Option("upload_deadline", Duration(0, DAY_S), "Longest wait, however often a file is touched again."),
-        Option("dirty_limit", Size(MIB, 1024 * TIB), "Bytes not yet in the bucket; past it writers wait."),
-        Option("dirty_wait", Duration(0, 3600), "Longest wait of a writer past dirty_limit; then: no space."),
         Option(
-            "quota", Size(0, 1024 * TIB), "Bytes that the mount may hold, and shows as its size; 0: no limit."
+            "upload_threads",
+            Count(1, 64),
+            "Number of files uploaded at once; of files from 8 MiB on, a quarter.",
         ),
-        Option("stop_timeout", Duration(0, 30 * DAY_S), "How long stopping waits for uploads."),
+        Option(
+            "part_threads", Count(1, 64), "Number of parts uploaded at once, of all large files together."
+        ),
+        Option("part_size", Size(5 * MIB, MAX_PUT), "Part size of large files."),
+        Option(
+            "multipart_threshold", Size(5 * MIB, MAX_PUT), "Files from this size on are uploaded in parts."
+        ),
+        Option(
+            "upload_delay",
+            Duration(0, 3600),
+            "Delay of an upload after close: write, tag, rename cost one upload.",
+        ),
+        Option(
+            "upload_deadline", Duration(0, DAY_S), "Longest delay of a file that is changed again and again."
+        ),
+        Option(
+            "dirty_limit",
+            Size(MIB, 1024 * TIB),
+            "Limit of bytes not yet in the bucket; at the limit, writers wait.",
+        ),
+        Option(
+            "dirty_wait", Duration(0, 3600), "Longest wait of a writer at dirty_limit; then: no space left."
+        ),
+        Option(
+            "quota", Size(0, 1024 * TIB), "Largest size of the mount's files, shown as its size; 0: no limit."
+        ),
+        Option("stop_timeout", Duration(0, 30 * DAY_S), "Longest wait for uploads when the mount stops."),
         Option("local_patterns", Patterns(), "Names of files that stay on this host."),
     ),
     "The mount": (
         Option(
             "driver",
             Choice(("auto", "kernel", "libfuse", "libfuse2")),
-            "What talks to the kernel. auto: FUSE's protocol itself, else libfuse 3.",
+            "FUSE driver. auto: the kernel's protocol itself, else libfuse 3.",
         ),
-        Option("read_only", Switch(), "Nothing can be changed through the mount."),
-        Option("allow_other", Switch(), "Other users may use the mount."),
-        Option("noexec", Switch(), "No program is run from the mount."),
+        Option("read_only", Switch(), "Refuse changes through the mount."),
+        Option("allow_other", Switch(), "Let other users use the mount."),
+        Option("noexec", Switch(), "Run no programs from the mount."),
         Option(
             "links",
             Choice(("follow", "inside")),
-            "Symbolic links: all are followed, or only those that stay in the mount.",
+            "Symbolic links: follow all, or only links inside the mount.",
         ),
-        Option("uid", Owner(), "Owner of files for which the bucket names none. Default: who mounts."),
-        Option("gid", Owner(group=True), "Group of such files. Default: of who mounts."),
-        Option("umask", Mask(), "Permission bits that such files lack."),
+        Option("uid", Owner(), "Owner of files without an owner in the bucket. Default: the mounting user."),
+        Option("gid", Owner(group=True), "Group of such files. Default: the mounting user's group."),
+        Option("umask", Mask(), "Permission bits removed from files without a mode in the bucket."),
     ),
     "The daemon": (
         Option(
             "take_over",
             Duration(0, DAY_S),
-            "How long a mount waits for a new daemon when its own was killed; 0: it goes with it.",
+            "Longest wait of a mount for a new daemon after its own was killed; 0: none.",
         ),
         Option(
-            "host", Text("a name", r"[^\x00-\x1f/]{1,64}"), "This host in conflict names. Default: its name."
+            "host",
+            Text("a name", r"[^\x00-\x1f/]{1,64}"),
+            "This host's name in conflict names. Default: its host name.",
         ),
-        Option("log_level", Choice(("debug", "info", "warning", "error")), "What goes to the log."),
+        Option(
+            "log_level", Choice(("debug", "info", "warning", "error")), "Lowest level of messages in the log."
+        ),
         Option(
             "log_file",
             FilePath(),

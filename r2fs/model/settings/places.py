@@ -1,4 +1,4 @@
-"""Places on this host: where the settings file, cache, state and sockets are by default.
+"""Places on this host: the default paths of settings file, cache, state and sockets.
 
 Owns:  the rules of the XDG base directories, of systemd's directory variables, and the name
        of a mount's own directory below each.
@@ -19,7 +19,7 @@ from r2fs.model.identity import partition
 from r2fs.model.settings import Bucket
 
 SYSTEM_FILE = Path("/etc/r2fs/config.toml")
-# What units of the system, `sudo r2fs mount` and fstab use; the first is systemd's StateDirectory=r2fs/NAME.
+# State directories of system units, `sudo r2fs mount` and fstab; the first is systemd's StateDirectory=r2fs/NAME.
 ROOT_STATES = (Path("/var/lib/r2fs"), Path("/root", ".local/state/r2fs"))
 SLUG_CHARS = 40  # of the readable part: with the hash, far below the 108 bytes of a socket's address
 
@@ -42,23 +42,23 @@ def home(environ: Mapping[str, str]) -> Path:
 
 
 def base_dir(setting: str, environ: Mapping[str, str]) -> tuple[Path, str]:
-    """The default of `cache_dir` or `state_dir`, and the variable that says so (or "")."""
+    """Default of `cache_dir` or `state_dir`, and the variable that set it (or "")."""
     systemd, xdg, below_home = _BASES[setting]
     if given := environ.get(systemd, "").split(":")[0]:  # systemd lists several, colon-separated
         return Path(given), systemd
-    if os.path.isabs(environ.get(xdg, "")):  # the XDG standard: a relative path is to be ignored
+    if os.path.isabs(environ.get(xdg, "")):  # the XDG standard: relative paths are ignored
         return Path(environ[xdg]) / "r2fs", xdg
     return home(environ) / below_home / "r2fs", ""
 
 
 def own_states(environ: Mapping[str, str]) -> Path:
-    """This user's default place of state directories, whatever systemd's variables say."""
+    """This user's default place of state directories, without systemd's variables."""
     xdg = environ.get("XDG_STATE_HOME", "")
     return Path(xdg) / "r2fs" if os.path.isabs(xdg) else home(environ) / ".local/state/r2fs"
 
 
 def state_places(environ: Mapping[str, str]) -> list[Path]:
-    """Directories in which state directories of this user and of the system are looked for."""
+    """Directories to search for state directories of this user and of the system."""
     found = [own_states(environ), home(environ) / ".local/state/r2fs", *ROOT_STATES]
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         found.insert(0, Path(given))
@@ -66,7 +66,7 @@ def state_places(environ: Mapping[str, str]) -> list[Path]:
 
 
 def run_dir(environ: Mapping[str, str]) -> tuple[Path, str]:
-    """The default of `run_dir`. Without a session's directory, root has /run, others the temporary one."""
+    """Default of `run_dir`, and its variable. Without a session's directory: /run for root, else the temporary one."""
     if given := environ.get("RUNTIME_DIRECTORY", "").split(":")[0]:
         return Path(given), "RUNTIME_DIRECTORY"
     if os.path.isabs(environ.get("XDG_RUNTIME_DIR", "")):
@@ -77,7 +77,7 @@ def run_dir(environ: Mapping[str, str]) -> tuple[Path, str]:
 
 
 def settings_file(environ: Mapping[str, str]) -> Path:
-    """The file that is read where none is named: $R2FS_CONFIG, the user's, the system's; the first there is."""
+    """Default settings file: the first existing of $R2FS_CONFIG, the user's, the system's."""
     if named := environ.get("R2FS_CONFIG"):
         return Path(named)
     own = base_dir("config_dir", environ)[0] / "config.toml"
@@ -85,7 +85,7 @@ def settings_file(environ: Mapping[str, str]) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Also where it may not be looked at: whoever reads it then says so."""
+    """True if `path` exists, or may exist in a closed directory: reading it then raises the error."""
     try:
         return path.exists()
     except PermissionError:

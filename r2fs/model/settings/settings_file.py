@@ -1,7 +1,7 @@
 """The settings file: TOML with shared values and one table for each mount.
 
-Owns:  reading it (with the line of each value), unknown names, and the commented template.
-Never: decides which value wins (that is `config.py`).
+Owns:  reading the file (with the line of each value), unknown names, and the commented template.
+Never: chooses between sources (`sources.py` does).
 Fails: SettingsError with file and line.
 
     cache_size = "20GiB"                 # shared by all mounts; [defaults] is the same
@@ -28,13 +28,13 @@ from r2fs.model.settings.options import BY_NAME, GROUPS, Option
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")
 MAX_BYTES = 1 << 20
-PATIENCE_S = 10.0  # for a pipe: a password manager that asks its user first
+PATIENCE_S = 10.0  # for a pipe: a password manager may ask its user first
 MOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # also a systemd instance and an fstab word
 
 
 @dataclass(frozen=True, slots=True)
 class FileValue:
-    """One value as it stands in the file."""
+    """One value of the file, not parsed."""
 
     raw: object
     where: str  # "/etc/r2fs/config.toml:12 [mount.takes]"
@@ -42,7 +42,7 @@ class FileValue:
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """What one file says. Without a file, nothing."""
+    """Content of one settings file; empty without a file."""
 
     path: Path
     exists: bool = False
@@ -51,15 +51,15 @@ class SettingsFile:
 
 
 def near(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """` (is cache_size meant?)`, or nothing."""
+    """Hint in brackets with similar names, or an empty text."""
     close = difflib.get_close_matches(name.replace("-", "_"), list(known), 3, likeness)
     return f" (is {' or '.join(close)} meant?)" if close else ""
 
 
 def read(path: Path, *, must_exist: bool, trusted: bool = False) -> SettingsFile:
-    """`path`, parsed, every name in it checked. A missing file is an empty one unless it was named.
+    """Read `path` and check every name. A missing file counts as empty, unless `must_exist`.
 
-    `trusted`: nobody named it on the command line, so it has to be this user's or root's.
+    `trusted`: the file must belong to this user or root, since no person named it on the command line.
     """
     try:
         text = owned_paths.read_named(path, MAX_BYTES, PATIENCE_S, trusted).decode()
@@ -84,7 +84,7 @@ def read(path: Path, *, must_exist: bool, trusted: bool = False) -> SettingsFile
 
 
 def _lines(text: str) -> dict[tuple[str, str], int]:
-    """(table, key) → line number, for messages. TOML's parser does not tell; odd spellings go without."""
+    """Line numbers by (table, key), for messages. TOML's parser has none; odd spellings are left out."""
     lines: dict[tuple[str, str], int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -132,15 +132,15 @@ def _table(
 
 # ------------------------------------------------------------------ the template
 _HEAD = """\
-# Settings of r2fs. What is commented out shows the default.
-# A variable R2FS_NAME is stronger than a value here, and a flag --name stronger than both.
+# Settings of r2fs. Lines that are commented out show the defaults.
+# A variable R2FS_NAME replaces a value in this file, and a flag --name replaces both.
 # Sizes: "10GiB" or "10G" (2^30), "10GB" (10^9). Times: "30s", "15m", "24h", "7d".
-# `r2fs config show` prints what is in force, and why.
+# `r2fs config show` prints each value in force and its source.
 """
 _MOUNT = """
 
 # ---- One table for each mount: `r2fs mount takes DIR`, or `systemctl start r2fs@takes`.
-# Every setting above may also stand in such a table, and is stronger there.
+# A table may have every setting above; its values replace the shared ones.
 
 # [mount.takes]
 # url = "r2://BUCKET/PREFIX"
@@ -149,7 +149,7 @@ _MOUNT = """
 
 
 def template() -> str:
-    """A settings file in which every setting is there, explained and commented out."""
+    """Settings file with every setting explained and commented out."""
     parts = [_HEAD]
     for title, options in GROUPS.items():
         parts.append(f"\n\n# ---- {title}.\n")
@@ -164,7 +164,7 @@ def _explained(option: Option) -> str:
 
 
 def write_template(path: Path) -> None:
-    """Write it, readable by the owner alone, since keys may be put in. Refuses to replace a file."""
+    """Write the template, readable by the owner alone, since it may get keys. Never replaces a file."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,8 +1,8 @@
-"""Kinds of setting values: how a text becomes a value, and how a value is written.
+"""Kinds of setting values: parsing from text, and writing as TOML.
 
-Owns:  the units (sizes, times, modes, owners) and what each kind allows, in words.
-Never: knows a setting's name or where a text came from.
-Fails: `parse` raises ValueError; `config.py` adds the setting, the source and `allowed`.
+Owns:  the units (sizes, times, modes, owners), and the words for allowed values.
+Never: knows a setting's name or source.
+Fails: `parse` raises ValueError; `sources.py` adds the setting, the source and `allowed`.
 
 `raw` is a string from a variable, a flag or the file, or a number, boolean or list from
 the file. `write(value)` is TOML and parses back to the same value.
@@ -28,7 +28,7 @@ _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 class Kind(Protocol):
     @property
     def allowed(self) -> str:
-        """What a value may be, in words that follow "allowed: "."""
+        """Allowed values, in words that follow "allowed: "."""
         ...
 
     def parse(self, raw: object) -> object: ...
@@ -192,7 +192,7 @@ class Duration:
         if isinstance(raw, bool) or not isinstance(raw, int | float | str):
             raise ValueError(f"{raw!r} is no time")
         seconds = float(raw) if isinstance(raw, int | float) else parse_duration(raw)
-        if not self.least <= seconds <= self.most:  # not-a-number too
+        if not self.least <= seconds <= self.most:  # also not-a-number
             raise ValueError(f"{raw!r} is outside")
         return seconds
 

@@ -1,11 +1,12 @@
-"""Bytes in and out of the files of a bucket that is a directory.
+"""Reading and writing the files of a local bucket.
 
-Owns:  reading an opened version to its end, and writing a new file whole.
+Owns:  one opened version, read to its end; one new file, written whole; durable directories.
 Never: knows keys' paths, side files or the lock.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -15,27 +16,20 @@ from typing import Self
 from r2fs.model.errors import BodyDamaged, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.records import ObjectInfo
-from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 
 CHUNK = 1 << 20
 
 
 class LocalDownload:
-    """An open file: it stays the version that was opened, whatever its name is given to."""
+    """An open file. Keeps its version, also if another object gets its name."""
 
     def __init__(
-        self,
-        descriptor: int,
-        info: ObjectInfo,
-        stat: os.stat_result,
-        start: int,
-        stop: int,
-        counter: RequestCounter,
+        self, descriptor: int, info: ObjectInfo, stat: os.stat_result, span: range, counter: RequestCounter
     ) -> None:
         self._descriptor: int | None = descriptor
         self._stat = stat
-        self._at, self._stop = start, stop
+        self._at, self._stop = span.start, span.stop
         self._counter = counter
         self.info = info
 
@@ -47,7 +41,7 @@ class LocalDownload:
                 now = os.fstat(self._descriptor)
             except OSError as error:
                 raise Unavailable(f"{name}: {error.strerror or error}") from error
-            # Another program that writes in place would tear the version that was promised.
+            # Another program may write in place: the bytes would then be of two versions.
             same = (now.st_size, now.st_mtime_ns) == (self._stat.st_size, self._stat.st_mtime_ns)
             if not data or not same:
                 raise BodyDamaged(f"{name}: the file changed while it was read")
@@ -64,18 +58,8 @@ class LocalDownload:
             os.close(descriptor)
 
 
-def is_empty(path: Path) -> bool:
-    with os.scandir(path) as entries:
-        return next(entries, None) is None
-
-
-def read_chunks(body: Outgoing) -> Iterator[bytes]:
-    while data := body.read(CHUNK):
-        yield data
-
-
 def write_whole(path: Path, data: Iterator[bytes]) -> str:
-    """A new file, on the disk when this returns; its MD5."""
+    """Write a new file and sync its bytes. Returns their MD5."""
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("xb", buffering=0) as file:
         for chunk in data:
@@ -85,3 +69,25 @@ def write_whole(path: Path, data: Iterator[bytes]) -> str:
             digest.update(chunk)
         os.fsync(file.fileno())
     return digest.hexdigest()
+
+
+def make_directories(path: Path) -> None:
+    """Make `path` and its parents, and sync their names. Raises FileExistsError if a file is in the way."""
+    missing = []
+    while not path.is_dir():
+        if path.exists() or path.is_symlink():
+            raise FileExistsError(errno.EEXIST, f"{path} is a file, and the key needs a directory there")
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make new and changed names in `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

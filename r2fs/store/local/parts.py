@@ -1,8 +1,8 @@
-"""Multipart uploads of a bucket that is a directory.
+"""Multipart uploads of a local bucket.
 
 Owns:  `ROOT/.r2fs/uploads/ID/`: `upload.json`, and one file `NUMBER.ETAG` for each part.
-Never: publishes: it hands the parts' files over in order.
-Fails: UploadMissing where the id is unknown or the parts do not fit, by R2's rules: equal parts,
+Never: publishes: `LocalDirStore` reads the parts in order and does.
+Fails: UploadMissing if the id is unknown or the parts do not fit, by R2's rules: equal parts,
        the last no larger, none but the last below the least size.
 """
 
@@ -13,38 +13,29 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
 from r2fs.model.errors import UploadMissing
 from r2fs.model.keys import printable
-from r2fs.model.ports import Limits
 from r2fs.model.records import ObjectMeta, Part
+from r2fs.store.local.files import CHUNK
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class Uploads:
-    def __init__(self, directory: Path, limits: Limits) -> None:
+    def __init__(self, directory: Path, min_part: int) -> None:
         self._directory = directory
-        self._limits = limits
+        self._min_part = min_part
 
     def create(self, key: str, meta: ObjectMeta) -> str:
         upload_id = secrets.token_hex(16)
         directory = self._directory / upload_id
         directory.mkdir(parents=True)
-        data = {
-            "key": key,
-            "content_type": meta.content_type,
-            "metadata": dict(meta.metadata),
-            "headers": dict(meta.headers or {}),
-        }
-        (directory / "upload.json").write_text(json.dumps(data))
+        (directory / "upload.json").write_text(json.dumps({"key": key, "meta": asdict(meta)}))
         return upload_id
-
-    def directory(self, key: str, upload_id: str) -> Path:
-        self.meta(key, upload_id)
-        return self._directory / upload_id
 
     def meta(self, key: str, upload_id: str) -> ObjectMeta:
         try:
@@ -55,40 +46,36 @@ class Uploads:
                 raise FileNotFoundError(upload_id)
         except FileNotFoundError:
             raise UploadMissing(f"{printable(key)}: the multipart upload is gone") from None
-        return ObjectMeta(data["content_type"], data["metadata"], data.get("headers"))
+        return ObjectMeta(**data["meta"])
 
-    def files(self, key: str, upload_id: str, parts: Sequence[Part]) -> list[Path]:
-        """Of the parts as named, in order."""
-        directory = self.directory(key, upload_id)
-        files = [directory / part_name(part) for part in parts]
+    def add(self, upload_id: str, file: Path, part: Part) -> None:
+        """Move `file` to its place as `part`; an older part of the same number is removed."""
+        directory = self._directory / upload_id
+        for old in directory.glob(f"{part.number:05d}.*"):
+            if old.name != _name(part):
+                old.unlink(missing_ok=True)
+        file.replace(directory / _name(part))
+
+    def read(self, key: str, upload_id: str, parts: Sequence[Part]) -> Iterator[bytes]:
+        """Bytes of `parts`, in their order."""
+        files = [self._directory / upload_id / _name(part) for part in parts]
         sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
         ascending = all(a.number < b.number for a, b in pairwise(parts))
-        equal = len(set(sizes[:-1])) <= 1 and all(size >= self._limits.min_part for size in sizes[:-1])
+        equal = len(set(sizes[:-1])) <= 1 and all(size >= self._min_part for size in sizes[:-1])
         if not parts or -1 in sizes or not ascending or not equal or sizes[-1] > sizes[0]:
             raise UploadMissing(f"{printable(key)}: the parts of the multipart upload do not fit")
-        return files
+        for path in files:
+            with path.open("rb", buffering=0) as file:
+                while data := file.read(CHUNK):
+                    yield data
 
     def remove(self, key: str, upload_id: str) -> None:
         try:
-            shutil.rmtree(self.directory(key, upload_id))
+            self.meta(key, upload_id)
+            shutil.rmtree(self._directory / upload_id)
         except (UploadMissing, FileNotFoundError):
             pass
 
 
-def adopt(directory: Path, file: Path, part: Part) -> None:
-    """`file` becomes the part; one of the same number goes."""
-    for old in directory.glob(f"{part.number:05d}.*"):
-        if old.name != part_name(part):
-            old.unlink(missing_ok=True)
-    file.replace(directory / part_name(part))
-
-
-def part_name(part: Part) -> str:
+def _name(part: Part) -> str:
     return f"{part.number:05d}.{part.etag}"
-
-
-def read_all(files: Sequence[Path], size: int) -> Iterator[bytes]:
-    for path in files:
-        with path.open("rb", buffering=0) as file:
-            while data := file.read(size):
-                yield data

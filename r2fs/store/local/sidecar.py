@@ -1,13 +1,13 @@
-"""What S3 keeps beside an object's bytes, for a bucket that is a directory.
+"""Side files: ETag, metadata and headers of objects in a local bucket.
 
-Owns:    `ROOT/.r2fs/meta`: one small JSON file for each object that r2fs wrote.
+Owns:    `ROOT/.r2fs/meta`: a JSON file for each object written by r2fs.
 Never:   touches the objects themselves; decides which version is current.
 Threads: no state; `LocalDirStore` holds its lock around writes.
 
-A side file is named by the key and by the identity (inode, size, mtime) of the very file that it
-describes. So it can be written before that file gets its name: a crash between the two leaves
-the old object with the old side file, and one too many, which nobody finds. A file that
-another program wrote or changed has none, and gets an ETag from its identity.
+A side file is named by the key and by the identity (inode, size, mtime) of its object's file, and is
+written before the object gets its name: a crash between the two leaves the old object with its old side
+file, and another side file without an object. A file written or changed by another program has no side
+file; its ETag is made from its identity.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ import hashlib
 import json
 import mimetypes
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR
 
 from r2fs.model.records import ObjectInfo, ObjectMeta
+from r2fs.store.bodies import EMPTY_MD5
+from r2fs.store.local.files import sync_directory
 
-EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 OCTETS = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SideData:
     etag: str
     content_type: str
     metadata: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)  # as ObjectMeta has them
+    headers: dict[str, str] = field(default_factory=dict)  # as in ObjectMeta
 
-
-def facts_of(etag: str, meta: ObjectMeta) -> Facts:
-    return Facts(etag, meta.content_type, dict(meta.metadata), dict(meta.headers or {}))
+    @classmethod
+    def of(cls, etag: str, meta: ObjectMeta) -> SideData:
+        return cls(etag, meta.content_type, dict(meta.metadata), dict(meta.headers or {}))
 
 
 def chosen_meta(source: ObjectInfo, meta: ObjectMeta | None) -> ObjectMeta:
-    """Metadata that a copy of `source` gets beside its bytes."""
+    """Metadata of a copy of `source`."""
     if meta is None:
         return ObjectMeta(source.content_type or "", source.metadata or {}, source.headers)
     return meta if meta.headers is not None else replace(meta, headers=source.headers)
@@ -51,39 +52,33 @@ class Sidecars:
 
     def _path(self, key: str, stat: os.stat_result) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()[:40]
-        # A directory's identity changes with each file in it; its marker has no bytes to be told apart.
-        identity = (
-            "dir" if S_ISDIR(stat.st_mode) else f"{stat.st_ino:x}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
-        )
+        # The identity of a directory changes with each file in it; a marker has no bytes to tell apart.
+        directory = S_ISDIR(stat.st_mode)
+        identity = "dir" if directory else f"{stat.st_ino:x}-{stat.st_size:x}-{stat.st_mtime_ns:x}"
         return self._directory / name[:2] / f"{name}-{identity}.json"
 
-    def stored(self, key: str, stat: os.stat_result) -> Facts | None:
-        """What was written for exactly this file, if r2fs wrote it and nobody changed it."""
+    def stored(self, key: str, stat: os.stat_result) -> SideData | None:
+        """Side data of the file with this identity. None if another program wrote or changed it."""
         try:
             data = json.loads(self._path(key, stat).read_bytes())
-            metadata, headers = _texts(data["metadata"]), _texts(data.get("headers", {}))
-            return Facts(str(data["etag"]), str(data["content_type"]), metadata, headers)
+            texts = [
+                {str(n): str(v) for n, v in data.get(part, {}).items()} for part in ("metadata", "headers")
+            ]
+            return SideData(str(data["etag"]), str(data["content_type"]), *texts)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None  # torn by a power cut: the object itself is as good as another program's
+            return None  # torn by a power cut: the file then counts as another program's
 
-    def facts(self, key: str, stat: os.stat_result) -> Facts:
+    def read(self, key: str, stat: os.stat_result) -> SideData:
         return self.stored(key, stat) or foreign(key, stat)
 
-    def write(self, key: str, stat: os.stat_result, facts: Facts) -> None:
+    def write(self, key: str, stat: os.stat_result, side: SideData) -> None:
         path = self._path(key, stat)
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = {
-            "key": key,
-            "etag": facts.etag,
-            "content_type": facts.content_type,
-            "metadata": facts.metadata,
-            "headers": facts.headers,
-        }
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with temporary.open("wb") as file:
-            file.write(json.dumps(data).encode())
+            file.write(json.dumps({"key": key, **asdict(side)}).encode())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -93,22 +88,9 @@ class Sidecars:
         self._path(key, stat).unlink(missing_ok=True)
 
 
-def _texts(data: dict[object, object]) -> dict[str, str]:
-    return {str(name): str(value) for name, value in data.items()}
-
-
-def foreign(key: str, stat: os.stat_result) -> Facts:
-    """Of a file that another program wrote: not the MD5, which would take reading it."""
+def foreign(key: str, stat: os.stat_result) -> SideData:
+    """Side data of another program's file. The ETag is no MD5, which would need a read of the file."""
     if S_ISDIR(stat.st_mode):
-        return Facts(EMPTY_MD5, OCTETS)
+        return SideData(EMPTY_MD5, OCTETS)
     etag = f"local-{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ino:x}"
-    return Facts(etag, mimetypes.guess_type(key)[0] or OCTETS)
-
-
-def sync_directory(path: Path) -> None:
-    """A name that was made or changed in `path` survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return SideData(etag, mimetypes.guess_type(key)[0] or OCTETS)

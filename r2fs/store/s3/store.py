@@ -32,7 +32,7 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.model.settings.config import R2_DOMAIN
+from r2fs.model.settings.loading import R2_DOMAIN
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter

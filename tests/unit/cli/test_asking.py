@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from r2fs.cli.progress import Progress
+from r2fs.cli.progress_bar import Progress
 from r2fs.model.errors import MountError
 from tests.unit.cli.conftest import flushed, queue
 
@@ -172,7 +172,7 @@ def test_flush_says_what_the_bucket_refuses(r2fs, daemon):
     said = r2fs("flush", "--wait", point / "a")
     assert said.code == 10
     assert said.err == (
-        f"r2fs: {point}: 2 parked: a/b.wav: not allowed; and 1 more (r2fs status tells); left: 2 files (9 B)\n"
+        f"r2fs: {point}: 2 parked: a/b.wav: not allowed; and 1 more (see r2fs status); left: 2 files (9 B)\n"
     )
     assert r2fs("flush", point / "a").code == 0
     assert r2fs("flush", "--wait", "--json").json[0]["parked"][0]["path"] == "a/b.wav"
@@ -247,7 +247,7 @@ def test_umount_says_what_is_left(r2fs, daemon):
     assert said.code == 75
     assert said.err == (
         f"r2fs: {point} is unmounted; not yet in the bucket: 3 files (3.0 MiB), 1 deletion; "
-        "2 parked: a.wav: refused: 403; and 1 more (r2fs status tells); it is kept, and sent at the next mount\n"
+        "2 parked: a.wav: refused: 403; and 1 more (see r2fs status); it is kept, and sent at the next mount\n"
     )
     assert r2fs("umount", "--json", point).json[0]["exit_code"] == 75
 
@@ -274,7 +274,7 @@ def test_umount_of_a_stale_mount(r2fs, home, monkeypatch):
     said = r2fs("umount", home)
     assert said.code == 0
     assert gone == [home]
-    assert "whose daemon had gone: it was taken away" in said.err
+    assert "a mount without a daemon was removed" in said.err
 
 
 # ------------------------------------------------------------------ on a terminal
@@ -381,7 +381,7 @@ def test_what_a_stopping_daemon_says_of_its_end(r2fs, daemon):
     answer["mount"] |= {"state": "stopping", "held_by": None, "why_not": "its log could not be written"}
     said = r2fs("status", daemon("takes", status=lambda request: answer)).out
     assert "could not" not in said
-    assert "what is left is kept, and sent at the next mount" in said
+    assert "unsent changes are kept, and sent at the next mount" in said
 
 
 def test_status_is_shown_again_and_again(r2fs, daemon, terminal, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from r2fs.cli.fstab import flags_of, helper_arguments, is_bare_mount
 from r2fs.cli.main import COMMANDS
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings.config import load
+from r2fs.model.settings.loading import load
 
 
 def raw(*words: str) -> dict[str, object]:

@@ -72,7 +72,7 @@ def test_status_with_a_home_that_may_not_be_entered(r2fs, monkeypatch):
         with acting_as(two.attacker):
             said = r2fs("status")
         assert (said.code, said.out) == (0, "nothing is mounted\n")
-        assert said.err.startswith(f"r2fs: not looked into, for want of rights: {two.home}/.local/state/r2fs")
+        assert said.err.startswith(f"r2fs: not readable by this user: {two.home}/.local/state/r2fs")
 
 
 def test_of_roots_home_nothing_is_said_where_it_cannot_be_seen(r2fs, monkeypatch):

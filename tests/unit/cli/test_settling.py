@@ -154,4 +154,4 @@ def test_an_interrupted_umount_says_that_it_is_unmounted_and_goes_on(r2fs, daemo
         gone.set()
     assert said.code == 130
     assert f"{point} is unmounted already" in said.err
-    assert "goes on sending: 3 files (3.0 MiB) left" in said.err
+    assert "still sends: 3 files (3.0 MiB) left" in said.err

@@ -46,7 +46,7 @@ def test_a_command_that_there_is_not_names_the_one_that_is_meant(r2fs, typed, me
 
 
 def test_a_name_that_is_like_none_names_none(r2fs):
-    assert r2fs("xyzzy").err == "r2fs: there is no command 'xyzzy' (r2fs --help tells more)\n"
+    assert r2fs("xyzzy").err == "r2fs: there is no command 'xyzzy' (r2fs --help has more)\n"
 
 
 def test_what_other_tools_call_a_command_leads_to_one_that_there_is():

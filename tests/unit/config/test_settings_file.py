@@ -9,9 +9,9 @@ import tomllib
 import pytest
 
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings.config import gather
 from r2fs.model.settings.options import BY_NAME, TABLE
 from r2fs.model.settings.settings_file import read, template, write_template
+from r2fs.model.settings.sources import gather
 
 
 def test_the_template_is_toml_and_changes_nothing(tmp_path):

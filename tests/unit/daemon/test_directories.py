@@ -91,7 +91,7 @@ def test_unsent_bytes_of_before_are_not_left_behind(elsewhere):
     data = elsewhere.state_dir / "staging" / "data"
     data.mkdir(parents=True)
     (data / "take").write_text("unsent")
-    with pytest.raises(DirectoryUnusable, match=r"unsent files lie in .*--cache-dir of before"):
+    with pytest.raises(DirectoryUnusable, match=r"unsent files are in .*--cache-dir of before"):
         directories.prepare(elsewhere)
     assert (data / "take").read_text() == "unsent"
 
@@ -117,7 +117,7 @@ def test_a_disk_that_is_not_there_is_told(elsewhere):
     staging = directories.prepare(elsewhere).staging_dir
     staging.rename(staging.with_name("gone"))
     with pytest.raises(
-        DirectoryUnusable, match=r"unsent files lie in .*, which is not there: mount its disk"
+        DirectoryUnusable, match=r"unsent files are in .*, which does not exist: mount its disk"
     ):
         directories.prepare(elsewhere)
 

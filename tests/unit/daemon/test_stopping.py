@@ -71,7 +71,7 @@ def test_everything_is_sent(stopping, clock):
     outcome = stopping.drain(engine)
     assert outcome.exit_code == 0
     assert engine.asked_s == [60.0]
-    assert stopping.asked.is_set()  # an unmount from outside is a request, too
+    assert stopping.requested.is_set()  # an unmount from outside is a request, too
 
 
 def test_the_deadline_counts_from_the_request(stopping, clock):
@@ -108,7 +108,7 @@ def test_a_second_signal_does_not_wait(stopping, clock):
 def test_the_end_of_a_session_is_one_signal(stopping, clock, names):
     for name in names:
         stopping.signal(name)
-    assert stopping.asked.is_set()
+    assert stopping.requested.is_set()
     assert not stopping.hurried.is_set()
     stopping.signal("SIGTERM")
     clock.advance(SAME_S)
@@ -177,7 +177,7 @@ def test_the_manager_is_asked_for_time_while_sending(tmp_path, clock):
 def test_an_idle_mount_goes_at_once(stopping, clock):
     mount = Mount()
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
+    stopping.unmount_on_request(mount.unmount, Engine(clock, PENDING))
     assert mount.calls == [False]
 
 
@@ -185,7 +185,7 @@ def test_an_idle_mount_goes_at_once(stopping, clock):
 def test_a_busy_mount_is_waited_for_while_something_is_owed(stopping, clock):
     mount = Mount(busy=20)
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
+    stopping.unmount_on_request(mount.unmount, Engine(clock, PENDING))
     assert mount.calls == [False] * 21
     assert set(clock.waited) == {PASSING_S, RETRY_S}
 
@@ -193,7 +193,7 @@ def test_a_busy_mount_is_waited_for_while_something_is_owed(stopping, clock):
 def test_a_call_that_is_just_under_way_is_no_user(stopping, clock):
     mount = Mount(busy=2)
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
+    stopping.unmount_on_request(mount.unmount, Engine(clock, PENDING))
     assert mount.calls == [False] * 3
 
 
@@ -201,7 +201,7 @@ def test_umount_waits_for_a_call_that_is_just_under_way(stopping):
     mount = Mount(busy=2)
     stopping.unmount_now(mount.unmount, lazy=False, timeout_s=None)
     assert mount.calls == [False] * 3
-    assert stopping.asked.is_set()
+    assert stopping.requested.is_set()
 
 
 @pytest.mark.expect_warnings("is in use by")
@@ -209,7 +209,7 @@ def test_a_busy_mount_is_detached_at_the_deadline(stopping, clock):
     mount = Mount(busy=float("inf"))
     began = clock.monotonic()
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
+    stopping.unmount_on_request(mount.unmount, Engine(clock, PENDING))
     assert mount.calls[-1] is True
     assert clock.monotonic() - began == pytest.approx(60, abs=1)
 
@@ -220,7 +220,7 @@ def test_a_busy_mount_with_nothing_to_send_is_soon_detached(stopping, clock, lef
     mount = Mount(busy=float("inf"))
     began = clock.monotonic()
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, left))
+    stopping.unmount_on_request(mount.unmount, Engine(clock, left))
     assert mount.calls[-1] is True
     assert clock.monotonic() - began == pytest.approx(BUSY_GRACE_S, abs=1)
 
@@ -230,7 +230,7 @@ def test_a_second_signal_detaches_a_busy_mount(stopping, clock):
     stopping.signal("SIGTERM")
     clock.advance(SAME_S)
     stopping.signal("SIGTERM")
-    stopping.unmount_when_asked(mount.unmount, Engine(clock, PENDING))
+    stopping.unmount_on_request(mount.unmount, Engine(clock, PENDING))
     assert mount.calls == [True]
 
 
@@ -240,7 +240,7 @@ def test_a_mount_that_cannot_be_taken_away_is_said(stopping, clock):
         raise MountPointBad("no")
 
     stopping.request("SIGTERM")
-    stopping.unmount_when_asked(refuse, Engine(clock, NOTHING))
+    stopping.unmount_on_request(refuse, Engine(clock, NOTHING))
 
 
 def test_umount_of_a_busy_mount_changes_nothing_and_names_who(stopping, clock, tmp_path, monkeypatch):
@@ -249,7 +249,7 @@ def test_umount_of_a_busy_mount_changes_nothing_and_names_who(stopping, clock, t
         MountError, match=r"in use by bash \(1234\): leave it, or detach it with r2fs umount --lazy"
     ):
         stopping.unmount_now(Mount(busy=float("inf")).unmount, False, 1.0)
-    assert not stopping.asked.is_set()
+    assert not stopping.requested.is_set()
     engine = Engine(clock, PENDING, sends=False)
     stopping.drain(engine)
     assert engine.asked_s == pytest.approx([60.0])
@@ -274,7 +274,7 @@ def test_what_is_said_of_what_is_left():
     refused = TransferView("d/a.wav", "delete", "parked", 0, 0, 0.0, 1.0, "d/a.wav: it is locked")
     view = replace(NOTHING, deletes=2, parked=2, transfers=(refused,))
     assert left_text(view) == "2 deletions"
-    said = "2 deletions; 2 parked: d/a.wav: it is locked; and 1 more (r2fs status tells)"
+    said = "2 deletions; 2 parked: d/a.wav: it is locked; and 1 more (see r2fs status)"
     assert left_text(view, parked=True) == said
 
 

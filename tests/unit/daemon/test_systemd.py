@@ -35,14 +35,14 @@ def told(listener) -> dict[str, str]:
 
 def test_every_message(manager):
     listener, name = manager
-    notifier = ServiceManager({"NOTIFY_SOCKET": name})
-    notifier.ready("mounted\non /mnt")
+    manager = ServiceManager({"NOTIFY_SOCKET": name})
+    manager.ready("mounted\non /mnt")
     assert told(listener) == {"READY": "1", "MAINPID": str(os.getpid()), "STATUS": "mounted on /mnt"}
-    notifier.stopping("unmounting")
+    manager.stopping("unmounting")
     assert told(listener) == {"STOPPING": "1", "STATUS": "unmounting"}
-    notifier.extend(1.5, "sending 2 files")
+    manager.extend(1.5, "sending 2 files")
     assert told(listener) == {"EXTEND_TIMEOUT_USEC": "1500000", "STATUS": "sending 2 files"}
-    notifier.watchdog()
+    manager.watchdog()
     assert told(listener) == {"WATCHDOG": "1"}
 
 
@@ -50,7 +50,7 @@ def test_without_a_manager_nothing_happens():
     ServiceManager({}).ready("x")
 
 
-@pytest.mark.expect_warnings("the service manager cannot be told")
+@pytest.mark.expect_warnings("the service manager gets no message")
 def test_a_manager_that_has_gone_is_no_failure(tmp_path):
     ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
 
@@ -58,10 +58,10 @@ def test_a_manager_that_has_gone_is_no_failure(tmp_path):
 # ------------------------------------------------------------------ descriptors
 def test_a_descriptor_is_stored_and_taken_back(manager):
     listener, name = manager
-    notifier = ServiceManager({"NOTIFY_SOCKET": name, "FDSTORE": "1"})
-    assert notifier.stores
+    manager = ServiceManager({"NOTIFY_SOCKET": name, "FDSTORE": "1"})
+    assert manager.stores
     with open(os.devnull) as file:
-        notifier.store(file.fileno(), "session")
+        manager.store(file.fileno(), "session")
         data, fds, _, _ = socket.recv_fds(listener, 65536, 4)
         assert dict(line.split("=") for line in data.decode().split("\n")) == {
             "FDSTORE": "1",
@@ -71,7 +71,7 @@ def test_a_descriptor_is_stored_and_taken_back(manager):
         (stored,) = fds
         assert os.path.sameopenfile(stored, file.fileno())
         os.close(stored)
-    notifier.unstore("session")
+    manager.unstore("session")
     assert told(listener) == {"FDSTOREREMOVE": "1", "FDNAME": "session"}
 
 
@@ -146,8 +146,8 @@ def test_a_ping_only_while_the_mount_answers(manager):
     listener, name = manager
     answers = iter([True, False, True])
     clock = CountedClock(3)
-    notifier = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000"})
-    run_watchdog(notifier, lambda: next(answers), Event(), clock)
+    manager = ServiceManager({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000"})
+    run_watchdog(manager, lambda: next(answers), Event(), clock)
     assert clock.waits == [5.0] * 4
     assert [told(listener), told(listener)] == [{"WATCHDOG": "1"}] * 2
     listener.setblocking(False)

@@ -110,7 +110,7 @@ def test_a_record_that_was_cut_off_does_not_count(tmp_path_factory: pytest.TempP
     assert set(found[1].handles) <= {HANDLE.fh}
 
 
-@pytest.mark.expect_warnings("nobody can take this mount over")
+@pytest.mark.expect_warnings("no daemon can take this mount over")
 def test_a_full_disk_ends_take_over_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     log = SessionLog.create(tmp_path / "log")
 

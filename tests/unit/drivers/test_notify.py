@@ -32,7 +32,7 @@ def dropped(ino: int, offset: int) -> tuple[Notify, bytes]:
 
 
 def test_a_name_and_the_listing_that_shows_it(kernel: FakeKernel, notifier: KernelNotifier) -> None:
-    notifier.told.add(9)
+    notifier.with_cached_names.add(9)
     notifier.forget_name(9, "é")
     raw = "é".encode()
     entry = wire.INVAL_ENTRY_OUT.pack(9, len(raw), wire.EXPIRE_ONLY) + raw + b"\0"
@@ -40,7 +40,7 @@ def test_a_name_and_the_listing_that_shows_it(kernel: FakeKernel, notifier: Kern
 
 
 def test_a_name_that_is_gone_is_dropped(kernel: FakeKernel, notifier: KernelNotifier) -> None:
-    notifier.told.add(9)
+    notifier.with_cached_names.add(9)
     notifier.forget_name(9, "a", gone=True)
     entry = wire.INVAL_ENTRY_OUT.pack(9, 1, 0) + b"a\0"
     assert received(kernel, 2) == {(Notify.INVAL_ENTRY, entry), dropped(9, 0)}
@@ -58,7 +58,7 @@ def test_a_directory_of_which_nothing_was_told_needs_nothing(
     """A first listing of ten thousand files sends no ten thousand notifications."""
     notifier.forget_name(9, "new")
     assert kernel.silent()
-    notifier.told.add(9)
+    notifier.with_cached_names.add(9)
     notifier.forgotten(9)
     notifier.forget_name(9, "new")
     assert kernel.silent()

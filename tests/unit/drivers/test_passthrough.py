@@ -124,7 +124,7 @@ def test_the_first_handle_decides(registry: Registry, local: Callable[[], int]) 
     assert (view.mode, view.handles, view.why) == (
         "cached",
         2,
-        "not all of it is here, or its writer is slowed",
+        "some bytes are missing, or a writer is slowed",
     )
     modes.leave(5, False)
     assert not modes.enter(5, fd, 1, False).passthrough

@@ -24,9 +24,18 @@ from r2fs.engine.recovery.classify import (
     pending_of,
     size_of,
 )
-from r2fs.model.pending import DOUBTFUL, TORN, UNSYNCED, Durability, check
+from r2fs.model.pending import (
+    DOUBTFUL,
+    OPEN_STATES,
+    PENDING_STATES,
+    SENDING,
+    TORN,
+    UNSYNCED,
+    Durability,
+    State,
+    check,
+)
 from r2fs.model.records import Kind, PendingInode, Proof, Version
-from r2fs.model.states import PENDING_STATES, SENDING, UNSEALED, State
 
 NOW, BEFORE = "this boot", "the boot before"
 SIZE = 10
@@ -75,17 +84,17 @@ def cases() -> Iterator[Case]:
         sorted(PENDING_STATES, key=lambda state: state.value), (True, False), (None, BASE, ELSEWHERE), (0, 1)
     ):
         sends_nothing = base is None and not changed
-        if sends_nothing or (not staged and (state in UNSEALED or base is None)):
+        if sends_nothing or (not staged and (state in OPEN_STATES or base is None)):
             continue
         reasons = (TORN, UNSYNCED, "refused") if state is State.PARKED else (None, TORN, "refused")
-        before = (None, State.CLEAN, State.QUEUED, State.PARKED) if state in UNSEALED else (None,)
+        before = (None, State.CLEAN, State.QUEUED, State.PARKED) if state in OPEN_STATES else (None,)
         ranges = ((None, 0), ((), SIZE), (((0, 4),), SIZE)) if staged and base else ((None, 0),)
         for reason, was, (own, limit), synced, proof, boot, file, writer in itertools.product(
             reasons,
             before,
             ranges,
             (False, True) if staged else (False,),
-            (None, PROOF) if state in UNSEALED else (None,),
+            (None, PROOF) if state in OPEN_STATES else (None,),
             (NOW, BEFORE),
             (None, AS_OPENED, WRITTEN, SHORTER) if staged else (None,),
             (False, True),
@@ -111,7 +120,7 @@ def cases() -> Iterator[Case]:
 def is_written_by_store(row: PendingInode) -> bool:
     """False for rows that PendingStore never writes: while open, `changed` is False only beside a proof, and a new
     file has neither proof nor base."""
-    if State(row.state) not in UNSEALED:
+    if State(row.state) not in OPEN_STATES:
         return True
     return row.changed if row.proof is None else row.before is not None
 
@@ -130,7 +139,7 @@ def is_power_cut(row: PendingInode, seen: Evidence) -> bool:
 
 
 def is_open(row: PendingInode) -> bool:
-    return State(row.state) in UNSEALED
+    return State(row.state) in OPEN_STATES
 
 
 # ---- rules of SEMANTICS.md
@@ -222,7 +231,7 @@ def test_a_copy_of_the_base_is_a_cached_file_only_without_a_power_cut():
 
 def test_the_verdict_does_not_depend_on_an_attempt_on_its_way():
     for row, seen in ALL:
-        if State(row.state) in SENDING - UNSEALED:
+        if State(row.state) in SENDING - OPEN_STATES:
             assert classify(row, seen) == classify(replace(row, state=State.QUEUED.value), seen)
 
 

@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from r2fs.engine.writeback.plan import Action, Defer, Drop, Hydrate, Materialize, Park, Send, View, Wait, plan
-from r2fs.model.pending import TORN, UNSYNCED, Hold, Pending, Staged
-from r2fs.model.states import State
+from r2fs.model.pending import TORN, UNSYNCED, Hold, Pending, Staged, State
 
 BUSY, CHILD, LARGE = ("key", "takes/1.wav"), 7, ("key", "takes/film.mov")
 

@@ -15,9 +15,8 @@ from r2fs.engine.writeback.failures import BUCKET_WIDE
 from r2fs.engine.writeback.verdict import Verdict, View
 from r2fs.model import errors
 from r2fs.model.metadata import ATTEMPT, Facts
-from r2fs.model.pending import Checkpoint, InFlight, Pending, Retry, Staged, check
+from r2fs.model.pending import SENDING, Checkpoint, InFlight, Pending, Retry, Staged, State, check
 from r2fs.model.records import Kind, ObjectInfo, Version
-from r2fs.model.states import SENDING, State
 
 KEY, ELSEWHERE = "takes/1.wav", "takes/2.wav"
 MINE, OTHER = "mine", "other"  # attempts

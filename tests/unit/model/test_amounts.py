@@ -40,5 +40,5 @@ def test_what_is_parked_is_named_once():
     assert amounts.parked(1, "a.wav", "a.wav: it is locked") == "1 parked: a.wav: it is locked"
     assert (
         amounts.parked(3, "a.wav", "may be torn")
-        == "3 parked: a.wav: may be torn; and 2 more (r2fs status tells)"
+        == "3 parked: a.wav: may be torn; and 2 more (see r2fs status)"
     )

@@ -170,7 +170,7 @@ def test_what_a_person_named_may_be_a_pipe_but_is_bounded(tmp_path):
         owned_paths.read_named("/dev/zero", 1000, 5.0)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(TimeoutError, match="nothing comes"):
+    with pytest.raises(TimeoutError, match="no data arrives"):
         owned_paths.read_named(fifo, 10, 0.01)
     with pytest.raises(UnsafePath, match="not a regular file"):
         owned_paths.read_named(fifo, 10, 5.0, trusted=True)

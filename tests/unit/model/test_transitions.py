@@ -13,15 +13,16 @@ from r2fs.model.pending import (
     TORN,
     Durability,
     Hold,
+    ImpossibleTransition,
     InFlight,
     Pending,
     Retry,
     Staged,
+    State,
     Writes,
     check,
 )
 from r2fs.model.records import Proof
-from r2fs.model.states import ImpossibleTransition, State
 
 BASELINE, LATER = Proof(3, 1, 1), Proof(3, 2, 2)
 FILE = Staged("file", size=3, boot="this")

@@ -21,11 +21,10 @@ from r2fs.model.errors import (
     StoreError,
     UploadMissing,
 )
-from r2fs.model.ports import Limits, SystemClock
+from r2fs.model.ports import Limits
 from r2fs.model.records import Condition, ObjectMeta, Version
-from r2fs.model.settings import Bucket
 from r2fs.store.local.sidecar import Sidecars
-from r2fs.store.local.store import LocalDirStore, connect
+from r2fs.store.local.store import LocalDirStore
 from tests.support.bodies import BytesBody
 
 META = ObjectMeta("audio/wav", {"mtime": "1.5", "comment": "ü"})
@@ -121,13 +120,32 @@ def test_an_etag_of_another_programs_file_is_no_md5(root: Path, store: LocalDirS
     assert store.head("a").etag.startswith("local-")
 
 
-def test_empty_directories_of_other_programs_are_markers(root: Path, store: LocalDirStore):
+def test_an_empty_directory_of_another_program_is_no_object(root: Path, store: LocalDirStore):
     (root / "empty" / "inner").mkdir(parents=True)
+    assert keys(store) == []
+    assert store.list_page("", delimiter="/").prefixes == ()
+    with pytest.raises(ObjectMissing):
+        store.head("empty/inner/")
+    put(store, "empty/inner/", b"")
     assert keys(store) == ["empty/inner/"]
     assert store.list_page("", delimiter="/").prefixes == ("empty/",)
-    assert store.head("empty/inner/").size == 0
     store.delete("empty/inner/")
     assert not (root / "empty").exists()
+
+
+def test_an_object_takes_the_place_of_empty_directories(root: Path, store: LocalDirStore):
+    (root / "empty" / "inner").mkdir(parents=True)
+    put(store, "empty", b"file")
+    assert keys(store) == ["empty"]
+    assert read(store, "empty") == b"file"
+
+
+def test_a_directory_with_a_file_that_is_no_object_stays(root: Path, store: LocalDirStore):
+    (root / "dir").mkdir()
+    os.mkfifo(root / "dir" / "pipe")
+    with pytest.raises(Refused, match="dir"):
+        put(store, "dir", b"file")
+    assert (root / "dir" / "pipe").exists()
 
 
 def test_what_is_no_object_is_not_listed(root: Path, store: LocalDirStore):
@@ -197,19 +215,18 @@ def test_a_marker_holds_no_bytes(store: LocalDirStore):
 def test_a_marker_whose_put_was_killed_is_one_for_good(
     root: Path, store: LocalDirStore, monkeypatch: pytest.MonkeyPatch
 ):
-    """Stored again after the kill, it stays when something comes into the directory, and goes again."""
-    make = LocalDirStore._make_directories
+    """No object before its side file: stored again, it stays when a file is put into the directory and removed."""
 
-    def killed(self: LocalDirStore, path: Path) -> None:
-        make(self, path)
+    def killed(self: Sidecars, *given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(LocalDirStore, "_make_directories", killed)
+    monkeypatch.setattr(Sidecars, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         store.put("d/", BytesBody(b""), META, condition=Condition.absent())
     monkeypatch.undo()
-    with pytest.raises(PreconditionFailed):
-        store.put("d/", BytesBody(b""), META, condition=Condition.absent())
+    assert (root / "d").is_dir()
+    assert keys(store) == []
+    store.put("d/", BytesBody(b""), META, condition=Condition.absent())
     put(store, "d/take")
     assert keys(store) == ["d/", "d/take"]
     store.delete("d/take")
@@ -272,84 +289,24 @@ def killed_at(step: int, root: Path, key: str) -> bool:
 
 @pytest.mark.parametrize("key", ["a/d/e/take", "a/d/e/"])
 def test_a_killed_delete_leaves_no_directory_that_was_not_there(root: Path, key: str):
-    """All of what goes with the last object in it, or none: half of it would be an object of its own."""
-    settings, ways = Bucket(name=str(root), scheme="file"), set()
+    """At whatever step: the object is there, or it is not, and no directory of its path is one in its place."""
+    ways = set()
     for step in range(20):
-        store = connect(settings, SystemClock())
+        store = LocalDirStore(root)
         store.put("a/other", BytesBody(b"stays"), META)
         store.put(key, BytesBody(b""), META)
         killed = killed_at(step, root, key)
-        store = connect(settings, SystemClock())
-        left = [info.key for info in store.list_page("").objects]
+        listed = keys(store)
         prefixes = store.list_page("a/", delimiter="/").prefixes
-        assert (left, prefixes) in [(["a/other"], ()), (sorted([key, "a/other"]), ("a/d/",))]
-        ways.add((killed, len(left)))
+        assert (listed, prefixes) in [(["a/other"], ()), (sorted([key, "a/other"]), ("a/d/",))]
+        ways.add((killed, len(listed)))
         store.delete(key)
-        assert [info.key for info in store.list_page("").objects] == ["a/other"]
-        assert not (root / "a/d").exists()
-        assert not list((root / ".r2fs/emptied").iterdir())
+        assert keys(store) == ["a/other"]
+        put(store, "a/d", b"in the place of what a kill left empty")
+        store.delete("a/d")
         if not killed:
             break
     assert ways == {(True, 2), (True, 1), (False, 1)}
-
-
-def killed_half_way(root: Path, store: LocalDirStore) -> None:
-    """The object and its directory `a/d/e` are gone, `a/d` is not yet."""
-    put(store, "a/other")
-    put(store, "a/d/e/take")
-    assert killed_at(3, root, "a/d/e/take")
-    assert not (root / "a/d/e").exists()
-    assert (root / "a/d").is_dir()
-
-
-def test_a_directory_in_which_something_appears_stays(root: Path, store: LocalDirStore):
-    """Between the kill and the next process."""
-    killed_half_way(root, store)
-    (root / "a/d/new").write_bytes(b"by another program")
-    store.finish_removals()
-    assert keys(store) == ["a/d/new", "a/other"]
-
-
-def test_a_directory_that_is_made_anew_stays(root: Path, store: LocalDirStore):
-    killed_half_way(root, store)
-    (root / "a/d").rename(root / "moved")  # keeps the inode from being used again
-    (root / "a/d").mkdir()
-    store.finish_removals()
-    assert keys(store) == ["a/d/", "a/other", "moved/"]
-
-
-def test_a_directory_whose_marker_is_put_meanwhile_stays(root: Path, store: LocalDirStore):
-    """By a process that ran all the time: whoever takes the lock ends it first."""
-    killed_half_way(root, store)
-    put(store, "a/d/", b"")
-    assert keys(store) == ["a/d/", "a/other"]
-    store.finish_removals()
-    assert keys(store) == ["a/d/", "a/other"]
-
-
-@pytest.mark.parametrize(
-    "note",
-    [b"", b"5", b"null", b"[1]", b'[["a/d"', b'[["../outside", 1]]', b'[["/etc", 1]]', b'[["a\\u0000b", 1]]'],
-)
-def test_a_bad_note_stands_in_nobodys_way(root: Path, store: LocalDirStore, note: bytes):
-    put(store, "a/take")
-    (root.parent / "outside").mkdir()
-    (root / ".r2fs/emptied").mkdir(exist_ok=True)
-    inode = str((root.parent / "outside").stat().st_ino).encode()
-    (root / ".r2fs/emptied/bad.json").write_bytes(note.replace(b" 1]", b" " + inode + b"]"))
-    connect(Bucket(name=str(root), scheme="file"), SystemClock())
-    assert keys(store) == ["a/take"]
-    assert not list((root / ".r2fs/emptied").iterdir())
-    assert (root.parent / "outside").is_dir()
-
-
-def test_a_note_that_cannot_be_written_does_not_keep_a_delete_from_its_work(root: Path, store: LocalDirStore):
-    """As on a full disk, where the delete is what makes room."""
-    put(store, "a/d/take")
-    (root / ".r2fs/emptied").write_bytes(b"in its place")
-    store.delete("a/d/take")
-    assert keys(store) == []
-    assert not (root / "a").exists()
 
 
 def test_a_delete_that_fails_half_way_leaves_no_directory(
@@ -363,7 +320,8 @@ def test_a_delete_that_fails_half_way_leaves_no_directory(
     monkeypatch.setattr("r2fs.store.local.store.sync_directory", broken)
     with pytest.raises(StoreError):
         store.delete("a/d/take")
-    assert not (root / "a").exists()
+    assert keys(store) == []
+    assert store.list_page("", delimiter="/").prefixes == ()
 
 
 @pytest.mark.parametrize("had", [True, False], ids=["replacing", "new"])

@@ -1,8 +1,7 @@
-"""Loading settings: from the settings file, the environment and flags, each value with its source.
+"""Values of settings, each with its source: from the settings file, the environment and flags.
 
-Owns:  which value wins, the rules of URLs, endpoints and credentials, and the words for what
-       is wrong. `options.py` is the table, `settings_file.py` reads the file, `places.py`
-       knows the default directories.
+Owns:  precedence. `options.py` is the table of settings, `settings_file.py` reads the file,
+       `places.py` knows the default directories.
 Never: makes a directory; asks the bucket; lets a secret into a message.
 Fails: SettingsError naming the setting, its source and what is allowed.
 
@@ -12,11 +11,8 @@ Precedence, the stronger last:
             < variables: AWS_… < STORAGE_… < R2_… < R2FS_… < $CREDENTIALS_DIRECTORY
             < flags and -o
 
-The URL and mount point of a mount that is named on the command line stand with the flags:
-who asks for `takes` gets takes. The parts of a key (id, secret, token) come from one family
-of variables, never mixed from two. For r2:// an account id is stronger than an endpoint of a
-weaker source, so that R2_ACCOUNT_ID is not lost to an AWS_ENDPOINT_URL that is meant for
-something else; of AWS's variables the region says nothing about R2.
+The URL and mount point of a mount named on the command line rank with the flags, so that no variable
+replaces them. The parts of a key (id, secret, token) are of one family of variables, never of two.
 """
 
 from __future__ import annotations
@@ -32,8 +28,7 @@ from typing import Any
 
 from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
-from r2fs.model.keys import normal_prefix
-from r2fs.model.settings import Bucket, Credentials, Settings, places, setting_warnings, settings_file
+from r2fs.model.settings import places, setting_warnings, settings_file
 from r2fs.model.settings.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
 from r2fs.model.settings.settings_file import SettingsFile, near
 
@@ -43,31 +38,30 @@ Rank = tuple[int, int]
 DEFAULT: Rank = (0, 0)
 FILE, ENVIRONMENT, FLAG = 1, 2, 3
 _OWN_VARIABLE, _CREDENTIAL = len(FAMILIES), len(FAMILIES) + 1  # ranks above the families of variables
-R2_DOMAIN = "r2.cloudflarestorage.com"
 HIDDEN = "(hidden)"
 MAX_KEY = 1 << 16  # bytes of a file with a key; session tokens have a few thousand
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One source's word on a setting, not yet parsed."""
+    """Value of a setting from one source, not yet parsed."""
 
     raw: object
     source: str
     rank: Rank
-    base: Path | None = None  # where relative paths start
+    base: Path | None = None  # directory of relative paths
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    value: Any  # parsed: of the type that the setting's field has
+    value: Any  # parsed, of the type of the setting's field
     source: str
     rank: Rank
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """What the command line said: `raw` is text, or True and False for a switch."""
+    """Value on the command line: `raw` is text, or True and False for a switch."""
 
     raw: object
     source: str  # "flag --cache-size"
@@ -75,7 +69,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Values:
-    """Every setting that has a value, with its source."""
+    """All values, with their sources."""
 
     file: SettingsFile
     name: str  # of the mount, or ""
@@ -94,7 +88,7 @@ class Values:
         return "default" if found is None else found.source
 
     def shown(self, option: Option) -> str:
-        """The value as the file would hold it; secrets hidden; "" where there is none."""
+        """Value in TOML; secrets hidden; "" without a value."""
         value = self.get(option.name)
         if value is None:
             return ""
@@ -115,9 +109,9 @@ def gather(
     base: Path | None = None,
     warn: bool = True,
 ) -> Values:
-    """All values for `target`: a URL, a mount's name in the settings file, or None.
+    """Gather all values for `target`: a URL, a mount's name in the settings file, or None.
 
-    `base` is where relative paths of flags and variables start: by default the working directory.
+    `base`: directory of relative paths in flags and variables; by default the working directory.
     """
     environ = os.environ if environ is None else environ
     base = base or Path.cwd()
@@ -153,17 +147,6 @@ def gather(
     return Values(file, name, values)
 
 
-def load(
-    target: str | None = None,
-    *,
-    flags: Mapping[str, Flag] | None = None,
-    environ: Mapping[str, str] | None = None,
-    config_file: Path | None = None,
-) -> Settings:
-    """`gather` and `settings_of` in one."""
-    return settings_of(gather(target, flags=flags, environ=environ, config_file=config_file))
-
-
 # ------------------------------------------------------------------ sources
 _URL_WITH_A_SLIP = re.compile(r"(r2|s3|file)(?::/?|//)([^/:].*)", re.IGNORECASE)
 
@@ -175,7 +158,7 @@ def _target(target: str | None, file: SettingsFile) -> tuple[str, str]:
     target = target.removeprefix("r2fs#")  # fstab's older spelling of a FUSE source
     if "://" in target:
         if target.lower().startswith(("http://", "https://")):
-            raise SettingsError(  # without the address: it may hold a key
+            raise SettingsError(  # without the address, which may hold a key
                 "url: http:// and https:// are a server's address: give that, without the bucket, as endpoint_url "
                 "(--endpoint-url), and the bucket as s3://BUCKET; for R2, account_id and r2://BUCKET are enough"
             )
@@ -212,7 +195,7 @@ def _of_file(file: SettingsFile, name: str) -> Iterator[tuple[str, Candidate]]:
 
 
 def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[str, Candidate]]:
-    """What variables say; an empty one says nothing."""
+    """Values of variables. Empty variables are ignored."""
     family = _key_family(environ)
     for option in TABLE:
         if raw := environ.get(option.own_variable):
@@ -237,7 +220,7 @@ def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[st
 
 
 def _key_family(environ: Mapping[str, str]) -> str:
-    """The strongest family with a whole key; else with a part of one."""
+    """The strongest family of variables with a whole key; else with a part of a key."""
     for wanted in (KEY_PARTS[:2], KEY_PARTS[:1], KEY_PARTS[1:2], KEY_PARTS[2:]):
         for family in reversed(FAMILIES):
             if all(environ.get(f"{family}_{name.upper()}") for name in wanted):
@@ -246,7 +229,7 @@ def _key_family(environ: Mapping[str, str]) -> str:
 
 
 def _strongest(option: Option, candidates: list[Candidate]) -> Value | None:
-    """The winner, parsed. A wrong value that is overruled harms nobody."""
+    """Parse the value with the highest rank. Values of lower rank are not checked."""
     if not candidates:
         return None if option.default is None else Value(option.default, "default", DEFAULT)
     best = max(candidates, key=lambda candidate: candidate.rank)
@@ -254,7 +237,7 @@ def _strongest(option: Option, candidates: list[Candidate]) -> Value | None:
         value = option.kind.parse(best.raw)
     except ValueError as error:
         what = f"{option.name} has a wrong value" if option.secret else f"{option.name}: {error}"
-        what = re.sub(r"//[^/\s]*@", f"//{HIDDEN}@", what)  # a key that was put in a URL
+        what = re.sub(r"//[^/\s]*@", f"//{HIDDEN}@", what)  # a key in a URL
         raise SettingsError(f"{what} ({best.source}); allowed: {option.kind.allowed}") from None
     if isinstance(value, Path):
         value = Path(os.path.normpath((best.base or Path.cwd()) / value))
@@ -262,7 +245,7 @@ def _strongest(option: Option, candidates: list[Candidate]) -> Value | None:
 
 
 def _read_key_files(values: dict[str, Value]) -> None:
-    """`secret_access_key_file` and its siblings stand for the value where they are the stronger."""
+    """Replace parts of the key by the contents of `secret_access_key_file` and the like, if these rank higher."""
     for name in KEY_PARTS:
         named = values.get(f"{name}_file")
         direct = values.get(name)
@@ -273,7 +256,7 @@ def _read_key_files(values: dict[str, Value]) -> None:
 
 
 def _file_text(path: Path, source: str) -> str:
-    """A key from a file. Its words are never part of a message."""
+    """Read a key from a file. The content is never part of a message."""
     try:
         text = owned_paths.read_named(path, MAX_KEY, settings_file.PATIENCE_S).decode("ascii").strip()
     except owned_paths.UnsafePath as error:
@@ -288,7 +271,7 @@ def _file_text(path: Path, source: str) -> str:
 
 
 def _of_this_host(values: dict[str, Value], environ: Mapping[str, str]) -> None:
-    """Defaults that are found out rather than written down."""
+    """Add defaults of this host: directories, user, name."""
     places_found = {name: places.base_dir(name, environ) for name in ("cache_dir", "state_dir")}
     places_found["run_dir"] = places.run_dir(environ)
     for name, (path, variable) in places_found.items():
@@ -297,108 +280,3 @@ def _of_this_host(values: dict[str, Value], environ: Mapping[str, str]) -> None:
     found = {"uid": os.getuid(), "gid": os.getgid(), "host": socket.gethostname() or "localhost"}
     for name, value in found.items():
         values.setdefault(name, Value(value, "default (of this host)", DEFAULT))
-
-
-# ------------------------------------------------------------------ the settings object
-def settings_of(values: Values) -> Settings:
-    """The settings of one mount. SettingsError where no bucket is named or it cannot be reached so."""
-    bucket = _bucket(values)
-    own = places.slug(bucket)
-    plain = {
-        option.field: values.get(option.name)
-        for option in TABLE
-        if option.field in Settings.__dataclass_fields__
-        and option.name not in ("bucket", "cache_dir", "state_dir")
-    }
-    return Settings(
-        bucket=bucket,
-        cache_dir=values.get("cache_dir") / own,
-        state_dir=values.get("state_dir") / own,
-        name=values.name,
-        **plain,
-    )
-
-
-def _bucket(values: Values) -> Bucket:
-    url = values.get("url") or _url_of_bucket(values)
-    scheme, _, rest = url.partition("://")
-    if scheme == "file":
-        if not rest.startswith("/"):
-            raise SettingsError(f"{url}: a file URL has an absolute path, as in file:///srv/bucket")
-        return Bucket("file", os.path.normpath("/" + rest.lstrip("/")))
-    if scheme not in ("r2", "s3"):
-        source = values.source("url")
-        raise SettingsError(f"{url.split('@')[-1]} ({source}): a URL begins with r2://, s3:// or file:///")
-    name, _, prefix = rest.partition("/")
-    if "@" in name or ":" in name:
-        raise SettingsError("a bucket's URL holds no key: use variables, a file or a profile for it")
-    name = name or values.get("bucket") or ""
-    try:
-        BY_NAME["bucket"].kind.parse(name)
-    except ValueError:
-        raise SettingsError(f"{url} ({values.source('url')}) names no bucket: r2://BUCKET/PREFIX") from None
-    endpoint = _endpoint(values, scheme)
-    prefix = normal_prefix(prefix)
-    return Bucket(
-        scheme="s3",
-        name=name,
-        prefix=prefix,
-        given=f"{scheme}://{name}" + (f"/{prefix.rstrip('/')}" if prefix else ""),
-        endpoint_url=endpoint,
-        region=_region(values, scheme, endpoint),
-        addressing=values.get("addressing"),
-        credentials=credentials_of(values),
-        request_timeout_s=values.get("request_timeout"),
-        md5_etags=values.get("md5_etags"),
-    )
-
-
-def _url_of_bucket(values: Values) -> str:
-    """No URL: the bucket's name alone, in R2 unless only another service's endpoint is there."""
-    if not values.get("bucket"):
-        raise SettingsError(
-            "no bucket is named: give r2://BUCKET, s3://BUCKET or a mount's name; for files on this host alone, "
-            "without a server, file:///DIRECTORY"
-        )
-    endpoint = values.get("endpoint_url")
-    return "r2://" if values.get("account_id") or not endpoint or R2_DOMAIN in endpoint else "s3://"
-
-
-def _endpoint(values: Values, scheme: str) -> str | None:
-    endpoint: str | None = values.get("endpoint_url")
-    if scheme == "s3":
-        return endpoint
-    account = values.get("account_id")
-    if account and (not endpoint or values.rank("account_id") > values.rank("endpoint_url")):
-        jurisdiction = values.get("jurisdiction")
-        return f"https://{account}{'.' + jurisdiction if jurisdiction else ''}.{R2_DOMAIN}"
-    if not endpoint:
-        raise SettingsError(
-            "r2:// needs the Cloudflare account: set account_id (R2_ACCOUNT_ID) or endpoint_url (R2_ENDPOINT, "
-            "STORAGE_ENDPOINT_URL); to work on local files, without a server, give file:///DIRECTORY in its place"
-        )
-    return endpoint
-
-
-def _region(values: Values, scheme: str, endpoint: str | None) -> str:
-    region: str | None = values.get("region")
-    of_aws = values.rank("region") == (ENVIRONMENT, FAMILIES.index("AWS"))
-    if scheme == "r2" or (endpoint and R2_DOMAIN in endpoint):
-        return region if region and not of_aws else "auto"
-    return region or "us-east-1"
-
-
-def credentials_of(values: Values) -> Credentials:
-    """One whole key, or a profile, or nothing: then the store looks where AWS's own tools do."""
-    key, profile = values.get("access_key_id"), values.get("profile")
-    if values.get("anonymous"):
-        return Credentials(anonymous=True)
-    if profile and values.rank("profile") > values.rank("access_key_id"):
-        return Credentials(profile=profile)
-    secret, token = values.get("secret_access_key"), values.get("session_token")
-    if bool(key) != bool(secret):
-        here, missing = ("access_key_id", "secret_access_key")[:: 1 if key else -1]
-        raise SettingsError(f"{here} is set ({values.source(here)}), but {missing} is not")
-    if not key or values.rank("session_token") < values.rank("access_key_id"):
-        token = None  # it belongs to a weaker source's key
-    return Credentials(key, secret, token, None if key else profile)

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from r2fs.model.exposure import is_this_machine, warning_of
 from r2fs.model.settings import Bucket, Credentials
+from r2fs.model.settings.setting_warnings import is_this_machine, of_plain_http
 
 V4, V6, LOOP, LOOP6 = "192.0.2.1", "[2001:db8::1]", "127.3.2.1", "[::1]"
 LOCAL, NAME = "localhost", "minio.localhost"
@@ -32,7 +32,7 @@ KEY = Credentials("id", "secret", "token")
     ],
 )
 def test_who_is_told(endpoint, told):
-    warning = warning_of(Bucket("s3", "b", endpoint_url=endpoint, credentials=KEY))
+    warning = of_plain_http(Bucket("s3", "b", endpoint_url=endpoint, credentials=KEY))
     assert (warning is not None) == told
     if warning is not None:
         assert str(endpoint) in warning
@@ -41,9 +41,9 @@ def test_who_is_told(endpoint, told):
 
 def test_without_a_key_the_files_are_still_open():
     bucket = Bucket("s3", "b", endpoint_url=f"http://{V4}", credentials=Credentials(anonymous=True))
-    assert "all files can be read" in str(warning_of(bucket))
-    assert "key" not in str(warning_of(bucket))
-    assert warning_of(Bucket("file", "/srv/b")) is None
+    assert "all files can be read" in str(of_plain_http(bucket))
+    assert "key" not in str(of_plain_http(bucket))
+    assert of_plain_http(Bucket("file", "/srv/b")) is None
 
 
 def test_an_address_of_this_machine_is_this_machine():

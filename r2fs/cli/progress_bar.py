@@ -123,7 +123,7 @@ def _make_bar() -> Any:
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        """As rich's column, in the units of all other sizes."""
+        """rich's column of transfer speed, in the units of all other sizes."""
 
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed

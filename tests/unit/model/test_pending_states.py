@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2fs.model.states import BEFORE, NEXT, PENDING_STATES, SENDING, Event, ImpossibleTransition, State, after
+from r2fs.model.pending import (
+    BEFORE,
+    NEXT,
+    PENDING_STATES,
+    SENDING,
+    Event,
+    ImpossibleTransition,
+    State,
+    after,
+)
 
 WRITTEN = {State.DIRTY, State.STALE_UPLOAD}  # the states of an inode with writers
 
@@ -23,22 +32,22 @@ def test_a_pair_that_is_not_in_the_table_raises():
 
 
 def test_unchanged_leads_back_and_must_know_whereto():
-    assert after(State.DIRTY, Event.UNCHANGED, State.PARKED) is State.PARKED
+    assert after(State.DIRTY, Event.CLOSE_UNCHANGED, State.PARKED) is State.PARKED
     with pytest.raises(ImpossibleTransition):
-        after(State.DIRTY, Event.UNCHANGED)
+        after(State.DIRTY, Event.CLOSE_UNCHANGED)
 
 
 def test_clean_is_reached_only_by_an_upload_or_by_proof():
     to_clean = {pair for pair, state in NEXT.items() if state is State.CLEAN}
     assert to_clean == {(State.UPLOADING, Event.PUT_OK)}
     assert {pair for pair, state in NEXT.items() if state == BEFORE} == {
-        (state, Event.UNCHANGED) for state in WRITTEN
+        (state, Event.CLOSE_UNCHANGED) for state in WRITTEN
     }
 
 
 def test_writers_come_and_go_only_by_their_events():
     coming = {Event.CREATE, Event.OPEN_WRITE}
-    going = {Event.SEAL, Event.UNCHANGED, Event.UNLINK, Event.BOOT}
+    going = {Event.CLOSE_CHANGED, Event.CLOSE_UNCHANGED, Event.UNLINK, Event.REPLAY}
     for (state, event), following in NEXT.items():
         if following == BEFORE:
             continue
@@ -56,7 +65,7 @@ def test_an_attempt_begins_by_claim_and_ends_by_its_outcome():
         if state not in SENDING and following in SENDING:
             assert event is Event.CLAIM
         if state in SENDING and following not in SENDING:
-            assert event in outcomes | {Event.UNLINK, Event.BOOT, Event.ADOPT}
+            assert event in outcomes | {Event.UNLINK, Event.REPLAY, Event.ADOPT}
     for state in SENDING:
         assert all((state, outcome) in NEXT for outcome in outcomes)
 
@@ -68,7 +77,7 @@ def test_what_is_gone_stays_gone_and_everything_can_go():
 
 def test_after_a_boot_everything_owed_is_queued_and_nobody_writes():
     for state in PENDING_STATES - {State.PARKED}:
-        assert after(state, Event.BOOT) is State.QUEUED
+        assert after(state, Event.REPLAY) is State.QUEUED
 
 
 def test_every_state_can_be_reached_and_can_reach_clean():
@@ -100,7 +109,7 @@ class Model:
         was, self.state = self.state, after(self.state, event, self.before)
         if event is Event.OPEN_WRITE:
             self.before = was
-        if event in (Event.SEAL, Event.RETARGET):
+        if event in (Event.CLOSE_CHANGED, Event.RETARGET):
             self.content += 1
             if event is Event.RETARGET and self.before is State.CLEAN:
                 self.before = State.QUEUED  # whoever opened it for writing: its new name is owed now

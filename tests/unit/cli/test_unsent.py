@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.cli import pending, status
+from r2fs.cli import status, unsent
 from r2fs.cli.remount import record_of
 from r2fs.daemon import state_directories
 from r2fs.daemon.client import Held
 from r2fs.disk.journal.summary import PendingSummary
 from r2fs.model import mount_record
-from r2fs.model.settings.config import gather, settings_of
+from r2fs.model.settings.loading import settings_of
+from r2fs.model.settings.sources import gather
 from tests.unit.cli.test_lifecycle import Rig, fuse_works
 
 needs_fuse = pytest.mark.skipif(not fuse_works(), reason="/dev/fuse cannot be opened here")
@@ -132,8 +133,8 @@ def test_what_a_daemon_sends_that_is_being_started_needs_no_command(monkeypatch,
         state_directories, "find", lambda *places: state_directories.FoundStates((left,), (), ())
     )
     waiting = Held("/mnt/t", "file:///b", 1, 60.0, starts_it, Path("/run/t.holder"))
-    monkeypatch.setattr(pending, "held_mounts", lambda: [waiting])
-    assert pending.with_pending(pending.unmounted()) == ([] if starts_it else [left])
+    monkeypatch.setattr(unsent, "held_mounts", lambda: [waiting])
+    assert unsent.with_pending(unsent.unmounted()) == ([] if starts_it else [left])
 
 
 def test_watching_shows_what_is_owed_too(r2fs, monkeypatch):
@@ -192,7 +193,7 @@ def test_the_command_of_a_unit_is_the_units(monkeypatch, tmp_path):
 
 
 def test_flags_come_back_as_they_were_given(tmp_path):
-    from r2fs.cli.options import flags_from
+    from r2fs.cli.setting_flags import flags_from
 
     given = {
         "cache_size": "50G",
@@ -224,8 +225,8 @@ def test_a_place_that_may_not_be_read_is_said(r2fs, home, monkeypatch):
     )
     said = r2fs("status")
     assert said.code == 0
-    assert "r2fs: not looked into, for want of rights: /root/x" in said.err
-    assert "/usb is not there" in said.err
+    assert "r2fs: not readable by this user: /root/x" in said.err
+    assert "/usb does not exist" in said.err
     assert r2fs("status", "--json").json == []
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import GIB, MIB, settings_file
-from r2fs.model.settings.config import Flag, credentials_of, gather, load
+from r2fs.model.settings.loading import credentials_of, load
+from r2fs.model.settings.sources import Flag, gather
 from tests.support.users import ROOT, acting_as, neighbours
 
 R2 = {"R2_ACCOUNT_ID": "acc", "R2_ACCESS_KEY_ID": "id2", "R2_SECRET_ACCESS_KEY": "secret2"}

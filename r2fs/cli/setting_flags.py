@@ -1,7 +1,7 @@
 """Flags of settings, made from the table in model/settings/options.py.
 
 Owns:  the click option of a table row, and the flags of a parsed command line.
-Never: parses a value: config.py does, so that every source has the same error texts.
+Never: parses a value: sources.py does, so that every source has the same error texts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from click.shell_completion import CompletionItem
 from r2fs.cli.fstab import flags_of
 from r2fs.cli.usage import PathText
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings.config import Flag, gather
 from r2fs.model.settings.options import BY_NAME, TABLE, Option
+from r2fs.model.settings.sources import Flag, gather
 from r2fs.model.settings.units import Choice, Count, Duration, FilePath, Kind, Size, Switch
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -1,4 +1,4 @@
-"""Pending files and deletes of unmounted state directories, for `r2fs status`.
+"""Unsent files and deletes of unmounted state directories, for `r2fs status`.
 
 Owns:  the words. daemon/state_directories.py finds the directories.
 Never: changes a state directory.
@@ -18,7 +18,7 @@ from r2fs.daemon.state_directories import FoundStates, StateDirectory
 from r2fs.drivers.mount_path import absolute
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import printable
-from r2fs.model.settings.config import gather
+from r2fs.model.settings.sources import gather
 
 
 def unmounted() -> FoundStates:
@@ -111,9 +111,9 @@ def unread(found: FoundStates) -> list[str]:
     said = []
     if found.closed:
         places = ", ".join(map(str, found.closed))
-        said.append(f"not looked into, for want of rights: {places} (sudo r2fs status does)")
+        said.append(f"not readable by this user: {places} (sudo r2fs status reads them)")
     said += [
-        f"{path} is not there (a disk that is not mounted?): what it owes is not known"
+        f"{path} does not exist (is its disk mounted?): its unsent changes are unknown"
         for path in found.missing
     ]
     return said
