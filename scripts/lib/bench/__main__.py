@@ -65,6 +65,7 @@ def parse() -> argparse.Namespace:
         metavar="NAME",
         help=f"cases, or single rows by the names that the tables show; also NAME,NAME and far-*. {cases}. Default: all",
     )
+    parser.add_argument("--rounds", type=int, metavar="N", help="measure each row at most N times")
     parser.add_argument(
         "--systems", nargs="+", choices=SYSTEMS, metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}"
     )
@@ -99,6 +100,8 @@ def run(given: argparse.Namespace, say: Any) -> dict[str, Any]:
             f"not installed: {'; '.join(missing)} (scripts/bench installs it, or leave it out by --systems)"
         )
     sizes = QUICK if given.quick else Sizes()
+    if given.rounds:
+        sizes = sizes.at_most(given.rounds)
     begun = time.monotonic()
     load = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="r2fs-bench-", dir=given.directory) as name, ExitStack() as stack:
@@ -121,10 +124,16 @@ def run(given: argparse.Namespace, say: Any) -> dict[str, Any]:
             "quick": given.quick,
             "sizes": asdict(sizes),
             "machine": machine(directory),
-            "load": {"before": load, "after": os.getloadavg()},
+            "load": {
+                "before": load,
+                "after": os.getloadavg(),
+                "waits": bench.quiet.waits,
+                "in_vain": bench.quiet.in_vain,
+            },
             "commit": commit(),
             "far": front,
-            "not_measured": PEERS_NOT_MEASURED,
+            "not_measured": PEERS_NOT_MEASURED
+            | {f"{system.name}: {row}": why for system in systems for row, why in system.unable.items()},
             "versions": versions(),
             "flags": {system.name: system.flags for system in systems if system.mounts},
             "seconds": round(time.monotonic() - begun, 1),
@@ -170,6 +179,7 @@ def run_as_user(given: argparse.Namespace) -> dict[str, Any]:
     names = [case.name for case in given.cases]
     command += ["--only", *(case for case in USER_CASES if case in names)]
     command += ["--quick"] if given.quick else []
+    command += ["--rounds", str(given.rounds)] if given.rounds else []
     with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
@@ -234,7 +244,7 @@ def show(console: Any, report: dict[str, Any]) -> None:
     load = report["load"]
     console.print(
         f"commit {report['commit']} · load {load['before'][0]:.1f} before, {load['after'][0]:.1f} after · "
-        f"{report['seconds']:.0f} s"
+        f"{load['in_vain']} of {load['waits']} times it did not become quiet · {report['seconds']:.0f} s"
     )
     if report["far"]:
         console.print(

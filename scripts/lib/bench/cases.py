@@ -93,7 +93,9 @@ def write(bench: Bench) -> None:
 
 
 @contextmanager
-def sending(bench: Bench, system: System, measure: str, quiet_s: float = 0.5) -> Iterator[dict[str, float]]:
+def sending(
+    bench: Bench, system: System, measure: str, quiet_s: float | None = None
+) -> Iterator[dict[str, float]]:
     """The work that the block does is `measure`, with all the requests that it leads to."""
     done: dict[str, float] = {}
     with bench.counted(system.name, quiet_s) as requests:
@@ -278,7 +280,7 @@ def clone(bench: Bench) -> None:
 def program(bench: Bench, measure: str, shape: dict[str, int], **arguments: str) -> None:
     wanted = shape["tops"] * shape["subs"] * shape["leaves"]
     with bench.all_running():
-        for number, system in enumerate(bench.rounds(bench.sizes.program_rounds, memory=True)):
+        for number, system in enumerate(bench.rounds(bench.sizes.program_rounds, True, measure)):
             directory = f"{measure}-{number}"
             where = f"{system.path}/{directory}"
             with bench.turn(system):

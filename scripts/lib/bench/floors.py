@@ -3,9 +3,9 @@
 Owns:  R2's prices and the smallest number of requests for the work of each row.
 Never: counts requests; server.py does.
 
-A floor rests on what R2's API can do at best: 1,000 names a LIST, a new object in one PUT, a part of 16 MiB
-and two requests around all parts, one GET for at most 4 MiB (for as much as one has to wait at once), 1,000
-keys in a request that deletes. Prices: Cloudflare's page "Pricing" of R2, standard storage.
+A floor rests on what R2's API can do at best: 1,000 names a LIST, a new object up to 64 MiB in one PUT, a
+larger one in parts of 16 MiB and two requests around them, one GET for at most 4 MiB (for as much as one has
+to wait at once), 1,000 keys in a request that deletes. Prices: Cloudflare's page "Pricing" of R2, standard storage.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CLASS_A_USD, CLASS_B_USD = 4.50e-6, 0.36e-6  # a request
 CLASS_B = frozenset({"GET", "HEAD"})
 FREE = frozenset({"DELETE"})  # of one key or of many; also the end of an upload in parts that is given up
 PAGE = 1000  # names in a LIST, keys in a request that deletes
-PART = 16 * MIB
+PART, IN_PARTS = 16 * MIB, 64 * MIB
 PIECE = 4 * MIB
 
 Requests = Mapping[str, int]
@@ -49,7 +49,7 @@ def gets(size: int) -> Requests:
 
 
 def upload(size: int) -> Requests:
-    return {"PUT": -(-size // PART), "POST": 2}
+    return {"PUT": -(-size // PART), "POST": 2} if size > IN_PARTS else {"PUT": 1}
 
 
 def removed(names: int) -> Requests:

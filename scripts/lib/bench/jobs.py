@@ -33,7 +33,8 @@ class Job:
                 raise
             raise Broken(f"{self._system}: {self._name} not done after {timeout_s:.0f} s") from None
         if self._child.returncode:
-            raise Broken(f"{self._system}: {self._name} failed:\n{errors[-2000:]}")
+            last = errors.strip().splitlines()[-1:] or [f"exit status {self._child.returncode}"]
+            raise Broken(f"{self._system}: {self._name} failed: {last[0][:500]}")
         result: dict[str, float] = json.loads(output)
         return result
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 PART = 32 * CHUNK
 SEEDERS = 4
 DRAIN_S = 240.0  # s3fs sends a file at a distance in a third of a second
-QUIET_S = 0.5  # no request for as long: the system has done what it had to do
 DIRECTORY = 1 << 31  # in the filer's modes
 READS = "reads"  # the bucket that every system reads
 TOTAL = re.compile(r'^SeaweedFS_s3_request_total\{bucket="([^"]+)",code="\d+",type="(\w+)"\} (\S+)', re.M)
@@ -187,7 +186,7 @@ class Server:
         found["HEAD"], found["GET"] = found["GET"] - sent, sent
         return +found
 
-    def quiet(self, bucket: str, quiet_s: float = QUIET_S, timeout_s: float = 60.0) -> Requests:
+    def quiet(self, bucket: str, quiet_s: float = 0.5, timeout_s: float = 60.0) -> Requests:
         """The requests so far, once none has come for `quiet_s`."""
         before, since = self.requests(bucket), time.monotonic()
         end = since + timeout_s

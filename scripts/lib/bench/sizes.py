@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 MIB = 1 << 20
 
@@ -34,6 +34,7 @@ class Sizes:
     far_rounds: int = 3
     program_rounds: int = 3
     patience_s: float = 20.0  # of one turn: a slower system is not measured again
+    quiet_s: float = 0.5  # no request for as long: a system has done what it had to do
     settled: bool = True  # each turn waits for a quiet machine
 
     @property
@@ -43,6 +44,11 @@ class Sizes:
     @property
     def shape(self) -> dict[str, int]:
         return self.shaped(self.tops)
+
+    def at_most(self, rounds: int) -> Sizes:
+        """The same with no row measured more often."""
+        often = {field.name for field in fields(self) if field.name.endswith("_rounds")}
+        return replace(self, **{name: min(rounds, getattr(self, name)) for name in often})
 
     def shaped(self, tops: int) -> dict[str, int]:
         return {"tops": tops, "subs": self.subs, "leaves": self.leaves}
@@ -69,5 +75,6 @@ QUICK = Sizes(  # proves that everything works; its numbers mean nothing
     file_rounds=1,
     far_rounds=1,
     program_rounds=1,
+    quiet_s=0.1,
     settled=False,
 )

@@ -50,6 +50,7 @@ class System:
 
     name = "local"
     title = "local disk"
+    unable: Mapping[str, str] = {}  # rows that it cannot do, and why
 
     def __init__(self, directory: Path, server: Server, pace: Pace = Pace()) -> None:
         self.base = directory / self.name
@@ -88,13 +89,7 @@ class System:
 
     def work(self, name: str, **arguments: Any) -> dict[str, float]:
         """The same, done."""
-        try:
-            return self.begin(name, **arguments).result()
-        except Broken as error:
-            raise Broken(f"{error}\n{self.log()}") from None
-
-    def log(self) -> str:
-        return ""
+        return self.begin(name, **arguments).result()
 
 
 class Bare(System):
@@ -305,6 +300,7 @@ class Rclone(Mounted):
 class S3fs(Mounted):
     name = "s3fs"
     title = "s3fs"
+    unable = {"tar": "chmod and utimes of a directory end with ENOENT (s3fs 1.90 on SeaweedFS)"}
 
     @staticmethod
     def missing() -> str | None:
@@ -312,6 +308,7 @@ class S3fs(Mounted):
 
     def command(self, bucket: str, url: str) -> list[str]:
         fresh = self.pace.fresh_s
+        believing = fresh >= Pace().fresh_s
         options = [
             *(f"url={url}", f"endpoint={self.server.region}", "use_path_request_style", "sigv4"),
             # content on the local disk, as the others
@@ -319,8 +316,10 @@ class S3fs(Mounted):
             # as long as all believe, in s3fs and in the kernel
             *(f"stat_cache_expire={fresh}", "max_stat_cache_size=200000"),
             *(f"entry_timeout={fresh}", f"attr_timeout={fresh}"),
+            # names that are not there are believed, too, where nobody else makes them: s3fs forgets none
+            *(["enable_noobj_cache", f"negative_timeout={fresh}"] if believing else []),
             # pages stay in the kernel from one open to the next; with other writers, if the file is the same
-            "kernel_cache" if fresh >= Pace().fresh_s else "auto_cache",
+            "kernel_cache" if believing else "auto_cache",
             # ranged GETs and parts in parallel: of 4, 5, 8, 16, and 10 to 64 MB, the fastest here
             *("parallel_count=8", "multipart_size=32"),
             # HEADs at once of one listing
@@ -328,9 +327,8 @@ class S3fs(Mounted):
             # objects without a mode (all that s3fs did not write) are readable
             *("complement_stat", "umask=022"),
             *("retries=2", "dbglevel=crit"),
-            # not given: enable_noobj_cache and negative_timeout save requests, but tar -x then ends with
-            # "No such file or directory" for directories that it has just made. notsup_compat_dir saves requests,
-            # too, but hides directories that have no object of their own, which are all that other tools make
+            # not given: notsup_compat_dir saves requests, but hides directories that have no object of
+            # their own, which are all that other tools make
         ]
         return ["s3fs", bucket, str(self.path), "-f", "-o", ",".join(options)]
 

@@ -18,7 +18,7 @@ from typing import Any
 from scripts.lib.bench.far import Distance
 from scripts.lib.bench.floors import FLOORS
 from scripts.lib.bench.jobs import Broken, begin
-from scripts.lib.bench.quiet import settle, settle_memory
+from scripts.lib.bench.quiet import Quiet, settle_memory
 from scripts.lib.bench.results import LOCAL, MEASURES, Results
 from scripts.lib.bench.server import READS, Requests, Server, TooSlow
 from scripts.lib.bench.sizes import Sizes
@@ -47,6 +47,7 @@ class Bench:
         self.say = say
         self.results = Results()
         self.failures: list[str] = []
+        self.quiet = Quiet()
         # state
         self._seeded: set[str] = set()
         self._broken: set[str] = set()  # systems, in this case
@@ -93,12 +94,12 @@ class Bench:
                 stack.enter_context(self.running(system, bucket or system.name))
             yield
 
-    def rounds(self, count: int, memory: bool = False) -> Iterator[System]:
-        """Each system `count` times, each time on a quiet machine; another one begins each round."""
+    def rounds(self, count: int, memory: bool = False, row: str = "") -> Iterator[System]:
+        """Each system that can do `row` `count` times, each time on a quiet machine; another one begins each round."""
         for number in range(count):
             for at in range(len(self.systems)):
                 system = self.systems[(at + number) % len(self.systems)]
-                if system.name not in self._broken:
+                if system.name not in self._broken and row not in system.unable:
                     self.settle(memory)
                     yield system
 
@@ -116,15 +117,16 @@ class Bench:
 
     def settle(self, memory: bool = False) -> None:
         if self.sizes.settled:
-            settle()
+            self.quiet.settle()
             if memory:
                 settle_memory()
 
     # ------------------------------------------------------------------ what is written down
     @contextmanager
-    def counted(self, bucket: str, quiet_s: float = 0.5) -> Iterator[Requests]:
+    def counted(self, bucket: str, quiet_s: float | None = None) -> Iterator[Requests]:
         """Requests from here to the end of the block and of what it set off; filled at the end."""
-        before = self.server.quiet(bucket)
+        quiet_s = self.sizes.quiet_s if quiet_s is None else quiet_s
+        before = self.server.quiet(bucket, self.sizes.quiet_s)
         counts = Requests()
         yield counts
         counts.update(self.server.quiet(bucket, quiet_s) - before)

@@ -42,6 +42,7 @@ def test_cost_to_floor(
 
 
 def test_floors_of_uploads_and_removals() -> None:
+    assert upload(64 * MIB) == {"PUT": 1}
     assert upload(256 * MIB) == {"PUT": 16, "POST": 2}
     assert upload(256 * MIB + 1) == {"PUT": 17, "POST": 2}
     assert removed(1000) == {"LIST": 1, "DELETE": 1}
