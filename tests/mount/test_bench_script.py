@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from scripts.lib.bench.cases import CASES, NoSuchCase, chosen
+from scripts.lib.bench.far import Distance, proxy
 from scripts.lib.bench.results import MEASURES
 from scripts.lib.bench.systems import SYSTEMS
 
@@ -50,6 +53,29 @@ def test_some_cases(repo_root: Path, tmp_path: Path) -> None:
     assert measures["cold-small"]["systems"]["r2fs-kernel"]["requests"]["GET"] == 20
     assert measures["cold-small"]["systems"]["r2fs-kernel"]["cost_to_floor"] >= 1.0
     assert measures["write"]["systems"]["r2fs-kernel"]["requests"]["PUT"] == 1
+
+
+@pytest.mark.timeout(60)
+def test_the_proxy_changes_no_byte_and_passes_the_end_on() -> None:
+    sent = os.urandom(3_000_000)
+
+    def echo() -> None:
+        with listener.accept()[0] as sock:
+            while data := sock.recv(1 << 16):
+                sock.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=echo, daemon=True)
+        server.start()
+        distance = Distance(round_trip_s=0.002, stall_one_in=2, stall_s=0.01)
+        with proxy(listener.getsockname()[1], distance) as port:
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                writer = threading.Thread(target=lambda: (sock.sendall(sent), sock.shutdown(socket.SHUT_WR)))
+                writer.start()
+                received = b"".join(iter(lambda: sock.recv(1 << 16), b""))
+                writer.join()
+        server.join()
+    assert received == sent
 
 
 @pytest.mark.timeout(SECONDS + 30)

@@ -156,7 +156,11 @@ class Cell:
     def spread(self) -> str:
         """min..max and the number of runs."""
         low, high = min(self.samples), max(self.samples)
-        return f"{short(low)}..{short(high)} ·{len(self.samples)}"
+        return f"{compact(low)}..{compact(high)} ·{len(self.samples)}"
+
+
+def compact(value: float) -> str:
+    return f"{value / 1000:,.0f}k" if value >= 10_000 else short(value)
 
 
 def short(value: float) -> str:

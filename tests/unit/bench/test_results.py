@@ -19,6 +19,7 @@ from scripts.lib.bench.results import (
     OURS,
     RCLONE,
     Aim,
+    Cell,
     Promise,
     Results,
 )
@@ -119,6 +120,7 @@ def test_each_cell_says_runs_and_spread(results: Results) -> None:
     found = results.cell("tree", OURS)
     assert found is not None
     assert found.spread == "100..900 ·3"
+    assert Cell([12_345.6, 2.5]).spread == "2.50..12k ·2"
 
 
 def test_json_there_and_back(results: Results) -> None:
