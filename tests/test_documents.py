@@ -38,6 +38,7 @@ FOREIGN_OPTIONS |= {
     "--link-dest",
     "--hard-dereference",
 }
+FOREIGN_OPTIONS |= {"--json", "--plot", "--only", "--rounds", "--quick", "--as-user"}  # of scripts/bench
 
 
 def commands(group: click.Group = cli, before: str = "r2fs") -> dict[str, click.Command]:

@@ -211,10 +211,19 @@ class SeaweedFS:
     """`weed mini`: master, volume, filer and S3 in one process, signatures checked.
 
     The data is in `directory`; starting again with the same `directory` and `port` finds it.
+    `options` are more of weed's own.
     """
 
-    def __init__(self, directory: Path, *, bucket: str = BUCKET, port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        bucket: str = BUCKET,
+        port: int | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         self._directory = directory
+        self._options = list(options)
         master, volume, filer, admin, s3, metrics = free_ports(6, paired=True)
         self._ports = {"master": master, "volume": volume, "filer": filer, "admin": admin, "s3": port or s3}
         self._metrics_port = metrics
@@ -239,6 +248,7 @@ class SeaweedFS:
             "-s3.autoCreateBucket=false",
             "-master.telemetry=false",
             "-volume.preStopSeconds=0",
+            *self._options,
         ]
         keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
         process = Process(

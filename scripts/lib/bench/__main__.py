@@ -1,5 +1,8 @@
 """scripts/bench: r2fs, rclone mount, s3fs and the local disk at the same work on one SeaweedFS, in one run.
 
+Near is plain HTTP on loopback; far is TLS through a proxy that makes a line as to R2 of it: 40 ms of round
+trip, 60 MB/s a connection, slow start. Bare GETs are no file system, and what one could reach at most.
+
 Every system has a bucket of its own (and one that all read) on the same server, its cache on the same disk
 as "local disk", and its best flags. Systems take turns within each round. What counts is the ratio.
 
@@ -26,15 +29,18 @@ from typing import Any
 
 import r2fs
 from scripts.lib.bench import screen
-from scripts.lib.bench.cases import CASES, QUICK, Bench, Sizes
+from scripts.lib.bench.cases import CASES, Case, NoSuchCase, chosen
+from scripts.lib.bench.far import Distance, ceiling_mb_per_s
+from scripts.lib.bench.jobs import REPO, Broken
 from scripts.lib.bench.results import LOCAL, MUST_SHOW, MUST_SHOW_AS_USER, OURS, RCLONE, Results, Verdict
-from scripts.lib.bench.server import Server, TooSlow
-from scripts.lib.bench.systems import REPO, SYSTEMS, Broken, Rclone
+from scripts.lib.bench.server import Server
+from scripts.lib.bench.sizes import QUICK, Sizes
+from scripts.lib.bench.systems import PEERS_NOT_MEASURED, SYSTEMS, Rclone
+from scripts.lib.bench.turns import Bench
 from tests.support.servers import MissingProgram, NotReady
 
 USER_SYSTEMS = [LOCAL, OURS, RCLONE]
-USER_CASES = ["big", "write"]  # where passthrough makes a difference
-TMPFS = 0x01021994
+USER_CASES = ["cold-read", "read", "write"]  # where passthrough makes a difference
 
 
 class CannotRun(Exception):
@@ -49,11 +55,17 @@ def parse() -> argparse.Namespace:
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    cases = "; ".join(f"{name}: {(case.__doc__ or '').rstrip('.')}" for name, case in CASES.items())
+    cases = "; ".join(f"{name}: {case.text}" for name, case in CASES.items())
     parser.add_argument(
         "--quick", action="store_true", help="little work: shows that all works, measures nothing"
     )
-    parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=f"{cases}. Default: all")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help=f"cases, or single rows by the names that the tables show; also NAME,NAME and far-*. {cases}. Default: all",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="measure each row at most N times")
     parser.add_argument(
         "--systems", nargs="+", choices=SYSTEMS, metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}"
     )
@@ -69,7 +81,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--directory", metavar="DIR", help="where to work, on the disk that is meant; default: TMPDIR"
     )
-    return parser.parse_args()
+    given = parser.parse_args()
+    try:
+        given.cases = chosen(
+            None if given.only is None else [name for word in given.only for name in word.split(",")]
+        )
+    except NoSuchCase as error:
+        parser.error(str(error))
+    return given
 
 
 # ------------------------------------------------------------------ one run
@@ -81,38 +100,67 @@ def run(given: argparse.Namespace, say: Any) -> dict[str, Any]:
             f"not installed: {'; '.join(missing)} (scripts/bench installs it, or leave it out by --systems)"
         )
     sizes = QUICK if given.quick else Sizes()
+    if given.rounds:
+        sizes = sizes.at_most(given.rounds)
     begun = time.monotonic()
-    failures: list[str] = []
+    load = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="r2fs-bench-", dir=given.directory) as name, ExitStack() as stack:
         directory = Path(name)
         server = Server(directory / "server")
         stack.callback(server.stop)
-        server.make_buckets([name for name in names if name != LOCAL])
         systems = [SYSTEMS[name](directory, server) for name in names]
+        server.make_buckets([system.name for system in systems if system.mounts])
         for system in systems:
             stack.callback(system.stop)
-        bench = Bench(systems, server, sizes, say)
-        for case in given.only or CASES:
-            say(f"{case}: {(CASES[case].__doc__ or '').rstrip('.')}")
-            try:
-                CASES[case](bench)
-            except (Broken, TooSlow) as error:
-                failures.append(f"{case}: {error}")
-                say(f"FAILED {failures[-1]}")
+        (directory / "other").mkdir()
+        bench = Bench(systems, server, sizes, directory / "other", say)
+        front = front_of(given.cases)
+        for case in given.cases:
+            say(f"{case.name}: {case.text}")
+            with bench.case(case.name):
+                case.run(bench)
         report = {
             "user": "root" if os.geteuid() == 0 else "ordinary",
             "quick": given.quick,
             "sizes": asdict(sizes),
             "machine": machine(directory),
+            "load": {
+                "before": load,
+                "after": os.getloadavg(),
+                "waits": bench.quiet.waits,
+                "in_vain": bench.quiet.in_vain,
+            },
+            "commit": commit(),
+            "far": front,
+            "not_measured": PEERS_NOT_MEASURED
+            | {f"{system.name}: {row}": why for system in systems for row, why in system.unable.items()},
             "versions": versions(),
             "flags": {system.name: system.flags for system in systems if system.mounts},
             "seconds": round(time.monotonic() - begun, 1),
             "measures": bench.results.to_json(),
-            "failures": failures,
+            "failures": bench.failures,
         }
     promised = MUST_SHOW if os.geteuid() == 0 else MUST_SHOW_AS_USER
     report["must_show"] = [as_json(verdict) for verdict in bench.results.verdicts(promised)]
     return report
+
+
+def front_of(cases: list[Case]) -> dict[str, Any] | None:
+    """The line to the far server, and what the proxy that makes it could carry just now."""
+    if not any(case.name.startswith("far-") for case in cases):
+        return None
+    distance = Distance()
+    return {"line": str(distance), "ceiling_mb_per_s": round(ceiling_mb_per_s(distance))}
+
+
+def commit() -> str:
+    said = subprocess.run(
+        ["git", "-C", REPO, "describe", "--always", "--dirty", "--abbrev=10"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return said.stdout.strip() or "unknown"
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
@@ -128,8 +176,10 @@ def run_as_user(given: argparse.Namespace) -> dict[str, Any]:
     """The same program again, by scripts/as-user; its report comes through standard output."""
     command = [str(REPO / "scripts" / "as-user"), sys.executable, "-m", "scripts.lib.bench", "--json", "-"]
     command += ["--systems", *(name for name in USER_SYSTEMS if name in (given.systems or SYSTEMS))]
-    command += ["--only", *(case for case in USER_CASES if case in (given.only or CASES))]
+    names = [case.name for case in given.cases]
+    command += ["--only", *(case for case in USER_CASES if case in names)]
     command += ["--quick"] if given.quick else []
+    command += ["--rounds", str(given.rounds)] if given.rounds else []
     with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
@@ -191,6 +241,17 @@ def show(console: Any, report: dict[str, Any]) -> None:
         f"{about['file_system']} · "
         + ", ".join(f"{name} {said}" for name, said in report["versions"].items())
     )
+    load = report["load"]
+    console.print(
+        f"commit {report['commit']} · load {load['before'][0]:.1f} before, {load['after'][0]:.1f} after · "
+        f"{load['in_vain']} of {load['waits']} times it did not become quiet · {report['seconds']:.0f} s"
+    )
+    if report["far"]:
+        console.print(
+            f"far: TLS, {report['far']['line']}; the proxy carries {report['far']['ceiling_mb_per_s']} MB/s"
+        )
+    for peer, why in report["not_measured"].items():
+        console.print(f"[dim]not measured: {peer}: {why}[/dim]")
     console.print(screen.numbers(results, systems))
     console.print(screen.requests(results, systems))
     promises = MUST_SHOW if report["user"] == "root" else MUST_SHOW_AS_USER

@@ -1,289 +1,359 @@
-"""The cases: what is done, in which order, and what is written down of it.
+"""The cases near the server: what is done, in which order, and what is written down of it.
 
-Owns:  fairness. Systems take turns within each round, so that a busy minute of the machine falls on all;
-       nothing of one system runs while another is measured; what is cold is mounted anew, on nothing.
-Never: starts a process; systems and server do.
+A case fills the rows that `CASES` names. far_cases.py has those at a distance.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
-from scripts.lib.bench.quiet import settle, settle_memory
-from scripts.lib.bench.results import Results
-from scripts.lib.bench.server import READS, Requests, Server
-from scripts.lib.bench.systems import System
-from scripts.lib.bench.work import tree_names
-
-MB = 1e6
-MIB = 1 << 20
+from scripts.lib.bench import far_cases
+from scripts.lib.bench.results import MEASURES
+from scripts.lib.bench.server import READS
+from scripts.lib.bench.systems import Mounted, Pace, System
+from scripts.lib.bench.turns import MB, Bench
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is done. Quick proves that everything works; its numbers mean nothing."""
-
-    big: int = 256 * MIB  # bytes of the file that is read
-    written: int = 256 * MIB
-    files: int = 500  # that are created, and as many small ones that are read
-    file: int = 100_000
-    small: int = 4096
-    tops: int = 100  # directories, each with `subs` in it, each with `leaves` files: 1,100 and 10,000
-    subs: int = 10
-    leaves: int = 10
-    warm_rounds: int = 5
-    cold_rounds: int = 3
-    file_rounds: int = 5  # the disk's own share in these differs by a factor of two
-    far_rounds: int = 1
-    settled: bool = True  # each turn waits for a quiet machine
-
-    @property
-    def tree(self) -> int:
-        return self.tops * self.subs * self.leaves
-
-    @property
-    def shape(self) -> dict[str, int]:
-        return {"tops": self.tops, "subs": self.subs, "leaves": self.leaves}
+# ------------------------------------------------------------------ large files
+def cold_read(bench: Bench) -> None:
+    """Large files of the bucket, read for the first time. The local disk's pages are dropped before."""
+    bench.seed_big()
+    for measure, name, size in (
+        ("cold-read", "big.bin", bench.sizes.big),
+        ("cold-read-512", "bigger.bin", bench.sizes.bigger),
+    ):
+        bench.all_bare(measure, [name], size, connections=8)
+        bench.all_cold(measure, "read", name, once=True)
+        with local_file(bench, name, size) as path:
+            for system in locals_of(bench) * bench.sizes.cold_rounds:
+                bench.settle()
+                bench.rate(measure, system, system.work("read", path=path, forget=True, once=True))
 
 
-QUICK = Sizes(
-    big=24 * MIB,
-    written=12 * MIB,
-    files=20,
-    tops=4,
-    subs=3,
-    leaves=10,
-    warm_rounds=2,
-    cold_rounds=1,
-    file_rounds=1,
-    settled=False,
-)
+def locals_of(bench: Bench) -> list[System]:
+    return [system for system in bench.systems if not system.mounts]
 
 
-class Bench:
-    def __init__(
-        self, systems: list[System], server: Server, sizes: Sizes, say: Callable[[str], None]
-    ) -> None:
-        self.systems = systems
-        self.server = server
-        self.sizes = sizes
-        self.say = say
-        self.results = Results()
-        self._seeded: set[str] = set()
-
-    # ------------------------------------------------------------------ helpers
-    @property
-    def mounted(self) -> list[System]:
-        return [system for system in self.systems if system.mounts]
-
-    @contextmanager
-    def running(self, system: System, bucket: str, url: str | None = None) -> Iterator[None]:
-        system.start(bucket, url)
-        try:
-            yield
-        finally:
+@contextmanager
+def local_file(bench: Bench, name: str, size: int) -> Iterator[str]:
+    """A file on the local disk, if that takes part."""
+    with_path = ""
+    for system in locals_of(bench):
+        system.start(READS)
+        with_path = f"{system.path}/{name}"
+        system.work("write", path=with_path, size=size)
+    try:
+        yield with_path
+    finally:
+        for system in locals_of(bench):
             system.stop()
 
-    @contextmanager
-    def all_running(self, bucket: str | None = None) -> Iterator[None]:
-        """Every system on `bucket`, or on one of its own."""
-        with ExitStack() as stack:
-            for system in self.systems:
-                stack.enter_context(self.running(system, bucket or system.name))
-            yield
 
-    def rounds(self, count: int, memory: bool = False) -> Iterator[System]:
-        """Each system `count` times, each time on a quiet machine; another one begins each round."""
-        for number in range(count):
-            for at in range(len(self.systems)):
-                self.settle(memory)
-                yield self.systems[(at + number) % len(self.systems)]
-
-    def settle(self, memory: bool = False) -> None:
-        if self.sizes.settled:
-            settle()
-            if memory:
-                settle_memory()
-
-    @contextmanager
-    def counted(self, bucket: str) -> Iterator[Requests]:
-        """Requests from here to the end of the block and of what it set off; filled at the end."""
-        before = self.server.quiet(bucket)
-        counts = Requests()
-        yield counts
-        counts.update(self.server.quiet(bucket) - before)
-
-    def rate(
-        self, measure: str, system: System, done: dict[str, float], requests: Requests | None = None
-    ) -> None:
-        scale = MB if measure in ("read_cold", "read_first", "read_again", "write") else 1.0
-        self.add(measure, system, done["count"] / scale / done["seconds"], requests)
-
-    def add(self, measure: str, system: System, value: float, requests: Requests | None = None) -> None:
-        self.results.add(measure, system.name, value, None if requests is None else dict(requests))
-
-    def cold(
-        self, measure: str, system: System, name: str, url: str | None = None, **arguments: Any
-    ) -> dict[str, float]:
-        """The first work on a fresh mount, with what it asked of the server."""
-        self.settle(memory=True)
-        with self.counted(READS) as requests:
-            done = system.work(name, **arguments)
-        if measure == "ends":
-            self.add(measure, system, done["seconds"] * 1000, requests)
-        else:
-            self.rate(measure, system, done, requests)
-        return done
-
-    def seed(self, what: str, put: Callable[[], None]) -> None:
-        if what not in self._seeded:
-            self.say(f"seeding {what}")
-            put()
-            self._seeded.add(what)
-
-    def seed_big(self) -> None:
-        self.seed("the large file", lambda: self.server.seed_file("big.bin", self.sizes.big))
-
-    def seed_tree(self) -> None:
-        keys = [f"tree/{name}" for name in tree_names(**self.sizes.shape)]
-        self.seed("the tree", lambda: self.server.seed_files(keys, 100))
-
-    # ------------------------------------------------------------------ the cases
-    def big(self) -> None:
-        """A large file of the bucket: read cold, from the cache, and at random places."""
-        self.seed_big()
-        for _ in range(self.sizes.cold_rounds - 1):
-            for system in self.mounted:
-                with self.running(system, READS):
-                    self.cold("read_cold", system, "read", path=f"{system.path}/big.bin", once=True)
-        with self.all_running(READS):
-            for system in self.systems:
+def read(bench: Bench) -> None:
+    """A large file, read from the cache and at random places."""
+    bench.seed_big()
+    with bench.all_running(READS):
+        for system in bench.systems:
+            with bench.turn(system):
                 if system.mounts:
-                    self.cold("read_cold", system, "read", path=f"{system.path}/big.bin", once=True)
+                    system.work("read", path=f"{system.path}/big.bin", once=True)
                 else:
-                    system.work("write", path=f"{system.path}/big.bin", size=self.sizes.big)
-            for system in self.rounds(self.sizes.warm_rounds):
-                path = f"{system.path}/big.bin"
+                    system.work("write", path=f"{system.path}/big.bin", size=bench.sizes.big)
+        for system in bench.rounds(bench.sizes.warm_rounds):
+            path = f"{system.path}/big.bin"
+            with bench.turn(system):
                 # the local disk's pages stay, as those of the peers' cache files do
-                self.rate("read_first", system, system.work("read", path=path, forget=system.mounts))
-                self.rate("read_again", system, system.work("read", path=path))
-            for system in self.rounds(self.sizes.warm_rounds):
-                path = f"{system.path}/big.bin"
-                self.rate("random", system, system.work("randomly", path=path, forget=system.mounts))
-            self.memory("memory_big")
+                bench.rate("read-first", system, system.work("read", path=path, forget=system.mounts))
+                bench.rate("read-again", system, system.work("read", path=path))
+        for system in bench.rounds(bench.sizes.warm_rounds):
+            path = f"{system.path}/big.bin"
+            with bench.turn(system):
+                bench.rate("random", system, system.work("randomly", path=path, forget=system.mounts))
+        bench.memory("memory-big")
 
-    def ends(self) -> None:
-        """Both ends of a large file on a far server."""
-        self.seed_big()
-        with self.server.far() as url:
-            for _ in range(self.sizes.cold_rounds):
-                for system in self.mounted:
-                    with self.running(system, READS, url):
-                        self.cold("ends", system, "ends", path=f"{system.path}/big.bin", size=self.sizes.big)
 
-    def write(self) -> None:
-        """A large new file: written, closed, read back at once, and sent."""
-        size = self.sizes.written
-        with self.all_running():
-            for number, system in enumerate(self.rounds(self.sizes.cold_rounds, memory=True)):
-                name = f"written-{number}.bin"
-                with self.sending(system, "write") as done:
+def write(bench: Bench) -> None:
+    """A large new file: written, closed, read back at once, and sent."""
+    size = bench.sizes.written
+    with bench.all_running():
+        for number, system in enumerate(bench.rounds(bench.sizes.cold_rounds, memory=True)):
+            name = f"written-{number}.bin"
+            with bench.turn(system):
+                with sending(bench, system, "write") as done:
                     done |= system.work("write_and_read_back", path=f"{system.path}/{name}", size=size)
-                    self.add("back", system, size / MB / done["back_seconds"])
-                    self.sent("sent", system, done, "", {name: size})
+                    bench.add("back", system, size / MB / done["back_seconds"])
+                    sent(bench, "sent", system, done, "", {name: size})
                 system.work("remove", path=f"{system.path}/{name}", files=1)
-                self.server.quiet(system.name)
+                bench.server.quiet(system.name)
 
-    def files(self) -> None:
-        """Many files: created, sent, removed, gone."""
-        sizes = self.sizes
-        names = {f"{number:05}.bin": sizes.file for number in range(sizes.files)}
-        with self.all_running():
-            for number, system in enumerate(self.rounds(sizes.file_rounds, memory=True)):
-                directory = f"created-{number}"
-                where = f"{system.path}/{directory}"
-                with self.sending(system, "create") as done:
+
+@contextmanager
+def sending(
+    bench: Bench, system: System, measure: str, quiet_s: float | None = None
+) -> Iterator[dict[str, float]]:
+    """The work that the block does is `measure`, with all the requests that it leads to."""
+    done: dict[str, float] = {}
+    with bench.counted(system.name, quiet_s) as requests:
+        yield done
+    bench.rate(measure, system, done, requests if system.mounts else None)
+
+
+def sent(
+    bench: Bench,
+    measure: str,
+    system: System,
+    done: dict[str, float],
+    directory: str,
+    names: dict[str, int],
+) -> None:
+    """Waits until the bucket holds exactly `names` in `directory`, from the work's begin on."""
+    if system.mounts:
+        end = bench.server.until(
+            system.name,
+            directory,
+            lambda sizes: names == sizes if directory else names.items() <= sizes.items(),
+        )
+        bench.add(measure, system, end - done["begun"])
+
+
+# ------------------------------------------------------------------ many files
+def files(bench: Bench) -> None:
+    """Many files: created, read, sent, removed, gone."""
+    sizes = bench.sizes
+    names = {f"{number:05}.bin": sizes.file for number in range(sizes.files)}
+    with bench.all_running():
+        for number, system in enumerate(bench.rounds(sizes.file_rounds, memory=True)):
+            directory = f"created-{number}"
+            where = f"{system.path}/{directory}"
+            with bench.turn(system):
+                with sending(bench, system, "create") as done:
                     done |= system.work("create", directory=where, files=sizes.files, size=sizes.file)
-                    self.sent("drained", system, done, directory, names)
-                with self.sending(system, "remove") as done:
+                    sent(bench, "drained", system, done, directory, names)
+                done = system.work("open_read_close", directory=where, files=sizes.files, size=sizes.file)
+                bench.rate("created-read", system, done)
+                with sending(bench, system, "remove") as done:
                     done |= system.work("remove", path=where, files=sizes.files)
-                    self.sent("gone", system, done, directory, {})
+                    sent(bench, "gone", system, done, directory, {})
 
-    @contextmanager
-    def sending(self, system: System, measure: str) -> Iterator[dict[str, float]]:
-        """The work that the block does is `measure`, with all the requests that it leads to."""
-        done: dict[str, float] = {}
-        with self.counted(system.name) as requests:
-            yield done
-        self.rate(measure, system, done, requests if system.mounts else None)
 
-    def sent(
-        self, measure: str, system: System, done: dict[str, float], directory: str, names: dict[str, int]
-    ) -> None:
-        """Waits until the bucket holds exactly `names` in `directory`, from the work's begin on."""
-        if system.mounts:
-            end = self.server.until(
-                system.name,
-                directory,
-                lambda sizes: names == sizes if directory else names.items() <= sizes.items(),
-            )
-            self.add(measure, system, end - done["begun"])
+def cold_small(bench: Bench) -> None:
+    """Small files of the bucket, read whole for the first time, in order."""
+    small_files(bench, "cold-small", shuffled=False)
 
-    def small(self) -> None:
-        """Small files of the bucket: read whole, cold and warm."""
-        sizes = self.sizes
-        keys = [f"small/{number:05}.bin" for number in range(sizes.files)]
-        self.seed("small files", lambda: self.server.seed_files(keys, sizes.small))
-        work: dict[str, Any] = {"files": sizes.files, "size": sizes.small}
-        with self.all_running(READS):
-            for system in self.systems:
-                where = f"{system.path}/small"
-                if system.mounts:
-                    self.cold("small_cold", system, "open_read_close", directory=where, once=True, **work)
-                else:
-                    system.work("create", directory=where, **work)
-            for system in self.rounds(sizes.warm_rounds):
+
+def cold_small_random(bench: Bench) -> None:
+    """The same in an order that nobody can foresee."""
+    small_files(bench, "cold-small-random", shuffled=True)
+
+
+def small_files(bench: Bench, measure: str, shuffled: bool) -> None:
+    sizes = bench.sizes
+    keys = bench.seed_small("small", sizes.files, sizes.small)
+    work: dict[str, Any] = {"files": sizes.files, "size": sizes.small, "shuffled": shuffled, "once": True}
+    bench.all_bare(measure, keys, sizes.small)
+    bench.all_cold(measure, "open_read_close", "small", **work)
+    for system in locals_of(bench):
+        with bench.running(system, READS):
+            where = f"{system.path}/small"
+            system.work("create", directory=where, files=sizes.files, size=sizes.small)
+            for _ in range(sizes.cold_rounds):
+                bench.settle()  # written to the disk: only then are pages dropped
+                done = system.work("open_read_close", directory=where, forget=True, **work)
+                bench.rate(measure, system, done)
+
+
+def small(bench: Bench) -> None:
+    """The same, read again and again."""
+    sizes = bench.sizes
+    bench.seed_small("small", sizes.files, sizes.small)
+    work: dict[str, Any] = {"files": sizes.files, "size": sizes.small}
+    with bench.all_running(READS):
+        for system in locals_of(bench):
+            system.work("create", directory=f"{system.path}/small", **work)
+        for system in bench.rounds(sizes.warm_rounds):
+            with bench.turn(system):
                 done = system.work("open_read_close", directory=f"{system.path}/small", **work)
-                self.rate("small", system, done)
-
-    def tree(self) -> None:
-        """A tree of many directories: walked cold, walked and asked warm."""
-        self.seed_tree()
-        with self.all_running(READS):
-            for system in self.systems:
-                where = f"{system.path}/tree"
-                if system.mounts:
-                    self.cold("walk_cold", system, "walk", directory=where, files=self.sizes.tree, once=True)
-                else:
-                    system.work("plant", directory=where, **self.sizes.shape)
-            for system in self.rounds(self.sizes.warm_rounds):
-                for measure in ("walk", "stat"):
-                    done = system.work(measure, directory=f"{system.path}/tree", files=self.sizes.tree)
-                    self.rate(measure, system, done)
-            self.memory("memory")
-
-    def far(self) -> None:
-        """The same tree on a far server."""
-        self.seed_tree()
-        with self.server.far() as url:
-            for _ in range(self.sizes.far_rounds):
-                for system in self.mounted:
-                    self.say(f"far: {system.title}")
-                    with self.running(system, READS, url):
-                        where = f"{system.path}/tree"
-                        self.cold(
-                            "walk_far", system, "walk", directory=where, files=self.sizes.tree, once=True
-                        )
-
-    def memory(self, measure: str) -> None:
-        for system in self.mounted:
-            self.add(measure, system, system.resident_mb())
+                bench.rate("small", system, done)
 
 
-CASES: dict[str, Callable[[Bench], None]] = {
-    case.__name__: case
-    for case in (Bench.big, Bench.ends, Bench.write, Bench.files, Bench.small, Bench.tree, Bench.far)
+def cold_tree(bench: Bench) -> None:
+    """A tree of many directories, walked for the first time."""
+    bench.seed_tree()
+    bench.all_cold("cold-tree", "walk", "tree", files=bench.sizes.tree, once=True)
+
+
+def tree(bench: Bench) -> None:
+    """The same, walked and asked again and again."""
+    bench.seed_tree()
+    with bench.all_running(READS):
+        for system in locals_of(bench):
+            system.work("plant", directory=f"{system.path}/tree", **bench.sizes.shape)
+        for system in bench.rounds(bench.sizes.warm_rounds):
+            with bench.turn(system):
+                for measure, work in (("tree", "walk"), ("stat", "stat")):
+                    done = system.work(work, directory=f"{system.path}/tree", files=bench.sizes.tree)
+                    bench.rate(measure, system, done)
+        bench.memory("memory")
+
+
+# ------------------------------------------------------------------ life
+def start(bench: Bench) -> None:
+    """From the start of the process until a file of the bucket answers: first on nothing, then once more
+    after a tree was walked."""
+    bench.seed_tree()
+    path = f"tree/{'00/' * 2}00.bin"
+    for system in bench.cold_rounds(bench.sizes.cold_rounds):
+        with bench.turn(system):
+            try:
+                bench.settle()
+                started(bench, system, "start-empty", path)
+                system.work("walk", directory=f"{system.path}/tree", files=bench.sizes.tree, once=True)
+                bench.server.quiet(READS)
+                system.unmount()
+                bench.settle()
+                started(bench, system, "start-again", path)
+            finally:
+                system.stop()
+
+
+def started(bench: Bench, system: Mounted, measure: str, path: str) -> None:
+    with bench.counted(READS) as requests:
+        system.path.mkdir(exist_ok=True)
+        watcher = system.begin("appears", path=f"{system.path}/{path}")
+        time.sleep(0.5)  # until it looks
+        begun = system.launch(READS)
+        done = watcher.result(timeout_s=60.0)
+    bench.add(measure, system, (done["at"] - begun) * 1000, requests)
+
+
+def hosts(bench: Bench) -> None:
+    """A file closed on one host and opened on another until the new bytes are there; names are believed
+    for a second, and files sent at once."""
+    for system in bench.mounted:
+        here, there = (bench.host(system, name, Pace(1, 0)) for name in ("here", "there"))
+        with bench.turn(system), bench.running(here, READS), bench.running(there, READS):
+            bench.settle()
+            with bench.counted(READS, quiet_s=1.5) as requests:
+                for number in range(bench.sizes.tokens):
+                    paths = {"here": f"{here.path}/{system.name}", "there": f"{there.path}/{system.name}"}
+                    bench.rate("hosts", system, here.work("token", **paths, number=number))
+            bench.results.set_requests("hosts", system.name, dict(requests))
+
+
+# ------------------------------------------------------------------ programs
+def cp(bench: Bench) -> None:
+    """cp of a large file from the local disk."""
+    source, size = str(bench.directory / "source.bin"), bench.sizes.written
+    bench.seed("source.bin", lambda: bench.local_work("make_source", path=source, size=size))
+    with bench.all_running():
+        for number, system in enumerate(bench.rounds(bench.sizes.program_rounds, memory=True)):
+            name = f"copied-{number}.bin"
+            with bench.turn(system):
+                with sending(bench, system, "cp") as done:
+                    done |= system.work("cp", source=source, path=f"{system.path}/{name}")
+                    if system.mounts:
+                        bench.server.until(system.name, "", lambda sizes, name=name: sizes.get(name) == size)  # type: ignore[misc]
+                system.work("remove", path=f"{system.path}/{name}", files=1)
+
+
+def tar(bench: Bench) -> None:
+    """tar -x of many small files in many directories."""
+    shape = bench.sizes.shaped(bench.sizes.packed_tops)
+    archive = str(bench.directory / "archive.tar")
+    bench.seed("an archive", lambda: bench.local_work("make_archive", path=archive, **shape))
+    program(bench, "tar", shape, archive=archive)
+
+
+def clone(bench: Bench) -> None:
+    """git clone of many small files in many directories."""
+    shape = bench.sizes.shaped(bench.sizes.cloned_tops)
+    repository = str(bench.directory / "repository")
+    bench.seed("a repository", lambda: bench.local_work("make_repository", path=repository, **shape))
+    program(bench, "clone", shape, repository=repository)
+
+
+def program(bench: Bench, measure: str, shape: dict[str, int], **arguments: str) -> None:
+    wanted = shape["tops"] * shape["subs"] * shape["leaves"]
+    with bench.all_running():
+        for number, system in enumerate(bench.rounds(bench.sizes.program_rounds, True, measure)):
+            directory = f"{measure}-{number}"
+            where = f"{system.path}/{directory}"
+            with bench.turn(system):
+                with sending(bench, system, measure, quiet_s=1.5) as done:
+                    done |= system.work(measure, directory=where, files=wanted, **arguments)
+                    everything = int(done.get("files", wanted))
+                    if system.mounts:
+                        bench.server.until_count(system.name, directory, everything)
+                bench.results.set_floor(measure, {"PUT": everything})
+                system.work("remove", path=where, files=wanted)
+                bench.server.quiet(system.name)
+
+
+# ------------------------------------------------------------------ all
+@dataclass(frozen=True)
+class Case:
+    run: Callable[[Bench], None]
+    measures: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.run.__name__.replace("_", "-")
+
+    @property
+    def text(self) -> str:
+        return " ".join((self.run.__doc__ or "").split()).rstrip(".")
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case(cold_read, ("cold-read", "cold-read-512")),
+        Case(read, ("read-first", "read-again", "random", "memory-big")),
+        Case(write, ("write", "back", "sent")),
+        Case(files, ("create", "created-read", "drained", "remove", "gone")),
+        Case(cold_small, ("cold-small",)),
+        Case(cold_small_random, ("cold-small-random",)),
+        Case(small, ("small",)),
+        Case(cold_tree, ("cold-tree",)),
+        Case(tree, ("tree", "stat", "memory")),
+        Case(start, ("start-empty", "start-again")),
+        Case(hosts, ("hosts",)),
+        Case(cp, ("cp",)),
+        Case(tar, ("tar",)),
+        Case(clone, ("clone",)),
+        Case(far_cases.far_read, ("far-read", "far-read-512")),
+        Case(far_cases.far_ends, ("far-ends",)),
+        Case(far_cases.far_headers, ("far-headers",)),
+        Case(far_cases.far_small, ("far-small",)),
+        Case(far_cases.far_small_random, ("far-small-random",)),
+        Case(far_cases.far_tree, ("far-tree",)),
+        Case(far_cases.far_files, ("far-create", "far-drained")),
+        Case(far_cases.stalls, ("stall-p50", "stall-p99", "stall-p999")),
+    )
 }
+
+
+class NoSuchCase(Exception):
+    """Names neither a case nor a row."""
+
+
+def chosen(patterns: list[str] | None) -> list[Case]:
+    """The cases that `patterns` name, by themselves or by one of their rows; * stands for anything. None: all."""
+    if patterns is None:
+        return list(CASES.values())
+    names = {name: {name, *case.measures} for name, case in CASES.items()}
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for each in names.values() for name in each):
+            raise NoSuchCase(
+                f"no case or row is called {pattern}; there are {', '.join([*CASES, *MEASURES])}"
+            )
+    return [
+        CASES[case]
+        for case, each in names.items()
+        if any(fnmatchcase(name, pattern) for name in each for pattern in patterns)
+    ]

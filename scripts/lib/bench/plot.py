@@ -8,12 +8,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scripts.lib.bench.results import Measure, Results
-from scripts.lib.bench.screen import number
+from scripts.lib.bench.results import Measure, Results, short
 from scripts.lib.bench.systems import SYSTEMS
 
 COLORS = {
     "local": "#8a8f98",
+    "bare": "#c9ccd1",
     "r2fs-kernel": "#d1495b",
     "r2fs-libfuse": "#edae49",
     "rclone": "#30638e",
@@ -61,7 +61,7 @@ def chart(ax: Axes, part: str, results: Results, measure: Measure) -> None:
     ax.set_yticks(places, [name for name, _ in cells], fontsize=8)
     ax.invert_yaxis()
     for place, (_, cell) in zip(places, cells, strict=True):
-        ax.text(0, place, f" {number(cell.median)}", va="center", fontsize=8)
+        ax.text(0, place, f" {short(cell.median)}", va="center", fontsize=8)
     arrow = "more is better" if measure.more_is_better else "less is better"
     ax.set_title(f"{part}{measure.title}\n{measure.unit}, {arrow}", fontsize=8)
     ax.tick_params(axis="x", labelsize=7)

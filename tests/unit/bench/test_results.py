@@ -18,6 +18,8 @@ from scripts.lib.bench.results import (
     MUST_SHOW_AS_USER,
     OURS,
     RCLONE,
+    Aim,
+    Cell,
     Promise,
     Results,
 )
@@ -29,42 +31,42 @@ from scripts.lib.bench.systems import SYSTEMS
 def results() -> Results:
     found = Results()
     for value in (100.0, 900.0, 110.0):
-        found.add("walk", OURS, value)
-    found.add("walk", RCLONE, 20.0)
-    found.add("walk", "s3fs", 10.0)
-    found.add("ends", OURS, 50.0, {"GET": 2})
-    found.add("ends", RCLONE, 100.0, {"GET": 3, "HEAD": 1})
+        found.add("tree", OURS, value)
+    found.add("tree", RCLONE, 20.0)
+    found.add("tree", "s3fs", 10.0)
+    found.add("far-ends", OURS, 50.0, {"GET": 2})
+    found.add("far-ends", RCLONE, 100.0, {"GET": 3, "HEAD": 1})
     return found
 
 
 def test_ratio_is_of_medians(results: Results) -> None:
-    assert results.ratio("walk", OURS, RCLONE) == 110.0 / 20.0
+    assert results.ratio("tree", OURS, RCLONE) == 110.0 / 20.0
 
 
 def test_ratio_says_how_many_times_better(results: Results) -> None:
-    assert results.ratio("ends", OURS, RCLONE) == 2.0
+    assert results.ratio("far-ends", OURS, RCLONE) == 2.0
 
 
 def test_no_ratio_to_what_was_not_measured(results: Results) -> None:
-    assert results.ratio("walk", OURS, LOCAL) is None
+    assert results.ratio("tree", OURS, LOCAL) is None
     assert results.ratio("stat", OURS, RCLONE) is None
 
 
-@pytest.mark.parametrize(("measure", "best"), [("walk", RCLONE), ("ends", RCLONE), ("stat", None)])
+@pytest.mark.parametrize(("measure", "best"), [("tree", RCLONE), ("far-ends", RCLONE), ("stat", None)])
 def test_best_peer(results: Results, measure: str, best: str | None) -> None:
     assert results.best_peer(measure) == best
 
 
 def test_best_peer_where_less_is_better(results: Results) -> None:
-    results.add("ends", "s3fs", 60.0)
-    assert results.best_peer("ends") == "s3fs"
+    results.add("far-ends", "s3fs", 60.0)
+    assert results.best_peer("far-ends") == "s3fs"
 
 
 def test_verdicts(results: Results) -> None:
     promises = (
-        Promise("walk", 5.0, BEST_PEER),
-        Promise("walk", 6.0, RCLONE),
-        Promise("walk", 0.9, LOCAL),
+        Promise("tree", 5.0, BEST_PEER),
+        Promise("tree", 6.0, RCLONE),
+        Promise("tree", 0.9, LOCAL),
         Promise("stat", 1.0, RCLONE),
     )
     verdicts = results.verdicts(promises)
@@ -78,20 +80,61 @@ def test_verdicts(results: Results) -> None:
 def test_promises_name_what_there_is() -> None:
     for promise in MUST_SHOW + MUST_SHOW_AS_USER:
         assert promise.measure in MEASURES
-        assert promise.against in {*SYSTEMS, BEST_PEER}
         assert promise.of in SYSTEMS
+        if isinstance(promise, Promise):
+            assert promise.against in {*SYSTEMS, BEST_PEER}
+
+
+@pytest.mark.parametrize(
+    ("aim", "ratio", "met"),
+    [
+        (Aim("tree", 100), 1.1, True),  # more is better
+        (Aim("tree", 220), 0.5, False),
+        (Aim("far-ends", 45), 0.9, False),  # less is better
+        (Aim("far-ends", 100), 2.0, True),
+    ],
+)
+def test_an_aim_is_held_against_the_median(results: Results, aim: Aim, ratio: float, met: bool) -> None:
+    (verdict,) = results.verdicts((aim,))
+    assert verdict.ratio == pytest.approx(ratio)
+    assert verdict.met is met
+
+
+def test_an_aim_of_what_was_not_measured(results: Results) -> None:
+    (verdict,) = results.verdicts((Aim("tree", 1, of=LOCAL),))
+    assert verdict.met is None
+    assert results.verdicts((Aim("stat", 1),)) == []
+
+
+def test_cost_is_held_against_the_floor(results: Results) -> None:
+    assert results.cost("far-ends", OURS) is None  # no floor is known
+    results.set_floor("far-ends", {"GET": 2})
+    assert results.cost("far-ends", OURS) == pytest.approx(1.0)
+    assert results.cost("far-ends", RCLONE) == pytest.approx(2.0)
+    assert results.cost("tree", OURS) is None  # its requests were not counted
+
+
+def test_each_cell_says_runs_and_spread(results: Results) -> None:
+    cell = results.to_json()["tree"]["systems"][OURS]
+    assert (cell["runs"], cell["min"], cell["median"], cell["max"]) == (3, 100.0, 110.0, 900.0)
+    found = results.cell("tree", OURS)
+    assert found is not None
+    assert found.spread == "100..900 ·3"
+    assert Cell([12_345.6, 2.5]).spread == "2.50..12k ·2"
 
 
 def test_json_there_and_back(results: Results) -> None:
+    results.set_floor("far-ends", {"GET": 2})
     again = Results.from_json(json.loads(json.dumps(results.to_json())))
     assert again.to_json() == results.to_json()
-    assert again.ratio("walk", OURS, RCLONE) == results.ratio("walk", OURS, RCLONE)
+    assert again.ratio("tree", OURS, RCLONE) == results.ratio("tree", OURS, RCLONE)
 
 
 def test_tables_say_what_is_not_met(results: Results) -> None:
+    results.set_floor("far-ends", {"GET": 2})
     console = Console(width=screen.WIDTH, record=True, file=io.StringIO())
     systems = [OURS, RCLONE, "s3fs"]
-    promises = (Promise("walk", 5.0, BEST_PEER), Promise("walk", 6.0, RCLONE))
+    promises = (Promise("tree", 5.0, BEST_PEER), Promise("tree", 6.0, RCLONE))
     for table in (
         screen.numbers(results, systems),
         screen.requests(results, systems),
@@ -99,7 +142,10 @@ def test_tables_say_what_is_not_met(results: Results) -> None:
     ):
         console.print(table)
     text = console.export_text()
-    for expected in ("1 HEAD", "5.50 × (rclone)", "not met", "walk + stat of a tree, warm ≥ 5 × best peer"):
+    for expected in (
+        *("1 HEAD", "5.50 × (rclone)", "not met", "walk + stat of a tree, warm ≥ 5 × best peer"),
+        *("100..900 ·3", "2.00 ×", "2 GET"),
+    ):
         assert expected in text
 
 
