@@ -25,6 +25,7 @@ from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.special_files import SpecialFiles
@@ -80,6 +81,7 @@ class Parts:
     set_attr: SetAttr
     xattrs: ExtendedAttributes
     scopes: Scopes
+    receipts: Receipts
     status: Status
 
 
@@ -104,6 +106,7 @@ class FileSystem:
         self._set_attr = parts.set_attr
         self._xattrs = parts.xattrs
         self._scopes = parts.scopes
+        self.receipts = parts.receipts
         self._status = parts.status
 
     # ------------------------------------------------------------------ life

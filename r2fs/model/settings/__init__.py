@@ -81,6 +81,9 @@ class Settings:
     dirty_wait_s: float = 30.0  # how long a writer waits for uploads past that, before ENOSPC
     quota: int = 0  # bytes that the mount may hold, as far as it knows; 0: no limit
     stop_timeout_s: float = 300.0  # how long stopping waits for uploads
+    public_url: str | None = (
+        None  # where anybody may read the bucket's objects; None: nowhere that r2fs knows of
+    )
     # the mount
     driver: str = "auto"  # "kernel", "libfuse", "libfuse2"
     read_only: bool = False

@@ -188,6 +188,14 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("stop_timeout", Duration(0, 30 * DAY_S), "How long stopping waits for uploads."),
         Option("local_patterns", Patterns(), "Names of files that stay on this host."),
     ),
+    "URLs": (
+        Option(
+            "public_url",
+            Text("https://HOST/PATH, without a query", r"https?://[^\s/?#@]+(/[^\s?#]*)?"),
+            "Address at which anybody can read the bucket's objects: the r2.dev subdomain or a custom domain.",
+            ("R2_PUBLIC_URL",),
+        ),
+    ),
     "The mount": (
         Option(
             "driver",

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
+from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BucketMissing,
     NotImplementedThere,
@@ -334,6 +335,12 @@ class LocalDirStore:
         for directory in reversed(missing):
             directory.mkdir(exist_ok=True)
             sync_directory(directory.parent)
+
+    def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        raise Refused(
+            f"{self.url} is a directory, which signs no URLs: serve it by a web server, whose address is `public_url`, "
+            "and use --public"
+        )
 
     def delete(self, key: str) -> None:
         with self._request("DeleteObject", key):

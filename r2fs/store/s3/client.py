@@ -316,6 +316,10 @@ class Clients:
         self.generation = 0
         self.current = make_client(bucket, counter, connect_s, read_s, self._session)
 
+    @property
+    def credentials(self) -> Credentials:
+        return self._bucket.credentials
+
     def make(self, connect_s: float, read_s: float) -> S3Client:
         """Another client, with the key in use and timeouts of its own."""
         return make_client(self._bucket, self._counter, connect_s, read_s)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BucketMissing,
     MalformedAnswer,
@@ -40,6 +41,7 @@ from r2fs.store.s3.check import Checks
 from r2fs.store.s3.client import Clients, translated, with_copy_headers
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
+from r2fs.store.s3.presign import presigned
 from r2fs.store.s3.values import (
     conditions,
     destination_headers,
@@ -418,6 +420,10 @@ class S3Store:
                 f"{printable(source.key)}: the object to copy is another version by now", source=True
             )
         return stored
+
+    def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        with self._translated(key):
+            return presigned(self._client, self._name, key, request, self._clients.credentials)
 
     def close(self) -> None:
         self._client.close()
