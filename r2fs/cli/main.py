@@ -39,6 +39,8 @@ COMMANDS = {
     "url": ("r2fs.cli.url", "Print a URL of a file: presigned, or public."),
     "key": ("r2fs.cli.keys", "Print the object key of a file."),
     "path": ("r2fs.cli.paths", "Print the path of an object key."),
+    "migrate": ("r2fs.cli.migrate", "Give objects other keys, by a map or a rule."),
+    "bucket": ("r2fs.cli.bucket", "Create and check buckets; their CORS and lifecycle rules."),
     "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),
 }
