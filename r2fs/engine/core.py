@@ -30,8 +30,8 @@ from r2fs.model.settings import Settings
 
 @dataclass(slots=True, eq=False)
 class Core:
+    settings: Settings  # replaced by change_settings() alone
     # constant
-    settings: Settings
     store: ObjectStore
     journal: Journal
     cache: CleanCache
@@ -52,6 +52,10 @@ class Core:
     def __post_init__(self) -> None:
         self.staging = self.journal.staging
         self.changed = Condition(self.lock)
+
+    def change_settings(self, settings: Settings) -> None:
+        """Put other settings in the place of those in use: each is read where it is needed. With the lock held."""
+        self.settings = settings
 
     def now_ns(self) -> int:
         return int(self.clock.time() * 1e9)
