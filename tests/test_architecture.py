@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "r2fs"
 
-FLOOR = {"model": 0, "store": 1, "disk": 1, "engine": 2, "drivers": 3, "daemon": 3, "cli": 4}
+FLOOR = {"model": 0, "store": 1, "disk": 1, "engine": 2, "bulk": 2, "drivers": 3, "daemon": 3, "cli": 4}
 
 # The rooms of the engine: each imports from those before it. Modules of the engine itself are below all of
 # them, but for those that put it together.
@@ -32,6 +32,9 @@ FORBIDDEN = {
     ("disk", "store"): "the local disk knows no bucket",
     ("drivers", "daemon"): "a driver is handed the verbs",
     ("engine", "store"): "the engine sees the port ObjectStore",
+    ("bulk", "store"): "bulk work sees the port ObjectStore",
+    ("bulk", "engine"): "bulk work needs no mount",
+    ("engine", "bulk"): "bulk work needs no mount",
 }
 DRIVERS_ROOMS = ("kernel", "libfuse")  # each is a driver by itself; the modules above are for both
 
@@ -53,7 +56,7 @@ ONLY = {
 # importlib.import_module with a variable: which of the two depends on the libfuse that is there.
 LOADED_BY_NAME = {"drivers/libfuse/libfuse_driver.py": [(0, "mfusepy"), (0, "fuse")]}
 
-THREADS_START = ("daemon/threads.py", "drivers/")
+THREADS_START = ("daemon/threads.py", "drivers/", "bulk/migrate.py")
 STARTERS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "start_new_thread", "Process"}
 
 # Never: what would run, or turn into objects, bytes that come from a bucket or a cache.

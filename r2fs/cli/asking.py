@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +15,7 @@ from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
 from r2fs.drivers import kmount
 from r2fs.drivers.mount_path import absolute
-from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError, SettingsError
+from r2fs.model.errors import DaemonUnreachable, MountPointBad, NotFound, R2fsError, SettingsError
 from r2fs.model.keys import printable
 from r2fs.model.settings.sources import gather
 from r2fs.model.settings.units import Duration
@@ -102,6 +104,51 @@ def is_no_mount(path: str) -> bool:
 def held_text(waiting: Held) -> str:
     what = "it is being started again" if waiting.starts_it else "mount again, and programs go on"
     return f"the daemon has gone; its mount waits for another {max(0.0, waiting.left_s):.0f} s: {what}"
+
+
+def by_daemon(paths: Sequence[str], found: Sequence[Daemon]) -> dict[Daemon, list[str]]:
+    """The paths of each daemon's mount, relative to it. Raises the error of a path without a daemon."""
+    grouped: dict[Daemon, list[str]] = {}
+    for path in paths:
+        daemon = client.owner_of(path, found)
+        if daemon is None:
+            raise nobody_at(path)
+        grouped.setdefault(daemon, []).append(client.within_mount(path, daemon))
+    return grouped
+
+
+def one_target(path: str) -> tuple[Daemon, str]:
+    """The daemon and the path within its mount of the file that `path` leads to: symbolic links are followed."""
+    found = known_daemons(started=True)
+    daemon = client.owner_of(path, found)
+    if daemon is None:
+        raise nobody_at(path)
+    real = os.path.realpath(path)
+    owner = client.owner_of(real, found)
+    if owner is None:
+        raise MountPointBad(f"{path} leads to {real}, which is not in a mount of r2fs")
+    return owner, client.within_mount(real, owner)
+
+
+def located(path: str) -> tuple[Daemon, dict[str, Any]]:
+    """The object of the file that `path` leads to. NotFound if there is none; a name that the mount does not know
+    yet is looked up by the mount first."""
+    daemon, within = one_target(path)
+    answer = client.ask_once(daemon, "locate", path=within)
+    if not answer["known"]:
+        look_up(path)
+        answer = client.ask_once(daemon, "locate", path=within)
+    return daemon, answer
+
+
+def look_up(path: str) -> None:
+    """Have the mount look for a name. NotFound if there is none, R2fsError if that is not known."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file or directory") from None
+    except OSError as error:
+        raise R2fsError(f"{path}: {error.strerror}") from None
 
 
 def parse_timeout(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from r2fs.cli import show, unsent
-from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, parse_timeout
+from r2fs.cli.asking import by_daemon, held_mounts, held_text, known_daemons, parse_timeout
 from r2fs.cli.progress_bar import Progress
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
@@ -45,9 +45,9 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
     complaints, codes = [], {0}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with Progress(quiet=as_json or not wait) as progress:
-        for daemon, within in _by_daemon(paths):
+        for daemon, within in _daemons(paths):
             rest = deadline and max(0.0, deadline - time.monotonic())
-            answer = _flush(daemon, within, rest if wait else 0.0, retry, progress)
+            answer = flush(daemon, within, rest if wait else 0.0, retry, progress)
             answers.append({"mountpoint": daemon.mountpoint, **answer})
             why, code = _verdict(answer)
             codes.add(code)
@@ -72,24 +72,19 @@ def _tell_of_what_no_mount_sends(any_mounted: bool) -> None:
         show.complain(f"not mounted, and not sent by this command: {unsent.sentence(state)}")
 
 
-def _by_daemon(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:
+def _daemons(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:
     found = known_daemons(started=True)
     if not paths:
         yield from ((daemon, []) for daemon in found)
         for waiting in held_mounts():  # after the others: its pending changes are sent by no daemon
             raise DaemonUnreachable(f"{waiting.mountpoint}: {held_text(waiting)}")
-    grouped: dict[Daemon, list[str]] = {}
-    for path in paths:
-        daemon = client.owner_of(path, found)
-        if daemon is None:
-            raise nobody_at(path)
-        grouped.setdefault(daemon, []).append(client.within_mount(path, daemon))
-    yield from grouped.items()
+    yield from by_daemon(paths, found).items()
 
 
-def _flush(
+def flush(
     daemon: Daemon, paths: list[str], timeout_s: float | None, retry: bool, progress: Progress
 ) -> dict[str, Any]:
+    """Ask for a flush, showing its progress. Returns the last answer."""
     last: dict[str, Any] = {}
     for last in client.ask(daemon, "flush", paths=paths, timeout_s=timeout_s, retry=retry):
         progress.show(last["queue"], daemon.mountpoint)

@@ -35,6 +35,12 @@ COMMANDS = {
     "umount": ("r2fs.cli.umount", "Unmount, waiting for uploads."),
     "status": ("r2fs.cli.status", "Show mounts: pending changes, cache, requests."),
     "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),
+    "wait": ("r2fs.cli.wait", "Return when the bucket holds exactly the bytes of files."),
+    "url": ("r2fs.cli.url", "Print a URL of a file: presigned, or public."),
+    "key": ("r2fs.cli.keys", "Print the object key of a file."),
+    "path": ("r2fs.cli.paths", "Print the path of an object key."),
+    "migrate": ("r2fs.cli.migrate", "Give objects other keys, by a map or a rule."),
+    "bucket": ("r2fs.cli.bucket", "Create and check buckets; their CORS and lifecycle rules."),
     "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),
 }

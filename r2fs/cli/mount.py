@@ -26,7 +26,8 @@ from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Credentials, Settings, setting_warnings
 from r2fs.model.settings.loading import credentials_of, settings_of
-from r2fs.model.settings.sources import gather
+from r2fs.model.settings.options import KEY_PARTS
+from r2fs.model.settings.sources import Values, gather
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,11 @@ def command(
     level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
     at = Path(absolute(directory or str(values.mountpoint)))
     about = record_of(values, settings, at, os.environ)
-    return _run(settings, about, level, background, lambda: credentials_of(gather(**sources, warn=False)))
+    files = (
+        values.file.path,
+        *(values.get(f"{name}_file") for name in KEY_PARTS if values.get(f"{name}_file")),
+    )
+    return _run(settings, about, level, background, files, lambda: gather(**sources, warn=False))
 
 
 def _run(
@@ -80,7 +85,8 @@ def _run(
     about: MountRecord,
     level: str,
     background: bool,
-    read_credentials: Callable[[], Credentials],
+    files: tuple[Path, ...],
+    read: Callable[[], Values],
 ) -> int:
     from r2fs.daemon import logs
 
@@ -98,14 +104,16 @@ def _run(
     again = _command(directory)
 
     def credentials_now() -> Credentials:
-        found = read_credentials()
+        found = credentials_of(read())
         logs.hide(found)
         return found
 
     def work(ready: Callable[[], None]) -> int:
+        from r2fs.daemon.reload import Source
         from r2fs.daemon.service import Launch, Service
 
-        launch = Launch(os.environ, again, background, credentials_now, about)
+        source = Source(files, lambda: settings_of(read()))
+        launch = Launch(os.environ, again, background, source, credentials_now, about)
         return Service(settings, directory, launch).run(ready)
 
     if not background:

@@ -16,7 +16,8 @@ from click.shell_completion import CompletionItem
 CALLED_OTHERWISE = {
     "unmount": "umount", "fusermount": "umount", "stop": "umount", "detach": "umount",
     "list": "status", "ls": "status", "stats": "status", "info": "status", "mounts": "status", "df": "status",
-    "sync": "flush", "upload": "flush", "wait": "flush",
+    "sync": "flush", "upload": "flush",
+    "presign": "url", "link": "url", "share": "url",
     "reload": "restart", "upgrade": "restart",
     "settings": "config", "configure": "config",
     "version": "--version", "help": "--help",

@@ -80,6 +80,13 @@ class Request:
             raise InvalidArgument(f"{name} is a number, not {value!r}")
         return value
 
+    def text(self, name: str) -> str:
+        """A text of the request. InvalidArgument otherwise."""
+        value = self.message.get(name)
+        if not isinstance(value, str):
+            raise InvalidArgument(f"{name} is a text, not {value!r}")
+        return value
+
     def texts(self, name: str) -> list[str] | None:
         value = self.message.get(name)
         if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):

@@ -1,4 +1,4 @@
-"""Operations of the control socket: ping, status, flush, stop, restart.
+"""Operations of the control socket on the mount as a whole: ping, status, flush, stop, restart.
 
 Owns:    the answers' fields, with metrics.py.
 Never:   decides how the daemon stops (stopping.py) or restarts (service.py).
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from r2fs import __version__
 from r2fs.daemon import metrics
 from r2fs.daemon.control import Request
+from r2fs.daemon.objects import ObjectOperations
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.protocol import HEARTBEAT_S
 from r2fs.daemon.stopping import Stopping
@@ -39,6 +40,7 @@ class Operations:
             "flush": self.flush,
             "stop": self.stop,
             "restart": self.restart,
+            **ObjectOperations(self._parts).table(),
         }
 
     def mounted(self) -> None:

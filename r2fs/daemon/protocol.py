@@ -28,12 +28,22 @@ from r2fs.model.redaction import redact
 HEARTBEAT_S = 1.0
 SILENCE_S = 30.0  # a client gives up then; the daemon may be swapped out, or its disk slow
 MAX_LINE = 1 << 20  # of a request: a list of paths
+SIGNED_URL = "signed_url"  # the field of an answer that is not redacted
 
 Message = dict[str, Any]
 
 
 def encode(message: Mapping[str, object]) -> bytes:
-    return redact(json.dumps(message, ensure_ascii=True, separators=(",", ":"))).encode() + b"\n"
+    """A line. Secrets in it are redacted, but for SIGNED_URL: a URL that is signed with temporary credentials holds
+    their token, and the user who asks for the URL is to have it."""
+    text = redact(_json({name: value for name, value in message.items() if name != SIGNED_URL}))
+    if SIGNED_URL in message:
+        text = f'{text[:-1]}{"," if len(message) > 1 else ""}"{SIGNED_URL}":{_json(message[SIGNED_URL])}}}'
+    return text.encode() + b"\n"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
 def decode(line: bytes) -> Message:

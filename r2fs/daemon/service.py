@@ -32,6 +32,7 @@ from r2fs.daemon.handover.takeover import Left, TakeOver
 from r2fs.daemon.operations import Operations
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.prober import Prober
+from r2fs.daemon.reload import Reload, Source
 from r2fs.daemon.shutdown import Shutdown
 from r2fs.daemon.stopping import Stopping
 from r2fs.daemon.systemd import ServiceManager, run_watchdog
@@ -67,6 +68,7 @@ class Launch:
     environ: MutableMapping[str, str]
     again: Again | None = None  # the command; None: no restart is possible
     supervised: bool = False  # the holder runs the command when the daemon was killed
+    source: Source | None = None  # of the settings; None: they are not taken up again
     credentials: Callable[[], Credentials] | None = None  # reads them again, after a refusal by the bucket
     record: MountRecord | None = None  # to be kept in the state directory
 
@@ -180,6 +182,9 @@ class Service:
         self._threads.start("control", control.run)
         self._threads.start("signals", lambda: self._take_signals(parts, stopping))
         self._threads.start("session-log", lambda: self._tidy(parts.takeover))
+        if self._launch.source is not None:
+            reload = Reload(self._launch.source, parts, stopping, self._clock)
+            self._threads.start("settings", lambda: reload.run(self._threads.ended))
         if parts.adopted:
             self._threads.start("check", lambda: starting.check_late(parts.store))
         try:

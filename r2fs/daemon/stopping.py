@@ -103,6 +103,11 @@ class Stopping:
         self._logged = clock.monotonic()
 
     # ------------------------------------------------------------------ requests to stop
+    def change_timeout(self, timeout_s: float) -> None:
+        """Set another time for a stop that has not begun."""
+        with self._lock:
+            self._timeout_s = timeout_s
+
     def request(self, reason: str) -> None:
         """Stop; the first request sets the deadline."""
         with self._lock:

@@ -14,6 +14,7 @@ from r2fs.engine.jobs import JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.special_files import SpecialFiles
@@ -41,6 +42,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> FileSystem:
     statfs = StatFs(core, tree)
     files = Files(records, storage, writeback, queues.background, statfs)
     set_attr = SetAttr(records, files, contents, writeback.queue)
+    xattrs, scopes = ExtendedAttributes(core, tree, set_attr), Scopes(records, names)
     Replay(records, storage, writeback, inheritance).run()
     if inheritance is not None:
         restore_handles(core, tree, contents, files, inheritance)
@@ -58,8 +60,9 @@ def build(core: Core, inheritance: Inheritance | None = None) -> FileSystem:
             files=files,
             sparse=Sparse(core, records.pending, contents, files.handles),
             set_attr=set_attr,
-            xattrs=ExtendedAttributes(core, tree, set_attr),
-            scopes=Scopes(records, names),
+            xattrs=xattrs,
+            scopes=scopes,
+            receipts=Receipts(records, scopes, xattrs),
             status=Status(records, writeback),
         )
     )

@@ -30,8 +30,8 @@ from r2fs.model.settings import Settings
 
 @dataclass(slots=True, eq=False)
 class Core:
+    settings: Settings  # replaced by change_settings() alone
     # constant
-    settings: Settings
     store: ObjectStore
     journal: Journal
     cache: CleanCache
@@ -57,6 +57,11 @@ class Core:
         """Raise AssertionError unless this thread holds `lock`. The first line of each method named `_locked`."""
         # The method by which threading.Condition checks its own lock: 30 ns, and no waiting.
         assert self.lock._is_owned(), "Core.lock is not held"  # type: ignore[attr-defined]
+
+    def change_settings_locked(self, settings: Settings) -> None:
+        """Replace the settings: each is read where it is needed."""
+        self.assert_held()
+        self.settings = settings
 
     def now_ns(self) -> int:
         return int(self.clock.time() * 1e9)

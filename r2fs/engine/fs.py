@@ -25,6 +25,7 @@ from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.special_files import SpecialFiles
@@ -37,6 +38,7 @@ from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, KernelCache
 from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Kind, Opened
+from r2fs.model.settings import Settings
 from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ class Parts:
     set_attr: SetAttr
     xattrs: ExtendedAttributes
     scopes: Scopes
+    receipts: Receipts
     status: Status
 
 
@@ -104,6 +107,7 @@ class FileSystem:
         self._set_attr = parts.set_attr
         self._xattrs = parts.xattrs
         self._scopes = parts.scopes
+        self.receipts = parts.receipts
         self._status = parts.status
 
     # ------------------------------------------------------------------ life
@@ -218,6 +222,15 @@ class FileSystem:
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
+
+    def change_settings(self, settings: Settings) -> None:
+        """Take up other limits, times and patterns; `daemon/reload.py` says which settings these can be."""
+        with self._core.lock:
+            self._core.change_settings_locked(settings)
+            self._core.changed.notify_all()  # writers wait for the dirty limit
+            for node in list(self._pending.inodes.values()):
+                self._writeback.queue.schedule_locked(node)  # it may have another name for `local_patterns`
+        self._core.cache.change_limits(settings.cache_size, settings.cache_ttl_s)
 
     def assume_away(self) -> None:
         """The bucket did not answer just now: what is kept of it is shown without waiting."""

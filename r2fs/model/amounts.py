@@ -31,7 +31,7 @@ def counted(number: int, word: str) -> str:
     """ "1 file", "3 keys", "2 directories"."""
     if number == 1:
         return f"1 {word}"
-    return f"{number} {word[:-1]}ies" if word.endswith(("ry", "ly", "ty")) else f"{number} {word}s"
+    return f"{number} {word[:-1]}ies" if word.endswith(("ry", "ly", "ty", "py")) else f"{number} {word}s"
 
 
 def parked(count: int, path: str, reason: str | None) -> str:

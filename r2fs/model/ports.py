@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, Self
 
+from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import Interrupted, StoreError, WouldFetch, WouldWait
 from r2fs.model.records import (
     Condition,
@@ -217,6 +218,10 @@ class ObjectStore(Protocol):
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
         """Delete at most `limits.delete_batch` keys by one request; returns the errors, by key."""
+        ...
+
+    def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        """A URL that needs no credentials, made without a request. Refused where this bucket can have none."""
         ...
 
     def close(self) -> None: ...

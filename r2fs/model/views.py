@@ -54,6 +54,27 @@ class AsideView:
 
 
 @dataclass(frozen=True, slots=True)
+class LocatedView:
+    """The object of a path, as the mount knows it."""
+
+    key: str
+    known: bool = True  # False: no such name is known in the mount; `key` is that of a file under it
+    state: str = ""  # of its upload, as the attribute `user.r2fs.state`
+    is_dir: bool = False
+    etag: str | None = None  # of the version in the bucket
+    reason: str | None = None  # why it is parked
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptView:
+    """The comparison of files with the bucket. Paths are relative to the mount."""
+
+    checked: int  # files compared
+    differing: tuple[tuple[str, str], ...]  # path and difference
+    changing: tuple[str, ...]  # not compared: changes of them are not in the bucket yet
+
+
+@dataclass(frozen=True, slots=True)
 class TransferView:
     """One upload in flight or waiting, or one parked delete."""
 

@@ -114,6 +114,7 @@ BY_CODE: dict[str, Meaning] = {
     "RequestExpired": _CLOCK,
     "NoSuchBucket": _BUCKET,
     "InvalidBucketName": _BUCKET,
+    "BucketAlreadyExists": Meaning(Refused, "the name is another account's bucket: choose another"),
     "PermanentRedirect": _REGION,
     "TemporaryRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, Self, TypeVar
 
+from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BadCredentials,
     ObjectMissing,
@@ -208,6 +209,9 @@ class RetryingStore:
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         self._repeat(lambda: self._inner.abort_upload(key, upload_id))
+
+    def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        return self._inner.presign(key, request)
 
     def delete(self, key: str) -> None:
         self._repeat(lambda: self._inner.delete(key))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Self, TypeVar
 
+from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BodyDamaged,
     PermissionRefused,
@@ -510,6 +511,9 @@ class FaultyStore:
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
         return self._do("delete_many", " ".join(keys), lambda: self.inner.delete_many(keys))
+
+    def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        return self.inner.presign(key, request)
 
     def close(self) -> None:
         self.inner.close()

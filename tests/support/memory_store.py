@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BodyDamaged,
     ObjectLocked,
@@ -280,6 +281,9 @@ class MemoryStore:
             if key not in refused:
                 self.remove(key)
         return {key: ObjectLocked(f"{key}: it is locked") for key in refused}
+
+    def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        return SignedUrl(f"memory://{key}?expires={request.expires_s}")
 
     def close(self) -> None:
         pass

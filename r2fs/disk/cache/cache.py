@@ -68,12 +68,12 @@ class CleanCache:
 
     def __init__(self, directory: Path, *, limit_bytes: int, ttl_s: float, clock: Clock) -> None:
         # constant
-        self._limit = limit_bytes
-        self._ttl_s = ttl_s
         self._clock = clock
         self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
         # guarded by: _content.lock
         self._names = NameFilter()
+        self._limit = limit_bytes
+        self._ttl_s = ttl_s
         self._pins: dict[str, int] = {}
         self._reserved = self._open_files = 0
         self._evicted = self._expired = 0
@@ -231,6 +231,13 @@ class CleanCache:
             self.remember_parts(new, parts)
 
     # -------------------------------------------------------------- limit and age
+    def change_limits(self, limit_bytes: int, ttl_s: float) -> None:
+        """Set another limit and time to live; what is over them goes now."""
+        with self._content.lock:
+            self._limit, self._ttl_s = limit_bytes, ttl_s
+        self.make_room(0)
+        self.sweep()
+
     def pin(self, version: Version) -> None:
         """Keep the entry from eviction and expiry, until as many unpin()s."""
         name = _name(version.key, version.etag)

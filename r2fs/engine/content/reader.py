@@ -49,7 +49,6 @@ PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
 class Reader:
     def __init__(self, core: Core, jobs: DownloadQueue, space: DiskSpace) -> None:
         self._core = core
-        self._settings = core.settings
         self._jobs = jobs
         self.streams = Streams(core)
         self.fetching = Fetching(core, self.streams, jobs.moved, space)
@@ -97,7 +96,7 @@ class Reader:
     def _plan(self, source: Source, start: int, stop: int) -> Range:
         """What to fetch for a read of [start, stop): a window that doubles while reads are sequential."""
         size = source.content.size
-        if size <= self._settings.small_file:
+        if size <= self._core.settings.small_file:
             return 0, size
         with source.lock:
             if not source.is_near(start):
@@ -109,7 +108,7 @@ class Reader:
 
     def _widest(self, source: Source) -> int:
         """Bytes of the largest window. Of what streams: less than what may be here at once."""
-        widest = self._settings.read_ahead
+        widest = self._core.settings.read_ahead
         if source.content.streams:
             widest = min(widest, source.allowed // 4)
         return max(widest, FIRST_WINDOW)
@@ -154,7 +153,7 @@ class Reader:
 
     def _wait(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Until it is here. What another reader had sent for and lost is sent for again."""
-        content, limit = source.content, self._settings.read_timeout_s
+        content, limit = source.content, self._core.settings.read_timeout_s
         deadline = self._core.clock.monotonic() + limit
         sent_again = False
         while content.missing(start, stop):

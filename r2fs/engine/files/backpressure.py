@@ -40,14 +40,17 @@ LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # intervals of the check of the disk; while it i
 class BackPressure:
     def __init__(self, records: Records, handles: Handles, room: DiskSpace) -> None:
         # constant
-        self._core = core = records.core
+        self._core = records.core
         self._pending = records.pending
         self._handles = handles
         self._disk_space = room
-        self._limit = core.settings.dirty_limit
         self._stopped = Event()
         # guarded by: Core.lock
         self._level = "free"
+
+    @property
+    def _limit(self) -> int:
+        return self._core.settings.dirty_limit
 
     # ---- dirty bytes
     def dirty(self) -> int:

@@ -33,6 +33,7 @@ from r2fs.model.errors import (
 from r2fs.model.metadata import HEADERS, headers_of
 from r2fs.model.mime import content_type
 from r2fs.model.records import Kind
+from r2fs.model.views import LocatedView
 
 OWN, TYPE = "user.r2fs.", "user.mime_type"
 LOCAL = "local"  # the state of a file of `local_patterns`: no upload of it is waited for
@@ -119,22 +120,37 @@ class ExtendedAttributes:
         if xattrs.size(extra) > limit - RESERVED:
             raise NoSpace(f"{self._tree.path(node)}: an object has room for {limit} bytes of these")
 
+    # ------------------------------------------------------------------ the object of a node
+    def is_local(self, node: Node) -> bool:
+        """True for a file of `local_patterns`, which has no object."""
+        return self._set_attr.rests(node)
+
+    def located(self, node: Node) -> LocatedView:
+        pending = node.pending
+        return LocatedView(
+            key=pending.key if pending else self._tree.key(node),
+            state=LOCAL if self.is_local(node) else node.state.value,
+            is_dir=node.is_dir,
+            etag=node.base.etag if node.base is not None and node.base.etag else None,
+            reason=pending.reason if pending else None,
+        )
+
     # ------------------------------------------------------------------ what r2fs tells
     def _told(self, node: Node) -> dict[str, str]:
-        key = node.pending.key if node.pending else self._tree.key(node)
-        below = key.removeprefix(self._core.settings.bucket.prefix)
+        located = self.located(node)
+        below = located.key.removeprefix(self._core.settings.bucket.prefix)
         values = {
             **headers_of(node.extra),
-            "state": LOCAL if self._set_attr.rests(node) else node.state.value,
-            "key": key,
+            "state": located.state,
+            "key": located.key,
             "url": f"{self._core.settings.bucket.url.rstrip('/')}/{below}",
         }
-        if node.base is not None and node.base.etag:
-            values["etag"] = node.base.etag
+        if located.etag:
+            values["etag"] = located.etag
         if not node.is_dir:
             values["cached"] = str(self._cached_bytes(node))
-        if node.pending is not None and node.pending.reason:
-            values["reason"] = node.pending.reason
+        if located.reason:
+            values["reason"] = located.reason
         return values
 
     def _cached_bytes(self, node: Node) -> int:

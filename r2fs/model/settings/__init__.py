@@ -81,6 +81,7 @@ class Settings:
     dirty_wait_s: float = 30.0  # longest wait of a writer past dirty_limit, before ENOSPC
     quota: int = 0  # bytes of the known files of the mount; 0: no limit
     stop_timeout_s: float = 300.0  # longest wait of a stop for uploads
+    public_url: str | None = None  # public address of the bucket's objects; None: not known
     # the mount
     driver: str = "auto"  # "kernel", "libfuse", "libfuse2"
     read_only: bool = False

@@ -212,6 +212,14 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("stop_timeout", Duration(0, 30 * DAY_S), "Longest wait for uploads when the mount stops."),
         Option("local_patterns", Patterns(), "Names of files that stay on this host."),
     ),
+    "URLs": (
+        Option(
+            "public_url",
+            Text("https://HOST/PATH, without a query", r"https?://[^\s/?#@]+(/[^\s?#]*)?"),
+            "Public address of the bucket's objects: its r2.dev subdomain or a custom domain.",
+            ("R2_PUBLIC_URL",),
+        ),
+    ),
     "The mount": (
         Option(
             "driver",

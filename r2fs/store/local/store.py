@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
+from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BucketMissing,
     NotImplementedThere,
@@ -193,6 +194,12 @@ class LocalDirStore:
         except BaseException:
             os.close(descriptor)
             raise
+
+    def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        raise Refused(
+            f"{self.url} is a directory and signs no URLs: serve the directory by a web server, set its address as "
+            "`public_url`, and use --public"
+        )
 
     @contextmanager
     def _source(self, source: Version, start: int = 0, length: int | None = None) -> Iterator[LocalDownload]:

@@ -243,8 +243,8 @@ def make_client(
     # R2 does not answer "Expect: 100-continue": each PUT would wait a second for it.
     events.unregister("before-call.s3", add_expect_header)
     events.register("before-call.s3.CopyObject", _add_copy_headers)
-    events.register_last("before-call.s3.DeleteObjects", _sign_by_md5)
-
+    for verb in ("DeleteObjects", "PutBucketCors", "PutBucketLifecycleConfiguration"):
+        events.register_last(f"before-call.s3.{verb}", _sign_by_md5)
     if bucket.endpoint_url is not None:
         events.register("before-call.s3", _stay_here)
 
@@ -316,6 +316,10 @@ class Clients:
         self.generation = 0
         self.current = make_client(bucket, counter, connect_s, read_s, self._session)
 
+    @property
+    def credentials(self) -> Credentials:
+        return self._bucket.credentials
+
     def make(self, connect_s: float, read_s: float) -> S3Client:
         """Another client, with the key in use and timeouts of its own."""
         return make_client(self._bucket, self._counter, connect_s, read_s)
@@ -364,7 +368,7 @@ def _accept_gzip(request: AWSPreparedRequest, **_: object) -> None:
 
 
 def _sign_by_md5(params: dict[str, Any], **_: object) -> None:
-    """One integrity header, the one that every S3 server knows, in place of boto3's CRC."""
+    """The one integrity header that every S3 server knows, in place of boto3's CRC."""
     params["context"].pop("checksum", None)
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()

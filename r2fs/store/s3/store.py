@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BucketMissing,
     MalformedAnswer,
@@ -42,6 +43,7 @@ from r2fs.store.s3.check import Checks
 from r2fs.store.s3.client import Clients, translated, with_copy_headers
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
+from r2fs.store.s3.presign import presigned
 from r2fs.store.s3.values import (
     conditions,
     destination_headers,
@@ -427,6 +429,10 @@ class S3Store:
                 f"{printable(source.key)}: the object to copy is another version by now", source=True
             )
         return stored
+
+    def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        with self._translated(key):
+            return presigned(self._client, self._name, key, request, self._clients.credentials)
 
     def close(self) -> None:
         self._client.close()

@@ -56,8 +56,12 @@ DONE: Mapping[str, frozenset[int]] = {
     "UploadPart": frozenset({200, 201, 204}),
     "DeleteObject": frozenset({200, 204}),
     "AbortMultipartUpload": frozenset({200, 204}),
+    "DeleteBucketCors": frozenset({200, 204}),
+    "DeleteBucketLifecycle": frozenset({200, 204}),
 }
 ONLY_200 = frozenset({200})
+# Documents of a bucket's administration: bounded and of their form here, read by boto3.
+PARSED_BY_BOTO3 = frozenset({"GetBucketCors", "GetBucketLifecycleConfiguration"})
 
 # What stands before a server, a proxy of the studio for one, refuses by these without an S3 error.
 WITHOUT_CODE = frozenset({401, 403, 413, 429, 507})
@@ -138,8 +142,7 @@ class _Receiver:
             return _refused(request, response, self._beginning(request, response))
         if status not in DONE.get(operation, ONLY_200):
             raise Malformed(f"status {status}")
-        for name in [name for name in response.headers if name.lower() in UNREAD]:
-            del response.headers[name]
+        _drop_unread(response)
         if operation == "GetObject":
             return response
         within_s = max(AT_WORK_S, self._within_s) if operation in AT_WORK else self._within_s
@@ -156,7 +159,7 @@ class _Receiver:
                 raise Malformed("a body where there is none, as of a web page")
         if error is not None:  # S3 answers 200 before it has copied or put together
             return _made(response, 500, _error_body(*error))
-        return _made(response, status, b"")
+        return _made(response, status, body if operation in PARSED_BY_BOTO3 else b"")
 
     def _body(self, request: AWSPreparedRequest, response: AWSResponse, limit: int, within_s: float) -> bytes:
         """All of it."""
@@ -213,6 +216,11 @@ def _refused(request: AWSPreparedRequest, response: AWSResponse, body: bytes) ->
     if is_page and status < 500 and status not in WITHOUT_CODE:
         raise Malformed(f"status {status} with a body that is no S3 error")
     return _made(response, status, b"")
+
+
+def _drop_unread(response: AWSResponse) -> None:
+    for name in [name for name in response.headers if name.lower() in UNREAD]:
+        del response.headers[name]
 
 
 def _to(response: AWSResponse) -> str:

@@ -77,6 +77,8 @@ FORMS: Mapping[str, Form] = {
     "CompleteMultipartUpload": _form("CompleteMultipartUploadResult", "ETag"),
     "CopyObject": _form("CopyObjectResult", "ETag"),
     "UploadPartCopy": _form("CopyPartResult", "ETag"),
+    "GetBucketCors": _form("CORSConfiguration"),
+    "GetBucketLifecycleConfiguration": _form("LifecycleConfiguration"),
 }
 ERROR = _form("Error", "Code", "Message", "Region")
 NESTED_ERROR = _form("ErrorResponse", Error={"Code", "Message"})  # as AWS's other services have it

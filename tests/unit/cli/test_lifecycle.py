@@ -317,6 +317,39 @@ def test_a_named_mount_in_its_own_place(rig):
     assert json.loads(rig.r2fs("status", "--json").stdout)[0]["mount"]["name"] == "takes"
 
 
+def test_a_changed_settings_file_is_taken_up(rig):
+    """Limits, levels and patterns without a remount; a wrong file is refused with its reason."""
+    path = rig.base / ".config" / "r2fs" / "config.toml"
+    path.parent.mkdir(parents=True)
+    head = f'[mount.takes]\nurl = "{rig.url}"\nmountpoint = "{rig.point}"\nupload_delay = "0"\n'
+    path.write_text(head)
+    assert rig.r2fs("mount", "--background", "takes").returncode == 0
+    log = next((rig.base / ".local" / "state" / "r2fs").glob("*/r2fs.log"))
+
+    def cache_limit() -> int:
+        return int(json.loads(rig.r2fs("status", "--json").stdout)[0]["cache"]["limit"])
+
+    path.write_text(head + 'cache_size = "123MiB"\nlocal_patterns = ["*.tmp"]\n')
+    rig.until(lambda: "settings taken up" in log.read_text())
+    assert cache_limit() == 123 << 20
+    (rig.point / "a.tmp").write_text("stays")
+    (rig.point / "b.wav").write_text("goes")
+    assert rig.r2fs("flush", "--wait", rig.point).returncode == 0
+    assert [entry.name for entry in rig.bucket.iterdir() if entry.is_file()] == ["b.wav"]
+    path.write_text(head + 'cache_size = "much"\n')
+    rig.until(lambda: "the settings stay as they are" in log.read_text())
+    assert "config.toml:5" in log.read_text()
+    assert cache_limit() == 123 << 20
+    other = path.with_name("new")
+    other.write_text(head + 'log_level = "debug"\n')
+    other.replace(path)
+    rig.until(lambda: log.read_text().count("settings taken up") == 2)
+    assert cache_limit() == 10 << 30
+    assert rig.r2fs("flush", "--wait", rig.point).returncode == 0
+    rig.until(lambda: (rig.bucket / "a.tmp").exists())  # no pattern keeps it here any more
+    assert rig.r2fs("umount", rig.point).returncode == 0
+
+
 def test_under_systemd(rig):
     """Directories by variables, ready only when the mount answers, watchdog, stopping told, time asked for."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -1,0 +1,80 @@
+"""`r2fs path`: the path of an object key, in whatever mount has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import click
+
+from r2fs.cli import show
+from r2fs.cli.asking import known_daemons, nobody_at
+from r2fs.cli.usage import Command, PathText
+from r2fs.daemon import client
+from r2fs.daemon.client import Daemon
+from r2fs.model.addresses import Address, decoded, parse
+from r2fs.model.errors import BadName, InvalidArgument, NotFound
+from r2fs.model.keys import printable
+
+
+@click.command("path", cls=Command)
+@click.argument("key")
+@click.option("--mount", "mount", metavar="DIR", type=PathText(), help="Only in this mount.")
+@click.option("--encoded", "percent", is_flag=True, help="KEY is percent-encoded.")
+@click.option("--json", "as_json", is_flag=True, help="Print path, mount and bucket as JSON.")
+def command(key: str, mount: str | None, percent: bool, as_json: bool) -> None:
+    """Print the path of the object KEY in a mount of this user.
+
+    KEY is a key as the bucket has it, BUCKET/KEY, or a URL r2://BUCKET/KEY or s3://BUCKET/KEY. All mounts are looked
+    in. It is an error if no mount has the object, or if several have one that KEY can mean: --mount chooses.
+    """
+    text = decoded(key) if percent else key
+    found = list(dict.fromkeys(_existing(text, mount)))
+    if not found:
+        where = mount or "any mount"
+        raise NotFound(f"{printable(text)}: no such object in {where}")
+    if len(found) > 1:
+        several = ", ".join(printable(path) for path, _, _ in found)
+        raise InvalidArgument(f"{printable(text)} can be each of {several}: choose with --mount")
+    path, mountpoint, bucket = found[0]
+    if as_json:
+        show.as_json({"path": path, "mountpoint": mountpoint, "bucket": bucket})
+    else:
+        click.echo(os.fsencode(path))
+
+
+def _existing(text: str, mount: str | None) -> Iterator[tuple[str, str, str]]:
+    """Path, mount point and bucket of each object that `text` can mean."""
+    daemons = known_daemons(started=True)
+    if mount is not None:
+        owner = client.owner_of(mount, daemons)
+        if owner is None:
+            raise nobody_at(mount)
+        daemons = [owner]
+    for daemon in daemons:
+        for bucket, key in _readings(parse(text)):
+            yield from _shown(daemon, bucket, key)
+
+
+def _shown(daemon: Daemon, bucket: str | None, key: str) -> Iterator[tuple[str, str, str]]:
+    """The path under which the daemon's mount shows `key`, if it is there. A link's key has a suffix that its name
+    lacks: that name comes first."""
+    try:
+        answer = client.ask_once(daemon, "paths", key=key)
+    except BadName:
+        return
+    if bucket not in (None, answer["bucket"]):
+        return
+    for path in answer["paths"]:
+        whole = os.path.join(daemon.mountpoint, path).rstrip("/")
+        if os.path.lexists(whole):
+            yield whole, daemon.mountpoint, answer["bucket"]
+            return
+
+
+def _readings(address: Address) -> Iterator[tuple[str | None, str]]:
+    """Bucket (None: any) and key: the text as a key, and as BUCKET/KEY."""
+    yield address.bucket, address.key
+    if address.bucket is None and "/" in address.key:
+        bucket, _, key = address.key.partition("/")
+        yield bucket, key

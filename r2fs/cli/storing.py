@@ -1,0 +1,41 @@
+"""The bucket of a command that works without a mount: its settings, and its store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from r2fs.daemon import logs
+from r2fs.model.ports import SystemClock
+from r2fs.model.settings import Settings
+from r2fs.model.settings.loading import credentials_of, settings_of
+from r2fs.model.settings.sources import gather
+from r2fs.store import open_store
+from r2fs.store.retry import RetryingStore
+
+
+def settings_at(target: str, config_file: Path | None) -> Settings:
+    """The settings of a URL, or of a mount's name in the settings file. The command's log is standard error."""
+    settings = settings_of(gather(target, config_file=config_file))
+    debug = bool(click.get_current_context().obj["debug"])
+    logs.to_stderr("debug" if debug else "warning", os.environ, settings.bucket.credentials)
+    return settings
+
+
+@contextmanager
+def store_of(settings: Settings, target: str, config_file: Path | None) -> Iterator[RetryingStore]:
+    """The bucket, checked: credentials, bucket and clock."""
+    store = open_store(
+        settings.bucket,
+        SystemClock(),
+        credentials=lambda: credentials_of(gather(target, config_file=config_file, warn=False)),
+    )
+    try:
+        store.check()
+        yield store
+    finally:
+        store.close()

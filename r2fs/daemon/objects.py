@@ -1,0 +1,95 @@
+"""Operations of the control socket on named objects: locate, paths, url, verify.
+
+Owns:    the answers' fields.
+Threads: each operation runs in a thread of its own, many at once.
+Locks:   none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from r2fs.daemon.control import Request
+from r2fs.daemon.parts import Parts
+from r2fs.daemon.protocol import SIGNED_URL
+from r2fs.model.addresses import LONGEST_URL_S, UrlRequest, path_below, public_url
+from r2fs.model.errors import InvalidArgument, IsADirectory, NotFound, SettingsError
+from r2fs.model.keys import SYMLINK_SUFFIX, printable
+from r2fs.model.views import LocatedView
+
+LOCAL = "local"  # the state of a file of `local_patterns`
+
+
+class ObjectOperations:
+    def __init__(self, parts: Parts) -> None:
+        self._settings = parts.settings
+        self._receipts = parts.engine.receipts
+        self._store = parts.store
+
+    def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
+        return {"locate": self.locate, "paths": self.paths, "url": self.url, "verify": self.verify}
+
+    def locate(self, request: Request) -> dict[str, object]:
+        """The object of `path`, without a request to the bucket."""
+        return self._located(self._receipts.locate(request.text("path")))
+
+    def _located(self, view: LocatedView) -> dict[str, object]:
+        bucket = self._settings.bucket
+        return {**asdict(view), "bucket": bucket.name, "prefix": bucket.prefix}
+
+    def paths(self, request: Request) -> dict[str, object]:
+        """The paths, relative to the mount, that the object `key` may have; none if it is outside of the mount."""
+        path = path_below(request.text("key"), self._settings.bucket.prefix)
+        if path is None:
+            return {"bucket": self._settings.bucket.name, "paths": []}
+        target = path.removesuffix(SYMLINK_SUFFIX)
+        found = [path] if target == path else [target, path]
+        return {"bucket": self._settings.bucket.name, "paths": found}
+
+    def url(self, request: Request) -> dict[str, object]:
+        """A URL of `path`: presigned for `expires_s`, or `public`. No request is sent."""
+        view = self._receipts.locate(request.text("path"))
+        put = request.message.get("put") is True
+        _check_has_url(view, request.text("path"), put)
+        if request.message.get("public") is True:
+            return {**self._located(view), SIGNED_URL: self._public(view.key), "public": True}
+        expires_s = request.number("expires_s", 3600) or 0
+        if not 1 <= expires_s <= LONGEST_URL_S:
+            raise InvalidArgument(f"a presigned URL lives from 1 s to {LONGEST_URL_S} s (7 days)")
+        name = request.message.get("download")
+        wish = UrlRequest(int(expires_s), put, name if isinstance(name, str) else None)
+        signed = self._store.presign(view.key, wish)
+        ends_s = time.time() + wish.expires_s
+        return {
+            **self._located(view),
+            SIGNED_URL: signed.url,
+            "public": False,
+            "ends_s": ends_s if signed.ends_s is None else min(ends_s, signed.ends_s),
+            "temporary": signed.temporary,
+            "credentials_end_s": signed.ends_s,
+        }
+
+    def _public(self, key: str) -> str:
+        if self._settings.public_url is None:
+            raise SettingsError(
+                f"{self._settings.bucket.url}: no public address is known: set public_url (R2_PUBLIC_URL) to the "
+                "r2.dev subdomain or the custom domain of the bucket, if it has one"
+            )
+        return public_url(self._settings.public_url, key)
+
+    def verify(self, request: Request) -> dict[str, object]:
+        """Compare files at and below `paths` with the bucket."""
+        view = self._receipts.check(request.texts("paths") or [])
+        return asdict(view)
+
+
+def _check_has_url(view: LocatedView, path: str, put: bool) -> None:
+    name = printable(path)
+    if view.is_dir or view.key.endswith("/") or not view.key:
+        raise IsADirectory(f"{name} is a directory: a URL is for a file")
+    if view.state == LOCAL:
+        raise InvalidArgument(f"{name} stays on this host (local_patterns): it has no object, and no URL")
+    if not view.known and not put:
+        raise NotFound(f"{name}: no such file in the mount (--put makes a URL to upload a new one)")

@@ -1,0 +1,141 @@
+"""Reload: a settings file that was changed takes effect in the running daemon.
+
+Owns:    which settings can change while a mount is served, and the log lines of what was taken up, what has to wait
+         for a restart, and what was refused.
+Never:   applies a part of a file that is wrong: the settings stay as they are.
+Threads: `run` in one that service.py starts; the file's watch in watchdog's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+from r2fs.daemon.parts import Parts
+from r2fs.daemon.stopping import Stopping
+from r2fs.daemon.watch import FileWatch
+from r2fs.model.errors import R2fsError
+from r2fs.model.ports import Clock
+from r2fs.model.settings import Settings
+from r2fs.model.settings.options import TABLE
+
+log = logging.getLogger(__name__)
+
+SETTLE_S: Final = 0.3  # after the first event: an editor writes, renames and removes
+LIVE: Final = frozenset(
+    {
+        "cache_size", "cache_ttl", "freshness", "read_timeout", "small_file", "read_ahead", "part_size",
+        "multipart_threshold", "upload_delay", "upload_deadline", "dirty_limit", "dirty_wait", "quota",
+        "stop_timeout", "local_patterns", "public_url", "log_level",
+    }
+)  # fmt: skip
+NAMES: Final = {option.field: option.name for option in TABLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Differences of two readings of the settings, by the settings' names."""
+
+    live: dict[str, Any]  # field and new value, of what can be taken up now
+    later: tuple[str, ...]  # what takes effect at the next start
+    credentials: bool
+
+
+def compare(old: Settings, new: Settings) -> Changes:
+    """Differences of `new` from `old`, two readings from the same sources."""
+    differing = {
+        field.name: getattr(new, field.name)
+        for field in fields(Settings)
+        if getattr(old, field.name) != getattr(new, field.name)
+    }
+    bucket = differing.pop("bucket", None)
+    before, now = old.bucket, new.bucket
+    later = [NAMES.get(name, name) for name in differing if NAMES.get(name) not in LIVE]
+    if bucket is not None and replace(before, credentials=now.credentials) != now:
+        later.append("the bucket or the way to it")
+    live = {name: value for name, value in differing.items() if NAMES.get(name) in LIVE}
+    return Changes(live, tuple(later), before.credentials != now.credentials)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a mount's settings come from."""
+
+    files: tuple[Path, ...]  # the settings file, and files of keys
+    read: Callable[[], Settings]  # SettingsError
+
+
+class Reload:
+    def __init__(self, source: Source, parts: Parts, stopping: Stopping, clock: Clock) -> None:
+        # constant
+        self._source = source
+        self._parts = parts
+        self._stopping = stopping
+        self._clock = clock
+        self._changed = Event()
+        # run()'s thread alone
+        self._read: Settings | None = None  # as read last
+        self._running = parts.settings
+
+    def run(self, ended: Event) -> None:
+        """Watch the files, and reload after each change, until `ended`."""
+        try:
+            watch = FileWatch(self._source.files, self._changed.set)
+            watch.start()
+        except OSError as error:
+            log.warning("the settings file is not watched (%s): changes take effect at r2fs restart", error)
+            return
+        try:
+            self._read = self._source.read()
+            while not ended.is_set():
+                if self._clock.wait(self._changed, 1.0):
+                    self._clock.wait(ended, SETTLE_S)
+                    self._changed.clear()
+                    self.reload()
+        except R2fsError as error:  # changed to a wrong one since this daemon was started
+            log.error("the settings file is not watched: %s; r2fs restart takes a right one up", error)
+        finally:
+            watch.stop()
+
+    def reload(self) -> None:
+        """Read the settings again and take up what has changed."""
+        try:
+            new = self._source.read()
+        except R2fsError as error:
+            log.error("the settings stay as they are: %s", error)
+            return
+        changes = compare(self._read or new, new)
+        self._read = new
+        if changes.live:
+            self._apply(replace(self._running, **changes.live))
+            shown = ", ".join(
+                f"{NAMES[name]} = {_shown(name, value)}" for name, value in changes.live.items()
+            )
+            log.info("settings taken up: %s", shown)
+        if changes.credentials:
+            self._renew_key()
+        if changes.later:
+            log.warning("settings that take effect at r2fs restart: %s", ", ".join(changes.later))
+
+    def _apply(self, settings: Settings) -> None:
+        self._running = settings
+        self._parts.engine.change_settings(settings)
+        self._stopping.change_timeout(settings.stop_timeout_s)
+        logging.getLogger("r2fs").setLevel(settings.log_level.upper())
+
+    def _renew_key(self) -> None:
+        keys = self._parts.store.keys
+        if keys is not None and keys.renew(keys.generation):
+            return  # the store says so
+        log.warning(
+            "the credentials of the settings have changed, and those in use go on until they are refused"
+        )
+
+
+def _shown(field: str, value: object) -> str:
+    option = next(option for option in TABLE if option.field == field)
+    return "nothing" if value is None else option.kind.write(value)

@@ -1,0 +1,103 @@
+"""Receipts: which object a path is, and whether the bucket holds exactly the bytes that the mount shows under it.
+
+Owns:    the comparison of a file's version with what the bucket answers: a HEAD for a named file, LISTs for what
+         is below a named directory.
+Never:   waits for uploads (`writeback/progress.py` does), or changes anything.
+Locks:   takes Core.lock; none while the bucket is asked.
+Fails:   NotFound, NotADirectory, InvalidArgument for a file of `local_patterns`; StoreError from the bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.namespace.xattrs import ExtendedAttributes
+from r2fs.engine.pending.records import Records
+from r2fs.model.errors import InvalidArgument, NotADirectory, ObjectMissing
+from r2fs.model.keys import check_key, check_name, nfc, printable
+from r2fs.model.records import Version
+from r2fs.model.views import LocatedView, ReceiptView
+
+
+class Receipts:
+    def __init__(self, records: Records, scopes: Scopes, xattrs: ExtendedAttributes) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._scopes = scopes
+        self._xattrs = xattrs
+
+    def locate(self, path: str) -> LocatedView:
+        """The object of `path` (relative to the mount), as far as the mount knows it: no request is sent.
+
+        A name that is not known gives the key that a file under it would have.
+        """
+        parts = [check_name(part) for part in path.split("/") if part not in ("", ".")]
+        with self._core.lock:
+            node = self._tree.root
+            for number, part in enumerate(parts):
+                if not node.is_dir:
+                    raise NotADirectory(f"{printable('/'.join(parts[:number]))} is not a directory")
+                child = node.children().get(part)
+                if child is None:
+                    return LocatedView(
+                        check_key(self._tree.key(node) + "/".join(parts[number:])), known=False
+                    )
+                node = child
+            return self._xattrs.located(node)
+
+    def check(self, paths: Sequence[str]) -> ReceiptView:
+        """Compare each file at and below `paths` with the bucket. Paths that were removed here are skipped."""
+        scope = self._scopes.of(paths)
+        with self._core.lock:
+            tops = [self._tree.root] if scope is None else list(scope.nodes)
+        changing: list[str] = []
+        differing: list[tuple[str, str]] = []
+        checked = 0
+        for top in tops:
+            with self._core.lock:
+                if self._xattrs.is_local(top):
+                    raise InvalidArgument(
+                        f"{printable(self._tree.path(top))} stays on this host (local_patterns): it has no object"
+                    )
+                expected = dict(self._files(top, changing))
+                prefix = self._tree.key(top) if top.is_dir else None
+            there = self._below(prefix) if prefix is not None else None
+            for path, base in expected.items():
+                checked += 1
+                etag = self._etag(base.key) if there is None else there.get(nfc(base.key))
+                if etag != base.etag:
+                    differing.append((path, _difference(base.key, etag)))
+        return ReceiptView(checked, tuple(differing), tuple(changing))
+
+    def _files(self, top: Node, changing: list[str]) -> Iterator[tuple[str, Version]]:
+        """Each file's path and version. Paths of files with pending changes are added to `changing`."""
+        for node in self._tree.walk(top):
+            if node.is_dir or self._xattrs.is_local(node):
+                continue
+            if node.pending is not None or node.base is None:
+                changing.append(self._tree.path(node))
+            else:
+                yield self._tree.path(node), node.base
+
+    def _below(self, prefix: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        token: str | None = None
+        while True:
+            page = self._core.store.list_page(prefix, token=token)
+            found |= {nfc(info.key): info.etag for info in page.objects}
+            token = page.token
+            if token is None:
+                return found
+
+    def _etag(self, key: str) -> str | None:
+        try:
+            return self._core.store.head(key).etag
+        except ObjectMissing:
+            return None
+
+
+def _difference(key: str, etag: str | None) -> str:
+    name = printable(key)
+    return f"the bucket has no object {name}" if etag is None else f"{name} is another version (ETag {etag})"

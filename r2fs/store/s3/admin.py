@@ -1,0 +1,109 @@
+"""Administration of a bucket behind an S3 API: make it, its CORS and its lifecycle rules. By boto3.
+
+Owns:    the forms of the documents: the list of rules as S3 names their fields (CORSRule, LifecycleRule).
+Never:   touches objects.
+Fails:   StoreError's subclasses; BadDocument for rules that S3 does not have, which are not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import botocore.exceptions as boto_errors
+
+from r2fs.model.errors import BucketMissing, ObjectMissing, PermissionRefused, SettingsError
+from r2fs.model.keys import printable
+from r2fs.model.ports import Clock
+from r2fs.model.settings import Bucket
+from r2fs.store.counting import RequestCounter
+from r2fs.store.s3.check import Checks
+from r2fs.store.s3.client import make_client, translated
+
+TIMEOUT_S: Final = 15.0
+NOTHING_SET: Final = frozenset({"NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration"})
+AWS_DEFAULT_REGION: Final = "us-east-1"  # the one that CreateBucket must not name
+
+Rules = Sequence[Mapping[str, Any]]
+
+
+class BadDocument(SettingsError):
+    """Rules that S3 does not have."""
+
+
+class BucketAdmin:
+    def __init__(self, bucket: Bucket, clock: Clock) -> None:
+        # constant
+        self._bucket = bucket
+        self._checks = Checks(bucket, clock)
+        with self._translated():
+            self._client: Any = make_client(bucket, RequestCounter(), TIMEOUT_S, TIMEOUT_S)
+
+    def close(self) -> None:
+        self._client.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        with translated(self._bucket.url, self._checks.host, None, self._checks.dated):
+            yield
+
+    def create(self, location: str | None) -> bool:
+        """Create the bucket. False: it was there, and belongs to these credentials.
+
+        `location`: R2's hint (wnam, enam, weur, eeur, apac, oc), or a region of AWS; None: chosen by the service.
+        """
+        given: dict[str, Any] = {"Bucket": self._bucket.name}
+        where = location or (self._bucket.region if self._bucket.endpoint_url is None else None)
+        if where not in (None, "auto", AWS_DEFAULT_REGION):
+            given["CreateBucketConfiguration"] = {"LocationConstraint": where}
+        if self._is_there():  # some services answer a second CreateBucket as the first
+            return False
+        with self._translated():
+            self._client.create_bucket(**given)
+        return True
+
+    def _is_there(self) -> bool:
+        """False also for another account's bucket: CreateBucket then says so."""
+        try:
+            with self._translated():
+                self._client.head_bucket(Bucket=self._bucket.name)
+        except (ObjectMissing, BucketMissing, PermissionRefused):
+            return False
+        return True
+
+    # ---- rules
+    def cors(self) -> Rules:
+        return self._rules(self._client.get_bucket_cors, "CORSRules")
+
+    def set_cors(self, rules: Rules) -> None:
+        self._set(self._client.put_bucket_cors, CORSConfiguration={"CORSRules": rules})
+
+    def clear_cors(self) -> None:
+        self._set(self._client.delete_bucket_cors)
+
+    def lifecycle(self) -> Rules:
+        return self._rules(self._client.get_bucket_lifecycle_configuration, "Rules")
+
+    def set_lifecycle(self, rules: Rules) -> None:
+        self._set(self._client.put_bucket_lifecycle_configuration, LifecycleConfiguration={"Rules": rules})
+
+    def clear_lifecycle(self) -> None:
+        self._set(self._client.delete_bucket_lifecycle)
+
+    def _rules(self, call: Callable[..., Mapping[str, Any]], name: str) -> Rules:
+        with self._translated():
+            try:
+                found: Rules = call(Bucket=self._bucket.name).get(name) or ()
+            except boto_errors.ClientError as error:
+                if error.response.get("Error", {}).get("Code") in NOTHING_SET:
+                    return ()
+                raise
+        return found
+
+    def _set(self, call: Callable[..., object], **document: Any) -> None:
+        with self._translated():
+            try:
+                call(Bucket=self._bucket.name, **document)
+            except boto_errors.ParamValidationError as error:
+                raise BadDocument(printable(str(error.kwargs.get("report", error)))) from None

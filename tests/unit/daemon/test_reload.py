@@ -1,0 +1,126 @@
+"""Reload: what a changed settings file does to a running daemon."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from r2fs.daemon.reload import LIVE, Reload, Source, compare
+from r2fs.model.errors import SettingsError
+from r2fs.model.ports import SystemClock
+from r2fs.model.settings import Bucket, Credentials, Settings
+from r2fs.model.settings.options import BY_NAME
+
+BASE = Settings(
+    Bucket("s3", "b", credentials=Credentials("id", "secret")), Path("/c"), Path("/s"), Path("/r")
+)
+
+
+def test_what_can_change_is_a_setting() -> None:
+    assert set(BY_NAME) >= LIVE
+    assert {BY_NAME[name].field for name in LIVE} <= set(Settings.__dataclass_fields__)
+
+
+def test_the_readme_lists_what_can_change() -> None:
+    text = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+    (paragraph,) = (
+        line for line in text.splitlines() if line.startswith("A changed settings file takes effect")
+    )
+    assert set(re.findall(r"`([a-z_]+)`", paragraph)) == LIVE
+
+
+@pytest.mark.parametrize(
+    ("change", "live", "later", "credentials"),
+    [
+        ({}, {}, (), False),
+        ({"cache_size": 1, "freshness_s": 2.0}, {"cache_size": 1, "freshness_s": 2.0}, (), False),
+        ({"local_patterns": ("*.tmp",)}, {"local_patterns": ("*.tmp",)}, (), False),
+        ({"upload_threads": 9, "umask": 0o77}, {}, ("upload_threads", "umask"), False),
+        ({"bucket": replace(BASE.bucket, credentials=Credentials("id", "new"))}, {}, (), True),
+        ({"bucket": replace(BASE.bucket, name="other")}, {}, ("the bucket or the way to it",), False),
+    ],
+)
+def test_differences(
+    change: dict[str, Any], live: dict[str, Any], later: tuple[str, ...], credentials: bool
+) -> None:
+    found = compare(BASE, replace(BASE, **change))
+    assert (found.live, found.later, found.credentials) == (live, later, credentials)
+
+
+class Daemon:
+    """The parts that a reload changes, and readings of the settings as a test gives them."""
+
+    def __init__(self) -> None:
+        self.readings: list[Settings | SettingsError] = []
+        self.engine_has = self.timeout_s = None
+        self.renewed = 0
+        keys = SimpleNamespace(generation=3, renew=self.renew)
+        parts = SimpleNamespace(settings=BASE, engine=self, store=SimpleNamespace(keys=keys))
+        self.reload = Reload(Source((), self.read), parts, self, SystemClock())  # type: ignore[arg-type]
+        self.reload._read = BASE
+
+    def read(self) -> Settings:
+        found = self.readings.pop(0)
+        if isinstance(found, SettingsError):
+            raise found
+        return found
+
+    def change_settings(self, settings: Any) -> None:
+        self.engine_has = settings
+
+    def change_timeout(self, timeout_s: Any) -> None:
+        self.timeout_s = timeout_s
+
+    def renew(self, since: int) -> bool:
+        self.renewed += 1
+        return since == 3
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    before = logging.getLogger("r2fs").level
+    yield Daemon()
+    logging.getLogger("r2fs").setLevel(before)
+
+
+def test_limits_and_levels_are_taken_up(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "r2fs")
+    daemon.readings = [replace(BASE, cache_size=1 << 30, stop_timeout_s=5.0, log_level="debug")]
+    daemon.reload.reload()
+    assert daemon.engine_has is not None
+    assert (daemon.engine_has.cache_size, daemon.timeout_s) == (1 << 30, 5.0)
+    assert logging.getLogger("r2fs").level == logging.DEBUG
+    assert 'cache_size = "1GiB"' in caplog.text
+
+
+@pytest.mark.expect_warnings("the settings stay as they are")
+def test_a_wrong_file_changes_nothing(daemon: Daemon) -> None:
+    daemon.readings = [SettingsError("cache_size: no size (config.toml:3)"), replace(BASE, quota=7)]
+    daemon.reload.reload()
+    assert daemon.engine_has is None
+    daemon.reload.reload()
+    assert daemon.engine_has is not None
+    assert daemon.engine_has.quota == 7
+
+
+@pytest.mark.expect_warnings("take effect at r2fs restart")
+def test_what_needs_a_restart_is_said(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    daemon.readings = [replace(BASE, upload_threads=9), replace(BASE, upload_threads=9)]
+    daemon.reload.reload()
+    assert "upload_threads" in caplog.text
+    caplog.clear()
+    daemon.reload.reload()
+    assert caplog.text == ""
+
+
+def test_a_new_key_is_taken_up(daemon: Daemon) -> None:
+    daemon.readings = [replace(BASE, bucket=replace(BASE.bucket, credentials=Credentials("id", "new")))]
+    daemon.reload.reload()
+    assert daemon.renewed == 1
