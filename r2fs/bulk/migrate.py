@@ -28,7 +28,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class NotMoved(R2fsError):
-    """Why one object is left as it is."""
+    """An object is left as it is; the message says the reason."""
 
 
 @dataclass(slots=True)
@@ -198,7 +198,7 @@ def _differ(one: str, other: str) -> bool:
 
 
 def check(store: ObjectStore, plan: Plan, progress: Callable[[int], None]) -> list[tuple[int, str, str]]:
-    """What would fail of `plan`, found by HEADs: line, old key, reason. Changes nothing."""
+    """Find by HEADs the rows of `plan` that would fail: line, old key, reason. Changes nothing."""
     faults: list[tuple[int, str, str]] = []
 
     def look(row: Row) -> tuple[int, str, str] | None:

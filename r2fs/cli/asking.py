@@ -142,7 +142,7 @@ def located(path: str) -> tuple[Daemon, dict[str, Any]]:
 
 
 def look_up(path: str) -> None:
-    """Have the mount look for a name. NotFound if there is none, R2fsError if that is not known."""
+    """Make the mount look a name up. NotFound if there is none; R2fsError if the mount cannot tell."""
     try:
         os.stat(path)
     except FileNotFoundError:

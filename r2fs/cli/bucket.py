@@ -69,7 +69,7 @@ def check(target: str, config_file: Path | None) -> None:
 
 @command.group("cors", cls=Group)
 def cors() -> None:
-    """Which web pages may read the bucket (Cross-Origin Resource Sharing)."""
+    """Show and set the web pages that may read the bucket (Cross-Origin Resource Sharing)."""
 
 
 @cors.command("show")
@@ -103,7 +103,7 @@ def clear_cors(target: str, config_file: Path | None) -> None:
 
 @command.group("lifecycle", cls=Group)
 def lifecycle() -> None:
-    """When the bucket deletes objects by itself. R2 removes them within 24 hours of their expiry."""
+    """Show and set the rules by which the bucket deletes objects. R2 deletes within 24 hours of the expiry."""
 
 
 @lifecycle.command("show")

@@ -63,7 +63,7 @@ def compare(old: Settings, new: Settings) -> Changes:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a mount's settings come from."""
+    """Source of a mount's settings: the files, and their reading."""
 
     files: tuple[Path, ...]  # the settings file, and files of keys
     read: Callable[[], Settings]  # SettingsError
