@@ -21,6 +21,7 @@ from r2fs.model.ports import SessionMemory
 from r2fs.model.records import Kind, KnownNode, ObjectInfo, Version
 
 NEVER = float("-inf")  # a monotonic time before every other
+ABSENT_MAX = 1000  # names in a directory; beyond, the kernel may hold any name as absent
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +45,8 @@ class Listing:
         default_factory=dict
     )  # name: Clock.monotonic() of a lookup of this name alone
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal by this host
+    absent: set[str] | None = None  # names that the kernel may hold as absent, but for `removed`; None: none
+    any_absent: bool = False  # the kernel may hold any name as absent
     hidden: frozenset[str] = frozenset()  # keys that cannot be shown
     refreshing: Refresh | None = None  # on its way
     refused: str | None = None  # why the last answer was no listing; None: a listing
@@ -57,6 +60,14 @@ class Listing:
     took_s: float = 0.0  # the last LIST
     probe_count: int = 0  # lookups of single names since the last LIST, or in this window
     probe_window_s: float = NEVER  # Clock.monotonic(): when the window began
+
+    def note_absent(self, name: str) -> None:
+        """Record an answer to the kernel that a name is absent."""
+        if self.absent is None:
+            self.absent = set()
+        self.absent.add(name)
+        if len(self.absent) > ABSENT_MAX:
+            self.absent, self.any_absent = None, True
 
 
 @dataclass(slots=True, eq=False)

@@ -156,7 +156,7 @@ def merge_object(tree: Tree, directory: Node, info: ObjectInfo, began: int) -> N
     child = directory.children().get(name)
     if child is None:
         if listing_of(directory).removed.get(name, 0) <= began:
-            tree.expire_name(directory, name)
+            _expire_absent(tree, directory, name)
             tree.add_object(directory, name, info)
             tree.noticed(directory)
     elif child.pending or child.touched > began or child.is_dir:
@@ -167,13 +167,29 @@ def merge_object(tree: Tree, directory: Node, info: ObjectInfo, began: int) -> N
         tree.replace(child, info)
 
 
+def _expire_absent(tree: Tree, directory: Node, name: str) -> None:
+    """Make the kernel look up a name that another host has made.
+
+    Before the first whole LIST the kernel has no listing to drop, and may hold as absent only names of which an
+    answer or a removal by this host said so.
+    """
+    listing = listing_of(directory)
+    if (
+        listing.whole
+        or listing.any_absent
+        or name in listing.removed
+        or (listing.absent is not None and name in listing.absent)
+    ):
+        tree.expire_name(directory, name)
+
+
 def merge_prefix(tree: Tree, directory: Node, spelled: str, began: int) -> None:
     """Show a directory below which the bucket holds keys. `spelled`: its name in these keys."""
     name = nfc(spelled)
     child = directory.children().get(name)
     if child is None:
         if listing_of(directory).removed.get(name, 0) <= began:
-            tree.expire_name(directory, name)
+            _expire_absent(tree, directory, name)
             tree.add_prefix(directory, spelled)
             tree.noticed(directory)
     elif child.is_dir:

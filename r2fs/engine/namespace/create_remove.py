@@ -19,7 +19,7 @@ from r2fs.engine.content.local_file import Contents
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.attribute_cache import AttributeCache
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
-from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
 from r2fs.engine.namespace.freshness import AWAY, Freshness
 from r2fs.engine.namespace.name_checks import check_empty
@@ -112,6 +112,7 @@ class Names:
             if found is None and name == OBJECT_NAME:
                 found = self._tree.object_of(directory)
             if found is None:
+                listing_of(directory).note_absent(name)
                 raise NotFound(
                     f"{printable(name)}: no such file or directory",
                     self._freshness.valid_s(directory, name),

@@ -18,7 +18,7 @@ from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.inode_numbers import InodeNumbers
-from r2fs.engine.inodes.inode import Listing, Node
+from r2fs.engine.inodes.inode import Listing, Node, listing_of
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import R2fsError, Stale
@@ -32,6 +32,8 @@ REFERENCES: Final = 1 << 62  # more than the kernel can give back
 
 def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -> None:
     """Restore every inode that the kernel may name, under its name. Called before any other inode is made."""
+    if inheritance.nodes:
+        listing_of(tree.root).any_absent = True  # by an answer of the previous daemon
     made = {ino: _node(known) for ino, known in inheritance.nodes.items() if ino != tree.root.ino}
     for ino, node in made.items():
         parent_ino = inheritance.nodes[ino].parent
@@ -121,5 +123,5 @@ def _node(known: KnownNode) -> Node:
         node.base = Version(*known.base)
         node.size = node.base.size
     if node.is_dir:
-        node.listing = Listing(marker=node.base)
+        node.listing = Listing(marker=node.base, any_absent=True)
     return node

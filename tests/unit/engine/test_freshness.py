@@ -312,3 +312,31 @@ def test_a_node_that_is_open_is_given_back_when_it_is_closed(mount: Mount):
     mount.engine.close(opened)
     assert nodes(mount) == before - 1
     mount.engine.inodes.check()
+
+
+# ------------------------------------------------------------------ notifications of a first listing
+def test_a_first_listing_tells_the_kernel_of_names_that_it_may_hold_as_absent_alone(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+):
+    """Each notification has the kernel look a name up anew: of a hundred thousand, for seconds."""
+    told: list[str] = []
+    plain = mount.kernel.forget_name
+
+    def forget_name(parent: int, name: str, gone: bool = False) -> None:
+        told.append(name)
+        plain(parent, name, gone)
+
+    monkeypatch.setattr(mount.kernel, "forget_name", forget_name)
+    for number in range(50):
+        mount.store.set(f"takes/{number}.wav", b"RIFF")
+    with pytest.raises(NotFound):
+        mount.kernel.stat("takes/late.wav")
+    mount.store.set("takes/late.wav", b"RIFF")
+    mount.clock.advance(FRESH_S + 1)
+    assert "late.wav" in mount.kernel.listdir("takes")
+    assert told in ([], ["late.wav"])
+    assert mount.kernel.stat("takes/late.wav").size == 4
+    mount.store.set("takes/another.wav", b"RIFF")
+    mount.clock.advance(FRESH_S + 1)
+    assert "another.wav" in mount.kernel.listdir("takes")
+    assert told[-1] == "another.wav", "the kernel keeps a listing by now"
