@@ -1,7 +1,7 @@
 """The journal's table of attributes: metadata, missing in listings, of objects that this host stored.
 
 Owns:    the SQL of the table `attributes` (its columns: schema.py) and its bound: ATTRIBUTES_MAX
-         rows; beyond, the oldest are deleted.
+         rows; beyond it the rows stored longest ago are deleted.
 Never:   opens a transaction of its own around several calls: the caller's makes a row durable together
          with the end of its upload.
 Threads: every method is thread-safe, by the journal's lock.
@@ -28,15 +28,17 @@ _COLUMNS: Final = (
     "parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, target, modified_ns, stored_s"
 )
 _VALUES: Final = _COLUMNS.split(", ")[2:]
+_LAST: Final = "seq = (SELECT max(seq) + 1 FROM attributes), "  # a row that is stored anew is the youngest
 _PUT: Final = (
     f"INSERT INTO attributes ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (parent, name) DO UPDATE SET "
+    + _LAST
     + ", ".join(f"{column} = excluded.{column}" for column in _VALUES)
 )
 # The times and the number of a directory alone: other fields stay.
 _PUT_SHOWN: Final = (
     "INSERT INTO attributes (parent, name, etag, size, st_ino, metadata, ctime_ns, shown_ns, stored_s)"
-    " VALUES (?, ?, '', 0, ?, '{}', ?, ?, 0) ON CONFLICT (parent, name) DO UPDATE SET"
-    " st_ino = excluded.st_ino, ctime_ns = excluded.ctime_ns, shown_ns = excluded.shown_ns"
+    " VALUES (?, ?, '', 0, ?, '{}', ?, ?, 0) ON CONFLICT (parent, name) DO UPDATE SET "
+    f"{_LAST}st_ino = excluded.st_ino, ctime_ns = excluded.ctime_ns, shown_ns = excluded.shown_ns"
 )
 _GET: Final = f"SELECT {_COLUMNS} FROM attributes WHERE parent = ?"
 _AT: Final = "WHERE parent = ? AND name = ?"

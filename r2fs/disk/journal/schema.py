@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS inode (
 -- What stat shows of an object that this host stored, and a listing does not tell: with it an empty cache shows the same.
 -- Written with the commit that ends the upload. Losing a row costs a HEAD, and perhaps a program's second look at the file.
 CREATE TABLE IF NOT EXISTS attributes (
-    seq         INTEGER PRIMARY KEY, -- order in which keys came in: beyond the bound the lowest go
+    seq         INTEGER PRIMARY KEY, -- order in which rows were stored last: beyond the bound the lowest go
     parent      TEXT NOT NULL,       -- the key up to its last part, in NFC: '' or ends with '/'
     name        TEXT NOT NULL,       -- the last part; a directory's ends with '/'; '': the root of a mount without a prefix
     etag        TEXT NOT NULL,       -- the version that `metadata` is of; '': a directory without an object of its own

@@ -1,13 +1,15 @@
 """Pages: the end of a listing in pages, also on a server with endless pages.
 
 Owns:    the marks of a listing in circles: a token for the second time, a page that begins like an earlier page,
-         several empty pages in a row.
+         several empty pages in a row; the bound of one that is kept in memory.
 Never:   sends a request; judges the order of keys: servers have orders of their own.
 Threads: that of the listing.
-Fails:   MalformedAnswer at the first repeat.
+Fails:   MalformedAnswer at the first repeat, and past the bound.
 """
 
 from __future__ import annotations
+
+import sys
 
 from r2fs.model.errors import MalformedAnswer
 from r2fs.model.keys import printable
@@ -15,22 +17,26 @@ from r2fs.model.records import ListPage
 
 EMPTY = 10  # pages in a row: a server that skips deleted objects may send a few
 LARGEST = 2_000  # pages, of a thousand names as a rule: more than a host's memory holds
+MOST_BYTES = 1 << 30  # of memory, in as many pages: a server may put tens of thousands of names into one
+NAME_BYTES = 400  # of memory that an entry takes beside its key: measured
 
 
 class Pages:
     """The pages of one listing. Pass each page to `turn` before its names are used.
 
-    `what`: the prefix, or the bucket's URL where that is empty, for messages.
+    `what`: the prefix, or the bucket's URL where that is empty, for messages. `kept`: the entries stay in memory
+    until the last page, so at most LARGEST pages of MOST_BYTES are taken.
     """
 
-    def __init__(self, what: str, largest: int | None = None) -> None:
+    def __init__(self, what: str, kept: bool = False) -> None:
         # constant
         self._what = what
-        self._largest = largest
+        self._kept = kept
         # of this listing's thread: hashes, since a server sets no limit to the length of tokens
         self._tokens: set[int] = set()
         self._firsts: set[int] = set()
         self._empty = 0
+        self._bytes = 0
 
     def turn(self, page: ListPage) -> str | None:
         """Return the token of the next page; None: this was the last. Raises MalformedAnswer."""
@@ -47,9 +53,17 @@ class Pages:
         self._empty = self._empty + 1 if first is None else 0
         if self._empty >= EMPTY:
             raise self._endless(f"{EMPTY} pages in a row hold nothing")
-        if self._largest is not None and len(self._tokens) >= self._largest:
-            raise self._endless(f"more than {self._largest} pages")
+        if self._kept:
+            self._count(page)
         return page.token
+
+    def _count(self, page: ListPage) -> None:
+        keys = (*(info.key for info in page.objects), *page.prefixes)
+        self._bytes += NAME_BYTES * len(keys) + sum(map(sys.getsizeof, keys))
+        if self._bytes > MOST_BYTES:
+            raise self._endless(f"names for more than {MOST_BYTES >> 20} MiB of memory")
+        if len(self._tokens) >= LARGEST:
+            raise self._endless(f"more than {LARGEST} pages")
 
     def _beginning(self, page: ListPage) -> tuple[str, ...] | None:
         """Return keys by which a repeated page is recognised. A server may put one directory at the end of a page and

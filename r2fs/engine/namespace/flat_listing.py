@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from r2fs.engine.inodes.listing_pages import LARGEST, Pages
+from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.model.records import ListPage, ObjectInfo
 
 
@@ -29,7 +29,7 @@ class FlatListing:
     """Of everything below `prefix` that comes after the key `after`. Not thread-safe."""
 
     def __init__(self, prefix: str, after: str = "") -> None:
-        self.pages = Pages(prefix or "the bucket", LARGEST)
+        self.pages = Pages(prefix or "the bucket", kept=True)
         self._after = after.encode()
         self._open: list[Found] = []
         self._top = prefix

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
-from r2fs.engine.inodes.listing_pages import LARGEST, Pages
+from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.last_known import LastKnown
 from r2fs.engine.namespace.name_lookup import NameLookup
@@ -230,7 +230,7 @@ class Freshness:
         asked_at, read = self._core.clock.monotonic(), 0
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
-        token, turning = None, Pages(prefix or self._store.url, LARGEST)
+        token, turning = None, Pages(prefix or self._store.url, kept=True)
         while read == 0 or token is not None:
             if read == pages and name is not None:
                 with self._core.lock:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.engine.inodes.listing_pages import EMPTY, LARGEST, Pages
+from r2fs.engine.inodes.listing_pages import EMPTY, LARGEST, NAME_BYTES, Pages
 from r2fs.model.errors import DirectoryNotEmpty, MalformedAnswer, R2fsError, ReadFailed
 from r2fs.model.records import ListPage, ObjectInfo
 from tests.support.clocks import ManualClock
@@ -194,7 +194,7 @@ def test_an_object_without_an_etag_hides_itself_alone(
 
 # ------------------------------------------------------------------ the rule itself
 def test_long_and_sparse_listings_are_no_circles():
-    pages = Pages("s/", LARGEST)
+    pages = Pages("s/", kept=True)
     for n in range(LARGEST - 1):
         assert pages.turn(page(f"s/{n:06d}", token=f"t{n}")) == f"t{n}"
     assert pages.turn(page("s/z", token=None)) is None
@@ -210,9 +210,36 @@ def test_a_directory_at_the_end_of_one_page_and_the_beginning_of_the_next():
     assert pages.turn(page(token=None, prefixes=("s/c/",))) is None
 
 
-def test_a_listing_has_a_largest_size():
-    pages = Pages("s/", 3)
-    pages.turn(page("s/1", token="1"))
-    pages.turn(page("s/2", token="2"))
-    with pytest.raises(MalformedAnswer, match=r"s/: .* more than 3 pages"):
-        pages.turn(page("s/3", token="3"))
+def test_a_listing_that_is_kept_has_a_largest_size():
+    pages = Pages("s/", kept=True)
+    with pytest.raises(MalformedAnswer, match=rf"s/: .* more than {LARGEST} pages"):
+        for n in range(LARGEST):
+            pages.turn(page(f"s/{n}", token=str(n)))
+
+
+@pytest.mark.parametrize("entries", [["s/" + "x" * (3 << 20)], ["s/x"] * 20_000], ids=("long names", "many names"))
+def test_what_is_kept_of_a_listing_is_bounded_in_bytes(entries: list[str], monkeypatch: pytest.MonkeyPatch):
+    """A page may be of 6 MiB: two thousand of them are more than a host has."""
+    monkeypatch.setattr("r2fs.engine.inodes.listing_pages.MOST_BYTES", 32 << 20)
+    pages, size = Pages("s/", kept=True), 0
+    with pytest.raises(MalformedAnswer, match="32 MiB of memory"):
+        for n in range(LARGEST // 2):
+            pages.turn(page(f"s/{n}", *entries, token=str(n)))
+            size += sum(NAME_BYTES + len(key) for key in entries)
+            assert size <= 32 << 20
+
+
+@pytest.mark.expect_warnings
+def test_a_directory_whose_names_never_end_is_refused_and_what_was_known_stays(
+    engine: Engine, bucket: ScriptedListings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    assert engine.listdir("s") == ["a", "b", "c", "sub"]
+    monkeypatch.setattr("r2fs.engine.inodes.listing_pages.MOST_BYTES", 1 << 20)
+    count = itertools.count()
+    bucket.answering = lambda prefix, token: page(
+        *(f"s/{next(count)}" for _ in range(500)), token=str(next(count))
+    )
+    clock.advance(11.0)
+    bucket.lists = 0
+    assert engine.listdir("s") == ["a", "b", "c", "sub"]
+    assert bucket.lists <= 10
