@@ -152,7 +152,7 @@ class Mounted(System):
                 stdout=log,
                 stderr=log,
                 cwd=REPO,
-                env=clean_environment(HOME=str(self.base), **self.environment()),
+                env=self._environment(),
                 start_new_session=True,  # a Ctrl-C is for the benchmark, which then ends this in its order
             )
         end = time.monotonic() + READY_S
@@ -163,6 +163,12 @@ class Mounted(System):
                 raise Broken(f"{self.name}: no mount after {READY_S:.0f} s:\n{self.log()}")
             time.sleep(0.01)
         return begun
+
+    def _environment(self) -> dict[str, str]:
+        environment = clean_environment(HOME=str(self.base), **self.environment())
+        # Python's bytecode is kept, as where r2fs is installed: to compile all of it takes as long as to start
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment
 
     def stop(self) -> None:
         """In any case there is neither mount nor process afterwards, and nothing is kept."""
