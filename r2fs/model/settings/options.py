@@ -115,6 +115,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option(
             "addressing", Choice(("path", "virtual")), "Whether requests name the bucket in path or host."
         ),
+        Option(
+            "transport",
+            Choice(("auto", "boto3")),
+            "What sends requests. auto: the frequent ones without boto3, but through a proxy; boto3: all by it.",
+        ),
         Option("request_timeout", Duration(1, 3600), "A request that is silent for so long is sent again."),
         Option(
             "md5_etags",

@@ -37,9 +37,12 @@ from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3 import headers, proof, values
 from r2fs.store.s3.check import Checks
-from r2fs.store.s3.client import Clients, translated, with_copy_headers
+from r2fs.store.s3.client import with_copy_headers
+from r2fs.store.s3.clients import Clients
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
+from r2fs.store.s3.failures import translated
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
+from r2fs.store.s3.sender import Sender
 from r2fs.store.s3.values import (
     conditions,
     destination_headers,
@@ -105,6 +108,7 @@ class S3Store:
         self._host = self._checks.host
         with self._translated():
             self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
+        self._sender = Sender(self._clients)
         self._wire = Wire(self._translated, self._counter.received, clock)
         self._packed = Packed(self._translated)
         # A float that any thread may set: when an answer last proved that the bucket exists.
@@ -162,7 +166,7 @@ class S3Store:
         elif start_after:
             asked["StartAfter"] = start_after
         with self._translated() as seen:
-            self._client.list_objects_v2(**asked)
+            self._sender.send("ListObjectsV2", asked)
             page = page_of(seen.read(), Asked(self._name, prefix, token))
         self._bucket_seen_s = self._clock.monotonic()
         return page
@@ -175,7 +179,7 @@ class S3Store:
 
     def _head(self, key: str) -> Mapping[str, Any]:
         try:
-            answer = self._packed.ask(key, lambda: self._client.head_object(Bucket=self._name, Key=key))
+            answer = self._packed.ask(key, lambda: self._sender.send("HeadObject", self._at(key)))
         except ObjectMissing:
             self._require_bucket()
             raise
@@ -202,13 +206,12 @@ class S3Store:
     ) -> S3Download:
         if start < 0 or (length is not None and length <= 0):
             raise RangeInvalid(f"{printable(key)}: no bytes in that range")
-        asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
-        ranged = start > 0 or length is not None
-        if ranged:
+        asked = self._at(key)
+        if start > 0 or length is not None:
             asked["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
         if if_match is not None:
             asked["IfMatch"] = f'"{if_match}"'
-        answer = self._packed.ask(key, lambda: self._client.get_object(**asked))
+        answer = self._packed.ask(key, lambda: self._sender.send("GetObject", asked))
         download = self._download(key, answer)
         try:
             download.require(start, length, if_match)
@@ -243,7 +246,7 @@ class S3Store:
         asked = self._described(key, meta) | conditions(condition)
         try:
             with self._translated(key, outgoing):
-                answer = self._client.put_object(Body=outgoing.file(), **asked)
+                answer = self._sender.send("PutObject", asked | {"Body": outgoing.file()})
         except PreconditionFailed:
             if condition is None or not self._is_made_by_files(key, condition):
                 raise
@@ -283,7 +286,7 @@ class S3Store:
     def delete(self, key: str) -> None:
         try:
             with self._translated(key):
-                self._client.delete_object(Bucket=self._name, Key=key)
+                self._sender.send("DeleteObject", self._at(key))
         except ObjectMissing:
             pass
 
@@ -317,13 +320,8 @@ class S3Store:
     def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         outgoing = Outgoing(body, printable(key))
         with self._translated(key, outgoing):
-            answer = self._client.upload_part(
-                Bucket=self._name,
-                Key=key,
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=outgoing.file(),
-            )
+            asked = {"UploadId": upload_id, "PartNumber": number, "Body": outgoing.file()}
+            answer = self._sender.send("UploadPart", self._at(key) | asked)
         return Part(number, verified(key, answer, outgoing, self._md5_etags), len(outgoing))
 
     def copy_part(
@@ -420,7 +418,10 @@ class S3Store:
         return stored
 
     def close(self) -> None:
-        self._client.close()
+        self._clients.close()
+
+    def _at(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._name, "Key": key}
 
 
 def _name_refused(key: str, error: StoreError) -> Refused:
