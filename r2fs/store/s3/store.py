@@ -1,4 +1,4 @@
-"""A bucket behind an S3 API, R2's first of all. With `client.py` all that knows boto3.
+"""A bucket behind an S3 API, R2's first of all.
 
 Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
 Never:   retries (`store/retry.py` does), reads a body whole, sets a Content-Encoding that was not there.
@@ -79,7 +79,7 @@ def connect(
         read_timeout_s=bucket.request_timeout_s,
         credentials=credentials,
     )
-    return RetryingStore(store, clock, counter=counter, keys=store.keys)
+    return RetryingStore(store, clock, counter=counter, keys=store._clients)
 
 
 class S3Store:
@@ -113,10 +113,6 @@ class S3Store:
         self._packed = Packed(self._translated)
         # A float that any thread may set: when an answer last proved that the bucket exists.
         self._bucket_seen_s = float("-inf")
-
-    @property
-    def keys(self) -> Clients:
-        return self._clients
 
     @property
     def _client(self) -> S3Client:
@@ -159,14 +155,8 @@ class S3Store:
         limit: int = 1000,
     ) -> ListPage:
         asked: dict[str, Any] = {"Bucket": self._name, "Prefix": prefix, "MaxKeys": limit}
-        if delimiter:
-            asked["Delimiter"] = delimiter
-        if token is not None:
-            asked["ContinuationToken"] = token
-        elif start_after:
-            asked["StartAfter"] = start_after
         with self._translated() as seen:
-            self._sender.send("ListObjectsV2", asked)
+            self._sender.send("ListObjectsV2", asked | values.place_of(delimiter, start_after, token))
             page = page_of(seen.read(), Asked(self._name, prefix, token))
         self._bucket_seen_s = self._clock.monotonic()
         return page
@@ -206,11 +196,7 @@ class S3Store:
     ) -> S3Download:
         if start < 0 or (length is not None and length <= 0):
             raise RangeInvalid(f"{printable(key)}: no bytes in that range")
-        asked = self._at(key)
-        if start > 0 or length is not None:
-            asked["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
-        if if_match is not None:
-            asked["IfMatch"] = f'"{if_match}"'
+        asked = self._at(key) | values.part_of(start, length, if_match)
         answer = self._packed.ask(key, lambda: self._sender.send("GetObject", asked))
         download = self._download(key, answer)
         try:
@@ -257,7 +243,7 @@ class S3Store:
         except ObjectMissing as error:
             if condition is not None and condition.etag is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
-            raise _name_refused(key, error) from error
+            raise values.name_refused(key, error) from error
         return proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
 
     def _is_made_by_files(self, key: str, condition: Condition) -> bool:
@@ -269,19 +255,7 @@ class S3Store:
         return info.etag == etag and not info.size and not info.metadata
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
-        metadata = headers.encoded(meta.metadata)
-        if headers.size(metadata) > self._limits.max_metadata:
-            raise Refused(
-                f"{printable(key)}: more metadata than the {self._limits.max_metadata} bytes that the bucket"
-                " takes: remove what other tools have stored with it"
-            )
-        return {
-            "Bucket": self._name,
-            "Key": key,
-            "ContentType": meta.content_type,
-            "Metadata": metadata,
-            **values.described(meta.headers),
-        }
+        return self._at(key) | values.described_object(key, meta, self._limits.max_metadata)
 
     def delete(self, key: str) -> None:
         try:
@@ -315,7 +289,7 @@ class S3Store:
                 self._client.create_multipart_upload(**self._described(key, meta))
                 return seen.read().text("UploadId")
         except ObjectMissing as error:
-            raise _name_refused(key, error) from error
+            raise values.name_refused(key, error) from error
 
     def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         outgoing = Outgoing(body, printable(key))
@@ -422,8 +396,3 @@ class S3Store:
 
     def _at(self, key: str) -> dict[str, Any]:
         return {"Bucket": self._name, "Key": key}
-
-
-def _name_refused(key: str, error: StoreError) -> Refused:
-    """A 404 for what needs no object to be there: the server's routes do not know such a path."""
-    return Refused(f"{printable(key)}: the server does not take this name: rename the file ({error})")
