@@ -40,10 +40,10 @@ DRIVERS_ROOMS = ("kernel", "libfuse")  # each is a driver by itself; the modules
 
 # Package → the only modules (a folder ends with /) that may import it.
 ONLY = {
-    "boto3": ("store/s3/",),
+    "boto3": ("store/s3/session.py",),
     "botocore": ("store/s3/",),
     "s3transfer": ("store/s3/",),
-    "urllib3": ("store/s3/",),
+    "urllib3": ("store/s3/wire.py",),
     "diskcache": ("disk/cache/table.py",),
     "sqlite3": ("disk/journal/",),
     "click": ("cli/",),

@@ -1,5 +1,6 @@
 """What each server that stands in for R2 cannot do: the tests of the contract that it fails, and why.
 
+`NAME by boto3`: the same server, and boto3 sends every request: it is the reference of the transport without it.
 A test is named by its function, or with its parameters in brackets. It runs nevertheless and must
 fail (strict xfail), so that this table stays true; those of `NOT_RUN` hang, or log errors of the
 server's own. Every test must pass somewhere: `test_cannot.py` sees to it.
@@ -43,3 +44,8 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "test_abort": "answers 500 for an unknown upload",
     },
 }
+
+BY_BOTO3 = " by boto3"
+REFERENCES = ("double", "seaweedfs")  # servers on which boto3 is tested, too
+for _name in REFERENCES:
+    CANNOT[_name + BY_BOTO3] = CANNOT[_name]

@@ -1,4 +1,4 @@
-"""One contract, six stores: every test of the suite runs over each of them.
+"""One contract, six stores: every test of the suite runs over each of them, and over two of them by boto3, too.
 
 The servers run for the whole session, each in a process or thread of its own; a test has a
 prefix of its own in the bucket.
@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from r2fs.model.ports import Limits, ObjectStore, SystemClock
 from r2fs.model.settings import Bucket
 from r2fs.store import open_store
-from tests.contract.cannot import CANNOT, NOT_RUN
+from tests.contract.cannot import BY_BOTO3, CANNOT, NOT_RUN
 from tests.support.faulty import FaultyProxy
 from tests.support.memory_store import MemoryStore
 from tests.support.servers import Endpoint, Moto, SeaweedFS, Simulator
@@ -106,8 +106,10 @@ def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         return Place(kind, prefix, Bucket("file", str(root)), None)
     if kind == "memory":
         return Place(kind, prefix, Bucket("file", "/nowhere"), None)
-    endpoint: Endpoint = request.getfixturevalue(kind)
-    return Place(kind, prefix, endpoint.settings(prefix=prefix), endpoint)
+    endpoint: Endpoint = request.getfixturevalue(kind.removesuffix(BY_BOTO3))
+    settings = endpoint.settings(prefix=prefix)
+    transport = "boto3" if kind.endswith(BY_BOTO3) else "auto"
+    return Place(kind, prefix, replace(settings, transport=transport), endpoint)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What no S3 server answers: it is told as what it is, and nothing that it says is believed.
 
-The requests go to boto3 and through its parser; only the HTTP session is ours (`tests/support/hostile.py`).
+The requests go through all of the store, by boto3 and its parser, and without it; only the HTTP session is ours
+(`tests/support/hostile.py`).
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from tests.support.hostile import (
     Raw,
     RawServer,
     all_good,
+    answered_by,
     but,
     document,
     entry,
@@ -79,9 +81,9 @@ NO_DOCUMENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def hostile() -> Iterator[tuple[S3Store, Answers]]:
-    store, session = store_of(all_good)
+@pytest.fixture(scope="module", params=["auto", "boto3"])
+def hostile(request: pytest.FixtureRequest) -> Iterator[tuple[S3Store, Answers]]:
+    store, session = store_of(all_good, transport=request.param)
     yield store, session
     store.close()
 
@@ -530,18 +532,17 @@ def test_other_answers_are_bounded(store: S3Store, answers: Any, verb: str, stat
 
     class SimpleRaw:
         def __init__(self, source: Endless) -> None:
-            self.read = source.read
+            self.read1 = source.read
 
         def close(self) -> None:
             pass
 
-    endpoint: Any = store._clients.current._endpoint
-    session, endpoint.http_session = endpoint.http_session, Sending(but(verb, Raw(status, length=False)))
+    answered_by(store, Sending(but(verb, Raw(status, length=False))))
     try:
         with pytest.raises(StoreError):
             VERBS[verb].call(store)
     finally:
-        endpoint.http_session = session
+        answered_by(store, answers(all_good))
 
 
 def test_a_body_that_ends_early_is_no_answer(store: S3Store, answers: Any):
@@ -559,9 +560,9 @@ def test_a_bucket_in_another_region_is_asked_there():
     store = S3Store(bucket, clock=ManualClock())
     wrong = error("AuthorizationHeaderMalformed").replace(b"</Error>", b"<Region>eu-west-1</Region></Error>")
     session = Answers(lambda r: VERBS["list"].good if "eu-west-1" in r.url else Raw(400, (), wrong))
-    store._clients.current._endpoint.http_session = session
+    answered_by(store, session)
     assert VERBS["list"].call(store) == VERBS["list"].believed
-    assert len(session.sent) == 2
+    assert len(session.sent) == 3  # the first without boto3
     store.close()
 
 

@@ -91,7 +91,7 @@ class Answers:
         except HTTPError as error:  # of lengths that differ: botocore's session makes that of it
             raise HTTPClientError(error=error) from error
         answer: Any = AWSResponse(request.url, raw.status, response.headers, response)  # type: ignore[arg-type]
-        if not request.stream_output:
+        if not getattr(request, "stream_output", True):
             answer.content  # noqa: B018 as botocore's own session reads it
         return answer
 
@@ -99,14 +99,28 @@ class Answers:
         pass
 
 
-def store_of(answering: Answering, clock: Clock | None = None, prefix: str = "") -> tuple[S3Store, Answers]:
-    """A store without retries whose requests are answered so."""
+def store_of(
+    answering: Answering, clock: Clock | None = None, transport: str = "auto", **changes: Any
+) -> tuple[S3Store, Answers]:
+    """A store without retries whose requests are answered so, by boto3 or without it."""
     credentials = Credentials(access_key_id="id", secret_access_key="secret", session_token="token")
-    bucket = Bucket("s3", "bucket", prefix, endpoint_url="http://127.0.0.1:9", credentials=credentials)
-    store = S3Store(bucket, clock=clock or ManualClock())
+    bucket = Bucket(
+        "s3", "bucket", endpoint_url="http://127.0.0.1:9", credentials=credentials, transport=transport
+    )
+    store = S3Store(replace(bucket, **changes), clock=clock or ManualClock())
     session = Answers(answering)
-    store._clients.current._endpoint.http_session = session
+    answered_by(store, session)
     return store, session
+
+
+def answered_by(store: S3Store, session: Any) -> None:
+    """`session` in place of the connections of both transports."""
+    clients = store._clients
+    requests = clients.requests()
+    assert (requests is None) == (clients._bucket.transport == "boto3")
+    if requests is not None:
+        requests._connections = session
+    clients.current._endpoint.http_session = session
 
 
 # ------------------------------------------------------------------ good answers

@@ -38,6 +38,7 @@ class Bucket:
     addressing: str = "path"  # "path" or "virtual"
     credentials: Credentials = field(default_factory=Credentials)
     request_timeout_s: float = 60.0  # a request is repeated after this time without a byte
+    transport: str = "auto"  # "boto3": it sends every request
     md5_etags: bool = True  # a plain ETag (32 hexadecimal digits) is the MD5 of the bytes
     given: str = ""  # the URL in a person's spelling, with the bucket's name; empty: `address`
 

@@ -84,6 +84,7 @@ def _bucket(values: Values) -> Bucket:
         credentials=credentials_of(values),
         request_timeout_s=values.get("request_timeout"),
         md5_etags=values.get("md5_etags"),
+        transport=values.get("transport"),
     )
 
 

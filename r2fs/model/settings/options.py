@@ -121,6 +121,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "request_timeout", Duration(1, 3600), "Time without a byte, after which a request is sent again."
         ),
         Option(
+            "transport",
+            Choice(("auto", "boto3")),
+            "Transport. auto: the frequent requests without boto3, except through a proxy; boto3: all by boto3.",
+        ),
+        Option(
             "md5_etags",
             Switch(),
             "Compare bytes with ETags as MD5; false for a server with other ETags.",

@@ -19,7 +19,8 @@ from r2fs.model.ports import Clock
 from r2fs.model.settings import Bucket
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.check import Checks
-from r2fs.store.s3.client import make_client, translated
+from r2fs.store.s3.client import make_client
+from r2fs.store.s3.failures import translated
 
 TIMEOUT_S: Final = 15.0
 NOTHING_SET: Final = frozenset({"NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration"})

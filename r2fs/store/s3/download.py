@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import ResponseStreamingError
-from urllib3.exceptions import ProtocolError
 
 from r2fs.model.errors import (
     BodyDamaged,
@@ -27,13 +26,12 @@ from r2fs.model.errors import (
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.records import ObjectInfo
-from r2fs.store.s3.client import accepting_gzip
+from r2fs.store.s3.requests import accepting_gzip
 from r2fs.store.s3.values import length_of
+from r2fs.store.s3.wire import receive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from botocore.response import StreamingBody
 
 PACKED_KEYS = 4096  # remembered, so that a second request is not needed each time
 FLOOR = 1 << 10  # bytes a second: a body that comes slower is as good as silent, and is asked for anew
@@ -95,7 +93,8 @@ class S3Download:
         # constant
         self._wire = wire
         self._key = key
-        self._body: StreamingBody = answer["Body"]
+        self._body: Any = answer["Body"]
+        self._raw = getattr(self._body, "_raw_stream", self._body)  # boto3 has it in one that waits for all
         self._range: str | None = answer.get("ContentRange")
         self._sized = sized
         self.info = info
@@ -149,7 +148,7 @@ class S3Download:
         clock, pieces, got, turn_s = self._wire.clock, list[bytes](), 0, 0.0
         asked_s = clock.monotonic()
         while got < size:
-            data = self._receive(size - got)
+            data = receive(self._raw, size - got, self._key, _cut)
             if not data:
                 break
             pieces.append(data)
@@ -160,14 +159,6 @@ class S3Download:
             if turn_s >= TURN_S:
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _receive(self, size: int) -> bytes:
-        """Read what one call of the socket gives. The body's own `read` waits for all of `size`."""
-        try:
-            data: bytes = self._body._raw_stream.read1(size, decode_content=False)  # type: ignore[attr-defined]
-            return data
-        except ProtocolError as error:
-            raise ResponseStreamingError(error=error) from error  # as `read` has it
 
     def _judge(self, waited_s: float, came: int) -> None:
         """Drip by drip a body would hold its thread for hours, and no timeout of the socket's would notice."""
@@ -190,3 +181,7 @@ class S3Download:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _cut(url: str, error: Exception) -> Exception:
+    return ResponseStreamingError(error=error)

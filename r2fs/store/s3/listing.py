@@ -42,9 +42,9 @@ def page_of(document: Document, asked: Asked) -> ListPage:
     objects, prefixes = [], []
     for name, row in document.rows:
         if name == "Contents":
-            objects.append(_object(row, plain(_field(row, "Key", "an object")), asked))
+            objects.append(_object(row, plain(_field(row, "Key", " of an object")), asked))
         else:
-            prefixes.append(_within(asked, plain(_field(row, "Prefix", "a common prefix"))))
+            prefixes.append(_within(asked, plain(_field(row, "Prefix", " of a common prefix"))))
     count = fields.get("KeyCount", "")
     if count.isascii() and count.isdigit() and int(count[:9]) > 0 and not document.rows:
         raise Malformed(f"none of the {count[:9]} keys that it counts")
@@ -91,21 +91,23 @@ def _require_same(fields: Mapping[str, str], asked: Asked, plain: Callable[[str]
 
 def _object(row: Mapping[str, str], key: str, asked: Asked) -> ObjectInfo:
     _within(asked, key)
-    what = _short(key)
     etag = row.get("ETag", "").strip()
-    return ObjectInfo(
-        key,
-        _size(_field(row, "Size", what), what),
-        # None at all, as of the directories that files have made on SeaweedFS, makes the others no less true.
-        sane_etag(etag, what) if bare(etag) else "",
-        _time_ns(_field(row, "LastModified", what), what),
-    )
+    try:
+        return ObjectInfo(
+            key,
+            _size(_field(row, "Size")),
+            # None at all, as of the directories that files have made on SeaweedFS, makes the others no less true.
+            sane_etag(etag) if bare(etag) else "",
+            _time_ns(_field(row, "LastModified")),
+        )
+    except Malformed as error:
+        raise Malformed(f"{error} of {_short(key)}") from None
 
 
-def _field(row: Mapping[str, str], name: str, what: str) -> str:
+def _field(row: Mapping[str, str], name: str, of: str = "") -> str:
     text = row.get(name)
     if text is None or (not text and name != "Key"):  # a key that is empty is nobody's, and is not shown
-        raise Malformed(f"no {name} of {what}")
+        raise Malformed(f"no {name}{of}")
     return text
 
 
@@ -115,14 +117,14 @@ def _within(asked: Asked, key: str) -> str:
     return key
 
 
-def _size(text: str, what: str) -> int:
+def _size(text: str) -> int:
     text = text.strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > LARGEST:
-        raise Malformed(f"no Size of {what}, but {_short(text)}")
+        raise Malformed(f"{_short(text)} as the Size")
     return int(text)
 
 
-def _time_ns(text: str, what: str) -> int:
+def _time_ns(text: str) -> int:
     text = text.strip()
     try:
         moment = datetime.fromisoformat(text)
@@ -130,11 +132,11 @@ def _time_ns(text: str, what: str) -> int:
         try:
             moment = parsedate_to_datetime(text)
         except (ValueError, TypeError, IndexError, OverflowError):
-            raise Malformed(f"no LastModified of {what}, but {_short(text)}") from None
+            raise Malformed(f"{_short(text)} as the LastModified") from None
     try:
         return ns(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
     except OverflowError:  # of the first or the last day that there is, in another time zone
-        raise Malformed(f"no LastModified of {what}, but {_short(text)}") from None
+        raise Malformed(f"{_short(text)} as the LastModified") from None
 
 
 def _next(fields: Mapping[str, str], asked: Asked) -> str | None:

@@ -28,38 +28,55 @@ SHOWN = ("prefix", "delimiter", "start-after", "max-keys", "partNumber")  # of t
 _begun = threading.local()
 
 
-def attach(events: BaseEventHooks) -> None:
-    events.register("before-send.s3", _sent)
-    events.register("response-received.s3", _answered)
-
-
-def _sent(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
+def begin(verb: str, method: str, url: str, sent: int) -> None:
+    """Call just before a request is sent; `end` or `fail` follows in the same thread."""
     if log.isEnabledFor(logging.DEBUG):
-        _begun.what = (event_name.rpartition(".")[2], request.method, request.url, _length(request.headers))
+        _begun.what = verb, method, url, sent
         _begun.at_s = time.monotonic()
 
 
-def _answered(
-    response_dict: dict[str, Any] | None, exception: BaseException | None = None, **_: object
-) -> None:
+def end(status: int, headers: Any) -> None:
+    _tell(str(status), _length(headers))
+
+
+def fail(error: BaseException | None) -> None:
+    _tell(f"no answer ({type(error).__name__})", 0)
+
+
+def _tell(status: str, received: int) -> None:
     what = getattr(_begun, "what", None)
     if what is None:
         return
     _begun.what = None
     verb, method, url, sent = what
     took_ms = (time.monotonic() - _begun.at_s) * 1000
-    if response_dict is None:
-        status, received = f"no answer ({type(exception).__name__})", 0
-    else:
-        status, received = str(response_dict["status_code"]), _length(response_dict["headers"])
     log.debug(
         "%s %s %s: %s in %.0f ms, %d bytes sent, %d received, attempt %d",
         verb, method, printable(_place(url)), status, took_ms, sent, received, attempt_number.get(),
     )  # fmt: skip
 
 
+def attach(events: BaseEventHooks) -> None:
+    """To boto3's client."""
+    events.register("before-send.s3", _sent)
+    events.register("response-received.s3", _answered)
+
+
+def _sent(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
+    begin(event_name.rpartition(".")[2], str(request.method), request.url, _length(request.headers))
+
+
+def _answered(
+    response_dict: dict[str, Any] | None, exception: BaseException | None = None, **_: object
+) -> None:
+    if response_dict is None:
+        fail(exception)
+    else:
+        end(response_dict["status_code"], response_dict["headers"])
+
+
 def _length(headers: Any) -> int:
-    text = headers.get("Content-Length") or "0"
+    text = headers.get("content-length") or "0"
     text = text.decode() if isinstance(text, bytes) else str(text)
     return int(text) if text.isdigit() else 0
 

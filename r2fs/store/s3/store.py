@@ -1,4 +1,4 @@
-"""A bucket behind an S3 API, R2's first of all. With `client.py` all that knows boto3.
+"""A bucket behind an S3 API, R2's first of all.
 
 Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
 Never:   retries (`store/retry.py` does), reads a body whole, sets a Content-Encoding that was not there.
@@ -40,10 +40,13 @@ from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3 import headers, proof, values
 from r2fs.store.s3.check import Checks
-from r2fs.store.s3.client import Clients, translated, with_copy_headers
+from r2fs.store.s3.client import with_copy_headers
+from r2fs.store.s3.clients import Clients
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
+from r2fs.store.s3.failures import translated
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
 from r2fs.store.s3.presign import presigned
+from r2fs.store.s3.sender import Sender
 from r2fs.store.s3.values import (
     conditions,
     destination_headers,
@@ -80,7 +83,7 @@ def connect(
         read_timeout_s=bucket.request_timeout_s,
         credentials=credentials,
     )
-    return RetryingStore(store, clock, counter=counter, keys=store.keys)
+    return RetryingStore(store, clock, counter=counter, keys=store._clients)
 
 
 def limits_of(bucket: Bucket) -> Limits:
@@ -115,14 +118,11 @@ class S3Store:
         self._host = self._checks.host
         with self._translated():
             self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
+        self._sender = Sender(self._clients)
         self._wire = Wire(self._translated, self._counter.received, clock)
         self._packed = Packed(self._translated)
         # A float that any thread may set: when an answer last proved that the bucket exists.
         self._bucket_seen_s = float("-inf")
-
-    @property
-    def keys(self) -> Clients:
-        return self._clients
 
     @property
     def _client(self) -> S3Client:
@@ -165,14 +165,8 @@ class S3Store:
         limit: int = 1000,
     ) -> ListPage:
         asked: dict[str, Any] = {"Bucket": self._name, "Prefix": prefix, "MaxKeys": limit}
-        if delimiter:
-            asked["Delimiter"] = delimiter
-        if token is not None:
-            asked["ContinuationToken"] = token
-        elif start_after:
-            asked["StartAfter"] = start_after
         with self._translated() as seen:
-            self._client.list_objects_v2(**asked)
+            self._sender.send("ListObjectsV2", asked | values.place_of(delimiter, start_after, token))
             page = page_of(seen.read(), Asked(self._name, prefix, token))
         self._bucket_seen_s = self._clock.monotonic()
         return page
@@ -185,7 +179,7 @@ class S3Store:
 
     def _head(self, key: str) -> Mapping[str, Any]:
         try:
-            answer = self._packed.ask(key, lambda: self._client.head_object(Bucket=self._name, Key=key))
+            answer = self._packed.ask(key, lambda: self._sender.send("HeadObject", self._at(key)))
         except ObjectMissing:
             self._require_bucket()
             raise
@@ -212,13 +206,8 @@ class S3Store:
     ) -> S3Download:
         if start < 0 or (length is not None and length <= 0):
             raise RangeInvalid(f"{printable(key)}: no bytes in that range")
-        asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
-        ranged = start > 0 or length is not None
-        if ranged:
-            asked["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
-        if if_match is not None:
-            asked["IfMatch"] = f'"{if_match}"'
-        answer = self._packed.ask(key, lambda: self._client.get_object(**asked))
+        asked = self._at(key) | values.part_of(start, length, if_match)
+        answer = self._packed.ask(key, lambda: self._sender.send("GetObject", asked))
         download = self._download(key, answer)
         try:
             download.require(start, length, if_match)
@@ -253,7 +242,7 @@ class S3Store:
         asked = self._described(key, meta) | conditions(condition)
         try:
             with self._translated(key, outgoing):
-                answer = self._client.put_object(Body=outgoing.file(), **asked)
+                answer = self._sender.send("PutObject", asked | {"Body": outgoing.file()})
         except PreconditionFailed:
             if condition is None or not self._is_made_by_files(key, condition):
                 raise
@@ -264,7 +253,7 @@ class S3Store:
         except ObjectMissing as error:
             if condition is not None and condition.etag is not None:  # AWS and moto: 404 where R2 says 412
                 raise PreconditionFailed(str(error)) from error
-            raise _name_refused(key, error) from error
+            raise values.name_refused(key, error) from error
         return proof.put(self.head, key, answer, outgoing, meta, self._md5_etags)
 
     def _is_made_by_files(self, key: str, condition: Condition) -> bool:
@@ -276,24 +265,12 @@ class S3Store:
         return info.etag == etag and not info.size and not info.metadata
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
-        metadata = headers.encoded(meta.metadata)
-        if headers.size(metadata) > self._limits.max_metadata:
-            raise Refused(
-                f"{printable(key)}: more metadata than the {self._limits.max_metadata} bytes that the bucket"
-                " takes: remove what other tools have stored with it"
-            )
-        return {
-            "Bucket": self._name,
-            "Key": key,
-            "ContentType": meta.content_type,
-            "Metadata": metadata,
-            **values.described(meta.headers),
-        }
+        return self._at(key) | values.described_object(key, meta, self._limits.max_metadata)
 
     def delete(self, key: str) -> None:
         try:
             with self._translated(key):
-                self._client.delete_object(Bucket=self._name, Key=key)
+                self._sender.send("DeleteObject", self._at(key))
         except ObjectMissing:
             pass
 
@@ -322,18 +299,13 @@ class S3Store:
                 self._client.create_multipart_upload(**self._described(key, meta))
                 return seen.read().text("UploadId")
         except ObjectMissing as error:
-            raise _name_refused(key, error) from error
+            raise values.name_refused(key, error) from error
 
     def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         outgoing = Outgoing(body, printable(key))
         with self._translated(key, outgoing):
-            answer = self._client.upload_part(
-                Bucket=self._name,
-                Key=key,
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=outgoing.file(),
-            )
+            asked = {"UploadId": upload_id, "PartNumber": number, "Body": outgoing.file()}
+            answer = self._sender.send("UploadPart", self._at(key) | asked)
         return Part(number, verified(key, answer, outgoing, self._md5_etags), len(outgoing))
 
     def copy_part(
@@ -435,9 +407,7 @@ class S3Store:
             return presigned(self._client, self._name, key, request, self._clients.credentials)
 
     def close(self) -> None:
-        self._client.close()
+        self._clients.close()
 
-
-def _name_refused(key: str, error: StoreError) -> Refused:
-    """A 404 for what needs no object to be there: the server's routes do not know such a path."""
-    return Refused(f"{printable(key)}: the server does not take this name: rename the file ({error})")
+    def _at(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._name, "Key": key}

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from r2fs.model.errors import MalformedAnswer
+from r2fs.model.errors import MalformedAnswer, Refused, StoreError
 from r2fs.model.keys import printable
 from r2fs.model.metadata import MAX_TIME_NS
-from r2fs.model.records import Condition, ObjectInfo
+from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
 from r2fs.store.answers import StoredDamaged
 from r2fs.store.bodies import Outgoing
 from r2fs.store.etags import bare, is_md5
@@ -59,11 +59,11 @@ def malformed(name: str, what: object) -> MalformedAnswer:
     )
 
 
-def sane_etag(text: str, of: str = "") -> str:
+def sane_etag(text: str) -> str:
     """The ETag without quotes. Malformed for none, and for what is none."""
     etag = bare(text.strip())
     if not _ETAG.match(etag):
-        raise Malformed(f"{'an ETag that is none' if etag else 'no ETag'}{f' of {of}' if of else ''}")
+        raise Malformed("an ETag that is none" if etag else "no ETag")
     return etag
 
 
@@ -136,6 +136,22 @@ def described(kept: Mapping[str, str] | None) -> dict[str, Any]:
     return asked
 
 
+def described_object(key: str, meta: ObjectMeta, limit: int) -> dict[str, Any]:
+    """Return boto3's parameters for what is stored beside the bytes. Refused past `limit` bytes of metadata."""
+    metadata = headers.encoded(meta.metadata)
+    if headers.size(metadata) > limit:
+        raise Refused(
+            f"{printable(key)}: more metadata than the {limit} bytes that the bucket takes: remove what other"
+            " tools have stored with it"
+        )
+    return {"ContentType": meta.content_type, "Metadata": metadata, **described(meta.headers)}
+
+
+def name_refused(key: str, error: StoreError) -> Refused:
+    """Return the error for a 404 to what needs no object: the server's routes do not know such a path."""
+    return Refused(f"{printable(key)}: the server does not take this name: rename the file ({error})")
+
+
 def _moment(text: str) -> datetime:
     """RFC 9111: what is no date, `0` above all, says that it has expired already."""
     try:
@@ -146,7 +162,11 @@ def _moment(text: str) -> datetime:
 
 def ns(moment: datetime) -> int:
     """Nanoseconds since 1970; the nearest that can be kept: servers in Go send the year 1 for "not known"."""
-    found = calendar.timegm(moment.utctimetuple()) * 10**9 + moment.microsecond * 1000
+    if moment.tzinfo is UTC:  # of listings: a thousand times a page
+        since = moment - _EPOCH
+        found = (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+    else:
+        found = calendar.timegm(moment.utctimetuple()) * 10**9 + moment.microsecond * 1000
     return max(-LATEST_NS, min(found, LATEST_NS))
 
 
@@ -172,6 +192,26 @@ def total(content_range: str | None, length: int) -> int:
     if last - first + 1 != length:
         raise Malformed(f"a Content-Length of {length} for {printable(content_range[:60])}")
     return size
+
+
+def part_of(start: int, length: int | None, if_match: str | None) -> dict[str, str]:
+    """Return boto3's arguments for the range and the version of a GET."""
+    asked = {}
+    if start > 0 or length is not None:
+        asked["Range"] = f"bytes={start}-" if length is None else f"bytes={start}-{start + length - 1}"
+    if if_match is not None:
+        asked["IfMatch"] = f'"{if_match}"'
+    return asked
+
+
+def place_of(delimiter: str, start_after: str, token: str | None) -> dict[str, str]:
+    """Return boto3's arguments for where a LIST begins, and whether it goes below a delimiter."""
+    asked = {"Delimiter": delimiter} if delimiter else {}
+    if token is not None:
+        asked["ContinuationToken"] = token
+    elif start_after:
+        asked["StartAfter"] = start_after
+    return asked
 
 
 def conditions(condition: Condition | None) -> dict[str, str]:

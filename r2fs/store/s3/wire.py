@@ -1,4 +1,4 @@
-"""Between the HTTP session and boto3's parser: an answer is bounded, checked and read before boto3 sees it.
+"""Between the HTTP session and who parses the answer: it is bounded, checked and read before.
 
 Owns:    how much is read of an answer, how long that may take, which status is a success of which operation,
          and what tells an S3 error from a web page. What it read of a document is `Answer.document`.
@@ -6,18 +6,20 @@ Never:   reads the body of a GET that succeeded; follows a redirect.
 Threads: any; an Answer belongs to the context of one request.
 Fails:   Malformed for what is no S3 answer; boto3's own errors for a connection that breaks.
 
-boto3 reads bodies whole, whatever their size, and takes a web page for an empty listing. So it is handed
-no body where it would parse one: of an error it gets the code and the message, written anew.
+`requests.py` takes the verdict as it is. boto3 reads bodies whole, whatever their size, and takes a web page for
+an empty listing. So it is handed no body where it would parse one: of an error it gets the code and the message,
+written anew.
 """
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
@@ -66,6 +68,10 @@ PARSED_BY_BOTO3 = frozenset({"GetBucketCors", "GetBucketLifecycleConfiguration"}
 # What stands before a server, a proxy of the studio for one, refuses by these without an S3 error.
 WITHOUT_CODE = frozenset({401, 403, 413, 429, 507})
 
+# What reading a body raises, by urllib3 and by http.client.
+SILENT: tuple[type[Exception], ...] = (urllib3.exceptions.ReadTimeoutError, TimeoutError)
+BROKEN: tuple[type[Exception], ...] = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+
 # Headers that boto3 makes numbers and times of, and nobody here reads: garbage in them is no matter.
 UNREAD = frozenset(
     {
@@ -105,27 +111,63 @@ def receiving() -> Iterator[Answer]:
         _answer.reset(token)
 
 
-def install(client: Any, seconds: float) -> None:
-    """Every answer to `client` comes through here. `seconds`: the longest silence of a connection."""
-    client.meta.events.register_last("before-send.s3", _Receiver(client._endpoint, seconds))
+class Sent(Protocol):
+    """A request that is on its way."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def url(self) -> str: ...
 
 
-class _Receiver:
-    """Sends a request in botocore's place."""
+class Came(Protocol):
+    """Its answer, of which the body has not been read. `headers` knows its names in lower case."""
 
-    def __init__(self, endpoint: Any, seconds: float) -> None:
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def raw(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Outcome that an answer states. `code` "" of a refusal: its status says all. `is_open`: a GET's body is still to be read."""
+
+    status: int
+    is_open: bool = False
+    code: str = ""
+    message: str = ""
+    region: str = ""  # where the bucket is, as AWS says it
+    body: bytes = b""  # of an answer that boto3 parses
+
+
+def receive(raw: Any, size: int, url: str, broken: Callable[[str, Exception], Exception]) -> bytes:
+    """Read part of a body by one call of the socket: `read` would wait for all of `size`, however slowly it drips.
+
+    `broken` makes the error of a connection that broke.
+    """
+    try:
+        data: bytes = raw.read1(size)
+        return data
+    except boto_errors.ReadTimeoutError:  # an OSError, too
+        raise
+    except SILENT as error:
+        raise boto_errors.ReadTimeoutError(endpoint_url=url, error=error) from error
+    except BROKEN as error:
+        raise broken(url, error) from error
+
+
+class Judge:
+    """Reads answers, but for the body of a GET that succeeded. `seconds`: the longest silence of a connection."""
+
+    def __init__(self, seconds: float) -> None:
         # constant
-        self._endpoint = endpoint
         self._within_s = seconds * SLOWEST
 
-    def __call__(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
-        operation = event_name.rpartition(".")[2]
-        request.stream_output = True  # else the session reads the body whole before anybody can look at it
-        heads: Any = request.headers
-        for name, value in heads.items():
-            if isinstance(value, bytes):  # as botocore leaves them: urllib3 fails on them at a 303
-                heads[name] = value.decode("latin-1")
-        response: AWSResponse = self._endpoint.http_session.send(request)
+    def judge(self, request: Sent, operation: str, response: Came) -> Verdict:
+        """Judge the answer that has just come. Its document goes into the Answer of this context."""
         answer = _answer.get() or Answer()
         answer.arrived = True
         try:
@@ -134,17 +176,14 @@ class _Receiver:
             response.raw.close()  # what was not read must not be taken for the next answer
             raise
 
-    def _judged(
-        self, request: AWSPreparedRequest, operation: str, response: AWSResponse, answer: Answer
-    ) -> AWSResponse:
+    def _judged(self, request: Sent, operation: str, response: Came, answer: Answer) -> Verdict:
         status: int = response.status_code
         if status >= 300:
             return _refused(request, response, self._beginning(request, response))
         if status not in DONE.get(operation, ONLY_200):
             raise Malformed(f"status {status}")
-        _drop_unread(response)
         if operation == "GetObject":
-            return response
+            return Verdict(status, is_open=True)
         within_s = max(AT_WORK_S, self._within_s) if operation in AT_WORK else self._within_s
         body = self._body(request, response, LARGE_BYTES if operation in LARGE else SMALL_BYTES, within_s)
         form = FORMS.get(operation)
@@ -158,10 +197,10 @@ class _Receiver:
             if error is None and body.strip():
                 raise Malformed("a body where there is none, as of a web page")
         if error is not None:  # S3 answers 200 before it has copied or put together
-            return _made(response, 500, _error_body(*error))
-        return _made(response, status, body if operation in PARSED_BY_BOTO3 else b"")
+            return Verdict(500, code=error[0], message=error[1])
+        return Verdict(status, body=body if operation in PARSED_BY_BOTO3 else b"")
 
-    def _body(self, request: AWSPreparedRequest, response: AWSResponse, limit: int, within_s: float) -> bytes:
+    def _body(self, request: Sent, response: Came, limit: int, within_s: float) -> bytes:
         """All of it."""
         pieces, length = [], 0
         for piece in self._pieces(request, response, within_s):
@@ -174,7 +213,7 @@ class _Receiver:
             raise Malformed(f"{length} bytes in place of {said}")
         return b"".join(pieces)
 
-    def _beginning(self, request: AWSPreparedRequest, response: AWSResponse) -> bytes:
+    def _beginning(self, request: Sent, response: Came) -> bytes:
         """An error's body; none of one that is too long for an S3 error."""
         pieces, length = [], 0
         for piece in self._pieces(request, response, self._within_s):
@@ -185,45 +224,33 @@ class _Receiver:
                 return b"<"  # a page, whatever it says
         return b"".join(pieces)
 
-    def _pieces(self, request: AWSPreparedRequest, response: AWSResponse, within_s: float) -> Iterator[bytes]:
-        # read() waits until it has all that was asked for: a server that drips would be waited for.
-        read: Callable[[int], bytes] = getattr(response.raw, "read1", response.raw.read)
+    def _pieces(self, request: Sent, response: Came, within_s: float) -> Iterator[bytes]:
         end = time.monotonic() + within_s
-        try:
-            while piece := read(READ):
-                yield piece
-                if time.monotonic() > end:
-                    raise boto_errors.ReadTimeoutError(endpoint_url=request.url, error="it drips")
-        except boto_errors.ReadTimeoutError:  # an OSError, too
-            raise
-        except urllib3.exceptions.ReadTimeoutError as error:
-            raise boto_errors.ReadTimeoutError(endpoint_url=request.url, error=error) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise boto_errors.ConnectionClosedError(
-                error=error, request=request, endpoint_url=request.url
-            ) from error
+
+        def broken(url: str, error: Exception) -> Exception:
+            return boto_errors.ConnectionClosedError(error=error, request=request, endpoint_url=url)
+
+        while piece := receive(response.raw, READ, request.url, broken):
+            yield piece
+            if time.monotonic() > end:
+                raise boto_errors.ReadTimeoutError(endpoint_url=request.url, error="it drips")
 
 
-def _refused(request: AWSPreparedRequest, response: AWSResponse, body: bytes) -> AWSResponse:
+def _refused(request: Sent, response: Came, body: bytes) -> Verdict:
     """An S3 error, or what its status alone says. Malformed for what another kind of server answers."""
     status: int = response.status_code
     error = error_of_body(body) if request.method != "HEAD" else None
     if error is not None:
-        return _made(response, status, _error_body(*error, region=region_of_error(body)))
+        return Verdict(status, code=error[0], message=error[1], region=region_of_error(body))
     is_page = request.method != "HEAD" and bool(body.strip())
     if status < 400 and "x-amz-bucket-region" not in response.headers:
         raise Malformed(f"status {status}{_to(response)}, which is not followed")
     if is_page and status < 500 and status not in WITHOUT_CODE:
         raise Malformed(f"status {status} with a body that is no S3 error")
-    return _made(response, status, b"")
+    return Verdict(status)
 
 
-def _drop_unread(response: AWSResponse) -> None:
-    for name in [name for name in response.headers if name.lower() in UNREAD]:
-        del response.headers[name]
-
-
-def _to(response: AWSResponse) -> str:
+def _to(response: Came) -> str:
     """Scheme and host of a redirect's target, whatever else it says."""
     try:
         parts = urlsplit(response.headers.get("location", ""))
@@ -232,16 +259,45 @@ def _to(response: AWSResponse) -> str:
     return f" (to {printable(f'{parts.scheme}://{parts.netloc}'[:100])})" if parts.netloc else ""
 
 
-def _error_body(code: str, message: str, region: str = "") -> bytes:
-    """`region`: where the bucket is, as AWS says it. boto3 asks there; of another server's endpoint it does not."""
-    where = f"<Region>{region}</Region>" if region else ""
-    said = f"<Code>{escape(code[:200])}</Code><Message>{escape(message[:1000])}</Message>"
+# ------------------------------------------------------------------ boto3's side
+def install(client: Any, seconds: float) -> None:
+    """Every answer to `client` comes through here. `seconds`: the longest silence of a connection."""
+    client.meta.events.register_last("before-send.s3", _Receiver(client._endpoint, seconds))
+
+
+class _Receiver:
+    """Sends a request in botocore's place."""
+
+    def __init__(self, endpoint: Any, seconds: float) -> None:
+        # constant
+        self._endpoint = endpoint
+        self._judge = Judge(seconds)
+
+    def __call__(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        request.stream_output = True  # else the session reads the body whole before anybody can look at it
+        heads: Any = request.headers
+        for name, value in heads.items():
+            if isinstance(value, bytes):  # as botocore leaves them: urllib3 fails on them at a 303
+                heads[name] = value.decode("latin-1")
+        response: AWSResponse = self._endpoint.http_session.send(request)
+        verdict = self._judge.judge(request, event_name.rpartition(".")[2], cast(Came, response))
+        if verdict.status < 300:
+            for name in [name for name in response.headers if name.lower() in UNREAD]:
+                del response.headers[name]
+        return response if verdict.is_open else _made(response, verdict)
+
+
+def _made(response: AWSResponse, verdict: Verdict) -> AWSResponse:
+    """The answer with no body but an error's, of which everything has been read."""
+    body = _error_body(verdict) if verdict.code else verdict.body
+    return AWSResponse(response.url, verdict.status, cast(Any, response.headers), _Whole(body))
+
+
+def _error_body(verdict: Verdict) -> bytes:
+    """boto3 asks in the region that AWS's error names; of another server's endpoint it does not."""
+    where = f"<Region>{verdict.region}</Region>" if verdict.region else ""
+    said = f"<Code>{escape(verdict.code[:200])}</Code><Message>{escape(verdict.message[:1000])}</Message>"
     return f"<Error>{said}{where}</Error>".encode()
-
-
-def _made(response: AWSResponse, status: int, body: bytes) -> AWSResponse:
-    """The answer with another body, of which everything has been read."""
-    return AWSResponse(response.url, status, cast(Any, response.headers), _Whole(body))
 
 
 class _Whole:

@@ -10,13 +10,13 @@ from typing import Any
 import botocore
 import botocore.exceptions as boto_errors
 import pytest
-import urllib3.exceptions
 
 from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, Unavailable
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.counting import RequestCounter
-from r2fs.store.s3.client import EXPECTED, WITHOUT_ANSWER, make_client, without_answer
+from r2fs.store.s3.client import make_client
+from r2fs.store.s3.failures import EXPECTED, WITHOUT_ANSWER, without_answer
 from r2fs.store.s3.store import connect
 from tests.support.users import ROOT, neighbours
 
@@ -61,8 +61,6 @@ def test_every_exception_of_boto3_is_ours_in_the_end(kind: type[Exception]):
         (boto_errors.ProxyConnectionError, Unavailable),
         (boto_errors.SSLError, Unavailable),
         (boto_errors.HTTPClientError, Unavailable),
-        (urllib3.exceptions.ProtocolError, Unavailable),
-        (urllib3.exceptions.ReadTimeoutError, Unavailable),
         (ConnectionResetError, Unavailable),
         (TimeoutError, Unavailable),
         (boto_errors.ResponseStreamingError, BodyDamaged),

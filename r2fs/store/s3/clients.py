@@ -1,0 +1,152 @@
+"""The clients in use, of one key, and others as soon as it is refused and there is a new one.
+
+Owns:    boto3's client and the requests without it, made together of one session.
+Never:   sends anything; keeps a key that somebody has replaced.
+Threads: a client may be used by any. One whose key was replaced gives way to another between two requests.
+Locks:   Clients._lock, a leaf, held while one is put in the other's place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from r2fs.model.errors import R2fsError
+from r2fs.model.settings import Bucket, Credentials
+from r2fs.store.counting import RequestCounter
+from r2fs.store.s3.client import make_client
+from r2fs.store.s3.connections import Connections
+from r2fs.store.s3.failures import EXPECTED
+from r2fs.store.s3.requests import Requests
+from r2fs.store.s3.route import route_of, tls_context
+from r2fs.store.s3.session import Session, frozen_key, open_session, same_key
+from r2fs.store.s3.signing import Signer
+from r2fs.store.s3.wire import Judge
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
+
+UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # what reading a key anew may raise
+
+
+class Clients:
+    """The client in use, and another one as soon as its key is refused and there is a new one.
+
+    `credentials` reads the key where the settings had it from; a profile, and AWS's own places, are
+    read anew by themselves.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        counter: RequestCounter,
+        connect_s: float,
+        read_s: float,
+        credentials: Callable[[], Credentials] | None = None,
+    ) -> None:
+        # constant
+        self._counter = counter
+        self._timeouts_s = connect_s, read_s
+        self._credentials = credentials
+        # guarded by: _lock, together; `current` and `generation` are read without it
+        self._lock = Lock()
+        self._bucket = bucket
+        self._session = open_session(bucket.credentials)
+        self.generation = 0
+        self.current = make_client(bucket, counter, connect_s, read_s, self._session)
+        self._requests: tuple[S3Client, Requests | None] | None = (
+            None  # with the client that they are made after
+        )
+
+    @property
+    def credentials(self) -> Credentials:
+        """The credentials of the settings, as last read."""
+        return self._bucket.credentials
+
+    @property
+    def is_aws(self) -> bool:
+        """True where a bucket may be in another region than the settings say."""
+        return self._bucket.endpoint_url is None
+
+    def requests(self) -> Requests | None:
+        """Return the requests without boto3, with the key in use; None: boto3 sends them all, or says why not.
+
+        They are made at the first request: that needs a key, and looking for one may take a while.
+        """
+        found = self._requests
+        if found is not None and found[0] is self.current:
+            return found[1]
+        client, session = self.current, self._session
+        try:
+            made = client, self._made_after(client, session)
+        except EXPECTED:
+            return None
+        with self._lock:
+            if self.current is client and (self._requests is None or self._requests[0] is not client):
+                self._requests, made = made, (client, None)
+            found = self._requests
+        if made[1] is not None:
+            made[1].close()  # another thread was faster, or another key
+        return found[1] if found is not None else None
+
+    def _made_after(self, client: S3Client, session: Session) -> Requests | None:
+        if self._bucket.transport == "boto3":
+            return None
+        route = route_of(client, self._bucket.name)
+        context = tls_context(client) if route is not None and route.scheme == "https" else None
+        if route is None or (route.scheme == "https" and context is None):
+            return None
+        connect_s, read_s = self._timeouts_s
+        return Requests(
+            route,
+            Signer(lambda: frozen_key(session), route.region) if route.region else None,
+            Connections(route.address, context, connect_s, read_s),
+            Judge(read_s),
+            self._counter,
+        )
+
+    def make(self, connect_s: float, read_s: float) -> S3Client:
+        """Another client, with the key in use and timeouts of its own."""
+        return make_client(self._bucket, self._counter, connect_s, read_s)
+
+    def renew(self, since: int) -> bool:
+        """Look where the key came from. True if another one is in use now than that of generation `since`."""
+        if self.generation != since:
+            return True
+        bucket, old = self._bucket, self._session
+        if bucket.credentials.anonymous:
+            return False
+        try:
+            if self._credentials is not None:
+                bucket = replace(bucket, credentials=self._credentials())
+            session = open_session(bucket.credentials)
+            if same_key(old, session):
+                return False
+            client = make_client(bucket, self._counter, *self._timeouts_s, session)
+        except UNREADABLE as error:
+            log.warning("%s: the key cannot be read again: %s", bucket.url, error)
+            return False
+        requests: tuple[S3Client, Requests | None] | None = None
+        with self._lock:
+            if self.generation == since:
+                self._bucket, self._session = bucket, session
+                self.current, client = client, self.current
+                self._requests, requests = None, self._requests
+                self.generation += 1
+                log.info("%s: the key was replaced: going on with the new one", bucket.url)
+        client.close()  # of the old one, or of a second that was made at the same time
+        if requests is not None and requests[1] is not None:
+            requests[1].close()
+        return True
+
+    def close(self) -> None:
+        self.current.close()
+        with self._lock:
+            requests = self._requests
+        if requests is not None and requests[1] is not None:
+            requests[1].close()

@@ -1,0 +1,143 @@
+"""Errors of boto3 and of our own connections in place of an answer, as errors of r2fs. Part of `store/s3/store.py`.
+
+Owns:    the table of exceptions without an S3 answer, and which of them have reached no server.
+Never:   knows what an answer means: `store/answers.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import botocore.exceptions as boto_errors
+from botocore.parsers import ResponseParserError
+
+from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, Unavailable
+from r2fs.model.keys import printable
+from r2fs.store.answers import error_of
+from r2fs.store.bodies import Outgoing
+from r2fs.store.s3.values import malformed
+from r2fs.store.s3.wire import Answer, receiving
+from r2fs.store.s3.xml import Malformed
+from r2fs.store.server_text import server_text
+
+DETAIL = 300  # characters of an exception's text that are shown
+
+# What is raised where there was no answer, or none to be understood. The first row that fits counts.
+WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str], ...] = (
+    (
+        (
+            boto_errors.NoCredentialsError,
+            boto_errors.PartialCredentialsError,
+            boto_errors.CredentialRetrievalError,
+            boto_errors.NoAuthTokenError,
+            boto_errors.TokenRetrievalError,
+            boto_errors.SSOError,
+        ),
+        BadCredentials,
+        (
+            "no usable credentials: set an access key id and a secret access key "
+            "(R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY, or files of them), or a profile"
+        ),
+    ),
+    (
+        (boto_errors.ProfileNotFound, boto_errors.ConfigParseError, boto_errors.ConfigNotFound),
+        BadCredentials,
+        "the profile cannot be read from the AWS configuration: check its name and the file",
+    ),
+    (
+        (boto_errors.SSLError,),
+        Unavailable,
+        "no TLS connection to {host}: check the endpoint (on R2, the account id in it) and the proxy",
+    ),
+    (
+        (boto_errors.EndpointConnectionError, boto_errors.ProxyConnectionError),
+        Unavailable,
+        "{host} cannot be reached: check the endpoint (on R2, the account id in it) and the network",
+    ),
+    (
+        (
+            boto_errors.ConnectTimeoutError,
+            boto_errors.ReadTimeoutError,
+        ),
+        Unavailable,
+        "{host} does not answer",
+    ),
+    (
+        (boto_errors.ResponseStreamingError, boto_errors.IncompleteReadError),
+        BodyDamaged,
+        "the answer of {host} was cut off",
+    ),
+    (
+        (boto_errors.HTTPClientError, boto_errors.ConnectionError, OSError),
+        Unavailable,
+        "the connection to {host} broke",
+    ),
+    ((ResponseParserError,), Unavailable, "{host} does not answer as an S3 server does: check the endpoint"),
+    (
+        (boto_errors.BotoCoreError, ValueError),
+        Refused,
+        "the request cannot be made: check the name, the endpoint and the region",
+    ),
+)
+EXPECTED: tuple[type[Exception], ...] = (
+    boto_errors.ClientError,
+    *(kind for kinds, _, _ in WITHOUT_ANSWER for kind in kinds),
+)
+# No server has seen a byte of a request that ended so: nobody bills it.
+NOT_REACHED = (
+    boto_errors.EndpointConnectionError,
+    boto_errors.ConnectTimeoutError,
+    boto_errors.ProxyConnectionError,
+    boto_errors.SSLError,
+)
+
+
+def without_answer(error: BaseException, name: str, host: str) -> StoreError:
+    """Our error for what boto3 raised without an S3 answer."""
+    for kinds, ours, says in WITHOUT_ANSWER:
+        if isinstance(error, kinds):
+            detail = server_text(str(error), DETAIL)
+            return ours(f"{printable(name)}: {says.format(host=host)} ({type(error).__name__}: {detail})")
+    raise error
+
+
+# What boto3's parser and hooks raise for a header that is not what its model says.
+MISREAD: tuple[type[Exception], ...] = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
+
+
+@contextmanager
+def translated(
+    name: str,
+    host: str,
+    outgoing: Outgoing | None,
+    dated: Callable[[StoreError, boto_errors.ClientError], StoreError],
+) -> Iterator[Answer]:
+    """One request, whose errors become ours. `name`: the key, or the bucket's URL. `dated` has the last word."""
+    with receiving() as answer:
+        try:
+            yield answer
+        except Malformed as error:
+            raise malformed(name, error) from error
+        except EXPECTED + MISREAD as error:
+            if outgoing is not None and outgoing.failure is not None:
+                raise outgoing.failure from None
+            if isinstance(error, boto_errors.ClientError):
+                raise dated(from_answer(error, name), error) from error
+            if answer.arrived and isinstance(error, MISREAD):
+                raise malformed(name, f"{type(error).__name__}: {error}") from error
+            raise without_answer(error, name, host) from error
+
+
+def from_answer(error: boto_errors.ClientError, name: str) -> StoreError:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    said = error.response.get("Error", {})
+    return error_of(name, status, said.get("Code", ""), said.get("Message", ""))

@@ -1,0 +1,81 @@
+"""boto3's session: the key that requests are signed with, and where it comes from. Part of `store/s3/store.py`.
+
+Owns:    which files of AWS's are read, and that a key is known as a secret before an answer can repeat it.
+Never:   sends a request; keeps a key by itself: a profile and AWS's own places are read by botocore.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from boto3.session import Session as Session
+
+from r2fs.model import owned_paths
+from r2fs.model.errors import BadCredentials
+from r2fs.model.redaction import hide
+from r2fs.model.settings import Credentials
+from r2fs.store.s3.signing import Frozen
+
+AWS_FILES = {
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    "AWS_CONFIG_FILE": "~/.aws/config",
+    "BOTO_CONFIG": "~/.boto",
+}
+
+
+def open_session(credentials: Credentials) -> Session:
+    """Open the session that a client's key comes from; a profile and AWS's own places are read when it is made."""
+    _check_aws_files()
+    return Session(
+        aws_access_key_id=credentials.access_key_id,
+        aws_secret_access_key=credentials.secret_access_key,
+        aws_session_token=credentials.session_token,
+        profile_name=credentials.profile,
+    )
+
+
+def _check_aws_files() -> None:
+    """botocore reads these by itself, runs the `credential_process` that they name, and waits for a FIFO."""
+    for variable, usual in AWS_FILES.items():
+        path = os.path.expanduser(os.environ.get(variable) or usual)
+        try:
+            owned_paths.check_file(path, os.stat(path))
+        except owned_paths.UnsafePath as error:
+            raise BadCredentials(f"AWS's settings are not read: {error.strerror} ({variable})") from None
+        except OSError:
+            continue  # there is none, or it cannot be read: botocore says so if it needs it
+
+
+def same_key(one: Session, other: Session) -> bool:
+    """Do both sign alike?"""
+    mine, theirs = one.get_credentials(), other.get_credentials()
+    if mine is None or theirs is None:
+        return mine is theirs
+    return bool(mine.get_frozen_credentials() == theirs.get_frozen_credentials())
+
+
+def frozen_key(session: Session) -> Frozen | None:
+    """Return the key of this moment: botocore renews one that expires."""
+    found: Any = session.get_credentials()
+    key: Frozen | None = found.get_frozen_credentials() if found is not None else None
+    return key
+
+
+class HiddenKey:
+    """The key that a client signs with is known as a secret before an answer can repeat it, wherever it came from."""
+
+    def __init__(self, session: Session) -> None:
+        # constant
+        self._session = session
+        # of whichever thread comes first: a second one hides the same once more
+        self._token: object = self  # of the last request; no token is None
+
+    def look(self, token: object) -> None:
+        """`token`: of the request that has just been signed. A role's is another one each hour."""
+        if token == self._token:
+            return
+        frozen = frozen_key(self._session)
+        if frozen:
+            hide(frozen.secret_key, frozen.token, identifier=frozen.access_key)
+        self._token = token

@@ -1,0 +1,360 @@
+"""Connections without boto3: when one is used again, what ends it, and whom TLS trusts."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from r2fs.model.errors import PermissionRefused, Unavailable
+from r2fs.model.ports import SystemClock
+from r2fs.model.records import ObjectMeta
+from r2fs.model.settings import Bucket, Credentials
+from r2fs.store.s3 import connections
+from r2fs.store.s3.store import S3Store
+from tests.support.bodies import BytesBody
+from tests.support.hostile import DATA, MD5, OBJECT, error
+
+META = ObjectMeta("audio/wav", {})
+FOUND = "".join(f"{name}: {value}\r\n" for name, value in OBJECT.headers)
+HEAD_ANSWER = f"HTTP/1.1 200 OK\r\n{FOUND}\r\n".encode()
+GET_ANSWER = HEAD_ANSWER + DATA
+PUT_ANSWER = f'HTTP/1.1 200 OK\r\nETag: "{MD5}"\r\nContent-Length: 0\r\n\r\n'.encode()
+
+Talk = Callable[[int, socket.socket], None]
+
+
+class Server:
+    """`talk(number, sock)` has the connection of that number, from 0."""
+
+    def __init__(self, talk: Talk, context: ssl.SSLContext | None = None) -> None:
+        self._talk = talk
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.accepted = 0
+        self.resumed: list[bool] = []
+        self._threads: list[threading.Thread] = []
+        self._open: list[socket.socket] = []
+        self._acceptor = threading.Thread(target=self._accept, name="server", daemon=True)
+        self._acceptor.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(
+                target=self._serve, args=(self.accepted, sock), name="server-one", daemon=True
+            )
+            self.accepted += 1
+            self._open.append(sock)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, number: int, sock: socket.socket) -> None:
+        with suppress(OSError), sock:
+            if self._context is None:
+                self._talk(number, sock)
+                return
+            with self._context.wrap_socket(sock, server_side=True) as secured:
+                self.resumed.append(bool(secured.session_reused))
+                self._talk(number, secured)
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in self._open:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in [self._acceptor, *self._threads]:
+            thread.join(10)
+
+
+def request_of(sock: socket.socket) -> bytes:
+    """Head of one request; b"" at the connection's end. Its body is read too."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        data = sock.recv(1)
+        if not data:
+            return b""
+        head += data
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            left = int(line.partition(b":")[2])
+            while left:
+                left -= len(sock.recv(min(left, 65536))) or left
+    return head
+
+
+def answering(*answers: bytes) -> Talk:
+    """Each connection answers so, one after the other, and then stays open."""
+
+    def talk(number: int, sock: socket.socket) -> None:
+        for answer in answers:
+            if not request_of(sock):
+                return
+            sock.sendall(answer)
+        while request_of(sock):
+            sock.sendall(answers[-1])
+
+    return talk
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., tuple[Server, S3Store]]]:
+    made: list[tuple[Server, S3Store]] = []
+
+    def serve(
+        talk: Talk, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> tuple[Server, S3Store]:
+        server = Server(talk, context)
+        scheme = "http" if context is None else "https"
+        bucket = Bucket(
+            "s3",
+            "bucket",
+            endpoint_url=f"{scheme}://{host}:{server.port}",
+            credentials=Credentials("id", "secret"),
+        )
+        store = S3Store(bucket, clock=SystemClock(), connect_timeout_s=5.0, read_timeout_s=5.0)
+        assert store._clients.requests() is not None
+        made.append((server, store))
+        return server, store
+
+    yield serve
+    for server, store in made:
+        store.close()
+        server.stop()
+
+
+def idle(store: S3Store) -> int:
+    requests = store._clients.requests()
+    assert requests is not None
+    kept: connections.Connections = requests._connections  # type: ignore[assignment]
+    return len(kept._idle)
+
+
+def read(store: S3Store) -> bytes:
+    with store.get("key") as download:
+        return b"".join(download.chunks(5))
+
+
+# ------------------------------------------------------------------ used again
+def test_one_connection_carries_one_request_after_another(serve) -> None:
+    server, store = serve(answering(GET_ANSWER))
+    for _ in range(5):
+        assert read(store) == DATA
+    assert (server.accepted, idle(store)) == (1, 1)
+
+
+def test_the_one_that_was_used_last_goes_first(serve) -> None:
+    used: list[int] = []
+
+    def talk(number: int, sock: socket.socket) -> None:
+        while request_of(sock):
+            used.append(number)
+            sock.sendall(GET_ANSWER)
+
+    _, store = serve(talk)
+    with store.get("a") as first, store.get("b") as second:
+        b"".join(second.chunks())
+        b"".join(first.chunks())
+    for _ in range(3):
+        read(store)
+    assert used == [0, 1, 0, 0, 0]
+    assert idle(store) == 2
+
+
+def test_a_connection_that_the_server_has_ended_is_not_used(serve) -> None:
+    ended = threading.Event()
+
+    def talk(number: int, sock: socket.socket) -> None:
+        request_of(sock)
+        sock.sendall(GET_ANSWER)
+        sock.shutdown(socket.SHUT_WR)
+        ended.set()
+        request_of(sock)
+
+    server, store = serve(talk)
+    for _ in range(3):
+        ended.clear()
+        assert read(store) == DATA
+        assert ended.wait(10)
+    assert server.accepted == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        GET_ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1),
+        GET_ANSWER.replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" + GET_ANSWER,
+        b"HTTP/1.1 101 Switching\r\n\r\n",
+    ],
+    ids=["close", "HTTP/1.0", "an interim answer", "another protocol"],
+)
+def test_what_does_not_leave_a_connection_as_it_was_ends_it(serve, answer: bytes) -> None:
+    _, store = serve(answering(answer))
+    with suppress(Unavailable):
+        assert read(store) == DATA
+    assert idle(store) == 0
+
+
+def test_a_body_that_is_left_early_ends_its_connection(serve) -> None:
+    server, store = serve(answering(GET_ANSWER))
+    with store.get("key") as download:
+        next(download.chunks(5))
+    assert idle(store) == 0
+    assert read(store) == DATA
+    assert server.accepted == 2
+
+
+def test_what_nobody_asked_for_is_no_answer_to_the_next_request(serve) -> None:
+    """Bytes behind an answer's end, as of a body after HEAD."""
+    sent = threading.Event()
+
+    def talk(number: int, sock: socket.socket) -> None:
+        request_of(sock)
+        sock.sendall(HEAD_ANSWER)
+        if number == 0:
+            sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        sent.set()
+        request_of(sock)
+
+    _, store = serve(talk)
+    assert store.head("key").etag == MD5
+    assert sent.wait(10)
+    with suppress(Unavailable):
+        assert store.head("key").etag == MD5
+
+
+def test_close_ends_what_is_idle_and_what_comes_back(serve) -> None:
+    _, store = serve(answering(GET_ANSWER))
+    read(store)
+    download = store.get("key")
+    store.close()
+    assert b"".join(download.chunks()) == DATA
+    assert idle(store) == 0
+
+
+# ------------------------------------------------------------------ bodies
+def test_a_server_may_refuse_before_it_has_read_the_body(serve) -> None:
+    """It answers and ends the connection: what it says counts, not that nothing more can be sent."""
+    refusal = error("AccessDenied")
+
+    def talk(number: int, sock: socket.socket) -> None:
+        while not sock.recv(65536).endswith(b"x"):
+            pass
+        sock.sendall(
+            b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(refusal)
+            + refusal
+        )
+        sock.shutdown(socket.SHUT_RDWR)
+
+    _, store = serve(talk)
+    with pytest.raises((PermissionRefused, Unavailable)):
+        store.put("key", BytesBody(b"x" * (64 << 20)), META)
+    assert idle(store) == 0
+
+
+def test_a_file_that_grew_is_sent_as_long_as_was_said(serve) -> None:
+    class Grown(BytesBody):
+        def __len__(self) -> int:
+            return len(DATA)
+
+    server, store = serve(answering(PUT_ANSWER))
+    assert store.put_part("key", "up", 1, Grown(DATA + b"more")).etag == MD5
+    assert store.put_part("key", "up", 2, BytesBody(DATA)).etag == MD5
+    assert server.accepted == 1
+
+
+# ------------------------------------------------------------------ TLS
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of localhost, signed by itself, with its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])  # a common name is no host
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + secret)
+    return path
+
+
+def of_server(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_a_certificate_of_the_bundle_is_trusted_and_a_session_resumed(
+    serve, certificate: Path, monkeypatch: pytest.MonkeyPatch, newest: ssl.TLSVersion
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    context = of_server(certificate)
+    context.maximum_version = newest
+    ending = GET_ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+
+    def talk(number: int, sock: socket.socket) -> None:
+        for answer in (GET_ANSWER, ending):
+            request_of(sock)
+            sock.sendall(answer)
+
+    server, store = serve(talk, context, "localhost")
+    for _ in range(4):
+        assert read(store) == DATA
+    assert server.resumed == [False, True]
+
+
+@pytest.mark.parametrize(("host", "trusted"), [("localhost", False), ("127.0.0.1", True)])
+def test_no_other_certificate_is(
+    serve, certificate: Path, monkeypatch: pytest.MonkeyPatch, host: str, trusted: bool
+) -> None:
+    """Nobody vouches for it, or it is of another host."""
+    if trusted:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    _, store = serve(answering(GET_ANSWER), of_server(certificate), host)
+    with pytest.raises(Unavailable, match="no TLS connection"):
+        read(store)
+    assert store._counter.view().total == 0
+
+
+def test_old_tls_is_not_spoken(serve, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    context = of_server(certificate)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    _, store = serve(answering(GET_ANSWER), context, "localhost")
+    with pytest.raises(Unavailable, match="no TLS connection"):
+        read(store)
