@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.storage import build_records_and_storage
 from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
@@ -10,7 +9,7 @@ from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.fs import FileSystem, Parts, Queues
 from r2fs.engine.inodes.stat import AttributeView
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.jobs import JobQueue
+from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes

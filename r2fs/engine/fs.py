@@ -15,13 +15,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.jobs import Job, JobQueue
+from r2fs.engine.jobs import DownloadQueue, Job, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes

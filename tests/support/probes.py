@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 from r2fs.disk.journal.journal import Journal
-from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.source import Source
@@ -26,7 +25,7 @@ from r2fs.engine.files.open_files import Files
 from r2fs.engine.fs import FileSystem, Queues
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.jobs import JobQueue
+from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.pending.attempts import Attempts

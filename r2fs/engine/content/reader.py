@@ -16,11 +16,10 @@ from contextlib import contextmanager
 
 from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.download import Fetching
-from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.source import FIRST_WINDOW, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.core import Core
-from r2fs.engine.jobs import AHEAD, URGENT
+from r2fs.engine.jobs import AHEAD, URGENT, DownloadQueue
 from r2fs.model.errors import (
     FileError,
     LocalError,

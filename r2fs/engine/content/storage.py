@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from r2fs.engine.content.disk_space import DiskSpace
-from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hydrate import Hydration
 from r2fs.engine.content.idle import IdleFiles
@@ -14,6 +13,7 @@ from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.reader import Reader
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
+from r2fs.engine.jobs import DownloadQueue
 from r2fs.engine.pending.records import Records
 
 
