@@ -37,7 +37,6 @@ class SparseFile(OpenFile):
     def __init__(self, path: Path, fd: int, ranges: FileMap, complete: bool, mode: int = os.O_RDWR) -> None:
         super().__init__(path, fd, mode)
         # guarded by: _ready
-        self.doubtful = False  # the disk failed to read it: not to be kept
         self.in_memory = False  # without a name on the disk
         self._map = ranges  # of a complete file: its own ranges count alone, while it is watched
         self._failure: R2fsError | None = None

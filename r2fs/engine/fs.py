@@ -213,7 +213,7 @@ class FileSystem:
 
     def damaged_view(self) -> tuple[str, ...]:
         """Objects whose bytes are not those of their ETags, each with its reason."""
-        return self._storage.reader.fetching.damaged()
+        return self._storage.fetching.damaged()
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
@@ -258,10 +258,7 @@ class FileSystem:
             if node.target is not None:
                 return check_target(self._tree.path(node), node.target, self._core.settings.links)
             caller.about_to_fetch()
-            source, content = self._contents.source(node), self._contents.of(node)
-        if source is not None:
-            self._storage.reader.whole(source, caller)
-        target = os.fsdecode(content.read(0, content.size))
+        target = os.fsdecode(self._storage.hydration.read_whole(node, caller))
         with self._core.lock:
             node.target = target
             if not node.handles:

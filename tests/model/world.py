@@ -19,7 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 from r2fs.disk.journal.journal import Journal
-from r2fs.engine.content import reader
+from r2fs.engine.content import hydrate
 from r2fs.engine.files import open_files as files
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job
@@ -60,7 +60,7 @@ class World:
         self.crashed_at: dict[str, int] = {}
         self.depth = 0
         # What is waited for was done, or has failed, by the time that its reader looks: it need not wait for that.
-        self._small_fetches = patch.multiple(reader, FIRST_WINDOW=64, PIECE=256, RESEND_S=0.0)
+        self._small_fetches = patch.multiple(hydrate, FIRST_WINDOW=64, PIECE=256, RESEND_S=0.0)
         self._small_fetches.start()
         self.engine = self.mount()
 

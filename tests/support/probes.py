@@ -97,7 +97,7 @@ class Probes:
 
     @property
     def streams(self) -> Streams:
-        return self._storage.reader.streams
+        return self._storage.streams
 
     @property
     def files(self) -> Files:
@@ -156,7 +156,7 @@ class Probes:
 
     def complete(self, node: Node) -> None:
         """Download the missing bytes of a file that is being written, as the background job does."""
-        self.files.filling._complete(node)
+        self.files.hydration._complete(node)
 
     def on_bytes_synced(self, then: Callable[[Node], object]) -> None:
         """Call `then` after each sync of staged bytes, before the row says so."""

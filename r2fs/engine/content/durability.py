@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import LocalError, R2fsError
@@ -32,11 +33,12 @@ log = logging.getLogger(__name__)
 
 
 class DiskSync:
-    def __init__(self, records: Records, contents: Contents) -> None:
+    def __init__(self, records: Records, contents: Contents, staged_files: StagedFiles) -> None:
         # constant
         self._core = records.core
         self._pending = records.pending
         self._contents = contents
+        self._staged_files = staged_files
         # guarded by: Core.lock
         self._copied: dict[str, int] = {}  # NFC key: which copy from it was the last
         self._count = 0
@@ -123,7 +125,7 @@ class DiskSync:
             return Durability.VOLATILE
         if isinstance(staged.fsync_mark, int):
             return Durability.VOLATILE if node.writers else Durability.SYNCED_OWN
-        return Durability.SYNCED if self._contents.nobody_writes(node) else Durability.VOLATILE
+        return Durability.SYNCED if self._staged_files.nobody_writes(node) else Durability.VOLATILE
 
     def is_in_part(self, node: Node) -> bool:
         """True if an fsync was answered of bytes beside which others are missing, or not synced."""

@@ -1,24 +1,49 @@
-"""Hydration: bytes of an inode's base that are missing on this host are downloaded into its local file.
+"""Hydration: downloads bytes of an inode's base object that are missing on this host into its local file.
 
-Threads: every method; each waits for downloads without the lock.
-Locks:   takes Core.lock.
-Fails:   as `Reader`: Stale where the version is gone, ReadFailed, NoSpace, LocalError, Interrupted, WouldWait.
+Owns:    ranges under way, each downloaded once; how far a sequential reader is read ahead of; the wait of a reader.
+Never:   sends a GET (`content/download.py`), or decides how many bytes may be on the disk (`content/streaming.py`).
+Threads: every public method is thread-safe; downloads run on the threads of `jobs`.
+Locks:   `Hydration` takes Core.lock (30); a Source's lock (35) is taken inside none. No request and no wait under either.
+Fails:   Stale (the version is no longer in the bucket), ReadFailed (not here within `read_timeout`: transient errors
+         are retried until then, others raise at once), NoSpace, LocalError, Interrupted, WouldWait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from r2fs.engine.content.download import Fetching
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.reader import Reader
+from r2fs.engine.content.source import FIRST_WINDOW, Source
+from r2fs.engine.content.streaming import Streams
+from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.jobs import AHEAD, URGENT, DownloadQueue
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import ObjectMissing, ReadFailed, Stale, StoreError
+from r2fs.model.errors import (
+    FileError,
+    LocalError,
+    NoSpace,
+    ObjectMissing,
+    PreconditionFailed,
+    R2fsError,
+    RangeInvalid,
+    ReadFailed,
+    Stale,
+    StoreError,
+)
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
+from r2fs.model.ranges import Range
 from r2fs.model.records import ObjectInfo, Version
 from r2fs.model.transitions import expecting
+
+log = logging.getLogger(__name__)
+
+RESEND_S = 1.0  # pause before a failed range is requested again; interval at which a waiting reader looks
+PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
 
 
 class Hydration:
@@ -30,52 +55,73 @@ class Hydration:
         self._contents = contents
         self._reader = reader
 
-    def whole(self, node: Node, caller: Caller) -> bool:
-        """Download all that is missing. False: the content was closed meanwhile, and nobody needs it any more, or
-        it is opened anew."""
+    def whole(self, node: Node, caller: Caller, keep: bool = False) -> bool:
+        """Download all missing bytes. False: the local file was closed meanwhile; where it is still needed, repeat.
+
+        `keep`: the file is about to be this host's; all of it stays on the disk, whatever the cache's limit.
+        """
         with self._core.lock:
             source = self._contents.source(node)
+            if keep and source is not None:
+                self._contents.keep_whole(node)
         if source is None:
             return True
         try:
-            self.fetch_base(node, partial(self._reader.whole, source, caller))
+            self._from_base(node, lambda: self._reader.whole(source, caller))
         except ValueError:
             if not source.content.closed:
                 raise
             return False
         return True
 
+    def ensure(self, node: Node, source: Source, start: int, stop: int, caller: Caller) -> None:
+        """Return when [start, stop) is in the file of an open handle."""
+        self._from_base(node, lambda: self._reader.ensure(source, start, stop, caller))
+
+    def read_whole(self, node: Node, caller: Caller) -> bytes:
+        """Return all bytes of an inode that need not be open: a symbolic link's target."""
+        while True:
+            with self._core.lock:
+                self._contents.wake(node)
+                content = self._contents.of(node)
+            try:
+                if self.whole(node, caller):
+                    return content.read(0, content.size)
+            except ValueError:
+                if not content.closed:  # else another reader's last close closed it meanwhile: repeat
+                    raise
+
     def is_copy(self, node: Node, of: Version, info: ObjectInfo) -> bool:
+        """True if the object `info` is a copy of `of` that this host made for the inode."""
         return info.size == of.size and self._attempts.is_copy(node.ino, of, info.metadata)
 
-    def fetch_base(self, node: Node, fetch: Callable[[], None]) -> None:
-        """`fetch` what it lacks of its base; again, where that is gone because of a copy of our own whose answer
-        has not come yet."""
+    def _from_base(self, node: Node, download: Callable[[], None]) -> None:
+        """Download from the base; once more if it was replaced by a copy of this host whose answer is not here yet."""
         base = node.base
         try:
-            fetch()
+            download()
         except Stale:
             if not self.found_own_copy(node, base):
                 raise
-            fetch()
+            download()
 
-    def found_own_copy(self, node: Node, gone: Version | None) -> bool:
-        """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base.
+    def found_own_copy(self, node: Node, missing: Version | None) -> bool:
+        """Look for the same bytes as in the missing base, copied by this host; make that object the base.
 
-        Raises ReadFailed where the bucket does not say.
+        Raises ReadFailed if the bucket does not answer.
         """
         with self._core.lock:
             base = node.base
             if base is None:
                 return False
-            if base != gone:  # somebody else has found it, or its answer has come
+            if base != missing:  # found by another thread, or its answer has arrived
                 self._contents.rebased(node)
                 return True
         try:
             info = self._core.store.head(base.key)
         except ObjectMissing:
             info = None
-        except StoreError as error:  # nobody knows yet
+        except StoreError as error:
             raise ReadFailed(f"{printable(base.key)}: {error}") from error
         with self._core.lock:
             pending = node.pending
@@ -92,3 +138,181 @@ class Hydration:
             self._pending.commit(node, expecting(pending, etag), base=info.version)
             self._contents.rebased(node)
             return True
+
+
+class Reader:
+    """Requests missing ranges of one Source, and waits for them."""
+
+    def __init__(self, core: Core, jobs: DownloadQueue, streams: Streams, fetching: Fetching) -> None:
+        self._core = core
+        self._settings = core.settings
+        self._jobs = jobs
+        self._streams = streams
+        self._fetching = fetching
+
+    def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
+        """Return when [start, stop) is in the file. Raises WouldWait, Stale, ReadFailed, Interrupted."""
+        stop = min(stop, source.content.size)
+        if not source.content.missing(start, stop):
+            self._go_ahead(source, start, stop)
+            return
+        caller.about_to_fetch()
+        source.content.fail(None)  # an earlier failure may be over
+        begin, end = self._plan(source, start, stop)
+        if end > stop and not self._is_wanting(source, stop, stop + (end - stop) // 2):
+            end = stop  # half a window is under way: one request later is cheaper than many small ones now
+        with self._wanting(source, start, stop):
+            self._fetch(source, begin, max(stop, min(end, stop + PIECE)), URGENT)
+            self._fetch(source, stop, end, AHEAD)
+            self._wait(source, start, stop, caller)
+
+    def whole(self, source: Source, caller: Caller) -> None:
+        """Return when the content is complete. Raises as `ensure`."""
+        if source.content.complete:
+            return
+        caller.about_to_fetch()
+        source.content.fail(None)
+        size = source.content.size
+        for begin in range(0, size, PIECE):  # bounded: four pieces are under way
+            self._fetch(source, begin, min(begin + PIECE, size), URGENT)
+            self._fetch(source, begin + PIECE, min(begin + 4 * PIECE, size), URGENT)
+            self._wait(source, begin, min(begin + PIECE, size), caller)
+
+    # ---- windows and requests
+    @contextmanager
+    def _wanting(self, source: Source, start: int, stop: int) -> Iterator[None]:
+        """Keep [start, stop) from being released before the reader that waits for it has seen it."""
+        with source.lock:
+            source.wanted.append((start, stop))
+        try:
+            yield
+        finally:
+            with source.lock:
+                source.wanted.remove((start, stop))
+
+    def _plan(self, source: Source, start: int, stop: int) -> Range:
+        """Return the range to download for a read of [start, stop): a window that doubles while reads are sequential."""
+        size = source.content.size
+        if size <= self._settings.small_file:
+            return 0, size
+        with source.lock:
+            if not source.is_near(start):
+                source.window, source.expected = FIRST_WINDOW, stop
+            elif stop > source.expected:
+                source.window = min(source.window * 2, self._widest(source))
+                source.expected = stop
+            return start, min(size, max(stop, start + source.window))
+
+    def _widest(self, source: Source) -> int:
+        """Return the bytes of the largest window: of a file that streams, a part of those that may be on the disk."""
+        widest = self._settings.read_ahead
+        if source.content.streams:
+            widest = min(widest, source.allowed // 4)
+        return max(widest, FIRST_WINDOW)
+
+    def _go_ahead(self, source: Source, start: int, stop: int) -> None:
+        """Keep half a window ahead of a sequential reader that finds its bytes in the file."""
+        if source.content.complete:
+            return
+        with source.lock:
+            if not source.is_near(start) or stop <= source.expected:
+                return
+            source.expected = stop
+            ahead = min(source.content.size, stop + source.window // 2)
+            window = source.window
+        if window > FIRST_WINDOW and self._is_wanting(source, stop, ahead):
+            with source.lock:
+                source.window = min(window * 2, self._widest(source))
+            self._fetch(source, stop, min(source.content.size, stop + window), AHEAD)
+
+    def _is_wanting(self, source: Source, start: int, stop: int) -> bool:
+        """True if a part of [start, stop) is neither in the file nor under way."""
+        with source.lock:
+            gaps = source.content.missing(start, stop)
+            return any(source.coming.missing(*gap) for gap in gaps)
+
+    def _fetch(self, source: Source, start: int, stop: int, priority: int) -> None:
+        """Request the parts of [start, stop) that are neither in the file nor under way."""
+        if start >= stop:
+            return
+        self._streams.admit(source, start, stop)
+        if priority == AHEAD and source.content.streams:
+            stop = min(stop, start + self._widest(source))
+        pieces: list[Range] = []
+        with source.lock:
+            for first, last in source.content.missing(start, stop):
+                for begin, end in source.coming.missing(first, last):
+                    pieces += [(at, min(at + PIECE, end)) for at in range(begin, end, PIECE)]
+            for begin, end in pieces:
+                source.coming.add(begin, end)
+        for begin, end in pieces:
+            self._jobs.submit(lambda b=begin, e=end: self._bring(source, b, e), priority)  # type: ignore[misc]
+
+    def _wait(self, source: Source, start: int, stop: int, caller: Caller) -> None:
+        """Wait until [start, stop) is in the file. A range whose download failed is requested again."""
+        content, limit = source.content, self._settings.read_timeout_s
+        deadline = self._core.clock.monotonic() + limit
+        sent_again = False
+        while content.missing(start, stop):
+            if self._core.stopping:
+                raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
+            left = deadline - self._core.clock.monotonic()
+            if left <= 0:
+                why = f": {source.trouble}" if source.trouble else ""
+                raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
+            coming = not self._is_wanting(source, start, stop)
+            if content.wait_present(start, stop, min(left, RESEND_S) if coming else 0.0, caller.cancelled):
+                return
+            caller.about_to_fetch()
+            if coming:
+                self._jobs.relieve()
+                continue
+            if source.trouble is not None or sent_again:  # a transient error: no GET follows another at once
+                self._core.clock.wait(self._core.ended, min(left, RESEND_S))
+            sent_again = True
+            self._fetch(source, start, stop, URGENT)
+
+    def _bring(self, source: Source, start: int, stop: int) -> None:
+        """Job: download [start, stop) into the file; waiting readers get its error."""
+        try:
+            version = source.version
+            while True:
+                try:
+                    self._fetching.bring(source, version, start, stop)
+                    source.trouble = None
+                    break
+                except (ObjectMissing, PreconditionFailed):
+                    if source.version == version:
+                        raise
+                    version = source.version  # copied meanwhile: the same bytes under another key
+        except R2fsError as error:
+            if isinstance(error, ObjectMissing | PreconditionFailed):
+                source.on_lost(version)
+            if error.retry:  # a waiting reader requests it again, until its time limit
+                if source.trouble is None:
+                    log.info("%s: not fetched yet: %s", printable(source.version.key), error)
+                source.trouble = str(error)
+            else:
+                source.content.fail(_as_read_error(source.version, error))
+        except ValueError:
+            if not source.content.closed:
+                raise
+            # The last handle was closed during the download: no reader waits.
+        except OSError as error:
+            log.error("%s: writing to the cache failed: %s", source.version.key, error)
+            source.content.fail(
+                ReadFailed(f"{source.version.key}: the cache's disk answered {error.strerror}")
+            )
+        finally:
+            with source.lock:
+                source.coming.remove(start, stop)
+
+
+def _as_read_error(version: Version, error: R2fsError) -> FileError:
+    if isinstance(error, ObjectMissing | PreconditionFailed | RangeInvalid):
+        return Stale(f"{version.key}: the version that was opened is no longer in the bucket")
+    if isinstance(error, NoSpace):
+        log.error("%s: could not be read: there is no room on this disk for it: %s", version.key, error)
+    elif isinstance(error, StoreError | LocalError | ReadFailed):
+        log.error("%s: could not be read: %s", version.key, error)
+    return error if isinstance(error, ReadFailed) else ReadFailed(f"{version.key}: {error}")

@@ -1,6 +1,6 @@
 """Source: where the missing ranges of one content come from, and what is on its way.
 
-Owns:    the state of one file's fetching, for `content/reader.py`, `content/download.py` and `content/streaming.py`.
+Owns:    the state of one file's fetching, for `content/hydrate.py`, `content/download.py` and `content/streaming.py`.
 Never:   fetches, or decides.
 Locks:   `lock` (rank 35): a SparseFile's may be taken inside; no request, and not Core.lock, under it.
 """

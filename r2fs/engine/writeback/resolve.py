@@ -71,6 +71,7 @@ class Resolver:
         self._pending = records.pending
         self._attempts = records.attempts
         self._contents = storage.contents
+        self._staged_files = storage.staged_files
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
         self._local_only = storage.local_only
@@ -111,7 +112,7 @@ class Resolver:
             staged = pending.staged
             with self._pending.transaction():
                 if pending.state is State.UPLOADING:
-                    self._contents.keep_name(node)
+                    self._staged_files.keep_name(node)
                 self._attempts.arrived(node.ino, claim.attempt)
                 self._pending.cleared(claim.key, version.etag)
                 if moved:
@@ -167,7 +168,7 @@ class Resolver:
         if node.is_dir and node.listing is not None:
             node.listing.marker = node.base
         if staged is not None:
-            self._contents.settled(node, staged)
+            self._staged_files.settled(node, staged)
         log.info("%s: in the bucket (%d bytes)", printable(claim.key), node.base.size)
 
     def _left_behind(self, key: str, version: Version, after: Node | None) -> None:
@@ -303,7 +304,7 @@ class Resolver:
                 self._follow_source(node, claim, info)
             else:
                 boot = self._core.staging.boot
-                staged = pending.staged or Staged(self._contents.stage(node), boot=boot)
+                staged = pending.staged or Staged(self._staged_files.stage(node), boot=boot)
                 staged = replace(staged, size=node.content.size)
                 self._pending.commit(node, transitions.sends_own(pending, staged))
                 self._again(node, claim, error)

@@ -29,13 +29,13 @@ from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.pending.upload_job import UploadJob
 from r2fs.engine.pending.waiting import DELETE, Item
 from r2fs.engine.writeback import plan
-from r2fs.engine.writeback.bringing import Materializing
 from r2fs.engine.writeback.delete_batches import Deletes
 from r2fs.engine.writeback.dependencies import keys_of
 from r2fs.engine.writeback.kept_metadata import KeptMetadata
 from r2fs.engine.writeback.queue import Upload, UploadQueue, is_transient
 from r2fs.engine.writeback.resolve import Resolver
 from r2fs.engine.writeback.upload import Uploader
+from r2fs.engine.writeback.upload_hydration import UploadHydration
 from r2fs.model.errors import (
     LocalError,
     NoSpace,
@@ -76,6 +76,7 @@ class Worker:
         self._pending = records.pending
         self._attempts = records.attempts
         self._contents = storage.contents
+        self._staged_files = storage.staged_files
         self._disk_sync = storage.disk_sync
         self._local_only = storage.local_only
         self._queue = queue
@@ -83,7 +84,7 @@ class Worker:
         self._uploader = uploader
         self.resolver = Resolver(records, storage, queue, deletes)
         self._kept_metadata = KeptMetadata(records)
-        self._materializing = Materializing(records, storage, queue, self.resolver)
+        self._upload_hydration = UploadHydration(records, storage, queue, self.resolver)
         self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
         self._copying = 0  # copies handed on, and not ended
@@ -191,9 +192,9 @@ class Worker:
             case plan.Park(reason):
                 self.resolver.park_queued(node, reason)
             case plan.Hydrate():
-                return partial(self._materializing.complete, node)
+                return partial(self._upload_hydration.complete, node)
             case plan.Materialize():
-                return self._materializing.task(node)
+                return self._upload_hydration.task(node)
             case plan.Drop():
                 self._queue.implied.drop(node)
             case plan.Wait(token):
@@ -228,7 +229,7 @@ class Worker:
             awaited_child=None if child is None else child.ino,
             blocker=blocker,
             in_ring=blocker is not None
-            and self._queue.dependencies.in_a_ring(node, self._materializing.coming),
+            and self._queue.dependencies.in_a_ring(node, self._upload_hydration.under_way),
         )
 
     def _send(self, node: Node, item: Item, now: float) -> Task | None:
@@ -245,7 +246,7 @@ class Worker:
         self._pending.keep_bytes(pending.key, by=node)
         fd = None
         if pending.changed and pending.staged is not None:
-            fd = self._contents.sealed_fd(node)
+            fd = self._staged_files.sealed_fd(node)
             if fd is None:  # a program closed it and still has it mapped: its end is not known yet
                 self._queue.add(item, now + MAPPED_S)
                 return None

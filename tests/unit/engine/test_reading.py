@@ -13,7 +13,7 @@ import pytest
 
 from r2fs.disk import filecalls
 from r2fs.disk.durable import BLOCK
-from r2fs.engine.content import reader as reader_module
+from r2fs.engine.content import hydrate
 from r2fs.engine.content import streaming as streams
 from r2fs.model.errors import NoSpace, ReadFailed, Stale, Unavailable
 from r2fs.model.records import Opened
@@ -159,8 +159,8 @@ def in_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """All sizes an eighth."""
     for name in ("FIRST", "LEAST", "MEMORY", "IN_MEMORY"):
         monkeypatch.setattr(streams, name, getattr(streams, name) // 8)
-    monkeypatch.setattr(reader_module, "PIECE", reader_module.PIECE // 8)
-    monkeypatch.setattr(reader_module, "FIRST_WINDOW", reader_module.FIRST_WINDOW // 8)
+    monkeypatch.setattr(hydrate, "PIECE", hydrate.PIECE // 8)
+    monkeypatch.setattr(hydrate, "FIRST_WINDOW", hydrate.FIRST_WINDOW // 8)
 
 
 def on_disk(engine: Engine) -> int:
@@ -395,7 +395,7 @@ def test_memory_is_shared_by_who_reads(
 def test_a_read_waits_for_the_bucket_as_long_as_promised(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "RESEND_S", 0.02)
+    monkeypatch.setattr(hydrate, "RESEND_S", 0.02)
     store.set("a.wav", b"data")
     left = [5]
 
@@ -411,7 +411,7 @@ def test_a_read_waits_for_the_bucket_as_long_as_promised(
 def test_then_it_is_an_error_that_says_why(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "RESEND_S", 0.02)
+    monkeypatch.setattr(hydrate, "RESEND_S", 0.02)
     store.set("a.wav", b"data")
 
     def away(name: str, key: str) -> None:
