@@ -213,7 +213,7 @@ class FileSystem:
 
     def damaged_view(self) -> tuple[str, ...]:
         """Objects whose bytes are not those of their ETags, each with its reason."""
-        return self._storage.fetching.damaged()
+        return self._storage.downloader.damaged()
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache

@@ -4,7 +4,7 @@ Owns:    when clean content is evicted because the disk is full (the cache enfor
          journal's reserve is allocated again.
 Never:   drops a byte that the bucket lacks: dirty content is not in the cache.
 Threads: every method; `look` is called by the watcher of `files/backpressure.py`.
-Locks:   takes Core.lock for a moment; none during disk I/O. `make_now` and `with_room` may be called with it held.
+Locks:   takes Core.lock for a moment; none during disk I/O. `make_now` may be called with it held.
 Fails:   never: a disk that does not answer counts as having room.
 """
 
@@ -12,19 +12,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
-from typing import TypeVar
 
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.core import Core
-from r2fs.model.errors import NoSpace, R2fsError
+from r2fs.model.errors import R2fsError
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 RESERVE = 256 << 20  # bytes kept free by eviction: a fast writer's between two looks
 SHARE = 64  # of a small disk: at most this part
@@ -101,14 +97,6 @@ class DiskSpace:
         freed = self._core.cache.evict(max(size, self.disk().reserve)) > 0
         self.made += freed
         return freed
-
-    def with_room(self, make: Callable[[], T]) -> T:
-        """Call `make`; again, after an eviction, if the disk has no room. With Core.lock held. Raises NoSpace."""
-        try:
-            return make()
-        except NoSpace:
-            self.make_now(0)  # or another thread did just now
-            return make()
 
     def look(self, writing: bool) -> None:
         """Periodically: hold the journal's reserve and, while a program writes, keep the reserve free.

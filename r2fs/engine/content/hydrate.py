@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from r2fs.engine.content.download import Fetching
+from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.source import FIRST_WINDOW, Source
 from r2fs.engine.content.streaming import Streams
@@ -96,7 +96,7 @@ class Hydration:
         return info.size == of.size and self._attempts.is_copy(node.ino, of, info.metadata)
 
     def _from_base(self, node: Node, download: Callable[[], None]) -> None:
-        """Download from the base; once more if it was replaced by a copy of this host whose answer is not here yet."""
+        """Download from the base; once more if a copy of this host, whose answer is still under way, replaced it."""
         base = node.base
         try:
             download()
@@ -143,12 +143,12 @@ class Hydration:
 class Reader:
     """Requests missing ranges of one Source, and waits for them."""
 
-    def __init__(self, core: Core, jobs: DownloadQueue, streams: Streams, fetching: Fetching) -> None:
+    def __init__(self, core: Core, jobs: DownloadQueue, streams: Streams, downloader: Downloader) -> None:
         self._core = core
         self._settings = core.settings
         self._jobs = jobs
         self._streams = streams
-        self._fetching = fetching
+        self._downloader = downloader
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Return when [start, stop) is in the file. Raises WouldWait, Stale, ReadFailed, Interrupted."""
@@ -278,7 +278,7 @@ class Reader:
             version = source.version
             while True:
                 try:
-                    self._fetching.bring(source, version, start, stop)
+                    self._downloader.download(source, version, start, stop)
                     source.trouble = None
                     break
                 except (ObjectMissing, PreconditionFailed):

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from r2fs.disk.cache.cache import Taken
 from r2fs.disk.sparse_file import SparseFile
@@ -32,6 +34,8 @@ from r2fs.model.states import PENDING_STATES, State
 from r2fs.model.transitions import with_staged
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Contents:
@@ -112,9 +116,7 @@ class Contents:
         if taken is not None:
             return SparseFile.adopt(path, version.size, taken.present)
         try:
-            return self._space.with_room(
-                lambda: SparseFile.create(path, version.size, complete=version.size == 0)
-            )
+            return self.with_room(lambda: SparseFile.create(path, version.size, complete=version.size == 0))
         except NoSpace:
             if not version.size:
                 raise
@@ -135,9 +137,17 @@ class Contents:
     def _taken(self, version: Version, path: Path) -> Taken | None:
         """Link the cache's file of this version as `path`. None: a miss, or a disk without room for a name."""
         try:
-            return self._space.with_room(lambda: self._core.cache.take(version, path))
+            return self.with_room(lambda: self._core.cache.take(version, path))
         except NoSpace:
             return None
+
+    def with_room(self, make: Callable[[], T]) -> T:
+        """Call `make`; again, after an eviction, if the disk has no room. Raises NoSpace."""
+        try:
+            return make()
+        except NoSpace:
+            self._space.make_now(0)  # or another thread did just now
+            return make()
 
     def keep_whole(self, node: Node) -> None:
         """Keep all bytes on the disk, whatever the cache's limit: the file is about to be this host's."""

@@ -1,9 +1,9 @@
 """Staged files: moves of local files into staging, before the first write, and out of it, after the upload.
 
-Owns:    the names in staging/data of content that a row has, or had:
+Owns:    the names of content in staging/data, where a row refers to each:
              cache entry ── take ──▶ open/  ── first writer ──▶ staging/data ── uploaded ──▶ open/ ─▶ cache
-Never:   copies content; deletes a byte that the bucket lacks; removes a name in staging/data that a row had
-         (`content/staging_gc.py` does, and `drop_stale_name` where the disk knows that the row is gone).
+Never:   copies content; deletes a byte that the bucket lacks; removes a name in staging/data of an earlier row
+         (`content/staging_gc.py` does, and `drop_stale_name` once the row's end is on the disk).
 Locks:   every method is called with Core.lock held.
 Fails:   NoSpace and LocalError of the disk.
 """
@@ -16,7 +16,6 @@ import os
 from r2fs.disk.durable import local_error
 from r2fs.disk.lease import open_unless_writable
 from r2fs.disk.sparse_file import SparseFile
-from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
@@ -27,11 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class StagedFiles:
-    def __init__(self, records: Records, contents: Contents, space: DiskSpace) -> None:
+    def __init__(self, records: Records, contents: Contents) -> None:
         self._core = records.core
         self._pending = records.pending
         self._contents = contents
-        self._space = space
 
     # ---- into staging
     def stage(self, node: Node) -> str:
@@ -57,11 +55,11 @@ class StagedFiles:
 
     def create(self, node: Node) -> str:
         """Give a new inode an empty file in staging; return its name there."""
-        node.content = self._space.with_room(self._core.staging.create)
+        node.content = self._contents.with_room(self._core.staging.create)
         return node.content.path.name
 
     def drop_stale_name(self, node: Node, name: str) -> None:
-        """Remove a name of an earlier stay in staging whose row is gone from the disk, too.
+        """Remove the name of an earlier stay in staging, of which no row is left on the disk.
 
         Called before the file is opened for writing: later, the removal would change the file's ctime, and with it
         the evidence of "unchanged".
@@ -82,7 +80,7 @@ class StagedFiles:
             raise local_error(error, content.path) from error
 
     def nobody_writes(self, node: Node) -> bool:
-        """True if there is neither a writing descriptor nor a writable mapping now."""
+        """True if no program has a writing descriptor or a writable mapping now."""
         fd = self.sealed_fd(node)
         if fd is None:
             return False
@@ -91,10 +89,9 @@ class StagedFiles:
 
     # ---- out of staging
     def keep_name(self, node: Node) -> None:
-        """Give open content a name outside staging/data: its row is about to go, and with it the name there.
+        """Give open content a name outside staging/data, in the transaction that drops its row.
 
-        In the transaction that drops the row: if the disk has no room for a name, the row stays. Not called where
-        the file's ctime is still needed as evidence.
+        If the disk has no room for a name, the row stays. Not called while the file's ctime is needed as evidence.
         """
         content = node.content
         if content is None or not self._core.staging.holds(content.path):
@@ -109,13 +106,13 @@ class StagedFiles:
         self._pending.on_undo(undo)
 
     def settled(self, node: Node, staged: str) -> None:
-        """Move content whose row is gone, as the bucket has it as `node.base`, into the cache."""
+        """Move content into the cache, after its row was dropped: the bucket has it as `node.base`."""
         if node.content is not None:
             self._leave_staging(node.content, node)
         self._contents.enter_cache(node, self._core.staging.path(staged))
 
     def withdraw(self, node: Node, staged: str | None) -> None:
-        """Drop the content of an unlinked inode whose row is gone; programs that have it open keep it until then."""
+        """Delete the content of an unlinked inode without a row, or at the last close of programs that have it open."""
         content = node.content
         if content is not None and node.handles:
             self._leave_staging(content, node)
@@ -128,12 +125,12 @@ class StagedFiles:
             self._core.cache.drop(node.base)
 
     def _leave_staging(self, content: SparseFile, node: Node) -> None:
-        """Give content a name outside staging/data, if the disk has room for one: its row is gone."""
+        """Give content without a row a name outside staging/data, if the disk has room for a name."""
         if not self._core.staging.holds(content.path):
             return
         path = self._core.staging.link_path(node.ino)
         try:
             content.link_to(path)
-        except R2fsError as error:  # its descriptors are enough, and its bytes are in the bucket
+        except R2fsError as error:  # descriptors are enough: the bytes are in the bucket
             log.info("%s: open, and without a name from here on: %s", printable(node.name), error)
             content.path = path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from r2fs.engine.content.disk_space import DiskSpace
-from r2fs.engine.content.download import Fetching
+from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hydrate import Hydration, Reader
 from r2fs.engine.content.idle import IdleFiles
@@ -24,7 +24,7 @@ class Storage:
     staging_gc: StagingGc
     space: DiskSpace
     streams: Streams
-    fetching: Fetching
+    downloader: Downloader
     contents: Contents
     staged_files: StagedFiles
     hydration: Hydration
@@ -37,16 +37,16 @@ def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Rec
     staging_gc = StagingGc(core)
     space = DiskSpace(core, IdleFiles(core), staging_gc)
     streams = Streams(core)
-    fetching = Fetching(core, streams, downloads.moved, space)
+    downloader = Downloader(core, streams, downloads.moved, space)
     records = Records.of(core, staging_gc.add)
     contents = Contents(records, streams, space)
-    staged_files = StagedFiles(records, contents, space)
-    hydration = Hydration(records, contents, Reader(core, downloads, streams, fetching))
+    staged_files = StagedFiles(records, contents)
+    hydration = Hydration(records, contents, Reader(core, downloads, streams, downloader))
     return records, Storage(
         staging_gc,
         space,
         streams,
-        fetching,
+        downloader,
         contents,
         staged_files,
         hydration,
