@@ -149,6 +149,10 @@ class Probes:
         """What clean open files are downloaded from."""
         return list(self.contents._sources.values())
 
+    def wanted_ranges(self) -> list[tuple[int, int]]:
+        """Ranges of open files that readers wait for."""
+        return [wanted for source in self.open_downloads() for wanted in list(source.wanted)]
+
     def retire_idle(self) -> None:
         """Hand files that are open but unused to the cache."""
         with self.lock:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from r2fs.engine.content.disk_space import DiskSpace
-from r2fs.engine.content.source import Source
+from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.core import Core
 from r2fs.model.errors import BodyDamaged, NoSpace, PreconditionFailed, ReadFailed
@@ -71,12 +71,13 @@ class Downloader:
         with self._lock:
             return tuple(self._damaged.values())
 
-    def download(self, source: Source, version: Version, start: int, stop: int) -> None:
-        """Return when [start, stop) is in the file."""
+    def download(self, source: Source, version: Version, piece: Piece) -> None:
+        """Return when the piece is in the file. Raises Abandoned once no reader needs it."""
+        start, stop = piece.start, piece.stop
         reason = f"{printable(version.key)}: its local file was given up meanwhile"
         for left in reversed(range(WRONG_TRIES)):
             check = _Check(source.content.files) if (start, stop) == (0, version.size) else None
-            self._download_pinned(source, version, start, stop, check)
+            self._download_pinned(source, version, piece, check)
             if check is None or check.expected is None:
                 return
             if not check.wrong:
@@ -102,23 +103,25 @@ class Downloader:
             elif len(self._damaged) < SHOWN:
                 self._damaged[version.key] = reason
 
-    def _download_pinned(
-        self, source: Source, version: Version, start: int, stop: int, check: _Check | None
-    ) -> None:
-        cut = 0
-        while start < stop:
-            here = self._get(source, version, start, stop, check)
-            cut = 0 if here > start else cut + 1
+    def _download_pinned(self, source: Source, version: Version, piece: Piece, check: _Check | None) -> None:
+        start, cut = piece.start, 0
+        while start < piece.stop:
+            end = self._get(source, version, piece, start, check)
+            cut = 0 if end > start else cut + 1
             if cut > BODY_RETRIES:
                 raise BodyDamaged(f"{version.key}: {cut} answers in a row were cut at byte {start}")
-            start = here
+            start = end
 
-    def _get(self, source: Source, version: Version, start: int, stop: int, check: _Check | None) -> int:
-        """Send one GET; return its end, which is before `stop` if the answer was cut."""
-        log.debug("%s: asked for bytes %d to %d", printable(version.key), start, stop)
-        with self._core.store.get(
-            version.key, start=start, length=stop - start, if_match=version.etag or None
-        ) as download:
+    def _get(self, source: Source, version: Version, piece: Piece, start: int, check: _Check | None) -> int:
+        """Send one GET; return its end, which is before the piece's if the answer was cut."""
+        log.debug("%s: asked for bytes %d to %d", printable(version.key), start, piece.stop)
+        length = piece.stop - start
+        with (
+            source.measured(self._core.clock) as measured,
+            self._core.store.get(
+                version.key, start=start, length=length, if_match=version.etag or None
+            ) as download,
+        ):
             _require(version, download.info)
             source.on_info(download.info)
             if check is not None and start == 0:
@@ -126,10 +129,13 @@ class Downloader:
             if check is not None and check.expected is None:
                 check = None
             try:
-                for chunk in download.chunks(self._chunk(stop - start)):
+                for chunk in download.chunks(self._chunk(length)):
+                    measured.arrived(len(chunk))
                     self._fill(source, start, chunk, check)
                     start += len(chunk)
                     self._moved(len(chunk))
+                    if start < piece.stop and source.is_abandoned(piece, start):
+                        raise Abandoned
             except BodyDamaged:
                 log.info("%s: the answer was cut at byte %d; going on from there", version.key, start)
         return start

@@ -13,11 +13,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
+from r2fs.engine.content import windows
 from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.source import FIRST_WINDOW, Source
+from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
+from r2fs.engine.content.windows import Ahead, Sequence
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import AHEAD, URGENT, DownloadQueue
@@ -43,7 +46,7 @@ from r2fs.model.transitions import expecting
 log = logging.getLogger(__name__)
 
 RESEND_S = 1.0  # pause before a failed range is requested again; interval at which a waiting reader looks
-PIECE = 8 << 20  # bytes of one GET of a large window: several run at once
+PIECE = 8 << 20  # bytes of one GET of a file that is downloaded whole
 
 
 class Hydration:
@@ -151,19 +154,25 @@ class Reader:
         self._downloader = downloader
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
-        """Return when [start, stop) is in the file. Raises WouldWait, Stale, ReadFailed, Interrupted."""
-        stop = min(stop, source.content.size)
-        if not source.content.missing(start, stop):
-            self._go_ahead(source, start, stop)
+        """Return when [start, stop) is in the file, and request what a sequential reader needs next.
+
+        Raises WouldWait, Stale, ReadFailed, Interrupted.
+        """
+        content = source.content
+        if content.complete:
             return
-        caller.about_to_fetch()
-        source.content.fail(None)  # an earlier failure may be over
-        begin, end = self._plan(source, start, stop)
-        if end > stop and not self._is_wanting(source, stop, stop + (end - stop) // 2):
-            end = stop  # half a window is under way: one request later is cheaper than many small ones now
+        stop = min(stop, content.size)
+        missing = bool(content.missing(start, stop))
+        if missing:
+            caller.about_to_fetch()
+            content.fail(None)  # an earlier failure may be over
+        first, ahead = self._plan(source, start, stop, missing)
+        if not missing:
+            self._fetch(source, ahead.range, AHEAD, ahead.sequence)
+            return
         with self._wanting(source, start, stop):
-            self._fetch(source, begin, max(stop, min(end, stop + PIECE)), URGENT)
-            self._fetch(source, stop, end, AHEAD)
+            self._fetch(source, first, URGENT)
+            self._fetch(source, ahead.range, AHEAD, ahead.sequence)
             self._wait(source, start, stop, caller)
 
     def whole(self, source: Source, caller: Caller) -> None:
@@ -174,8 +183,8 @@ class Reader:
         source.content.fail(None)
         size = source.content.size
         for begin in range(0, size, PIECE):  # bounded: four pieces are under way
-            self._fetch(source, begin, min(begin + PIECE, size), URGENT)
-            self._fetch(source, begin + PIECE, min(begin + 4 * PIECE, size), URGENT)
+            self._fetch(source, (begin, min(begin + PIECE, size)), URGENT)
+            self._fetch(source, (begin + PIECE, min(begin + 4 * PIECE, size)), URGENT)
             self._wait(source, begin, min(begin + PIECE, size), caller)
 
     # ---- windows and requests
@@ -190,40 +199,26 @@ class Reader:
             with source.lock:
                 source.wanted.remove((start, stop))
 
-    def _plan(self, source: Source, start: int, stop: int) -> Range:
-        """Return the range to download for a read of [start, stop): a window that doubles while reads are sequential."""
+    def _plan(self, source: Source, start: int, stop: int, missing: bool) -> tuple[Range, Ahead]:
+        """Return the range to request for a read of [start, stop), and the one to request ahead of it."""
         size = source.content.size
         if size <= self._settings.small_file:
-            return 0, size
+            return (0, size), Ahead(None, (stop, stop))
+        lost = missing and self._is_wanting(source, start, stop)
         with source.lock:
-            if not source.is_near(start):
-                source.window, source.expected = FIRST_WINDOW, stop
-            elif stop > source.expected:
-                source.window = min(source.window * 2, self._widest(source))
-                source.expected = stop
-            return start, min(size, max(stop, start + source.window))
+            ahead = source.windows.read(start, stop, size, self._widest(source), lost)
+        if not lost:
+            return (start, stop), ahead
+        begin, end = ahead.range
+        first = min(max(stop, start + windows.PIECE), max(stop, end))  # one GET: the read, and what follows
+        return (start, first), Ahead(ahead.sequence, (max(first, begin), end))
 
     def _widest(self, source: Source) -> int:
         """Return the bytes of the largest window: of a file that streams, a part of those that may be on the disk."""
         widest = self._settings.read_ahead
         if source.content.streams:
             widest = min(widest, source.allowed // 4)
-        return max(widest, FIRST_WINDOW)
-
-    def _go_ahead(self, source: Source, start: int, stop: int) -> None:
-        """Keep half a window ahead of a sequential reader that finds its bytes in the file."""
-        if source.content.complete:
-            return
-        with source.lock:
-            if not source.is_near(start) or stop <= source.expected:
-                return
-            source.expected = stop
-            ahead = min(source.content.size, stop + source.window // 2)
-            window = source.window
-        if window > FIRST_WINDOW and self._is_wanting(source, stop, ahead):
-            with source.lock:
-                source.window = min(window * 2, self._widest(source))
-            self._fetch(source, stop, min(source.content.size, stop + window), AHEAD)
+        return max(widest, windows.FIRST)
 
     def _is_wanting(self, source: Source, start: int, stop: int) -> bool:
         """True if a part of [start, stop) is neither in the file nor under way."""
@@ -231,22 +226,28 @@ class Reader:
             gaps = source.content.missing(start, stop)
             return any(source.coming.missing(*gap) for gap in gaps)
 
-    def _fetch(self, source: Source, start: int, stop: int, priority: int) -> None:
-        """Request the parts of [start, stop) that are neither in the file nor under way."""
+    def _fetch(self, source: Source, wanted: Range, priority: int, sequence: Sequence | None = None) -> None:
+        """Request the parts of a range that are neither in the file nor under way.
+
+        `sequence`: ahead of whose reads; None: a reader waits.
+        """
+        start, stop = wanted
         if start >= stop:
             return
         self._streams.admit(source, start, stop)
         if priority == AHEAD and source.content.streams:
             stop = min(stop, start + self._widest(source))
-        pieces: list[Range] = []
+        size = PIECE if sequence is None else sequence.piece
+        ranges: list[Range] = []
         with source.lock:
             for first, last in source.content.missing(start, stop):
                 for begin, end in source.coming.missing(first, last):
-                    pieces += [(at, min(at + PIECE, end)) for at in range(begin, end, PIECE)]
-            for begin, end in pieces:
-                source.coming.add(begin, end)
-        for begin, end in pieces:
-            self._jobs.submit(lambda b=begin, e=end: self._bring(source, b, e), priority)  # type: ignore[misc]
+                    ranges += [(at, min(at + size, end)) for at in range(begin, end, size)]
+            pieces = [Piece(begin, end, sequence) for begin, end in ranges]
+            for piece in pieces:
+                source.coming.add(piece.start, piece.stop)
+        for piece in pieces:
+            self._jobs.submit(partial(self._download, source, piece), priority)
 
     def _wait(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Wait until [start, stop) is in the file. A range whose download failed is requested again."""
@@ -270,30 +271,25 @@ class Reader:
             if source.trouble is not None or sent_again:  # a transient error: no GET follows another at once
                 self._core.clock.wait(self._core.ended, min(left, RESEND_S))
             sent_again = True
-            self._fetch(source, start, stop, URGENT)
+            self._fetch(source, (start, stop), URGENT)
 
-    def _bring(self, source: Source, start: int, stop: int) -> None:
-        """Job: download [start, stop) into the file; waiting readers get its error."""
+    def _download(self, source: Source, piece: Piece) -> None:
+        """Job: download a piece into the file; waiting readers get its error."""
+        version = source.version
         try:
-            version = source.version
-            while True:
+            while not source.is_abandoned(piece, piece.start):
                 try:
-                    self._downloader.download(source, version, start, stop)
+                    self._downloader.download(source, version, piece)
                     source.trouble = None
                     break
                 except (ObjectMissing, PreconditionFailed):
                     if source.version == version:
                         raise
                     version = source.version  # copied meanwhile: the same bytes under another key
+        except Abandoned:
+            log.debug("%s: bytes %d to %d: no reader needs them", version.key, piece.start, piece.stop)
         except R2fsError as error:
-            if isinstance(error, ObjectMissing | PreconditionFailed):
-                source.on_lost(version)
-            if error.retry:  # a waiting reader requests it again, until its time limit
-                if source.trouble is None:
-                    log.info("%s: not fetched yet: %s", printable(source.version.key), error)
-                source.trouble = str(error)
-            else:
-                source.content.fail(_as_read_error(source.version, error))
+            self._failed(source, version, error)
         except ValueError:
             if not source.content.closed:
                 raise
@@ -305,7 +301,17 @@ class Reader:
             )
         finally:
             with source.lock:
-                source.coming.remove(start, stop)
+                source.coming.remove(piece.start, piece.stop)
+
+    def _failed(self, source: Source, version: Version, error: R2fsError) -> None:
+        if isinstance(error, ObjectMissing | PreconditionFailed):
+            source.on_lost(version)
+        if error.retry:  # a waiting reader requests it again, until its time limit
+            if source.trouble is None:
+                log.info("%s: not fetched yet: %s", printable(source.version.key), error)
+            source.trouble = str(error)
+        else:
+            source.content.fail(_as_read_error(source.version, error))
 
 
 def _as_read_error(version: Version, error: R2fsError) -> FileError:

@@ -18,7 +18,8 @@ import logging
 from pathlib import Path
 
 from r2fs.disk.sparse_file import SparseFile
-from r2fs.engine.content.source import NEAR, WHOLE, Source
+from r2fs.engine.content.source import WHOLE, Source
+from r2fs.engine.content.windows import NEAR
 from r2fs.engine.core import Core
 from r2fs.model.errors import NoSpace
 from r2fs.model.keys import printable

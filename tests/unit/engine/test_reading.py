@@ -13,7 +13,7 @@ import pytest
 
 from r2fs.disk import filecalls
 from r2fs.disk.durable import BLOCK
-from r2fs.engine.content import hydrate
+from r2fs.engine.content import hydrate, windows
 from r2fs.engine.content import streaming as streams
 from r2fs.model.errors import NoSpace, ReadFailed, Stale, Unavailable
 from r2fs.model.records import Opened
@@ -160,7 +160,8 @@ def in_small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FIRST", "LEAST", "MEMORY", "IN_MEMORY"):
         monkeypatch.setattr(streams, name, getattr(streams, name) // 8)
     monkeypatch.setattr(hydrate, "PIECE", hydrate.PIECE // 8)
-    monkeypatch.setattr(hydrate, "FIRST_WINDOW", hydrate.FIRST_WINDOW // 8)
+    for name in ("FIRST", "PIECE", "SECOND"):
+        monkeypatch.setattr(windows, name, getattr(windows, name) // 8)
 
 
 def on_disk(engine: Engine) -> int:
