@@ -172,6 +172,7 @@ class Reader:
             return
         with self._wanting(source, start, stop):
             self._fetch(source, first, URGENT)
+            self._fetch(source, self._tail(source, start, first[1]), URGENT)
             self._fetch(source, ahead.range, AHEAD, ahead.sequence)
             self._wait(source, start, stop, caller)
 
@@ -212,6 +213,13 @@ class Reader:
         begin, end = ahead.range
         first = min(max(stop, start + windows.PIECE), max(stop, end))  # one GET: the read, and what follows
         return (start, first), Ahead(ahead.sequence, (max(first, begin), end))
+
+    def _tail(self, source: Source, start: int, stop: int) -> Range:
+        """Return the range at the end to request beside a first read from the begin; empty for any other read."""
+        with source.lock:
+            first, source.begun = not source.begun, True
+        begin, end = windows.tail(source.version.key, source.content.size)
+        return (max(begin, stop), end) if first and start == 0 and stop < end else (end, end)
 
     def _widest(self, source: Source) -> int:
         """Return the bytes of the largest window: of a file that streams, a part of those that may be on the disk."""

@@ -54,6 +54,7 @@ class Source:
     coming: RangeSet = field(default_factory=RangeSet)
     wanted: list[Range] = field(default_factory=list)  # ranges that readers wait for: not to be released
     windows: Windows = field(default_factory=Windows)
+    begun: bool = False  # a read has requested bytes
     allowed: int = WHOLE  # bytes that may be in the file at once; changed by `content/streaming.py` alone
     trouble: str | None = None  # the last attempt's transient error; None: it succeeded
 

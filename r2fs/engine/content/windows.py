@@ -28,6 +28,66 @@ MOST_GETS = 16  # pieces of a window
 NEAR = 2 << 20  # bytes: the kernel's own read-ahead, twice; its reads arrive in any order
 SEQUENCES = 4  # of one file: several readers, or parts of a file that are read in turn
 RISE = 1.25  # a higher rate than before by this factor is worth a larger window
+# A media file's index is at its end as often as at its begin: a player's first read brings both.
+BOTH_ENDS = 4 << 20  # bytes of a file from which on that is worth a GET
+TAIL = 128 << 10  # bytes at the end
+MEDIA = frozenset(
+    [
+        "3gp",
+        "aac",
+        "aif",
+        "aiff",
+        "ape",
+        "avi",
+        "avif",
+        "bwf",
+        "caf",
+        "dng",
+        "flac",
+        "flv",
+        "heic",
+        "heif",
+        "jp2",
+        "jpeg",
+        "jpg",
+        "m2ts",
+        "m4a",
+        "m4b",
+        "m4v",
+        "mka",
+        "mkv",
+        "mov",
+        "mp3",
+        "mp4",
+        "mpeg",
+        "mpg",
+        "mts",
+        "mxf",
+        "nef",
+        "oga",
+        "ogg",
+        "ogv",
+        "opus",
+        "png",
+        "psd",
+        "raf",
+        "rf64",
+        "rw2",
+        "tif",
+        "tiff",
+        "ts",
+        "w64",
+        "wav",
+        "webm",
+        "webp",
+        "wma",
+        "wmv",
+        "wv",
+        "arw",
+        "cr2",
+        "cr3",
+    ]
+)
 SAMPLES = 8  # GETs by which rate and time to the first byte are known
 
 
@@ -69,6 +129,12 @@ class Rate:
         if not self._first_byte_s:
             return 0
         return int(2 * self.bytes_per_s * median(self._first_byte_s))
+
+
+def tail(key: str, size: int) -> Range:
+    """Return the range at the end of a file to request beside its first bytes; empty unless it is a large media file."""
+    _, dot, suffix = key.rpartition("/")[2].rpartition(".")
+    return (size - TAIL if size > BOTH_ENDS and dot and suffix.lower() in MEDIA else size), size
 
 
 @dataclass(eq=False, slots=True)

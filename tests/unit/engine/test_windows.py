@@ -344,3 +344,44 @@ def test_a_seek_elsewhere_cancels_what_nobody_waits_for(make: MakeEngine, store:
     )
     assert read(engine, opened.handle, 512 * KIB) == data[512 * KIB : 520 * KIB], "it comes when it is read"
     engine.close(opened)
+
+
+# ---- both ends
+@pytest.mark.parametrize(
+    ("key", "size", "begin"),
+    [
+        ("a/take.wav", 5 * MIB, 5 * MIB - windows.TAIL),
+        ("a/TAKE.MOV", 5 * MIB, 5 * MIB - windows.TAIL),
+        ("a/take.wav", windows.BOTH_ENDS, windows.BOTH_ENDS),
+        ("a/notes.txt", 5 * MIB, 5 * MIB),
+        ("a.mov/notes", 5 * MIB, 5 * MIB),
+        ("wav", 5 * MIB, 5 * MIB),
+    ],
+)
+def test_the_end_of_a_large_media_file_is_worth_a_get(key: str, size: int, begin: int) -> None:
+    assert windows.tail(key, size) == (begin, size)
+
+
+def test_a_players_first_read_brings_both_ends(make: MakeEngine, store: Ranges) -> None:
+    data = bytes(range(256)) * (32 * KIB)  # 8 MiB
+    store.set("take.mov", data)
+    engine = make()
+    opened = engine.open("take.mov")
+    assert read(engine, opened.handle, 0) == data[: 8 * KIB]
+    assert read(engine, opened.handle, len(data) - 8 * KIB) == data[-8 * KIB :]
+    assert sorted(store.gets) == [(0, FIRST), (len(data) - windows.TAIL, len(data))]
+    engine.close(opened)
+
+
+@pytest.mark.parametrize(("name", "first"), [("notes.bin", 0), ("take.mov", MIB)])
+def test_other_first_reads_bring_what_they_ask_for(
+    make: MakeEngine, store: Ranges, name: str, first: int
+) -> None:
+    store.set(name, bytes(8 * MIB))
+    engine = make()
+    opened = engine.open(name)
+    read(engine, opened.handle, first)
+    read(engine, opened.handle, 5 * MIB)
+    read(engine, opened.handle, 0)
+    assert max(stop for _, stop in store.gets) < 8 * MIB
+    engine.close(opened)
