@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from r2fs.disk.journal.journal import Journal
 from r2fs.engine.content.durability import DiskSync
+from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
@@ -98,6 +99,11 @@ class Probes:
     @property
     def streams(self) -> Streams:
         return self._storage.streams
+
+    @property
+    def hedges(self) -> Hedges:
+        """Times of GETs, by which one is late."""
+        return self._storage.downloader.hedges
 
     @property
     def files(self) -> Files:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from r2fs.engine.content.disk_space import DiskSpace
+from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.core import Core
@@ -60,6 +61,7 @@ class Downloader:
         # constant
         self._moved = moved  # called with the size of each chunk; may raise TooSlow
         self._core = core
+        self.hedges = Hedges()
         self._streams = streams
         self._space = space
         # guarded by: _lock
@@ -116,8 +118,9 @@ class Downloader:
         """Send one GET; return its end, which is before the piece's if the answer was cut."""
         log.debug("%s: asked for bytes %d to %d", printable(version.key), start, piece.stop)
         length = piece.stop - start
+        size = self._chunk(length)
         with (
-            source.measured(self._core.clock) as measured,
+            source.measured(self._core.clock, self.hedges, piece, start, size) as measured,
             self._core.store.get(
                 version.key, start=start, length=length, if_match=version.etag or None
             ) as download,
@@ -129,8 +132,8 @@ class Downloader:
             if check is not None and check.expected is None:
                 check = None
             try:
-                for chunk in download.chunks(self._chunk(length)):
-                    measured.arrived(len(chunk))
+                for chunk in download.chunks(size):
+                    measured.arrived(len(chunk), size, check is not None)
                     self._fill(source, start, chunk, check)
                     start += len(chunk)
                     self._moved(len(chunk))

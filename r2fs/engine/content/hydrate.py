@@ -252,8 +252,7 @@ class Reader:
                 for begin, end in source.coming.missing(first, last):
                     ranges += [(at, min(at + size, end)) for at in range(begin, end, size)]
             pieces = [Piece(begin, end, sequence) for begin, end in ranges]
-            for piece in pieces:
-                source.coming.add(piece.start, piece.stop)
+            source.add(pieces)
         for piece in pieces:
             self._jobs.submit(partial(self._download, source, piece), priority)
 
@@ -270,7 +269,8 @@ class Reader:
                 why = f": {source.trouble}" if source.trouble else ""
                 raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
             coming = not self._is_wanting(source, start, stop)
-            if content.wait_present(start, stop, min(left, RESEND_S) if coming else 0.0, caller.cancelled):
+            pause_s = min(left, self._hedge(source, start, stop)) if coming else 0.0
+            if content.wait_present(start, stop, pause_s, caller.cancelled):
                 return
             caller.about_to_fetch()
             if coming:
@@ -280,6 +280,28 @@ class Reader:
                 self._core.clock.wait(self._core.ended, min(left, RESEND_S))
             sent_again = True
             self._fetch(source, (start, stop), URGENT)
+
+    def _hedge(self, source: Source, start: int, stop: int) -> float:
+        """Send a second GET for each late one that [start, stop) waits for; return the seconds until one may be late."""
+        now_s, pause_s = self._core.clock.monotonic(), RESEND_S
+        with source.lock:
+            awaited = [piece for piece in source.pieces if piece.start < stop and start < piece.stop]
+            seconds = []
+            for piece in awaited:
+                second, left_s = piece.hedge(self._downloader.hedges, now_s)
+                pause_s = min(pause_s, pause_s if left_s is None else left_s)
+                if second is not None:
+                    seconds.append(second)
+            source.add(seconds)
+        for second in seconds:
+            log.info(
+                "%s: no answer for bytes %d to %d so far: asked for a second time",
+                printable(source.version.key),
+                second.start,
+                second.stop,
+            )
+            self._jobs.submit(partial(self._download, source, second), URGENT)
+        return pause_s
 
     def _download(self, source: Source, piece: Piece) -> None:
         """Job: download a piece into the file; waiting readers get its error."""
@@ -309,7 +331,7 @@ class Reader:
             )
         finally:
             with source.lock:
-                source.coming.remove(piece.start, piece.stop)
+                source.remove(piece)
 
     def _failed(self, source: Source, version: Version, error: R2fsError) -> None:
         if isinstance(error, ObjectMissing | PreconditionFailed):
