@@ -23,6 +23,7 @@ from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
+from r2fs.engine.content.windows import FIRST
 from r2fs.engine.core import Core
 from r2fs.model.errors import BodyDamaged, NoSpace, PreconditionFailed, ReadFailed
 from r2fs.model.keys import printable
@@ -37,7 +38,8 @@ CHUNK = 64 << 10
 # third (measured on ext4).
 SHARED_CHUNK = 256 << 10  # of a GET that a reader may wait for
 SHARED_LARGE_CHUNK = 1 << 20  # of a large GET, ahead of the reader
-LARGE = 8 << 20  # bytes of such a GET
+LARGE = 4 << 20  # bytes of such a GET
+PREPARED = 256 << 10  # bytes of a GET from which on its disk is allocated before they arrive
 BODY_RETRIES = 4  # answers cut in a row before the range is given up
 WRONG_TRIES = 2  # answers with wrong bytes before the object is given up
 SHOWN = 100  # damaged objects that status can name
@@ -131,6 +133,9 @@ class Downloader:
                 check.expected = download.info.md5
             if check is not None and check.expected is None:
                 check = None
+            prepared = length >= PREPARED and check is None
+            if prepared:
+                source.content.prepare(start, piece.stop)
             try:
                 for chunk in download.chunks(size):
                     measured.arrived(len(chunk), size, check is not None)
@@ -141,10 +146,15 @@ class Downloader:
                         raise Abandoned
             except BodyDamaged:
                 log.info("%s: the answer was cut at byte %d; going on from there", version.key, start)
+            finally:
+                if prepared and start < piece.stop:
+                    source.content.trim(start, piece.stop)
         return start
 
     def _chunk(self, length: int) -> int:
-        if not self._core.kernel.shares_pages:
+        if (
+            length <= FIRST or not self._core.kernel.shares_pages
+        ):  # of a first read: a reader waits for each chunk
             return CHUNK
         return SHARED_LARGE_CHUNK if length >= LARGE else SHARED_CHUNK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -248,6 +249,7 @@ class SmallDisk:
         self._write = filecalls.write
         self._lock = threading.Lock()
         monkeypatch.setattr(filecalls, "write", self.write)
+        monkeypatch.setattr(filecalls, "claim_blocks", self.claim)
 
     def write(self, fd: int, data: Any, offset: int, path: Path) -> int:
         with self._lock:
@@ -255,6 +257,9 @@ class SmallDisk:
             if self.engine is not None and on_a_disk and on_disk(self.engine) + len(data) > self.room:
                 raise NoSpace(f"{path}: no space left on device")
             return self._write(fd, data, offset, path)
+
+    def claim(self, fd: int, length: int, offset: int = 0) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
 
 
 @pytest.fixture

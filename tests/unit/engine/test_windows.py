@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from r2fs.disk import filecalls
 from r2fs.engine.content import windows
 from r2fs.engine.content.windows import FIRST, MOST, NEAR, PIECE, SECOND, Rate, Sequence, Windows
+from r2fs.model.errors import LocalError, ReadFailed
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryDownload, MemoryStore
 
@@ -385,3 +387,54 @@ def test_other_first_reads_bring_what_they_ask_for(
     read(engine, opened.handle, 0)
     assert max(stop for _, stop in store.gets) < 8 * MIB
     engine.close(opened)
+
+
+# ---- disk
+def test_the_disk_of_a_get_is_allocated_once(
+    make: MakeEngine, store: Ranges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, int, int]] = []
+
+    def note(name: str, plain: Callable[..., Any]) -> None:
+        def call(fd: int, start: int, stop: int, path: Any) -> Any:
+            calls.append((name, start, stop))
+            return plain(fd, start, stop, path)
+
+        monkeypatch.setattr(filecalls, name, call)
+
+    note("allocate", filecalls.allocate)
+    note("free", filecalls.free)
+    data = bytes(range(256)) * (32 * KIB)
+    store.set("long.bin", data)
+    engine = make(read_ahead=0)
+    opened = engine.open("long.bin")
+    assert read(engine, opened.handle, 0) == data[: 8 * KIB]
+    engine.close(opened)
+    engine.stop()
+    assert calls == [("allocate", 0, FIRST)], "once for eight chunks"
+
+
+@pytest.mark.expect_warnings
+def test_the_disk_of_a_get_that_fails_is_given_back(
+    make: MakeEngine, store: Ranges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[tuple[int, int]] = []
+    store.set("long.bin", bytes(8 * MIB))
+    engine = make(read_ahead=0)
+    opened = engine.open("long.bin")
+    content = engine.node("long.bin").content
+    assert content is not None
+    monkeypatch.setattr(content, "trim", lambda start, stop: freed.append((start, stop)))
+    fill = content.fill
+
+    def cut(offset: int, data: bytes) -> None:
+        if offset:
+            raise LocalError("the disk fails")
+        fill(offset, data)
+
+    monkeypatch.setattr(content, "fill", cut)
+    assert read(engine, opened.handle, 0) == bytes(8 * KIB)
+    with pytest.raises(ReadFailed):
+        read(engine, opened.handle, 128 * KIB)
+    engine.close(opened)
+    assert freed and freed[0] == (64 * KIB, FIRST)
