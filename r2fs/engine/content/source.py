@@ -65,9 +65,12 @@ class Piece:
 
         Two writers of hidden bytes could leave a mixture of which one wrote a wrong part after the other's check.
         """
-        if self.first._writer is None:
-            self.first._writer = self
-        return self.first._writer is self
+        return self.first._claim(self)
+
+    def _claim(self, writer: Piece) -> bool:
+        if self._writer is None:
+            self._writer = writer
+        return self._writer is writer
 
     def hedge(self, hedges: Hedges, now_s: float) -> tuple[Piece | None, float | None]:
         """Return a second piece for the rest if the GET is late; and the seconds until it will be, if it may be."""
