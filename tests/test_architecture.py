@@ -260,8 +260,8 @@ ENGINE_TESTS = (
 
 # (file of tests/, attribute) → why it is not asked of tests/support/probes.py.
 REACHES = {
-    ("unit/engine/test_download_slots.py", "_running"): "a test of DownloadQueue itself, without an engine",
-    ("unit/engine/test_download_slots.py", "_taken"): "a test of DownloadQueue itself, without an engine",
+    ("unit/engine/test_jobs.py", "_running"): "a test of DownloadQueue itself, without an engine",
+    ("unit/engine/test_jobs.py", "_taken"): "a test of DownloadQueue itself, without an engine",
 }
 
 

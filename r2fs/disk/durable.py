@@ -154,9 +154,9 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def claim_blocks(fd: int, length: int) -> None:
-    """Allocate blocks for the first `length` bytes, past the end too; the size stays."""
-    if _libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, length) != 0:
+def claim_blocks(fd: int, length: int, offset: int = 0) -> None:
+    """Allocate blocks for `length` bytes from `offset` on, past the end too; the size stays."""
+    if _libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

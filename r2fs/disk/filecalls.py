@@ -13,7 +13,7 @@ import os
 import signal
 from pathlib import Path
 
-from r2fs.disk.durable import local_error, punch_hole, pwrite_all
+from r2fs.disk.durable import claim_blocks, local_error, punch_hole, pwrite_all
 from r2fs.model.errors import DiskReadOnly
 
 F_SETSIG = 10  # Linux; the fcntl module does not name it
@@ -59,6 +59,20 @@ def free(fd: int, start: int, stop: int, path: Path) -> bool:
         if error.errno != errno.EOPNOTSUPP:
             raise local_error(error, path) from error
         return False
+    return True
+
+
+def allocate(fd: int, start: int, stop: int, path: Path) -> bool:
+    """Allocate blocks for [start, stop); what is written there stays. False: the file system cannot. Raises NoSpace.
+
+    By fallocate(2) itself: posix_fallocate(3) writes into each block where the file system cannot.
+    """
+    try:
+        claim_blocks(fd, stop - start, start)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise local_error(error, path) from error
     return True
 
 

@@ -25,6 +25,7 @@ class OpenFile:
         self.path = path
         self._fd = fd
         self._mode = mode
+        self._doubtful = False
 
     @property
     def fd(self) -> int:
@@ -44,6 +45,16 @@ class OpenFile:
     @property
     def closed(self) -> bool:
         return self._fd < 0
+
+    @property
+    def doubtful(self) -> bool:
+        """True if the disk failed to read the file: it is not to be kept."""
+        return self._doubtful
+
+    def distrust(self) -> None:
+        """Make the file doubtful, for good."""
+        with self._ready:
+            self._doubtful = True
 
     def close(self) -> None:
         """Close the descriptor. Idempotent; whoever waits for bytes gets ValueError."""

@@ -1,6 +1,6 @@
 """Sparse file: one local file of which some ranges are present, and some of these written by this host.
 
-Owns:    the map of one file (file_map.py) and every write of it.
+Owns:    the map of one file (file_map.py) and every write of it; those of downloaded bytes are in base_bytes.py.
 Never:   downloads; deletes a file; closes a descriptor that was handed out. The owner closes it after its last use.
 Threads: every public method.
 Locks:   self._ready (leaf), a condition: held over the map and over writes of the file, so that the base's
@@ -23,30 +23,24 @@ from threading import Event
 from typing import Self
 
 from r2fs.disk import filecalls
+from r2fs.disk.base_bytes import BaseBytes
 from r2fs.disk.file_map import FileMap, Snapshot
-from r2fs.disk.open_file import OpenFile
 from r2fs.model.errors import Interrupted, NoSpace, R2fsError, StateDamaged
 from r2fs.model.ranges import Range, RangeSet
 
 CANCEL_POLL_S = 0.1  # an Event cannot wake a Condition: how late an interrupt may be noticed
 
 
-class SparseFile(OpenFile):
+class SparseFile(BaseBytes):
     """See the module's head. Made by `create`, `empty`, `hollow` or `adopt`."""
 
     def __init__(self, path: Path, fd: int, ranges: FileMap, complete: bool, mode: int = os.O_RDWR) -> None:
-        super().__init__(path, fd, mode)
+        super().__init__(path, fd, mode, ranges, complete)
         # guarded by: _ready
-        self.doubtful = False  # the disk failed to read it: not to be kept
-        self.in_memory = False  # without a name on the disk
-        self._map = ranges  # of a complete file: its own ranges count alone, while it is watched
         self._failure: R2fsError | None = None
         self._released = 0  # counts releases: a read that overlaps one is made again
-        self._streams = False  # present ranges may be given back, so that it never becomes complete
         self._kept = False  # False → True only: it is to be complete, on the disk
-        self._files = 0  # counts the files behind the descriptor: bytes held in one are not in the next
         self._changes = 0  # counts changes by this host while it is watched
-        self._complete = complete or ranges.is_whole  # False → True only
         self._watched = not complete  # True → False only: the map's own ranges tell of every write
 
     # -------------------------------------------------------------- constructors
@@ -93,11 +87,6 @@ class SparseFile(OpenFile):
         return cls(path, fd, FileMap.within(size, present, own, base_limit), complete=False)
 
     # -------------------------------------------------------------- state
-    @property
-    def complete(self) -> bool:
-        """True if every byte is present, for good."""
-        return self._complete
-
     @property
     def size(self) -> int:
         """Bytes: of a complete file as fstat says, since others may write to it."""
@@ -259,54 +248,6 @@ class SparseFile(OpenFile):
             self._failure = failure
             self._ready.notify_all()
 
-    # -------------------------------------------------------------- the base's bytes
-    def fill(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write downloaded bytes of the base version: into holes only, below `base_limit`."""
-        self._fill(offset, data, True)
-
-    def hold(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write as `fill` does, but leave the bytes missing until `accept`."""
-        self._fill(offset, data, False)
-
-    @property
-    def files(self) -> int:
-        """Number of the file behind the descriptor; bytes held in an earlier one are void."""
-        return self._files
-
-    def accept(self, start: int, stop: int, files: int) -> bool:
-        """Count [start, stop), which `hold` wrote, as present. False: the file was replaced since `files` was read."""
-        with self._ready:
-            if self._complete:
-                return True
-            if files != self._files:
-                return False
-            self._map.add_base(start, stop)
-            self._settle_locked()
-            return True
-
-    def _fill(self, offset: int, data: bytes | bytearray | memoryview, seen: bool) -> None:
-        if self.complete:
-            return
-        with self._ready:
-            if self._complete:
-                return
-            stop = min(offset + len(data), self._map.base_limit, self._map.size)
-            view = memoryview(data)
-            before = os.fstat(self.fd)
-            try:
-                for start, end in self._map.present.missing(offset, stop):
-                    while start < end:  # a write that a full disk cut short raises at the next turn
-                        written = filecalls.write(
-                            self.fd, view[start - offset : end - offset], start, self.path
-                        )
-                        if seen:
-                            self._map.present.add(start, start + written)
-                        start += written
-            finally:
-                # The file's times are those of the last write by a program, or of utimens.
-                os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-                self._settle_locked()
-
     def release(self, start: int, stop: int) -> int:
         """Give clean bytes of a range back to the disk; return their number. Own bytes and complete files stay.
 
@@ -391,9 +332,3 @@ class SparseFile(OpenFile):
         except R2fsError:
             self._watched = False
             raise
-
-    def _settle_locked(self) -> None:
-        """After a change of the map: mark the file complete if its last hole is filled, and wake who waits."""
-        if not self._streams and self._map.is_whole:
-            self._complete = True
-        self._ready.notify_all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.storage import build_records_and_storage
 from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
@@ -10,7 +9,7 @@ from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.fs import FileSystem, Parts, Queues
 from r2fs.engine.inodes.stat import AttributeView
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.jobs import JobQueue
+from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
@@ -38,7 +37,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> FileSystem:
     tree, contents = records.tree, storage.contents
     writeback = build_write_back(records, storage, queues.parts)
     freshness = Freshness(records, queues.submit_listing, writeback.deletes.found_locked)
-    names = Names(records, contents, freshness, writeback, AttributeView(core))
+    names = Names(records, storage.staged_files, freshness, writeback, AttributeView(core))
     statfs = StatFs(core, tree)
     files = Files(records, storage, writeback, queues.background, statfs)
     set_attr = SetAttr(records, files, contents, writeback.queue)
@@ -58,7 +57,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> FileSystem:
             special=SpecialFiles(core, tree, names),
             statfs=statfs,
             files=files,
-            sparse=Sparse(core, records.pending, contents, files.handles),
+            sparse=Sparse(records, contents, files.handles),
             set_attr=set_attr,
             xattrs=xattrs,
             scopes=scopes,

@@ -15,13 +15,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.jobs import Job, JobQueue
+from r2fs.engine.jobs import DownloadQueue, Job, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
@@ -218,7 +217,7 @@ class FileSystem:
 
     def damaged_view(self) -> tuple[str, ...]:
         """Objects whose bytes are not those of their ETags, each with its reason."""
-        return self._storage.reader.fetching.damaged()
+        return self._storage.downloader.damaged()
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
@@ -275,10 +274,7 @@ class FileSystem:
             if node.target is not None:
                 return check_target(self._tree.path(node), node.target, self._core.settings.links)
             caller.about_to_fetch()
-            source, content = self._contents.source(node), self._contents.of(node)
-        if source is not None:
-            self._storage.reader.whole(source, caller)
-        target = os.fsdecode(content.read(0, content.size))
+        target = os.fsdecode(self._storage.hydration.read_whole(node, caller))
         with self._core.lock:
             node.target = target
             if not node.handles:

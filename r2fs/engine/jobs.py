@@ -1,23 +1,36 @@
-"""Jobs: a queue of slow work, for threads that service.py starts.
+"""Work queues: slow work for threads that `r2fs/daemon/threads.py` starts; and the queue of downloads, with slots.
 
-Owns:    the order: urgent before ahead-of-need, then first come first served.
+Owns:    the order: urgent jobs before jobs ahead of need, then first in, first out; how many downloads run at once.
 Never:   starts a thread; swallows an error: a job that raises is logged with its traceback.
-Locks:   self._lock (leaf).
-Threads: every method is thread-safe; `run` is the threads' main.
+Threads: every method is thread-safe; `run` is the main function of the threads.
+Locks:   `_lock` (leaf); `_free` (leaf), a condition: for a few assignments, and to wait for a slot.
+Fails:   `DownloadQueue.moved` raises TooSlow in the thread of a download that must end.
+
+A download slower than CRAWL gives its slot back and continues on one of SPARE further threads. If all of these are
+in use, the one that has crawled longest ends. Downloads that no reader waits for are not judged.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from queue import PriorityQueue
-from threading import Lock
+from threading import Condition, Lock, get_ident
+
+from r2fs.model.errors import TooSlow
+from r2fs.model.ports import Clock
 
 log = logging.getLogger(__name__)
 
 URGENT, AHEAD = 0, 1
 _STOP = 2
+
+SPARE = 16  # threads for slow downloads
+# Bytes a second: several times a voice's stream. A line of 2 Mbit/s gives eight downloads as much.
+CRAWL = 32 << 10
+CRAWL_S = 5.0  # period over which a download's rate is judged
 
 Job = Callable[[], None]
 
@@ -31,14 +44,14 @@ class JobQueue:
         self._stopped = False
 
     def submit(self, job: Job, priority: int = URGENT) -> bool:
-        """False: it will not be done, the threads are about to end."""
+        """Queue a job. False: the threads are about to end, and will not do it."""
         with self._lock:
             if not self._stopped:
                 self._queue.put((priority, next(self._number), job))
             return not self._stopped
 
     def stop(self, threads: int) -> None:
-        """Each of `threads` ends once the jobs before it are done; there will be no others."""
+        """End each of `threads` after the jobs queued so far; later ones are refused."""
         with self._lock:
             self._stopped = True
             for _ in range(threads):
@@ -60,3 +73,88 @@ class JobQueue:
 
     def _do(self, job: Job) -> None:
         job()
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """State of a running download. guarded by: DownloadQueue._free; `moved` is written by its own thread."""
+
+    since_s: float  # begin of the period that is judged next
+    moved: int = 0  # bytes downloaded so far
+    before: int = 0  # bytes downloaded before `since_s`
+    crawls: bool = False
+    has_to_end: bool = False
+
+
+class DownloadQueue(JobQueue):
+    def __init__(self, limit: int, clock: Clock) -> None:
+        super().__init__()
+        # constant
+        self._limit = limit
+        self._clock = clock
+        # guarded by: _free
+        self._free = Condition()
+        self._taken = 0  # slots: threads that run a job or wait for one, but for those with a slow job
+        self._running: dict[int, _Slot] = {}  # by thread; in order of their begin
+
+    @property
+    def threads(self) -> int:
+        return self._limit + SPARE
+
+    def run(self) -> None:
+        while True:
+            with self._free:
+                while self._taken >= self._limit and not self._stopped:
+                    self._free.wait()
+                self._taken += 1
+            try:
+                if not self._do_next():
+                    return
+            finally:
+                with self._free:
+                    self._taken -= 1
+                    self._free.notify()
+
+    def stop(self, threads: int) -> None:
+        super().stop(threads)
+        with self._free:
+            self._free.notify_all()
+
+    def _do(self, job: Job) -> None:
+        slot = _Slot(self._clock.monotonic())
+        with self._free:
+            self._running[get_ident()] = slot
+        try:
+            job()
+        finally:
+            with self._free:
+                del self._running[get_ident()]
+                self._taken += slot.crawls  # as if it had kept its slot: `run` gives it back
+
+    def moved(self, count: int) -> None:
+        """Count `count` bytes downloaded by this thread's job. Raises TooSlow if the job must end."""
+        slot = self._running.get(get_ident())
+        if slot is None:  # a thread of another queue
+            return
+        slot.moved += count
+        if slot.has_to_end:
+            raise TooSlow("it came too slowly, and others need its place")
+
+    def relieve(self) -> None:
+        """Free slots held by slow downloads: a reader waits for a job."""
+        now_s = self._clock.monotonic()
+        with self._free:
+            if self._taken < self._limit:
+                return
+            for slot in self._running.values():
+                took_s = now_s - slot.since_s
+                if slot.crawls or took_s < CRAWL_S:
+                    continue
+                if slot.moved - slot.before < CRAWL * took_s:
+                    slot.crawls = True
+                    self._taken -= 1
+                    self._free.notify()
+                slot.since_s, slot.before = now_s, slot.moved
+            crawling = [slot for slot in self._running.values() if slot.crawls]
+            for slot in crawling[: max(0, len(crawling) - SPARE)]:
+                slot.has_to_end = True

@@ -13,12 +13,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from r2fs.engine.content import reader
+from r2fs.engine.content import hydrate, windows
 from r2fs.engine.files import open_files as files
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job
@@ -59,8 +59,9 @@ class World:
         self.crashed_at: dict[str, int] = {}
         self.depth = 0
         # What is waited for was done, or has failed, by the time that its reader looks: it need not wait for that.
-        self._small_fetches = patch.multiple(reader, FIRST_WINDOW=64, PIECE=256, RESEND_S=0.0)
-        self._small_fetches.start()
+        self._small_fetches = ExitStack()
+        self._small_fetches.enter_context(patch.multiple(hydrate, PIECE=256, RESEND_S=0.0))
+        self._small_fetches.enter_context(patch.multiple(windows, FIRST=64, PIECE=256, SECOND=1024))
         self.engine = self.mount()
 
     # ------------------------------------------------------------------ life
@@ -102,7 +103,7 @@ class World:
     def end(self) -> None:
         """The test is over; everything is thrown away."""
         self.armed, self.outage, self.full, self.depth = None, False, 0, 1
-        self._small_fetches.stop()
+        self._small_fetches.close()
         self.engine.kill()
 
     def after_crash(self) -> None:

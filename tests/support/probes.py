@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 from r2fs.disk.journal.journal import Journal
-from r2fs.engine.content.download_slots import DownloadQueue
 from r2fs.engine.content.durability import DiskSync
+from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
@@ -26,7 +26,7 @@ from r2fs.engine.files.open_files import Files
 from r2fs.engine.fs import FileSystem, Queues
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.jobs import JobQueue
+from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.pending.attempts import Attempts
@@ -98,7 +98,12 @@ class Probes:
 
     @property
     def streams(self) -> Streams:
-        return self._storage.reader.streams
+        return self._storage.streams
+
+    @property
+    def hedges(self) -> Hedges:
+        """Times of GETs, by which one is late."""
+        return self._storage.downloader.hedges
 
     @property
     def files(self) -> Files:
@@ -160,6 +165,10 @@ class Probes:
         """What clean open files are downloaded from."""
         return list(self.contents._sources.values())
 
+    def wanted_ranges(self) -> list[tuple[int, int]]:
+        """Ranges of open files that readers wait for."""
+        return [wanted for source in self.open_downloads() for wanted in list(source.wanted)]
+
     def retire_idle(self) -> None:
         """Hand files that are open but unused to the cache."""
         with self.lock:
@@ -167,7 +176,7 @@ class Probes:
 
     def complete(self, node: Node) -> None:
         """Download the missing bytes of a file that is being written, as the background job does."""
-        self.files.filling._complete(node)
+        self.files.hydration._complete(node)
 
     def on_bytes_synced(self, then: Callable[[Node], object]) -> None:
         """Call `then` after each sync of staged bytes, before the row says so."""

@@ -1,12 +1,11 @@
-"""Room: how much is left on this host's disk, and what is given back before a writer meets ENOSPC.
+"""Disk space: free bytes of this host's disk, and the eviction of clean content before a writer gets ENOSPC.
 
-Owns:    when clean content is evicted for want of disk (the cache's own limit is the cache's), and
-         when the journal's reserve is made anew.
+Owns:    when clean content is evicted because the disk is full (the cache enforces its own limit), and when the
+         journal's reserve is allocated again.
 Never:   drops a byte that the bucket lacks: dirty content is not in the cache.
 Threads: every method; `look` is called by the watcher of `files/backpressure.py`.
-Locks:   takes Core.lock for a moment; none while it asks the disk or waits for it. `make_now` alone
-         may be called with Core.lock held.
-Fails:   softly: a disk that does not answer has no room known, and goes on as if it had.
+Locks:   takes Core.lock for a moment; none during disk I/O. `make_now` may be called with it held.
+Fails:   never: a disk that does not answer counts as having room.
 """
 
 from __future__ import annotations
@@ -23,10 +22,12 @@ from r2fs.model.errors import R2fsError
 
 log = logging.getLogger(__name__)
 
-RESERVE = 256 << 20  # kept free by evicting: what a fast writer takes between two looks
+RESERVE = 256 << 20  # bytes kept free by eviction: a fast writer's between two looks
 SHARE = 64  # of a small disk: at most this part
-NEAR = 4  # reserves: below that first writers write through us, so that room can be made for each write
-UNKNOWN = 1 << 62  # bytes free of a disk that does not tell
+NEAR = (
+    4  # reserves: with less free, first writers write through the daemon, which can make room for each write
+)
+UNKNOWN = 1 << 62  # bytes free of a disk that does not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Disk:
 
     @property
     def near(self) -> bool:
-        """So little that it may be used up before anybody looks again."""
+        """True if the free bytes may be used up before the next look."""
         return self.free < NEAR * self.reserve
 
     @property
@@ -53,9 +54,9 @@ class DiskSpace:
         self.idle = idle
         self._staging_gc = staging_gc
         self._directory = core.staging.directory
-        self._making = Lock()  # around evicting alone
-        self.made = 0  # grows each time that room was made; only ever compared
-        self._error: str | None = None  # what the disk answered instead; replaced as a whole
+        self._making = Lock()  # around an eviction alone
+        self.made = 0  # counts evictions; only ever compared
+        self._error: str | None = None  # the last error of statvfs; replaced as a whole
 
     def disk(self) -> Disk:
         try:
@@ -69,11 +70,11 @@ class DiskSpace:
 
     @property
     def error(self) -> str | None:
-        """What is wrong with this host's disk, as last seen."""
+        """Return the last error of this host's disk."""
         return self._error or self._core.journal.error
 
     def make(self, size: int = 0, since: int | None = None) -> bool:
-        """As `make_now`; before, what has left staging goes for good: else evicting it would free nothing.
+        """Remove staged files without a row, whose links would keep the disk occupied; then as `make_now`.
 
         `since`: `made` before the write that found no room. True, too, if room was made since then.
         """
@@ -83,14 +84,14 @@ class DiskSpace:
             if left:
                 self._staging_gc.sweep()
         except (OSError, R2fsError) as error:
-            log.info("what has left staging is still there: %s", error)
-        with self._making:  # whoever waited here finds what the one before has evicted
+            log.info("staged files that were sent are still there: %s", error)
+        with self._making:  # a thread that waited here finds the room that the one before has made
             if since is not None and self.made != since:
                 return True
             return self.make_now(size)
 
     def make_now(self, size: int = 0) -> bool:
-        """Evict clean content for `size` bytes, and for the reserve. False: there is none to evict."""
+        """Evict clean content for `size` bytes, and for the reserve. False: none is left."""
         with self._core.lock:
             self.idle.retire_all()
         freed = self._core.cache.evict(max(size, self.disk().reserve)) > 0
@@ -98,9 +99,9 @@ class DiskSpace:
         return freed
 
     def look(self, writing: bool) -> None:
-        """Now and then: keep the journal's reserve held and, while anybody writes, the reserve free.
+        """Periodically: hold the journal's reserve and, while a program writes, keep the reserve free.
 
-        For readers alone nothing is evicted: what is here could not be fetched again.
+        Readers alone evict nothing: during an outage evicted bytes could not be downloaded again.
         """
         disk = self.disk()
         if disk.short and writing:

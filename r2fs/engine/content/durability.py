@@ -1,13 +1,13 @@
-"""Syncing: what has to be on the disk before something else may go that a power cut could want back.
+"""Durability: fsync of files, and syncs that must precede the replacement or deletion of an object.
 
-Owns:    the proof that a file's bytes are synced; copies whose outcome the disk may not know. A copy's outcome,
-         a rename, a download and an edit survive kill -9 at once, but a power cut only after a sync: until then
-         the object that they began as is all that the next boot is sure to find.
-Never:   sends anything; takes a second fsync's word where one has failed: the kernel tells of it once, and
-         forgets what it could not write.
-Threads: `copied`, `is_as_synced`, `is_synced` and `is_in_part` are called with Core.lock held; everything else takes it
-         itself, and waits for the disk without it.
-Fails:   LocalError where the disk does: nothing is to be replaced then.
+Owns:    the evidence that a file's bytes are synced; copies in the bucket that the journal on the disk may lack. A copy,
+         a rename, a download and an edit survive kill -9 at once, but a power cut only after a sync: until then only
+         their base object is sure to be found at the next boot.
+Never:   sends a request; trusts a second fsync after a failed one: the kernel reports an error once, and drops the
+         pages that it could not write.
+Threads: `copied`, `is_as_synced`, `proven` and `is_in_part` are called with Core.lock held; every other method takes it,
+         and waits for the disk without it.
+Fails:   LocalError if the disk fails: the object must not be replaced then.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import LocalError, R2fsError
@@ -32,18 +33,19 @@ log = logging.getLogger(__name__)
 
 
 class DiskSync:
-    def __init__(self, records: Records, contents: Contents) -> None:
+    def __init__(self, records: Records, contents: Contents, staged_files: StagedFiles) -> None:
         # constant
         self._core = records.core
         self._pending = records.pending
         self._contents = contents
+        self._staged_files = staged_files
         # guarded by: Core.lock
-        self._copied: dict[str, int] = {}  # NFC key: which copy from it was the last
+        self._copied: dict[str, int] = {}  # NFC key: number of the last copy from it
         self._count = 0
 
-    # ------------------------------------------------------------------ one file
+    # ---- one file
     def sync(self, node: Node) -> None:
-        """Its bytes, their name and the row that tells of them are on the disk when this returns."""
+        """Return when the file's bytes, their name and their row are on the disk."""
         with self._core.lock:
             if node.pending is None:
                 return
@@ -53,7 +55,7 @@ class DiskSync:
                     raise LocalError(f"{printable(node.name)}: {UNSYNCED}")
                 whole = content.complete
                 proof = self._contents.proof(node) if whole else content.changes
-                fd = content.reader()  # of our own: it may be sent and closed meanwhile
+                fd = content.reader()  # a second one: the content may be uploaded and closed meanwhile
         if content is not None:
             try:
                 # Else the clock has stepped back, and later writes may not show.
@@ -70,13 +72,13 @@ class DiskSync:
             self.sync(node)
 
     def _has_become_whole(self, node: Node) -> bool:
-        """True if the rest was downloaded while the own bytes were synced, and its row counts on it by now."""
+        """True if the rest was downloaded while this host's bytes were synced, and the row relies on all of them."""
         with self._core.lock:
             staged = node.pending.staged if node.pending is not None else None
             return staged is not None and not staged.lists_ranges and not staged.synced
 
     def sync_rest(self, node: Node) -> None:
-        """All of it is here. Where a program was told that its own bytes are safe, the others are synced now."""
+        """Sync a file that has become complete, if an fsync was answered while bytes were missing."""
         with self._core.lock:
             in_part = self.is_in_part(node)
         if in_part:
@@ -94,20 +96,20 @@ class DiskSync:
         with self._core.lock:
             node.sync_failed = True
             if node.pending is not None:
-                with suppress(R2fsError):  # a disk that takes no row either; else it outlasts this daemon
+                with suppress(R2fsError):  # if the disk takes the row, the error outlasts this daemon
                     self._pending.commit(node, held(node.pending, UNSYNCED))
             self._unused(node)
 
     def is_as_synced(self, node: Node, staged: Staged) -> bool:
         """True with evidence that nothing was written since an fsync, so far."""
         mark = staged.fsync_mark
-        if isinstance(mark, int):  # bytes were missing: every write passes this daemon
+        if isinstance(mark, int):  # bytes were missing: every write passed this daemon
             content = self._contents.of(node)
             return staged.lists_ranges and content.own_ranges() is not None and content.changes == mark
         return mark is not None and mark == self._contents.proof(node)
 
     def could_take_both(self, node: Node, target: Node) -> bool:
-        """True where `node` is to replace `target`, whose fsync was answered, and a power cut could leave neither."""
+        """True if `node` is about to replace `target`, whose fsync was answered, and a power cut could leave neither."""
         with self._core.lock:
             there = target.pending.staged if target.pending is not None else None
             if there is None or not there.fsync_seen:
@@ -118,15 +120,15 @@ class DiskSync:
             return not self.is_as_synced(node, pending.staged)
 
     def proven(self, node: Node, staged: Staged) -> Durability:
-        """What is proven: nothing was written since an fsync, and nobody can write."""
+        """Return the durability for which there is evidence: no write since an fsync, and no writer."""
         if not self.is_as_synced(node, staged):
             return Durability.VOLATILE
         if isinstance(staged.fsync_mark, int):
             return Durability.VOLATILE if node.writers else Durability.SYNCED_OWN
-        return Durability.SYNCED if self._contents.nobody_writes(node) else Durability.VOLATILE
+        return Durability.SYNCED if self._staged_files.nobody_writes(node) else Durability.VOLATILE
 
     def is_in_part(self, node: Node) -> bool:
-        """True if an fsync was answered of bytes beside which others are missing, or not synced."""
+        """True if only the locally written ranges were fsynced; the rest is missing or unsynced."""
         staged = node.pending.staged if node.pending is not None else None
         return staged is not None and (
             Durability.SYNCED_OWN in (staged.durability, staged.withdrawn)
@@ -134,13 +136,13 @@ class DiskSync:
         )
 
     def _note(self, node: Node, mark: Proof | int | None, whole: bool) -> None:
-        """`mark`: as it was before the fsync. While somebody may write, it is for the last close to compare."""
+        """Record an fsync. `mark`: the evidence from before it; with writers the last close compares it."""
         pending = node.pending
         if pending is None or (staged := pending.staged) is None:
             return
         staged = replace(staged, fsync_mark=mark)
         self._pending.note(node, with_staged(pending, staged))
-        # Else its row was withdrawn before it was written to.
+        # Else `WriteSessions.changing` withdrew it before a write.
         synced = staged.durability is Durability.SYNCED
         synced = synced or (not pending.open and self.proven(node, staged) is not Durability.VOLATILE)
         if synced or whole or not staged.synced:
@@ -160,9 +162,9 @@ class DiskSync:
         if not node.handles:
             self._contents.closed(node)
 
-    # ------------------------------------------------------------------ before something goes
+    # ---- before an object is replaced or deleted
     def copied(self, key: str) -> None:
-        """An object was copied from there to another name, by a commit."""
+        """Record a commit by which the object at `key` was copied to another name."""
         self._count += 1
         self._copied[nfc(key)] = self._count
 
@@ -171,9 +173,9 @@ class DiskSync:
         return nfc(key) in self._copied
 
     def before_replacing(self, keys: Iterable[str], by: Node | None = None) -> None:
-        """To be called before a request that takes away what is at `keys` now, on behalf of `by`.
+        """Sync the files that began as an object at `keys` and have another name now.
 
-        What began as one of these objects and has another name now is on the disk when this returns.
+        Called before a request that replaces or deletes these objects, on behalf of `by`.
         """
         wanted = set(map(nfc, keys))
         with self._core.lock:
@@ -199,7 +201,7 @@ class DiskSync:
             ) from error
 
     def _staged_from(self, key: str) -> list[tuple[Node, bool]]:
-        """Files that began as the object there, and whether a row says that they are synced."""
+        """Return the staged files that began as the object at `key`, and whether each row calls them synced."""
         users = [(node, node.pending) for node in self._pending.based_on(key)]
         return [
             (node, pending.staged.synced)
@@ -207,11 +209,11 @@ class DiskSync:
             if pending is not None and pending.staged is not None
         ]
 
-    # ------------------------------------------------------------------ at the end
+    # ---- at the end of the mount
     def sync_pending(self) -> None:
-        """All staged bytes, then their names, then the rows that say so. Nobody else is at work any more."""
+        """Sync all staged bytes, then their names, then their rows. Every other thread has ended."""
         with self._core.lock:
-            # Of complete content the file is closed again: there may be more than descriptors.
+            # `_sync_at_end` closes complete files: there may be more of them than descriptors.
             synced = [node for node in self._pending.inodes.values() if self._sync_at_end(node)]
             try:
                 self._core.staging.sync()
@@ -222,17 +224,17 @@ class DiskSync:
                             node, with_staged(node.pending, replace(staged, durability=durability))
                         )
                 self._core.journal.barrier()
-            except (OSError, R2fsError) as error:  # what is owed stays so, as "closed, not synced"
+            except (OSError, R2fsError) as error:  # the rows stay as "closed, not synced"
                 log.error("the journal could not be synced: %s", error)
 
     def _sync_at_end(self, node: Node) -> bool:
-        """Is it now, and was not before?"""
+        """Sync a file. True if its row does not say so yet."""
         pending = node.pending
         if pending is None or pending.staged is None or pending.staged.synced or node.sync_failed:
             return False
         try:
             self._contents.of(node).fsync()
-        except R2fsError as error:  # it stays owed, as "closed, not synced"
+        except R2fsError as error:  # the row stays as "closed, not synced"
             log.error("%s: could not be synced: %s", printable(node.name), error)
             return False
         self._unused(node)

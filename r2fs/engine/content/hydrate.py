@@ -1,24 +1,52 @@
-"""Hydration: bytes of an inode's base that are missing on this host are downloaded into its local file.
+"""Hydration: downloads bytes of an inode's base object that are missing on this host into its local file.
 
-Threads: every method; each waits for downloads without the lock.
-Locks:   takes Core.lock.
-Fails:   as `Reader`: Stale where the version is gone, ReadFailed, NoSpace, LocalError, Interrupted, WouldWait.
+Owns:    ranges under way, each downloaded once; how far a sequential reader is read ahead of; the wait of a reader.
+Never:   sends a GET (`content/download.py`), or decides how many bytes may be on the disk (`content/streaming.py`).
+Threads: every public method is thread-safe; downloads run on the threads of `jobs`.
+Locks:   `Hydration` takes Core.lock (30); a Source's lock (35) is taken inside none. No request and no wait under either.
+Fails:   Stale (the version is no longer in the bucket), ReadFailed (not here within `read_timeout`: transient errors
+         are retried until then, others raise at once), NoSpace, LocalError, Interrupted, WouldWait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
+from r2fs.engine.content import windows
+from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.reader import Reader
+from r2fs.engine.content.source import Abandoned, Piece, Source
+from r2fs.engine.content.streaming import Streams
+from r2fs.engine.content.windows import Ahead, Sequence
+from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.jobs import AHEAD, URGENT, DownloadQueue
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import ObjectMissing, ReadFailed, Stale, StoreError
+from r2fs.model.errors import (
+    FileError,
+    LocalError,
+    NoSpace,
+    ObjectMissing,
+    PreconditionFailed,
+    R2fsError,
+    RangeInvalid,
+    ReadFailed,
+    Stale,
+    StoreError,
+)
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
+from r2fs.model.ranges import Range
 from r2fs.model.records import ObjectInfo, Version
 from r2fs.model.transitions import expecting
+
+log = logging.getLogger(__name__)
+
+RESEND_S = 1.0  # pause before a failed range is requested again; interval at which a waiting reader looks
+PIECE = 8 << 20  # bytes of one GET of a file that is downloaded whole
 
 
 class Hydration:
@@ -30,52 +58,73 @@ class Hydration:
         self._contents = contents
         self._reader = reader
 
-    def whole(self, node: Node, caller: Caller) -> bool:
-        """Download all that is missing. False: the content was closed meanwhile, and nobody needs it any more, or
-        it is opened anew."""
+    def whole(self, node: Node, caller: Caller, keep: bool = False) -> bool:
+        """Download all missing bytes. False: the local file was closed meanwhile; where it is still needed, repeat.
+
+        `keep`: the file is about to be this host's; all of it stays on the disk, whatever the cache's limit.
+        """
         with self._core.lock:
             source = self._contents.source(node)
+            if keep and source is not None:
+                self._contents.keep_whole(node)
         if source is None:
             return True
         try:
-            self.fetch_base(node, partial(self._reader.whole, source, caller))
+            self._from_base(node, lambda: self._reader.whole(source, caller))
         except ValueError:
             if not source.content.closed:
                 raise
             return False
         return True
 
+    def ensure(self, node: Node, source: Source, start: int, stop: int, caller: Caller) -> None:
+        """Return when [start, stop) is in the file of an open handle."""
+        self._from_base(node, lambda: self._reader.ensure(source, start, stop, caller))
+
+    def read_whole(self, node: Node, caller: Caller) -> bytes:
+        """Return all bytes of an inode that need not be open: a symbolic link's target."""
+        while True:
+            with self._core.lock:
+                self._contents.wake(node)
+                content = self._contents.of(node)
+            try:
+                if self.whole(node, caller):
+                    return content.read(0, content.size)
+            except ValueError:
+                if not content.closed:  # else another reader's last close closed it meanwhile: repeat
+                    raise
+
     def is_copy(self, node: Node, of: Version, info: ObjectInfo) -> bool:
+        """True if the object `info` is a copy of `of` that this host made for the inode."""
         return info.size == of.size and self._attempts.is_copy(node.ino, of, info.metadata)
 
-    def fetch_base(self, node: Node, fetch: Callable[[], None]) -> None:
-        """`fetch` what it lacks of its base; again, where that is gone because of a copy of our own whose answer
-        has not come yet."""
+    def _from_base(self, node: Node, download: Callable[[], None]) -> None:
+        """Download from the base; once more if a copy of this host, whose answer is still under way, replaced it."""
         base = node.base
         try:
-            fetch()
+            download()
         except Stale:
             if not self.found_own_copy(node, base):
                 raise
-            fetch()
+            download()
 
-    def found_own_copy(self, node: Node, gone: Version | None) -> bool:
-        """`gone` was its base. Is what is there now the same bytes, by such a copy? Then that is its base.
+    def found_own_copy(self, node: Node, missing: Version | None) -> bool:
+        """Look for the same bytes as in the missing base, copied by this host; make that object the base.
 
-        Raises ReadFailed where the bucket does not say.
+        Raises ReadFailed if the bucket does not answer.
         """
         with self._core.lock:
             base = node.base
             if base is None:
                 return False
-            if base != gone:  # somebody else has found it, or its answer has come
+            if base != missing:  # found by another thread, or its answer has arrived
                 self._contents.rebased(node)
                 return True
         try:
             info = self._core.store.head(base.key)
         except ObjectMissing:
             info = None
-        except StoreError as error:  # nobody knows yet
+        except StoreError as error:
             raise ReadFailed(f"{printable(base.key)}: {error}") from error
         with self._core.lock:
             pending = node.pending
@@ -92,3 +141,214 @@ class Hydration:
             self._pending.commit(node, expecting(pending, etag), base=info.version)
             self._contents.rebased(node)
             return True
+
+
+class Reader:
+    """Requests missing ranges of one Source, and waits for them."""
+
+    def __init__(self, core: Core, jobs: DownloadQueue, streams: Streams, downloader: Downloader) -> None:
+        self._core = core
+        self._settings = core.settings
+        self._jobs = jobs
+        self._streams = streams
+        self._downloader = downloader
+
+    def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
+        """Return when [start, stop) is in the file, and request what a sequential reader needs next.
+
+        Raises WouldWait, Stale, ReadFailed, Interrupted.
+        """
+        content = source.content
+        if content.complete:
+            return
+        stop = min(stop, content.size)
+        missing = bool(content.missing(start, stop))
+        if missing:
+            caller.about_to_fetch()
+            content.fail(None)  # an earlier failure may be over
+        first, ahead = self._plan(source, start, stop, missing)
+        if not missing:
+            self._fetch(source, ahead.range, AHEAD, ahead.sequence)
+            return
+        with self._wanting(source, start, stop):
+            self._fetch(source, first, URGENT)
+            self._fetch(source, self._tail(source, start, first[1]), URGENT)
+            self._fetch(source, ahead.range, AHEAD, ahead.sequence)
+            self._wait(source, start, stop, caller)
+
+    def whole(self, source: Source, caller: Caller) -> None:
+        """Return when the content is complete. Raises as `ensure`."""
+        if source.content.complete:
+            return
+        caller.about_to_fetch()
+        source.content.fail(None)
+        size = source.content.size
+        for begin in range(0, size, PIECE):  # bounded: four pieces are under way
+            self._fetch(source, (begin, min(begin + PIECE, size)), URGENT)
+            self._fetch(source, (begin + PIECE, min(begin + 4 * PIECE, size)), URGENT)
+            self._wait(source, begin, min(begin + PIECE, size), caller)
+
+    # ---- windows and requests
+    @contextmanager
+    def _wanting(self, source: Source, start: int, stop: int) -> Iterator[None]:
+        """Keep [start, stop) from being released before the reader that waits for it has seen it."""
+        with source.lock:
+            source.wanted.append((start, stop))
+        try:
+            yield
+        finally:
+            with source.lock:
+                source.wanted.remove((start, stop))
+
+    def _plan(self, source: Source, start: int, stop: int, missing: bool) -> tuple[Range, Ahead]:
+        """Return the range to request for a read of [start, stop), and the one to request ahead of it."""
+        size = source.content.size
+        if size <= self._settings.small_file:
+            return (0, size), Ahead(None, (stop, stop))
+        lost = missing and self._is_wanting(source, start, stop)
+        with source.lock:
+            ahead = source.windows.read(start, stop, size, self._widest(source), lost)
+        if not lost:
+            return (start, stop), ahead
+        begin, end = ahead.range
+        first = min(max(stop, start + windows.PIECE), max(stop, end))  # one GET: the read, and what follows
+        return (start, first), Ahead(ahead.sequence, (max(first, begin), end))
+
+    def _tail(self, source: Source, start: int, stop: int) -> Range:
+        """Return the range at the end to request beside a first read from the begin; empty for any other read."""
+        with source.lock:
+            first, source.begun = not source.begun, True
+        begin, end = windows.tail(source.version.key, source.content.size)
+        return (max(begin, stop), end) if first and start == 0 and stop < end else (end, end)
+
+    def _widest(self, source: Source) -> int:
+        """Return the bytes of the largest window: of a file that streams, a part of those that may be on the disk."""
+        widest = self._settings.read_ahead
+        if source.content.streams:
+            widest = min(widest, source.allowed // 4)
+        return max(widest, windows.FIRST)
+
+    def _is_wanting(self, source: Source, start: int, stop: int) -> bool:
+        """True if a part of [start, stop) is neither in the file nor under way."""
+        with source.lock:
+            gaps = source.content.missing(start, stop)
+            return any(source.coming.missing(*gap) for gap in gaps)
+
+    def _fetch(self, source: Source, wanted: Range, priority: int, sequence: Sequence | None = None) -> None:
+        """Request the parts of a range that are neither in the file nor under way.
+
+        `sequence`: ahead of whose reads; None: a reader waits.
+        """
+        start, stop = wanted
+        if start >= stop:
+            return
+        self._streams.admit(source, start, stop)
+        if priority == AHEAD and source.content.streams:
+            stop = min(stop, start + self._widest(source))
+        size = PIECE if sequence is None else sequence.piece
+        ranges: list[Range] = []
+        with source.lock:
+            for first, last in source.content.missing(start, stop):
+                for begin, end in source.coming.missing(first, last):
+                    ranges += [(at, min(at + size, end)) for at in range(begin, end, size)]
+            pieces = [Piece(begin, end, sequence) for begin, end in ranges]
+            source.add(pieces)
+        for piece in pieces:
+            self._jobs.submit(partial(self._download, source, piece), priority)
+
+    def _wait(self, source: Source, start: int, stop: int, caller: Caller) -> None:
+        """Wait until [start, stop) is in the file. A range whose download failed is requested again."""
+        content, limit = source.content, self._settings.read_timeout_s
+        deadline = self._core.clock.monotonic() + limit
+        sent_again = False
+        while content.missing(start, stop):
+            if self._core.stopping:
+                raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
+            left = deadline - self._core.clock.monotonic()
+            if left <= 0:
+                why = f": {source.trouble}" if source.trouble else ""
+                raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
+            coming = not self._is_wanting(source, start, stop)
+            pause_s = min(left, self._hedge(source, start, stop)) if coming else 0.0
+            if content.wait_present(start, stop, pause_s, caller.cancelled):
+                return
+            caller.about_to_fetch()
+            if coming:
+                self._jobs.relieve()
+                continue
+            if source.trouble is not None or sent_again:  # a transient error: no GET follows another at once
+                self._core.clock.wait(self._core.ended, min(left, RESEND_S))
+            sent_again = True
+            self._fetch(source, (start, stop), URGENT)
+
+    def _hedge(self, source: Source, start: int, stop: int) -> float:
+        """Send a second GET for each late one that [start, stop) waits for; return the seconds until one may be late."""
+        now_s, pause_s = self._core.clock.monotonic(), RESEND_S
+        with source.lock:
+            awaited = [piece for piece in source.pieces if piece.start < stop and start < piece.stop]
+            seconds = []
+            for piece in awaited:
+                second, left_s = piece.hedge(self._downloader.hedges, now_s)
+                pause_s = min(pause_s, pause_s if left_s is None else left_s)
+                if second is not None:
+                    seconds.append(second)
+            source.add(seconds)
+        for second in seconds:
+            log.info(
+                "%s: no answer for bytes %d to %d so far: asked for a second time",
+                printable(source.version.key),
+                second.start,
+                second.stop,
+            )
+            self._jobs.submit(partial(self._download, source, second), URGENT)
+        return pause_s
+
+    def _download(self, source: Source, piece: Piece) -> None:
+        """Job: download a piece into the file; waiting readers get its error."""
+        version = source.version
+        try:
+            while not source.is_abandoned(piece, piece.start):
+                try:
+                    self._downloader.download(source, version, piece)
+                    source.trouble = None
+                    break
+                except (ObjectMissing, PreconditionFailed):
+                    if source.version == version:
+                        raise
+                    version = source.version  # copied meanwhile: the same bytes under another key
+        except Abandoned:
+            log.debug("%s: bytes %d to %d: no reader needs them", version.key, piece.start, piece.stop)
+        except R2fsError as error:
+            self._failed(source, version, error)
+        except ValueError:
+            if not source.content.closed:
+                raise
+            # The last handle was closed during the download: no reader waits.
+        except OSError as error:
+            log.error("%s: writing to the cache failed: %s", source.version.key, error)
+            source.content.fail(
+                ReadFailed(f"{source.version.key}: the cache's disk answered {error.strerror}")
+            )
+        finally:
+            with source.lock:
+                source.remove(piece)
+
+    def _failed(self, source: Source, version: Version, error: R2fsError) -> None:
+        if isinstance(error, ObjectMissing | PreconditionFailed):
+            source.on_lost(version)
+        if error.retry:  # a waiting reader requests it again, until its time limit
+            if source.trouble is None:
+                log.info("%s: not fetched yet: %s", printable(source.version.key), error)
+            source.trouble = str(error)
+        else:
+            source.content.fail(_as_read_error(source.version, error))
+
+
+def _as_read_error(version: Version, error: R2fsError) -> FileError:
+    if isinstance(error, ObjectMissing | PreconditionFailed | RangeInvalid):
+        return Stale(f"{version.key}: the version that was opened is no longer in the bucket")
+    if isinstance(error, NoSpace):
+        log.error("%s: could not be read: there is no room on this disk for it: %s", version.key, error)
+    elif isinstance(error, StoreError | LocalError | ReadFailed):
+        log.error("%s: could not be read: %s", version.key, error)
+    return error if isinstance(error, ReadFailed) else ReadFailed(f"{version.key}: {error}")

@@ -1,6 +1,6 @@
 """Idle files: small complete clean content kept open after its last close, for pipelines that open it again.
 
-Invariant: an idle file's entry of the cache stays pinned: evicting that would make no room.
+Invariant: an idle file's entry of the cache stays pinned: an eviction would free no disk.
 Locks:     every method is called with Core.lock held.
 """
 
@@ -15,8 +15,8 @@ from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 
 MOST = 2048  # files: a descriptor each
-LARGEST = 1 << 20  # bytes of one
-SHARE = 16  # all of them together: at most this part of the cache's limit
+LARGEST = 1 << 20  # bytes of a file
+SHARE = 16  # the files together: at most this part of the cache's limit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,10 +25,10 @@ class IdleFile:
     bytes: int  # of its base
     size: int  # fstat, as it became idle
     mtime_ns: int
-    retire: Callable[[IdleFile], None]  # puts it into the cache
+    retire: Callable[[IdleFile], None]  # gives the file to the cache
 
     def has_changed(self) -> bool:
-        """True if somebody else wrote to the file meanwhile."""
+        """True if another program wrote to the file meanwhile."""
         assert self.node.content is not None
         now = os.fstat(self.node.content.fd)
         return (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns)
@@ -44,11 +44,11 @@ class IdleFiles:
         return ino in self._files
 
     def among(self, inos: Iterable[int]) -> set[int]:
-        """Those of `inos` that are idle."""
+        """Return those of `inos` that are idle."""
         return self._files.keys() & set(inos)
 
     def add(self, node: Node, retire: Callable[[IdleFile], None]) -> bool:
-        """Keep the node's content open; past the limits the oldest are retired. False: this one was, too."""
+        """Keep the inode's content open; past the limits the oldest are retired. False: this one, too."""
         assert node.content is not None and node.base is not None
         now = os.fstat(node.content.fd)
         self._files[node.ino] = IdleFile(node, node.base.size, now.st_size, now.st_mtime_ns, retire)
@@ -59,7 +59,7 @@ class IdleFiles:
         return node.ino in self._files
 
     def take(self, ino: int) -> IdleFile | None:
-        """It is in use again, or goes: no longer idle."""
+        """End the idleness of an inode; return its file."""
         file = self._files.pop(ino, None)
         if file is not None:
             self._bytes -= file.bytes
@@ -74,6 +74,6 @@ class IdleFiles:
             self.retire(next(iter(self._files)))
 
     def retire_expired(self, has_expired: Callable[[int], bool]) -> None:
-        """Idle content is past its time to live as soon as any other is."""
+        """Retire files past their time to live."""
         for ino in [ino for ino in self._files if has_expired(ino)]:
             self.retire(ino)

@@ -1,10 +1,10 @@
-"""Digests: of large clean files, part by part, so that an edit later sends only what it changed.
+"""Part digests of large clean files: after an edit only parts with another digest are uploaded.
 
-Owns:    when they are taken: after the last close of a file that was read to its end, behind
-         everybody's back; what is uploaded here has them from its upload (`writeback/upload.py`).
-Never:   touches the bucket; keeps what was read while somebody may have written.
+Owns:    the background job that computes them after the last close of a completely downloaded file; a file uploaded
+         by this host has them from its upload (`writeback/upload.py`).
+Never:   sends a request; keeps digests of bytes that a program may have changed meanwhile.
 Threads: jobs of the background queue.
-Locks:   `closing` is called with Core.lock held; a job takes it to begin and to end.
+Locks:   `closing` is called with Core.lock held; a job takes it at its begin and end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from r2fs.engine.pending.attempts import UploadJob
 from r2fs.model.errors import R2fsError
 from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version
 
-MD5_DIGITS = 32  # the ETag of an object that came by one PUT is the MD5 of its bytes
+MD5_DIGITS = 32  # the ETag of an object made by one PUT is the MD5 of its bytes
 PIECE = 1 << 20  # bytes read at once
 
 
@@ -33,7 +33,7 @@ class PartHasher:
         self._under_way: set[Version] = set()
 
     def closing(self, node: Node) -> None:
-        """The last handle goes, and the content is still open. With Core.lock held."""
+        """Queue the job at the last close, while the content is still open. With Core.lock held."""
         settings, version, content = self._core.settings, node.base, node.content
         if (
             settings.read_only
@@ -71,18 +71,18 @@ class PartHasher:
                 self._under_way.discard(version)
 
     def _is_clean(self, node: Node, version: Version) -> bool:
-        """Nobody has written: who opens for writing owes, and who has written has another base after."""
+        """True if no program wrote: an open for writing makes the inode pending, and an upload gives it another base."""
         return node.pending is None and node.base == version
 
 
 def has_bytes_of(claim: UploadJob, info: ObjectInfo) -> bool:
-    """True if the object has these very bytes: a power cut makes a host forget its last attempts."""
+    """True if the object has the upload's bytes: after a power cut a host has forgotten its last attempts."""
     if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
         return False
     md5 = hashlib.md5(usedforsecurity=False)
     try:
         for at in range(0, claim.size, PIECE):
             md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
-    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt finds out
+    except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt decides
         return False
     return md5.hexdigest() == info.etag

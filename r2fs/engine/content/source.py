@@ -1,41 +1,183 @@
-"""Source: where the missing ranges of one content come from, and what is on its way.
+"""Source: the version from which one file's missing ranges are downloaded, and the ranges under way.
 
-Owns:    the state of one file's fetching, for `content/reader.py`, `content/download.py` and `content/streaming.py`.
-Never:   fetches, or decides.
-Locks:   `lock` (rank 35): a SparseFile's may be taken inside; no request, and not Core.lock, under it.
+Owns:    the state of one file's downloads, for `content/hydrate.py`, `content/download.py` and `content/streaming.py`.
+Never:   downloads, or decides.
+Locks:   `lock` (rank 35): a SparseFile's may be taken inside; neither a request nor Core.lock under it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from r2fs.disk.sparse_file import SparseFile
+from r2fs.engine.content.hedges import Hedges
+from r2fs.engine.content.windows import Sequence, Windows
+from r2fs.model.ports import Clock
 from r2fs.model.ranges import Range, RangeSet
 from r2fs.model.records import ObjectInfo, Version
 
-FIRST_WINDOW = 512 << 10  # the smallest fetch of a large file: one request's worth of a fast link's latency
-NEAR = 2 << 20  # bytes: the kernel's own read-ahead, twice
 WHOLE = 1 << 62  # bytes: no limit
+NEARLY = 1 << 20  # bytes: a cancelled GET that lacks no more ends, since its connection can be used again
+
+
+class Abandoned(Exception):
+    """A download ended early: no reader needs the rest."""
+
+
+class Piece:
+    """A range that one GET downloads, or a second one beside a silent one: queued, or under way.
+
+    All fields but the constants are guarded by Source.lock.
+    """
+
+    def __init__(
+        self, start: int, stop: int, sequence: Sequence | None = None, first: Piece | None = None
+    ) -> None:
+        """`sequence`: ahead of whose reads; None: a reader waits for it. `first`: the silent GET beside which it is."""
+        # constant
+        self.start = start
+        self.stop = stop
+        self.first = self if first is None else first
+        self._sequence = sequence
+        self._cancelled = sequence.cancelled if sequence is not None else 0
+        # guarded by: Source.lock
+        self._at = start  # next byte to arrive
+        self._kind = 0  # of the GET under way: `Hedges`
+        self._heard_s: float | None = (
+            None  # Clock.monotonic() of its last bytes, or of the request; None: queued
+        )
+        self._writer: Piece | None = None  # of a hidden pair: the one that writes
+        self._hedged = first is not None
+
+    def sent(self, at: int, kind: int, now_s: float) -> None:
+        """Note that a GET from byte `at` on is sent."""
+        self._at, self._kind, self._heard_s = at, kind, now_s
+
+    def heard(self, size: int, now_s: float) -> None:
+        """Note that `size` bytes have arrived."""
+        self._at, self._heard_s = self._at + size, now_s
+
+    def hide(self) -> bool:
+        """Note that bytes are hidden until all are there. False: the other of the pair writes them.
+
+        Two writers of hidden bytes could leave a mixture of which one wrote a wrong part after the other's check.
+        """
+        return self.first._claim(self)
+
+    def _claim(self, writer: Piece) -> bool:
+        if self._writer is None:
+            self._writer = writer
+        return self._writer is writer
+
+    def hedge(self, hedges: Hedges, now_s: float) -> tuple[Piece | None, float | None]:
+        """Return a second piece for the rest if the GET is late; and the seconds until it will be, if it may be."""
+        late_s = hedges.late_s(self._kind)
+        if self._hedged or self._heard_s is None or late_s is None or self._writer is not None:
+            return None, None
+        left_s = self._heard_s + late_s - now_s
+        if left_s > 0:
+            return None, left_s
+        if not hedges.take():
+            return None, None
+        self._hedged = True
+        return Piece(self._at, self.stop, first=self), None
+
+    @property
+    def hedged(self) -> bool:
+        """True for both of a pair."""
+        return self._hedged
+
+    @property
+    def cancelled(self) -> bool:
+        """True if the reader has gone elsewhere since."""
+        return self._sequence is not None and self._sequence.cancelled != self._cancelled
 
 
 @dataclass(eq=False)
 class Source:
-    version: Version  # another one only for the same bytes: a rename's copy has got there
+    version: Version  # replaced only by another version of the same bytes: a rename's copy
     content: SparseFile  # constant
-    on_info: Callable[[ObjectInfo], None]  # constant: told of each answer's metadata
-    on_lost: Callable[[Version], None]  # constant: told that the bucket has this version no more
+    on_info: Callable[[ObjectInfo], None]  # constant: called with each answer's metadata
+    on_lost: Callable[[Version], None]  # constant: called if the bucket no longer has this version
     ino: int = 0  # constant
     lock: threading.Lock = field(default_factory=threading.Lock)
     # guarded by: lock
-    coming: RangeSet = field(default_factory=RangeSet)
-    wanted: list[Range] = field(default_factory=list)  # what somebody waits for: not to be given back
-    window: int = FIRST_WINDOW
-    expected: int = 0  # where a sequential reader reads next
-    allowed: int = WHOLE  # bytes of it that may be here at once; changed by `content/streaming.py` alone
-    trouble: str | None = None  # what the last attempt met that may pass; None: it went well
+    coming: RangeSet = field(default_factory=RangeSet)  # ranges of `pieces`
+    pieces: list[Piece] = field(default_factory=list)  # queued, or under way
+    wanted: list[Range] = field(default_factory=list)  # ranges that readers wait for: not to be released
+    windows: Windows = field(default_factory=Windows)
+    begun: bool = False  # a read has requested bytes
+    allowed: int = WHOLE  # bytes that may be in the file at once; changed by `content/streaming.py` alone
+    trouble: str | None = None  # the last attempt's transient error; None: it succeeded
 
-    def is_near(self, start: int) -> bool:
-        """True if a read there goes on with the sequence: the kernel's reads ahead come in any order."""
-        return abs(start - self.expected) <= max(self.window, NEAR)
+    def add(self, pieces: list[Piece]) -> None:
+        """Add pieces that are about to be queued. With `lock` held."""
+        for piece in pieces:
+            self.pieces.append(piece)
+            self.coming.add(piece.start, piece.stop)
+
+    def remove(self, piece: Piece) -> None:
+        """Remove a piece whose download has ended. With `lock` held."""
+        self.pieces.remove(piece)
+        self.coming.remove(piece.start, piece.stop)
+        for other in self.pieces if piece.hedged else ():
+            self.coming.add(other.start, other.stop)
+
+    @contextmanager
+    def measured(self, clock: Clock, hedges: Hedges, piece: Piece, at: int, kind: int) -> Iterator[Measured]:
+        """Measure the GET inside the block, which downloads a piece from byte `at` on."""
+        hedges.sent()
+        with self.lock:
+            measured = Measured(self, clock.monotonic, hedges, piece)
+            piece.sent(at, kind, clock.monotonic())
+        try:
+            yield measured
+        finally:
+            measured.ended()
+
+    def is_abandoned(self, piece: Piece, at: int) -> bool:
+        """True if no reader needs the bytes of a piece from `at` on.
+
+        The file is closed, its reader is elsewhere, or the other GET of a pair has brought them.
+        """
+        if self.content.closed or (piece.hedged and not self.content.missing(at, piece.stop)):
+            return True
+        if not piece.cancelled or (piece.start < at and piece.stop - at <= NEARLY):
+            return False
+        with self.lock:
+            return not any(start < piece.stop and at < stop for start, stop in self.wanted)
+
+
+class Measured:
+    """One GET of a Source: its time to the first byte, its bytes and its duration."""
+
+    def __init__(self, source: Source, now_s: Callable[[], float], hedges: Hedges, piece: Piece) -> None:
+        """With the Source's lock held."""
+        self._source = source
+        self._now_s = now_s
+        self._hedges = hedges
+        self._piece = piece
+        self._begun_s = now_s()
+        self._arrived_before = source.windows.rate.arrived
+        self._has_bytes = False
+
+    def arrived(self, size: int, kind: int, hidden: bool) -> None:
+        """Count a chunk, before it is written. Raises Abandoned if the other GET of a pair writes hidden bytes."""
+        now_s = self._now_s()
+        first, self._has_bytes = not self._has_bytes, True
+        if first:
+            self._hedges.first_byte(kind, now_s - self._begun_s)
+        with self._source.lock:
+            if first:
+                self._source.windows.rate.first_byte(now_s - self._begun_s)
+            self._source.windows.rate.add(size)
+            self._piece.heard(size, now_s)
+            if hidden and not self._piece.hide():
+                raise Abandoned
+
+    def ended(self) -> None:
+        with self._source.lock:
+            self._source.windows.rate.ended(self._arrived_before, self._now_s() - self._begun_s)

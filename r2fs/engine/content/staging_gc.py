@@ -1,12 +1,12 @@
-"""Leaving: staged files whose row is gone go, too, once the disk knows that the row is gone.
+"""Staging GC: removes staged files without a row, once the commit that dropped the row is on the disk.
 
-Owns:    what is to be removed from staging/data (the journal's table `staging_gc`), and the pace at
-         which commits that nobody waits for reach the disk.
-Never:   removes a file whose row may come back: a commit survives kill -9, but a power cut takes the
-         last ones back, and the row of a synced file must then find its bytes.
-Threads: `run` is one's main; every other method is called with Core.lock held, but `sweep`.
-Locks:   Core.lock to look and to note; none while the disk is waited for.
-Fails:   a disk that cannot be written is said once a round, and tried again.
+Owns:    the files to be removed from staging/data (the journal's table `staging_gc`), and the pace at which commits
+         without a waiting program reach the disk.
+Never:   removes a file whose row may return: a commit survives kill -9, but a power cut undoes the last ones, and the
+         row of a synced file must then find its bytes.
+Threads: `run` is the main function of a thread; every other method but `sweep` is called with Core.lock held.
+Locks:   takes Core.lock; none during disk I/O.
+Fails:   never: errors of the disk are logged once a round, and retried.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from r2fs.model.errors import R2fsError
 
 log = logging.getLogger(__name__)
 
-PACE_CAP_S = 60.0  # on a disk that fails
-PACE_S = 0.5  # between two rounds, two fsyncs each: what leaves meanwhile leaves together
+PACE_CAP_S = 60.0  # between two rounds on a disk that fails
+PACE_S = 0.5  # between two rounds, of two fsyncs each
 
 
 class StagingGc:
@@ -30,27 +30,27 @@ class StagingGc:
         self._core = core
         # guarded by: Core.lock
         self._wanted = Condition(core.lock)
-        self._files: dict[str, Node | None] = {}  # by name in staging/data; the node that owed it
-        self._asked = False  # a commit is worth a round though nothing leaves
+        self._files: dict[str, Node | None] = {}  # by name in staging/data; the inode whose row it was
+        self._asked = False  # `soon` was called: a round without files, too
 
     def adopt(self, names: Iterable[str]) -> None:
-        """At start: left by an earlier run."""
+        """Add files of an earlier run, at start."""
         self._files.update((name, None) for name in names)
 
     def add(self, name: str, node: Node) -> None:
-        """The row that named it is gone by a commit; its row in `staging_gc` came with the same one."""
+        """Queue a staged file for removal; the commit that dropped its inode row made its row in `staging_gc`."""
         self._files[name], node.stale_staged_name = node, name
         self._wanted.notify()
 
     def soon(self) -> None:
-        """Something was committed that a program counts on: on the disk with it, though nobody waits."""
+        """Sync the journal soon: a program relies on a commit, though none waits for it."""
         self._asked = True
         self._wanted.notify()
 
     def names(self) -> set[str]:
         return set(self._files)
 
-    # ------------------------------------------------------------------ the thread
+    # ---- thread
     def run(self) -> None:
         pause_s = PACE_S
         while self._wait(pause_s):
@@ -68,7 +68,7 @@ class StagingGc:
             self._wanted.notify_all()
 
     def _wait(self, pause_s: float) -> bool:
-        """Until there is something to do, and `pause_s` at least; False: the end."""
+        """Wait for work, and for `pause_s` at least. False: the mount stops."""
         with self._core.lock:
             due = self._core.clock.monotonic() + pause_s
             while not self._core.stopping:
@@ -82,7 +82,7 @@ class StagingGc:
             return False
 
     def sweep(self) -> None:
-        """One round. Without the lock; waits for the disk."""
+        """Do one round. Without the lock; waits for the disk."""
         journal = self._core.journal
         with self._core.lock:
             files, self._asked = dict(self._files), False
@@ -92,7 +92,7 @@ class StagingGc:
             self._core.staging.remove(name)
         if not files:
             return
-        # Else a name could be back after a power cut that nothing in the journal speaks of.
+        # Else a power cut could bring back a name that the journal has forgotten.
         self._core.staging.sync()
         self._core.crash_point("left")
         with self._core.lock:
@@ -100,7 +100,7 @@ class StagingGc:
                 for name in files:
                     journal.drop_staging_garbage(name)
             for name, node in files.items():
-                self._files.pop(name, None)  # two rounds at once: a full disk is in a hurry
+                self._files.pop(name, None)  # two rounds at once: DiskSpace.make sweeps, too
                 if node is not None and node.stale_staged_name == name:
                     node.stale_staged_name = None
                 if node is not None and node.pending is None:

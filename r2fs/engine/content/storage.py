@@ -1,19 +1,21 @@
-"""Storage: the parts of this room, put together: where bytes are on this host, and how missing ones come here."""
+"""Storage: the parts of this room, put together: an inode's bytes on this host, and downloads of missing ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from r2fs.engine.content.disk_space import DiskSpace
-from r2fs.engine.content.download_slots import DownloadQueue
+from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.durability import DiskSync
-from r2fs.engine.content.hydrate import Hydration
+from r2fs.engine.content.hydrate import Hydration, Reader
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
-from r2fs.engine.content.reader import Reader
+from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.content.staging_gc import StagingGc
+from r2fs.engine.content.streaming import Streams
 from r2fs.engine.core import Core
+from r2fs.engine.jobs import DownloadQueue
 from r2fs.engine.pending.records import Records
 
 
@@ -21,26 +23,33 @@ from r2fs.engine.pending.records import Records
 class Storage:
     staging_gc: StagingGc
     space: DiskSpace
-    reader: Reader
+    streams: Streams
+    downloader: Downloader
     contents: Contents
+    staged_files: StagedFiles
     hydration: Hydration
     disk_sync: DiskSync
     local_only: LocalOnly
 
 
 def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Records, Storage]:
-    """Together, since the records hand each staged file whose row is gone to the storage."""
+    """Build both: the records hand each staged file whose row is gone to the storage."""
     staging_gc = StagingGc(core)
     space = DiskSpace(core, IdleFiles(core), staging_gc)
-    reader = Reader(core, downloads, space)
+    streams = Streams(core)
+    downloader = Downloader(core, streams, downloads.moved, space)
     records = Records.of(core, staging_gc.add)
-    contents = Contents(records, reader, space)
+    contents = Contents(records, streams, space)
+    staged_files = StagedFiles(records, contents)
+    hydration = Hydration(records, contents, Reader(core, downloads, streams, downloader))
     return records, Storage(
         staging_gc,
         space,
-        reader,
+        streams,
+        downloader,
         contents,
-        Hydration(records, contents, reader),
-        DiskSync(records, contents),
-        LocalOnly(records, contents, reader),
+        staged_files,
+        hydration,
+        DiskSync(records, contents, staged_files),
+        LocalOnly(records, contents, hydration),
     )

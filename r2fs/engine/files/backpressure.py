@@ -16,12 +16,11 @@ Writes of files that were opened with passthrough before are not seen: only the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import Event
 
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.disk_space import Disk, DiskSpace
-from r2fs.engine.files.handles import Handles
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import Interrupted, NoSpace, R2fsError
@@ -38,12 +37,13 @@ LOOK_S, LOOK_NEAR_S = 1.0, 0.1  # intervals of the check of the disk; while it i
 
 
 class BackPressure:
-    def __init__(self, records: Records, handles: Handles, room: DiskSpace) -> None:
+    def __init__(self, records: Records, written: Collection[Node], space: DiskSpace) -> None:
+        """`written`: the inodes that have writers; a live view, read with Core.lock held or only for emptiness."""
         # constant
         self._core = records.core
         self._pending = records.pending
-        self._handles = handles
-        self._disk_space = room
+        self._written_nodes = written
+        self._disk_space = space
         self._stopped = Event()
         # guarded by: Core.lock
         self._level = "free"
@@ -65,7 +65,7 @@ class BackPressure:
     def _written(self) -> list[Node]:
         return [
             node
-            for node in self._handles.written
+            for node in self._written_nodes
             if node.pending and node.pending.staged and node.content is not None and not node.content.closed
         ]
 
@@ -181,11 +181,11 @@ class BackPressure:
         pause_s = 0.0
         while not self._stopped.wait(pause_s):  # not Core.changed, which every change notifies
             try:
-                self._disk_space.look(bool(self._handles.written))
+                self._disk_space.look(bool(self._written_nodes))
                 self._say(self.view())
             except (R2fsError, OSError) as error:
                 log.warning("the disk could not be looked after: %s", error)
-            near = self._disk_space.disk().near and bool(self._handles.written)
+            near = self._disk_space.disk().near and bool(self._written_nodes)
             pause_s = LOOK_NEAR_S if near else LOOK_S
 
     def stop(self) -> None:

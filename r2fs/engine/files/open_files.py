@@ -1,7 +1,7 @@
 """Open files: open, read, write, truncate, fsync and close, by inode and handle.
 
-Owns:    the open files, and what each call on them waits for.
-Never:   downloads (`content/reader.py`), uploads (`writeback/queue.py`) or writes rows (`files/write_session.py`).
+Owns:    the table of handles, and what each call on them waits for.
+Never:   downloads (`content/hydrate.py`), uploads (`writeback/queue.py`) or writes rows (`files/write_session.py`).
 Threads: every public method is thread-safe; those called with the lock held are documented so.
 Locks:   takes Core.lock (30); never while waiting for bytes, room or an fsync.
 Fails:   FileError's subclasses; NoSpace past the quota, the dirty limit or the disk; LocalError if the disk fails;
@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
+import time
+from dataclasses import dataclass
+from itertools import count
 
 from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.backpressure import BackPressure
-from r2fs.engine.files.filling import Filling
-from r2fs.engine.files.handles import Handle, Handles
 from r2fs.engine.files.write_session import WriteSessions
+from r2fs.engine.files.writer_hydration import WriterHydration
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
@@ -44,6 +45,69 @@ from r2fs.model.transitions import created
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
+class Handle:
+    number: int  # constant
+    node: Node  # constant
+    flags: int  # constant: open(2)'s
+    writes: bool  # constant
+    error: Exception | None = None  # of background work; raised at the next flush or fsync
+
+    @property
+    def appends(self) -> bool:
+        return bool(self.flags & os.O_APPEND)
+
+
+class Handles:
+    """Open handles by number. Every method is called with Core.lock held."""
+
+    def __init__(self) -> None:
+        self._numbers = count(time.time_ns())  # start above those of any earlier daemon
+        self._open: dict[int, Handle] = {}
+        self.written: dict[Node, None] = {}  # inodes that have writers
+
+    def add(self, node: Node, flags: int) -> Handle:
+        return self._insert(Handle(next(self._numbers), node, flags, bool(flags & os.O_ACCMODE)))
+
+    def restore(self, number: int, node: Node, flags: int) -> Handle:
+        """Add a handle of an earlier daemon under its number."""
+        self._numbers = count(max(next(self._numbers), number + 1))
+        return self._insert(Handle(number, node, flags, bool(flags & os.O_ACCMODE)))
+
+    def _insert(self, handle: Handle) -> Handle:
+        self._open[handle.number] = handle
+        handle.node.handles += 1
+        handle.node.writers += handle.writes
+        if handle.writes:
+            self.written[handle.node] = None
+        return handle
+
+    def get(self, number: int) -> Handle:
+        """Return an open handle. Raises BadHandle."""
+        handle = self._open.get(number)
+        if handle is None:
+            raise BadHandle(f"handle {number} is not open")
+        return handle
+
+    def remove(self, number: int) -> Handle | None:
+        handle = self._open.pop(number, None)
+        if handle is not None:
+            handle.node.handles -= 1
+            handle.node.writers -= handle.writes
+            if not handle.node.writers:
+                self.written.pop(handle.node, None)
+        return handle
+
+    def all(self) -> list[Handle]:
+        return list(self._open.values())
+
+    def fail_writers(self, node: Node, error: R2fsError) -> None:
+        """Make the next flush or fsync of each writer of the inode raise."""
+        for handle in self._open.values():
+            if handle.node is node and handle.writes:
+                handle.error = error
+
+
 class Files:
     def __init__(
         self, records: Records, storage: Storage, writeback: WriteBack, jobs: JobQueue, statfs: StatFs
@@ -52,15 +116,15 @@ class Files:
         self._tree = records.tree
         self._pending = records.pending
         self._contents = storage.contents
-        self._reader = storage.reader
+        self._staged_files = storage.staged_files
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
         self._statfs = statfs
         self._part_hasher = PartHasher(records.core, jobs)
         self.handles = Handles()
         self.sessions = WriteSessions(records, storage, writeback.queue)
-        self.filling = Filling(records, storage, jobs, self.handles)
-        self.pressure = BackPressure(records, self.handles, storage.space)
+        self.hydration = WriterHydration(records, storage, jobs, self.handles.fail_writers)
+        self.pressure = BackPressure(records, self.handles.written.keys(), storage.space)
 
     # ---- open
     def open(self, caller: Caller, node: Node, flags: int) -> Opened:
@@ -69,8 +133,7 @@ class Files:
             raise IsADirectory(f"{self._tree.path(node)} is not a file")
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             return self._open_to_write(caller, node, flags)
-        opened = self._open_here(node, flags)
-        return opened if opened is not None else self._open_to_read(caller, node, flags)
+        return self._open_to_read(caller, node, flags)
 
     def _open_to_write(self, caller: Caller, node: Node, flags: int) -> Opened:
         truncates = bool(flags & os.O_TRUNC)
@@ -91,7 +154,7 @@ class Files:
                 self.sessions.seal_or_later(node)
         try:
             if source is not None:
-                self.filling.later(node)
+                self.hydration.later(node)
             if moved and not truncates:
                 self.sessions.outwait_ctime(node)
             return self._opened(handle)
@@ -100,17 +163,17 @@ class Files:
             raise
 
     def _open_to_read(self, caller: Caller, node: Node, flags: int) -> Opened:
-        """Open a file of which bytes are missing; a small one is downloaded first."""
+        """Open a file for reading; a small one with missing bytes is downloaded first: then every read is local."""
         with self._core.lock:
             self._check_there(node)
             self._contents.wake(node)
             small = self._comes_whole(node)
             if small:
                 caller.about_to_fetch()
-            handle, source = self._add_handle(node, flags)
+            handle, _ = self._add_handle(node, flags)
         try:
-            if source is not None and small:
-                self._hydration.fetch_base(node, partial(self._reader.whole, source, caller))
+            if small:
+                self._hydration.whole(node, caller)
             return self._opened(handle)
         except R2fsError:
             self.release(handle.number)
@@ -124,16 +187,6 @@ class Files:
             self._pending.watch_base(node)
         return handle, source
 
-    def _open_here(self, node: Node, flags: int) -> Opened | None:
-        """Open a complete file for reading, without waiting; None if bytes are missing."""
-        with self._core.lock:
-            self._check_there(node)
-            self._contents.wake(node)
-            content = self._contents.of(node)
-            if not content.complete:
-                return None
-            return Opened(self.handles.add(node, flags).number, content.fd, node.version, content.file)
-
     def _fetch_small(self, caller: Caller, node: Node) -> None:
         """Download a small file before it is opened for writing: then every write is local."""
         while True:
@@ -142,15 +195,8 @@ class Files:
                 if not self._comes_whole(node):
                     return
                 caller.about_to_fetch()
-                source = self._contents.source(node)
-            if source is None:
+            if self._hydration.whole(node, caller):
                 return
-            try:
-                self._hydration.fetch_base(node, partial(self._reader.whole, source, caller))
-                return
-            except ValueError:
-                if not source.content.closed:
-                    raise  # else another handle's last close closed the content meanwhile: repeat
 
     def _check_there(self, node: Node) -> None:
         """Raise Stale for an inode without name, handle and pending state: the kernel then looks the name up again."""
@@ -171,7 +217,7 @@ class Files:
 
     def new_file(self, node: Node, key: str, expected_etag: str | None) -> None:
         """Make content and journal row of a new name, in the caller's transaction. With Core.lock held."""
-        staged = Staged(self._contents.new_staged(node), boot=self._core.staging.boot)
+        staged = Staged(self._staged_files.create(node), boot=self._core.staging.boot)
         self._pending.commit(node, created(self._pending.begin(node, key, True, expected_etag, staged)))
 
     def _opened(self, handle: Handle) -> Opened:
@@ -205,13 +251,11 @@ class Files:
             content = self._contents.of(handle.node)
         while True:
             if source is not None:
-                self._hydration.fetch_base(
-                    handle.node, partial(self._reader.ensure, source, offset, offset + size, caller)
-                )
+                self._hydration.ensure(handle.node, source, offset, offset + size, caller)
             try:
                 data = content.read(offset, size)
                 if source is not None and content.complete:  # perhaps by this read
-                    self.filling.tell_whole(handle.node)
+                    self.hydration.note_complete(handle.node)
                 return data
             except ValueError:  # evicted between download and read, to make room
                 if source is None:
@@ -257,7 +301,7 @@ class Files:
                 self.sessions.seal_or_later(node)
                 self.sessions.unused(node)
         if not node.writers and lacking:
-            self.filling.later(node)
+            self.hydration.later(node)
 
     def _staged_size(self, node: Node) -> int:
         """Return the bytes of the file that count towards the limits already."""
@@ -302,7 +346,10 @@ class Files:
                     self.sessions.seal_or_later(node)
             finally:
                 if not node.handles:
-                    self._part_hasher.closing(node)
+                    if (
+                        node.size >= self._core.settings.multipart_threshold
+                    ):  # a smaller one is sent in one PUT
+                        self._part_hasher.closing(node)
                     self._contents.closed(node)
                     self._tree.collect(node)
                 if handle.writes:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import os
 
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
-from r2fs.engine.files.handles import Handles
-from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.files.open_files import Handles
+from r2fs.engine.pending.records import Records
 from r2fs.model.errors import BadHandle, InvalidArgument, NoSuchByte, NotSupported
 from r2fs.model.ports import Caller
 
@@ -29,9 +28,9 @@ _FALLOC_MODES = (
 
 
 class Sparse:
-    def __init__(self, core: Core, pending_store: PendingStore, contents: Contents, handles: Handles) -> None:
-        self._core = core
-        self._pending = pending_store
+    def __init__(self, records: Records, contents: Contents, handles: Handles) -> None:
+        self._core = records.core
+        self._pending = records.pending
         self._contents = contents
         self._handles = handles
 

@@ -48,6 +48,7 @@ class WriteSessions:
         self._tree = records.tree
         self._pending = records.pending
         self._contents = storage.contents
+        self._staged_files = storage.staged_files
         self._disk_sync = storage.disk_sync
         self._staging_gc = storage.staging_gc
         self._queue = queue
@@ -91,14 +92,14 @@ class WriteSessions:
         else:
             made = truncate and node.content is None
             if made:
-                file, moved = self._contents.new_staged(node), False
+                file, moved = self._staged_files.create(node), False
             else:
-                file, moved = self._contents.stage(node), True
+                file, moved = self._staged_files.stage(node), True
         try:
             self._commit_open(node, file, truncate)
         except R2fsError:
             if moved:
-                self._contents.unstage(node)
+                self._staged_files.unstage(node)
             elif made:
                 self._contents.discard(node)
             self._safe_again(node)
@@ -157,7 +158,7 @@ class WriteSessions:
             with self._core.lock:
                 node.synced_on_disk = _is_synced(node)
                 if left is not None:
-                    self._contents.drop_left(node, left)
+                    self._staged_files.drop_stale_name(node, left)
 
     def seal_or_later(self, node: Node) -> None:
         """Close after the last writer. If the journal fails, the row stays DIRTY: closed by a later attempt, or at the
@@ -222,7 +223,7 @@ class WriteSessions:
             return staged.baseline is Writes.NONE
         if staged.baseline is None or self._contents.proof(node) != staged.baseline:
             return False
-        return self._contents.nobody_writes(node)  # a mapping outlives its descriptor
+        return self._staged_files.nobody_writes(node)  # a mapping outlives its descriptor
 
     def _unchanged(self, node: Node, pending: Pending) -> None:
         staged = pending.staged
@@ -232,7 +233,7 @@ class WriteSessions:
         self._pending.commit(node, following)
         if following is None:
             self._core.crash_point("unchanged")
-            self._contents.settled(node, staged.file)
+            self._staged_files.settled(node, staged.file)
             return
         # QUEUED, PARKED or in flight, as before the open. An attempt that lost its reader ends by itself.
         if _is_synced(node):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import stat
 
-from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.attribute_cache import AttributeCache
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
@@ -50,7 +50,7 @@ class Names:
     def __init__(
         self,
         records: Records,
-        contents: Contents,
+        staged_files: StagedFiles,
         freshness: Freshness,
         writeback: WriteBack,
         attributes: AttributeView,
@@ -58,7 +58,7 @@ class Names:
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
-        self._contents = contents
+        self._staged_files = staged_files
         self._freshness = freshness
         self._queue = writeback.queue
         self._deletes = writeback.deletes
@@ -321,7 +321,7 @@ class Names:
         if pending is not None:
             self._pending.commit(node, unlinked(pending))
         # No byte goes before the commit.
-        self._pending.on_commit(lambda: self._contents.withdraw(node, staged))
+        self._pending.on_commit(lambda: self._staged_files.withdraw(node, staged))
 
     def keep_directory(self, directory: Node, leaving: Node) -> None:
         """A directory without a marker gets one when the last child goes that the bucket has."""

@@ -11,7 +11,6 @@ Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.directory_objects import check_changeable
@@ -39,7 +38,7 @@ class Renaming:
         self._tree = records.tree
         self._pending = records.pending
         self._contents = storage.contents
-        self._hydration = storage.hydration
+        self._staged_files = storage.staged_files
         self._disk_sync = storage.disk_sync
         self._local_only = storage.local_only
         self._freshness = freshness
@@ -141,7 +140,7 @@ class Renaming:
         """A file that is to get a name of `local_patterns` leaves the bucket: its bytes have to be here."""
         local = self._local_only
         if node.kind is Kind.FILE and local.is_local(new_name):
-            self._hydration.fetch_base(node, partial(local.bring_here, caller, node))
+            local.bring_here(caller, node)
 
     def _target(self, caller: Caller, parent: int, name: str) -> Node | None:
         try:
@@ -207,6 +206,6 @@ class Renaming:
             if pending.changed:
                 return pending.staged
             return replace(pending.staged, size=content.size, base_limit=content.size)
-        file = self._contents.stage(node)
-        self._pending.on_rollback(lambda: self._contents.unstage(node))
+        file = self._staged_files.stage(node)
+        self._pending.on_rollback(lambda: self._staged_files.unstage(node))
         return Staged(file, size=content.size, boot=self._core.staging.boot, base_limit=content.size)

@@ -106,7 +106,7 @@ def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) ->
         files.handles.remove(handle.number)
         raise
     if source is not None:
-        files.filling.later(node)
+        files.hydration.later(node)
 
 
 def _node(known: KnownNode) -> Node:

@@ -67,7 +67,7 @@ class Replay:
         self._tree = records.tree
         self._pending = records.pending
         self._attempts = records.attempts
-        self._contents = storage.contents
+        self._staged_files = storage.staged_files
         self._staging_gc = storage.staging_gc
         self._queue = writeback.queue
         self._deletes = writeback.deletes
@@ -193,7 +193,7 @@ class Replay:
             case Unchanged(keeps_file):
                 self._pending.commit(node, None)
                 if keeps_file and row.staged is not None:
-                    self._contents.settled(node, row.staged)
+                    self._staged_files.settled(node, row.staged)
             case Missing():
                 self._park_missing(node, row, pending)
             case NeverStored():

@@ -47,6 +47,7 @@ class Resolver:
         self._pending = records.pending
         self._attempts = records.attempts
         self._contents = storage.contents
+        self._staged_files = storage.staged_files
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
         self._local_only = storage.local_only
@@ -203,7 +204,7 @@ class Resolver:
         local = decided.moved and pending.staged is not None and self._local_only.is_local(pending.key)
         with self._pending.transaction():
             if pending.state is State.UPLOADING:
-                self._contents.keep_name(node)
+                self._staged_files.keep_name(node)
             self._attempts.arrived(node.ino, job.attempt)
             self._pending.deletes.cleared(job.key, sent.version.etag)
             if decided.moved:
@@ -229,7 +230,7 @@ class Resolver:
             if node.is_dir and node.listing is not None:
                 node.listing.marker = node.base
             if staged is not None:
-                self._contents.settled(node, staged.file)
+                self._staged_files.settled(node, staged.file)
             log.info("%s: in the bucket (%d bytes)", printable(job.key), node.base.size)
         self._queue.gone_locked([job.key])
         self._queue.schedule_locked(node)
@@ -284,7 +285,7 @@ class Resolver:
         self._core.assert_held()
         pending, content = node.pending, node.content
         assert pending is not None and content is not None
-        staged = pending.staged or Staged(self._contents.stage(node), boot=self._core.staging.boot)
+        staged = pending.staged or Staged(self._staged_files.stage(node), boot=self._core.staging.boot)
         self._pending.commit(node, transitions.sends_own(pending, replace(staged, size=content.size)))
         self._again_locked(node, job, error)
 

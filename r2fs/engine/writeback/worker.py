@@ -29,13 +29,13 @@ from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, InodeChange, Item
 from r2fs.engine.writeback import plan
-from r2fs.engine.writeback.bringing import Materializing
 from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.dependencies import keys_of
 from r2fs.engine.writeback.metadata import UnreadMetadata
 from r2fs.engine.writeback.queue import Upload, UploadQueue, is_transient
 from r2fs.engine.writeback.resolve import Answer, Resolver
 from r2fs.engine.writeback.upload import Sent, Uploader
+from r2fs.engine.writeback.upload_hydration import UploadHydration
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.pending import InFlight, State
@@ -69,6 +69,7 @@ class Worker:
         self._pending = records.pending
         self._attempts = records.attempts
         self._contents = storage.contents
+        self._staged_files = storage.staged_files
         self._disk_sync = storage.disk_sync
         self._local_only = storage.local_only
         self._queue = queue
@@ -76,7 +77,7 @@ class Worker:
         self._uploader = uploader
         self.resolver = Resolver(records, storage, queue, deletes)
         self._unread_metadata = UnreadMetadata(records)
-        self._materializing = Materializing(records, storage, queue, self.resolver)
+        self._upload_hydration = UploadHydration(records, storage, queue, self.resolver)
         self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
         self._copying = 0  # copies handed on and not ended
@@ -188,9 +189,9 @@ class Worker:
             case plan.Park(reason):
                 self.resolver.park_queued_locked(node, reason)
             case plan.Hydrate():
-                return partial(self._or_later, item, partial(self._materializing.complete, node))
+                return partial(self._or_later, item, partial(self._upload_hydration.complete, node))
             case plan.Materialize():
-                return partial(self._or_later, item, self._materializing.task(node))
+                return partial(self._or_later, item, self._upload_hydration.task(node))
             case plan.Drop():
                 self._queue.implied.drop_locked(node)
             case plan.Wait(token):
@@ -226,7 +227,8 @@ class Worker:
             awaited_child=None if child is None else child.ino,
             crowded=self._queue.crowded_locked(pending.size if pending.changed else 0),
             blocker=blocker,
-            in_ring=blocker is not None and dependencies.in_a_ring_locked(node, self._materializing.coming),
+            in_ring=blocker is not None
+            and dependencies.in_a_ring_locked(node, self._upload_hydration.under_way),
         )
 
     # ------------------------------------------------------------------ one attempt
@@ -245,7 +247,7 @@ class Worker:
         self._pending.keep_bytes(pending.key, by=node)
         fd = None
         if pending.changed and pending.staged is not None:
-            fd = self._contents.sealed_fd(node)
+            fd = self._staged_files.sealed_fd(node)
             if fd is None:  # closed, and still mapped for writing: the end of its writes is not known yet
                 self._queue.add_locked(item, now + MAPPED_S)
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from r2fs.disk import filecalls
 from r2fs.disk.durable import BLOCK
-from r2fs.engine.content import reader as reader_module
+from r2fs.engine.content import hydrate, windows
 from r2fs.engine.content import streaming as streams
 from r2fs.model.errors import NoSpace, ReadFailed, Stale, Unavailable
 from r2fs.model.records import Opened
@@ -159,8 +160,9 @@ def in_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """All sizes an eighth."""
     for name in ("FIRST", "LEAST", "MEMORY", "IN_MEMORY"):
         monkeypatch.setattr(streams, name, getattr(streams, name) // 8)
-    monkeypatch.setattr(reader_module, "PIECE", reader_module.PIECE // 8)
-    monkeypatch.setattr(reader_module, "FIRST_WINDOW", reader_module.FIRST_WINDOW // 8)
+    monkeypatch.setattr(hydrate, "PIECE", hydrate.PIECE // 8)
+    for name in ("FIRST", "PIECE", "SECOND"):
+        monkeypatch.setattr(windows, name, getattr(windows, name) // 8)
 
 
 def on_disk(engine: Engine) -> int:
@@ -247,6 +249,7 @@ class SmallDisk:
         self._write = filecalls.write
         self._lock = threading.Lock()
         monkeypatch.setattr(filecalls, "write", self.write)
+        monkeypatch.setattr(filecalls, "claim_blocks", self.claim)
 
     def write(self, fd: int, data: Any, offset: int, path: Path) -> int:
         with self._lock:
@@ -254,6 +257,9 @@ class SmallDisk:
             if self.engine is not None and on_a_disk and on_disk(self.engine) + len(data) > self.room:
                 raise NoSpace(f"{path}: no space left on device")
             return self._write(fd, data, offset, path)
+
+    def claim(self, fd: int, length: int, offset: int = 0) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
 
 
 @pytest.fixture
@@ -395,7 +401,7 @@ def test_memory_is_shared_by_who_reads(
 def test_a_read_waits_for_the_bucket_as_long_as_promised(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "RESEND_S", 0.02)
+    monkeypatch.setattr(hydrate, "RESEND_S", 0.02)
     store.set("a.wav", b"data")
     left = [5]
 
@@ -411,7 +417,7 @@ def test_a_read_waits_for_the_bucket_as_long_as_promised(
 def test_then_it_is_an_error_that_says_why(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "RESEND_S", 0.02)
+    monkeypatch.setattr(hydrate, "RESEND_S", 0.02)
     store.set("a.wav", b"data")
 
     def away(name: str, key: str) -> None:

@@ -1,4 +1,4 @@
-"""Filling: downloads the missing bytes of a file that is open for writing, and updates its row.
+"""Writer hydration: downloads the missing bytes of a file that is open for writing, and updates its row.
 
 Owns:    the moment at which the row of such a file stops depending on its base object.
 Never:   uploads; drops the base from a row before the bytes that replace it are synced.
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 from r2fs.engine.content.storage import Storage
-from r2fs.engine.files.handles import Handles
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import AHEAD, JobQueue
 from r2fs.engine.pending.records import Records
@@ -27,17 +27,24 @@ from r2fs.model.transitions import completed, with_staged
 log = logging.getLogger(__name__)
 
 
-class Filling:
-    def __init__(self, records: Records, storage: Storage, jobs: JobQueue, handles: Handles) -> None:
+class WriterHydration:
+    def __init__(
+        self,
+        records: Records,
+        storage: Storage,
+        jobs: JobQueue,
+        fail_writers: Callable[[Node, R2fsError], None],
+    ) -> None:
+        """`fail_writers`: makes the next flush or fsync of each writer of an inode raise; with Core.lock held."""
         self._core = records.core
         self._pending = records.pending
         self._contents = storage.contents
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
         self._jobs = jobs
-        self._handles = handles
+        self._fail_writers = fail_writers
 
-    def tell_whole(self, node: Node) -> None:
+    def note_complete(self, node: Node) -> None:
         """Update the row of a file whose last missing bytes a read has just downloaded."""
         with self._core.lock:
             if node.pending is not None and node.pending.lists_ranges:
@@ -57,9 +64,7 @@ class Filling:
                 return  # unlinked meanwhile
         except Stale as error:
             with self._core.lock:
-                for handle in self._handles.all():
-                    if handle.node is node and handle.writes:
-                        handle.error = error
+                self._fail_writers(node, error)
             return
         except R2fsError as error:  # written bytes are safe; the upload downloads the rest again
             log.info("%s: not all of it is here yet: %s", printable(node.name), error)
@@ -71,9 +76,9 @@ class Filling:
             return
         with self._core.lock:
             if node.pending and node.pending.staged and self._contents.of(node).complete:
-                self._filled(node)
+                self._note_hydrated(node)
 
-    def _filled(self, node: Node) -> None:
+    def _note_hydrated(self, node: Node) -> None:
         """Record that no byte is missing: from now on fstat proves whether the file is written. With Core.lock held."""
         pending = node.pending
         assert pending is not None and pending.staged is not None

@@ -1,0 +1,136 @@
+"""Staged files: moves of local files into staging, before the first write, and out of it, after the upload.
+
+Owns:    the names of content in staging/data, where a row refers to each:
+             cache entry ── take ──▶ open/  ── first writer ──▶ staging/data ── uploaded ──▶ open/ ─▶ cache
+Never:   copies content; deletes a byte that the bucket lacks; removes a name in staging/data of an earlier row
+         (`content/staging_gc.py` does, and `drop_stale_name` once the row's end is on the disk).
+Locks:   every method is called with Core.lock held.
+Fails:   NoSpace and LocalError of the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from r2fs.disk.durable import local_error
+from r2fs.disk.lease import open_unless_writable
+from r2fs.disk.sparse_file import SparseFile
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.pending.records import Records
+from r2fs.model.errors import R2fsError
+from r2fs.model.keys import printable
+
+log = logging.getLogger(__name__)
+
+
+class StagedFiles:
+    def __init__(self, records: Records, contents: Contents) -> None:
+        self._core = records.core
+        self._pending = records.pending
+        self._contents = contents
+
+    # ---- into staging
+    def stage(self, node: Node) -> str:
+        """Move the inode's content to staging, to be written; return its file name there.
+
+        The caller commits the row next, and calls `unstage` if that fails.
+        """
+        content = self._contents.of(node)
+        self._contents.keep_whole(node)
+        content.make_writable()
+        name = self._core.staging.adopt(content, node.ino)
+        self._core.crash_point("staged")
+        self._contents.leave_cache(node)
+        # From here on the file's times are the inode's.
+        os.utime(content.fd, ns=(node.atime_ns, node.mtime_ns))
+        return name
+
+    def unstage(self, node: Node) -> None:
+        """Undo `stage`: the file is clean content as before."""
+        assert node.content is not None
+        node.content.rename_to(self._core.staging.link_path(node.ino))
+        self._contents.pin(node)
+
+    def create(self, node: Node) -> str:
+        """Give a new inode an empty file in staging; return its name there."""
+        node.content = self._contents.with_room(self._core.staging.create)
+        return node.content.path.name
+
+    def drop_stale_name(self, node: Node, name: str) -> None:
+        """Remove the name of an earlier stay in staging, of which no row is left on the disk.
+
+        Called before the file is opened for writing: later, the removal would change the file's ctime, and with it
+        the evidence of "unchanged".
+        """
+        self._core.staging.remove(name)
+        if node.stale_staged_name == name:
+            node.stale_staged_name = None
+
+    # ---- evidence
+    def sealed_fd(self, node: Node) -> int | None:
+        """Return a descriptor of the complete staged file, the caller's to close; None while a program could write."""
+        content = self._contents.of(node)
+        assert content.complete, "missing bytes must be downloaded before"
+        content.make_readonly()
+        try:
+            return open_unless_writable(content.path)
+        except OSError as error:
+            raise local_error(error, content.path) from error
+
+    def nobody_writes(self, node: Node) -> bool:
+        """True if no program has a writing descriptor or a writable mapping now."""
+        fd = self.sealed_fd(node)
+        if fd is None:
+            return False
+        os.close(fd)
+        return True
+
+    # ---- out of staging
+    def keep_name(self, node: Node) -> None:
+        """Give open content a name outside staging/data, in the transaction that drops its row.
+
+        If the disk has no room for a name, the row stays. Not called while the file's ctime is needed as evidence.
+        """
+        content = node.content
+        if content is None or not self._core.staging.holds(content.path):
+            return
+        staged, path = content.path, self._core.staging.link_path(node.ino)
+        content.link_to(path)
+
+        def undo() -> None:
+            content.path = staged
+            self._core.staging.unlink(path)
+
+        self._pending.on_rollback(undo)
+
+    def settled(self, node: Node, staged: str) -> None:
+        """Move content into the cache, after its row was dropped: the bucket has it as `node.base`."""
+        if node.content is not None:
+            self._leave_staging(node.content, node)
+        self._contents.enter_cache(node, self._core.staging.path(staged))
+
+    def withdraw(self, node: Node, staged: str | None) -> None:
+        """Delete the content of an unlinked inode without a row, or at the last close of programs that have it open."""
+        content = node.content
+        if content is not None and node.handles:
+            self._leave_staging(content, node)
+            return
+        if content is not None and staged is not None:
+            content.close()
+            node.content = None
+        self._contents.discard(node)
+        if node.base is not None and not node.is_dir:
+            self._core.cache.drop(node.base)
+
+    def _leave_staging(self, content: SparseFile, node: Node) -> None:
+        """Give content without a row a name outside staging/data, if the disk has room for a name."""
+        if not self._core.staging.holds(content.path):
+            return
+        path = self._core.staging.link_path(node.ino)
+        try:
+            content.link_to(path)
+        except R2fsError as error:  # descriptors are enough: the bytes are in the bucket
+            log.info("%s: open, and without a name from here on: %s", printable(node.name), error)
+            content.path = path

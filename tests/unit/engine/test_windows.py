@@ -1,0 +1,440 @@
+"""Read-ahead: how much is requested ahead of which reads. Nothing here is timed: requests and ranges are counted."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from r2fs.disk import filecalls
+from r2fs.engine.content import windows
+from r2fs.engine.content.windows import FIRST, MOST, NEAR, PIECE, SECOND, Rate, Sequence, Windows
+from r2fs.model.errors import LocalError, ReadFailed
+from tests.support.engine import Engine, MakeEngine
+from tests.support.memory_store import MemoryDownload, MemoryStore
+
+KIB, MIB = 1 << 10, 1 << 20
+READ = 128 * KIB
+SIZE = 1 << 30
+
+
+class Reads:
+    """A program that reads, and what its windows request; all of it arrives at once."""
+
+    def __init__(self, limit: int = MOST, size: int = SIZE) -> None:
+        self.windows = Windows()
+        self.limit, self.size = limit, size
+        self.requested: list[tuple[int, int]] = []
+        self.sequence: Sequence | None = None
+
+    def read(self, start: int, size: int = READ, lost: bool = False) -> tuple[int, int] | None:
+        stop = min(start + size, self.size)
+        ahead = self.windows.read(start, stop, self.size, self.limit, lost)
+        self.sequence = ahead.sequence
+        begin, end = ahead.range
+        assert stop <= begin <= end <= self.size
+        if begin == end:
+            return None
+        self.requested.append((begin, end))
+        return begin, end
+
+    def through(self, start: int, stop: int) -> None:
+        for at in range(start, stop, READ):
+            self.read(at)
+
+    @property
+    def window(self) -> int:
+        assert self.sequence is not None
+        return self.sequence.window
+
+    def rates(self, bytes_per_s: float, first_byte_s: float = 0.01) -> None:
+        """The last GETs measured this."""
+        for _ in range(windows.SAMPLES):
+            before = self.windows.rate.arrived
+            self.windows.rate.first_byte(first_byte_s)
+            self.windows.rate.add(int(bytes_per_s))
+            self.windows.rate.ended(before, 1.0)
+
+
+# ---- windows, pure
+def test_a_first_read_requests_little_and_the_second_a_window_of_four_pieces() -> None:
+    reads = Reads()
+    assert reads.read(0) == (READ, FIRST)
+    assert reads.read(READ) == (FIRST, FIRST + SECOND)
+    assert reads.sequence is not None and reads.sequence.piece == PIECE
+
+
+@pytest.mark.parametrize("size", [READ, READ - 4096, MIB, 3 * MIB + 1])
+def test_a_window_is_filled_up_by_whole_pieces(size: int) -> None:
+    reads = Reads()
+    for at in range(0, 64 * MIB, size):
+        reads.read(at, size)
+    for (_, before), (begin, end) in itertools.pairwise(reads.requested):
+        assert begin == max(before, begin), "no byte twice"
+        assert (end - begin) % PIECE == 0
+
+
+@pytest.mark.parametrize("limit", [0, FIRST, MIB, 3 * MIB, SECOND, 32 * MIB, MOST, 4 * MOST])
+def test_no_more_is_ahead_than_the_limit(limit: int) -> None:
+    reads = Reads(limit)
+    for at in range(0, 512 * MIB, READ):
+        reads.rates(2.0 ** (at >> 24) * MIB)  # every doubling is worth it
+        reads.read(at)
+        if reads.requested:
+            assert reads.requested[-1][1] <= at + READ + min(MOST, max(FIRST, limit))
+    if limit <= FIRST:
+        assert len(reads.requested) == 1, "nothing is read ahead where the user wants none"
+    else:
+        assert reads.window == min(MOST, limit)
+
+
+def test_a_window_doubles_as_long_as_that_raises_the_rate() -> None:
+    reads = Reads()
+    widths = []
+    for number, at in enumerate(range(0, 256 * MIB, READ)):
+        reads.rates(100 * MIB * (1 + min(number, 100) / 100))  # twice as fast at 13 MiB, then no more
+        reads.read(at)
+        widths.append(reads.window)
+    assert sorted(set(widths)) == [FIRST, SECOND, 2 * SECOND]
+
+
+def test_a_window_doubles_where_it_is_less_than_the_connections_hold() -> None:
+    reads = Reads()
+    reads.rates(200 * MIB, first_byte_s=0.15)  # 60 MiB
+    reads.through(0, 256 * MIB)
+    assert reads.window == 64 * MIB
+
+
+def test_without_a_measured_rate_a_window_stays_as_it_is() -> None:
+    reads = Reads()
+    reads.through(0, 256 * MIB)
+    assert reads.window == SECOND
+
+
+@pytest.mark.parametrize(("window", "piece"), [(FIRST, PIECE), (SECOND, PIECE), (MOST, 8 * MIB)])
+def test_a_window_comes_by_sixteen_gets_at_most(window: int, piece: int) -> None:
+    assert Sequence(0, 0, window, 0).piece == piece
+    assert window / piece <= windows.MOST_GETS
+
+
+def test_reads_out_of_order_continue_a_sequence() -> None:
+    reads = Reads()
+    for at in (0, 2 * READ, READ, 3 * READ, 5 * READ, 4 * READ):  # as the kernel reads ahead
+        reads.read(at)
+    assert reads.window == SECOND
+    assert len(reads.requested) == 2
+
+
+def test_a_seek_elsewhere_begins_with_little_again() -> None:
+    reads = Reads()
+    reads.through(0, 32 * MIB)
+    assert reads.read(500 * MIB) == (500 * MIB + READ, 500 * MIB + FIRST)
+
+
+def test_a_reader_that_comes_back_finds_its_window() -> None:
+    reads = Reads()
+    reads.rates(400 * MIB, first_byte_s=1.0)
+    reads.through(0, 64 * MIB)
+    window = reads.window
+    assert window > SECOND
+    reads.read(SIZE - READ)  # the index at its end
+    reads.read(64 * MIB)
+    assert reads.window == window
+
+
+@pytest.mark.parametrize("back", [READ, MIB, 8 * MIB, -MIB, -8 * MIB])
+def test_a_short_seek_keeps_the_window(back: int) -> None:
+    reads = Reads()
+    reads.through(0, 32 * MIB)
+    window = reads.window
+    reads.read(32 * MIB - back)
+    assert reads.window == window
+
+
+def test_several_readers_of_a_file_have_a_window_each() -> None:
+    reads = Reads()
+    for at in range(0, 32 * MIB, READ):
+        for reader in range(windows.SEQUENCES):
+            reads.read(reader * 200 * MIB + at)
+    assert reads.window == SECOND
+    assert len(reads.requested) <= windows.SEQUENCES * 12
+
+
+def test_random_reads_request_little() -> None:
+    reads = Reads()
+    for number in range(200):
+        reads.read((number * 7919 * 4099 * 512) % (SIZE - READ))
+    assert sum(end - begin for begin, end in reads.requested) <= 200 * (FIRST + SECOND // 10)
+
+
+def test_a_new_sequence_cancels_what_the_others_requested_ahead() -> None:
+    reads = Reads()
+    reads.through(0, 4 * MIB)
+    first = reads.sequence
+    assert first is not None and first.cancelled == 0
+    reads.read(4 * MIB)
+    assert first.cancelled == 0
+    reads.read(500 * MIB)
+    assert first.cancelled == 1
+
+
+def test_what_was_lost_is_requested_again() -> None:
+    reads = Reads()
+    reads.through(0, 4 * MIB)
+    assert reads.read(4 * MIB, lost=True) == (4 * MIB + READ, 4 * MIB + READ + SECOND)
+    assert reads.read(MIB, lost=True) == (MIB + READ, MIB + FIRST), "behind the reader only a little"
+
+
+def test_no_request_reaches_past_the_end() -> None:
+    for size in (READ, FIRST + 1, 5 * MIB + 1, 20 * MIB):
+        reads = Reads(size=size)
+        for at in range(0, size, READ):
+            reads.read(at)
+        assert reads.requested == [] or reads.requested[-1][1] == size
+
+
+def test_the_memory_of_sequences_is_bounded() -> None:
+    reads = Reads()
+    held = {
+        id(reads.windows.read(at, at + READ, SIZE, MOST, False).sequence) for at in range(0, SIZE, 4 * NEAR)
+    }
+    assert held  # each read began a sequence
+    cancelled = reads.windows.read(0, READ, SIZE, MOST, False).sequence
+    assert cancelled is not None and cancelled.expected == READ and cancelled.window == FIRST, (
+        "the oldest are forgotten"
+    )
+
+
+# ---- rate
+def test_a_rate_counts_what_all_downloads_brought_together() -> None:
+    rate = Rate()
+    assert (rate.bytes_per_s, rate.busy) == (0.0, 0)
+    first, second = rate.arrived, rate.arrived
+    rate.first_byte(0.25)
+    rate.add(600)
+    rate.ended(first, 2.0)
+    assert rate.bytes_per_s == 300.0
+    rate.add(1000)
+    rate.ended(second, 4.0)
+    assert rate.bytes_per_s == 400.0
+    assert rate.busy == 200
+    for _ in range(windows.SAMPLES):
+        before = rate.arrived
+        rate.add(10)
+        rate.ended(before, 1.0)
+    assert rate.bytes_per_s == 10.0, "old samples are forgotten"
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(0, 1.0), (100, 0.0)])
+def test_a_get_without_bytes_or_time_is_no_sample(size: int, seconds: float) -> None:
+    rate = Rate()
+    rate.add(size)
+    rate.ended(0, seconds)
+    assert rate.bytes_per_s == 0.0
+
+
+# ---- wired
+class Ranges(MemoryStore):
+    """`gets`: the range of each GET, in the order in which they were sent. Those past `gate` wait until `go_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gets: list[tuple[int, int]] = []
+        self.gate: int | None = None
+        self.waiting = threading.Semaphore(0)  # released for each GET that waits
+        self.go_on = threading.Event()
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None, **named: Any) -> MemoryDownload:
+        stop = len(self.data(key)) if length is None else start + length
+        self.gets.append((start, stop))
+        if self.gate is not None and start >= self.gate and not self.go_on.is_set():
+            self.waiting.release()
+            assert self.go_on.wait(30)
+        return super().get(key, start=start, length=length, **named)
+
+
+@pytest.fixture
+def store() -> Iterator[Ranges]:
+    made = Ranges()
+    yield made
+    made.go_on.set()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows and pieces a sixteenth."""
+    for name in ("FIRST", "PIECE", "SECOND", "MOST", "NEAR"):
+        monkeypatch.setattr(windows, name, getattr(windows, name) // 16)
+
+
+def read(engine: Engine, handle: int, start: int, size: int = 8 * KIB) -> bytes:
+    return engine.fs.read(engine.caller, handle, start, size)
+
+
+def test_gets_of_a_sequential_reader(make: MakeEngine, store: Ranges, small: None) -> None:
+    data = bytes(range(256)) * (16 * KIB)  # 4 MiB
+    store.set("long.wav", data)
+    store.gate = 32 * KIB
+    engine = make(small_file=KIB)
+    opened = engine.open("long.wav")
+    assert read(engine, opened.handle, 0) == data[: 8 * KIB]
+    assert store.gets == [(0, 32 * KIB)]
+    assert read(engine, opened.handle, 8 * KIB) == data[8 * KIB : 16 * KIB]
+    for _ in range(4):
+        assert store.waiting.acquire(timeout=30)
+    piece = 256 * KIB
+    assert sorted(store.gets[1:]) == [
+        (at, at + piece) for at in range(32 * KIB, 32 * KIB + 4 * piece, piece)
+    ], "four pieces at once"
+    store.go_on.set()
+    for at in range(16 * KIB, len(data), 8 * KIB):
+        assert read(engine, opened.handle, at) == data[at : at + 8 * KIB]
+    engine.close(opened)
+    covered = sorted(store.gets)
+    assert covered[0][0] == 0 and covered[-1][1] == len(data)
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(covered)), "each byte once"
+
+
+def test_nothing_is_read_ahead_where_the_user_wants_none(
+    make: MakeEngine, store: Ranges, small: None
+) -> None:
+    store.set("long.wav", bytes(4 * MIB))
+    engine = make(small_file=KIB, read_ahead=0)
+    opened = engine.open("long.wav")
+    for at in range(0, 128 * KIB, 8 * KIB):
+        read(engine, opened.handle, at)
+    engine.close(opened)
+    assert store.gets == [(at, at + 32 * KIB) for at in range(0, 128 * KIB, 32 * KIB)]
+
+
+def test_a_last_close_cancels_what_nobody_waits_for(make: MakeEngine, store: Ranges, small: None) -> None:
+    store.set("long.wav", bytes(4 * MIB))
+    store.gate = 32 * KIB
+    engine = make(small_file=KIB, download_threads=1)
+    opened = engine.open("long.wav")
+    read(engine, opened.handle, 0)
+    read(engine, opened.handle, 8 * KIB)
+    assert store.waiting.acquire(timeout=30), "one of four is on its way"
+    engine.close(opened)
+    store.go_on.set()
+    store.set("other.wav", b"x" * 100)
+    assert engine.read("other.wav") == b"x" * 100, "by the one thread, after whatever it had to do before"
+    assert len(store.gets) == 3, f"three pieces of a closed file were not asked for: {store.gets}"
+
+
+def test_a_seek_elsewhere_cancels_what_nobody_waits_for(make: MakeEngine, store: Ranges, small: None) -> None:
+    data = bytes(range(256)) * (16 * KIB)
+    store.set("long.wav", data)
+    store.gate = 32 * KIB
+    engine = make(small_file=KIB, download_threads=1)
+    opened = engine.open("long.wav")
+    read(engine, opened.handle, 0)
+    read(engine, opened.handle, 8 * KIB)
+    assert store.waiting.acquire(timeout=30)
+    seeking = threading.Thread(target=read, args=(engine, opened.handle, 3 * MIB))
+    seeking.start()
+    while not any(3 * MIB - 1 in range(*wanted) or wanted[0] == 3 * MIB for wanted in engine.wanted_ranges()):
+        pass
+    store.go_on.set()
+    seeking.join(30)
+    assert not seeking.is_alive()
+    assert [start for start, _ in store.gets] == [0, 32 * KIB, 3 * MIB], (
+        "what was ahead of the old place is not"
+    )
+    assert read(engine, opened.handle, 512 * KIB) == data[512 * KIB : 520 * KIB], "it comes when it is read"
+    engine.close(opened)
+
+
+# ---- both ends
+@pytest.mark.parametrize(
+    ("key", "size", "begin"),
+    [
+        ("a/take.wav", 5 * MIB, 5 * MIB - windows.TAIL),
+        ("a/TAKE.MOV", 5 * MIB, 5 * MIB - windows.TAIL),
+        ("a/take.wav", windows.BOTH_ENDS, windows.BOTH_ENDS),
+        ("a/notes.txt", 5 * MIB, 5 * MIB),
+        ("a.mov/notes", 5 * MIB, 5 * MIB),
+        ("wav", 5 * MIB, 5 * MIB),
+    ],
+)
+def test_the_end_of_a_large_media_file_is_worth_a_get(key: str, size: int, begin: int) -> None:
+    assert windows.tail(key, size) == (begin, size)
+
+
+def test_a_players_first_read_brings_both_ends(make: MakeEngine, store: Ranges) -> None:
+    data = bytes(range(256)) * (32 * KIB)  # 8 MiB
+    store.set("take.mov", data)
+    engine = make()
+    opened = engine.open("take.mov")
+    assert read(engine, opened.handle, 0) == data[: 8 * KIB]
+    assert read(engine, opened.handle, len(data) - 8 * KIB) == data[-8 * KIB :]
+    assert sorted(store.gets) == [(0, FIRST), (len(data) - windows.TAIL, len(data))]
+    engine.close(opened)
+
+
+@pytest.mark.parametrize(("name", "first"), [("notes.bin", 0), ("take.mov", MIB)])
+def test_other_first_reads_bring_what_they_ask_for(
+    make: MakeEngine, store: Ranges, name: str, first: int
+) -> None:
+    store.set(name, bytes(8 * MIB))
+    engine = make()
+    opened = engine.open(name)
+    read(engine, opened.handle, first)
+    read(engine, opened.handle, 5 * MIB)
+    read(engine, opened.handle, 0)
+    assert max(stop for _, stop in store.gets) < 8 * MIB
+    engine.close(opened)
+
+
+# ---- disk
+def test_the_disk_of_a_get_is_allocated_once(
+    make: MakeEngine, store: Ranges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, int, int]] = []
+
+    def note(name: str, plain: Callable[..., Any]) -> None:
+        def call(fd: int, start: int, stop: int, path: Any) -> Any:
+            calls.append((name, start, stop))
+            return plain(fd, start, stop, path)
+
+        monkeypatch.setattr(filecalls, name, call)
+
+    note("allocate", filecalls.allocate)
+    note("free", filecalls.free)
+    data = bytes(range(256)) * (32 * KIB)
+    store.set("long.bin", data)
+    engine = make(read_ahead=0)
+    opened = engine.open("long.bin")
+    assert read(engine, opened.handle, 0) == data[: 8 * KIB]
+    engine.close(opened)
+    engine.stop()
+    assert calls == [("allocate", 0, FIRST)], "once for eight chunks"
+
+
+@pytest.mark.expect_warnings
+def test_the_disk_of_a_get_that_fails_is_given_back(
+    make: MakeEngine, store: Ranges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[tuple[int, int]] = []
+    store.set("long.bin", bytes(8 * MIB))
+    engine = make(read_ahead=0)
+    opened = engine.open("long.bin")
+    content = engine.node("long.bin").content
+    assert content is not None
+    monkeypatch.setattr(content, "trim", lambda start, stop: freed.append((start, stop)))
+    fill = content.fill
+
+    def cut(offset: int, data: bytes) -> None:
+        if offset:
+            raise LocalError("the disk fails")
+        fill(offset, data)
+
+    monkeypatch.setattr(content, "fill", cut)
+    assert read(engine, opened.handle, 0) == bytes(8 * KIB)
+    with pytest.raises(ReadFailed):
+        read(engine, opened.handle, 128 * KIB)
+    engine.close(opened)
+    assert freed and freed[0] == (64 * KIB, FIRST)
