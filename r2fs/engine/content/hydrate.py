@@ -148,7 +148,6 @@ class Reader:
 
     def __init__(self, core: Core, jobs: DownloadQueue, streams: Streams, downloader: Downloader) -> None:
         self._core = core
-        self._settings = core.settings
         self._jobs = jobs
         self._streams = streams
         self._downloader = downloader
@@ -203,7 +202,7 @@ class Reader:
     def _plan(self, source: Source, start: int, stop: int, missing: bool) -> tuple[Range, Ahead]:
         """Return the range to request for a read of [start, stop), and the one to request ahead of it."""
         size = source.content.size
-        if size <= self._settings.small_file:
+        if size <= self._core.settings.small_file:
             return (0, size), Ahead(None, (stop, stop))
         lost = missing and self._is_wanting(source, start, stop)
         with source.lock:
@@ -223,7 +222,7 @@ class Reader:
 
     def _widest(self, source: Source) -> int:
         """Return the bytes of the largest window: of a file that streams, a part of those that may be on the disk."""
-        widest = self._settings.read_ahead
+        widest = self._core.settings.read_ahead
         if source.content.streams:
             widest = min(widest, source.allowed // 4)
         return max(widest, windows.FIRST)
@@ -258,7 +257,7 @@ class Reader:
 
     def _wait(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Wait until [start, stop) is in the file. A range whose download failed is requested again."""
-        content, limit = source.content, self._settings.read_timeout_s
+        content, limit = source.content, self._core.settings.read_timeout_s
         deadline = self._core.clock.monotonic() + limit
         sent_again = False
         while content.missing(start, stop):

@@ -14,7 +14,7 @@ import logging
 import os
 
 from r2fs.disk.durable import local_error
-from r2fs.disk.lease import open_unless_writable
+from r2fs.disk.filecalls import open_unless_writable
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.inodes.inode import Node
