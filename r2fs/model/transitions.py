@@ -106,17 +106,6 @@ def named_by_program(pending: Pending) -> Pending:
     return replace(pending, conflict_of=None)
 
 
-def renamed_to_local(pending: Pending, staged: Staged) -> Pending:
-    """Beside `renamed`: the new name is one of `local_patterns`, and all bytes are on this host.
-
-    Bytes that the bucket has still count as its base's until the disk has them.
-    """
-    own = pending.changed and pending.staged is not None
-    if not own:
-        return replace(pending, changed=False, staged=staged)
-    return depends_on_own_bytes(replace(pending, staged=staged))
-
-
 def unlinked(pending: Pending) -> Pending | None:
     """No name: nothing is sent."""
     assert _next(pending, Event.UNLINK) is State.GONE

@@ -42,5 +42,5 @@ def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Rec
         contents,
         Hydration(records, contents, reader),
         DiskSync(records, contents),
-        LocalOnly(records, contents, reader),
+        LocalOnly(records),
     )

@@ -12,9 +12,10 @@ Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Listing, Node, is_below
@@ -25,12 +26,11 @@ from r2fs.engine.namespace.name_checks import check_rename
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.errors import Busy, Exists, InvalidArgument, LocalError, NotFound
+from r2fs.model.errors import Busy, Exists, InvalidArgument, NeedsCopy, NotFound
 from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_key, check_name, nfc, printable
-from r2fs.model.pending import Staged
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Version
-from r2fs.model.transitions import expecting, named_by_program, renamed, renamed_to_local, retargeted
+from r2fs.model.transitions import expecting, named_by_program, renamed, retargeted
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 
@@ -45,6 +45,7 @@ class KeyChange:
     new_key: str
     old_etag: str | None  # of the object at `old_key`; None: the bucket has none
     marker: Version | None  # a directory's own object, with nothing pending
+    stays_here: bool  # a file of `local_patterns`: nothing is sent under the new key
 
     @property
     def base(self) -> Version | None:
@@ -55,10 +56,13 @@ class KeyChange:
         return None
 
 
-def key_changes(tree: Tree, top: Node, directory: Node, new_name: str) -> list[KeyChange]:
-    """Return the moves by which `top` gets the name `new_name` in `directory`, top first. Raises NameTooLong.
+def key_changes(
+    tree: Tree, local_only: LocalOnly, top: Node, directory: Node, new_name: str
+) -> list[KeyChange]:
+    """Return the moves by which `top` gets the name `new_name` in `directory`, top first.
 
-    A directory without an object of its own has no move: the files below it make it at its new key.
+    A directory without an object of its own has no move: the files below it make it at its new key. Raises NameTooLong;
+    NeedsCopy for a file that would leave the bucket.
     """
     old_prefix, new_prefix = tree.key(top).rstrip("/"), tree.key(directory) + new_name
     changes = []
@@ -71,7 +75,16 @@ def key_changes(tree: Tree, top: Node, directory: Node, new_name: str) -> list[K
             new_key = new_prefix + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
         else:
             new_key = new_prefix + tree.key(node)[len(old_prefix) :]
-        changes.append(KeyChange(node, node is top, old_key, check_key(new_key), old_etag, marker))
+        stays_here = local_only.stays_here(node) and local_only.is_local(new_key)
+        if node is top and node.kind is Kind.FILE and local_only.is_local(new_key) and not stays_here:
+            if not local_only.may_become_local(node):
+                raise NeedsCopy(
+                    f"{printable(new_name)}: a file in the bucket cannot be renamed to a local name"
+                )
+            stays_here = True
+        changes.append(
+            KeyChange(node, node is top, old_key, check_key(new_key), old_etag, marker, stays_here)
+        )
     return changes
 
 
@@ -102,8 +115,6 @@ class Renaming:
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
-        self._contents = storage.contents
-        self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
         self._local_only = storage.local_only
         self._freshness = freshness
@@ -151,14 +162,11 @@ class Renaming:
             return None
 
     def _prepare(self, caller: Caller, node: Node, new_name: str) -> None:
-        """Check the new name, list a directory and all below it, and download a file that leaves the bucket."""
+        """Check the new name, or list a directory and all below it."""
         if node.is_dir:
             self._freshness.load_below(caller, node)
         elif node.kind is not Kind.SYMLINK:
             check_file_name(new_name)
-        local = self._local_only
-        if node.kind is Kind.FILE and local.is_local(new_name):
-            self._hydration.fetch_base(node, partial(local.bring_here, caller, node))
 
     def _prepare_replacement(self, caller: Caller, node: Node, target: Node) -> None:
         """List a directory that has to be empty; sync bytes that replace synced ones."""
@@ -174,7 +182,7 @@ class Renaming:
         check_rename(self._tree, node, directory, target, new_name)
         old_directory = node.parent
         assert old_directory is not None
-        changes = key_changes(self._tree, node, directory, new_name)
+        changes = key_changes(self._tree, self._local_only, node, directory, new_name)
         self._check_free(changes, new_name)
         with self._pending.transaction():
             if target is not None:  # first: `node` takes over its delete, and expects its ETag
@@ -182,8 +190,7 @@ class Renaming:
             self._names.recalls.take_along(node, directory, new_name)
             for change in changes:
                 self._apply(change, new_name)
-            # A file renamed to one of `local_patterns` leaves the bucket.
-            if directory is not old_directory or self._local_only.is_local(new_name):
+            if directory is not old_directory:
                 self._names.keep_directory(old_directory, leaving=node)
         self._core.crash_point("renamed")
         if target is not None:
@@ -203,8 +210,8 @@ class Renaming:
         check_changeable(other)
         if is_below(here, other) or is_below(there, node):
             raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
-        changes = key_changes(self._tree, node, there, other.name)
-        back = key_changes(self._tree, other, here, node.name)
+        changes = key_changes(self._tree, self._local_only, node, there, other.name)
+        back = key_changes(self._tree, self._local_only, other, here, node.name)
         self._check_free(changes, other.name)
         # A ring of two copies has no first one, and bytes at the key of a directory are never brought here.
         self._check_free(back, node.name, _needed_keys(changes))
@@ -259,8 +266,7 @@ class Renaming:
         """Give the inode its new key, and the object at the old one a pending delete."""
         node = change.node
         self._deletes.leave_key(node)
-        local = self._becomes_local(change)
-        expected_etag = None if local else self._pending.take_over_deletes(change.new_key)
+        expected_etag = None if change.stays_here else self._pending.take_over_deletes(change.new_key)
         fields: InodeChange = {}
         if node.pending is None:
             changed = node.is_dir and node.own_bytes is None  # a marker has no bytes to copy
@@ -271,41 +277,13 @@ class Renaming:
             pending = renamed(node.pending, change.new_key, expected_etag, self._core.journal.next_seq())
             if change.is_top and new_name != node.name:
                 pending = named_by_program(pending)
-        if local and node.kind is Kind.FILE:
-            pending = renamed_to_local(pending, self._all_here(node))
         self._pending.commit(node, pending, **fields)
         if change.old_etag is not None:
-            row = self._pending.add_delete(change.old_key, change.old_etag, after=None if local else node)
+            row = self._pending.add_delete(change.old_key, change.old_etag, after=node)
             self._deletes.add(row)
         if node.listing is not None:
             self._pending.then(partial(_drop_marker, node.listing))
         self._queue.schedule(node)
-
-    def _becomes_local(self, change: KeyChange) -> bool:
-        """True if nothing is sent under the new key: the renamed file is named by `local_patterns`, or stays local."""
-        local = self._local_only
-        return local.is_local(change.new_key) and (change.is_top or local.stays_here(change.node))
-
-    def _all_here(self, node: Node) -> Staged:
-        """The staged file of one that owes the bucket nothing but its absence. In a transaction.
-
-        One that the bucket has keeps that as its base, until write-back knows that its bytes are on the disk.
-        """
-        content = self._contents.of(node)
-        for ended in (self._pending.then, self._pending.on_undo):
-            ended(lambda: None if node.handles else self._contents.closed(node))
-        if not content.complete:
-            raise Busy(f"{printable(node.name)}: its bytes were given back meanwhile; try again")
-        if content.doubtful:
-            raise LocalError(f"{printable(node.name)}: this disk failed to read it")
-        pending = node.pending
-        if pending is not None and pending.staged is not None:
-            if pending.changed:
-                return pending.staged
-            return replace(pending.staged, size=content.size, base_limit=content.size)
-        file = self._contents.stage(node)
-        self._pending.on_undo(lambda: self._contents.unstage(node))
-        return Staged(file, size=content.size, boot=self._core.staging.boot, base_limit=content.size)
 
 
 def _replace_each_other(node: Node, other: Node) -> bool:

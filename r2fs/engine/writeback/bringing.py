@@ -1,8 +1,7 @@
 """Bringing: what a file still lacks of its object comes here, before it can be sent or its object goes.
 
 Owns:    two ways. A file that was edited in part is filled up, and sent whole. One that was only renamed is
-         brought here where its object has to go: for another of a ring of names, or because this host keeps
-         the new name for itself.
+         brought here where its object has to go for another of a ring of names.
 Never:   sends; lets a row count on bytes that a program was told are safe before they are synced.
 Threads: `complete` and the task of `task` run on upload threads, without the lock.
 Locks:   takes Core.lock (30); none while bytes or the disk are waited for.
@@ -36,7 +35,6 @@ class Materializing:
         self._contents = storage.contents
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
-        self._local_only = storage.local_only
         self._queue = queue
         self._resolver = resolver
         # guarded by: Core.lock
@@ -86,8 +84,6 @@ class Materializing:
             if pending is not None and pending.state is State.QUEUED and here and not pending.changed:
                 # Its base stays: before that goes, this commit is brought to the disk (Syncing.before_replacing).
                 self._pending.commit(node, materialized(pending, self._core.staging.boot))
-                if self._local_only.stays_here(node) and node.content is not None:
-                    node.content.unwatch()  # no part of it can be copied from there
                 node.synced_on_disk = True
             if content is not None and not node.handles:
                 self._contents.closed(node)

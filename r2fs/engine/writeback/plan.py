@@ -17,7 +17,6 @@ class View:
     sync_failed: bool = False  # this disk failed to store its bytes
     missing: str | None = None  # why its staged bytes cannot be opened
     incomplete: bool = False  # bytes of its base are missing, or its row still counts on them
-    becomes_local: bool = False  # it has a name of `local_patterns`, and its bytes are in the bucket alone
     kept_by_child: bool = False  # a directory without attributes of its own, which an object below keeps
     awaited_child: int | None = None  # inode number of a child that is being sent, and will keep it
     blocker: Token | None = None  # what must be over first
@@ -38,7 +37,7 @@ class Hydrate:
 
 @dataclass(frozen=True, slots=True)
 class Materialize:
-    """Bring the bytes of its base here: the object has to go, or the name stays here."""
+    """Bring the bytes of its base here: the object has to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,6 @@ def plan(pending: Pending, view: View) -> Action:
         return Park(view.missing)
     if view.incomplete:
         return Hydrate()
-    if view.becomes_local:
-        return Materialize()
     if view.blocker is not None:
         return Materialize() if view.in_ring else Wait(view.blocker)
     if view.kept_by_child:

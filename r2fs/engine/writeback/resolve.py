@@ -73,7 +73,6 @@ class Resolver:
         self._contents = storage.contents
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
-        self._local_only = storage.local_only
         self._queue = queue
         self._deletes = deletes
         self.conflicts = Conflicts(records)
@@ -107,7 +106,6 @@ class Resolver:
                 carries_body=node.carries_body,
                 keep_hold=node.sync_failed,
             )
-            local = moved and pending.staged is not None and self._local_only.is_local(pending.key)
             staged = pending.staged
             with self._pending.transaction():
                 if pending.state is State.UPLOADING:
@@ -115,7 +113,7 @@ class Resolver:
                 self._attempts.arrived(node.ino, claim.attempt)
                 self._pending.cleared(claim.key, version.etag)
                 if moved:
-                    self._left_behind(claim.key, version, None if local else node)
+                    self._left_behind(claim.key, version, node)
                 self._pending.commit(node, following, **change)
                 if not moved:
                     keep(self._core, self._tree, self._pending, node, version, facts)
