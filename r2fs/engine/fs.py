@@ -1,7 +1,6 @@
 """FileSystem: the verbs of model/verbs.py, by inode number and handle.
 
-Owns:    the order in which the engine starts and stops.
-Never:   knows FUSE, S3 or SQL; starts a thread (`workers()` names what service.py is to start).
+Never:   knows FUSE, S3 or SQL; starts a thread or ends (`build.py` has the order of both).
 Threads: every public method is thread-safe.
 Locks:   Core.lock, inside the parts.
 Fails:   R2fsError's subclasses; WouldWait where the caller may not wait.
@@ -9,7 +8,6 @@ Fails:   R2fsError's subclasses; WouldWait where the caller may not wait.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,26 +25,15 @@ from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
-from r2fs.engine.namespace.special_files import SpecialFiles
 from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.progress import Status
-from r2fs.engine.writeback.worker import COPY_THREADS
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
+from r2fs.model.errors import Exists, InvalidArgument, NotFound
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, KernelCache
 from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Kind, Opened
 from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
-
-log = logging.getLogger(__name__)
-
-LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
-SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live, at least
-SWEEP_SHARE = 10  # and with each such part of that time, so that nothing outlasts it by more
-SWEEP_LEAST_S = 0.1
-
-Worker = tuple[str, Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +43,7 @@ class Queues:
     downloads: DownloadQueue
     parts: JobQueue  # of large uploads
     listings: JobQueue
-    background: JobQueue  # what nobody waits for
+    background: JobQueue  # no caller waits for these
 
     def submit_listing(self, job: Job, priority: int) -> None:
         self.listings.submit(job, priority)
@@ -73,7 +60,6 @@ class Parts:
     freshness: Freshness
     names: Names
     renaming: Renaming
-    special: SpecialFiles
     statfs: StatFs
     files: Files
     sparse: Sparse
@@ -97,7 +83,6 @@ class FileSystem:
         self._freshness = parts.freshness
         self._names = parts.names
         self._renaming = parts.renaming
-        self._special = parts.special
         self._statfs = parts.statfs
         self._files = parts.files
         self._sparse = parts.sparse
@@ -106,62 +91,7 @@ class FileSystem:
         self._scopes = parts.scopes
         self._status = parts.status
 
-    # ------------------------------------------------------------------ life
-    def workers(self) -> list[Worker]:
-        """Name and main of each thread that service.py is to start, after the fork."""
-        settings = self._core.settings
-        return [
-            *((f"upload-{n}", self._writeback.worker.work) for n in range(settings.upload_threads)),
-            *((f"copy-{n}", self._writeback.worker.copies.run) for n in range(COPY_THREADS)),
-            *((f"part-{n}", self._queues.parts.run) for n in range(settings.part_threads)),
-            *((f"download-{n}", self._queues.downloads.run) for n in range(self._queues.downloads.threads)),
-            *((f"list-{n}", self._queues.listings.run) for n in range(LISTERS)),
-            *((f"complete-{n}", self._queues.background.run) for n in range(2)),
-            ("spares", self._core.staging.spares.run),
-            ("leaving", self._staging_gc.run),
-            ("sweep", self._sweep),
-            ("room", self._files.pressure.watch),
-        ]
-
-    def stop(self) -> None:
-        """Workers return soon; what is on its way is cut off, and stays owed."""
-        settings = self._core.settings
-        self._writeback.worker.stop()
-        self._queues.parts.stop(settings.part_threads)
-        self._queues.downloads.stop(self._queues.downloads.threads)
-        self._queues.listings.stop(LISTERS)
-        self._queues.background.stop(2)
-        self._core.staging.spares.stop()
-        self._files.pressure.stop()
-        self._staging_gc.stop()
-
-    def close(self, leave: bool = False) -> None:
-        """After the workers have returned: clean content goes to the cache, staged bytes to the disk.
-
-        `leave`: another daemon goes on with what is open; nobody is made to wait for a disk.
-        """
-        for handle in self._files.handles.all() if not leave else ():
-            self.release(handle.number)
-        with self._core.lock:
-            self._contents.retire_idle()
-        if not leave:
-            self._storage.disk_sync.sync_pending()
-        with self._core.lock:
-            for node in self._pending.inodes.values():
-                if node.content is not None:
-                    node.content.close()
-        self._sweep_out()
-        self._names.recalls.flush(everything=True)
-        self._freshness.last.save(everything=True)
-        self._core.cache.close()
-        self._core.journal.close()
-
-    def _sweep_out(self) -> None:
-        try:
-            self._staging_gc.sweep()
-        except (OSError, R2fsError) as error:  # the next start does it
-            log.error("staging could not be tidied: %s", error)
-
+    # ------------------------------------------------------------------ what is pending
     def drain(
         self, timeout_s: float | None, progress: Callable[[QueueView], None] | None = None
     ) -> QueueView:
@@ -223,17 +153,6 @@ class FileSystem:
         """The bucket did not answer just now: what is kept of it is shown without waiting."""
         self._freshness.assume_away()
 
-    def _sweep(self) -> None:
-        ttl_s = self._core.settings.cache_ttl_s
-        pause_s = max(SWEEP_LEAST_S, min(SWEEP_S, ttl_s / SWEEP_SHARE)) if ttl_s else SWEEP_S
-        while not self._core.stopping:
-            with self._core.lock:
-                self._contents.retire_expired()
-            self._core.cache.sweep()
-            self._names.recalls.flush()
-            self._freshness.last.save()
-            self._core.ended.wait(pause_s)
-
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
         return self._names.lookup(caller, parent, name)
@@ -249,7 +168,7 @@ class FileSystem:
         return self._referenced(self._names.symlink(caller, parent, name, target))
 
     def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
-        return self._referenced(self._special.make(caller, parent, name, mode, device))
+        return self._referenced(self._names.mknod(caller, parent, name, mode, device))
 
     def readlink(self, caller: Caller, ino: int) -> str:
         with self._core.lock:
@@ -385,7 +304,7 @@ class FileSystem:
         with self._core.lock:
             directory = self._tree.directory(parent)
             key = self._tree.child_key(directory, name)
-            node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
+            node = self._names.new_node_locked(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._pending.transaction():
                     self._files.new_file(node, key, self._storage.local_only.expected_etag_at(key))

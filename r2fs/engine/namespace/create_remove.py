@@ -22,23 +22,24 @@ from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
 from r2fs.engine.namespace.freshness import AWAY, Freshness
-from r2fs.engine.namespace.name_checks import check_empty
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import (
+    DirectoryNotEmpty,
     Exists,
     InvalidArgument,
     IsADirectory,
     NotADirectory,
     NotFound,
+    NotPermitted,
     ObjectMissing,
     ReadFailed,
     ReadOnly,
 )
-from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_key, check_name, printable
-from r2fs.model.metadata import attributes_from, remembered_of
+from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
+from r2fs.model.metadata import DEVICE, attributes_from, remembered_of
 from r2fs.model.ports import Caller
-from r2fs.model.records import DirEntry, Entry, Kind
+from r2fs.model.records import SPECIAL_KINDS, DirEntry, Entry, Kind
 from r2fs.model.transitions import created, made, retargeted, unlinked
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Names:
             if found is not None and (found.pending or (not fresh and self._tree_pending(found))):
                 return found
         try:
-            self._freshness.ensure(caller, directory, whole=False, name=name)
+            self._freshness.ensure(caller, directory, name)
         except ReadFailed:
             with self._core.lock:
                 found = directory.children().get(name)
@@ -205,7 +206,7 @@ class Names:
         ]
 
     # ------------------------------------------------------------------ making
-    def free_name(self, caller: Caller, parent: int, name: str) -> tuple[Node, str]:
+    def _free_name(self, caller: Caller, parent: int, name: str) -> tuple[Node, str]:
         """A directory and a name that is free in it. Raises Exists."""
         name = check_name(name)
         self.require_writable()
@@ -217,28 +218,49 @@ class Names:
         raise Exists(f"{printable(name)} exists")
 
     def mkdir(self, caller: Caller, parent: int, name: str, mode: int) -> Node:
-        directory, name = self.free_name(caller, parent, name)
+        directory, name = self._free_name(caller, parent, name)
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + "/")
-            node = self.new_node(caller, directory, name, Kind.DIRECTORY, mode)
+            node = self.new_node_locked(caller, directory, name, Kind.DIRECTORY, mode)
             self._queue.implied.made(node)
-            self.add_pending(node, key)
+            self._add_pending_locked(node, key)
             self._freshness.born(node)
             return node
 
     def symlink(self, caller: Caller, parent: int, name: str, target: str) -> Node:
-        directory, name = self.free_name(caller, parent, name)
+        directory, name = self._free_name(caller, parent, name)
         if not target or len(target.encode(errors="surrogateescape")) > MAX_KEY_BYTES * 4 - 1:
             raise InvalidArgument("a symbolic link's target has 1 to 4,095 bytes")
         with self._core.lock:
             key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
-            node = self.new_node(caller, directory, name, Kind.SYMLINK, 0o777)
+            node = self.new_node_locked(caller, directory, name, Kind.SYMLINK, 0o777)
             node.target, node.size = target, len(target.encode(errors="surrogateescape"))
-            self.add_pending(node, key)
+            self._add_pending_locked(node, key)
             return node
 
-    def add_pending(self, node: Node, key: str) -> None:
-        """Journal and queue a node that was just made and has no bytes to wait for. With Core.lock held."""
+    def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Node:
+        """A FIFO, socket or device of the type in `mode` (st_mode); `device` is st_rdev, of a device only.
+
+        An empty object with its type in the `mode` metadata, as s3fs has it. The kernel opens, reads and writes special
+        files by itself. `Tree.as_stored` finds those that other hosts made.
+        """
+        kind = SPECIAL_KINDS.get(stat.S_IFMT(mode))
+        if kind is None:
+            raise NotPermitted(f"{printable(name)}: no file of type {stat.S_IFMT(mode):#o} can be made")
+        directory, name = self._free_name(caller, parent, name)
+        check_file_name(name)
+        with self._core.lock:
+            key = self._tree.child_key(directory, name)
+            node = self.new_node_locked(caller, directory, name, kind, stat.S_IMODE(mode))
+            node.mode = stat.S_IMODE(mode)  # also if it is the default: the type is stored with it
+            if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                node.extra = {DEVICE: f"{device:x}"}
+            self._add_pending_locked(node, key)
+            return node
+
+    def _add_pending_locked(self, node: Node, key: str) -> None:
+        """Journal and queue a node that was just made and has no bytes to wait for."""
+        self._core.assert_held()
         try:
             with self._pending.transaction():
                 expected_etag = self._pending.take_over_deletes(key)
@@ -250,9 +272,9 @@ class Names:
         self._core.crash_point("made")
         self._queue.schedule(node)
 
-    def new_node(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
-        """In the tree, and owing nothing yet. With Core.lock held. Raises NotFound or Exists: the directory was
-        looked at without the lock."""
+    def new_node_locked(self, caller: Caller, directory: Node, name: str, kind: Kind, mode: int) -> Node:
+        """Add a node with nothing pending. Raises NotFound or Exists: the directory was looked at without the lock."""
+        self._core.assert_held()
         if directory.deleted:
             raise NotFound(f"{printable(directory.name)} was removed")
         if name in directory.children():
@@ -350,3 +372,14 @@ class Names:
             self._core.crash_point("directory_removed")
             self._tree.detach(node)
             self.stamp(directory, self._core.now_ns())
+
+
+def check_empty(directory: Node, name: str) -> None:
+    """Raises DirectoryNotEmpty. A key that no listing shows keeps its directory, too."""
+    if directory.own_bytes is not None:
+        raise DirectoryNotEmpty(
+            f"{printable(name)}: the object at its own key holds bytes, which are {OBJECT_NAME} in it: "
+            "remove that object with an S3 tool first"
+        )
+    if directory.children() or (directory.listing and directory.listing.hidden):
+        raise DirectoryNotEmpty(f"{printable(name)} is not empty")

@@ -30,41 +30,51 @@ class LastKnown:
             self._listings.clear()  # nor after this one, which need not list all of them anew
         self._listed: set[Node] = set()  # since they were kept; guarded by: Core.lock
 
-    def listed(self, directory: Node) -> None:
-        """All of it is known. With Core.lock held."""
+    def listed_locked(self, directory: Node) -> None:
+        """Note that all of the directory is known, to be kept."""
+        self._core.assert_held()
         self._listed.add(directory)
 
     def save(self, everything: bool = False) -> None:
-        """Keep what was listed since. `everything`: with all that was done here, at the end."""
+        """Keep what was listed since the last call. `everything`: at the end, with all that was done here."""
         with self._core.lock:
             if everything:
-                self._listed.update(n for n in self._tree.all_nodes() if n.is_dir and listing_of(n).whole)
-                for one in self._tree.all_nodes():
-                    if (
-                        one.is_dir
-                        and not listing_of(one).whole
-                        and (one.children() or listing_of(one).probed)
-                    ):
-                        self._listings.drop(self._tree.key(one))  # seen in part, and perhaps changed
+                self._note_all_locked()
             listed, self._listed = self._listed, set()
         for directory in listed:
-            with self._core.lock:
-                if directory.deleted or not listing_of(directory).whole:
-                    continue
-                prefix, marker = self._tree.key(directory), listing_of(directory).marker
-                children = list(directory.children().values())
-            objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
-            # What waits for its upload is in the journal.
-            objects += [
-                ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
-                for child in children
-                if (base := child.base) is not None and not child.is_dir and base.key.startswith(prefix)
-            ]
-            self._listings.keep(
-                prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
-            )
+            kept = self._contents(directory)
+            if kept is not None:
+                self._listings.keep(*kept)
         if everything:
             self._listings.keep(IN_ORDER, [], [])
+
+    def _note_all_locked(self) -> None:
+        """Keep each directory that is known as a whole; drop what is kept of one known in part, and perhaps changed."""
+        self._core.assert_held()
+        for node in self._tree.all_nodes():
+            if node.is_dir and listing_of(node).whole:
+                self._listed.add(node)
+            elif node.is_dir and (node.children() or listing_of(node).probed):
+                self._listings.drop(self._tree.key(node))
+
+    def _contents(self, directory: Node) -> tuple[str, list[ObjectInfo], list[str]] | None:
+        """The prefix, the objects and the names of directories to be kept; None: it is not known as a whole any more.
+
+        What waits for its upload is in the journal.
+        """
+        with self._core.lock:
+            listing = listing_of(directory)
+            if directory.deleted or not listing.whole:
+                return None
+            prefix, marker = self._tree.key(directory), listing.marker
+            children = list(directory.children().values())
+        objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
+        objects += [
+            ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
+            for child in children
+            if (base := child.base) is not None and not child.is_dir and base.key.startswith(prefix)
+        ]
+        return prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
 
     def has(self, directory: Node) -> bool:
         with self._core.lock:

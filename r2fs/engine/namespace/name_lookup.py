@@ -18,7 +18,6 @@ from r2fs.engine.inodes.inode import Listing, Node, listing_of
 from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import ObjectMissing
 from r2fs.model.keys import SYMLINK_SUFFIX, is_link, spellings
 from r2fs.model.records import ObjectInfo
 
@@ -39,8 +38,9 @@ class NameLookup:
         self._clear_suspects = clear_suspects
 
     # ------------------------------------------------------------------ is it worth a LIST of it all?
-    def pages_worth(self, listing: Listing) -> int:
-        """So many pages of LIST may be read for one name; 0: ask for the name alone."""
+    def pages_worth_locked(self, listing: Listing) -> int:
+        """Return how many pages of LIST may be read for one name; 0: ask for the name alone."""
+        self._core.assert_held()
         if listing.pages <= 1:
             return 1
         now, believed_s = self._core.clock.monotonic(), self._core.settings.freshness_s
@@ -50,12 +50,15 @@ class NameLookup:
             return 0
         return SLACK * listing.pages
 
-    def gave_up(self, listing: Listing, pages: int) -> None:
-        """So many pages were not all of it."""
+    def gave_up_locked(self, listing: Listing, pages: int) -> None:
+        """Note that the directory has more than `pages` pages."""
+        self._core.assert_held()
         listing.pages, listing.probe_count = pages + 1, 0
         listing.probe_window_s = self._core.clock.monotonic()
 
-    def listed(self, listing: Listing, pages: int, took_s: float) -> None:
+    def listed_locked(self, listing: Listing, pages: int, took_s: float) -> None:
+        """Note what a LIST of the whole directory has cost."""
+        self._core.assert_held()
         listing.pages, listing.took_s, listing.probe_count = pages, took_s, 0
 
     # ------------------------------------------------------------------ asking
@@ -69,7 +72,7 @@ class NameLookup:
             began, child = self._tree.tick, directory.children().get(name)
             expected = self._tree.key(child) if child is not None and not child.is_dir else None
         asked_at = self._core.clock.monotonic()
-        info = self._head(expected) if expected is not None else None
+        info = self._core.head(expected) if expected is not None else None
         info, below = (info, []) if info is not None else self._look(above, name)
         self._clear_suspects([info] if info is not None else [])
         below = shown(above, below, began)
@@ -97,7 +100,7 @@ class NameLookup:
             if info is not None or below or page.token is None:
                 return info, below
         for key in (above + spelling for spelling in spellings(name)):
-            info = self._head(key) or _link(self._head(key + SYMLINK_SUFFIX))
+            info = self._core.head(key) or _link(self._core.head(key + SYMLINK_SUFFIX))
             if info is not None:
                 return info, []
             if self._holds_any(key + "/"):
@@ -114,12 +117,6 @@ class NameLookup:
                 return False
             page = self._core.store.list_page(prefix, token=token, limit=1)
         return True
-
-    def _head(self, key: str) -> ObjectInfo | None:
-        try:
-            return self._core.store.head(key)
-        except ObjectMissing:
-            return None
 
 
 def _link(info: ObjectInfo | None) -> ObjectInfo | None:

@@ -20,13 +20,12 @@ from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Listing, Node, is_below
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.namespace.create_remove import Names
+from r2fs.engine.namespace.create_remove import Names, check_empty
 from r2fs.engine.namespace.freshness import Freshness
-from r2fs.engine.namespace.name_checks import check_rename
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.errors import Busy, Exists, InvalidArgument, NeedsCopy, NotFound
+from r2fs.model.errors import Busy, Exists, InvalidArgument, IsADirectory, NeedsCopy, NotADirectory, NotFound
 from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_key, check_name, nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Version
@@ -35,6 +34,25 @@ from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 
 # ---- the decision
+def _check(tree: Tree, node: Node, directory: Node, target: Node | None, new_name: str) -> None:
+    """Raise the error of rename(2) where `node` cannot get the name `new_name` in `directory`, which `target` has."""
+    if node.deleted or directory.deleted or node.parent is None:
+        raise NotFound(f"{printable(node.name)}: no such file or directory")
+    check_changeable(node)
+    if directory.children().get(new_name) is not target:
+        raise Busy(f"{printable(new_name)}: changed while it was renamed over; try again")
+    if is_below(directory, node):
+        raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
+    if target is not None:
+        if target.is_dir and not node.is_dir:
+            raise IsADirectory(f"{printable(new_name)} is a directory")
+        if node.is_dir and not target.is_dir:
+            raise NotADirectory(f"{printable(new_name)} is not a directory")
+        if target.is_dir:
+            check_empty(target, new_name)
+    tree.child_key(directory, new_name + ("/" if node.is_dir else ""))
+
+
 @dataclass(frozen=True, slots=True)
 class KeyChange:
     """How a rename moves the object of one inode to another key."""
@@ -179,7 +197,7 @@ class Renaming:
     # ------------------------------------------------------------------ under the lock
     def _rename_locked(self, node: Node, directory: Node, new_name: str, target: Node | None) -> None:
         self._core.assert_held()
-        check_rename(self._tree, node, directory, target, new_name)
+        _check(self._tree, node, directory, target, new_name)
         old_directory = node.parent
         assert old_directory is not None
         changes = key_changes(self._tree, self._local_only, node, directory, new_name)

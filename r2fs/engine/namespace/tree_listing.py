@@ -13,16 +13,15 @@ Fails:   StoreError.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing, merge_prefix
-from r2fs.engine.inodes.listing_pages import Pages
-from r2fs.engine.namespace.flat_listing import FlatListing, Found
+from r2fs.engine.inodes.listing_pages import LARGEST, Pages
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc
-from r2fs.model.records import ObjectInfo
+from r2fs.model.records import ListPage, ObjectInfo
 
 log = logging.getLogger(__name__)
 
@@ -65,16 +64,18 @@ class TreeListing:
         self._usable = True
 
     # ------------------------------------------------------------------ recognising
-    def step(self, directory: Node) -> None:
-        """A program looks at what is in it. With Core.lock held."""
+    def step_locked(self, directory: Node) -> None:
+        """Note that a program looks at what is in the directory."""
+        self._core.assert_held()
         if directory.parent is not None:
             self._steps[directory.parent.ino] = _Step(directory, self._core.clock.monotonic())
             if len(self._steps) > STEPS:
                 since = self._core.clock.monotonic() - WALK_S
                 self._steps = {ino: one for ino, one in self._steps.items() if one.when_s >= since}
 
-    def came_from(self, directory: Node) -> Node | None:
-        """The sibling from which a walk comes to this directory; None: it is no walk. With Core.lock held."""
+    def came_from_locked(self, directory: Node) -> Node | None:
+        """Return the sibling from which a walk comes to this directory; None: it is no walk."""
+        self._core.assert_held()
         parent = directory.parent
         step = self._steps.get(parent.ino) if parent is not None and self._usable else None
         if (
@@ -101,7 +102,7 @@ class TreeListing:
             top = directory.parent
             if top is None or previous.parent is not top:
                 return False
-            prefix, wanted = self._prefix(top), self._tree.key(directory)
+            prefix, wanted = self._tree.key(top), self._tree.key(directory)
             after = self._tree.key(previous) + LAST
         flat, pages, token, told = FlatListing(prefix, after), 0, None, set[Node]()
         while True:
@@ -119,18 +120,18 @@ class TreeListing:
         with self._core.lock:
             if not self._usable:
                 return told
-            prefix, began = self._prefix(top), self._tree.tick
+            prefix, began = self._tree.key(top), self._tree.tick
         asked_at = self._core.clock.monotonic()
         flat, token = FlatListing(prefix), None
         while (token := self._page(refresh, top, prefix, flat, "", token, told)) is not None:
             pass
         with self._core.lock:
-            if top.deleted or self._prefix(top) != prefix or not self._usable:
+            if top.deleted or self._tree.key(top) != prefix or not self._usable:
                 return set()
             # What has no key in the bucket is empty there. Keys in another spelling were not told of.
             for one in list(self._tree.walk(top)):
-                if one.is_dir and one not in told and self._prefix(one).isascii():
-                    self._merge(one, Found(self._prefix(one), began, asked_at), told)
+                if one.is_dir and one not in told and self._tree.key(one).isascii():
+                    self._merge(one, Found(self._tree.key(one), began, asked_at), told)
         return told
 
     def living(self, refresh: Refresh, prefix: str, doubtful: Sequence[str]) -> set[str]:
@@ -208,7 +209,7 @@ class TreeListing:
                     )
                 self._usable = False
                 return None
-            if top.deleted or self._prefix(top) != prefix:  # renamed meanwhile
+            if top.deleted or self._tree.key(top) != prefix:  # renamed meanwhile
                 return None
             for found in ended:
                 node = self._node(top, prefix, found)
@@ -234,7 +235,7 @@ class TreeListing:
             if child is None or not child.is_dir:
                 return None
             node = child
-        return node if self._prefix(node) == found.prefix else None
+        return node if self._tree.key(node) == found.prefix else None
 
     def _merge(self, node: Node, found: Found, told: set[Node]) -> None:
         listing = listing_of(node)
@@ -258,6 +259,60 @@ class TreeListing:
         shown = any(not self._pending.hides(info.key, info.etag, found.began) for info in found.objects)
         return shown or any(self._shows(below) for below in found.below)
 
-    def _prefix(self, directory: Node) -> str:
-        root = directory is self._tree.root
-        return self._core.settings.bucket.prefix if root else self._tree.key(directory)
+
+# ---- keys in the order of a listing become directories
+@dataclass(slots=True)
+class Found:
+    """A directory as a flat listing shows it; it is whole once `FlatListing` yields it."""
+
+    prefix: str  # its key, with the slash at the end
+    began: int  # Tree.tick before the page in which its first key came was asked for
+    asked_at_s: float  # Clock.monotonic() then
+    objects: list[ObjectInfo] = field(default_factory=list)  # its own marker among them
+    below: list[Found] = field(default_factory=list)  # its directories
+
+
+class FlatListing:
+    """Of everything below `prefix` that comes after the key `after`. Not thread-safe."""
+
+    def __init__(self, prefix: str, after: str = "") -> None:
+        self.pages = Pages(prefix or "the bucket", LARGEST)
+        self._after = after.encode()
+        self._open: list[Found] = []
+        self._top = prefix
+        self._closed: set[str] = set()
+        self.in_runs = True  # False: the server's order is another; nothing that it yields is whole
+
+    def feed(self, page: ListPage, began: int, asked_at_s: float) -> Iterator[Found]:
+        """The directories that the page has ended, children before their parents."""
+        if not self._open:
+            self._open.append(Found(self._top, began, asked_at_s))
+        for info in page.objects:
+            directory = info.key[: info.key.rfind("/") + 1]
+            while not directory.startswith(self._open[-1].prefix) and len(self._open) > 1:
+                yield from self._close()
+            self._enter(directory, began, asked_at_s)
+            self._open[-1].objects.append(info)
+        if page.token is None:
+            while len(self._open) > 1:
+                yield from self._close()
+            if not self._after:
+                yield self._open[0]
+
+    def own(self, prefix: str) -> int:
+        """How many objects of this directory alone came so far, if it is not ended yet."""
+        return sum(len(found.objects) for found in self._open if found.prefix == prefix)
+
+    def _enter(self, directory: str, began: int, asked_at_s: float) -> None:
+        while (above := self._open[-1]).prefix != directory:
+            end = directory.index("/", len(above.prefix)) + 1
+            found = Found(directory[:end], began, asked_at_s)
+            self.in_runs = self.in_runs and found.prefix not in self._closed
+            above.below.append(found)
+            self._open.append(found)
+
+    def _close(self) -> Iterator[Found]:
+        found = self._open.pop()
+        self._closed.add(found.prefix)
+        if found.prefix.encode() > self._after:  # else what came before `after` is not in it
+            yield found
