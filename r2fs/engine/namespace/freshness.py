@@ -94,18 +94,17 @@ class Freshness:
             with self._core.lock:
                 if self._is_fresh_locked(directory, name):
                     return
-                known = self._is_known(directory, name) or (self._away and self.last.restore(directory))
+                known = self._is_known_locked(directory, name)
                 refused = self._refused_locked(directory)
+                if refused is not None:
+                    self._believe(directory, name, known, refused)
+                    return
                 at_once = known and self._away
-                if refused is None:
-                    if not at_once:
-                        caller.about_to_fetch()
-                    refresh, mine = self._begin_locked(directory)
-            if refused is not None:
-                self._believe(directory, name, known, refused)
-                return
-            if at_once:
-                self._believe(directory, name, known)
+                if at_once:
+                    self._believe(directory, name, known)
+                else:
+                    caller.about_to_fetch()
+                refresh, mine = self._begin_locked(directory)
             if mine:
                 self._submit(partial(self._run, refresh, directory, name), URGENT)
             if at_once:
@@ -152,9 +151,11 @@ class Freshness:
         """True if the last request for a listing got no answer."""
         return self._away
 
-    def _is_known(self, directory: Node, name: str | None) -> bool:
+    def _is_known_locked(self, directory: Node, name: str | None) -> bool:
+        """True if it was seen before; in an outage, also in an earlier mount."""
+        self._core.assert_held()
         listing = listing_of(directory)
-        return listing.whole or name in listing.probed
+        return listing.whole or name in listing.probed or (self._away and self.last.restore(directory))
 
     def _wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool) -> None:
         """Wait for the end of `refresh`, or until no page came for NEWS_WAIT_S (nothing known: `read_timeout`)."""

@@ -83,27 +83,33 @@ def key_changes(
     NeedsCopy for a file that would leave the bucket.
     """
     old_prefix, new_prefix = tree.key(top).rstrip("/"), tree.key(directory) + new_name
+    if top.kind is Kind.SYMLINK:
+        old_prefix = old_prefix.removesuffix(SYMLINK_SUFFIX)
     changes = []
     for node in tree.walk(top):
         marker = node.listing.marker if node.listing is not None and node.pending is None else None
-        if node.is_dir and node.pending is None and marker is None and (node is not top or node.children()):
-            continue
-        old_key, old_etag = _object_of(tree, node, marker)
-        if node is top and not node.is_dir:
-            new_key = new_prefix + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
-        else:
-            new_key = new_prefix + tree.key(node)[len(old_prefix) :]
-        stays_here = local_only.stays_here(node) and local_only.is_local(new_key)
-        if node is top and node.kind is Kind.FILE and local_only.is_local(new_key) and not stays_here:
-            if not local_only.may_become_local(node):
-                raise NeedsCopy(
-                    f"{printable(new_name)}: a file in the bucket cannot be renamed to a local name"
-                )
-            stays_here = True
-        changes.append(
-            KeyChange(node, node is top, old_key, check_key(new_key), old_etag, marker, stays_here)
-        )
+        if not _is_carried(node, marker) or (node is top and not node.children()):
+            old_key, old_etag = _object_of(tree, node, marker)
+            new_key = check_key(new_prefix + tree.key(node)[len(old_prefix) :])
+            stays_here = _stays_here(local_only, node, new_key, is_top=node is top)
+            changes.append(KeyChange(node, node is top, old_key, new_key, old_etag, marker, stays_here))
     return changes
+
+
+def _is_carried(node: Node, marker: Version | None) -> bool:
+    """True for a directory that has no object of its own, and gets none."""
+    return node.is_dir and node.pending is None and marker is None
+
+
+def _stays_here(local_only: LocalOnly, node: Node, new_key: str, is_top: bool) -> bool:
+    """True for a file that is local-only under its new key. Raises NeedsCopy for one that would leave the bucket."""
+    if node.kind is not Kind.FILE or not local_only.is_local(new_key):
+        return False
+    if local_only.stays_here(node):
+        return True
+    if is_top and not local_only.may_become_local(node):
+        raise NeedsCopy(f"{printable(node.name)}: a file in the bucket cannot be renamed to a local name")
+    return is_top
 
 
 def _object_of(tree: Tree, node: Node, marker: Version | None) -> tuple[str, str | None]:
