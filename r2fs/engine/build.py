@@ -1,8 +1,8 @@
-"""Build: the engine's parts are put together here alone; and the order in which its threads start and end.
+"""Build: construction of the engine's parts, in this module alone; start and end of the engine's threads.
 
 Never:   starts a thread.
 Locks:   takes Core.lock (30).
-Fails:   `close` softly: what is pending stays so, and the next start tidies staging.
+Fails:   `close` softly: pending inodes stay pending, and the next start tidies staging.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from r2fs.model.records import Inheritance
 
 log = logging.getLogger(__name__)
 
-LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
+LISTERS = 8  # concurrent listings: a few hung requests leave some for the others
 COMPLETERS = 2
 SWEEP_S = 60.0  # how often the cache is swept for entries past `cache_ttl`, at least
-SWEEP_SHARE = 10  # of `cache_ttl`: nothing outlasts it by more than a tenth
+SWEEP_SHARE = 10  # of `cache_ttl`: an entry outlasts the limit by a tenth at most
 SWEEP_LEAST_S = 0.1
 
 Worker = tuple[str, Callable[[], None]]
 
 
 class Engine(FileSystem):
-    """A FileSystem, with the threads that serve it and its end."""
+    """A FileSystem, with its threads and its end."""
 
     def workers(self) -> list[Worker]:
-        """Return name and main of each thread that service.py starts, after the fork."""
+        """Return name and main of each thread, to be started by service.py after the fork."""
         settings, queues, worker = self._core.settings, self._queues, self._writeback.worker
         return [
             *((f"upload-{n}", worker.work) for n in range(settings.upload_threads)),
@@ -64,7 +64,7 @@ class Engine(FileSystem):
         ]
 
     def stop(self) -> None:
-        """Let the threads end soon: requests on their way are cut off, and what they sent stays pending."""
+        """End the threads soon: requests on their way are cut off, and their inodes stay pending."""
         self._writeback.worker.stop()
         self._queues.parts.stop(self._core.settings.part_threads)
         self._queues.downloads.stop(self._queues.downloads.threads)
@@ -99,7 +99,7 @@ class Engine(FileSystem):
     def _sweep_staging(self) -> None:
         try:
             self._storage.staging_gc.sweep()
-        except (OSError, R2fsError) as error:  # the next start does it
+        except (OSError, R2fsError) as error:  # the next start removes the rest
             log.error("staging could not be tidied: %s", error)
 
     def _sweep(self) -> None:
@@ -115,9 +115,9 @@ class Engine(FileSystem):
 
 
 def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
-    """Return the engine, with all that the journal holds restored.
+    """Return the engine, restored from the journal.
 
-    `inheritance`: what the session of a predecessor still has open. Fails as `Replay.run`.
+    `inheritance`: open files of a predecessor's session. Fails as `Replay.run`.
     """
     queues = Queues(
         DownloadQueue(core.settings.download_threads, core.clock), JobQueue(), JobQueue(), JobQueue()

@@ -51,7 +51,7 @@ class Queues:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The engine's parts, as `build.py` puts them together."""
+    """The engine's parts, built by `build.py`."""
 
     records: Records
     storage: Storage
@@ -91,11 +91,11 @@ class FileSystem:
         self._scopes = parts.scopes
         self._status = parts.status
 
-    # ------------------------------------------------------------------ what is pending
+    # ------------------------------------------------------------------ status
     def drain(
         self, timeout_s: float | None, progress: Callable[[QueueView], None] | None = None
     ) -> QueueView:
-        """Send everything that can be sent, without delay; what is left."""
+        """Send all pending inodes without delay; return the rest."""
         self._status.wait(None, timeout_s, progress)
         return self._status.view()
 
@@ -106,9 +106,10 @@ class FileSystem:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Wait until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
+        """Wait until the bucket is as the mount shows it at and below these paths (relative to the mount; none: all).
 
-        Raises NotFound. False: something is left (an open file does not count), or all is refused."""
+        False: something is left (an open file does not count), or all is refused. Raises NotFound.
+        """
         return self._status.wait(self._scopes.of(paths), timeout_s, progress, cancelled, unless_refused=True)
 
     def retry_parked(self, paths: Sequence[str]) -> int:
@@ -120,11 +121,11 @@ class FileSystem:
         return self._status.parked(self._scopes.of(paths, must_be=False))
 
     def refusal(self) -> str | None:
-        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        """Return the reason for which the bucket refuses every request; None: no such refusal is known."""
         return self._status.refusal()
 
     def path_of(self, ino: int) -> str | None:
-        """From the mount's root; None for an inode without a name."""
+        """Return the path from the mount's root; None for an inode without a name."""
         with self._core.lock:
             node = self._tree.find(ino)
             return None if node is None or node.deleted else self._tree.path(node)
@@ -139,18 +140,18 @@ class FileSystem:
         return self._files.pressure.view()
 
     def aside_view(self) -> AsideView:
-        """What lies in the state directory for a person to look at."""
+        """Return the files set aside in the state directory for a person."""
         return self._core.journal.aside()
 
     def damaged_view(self) -> tuple[str, ...]:
-        """Objects whose bytes are not those of their ETags, each with its reason."""
+        """Return the objects whose bytes do not match their ETags, each with its reason."""
         return self._storage.reader.fetching.damaged()
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 
     def assume_away(self) -> None:
-        """The bucket did not answer just now: what is kept of it is shown without waiting."""
+        """Note an outage: known directories are shown without waiting."""
         self._freshness.assume_away()
 
     # ------------------------------------------------------------------ names
@@ -206,9 +207,9 @@ class FileSystem:
         with self._core.lock:
             directory = self._tree.find(ino)
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
-            if node is None or not self._names.is_exact(node):
-                return None  # looked up by itself, then
-            entry = self._names.listed_entry(node)
+            if node is None or not self._names.is_exact_locked(node):
+                return None  # the caller sends a lookup
+            entry = self._names.listed_entry_locked(node)
             if node.stored_kind not in (None, node.kind):
                 return None
             self._tree.refer(node)
@@ -216,11 +217,11 @@ class FileSystem:
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
-            return self._names.referred(node)
+            return self._names.referred_locked(node)
 
     def st_ino(self, ino: int) -> int:
         with self._core.lock:
-            return self._names.entry(self._tree.get(ino)).attributes.st_ino
+            return self._names.entry_locked(self._tree.get(ino)).attributes.st_ino
 
     # ------------------------------------------------------------------ attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
@@ -239,20 +240,20 @@ class FileSystem:
                 self._names.child(caller, parent.ino, node.name)
         self._names.make_exact(caller, node)
         with self._core.lock:
-            return self._names.entry(self._tree.get(ino))
+            return self._names.entry_locked(self._tree.get(ino))
 
     def setattr(self, caller: Caller, ino: int, change: AttributeChange, handle: int | None = None) -> Entry:
         with self._core.lock:
             node = self._tree.get(ino)
         if node.is_dir:
-            self._names.learn(caller, node)  # whether it has an object, and what that says of it
+            self._names.learn(caller, node)  # its object, if any, and the metadata
         if change.size is not None:
             if node.kind is not Kind.FILE:
                 raise InvalidArgument("only files have a size to set")
             self._files.truncate(caller, node, change.size, handle)
         self._set_attr.apply(caller, node, change)
         with self._core.lock:
-            return self._names.entry(node)
+            return self._names.entry_locked(node)
 
     def statfs(self, caller: Caller) -> FileSystemStats:
         return self._statfs.stats()
@@ -278,7 +279,7 @@ class FileSystem:
             self._xattrs.remove(node or self._tree.get(ino), name)
 
     def _known(self, caller: Caller, ino: int) -> Node:
-        """A node whose metadata is known: one HEAD, if nobody has asked yet."""
+        """Return the node, with its metadata known: at most one HEAD."""
         with self._core.lock:
             node = self._tree.get(ino)
         self._names.learn(caller, node)
@@ -330,7 +331,7 @@ class FileSystem:
         return self._files.write(caller, handle, offset, data, paged)
 
     def wrote(self, handle: int) -> None:
-        """Nothing to do: size and times are asked of the file, and the last close compares them."""
+        """Ignored: stat reads size and times of the local file, and the last close compares both."""
 
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
         self._sparse.fallocate(caller, handle, mode, offset, length)

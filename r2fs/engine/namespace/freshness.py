@@ -1,14 +1,14 @@
-"""Directories: keeps what the tree shows of the bucket within the freshness setting.
+"""Freshness: directories as the bucket has them, no older than the `freshness` setting.
 
-Owns:    when a LIST or HEAD is sent for a directory or a name, each once whoever asks; and for how
-         long a caller waits for it.
-Never:   changes what is pending here (`inodes/table.py` merges); holds the lock over a request.
+Owns:    LIST and HEAD for a directory or a name, each one request for all callers; and the time for which a caller
+         waits.
+Never:   changes pending nodes (`inodes/listing_merge.py` merges); holds the lock during a request.
 Threads: every public method is thread-safe; requests run on `jobs`, started by service.py.
 Locks:   takes Core.lock; waits on a Refresh's event outside it.
 Fails:   ReadFailed where nothing is known and the bucket does not answer within `read_timeout`.
 
-What was known once is shown rather than an error, after NEWS_WAIT_S without an answer. From then on
-until the bucket answers again, it is shown at once, and asked for in the background.
+After NEWS_WAIT_S without an answer a known directory is shown as it was. From then on, until the bucket answers
+again, callers do not wait: requests run in the background.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from r2fs.model.records import ObjectInfo
 
 log = logging.getLogger(__name__)
 
-NEWS_WAIT_S = 3.0  # who looks at what is known waits no longer without an answer: a page of LIST takes less
-PAGE_OF_NODES = 1000  # that one LIST tells of
-STALE_RETRY_S = 5.0  # the bucket did not answer: what was known is believed for so long
-SLICE_S = 1.0  # how often a waiter looks whether its caller has been interrupted
+NEWS_WAIT_S = 3.0  # limit of the wait for a known directory: a page of LIST takes less
+PAGE_OF_NODES = 1000  # keys in one page of LIST
+STALE_RETRY_S = 5.0  # validity of a known listing after a request without an answer
+SLICE_S = 1.0  # interval at which a wait checks for interruption
 
-AWAY = (Retryable, *BUCKET_WIDE)  # no news of the directory itself: what was known stands
+AWAY = (Retryable, *BUCKET_WIDE)  # errors without information on the directory
 
 
 class Freshness:
@@ -53,7 +53,7 @@ class Freshness:
         self._pending = records.pending
         self._store = records.core.store
         self._submit = submit
-        self._found = found  # told of what HEAD says of an object that may be this host's own
+        self._found = found  # called with the HEAD of an object, perhaps of this host
         self._name_lookup = NameLookup(records, self._clear_suspects)
         self.last = LastKnown(records)
         self._tree_listing = TreeListing(
@@ -63,11 +63,11 @@ class Freshness:
             self.last.listed_locked,
         )
         # guarded by: Core.lock
-        self._away = False  # the last that was heard of the bucket is that it does not answer
+        self._away = False  # the last request got no answer
 
     # ------------------------------------------------------------------ freshness
     def age(self, directory: Node, name: str | None = None) -> float:
-        """Seconds since what is known of the directory, or of the name alone, was asked."""
+        """Return the age in seconds of the listing, or of the name's own lookup if younger."""
         listing = listing_of(directory)
         known = listing.listed_at_s if listing.whole else float("-inf")
         if name is not None:
@@ -75,22 +75,23 @@ class Freshness:
         return self._core.clock.monotonic() - known
 
     def valid_s(self, directory: Node, name: str | None = None) -> float:
-        """For how long it may still be believed."""
+        """Return the seconds for which the listing, or the name, stays fresh."""
         return max(0.0, self._core.settings.freshness_s - self.age(directory, name))
 
-    def born(self, directory: Node) -> None:
-        """Made here a moment ago: nothing is in it. With Core.lock held."""
+    def made_locked(self, directory: Node) -> None:
+        """Note a new directory of this host: known, and empty."""
+        self._core.assert_held()
         listing = listing_of(directory)
         listing.listed_at_s, listing.whole = self._core.clock.monotonic(), True
 
-    # ------------------------------------------------------------------ making it fresh
+    # ------------------------------------------------------------------ requests and waiting
     def ensure(self, caller: Caller, directory: Node, name: str | None = None) -> None:
-        """Return when the directory (with `name`: that name in it) is fresh, or known and the bucket does not answer.
+        """Wait until the directory (or the `name` alone) is fresh, or known while the bucket does not answer.
 
         Without the lock. Raises Stale for a removed directory, ReadFailed where nothing is known.
         """
         mine = False
-        while not mine:  # another caller's request need not cover this name
+        while not mine:  # another caller's request may not cover this name
             with self._core.lock:
                 if self._is_fresh_locked(directory, name):
                     return
@@ -126,7 +127,7 @@ class Freshness:
         return fresh
 
     def _refused_locked(self, directory: Node) -> str | None:
-        """The last answer's fault, while it is too early to ask again; None: ask."""
+        """Return the fault of the last answer while a retry is too early; else None."""
         self._core.assert_held()
         listing = listing_of(directory)
         if listing.refreshing is None and self._core.clock.monotonic() < listing.refused_until_s:
@@ -134,7 +135,7 @@ class Freshness:
         return None
 
     def _begin_locked(self, directory: Node) -> tuple[Refresh, bool]:
-        """The request on its way for the directory; True: it is a new one, for the caller to submit."""
+        """Return the request on its way for the directory, and True for a new one, which the caller submits."""
         self._core.assert_held()
         listing = listing_of(directory)
         if listing.refreshing is not None:
@@ -152,13 +153,13 @@ class Freshness:
         return self._away
 
     def _is_known_locked(self, directory: Node, name: str | None) -> bool:
-        """True if it was seen before; in an outage, also in an earlier mount."""
+        """True if the directory or name was seen before; in an outage, also in an earlier mount."""
         self._core.assert_held()
         listing = listing_of(directory)
         return listing.whole or name in listing.probed or (self._away and self.last.restore(directory))
 
     def _wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool) -> None:
-        """Wait for the end of `refresh`, or until no page came for NEWS_WAIT_S (nothing known: `read_timeout`)."""
+        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` for an unknown directory)."""
         clock, limit_s = self._core.clock, self._core.settings.read_timeout_s
         if known:
             limit_s = min(NEWS_WAIT_S, limit_s)
@@ -175,9 +176,9 @@ class Freshness:
     def _believe(
         self, directory: Node, name: str | None, known: bool, reason: R2fsError | str | None = None
     ) -> None:
-        """Show what is known, or was in an earlier mount, for STALE_RETRY_S.
+        """Show the directory as known, or as saved by an earlier mount, for STALE_RETRY_S.
 
-        Raises ReadFailed for `reason` where neither is.
+        Raises ReadFailed for `reason` if neither exists.
         """
         if not known and not self.last.restore(directory):
             raise ReadFailed(f"{self._tree.path(directory)}: could not be listed: {reason}")
@@ -192,7 +193,7 @@ class Freshness:
                 listing.probed[name] = max(listing.probed[name], shown_from)
 
     def _run(self, refresh: Refresh, directory: Node, name: str | None) -> None:
-        """Job: list the directory, or ask for one name in it."""
+        """Job: list the directory, or look up a name."""
         self._answer(refresh, directory, partial(self._refresh, refresh, directory, name))
 
     def _answer(self, refresh: Refresh, directory: Node, ask: Callable[[], object]) -> None:
@@ -213,7 +214,7 @@ class Freshness:
                 self._away = isinstance(refresh.error, AWAY)
                 listing = listing_of(directory)
                 listing.refreshing = None
-                # Not asked again at once: a server that answers nonsense answers it fast.
+                # No retry at once: malformed answers are fast.
                 is_none = isinstance(refresh.error, MalformedAnswer)
                 listing.refused = str(refresh.error) if is_none else None
                 listing.refused_until_s = self._core.clock.monotonic() + STALE_RETRY_S if is_none else 0.0
@@ -243,7 +244,7 @@ class Freshness:
         )
 
     def _list(self, refresh: Refresh, directory: Node, pages: int | None, name: str | None) -> None:
-        """All of it; or, where that would take more than `pages`, `name` alone."""
+        """List the directory; beyond `pages` pages, look up `name` alone."""
         with self._core.lock:
             prefix, began = self._tree.key(directory), self._tree.tick
         asked_at, read = self._core.clock.monotonic(), 0
@@ -264,7 +265,7 @@ class Freshness:
         prefixes = self._shown(refresh, directory, prefix, prefixes, began)
         self._clear_suspects(objects)
         with self._core.lock:
-            if directory.deleted or self._tree.key(directory) != prefix:  # renamed: the next call asks anew
+            if directory.deleted or self._tree.key(directory) != prefix:  # renamed: the next call lists again
                 return
             merge_listing(self._tree, directory, objects, prefixes, began)
             listing = listing_of(directory)
@@ -276,20 +277,20 @@ class Freshness:
     def _shown(
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
     ) -> list[str]:
-        """Without those that may hold nothing: deletes are pending below, or were done since the LIST."""
+        """Return `below` without directories that may be empty: deletes below are pending, or done since the LIST."""
         with self._core.lock:
             children = directory.children()
-            doubtful = []
+            may_be_empty = []
             for one in below:
                 child = children.get(nfc(one[len(prefix) : -1]))
-                # (a file of that name took the place of a directory a moment ago)
+                # a file of the same name may just have replaced a directory
                 if self._pending.deletes_below(one, began) and (child is None or not child.is_dir):
-                    doubtful.append(one)
-        gone = set(doubtful) - self._tree_listing.living(refresh, prefix, doubtful)
+                    may_be_empty.append(one)
+        gone = set(may_be_empty) - self._tree_listing.living(refresh, prefix, may_be_empty)
         return [one for one in below if one not in gone]
 
     def _clear_suspects(self, objects: Iterable[ObjectInfo]) -> None:
-        """Objects that may be late attempts of this host's, of files that have gone since: HEAD tells."""
+        """Send a HEAD for each object that may be a late attempt of this host, for a file removed since."""
         with self._core.lock:
             suspects = [info for info in objects if self._pending.is_suspect(info.key, info.etag)]
         for suspect in suspects:
@@ -298,9 +299,9 @@ class Freshness:
                 with self._core.lock:
                     self._found(info)
 
-    # ------------------------------------------------------------------ everything below
+    # ------------------------------------------------------------------ whole trees
     def load_below(self, caller: Caller, directory: Node) -> None:
-        """Every directory below, fresh and whole, or known and no news to be had: for a rename."""
+        """Make every directory at and below this one fresh, for a rename; known ones stay as they are in an outage."""
         listed = self._load_flat(caller, directory) if self._is_cheaper_flat(directory) else set()
         pending = [directory]
         while pending:
@@ -311,7 +312,7 @@ class Freshness:
                 pending += [child for child in one.children().values() if child.is_dir]
 
     def _is_cheaper_flat(self, directory: Node) -> bool:
-        """A LIST for a thousand of what is known below, or one for each directory that is not fresh?"""
+        """True if flat LISTs, of a thousand keys each, take fewer requests than one for each stale directory."""
         with self._core.lock:
             if not listing_of(directory).whole:
                 return True
@@ -323,7 +324,7 @@ class Freshness:
             return stale > 1 + known // PAGE_OF_NODES
 
     def _load_flat(self, caller: Caller, directory: Node) -> set[Node]:
-        """The directories of which all is known then; none where there was no answer."""
+        """Return the directories that flat LISTs made fresh; none without an answer."""
         listed: set[Node] = set()
         with self._core.lock:
             listing = listing_of(directory)

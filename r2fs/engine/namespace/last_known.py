@@ -1,10 +1,10 @@
-"""Last known: directories as they were seen in an earlier mount, while the bucket cannot be asked.
+"""Last known: listings of an earlier mount, shown while the bucket does not answer.
 
-Owns:    when listings are kept (in the cache: within a minute after a LIST, and at the end with what this host
-         has done since), and how one becomes what the tree shows.
-Never:   takes anything away, or puts a kept version in the place of one that is known: what was kept is older.
-Threads: every method. Locks: takes Core.lock; none while the cache is read or written.
-Fails:   softly: nothing is kept, or known.
+Owns:    saving listings in the cache (within a minute after a LIST, and at the end with this host's own changes), and
+         merging a saved one into the tree.
+Never:   removes a node, or replaces a known version by a saved one, which is older.
+Threads: every method. Locks: takes Core.lock.
+Fails:   softly: nothing is saved, or found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 
-IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with everything kept
+IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with all listings saved
 
 
 class LastKnown:
@@ -24,19 +24,19 @@ class LastKnown:
         self._tree = records.tree
         self._pending = records.pending
         self._listings = records.core.cache.listings
-        # A mount that was killed may have changed more than was kept: what it left is not believed.
+        # Listings of a killed mount are not used: later changes may be missing.
         self._usable = self._listings.drop(IN_ORDER)
         if not self._usable:
-            self._listings.clear()  # nor after this one, which need not list all of them anew
-        self._listed: set[Node] = set()  # since they were kept; guarded by: Core.lock
+            self._listings.clear()  # nor by the next mount, if this one is killed
+        self._listed: set[Node] = set()  # since the last save; guarded by: Core.lock
 
     def listed_locked(self, directory: Node) -> None:
-        """Note that all of the directory is known, to be kept."""
+        """Save the directory, of which all is known, at the next call of `save`."""
         self._core.assert_held()
         self._listed.add(directory)
 
     def save(self, everything: bool = False) -> None:
-        """Keep what was listed since the last call. `everything`: at the end, with all that was done here."""
+        """Save the listings since the last call. `everything`: at the end, with all changes of this host."""
         with self._core.lock:
             if everything:
                 self._note_all_locked()
@@ -49,7 +49,7 @@ class LastKnown:
             self._listings.keep(IN_ORDER, [], [])
 
     def _note_all_locked(self) -> None:
-        """Keep each directory that is known as a whole; drop what is kept of one known in part, and perhaps changed."""
+        """Save each directory that is known as a whole; drop saved ones known in part, and perhaps changed."""
         self._core.assert_held()
         for node in self._tree.all_nodes():
             if node.is_dir and listing_of(node).whole:
@@ -58,9 +58,9 @@ class LastKnown:
                 self._listings.drop(self._tree.key(node))
 
     def _contents(self, directory: Node) -> tuple[str, list[ObjectInfo], list[str]] | None:
-        """The prefix, the objects and the names of directories to be kept; None: it is not known as a whole any more.
+        """Return prefix, objects and names of directories to be saved; None: no longer known as a whole.
 
-        What waits for its upload is in the journal.
+        Pending nodes are in the journal.
         """
         with self._core.lock:
             listing = listing_of(directory)
@@ -82,7 +82,7 @@ class LastKnown:
         return self._usable and self._listings.has(prefix)
 
     def restore(self, directory: Node) -> bool:
-        """Show what is kept of a directory of which less is known; False: nothing is."""
+        """Merge the saved listing of a directory into the tree; False: none was saved."""
         with self._core.lock:
             prefix = self._tree.key(directory)
         kept = self._listings.find(prefix) if self._usable else None
@@ -115,5 +115,5 @@ class LastKnown:
 
 
 def _modified_ns(node: Node) -> int:
-    """LastModified, as far as it is known."""
+    """Return LastModified, as far as known, in ns."""
     return node.ctime_ns if node.mtime_known else node.mtime_ns

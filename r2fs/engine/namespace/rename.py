@@ -1,10 +1,10 @@
 """Rename and exchange of names, in one transaction of the journal; then in the tree.
 
-Owns:    what a rename means for the row of each inode at and below the name, and for what had the new name:
-         `key_changes` decides, `Renaming` acts.
-Never:   moves a byte: write-back copies inside the bucket, and sends what is only here.
+Owns:    the new key of each inode at and below the name, and the delete of the old one: `key_changes` decides,
+         `Renaming` acts.
+Never:   moves a byte: write-back copies inside the bucket, and uploads bytes of this host.
 Threads: every public method is thread-safe.
-Locks:   takes Core.lock (30), and none while a request is on its way; what was looked at before is looked at again.
+Locks:   takes Core.lock (30), and none while a request is on its way; checks are repeated under it.
 Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and does not answer; NoSpace and
          LocalError where the journal cannot be written: then nothing has changed.
 """
@@ -55,10 +55,10 @@ def _check(tree: Tree, node: Node, directory: Node, target: Node | None, new_nam
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """How a rename moves the object of one inode to another key."""
+    """The move of an inode's object to another key, by a rename."""
 
     node: Node
-    is_top: bool  # the renamed inode itself; else one below it
+    is_top: bool  # the renamed inode; else an inode below
     old_key: str
     new_key: str
     old_etag: str | None  # of the object at `old_key`; None: the bucket has none
@@ -67,7 +67,7 @@ class KeyChange:
 
     @property
     def base(self) -> Version | None:
-        """The object whose metadata and bytes are read before it is deleted, where the inode has no base yet."""
+        """The object whose metadata and bytes are read before its delete, if the inode has no base yet."""
         marker, node = self.marker, self.node
         if marker is not None and (marker.size or (node.base is None and not node.metadata_known)):
             return marker
@@ -97,12 +97,12 @@ def key_changes(
 
 
 def _is_carried(node: Node, marker: Version | None) -> bool:
-    """True for a directory that has no object of its own, and gets none."""
+    """True for a directory without an object of its own, which gets none."""
     return node.is_dir and node.pending is None and marker is None
 
 
 def _stays_here(local_only: LocalOnly, node: Node, new_key: str, is_top: bool) -> bool:
-    """True for a file that is local-only under its new key. Raises NeedsCopy for one that would leave the bucket."""
+    """True for a file to be local-only under its new key. Raises NeedsCopy for a file in the bucket."""
     if node.kind is not Kind.FILE or not local_only.is_local(new_key):
         return False
     if local_only.stays_here(node):
@@ -113,7 +113,7 @@ def _stays_here(local_only: LocalOnly, node: Node, new_key: str, is_top: bool) -
 
 
 def _object_of(tree: Tree, node: Node, marker: Version | None) -> tuple[str, str | None]:
-    """The key of the node's object, and its ETag; None: the bucket has none."""
+    """Return the key of the node's object, and its ETag; None: the bucket has none."""
     if node.pending is not None:
         return node.pending.key, node.pending.expected_etag
     version = marker or node.base
@@ -123,7 +123,7 @@ def _object_of(tree: Tree, node: Node, marker: Version | None) -> tuple[str, str
 
 
 def _needed_keys(changes: Iterable[KeyChange]) -> set[str]:
-    """The keys, in NFC, of objects at keys of directories that hold bytes: only a copy in the bucket moves these."""
+    """Return the keys, in NFC, of directories' objects with bytes, which only a copy in the bucket can move."""
     return {nfc(version.key) for change in changes if (version := change.node.own_bytes) is not None}
 
 
@@ -168,7 +168,7 @@ class Renaming:
                 self._rename_locked(node, self._tree.directory(new_parent), new_name, target)
 
     def _exchange(self, caller: Caller, node: Node, other: Node | None) -> None:
-        """RENAME_EXCHANGE: two files, two directories or one of each take each other's name."""
+        """RENAME_EXCHANGE of two files, two directories, or a file and a directory."""
         if other is None:
             raise NotFound("renameat2: there is nothing to exchange names with")
         if other is node:
@@ -186,14 +186,14 @@ class Renaming:
             return None
 
     def _prepare(self, caller: Caller, node: Node, new_name: str) -> None:
-        """Check the new name, or list a directory and all below it."""
+        """Check the new name, or list a directory and all directories below."""
         if node.is_dir:
             self._freshness.load_below(caller, node)
         elif node.kind is not Kind.SYMLINK:
             check_file_name(new_name)
 
     def _prepare_replacement(self, caller: Caller, node: Node, target: Node) -> None:
-        """List a directory that has to be empty; sync bytes that replace synced ones."""
+        """List a directory to be replaced; sync bytes before they replace synced ones."""
         if target.is_dir:
             self._freshness.ensure(caller, target)
         if self._disk_sync.could_take_both(node, target):
@@ -259,9 +259,9 @@ class Renaming:
     def _check_free(
         self, changes: Iterable[KeyChange], new_name: str, needed: frozenset[str] | set[str] = frozenset()
     ) -> None:
-        """Raises Busy where a directory's bytes are to be copied over bytes that another inode still needs.
+        """Raise Busy if a directory's bytes were to replace bytes still needed by another inode.
 
-        `needed`: keys of such objects, beside those that the pending store knows of.
+        `needed`: keys of such objects, beside those in the pending store.
         """
         for change in changes:
             if change.node.own_bytes is None:
@@ -275,7 +275,7 @@ class Renaming:
                 )
 
     def _replace_rather_than_delete(self, node: Node) -> None:
-        """Let `node` and all below it overwrite the objects that the other side of an exchange leaves at their keys.
+        """Let `node` and all nodes below overwrite the objects of the other side of an exchange.
 
         The ETag of the other side's delete wins over that of an older delete, which another host has overtaken.
         """
@@ -311,5 +311,5 @@ class Renaming:
 
 
 def _replace_each_other(node: Node, other: Node) -> bool:
-    """True if each one's object has the other's key after an exchange: no directory is without one meanwhile."""
+    """True if an exchange replaces both objects: no directory loses its last object meanwhile."""
     return not (node.is_dir or other.is_dir) and (node.kind is Kind.SYMLINK) is (other.kind is Kind.SYMLINK)
