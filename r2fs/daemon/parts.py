@@ -8,7 +8,7 @@ from typing import Any
 
 from r2fs import drivers
 from r2fs.daemon.handover.takeover import TakeOver
-from r2fs.engine.fs import FileSystem
+from r2fs.engine.build import Engine
 from r2fs.model.settings import Settings
 
 
@@ -16,7 +16,7 @@ from r2fs.model.settings import Settings
 class Parts:
     settings: Settings
     environ: MutableMapping[str, str]
-    engine: FileSystem
+    engine: Engine
     store: Any
     driver: drivers.Driver
     takeover: TakeOver

@@ -42,9 +42,8 @@ from r2fs.disk.journal.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers.kernel.kernel_driver import KernelDriver
 from r2fs.drivers.mount_path import absolute
-from r2fs.engine.build import build
+from r2fs.engine.build import Engine, build
 from r2fs.engine.core import Core
-from r2fs.engine.fs import FileSystem
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash
@@ -156,7 +155,7 @@ class Service:
     def _driver(
         self,
         kind: type[drivers.Driver],
-        engine: FileSystem,
+        engine: Engine,
         settings: Settings,
         memory: SessionLog | None,
         left: Left | None,

@@ -1,6 +1,14 @@
-"""Build: puts the engine together. No other module makes one part and hands it to another."""
+"""Build: construction of the engine's parts, in this module alone; start and end of the engine's threads.
+
+Never:   starts a thread.
+Locks:   takes Core.lock (30).
+Fails:   `close` softly: pending inodes stay pending, and the next start tidies staging.
+"""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Callable
 
 from r2fs.engine.content.storage import build_records_and_storage
 from r2fs.engine.core import Core
@@ -16,19 +24,103 @@ from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
-from r2fs.engine.namespace.special_files import SpecialFiles
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.recovery.handover import restore_handles
 from r2fs.engine.recovery.replay import Replay
 from r2fs.engine.writeback.progress import Status
+from r2fs.engine.writeback.worker import COPY_THREADS
 from r2fs.engine.writeback.write_back import build_write_back
+from r2fs.model.errors import R2fsError
 from r2fs.model.records import Inheritance
 
+log = logging.getLogger(__name__)
 
-def build(core: Core, inheritance: Inheritance | None = None) -> FileSystem:
-    """The file system, with all that the journal holds restored.
+LISTERS = 8  # concurrent listings: a few hung requests leave some for the others
+COMPLETERS = 2
+SWEEP_S = 60.0  # how often the cache is swept for entries past `cache_ttl`, at least
+SWEEP_SHARE = 10  # of `cache_ttl`: an entry outlasts the limit by a tenth at most
+SWEEP_LEAST_S = 0.1
 
-    `inheritance`: what the session of a predecessor still has open. Fails as `Replay.run`.
+Worker = tuple[str, Callable[[], None]]
+
+
+class Engine(FileSystem):
+    """A FileSystem, with its threads and its end."""
+
+    def workers(self) -> list[Worker]:
+        """Return name and main of each thread, to be started by service.py after the fork."""
+        settings, queues, worker = self._core.settings, self._queues, self._writeback.worker
+        return [
+            *((f"upload-{n}", worker.work) for n in range(settings.upload_threads)),
+            *((f"copy-{n}", worker.copies.run) for n in range(COPY_THREADS)),
+            *((f"part-{n}", queues.parts.run) for n in range(settings.part_threads)),
+            *((f"download-{n}", queues.downloads.run) for n in range(queues.downloads.threads)),
+            *((f"list-{n}", queues.listings.run) for n in range(LISTERS)),
+            *((f"complete-{n}", queues.background.run) for n in range(COMPLETERS)),
+            ("spares", self._core.staging.spares.run),
+            ("leaving", self._storage.staging_gc.run),
+            ("sweep", self._sweep),
+            ("room", self._files.pressure.watch),
+        ]
+
+    def stop(self) -> None:
+        """End the threads soon: requests on their way are cut off, and their inodes stay pending."""
+        self._writeback.worker.stop()
+        self._queues.parts.stop(self._core.settings.part_threads)
+        self._queues.downloads.stop(self._queues.downloads.threads)
+        self._queues.listings.stop(LISTERS)
+        self._queues.background.stop(COMPLETERS)
+        self._core.staging.spares.stop()
+        self._files.pressure.stop()
+        self._storage.staging_gc.stop()
+
+    def close(self, leave: bool = False) -> None:
+        """After the threads have ended: hand clean content to the cache, and sync staged bytes.
+
+        `leave`: another daemon adopts the open files, and nothing waits for the disk.
+        """
+        if not leave:
+            for handle in self._files.handles.all():
+                self.release(handle.number)
+        with self._core.lock:
+            self._contents.retire_idle()
+        if not leave:
+            self._storage.disk_sync.sync_pending()
+        with self._core.lock:
+            for node in self._pending.inodes.values():
+                if node.content is not None:
+                    node.content.close()
+        self._sweep_staging()
+        self._names.recalls.flush(everything=True)
+        self._freshness.last.save(everything=True)
+        self._core.cache.close()
+        self._core.journal.close()
+
+    def _sweep_staging(self) -> None:
+        try:
+            self._storage.staging_gc.sweep()
+        except (OSError, R2fsError) as error:  # the next start removes the rest
+            log.error("staging could not be tidied: %s", error)
+
+    def _sweep(self) -> None:
+        ttl_s = self._core.settings.cache_ttl_s
+        pause_s = max(SWEEP_LEAST_S, min(SWEEP_S, ttl_s / SWEEP_SHARE)) if ttl_s else SWEEP_S
+        while not self._core.stopping:
+            self._sweep_once()
+            self._core.ended.wait(pause_s)
+
+    def _sweep_once(self) -> None:
+        with self._core.lock:
+            self._contents.retire_expired()
+        self._core.cache.sweep()
+        self._names.recalls.flush()
+        self._freshness.last.save()
+
+
+def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
+    """Return the engine, restored from the journal.
+
+    `inheritance`: open files of a predecessor's session. Fails as `Replay.run`.
     """
     queues = Queues(
         DownloadQueue(core.settings.download_threads, core.clock), JobQueue(), JobQueue(), JobQueue()
@@ -45,7 +137,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> FileSystem:
     Replay(records, storage, writeback, inheritance).run()
     if inheritance is not None:
         restore_handles(core, tree, contents, files, inheritance)
-    return FileSystem(
+    return Engine(
         Parts(
             records=records,
             storage=storage,
@@ -54,7 +146,6 @@ def build(core: Core, inheritance: Inheritance | None = None) -> FileSystem:
             freshness=freshness,
             names=names,
             renaming=Renaming(records, storage, freshness, writeback, names),
-            special=SpecialFiles(core, tree, names),
             statfs=statfs,
             files=files,
             sparse=Sparse(records, contents, files.handles),

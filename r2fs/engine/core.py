@@ -16,6 +16,7 @@ from r2fs.disk.cache.cache import CleanCache
 from r2fs.disk.journal.journal import Journal
 from r2fs.disk.staging import Staging
 from r2fs.engine.inode_numbers import InodeNumbers
+from r2fs.model.errors import ObjectMissing
 from r2fs.model.ports import (
     Clock,
     CrashPoint,
@@ -25,6 +26,7 @@ from r2fs.model.ports import (
     SessionMemory,
     no_crash,
 )
+from r2fs.model.records import ObjectInfo
 from r2fs.model.settings import Settings
 
 
@@ -57,6 +59,13 @@ class Core:
         """Raise AssertionError unless this thread holds `lock`. The first line of each method named `_locked`."""
         # The method by which threading.Condition checks its own lock: 30 ns, and no waiting.
         assert self.lock._is_owned(), "Core.lock is not held"  # type: ignore[attr-defined]
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """HEAD, without the lock; None: the bucket has no object at the key. Raises StoreError."""
+        try:
+            return self.store.head(key)
+        except ObjectMissing:
+            return None
 
     def change_settings_locked(self, settings: Settings) -> None:
         """Replace the settings: each is read where it is needed."""

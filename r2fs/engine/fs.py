@@ -1,7 +1,6 @@
 """FileSystem: the verbs of model/verbs.py, by inode number and handle.
 
-Owns:    the order in which the engine starts and stops.
-Never:   knows FUSE, S3 or SQL; starts a thread (`workers()` names what service.py is to start).
+Never:   knows FUSE, S3 or SQL; starts a thread or ends (`build.py` has the order of both).
 Threads: every public method is thread-safe.
 Locks:   Core.lock, inside the parts.
 Fails:   R2fsError's subclasses; WouldWait where the caller may not wait.
@@ -9,7 +8,6 @@ Fails:   R2fsError's subclasses; WouldWait where the caller may not wait.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,27 +25,16 @@ from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
-from r2fs.engine.namespace.special_files import SpecialFiles
 from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.progress import Status
-from r2fs.engine.writeback.worker import COPY_THREADS
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
+from r2fs.model.errors import Exists, InvalidArgument, NotFound
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, KernelCache
 from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Kind, Opened
 from r2fs.model.settings import Settings
 from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
-
-log = logging.getLogger(__name__)
-
-LISTERS = 8  # directories asked for at once: a few requests that hang leave some for the others
-SWEEP_S = 60.0  # how often the cache is swept for entries past their time to live, at least
-SWEEP_SHARE = 10  # and with each such part of that time, so that nothing outlasts it by more
-SWEEP_LEAST_S = 0.1
-
-Worker = tuple[str, Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +44,7 @@ class Queues:
     downloads: DownloadQueue
     parts: JobQueue  # of large uploads
     listings: JobQueue
-    background: JobQueue  # what nobody waits for
+    background: JobQueue  # no caller waits for these
 
     def submit_listing(self, job: Job, priority: int) -> None:
         self.listings.submit(job, priority)
@@ -65,7 +52,7 @@ class Queues:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The engine's parts, as `build.py` puts them together."""
+    """The engine's parts, built by `build.py`."""
 
     records: Records
     storage: Storage
@@ -74,7 +61,6 @@ class Parts:
     freshness: Freshness
     names: Names
     renaming: Renaming
-    special: SpecialFiles
     statfs: StatFs
     files: Files
     sparse: Sparse
@@ -99,7 +85,6 @@ class FileSystem:
         self._freshness = parts.freshness
         self._names = parts.names
         self._renaming = parts.renaming
-        self._special = parts.special
         self._statfs = parts.statfs
         self._files = parts.files
         self._sparse = parts.sparse
@@ -109,66 +94,11 @@ class FileSystem:
         self.receipts = parts.receipts
         self._status = parts.status
 
-    # ------------------------------------------------------------------ life
-    def workers(self) -> list[Worker]:
-        """Name and main of each thread that service.py is to start, after the fork."""
-        settings = self._core.settings
-        return [
-            *((f"upload-{n}", self._writeback.worker.work) for n in range(settings.upload_threads)),
-            *((f"copy-{n}", self._writeback.worker.copies.run) for n in range(COPY_THREADS)),
-            *((f"part-{n}", self._queues.parts.run) for n in range(settings.part_threads)),
-            *((f"download-{n}", self._queues.downloads.run) for n in range(self._queues.downloads.threads)),
-            *((f"list-{n}", self._queues.listings.run) for n in range(LISTERS)),
-            *((f"complete-{n}", self._queues.background.run) for n in range(2)),
-            ("spares", self._core.staging.spares.run),
-            ("leaving", self._staging_gc.run),
-            ("sweep", self._sweep),
-            ("room", self._files.pressure.watch),
-        ]
-
-    def stop(self) -> None:
-        """Workers return soon; what is on its way is cut off, and stays owed."""
-        settings = self._core.settings
-        self._writeback.worker.stop()
-        self._queues.parts.stop(settings.part_threads)
-        self._queues.downloads.stop(self._queues.downloads.threads)
-        self._queues.listings.stop(LISTERS)
-        self._queues.background.stop(2)
-        self._core.staging.spares.stop()
-        self._files.pressure.stop()
-        self._staging_gc.stop()
-
-    def close(self, leave: bool = False) -> None:
-        """After the workers have returned: clean content goes to the cache, staged bytes to the disk.
-
-        `leave`: another daemon goes on with what is open; nobody is made to wait for a disk.
-        """
-        for handle in self._files.handles.all() if not leave else ():
-            self.release(handle.number)
-        with self._core.lock:
-            self._contents.retire_idle()
-        if not leave:
-            self._storage.disk_sync.sync_pending()
-        with self._core.lock:
-            for node in self._pending.inodes.values():
-                if node.content is not None:
-                    node.content.close()
-        self._sweep_out()
-        self._names.recalls.flush(everything=True)
-        self._freshness.last.save(everything=True)
-        self._core.cache.close()
-        self._core.journal.close()
-
-    def _sweep_out(self) -> None:
-        try:
-            self._staging_gc.sweep()
-        except (OSError, R2fsError) as error:  # the next start does it
-            log.error("staging could not be tidied: %s", error)
-
+    # ------------------------------------------------------------------ status
     def drain(
         self, timeout_s: float | None, progress: Callable[[QueueView], None] | None = None
     ) -> QueueView:
-        """Send everything that can be sent, without delay; what is left."""
+        """Send all pending inodes without delay; return the rest."""
         self._status.wait(None, timeout_s, progress)
         return self._status.view()
 
@@ -179,9 +109,10 @@ class FileSystem:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Wait until the bucket is as the mount shows it at and below these paths (relative to the mount; none: everywhere).
+        """Wait until the bucket is as the mount shows it at and below these paths (relative to the mount; none: all).
 
-        Raises NotFound. False: something is left (an open file does not count), or all is refused."""
+        False: something is left (an open file does not count), or all is refused. Raises NotFound.
+        """
         return self._status.wait(self._scopes.of(paths), timeout_s, progress, cancelled, unless_refused=True)
 
     def retry_parked(self, paths: Sequence[str]) -> int:
@@ -193,11 +124,11 @@ class FileSystem:
         return self._status.parked(self._scopes.of(paths, must_be=False))
 
     def refusal(self) -> str | None:
-        """Why the bucket refuses everything; None: it does not, as far as is known."""
+        """Return the reason for which the bucket refuses every request; None: no such refusal is known."""
         return self._status.refusal()
 
     def path_of(self, ino: int) -> str | None:
-        """From the mount's root; None for an inode without a name."""
+        """Return the path from the mount's root; None for an inode without a name."""
         with self._core.lock:
             node = self._tree.find(ino)
             return None if node is None or node.deleted else self._tree.path(node)
@@ -212,42 +143,28 @@ class FileSystem:
         return self._files.pressure.view()
 
     def aside_view(self) -> AsideView:
-        """What lies in the state directory for a person to look at."""
+        """Return the files set aside in the state directory for a person."""
         return self._core.journal.aside()
 
     def damaged_view(self) -> tuple[str, ...]:
-        """Objects whose bytes are not those of their ETags, each with its reason."""
+        """Return the objects whose bytes do not match their ETags, each with its reason."""
         return self._storage.downloader.damaged()
 
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 
     def change_settings(self, settings: Settings) -> None:
-        """Take up other limits, times and patterns; `daemon/reload.py` says which settings these can be."""
+        """Replace limits, times and patterns; `daemon/reload.py` says which settings these can be."""
         with self._core.lock:
             self._core.change_settings_locked(settings)
             self._core.changed.notify_all()  # writers wait for the dirty limit
             for node in list(self._pending.inodes.values()):
-                self._writeback.queue.schedule_locked(node)  # it may have another name for `local_patterns`
+                self._writeback.queue.schedule_locked(node)  # its name may match `local_patterns` no more
         self._core.cache.change_limits(settings.cache_size, settings.cache_ttl_s)
 
     def assume_away(self) -> None:
-        """The bucket did not answer just now: what is kept of it is shown without waiting."""
+        """Note an outage: known directories are shown without waiting."""
         self._freshness.assume_away()
-
-    def _sweep(self) -> None:
-        ttl_s = self._core.settings.cache_ttl_s
-        pause_s = max(SWEEP_LEAST_S, min(SWEEP_S, ttl_s / SWEEP_SHARE)) if ttl_s else SWEEP_S
-        while not self._core.stopping:
-            self._sweep_once()
-            self._core.ended.wait(pause_s)
-
-    def _sweep_once(self) -> None:
-        with self._core.lock:
-            self._contents.retire_expired()
-        self._core.cache.sweep()
-        self._names.recalls.flush()
-        self._freshness.last.save()
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
@@ -264,7 +181,7 @@ class FileSystem:
         return self._referenced(self._names.symlink(caller, parent, name, target))
 
     def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Entry:
-        return self._referenced(self._special.make(caller, parent, name, mode, device))
+        return self._referenced(self._names.mknod(caller, parent, name, mode, device))
 
     def readlink(self, caller: Caller, ino: int) -> str:
         with self._core.lock:
@@ -299,9 +216,9 @@ class FileSystem:
         with self._core.lock:
             directory = self._tree.find(ino)
             node = directory.children().get(name) if directory is not None and directory.is_dir else None
-            if node is None or not self._names.is_exact(node):
-                return None  # looked up by itself, then
-            entry = self._names.listed_entry(node)
+            if node is None or not self._names.is_exact_locked(node):
+                return None  # the caller sends a lookup
+            entry = self._names.listed_entry_locked(node)
             if node.stored_kind not in (None, node.kind):
                 return None
             self._tree.refer(node)
@@ -309,11 +226,11 @@ class FileSystem:
 
     def _referenced(self, node: Node) -> Entry:
         with self._core.lock:
-            return self._names.referred(node)
+            return self._names.referred_locked(node)
 
     def st_ino(self, ino: int) -> int:
         with self._core.lock:
-            return self._names.entry(self._tree.get(ino)).attributes.st_ino
+            return self._names.entry_locked(self._tree.get(ino)).attributes.st_ino
 
     # ------------------------------------------------------------------ attributes
     def getattr(self, caller: Caller, ino: int, handle: int | None = None) -> Entry:
@@ -332,20 +249,20 @@ class FileSystem:
                 self._names.child(caller, parent.ino, node.name)
         self._names.make_exact(caller, node)
         with self._core.lock:
-            return self._names.entry(self._tree.get(ino))
+            return self._names.entry_locked(self._tree.get(ino))
 
     def setattr(self, caller: Caller, ino: int, change: AttributeChange, handle: int | None = None) -> Entry:
         with self._core.lock:
             node = self._tree.get(ino)
         if node.is_dir:
-            self._names.learn(caller, node)  # whether it has an object, and what that says of it
+            self._names.learn(caller, node)  # its object, if any, and the metadata
         if change.size is not None:
             if node.kind is not Kind.FILE:
                 raise InvalidArgument("only files have a size to set")
             self._files.truncate(caller, node, change.size, handle)
         self._set_attr.apply(caller, node, change)
         with self._core.lock:
-            return self._names.entry(node)
+            return self._names.entry_locked(node)
 
     def statfs(self, caller: Caller) -> FileSystemStats:
         return self._statfs.stats()
@@ -371,7 +288,7 @@ class FileSystem:
             self._xattrs.remove(node or self._tree.get(ino), name)
 
     def _known(self, caller: Caller, ino: int) -> Node:
-        """A node whose metadata is known: one HEAD, if nobody has asked yet."""
+        """Return the node, with its metadata known: at most one HEAD."""
         with self._core.lock:
             node = self._tree.get(ino)
         self._names.learn(caller, node)
@@ -397,7 +314,7 @@ class FileSystem:
         with self._core.lock:
             directory = self._tree.directory(parent)
             key = self._tree.child_key(directory, name)
-            node = self._names.new_node(caller, directory, name, Kind.FILE, mode)
+            node = self._names.new_node_locked(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._pending.transaction():
                     self._files.new_file(node, key, self._storage.local_only.expected_etag_at(key))
@@ -423,7 +340,7 @@ class FileSystem:
         return self._files.write(caller, handle, offset, data, paged)
 
     def wrote(self, handle: int) -> None:
-        """Nothing to do: size and times are asked of the file, and the last close compares them."""
+        """Ignored: stat reads size and times of the local file, and the last close compares both."""
 
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
         self._sparse.fallocate(caller, handle, mode, offset, length)

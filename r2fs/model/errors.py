@@ -8,7 +8,7 @@ Never: knows FUSE, boto3 or click.
     R2fsError
     ├── FileError                 answer to a file system call
     │   ├── NotFound  Exists  NotADirectory  IsADirectory  DirectoryNotEmpty
-    │   ├── NameTooLong  BadName  InvalidArgument  NotPermitted  AccessRefused
+    │   ├── NameTooLong  BadName  InvalidArgument  NotPermitted  AccessRefused  NeedsCopy
     │   ├── ReadOnly  NoSpace  FileTooLarge  Stale  BadHandle  NotSupported
     │   └── Interrupted  NoAttribute  NoSuchByte  Busy  ReadFailed
     ├── StoreError                error of the bucket, or of the way to it
@@ -144,6 +144,12 @@ class BadHandle(FileError):
 
 class NotSupported(FileError):
     errno = _errno.EOPNOTSUPP
+
+
+class NeedsCopy(FileError):
+    """A rename that would move a file's bytes: `mv` and others copy then, as between file systems."""
+
+    errno = _errno.EXDEV
 
 
 class Interrupted(FileError):

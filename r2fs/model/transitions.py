@@ -108,17 +108,6 @@ def named_by_program(pending: Pending) -> Pending:
     return replace(pending, conflict_of=None)
 
 
-def renamed_to_local(pending: Pending, staged: Staged) -> Pending:
-    """Rename to one of `local_patterns`, with `renamed`: all bytes are on this host.
-
-    The base still counts until the bytes are synced.
-    """
-    own = pending.changed and pending.staged is not None
-    if not own:
-        return replace(pending, changed=False, staged=staged)
-    return depends_on_own_bytes(replace(pending, staged=staged))
-
-
 def unlinked(pending: Pending) -> Pending | None:
     """Remove the name: not sent any more."""
     assert _next(pending, Event.UNLINK) is State.GONE

@@ -13,7 +13,7 @@ import stat
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -425,6 +425,53 @@ def test_attributes_over_a_remount_without_a_cache(
     finally:
         mount.end()
     assert mount.complaints() == []
+
+
+# ------------------------------------------------------------------ names that stay on this host
+MOVES = {
+    "mv": lambda old, new: subprocess.run(["mv", old, new], check=True),
+    "mv -n": lambda old, new: subprocess.run(["mv", "-n", old, new], check=True),
+    "shutil.move": shutil.move,
+    "cp": lambda old, new: (subprocess.run(["cp", "-p", old, new], check=True), os.unlink(old)),
+}
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+def test_programs_move_a_file_to_a_local_name_and_back(
+    place: Path, serving: BucketMount, move: Callable[[Path, Path], object]
+) -> None:
+    """rename(2) is EXDEV for a file that the bucket has, as between two file systems: they copy, and remove."""
+    wav, local, content = place / "take.wav", place / "take.local", os.urandom(300_000)
+    wav.write_bytes(content)
+    os.utime(wav, (1_500_000_000, 1_500_000_000))
+    serving.flush()
+    with refused(errno.EXDEV):
+        os.rename(wav, local)
+    assert os.listdir(place) == ["take.wav"]
+    move(wav, local)
+    assert os.listdir(place) == ["take.local"]
+    assert local.read_bytes() == content
+    assert local.stat().st_mtime == 1_500_000_000
+    assert os.getxattr(local, "user.r2fs.state") == b"local"
+    move(local, wav)
+    serving.flush()
+    assert os.listdir(place) == ["take.wav"]
+    assert wav.read_bytes() == content
+    assert os.getxattr(wav, "user.r2fs.state") == b"clean"
+
+
+def test_a_directory_is_moved_with_its_local_files(place: Path, serving: BucketMount) -> None:
+    (place / "d").mkdir()
+    (place / "d" / "sent.wav").write_bytes(b"sent")
+    (place / "d" / "here.local").write_bytes(b"here")
+    serving.flush()
+    os.rename(place / "d", place / "e.local")
+    serving.flush()
+    assert {path.name: path.read_bytes() for path in (place / "e.local").iterdir()} == {
+        "sent.wav": b"sent",
+        "here.local": b"here",
+    }
+    assert os.getxattr(place / "e.local" / "here.local", "user.r2fs.state") == b"local"
 
 
 def test_a_quota_is_what_df_shows(tmp_path: Path, main_driver: str, simulator: Simulator) -> None:

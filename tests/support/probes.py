@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 from r2fs.disk.journal.journal import Journal
+from r2fs.engine import build
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.local_file import Contents
@@ -23,7 +24,7 @@ from r2fs.engine.content.storage import Storage
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
-from r2fs.engine.fs import FileSystem, Queues
+from r2fs.engine.fs import Queues
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.jobs import DownloadQueue, JobQueue
@@ -37,7 +38,7 @@ from r2fs.model.records import Entry, PendingDelete
 
 class Probes:
     core: Core
-    fs: FileSystem
+    fs: build.Engine
     journal: Journal
 
     def entry(self, path: str) -> Entry:

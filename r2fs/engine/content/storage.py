@@ -51,5 +51,5 @@ def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Rec
         staged_files,
         hydration,
         DiskSync(records, contents, staged_files),
-        LocalOnly(records, contents, hydration),
+        LocalOnly(records),
     )

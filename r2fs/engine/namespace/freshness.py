@@ -1,20 +1,21 @@
-"""Directories: keeps what the tree shows of the bucket within the freshness setting.
+"""Freshness: directories as the bucket has them, no older than the `freshness` setting.
 
-Owns:    when a LIST or HEAD is sent for a directory or a name, each once whoever asks; and for how
-         long a caller waits for it.
-Never:   changes what is pending here (`inodes/table.py` merges); holds the lock over a request.
+Owns:    LIST and HEAD for a directory or a name, each one request for all callers; and the time for which a caller
+         waits.
+Never:   changes pending nodes (`inodes/listing_merge.py` merges); holds the lock during a request.
 Threads: every public method is thread-safe; requests run on `jobs`, started by service.py.
 Locks:   takes Core.lock; waits on a Refresh's event outside it.
 Fails:   ReadFailed where nothing is known and the bucket does not answer within `read_timeout`.
 
-What was known once is shown rather than an error, after NEWS_WAIT_S without an answer. From then on
-until the bucket answers again, it is shown at once, and asked for in the background.
+After NEWS_WAIT_S without an answer a known directory is shown as it was. From then on, until the bucket answers
+again, callers do not wait: requests run in the background.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
@@ -25,19 +26,19 @@ from r2fs.engine.namespace.name_lookup import NameLookup
 from r2fs.engine.namespace.tree_listing import TreeListing
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.failures import BUCKET_WIDE
-from r2fs.model.errors import MalformedAnswer, ObjectMissing, R2fsError, ReadFailed, Retryable, Stale
+from r2fs.model.errors import MalformedAnswer, R2fsError, ReadFailed, Retryable, Stale
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import ObjectInfo
 
 log = logging.getLogger(__name__)
 
-NEWS_WAIT_S = 3.0  # who looks at what is known waits no longer without an answer: a page of LIST takes less
-PAGE_OF_NODES = 1000  # that one LIST tells of
-STALE_RETRY_S = 5.0  # the bucket did not answer: what was known is believed for so long
-SLICE_S = 1.0  # how often a waiter looks whether its caller has been interrupted
+NEWS_WAIT_S = 3.0  # limit of the wait for a known directory: a page of LIST takes less
+PAGE_OF_NODES = 1000  # keys in one page of LIST
+STALE_RETRY_S = 5.0  # validity of a known listing after a request without an answer
+SLICE_S = 1.0  # interval at which a wait checks for interruption
 
-AWAY = (Retryable, *BUCKET_WIDE)  # no news of the directory itself: what was known stands
+AWAY = (Retryable, *BUCKET_WIDE)  # errors without information on the directory
 
 
 class Freshness:
@@ -52,21 +53,21 @@ class Freshness:
         self._pending = records.pending
         self._store = records.core.store
         self._submit = submit
-        self._found = found  # told of what HEAD says of an object that may be this host's own
+        self._found = found  # called with the HEAD of an object, perhaps of this host
         self._name_lookup = NameLookup(records, self._clear_suspects)
         self.last = LastKnown(records)
         self._tree_listing = TreeListing(
             records,
             self._clear_suspects,
             lambda one: self.valid_s(one) > 0,
-            self.last.listed,
+            self.last.listed_locked,
         )
         # guarded by: Core.lock
-        self._away = False  # the last that was heard of the bucket is that it does not answer
+        self._away = False  # the last request got no answer
 
     # ------------------------------------------------------------------ freshness
     def age(self, directory: Node, name: str | None = None) -> float:
-        """Seconds since what is known of the directory, or of the name alone, was asked."""
+        """Return the age in seconds of the listing, or of the name's own lookup if younger."""
         listing = listing_of(directory)
         known = listing.listed_at_s if listing.whole else float("-inf")
         if name is not None:
@@ -74,65 +75,73 @@ class Freshness:
         return self._core.clock.monotonic() - known
 
     def valid_s(self, directory: Node, name: str | None = None) -> float:
-        """For how long it may still be believed."""
+        """Return the seconds for which the listing, or the name, stays fresh."""
         return max(0.0, self._core.settings.freshness_s - self.age(directory, name))
 
-    def born(self, directory: Node) -> None:
-        """Made here a moment ago: nothing is in it. With Core.lock held."""
+    def made_locked(self, directory: Node) -> None:
+        """Note a new directory of this host: known, and empty."""
+        self._core.assert_held()
         listing = listing_of(directory)
         listing.listed_at_s, listing.whole = self._core.clock.monotonic(), True
 
-    # ------------------------------------------------------------------ making it fresh
-    def ensure(self, caller: Caller, directory: Node, whole: bool = True, name: str | None = None) -> None:
-        """Return when the directory (or at least `name` in it) is fresh, or known and no news is to be had.
+    # ------------------------------------------------------------------ requests and waiting
+    def ensure(self, caller: Caller, directory: Node, name: str | None = None) -> None:
+        """Wait until the directory (or the `name` alone) is fresh, or known while the bucket does not answer.
 
-        Without the lock.
+        Without the lock. Raises Stale for a removed directory, ReadFailed where nothing is known.
         """
-        while True:
+        mine = False
+        while not mine:  # another caller's request may not cover this name
             with self._core.lock:
-                if directory.deleted:
-                    raise Stale(f"{directory.name} is gone")
-                if self.valid_s(directory, None if whole else name) > 0:
-                    self._tree_listing.step(directory)
+                if self._is_fresh_locked(directory, name):
                     return
-                known = self._is_known(directory, whole, name)
-                if not known and self._away:
-                    known = self.last.restore(directory)
-                listing = listing_of(directory)
-                if listing.refreshing is None and self._core.clock.monotonic() < listing.refused_until_s:
-                    if not known and not self.last.restore(directory):
-                        raise ReadFailed(
-                            f"{self._tree.path(directory)}: could not be listed: {listing.refused}"
-                        )
-                    self._believe(directory, whole, name)
+                known = self._is_known_locked(directory, name)
+                refused = self._refused_locked(directory)
+                if refused is not None:
+                    self._believe(directory, name, known, refused)
                     return
                 at_once = known and self._away
                 if at_once:
-                    self._believe(directory, whole, name)
+                    self._believe(directory, name, known)
                 else:
                     caller.about_to_fetch()
-                mine = listing.refreshing is None
-                refresh = listing.refreshing = listing.refreshing or Refresh(self._core.clock.monotonic())
+                refresh, mine = self._begin_locked(directory)
             if mine:
-                self._submit(
-                    lambda r=refresh: self._run(
-                        r, directory, lambda: self._refresh(r, directory, whole, name)
-                    ),  # type: ignore[misc]
-                    URGENT,
-                )
+                self._submit(partial(self._run, refresh, directory, name), URGENT)
             if at_once:
                 return
             self._wait(caller, refresh, directory, known or self.last.has(directory))
             if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
-                if not known and not self.last.restore(directory):
-                    why = refresh.error or "no answer"
-                    raise ReadFailed(f"{self._tree.path(directory)}: could not be listed: {why}")
-                self._believe(directory, whole, name, refresh.error)
+                self._believe(directory, name, known, refresh.error or "no answer")
                 return
             if mine and refresh.error is not None:
                 raise refresh.error
-            if mine:
-                return
+
+    def _is_fresh_locked(self, directory: Node, name: str | None) -> bool:
+        self._core.assert_held()
+        if directory.deleted:
+            raise Stale(f"{directory.name} is gone")
+        fresh = self.valid_s(directory, name) > 0
+        if fresh:
+            self._tree_listing.step_locked(directory)
+        return fresh
+
+    def _refused_locked(self, directory: Node) -> str | None:
+        """Return the fault of the last answer while a retry is too early; else None."""
+        self._core.assert_held()
+        listing = listing_of(directory)
+        if listing.refreshing is None and self._core.clock.monotonic() < listing.refused_until_s:
+            return listing.refused
+        return None
+
+    def _begin_locked(self, directory: Node) -> tuple[Refresh, bool]:
+        """Return the request on its way for the directory, and True for a new one, which the caller submits."""
+        self._core.assert_held()
+        listing = listing_of(directory)
+        if listing.refreshing is not None:
+            return listing.refreshing, False
+        listing.refreshing = Refresh(self._core.clock.monotonic())
+        return listing.refreshing, True
 
     def assume_away(self) -> None:
         with self._core.lock:
@@ -140,43 +149,55 @@ class Freshness:
 
     @property
     def away(self) -> bool:
-        """Was there no answer when the bucket was last asked for a listing?"""
+        """True if the last request for a listing got no answer."""
         return self._away
 
-    def _is_known(self, directory: Node, whole: bool, name: str | None) -> bool:
+    def _is_known_locked(self, directory: Node, name: str | None) -> bool:
+        """True if the directory or name was seen before; in an outage, also in an earlier mount."""
+        self._core.assert_held()
         listing = listing_of(directory)
-        return listing.whole or (not whole and name in listing.probed)
+        return listing.whole or name in listing.probed or (self._away and self.last.restore(directory))
 
     def _wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool) -> None:
-        """Until it is over, or nothing has been heard for too long."""
-        clock = self._core.clock
-        limit = min(NEWS_WAIT_S, self._core.settings.read_timeout_s) if known else (
-            self._core.settings.read_timeout_s
-        )  # fmt: skip
+        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` for an unknown directory)."""
+        clock, limit_s = self._core.clock, self._core.settings.read_timeout_s
+        if known:
+            limit_s = min(NEWS_WAIT_S, limit_s)
         while not refresh.done.is_set() and not self._core.stopping:
-            left = refresh.heard_s + limit - clock.monotonic()
-            if left <= 0:
+            left_s = refresh.heard_s + limit_s - clock.monotonic()
+            if left_s <= 0:
                 with self._core.lock:
                     self._away = True
                 return
-            clock.wait(refresh.done, min(left, SLICE_S))
+            clock.wait(refresh.done, min(left_s, SLICE_S))
             if not refresh.done.is_set():
                 caller.about_to_fetch()
 
-    def _believe(self, directory: Node, whole: bool, name: str | None, why: R2fsError | None = None) -> None:
-        """What was known of it is shown for a while."""
-        if why is not None:
-            log.info("%s: showing what was known: %s", printable(self._tree.path(directory)), why)
+    def _believe(
+        self, directory: Node, name: str | None, known: bool, reason: R2fsError | str | None = None
+    ) -> None:
+        """Show the directory as known, or as saved by an earlier mount, for STALE_RETRY_S.
+
+        Raises ReadFailed for `reason` if neither exists.
+        """
+        if not known and not self.last.restore(directory):
+            raise ReadFailed(f"{self._tree.path(directory)}: could not be listed: {reason}")
+        if isinstance(reason, R2fsError):
+            log.info("%s: showing what was known: %s", printable(self._tree.path(directory)), reason)
         with self._core.lock:
             listing = listing_of(directory)
             shown_from = self._core.clock.monotonic() - self._core.settings.freshness_s + STALE_RETRY_S
             if listing.whole:
                 listing.listed_at_s = max(listing.listed_at_s, shown_from)
-            elif not whole and name in listing.probed:
+            elif name is not None and name in listing.probed:
                 listing.probed[name] = max(listing.probed[name], shown_from)
 
-    def _run(self, refresh: Refresh, directory: Node, ask: Callable[[], object]) -> None:
-        """One job: ask the bucket, and tell who waits."""
+    def _run(self, refresh: Refresh, directory: Node, name: str | None) -> None:
+        """Job: list the directory, or look up a name."""
+        self._answer(refresh, directory, partial(self._refresh, refresh, directory, name))
+
+    def _answer(self, refresh: Refresh, directory: Node, ask: Callable[[], object]) -> None:
+        """Ask the bucket, and end `refresh` with the error, if any."""
         try:
             if self._core.stopping:
                 raise ReadFailed(f"{self._tree.path(directory)}: not listed: the mount is stopping")
@@ -193,11 +214,11 @@ class Freshness:
                 self._away = isinstance(refresh.error, AWAY)
                 listing = listing_of(directory)
                 listing.refreshing = None
-                # Not asked again at once: a server that answers nonsense answers it fast.
+                # No retry at once: malformed answers are fast.
                 is_none = isinstance(refresh.error, MalformedAnswer)
                 listing.refused = str(refresh.error) if is_none else None
                 listing.refused_until_s = self._core.clock.monotonic() + STALE_RETRY_S if is_none else 0.0
-                self._tree_listing.step(directory)
+                self._tree_listing.step_locked(directory)
             refresh.done.set()
 
     def _is_news(self, directory: Node, error: R2fsError) -> bool:
@@ -206,13 +227,13 @@ class Freshness:
             return listing_of(directory).refused != str(error)
         return not isinstance(error, AWAY)
 
-    def _refresh(self, refresh: Refresh, directory: Node, whole: bool, name: str | None) -> None:
+    def _refresh(self, refresh: Refresh, directory: Node, name: str | None) -> None:
         with self._core.lock:
-            pages = None if whole or name is None else self._name_lookup.pages_worth(listing_of(directory))
-            previous = None if pages == 0 else self._tree_listing.came_from(directory)
+            pages = None if name is None else self._name_lookup.pages_worth_locked(listing_of(directory))
+            previous = None if pages == 0 else self._tree_listing.came_from_locked(directory)
         if name is not None and pages == 0:
             self._probe(refresh, directory, name)
-        elif previous is None or not self._tree_listing.read_on(refresh, directory, previous, whole):
+        elif previous is None or not self._tree_listing.read_on(refresh, directory, previous, name is None):
             self._list(refresh, directory, pages, name)
 
     def _probe(self, refresh: Refresh, directory: Node, name: str) -> None:
@@ -223,10 +244,9 @@ class Freshness:
         )
 
     def _list(self, refresh: Refresh, directory: Node, pages: int | None, name: str | None) -> None:
-        """All of it; or, where that would take more than `pages`, `name` alone."""
+        """List the directory; beyond `pages` pages, look up `name` alone."""
         with self._core.lock:
             prefix, began = self._tree.key(directory), self._tree.tick
-            prefix = self._core.settings.bucket.prefix if directory is self._tree.root else prefix
         asked_at, read = self._core.clock.monotonic(), 0
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
@@ -234,7 +254,7 @@ class Freshness:
         while read == 0 or token is not None:
             if read == pages and name is not None:
                 with self._core.lock:
-                    self._name_lookup.gave_up(listing_of(directory), read)
+                    self._name_lookup.gave_up_locked(listing_of(directory), read)
                 self._probe(refresh, directory, name)
                 return
             page = self._store.list_page(prefix, delimiter="/", token=token)
@@ -245,62 +265,54 @@ class Freshness:
         prefixes = self._shown(refresh, directory, prefix, prefixes, began)
         self._clear_suspects(objects)
         with self._core.lock:
-            if directory.deleted:
-                return
-            if self._tree.key(directory) != prefix:  # renamed meanwhile: the next call asks anew
+            if directory.deleted or self._tree.key(directory) != prefix:  # renamed: the next call lists again
                 return
             merge_listing(self._tree, directory, objects, prefixes, began)
             listing = listing_of(directory)
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
-            self._name_lookup.listed(listing, read, self._core.clock.monotonic() - asked_at)
-            self.last.listed(directory)
+            self._name_lookup.listed_locked(listing, read, self._core.clock.monotonic() - asked_at)
+            self.last.listed_locked(directory)
 
     def _shown(
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
     ) -> list[str]:
-        """Without those that may hold nothing: deletes are pending below, or were done since the LIST."""
+        """Return `below` without directories that may be empty: deletes below are pending, or done since the LIST."""
         with self._core.lock:
             children = directory.children()
-            doubtful = []
+            may_be_empty = []
             for one in below:
                 child = children.get(nfc(one[len(prefix) : -1]))
-                # (a file of that name took the place of a directory a moment ago)
+                # a file of the same name may just have replaced a directory
                 if self._pending.deletes.any_below(one, began) and (child is None or not child.is_dir):
-                    doubtful.append(one)
-        gone = set(doubtful) - self._tree_listing.living(refresh, prefix, doubtful)
+                    may_be_empty.append(one)
+        gone = set(may_be_empty) - self._tree_listing.living(refresh, prefix, may_be_empty)
         return [one for one in below if one not in gone]
 
     def _clear_suspects(self, objects: Iterable[ObjectInfo]) -> None:
-        """Objects that may be late attempts of this host's, of files that have gone since: HEAD tells."""
+        """Send a HEAD for each object that may be a late attempt of this host, for a file removed since."""
         with self._core.lock:
             suspects = [info for info in objects if self._pending.deletes.is_suspect(info.key, info.etag)]
         for suspect in suspects:
-            info = self._head(suspect.key)
+            info = self._core.head(suspect.key)
             if info is not None:
                 with self._core.lock:
                     self._found(info)
 
-    def _head(self, key: str) -> ObjectInfo | None:
-        try:
-            return self._store.head(key)
-        except ObjectMissing:
-            return None
-
-    # ------------------------------------------------------------------ everything below
+    # ------------------------------------------------------------------ whole trees
     def load_below(self, caller: Caller, directory: Node) -> None:
-        """Every directory below, fresh and whole, or known and no news to be had: for a rename."""
-        told = self._load_flat(caller, directory) if self._is_cheaper_flat(directory) else set()
+        """Make every directory at and below this one fresh, for a rename; known ones stay as they are in an outage."""
+        listed = self._load_flat(caller, directory) if self._is_cheaper_flat(directory) else set()
         pending = [directory]
         while pending:
             one = pending.pop()
-            if one not in told:
+            if one not in listed:
                 self.ensure(caller, one)
             with self._core.lock:
                 pending += [child for child in one.children().values() if child.is_dir]
 
     def _is_cheaper_flat(self, directory: Node) -> bool:
-        """A LIST for a thousand of what is known below, or one for each directory that is not fresh?"""
+        """True if flat LISTs, of a thousand keys each, take fewer requests than one for each stale directory."""
         with self._core.lock:
             if not listing_of(directory).whole:
                 return True
@@ -312,19 +324,19 @@ class Freshness:
             return stale > 1 + known // PAGE_OF_NODES
 
     def _load_flat(self, caller: Caller, directory: Node) -> set[Node]:
-        """The directories of which all is known then; none where there was no answer."""
-        told: set[Node] = set()
+        """Return the directories that flat LISTs made fresh; none without an answer."""
+        listed: set[Node] = set()
         with self._core.lock:
             listing = listing_of(directory)
             if self._away or listing.refreshing is not None or directory.deleted:
-                return told
+                return listed
             caller.about_to_fetch()
-            refresh = listing.refreshing = Refresh(self._core.clock.monotonic())
+            refresh, _ = self._begin_locked(directory)
             known = listing.whole
 
         def ask() -> None:
-            told.update(self._tree_listing.load(refresh, directory))
+            listed.update(self._tree_listing.load(refresh, directory))
 
-        self._submit(lambda: self._run(refresh, directory, ask), URGENT)
+        self._submit(partial(self._answer, refresh, directory, ask), URGENT)
         self._wait(caller, refresh, directory, known)
-        return told if refresh.done.is_set() and refresh.error is None else set()
+        return listed if refresh.done.is_set() and refresh.error is None else set()

@@ -1,10 +1,10 @@
-"""Last known: directories as they were seen in an earlier mount, while the bucket cannot be asked.
+"""Last known: listings of an earlier mount, shown while the bucket does not answer.
 
-Owns:    when listings are kept (in the cache: within a minute after a LIST, and at the end with what this host
-         has done since), and how one becomes what the tree shows.
-Never:   takes anything away, or puts a kept version in the place of one that is known: what was kept is older.
-Threads: every method. Locks: takes Core.lock; none while the cache is read or written.
-Fails:   softly: nothing is kept, or known.
+Owns:    saving listings in the cache (within a minute after a LIST, and at the end with this host's own changes), and
+         merging a saved one into the tree.
+Never:   removes a node, or replaces a known version by a saved one, which is older.
+Threads: every method. Locks: takes Core.lock.
+Fails:   softly: nothing is saved, or found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 
-IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with everything kept
+IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with all listings saved
 
 
 class LastKnown:
@@ -24,47 +24,57 @@ class LastKnown:
         self._tree = records.tree
         self._pending = records.pending
         self._listings = records.core.cache.listings
-        # A mount that was killed may have changed more than was kept: what it left is not believed.
+        # Listings of a killed mount are not used: later changes may be missing.
         self._usable = self._listings.drop(IN_ORDER)
         if not self._usable:
-            self._listings.clear()  # nor after this one, which need not list all of them anew
-        self._listed: set[Node] = set()  # since they were kept; guarded by: Core.lock
+            self._listings.clear()  # nor by the next mount, if this one is killed
+        self._listed: set[Node] = set()  # since the last save; guarded by: Core.lock
 
-    def listed(self, directory: Node) -> None:
-        """All of it is known. With Core.lock held."""
+    def listed_locked(self, directory: Node) -> None:
+        """Save the directory, of which all is known, at the next call of `save`."""
+        self._core.assert_held()
         self._listed.add(directory)
 
     def save(self, everything: bool = False) -> None:
-        """Keep what was listed since. `everything`: with all that was done here, at the end."""
+        """Save the listings since the last call. `everything`: at the end, with all changes of this host."""
         with self._core.lock:
             if everything:
-                self._listed.update(n for n in self._tree.all_nodes() if n.is_dir and listing_of(n).whole)
-                for one in self._tree.all_nodes():
-                    if (
-                        one.is_dir
-                        and not listing_of(one).whole
-                        and (one.children() or listing_of(one).probed)
-                    ):
-                        self._listings.drop(self._tree.key(one))  # seen in part, and perhaps changed
+                self._note_all_locked()
             listed, self._listed = self._listed, set()
         for directory in listed:
-            with self._core.lock:
-                if directory.deleted or not listing_of(directory).whole:
-                    continue
-                prefix, marker = self._tree.key(directory), listing_of(directory).marker
-                children = list(directory.children().values())
-            objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
-            # What waits for its upload is in the journal.
-            objects += [
-                ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
-                for child in children
-                if (base := child.base) is not None and not child.is_dir and base.key.startswith(prefix)
-            ]
-            self._listings.keep(
-                prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
-            )
+            kept = self._contents(directory)
+            if kept is not None:
+                self._listings.keep(*kept)
         if everything:
             self._listings.keep(IN_ORDER, [], [])
+
+    def _note_all_locked(self) -> None:
+        """Save each directory that is known as a whole; drop saved ones known in part, and perhaps changed."""
+        self._core.assert_held()
+        for node in self._tree.all_nodes():
+            if node.is_dir and listing_of(node).whole:
+                self._listed.add(node)
+            elif node.is_dir and (node.children() or listing_of(node).probed):
+                self._listings.drop(self._tree.key(node))
+
+    def _contents(self, directory: Node) -> tuple[str, list[ObjectInfo], list[str]] | None:
+        """Return prefix, objects and names of directories to be saved; None: no longer known as a whole.
+
+        Pending nodes are in the journal.
+        """
+        with self._core.lock:
+            listing = listing_of(directory)
+            if directory.deleted or not listing.whole:
+                return None
+            prefix, marker = self._tree.key(directory), listing.marker
+            children = list(directory.children().values())
+        objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
+        objects += [
+            ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
+            for child in children
+            if (base := child.base) is not None and not child.is_dir and base.key.startswith(prefix)
+        ]
+        return prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
 
     def has(self, directory: Node) -> bool:
         with self._core.lock:
@@ -72,7 +82,7 @@ class LastKnown:
         return self._usable and self._listings.has(prefix)
 
     def restore(self, directory: Node) -> bool:
-        """Show what is kept of a directory of which less is known; False: nothing is."""
+        """Merge the saved listing of a directory into the tree; False: none was saved."""
         with self._core.lock:
             prefix = self._tree.key(directory)
         kept = self._listings.find(prefix) if self._usable else None
@@ -105,5 +115,5 @@ class LastKnown:
 
 
 def _modified_ns(node: Node) -> int:
-    """LastModified, as far as it is known."""
+    """Return LastModified, as far as known, in ns."""
     return node.ctime_ns if node.mtime_known else node.mtime_ns

@@ -1,10 +1,9 @@
-"""Probes: one name of a directory that takes many pages to list, asked for by itself.
+"""Name lookup: one name of a directory with many pages, by HEAD and a short LIST.
 
-Owns:    what a name costs there, and when a LIST of the whole directory is cheaper: once as many names
-         were asked for in the time for which a listing is believed as the LIST has pages. So neither
-         one stat in a large directory costs a LIST of it all, nor a hundred thousand of them one
-         request each.
-Never:   asks for what is fresh (`namespace/freshness.py` decides that).
+Owns:    the choice between one name and a LIST of the whole directory: the LIST, once as many names were looked up
+         within `freshness` as the LIST has pages. A stat in a large directory does not list the whole directory, and
+         a hundred thousand do not send a request each.
+Never:   decides when a name is stale (`namespace/freshness.py`).
 Threads: `ask` runs on a job; the rest is called with Core.lock held.
 Locks:   takes Core.lock; none while a request is on its way.
 Fails:   StoreError.
@@ -18,13 +17,12 @@ from r2fs.engine.inodes.inode import Listing, Node, listing_of
 from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import ObjectMissing
 from r2fs.model.keys import SYMLINK_SUFFIX, is_link, spellings
 from r2fs.model.records import ObjectInfo
 
-REMEMBERED = 10_000  # names of a directory whose age is known by themselves
-NEIGHBOURS = 100  # keys that begin like the name and come along with it
-SLACK = 2  # a directory may have become larger since its pages were counted
+REMEMBERED = 10_000  # names of a directory with a time of their own
+NEIGHBOURS = 100  # keys in a LIST for one name: longer ones with the same beginning may precede `name.rclonelink` and `name/`
+SLACK = 2  # a directory may have grown since its pages were counted
 
 
 class NameLookup:
@@ -38,9 +36,10 @@ class NameLookup:
         self._pending = records.pending
         self._clear_suspects = clear_suspects
 
-    # ------------------------------------------------------------------ is it worth a LIST of it all?
-    def pages_worth(self, listing: Listing) -> int:
-        """So many pages of LIST may be read for one name; 0: ask for the name alone."""
+    # ------------------------------------------------------------------ cost
+    def pages_worth_locked(self, listing: Listing) -> int:
+        """Return how many pages of LIST may be read for one name; 0: ask for the name alone."""
+        self._core.assert_held()
         if listing.pages <= 1:
             return 1
         now, believed_s = self._core.clock.monotonic(), self._core.settings.freshness_s
@@ -50,26 +49,29 @@ class NameLookup:
             return 0
         return SLACK * listing.pages
 
-    def gave_up(self, listing: Listing, pages: int) -> None:
-        """So many pages were not all of it."""
+    def gave_up_locked(self, listing: Listing, pages: int) -> None:
+        """Note a directory of more than `pages` pages."""
+        self._core.assert_held()
         listing.pages, listing.probe_count = pages + 1, 0
         listing.probe_window_s = self._core.clock.monotonic()
 
-    def listed(self, listing: Listing, pages: int, took_s: float) -> None:
+    def listed_locked(self, listing: Listing, pages: int, took_s: float) -> None:
+        """Note the cost of a LIST of the whole directory."""
+        self._core.assert_held()
         listing.pages, listing.took_s, listing.probe_count = pages, took_s, 0
 
-    # ------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------ requests
     def ask(self, directory: Node, name: str, shown: Callable[[str, list[str], int], list[str]]) -> None:
-        """What the bucket has under the name becomes what the tree shows.
+        """Look the name up in the bucket, and merge the answer into the tree.
 
-        `shown`, of a prefix, of directories in it, and of the tick before: those that are to be seen.
+        `shown(prefix, directories, tick)` returns the directories in `prefix` visible in the mount.
         """
         with self._core.lock:
             listing, above = listing_of(directory), self._tree.key(directory)
             began, child = self._tree.tick, directory.children().get(name)
             expected = self._tree.key(child) if child is not None and not child.is_dir else None
         asked_at = self._core.clock.monotonic()
-        info = self._head(expected) if expected is not None else None
+        info = self._core.head(expected) if expected is not None else None
         info, below = (info, []) if info is not None else self._look(above, name)
         self._clear_suspects([info] if info is not None else [])
         below = shown(above, below, began)
@@ -87,8 +89,8 @@ class NameLookup:
             listing.probed[name] = asked_at
 
     def _look(self, above: str, name: str) -> tuple[ObjectInfo | None, list[str]]:
-        """A name of which nothing is known, new as a rule: the object, or the prefix of what lies below it."""
-        if name.isascii():  # else the bucket may list it in another spelling
+        """Look up an unknown name: the object, or the prefix of a directory."""
+        if name.isascii():  # the bucket may list other names in another spelling
             key = above + name
             page = self._core.store.list_page(key, delimiter="/", limit=NEIGHBOURS)
             found = {info.key: info for info in page.objects}
@@ -97,7 +99,7 @@ class NameLookup:
             if info is not None or below or page.token is None:
                 return info, below
         for key in (above + spelling for spelling in spellings(name)):
-            info = self._head(key) or _link(self._head(key + SYMLINK_SUFFIX))
+            info = self._core.head(key) or _link(self._core.head(key + SYMLINK_SUFFIX))
             if info is not None:
                 return info, []
             if self._holds_any(key + "/"):
@@ -105,7 +107,7 @@ class NameLookup:
         return None, []
 
     def _holds_any(self, prefix: str) -> bool:
-        """A page with nothing in it tells nothing where there are more."""
+        """True if an object is below the prefix. An empty page may be followed by others."""
         pages = Pages(prefix)
         page = self._core.store.list_page(prefix, limit=1)
         while not (page.objects or page.prefixes):
@@ -114,12 +116,6 @@ class NameLookup:
                 return False
             page = self._core.store.list_page(prefix, token=token, limit=1)
         return True
-
-    def _head(self, key: str) -> ObjectInfo | None:
-        try:
-            return self._core.store.head(key)
-        except ObjectMissing:
-            return None
 
 
 def _link(info: ObjectInfo | None) -> ObjectInfo | None:

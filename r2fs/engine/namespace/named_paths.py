@@ -1,7 +1,7 @@
-"""Named paths: the part of the mount that a command names becomes a Scope.
+"""Named paths: the paths of a command, relative to the mount, as a Scope.
 
-Locks: takes Core.lock; a listing that a path needs is waited for without it.
-Fails: NotFound for a path that is neither there nor was deleted here lately.
+Locks: takes Core.lock; requests run without it.
+Fails: NotFound for a path that does not exist and was not deleted here lately.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ class Scopes:
         self._names = names
 
     def of(self, paths: Sequence[str], must_be: bool = True) -> Scope | None:
-        """None: the whole mount. Raises NotFound for a path that `must_be`, and is neither there nor was deleted
-        here lately."""
+        """Return the scope of the paths; None: the whole mount. Raises NotFound if a path `must_be`."""
         named = [[part for part in path.split("/") if part not in ("", ".")] for path in paths]
         if not named or not all(named):
             return None

@@ -1,7 +1,7 @@
-"""Changes of attributes: chmod, chown, utimens, kept with the object.
+"""Changes of attributes: chmod, chown, utimens, stored with the object.
 
-Owns:    what a change of mode, owner or times means for a node that is clean, dirty or queued.
-Never:   sends: a clean file's new metadata is queued as a copy onto itself.
+Owns:    a change of mode, owner or times of a clean, dirty or queued node.
+Never:   sends a request: a clean file's new metadata is queued as a copy of the object onto itself.
 Locks:   takes Core.lock.
 Fails:   FileError's subclasses; NoSpace from the journal.
 """
@@ -35,83 +35,85 @@ class SetAttr:
         self._queue = queue
 
     def apply(self, caller: Caller, node: Node, change: AttributeChange) -> None:
-        """Everything but the size."""
-        facts: InodeChange = {}
+        """Change everything but the size."""
+        fields: InodeChange = {}
         if change.mode is not None:
-            facts["mode"] = change.mode
+            fields["mode"] = change.mode
         if change.uid is not None:
-            facts["uid"] = change.uid
+            fields["uid"] = change.uid
         if change.gid is not None:
-            facts["gid"] = change.gid
+            fields["gid"] = change.gid
         with self._core.lock:
             if change.atime_ns is not None:
-                node.atime_ns = _clamped(change.atime_ns)  # kept in memory alone
+                node.atime_ns = _clamped(change.atime_ns)  # in memory alone
                 node.ctime_ns = self._later(node)
             if change.mtime_ns is not None:
-                facts["mtime_ns"] = _clamped(change.mtime_ns)
-            if facts:
-                self.store(node, facts)
+                fields["mtime_ns"] = _clamped(change.mtime_ns)
+            if fields:
+                self.store_locked(node, fields)
 
-    def store(self, node: Node, facts: InodeChange) -> None:
-        """New values of fields that are kept with the object. With Core.lock held."""
+    def store_locked(self, node: Node, fields: InodeChange) -> None:
+        """Set fields stored with the object."""
+        self._core.assert_held()
         self._files.writable()
         check_changeable(node)
         self._queue.implied.needs_object_locked(node)
         if node is self._tree.root or node.deleted:
-            for name, value in facts.items():
+            for name, value in fields.items():
                 setattr(node, name, value)
         elif node.pending is not None:
-            self._change_pending(node, facts)
+            self._change_pending(node, fields)
         else:
-            self._change_clean(node, facts)
+            self._change_clean(node, fields)
         self._core.crash_point("attributes_journalled")
         node.ctime_ns = self._later(node)
 
-    def rests(self, node: Node) -> bool:
-        """True for a file that stays on this host and needs nothing of the bucket. With Core.lock held."""
+    def is_local_locked(self, node: Node) -> bool:
+        """True for a local-only file without bytes in the bucket."""
+        self._core.assert_held()
         return self._queue.is_local_only_locked(node)
 
     def _later(self, node: Node) -> int:
-        """Now, and past the time that is shown: a fine-grained one may be ahead of the coarse clock."""
+        """Return the time now, later than the one shown: a fine-grained one may be ahead of the coarse clock."""
         shown = node.ctime_ns
         if node.content is not None and node.pending is not None and node.pending.staged is not None:
             _, shown = file_times(node, os.fstat(node.content.fd))
         return max(self._core.now_ns(), shown + 1)
 
-    def _change_pending(self, node: Node, facts: InodeChange) -> None:
+    def _change_pending(self, node: Node, fields: InodeChange) -> None:
         pending = node.pending
         assert pending is not None
         staged = pending.staged
         had_baseline = staged is not None and isinstance(staged.baseline, Proof)
         untouched = staged is not None and had_baseline and self._contents.proof(node) == staged.baseline
-        if staged is not None and "mtime_ns" in facts:
-            self._set_file_times(node, facts["mtime_ns"])
+        if staged is not None and "mtime_ns" in fields:
+            self._set_file_times(node, fields["mtime_ns"])
         if staged is not None and had_baseline:
-            # Opened for writing, nothing written yet: `touch` must not send a large file again.
+            # Opened for writing, and not written yet: `touch` must not send a large file again.
             baseline = self._contents.proof(node) if untouched else None
             pending = with_staged(pending, replace(staged, baseline=baseline))
         self._queue.stop_upload_locked(node)
         with self._pending.transaction():
             self._core.journal.outdate_multipart(node.ino)
-            self._pending.commit(node, retargeted(pending), **facts)
+            self._pending.commit(node, retargeted(pending), **fields)
         self._queue.schedule_locked(node)
 
-    def _change_clean(self, node: Node, facts: InodeChange) -> None:
-        """The object is to be copied onto itself with its new metadata, or sent again where it is next to nothing."""
+    def _change_clean(self, node: Node, fields: InodeChange) -> None:
+        """Queue a copy of the object onto itself with its new metadata, or an upload where `carries_body`."""
         key = node.base.key if node.base and not node.is_dir else self._tree.key(node)
         if node.is_dir:
             marker = node.listing.marker if node.listing else None
             expected_etag = marker.etag if marker else None
             if marker is not None and (marker.size or not node.metadata_known):
-                facts["base"] = marker  # what else its metadata says is kept, and its bytes
+                fields["base"] = marker  # its bytes and its other metadata are kept
         else:
             expected_etag = node.base.etag if node.base else None
         pending = self._pending.begin(node, key, node.carries_body, expected_etag)
-        self._pending.commit(node, retargeted(pending), **facts)
+        self._pending.commit(node, retargeted(pending), **fields)
         self._queue.schedule_locked(node)
 
     def _set_file_times(self, node: Node, mtime_ns: int) -> None:
-        """A staged file's own mtime is the node's, so that a write after it moves it."""
+        """Set the times of the staged file too: a later write moves its mtime."""
         if node.content is not None:
             node.content.set_times(node.atime_ns, mtime_ns)
         elif node.pending is not None and node.pending.staged is not None:
@@ -119,5 +121,5 @@ class SetAttr:
 
 
 def _clamped(time_ns: int) -> int:
-    """The nearest time that can be kept, as local file systems do."""
+    """Return the nearest storable time, as local file systems do."""
     return max(-MAX_TIME_NS, min(time_ns, MAX_TIME_NS))

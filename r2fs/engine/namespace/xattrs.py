@@ -1,13 +1,12 @@
-"""Extended attributes: a program's own, the type of the content, and what r2fs tells of a file.
+"""Extended attributes: a program's own, the Content-Type, and the state of the file in the bucket.
 
-    user.r2fs.*     read-only: its life in the bucket, and what the bucket says of its bytes (`cache-control` and
-                    other headers). Not listed, so that who copies a file with all that is listed does not
-                    try to set them
-    user.mime_type  the object's Content-Type; listed where it is not the one that the name has
+    user.r2fs.*     read-only: state in the bucket, key, URL, and headers of the object (`cache-control` and
+                    others). Not listed: programs that copy a file with all its attributes do not try to set them
+    user.mime_type  the object's Content-Type; listed if it differs from the type by the name's suffix
     user.*          user metadata of the object (model/xattrs.py)
 
-Owns:  which names there are, and R2's limit on all of them together.
-Never: asks the bucket: `namespace/create_remove.py` learns what a version's metadata says before any of this.
+Owns:  the names, and R2's limit on all of them together.
+Never: sends a request: `Names.learn` has read the version's metadata before.
 Locks: every method is called with Core.lock held.
 Fails: NoAttribute, NotPermitted, NotSupported, Exists, InvalidArgument; NoSpace past the limit.
 """
@@ -36,15 +35,15 @@ from r2fs.model.records import Kind
 from r2fs.model.views import LocatedView
 
 OWN, TYPE = "user.r2fs.", "user.mime_type"
-LOCAL = "local"  # the state of a file of `local_patterns`: no upload of it is waited for
+LOCAL = "local"  # the state of a local-only file (`local_patterns`)
 CREATE, REPLACE = 1, 2  # setxattr(2)
-RESERVED = 512  # bytes of the limit for what r2fs itself may come to store: times, owner, attempt
+RESERVED = 512  # bytes of the limit for r2fs's own metadata: times, owner, attempt
 _TYPE = re.compile(rb"[!-~]+/[ -~]*[!-~]")
 _MAX_TYPE = 255
 
 
 def is_stored(name: str) -> bool:
-    """Does the object's metadata hold it, so that it has to be known first?"""
+    """True if the attribute is in the object's metadata, which have to be known first."""
     return name.startswith(xattrs.PREFIX) and (not name.startswith(OWN) or name.removeprefix(OWN) in HEADERS)
 
 
@@ -54,7 +53,7 @@ class ExtendedAttributes:
         self._tree = tree
         self._set_attr = changes
 
-    # ------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------ reading
     def names(self, node: Node) -> list[str]:
         names = sorted(xattrs.attributes(node.extra))
         own_type = node.content_type not in (None, content_type(node.name))
@@ -70,8 +69,8 @@ class ExtendedAttributes:
 
     def _value(self, node: Node, name: str) -> bytes | None:
         if name.startswith(OWN):
-            told = self._told(node).get(name.removeprefix(OWN))
-            return None if told is None else told.encode("utf-8", "surrogateescape")
+            value = self._own_values(node).get(name.removeprefix(OWN))
+            return None if value is None else value.encode("utf-8", "surrogateescape")
         if name == TYPE:
             return self._type(node).encode() if node.kind is Kind.FILE else None
         return xattrs.attributes(node.extra).get(name)
@@ -90,20 +89,20 @@ class ExtendedAttributes:
         if name == TYPE:
             if not _TYPE.fullmatch(value) or len(value) > _MAX_TYPE:
                 raise InvalidArgument(f"{TYPE}: a type like audio/wav is needed")
-            self._set_attr.store(node, {"content_type": value.decode()})
+            self._set_attr.store_locked(node, {"content_type": value.decode()})
             return
         extra = xattrs.with_attribute(node.extra, name, value)
         self._check_room(node, extra)
-        self._set_attr.store(node, {"extra": extra})
+        self._set_attr.store_locked(node, {"extra": extra})
 
     def remove(self, node: Node, name: str) -> None:
         self._check_name(node, name)
         if name not in self.names(node):
             raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
         if name == TYPE:
-            self._set_attr.store(node, {"content_type": content_type(node.name)})
+            self._set_attr.store_locked(node, {"content_type": content_type(node.name)})
         else:
-            self._set_attr.store(node, {"extra": xattrs.without(node.extra, name)})
+            self._set_attr.store_locked(node, {"extra": xattrs.without(node.extra, name)})
 
     def _check_name(self, node: Node, name: str) -> None:
         if name.startswith(OWN):
@@ -120,10 +119,10 @@ class ExtendedAttributes:
         if xattrs.size(extra) > limit - RESERVED:
             raise NoSpace(f"{self._tree.path(node)}: an object has room for {limit} bytes of these")
 
-    # ------------------------------------------------------------------ the object of a node
+    # ------------------------------------------------------------------ the object of an inode
     def is_local(self, node: Node) -> bool:
         """True for a file of `local_patterns`, which has no object."""
-        return self._set_attr.rests(node)
+        return self._set_attr.is_local_locked(node)
 
     def located(self, node: Node) -> LocatedView:
         pending = node.pending
@@ -135,8 +134,8 @@ class ExtendedAttributes:
             reason=pending.reason if pending else None,
         )
 
-    # ------------------------------------------------------------------ what r2fs tells
-    def _told(self, node: Node) -> dict[str, str]:
+    # ------------------------------------------------------------------ user.r2fs.*
+    def _own_values(self, node: Node) -> dict[str, str]:
         located = self.located(node)
         below = located.key.removeprefix(self._core.settings.bucket.prefix)
         values = {
@@ -154,7 +153,7 @@ class ExtendedAttributes:
         return values
 
     def _cached_bytes(self, node: Node) -> int:
-        """Bytes of the file that are on this disk."""
+        """Return the number of the file's bytes on this disk."""
         if node.content is not None:
             return node.content.size if node.content.complete else node.content.snapshot().present.total()
         if node.pending is not None and node.pending.staged is not None:

@@ -17,7 +17,6 @@ class View:
     sync_failed: bool = False  # this disk failed to store its bytes
     missing: str | None = None  # why its staged bytes cannot be opened
     incomplete: bool = False  # bytes of its base are missing, or its row still lists ranges
-    becomes_local: bool = False  # named by `local_patterns`, with its bytes in the bucket alone
     kept_by_child: bool = False  # a directory without attributes of its own, which an object below keeps
     awaited_child: int | None = None  # inode number of a child on its way to the bucket: an object below
     crowded: Token | None = None  # of large files as many are on their way as may be: one of their keys
@@ -39,7 +38,7 @@ class Hydrate:
 
 @dataclass(frozen=True, slots=True)
 class Materialize:
-    """Download all bytes of its base: the object is to be replaced, or the name is local."""
+    """Download all bytes of its base: the object is to be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,6 @@ def plan(pending: Pending, view: View) -> Action:
         return Park(view.missing)
     if view.incomplete:
         return Hydrate()
-    if view.becomes_local:
-        return Materialize()
     if view.blocker is not None:
         return Materialize() if view.in_ring else Wait(view.blocker)
     if view.kept_by_child:

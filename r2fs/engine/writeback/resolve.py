@@ -50,7 +50,6 @@ class Resolver:
         self._staged_files = storage.staged_files
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
-        self._local_only = storage.local_only
         self._queue = queue
         self._deletes = deletes
         # guarded by: Core.lock
@@ -201,14 +200,13 @@ class Resolver:
         if not job.copy and node.content is not None:
             node.content.unwatch()
         pinned, change = learned_locked(self._core, node, job, sent.version, sent.facts)
-        local = decided.moved and pending.staged is not None and self._local_only.is_local(pending.key)
         with self._pending.transaction():
             if pending.state is State.UPLOADING:
                 self._staged_files.keep_name(node)
             self._attempts.arrived(node.ino, job.attempt)
             self._pending.deletes.cleared(job.key, sent.version.etag)
             if decided.moved:
-                self._left_behind_locked(job.key, sent.version, None if local else node)
+                self._left_behind_locked(job.key, sent.version, node)
             self._pending.commit(node, decided.following, **change)
             if not decided.moved:
                 keep_locked(self._records, node, sent.version, sent.facts)

@@ -36,7 +36,6 @@ class UploadHydration:
         self._staged_files = storage.staged_files
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
-        self._local_only = storage.local_only
         self._queue = queue
         self._resolver = resolver
         # guarded by: Core.lock
@@ -99,8 +98,6 @@ class UploadHydration:
         if pending.state is State.QUEUED and content.complete and not pending.changed:
             # The base stays until this commit is on the disk (DiskSync.before_replacing).
             self._pending.commit(node, materialized(pending, self._core.staging.boot))
-            if self._local_only.stays_here(node) and node.content is not None:
-                node.content.unwatch()  # no part of it can be copied from the base
             node.synced_on_disk = True
         if not node.handles:
             self._contents.closed(node)

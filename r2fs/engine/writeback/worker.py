@@ -71,7 +71,6 @@ class Worker:
         self._contents = storage.contents
         self._staged_files = storage.staged_files
         self._disk_sync = storage.disk_sync
-        self._local_only = storage.local_only
         self._queue = queue
         self._deletes = deletes
         self._uploader = uploader
@@ -222,7 +221,6 @@ class Worker:
             sync_failed=node.sync_failed,
             missing=missing,
             incomplete=content is not None and (not content.complete or pending.lists_ranges),
-            becomes_local=self._local_only.is_coming(node),
             kept_by_child=kept,
             awaited_child=None if child is None else child.ino,
             crowded=self._queue.crowded_locked(pending.size if pending.changed else 0),

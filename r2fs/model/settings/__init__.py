@@ -12,7 +12,7 @@ from pathlib import Path
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
-LOCAL_PATTERNS = ("*-wal", "*-shm", "*-journal", ".fuse_hidden*")  # SQLite's side files
+LOCAL_PATTERNS = ("*-wal", "*-shm", "*-journal")  # SQLite's side files
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from tests.support.memory_store import MemoryStore
 from tests.support.power import (
     IN_PARTS,
     LATER,
-    LOCAL,
     ONE,
     OTHER,
     Power,
@@ -26,7 +25,6 @@ from tests.support.power import (
     bucket,
     save,
     send,
-    slow,
     states,
     stop_at,
     without_background,
@@ -57,38 +55,6 @@ def beside(work: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
 
 
 # ------------------------------------------------------------------ an upload on its way
-@pytest.mark.expect_warnings
-@pytest.mark.parametrize("names", [False, True])
-@pytest.mark.parametrize("forgets", [False, True])
-@pytest.mark.parametrize("new", [False, True])
-def test_a_file_leaves_the_bucket_while_it_is_sent(
-    make: MakeEngine, store: MemoryStore, power: Power, new: bool, forgets: bool, names: bool
-):
-    """Its object is deleted by and by: what was sent, and what had been there before, are nowhere else then."""
-    power.forgets = forgets
-    if not new:
-        store.set("a.wav", ONE)
-    engine = make(threads=False, **LOCAL)
-    do_at_once(engine.downloads)
-    save(engine, "a.wav", OTHER, sync=False)
-    once = iter([True])
-
-    def rename(name: str, key: str) -> None:
-        if name == "put" and next(once, False):
-            engine.rename("a.wav", "a.tmp")
-
-    store.after = rename
-    for _ in range(5):
-        engine.hasten()
-        send(engine)
-    power.cut(engine, names=names)
-    after = make(**LOCAL)
-    after.fs.drain(3.0)
-    left = list(after.tree().values())
-    assert left
-    assert all(data in (ONE, OTHER) for data in left)
-
-
 @pytest.mark.expect_warnings
 def test_an_fsync_fails_while_the_file_is_sent(make: MakeEngine, store: MemoryStore, power: Power):
     """And the upload gets no answer: what it says does not take the place of the doubt."""
@@ -271,21 +237,6 @@ def test_the_rest_comes_while_a_part_is_synced(
     assert store.data("large.wav") == b"HEAD" + large[4:]
 
 
-def test_a_file_is_closed_while_a_rename_waits_for_its_bytes(make: MakeEngine, store: MemoryStore):
-    """The last close puts away what is here of it; who waits begins again."""
-    data = os.urandom(300_000)
-    store.set("large.wav", data)
-    engine = make(**IN_PARTS, **LOCAL)
-    asked, go_on = slow(store)
-    thread, got = beside(lambda: engine.rename("large.wav", "large.tmp"))
-    assert asked.wait(30)
-    engine.close(engine.open("large.wav"))
-    go_on.set()
-    thread.join(30)
-    assert got == [None]
-    assert engine.read("large.tmp") == data
-
-
 # ------------------------------------------------------------------ what a row still says
 @pytest.mark.expect_warnings("may be torn|never reached the disk")
 def test_a_doubt_goes_with_the_bytes_that_it_was_about(make: MakeEngine, store: MemoryStore, power: Power):
@@ -303,27 +254,6 @@ def test_a_doubt_goes_with_the_bytes_that_it_was_about(make: MakeEngine, store: 
     engine.kill()
     make().drain()
     assert bucket(store) == {"b.wav": ONE}
-
-
-def test_a_name_whose_former_file_stays_here_costs_no_more_than_another(
-    make: MakeEngine, store: MemoryStore, power: Power
-):
-    store.set("a.wav", ONE)
-    engine = make(threads=False, **LOCAL)
-    do_at_once(engine.downloads)
-    engine.rename("a.wav", "a.tmp")
-    send(engine)
-    engine.stop()
-    engine = make(threads=False, **LOCAL)
-    costs = {}
-    for name in ("a.wav", "b.wav"):
-        save(engine, name, ONE, sync=False)
-        send(engine)
-        before = store.count("head"), power.syncs
-        save(engine, name, OTHER, sync=False)
-        send(engine)
-        costs[name] = store.count("head") - before[0], power.syncs - before[1]
-    assert costs["a.wav"] == costs["b.wav"]
 
 
 @pytest.mark.parametrize("changed", ["a.wav", "b.wav"])
@@ -366,20 +296,6 @@ def test_pages_that_find_no_room_are_an_error(make: MakeEngine, monkeypatch: pyt
         engine.fs.write(engine.caller, opened.handle, 0, b"8 bytes.", True)
     monkeypatch.undo()
     engine.close(opened)
-
-
-def test_a_file_that_the_disk_cannot_read_is_not_what_its_object_is_given_up_for(
-    make: MakeEngine, store: MemoryStore
-):
-    store.set("a.wav", ONE)
-    engine = make(**LOCAL)
-    opened = engine.open("a.wav")
-    engine.contents.distrust(engine.node("a.wav"))
-    with pytest.raises(LocalError):
-        engine.rename("a.wav", "a.tmp")
-    engine.close(opened)
-    engine.drain()
-    assert bucket(store) == {"a.wav": ONE}
 
 
 def test_only_the_thread_that_holds_the_lock_passes_assert_held(make: MakeEngine):

@@ -17,16 +17,13 @@ from tests.support.memory_store import MemoryStore
 from tests.support.power import (
     IN_PARTS,
     LATER,
-    LOCAL,
     ONE,
     OTHER,
     Power,
-    Stop,
     bucket,
     save,
     send_until,
     slow,
-    stop_at,
 )
 
 SWAPPED = {"a.wav": OTHER, "b.wav": ONE}
@@ -229,50 +226,6 @@ def test_a_file_that_the_disk_could_not_take_keeps_its_object(
     engine.fs.drain(3.0)
     assert sorted(bucket(store).values()) == sorted([ONE, OTHER])
     assert "parked" in [transfer.state for transfer in engine.fs.queue_view().transfers]
-
-
-# ------------------------------------------------------------------ a name that this host keeps for itself
-
-
-@pytest.mark.parametrize("exchange", [False, True])
-@pytest.mark.parametrize("point", ["renamed", "bytes_synced", "sync_journalled", None])
-def test_a_file_that_leaves_the_bucket_is_on_the_disk_before_its_object_goes(
-    make: MakeEngine, store: MemoryStore, power: Power, point: str | None, exchange: bool
-):
-    store.set("take.wav", ONE)
-    engine = make(threads=False, **LOCAL)
-    do_at_once(engine.downloads)
-    if exchange:
-        save(engine, "take.tmp", OTHER, sync=True)
-    if point == "renamed":
-        stop_at(engine, point)
-        with pytest.raises(Stop):
-            engine.rename("take.wav", "take.tmp", RENAME_EXCHANGE if exchange else 0)
-    else:
-        engine.rename("take.wav", "take.tmp", RENAME_EXCHANGE if exchange else 0)
-        if point is not None:
-            send_until(engine, point)
-    power.cut(engine)
-    after = make(**LOCAL)
-    assert after.tree() == {"take.tmp": ONE} | ({"take.wav": OTHER} if exchange else {})
-    after.drain()
-    assert after.tree() == {"take.tmp": ONE} | ({"take.wav": OTHER} if exchange else {})
-
-
-def test_a_file_that_leaves_the_bucket_leaves_nothing_there(make: MakeEngine, store: MemoryStore):
-    store.set("take.wav", ONE)
-    engine = make(**LOCAL)
-    engine.rename("take.wav", "take.tmp")
-    engine.drain()
-    assert not store.keys()
-    engine.kill()
-    after = make(**LOCAL)
-    after.drain()
-    assert not store.keys()
-    assert after.read("take.tmp") == ONE
-    after.rename("take.tmp", "take.wav")
-    after.drain()
-    assert bucket(store) == {"take.wav": ONE}
 
 
 # ------------------------------------------------------------------ files of which not all is here

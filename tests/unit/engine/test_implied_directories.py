@@ -89,7 +89,6 @@ LEAVES: dict[str, Callable[[Engine], object]] = {
     "unlink": lambda engine: engine.unlink("d/f"),
     "moved": lambda engine: engine.rename("d/f", "f"),
     "replaces another": lambda engine: (engine.write("f", b"other"), engine.rename("d/f", "f")),
-    "stays here": lambda engine: engine.rename("d/f", "d/f.local"),
 }
 
 
@@ -97,13 +96,12 @@ LEAVES: dict[str, Callable[[Engine], object]] = {
 @pytest.mark.parametrize("leave", LEAVES)
 def test_it_stays_when_its_last_file_goes(make: MakeEngine, store: MemoryStore, leave: str, killed: bool):
     """Its object is in the bucket before the file is not."""
-    changes: dict[str, object] = {"upload_delay_s": LATER_S, "local_patterns": ("*.local",)}
-    engine = make(**changes)
+    engine = make(upload_delay_s=LATER_S)
     implied(engine, store)
     LEAVES[leave](engine)
     if killed:
         engine.kill()
-        engine = make(**changes)
+        engine = make(upload_delay_s=LATER_S)
     assert "d" in engine.listdir()
     store.calls.clear()
     engine.drain()

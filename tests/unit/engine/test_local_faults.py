@@ -16,7 +16,6 @@ from tests.support.memory_store import MemoryStore
 from tests.support.power import (
     IN_PARTS,
     LATER,
-    LOCAL,
     ONE,
     OTHER,
     Power,
@@ -376,19 +375,6 @@ def test_an_upload_that_is_not_begun_leaves_no_attempt(
 
 
 # ------------------------------------------------------------------ nothing stays open for nobody
-def test_a_rename_to_a_local_name_that_fails(make: MakeEngine, store: MemoryStore):
-    store.set("a.wav", ONE)
-    engine = make(threads=False, **LOCAL)
-    do_at_once(engine.downloads)
-    engine.entry("a.wav")
-    fail_commit(engine, 1)
-    with pytest.raises(NoSpace):
-        engine.rename("a.wav", "a.tmp")
-    engine.retire_idle()
-    assert engine.node("a.wav").content is None
-    assert not engine.open_files()
-
-
 def test_an_open_that_fails_leaves_nothing_open(make: MakeEngine, store: MemoryStore):
     store.set("a.wav", ONE)
     engine = make(threads=False)

@@ -164,26 +164,23 @@ def test_a_renamed_file_that_is_open_when_its_object_goes(
 
 @pytest.mark.expect_warnings
 @pytest.mark.parametrize("closed", [False, True])
-@pytest.mark.parametrize("exchange", [False, True])
 def test_a_file_that_is_open_when_its_object_goes(
-    make: MakeEngine, store: MemoryStore, power: Power, exchange: bool, closed: bool
+    make: MakeEngine, store: MemoryStore, power: Power, closed: bool
 ):
-    """An exchanged one, and one that gets a name which stays here."""
     store.set("take.wav", ONE)
-    if exchange:
-        store.set("take.tmp", OTHER)
-    engine = make(threads=False, **({} if exchange else LOCAL), **IN_PARTS)
+    store.set("take.tmp", OTHER)
+    engine = make(threads=False, **IN_PARTS)
     do_at_once(engine.downloads)
     do_at_once(engine.background)
-    engine.rename("take.wav", "take.tmp", RENAME_EXCHANGE if exchange else 0)
+    engine.rename("take.wav", "take.tmp", RENAME_EXCHANGE)
     opened = engine.open("take.tmp", os.O_RDWR)
     send(engine)
     if closed:
         engine.close(opened)
     power.cut(engine, names=False)
-    after = make(**({} if exchange else LOCAL), **IN_PARTS)
+    after = make(**IN_PARTS)
     after.fs.drain(3.0)
-    assert after.tree() == {"take.tmp": ONE} | ({"take.wav": OTHER} if exchange else {})
+    assert after.tree() == {"take.tmp": ONE, "take.wav": OTHER}
 
 
 # ------------------------------------------------------------------ a journal that forgets its last commits
@@ -191,20 +188,15 @@ def test_a_file_that_is_open_when_its_object_goes(
 @pytest.mark.parametrize("touched", [False, True])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("local", [False, True])
 def test_the_power_fails_while_an_object_is_given_up(
-    make: MakeEngine, store: MemoryStore, power: Power, local: bool, point: str, nth: int, touched: bool
+    make: MakeEngine, store: MemoryStore, power: Power, point: str, nth: int, touched: bool
 ):
     power.forgets = True
     store.set("a.wav", ONE)
-    settings = LOCAL if local else {}
-    engine = make(threads=False, **settings)
+    engine = make(threads=False)
     do_at_once(engine.downloads)
-    if local:
-        engine.rename("a.wav", "a.tmp")
-    else:
-        store.set("b.wav", OTHER)
-        engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
+    store.set("b.wav", OTHER)
+    engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
     if touched:
         touch_while_it_is_synced(engine)
     passed = 0
@@ -221,10 +213,10 @@ def test_the_power_fails_while_an_object_is_given_up(
     except Stop:
         pass
     power.cut(engine, names=False)
-    after = make(**settings)
+    after = make()
     after.drain()
-    assert sorted(data or b"" for data in after.tree().values()) == sorted([ONE] if local else [ONE, OTHER])
-    assert local or sorted(bucket(store).values()) == sorted([ONE, OTHER])
+    assert sorted(data or b"" for data in after.tree().values()) == sorted([ONE, OTHER])
+    assert sorted(bucket(store).values()) == sorted([ONE, OTHER])
 
 
 def touch_while_it_is_synced(engine: Engine) -> None:
@@ -390,28 +382,14 @@ def test_a_full_disk_where_a_truncated_file_is_sealed(make: MakeEngine, store: M
 
 
 def test_a_delete_does_not_wait_for_a_file_that_stays_here(make: MakeEngine, store: MemoryStore):
-    store.set("a.wav", ONE)
-    engine = make(**LOCAL)
-    engine.rename("a.wav", "b.wav")
-    engine.rename("b.wav", "b.tmp")
+    """Of a local name, in the bucket by another host, and changed here when its directory got another name."""
+    store.set("d/a.tmp", ONE)
+    engine = make(**LOCAL, **LATER)
+    save(engine, "d/a.tmp", OTHER, sync=False)
+    engine.rename("d", "e")
     engine.drain()
-    assert not store.keys()
-    assert engine.tree() == {"b.tmp": ONE}
-
-
-def test_a_name_that_stays_here_is_not_sent_after_a_power_cut(
-    make: MakeEngine, store: MemoryStore, power: Power
-):
-    """What was staged of it is lost: it is brought here once more."""
-    store.set("take.wav", ONE)
-    engine = make(threads=False, **LOCAL)
-    do_at_once(engine.downloads)
-    engine.rename("take.wav", "take.tmp")
-    power.cut(engine)
-    after = make(**LOCAL)
-    after.drain()
-    assert not store.keys()
-    assert after.tree() == {"take.tmp": ONE}
+    assert not store.contents()
+    assert engine.tree() == {"e/": None, "e/a.tmp": OTHER}
 
 
 @pytest.mark.expect_warnings("could not be read")
@@ -435,32 +413,28 @@ def test_a_file_is_read_while_its_new_metadata_are_on_their_way(make: MakeEngine
 
 
 # ------------------------------------------------------------------ edited in part, and for this host alone
-def test_an_edited_file_that_gets_a_local_name_needs_its_object_no_more(
+def test_an_edited_file_that_stays_here_needs_its_object_no_more(
     make: MakeEngine, store: MemoryStore, large: bytes
 ):
-    """All of it was here, and its row went on to count on the object: that was never deleted."""
+    """Of a local name, in the bucket by another host: edited in part when its directory got another name."""
     clock = ManualClock()
+    store.set("d/large.tmp", large)
     engine = without_background(make(threads=False, clock=clock, **IN_PARTS, **LOCAL))
-    save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
-    engine.rename("large.wav", "large.tmp")
+    save(engine, "d/large.tmp", b"HEAD", sync=False, flags=os.O_WRONLY)
+    engine.rename("d", "e")
     pass_time(engine, clock)
-    assert not store.keys() and not engine.pending_store.deletes.rows
+    assert "d/large.tmp" not in store.objects and not engine.pending_store.deletes.rows
     engine.kill()
-    store.set("large.wav", OTHER)
+    store.set("d/large.tmp", OTHER)
     after = make(read_timeout_s=1.0, **IN_PARTS, **LOCAL)
-    assert after.read("large.tmp") == b"HEAD" + large[4:]
+    assert after.read("e/large.tmp") == b"HEAD" + large[4:]
 
 
-@pytest.mark.parametrize("within", [False, True])
-def test_a_file_with_a_local_name_keeps_no_descriptor(make: MakeEngine, store: MemoryStore, within: bool):
-    store.set("a.wav", ONE)
+@pytest.mark.parametrize("name", ["a.tmp", "a.wav"])
+def test_a_file_with_a_local_name_keeps_no_descriptor(make: MakeEngine, store: MemoryStore, name: str):
     engine = make(threads=False, **LOCAL)
-    do_at_once(engine.downloads)
-    if within:
-        save(engine, "a.tmp", ONE, sync=False)
-        engine.rename("a.tmp", "b.tmp")
-    else:
-        engine.rename("a.wav", "a.tmp")
+    save(engine, name, ONE, sync=False)
+    engine.rename(name, "b.tmp")
     send(engine)
     (node,) = engine.pending_nodes()
     assert node.content is None
@@ -663,15 +637,16 @@ def test_our_own_copy_stays_while_it_is_asked_for(
 @pytest.mark.expect_warnings
 def test_a_local_file_whose_rest_will_not_come_is_shown(make: MakeEngine, store: MemoryStore, large: bytes):
     """Its base was forgotten with the object: the start after that could not read the row."""
+    store.set("d/large.tmp", large)
     engine = without_background(make(threads=False, **IN_PARTS, **LOCAL))
-    save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
-    engine.rename("large.wav", "large.tmp")
+    save(engine, "d/large.tmp", b"HEAD", sync=False, flags=os.O_WRONLY)
+    engine.rename("d", "e")
     engine.kill()
-    store.set("large.wav", OTHER)
+    store.set("d/large.tmp", OTHER)
     for _ in range(2):
         clock = ManualClock()
         engine = without_background(make(threads=False, clock=clock, read_timeout_s=1.0, **IN_PARTS, **LOCAL))
         pass_time(engine, clock)
         assert states(engine) == ["parked"] and engine.fs.queue_view().parked == 1
         engine.kill()
-    assert bucket(store) == {"large.wav": OTHER}
+    assert store.data("d/large.tmp") == OTHER

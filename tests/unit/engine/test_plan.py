@@ -17,8 +17,8 @@ def pending(hold: Hold | None) -> Pending:
 
 def cases() -> Iterator[tuple[Pending, View, Action]]:
     holds = (None, Hold("no answer"), Hold(TORN), Hold(UNSYNCED))
-    flags = itertools.product((False, True), repeat=8)
-    for hold, (sync_failed, missing, incomplete, local, blocked, ring, late, crowded) in itertools.product(
+    flags = itertools.product((False, True), repeat=7)
+    for hold, (sync_failed, missing, incomplete, blocked, ring, late, crowded) in itertools.product(
         holds, flags
     ):
         for kept, awaited in itertools.product((False, True), (None, CHILD)):
@@ -28,7 +28,6 @@ def cases() -> Iterator[tuple[Pending, View, Action]]:
                 sync_failed=sync_failed,
                 missing="its file is not there" if missing else None,
                 incomplete=incomplete,
-                becomes_local=local,
                 kept_by_child=kept,
                 awaited_child=awaited,
                 blocker=BUSY if blocked else None,
@@ -51,7 +50,7 @@ def test_it_is_sent_only_whole_alone_and_in_its_time():
     for _, view, action in cases():
         if isinstance(action, Send):
             sent += 1
-            assert not (view.incomplete or view.becomes_local or view.kept_by_child)
+            assert not (view.incomplete or view.kept_by_child)
             assert view.blocker is None
             assert view.awaited_child is None
             assert view.free_at_s <= view.now_s
@@ -67,20 +66,18 @@ def test_missing_bytes_come_before_what_is_waited_for():
             continue
         if view.incomplete:
             assert action == Hydrate(), view
-        elif view.becomes_local:
-            assert action == Materialize(), view
 
 
 def test_of_a_ring_one_is_brought_here_and_else_the_blocker_is_waited_for():
     for _, view, action in cases():
-        if isinstance(action, Park) or view.incomplete or view.becomes_local or view.blocker is None:
+        if isinstance(action, Park) or view.incomplete or view.blocker is None:
             continue
         assert action == (Materialize() if view.in_ring else Wait(BUSY)), view
 
 
 def test_a_directory_needs_no_object_of_its_own_beside_one_below_it():
     for _, view, action in cases():
-        if isinstance(action, Park) or view.incomplete or view.becomes_local or view.blocker is not None:
+        if isinstance(action, Park) or view.incomplete or view.blocker is not None:
             continue
         if view.kept_by_child:
             assert action == Drop()

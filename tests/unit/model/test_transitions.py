@@ -80,7 +80,6 @@ EVENTS: dict[str, Step] = {
     },
     "retargeted": t.retargeted,
     "renamed": lambda p: t.renamed(p, "other", None, 1),
-    "renamed to local": lambda p: t.renamed_to_local(t.renamed(p, "other", None, 1), staged_of(p)),
     "unlinked": t.unlinked,
     "claimed": lambda p: t.claimed(p, InFlight("attempt", p.key), 4),
     **{
@@ -200,10 +199,8 @@ def test_only_evidence_or_a_copy_takes_back_that_bytes_are_to_be_sent():
             except ImpossibleTransition:
                 continue
             if following is not None and not following.changed:
-                assert (
-                    name.startswith("closed unchanged")
-                    or (name.startswith("stored") and value.state is State.RESEALED)
-                    or (name == "renamed to local" and value.staged is None)
+                assert name.startswith("closed unchanged") or (
+                    name.startswith("stored") and value.state is State.RESEALED
                 ), (name, value)
 
 
