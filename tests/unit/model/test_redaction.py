@@ -95,7 +95,7 @@ def test_standard_error(capsys):
 def test_a_key_that_the_library_found_by_itself_is_hidden_before_the_answer_comes():
     from types import SimpleNamespace
 
-    from r2fs.store.s3.client import _HiddenKey
+    from r2fs.store.s3.session import HiddenKey
 
     asked = []
 
@@ -107,7 +107,7 @@ def test_a_key_that_the_library_found_by_itself_is_hidden_before_the_answer_come
 
     key = SimpleNamespace(get_frozen_credentials=frozen)
     session: Any = SimpleNamespace(get_credentials=lambda: key)
-    hidden = _HiddenKey(session)
+    hidden = HiddenKey(session)
     for token in (None, None, "a-token-2", "a-token-2"):
         hidden.look(token)
     assert len(asked) == 2
