@@ -52,7 +52,9 @@ def test_rows_that_were_written_again_do_not_push_others_out(
     assert {one.key: one.st_ino for one in within(rows, "")} == {f"{n}": 32 + n for n in range(8)}
 
 
-def test_a_row_that_is_stored_again_and_again_stays(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_is_stored_again_and_again_stays(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The project file that is saved each day came in first, and is not the first to go."""
     monkeypatch.setattr("r2fs.disk.journal.attributes.TRIM_EVERY", 5)
     rows = AttributeRows(journal.transaction, journal._run, journal._query, limit=10)

@@ -217,7 +217,9 @@ def test_a_listing_that_is_kept_has_a_largest_size():
             pages.turn(page(f"s/{n}", token=str(n)))
 
 
-@pytest.mark.parametrize("entries", [["s/" + "x" * (3 << 20)], ["s/x"] * 20_000], ids=("long names", "many names"))
+@pytest.mark.parametrize(
+    "entries", [["s/" + "x" * (3 << 20)], ["s/x"] * 20_000], ids=("long names", "many names")
+)
 def test_what_is_kept_of_a_listing_is_bounded_in_bytes(entries: list[str], monkeypatch: pytest.MonkeyPatch):
     """A page may be of 6 MiB: two thousand of them are more than a host has."""
     monkeypatch.setattr("r2fs.engine.inodes.listing_pages.MOST_BYTES", 32 << 20)
