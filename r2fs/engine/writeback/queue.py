@@ -249,7 +249,7 @@ class UploadQueue:
         for key in keys:
             self.dependencies.end_locked([key])
             self.waiting.key_settled(key)
-        self.waiting.changed.notify_all()
+        self.waiting.changed.notify()  # one thread: it wakes the next if there is more
         self._core.changed.notify_all()
 
     def stop_upload_locked(self, node: Node) -> None:
