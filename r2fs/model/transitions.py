@@ -267,16 +267,6 @@ def held(pending: Pending, reason: str | None) -> Pending:
     return replace(pending, hold=None if reason is None else Hold(reason))
 
 
-def depends_on_own_bytes(pending: Pending) -> Pending:
-    """The base's object is about to go, or counts no more: an unchanged close has to send the bytes that are here."""
-    checkpoint, staged = pending.checkpoint, pending.staged
-    if checkpoint is not None:
-        checkpoint = replace(checkpoint, changed=True)
-    if staged is not None and isinstance(staged.baseline, Writes):
-        staged = replace(staged, baseline=None)
-    return replace(pending, checkpoint=checkpoint, staged=staged)
-
-
 def interrupted_changed(pending: Pending) -> Pending:
     """What a first writer interrupted has bytes of its own: the object that it was to be copied from goes."""
     assert pending.checkpoint is not None
