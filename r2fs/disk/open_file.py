@@ -113,6 +113,11 @@ class OpenFile:
         with self._ready:
             os.utime(self.fd, ns=(atime_ns, mtime_ns))
 
+    def stat(self) -> os.stat_result:
+        """Return fstat(2) of the file, without the times that a fill leaves for a moment."""
+        with self._ready:
+            return os.fstat(self.fd)
+
     def allocated(self) -> int:
         """Bytes of disk that the file occupies."""
         return allocated_bytes(self.fd)

@@ -6,7 +6,6 @@ Locks:     every method is called with Core.lock held.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ class IdleFile:
     def has_changed(self) -> bool:
         """True if another program wrote to the file meanwhile."""
         assert self.node.content is not None
-        now = os.fstat(self.node.content.fd)
+        now = self.node.content.stat()
         return (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns)
 
 
@@ -50,7 +49,7 @@ class IdleFiles:
     def add(self, node: Node, retire: Callable[[IdleFile], None]) -> bool:
         """Keep the inode's content open; past the limits the oldest are retired. False: this one, too."""
         assert node.content is not None and node.base is not None
-        now = os.fstat(node.content.fd)
+        now = node.content.stat()
         self._files[node.ino] = IdleFile(node, node.base.size, now.st_size, now.st_mtime_ns, retire)
         self._bytes += node.base.size
         limit = self._core.settings.cache_size // SHARE

@@ -10,7 +10,6 @@ Fails:   StateDamaged if a staged file is missing; Stale; NoSpace and LocalError
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -197,7 +196,7 @@ class Contents:
     # ---- evidence
     def proof(self, node: Node) -> Proof:
         """Return size, mtime and ctime of the content's file now."""
-        stat = os.fstat(self.of(node).fd)
+        stat = self.of(node).stat()
         return Proof(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def edits(self, node: Node) -> tuple[Range, ...] | None:

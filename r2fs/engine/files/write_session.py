@@ -13,7 +13,6 @@ afterwards leaves a row and a file in staging.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -192,7 +191,7 @@ class WriteSessions:
             return
         content = self._contents.of(node)
         durability = self._disk_sync.proven(node, staged)
-        stat, opened_again, known_ns = os.fstat(content.fd), pending.checkpoint is not None, node.mtime_ns
+        stat, opened_again, known_ns = content.stat(), pending.checkpoint is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
         staged = replace(staged, size=stat.st_size, durability=durability, boot=self._core.staging.boot)
         self._pending.commit(

@@ -119,7 +119,7 @@ def _size_and_times(node: Node) -> tuple[int, int, int]:
         size = node.pending.size if node.pending is not None and staged else node.size
         return size, mtime_ns, node.ctime_ns
     if staged:  # the kernel keeps the times of a file that is written
-        stat = os.fstat(content.fd)
+        stat = content.stat()
         if stat.st_mtime_ns != node.mtime_ns:
             return content.size, *file_times(node, stat)
     return content.size, mtime_ns, node.ctime_ns

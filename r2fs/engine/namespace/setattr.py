@@ -8,7 +8,6 @@ Fails:   FileError's subclasses; NoSpace from the journal.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 from r2fs.engine.content.local_file import Contents
@@ -77,7 +76,7 @@ class SetAttr:
         """Return the time now, later than the one shown: a fine-grained one may be ahead of the coarse clock."""
         shown = node.ctime_ns
         if node.content is not None and node.pending is not None and node.pending.staged is not None:
-            _, shown = file_times(node, os.fstat(node.content.fd))
+            _, shown = file_times(node, node.content.stat())
         return max(self._core.now_ns(), shown + 1)
 
     def _change_pending(self, node: Node, fields: InodeChange) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,27 @@ def test_disk_is_there_before_the_bytes(content: SparseFile) -> None:
     content.fill(MIB, b"x" * MIB)
     assert content.read(MIB, MIB) == b"x" * MIB
     assert content.allocated() < 5 * MIB
+
+
+@pytest.mark.parametrize("step", ["allocate", "write"])
+def test_times_are_never_those_of_a_download(
+    content: SparseFile, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A program's stat, and what a close notes, while bytes arrive."""
+    seen: list[int] = []
+    looks = threading.Thread(target=lambda: seen.append(content.stat().st_mtime_ns))
+    real = getattr(filecalls, step)
+
+    def meanwhile(*args: Any) -> Any:
+        done = real(*args)
+        looks.start()
+        looks.join(0.2)  # it may have to wait for the end of this step
+        return done
+
+    monkeypatch.setattr(filecalls, step, meanwhile)
+    content.prepare(0, MIB) if step == "allocate" else content.fill(0, b"x" * MIB)
+    looks.join(10)
+    assert seen == [2_000]
 
 
 def test_disk_of_bytes_that_did_not_arrive_is_given_back(content: SparseFile) -> None:
