@@ -157,10 +157,14 @@ class Siblings:
             directory.count -= 1
 
     def failed(self, chosen: Chosen) -> None:
-        """End the run of a directory: a download failed. Its other choices are no surplus."""
-        directory = self._directories.get(chosen.directory)
-        if directory is not None:
+        """End the run of a directory: a download failed. Its other choices are no surplus.
+
+        The next run has to be longer: a file that always fails would be requested at each open before it.
+        """
+        if self.wants(chosen):
+            directory = self._directories[chosen.directory]
             directory.count -= len(directory.ahead)
+            directory.needed *= WARY
             directory.end_run()
 
 

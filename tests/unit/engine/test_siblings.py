@@ -150,8 +150,10 @@ def test_a_failure_ends_the_run_without_surplus() -> None:
     program.open(0)
     first, second = program.siblings.opened(1, NAMES[1], True, NAMES, lambda name: 1, LIMIT)
     program.siblings.failed(first)
+    program.siblings.failed(second)  # of the same run
     assert not program.siblings.wants(second)
-    program.open(500)
+    assert program.open(*range(2, 9)) == []
+    assert program.open(9) == [10, 11]
     assert program.siblings.surplus == 0
 
 
@@ -446,6 +448,23 @@ def test_an_outage_ends_the_run(engine: Engine, store: Gate) -> None:
     for name in left:
         assert len(engine.read(name)) == 4096
     settled(engine)
+
+
+def test_a_file_that_always_fails_is_requested_a_few_times(
+    engine: Engine, store: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = fill(store, count=60)
+    bad = names[40]
+
+    def refuse(name: str, key: str) -> None:
+        if (name, key) == ("get", bad):
+            raise Unavailable("no answer")
+
+    monkeypatch.setattr(store, "before", refuse)
+    for name in names[:40] + names[41:]:
+        engine.read(name)
+        settled(engine)
+    assert 1 <= store.gets().count(bad) <= 3
 
 
 def test_a_file_deleted_under_way_leaves_nothing(engine: Engine, store: Gate) -> None:
