@@ -25,7 +25,7 @@ class OpenFile:
         self.path = path
         self._fd = fd
         self._mode = mode
-        self._doubtful = False
+        self._read_failed = False
 
     @property
     def fd(self) -> int:
@@ -47,14 +47,14 @@ class OpenFile:
         return self._fd < 0
 
     @property
-    def doubtful(self) -> bool:
+    def read_failed(self) -> bool:
         """True if the disk failed to read the file: it is not to be kept."""
-        return self._doubtful
+        return self._read_failed
 
     def distrust(self) -> None:
-        """Make the file doubtful, for good."""
+        """Note a failed read, for good."""
         with self._ready:
-            self._doubtful = True
+            self._read_failed = True
 
     def close(self) -> None:
         """Close the descriptor. Idempotent; whoever waits for bytes gets ValueError."""

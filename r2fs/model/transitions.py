@@ -267,16 +267,6 @@ def held(pending: Pending, reason: str | None) -> Pending:
     return replace(pending, hold=None if reason is None else Hold(reason))
 
 
-def depends_on_own_bytes(pending: Pending) -> Pending:
-    """Stop depending on the base, whose object is about to be deleted or replaced: an unchanged close sends the local bytes."""
-    checkpoint, staged = pending.checkpoint, pending.staged
-    if checkpoint is not None:
-        checkpoint = replace(checkpoint, changed=True)
-    if staged is not None and isinstance(staged.baseline, Writes):
-        staged = replace(staged, baseline=None)
-    return replace(pending, checkpoint=checkpoint, staged=staged)
-
-
 def interrupted_changed(pending: Pending) -> Pending:
     """Set `changed` in the checkpoint: the object to be copied from is about to be deleted."""
     assert pending.checkpoint is not None

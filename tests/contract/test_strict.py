@@ -25,7 +25,7 @@ from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
 from r2fs.store.health import HealthView
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3.store import limits_of
+from r2fs.store.s3.check import limits_of
 from tests.contract.test_wire import everything
 from tests.support.bodies import BreakingBody, BytesBody
 from tests.support.engine import Engine

@@ -222,7 +222,7 @@ class FaultyProxy:
         if self.latency_s:
             self._stopping.wait(self.latency_s)
         body = _Reader(incoming, int(headers.get("Content-Length") or 0))
-        seen.status = self._act(sock, seen, headers.items(), body, server)
+        self._act(sock, seen, headers.items(), body, server)
         if seen.fault is not None and seen.fault.kind is not Kind.ANSWER:
             raise _Ended
 
@@ -241,28 +241,29 @@ class FaultyProxy:
         headers: Sequence[tuple[str, str]],
         body: _Reader,
         server: http.client.HTTPConnection,
-    ) -> int:
-        """Carries the request out, or fails as its fault says; the status that the client got."""
+    ) -> None:
+        """Carries the request out, or fails as its fault says. The status is noted before the client can have it."""
         fault = seen.fault
         kind = fault.kind if fault else None
         if fault is not None and kind is Kind.ANSWER:
             body.drain()
+            seen.status = fault.status
             sock.sendall(_error_answer(seen, fault))
-            return fault.status
+            return
         if kind is Kind.DROP:
-            return 0
+            return
         if fault is not None and kind is Kind.STALL:
             self._stopping.wait(fault.seconds)
-            return 0
+            return
         self._send_on(
             seen, headers, body, server, fault.after if kind is Kind.CUT_REQUEST and fault else None
         )
         response = server.getresponse()
         if kind is Kind.LOSE_ANSWER:
             response.read()
-            return 0
+            return
+        seen.status = response.status
         self._answer_back(sock, seen, response, fault)
-        return response.status
 
     def _send_on(
         self,

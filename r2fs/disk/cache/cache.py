@@ -6,10 +6,11 @@ Never:   holds the only copy of a byte; raises when lost, damaged or full; delet
          has not named.
 Threads: every public method is thread-safe.
 Locks:   that of each of its two shelves (leaves); never both at once.
-Fails:   softly: a miss, or False. A lost or damaged database is begun anew, while mounted too. take() alone raises, NoSpace or LocalError, where a hit cannot be linked.
+Fails:   softly: a miss, or False. A lost or damaged database is begun anew, while mounted too. take() alone raises,
+         NoSpace or LocalError, where a hit cannot be linked.
 
-The limit is held by evicting before admitting, oldest use first, passing over pinned versions;
-diskcache's own culling overshoots and removes open files, so is switched off.
+The limit is held by eviction before admission, oldest use first, without pinned versions. diskcache's own culling is
+switched off: it overshoots, and removes open files.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2fs.disk.cache.last_listings import LastListings
-from r2fs.disk.cache.name_filter import NameFilter
+from r2fs.disk.cache.name_filter import NameFilter, parts_row_name, row_name
 from r2fs.disk.cache.shelf import Shelf
 from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
@@ -48,15 +48,6 @@ class Taken(NamedTuple):
 
     present: RangeSet | None  # None: all
     stored_at_s: float  # for admit(): the age counts from here
-
-
-@lru_cache(4096)  # a version that is opened again and again is named each time
-def _name(key: str, etag: str) -> str:
-    return json.dumps([etag, key])
-
-
-def _parts_name(version: Version) -> str:
-    return json.dumps([version.etag, version.key, "parts"])
 
 
 def _about(version: Version, present: RangeSet | None, mtime_ns: int) -> str:
@@ -93,7 +84,7 @@ class CleanCache:
 
         The file stays the entry's too: the caller drops the entry before it changes the file.
         """
-        name = _name(version.key, version.etag)
+        name = row_name(version.key, version.etag)
         lacking, taken = self._names.lacks(name), None
         if not lacking:
             taken = self._content.run(lambda table: self._take_locked(table, name, version, into), None)
@@ -156,7 +147,7 @@ class CleanCache:
 
         Replaces an entry of the same version and keeps its age; `stored_at_s` is the age of a new entry.
         """
-        name = _name(version.key, version.etag)
+        name = row_name(version.key, version.etag)
 
         def enter(table: Table) -> bool:
             try:
@@ -194,7 +185,7 @@ class CleanCache:
 
     def _look(self, version: Version) -> Any:
         """Return the values of `_about` for an entry that take() would hit."""
-        name = _name(version.key, version.etag)
+        name = row_name(version.key, version.etag)
         if self._names.lacks(name):
             return None
 
@@ -207,11 +198,11 @@ class CleanCache:
 
     def drop(self, version: Version) -> None:
         """Remove the entry, pinned or not. Other names of its file stay."""
-        self._content.run(lambda table: table.delete(_name(version.key, version.etag)), None)
+        self._content.run(lambda table: table.delete(row_name(version.key, version.etag)), None)
 
     def rekey(self, old: Version, new: Version) -> None:
         """Move the entry, its pins and its parts from `old` to `new`, a copy in the bucket with the same bytes."""
-        before, after = _name(old.key, old.etag), _name(new.key, new.etag)
+        before, after = row_name(old.key, old.etag), row_name(new.key, new.etag)
 
         def rename(table: Table) -> None:
             row = table.row(before)
@@ -240,12 +231,12 @@ class CleanCache:
 
     def pin(self, version: Version) -> None:
         """Keep the entry from eviction and expiry, until as many unpin()s."""
-        name = _name(version.key, version.etag)
+        name = row_name(version.key, version.etag)
         with self._content.lock:
             self._pins[name] = self._pins.get(name, 0) + 1
 
     def unpin(self, version: Version) -> None:
-        name = _name(version.key, version.etag)
+        name = row_name(version.key, version.etag)
         with self._content.lock:
             left = self._pins.pop(name, 0) - 1
             if left > 0:
@@ -325,18 +316,18 @@ class CleanCache:
     # -------------------------------------------------------------- attributes of versions
     def remember(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
         """Keep the attributes of a version that HEAD or GET returned. The last ATTRIBUTES_MAX are kept."""
-        self._remember(_name(key, etag), json.dumps(dict(attributes)))
+        self._remember(row_name(key, etag), json.dumps(dict(attributes)))
 
     def remember_parts(self, version: Version, parts: PartDigests) -> None:
         """Keep the digests of a version's parts: equal parts of a later version are not sent again."""
-        self._remember(_parts_name(version), json.dumps([parts.part_size, *parts.digests]))
+        self._remember(parts_row_name(version), json.dumps([parts.part_size, *parts.digests]))
 
     def recall_parts(self, version: Version) -> PartDigests | None:
-        parts = self._recall(_parts_name(version))
+        parts = self._recall(parts_row_name(version))
         return None if parts is None else PartDigests(parts[0], tuple(parts[1:]))
 
     def recall(self, key: str, etag: str) -> dict[str, str | int] | None:
-        return self._recall(_name(key, etag))  # type: ignore[no-any-return]
+        return self._recall(row_name(key, etag))  # type: ignore[no-any-return]
 
     def _recall(self, name: str) -> Any:
         if self._remembered_names.lacks(name):  # as most names of a large directory

@@ -1,4 +1,5 @@
-"""Name filter: names that a table may have, in memory, so that most lookups without a row touch neither file nor lock.
+"""Names of rows, and a filter of the names that a table may have: in memory, so that most lookups without a row touch
+neither file nor lock.
 
 Owns:    a Bloom filter of 1 MiB for a table. A false positive costs a query; an error the other way a download or HEAD.
 Never:   forgets a deleted name: after RELOAD_AFTER added ones all names are read anew.
@@ -7,13 +8,28 @@ Threads: `lacks` in any; the other methods under the lock of the table's shelf.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
+
+from r2fs.model.records import Version
 
 LOAD_AFTER: Final = 32  # lookups without a row: a single one must not wait for the names of a large table
 RELOAD_AFTER: Final = 200_000  # names added: with as many at first, 0.7 % are false positives
 
 _MASK: Final = (1 << 23) - 1  # bits
+
+
+@lru_cache(4096)  # a version that is opened again and again is named each time
+def row_name(key: str, etag: str) -> str:
+    """Return the name of a version's row."""
+    return json.dumps([etag, key])
+
+
+def parts_row_name(version: Version) -> str:
+    """Return the name of the row with the digests of a version's parts."""
+    return json.dumps([version.etag, version.key, "parts"])
 
 
 class NameFilter:

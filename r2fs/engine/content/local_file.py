@@ -255,7 +255,7 @@ class Contents:
             or content is None
             or base is None
             or not content.complete
-            or content.doubtful
+            or content.read_failed
             or content.in_memory
             or base.size > idle.LARGEST
         ):
@@ -352,7 +352,7 @@ class Contents:
         assert version is not None
         if content is not None and content.in_memory:
             return
-        if content is not None and content.doubtful:
+        if content is not None and content.read_failed:
             self._core.cache.drop(version)
             return
         present = None if content is None or content.complete else content.snapshot()[0]

@@ -80,7 +80,7 @@ class UploadHydration:
                 self._queue.schedule_locked(node)
                 return False
             if pending.staged is None:
-                if self._contents.of(node).doubtful:  # downloaded again after the last close
+                if self._contents.of(node).read_failed:  # downloaded again after the last close
                     raise LocalError(f"{printable(node.name)}: this disk failed to read it")
                 file = self._staged_files.stage(node)
                 size = self._contents.of(node).size

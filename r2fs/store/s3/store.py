@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
@@ -33,13 +32,12 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.model.settings.loading import R2_DOMAIN
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3 import headers, proof, values
-from r2fs.store.s3.check import Checks
+from r2fs.store.s3.check import Checks, limits_of
 from r2fs.store.s3.client import with_copy_headers
 from r2fs.store.s3.clients import Clients
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
@@ -86,12 +84,6 @@ def connect(
     return RetryingStore(store, clock, counter=counter, keys=store._clients)
 
 
-def limits_of(bucket: Bucket) -> Limits:
-    """R2's own by the endpoint's name: a server of another name, Cloudflare's simulator too, may lack them."""
-    host = urlsplit(bucket.endpoint_url or "").hostname or ""
-    return Limits(r2_copies=host.endswith("." + R2_DOMAIN))
-
-
 class S3Store:
     """One bucket. See the head of the file; the contract is `ObjectStore`'s."""
 
@@ -112,10 +104,9 @@ class S3Store:
         self._md5_etags = bucket.md5_etags
         self.url = bucket.url
         self._clock = clock
-        self._limits = limits or limits_of(bucket)
+        self.limits = limits or limits_of(bucket)
         self._counter = counter or RequestCounter()
         self._checks = Checks(bucket, clock)
-        self._host = self._checks.host
         with self._translated():
             self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
         self._sender = Sender(self._clients)
@@ -128,13 +119,9 @@ class S3Store:
     def _client(self) -> S3Client:
         return self._clients.current
 
-    @property
-    def limits(self) -> Limits:
-        return self._limits
-
     @contextmanager
     def _translated(self, key: str = "", outgoing: Outgoing | None = None) -> Iterator[Answer]:
-        with translated(key or self.url, self._host, outgoing, self._checks.dated) as answer:
+        with translated(key or self.url, self._checks.host, outgoing, self._checks.dated) as answer:
             yield answer
 
     # ---- the bucket as a whole
@@ -265,7 +252,7 @@ class S3Store:
         return info.etag == etag and not info.size and not info.metadata
 
     def _described(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
-        return self._at(key) | values.described_object(key, meta, self._limits.max_metadata)
+        return self._at(key) | values.described_object(key, meta, self.limits.max_metadata)
 
     def delete(self, key: str) -> None:
         try:
@@ -275,8 +262,8 @@ class S3Store:
             pass
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
-        if len(keys) > self._limits.delete_batch:
-            raise Refused(f"{self.url}: at most {self._limits.delete_batch} keys in one delete request")
+        if len(keys) > self.limits.delete_batch:
+            raise Refused(f"{self.url}: at most {self.limits.delete_batch} keys in one delete request")
         failed: dict[str, StoreError] = {}
         for key in (k for k in keys if not headers.fits_xml(k)):
             try:
@@ -371,9 +358,9 @@ class S3Store:
         meta: ObjectMeta | None = None,
         condition: Condition | None = None,
     ) -> str:
-        if not self._limits.r2_copies:
+        if not self.limits.r2_copies:
             self._look_first(key, condition)
-        if source.size > self._limits.max_copy:
+        if source.size > self.limits.max_copy:
             return copy_by_parts(self, source, key, meta, condition=condition)
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:

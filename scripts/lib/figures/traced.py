@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+ASSERTIONS = frozenset({"assert_held"})  # no step of a walk: nothing follows from them
+
 
 class Tracer:
     """Counts calls while `on`; installed before the engine's threads start."""
@@ -39,7 +41,7 @@ class Tracer:
             return
         code = frame.f_code
         module = self._module(code.co_filename)
-        if not module or code.co_name.startswith("<"):
+        if not module or code.co_name.startswith("<") or code.co_name in ASSERTIONS:
             return
         caller = frame.f_back
         while caller is not None and not self._module(caller.f_code.co_filename):
