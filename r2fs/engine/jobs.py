@@ -98,6 +98,11 @@ class DownloadQueue(JobQueue):
         self._running: dict[int, _Slot] = {}  # by thread; in order of their begin
 
     @property
+    def limit(self) -> int:
+        """Number of downloads at once."""
+        return self._limit
+
+    @property
     def threads(self) -> int:
         return self._limit + SPARE
 

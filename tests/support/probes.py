@@ -19,6 +19,7 @@ from r2fs.engine import build
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.content.streaming import Streams
@@ -107,6 +108,10 @@ class Probes:
         return self._storage.downloader.hedges
 
     @property
+    def prefetch(self) -> Prefetch:
+        return self._storage.prefetch
+
+    @property
     def files(self) -> Files:
         return self.fs._files
 
@@ -193,6 +198,11 @@ class Probes:
     def reserved(self) -> dict[int, int]:
         """By inode number: bytes of open files that count against the cache's limit beside its entries."""
         return dict(self.streams._reserved)
+
+    def fetched_ahead(self) -> tuple[int, int]:
+        """Downloads of files that no program has opened yet: under way, and waiting."""
+        with self.lock:
+            return self.prefetch._running, len(self.prefetch._waiting)
 
     def in_memory(self) -> list[Source]:
         """Open files whose bytes are kept in memory for want of disk space."""

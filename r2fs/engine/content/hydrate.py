@@ -187,6 +187,16 @@ class Reader:
             self._fetch(source, (begin + PIECE, min(begin + 4 * PIECE, size)), URGENT)
             self._wait(source, begin, min(begin + PIECE, size), caller)
 
+    def bring(self, source: Source) -> None:
+        """Download a file of up to PIECE bytes in this thread, unless a reader has requested it. Errors go to readers."""
+        size = source.content.size
+        with source.lock:
+            if source.coming or source.content.missing(0, size) != [(0, size)]:
+                return
+            piece = Piece(0, size)
+            source.add([piece])
+        self._download(source, piece)
+
     # ---- windows and requests
     @contextmanager
     def _wanting(self, source: Source, start: int, stop: int) -> Iterator[None]:

@@ -11,6 +11,7 @@ from r2fs.engine.content.hydrate import Hydration, Reader
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
+from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.content.streaming import Streams
@@ -28,6 +29,7 @@ class Storage:
     contents: Contents
     staged_files: StagedFiles
     hydration: Hydration
+    prefetch: Prefetch
     disk_sync: DiskSync
     local_only: LocalOnly
 
@@ -41,7 +43,8 @@ def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Rec
     records = Records.of(core, staging_gc.add)
     contents = Contents(records, streams, space)
     staged_files = StagedFiles(records, contents)
-    hydration = Hydration(records, contents, Reader(core, downloads, streams, downloader))
+    reader = Reader(core, downloads, streams, downloader)
+    hydration = Hydration(records, contents, reader)
     return records, Storage(
         staging_gc,
         space,
@@ -50,6 +53,7 @@ def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Rec
         contents,
         staged_files,
         hydration,
+        Prefetch(core, contents, reader, space, downloads),
         DiskSync(records, contents, staged_files),
         LocalOnly(records),
     )

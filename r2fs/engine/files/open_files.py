@@ -118,6 +118,7 @@ class Files:
         self._contents = storage.contents
         self._staged_files = storage.staged_files
         self._hydration = storage.hydration
+        self._prefetch = storage.prefetch
         self._disk_sync = storage.disk_sync
         self._statfs = statfs
         self._part_hasher = PartHasher(records.core, jobs)
@@ -168,6 +169,7 @@ class Files:
             self._check_there(node)
             self._contents.wake(node)
             small = self._comes_whole(node)
+            self._prefetch.opened(node, cold=small)
             if small:
                 caller.about_to_fetch()
             handle, _ = self._add_handle(node, flags)

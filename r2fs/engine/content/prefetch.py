@@ -1,0 +1,153 @@
+"""Prefetch: downloads of small files that a program is about to open, into the cache.
+
+Owns:    downloads chosen by `content/siblings.py`, waiting and under way.
+Never:   keeps a file open that a handle needs no more; takes the last SPARED download slots; repeats a download.
+Threads: every public method is thread-safe; downloads run on the threads of `jobs`, after those with a reader.
+Locks:   takes Core.lock (30); none during a download.
+Fails:   never: a failed download ends the run of its directory; a reader requests the file again, and gets the error.
+
+A reader that opens a file under way waits for the same Source; one that opens a waiting file downloads it itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+
+from r2fs.engine.content import idle
+from r2fs.engine.content.disk_space import DiskSpace
+from r2fs.engine.content.hydrate import PIECE, Reader
+from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.siblings import MOST, Chosen, Siblings
+from r2fs.engine.content.source import Source
+from r2fs.engine.core import Core
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.jobs import AHEAD, DownloadQueue
+from r2fs.model.errors import R2fsError
+from r2fs.model.keys import printable
+from r2fs.model.records import Kind
+
+log = logging.getLogger(__name__)
+
+BYTES = 64 << 20  # of one directory, not opened yet
+SPARED = 2  # download slots, for readers
+
+
+class Prefetch:
+    def __init__(
+        self, core: Core, contents: Contents, reader: Reader, space: DiskSpace, jobs: DownloadQueue
+    ) -> None:
+        # constant
+        self._core = core
+        self._contents = contents
+        self._reader = reader
+        self._space = space
+        self._jobs = jobs
+        # guarded by: Core.lock
+        self._siblings = Siblings()
+        self._waiting: deque[tuple[Chosen, Node]] = deque()
+        self._running = 0  # jobs submitted, and not ended
+
+    @property
+    def surplus(self) -> int:
+        """Number of files fetched ahead and not opened. With Core.lock held."""
+        return self._siblings.surplus
+
+    def opened(self, node: Node, cold: bool) -> None:
+        """Note an open for reading, and start downloads of the files expected next. With Core.lock held.
+
+        `cold`: bytes of the file are missing.
+        """
+        parent = node.parent
+        if parent is None or parent.listing is None or node.pending is not None or not self._is_small(node):
+            return
+        children = parent.children()
+        limit = min(BYTES, self._core.settings.cache_size // idle.SHARE)
+        for chosen in self._siblings.opened(
+            parent.ino, node.name, cold, children, lambda name: self._size(children.get(name)), limit
+        ):
+            self._waiting.append((chosen, children[chosen.name]))
+        if self._waiting:
+            self._submit()
+
+    def _is_small(self, node: Node) -> bool:
+        """True for a clean file that one GET downloads whole."""
+        base = node.base
+        return base is not None and 0 < base.size <= min(self._core.settings.small_file, PIECE)
+
+    def _size(self, node: Node | None) -> int:
+        """Return the bytes of a file that may be downloaded ahead; 0: it may not."""
+        if (
+            node is None
+            or node.kind is not Kind.FILE
+            or node.deleted
+            or node.pending is not None
+            or node.content is not None
+            or node.base is None
+            or node.base == node.base_missing
+            or not self._is_small(node)
+        ):
+            return 0
+        return node.base.size
+
+    def _submit(self) -> None:
+        """Start waiting downloads while slots are left. With Core.lock held."""
+        while self._waiting and self._running < self._jobs.limit - SPARED:
+            chosen, node = self._waiting.popleft()
+            if self._siblings.wants(chosen) and self._jobs.submit(partial(self._run, chosen, node), AHEAD):
+                self._running += 1
+        if len(self._waiting) > MOST:  # of runs that have ended, and of programs in several directories
+            wanted = [waiting for waiting in self._waiting if self._siblings.wants(waiting[0])]
+            for chosen, _ in wanted[MOST:]:
+                self._siblings.skipped(chosen)
+            self._waiting = deque(wanted[:MOST])
+
+    def _run(self, chosen: Chosen, node: Node) -> None:
+        """Job: download one file, and close it as after a reader's last close."""
+        source = None
+        try:
+            source = self._begin(chosen, node)
+            if source is not None:
+                self._reader.bring(source)
+        finally:
+            with self._core.lock:
+                self._running -= 1
+                if source is not None:
+                    self._end(chosen, node, source)
+                if not self._core.stopping:
+                    self._submit()
+
+    def _begin(self, chosen: Chosen, node: Node) -> Source | None:
+        """Open the file; None: it needs no download, or has no room."""
+        short = self._space.disk().short
+        with self._core.lock:
+            if self._core.stopping or not self._siblings.wants(chosen):
+                return None
+            base = node.base
+            if short or not self._size(node) or (base and self._core.cache.contains(base, whole=True)):
+                self._siblings.skipped(chosen)
+                return None
+            try:
+                source = self._contents.source(node)
+            except R2fsError as error:
+                log.debug("%s: not fetched ahead: %s", printable(node.name), error)
+                self._siblings.failed(chosen)
+                return None
+            if source is None or source.content.in_memory:
+                self._siblings.skipped(chosen)
+                self._contents.closed(node)
+                return None
+            return source
+
+    def _end(self, chosen: Chosen, node: Node, source: Source) -> None:
+        """Close the file unless a handle needs it. With Core.lock held."""
+        content = source.content
+        if node.content is not content or node.handles:
+            return
+        if self._core.stopping:  # another daemon may have taken the directory over
+            content.close()
+            return
+        if not content.complete:
+            self._siblings.failed(chosen)
+        self._contents.closed(node)

@@ -1,0 +1,187 @@
+"""Siblings: the files of a directory to download next, while a program opens its files in the order of their names.
+
+Owns:    the last opens in a few directories; the names chosen there and not opened since; the number that never were.
+Never:   downloads (`content/prefetch.py`), or keeps a reference to an inode.
+Locks:   every method is called with Core.lock held.
+
+A run begins at the second open in order: 1 to GAP names after the one before. It first chooses FIRST names, so that
+two neighbours opened by chance cost two GETs. Each chosen name that is opened widens the window, up to MOST names.
+Any other open ends the run; an open of one of the GAP names before changes nothing, since threads overtake each other.
+Names chosen in vain are surplus. A directory with more surplus than half of its names has to show a longer run first.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
+
+GAP = 3  # names: of files that a program passes over, such as those of another type
+FIRST = 2  # names chosen at the begin of a run
+STEP = 8  # names in the window after the first that was opened; then it doubles
+MOST = 64  # names in the largest window
+WARY = 8  # factor of the opens in order that are needed, after too much surplus
+DIRECTORIES = 8  # remembered; the least recently used is forgotten first
+LARGEST = 100_000  # names of a directory: their sorting takes some milliseconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """One choice of a name; the same name chosen again is another."""
+
+    directory: int  # inode number
+    name: str
+    size: int  # bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Directory:
+    last: str  # the furthest name opened in this run
+    names: list[str] = field(default_factory=list)  # sorted, as of the second open or later
+    run: int = 0  # opens in order
+    needed: int = 1  # of them before a name is chosen
+    window: int = FIRST  # names after `last`
+    looked: str = ""  # names up to this one have been considered in this run
+    ahead: dict[str, Chosen] = field(default_factory=dict)  # in order; neither opened nor given up
+    bytes: int = 0  # of `ahead`
+    count: int = 0  # names chosen since the surplus was last judged too much
+    surplus: int = 0  # of them
+
+    def take(self, name: str) -> Chosen | None:
+        chosen = self.ahead.pop(name, None)
+        if chosen is not None:
+            self.bytes -= chosen.size
+        return chosen
+
+    def steps_to(self, name: str, children: Collection[str]) -> int | None:
+        """Return the number of names from `last` to `name`. None: the directory is too large."""
+        at = bisect_left(self.names, name)
+        if at == len(self.names) or self.names[at] != name:  # the first run, or a new name
+            if len(children) > LARGEST:
+                return None
+            self.names = sorted(children)
+            at = bisect_left(self.names, name)
+        return at - bisect_left(self.names, self.last)
+
+    def end_run(self) -> None:
+        self.run, self.window, self.looked = 0, FIRST, ""
+        self.ahead.clear()
+        self.bytes = 0
+
+
+class Siblings:
+    def __init__(self) -> None:
+        self._directories: OrderedDict[int, _Directory] = OrderedDict()  # by inode number
+        self.surplus = 0  # names chosen and not opened, in all directories
+
+    def opened(
+        self,
+        ino: int,
+        name: str,
+        cold: bool,
+        children: Collection[str],
+        size_of: Callable[[str], int],
+        limit: int,
+    ) -> list[Chosen]:
+        """Note an open in directory `ino`; return the names to download next, in order.
+
+        `cold`: bytes are missing on this host; a directory is remembered from its first cold open on.
+        `size_of`: bytes of a name that may be chosen, else 0. `limit`: bytes chosen and not opened, at most.
+        """
+        directory = self._directories.get(ino)
+        if directory is None:
+            if cold:
+                self._remember(ino, name)
+            return []
+        self._directories.move_to_end(ino)
+        hit = directory.take(name) is not None
+        steps = 0 if name == directory.last else directory.steps_to(name, children)
+        if steps is not None and -GAP <= steps <= 0:
+            return []
+        directory.last = name
+        if steps is None or not 0 < steps <= GAP:
+            self._give_up(ino, directory, len(directory.ahead))
+            directory.end_run()
+            return []
+        directory.run += 1
+        if hit:
+            directory.window = min(MOST, max(STEP, 2 * directory.window))
+        at = bisect_left(directory.names, name)
+        self._give_up_passed(ino, directory, at)
+        if directory.run < directory.needed:
+            return []
+        return _choose(ino, directory, at, size_of, limit)
+
+    def _remember(self, ino: int, name: str) -> None:
+        self._directories[ino] = _Directory(name)
+        if len(self._directories) > DIRECTORIES:
+            oldest, directory = self._directories.popitem(last=False)
+            self._give_up(oldest, directory, len(directory.ahead))
+
+    def _give_up_passed(self, ino: int, directory: _Directory, at: int) -> None:
+        """Give up the names that a run has passed over: those more than GAP before index `at`."""
+        passed = [name for name in directory.ahead if bisect_left(directory.names, name) < at - GAP]
+        for name in passed:
+            directory.take(name)
+        self._give_up(ino, directory, len(passed))
+
+    def _give_up(self, ino: int, directory: _Directory, count: int) -> None:
+        """Count surplus; end the run if it is too much."""
+        if not count:
+            return
+        self.surplus += count
+        directory.surplus += count
+        if 2 * directory.surplus > directory.count:
+            log.debug(
+                "inode %d: %d of %d files fetched ahead in vain", ino, directory.surplus, directory.count
+            )
+            directory.needed *= WARY
+            directory.count = directory.surplus = 0
+            directory.end_run()
+
+    # ---- a choice's way
+    def wants(self, chosen: Chosen) -> bool:
+        """True unless the name has been opened or given up since."""
+        directory = self._directories.get(chosen.directory)
+        return directory is not None and directory.ahead.get(chosen.name) is chosen
+
+    def skipped(self, chosen: Chosen) -> None:
+        """Forget a choice that needs no download."""
+        if self.wants(chosen):
+            directory = self._directories[chosen.directory]
+            directory.take(chosen.name)
+            directory.count -= 1
+
+    def failed(self, chosen: Chosen) -> None:
+        """End the run of a directory: a download failed. Its other choices are no surplus.
+
+        The next run has to be longer: a file that always fails would be requested at each open before it.
+        """
+        if self.wants(chosen):
+            directory = self._directories[chosen.directory]
+            directory.count -= len(directory.ahead)
+            directory.needed *= WARY
+            directory.end_run()
+
+
+def _choose(
+    ino: int, directory: _Directory, at: int, size_of: Callable[[str], int], limit: int
+) -> list[Chosen]:
+    chosen: list[Chosen] = []
+    for name in directory.names[at + 1 : at + 1 + directory.window]:
+        if name <= directory.looked:
+            continue
+        size = size_of(name)
+        if size and directory.bytes + size > limit:
+            break
+        directory.looked = name
+        if size:
+            directory.ahead[name] = Chosen(ino, name, size)
+            directory.bytes += size
+            directory.count += 1
+            chosen.append(directory.ahead[name])
+    return chosen
