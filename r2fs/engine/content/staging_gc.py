@@ -82,7 +82,7 @@ class StagingGc:
             return False
 
     def sweep(self) -> None:
-        """Do one round. Without the lock; waits for the disk."""
+        """Remove the files whose rows are gone, after a barrier of the journal. Without Core.lock; waits for the disk."""
         journal = self._core.journal
         with self._core.lock:
             files, self._asked = dict(self._files), False

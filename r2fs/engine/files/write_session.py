@@ -212,7 +212,7 @@ class WriteSessions:
         self._queue.schedule_locked(node)
 
     def _vouch(self, node: Node) -> None:
-        """Have the row that calls the bytes synced written to the disk soon: a program has waited in fsync."""
+        """Note that the bytes are synced, and request a barrier of the journal: a program waited for them in fsync."""
         node.synced_on_disk = True
         self._staging_gc.soon()
 

@@ -48,7 +48,7 @@ def _check_aws_files() -> None:
 
 
 def same_key(one: Session, other: Session) -> bool:
-    """Do both sign alike?"""
+    """True if both sessions sign with the same credentials, or with none."""
     mine, theirs = one.get_credentials(), other.get_credentials()
     if mine is None or theirs is None:
         return mine is theirs
