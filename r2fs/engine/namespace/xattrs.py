@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from r2fs.engine.content.presence import bytes_here_locked
 from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
@@ -147,15 +148,7 @@ class ExtendedAttributes:
         if located.etag:
             values["etag"] = located.etag
         if not node.is_dir:
-            values["cached"] = str(self._cached_bytes(node))
+            values["cached"] = str(bytes_here_locked(self._core, node))
         if located.reason:
             values["reason"] = located.reason
         return values
-
-    def _cached_bytes(self, node: Node) -> int:
-        """Return the number of the file's bytes on this disk."""
-        if node.content is not None:
-            return node.content.size if node.content.complete else node.content.snapshot().present.total()
-        if node.pending is not None and node.pending.staged is not None:
-            return node.pending.size
-        return self._core.cache.bytes_of(node.base) if node.base is not None else 0
