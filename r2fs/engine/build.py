@@ -18,6 +18,7 @@ from r2fs.engine.fs import FileSystem, Parts, Queues
 from r2fs.engine.inodes.stat import AttributeView
 from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.jobs import DownloadQueue, JobQueue
+from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
@@ -144,6 +145,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             writeback=writeback,
             queues=queues,
             freshness=freshness,
+            close_to_open=CloseToOpen(records, storage.local_only, freshness, queues.submit_listing),
             names=names,
             renaming=Renaming(records, storage, freshness, writeback, names),
             statfs=statfs,

@@ -19,6 +19,7 @@ from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.jobs import DownloadQueue, Job, JobQueue
+from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
@@ -59,6 +60,7 @@ class Parts:
     writeback: WriteBack
     queues: Queues
     freshness: Freshness
+    close_to_open: CloseToOpen
     names: Names
     renaming: Renaming
     statfs: StatFs
@@ -83,6 +85,7 @@ class FileSystem:
         self._writeback = parts.writeback
         self._queues = parts.queues
         self._freshness = parts.freshness
+        self._close_to_open = parts.close_to_open
         self._names = parts.names
         self._renaming = parts.renaming
         self._statfs = parts.statfs
@@ -168,6 +171,7 @@ class FileSystem:
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
+        self._close_to_open.before_lookup(caller, parent, name)
         return self._names.lookup(caller, parent, name)
 
     def forget(self, ino: int, count: int) -> None:
@@ -329,7 +333,10 @@ class FileSystem:
     def open(self, caller: Caller, ino: int, flags: int) -> Opened:
         with self._core.lock:
             node = self._tree.get(ino)
-        return self._files.open(caller, node, flags)
+        self._close_to_open.before_open(caller, node, lambda one: self._files.fetches_locked(one, flags))
+        opened = self._files.open(caller, node, flags)
+        self._close_to_open.opened(node)
+        return opened
 
     def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
         return self._files.read(caller, handle, offset, size)

@@ -268,6 +268,7 @@ class LibfuseDriver:
     def _options(self, library: Library) -> dict[str, Any]:
         """Options in fusepy's form: True is a word, other values make a pair."""
         settings = self._settings
+        asks = settings.consistency == "close-to-open"  # the kernel learns a new size by a request alone
         options: dict[str, Any] = {
             "fsname": settings.bucket.url.replace("\\", "\\\\").replace(",", "\\,"),
             "subtype": kmount.SUBTYPE,
@@ -278,8 +279,8 @@ class LibfuseDriver:
             "ro": settings.read_only,
             "allow_other": settings.allow_other,
             "entry_timeout": self._ttl_s,
-            "attr_timeout": self._ttl_s,
-            "negative_timeout": self._ttl_s,
+            "attr_timeout": 0.0 if asks else self._ttl_s,
+            "negative_timeout": 0.0 if asks else self._ttl_s,
         }
         if library.version[0] == 2:
             options |= {

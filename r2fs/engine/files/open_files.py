@@ -210,6 +210,15 @@ class Files:
         content = self._contents.of(node)
         return not content.complete and content.size <= self._core.settings.small_file
 
+    def fetches_locked(self, node: Node, flags: int) -> bool:
+        """True if an open with these flags sends a GET for the whole file, by its version, and none is under way."""
+        self._core.assert_held()
+        version = node.base
+        if flags & os.O_TRUNC or version is None or node.content is not None:
+            return False
+        small = 0 < version.size <= self._core.settings.small_file
+        return small and not self._core.cache.contains(version)
+
     def created(self, node: Node, flags: int) -> Opened:
         """Add the handle of an inode that `new_file` has just made. With Core.lock held."""
         handle = self.handles.add(node, flags)

@@ -122,7 +122,7 @@ class Names:
                 listing_of(directory).note_absent(name)
                 raise NotFound(
                     f"{printable(name)}: no such file or directory",
-                    self._freshness.valid_s(directory, name),
+                    self._freshness.absent_valid_s(directory, name),
                 )
             return found
 

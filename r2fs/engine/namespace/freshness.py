@@ -110,7 +110,7 @@ class Freshness:
                 self._submit(partial(self._run, refresh, directory, name), URGENT)
             if at_once:
                 return
-            self._wait(caller, refresh, directory, known or self.last.has(directory))
+            self.wait(caller, refresh, known or self.last.has(directory))
             if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
                 self._believe(directory, name, known, refresh.error or "no answer")
                 return
@@ -147,6 +147,17 @@ class Freshness:
         with self._core.lock:
             self._away = True
 
+    def heard_locked(self, error: R2fsError | None) -> None:
+        """Note the end of a request: whether the bucket answers."""
+        self._core.assert_held()
+        self._away = isinstance(error, AWAY)
+
+    def absent_valid_s(self, directory: Node, name: str) -> float:
+        """Return the seconds for which the kernel may hold a name as absent."""
+        if self._core.settings.consistency == "close-to-open":
+            return 0.0
+        return self.valid_s(directory, name)
+
     @property
     def away(self) -> bool:
         """True if the last request for a listing got no answer."""
@@ -158,8 +169,8 @@ class Freshness:
         listing = listing_of(directory)
         return listing.whole or name in listing.probed or (self._away and self.last.restore(directory))
 
-    def _wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool) -> None:
-        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` for an unknown directory)."""
+    def wait(self, caller: Caller, refresh: Refresh, known: bool = True) -> None:
+        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` if nothing is `known`)."""
         clock, limit_s = self._core.clock, self._core.settings.read_timeout_s
         if known:
             limit_s = min(NEWS_WAIT_S, limit_s)
@@ -211,7 +222,7 @@ class Freshness:
             raise
         finally:
             with self._core.lock:
-                self._away = isinstance(refresh.error, AWAY)
+                self.heard_locked(refresh.error)
                 listing = listing_of(directory)
                 listing.refreshing = None
                 # No retry at once: malformed answers are fast.
@@ -232,15 +243,17 @@ class Freshness:
             pages = None if name is None else self._name_lookup.pages_worth_locked(listing_of(directory))
             previous = None if pages == 0 else self._tree_listing.came_from_locked(directory)
         if name is not None and pages == 0:
-            self._probe(refresh, directory, name)
+            self.look_up(refresh, directory, name, counted=True)
         elif previous is None or not self._tree_listing.read_on(refresh, directory, previous, name is None):
             self._list(refresh, directory, pages, name)
 
-    def _probe(self, refresh: Refresh, directory: Node, name: str) -> None:
+    def look_up(self, refresh: Refresh, directory: Node, name: str, counted: bool = False) -> None:
+        """Look up one name in the bucket. `counted`: towards the LIST of the whole directory. Raises StoreError."""
         self._name_lookup.ask(
             directory,
             name,
             lambda prefix, below, began: self._shown(refresh, directory, prefix, below, began),
+            counted,
         )
 
     def _list(self, refresh: Refresh, directory: Node, pages: int | None, name: str | None) -> None:
@@ -255,7 +268,7 @@ class Freshness:
             if read == pages and name is not None:
                 with self._core.lock:
                     self._name_lookup.gave_up_locked(listing_of(directory), read)
-                self._probe(refresh, directory, name)
+                self.look_up(refresh, directory, name, counted=True)
                 return
             page = self._store.list_page(prefix, delimiter="/", token=token)
             token, read = turning.turn(page), read + 1
@@ -338,5 +351,5 @@ class Freshness:
             listed.update(self._tree_listing.load(refresh, directory))
 
         self._submit(partial(self._answer, refresh, directory, ask), URGENT)
-        self._wait(caller, refresh, directory, known)
+        self.wait(caller, refresh, known)
         return listed if refresh.done.is_set() and refresh.error is None else set()

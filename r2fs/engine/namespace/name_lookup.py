@@ -61,10 +61,17 @@ class NameLookup:
         listing.pages, listing.took_s, listing.probe_count = pages, took_s, 0
 
     # ------------------------------------------------------------------ requests
-    def ask(self, directory: Node, name: str, shown: Callable[[str, list[str], int], list[str]]) -> None:
+    def ask(
+        self,
+        directory: Node,
+        name: str,
+        shown: Callable[[str, list[str], int], list[str]],
+        counted: bool,
+    ) -> None:
         """Look the name up in the bucket, and merge the answer into the tree.
 
-        `shown(prefix, directories, tick)` returns the directories in `prefix` visible in the mount.
+        `shown(prefix, directories, tick)` returns the directories in `prefix` visible in the mount. `counted`: towards
+        the LIST of the whole directory.
         """
         with self._core.lock:
             listing, above = listing_of(directory), self._tree.key(directory)
@@ -76,6 +83,10 @@ class NameLookup:
         self._clear_suspects([info] if info is not None else [])
         below = shown(above, below, began)
         with self._core.lock:
+            if (
+                directory.deleted or self._tree.key(directory) != above
+            ):  # renamed: the answer is of another name
+                return
             child = directory.children().get(name)
             if below:
                 merge_prefix(self._tree, directory, below[0][len(above) : -1], began)
@@ -83,7 +94,7 @@ class NameLookup:
                 merge_object(self._tree, directory, info, began)
             elif child is not None and child.touched <= began and not self._tree.is_pending_below(child):
                 self._tree.gone(child)
-            listing.probe_count += 1
+            listing.probe_count += counted
             if len(listing.probed) > REMEMBERED:
                 listing.probed.clear()
             listing.probed[name] = asked_at

@@ -65,6 +65,7 @@ class Settings:
     cache_size: int = 10 * GIB  # bytes of clean content on disk
     cache_ttl_s: float = 0.0  # age of clean content at its next download; 0: never
     freshness_s: float = 10.0  # largest age of a listing in use
+    consistency: str = "freshness"  # "close-to-open": open and lookups of unknown names ask the bucket
     mtime: str = "listing"  # "exact": a HEAD for each file of another tool
     # reading
     read_timeout_s: float = 60.0  # then a read of missing bytes is EIO

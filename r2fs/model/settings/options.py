@@ -171,6 +171,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("cache_ttl", Duration(0, 3650 * DAY_S), "Age at which content is fetched again; 0: never."),
         Option("freshness", Duration(0, DAY_S), "Largest age of a listing in use."),
         Option(
+            "consistency",
+            Choice(("freshness", "close-to-open")),
+            "Other hosts' changes: within freshness, or also at each open and lookup of an unknown name.",
+        ),
+        Option(
             "mtime",
             Choice(("listing", "exact")),
             "Times and modes of other tools' files: as listed, or exact by one request for each.",
