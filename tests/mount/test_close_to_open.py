@@ -81,7 +81,7 @@ def test_both_write_in_turn_without_a_conflict(pair: list[BucketMount]) -> None:
 
 
 def test_it_takes_the_upload_and_little_more(pair: list[BucketMount], seaweed: SeaweedFS) -> None:
-    times = measure(*pair, signer(seaweed), rounds=3)
+    times = measure(pair, signer(seaweed), rounds=3)
     assert [len(values) for values in times.values()] == [3, 3, 3, 3]
     for what, values in times.items():
         assert percentile(values, 0.5) < 2.0, (what, values)  # far below `freshness`, an hour here

@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -54,10 +54,9 @@ def get(url: str) -> bytes:
         return bytes(answer.read())
 
 
-def measure(
-    here: BucketMount, there: BucketMount, sign: Callable[[str], str], rounds: int
-) -> dict[str, list[float]]:
+def measure(pair: Sequence[BucketMount], sign: Callable[[str], str], rounds: int) -> dict[str, list[float]]:
     """Write new files, then rewrite them; return the seconds until seen, by what was done and looked at."""
+    here, there = pair
     times: dict[str, list[float]] = {}
     for kind in ("new", "rewritten"):
         for number in range(rounds):
@@ -91,7 +90,7 @@ def main(rounds: int) -> None:
         try:
             for mount in pair:
                 mount.start()
-            for what, values in measure(*pair, signer(server), rounds).items():
+            for what, values in measure(pair, signer(server), rounds).items():
                 shares = ", ".join(
                     f"p{share:g} {percentile(values, share / 100) * 1000:.0f} ms" for share in (50, 90, 99)
                 )

@@ -1,6 +1,6 @@
-"""Close-to-open: the bucket is asked at each open and for each unknown name (`consistency = "close-to-open"`).
+"""Close-to-open: a request for each open and each unknown name (`consistency = "close-to-open"`).
 
-Owns:    when a name is asked for by a request of its own, whatever the age of its directory's listing; and how long an
+Owns:    when a name gets a request of its own, whatever the age of its directory's listing; and how long an
          answer serves the rest of the same open(2).
 Never:   asks for a file with pending state: this host's version is the newer one. Waits longer than NEWS_WAIT_S: then,
          and while the bucket is away, names are as `namespace/freshness.py` knows them.
@@ -81,7 +81,7 @@ class CloseToOpen:
                 return
         self._ask(caller, directory, name)
         with self._core.lock:
-            if node.deleted:
+            if _is_gone(node):
                 self._answered_locked(directory.ino, name)
                 raise Stale(f"{printable(name)} was replaced or removed")
 
@@ -134,7 +134,7 @@ class CloseToOpen:
         """Job: look the name up in the bucket."""
         try:
             if self._core.stopping:
-                raise ReadFailed(f"{printable(name)}: not asked for: the mount is stopping")
+                raise ReadFailed(f"{printable(name)}: not looked up: the mount is stopping")
             self._freshness.look_up(refresh, directory, name)
         except R2fsError as error:
             refresh.error = error
@@ -145,3 +145,7 @@ class CloseToOpen:
                 self._asking.discard((directory.ino, name))
                 self._freshness.heard_locked(refresh.error)
             refresh.done.set()
+
+
+def _is_gone(node: Node) -> bool:
+    return node.deleted
