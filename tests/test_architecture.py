@@ -19,7 +19,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "r2fs"
 
-FLOOR = {"model": 0, "store": 1, "disk": 1, "engine": 2, "bulk": 2, "drivers": 3, "daemon": 3, "cli": 4}
+FLOOR = {
+    "model": 0,
+    "store": 1,
+    "disk": 1,
+    "engine": 2,
+    "bulk": 2,
+    "drivers": 3,
+    "daemon": 3,
+    "doctor": 3,
+    "cli": 4,
+}
 
 # The rooms of the engine: each imports from those before it. Modules of the engine itself are below all of
 # them, but for those that put it together.
@@ -31,6 +41,8 @@ FORBIDDEN = {
     ("store", "disk"): "a bucket knows no local disk",
     ("disk", "store"): "the local disk knows no bucket",
     ("drivers", "daemon"): "a driver is handed the verbs",
+    ("drivers", "doctor"): "a diagnosis looks at the others, and nothing needs it",
+    ("daemon", "doctor"): "a diagnosis looks at the others, and nothing needs it",
     ("engine", "store"): "the engine sees the port ObjectStore",
     ("bulk", "store"): "bulk work sees the port ObjectStore",
     ("bulk", "engine"): "bulk work needs no mount",

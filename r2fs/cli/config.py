@@ -60,7 +60,7 @@ def show_command(
     values = gather(target, flags=flags_from(given, words), config_file=config_file)
     derived = _derived(values) if target or values.get("url") or values.get("bucket") else {}
     if as_json:
-        show.as_json(_as_data(values, derived))
+        show.as_json(as_data(values, derived))
         return
     state = "" if values.file.exists else " (there is none)"
     print(f"# settings file: {values.file.path}{state}")
@@ -91,7 +91,7 @@ def _derived(values: Values) -> dict[str, str]:
     }
 
 
-def _as_data(values: Values, derived: dict[str, str]) -> dict[str, Any]:
+def as_data(values: Values, derived: dict[str, str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for options in GROUPS.values():
         for option in options:

@@ -40,6 +40,7 @@ COMMANDS = {
     "key": ("r2fs.cli.keys", "Print the object key of a file."),
     "path": ("r2fs.cli.paths", "Print the path of an object key."),
     "migrate": ("r2fs.cli.migrate", "Give objects other keys, by a map or a rule."),
+    "doctor": ("r2fs.cli.doctor", "Check this host, a bucket and mounts; say what to do."),
     "bucket": ("r2fs.cli.bucket", "Create and check buckets; their CORS and lifecycle rules."),
     "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),

@@ -19,6 +19,7 @@ CALLED_OTHERWISE = {
     "sync": "flush", "upload": "flush",
     "presign": "url", "link": "url", "share": "url",
     "reload": "restart", "upgrade": "restart",
+    "diagnose": "doctor", "check": "doctor", "debug": "doctor", "test": "doctor",
     "settings": "config", "configure": "config",
     "version": "--version", "help": "--help",
 }  # fmt: skip

@@ -11,6 +11,7 @@ Locks:   _lock, a leaf, held while the table is replaced.
 from __future__ import annotations
 
 import json
+import re
 from threading import Lock
 from typing import Final
 from urllib.parse import quote, quote_plus
@@ -19,6 +20,11 @@ SHORTEST: Final = (
     8  # characters; a test server's secret may be a word or a letter: its removal would garble every line
 )
 SHOWN: Final = "***"
+
+# Of a presigned URL or a signed request, whatever key it was signed with: whoever has it may use it.
+_SIGNATURES: Final = re.compile(
+    r"(?i)(X-Amz-(?:Signature|Credential|Security-Token)(?:=|%3D|:\s*)|Signature=|Authorization:\s*)[^&\s\"'<>,]+"
+)
 
 _lock = Lock()
 _secrets: tuple[str, ...] = ()  # in each spelling, the longest first
@@ -57,3 +63,13 @@ def redact_identifiers(text: str) -> str:
     for identifier in _identifiers:
         text = text.replace(identifier, SHOWN)
     return text
+
+
+def redact_for_others(text: str) -> str:
+    """`text` without secrets, key ids, and the parts of signed requests, for a file that is given to other people."""
+    return _SIGNATURES.sub(lambda found: found[1] + SHOWN, redact_identifiers(text))
+
+
+def leaked(text: str) -> bool:
+    """True if `text` holds a secret known to this process."""
+    return any(secret in text for secret in _secrets)

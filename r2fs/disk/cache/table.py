@@ -22,11 +22,12 @@ from r2fs.disk.cache.shelf import Maker, file_name
 
 BATCH = 16  # rows of a query for eviction
 
-_SQL = core.sqlite3
-PASSING = {_SQL.SQLITE_FULL, _SQL.SQLITE_BUSY, _SQL.SQLITE_LOCKED, _SQL.SQLITE_NOMEM, _SQL.SQLITE_CANTOPEN}
+DATABASE = core.DBNAME
+SQL = core.sqlite3
+PASSING = {SQL.SQLITE_FULL, SQL.SQLITE_BUSY, SQL.SQLITE_LOCKED, SQL.SQLITE_NOMEM, SQL.SQLITE_CANTOPEN}
 
 # Errors of a database that was removed or damaged: a missing row of its own is a ValueError.
-DATABASE_ERRORS = (_SQL.Error, diskcache.Timeout, ValueError, TypeError, KeyError)
+DATABASE_ERRORS = (SQL.Error, diskcache.Timeout, ValueError, TypeError, KeyError)
 
 
 class Adoption(NamedTuple):
@@ -113,8 +114,8 @@ class Table(diskcache.Cache):  # type: ignore[misc]
     @property
     def _con(self) -> core.sqlite3.Connection:
         if self._connection is None:
-            self._connection = _SQL.connect(
-                os.path.join(self.directory, core.DBNAME),
+            self._connection = SQL.connect(
+                os.path.join(self.directory, DATABASE),
                 timeout=0,
                 isolation_level=None,
                 check_same_thread=False,
@@ -204,7 +205,7 @@ def maker(policy: str) -> Maker[Table]:
         "sqlite_cache_size": -2048,
         "sqlite_journal_mode": "wal",
     }
-    return Maker(lambda path: Table(os.fspath(path), **settings), core.DBNAME, DATABASE_ERRORS, passes)
+    return Maker(lambda path: Table(os.fspath(path), **settings), DATABASE, DATABASE_ERRORS, passes)
 
 
 def passes(failure: Exception) -> bool:
@@ -213,7 +214,7 @@ def passes(failure: Exception) -> bool:
     codes: set[int] = set()
     while error is not None:
         if isinstance(error, diskcache.Timeout):
-            codes.add(_SQL.SQLITE_BUSY)
+            codes.add(SQL.SQLITE_BUSY)
         codes.add(getattr(error, "sqlite_errorcode", 0) & 0xFF)  # the low byte is the primary code
         error = error.__context__
     return bool(codes & PASSING)

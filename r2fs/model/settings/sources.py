@@ -94,6 +94,13 @@ class Values:
             return ""
         return HIDDEN if option.secret else option.kind.write(value)
 
+    def secrets(self) -> set[str]:
+        """Every secret that is read, or stands in the settings file, of other mounts too: to be redacted."""
+        found = {str(self.get(option.name)) for option in TABLE if option.secret and self.get(option.name)}
+        for table in (self.file.shared, *self.file.mounts.values()):
+            found |= {str(value.raw) for name, value in table.items() if BY_NAME[name].secret}
+        return found
+
     @property
     def mountpoint(self) -> Path | None:
         value: Path | None = self.get("mountpoint")

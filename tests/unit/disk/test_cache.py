@@ -517,8 +517,8 @@ def test_hits_go_on_where_not_even_a_use_can_be_written(
     version = files.put(cache, "k")
 
     def full(*_: object, **__: object) -> None:
-        error = cache_table._SQL.OperationalError("database or disk is full")
-        error.sqlite_errorcode = cache_table._SQL.SQLITE_FULL
+        error = cache_table.SQL.OperationalError("database or disk is full")
+        error.sqlite_errorcode = cache_table.SQL.SQLITE_FULL
         raise error
 
     monkeypatch.setattr(cache_table.Table, "get", full)

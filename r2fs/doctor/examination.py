@@ -1,0 +1,55 @@
+"""Examination: every check in the order in which a cause comes before its effects.
+
+Owns:  which checks run for a bucket, for a directory in place of one, and without any.
+Never: prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from r2fs.doctor import disk, endpoint, host, mounts
+from r2fs.doctor.findings import Finding, Level, of_error
+from r2fs.doctor.rights import BucketChecks
+from r2fs.model.errors import R2fsError
+from r2fs.model.ports import SystemClock
+from r2fs.model.settings import Settings
+from r2fs.store import open_store
+
+
+def examine(
+    settings: Settings | None, environ: Mapping[str, str], run_dir: Path | None, write_test: bool = False
+) -> Iterator[Finding]:
+    """All findings. `settings`: of the bucket to be checked; None: of this host alone."""
+    yield host.fuse(settings is not None and settings.allow_other)
+    yield from host.kernel(settings)
+    if settings is not None:
+        yield from host.directories(settings)
+        yield from _bucket(settings, write_test)
+        yield disk.journal(settings)
+        yield disk.cache(settings)
+    yield from mounts.look(environ, run_dir).findings
+    yield from disk.unsent(environ, (settings.state_dir.parent,) if settings is not None else ())
+
+
+def _bucket(settings: Settings, write_test: bool) -> Iterator[Finding]:
+    """Checks of the way to the bucket, and of the bucket if the way is open."""
+    way = None
+    try:
+        if settings.bucket.scheme != "file":
+            from r2fs.store.s3.reach import Endpoint
+
+            way = Endpoint(settings.bucket)
+            found = list(endpoint.checks(way))
+            yield from found
+            if any(each.level is Level.FAILED for each in found):
+                return
+        store = open_store(settings.bucket, SystemClock())
+    except R2fsError as error:
+        yield of_error("settings", error)
+        return
+    try:
+        yield from BucketChecks(settings.bucket, store, way).run(write_test)
+    finally:
+        store.close()

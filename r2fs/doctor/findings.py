@@ -1,0 +1,95 @@
+"""Findings: the result of one check each, and the exit code of all.
+
+Owns:  the three levels, the remedy of each error class, and the order of exit codes.
+Never: checks anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from r2fs.model.errors import (
+    BadCredentials,
+    BucketMissing,
+    ClockSkewed,
+    PermissionRefused,
+    R2fsError,
+    Refused,
+    Retryable,
+    SettingsError,
+)
+
+
+class Level(Enum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Result of one check. `remedy` is empty for a check that is ok."""
+
+    check: str
+    level: Level
+    text: str
+    remedy: str = ""
+    exit_code: int = 0  # of the command, if this is the first failed check
+
+    def as_data(self) -> dict[str, object]:
+        return {
+            "check": self.check,
+            "level": self.level.value,
+            "text": self.text,
+            "remedy": self.remedy,
+            "exit_code": self.exit_code,
+        }
+
+
+def ok(check: str, text: str) -> Finding:
+    return Finding(check, Level.OK, text)
+
+
+def warning(check: str, text: str, remedy: str) -> Finding:
+    return Finding(check, Level.WARNING, text, remedy)
+
+
+def failed(check: str, text: str, remedy: str, exit_code: int = R2fsError.exit_code) -> Finding:
+    return Finding(check, Level.FAILED, text, remedy, exit_code)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Exit code of the first failed check; 0 if none failed."""
+    return next((each.exit_code for each in findings if each.level is Level.FAILED), 0)
+
+
+REMEDIES: Final[tuple[tuple[type[R2fsError], str], ...]] = (
+    (ClockSkewed, "set the clock, and let an NTP service keep it right (timedatectl set-ntp true)"),
+    (
+        BucketMissing,
+        "check the bucket's name, the account in the endpoint and the jurisdiction; r2fs bucket create makes it",
+    ),
+    (
+        PermissionRefused,
+        (
+            "on R2, give the token the permission Object Read & Write for this bucket (Object Read only for a "
+            "read-only mount); a token for another bucket or account is refused in the same way"
+        ),
+    ),
+    (
+        BadCredentials,
+        "compare key id, secret and account with those of the token; r2fs config show prints the sources",
+    ),
+    (Retryable, "check the endpoint, the network and the proxy, and try again"),
+    (Refused, "remove the cause that the bucket names"),
+    (SettingsError, "correct the value; r2fs config show prints each with its source"),
+)
+
+
+def of_error(check: str, error: R2fsError, says: str = "") -> Finding:
+    """The failed check of an error, with the remedy of its class. `says` goes before the error's own text."""
+    remedy = next((text for kind, text in REMEDIES if isinstance(error, kind)), "remove the named cause")
+    return failed(check, f"{says}{error}", remedy, error.exit_code)
