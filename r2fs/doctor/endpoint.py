@@ -12,7 +12,7 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-from r2fs.doctor.findings import Finding, failed, of_error, ok, warning
+from r2fs.doctor.findings import Finding, Level, failed, of_error, ok, warning
 from r2fs.model import amounts
 from r2fs.model.errors import BadCredentials, ClockSkewed, R2fsError
 from r2fs.model.settings import Bucket
@@ -51,8 +51,10 @@ def checks(endpoint: Endpoint) -> Iterator[Finding]:
         yield warning("connection", far, "use a nearer endpoint or network: each small file pays this time")
     else:
         yield ok("connection", far)
-    yield from _tls(endpoint)
-    yield from _clock(endpoint)
+    secured = _tls(endpoint)
+    yield secured
+    if secured.level is not Level.FAILED:
+        yield _clock(endpoint)
 
 
 def account(host: str) -> Finding | None:
@@ -70,35 +72,29 @@ def account(host: str) -> Finding | None:
     )
 
 
-def _tls(endpoint: Endpoint) -> Iterator[Finding]:
+def _tls(endpoint: Endpoint) -> Finding:
     if endpoint.scheme != "https":
         text = f"{endpoint.url} is not encrypted"
         if endpoint.host in ("localhost", "127.0.0.1", "::1"):
-            yield ok("tls", f"{text}: it is this host")
-        else:
-            yield warning("tls", text, "use https")
-        return
+            return ok("tls", f"{text}: it is this host")
+        return warning("tls", text, "use https")
     try:
         version, ends = endpoint.tls()
     except R2fsError as error:
-        yield failed(
-            "tls",
-            str(error),
+        remedy = (
             "on R2, check the account id: an unknown one is refused here; else the proxy, the clock and the trusted "
-            "certificates (AWS_CA_BUNDLE)",
-            error.exit_code,
+            "certificates (AWS_CA_BUNDLE)"
         )
-        return
-    yield ok("tls", f"{version}, certificate valid until {ends}")
+        return failed("tls", str(error), remedy, error.exit_code)
+    return ok("tls", f"{version}, certificate valid until {ends}")
 
 
-def _clock(endpoint: Endpoint) -> Iterator[Finding]:
+def _clock(endpoint: Endpoint) -> Finding:
     try:
         answer = endpoint.ask(endpoint.url)
     except R2fsError as error:
-        yield of_error("clock", error)
-        return
-    yield clock(answer.date, time.time() - answer.took_s / 2)
+        return of_error("clock", error)
+    return clock(answer.date, time.time() - answer.took_s / 2)
 
 
 def clock(date: str | None, now_s: float) -> Finding:

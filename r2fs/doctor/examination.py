@@ -29,7 +29,8 @@ def examine(
         yield from _bucket(settings, write_test)
         yield disk.journal(settings)
         yield disk.cache(settings)
-    yield from mounts.look(environ, run_dir).findings
+    source = settings.bucket.url if settings is not None else None
+    yield from mounts.look(environ, run_dir, source).findings
     yield from disk.unsent(environ, (settings.state_dir.parent,) if settings is not None else ())
 
 

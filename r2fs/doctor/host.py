@@ -40,7 +40,7 @@ LOW_BYTES: Final = 512 * MIB
 
 
 def fuse(allow_other: bool) -> Finding:
-    """Whether this process may mount at all."""
+    """Device and privileges for a mount."""
     try:
         check_fuse(allow_other, kmount.HELPER)
     except R2fsError as error:

@@ -1,4 +1,4 @@
-"""Checks of the mounts of this host: each daemon is asked, and each mount without a daemon is named.
+"""Checks of the mounts of this host: the answer of each daemon, and each mount without one.
 
 Never: sends a request to a mount; starts or stops a daemon.
 """
@@ -25,7 +25,8 @@ class Seen:
     findings: list[Finding]
 
 
-def look(environ: Mapping[str, str], run_dir: Path | None) -> Seen:
+def look(environ: Mapping[str, str], run_dir: Path | None, source: str | None = None) -> Seen:
+    """Look at all mounts; with `source`, the URL of a bucket, of the mounts without a daemon at those of this bucket."""
     status: list[dict[str, Any]] = []
     findings: list[Finding] = []
     found = client.daemons(environ, run_dir)
@@ -46,7 +47,9 @@ def look(environ: Mapping[str, str], run_dir: Path | None) -> Seen:
                 "it is being started again" if one.starts_it else f"r2fs mount {one.url} {one.mountpoint}",
             )
         )
-    findings += _without_daemon({each.mountpoint for each in found} | {each.mountpoint for each in held})
+    findings += _without_daemon(
+        {each.mountpoint for each in found} | {each.mountpoint for each in held}, source
+    )
     if not findings:
         findings.append(ok("mount", "nothing is mounted"))
     return Seen(status, findings)
@@ -80,10 +83,10 @@ def _of_daemon(answer: Mapping[str, Any]) -> Iterator[Finding]:
     yield ok("mount", f"{where}: {mount['state']}, {mount['driver']}, not yet sent: {left}")
 
 
-def _without_daemon(known: set[str]) -> Iterator[Finding]:
-    """Mounts in this user's name that no daemon or holder has."""
+def _without_daemon(known: set[str], source: str | None) -> Iterator[Finding]:
+    """Mounts that no daemon or holder of this user has."""
     for each in kmount.mounts():
-        if each.fstype != mountpoint.OURS or each.path in known:
+        if each.fstype != mountpoint.OURS or each.path in known or source not in (None, each.source):
             continue
         try:
             stale = mountpoint.is_stale(Path(each.path))

@@ -57,7 +57,7 @@ CHECK_OF: Final[tuple[tuple[type[R2fsError], str], ...]] = (
 
 
 class BucketChecks:
-    """Checks of one bucket. `store` has been asked nothing yet; `endpoint` is None for a directory."""
+    """Checks of one bucket. `store` has sent nothing yet; `endpoint` is None for a directory."""
 
     def __init__(self, bucket: Bucket, store: ObjectStore, endpoint: Endpoint | None) -> None:
         # constant

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # A thousand keys of 1,024 bytes, each byte written as three, are 3.1 MB; with what stands around them 3.6.
 LARGE_BYTES = 6 << 20
-LARGE = frozenset({"ListObjectsV2", "DeleteObjects"})
+LARGE = frozenset({"ListObjectsV2", "DeleteObjects", "ListMultipartUploads", "ListBuckets"})
 SMALL_BYTES = 64 << 10  # any other answer: a few hundred as a rule
 READ = 64 << 10
 SLOWEST = 2  # a body of this size may take so many times the longest silence of a connection
@@ -63,7 +63,9 @@ DONE: Mapping[str, frozenset[int]] = {
 }
 ONLY_200 = frozenset({200})
 # Documents of a bucket's administration: bounded and of their form here, read by boto3.
-PARSED_BY_BOTO3 = frozenset({"GetBucketCors", "GetBucketLifecycleConfiguration"})
+PARSED_BY_BOTO3 = frozenset(
+    {"GetBucketCors", "GetBucketLifecycleConfiguration", "ListMultipartUploads", "ListBuckets"}
+)
 
 # What stands before a server, a proxy of the studio for one, refuses by these without an S3 error.
 WITHOUT_CODE = frozenset({401, 403, 413, 429, 507})

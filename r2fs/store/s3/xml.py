@@ -79,6 +79,8 @@ FORMS: Mapping[str, Form] = {
     "UploadPartCopy": _form("CopyPartResult", "ETag"),
     "GetBucketCors": _form("CORSConfiguration"),
     "GetBucketLifecycleConfiguration": _form("LifecycleConfiguration"),
+    "ListMultipartUploads": _form("ListMultipartUploadsResult"),
+    "ListBuckets": _form("ListAllMyBucketsResult"),
 }
 ERROR = _form("Error", "Code", "Message", "Region")
 NESTED_ERROR = _form("ErrorResponse", Error={"Code", "Message"})  # as AWS's other services have it
