@@ -324,7 +324,7 @@ def test_a_bucket_of_another_jurisdiction_is_found(monkeypatch: pytest.MonkeyPat
 # ------------------------------------------------------------------ the bundle
 def contents(path: Path) -> dict[str, bytes]:
     with tarfile.open(path) as archive:
-        return {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}  # type: ignore[union-attr]
+        return {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
 
 
 def test_the_bundle_holds_what_helps_and_no_secret(doctor: Doctor, seaweedfs: Endpoint):

@@ -48,7 +48,7 @@ def test_beside_a_daemon_and_after_it(rig: Rig):
     with tarfile.open(bundle) as archive:
         names = archive.getnames()
         (log,) = (name for name in names if name.endswith("-r2fs.log"))
-        assert b"mounted" in archive.extractfile(log).read()  # type: ignore[union-attr]
+        assert b"mounted" in archive.extractfile(log).read()
         status = json.load(archive.extractfile("r2fs-doctor/status.json"))  # type: ignore[arg-type]
         assert status[0]["mount"]["mountpoint"] == str(rig.point)
     os.kill(rig.pid(), signal.SIGKILL)
