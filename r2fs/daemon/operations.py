@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from r2fs import __version__
 from r2fs.daemon import metrics
 from r2fs.daemon.control import Request
+from r2fs.daemon.copies import CopyOperations
 from r2fs.daemon.objects import ObjectOperations
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.protocol import HEARTBEAT_S
@@ -41,6 +42,7 @@ class Operations:
             "stop": self.stop,
             "restart": self.restart,
             **ObjectOperations(self._parts).table(),
+            **CopyOperations(self._parts).table(),
         }
 
     def mounted(self) -> None:

@@ -21,6 +21,7 @@ from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.rename import Renaming
@@ -155,6 +156,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             xattrs=xattrs,
             scopes=scopes,
             receipts=Receipts(records, scopes, xattrs),
+            local_copies=LocalCopies(records, storage, freshness, scopes),
             status=Status(records, writeback),
         )
     )

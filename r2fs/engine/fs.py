@@ -22,6 +22,7 @@ from r2fs.engine.jobs import DownloadQueue, Job, JobQueue
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.rename import Renaming
@@ -70,6 +71,7 @@ class Parts:
     xattrs: ExtendedAttributes
     scopes: Scopes
     receipts: Receipts
+    local_copies: LocalCopies
     status: Status
 
 
@@ -95,6 +97,7 @@ class FileSystem:
         self._xattrs = parts.xattrs
         self._scopes = parts.scopes
         self.receipts = parts.receipts
+        self.local_copies = parts.local_copies
         self._status = parts.status
 
     # ------------------------------------------------------------------ status

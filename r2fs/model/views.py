@@ -107,3 +107,30 @@ class QueueView:
     last_error: str | None  # of changes still pending
     last_error_at_s: float | None  # seconds since 1970
     directory_objects: tuple[Version, ...] = ()  # objects with bytes at the key of a directory
+
+
+@dataclass(frozen=True, slots=True)
+class WarmView:
+    """Progress, or the result, of a download of whole files into the cache. Sizes are bytes."""
+
+    files: int  # at and below the paths
+    bytes: int
+    here: int  # files that were here before, or are this host's
+    here_bytes: int
+    fetched: int  # files downloaded by this run
+    fetched_bytes: int  # those of files under way included
+    rate: float  # bytes a second, of this run
+    left_s: float | None  # seconds until all is here, at this rate; None: not known yet
+    stopped: str | None  # "cache" or "disk": it has no room for the rest; None: not stopped
+    failures: int  # files
+    failed: tuple[tuple[str, str], ...]  # of them the first: path and reason
+
+
+@dataclass(frozen=True, slots=True)
+class EvictView:
+    """Result of an eviction. Sizes are bytes."""
+
+    files: int  # whose content is no longer here
+    bytes: int  # of the cache, freed
+    kept: int  # files
+    reasons: tuple[tuple[str, str], ...]  # of them the first: path and reason

@@ -18,29 +18,28 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2fs.disk.cache.last_listings import LastListings
-from r2fs.disk.cache.name_filter import NameFilter, parts_row_name, row_name
+from r2fs.disk.cache.name_filter import NameFilter, key_of, row_name
+from r2fs.disk.cache.protection import Protection
+from r2fs.disk.cache.remembered import Remembered
 from r2fs.disk.cache.shelf import Shelf
-from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
+from r2fs.disk.cache.table import BATCH, DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet
-from r2fs.model.records import PartDigests, Version
+from r2fs.model.records import Version
 from r2fs.model.views import CacheView
 
 log = logging.getLogger(__name__)
 
 PAGE = 4096  # a complete file counts in whole blocks of this
 CLOCK_SLACK_S = 60.0  # "stored in the future" by more than this: the clock was set, the age is unknown
-ATTRIBUTES_MAX = 200_000  # versions remembered, about 80 MB of database
 PARTS_FROM = 5 << 20  # bytes: no version below has parts
-TRIM_EVERY = 256  # remembered versions between two looks at their number
 
 
 class Taken(NamedTuple):
@@ -55,7 +54,7 @@ def _about(version: Version, present: RangeSet | None, mtime_ns: int) -> str:
 
 
 class CleanCache:
-    """See the module's head. Pins are counted by (key, etag), and are not persistent."""
+    """See the module's head. Pins of open files are counted by (key, etag), and are not persistent."""
 
     def __init__(self, directory: Path, *, limit_bytes: int, ttl_s: float, clock: Clock) -> None:
         # constant
@@ -65,7 +64,7 @@ class CleanCache:
         self._names = NameFilter()
         self._limit = limit_bytes
         self._ttl_s = ttl_s
-        self._pins: dict[str, int] = {}
+        self._protection = Protection()
         self._reserved = self._open_files = 0
         self._evicted = self._expired = 0
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
@@ -73,9 +72,9 @@ class CleanCache:
         # Remembering is a use; recalling is not, so that it stays a read of the database.
         self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
         self.listings = LastListings(self._attributes)
-        # guarded by: _attributes.lock
-        self._remembered_names = NameFilter()
-        self._remembered = 0
+        remembered = Remembered(self._attributes)
+        self.remember, self.recall = remembered.remember, remembered.recall
+        self.remember_parts, self.recall_parts = remembered.remember_parts, remembered.recall_parts
         self.make_room(0)  # the limit may be lower than in the last session
 
     # -------------------------------------------------------------- content
@@ -200,6 +199,29 @@ class CleanCache:
         """Remove the entry, pinned or not. Other names of its file stay."""
         self._content.run(lambda table: table.delete(row_name(version.key, version.etag)), None)
 
+    def drop_below(
+        self, is_meant: Callable[[str], bool], spared: Collection[Version] = ()
+    ) -> tuple[int, int]:
+        """Remove the entries of all keys that are meant, but for versions `spared` and pinned ones; return their
+        number and bytes."""
+        names = {row_name(version.key, version.etag) for version in spared}
+
+        def remove(table: Table) -> tuple[int, int]:
+            gone = [
+                name
+                for name in table.names()
+                if is_meant(key_of(name)) and name not in names and not self._protection.covers(name)
+            ]
+            freed = 0
+            with table.transact():
+                for name in gone:
+                    row = table.row(name)
+                    freed += row.cost if row is not None else 0
+                    table.delete(name)
+            return len(gone), freed
+
+        return self._content.run(remove, (0, 0))
+
     def rekey(self, old: Version, new: Version) -> None:
         """Move the entry, its pins and its parts from `old` to `new`, a copy in the bucket with the same bytes."""
         before, after = row_name(old.key, old.etag), row_name(new.key, new.etag)
@@ -214,8 +236,7 @@ class CleanCache:
                 table.rename(before, after, row.about)
 
         with self._content.lock:
-            if before != after and before in self._pins:
-                self._pins[after] = self._pins.get(after, 0) + self._pins.pop(before)
+            self._protection.rename(before, after)
             self._content.run(rename, None)
         parts = self.recall_parts(old) if old.size >= PARTS_FROM else None
         if parts is not None:
@@ -231,16 +252,17 @@ class CleanCache:
 
     def pin(self, version: Version) -> None:
         """Keep the entry from eviction and expiry, until as many unpin()s."""
-        name = row_name(version.key, version.etag)
         with self._content.lock:
-            self._pins[name] = self._pins.get(name, 0) + 1
+            self._protection.add(row_name(version.key, version.etag))
 
     def unpin(self, version: Version) -> None:
-        name = row_name(version.key, version.etag)
         with self._content.lock:
-            left = self._pins.pop(name, 0) - 1
-            if left > 0:
-                self._pins[name] = left
+            self._protection.remove(row_name(version.key, version.etag))
+
+    def is_pinned(self, key: str) -> bool:
+        """True for a key that a person has pinned, or below such a prefix."""
+        with self._content.lock:
+            return self._protection.covers_key(key)
 
     def set_reserved(self, size: int, files: int = 0) -> None:
         """Set the bytes and the number of open files that are not entries: they count against the limit, and in
@@ -273,7 +295,7 @@ class CleanCache:
         return self._content.run(expire, 0)
 
     def _is_old_locked(self, name: str, stored_at_s: float) -> bool:
-        if not self._ttl_s or name in self._pins:
+        if not self._ttl_s or self._protection.covers(name):
             return False
         return not -CLOCK_SLACK_S <= self._clock.time() - stored_at_s < self._ttl_s
 
@@ -300,63 +322,24 @@ class CleanCache:
     def _victims_locked(self, table: Table, size: int, keep: str | None) -> tuple[list[Row], bool]:
         """Return entries that free `size` bytes, oldest use first, and True if enough."""
         victims: list[Row] = []
+        protected: list[str] = []
         for row in table.by_use():
-            if row.key != keep and row.key not in self._pins:
-                victims.append(row)
-                size -= row.cost
-                if size <= 0:
-                    return victims, True
+            if row.key == keep or self._protection.covers(row.key):
+                protected.append(row.key)
+                continue
+            victims.append(row)
+            size -= row.cost
+            if size <= 0:
+                break
+        if victims and len(protected) >= BATCH:
+            # Else each eviction would pass over them again: a pinned tree is often what was used longest ago.
+            table.use_all(protected, self._clock.time())
         return victims, size <= 0
 
     def _delete_locked(self, table: Table, rows: list[Row]) -> None:
         with table.transact():
             for row in rows:
                 self._evicted += bool(table.delete(row.key))
-
-    # -------------------------------------------------------------- attributes of versions
-    def remember(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
-        """Keep the attributes of a version that HEAD or GET returned. The last ATTRIBUTES_MAX are kept."""
-        self._remember(row_name(key, etag), json.dumps(dict(attributes)))
-
-    def remember_parts(self, version: Version, parts: PartDigests) -> None:
-        """Keep the digests of a version's parts: equal parts of a later version are not sent again."""
-        self._remember(parts_row_name(version), json.dumps([parts.part_size, *parts.digests]))
-
-    def recall_parts(self, version: Version) -> PartDigests | None:
-        parts = self._recall(parts_row_name(version))
-        return None if parts is None else PartDigests(parts[0], tuple(parts[1:]))
-
-    def recall(self, key: str, etag: str) -> dict[str, str | int] | None:
-        return self._recall(row_name(key, etag))  # type: ignore[no-any-return]
-
-    def _recall(self, name: str) -> Any:
-        if self._remembered_names.lacks(name):  # as most names of a large directory
-            return None
-
-        def load(table: Table) -> Any:
-            row = table.row(name)
-            if row is None:
-                self._remembered_names.missed(table.names())
-            return None if row is None else json.loads(row.about)
-
-        return self._attributes.run(load, None)
-
-    def _remember(self, name: str, about: str) -> None:
-        def store(table: Table) -> None:
-            self._remembered_names.add(name)
-            table.set(name, about)
-            self._remembered += 1
-            if self._remembered % TRIM_EVERY == 0:
-                self._trim_locked(table)
-
-        self._attributes.run(store, None)
-
-    def _trim_locked(self, table: Table) -> None:
-        excess = len(table) - ATTRIBUTES_MAX
-        if excess > 0:
-            with table.transact():
-                for row in islice(table.by_use("store_time"), excess):
-                    table.delete(row.key)
 
     # -------------------------------------------------------------- the whole
     def view(self) -> CacheView:

@@ -27,6 +27,11 @@ def row_name(key: str, etag: str) -> str:
     return json.dumps([etag, key])
 
 
+def key_of(name: str) -> str:
+    """Return the key of the version that a row has the name of."""
+    return str(json.loads(name)[1])
+
+
 def parts_row_name(version: Version) -> str:
     """Return the name of the row with the digests of a version's parts."""
     return json.dumps([version.etag, version.key, "parts"])

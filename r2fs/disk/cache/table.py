@@ -11,7 +11,7 @@ Fails:   with DATABASE_ERRORS, of which shelf.py makes a miss; OSError where a f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,6 +152,12 @@ class Table(diskcache.Cache):  # type: ignore[misc]
             if len(found) < BATCH:
                 return
             after = (found[-1][5 if policy == "access_time" else 6], found[-1][7])
+
+    def use_all(self, keys: Sequence[str], when_s: float) -> None:
+        """Set the last use of these rows."""
+        with self.transact():
+            for key in keys:
+                self._sql("UPDATE Cache SET access_time = ? WHERE key = ?", (when_s, key))
 
     def stored_before(self, when_s: float, or_after_s: float) -> list[Row]:
         found = self._sql(f"{_SELECT} WHERE tag <= ? OR tag > ?", (when_s, or_after_s)).fetchall()

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 RESEND_S = 1.0  # pause before a failed range is requested again; interval at which a waiting reader looks
 PIECE = 8 << 20  # bytes of one GET of a file that is downloaded whole
+AT_ONCE = 4  # such GETs of one file under way
 
 
 class Hydration:
@@ -181,11 +182,21 @@ class Reader:
             return
         caller.about_to_fetch()
         source.content.fail(None)
-        size = source.content.size
-        for begin in range(0, size, PIECE):  # bounded: four pieces are under way
-            self._fetch(source, (begin, min(begin + PIECE, size)), URGENT)
-            self._fetch(source, (begin + PIECE, min(begin + 4 * PIECE, size)), URGENT)
-            self._wait(source, begin, min(begin + PIECE, size), caller)
+        for begin in range(0, source.content.size, PIECE):
+            self.piece(source, begin, caller, URGENT)
+
+    def begin(self, source: Source) -> int:
+        """Request the first pieces of a whole file, ahead of need; return the number of GETs."""
+        stop = min(AT_ONCE * PIECE, source.content.size)
+        self._fetch(source, (0, stop), AHEAD)
+        return -(-stop // PIECE)
+
+    def piece(self, source: Source, begin: int, caller: Caller, priority: int) -> None:
+        """Return when the PIECE from `begin` on is in the file; the next ones are under way."""
+        size = source.content.size  # bounded: four pieces are under way
+        self._fetch(source, (begin, min(begin + PIECE, size)), priority)
+        self._fetch(source, (begin + PIECE, min(begin + AT_ONCE * PIECE, size)), priority)
+        self._wait(source, begin, min(begin + PIECE, size), caller)
 
     def bring(self, source: Source) -> None:
         """Download a file of up to PIECE bytes in this thread, unless a reader has requested it. Errors go to readers."""

@@ -15,6 +15,7 @@ from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.content.streaming import Streams
+from r2fs.engine.content.warm import Warm
 from r2fs.engine.core import Core
 from r2fs.engine.jobs import DownloadQueue
 from r2fs.engine.pending.records import Records
@@ -30,6 +31,7 @@ class Storage:
     staged_files: StagedFiles
     hydration: Hydration
     prefetch: Prefetch
+    warm: Warm
     disk_sync: DiskSync
     local_only: LocalOnly
 
@@ -54,6 +56,7 @@ def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Rec
         staged_files,
         hydration,
         Prefetch(core, contents, reader, space, downloads),
+        Warm(core, contents, reader, space),
         DiskSync(records, contents, staged_files),
         LocalOnly(records),
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk.cache import cache as cache_module
 from r2fs.disk.cache import name_filter
+from r2fs.disk.cache import remembered as remembered_module
 from r2fs.disk.cache import shelf as shelf_module
 from r2fs.disk.cache import table as cache_table
 from r2fs.disk.cache.cache import CleanCache
@@ -606,8 +606,8 @@ def test_attributes_of_versions(open_cache: Open):
 
 
 def test_the_oldest_attributes_are_forgotten(open_cache: Open, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cache_module, "ATTRIBUTES_MAX", 100)
-    monkeypatch.setattr(cache_module, "TRIM_EVERY", 10)
+    monkeypatch.setattr(remembered_module, "ATTRIBUTES_MAX", 100)
+    monkeypatch.setattr(remembered_module, "TRIM_EVERY", 10)
     cache = open_cache()
     for n in range(300):
         cache.remember(f"k{n}", "e", {"n": n})

@@ -1,0 +1,46 @@
+"""Protection: the entries of the cache that neither eviction nor expiry takes.
+
+Owns:    pins of open files, counted by row name; and the keys, and prefixes of keys, that a person has pinned.
+Never:   keeps anything over a restart: `engine/namespace/pins.py` reads the durable pins and sets them here.
+Locks:   every method is called with the lock of the content's shelf held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from r2fs.disk.cache.name_filter import key_of
+
+
+class Protection:
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}  # by row name; no zeros
+        self._keys: frozenset[str] = frozenset()
+        self._below: tuple[str, ...] = ()  # prefixes, each ends with `/` or is empty
+
+    def add(self, name: str) -> None:
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def remove(self, name: str) -> None:
+        left = self._counts.pop(name, 0) - 1
+        if left > 0:
+            self._counts[name] = left
+
+    def rename(self, before: str, after: str) -> None:
+        """Move the counts of one row to another."""
+        if before != after and before in self._counts:
+            self._counts[after] = self._counts.get(after, 0) + self._counts.pop(before)
+
+    def set_keys(self, keys: Iterable[str], below: Iterable[str]) -> None:
+        """Replace the pinned keys, and the prefixes below which all keys are pinned."""
+        self._keys, self._below = frozenset(keys), tuple(below)
+
+    def covers(self, name: str) -> bool:
+        """True if the row is protected, by either kind of pin."""
+        if name in self._counts:
+            return True
+        return bool(self._keys or self._below) and self.covers_key(key_of(name))
+
+    def covers_key(self, key: str) -> bool:
+        """True if a person has pinned the key."""
+        return key in self._keys or key.startswith(self._below)

@@ -1,0 +1,106 @@
+"""Local copies: the content that a person wants on this host, or off it: warm, evict.
+
+Owns:    which files a command means, and which of them stay here in spite of an eviction, with the reason.
+Never:   downloads (`content/warm.py`); removes bytes that the bucket lacks, that a program has open or that are pinned.
+Threads: every public method is thread-safe.
+Locks:   takes Core.lock; requests run without it.
+Fails:   NotFound; ReadFailed where a directory cannot be listed; Interrupted where the caller has gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from r2fs.engine.content.presence import bytes_here_locked
+from r2fs.engine.content.storage import Storage
+from r2fs.engine.content.warm import Report
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.pending.records import Records
+from r2fs.model.keys import printable
+from r2fs.model.ports import Caller
+from r2fs.model.records import Kind, Version
+from r2fs.model.views import EvictView, WarmView
+
+SHOWN = 100  # files named in a result
+
+
+class LocalCopies:
+    def __init__(self, records: Records, storage: Storage, freshness: Freshness, scopes: Scopes) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._idle = storage.space.idle
+        self._warm = storage.warm
+        self._freshness = freshness
+        self._scopes = scopes
+
+    def warm(self, paths: Sequence[str], caller: Caller, report: Report) -> WarmView:
+        """Download the files at and below these paths (relative to the mount)."""
+        return self.download(self.tops(paths), caller, report)
+
+    def tops(self, paths: Sequence[str]) -> list[Node]:
+        """Return the nodes of the paths. Raises NotFound."""
+        scope = self._scopes.of(paths)
+        return [self._tree.root] if scope is None else list(scope.nodes)
+
+    def download(self, tops: Sequence[Node], caller: Caller, report: Report) -> WarmView:
+        """Download the files at and below these nodes, after listings of their directories."""
+        return self._warm.run(self.files(tops, caller), caller, report)
+
+    def files(self, tops: Sequence[Node], caller: Caller) -> list[tuple[Node, str]]:
+        """Return the files at and below these nodes, each once and with its path, as the bucket has them now."""
+        for top in tops:
+            if top.is_dir:
+                self._freshness.load_below(caller, top)
+        with self._core.lock:
+            found = {node.ino: node for top in tops for node in self._tree.walk(top)}
+            files = [(node, printable(self._tree.path(node))) for node in found.values() if _has_bytes(node)]
+        return sorted(files, key=lambda file: file[1])
+
+    def evict(self, paths: Sequence[str]) -> EvictView:
+        """Drop the cached content at and below these paths, but for what is pending, open or pinned. No request
+        for names that are known."""
+        tops = self.tops(paths)
+        kept: list[tuple[str, str]] = []
+        spared: list[Version] = []
+        with self._core.lock:
+            for node in [node for top in tops for node in self._tree.walk(top) if _has_bytes(node)]:
+                if node.ino in self._idle:
+                    self._idle.retire(node.ino)
+                reason = self._reason_locked(node)
+                if reason is None:
+                    continue
+                if bytes_here_locked(self._core, node):
+                    kept.append((printable(self._tree.path(node)), reason))
+                if node.base is not None:
+                    spared.append(node.base)
+            is_meant = _below([self._tree.key(top) for top in tops])
+        # By keys: directories that this mount has not looked into have no nodes, and may have entries. A file opened
+        # since is protected by its pin.
+        files, freed = self._core.cache.drop_below(is_meant, spared)
+        return EvictView(files, freed, len(kept), tuple(kept[:SHOWN]))
+
+    def _reason_locked(self, node: Node) -> str | None:
+        """Return why the content stays here; None: it may go."""
+        self._core.assert_held()
+        if node.pending is not None:
+            return "not in the bucket yet"
+        if node.handles:
+            return "open"
+        if node.content is not None:
+            return "being downloaded"
+        if node.base is not None and self._core.cache.is_pinned(node.base.key):
+            return "pinned"
+        return None
+
+
+def _has_bytes(node: Node) -> bool:
+    return node.kind is Kind.FILE and not node.deleted
+
+
+def _below(keys: Iterable[str]) -> Callable[[str], bool]:
+    """Return the test of keys at or below these: a directory's ends with `/`; empty: the whole bucket."""
+    exact = frozenset(keys)
+    prefixes = tuple(key for key in exact if not key or key.endswith("/"))
+    return lambda key: key in exact or key.startswith(prefixes)
