@@ -13,6 +13,7 @@ from r2fs.cli.flush import REFUSED, SOMETHING_LEFT
 from r2fs.cli.main import DEFECT, INTERRUPTED, cli
 from r2fs.cli.migrate import PARTLY
 from r2fs.cli.wait import OTHER_VERSION
+from r2fs.cli.warm_progress import PARTLY_HERE
 from r2fs.model import errors
 from r2fs.model.settings.options import TABLE
 
@@ -112,7 +113,7 @@ def test_readme_lists_every_exit_code():
         error = waiting.pop()
         real.add(error.exit_code)
         waiting += error.__subclasses__()
-    of_commands = {0, DEFECT, REFUSED, OTHER_VERSION, PARTLY, SOMETHING_LEFT, INTERRUPTED}
+    of_commands = {0, DEFECT, REFUSED, OTHER_VERSION, PARTLY, PARTLY_HERE, SOMETHING_LEFT, INTERRUPTED}
     assert {int(cells[0]) for cells in rows(README, "exit code")} == real | of_commands
 
 

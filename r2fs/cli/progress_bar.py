@@ -65,7 +65,7 @@ class Progress:
         self._clock = clock
         self._began_s = clock()
         if not quiet and sys.stderr.isatty():
-            self._bar = _make_bar()
+            self._bar = make_bar()
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -108,7 +108,8 @@ def _text(queue: Mapping[str, Any], room: int) -> str:
     return f"{text}: {show.shortened(sending[0]['path'], room)}" if sending and room >= SHORTEST else text
 
 
-def _make_bar() -> Any:
+def make_bar() -> Any:
+    """Return rich's bar of bytes, rate and time left, on standard error."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
