@@ -182,8 +182,9 @@ class Reader:
             return
         caller.about_to_fetch()
         source.content.fail(None)
-        for begin in range(0, source.content.size, PIECE):
-            self.piece(source, begin, caller, URGENT)
+        size = source.content.size
+        for begin in range(0, size, PIECE):
+            self.piece(source, begin, size, caller)
 
     def begin(self, source: Source) -> int:
         """Request the first pieces of a whole file, ahead of need; return the number of GETs."""
@@ -191,9 +192,8 @@ class Reader:
         self._fetch(source, (0, stop), AHEAD)
         return -(-stop // PIECE)
 
-    def piece(self, source: Source, begin: int, caller: Caller, priority: int) -> None:
-        """Return when the PIECE from `begin` on is in the file; the next ones are under way."""
-        size = source.content.size  # bounded: four pieces are under way
+    def piece(self, source: Source, begin: int, size: int, caller: Caller, priority: int = URGENT) -> None:
+        """Return when the PIECE from `begin` on is in the file of `size` bytes; AT_ONCE of them are under way."""
         self._fetch(source, (begin, min(begin + PIECE, size)), priority)
         self._fetch(source, (begin + PIECE, min(begin + AT_ONCE * PIECE, size)), priority)
         self._wait(source, begin, min(begin + PIECE, size), caller)

@@ -213,8 +213,9 @@ class Warm:
     def _complete(self, source: Source, caller: Caller) -> bool:
         """Download all of a file; False: its last reader closed it meanwhile."""
         try:
-            for begin in range(0, source.content.size, PIECE):
-                self._reader.piece(source, begin, caller, AHEAD)
+            size = source.version.size
+            for begin in range(0, size, PIECE):
+                self._reader.piece(source, begin, size, caller, AHEAD)
                 caller.about_to_wait()
         except ValueError:
             if not source.content.closed:
