@@ -68,7 +68,7 @@ ONLY = {
 # importlib.import_module with a variable: which of the two depends on the libfuse that is there.
 LOADED_BY_NAME = {"drivers/libfuse/libfuse_driver.py": [(0, "mfusepy"), (0, "fuse")]}
 
-THREADS_START = ("daemon/threads.py", "drivers/", "bulk/migrate.py")
+THREADS_START = ("daemon/threads.py", "drivers/", "bulk/")
 STARTERS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "start_new_thread", "Process"}
 
 # Never: what would run, or turn into objects, bytes that come from a bucket or a cache.

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 import pytest
 
+from r2fs.cli.bulk_targets import PARTLY
 from r2fs.cli.flush import REFUSED, SOMETHING_LEFT
 from r2fs.cli.main import DEFECT, INTERRUPTED, cli
-from r2fs.cli.migrate import PARTLY
 from r2fs.cli.wait import OTHER_VERSION
 from r2fs.cli.warm_progress import PARTLY_HERE
 from r2fs.model import errors

@@ -39,21 +39,20 @@ class BulkProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, done: int, total: int, text: str = "") -> None:
-        if self._bar is not None:
-            self._bar.update(
-                self._task, completed=done, total=total, description=f"{self._word} {text}".strip()
-            )
-            return
+    def show(self, done: int, total: int | None, text: str = "") -> None:
+        """`total` None: not known yet."""
         now_s = self._clock()
+        rate = done / (now_s - self._begun_s) if now_s > self._begun_s else 0.0
+        if self._bar is not None:
+            words = f"{rate:.0f}/s {self._word} {text}".strip()
+            self._bar.update(self._task, completed=done, total=total, description=words)
+            return
         if self._quiet or now_s - self._shown_s < EVERY_S:
             return
         self._shown_s = now_s
-        rate = done / (now_s - self._begun_s)
-        left = f", {amounts.seconds((total - done) / rate)} left" if rate else ""
-        print(
-            f"{self._word} {done} of {total}, {rate:.0f}/s{left} {text}".rstrip(), file=sys.stderr, flush=True
-        )
+        of = f" of {total}" if total is not None else ""
+        left = f", {amounts.seconds((total - done) / rate)} left" if rate and total is not None else ""
+        print(f"{self._word} {done}{of}, {rate:.0f}/s{left} {text}".rstrip(), file=sys.stderr, flush=True)
 
 
 def _bar() -> Any:

@@ -41,6 +41,7 @@ COMMANDS = {
     "path": ("r2fs.cli.paths", "Print the path of an object key."),
     "warm": ("r2fs.cli.warm", "Download files into the cache."),
     "evict": ("r2fs.cli.evict", "Drop cached content."),
+    "rm": ("r2fs.cli.rm", "Delete objects, and report what was deleted."),
     "migrate": ("r2fs.cli.migrate", "Give objects other keys, by a map or a rule."),
     "doctor": ("r2fs.cli.doctor", "Check this host, a bucket and mounts; say what to do."),
     "bucket": ("r2fs.cli.bucket", "Create and check buckets; their CORS and lifecycle rules."),

@@ -12,6 +12,7 @@ from r2fs.bulk.plan import BadMap, Plan, plan, read_map, rows_of_rule
 from r2fs.bulk.results import Results
 from r2fs.cli import show
 from r2fs.cli.bulk_progress import BulkProgress
+from r2fs.cli.bulk_targets import ERRORS_SHOWN, PARTLY
 from r2fs.cli.setting_flags import complete_target
 from r2fs.cli.storing import settings_at, store_of
 from r2fs.cli.usage import Command, PathText
@@ -19,9 +20,6 @@ from r2fs.model import amounts
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import printable
 from r2fs.model.ports import ObjectStore
-
-PARTLY = 13  # exit code: some of the objects failed
-ERRORS_SHOWN = 5
 
 
 @click.command("migrate", cls=Command)

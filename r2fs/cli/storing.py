@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from r2fs.daemon import logs
+from r2fs.model.errors import ObjectMissing, Refused
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Settings
 from r2fs.model.settings.loading import credentials_of, settings_of
@@ -27,15 +28,23 @@ def settings_at(target: str, config_file: Path | None) -> Settings:
 
 
 @contextmanager
-def store_of(settings: Settings, target: str, config_file: Path | None) -> Iterator[RetryingStore]:
-    """The bucket, checked: credentials, bucket and clock."""
+def store_of(
+    settings: Settings, target: str, config_file: Path | None, check: bool = True
+) -> Iterator[RetryingStore]:
+    """The bucket. `check`: credentials, bucket and clock are checked first; without it after an error, for its remedy."""
     store = open_store(
         settings.bucket,
         SystemClock(),
         credentials=lambda: credentials_of(gather(target, config_file=config_file, warn=False)),
     )
     try:
-        store.check()
-        yield store
+        if check:
+            store.check()
+        try:
+            yield store
+        except (Refused, ObjectMissing):
+            if not check:
+                store.check()
+            raise
     finally:
         store.close()

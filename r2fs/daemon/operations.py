@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 from r2fs import __version__
 from r2fs.daemon import metrics
+from r2fs.daemon.bulk import BulkOperations
 from r2fs.daemon.control import Request
 from r2fs.daemon.copies import CopyOperations
 from r2fs.daemon.objects import ObjectOperations
@@ -43,6 +44,7 @@ class Operations:
             "restart": self.restart,
             **ObjectOperations(self._parts).table(),
             **CopyOperations(self._parts).table(),
+            **BulkOperations(self._parts).table(),
         }
 
     def mounted(self) -> None:

@@ -24,6 +24,7 @@ from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
+from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 LISTERS = 8  # concurrent listings: a few hung requests leave some for the others
 COMPLETERS = 2
+BULK = 4  # commands at work at once; further ones wait
 SWEEP_S = 60.0  # how often the cache is swept for entries past `cache_ttl`, at least
 SWEEP_SHARE = 10  # of `cache_ttl`: an entry outlasts the limit by a tenth at most
 SWEEP_LEAST_S = 0.1
@@ -59,6 +61,7 @@ class Engine(FileSystem):
             *((f"download-{n}", queues.downloads.run) for n in range(queues.downloads.threads)),
             *((f"list-{n}", queues.listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", queues.background.run) for n in range(COMPLETERS)),
+            *((f"bulk-{n}", queues.bulk.run) for n in range(BULK)),
             ("spares", self._core.staging.spares.run),
             ("leaving", self._storage.staging_gc.run),
             ("sweep", self._sweep),
@@ -72,6 +75,7 @@ class Engine(FileSystem):
         self._queues.downloads.stop(self._queues.downloads.threads)
         self._queues.listings.stop(LISTERS)
         self._queues.background.stop(COMPLETERS)
+        self._queues.bulk.stop(BULK)
         self._core.staging.spares.stop()
         self._files.pressure.stop()
         self._storage.staging_gc.stop()
@@ -124,9 +128,8 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
 
     `inheritance`: open files of a predecessor's session. Fails as `Replay.run`.
     """
-    queues = Queues(
-        DownloadQueue(core.settings.download_threads, core.clock), JobQueue(), JobQueue(), JobQueue()
-    )
+    downloads = DownloadQueue(core.settings.download_threads, core.clock)
+    queues = Queues(downloads, JobQueue(), JobQueue(), JobQueue(), JobQueue())
     records, storage = build_records_and_storage(core, queues.downloads)
     tree, contents = records.tree, storage.contents
     writeback = build_write_back(records, storage, queues.parts)
@@ -157,6 +160,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             scopes=scopes,
             receipts=Receipts(records, scopes, xattrs),
             local_copies=LocalCopies(records, storage, freshness, scopes),
+            removal=TreeRemoval(records, names, writeback),
             status=Status(records, writeback),
         )
     )

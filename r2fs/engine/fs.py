@@ -25,6 +25,7 @@ from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
+from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
@@ -47,6 +48,7 @@ class Queues:
     parts: JobQueue  # of large uploads
     listings: JobQueue
     background: JobQueue  # no caller waits for these
+    bulk: JobQueue  # commands that may take hours
 
     def submit_listing(self, job: Job, priority: int) -> None:
         self.listings.submit(job, priority)
@@ -72,6 +74,7 @@ class Parts:
     scopes: Scopes
     receipts: Receipts
     local_copies: LocalCopies
+    removal: TreeRemoval
     status: Status
 
 
@@ -98,6 +101,7 @@ class FileSystem:
         self._scopes = parts.scopes
         self.receipts = parts.receipts
         self.local_copies = parts.local_copies
+        self.removal = parts.removal
         self._status = parts.status
 
     # ------------------------------------------------------------------ status
@@ -132,6 +136,10 @@ class FileSystem:
     def refusal(self) -> str | None:
         """Return the reason for which the bucket refuses every request; None: no such refusal is known."""
         return self._status.refusal()
+
+    def in_background(self, job: Job) -> bool:
+        """Run a command's long job on a thread of its own. False: the mount is about to end."""
+        return self._queues.bulk.submit(job)
 
     def path_of(self, ino: int) -> str | None:
         """Return the path from the mount's root; None for an inode without a name."""

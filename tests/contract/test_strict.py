@@ -269,7 +269,7 @@ def test_deletes_go_by_the_thousand(r2: StrictR2, make: MakeEngine):
 def test_a_locked_object_is_told_and_the_others_go(
     r2: StrictR2, make: MakeEngine, count: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("r2fs.engine.writeback.deletes.REFUSED_AGAIN_S", 0.01)
+    monkeypatch.setattr("r2fs.engine.writeback.deleter.REFUSED_AGAIN_S", 0.01)
     for number in range(count):
         r2.bucket.set(f"d/{number:02}", b"")
     r2.bucket.set("d/stays", b"")
@@ -326,7 +326,7 @@ def test_another_hosts_locked_object_is_a_conflict(r2: StrictR2, make: MakeEngin
 def test_a_key_without_the_right_to_delete_is_no_outage(
     r2: StrictR2, line: FaultyProxy, make: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("r2fs.engine.writeback.deletes.REFUSED_AGAIN_S", 0.01)
+    monkeypatch.setattr("r2fs.engine.writeback.deleter.REFUSED_AGAIN_S", 0.01)
     for number in range(10):
         r2.bucket.set(f"{number}", b"")
     line.rule(answer(403, "AccessDenied"), method="DELETE", times=None)

@@ -125,6 +125,17 @@ class Mount:
         """A command that finds this mount's daemon."""
         return run_r2fs(self._environment, *words)
 
+    def start_r2fs(self, *words: object) -> subprocess.Popen[str]:
+        """The same, not waited for."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "r2fs", *map(str, words)],
+            env=self._environment,
+            cwd=REPO,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
     def stop(self) -> int:
         """An orderly end."""
         raise NotImplementedError

@@ -286,7 +286,7 @@ class Probes:
 
     def carry_out_deletes(self, rows: list[PendingDelete]) -> None:
         """Look at the objects of the rows, and delete those that are meant."""
-        self.writeback.deletes._deleter.delete(rows)
+        self.writeback.deletes._deleter.delete(rows, {})
 
     def list_versions(self, keys: list[str]) -> None:
         """The LIST by which pending deletes are looked for in the bucket."""

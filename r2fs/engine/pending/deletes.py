@@ -93,6 +93,15 @@ class PendingDeletes:
                 self.drop(seq)
         return expected_etag
 
+    def of_version(self, key: str, etag: str) -> PendingDelete | None:
+        """The delete of exactly this version that is pending, and neither parked nor on its way."""
+        for seq in self._at(key):
+            row = self.rows[seq]
+            if row.key == key and row.etag == etag and row.watch_until_s is None:
+                if seq not in self.parked and seq not in self.claimed:
+                    return row
+        return None
+
     def any_at(self, key: str) -> bool:
         """True if a delete at exactly `key` is pending, parked ones included."""
         return nfc(key) in self._by_key

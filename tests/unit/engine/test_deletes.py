@@ -32,7 +32,7 @@ def engine_settings() -> Mapping[str, object]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2fs.engine.writeback.deletes.REFUSED_AGAIN_S", 0.01)
+    monkeypatch.setattr("r2fs.engine.writeback.deleter.REFUSED_AGAIN_S", 0.01)
 
 
 def parked(engine: Engine) -> dict[str, str | None]:

@@ -1,0 +1,78 @@
+"""Operations of the control socket on many objects: remove.
+
+Owns:    the answers' fields; the heartbeat while the work runs on a thread of the engine.
+Never:   begins work for a client that has left; its work ends between two requests to the bucket.
+Threads: each operation runs in a thread of its own, many at once.
+Locks:   none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from threading import Event
+
+from r2fs.daemon.control import Request
+from r2fs.daemon.parts import Parts
+from r2fs.daemon.protocol import HEARTBEAT_S, failure
+from r2fs.model.errors import MountError, R2fsError
+from r2fs.model.reports import BulkReport
+
+log = logging.getLogger(__name__)
+
+
+class BulkOperations:
+    def __init__(self, parts: Parts) -> None:
+        self._engine = parts.engine
+
+    def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
+        return {"remove": self.remove}
+
+    def remove(self, request: Request) -> dict[str, object]:
+        """Remove `path` here and in the bucket; with `recursive` all below it, with `dry_run` nothing."""
+        path = request.text("path")
+        recursive, dry_run = request.message.get("recursive") is True, request.message.get("dry_run") is True
+
+        def work(report: BulkReport, cancelled: Event) -> None:
+            self._engine.removal.run(path, report, recursive=recursive, dry_run=dry_run, cancelled=cancelled)
+
+        return self._carried_out(request, work)
+
+    def _carried_out(self, request: Request, work: Callable[[BulkReport, Event], None]) -> dict[str, object]:
+        """The report of `work`, with the error that ended it after it had begun."""
+        report, ended, cancelled = BulkReport(), Event(), Event()
+        errors: list[R2fsError] = []
+
+        def job() -> None:
+            try:
+                work(report, cancelled)
+            except R2fsError as error:
+                errors.append(error)
+            except Exception as error:
+                log.exception("the command's work failed")
+                errors.append(R2fsError(f"the daemon could not carry out the request: {error!r}"))
+            finally:
+                ended.set()
+
+        if not self._engine.in_background(job):
+            raise MountError("the mount is about to end")
+        while not ended.wait(HEARTBEAT_S):
+            request.progress(report=_counts(report))
+            if request.gone.is_set():
+                cancelled.set()
+        if errors and not report.found:
+            raise errors[0]
+        stopped = failure(errors[0]) if errors else None
+        return {"report": {**_counts(report), "errors": report.errors}, "stopped": stopped}
+
+
+def _counts(report: BulkReport) -> dict[str, object]:
+    return {
+        "found": report.found,
+        "done": report.done,
+        "unchanged": report.unchanged,
+        "unsent": report.unsent,
+        "bytes": report.bytes,
+        "waiting": report.waiting,
+        "failed": report.failed,
+    }
