@@ -55,7 +55,7 @@ class Prefetch:
         return self._siblings.surplus
 
     def opened(self, node: Node, cold: bool) -> None:
-        """Note an open for reading, and start downloads of the files expected next. With Core.lock held.
+        """Note an open for reading, and put the files expected next in line. With Core.lock held; then `start`.
 
         `cold`: bytes of the file are missing.
         """
@@ -68,8 +68,7 @@ class Prefetch:
             parent.ino, node.name, cold, children, lambda name: self._size(children.get(name)), limit
         ):
             self._waiting.append((chosen, children[chosen.name]))
-        if self._waiting:
-            self._submit()
+        self._forget_unwanted()
 
     def _is_small(self, node: Node) -> bool:
         """True for a clean file that one GET downloads whole."""
@@ -91,17 +90,36 @@ class Prefetch:
             return 0
         return node.base.size
 
-    def _submit(self) -> None:
-        """Start waiting downloads while slots are left. With Core.lock held."""
-        while self._waiting and self._running < self._jobs.limit - SPARED:
-            chosen, node = self._waiting.popleft()
-            if self._siblings.wants(chosen) and self._jobs.submit(partial(self._run, chosen, node), AHEAD):
+    def _forget_unwanted(self) -> None:
+        """Bound the line: leave out what runs that have ended had in it, then its end. With Core.lock held."""
+        if len(self._waiting) <= MOST:
+            return
+        wanted = [waiting for waiting in self._waiting if self._siblings.wants(waiting[0])]
+        for chosen, _ in wanted[MOST:]:
+            self._siblings.skipped(chosen)
+        self._waiting = deque(wanted[:MOST])
+
+    def start(self) -> None:
+        """Start waiting downloads while slots are left. Without Core.lock: a job may run where it is submitted."""
+        while self._waiting:  # read without the lock: an append meanwhile is followed by a `start` of its own
+            with self._core.lock:
+                waiting = self._next_locked()
+            if waiting is None:
+                return
+            if not self._jobs.submit(partial(self._run, *waiting), AHEAD):
+                with self._core.lock:
+                    self._running -= 1
+                return
+
+    def _next_locked(self) -> tuple[Chosen, Node] | None:
+        """Take a slot and the next file in line; None: no slot is left, or no file."""
+        self._core.assert_held()
+        while self._waiting and not self._core.stopping and self._running < self._jobs.limit - SPARED:
+            waiting = self._waiting.popleft()
+            if self._siblings.wants(waiting[0]):
                 self._running += 1
-        if len(self._waiting) > MOST:  # of runs that have ended, and of programs in several directories
-            wanted = [waiting for waiting in self._waiting if self._siblings.wants(waiting[0])]
-            for chosen, _ in wanted[MOST:]:
-                self._siblings.skipped(chosen)
-            self._waiting = deque(wanted[:MOST])
+                return waiting
+        return None
 
     def _run(self, chosen: Chosen, node: Node) -> None:
         """Job: download one file, and close it as after a reader's last close."""
@@ -115,8 +133,7 @@ class Prefetch:
                 self._running -= 1
                 if source is not None:
                     self._end(chosen, node, source)
-                if not self._core.stopping:
-                    self._submit()
+            self.start()
 
     def _begin(self, chosen: Chosen, node: Node) -> Source | None:
         """Open the file; None: it needs no download, or has no room."""

@@ -174,6 +174,7 @@ class Files:
                 caller.about_to_fetch()
             handle, _ = self._add_handle(node, flags)
         try:
+            self._prefetch.start()
             if small:
                 self._hydration.whole(node, caller)
             return self._opened(handle)
