@@ -284,14 +284,14 @@ class Reader:
         while content.missing(start, stop):
             if self._core.stopping:
                 raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
-            left = deadline - self._core.clock.monotonic()
-            if left <= 0:
-                why = f": {source.trouble}" if source.trouble else ""
-                raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
+            left = max(0.0, deadline - self._core.clock.monotonic())
             coming = not self._is_wanting(source, start, stop)
             pause_s = min(left, self._hedge(source, start, stop)) if coming else 0.0
-            if content.wait_present(start, stop, pause_s, caller.cancelled):
+            if content.wait_present(start, stop, pause_s, caller.cancelled):  # a failure comes before the limit
                 return
+            if not left:
+                why = f": {source.trouble}" if source.trouble else ""
+                raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
             caller.about_to_fetch()
             if coming:
                 self._jobs.relieve()

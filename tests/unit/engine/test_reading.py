@@ -18,7 +18,7 @@ from r2fs.engine.content import hydrate, windows
 from r2fs.engine.content import streaming as streams
 from r2fs.model.errors import NoSpace, ReadFailed, Stale, Unavailable
 from r2fs.model.records import Opened
-from tests.support.engine import Engine, MakeEngine
+from tests.support.engine import Engine, MakeEngine, do_at_once
 from tests.support.memory_store import MemoryDownload, MemoryStore
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -443,3 +443,16 @@ def test_what_is_past_its_time_to_live_is_soon_gone(make: MakeEngine, store: Mem
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert engine.fs.cache_view().entries == 0
+
+
+@pytest.mark.expect_warnings
+def test_a_lost_version_is_named_also_when_no_time_is_left(
+    make: MakeEngine, store: MemoryStore, large: bytes
+) -> None:
+    """The upload of an edit would take "not fetched in time" for an outage, and try again for ever."""
+    engine = make(threads=False, read_timeout_s=0.0, small_file=0)
+    do_at_once(engine.downloads)
+    opened = engine.open("large.wav")
+    store.set("large.wav", b"another version")
+    with pytest.raises(Stale):
+        engine.fs.read(engine.caller, opened.handle, 0, 4096)
