@@ -108,6 +108,8 @@ class Limits:
     key_write_interval_s: float = KEY_WRITE_INTERVAL_S
     # CopyObject as R2 has it: it heeds conditions on the destination, and takes the metadata directive MERGE.
     r2_copies: bool = False
+    # CompleteMultipartUpload heeds a condition (R2: "Conditional operations"); other servers may ignore it.
+    conditional_complete: bool = False
 
     def part_size(self, size: int, wanted: int) -> int:
         """Size of the equal parts of an object of `size` bytes: `wanted`, or more if `max_parts` needs it.
@@ -179,7 +181,12 @@ class ObjectStore(Protocol):
     def copy_part(
         self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
     ) -> Part:
-        """Copy a range of `source` inside the bucket. Raises PreconditionFailed if `source` has changed."""
+        """Copy a range of `source` inside the bucket.
+
+        The server may copy from another version: R2 takes no condition on the source here ("S3 API compatibility").
+        The caller proves the version after its last part: by HEAD, or by the condition of `complete_upload`. Raises
+        PreconditionFailed where the answer already tells of another version.
+        """
         ...
 
     def complete_upload(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from r2fs.model.errors import PreconditionFailed, StoreError, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.ports import Limits, ObjectStore
-from r2fs.model.records import Condition, ObjectMeta, Version
+from r2fs.model.records import Condition, ObjectInfo, ObjectMeta, Version
 from r2fs.model.settings import MIB
 
 COPY_PART = 512 * MIB  # 10,000 of them are more than the largest object; one takes seconds
@@ -27,11 +27,7 @@ def copy_by_parts(
     condition: Condition | None,
 ) -> str:
     """The new ETag. What is stored beside `source` is kept where `meta` is None."""
-    stored = store.head(source.key)
-    if stored.etag != source.etag:
-        raise PreconditionFailed(
-            f"{printable(source.key)}: the object to copy is another version by now", source=True
-        )
+    stored = require(store, source)
     if meta is None:
         meta = ObjectMeta(stored.content_type or ObjectMeta().content_type, dict(stored.metadata or {}))
     if meta.headers is None:
@@ -43,12 +39,23 @@ def copy_by_parts(
             store.copy_part(key, upload_id, number, source, start, min(size, source.size - start))
             for number, start in enumerate(range(0, source.size, size), 1)
         ]
+        require(store, source)  # still there after the last part: it was there all the time
         return store.complete_upload(key, upload_id, parts, condition=condition)
     except Unavailable:
         raise  # Complete may have been carried out; else the bucket's lifecycle rule ends the upload
     except StoreError:
         store.abort_upload(key, upload_id)
         raise
+
+
+def require(store: ObjectStore, source: Version) -> ObjectInfo:
+    """HEAD of `source`. Raises PreconditionFailed or ObjectMissing unless it is there in that version."""
+    stored = store.head(source.key)
+    if stored.etag != source.etag:
+        raise PreconditionFailed(
+            f"{printable(source.key)}: the object to copy is another version by now", source=True
+        )
+    return stored
 
 
 def part_size(size: int, limits: Limits) -> int:

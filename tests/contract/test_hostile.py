@@ -119,7 +119,7 @@ def malformed(store: S3Store, verb: str, what: str = "") -> MalformedAnswer:
 def test_a_right_answer_is_believed(store: S3Store, answers: Any, verb: str):
     session = answers(all_good)
     assert VERBS[verb].call(store) == VERBS[verb].believed
-    assert len(session.sent) <= (2 if verb == "copy_part" else 1), "no request more than there was"
+    assert len(session.sent) <= 1, "no request more than there was"
 
 
 # ------------------------------------------------------------------ believed, and not true

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +20,14 @@ import pytest
 from r2fs.engine.writeback.queue import QUIET_S
 from r2fs.model.errors import BadCredentials, NameTooLong, Refused
 from r2fs.model.ports import Limits, ObjectStore, SystemClock
-from r2fs.model.records import AttributeChange, ObjectMeta
+from r2fs.model.records import AttributeChange, ObjectMeta, Version
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
 from r2fs.store.health import HealthView
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3.check import limits_of
 from tests.contract.test_wire import everything
+from tests.mount.daemons import until
 from tests.support.bodies import BreakingBody, BytesBody
 from tests.support.engine import Engine
 from tests.support.faulty import FaultyProxy, answer, cut_request, lose_answer
@@ -447,6 +448,83 @@ def test_only_an_endpoint_of_r2_is_taken_for_r2():
         (None, False),
     ):
         assert limits_of(Bucket("s3", "bucket", endpoint_url=host)).r2_copies is is_r2
+
+
+# ------------------------------------------------------------------ an edit in place of a file of four parts
+EDITED = {"part_size": PART, "multipart_threshold": PART, "part_threads": 1, "small_file": 0}
+
+
+@contextmanager
+def edited(r2: StrictR2, path: Path, limits: Limits) -> Iterator[tuple[Engine, bytes]]:
+    """An engine that has one byte of the second part changed, and nothing sent of it."""
+    data = os.urandom(4 * PART)
+    etag = r2.bucket.set("long.wav", data)
+    store = open_store(r2.endpoint.settings(), SystemClock(), limits)
+    engine = Engine(path, store, upload_delay_s=60.0, freshness_s=60.0, **EDITED)
+    assert engine.read("long.wav") == data
+    until("digests", lambda: engine.cache.recall_parts(Version("long.wav", etag, len(data))))
+    opened = engine.open("long.wav", os.O_RDWR)
+    engine.fs.write(engine.caller, opened.handle, PART, b"!")
+    engine.close(opened)
+    r2.requests.clear()
+    yield engine, data[:PART] + b"!" + data[PART + 1 :]
+    engine.end()
+    store.close()
+
+
+@pytest.mark.parametrize(("conditional", "heads"), [(True, 1), (False, 3)])
+def test_an_edit_in_place_costs_its_parts_and_three_requests(tmp_path: Path, conditional: bool, heads: int):
+    """One HEAD is for metadata that another host may have changed alone. On other servers one more proves the version
+    that all parts were copied from, and one stands for the condition."""
+    with StrictR2(min_part=PART, conditions=conditional) as r2:
+        limits = Limits(min_part=PART, conditional_complete=conditional)
+        with edited(r2, tmp_path, limits) as (engine, want):
+            engine.drain()
+            assert r2.bucket.data("long.wav") == want
+            assert r2.requests == {
+                "head": heads,
+                "create_upload": 1,
+                "put_part": 1,
+                "copy_part": 3,
+                "complete": 1,
+            }
+        assert r2.faults == []
+
+
+@pytest.mark.expect_warnings
+@pytest.mark.parametrize("conditional", [True, False])
+def test_parts_of_two_versions_are_never_one_object(tmp_path: Path, conditional: bool):
+    with StrictR2(min_part=PART, conditions=conditional) as r2:
+        limits = Limits(min_part=PART, conditional_complete=conditional)
+        with edited(r2, tmp_path, limits) as (engine, want):
+            theirs = b"t" * 4 * PART
+
+            def replace(name: str, key: str) -> None:
+                if name == "put_part":  # of the second part: the third and the fourth are copied after it
+                    r2.bucket.set("long.wav", theirs)
+
+            r2.bucket.before = replace
+            engine.drain()
+            (copy,) = engine.fs.queue_view().conflicts
+            assert (r2.bucket.data("long.wav"), r2.bucket.data(copy)) == (theirs, want)
+
+
+@pytest.mark.expect_warnings
+def test_parts_of_a_base_that_was_replaced_are_sent(tmp_path: Path):
+    """Of a file with a new name no condition tells: the HEAD after the last part does."""
+    with StrictR2(min_part=PART, conditions=True) as r2:
+        limits = Limits(min_part=PART, conditional_complete=True)
+        with edited(r2, tmp_path, limits) as (engine, want):
+            engine.rename("long.wav", "other.wav")
+            theirs = b"t" * 4 * PART
+
+            def replace(name: str, key: str) -> None:
+                if name == "put_part" and r2.bucket.data("long.wav") != theirs:
+                    r2.bucket.set("long.wav", theirs)
+
+            r2.bucket.before = replace
+            engine.drain()
+            assert r2.bucket.contents() == {"long.wav": theirs, "other.wav": want}
 
 
 def test_new_attributes_are_one_request(r2: StrictR2, as_r2: Engine):

@@ -287,7 +287,8 @@ class Reader:
             left = max(0.0, deadline - self._core.clock.monotonic())
             coming = not self._is_wanting(source, start, stop)
             pause_s = min(left, self._hedge(source, start, stop)) if coming else 0.0
-            if content.wait_present(start, stop, pause_s, caller.cancelled):  # a failure comes before the limit
+            # before the limit: a failure says more than "not in time"
+            if content.wait_present(start, stop, pause_s, caller.cancelled):
                 return
             if not left:
                 why = f": {source.trouble}" if source.trouble else ""

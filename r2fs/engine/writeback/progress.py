@@ -14,7 +14,7 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.pending import SENDING, State
+from r2fs.model.pending import OPEN_STATES, SENDING, State
 from r2fs.model.records import PendingDelete
 from r2fs.model.views import QueueView, TransferView
 
@@ -238,7 +238,10 @@ class Status:
 
     def _is_waited_for_locked(self, node: Node) -> bool:
         self._core.assert_held()
-        if node.state in WAITED_FOR:
+        never_closed = (
+            node.state in OPEN_STATES and not node.writers
+        )  # the journal failed: closed by a later attempt
+        if node.state in WAITED_FOR or never_closed:
             return not self._queue.is_local_only_locked(node)
         # The kernel sends RELEASE a moment after the last close() has returned.
         return node.writers > 0 and self._core.clock.monotonic() - node.flushed_s < CLOSING_S

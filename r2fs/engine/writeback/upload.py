@@ -38,7 +38,7 @@ from r2fs.model.metadata import Facts, remembered
 from r2fs.model.pending import UNSYNCED
 from r2fs.model.ports import Body
 from r2fs.model.ranges import RangeSet
-from r2fs.model.records import MultipartState, Part, PartDigests, Proof, Version
+from r2fs.model.records import Condition, MultipartState, Part, PartDigests, Proof, Version
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,8 @@ class Uploader:
 class _PartRun:
     """All missing parts of one upload, several at once. The first failure stops the rest.
 
-    Parts with the same bytes at the same place of the base are copied inside the bucket.
+    Parts with the same bytes at the same place of the base are copied inside the bucket. A copy proves nothing of the
+    version that it was made from: one proof, after the last part, is for all of them, and none is journalled before.
     """
 
     def __init__(
@@ -197,6 +198,7 @@ class _PartRun:
         # guarded by: _lock
         self._done = {part.number: part for part in state.parts}
         self._part_digests: dict[int, str] = {}
+        self._copied: set[int] = set()
         # False: the server refused a copy, or the base is gone.
         self._copies = job.base is not None and bool(job.base.etag)
         self._failure: BaseException | None = None
@@ -207,16 +209,43 @@ class _PartRun:
         for part in self._done.values():
             self._job.sent(part.size)
         count = -(-self._job.size // self._state.part_size)
-        missing = [number for number in range(1, count + 1) if number not in self._done]
-        self._left = len(missing)
-        for number in missing:
+        self._all([number for number in range(1, count + 1) if number not in self._done])
+        if self._copied and not self._is_base_proven():
+            log.info("%s: replaced meanwhile, its parts are sent and not copied", printable(self._job.key))
+            self._copies = False
+            for number in self._copied:
+                self._job.sent(-self._done[number].size)
+            self._all(sorted(self._copied))
+        return [self._done[number] for number in sorted(self._done)]
+
+    def _all(self, numbers: list[int]) -> None:
+        """Send or copy these parts; raise the first failure."""
+        if not numbers:
+            return
+        self._idle.clear()
+        self._left = len(numbers)
+        for number in numbers:
             if not self._queue.submit(partial(self._one, number)):
                 self._ended(BodyWithdrawn("the mount is stopping"))
-        if missing:
-            self._idle.wait()
+        self._idle.wait()
         if self._failure is not None:
             raise self._failure
-        return [self._done[number] for number in sorted(self._done)]
+
+    def _is_base_proven(self) -> bool:
+        """True if the base was there during each copy: it is there after the last, or Complete's condition demands it."""
+        job, store = self._job, self._core.store
+        base = job.base
+        assert base is not None
+        if (
+            store.limits.conditional_complete
+            and job.key == base.key
+            and job.condition == Condition(base.etag)
+        ):
+            return True
+        try:
+            return store.head(base.key).etag == base.etag
+        except ObjectMissing:
+            return False
 
     def _one(self, number: int) -> None:
         with self._lock:
@@ -244,15 +273,19 @@ class _PartRun:
         job, state = self._job, self._state
         start, length = self._range(number)
         part = self._copy(number, start, length) if self._is_kept(number, start, length) else None
+        copied = part is not None
         if part is None:
             body = FileBody(job.fd, start, length, job.gate, job.sent)
             part = self._core.store.put_part(job.key, state.upload_id, number, body)
         self._core.crash_point("part_stored")
         self._digest(number)
-        with self._core.lock:
-            self._core.journal.put_part(job.ino, part)
+        if not copied:
+            with self._core.lock:
+                self._core.journal.put_part(job.ino, part)
         with self._lock:
             self._done[number] = part
+            if copied:
+                self._copied.add(number)
         self._core.crash_point("part_sent")
 
     def _range(self, number: int) -> tuple[int, int]:

@@ -25,7 +25,8 @@ SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
 def limits_of(bucket: Bucket) -> Limits:
     """R2's own by the endpoint's name: a server of another name, Cloudflare's simulator too, may lack them."""
     host = urlsplit(bucket.endpoint_url or "").hostname or ""
-    return Limits(r2_copies=host.endswith("." + R2_DOMAIN))
+    is_r2 = host.endswith("." + R2_DOMAIN)
+    return Limits(r2_copies=is_r2, conditional_complete=is_r2)
 
 
 class Checks:

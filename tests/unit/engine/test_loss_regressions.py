@@ -375,8 +375,10 @@ def test_a_full_disk_where_a_truncated_file_is_sealed(make: MakeEngine, store: M
         engine.truncate("a.wav", 3)
     else:
         engine.close(engine.open("a.wav", os.O_RDONLY | os.O_TRUNC))
+    assert not engine.is_all_sent(), "an umount would call it sent"
     clock.advance(2.1)
     send(engine)
+    assert engine.is_all_sent()
     assert store.data("a.wav") == (ONE[:3] if how == "truncate" else b"")
     assert not engine.pending_store.inodes
 
