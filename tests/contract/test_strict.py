@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -451,7 +452,7 @@ def test_only_an_endpoint_of_r2_is_taken_for_r2():
 
 
 # ------------------------------------------------------------------ an edit in place of a file of four parts
-EDITED = {"part_size": PART, "multipart_threshold": PART, "part_threads": 1, "small_file": 0}
+EDITED: dict[str, Any] = {"part_size": PART, "multipart_threshold": PART, "part_threads": 1, "small_file": 0}
 
 
 @contextmanager
