@@ -117,6 +117,11 @@ class Journal:
         """The error of the last commit; None after a success."""
         return self._database.error
 
+    @property
+    def last_seq(self) -> int:
+        """The highest seq given so far; at the start: of the rows."""
+        return self._seq
+
     def next_seq(self) -> int:
         with self._database.lock:
             self._seq += 1

@@ -28,6 +28,8 @@ class LastKnown:
         self._usable = self._listings.drop(IN_ORDER)
         if not self._usable:
             self._listings.clear()  # nor by the next mount, if this one is killed
+        # Of the earlier mount's last change: a directory in its listings is there, whatever was deleted below.
+        self._last_seq = records.core.journal.last_seq
         self._listed: set[Node] = set()  # since the last save; guarded by: Core.lock
 
     def listed_locked(self, directory: Node) -> None:
@@ -102,8 +104,8 @@ class LastKnown:
                 ) and not self._pending.deletes.hides(info.key, info.etag, began):
                     merge_object(self._tree, directory, info, began)
             for name in kept.below:
-                if self._is_news(directory, name) and not self._pending.deletes.any_below(
-                    f"{prefix}{name}/", began
+                if self._is_news(directory, name) and not self._pending.deletes.any_added_below(
+                    f"{prefix}{name}/", self._last_seq
                 ):
                     merge_prefix(self._tree, directory, name, began)
             listing.whole = True

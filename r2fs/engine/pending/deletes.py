@@ -147,6 +147,20 @@ class PendingDeletes:
         prefix = nfc(prefix)
         return self._below[prefix] > 0 or self._done_below.get(prefix, 0) > began
 
+    def any_added_below(self, prefix: str, seq: int) -> bool:
+        """True if a delete below `prefix` that was added after row `seq` is pending and not parked.
+
+        The watch for a late attempt is none: the file itself may be there.
+        """
+        prefix = nfc(prefix)
+        return self._below[prefix] > 0 and any(
+            row.seq > seq
+            and row.watch_until_s is None
+            and row.seq not in self.parked
+            and nfc(row.key).startswith(prefix)
+            for row in self.rows.values()
+        )
+
     def any_lately(self, key: str) -> bool:
         """True if a delete at or below `key` (without a slash at the end) is pending or was carried out lately."""
         names = (nfc(key), nfc(key + SYMLINK_SUFFIX), nfc(key + "/"))

@@ -82,6 +82,29 @@ def test_what_this_host_did_since_is_in_it(seen: Engine, make: MakeEngine, store
     }
 
 
+@pytest.mark.expect_warnings
+def test_a_directory_with_an_unsent_delete_below_is_still_there(
+    seen: Engine, make: MakeEngine, store: MemoryStore
+) -> None:
+    """Its other files were ENOENT until the delete had reached the bucket."""
+    away(store)
+    seen.unlink("a/one.wav")
+    seen.unlink("b/three.wav")
+    seen.rmdir("b")
+    seen.stop()
+    after = make(**SHORT)
+    assert after.listdir() == ["a", "four.wav"]
+    assert after.read("a/deep/two.wav") == b"a/deep/two.wav"
+    after.unlink("a/deep/two.wav")
+    after.rmdir("a/deep")
+    after.rmdir("a")
+    assert after.listdir() == ["four.wav"]
+    back(store)
+    after.end_outage()
+    after.drain()
+    assert store.contents() == {"four.wav": b"four.wav"}
+
+
 def test_what_a_killed_mount_left_is_not_believed(seen: Engine, make: MakeEngine, store: MemoryStore) -> None:
     """It may have made and sent more than was kept."""
     seen.stop()
