@@ -173,7 +173,9 @@ class Streams:
         `held`: number of first bytes that are written and still hidden. Raises NoSpace if it must stay on the disk.
         """
         source.content.fd  # noqa: B018  (ValueError if closed: no reader waits)
-        if source.content.in_memory or not self._stream(source):
+        if source.content.in_memory:  # another of its downloads met the full disk at the same moment
+            return
+        if not self._stream(source):
             raise NoSpace(f"{source.version.key}: there is no room on this disk for it")
         source.content.to_memory(held)
         with self._core.lock:

@@ -316,6 +316,30 @@ def test_on_a_full_disk_a_large_file_is_read_in_bounded_memory(
     engine.close(opened)
 
 
+def test_two_downloads_of_a_file_meet_the_full_disk_at_once(
+    make: MakeEngine, store: MemoryStore, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second found the file in memory already, and failed the read."""
+    data = pattern(5120 * KIB)
+    store.set("long.wav", data)
+    engine = make(small_file=128 * KIB)
+    small_disk.engine, small_disk.room = engine, 0
+    both, plain = threading.Barrier(2), streams.Streams.give_way
+    calls = iter(range(2))
+
+    def give_way(self: streams.Streams, source: Any, at: int, size: int) -> bool:
+        gave = plain(self, source, at, size)
+        if next(calls, None) is not None:
+            both.wait(20)
+        return gave
+
+    monkeypatch.setattr(streams.Streams, "give_way", give_way)
+    opened = engine.open("long.wav")
+    assert engine.fs.read(engine.caller, opened.handle, 0, 128 * KIB) == data[: 128 * KIB]
+    assert next(calls, None) is None, "the begin and the end are downloaded at once"
+    engine.close(opened)
+
+
 @pytest.mark.expect_warnings
 def test_what_is_read_in_memory_can_be_written_when_there_is_room(
     make: MakeEngine, store: MemoryStore, small_disk: SmallDisk, in_small: None
