@@ -63,6 +63,7 @@ ONLY = {
     "mfusepy": ("drivers/libfuse/libfuse_driver.py",),
     "fuse": ("drivers/libfuse/libfuse_driver.py",),
     "watchdog": ("daemon/watch.py",),
+    "prometheus_client": ("daemon/exposition.py",),
 }
 
 # importlib.import_module with a variable: which of the two depends on the libfuse that is there.
@@ -176,7 +177,12 @@ def test_every_dependency_is_used_and_every_use_is_declared():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[^\w-]", text)[0] for text in project["dependencies"]}
-    distribution = {"fuse": "fusepy", "botocore": "boto3", "s3transfer": "boto3"}
+    distribution = {
+        "prometheus_client": "prometheus-client",
+        "fuse": "fusepy",
+        "botocore": "boto3",
+        "s3transfer": "boto3",
+    }
     used = {
         distribution.get(top, top)
         for path in MODULES

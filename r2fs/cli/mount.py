@@ -88,17 +88,18 @@ def _run(
     files: tuple[Path, ...],
     read: Callable[[], Values],
 ) -> int:
-    from r2fs.daemon import logs
+    from r2fs.daemon import log_format, logs
 
     directory = Path(about.mountpoint)
     credentials = settings.bucket.credentials
     log_file = settings.log_file
     if not background:
         if log_file is not None:
-            logs.to_file(log_file, level, credentials, "--log-file")
+            logs.to_file(log_file, level, credentials, "--log-file", form=settings.log_format)
             early_warnings.replay()
         else:
-            logs.to_stderr(level, os.environ, credentials)
+            logs.to_stderr(level, os.environ, credentials, settings.log_format)
+        log_format.set_level(level, settings.log_misses)
 
     _warn_of_plain_http(settings, to_file=log_file is not None)
     again = _command(directory)
@@ -124,8 +125,14 @@ def _run(
         own = log_file or settings.state_dir / "r2fs.log"
         fresh = not own.exists()
         logs.to_file(
-            own, level, credentials, "--log-file" if log_file else "--state-dir", make=log_file is None
+            own,
+            level,
+            credentials,
+            "--log-file" if log_file else "--state-dir",
+            log_file is None,
+            settings.log_format,
         )
+        log_format.set_level(level, settings.log_misses)
         early_warnings.replay()
         return _in_background(work, own, fresh)
 

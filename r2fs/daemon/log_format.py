@@ -11,11 +11,14 @@ indented, so that none of them begins as a record does.
 from __future__ import annotations
 
 import copy
+import json
 import logging
 
 from r2fs.model.keys import printable
 from r2fs.model.redaction import redact
 
+MISSES = "r2fs.misses"  # the logger of misses of the cache
+FIELDS = ("event", "key")  # of a record's `extra`, in JSON
 HANDLER = "r2fs"  # the name of each log handler that r2fs installs
 SET_IN = "    "
 
@@ -34,3 +37,26 @@ class LineFormatter(logging.Formatter):
 
 def _set_in(text: str) -> str:
     return "\n".join(SET_IN + printable(line) for line in redact(text).splitlines())
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time_s` (seconds since 1970), `level`, `logger`, `message`, and the record's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        found: dict[str, object] = {
+            "time_s": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": printable(redact(record.getMessage())),
+        }
+        found |= {name: redact(str(vars(record)[name])) for name in FIELDS if name in vars(record)}
+        if record.exc_info:
+            found["traceback"] = redact(self.formatException(record.exc_info))
+        return json.dumps(found)
+
+
+def set_level(level: str, with_misses: bool) -> None:
+    """Set the level of r2fs's loggers; misses of the cache are logged if wished, or with all else at level debug."""
+    logging.getLogger("r2fs").setLevel(level.upper())
+    shown = with_misses or level.upper() == "DEBUG"
+    logging.getLogger(MISSES).setLevel(logging.INFO if shown else logging.WARNING)

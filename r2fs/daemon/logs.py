@@ -15,8 +15,8 @@ from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
-from r2fs.daemon.log_format import HANDLER, LineFormatter
-from r2fs.daemon.systemd import JournalFormatter, stderr_is_journal
+from r2fs.daemon.log_format import HANDLER, JsonFormatter, LineFormatter, set_level
+from r2fs.daemon.systemd import JournalFormatter, JournalJsonFormatter, stderr_is_journal
 from r2fs.model import owned_paths, redaction
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import MIB, Credentials
@@ -58,18 +58,25 @@ def _open_privately(path: str, flags: int) -> int:
     return fd
 
 
-def to_stderr(level: str, environ: Mapping[str, str], credentials: Credentials | None = None) -> None:
+def to_stderr(
+    level: str, environ: Mapping[str, str], credentials: Credentials | None = None, form: str = "text"
+) -> None:
     """Log to standard error; for a journal with the priority and without the time."""
     handler = logging.StreamHandler(sys.stderr)
     names = "%(name)s: " if level.upper() == "DEBUG" else ""  # of modules: of no use to a user
-    if stderr_is_journal(environ):
+    journal = stderr_is_journal(environ)
+    if form == "json":
+        handler.setFormatter(JournalJsonFormatter() if journal else JsonFormatter())
+    elif journal:
         handler.setFormatter(JournalFormatter(f"{names}%(message)s"))
     else:
         handler.setFormatter(LineFormatter(f"%(asctime)s %(levelname)-7s {names}%(message)s"))
     _install(handler, level, credentials)
 
 
-def to_file(path: Path, level: str, credentials: Credentials, flag: str, make: bool = False) -> None:
+def to_file(
+    path: Path, level: str, credentials: Credentials, flag: str, make: bool = False, form: str = "text"
+) -> None:
     """Log to a file that rotates. DirectoryUnusable, naming the `flag` that chose the place.
 
     `make`: make the directory, which is r2fs's own. A directory named by the user has to exist.
@@ -85,7 +92,8 @@ def to_file(path: Path, level: str, credentials: Credentials, flag: str, make: b
         raise DirectoryUnusable(
             f"the log file {path} cannot be written ({error.strerror}): make it writable, or choose another by {flag}"
         ) from error
-    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s"))
+    text = LineFormatter("%(asctime)s %(levelname)-7s %(process)d %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if form == "json" else text)
     _install(handler, level, credentials)
 
 
@@ -109,4 +117,4 @@ def _install(handler: logging.Handler, level: str, credentials: Credentials | No
     root.setLevel(LIBRARY_LEVEL)
     # It warns at each HEAD of an `Expires` that is no time: the store keeps the stored text.
     logging.getLogger("botocore.handlers").setLevel(logging.ERROR)
-    logging.getLogger("r2fs").setLevel(level.upper())
+    set_level(level, with_misses=False)

@@ -1,6 +1,6 @@
 """Metrics: one snapshot of the daemon's state, as plain values for JSON.
 
-Owns:  the names and units of `r2fs status --json` and the control socket.
+Owns:  the names and units of `r2fs status --json` and the control socket. exposition.py has those for Prometheus.
 Never: counts: engine, cache and store do, and return frozen views.
 """
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
+from r2fs.daemon.log_format import set_level
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.stopping import Stopping
 from r2fs.daemon.watch import FileWatch
@@ -30,7 +31,7 @@ LIVE: Final = frozenset(
     {
         "cache_size", "cache_ttl", "freshness", "read_timeout", "small_file", "read_ahead", "part_size",
         "multipart_threshold", "upload_delay", "upload_deadline", "dirty_limit", "dirty_wait", "quota",
-        "stop_timeout", "local_patterns", "public_url", "log_level",
+        "stop_timeout", "local_patterns", "public_url", "log_level", "log_misses",
     }
 )  # fmt: skip
 NAMES: Final = {option.field: option.name for option in TABLE}
@@ -125,7 +126,7 @@ class Reload:
         self._running = settings
         self._parts.engine.change_settings(settings)
         self._stopping.change_timeout(settings.stop_timeout_s)
-        logging.getLogger("r2fs").setLevel(settings.log_level.upper())
+        set_level(settings.log_level, settings.log_misses)
 
     def _renew_key(self) -> None:
         keys = self._parts.store.keys

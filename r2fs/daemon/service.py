@@ -184,6 +184,11 @@ class Service:
         if self._launch.source is not None:
             reload = Reload(self._launch.source, parts, stopping, self._clock)
             self._threads.start("settings", lambda: reload.run(self._threads.ended))
+        if settings.metrics is not None:
+            from r2fs.daemon.exposition import exporter_of  # with a library for those alone who want metrics
+
+            exporter = exporter_of(settings.metrics, parts, str(self._target))
+            self._threads.start("metrics", lambda: exporter.run(self._threads.ended))
         if parts.adopted:
             self._threads.start("check", lambda: starting.check_late(parts.store))
         try:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from threading import Event
 
-from r2fs.daemon.log_format import LineFormatter
+from r2fs.daemon.log_format import JsonFormatter, LineFormatter
 from r2fs.model.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,11 @@ class JournalFormatter(LineFormatter):
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{PRIORITY.get(record.levelno, 6)}>"
         return "\n".join(prefix + line for line in super().format(record).splitlines())
+
+
+class JournalJsonFormatter(JsonFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{PRIORITY.get(record.levelno, 6)}>{super().format(record)}"
 
 
 def stderr_is_journal(environ: Mapping[str, str]) -> bool:

@@ -36,6 +36,7 @@ from r2fs.model.records import Version
 from r2fs.model.views import CacheView
 
 log = logging.getLogger(__name__)
+misses = logging.getLogger("r2fs.misses")  # by the setting `log_misses`, or at level debug
 
 PAGE = 4096  # a complete file counts in whole blocks of this
 CLOCK_SLACK_S = 60.0  # "stored in the future" by more than this: the clock was set, the age is unknown
@@ -92,7 +93,11 @@ class CleanCache:
             self._misses += taken is None
             self._uncounted += lacking
         if taken is None:
-            log.debug("%s: not in the cache", printable(version.key))
+            misses.info(
+                "%s: not in the cache",
+                printable(version.key),
+                extra={"event": "cache_miss", "key": version.key},
+            )
         return taken
 
     def _take_locked(self, table: Table, name: str, version: Version, into: Path) -> Taken | None:

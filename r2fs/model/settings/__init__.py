@@ -100,6 +100,9 @@ class Settings:
     name: str = ""  # of the mount in the settings file; else empty
     log_level: str = "info"
     log_file: Path | None = None
+    log_format: str = "text"  # "json": an object for each line
+    log_misses: bool = False  # a line with the key for each miss of the cache
+    metrics: str | None = None  # HOST:PORT on loopback, unix:/PATH, or a directory of textfiles; None: none
     staging: Path | None = None  # directory of unsent bytes, if not below state_dir
 
     @property

@@ -76,6 +76,10 @@ _BUCKET_NAME = Text("a bucket's name: letters, digits, dots, hyphens", r"[A-Za-z
 _ENDPOINT = Text(
     "https://HOST or http://HOST:PORT, without a user or password", r"https?://[^\s/@]+(/[^\s@?#]*)?"
 )
+_METRICS = Text(
+    "a loopback address as 127.0.0.1:9464, unix:/PATH of a socket, or the /DIRECTORY of a textfile collector",
+    r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d{1,5}|(unix:)?/[^\x00-\x1f]+",
+)
 _KEY = Text("letters, digits and signs without a space", r"[\x21-\x7e]+")
 
 GROUPS: dict[str, tuple[Option, ...]] = {
@@ -267,6 +271,9 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             FilePath(),
             "Log file. Default: standard error; with --background `r2fs.log` in state_dir.",
         ),
+        Option("log_format", Choice(("text", "json")), "Form of a line in the log; json: one object."),
+        Option("log_misses", Switch(), "Log each file that is not in the cache, with its key."),
+        Option("metrics", _METRICS, f"Metrics for Prometheus: {_METRICS.allowed}."),
     ),
 }
 

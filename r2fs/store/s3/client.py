@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -77,21 +78,28 @@ def make_client(
     if bucket.endpoint_url is not None:
         events.register("before-call.s3", _stay_here)
 
-    body = local()  # length of the body that this thread sends
+    body = local()  # of the request that this thread sends: length, and the time of its beginning
     hidden = HiddenKey(session)
 
     def count(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
         hidden.look(request.headers.get("X-Amz-Security-Token"))
         length = request.headers.get("Content-Length") or "0"
         body.length = int(length) if request.method == "PUT" else 0
+        body.begun_s = time.monotonic()
         counter.request(event_name.rpartition(".")[2], body.length)
 
-    def discount(exception: BaseException | None, event_name: str, **_: object) -> None:
+    def ended(
+        response_dict: Mapping[str, Any] | None, exception: BaseException | None, event_name: str, **_: object
+    ) -> None:
+        verb = event_name.rpartition(".")[2]
         if isinstance(exception, NOT_REACHED):
-            counter.not_sent(event_name.rpartition(".")[2], body.length)
+            counter.not_sent(verb, body.length)
+            return
+        status = None if response_dict is None else int(response_dict["status_code"])
+        counter.answered(verb, time.monotonic() - body.begun_s, status)
 
     events.register("before-send.s3", count)
-    events.register("response-received.s3", discount)
+    events.register("response-received.s3", ended)
     for verb in ("GetObject", "HeadObject"):
         events.register(f"before-send.s3.{verb}", _accept_gzip)
     request_log.attach(events)

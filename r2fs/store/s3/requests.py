@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -134,14 +135,18 @@ class Requests:
         size = int(request.headers.get("content-length", "0"))
         self._counter.request(operation, size)
         request_log.begin(operation, request.method, request.url, size)
+        begun_s = time.monotonic()
         try:
             response = self._connections.send(request)
             verdict = self._judge.judge(request, operation, response)
         except Exception as error:
             if isinstance(error, NOT_REACHED):
                 self._counter.not_sent(operation, size)
+            else:
+                self._counter.answered(operation, time.monotonic() - begun_s, None)
             request_log.fail(error)
             raise
+        self._counter.answered(operation, time.monotonic() - begun_s, verdict.status)
         request_log.end(verdict.status, response.headers)
         if verdict.status >= 300:
             raise _refusal(operation, verdict, response.headers)

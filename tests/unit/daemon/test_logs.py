@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import stat
+import time
 
 import pytest
 
-from r2fs.daemon import logs
+from r2fs.daemon import log_format, logs
 from r2fs.daemon.log_format import HANDLER, LineFormatter
+from r2fs.disk.cache.cache import CleanCache
 from r2fs.model.errors import DirectoryUnusable
+from r2fs.model.ports import SystemClock
+from r2fs.model.records import Version
 from r2fs.model.settings import Credentials
 from tests.support.users import NOBODY, ROOT, acting_as, neighbours
 
@@ -27,6 +32,7 @@ def as_it_was():
         handler.close()
     root.setLevel(levels[0])
     ours.setLevel(levels[1])
+    logging.getLogger(log_format.MISSES).setLevel(logging.NOTSET)
 
 
 def test_secrets_are_taken_out_of_messages_and_tracebacks(tmp_path):
@@ -222,3 +228,43 @@ def test_every_way_of_logging_has_this_form(tmp_path, monkeypatch):
         way()
         (ours,) = [h for h in logging.getLogger().handlers if h.get_name() == HANDLER]
         assert isinstance(ours.formatter, LineFormatter)
+
+
+def test_a_json_log_has_an_object_a_line_without_secrets(tmp_path):
+    path = tmp_path / "r2fs.log"
+    logs.to_file(path, "info", SECRET, "--log-file", form="json")
+    log = logging.getLogger("r2fs.test")
+    log.warning("geheim/123 and\nanother line", extra={"event": "cache_miss", "key": "geheim/123/a\n.wav"})
+    try:
+        raise RuntimeError("geheim/123 again")
+    except RuntimeError:
+        log.exception("failed")
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert (first["level"], first["logger"]) == ("warning", "r2fs.test")
+    assert first["message"] == "*** and\\nanother line"
+    assert (first["event"], first["key"]) == ("cache_miss", "***/a\n.wav")
+    assert abs(first["time_s"] - time.time()) < 60
+    assert "RuntimeError: *** again" in second["traceback"]
+
+
+def test_a_json_log_in_the_journal_keeps_the_priority(capsys, monkeypatch):
+    monkeypatch.setattr(logs, "stderr_is_journal", lambda environ: True)
+    logs.to_stderr("info", {}, form="json")
+    logging.getLogger("r2fs.test").warning("slow")
+    said = capsys.readouterr().err
+    assert said.startswith("<4>{")
+    assert json.loads(said[3:])["message"] == "slow"
+
+
+@pytest.mark.parametrize(
+    ("level", "with_misses", "shown"), [("info", False, False), ("info", True, True), ("debug", False, True)]
+)
+def test_v22_a_miss_of_the_cache_is_logged_with_its_key(tmp_path, level, with_misses, shown):
+    path = tmp_path / "r2fs.log"
+    logs.to_file(path, level, Credentials(), "--log-file", form="json")
+    log_format.set_level(level, with_misses)
+    cache = CleanCache(tmp_path / "cache", limit_bytes=1 << 20, ttl_s=0, clock=SystemClock())
+    cache.take(Version("takes/07.wav", "etag", 5), tmp_path / "into")
+    cache.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["key"] for line in lines if line.get("event") == "cache_miss"] == ["takes/07.wav"] * shown

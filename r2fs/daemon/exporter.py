@@ -1,0 +1,162 @@
+"""Exporter: offers metrics at a loopback address, at a unix socket, or in a textfile for node_exporter.
+
+Owns:    the three places, and the refusal of other hosts' names in a request (a web page that resolves to loopback).
+Never:   listens on an address that another host can reach; stops a mount because of its metrics.
+Threads: `run` in one that service.py starts; requests are answered there, one at a time.
+Fails:   softly: a place that cannot be used is logged once, and tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import stat
+import sys
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from socketserver import TCPServer
+from threading import Event
+from typing import Any, Final
+
+from r2fs.model import owned_paths
+
+log = logging.getLogger(__name__)
+
+POLL_S: Final = 0.5  # until the end of the service is noticed
+CLIENT_S: Final = 5.0  # of silence of a client: another one waits
+AGAIN_S: Final = 10.0  # between two tries of a place that cannot be used
+TEXTFILE_S: Final = 15.0  # between two writes of the textfile: Prometheus' usual interval
+UNIX: Final = "unix:"
+PORT: Final = re.compile(r":\d+$")
+OWN_NAMES: Final = frozenset({"localhost", "[::1]"})
+
+
+class Exporter:
+    """`place`: the setting `metrics`. `name`: of this mount's textfile, without its ending."""
+
+    def __init__(self, place: str, name: str, content_type: str, text: Callable[[], bytes]) -> None:
+        # constant
+        self._place = place
+        self._name = name
+        self._content_type = content_type
+        self._text = text
+        # run()'s thread alone
+        self._told = ""
+
+    def run(self, ended: Event) -> None:
+        """Offer the metrics until `ended`."""
+        while not ended.is_set():
+            try:
+                if self._place.startswith("/"):
+                    self._write_files(Path(self._place), ended)
+                else:
+                    self._serve(ended)
+            except OSError as error:
+                self._tell(f"metrics cannot be offered at {self._place}: {error.strerror or error}; each mount needs a place of its own")  # fmt: skip
+                ended.wait(AGAIN_S)
+
+    def _tell(self, text: str) -> None:
+        if text != self._told:
+            log.warning("%s", text)
+        self._told = text
+
+    # ------------------------------------------------------------------ a textfile
+    def _write_files(self, directory: Path, ended: Event) -> None:
+        """Replace the file again and again. It is removed at the end: no old values are taken for new ones."""
+        name = f"r2fs-{self._name}.prom"
+        try:
+            while True:
+                with owned_paths.directory(directory) as fd:
+                    owned_paths.replace_file(fd, name, self._text())
+                    os.chmod(name, 0o644, dir_fd=fd)  # node_exporter is another user
+                if ended.wait(TEXTFILE_S):
+                    return
+        finally:
+            (directory / name).unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ a socket
+    def _serve(self, ended: Event) -> None:
+        path = Path(self._place.removeprefix(UNIX)) if self._place.startswith(UNIX) else None
+        server = self._server(path)
+        try:
+            server.timeout = POLL_S
+            log.info("metrics are at %s", self._place)
+            while not ended.is_set():
+                server.handle_request()
+        finally:
+            server.server_close()
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+    def _server(self, path: Path | None) -> HTTPServer:
+        handler = _handler(self._content_type, self._text)
+        if path is not None:
+            return _UnixServer(path, handler)
+        host, _, port = self._place.rpartition(":")
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        kind = type("_LoopbackServer", (_Server,), {"address_family": family})
+        server: HTTPServer = kind((host.strip("[]"), int(port)), handler)
+        return server
+
+
+class _Server(HTTPServer):
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer's looks the host's name up, which may take seconds
+        self.server_name, self.server_port = "localhost", 0
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.info("a request for metrics failed: %r", sys.exc_info()[1])
+
+
+class _UnixServer(_Server):
+    """A socket for this user and root. A socket that a killed daemon left is replaced."""
+
+    address_family = socket.AF_UNIX
+
+    def __init__(self, path: Path, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._path = path
+        super().__init__(os.fspath(path), handler)  # type: ignore[arg-type]  # typed for TCP
+
+    def server_bind(self) -> None:
+        owned_paths.make_sure(self._path.parent)
+        if self._path.exists() and stat.S_ISSOCK(self._path.lstat().st_mode) and not _answers(self._path):
+            self._path.unlink()
+        self.socket.bind(os.fspath(self._path))
+        os.chmod(self._path, 0o600)  # nobody can connect before it listens
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            return False
+    return True
+
+
+def _handler(content_type: str, text: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = CLIENT_S
+
+        def do_GET(self) -> None:
+            host = PORT.sub("", self.headers.get("Host") or "localhost")
+            if host not in OWN_NAMES and not host.startswith("127."):
+                self.send_error(403, "not a name of this host")
+            elif self.path.partition("?")[0] not in ("/metrics", "/"):
+                self.send_error(404, "only /metrics")
+            else:
+                body = text()
+                self.send_response(200)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            log.debug("metrics: %s", format % args)
+
+    return Handler
