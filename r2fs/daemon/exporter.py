@@ -25,7 +25,7 @@ from r2fs.model import owned_paths
 
 log = logging.getLogger(__name__)
 
-POLL_S: Final = 0.5  # until the end of the service is noticed
+POLL_S: Final = 0.2  # until the end of the service is noticed
 CLIENT_S: Final = 5.0  # of silence of a client: another one waits
 AGAIN_S: Final = 10.0  # between two tries of a place that cannot be used
 TEXTFILE_S: Final = 15.0  # between two writes of the textfile: Prometheus' usual interval
@@ -44,7 +44,7 @@ class Exporter:
         self._content_type = content_type
         self._text = text
         # run()'s thread alone
-        self._told = ""
+        self._warned = ""
 
     def run(self, ended: Event) -> None:
         """Offer the metrics until `ended`."""
@@ -55,13 +55,13 @@ class Exporter:
                 else:
                     self._serve(ended)
             except OSError as error:
-                self._tell(f"metrics cannot be offered at {self._place}: {error.strerror or error}; each mount needs a place of its own")  # fmt: skip
+                self._warn(f"metrics cannot be offered at {self._place}: {error.strerror or error}; each mount needs a place of its own")  # fmt: skip
                 ended.wait(AGAIN_S)
 
-    def _tell(self, text: str) -> None:
-        if text != self._told:
+    def _warn(self, text: str) -> None:
+        if text != self._warned:
             log.warning("%s", text)
-        self._told = text
+        self._warned = text
 
     # ------------------------------------------------------------------ a textfile
     def _write_files(self, directory: Path, ended: Event) -> None:

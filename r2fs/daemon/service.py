@@ -188,7 +188,7 @@ class Service:
             from r2fs.daemon.exposition import exporter_of  # with a library for those alone who want metrics
 
             exporter = exporter_of(settings.metrics, parts, str(self._target))
-            self._threads.start("metrics", lambda: exporter.run(self._threads.ended))
+            self._threads.start("metrics", lambda: exporter.run(self._threads.ended), joined=True)
         if parts.adopted:
             self._threads.start("check", lambda: starting.check_late(parts.store))
         try:

@@ -93,11 +93,8 @@ class CleanCache:
             self._misses += taken is None
             self._uncounted += lacking
         if taken is None:
-            misses.info(
-                "%s: not in the cache",
-                printable(version.key),
-                extra={"event": "cache_miss", "key": version.key},
-            )
+            shown = {"event": "cache_miss", "key": version.key}
+            misses.info("%s: not in the cache", printable(version.key), extra=shown)
         return taken
 
     def _take_locked(self, table: Table, name: str, version: Version, into: Path) -> Taken | None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from prometheus_client.parser import text_string_to_metric_families
 
 from r2fs.daemon.exporter import Exporter
@@ -28,6 +28,7 @@ from r2fs.store.retry import RetryingStore
 from tests.support.bodies import BytesBody
 from tests.support.engine import Engine
 from tests.support.memory_store import MemoryStore
+from tests.unit.cli.test_lifecycle import Rig
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = re.compile(r"\b(?:r2fs|process)_[a-z0-9_]+\b")
@@ -283,3 +284,38 @@ def test_an_address_that_others_can_reach_is_refused(place: str):
 
     with pytest.raises(SettingsError, match="loopback"):
         load("file:///b", environ={"R2FS_METRICS": place})
+
+
+# ------------------------------------------------------------------ a mount
+def of_socket(path: Path) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            return connection.makefile("rb").read().decode()
+        except OSError:
+            return ""
+
+
+def test_a_mount_offers_them_also_after_a_restart_and_logs_misses_once_it_is_told_to(tmp_path: Path):
+    rig = Rig(ROOT, tmp_path)
+    config, path = tmp_path / "config.toml", tmp_path / "metrics.sock"
+    config.write_text(f'metrics = "unix:{path}"\nlog_format = "json"\n')
+    (rig.bucket / "there.wav").write_bytes(b"RIFF")
+    try:
+        rig.mount("--config", config)
+        until(lambda: "r2fs_info" in of_socket(path))
+        assert f'mount="{rig.point}"' in of_socket(path)
+        rig.r2fs("restart", rig.point)
+        until(lambda: "r2fs_cache_misses_total" in of_socket(path))
+        config.write_text(config.read_text() + "log_misses = true\n")
+        until(lambda: "log_misses = true" in rig.log())
+        assert (rig.point / "there.wav").read_bytes() == b"RIFF"
+        lines = [json.loads(line) for line in rig.log().splitlines()]
+        assert [line["key"] for line in lines if line.get("event") == "cache_miss"] == ["there.wav"]
+        until(lambda: re.search(r"r2fs_cache_misses_total.* [1-9]", of_socket(path)))
+        assert rig.r2fs("umount", rig.point).returncode == 0
+        until(lambda: not path.exists())
+    finally:
+        rig.end()

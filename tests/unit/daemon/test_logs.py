@@ -230,6 +230,7 @@ def test_every_way_of_logging_has_this_form(tmp_path, monkeypatch):
         assert isinstance(ours.formatter, LineFormatter)
 
 
+@pytest.mark.expect_warnings
 def test_a_json_log_has_an_object_a_line_without_secrets(tmp_path):
     path = tmp_path / "r2fs.log"
     logs.to_file(path, "info", SECRET, "--log-file", form="json")
@@ -247,6 +248,7 @@ def test_a_json_log_has_an_object_a_line_without_secrets(tmp_path):
     assert "RuntimeError: *** again" in second["traceback"]
 
 
+@pytest.mark.expect_warnings
 def test_a_json_log_in_the_journal_keeps_the_priority(capsys, monkeypatch):
     monkeypatch.setattr(logs, "stderr_is_journal", lambda environ: True)
     logs.to_stderr("info", {}, form="json")
