@@ -65,8 +65,11 @@ def _is_needed(requirement: str) -> bool:
 
 
 def licences_of(found: metadata.Distribution) -> list[str]:
-    """SPDX names, any of which may be chosen; an expression with AND is one that has to be read by a person."""
+    """SPDX names, any of which may be chosen; of an expression with AND alone, the first that is not allowed, else the last."""
     if expression := _field(found, "License-Expression"):
+        if " AND " in expression and " OR " not in expression:
+            names = expression.split(" AND ")
+            return [next((name for name in names if name not in ALLOWED), names[-1])]
         return [expression] if " AND " in expression else expression.split(" OR ")
     classifiers = [
         text for text in found.metadata.get_all("Classifier") or () if text.startswith("License ::")

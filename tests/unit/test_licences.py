@@ -31,6 +31,8 @@ def test_every_dependency_is_allowed(capsys):
         ([("License-Expression", "MIT")], True),
         ([("License-Expression", "GPL-3.0-only OR MIT")], True),
         ([("License-Expression", "GPL-3.0-only AND MIT")], False),
+        ([("License-Expression", "MIT AND GPL-3.0-only")], False),
+        ([("License-Expression", "Apache-2.0 AND BSD-2-Clause")], True),
         ([("License", "Apache 2.0")], True),
         ([("Classifier", "License :: OSI Approved :: MIT License")], True),
         ([("Classifier", "License :: OSI Approved :: GNU General Public License v3 (GPLv3)")], False),
