@@ -36,6 +36,7 @@ COMMANDS = {
     "status": ("r2fs.cli.status", "Show mounts: pending changes, cache, requests."),
     "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),
     "wait": ("r2fs.cli.wait", "Return when the bucket holds exactly the bytes of files."),
+    "refresh": ("r2fs.cli.refresh", "Forget names and attributes: the next use asks the bucket."),
     "url": ("r2fs.cli.url", "Print a URL of a file: presigned, or public."),
     "key": ("r2fs.cli.keys", "Print the object key of a file."),
     "path": ("r2fs.cli.paths", "Print the path of an object key."),

@@ -25,6 +25,7 @@ from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.remove_tree import TreeRemoval
+from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
@@ -161,6 +162,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             receipts=Receipts(records, scopes, xattrs),
             local_copies=LocalCopies(records, storage, freshness, scopes),
             removal=TreeRemoval(records, names, writeback),
+            refreshing=Refreshing(records, freshness),
             status=Status(records, writeback),
         )
     )

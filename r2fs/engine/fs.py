@@ -26,6 +26,7 @@ from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.remove_tree import TreeRemoval
+from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
@@ -75,6 +76,7 @@ class Parts:
     receipts: Receipts
     local_copies: LocalCopies
     removal: TreeRemoval
+    refreshing: Refreshing
     status: Status
 
 
@@ -102,6 +104,7 @@ class FileSystem:
         self.receipts = parts.receipts
         self.local_copies = parts.local_copies
         self.removal = parts.removal
+        self.refreshing = parts.refreshing
         self._status = parts.status
 
     # ------------------------------------------------------------------ status

@@ -147,6 +147,11 @@ class Freshness:
         with self._core.lock:
             self._away = True
 
+    def assume_back(self) -> None:
+        """Wait for the next answers again: a person asks for news."""
+        with self._core.lock:
+            self._away = False
+
     def heard_locked(self, error: R2fsError | None) -> None:
         """Note the end of a request: whether the bucket answers."""
         self._core.assert_held()
@@ -282,8 +287,7 @@ class Freshness:
                 return
             merge_listing(self._tree, directory, objects, prefixes, began)
             listing = listing_of(directory)
-            listing.listed_at_s, listing.whole = asked_at, True
-            listing.probed.clear()
+            listing.listed(asked_at)
             self._name_lookup.listed_locked(listing, read, self._core.clock.monotonic() - asked_at)
             self.last.listed_locked(directory)
 

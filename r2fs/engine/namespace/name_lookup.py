@@ -97,7 +97,8 @@ class NameLookup:
             listing.probe_count += counted
             if len(listing.probed) > REMEMBERED:
                 listing.probed.clear()
-            listing.probed[name] = asked_at
+            if asked_at >= listing.forgotten_s:
+                listing.probed[name] = asked_at
 
     def _look(self, above: str, name: str) -> tuple[ObjectInfo | None, list[str]]:
         """Look up an unknown name: the object, or the prefix of a directory."""

@@ -1,0 +1,116 @@
+"""Refreshing: what is known of names and attributes at and below a path is forgotten, for `r2fs refresh`.
+
+Owns:    which listings end, and which of the kernel's entries. What is known stays shown while the bucket is away.
+Never:   touches pending state; sends a request, but through `namespace/freshness.py`.
+Threads: every public method is thread-safe.
+Locks:   takes Core.lock, for one directory at a time.
+Fails:   NotFound, NotADirectory; Unavailable if the bucket does not answer; Stale if the path was removed meanwhile.
+
+Of more than ABSENT_MAX names of a directory that the kernel holds as absent, some stay so for `freshness`.
+"""
+
+from __future__ import annotations
+
+from r2fs.engine.inodes.inode import Node, listing_of
+from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.pending.records import Records
+from r2fs.model.errors import NotADirectory, NotFound, Unavailable
+from r2fs.model.keys import check_name, printable
+from r2fs.model.ports import Caller
+from r2fs.model.views import RefreshView
+
+
+class Refreshing:
+    def __init__(self, records: Records, freshness: Freshness) -> None:
+        self._core = records.core
+        self._tree = records.tree
+        self._freshness = freshness
+
+    def forget(self, path: str) -> RefreshView:
+        """Forget what is known at and below `path` (relative to the mount): the next use asks the bucket.
+
+        A name that is not known ends the listing of the directory that would hold it.
+        """
+        directory, name = self._find(path)
+        if name is not None:
+            with self._core.lock:
+                self._forget_name(directory, name)
+                node = directory.children().get(name)
+            if node is None or not node.is_dir:
+                return RefreshView(directories=0, files=int(node is not None))
+            directory = node
+        directories = files = 0
+        left = [directory]
+        while left:
+            one = left.pop()
+            with self._core.lock:
+                children = list(one.children().values())
+                self._forget_listing(one)
+            left += [child for child in children if child.is_dir]
+            directories, files = directories + 1, files + sum(not child.is_dir for child in children)
+        return RefreshView(directories, files)
+
+    def ask(self, caller: Caller, path: str, recursive: bool) -> RefreshView:
+        """Ask the bucket now, by one LIST for a directory; `recursive`: for all below as well, a thousand keys each."""
+        self._freshness.assume_back()
+        node = self._tree.root
+        for part in _parts(path):
+            self._freshness.ensure(caller, node, part)
+            self._check_answered(path)
+            with self._core.lock:
+                child = node.children().get(part) if node.is_dir else None
+            if child is None:
+                raise NotFound(f"{printable(path)}: no such file or directory")
+            node = child
+        if not node.is_dir:
+            return RefreshView(directories=0, files=1)
+        (self._freshness.load_below if recursive else self._freshness.ensure)(caller, node)
+        self._check_answered(path)
+        with self._core.lock:
+            below = self._tree.walk(node) if recursive else iter(node.children().values())
+            kinds = [one.is_dir for one in below]
+        return RefreshView(sum(kinds) if recursive else 1, kinds.count(False))
+
+    # ------------------------------------------------------------------ parts
+    def _find(self, path: str) -> tuple[Node, str | None]:
+        """Return the directory in which the path's first unknown name, or its last, would be; None: the mount's root."""
+        parts = _parts(path)
+        with self._core.lock:
+            directory = self._tree.root
+            for number, part in enumerate(parts, 1):
+                child = directory.children().get(part)
+                if child is None or number == len(parts):
+                    return directory, part
+                if not child.is_dir:
+                    raise NotADirectory(f"{printable('/'.join(parts[:number]))} is not a directory")
+                directory = child
+            return directory, None
+
+    def _forget_name(self, directory: Node, name: str) -> None:
+        self._core.assert_held()
+        listing_of(directory).forget(self._core.clock.monotonic())
+        self._tree.expire_name(directory, name)
+        node = directory.children().get(name)
+        if node is not None:
+            self._core.kernel.forget_attributes(node.ino)
+
+    def _forget_listing(self, directory: Node) -> None:
+        """End the listing, and make the kernel look up each name in it."""
+        listing, kernel = listing_of(directory), self._core.kernel
+        listing.forget(self._core.clock.monotonic())
+        kernel.forget_attributes(directory.ino)
+        kernel.forget_content(directory.ino)
+        for name in (*(listing.absent or ()), *listing.removed):
+            kernel.forget_name(directory.ino, name)
+        for name, child in listing.children.items():
+            if child.kernel_knows:
+                kernel.forget_name(directory.ino, name)
+                kernel.forget_attributes(child.ino)
+
+    def _check_answered(self, path: str) -> None:
+        if self._freshness.away:
+            raise Unavailable(f"{printable(path or '/')}: the bucket does not answer: shown as known")
+
+
+def _parts(path: str) -> list[str]:
+    return [check_name(part) for part in path.split("/") if part not in ("", ".")]
