@@ -76,7 +76,7 @@ class ReceiptView:
 
 @dataclass(frozen=True, slots=True)
 class RefreshView:
-    """What a refresh of a path covers."""
+    """Extent of the refresh of a path."""
 
     directories: int
     files: int  # known ones, links and special files included

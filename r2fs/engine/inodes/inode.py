@@ -62,9 +62,9 @@ class Listing:
     probe_count: int = 0  # lookups of single names since the last LIST, or in this window
     probe_window_s: float = NEVER  # Clock.monotonic(): when the window began
 
-    def listed(self, asked_at_s: float) -> None:
-        """Note that the directory shows a whole LIST, requested at Clock.monotonic() `asked_at_s`."""
-        self.listed_at_s, self.whole = asked_at_s if asked_at_s >= self.forgotten_s else NEVER, True
+    def listed(self, began_s: float) -> None:
+        """Note that the directory shows a whole LIST, which began at Clock.monotonic() `began_s`."""
+        self.listed_at_s, self.whole = began_s if began_s >= self.forgotten_s else NEVER, True
         self.probed.clear()
 
     def forget(self, now_s: float) -> None:
