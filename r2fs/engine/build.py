@@ -150,6 +150,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             writeback=writeback,
             queues=queues,
             freshness=freshness,
+            refreshing=Refreshing(records, freshness),
             close_to_open=CloseToOpen(records, storage.local_only, freshness, queues.submit_listing),
             names=names,
             renaming=Renaming(records, storage, freshness, writeback, names),
@@ -162,7 +163,6 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             receipts=Receipts(records, scopes, xattrs),
             local_copies=LocalCopies(records, storage, freshness, scopes),
             removal=TreeRemoval(records, names, writeback),
-            refreshing=Refreshing(records, freshness),
             status=Status(records, writeback),
         )
     )

@@ -64,6 +64,7 @@ class Parts:
     writeback: WriteBack
     queues: Queues
     freshness: Freshness
+    refreshing: Refreshing
     close_to_open: CloseToOpen
     names: Names
     renaming: Renaming
@@ -76,7 +77,6 @@ class Parts:
     receipts: Receipts
     local_copies: LocalCopies
     removal: TreeRemoval
-    refreshing: Refreshing
     status: Status
 
 
@@ -92,6 +92,7 @@ class FileSystem:
         self._writeback = parts.writeback
         self._queues = parts.queues
         self._freshness = parts.freshness
+        self.refreshing = parts.refreshing
         self._close_to_open = parts.close_to_open
         self._names = parts.names
         self._renaming = parts.renaming
@@ -104,7 +105,6 @@ class FileSystem:
         self.receipts = parts.receipts
         self.local_copies = parts.local_copies
         self.removal = parts.removal
-        self.refreshing = parts.refreshing
         self._status = parts.status
 
     # ------------------------------------------------------------------ status
