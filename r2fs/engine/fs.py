@@ -25,8 +25,8 @@ from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
-from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.refreshing import Refreshing
+from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
