@@ -1,12 +1,12 @@
-"""Refreshing: what is known of names and attributes at and below a path is forgotten, for `r2fs refresh`.
+"""Refreshing: the end of known listings and attributes at and below a path, for `r2fs refresh`.
 
-Owns:    which listings end, and which of the kernel's entries. What is known stays shown while the bucket is away.
+Owns:    the listings and the kernel's entries to be ended. Known names stay shown while the bucket is away.
 Never:   touches pending state; sends a request, but through `namespace/freshness.py`.
 Threads: every public method is thread-safe.
-Locks:   takes Core.lock, for one directory at a time.
+Locks:   takes Core.lock, for each directory anew.
 Fails:   NotFound, NotADirectory; Unavailable if the bucket does not answer; Stale if the path was removed meanwhile.
 
-Of more than ABSENT_MAX names of a directory that the kernel holds as absent, some stay so for `freshness`.
+With more than ABSENT_MAX absent names of a directory in the kernel, some stay absent for `freshness`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Refreshing:
         self._freshness = freshness
 
     def forget(self, path: str) -> RefreshView:
-        """Forget what is known at and below `path` (relative to the mount): the next use asks the bucket.
+        """Forget names at and below `path` (relative to the mount): their next use sends a request.
 
-        A name that is not known ends the listing of the directory that would hold it.
+        An unknown name ends the listing of its directory.
         """
         directory, name = self._find(path)
         if name is not None:
@@ -51,7 +51,7 @@ class Refreshing:
         return RefreshView(directories, files)
 
     def ask(self, caller: Caller, path: str, recursive: bool) -> RefreshView:
-        """Ask the bucket now, by one LIST for a directory; `recursive`: for all below as well, a thousand keys each."""
+        """Send the requests now: a LIST for a directory; `recursive`: LISTs of a thousand keys for all below as well."""
         self._freshness.assume_back()
         node = self._tree.root
         for part in _parts(path):
