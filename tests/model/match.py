@@ -147,10 +147,10 @@ def match(world: World, model: Model, seen: dict[str, Seen]) -> None:
             if nfc(model.prefix + path + "/") in objects:
                 model.dirs[path] = False
             elif _has_something_below(model, path, objects):
-                del model.dirs[
-                    path
-                ]  # the bucket knows it by what is in it, as if its files alone had made it
-            else:
+                # the bucket knows it by what is in it, as if its files alone had made it
+                del model.dirs[path]
+            elif not any(file.pending for name, file in model.files.items() if name.startswith(path + "/")):
+                # (a file below may have replaced another host's, which kept the directory and is gone since)
                 raise Mismatch(
                     f"{path}/: owes nothing, and the bucket has neither its marker nor anything in it"
                 )

@@ -62,7 +62,7 @@ class LastKnown:
     def _contents(self, directory: Node) -> tuple[str, list[ObjectInfo], list[str]] | None:
         """Return prefix, objects and names of directories to be saved; None: no longer known as a whole.
 
-        Pending nodes are in the journal.
+        Pending nodes are in the journal; the object of one that was renamed is no file of its own.
         """
         with self._core.lock:
             listing = listing_of(directory)
@@ -74,7 +74,10 @@ class LastKnown:
         objects += [
             ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
             for child in children
-            if (base := child.base) is not None and not child.is_dir and base.key.startswith(prefix)
+            if (base := child.base) is not None
+            and not child.is_dir
+            and base.key.startswith(prefix)
+            and nfc(shown_name(base.key[len(prefix) :], base.size)) == nfc(child.name)
         ]
         return prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from r2fs.engine.namespace.freshness import STALE_RETRY_S
 from r2fs.model.errors import NotFound, ReadFailed, Unavailable
 from r2fs.model.records import AttributeChange
+from r2fs.model.verbs import RENAME_EXCHANGE
+from tests.mount.daemons import until
 from tests.support.clocks import Later
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -103,6 +106,34 @@ def test_a_directory_with_an_unsent_delete_below_is_still_there(
     after.end_outage()
     after.drain()
     assert store.contents() == {"four.wav": b"four.wav"}
+
+
+@pytest.mark.expect_warnings
+def test_the_object_of_a_renamed_file_is_no_second_file(
+    seen: Engine, make: MakeEngine, store: MemoryStore
+) -> None:
+    """Exchanged with a new file, which took its key and was removed."""
+    seen.write("b/new.wav", b"new")
+    seen.open("b/three.wav", os.O_WRONLY)
+    seen.rename("b/new.wav", "b/three.wav", RENAME_EXCHANGE)
+    until("the new file has the key", lambda: store.data("b/three.wav") == b"new")
+    until("the answer is here", lambda: seen.node("b/three.wav").pending is None)
+    away(store)
+    seen.unlink("b/three.wav")
+    seen.stop()
+    after = make(**SHORT)
+    assert after.listdir("b") == ["new.wav"]
+    with pytest.raises(NotFound):
+        after.entry("b/three.wav")
+    back(store)
+    after.end_outage()
+    after.drain()
+    assert store.contents() == {
+        "a/one.wav": b"a/one.wav",
+        "a/deep/two.wav": b"a/deep/two.wav",
+        "b/new.wav": b"b/three.wav",
+        "four.wav": b"four.wav",
+    }
 
 
 def test_what_a_killed_mount_left_is_not_believed(seen: Engine, make: MakeEngine, store: MemoryStore) -> None:
