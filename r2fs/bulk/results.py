@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from r2fs.bulk.plan import HEADS, BadMap, Row
+from r2fs.disk.durable import fsync_dir
 from r2fs.model.errors import DirectoryUnusable
 
 OWN_HEADS = ("size", "etag", "old_etag")
@@ -43,6 +44,9 @@ class Results:
         self.confirmed: dict[tuple[str, str], Confirmed] = {}  # by old and new key
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            fsync_dir(
+                path.parent
+            )  # an old key is deleted on the word of a line: its file has to be found again
             self._read()
         except OSError as error:
             raise DirectoryUnusable(f"{path}: the results cannot be written: {error.strerror}") from None

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from r2fs.cli import show
-from r2fs.model.errors import SettingsError
+from r2fs.model.errors import NotFound, SettingsError
+from r2fs.model.keys import printable
 from r2fs.model.reports import BulkReport
 
 PARTLY = 13  # exit code: some of the objects failed
@@ -46,8 +47,17 @@ def report_in(fields: Mapping[str, Any]) -> BulkReport:
         bytes=fields["bytes"],
         waiting=fields["waiting"],
         failed=fields["failed"],
+        listed=fields["listed"],
         errors=[(key, why) for key, why in fields["errors"]],
     )
+
+
+def check_found(path: str, one: BulkReport, recursive: bool) -> None:
+    """Say that nothing was found: NotFound for a single object."""
+    if not one.found and not recursive:
+        raise NotFound(f"{printable(path)}: there is no such object (-r takes all that is below it)")
+    if not one.found:
+        show.complain(f"{path}: nothing is there")
 
 
 def complain_of(report: BulkReport) -> None:

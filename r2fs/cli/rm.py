@@ -12,7 +12,7 @@ from r2fs.bulk.removal import Removal, Target
 from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons
 from r2fs.cli.bulk_progress import BulkProgress
-from r2fs.cli.bulk_targets import PARTLY, bucket_of, complain_of, is_url, report_in
+from r2fs.cli.bulk_targets import PARTLY, bucket_of, check_found, complain_of, is_url, report_in
 from r2fs.cli.storing import settings_at, store_of
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
@@ -20,7 +20,6 @@ from r2fs.daemon.client import Daemon
 from r2fs.daemon.protocol import Message, raise_failure
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
-from r2fs.model.errors import NotFound
 from r2fs.model.keys import printable
 from r2fs.model.reports import BulkReport
 
@@ -105,14 +104,7 @@ def _remove_url(
             )
     finally:
         report.add(one)
-    _check_found(url, one, recursive)
-
-
-def _check_found(path: str, one: BulkReport, recursive: bool) -> None:
-    if not one.found and not recursive:
-        raise NotFound(f"{printable(path)}: there is no such object (-r removes all that is below it)")
-    if not one.found:
-        show.complain(f"{path}: nothing is there")
+    check_found(url, one, recursive)
 
 
 def _remove_mounted(
@@ -124,7 +116,7 @@ def _remove_mounted(
     one = report_in(answer["report"])
     report.add(one)
     raise_failure(answer["stopped"] or {})
-    _check_found(path, one, recursive)
+    check_found(path, one, recursive)
 
 
 def _print(report: BulkReport, dry_run: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Operations of the control socket on many objects: remove.
+"""Operations of the control socket on many objects: remove, set.
 
 Owns:    the answers' fields; the heartbeat while the work runs on a thread of the engine.
 Never:   begins work for a client that has left; its work ends between two requests to the bucket.
@@ -15,7 +15,8 @@ from threading import Event
 from r2fs.daemon.control import Request
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.protocol import HEARTBEAT_S, failure
-from r2fs.model.errors import MountError, R2fsError
+from r2fs.model.errors import InvalidArgument, MountError, R2fsError
+from r2fs.model.header_change import HeaderChange
 from r2fs.model.reports import BulkReport
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class BulkOperations:
         self._engine = parts.engine
 
     def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
-        return {"remove": self.remove}
+        return {"remove": self.remove, "set": self.set}
 
     def remove(self, request: Request) -> dict[str, object]:
         """Remove `path` here and in the bucket; with `recursive` all below it, with `dry_run` nothing."""
@@ -35,6 +36,23 @@ class BulkOperations:
 
         def work(report: BulkReport, cancelled: Event) -> None:
             self._engine.removal.run(path, report, recursive=recursive, dry_run=dry_run, cancelled=cancelled)
+
+        return self._carried_out(request, work)
+
+    def set(self, request: Request) -> dict[str, object]:
+        """Change type and headers of the file at `path`, with `recursive` of all files below, and wait for the bucket."""
+        path, change = request.text("path"), _change_in(request.message)
+        recursive, dry_run = request.message.get("recursive") is True, request.message.get("dry_run") is True
+
+        def work(report: BulkReport, cancelled: Event) -> None:
+            self._engine.header_changes.run(
+                path, change, report, recursive=recursive, dry_run=dry_run, cancelled=cancelled
+            )
+            if not dry_run and report.done:
+                sent = self._engine.flush_paths([path], None, None, cancelled.is_set)
+                for transfer in self._engine.parked_at([path]):
+                    report.fail(transfer.path, transfer.reason or "it is parked")
+                report.waiting = 0 if sent else report.done
 
         return self._carried_out(request, work)
 
@@ -66,9 +84,18 @@ class BulkOperations:
         return {"report": {**_counts(report), "errors": report.errors}, "stopped": stopped}
 
 
+def _change_in(message: Mapping[str, object]) -> HeaderChange:
+    """The change that a request names. InvalidArgument for another form."""
+    kind, headers = message.get("content_type"), message.get("headers", {})
+    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        raise InvalidArgument("headers are texts by name")
+    return HeaderChange(kind if isinstance(kind, str) else None, headers, message.get("guess") is True)
+
+
 def _counts(report: BulkReport) -> dict[str, object]:
     return {
         "found": report.found,
+        "listed": report.listed,
         "done": report.done,
         "unchanged": report.unchanged,
         "unsent": report.unsent,

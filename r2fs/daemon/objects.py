@@ -1,4 +1,4 @@
-"""Operations of the control socket on named objects: locate, paths, url, verify, refresh.
+"""Operations of the control socket on named objects: locate, paths, url, verify.
 
 Owns:    the answers' fields.
 Threads: each operation runs in a thread of its own, many at once.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from threading import Event
 
 from r2fs.daemon.control import Request
 from r2fs.daemon.parts import Parts
@@ -18,7 +17,6 @@ from r2fs.daemon.protocol import SIGNED_URL
 from r2fs.model.addresses import LONGEST_URL_S, UrlRequest, path_below, public_url
 from r2fs.model.errors import InvalidArgument, IsADirectory, NotFound, SettingsError
 from r2fs.model.keys import SYMLINK_SUFFIX, printable
-from r2fs.model.ports import Caller
 from r2fs.model.views import LocatedView
 
 LOCAL = "local"  # the state of a file of `local_patterns`
@@ -28,17 +26,10 @@ class ObjectOperations:
     def __init__(self, parts: Parts) -> None:
         self._settings = parts.settings
         self._receipts = parts.engine.receipts
-        self._refreshing = parts.engine.refreshing
         self._store = parts.store
 
     def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
-        return {
-            "locate": self.locate,
-            "paths": self.paths,
-            "url": self.url,
-            "verify": self.verify,
-            "refresh": self.refresh,
-        }
+        return {"locate": self.locate, "paths": self.paths, "url": self.url, "verify": self.verify}
 
     def locate(self, request: Request) -> dict[str, object]:
         """The object of `path`, without a request to the bucket."""
@@ -92,31 +83,6 @@ class ObjectOperations:
         """Compare files at and below `paths` with the bucket."""
         view = self._receipts.check(request.texts("paths") or [])
         return asdict(view)
-
-    def refresh(self, request: Request) -> dict[str, object]:
-        """Forget names at and below `paths`; with `wait` ask for them now, with `recursive` for all below."""
-        directories = files = 0
-        caller = HeardCaller(lambda: request.progress(directories=directories), request.gone)
-        for path in request.texts("paths") or [""]:
-            view = self._refreshing.forget(path)
-            if request.message.get("wait") is True:
-                view = self._refreshing.ask(caller, path, request.message.get("recursive") is True)
-            directories, files = directories + view.directories, files + view.files
-        return {"directories": directories, "files": files}
-
-
-class HeardCaller(Caller):
-    """A caller whose client hears of each second of a wait."""
-
-    __slots__ = ("_progress",)
-
-    def __init__(self, progress: Callable[[], None], gone: Event) -> None:
-        super().__init__(cancelled=gone)
-        self._progress = progress
-
-    def about_to_wait(self) -> None:
-        super().about_to_wait()
-        self._progress()
 
 
 def _check_has_url(view: LocatedView, path: str, put: bool) -> None:

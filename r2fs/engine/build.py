@@ -21,10 +21,10 @@ from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.header_changes import HeaderChanges
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
-from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
@@ -134,12 +134,14 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
     records, storage = build_records_and_storage(core, queues.downloads)
     tree, contents = records.tree, storage.contents
     writeback = build_write_back(records, storage, queues.parts)
-    freshness = Freshness(records, queues.submit_listing, writeback.deletes.found_locked)
+    found = writeback.deletes.found_locked
+    freshness = Freshness(records, storage.space.idle, queues.submit_listing, found)
     names = Names(records, storage.staged_files, freshness, writeback, AttributeView(core))
     statfs = StatFs(core, tree)
     files = Files(records, storage, writeback, queues.background, statfs)
     set_attr = SetAttr(records, files, contents, writeback.queue)
     xattrs, scopes = ExtendedAttributes(core, tree, set_attr), Scopes(records, names)
+    copies = LocalCopies(records, storage, freshness, scopes)
     Replay(records, storage, writeback, inheritance).run()
     if inheritance is not None:
         restore_handles(core, tree, contents, files, inheritance)
@@ -150,7 +152,6 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             writeback=writeback,
             queues=queues,
             freshness=freshness,
-            refreshing=Refreshing(records, freshness),
             close_to_open=CloseToOpen(records, storage.local_only, freshness, queues.submit_listing),
             names=names,
             renaming=Renaming(records, storage, freshness, writeback, names),
@@ -161,7 +162,8 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             xattrs=xattrs,
             scopes=scopes,
             receipts=Receipts(records, scopes, xattrs),
-            local_copies=LocalCopies(records, storage, freshness, scopes),
+            local_copies=copies,
+            header_changes=HeaderChanges(records, names, copies, xattrs, queues.submit_listing),
             removal=TreeRemoval(records, names, writeback),
             status=Status(records, writeback),
         )

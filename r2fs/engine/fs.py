@@ -22,10 +22,10 @@ from r2fs.engine.jobs import DownloadQueue, Job, JobQueue
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.header_changes import HeaderChanges
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.receipts import Receipts
-from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
@@ -64,7 +64,6 @@ class Parts:
     writeback: WriteBack
     queues: Queues
     freshness: Freshness
-    refreshing: Refreshing
     close_to_open: CloseToOpen
     names: Names
     renaming: Renaming
@@ -77,6 +76,7 @@ class Parts:
     receipts: Receipts
     local_copies: LocalCopies
     removal: TreeRemoval
+    header_changes: HeaderChanges
     status: Status
 
 
@@ -92,7 +92,6 @@ class FileSystem:
         self._writeback = parts.writeback
         self._queues = parts.queues
         self._freshness = parts.freshness
-        self.refreshing = parts.refreshing
         self._close_to_open = parts.close_to_open
         self._names = parts.names
         self._renaming = parts.renaming
@@ -105,6 +104,7 @@ class FileSystem:
         self.receipts = parts.receipts
         self.local_copies = parts.local_copies
         self.removal = parts.removal
+        self.header_changes = parts.header_changes
         self._status = parts.status
 
     # ------------------------------------------------------------------ status

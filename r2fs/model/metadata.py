@@ -105,6 +105,12 @@ def headers_of(extra: Mapping[str, str]) -> dict[str, str]:
     return {name[1:]: value for name, value in extra.items() if name.startswith(_COLON)}
 
 
+def with_headers(extra: Mapping[str, str], headers: Mapping[str, str]) -> dict[str, str]:
+    """`extra` with exactly these headers."""
+    plain = {name: value for name, value in extra.items() if not name.startswith(_COLON)}
+    return plain | {_COLON + name: value for name, value in headers.items()}
+
+
 def without_header(extra: Mapping[str, str], header: str) -> dict[str, str]:
     return {name: value for name, value in extra.items() if name != _COLON + header}
 

@@ -253,6 +253,11 @@ class KernelCache(Protocol):
         """Invalidate pages and attributes of a file, or the cached listing of a directory."""
         ...
 
+    def settle(self, limit_s: float) -> None:
+        """Wait until the kernel has all invalidations so far; `limit_s` seconds at most. The one method that blocks:
+        not for a thread that answers the kernel, and not under a lock."""
+        ...
+
 
 class NoKernelCache:
     """KernelCache of a driver without notifications, which gives the kernel short times instead."""
@@ -266,6 +271,9 @@ class NoKernelCache:
         pass
 
     def forget_content(self, ino: int) -> None:
+        pass
+
+    def settle(self, limit_s: float) -> None:
         pass
 
 

@@ -147,3 +147,64 @@ def test_a_thousand_keys_and_a_kill_in_the_middle(
     repeated = before - report["confirmed_earlier"]
     assert r2.requests["copy"] <= 1000 + repeated
     assert repeated <= 32
+
+
+# ------------------------------------------------------------------ set
+WAVE = b"RIFF\0\0\0\0WAVEfmt "
+
+
+def test_t4_types_of_objects_that_a_worker_wrote(r2: StrictR2, r2fs: Commands, where: str) -> None:
+    """Keys without a name's type, and a type that says nothing."""
+    octets = "application/octet-stream"
+    for key, data, kind in (
+        ("results/3f2a", WAVE, octets),
+        ("results/77ab", b"ID3\4", octets),
+        ("results/text.json", b"{}", octets),
+        ("results/told", WAVE, "audio/x-own"),
+        ("results/riddle", b"\0\1\2", octets),
+        ("results/sub/", b"", "application/x-directory"),
+    ):
+        r2.bucket.store_version(
+            key, data, ObjectMeta(kind, {"who": "a-worker"}, {"cache-control": "no-cache"})
+        )
+    words = ("set", "-r", "--guess-type", f"{where}/results")
+    assert r2fs(*words, "--dry-run")[:2] == (0, "would change 3 objects; 2 were as wanted; 0 failed\n")
+    assert r2.requests["copy"] == 0
+    assert r2fs(*words) == (0, "changed 3 objects; 2 were as wanted; 0 failed\n", "")
+    assert {one.key: one.meta.content_type for one in r2.bucket.objects.values()} == {
+        "results/3f2a": "audio/wav",
+        "results/77ab": "audio/mpeg",
+        "results/text.json": "application/json",
+        "results/told": "audio/x-own",
+        "results/riddle": octets,
+        "results/sub/": "application/x-directory",
+    }
+    meta = r2.bucket.objects["results/3f2a"].meta
+    assert (meta.metadata, meta.headers) == ({"who": "a-worker"}, {"cache-control": "no-cache"})
+    assert r2.bucket.data("results/3f2a") == WAVE
+    assert r2fs(*words)[1] == "changed 0 objects; 5 were as wanted; 0 failed\n"
+
+
+def test_r12_r26_headers_are_set_and_removed(r2: StrictR2, r2fs: Commands, where: str) -> None:
+    for n in range(30):
+        r2.bucket.store_version(f"books/{n}.mp3", b"%d" % n, ObjectMeta("audio/mpeg", {"n": str(n)}))
+    r2.bucket.locked.add("books/7.mp3")
+    words = ("set", "-r", f"{where}/books", "--cache-control", "public, max-age=3600")
+    code, out, err = r2fs(*words, "--content-disposition", 'attachment; filename="a.mp3"', "--json")
+    report = json.loads(out)
+    assert (code, report["changed_count"], report["failed_count"]) == (13, 29, 1), err
+    assert report["errors"][0]["key"] == "books/7.mp3"
+    assert r2.bucket.objects["books/3.mp3"].meta.headers == {
+        "cache-control": "public, max-age=3600",
+        "content-disposition": 'attachment; filename="a.mp3"',
+    }
+    assert r2.bucket.metadata("books/3.mp3") == {"n": "3"}
+    r2.bucket.locked.clear()
+    assert r2fs("set", "-r", f"{where}/books", "--content-disposition", "")[0] == 0
+    assert r2.bucket.objects["books/3.mp3"].meta.headers == {"cache-control": "public, max-age=3600"}
+    assert r2fs("set", f"{where}/books/3.mp3", "--content-type", "audio/mp4")[0] == 0
+    assert r2.bucket.objects["books/3.mp3"].meta.content_type == "audio/mp4"
+    for wrong in (("--content-type", "mp4"), ("--cache-control", "a\nb"), ()):
+        assert r2fs("set", f"{where}/books/3.mp3", *wrong)[0] in (1, 2)
+    assert r2fs("set", f"{where}/nothing", "--content-type", "audio/mp4")[0] == 1
+    assert r2fs("set", f"{where}/books/3.mp3", "--guess-type", "--content-type", "a/b")[0] in (1, 2)

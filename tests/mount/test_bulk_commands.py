@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from r2fs.model.records import ObjectMeta
 from tests.mount.daemons import BucketMount, end_all, until
 from tests.support.strict import StrictR2
 
@@ -139,3 +140,73 @@ def test_what_is_refused_is_reported(make: Callable[..., BucketMount], r2: Stric
     r2.bucket.locked.clear()
     assert mount.r2fs("rm", "-r", mount.path / "p").returncode == 0
     assert r2.bucket.contents() == {}
+
+
+# ------------------------------------------------------------------ set
+def test_types_and_headers_below_a_directory(make: Callable[..., BucketMount], r2: StrictR2) -> None:
+    """T4, R12, R26."""
+    octets = ObjectMeta("application/octet-stream", {"who": "a-worker"})
+    for n in range(20):
+        r2.bucket.store_version(f"users/anna/results/{n:02}", b"RIFF\0\0\0\0WAVEfmt ", octets)
+    mount = make(upload_delay="1h", upload_deadline="1h")
+    (mount.path / "results/new.mp3").write_bytes(b"ID3")
+    words = ("set", "-r", "--guess-type", "--cache-control", "public, max-age=3600", mount.path / "results")
+    dry = mount.r2fs(*words, "--dry-run")
+    assert (dry.returncode, dry.stdout) == (0, "would change 21 objects; 0 were as wanted; 0 failed\n"), dry
+    done = mount.r2fs(*words)
+    assert (done.returncode, done.stdout) == (0, "changed 21 objects; 0 were as wanted; 0 failed\n"), done
+    for n in range(20):
+        meta = r2.bucket.objects[f"users/anna/results/{n:02}"].meta
+        assert (meta.content_type, meta.headers) == ("audio/wav", {"cache-control": "public, max-age=3600"})
+        assert meta.metadata["who"] == "a-worker"
+    meta = r2.bucket.objects["users/anna/results/new.mp3"].meta
+    assert (meta.content_type, meta.headers) == ("audio/mpeg", {"cache-control": "public, max-age=3600"})
+    first = mount.path / "results/00"
+    assert os.getxattr(first, "user.mime_type") == b"audio/wav"
+    assert os.getxattr(first, "user.r2fs.cache-control") == b"public, max-age=3600"
+    assert mount.r2fs(*words).stdout == "changed 0 objects; 21 were as wanted; 0 failed\n"
+    # single files, by their attributes
+    os.setxattr(first, "user.r2fs.content-disposition", b'attachment; filename="a.wav"')
+    os.removexattr(first, "user.r2fs.cache-control")
+    os.setxattr(first, "user.mime_type", b"audio/x-own")
+    for name, value in (("user.r2fs.cache-control", b"a\nb"), ("user.mime_type", b"none")):
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.setxattr(first, name, value)
+    with pytest.raises(PermissionError):
+        os.setxattr(first, "user.r2fs.etag", b"x")
+    mount.flush()
+    meta = r2.bucket.objects["users/anna/results/00"].meta
+    assert (meta.content_type, meta.headers) == (
+        "audio/x-own",
+        {"content-disposition": 'attachment; filename="a.wav"'},
+    )
+    assert mount.r2fs("set", mount.path / "results", "--content-type", "a/b").returncode == 1
+    assert mount.r2fs("set", mount.path / "nothing", "--content-type", "a/b").returncode == 1
+
+
+# ------------------------------------------------------------------ expiry
+@pytest.mark.parametrize("driver", ["kernel", "libfuse"])
+def test_t11_what_a_lifecycle_rule_removes_is_gone_here(
+    make: Callable[..., BucketMount], r2: StrictR2, tmp_path: Path
+) -> None:
+    data = b"result of a job " * 1000
+    for name in ("results/3f2a", "results/77ab"):
+        r2.bucket.set(f"users/anna/{name}", data)
+    mount = make(freshness="1s")
+    path = mount.path / "results/3f2a"
+    assert path.read_bytes() == data
+
+    def on_disk() -> int:
+        files = [file for file in (tmp_path / "m0").glob("[cs]*/**/*") if file.is_file()]
+        return sum(data in file.read_bytes() for file in files)
+
+    assert on_disk() == 1
+    r2.bucket.remove("users/anna/results/3f2a")
+    began = time.monotonic()
+    until("the name gone", lambda: not exists(path))
+    assert time.monotonic() - began < 5
+    with pytest.raises(FileNotFoundError):
+        path.read_bytes()
+    assert os.listdir(path.parent) == ["77ab"]
+    until("the bytes gone", lambda: on_disk() == 0)
+    assert (path.parent / "77ab").read_bytes() == data

@@ -91,6 +91,11 @@ class KernelNotifier:
             self._changed_locked()
             self._pages.put_locked((Notify.INVAL_INODE, wire.INVAL_INODE_OUT.pack(ino, 0, 0)))
 
+    def settle(self, limit_s: float) -> None:
+        deadline_s = time.monotonic() + limit_s
+        for sender in (self._names, self._pages):
+            sender.settle(deadline_s)
+
     # ------------------------------------------------------------------ for the handlers
     def listing_shown(self, ino: int, valid_s: float) -> None:
         """Record that the kernel caches the listing of `ino`; drop it after `valid_s` seconds."""
@@ -142,6 +147,7 @@ class _Sender:
         self._pending: dict[Message, None] = {}  # in order
         self._later: list[tuple[float, Message]] = []  # a heap
         self._due: dict[Message, float] = {}  # when each message of _later is really due
+        self._writing = False  # messages taken out of _pending are not in the kernel yet
         self._stopping = False
 
     def start(self, fd: int) -> None:
@@ -151,7 +157,7 @@ class _Sender:
     def stop(self) -> bool:
         with self._something:
             self._stopping = True
-            self._something.notify()
+            self._something.notify_all()
         if self._thread.ident is None:
             return True
         self._thread.join(STOP_S)
@@ -159,13 +165,22 @@ class _Sender:
 
     def put_locked(self, message: Message) -> None:
         self._pending[message] = None
-        self._something.notify()
+        self._something.notify_all()  # the sender's thread, beside those that wait in settle()
 
     def put_later_locked(self, due: float, message: Message) -> None:
         if due < self._due.get(message, float("inf")):
             heapq.heappush(self._later, (due, message))
-            self._something.notify()
+            self._something.notify_all()
         self._due[message] = due
+
+    def settle(self, deadline_s: float) -> None:
+        """Wait until all messages but those of a later time are written; until time.monotonic() is `deadline_s`."""
+        with self._something:
+            while (self._pending or self._writing) and not self._stopping:
+                rest_s = deadline_s - time.monotonic()
+                if rest_s <= 0:
+                    return
+                self._something.wait(rest_s)
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -173,6 +188,9 @@ class _Sender:
             for message in batch:
                 if not self._write(message):
                     return
+            with self._something:
+                self._writing = False
+                self._something.notify_all()
 
     def _next_batch(self) -> list[Message] | None:
         with self._something:
@@ -181,6 +199,7 @@ class _Sender:
                 if self._pending:
                     batch = list(self._pending)
                     self._pending.clear()
+                    self._writing = True
                     return batch
                 self._something.wait(wait_s)
         return None

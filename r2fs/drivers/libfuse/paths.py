@@ -336,6 +336,9 @@ class PathTable:
     def forget_content(self, ino: int) -> None:
         """No action: `opened` compares versions."""
 
+    def settle(self, limit_s: float) -> None:
+        """No action: the kernel gets no notifications."""
+
 
 def is_hidden(name: str) -> bool:
     return name.startswith(".fuse_hidden") and _HIDDEN.fullmatch(name) is not None

@@ -76,3 +76,8 @@ class IdleFiles:
         """Retire files past their time to live."""
         for ino in [ino for ino in self._files if has_expired(ino)]:
             self.retire(ino)
+
+    def retire_nameless(self) -> None:
+        """Retire files without a name."""
+        for ino in [ino for ino, file in self._files.items() if file.node.deleted]:
+            self.retire(ino)

@@ -262,7 +262,9 @@ class Contents:
         return self._idle.add(node, self._retire_idle) or node.content is None
 
     def _retire_idle(self, file: idle.IdleFile) -> None:
-        if not self._is_damaged(file):
+        if file.node.deleted:
+            self.discard(file.node)
+        elif not self._is_damaged(file):
             self._retire(file.node)
 
     def _is_damaged(self, file: idle.IdleFile) -> bool:

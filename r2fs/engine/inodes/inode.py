@@ -44,7 +44,6 @@ class Listing:
     probed: dict[str, float] = field(
         default_factory=dict
     )  # name: Clock.monotonic() of a lookup of this name alone
-    forgotten_s: float = NEVER  # Clock.monotonic(): answers to requests from before do not make it fresh
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal by this host
     absent: set[str] | None = None  # names that the kernel may hold as absent, but for `removed`; None: none
     any_absent: bool = False  # the kernel may hold any name as absent
@@ -61,17 +60,6 @@ class Listing:
     took_s: float = 0.0  # the last LIST
     probe_count: int = 0  # lookups of single names since the last LIST, or in this window
     probe_window_s: float = NEVER  # Clock.monotonic(): when the window began
-
-    def listed(self, began_s: float) -> None:
-        """Note that the directory shows a whole LIST, which began at Clock.monotonic() `began_s`."""
-        self.listed_at_s, self.whole = began_s if began_s >= self.forgotten_s else NEVER, True
-        self.probed.clear()
-
-    def forget(self, now_s: float) -> None:
-        """End the freshness of the listing, and of answers that are under way."""
-        self.listed_at_s, self.forgotten_s = NEVER, now_s
-        self.probed.clear()
-        self.refused, self.refused_until_s = None, 0.0
 
     def note_absent(self, name: str) -> None:
         """Record an answer to the kernel that a name is absent."""

@@ -338,10 +338,12 @@ class Tree:
         return listing.object
 
     def gone(self, node: Node) -> None:
-        """Remove a node after another host has removed the object or directory."""
+        """Remove a node after another host has removed the object or directory. The cached bytes are dropped."""
         directory = node.parent
         assert directory is not None
         for one in self.walk(node):
+            if one.base is not None and one.pending is None and not one.is_dir:
+                self._core.cache.drop(one.base)
             if one.kernel_knows and one.parent is not None:
                 self.expire_name(one.parent, one.name, gone=True)
         self.expire_name(directory, node.name, gone=True)

@@ -1,12 +1,12 @@
 """Close-to-open: a request for each open and each unknown name (`consistency = "close-to-open"`).
 
-Owns:    the choice of names with a request of their own, at any age of their directory's listing; and the time for
-         which an answer serves the rest of the same open(2).
-Never:   sends a request for a file with pending state: this host's version is the newer. Waits longer than
-         NEWS_WAIT_S: then, and while the bucket is away, names are as known to `namespace/freshness.py`.
+Owns:    when a name gets a request of its own, whatever the age of its directory's listing; and how long an
+         answer serves the rest of the same open(2).
+Never:   asks for a file with pending state: this host's version is the newer one. Waits longer than NEWS_WAIT_S: then,
+         and while the bucket is away, names are as `namespace/freshness.py` knows them.
 Threads: every public method is thread-safe; requests run on `jobs`.
 Locks:   takes Core.lock; none during a request.
-Fails:   Stale if the opened file was replaced or removed: the kernel then looks the name up again. WouldFetch,
+Fails:   Stale where the opened file was replaced or removed: the kernel then looks the name up again. WouldFetch,
          WouldWait, Interrupted. An error of the bucket is logged.
 """
 
@@ -55,7 +55,7 @@ class CloseToOpen:
 
     # ------------------------------------------------------------------ the verbs
     def before_lookup(self, caller: Caller, parent: int, name: str) -> None:
-        """Look an unknown name up: a LIST of few keys shows a file, a directory or a link."""
+        """Ask for a name that is unknown here: one LIST of few keys shows a file, a directory or a link."""
         name = nfc(name)
         with self._core.lock:
             directory = self._tree.directory(parent)
@@ -69,10 +69,8 @@ class CloseToOpen:
                 self._answered_locked(parent, name)
 
     def before_open(self, caller: Caller, node: Node, fetches: Callable[[Node], bool]) -> None:
-        """Compare the version of a clean file by HEAD, unless `fetches(node)`: the open then sends a GET with If-Match.
-
-        Raises Stale if the name has another version by now.
-        """
+        """Ask for the version of a clean file: one HEAD, or none if `fetches(node)`: the open then sends a GET with
+        If-Match. Raises Stale if the name has another version by now."""
         with self._core.lock:
             directory, name = node.parent, node.name
             if directory is None or node.deleted or node.pending is not None or node.kind is not Kind.FILE:
@@ -88,7 +86,7 @@ class CloseToOpen:
                 raise Stale(f"{printable(name)} was replaced or removed")
 
     def opened(self, node: Node) -> None:
-        """End the use of an answer: the next open sends a request."""
+        """End the use of an answer: the next open asks again."""
         with self._core.lock:
             if node.parent is not None:
                 self._answers.pop((node.parent.ino, node.name), None)
@@ -117,7 +115,7 @@ class CloseToOpen:
     def _ask(self, caller: Caller, directory: Node, name: str) -> None:
         """Send a request, and wait for the answer; while the bucket is away, do not wait.
 
-        A request under way does not serve: its answer may be older than another host's close.
+        A request that is under way already does not serve: it may have been answered before another host's close.
         """
         with self._core.lock:
             away, key = self._freshness.away, (directory.ino, name)

@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import Pages
@@ -45,6 +46,7 @@ class Freshness:
     def __init__(
         self,
         records: Records,
+        idle: IdleFiles,
         submit: Callable[[Job, int], None],
         found: Callable[[ObjectInfo], None],
     ) -> None:
@@ -52,6 +54,7 @@ class Freshness:
         self._tree = records.tree
         self._pending = records.pending
         self._store = records.core.store
+        self._idle = idle
         self._submit = submit
         self._found = found  # called with the HEAD of an object, perhaps of this host
         self._name_lookup = NameLookup(records, self._clear_suspects)
@@ -147,11 +150,6 @@ class Freshness:
         with self._core.lock:
             self._away = True
 
-    def assume_back(self) -> None:
-        """Wait for the next answers again: a person asks for news."""
-        with self._core.lock:
-            self._away = False
-
     def heard_locked(self, error: R2fsError | None) -> None:
         """Note the end of a request: whether the bucket answers."""
         self._core.assert_held()
@@ -235,6 +233,7 @@ class Freshness:
                 listing.refused = str(refresh.error) if is_none else None
                 listing.refused_until_s = self._core.clock.monotonic() + STALE_RETRY_S if is_none else 0.0
                 self._tree_listing.step_locked(directory)
+                self._idle.retire_nameless()  # the bucket has their objects no more
             refresh.done.set()
 
     def _is_news(self, directory: Node, error: R2fsError) -> bool:
@@ -287,7 +286,8 @@ class Freshness:
                 return
             merge_listing(self._tree, directory, objects, prefixes, began)
             listing = listing_of(directory)
-            listing.listed(asked_at)
+            listing.listed_at_s, listing.whole = asked_at, True
+            listing.probed.clear()
             self._name_lookup.listed_locked(listing, read, self._core.clock.monotonic() - asked_at)
             self.last.listed_locked(directory)
 

@@ -1,15 +1,15 @@
-"""Removal of a whole tree: the objects below a directory by LISTs and batched deletes, and what is not sent yet.
+"""Removal of a whole tree: the objects below a directory by LISTs and batched deletes, and unsent files.
 
-Owns:    the order for each page of a LIST: one transaction with the delete of each object and the end of each file
-         in it, then the names disappear from the mount, then one DELETE request for the versions just listed. A
-         daemon killed anywhere carries out the deletes of its journal at the next mount.
+Owns:    the order for each page of a LIST: one transaction with the delete of each object and the end of each file,
+         then the names disappear from the mount, then one DELETE request for the versions just listed. After a kill
+         at any point the next mount carries out the deletes of the journal.
 Never:   deletes an object in another version than listed or known here; needs the directories listed before.
-Threads: `run` on a thread that may wait for the network.
+Threads: `run`, on a thread for waits of the network.
 Locks:   takes Core.lock for CHUNK names at a time; none while a request is on its way.
-Fails:   NotFound, IsADirectory, NotADirectory, ReadOnly, BadName before anything is done; StoreError and LocalError
-         then: the report has what was done.
+Fails:   NotFound, IsADirectory, NotADirectory, ReadOnly, BadName before the first change; later StoreError and
+         LocalError, with the outcome so far in the report.
 
-No directory is kept for its last file, as after unlink: the directories go too.
+No directory is kept for its last file, as after unlink: all directories are removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from r2fs.model.records import ObjectInfo, PendingDelete
 from r2fs.model.reports import BulkReport
 
 CHUNK = 200  # names removed in one transaction: programs wait meanwhile
-SETTLE_S = 30.0  # longest wait for deletes that waited for an upload on its way
+SETTLE_S = 30.0  # longest wait for deletes blocked by an upload on its way
+KERNEL_S = 5.0  # longest wait for the kernel's caches: programs see no removed name after the command
 SLICE_S = 0.5  # between looks at a cancellation
 
 
@@ -52,7 +53,7 @@ class _Task:
     place: _Place
     report: BulkReport
     cancelled: Event
-    # Deletes that wait for another request: key and size, by seq. The queue carries them out, after a look of its own.
+    # Deletes blocked by another request: key and size, by seq. The queue carries them out, after its own LIST or HEAD.
     late: dict[int, tuple[str, int]] = field(default_factory=dict)
 
 
@@ -67,7 +68,7 @@ class TreeRemoval:
         self._deletes = writeback.deletes
 
     def run(self, path: str, report: BulkReport, *, recursive: bool, dry_run: bool, cancelled: Event) -> None:
-        """Remove `path`, relative to the mount; with `recursive` all below it, too. Nothing there is no error then.
+        """Remove `path`, relative to the mount; with `recursive` all names below, and a missing path is no error.
 
         `dry_run` counts, and changes nothing.
         """
@@ -93,11 +94,12 @@ class TreeRemoval:
             if file is not None:
                 self._remove_file(file, task, dry_run)
         self._settle(task)
+        self._core.kernel.settle(KERNEL_S)
 
     def _find(self, parts: Sequence[str], recursive: bool) -> tuple[_Place, Node | None] | None:
-        """The place of a path, and its node if known; None: there is no directory above it.
+        """The place of a path, and its node if known; None: the directory above is missing.
 
-        Only directories above that are not known are looked up: a tree is removed without a LIST beside its own.
+        Only unknown directories above are looked up: a tree is removed without further LISTs.
         """
         if not parts:
             return _Place(None, "", self._tree.key(self._tree.root), self._tree.tick), self._tree.root
@@ -128,7 +130,7 @@ class TreeRemoval:
             return _Place(parent, parts[-1], key, self._tree.tick), node
 
     def _file_at(self, place: _Place) -> Node | None:
-        """The file of a name under which no directory was found; None: there is nothing."""
+        """The file of a name without a directory; None: the name is free."""
         if place.parent is None:
             return None
         try:
@@ -211,7 +213,7 @@ class TreeRemoval:
             raise Interrupted("interrupted: the rest is left as it is")
 
     def _remove_names(self, objects: Sequence[ObjectInfo], began: int, task: _Task) -> list[PendingDelete]:
-        """Enter the delete of each object, and remove its name; return the deletes that can be sent now."""
+        """Enter the delete of each object, and remove its name; return the deletes for one request."""
         leaving, rows, place = list[Node](), list[PendingDelete](), task.place
         with self._core.lock:
             top = self._top_locked(place)
@@ -238,7 +240,7 @@ class TreeRemoval:
     def _claim_locked(
         self, rows: Sequence[PendingDelete], sizes: Mapping[str, int], task: _Task
     ) -> list[PendingDelete]:
-        """Claim the deletes that can be sent now; the others are noted as late."""
+        """Claim the deletes without a blocker; the others are late."""
         self._core.assert_held()
         claimed = self._deletes.claim_locked(rows)
         now = {row.seq for row in claimed}
@@ -246,7 +248,7 @@ class TreeRemoval:
         return claimed
 
     def _directory_locked(self, top: Node, prefix: str, info: ObjectInfo) -> Node | None:
-        """The known directory with the object's name; for a key that ends in `/`, the directory of that key."""
+        """The known directory with the object's name; for a key with a final `/`, the directory of this key."""
         self._core.assert_held()
         node = top
         for part in info.key[len(prefix) :].split("/")[:-1]:
@@ -257,7 +259,7 @@ class TreeRemoval:
         return node
 
     def _node_locked(self, directory: Node | None, info: ObjectInfo, began: int) -> Node | None:
-        """The file or link that shows the object, brought to the listed version."""
+        """The file or link of the object, brought to the listed version."""
         self._core.assert_held()
         if directory is None or info.key.endswith("/"):
             return None
@@ -271,7 +273,7 @@ class TreeRemoval:
         return node
 
     def _row_locked(self, info: ObjectInfo, began: int) -> PendingDelete | None:
-        """The delete of this version; None: it is on its way or carried out, or the old name of a renamed file."""
+        """The delete of this version; None: on its way or carried out, or of the old name of a renamed file."""
         self._core.assert_held()
         deletes = self._pending.deletes
         row = deletes.of_version(info.key, info.etag)
@@ -280,7 +282,7 @@ class TreeRemoval:
         return deletes.add(info.key, info.etag)
 
     def _vanish_locked(self, nodes: Sequence[Node]) -> None:
-        """Remove names whose transaction has been committed, also from the kernel's caches."""
+        """Remove names after the commit of their transaction, also from the kernel's caches."""
         self._core.assert_held()
         now, directories = self._core.now_ns(), dict[Node, None]()
         for node in nodes:
@@ -306,9 +308,9 @@ class TreeRemoval:
             elif row.key not in left:
                 report.did(seen[row.key].size)
 
-    # ------------------------------------------------------------------ what no LIST shows
+    # ------------------------------------------------------------------ names without an object
     def _sweep(self, task: _Task) -> bool:
-        """Remove CHUNK nodes that are left, files that have no object first; False: there are none."""
+        """Remove CHUNK of the remaining nodes, unsent files for the most part; False: none are left."""
         with self._core.lock:
             top = self._top_locked(task.place)
             nodes = list(islice(self._leaves(top), CHUNK)) if top is not None else []
@@ -324,7 +326,7 @@ class TreeRemoval:
             return bool(nodes)
 
     def _leaves(self, top: Node) -> Iterator[Node]:
-        """All nodes at and below `top`, each after those below it; not the mount's root."""
+        """All nodes at and below `top`, children before their parents, without the mount's root."""
         for child in list(top.children().values()):
             if child.is_dir:
                 yield from self._leaves(child)
@@ -334,7 +336,7 @@ class TreeRemoval:
             yield top
 
     def _settle(self, task: _Task) -> None:
-        """Wait for deletes that had to wait for other requests, and report them."""
+        """Wait for the late deletes, and report their outcome."""
         report, deletes = task.report, self._pending.deletes
         if not task.late:
             return

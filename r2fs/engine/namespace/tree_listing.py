@@ -244,7 +244,8 @@ class TreeListing:
             if (child is not None and child.is_dir) or self._shows(below):
                 prefixes.append(below.prefix)
         merge_listing(self._tree, node, found.objects, prefixes, found.began)
-        listing.listed(found.asked_at_s)
+        listing.listed_at_s, listing.whole = found.asked_at_s, True
+        listing.probed.clear()
         self._listed(node)
         complete.add(node)
 

@@ -1,7 +1,7 @@
 """Extended attributes: a program's own, the Content-Type, and the state of the file in the bucket.
 
-    user.r2fs.*     read-only: state in the bucket, key, URL, and headers of the object (`cache-control` and
-                    others). Not listed: programs that copy a file with all its attributes do not try to set them
+    user.r2fs.*     headers of the object (those of model/header_change.py can be set); read-only: further headers,
+                    the state in the bucket, key and URL. Not listed, so that copying programs do not set them
     user.mime_type  the object's Content-Type; listed if it differs from the type by the name's suffix
     user.*          user metadata of the object (model/xattrs.py)
 
@@ -13,7 +13,6 @@ Fails: NoAttribute, NotPermitted, NotSupported, Exists, InvalidArgument; NoSpace
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from r2fs.engine.content.presence import bytes_here_locked
@@ -21,6 +20,7 @@ from r2fs.engine.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.setattr import SetAttr
+from r2fs.engine.pending.store import InodeChange
 from r2fs.model import xattrs
 from r2fs.model.errors import (
     Exists,
@@ -30,7 +30,8 @@ from r2fs.model.errors import (
     NotPermitted,
     NotSupported,
 )
-from r2fs.model.metadata import HEADERS, headers_of
+from r2fs.model.header_change import SETTABLE, HeaderChange, check_header, check_type
+from r2fs.model.metadata import HEADERS, headers_of, with_headers
 from r2fs.model.mime import content_type
 from r2fs.model.records import Kind
 from r2fs.model.views import LocatedView
@@ -39,13 +40,21 @@ OWN, TYPE = "user.r2fs.", "user.mime_type"
 LOCAL = "local"  # the state of a local-only file (`local_patterns`)
 CREATE, REPLACE = 1, 2  # setxattr(2)
 RESERVED = 512  # bytes of the limit for r2fs's own metadata: times, owner, attempt
-_TYPE = re.compile(rb"[!-~]+/[ -~]*[!-~]")
-_MAX_TYPE = 255
 
 
 def is_stored(name: str) -> bool:
     """True if the attribute is in the object's metadata, which have to be known first."""
     return name.startswith(xattrs.PREFIX) and (not name.startswith(OWN) or name.removeprefix(OWN) in HEADERS)
+
+
+def _settable(name: str) -> str | None:
+    """The header set by the attribute; None: another attribute."""
+    header = name.removeprefix(OWN)
+    return header if name.startswith(OWN) and header in SETTABLE else None
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
 
 
 class ExtendedAttributes:
@@ -82,15 +91,18 @@ class ExtendedAttributes:
     # ------------------------------------------------------------------ changing
     def set(self, node: Node, name: str, value: bytes, flags: int) -> None:
         self._check_name(node, name)
-        there = name in self.names(node)
+        header = _settable(name)
+        there = header in headers_of(node.extra) if header else name in self.names(node)
         if flags & CREATE and there:
             raise Exists(f"{self._tree.path(node)} has {name} already")
         if flags & REPLACE and not there:
             raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
         if name == TYPE:
-            if not _TYPE.fullmatch(value) or len(value) > _MAX_TYPE:
-                raise InvalidArgument(f"{TYPE}: a type like audio/wav is needed")
-            self._set_attr.store_locked(node, {"content_type": value.decode()})
+            self._set_attr.store_locked(node, {"content_type": check_type(_text(value))})
+            return
+        if header is not None:
+            changed = headers_of(node.extra) | {header: check_header(name, _text(value))}
+            self._set_attr.store_locked(node, {"extra": with_headers(node.extra, changed)})
             return
         extra = xattrs.with_attribute(node.extra, name, value)
         self._check_room(node, extra)
@@ -98,14 +110,34 @@ class ExtendedAttributes:
 
     def remove(self, node: Node, name: str) -> None:
         self._check_name(node, name)
-        if name not in self.names(node):
+        header = _settable(name)
+        headers = headers_of(node.extra)
+        if name not in self.names(node) and header not in headers:
             raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
-        if name == TYPE:
+        if header is not None:
+            del headers[header]
+            self._set_attr.store_locked(node, {"extra": with_headers(node.extra, headers)})
+        elif name == TYPE:
             self._set_attr.store_locked(node, {"content_type": content_type(node.name)})
         else:
             self._set_attr.store_locked(node, {"extra": xattrs.without(node.extra, name)})
 
+    def change_headers(self, node: Node, change: HeaderChange, head: bytes, dry_run: bool) -> bool:
+        """Change type and headers of a file with known metadata and the first bytes `head`. False: no change."""
+        fields: InodeChange = {}
+        kind = change.type_for(node.name, node.content_type, head)
+        if kind is not None:
+            fields["content_type"] = kind
+        headers = headers_of(node.extra)
+        if (wanted := change.headers_for(headers)) != headers:
+            fields["extra"] = with_headers(node.extra, wanted)
+        if fields and not dry_run:
+            self._set_attr.store_locked(node, fields)
+        return bool(fields)
+
     def _check_name(self, node: Node, name: str) -> None:
+        if _settable(name) is not None and node.kind is Kind.FILE:
+            return
         if name.startswith(OWN):
             raise NotPermitted(f"{name} is r2fs's own: it can only be read")
         if not name.startswith(xattrs.PREFIX) or node is self._tree.root:

@@ -124,6 +124,8 @@ class UploadMetadata:
         named = DEFAULT if job.kind is Kind.DIRECTORY else content_type(job.name)
         by_bytes = source.content_type if named == DEFAULT and source.content_type else named
         meta = metadata_for(facts, TYPE_BITS[job.kind], job.attempt, facts.content_type or by_bytes)
+        if job.known and job.stored is not None:  # a header removed here stays removed
+            return facts, meta
         return facts, replace(meta, headers={**(source.headers or {}), **(meta.headers or {})})
 
 

@@ -55,6 +55,19 @@ def test_all_is_copied_confirmed_and_then_removed(store: MemoryStore, tmp_path: 
     assert found["new/b"]["size"] == "9"
 
 
+def test_the_results_have_their_name_on_the_disk_before_a_key_goes(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut takes the whole file, and with it the word of what has moved."""
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(
+        "r2fs.bulk.results.fsync_dir", lambda path: synced.append((path, (tmp_path / "results").exists()))
+    )
+    store.before = lambda name, key: None if synced else pytest.fail(f"{name} before the results are safe")
+    migrate(store, tmp_path / "results")
+    assert synced == [(tmp_path, True)]
+
+
 def test_a_second_run_has_nothing_to_do(store: MemoryStore, tmp_path: Path) -> None:
     migrate(store, tmp_path / "results")
     before = (tmp_path / "results").read_bytes()

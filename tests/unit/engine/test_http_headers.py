@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from r2fs.model.errors import InvalidArgument, NoAttribute, NotPermitted
 from r2fs.model.records import AttributeChange, ObjectMeta
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -113,6 +114,37 @@ def test_they_can_be_read(make: MakeEngine, store: MemoryStore) -> None:
     assert engine.fs.getxattr(engine.caller, ino, "user.r2fs.cache-control") == b"max-age=60"
     assert engine.fs.getxattr(engine.caller, ino, "user.r2fs.expires") == b"0"
     assert engine.fs.listxattr(engine.caller, ino) == ["user.note"]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=("", "kill -9"))
+def test_some_can_be_set_and_removed(make: MakeEngine, store: MemoryStore, crash: bool) -> None:
+    """R12, R26."""
+    stored(store, "a.wav", b"first", HEADERS)
+    engine = make(upload_delay_s=3600.0 if crash else 0.0)
+    ino, caller = engine.entry("a.wav").ino, engine.caller
+    engine.fs.setxattr(caller, ino, "user.r2fs.cache-control", b"no-store", 0)
+    engine.fs.removexattr(caller, ino, "user.r2fs.content-language")
+    assert engine.fs.getxattr(caller, ino, "user.r2fs.cache-control") == b"no-store"
+    assert engine.fs.listxattr(caller, ino) == ["user.note"]
+    with pytest.raises(NoAttribute):
+        engine.fs.removexattr(caller, ino, "user.r2fs.content-language")
+    with pytest.raises(NotPermitted):
+        engine.fs.setxattr(caller, ino, "user.r2fs.storage-class", b"STANDARD", 0)
+    for value in (b"", b"a\r\nX-Evil: 1", "ü".encode(), b"x" * 2000):
+        with pytest.raises(InvalidArgument):
+            engine.fs.setxattr(caller, ino, "user.r2fs.content-disposition", value, 0)
+    if crash:
+        engine.kill()
+        engine = make()
+    engine.drain()
+    meta = store.objects["a.wav"].meta
+    changed = {name: value for name, value in HEADERS.items() if name != "content-language"}
+    assert meta.headers == {**changed, "cache-control": "no-store"}
+    assert meta.metadata["note"] == "x"
+    assert store.data("a.wav") == b"first"
+    engine.write("a.wav", b"second")
+    engine.drain()
+    assert store.objects["a.wav"].meta.headers == meta.headers
 
 
 def test_a_directory_keeps_them(make: MakeEngine, store: MemoryStore) -> None:

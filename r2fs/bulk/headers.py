@@ -1,0 +1,103 @@
+"""Headers of many objects without a mount: each is copied onto itself, with its bytes and other metadata.
+
+Never:   changes an object in another version than was looked at. Touches markers of directories and symbolic links.
+Threads: `run` uses a pool of its own.
+Fails:   StoreError for a cause of all requests. What fails of one object is in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from r2fs.bulk.removal import OF_EVERYTHING, Target
+from r2fs.model.errors import ObjectMissing, PreconditionFailed, StoreError
+from r2fs.model.header_change import HeaderChange
+from r2fs.model.keys import is_link, printable
+from r2fs.model.mime import DEFAULT, SNIFF_BYTES
+from r2fs.model.ports import ObjectStore
+from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
+from r2fs.model.reports import BulkReport
+
+BATCH = 200  # objects under way before more are listed
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    size: int | None  # None: nothing was to be changed
+    key: str = ""
+    error: StoreError | None = None
+
+
+class HeaderWork:
+    def __init__(self, store: ObjectStore, change: HeaderChange, dry_run: bool, at_once: int = 16) -> None:
+        # constant
+        self._store = store
+        self._change = change
+        self._dry_run = dry_run
+        self._at_once = at_once
+
+    def run(self, target: Target, report: BulkReport, progress: Callable[[BulkReport], None]) -> None:
+        """Change the objects, and call `progress` after each. `report` is true also after an error or an interrupt."""
+        with ThreadPoolExecutor(self._at_once, "set") as pool:
+            for batch in self._batches(target):
+                report.found += len(batch)
+                for outcome in pool.map(self._one, batch):
+                    if outcome.error is not None:
+                        report.fail(outcome.key, outcome.error)
+                    elif outcome.size is None:
+                        report.unchanged += 1
+                    else:
+                        report.did(outcome.size)
+                    progress(report)
+        report.listed = True
+
+    def _batches(self, target: Target) -> Iterator[list[ObjectInfo]]:
+        if target.key is not None:
+            try:
+                yield [self._store.head(target.key)]
+            except ObjectMissing:
+                pass
+        token: str | None = None
+        while target.prefix is not None:
+            page = self._store.list_page(target.prefix, token=token)
+            objects = [info for info in page.objects if _is_file(info)]
+            for at in range(0, len(objects), BATCH):
+                yield objects[at : at + BATCH]
+            token = page.token
+            if token is None:
+                return
+
+    def _one(self, listed: ObjectInfo) -> _Outcome:
+        try:
+            return _Outcome(listed.size if self._changed(listed) else None)
+        except OF_EVERYTHING:
+            raise
+        except PreconditionFailed:
+            changed = PreconditionFailed(f"{printable(listed.key)} was changed by somebody else meanwhile")
+            return _Outcome(None, listed.key, changed)
+        except StoreError as error:
+            return _Outcome(None, listed.key, error)
+
+    def _changed(self, listed: ObjectInfo) -> bool:
+        """Change one object. False: it is as wanted."""
+        name = listed.key.rpartition("/")[2]
+        info = listed if listed.metadata is not None else self._store.head(listed.key)
+        head = b""
+        if self._change.needs_bytes(name, info.content_type) and info.size:
+            with self._store.get(info.key, length=SNIFF_BYTES, if_match=info.etag) as download:
+                head = b"".join(download.chunks())
+        kind = self._change.type_for(name, info.content_type, head)
+        stored = info.headers or {}
+        headers = self._change.headers_for(stored)
+        if kind is None and headers == stored:
+            return False
+        if not self._dry_run:
+            meta = ObjectMeta(kind or info.content_type or DEFAULT, dict(info.metadata or {}), headers)
+            self._store.copy(info.version, listed.key, meta=meta, condition=Condition.matches(info.etag))
+        return True
+
+
+def _is_file(info: ObjectInfo) -> bool:
+    return not (info.key.endswith("/") and not info.size) and not is_link(info.key, info.size)
