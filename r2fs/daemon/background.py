@@ -66,11 +66,13 @@ def _child(work: Work, sending: int) -> NoReturn:
             os.close(sending)
 
     def ready() -> None:
+        if not reported:
+            # Not before: under an automount point only systemd's own process group passes, all others wait for us.
+            os.setsid()
         _detach_descriptors()  # first: a reader of our output sees its end together with the answer
         tell({"ready": True})
 
     try:
-        os.setsid()
         os.chdir("/")
         code = work(ready)
         tell(failure(DaemonDied("the daemon ended before the mount answered")))

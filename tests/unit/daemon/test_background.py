@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -41,15 +42,20 @@ def test_it_returns_when_it_is_ready_and_not_before(tmp_path, repo_root):
     done = run(
         f"""
         time.sleep(0.2)
-        open({str(mark)!r}, "w").write(f"{{os.getsid(0) == os.getpid()}} {{os.getcwd()}}")
+        group = os.getpgid(0) == os.getpgid(os.getppid())
         ready()
         ready()  # a second time is nothing
+        open({str(mark) + ".new"!r}, "w").write(f"{{group}} {{os.getsid(0) == os.getpid()}} {{os.getcwd()}}")
+        os.rename({str(mark) + ".new"!r}, {str(mark)!r})
         return 0
         """,
         repo_root,
     )
     assert done.stdout == "parent has 0\n"
-    assert mark.read_text() == "True /"
+    deadline = time.monotonic() + 20
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert mark.read_text() == "True True /"
 
 
 def test_the_child_goes_on_without_our_descriptors(tmp_path, repo_root):
