@@ -26,6 +26,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.support.fixtures"]
+
 SESSION_VARIABLE = "R2FS_TEST_SESSION"
 ABORT_AFTER_S = 15.0  # after a test's time is up
 LEFT_BEHIND = 3  # the exit code of a run that left something behind: scripts/test gives it no second chance

@@ -29,6 +29,7 @@ FLOOR = {
     "daemon": 3,
     "doctor": 3,
     "cli": 4,
+    "client": 4,
 }
 
 # The rooms of the engine: each imports from those before it. Modules of the engine itself are below all of
@@ -47,6 +48,11 @@ FORBIDDEN = {
     ("bulk", "store"): "bulk work sees the port ObjectStore",
     ("bulk", "engine"): "bulk work needs no mount",
     ("engine", "bulk"): "bulk work needs no mount",
+    ("client", "store"): "a program has no boto3 of ours in its process",
+    ("client", "bulk"): "a program has no boto3 of ours in its process",
+    ("client", "engine"): "a program has no mount in its process",
+    ("client", "cli"): "a program has no click of ours in its process",
+    ("cli", "client"): "commands use daemon/client.py",
 }
 DRIVERS_ROOMS = ("kernel", "libfuse")  # each is a driver by itself; the modules above are for both
 
@@ -264,6 +270,19 @@ def test_commands_that_only_ask_the_daemon_import_no_boto3():
     subprocess.run(
         [sys.executable, "-c", ASKING], cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL
     )
+
+
+CLIENT = """
+import sys
+before = set(sys.modules)
+import r2fs.client
+foreign = {name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
+assert foreign == {"r2fs"}, foreign
+"""
+
+
+def test_m4_the_client_imports_only_the_standard_library():
+    subprocess.run([sys.executable, "-c", CLIENT], cwd=ROOT, check=True, timeout=60)
 
 
 # ------------------------------------------------------------------ the engine's inside, and its tests

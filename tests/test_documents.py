@@ -41,6 +41,7 @@ FOREIGN_OPTIONS |= {
     "--link-dest",
     "--hard-dereference",
 }
+FOREIGN_OPTIONS |= {"--no-deps"}  # of pip
 FOREIGN_OPTIONS |= {"--json", "--plot", "--only", "--rounds", "--quick", "--as-user"}  # of scripts/bench
 
 

@@ -49,6 +49,8 @@ COMMANDS = {
     "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),
 }
+# Started by programs alone: in no list.
+INTERNAL = {"client-store": ("r2fs.cli.client_store", "Serve r2fs.client without a mount.")}
 # of click from 8.2 on; before, help was shown in its place
 HELP_WANTED: tuple[type[click.UsageError], ...] = tuple(
     kind for kind in (getattr(click.exceptions, "NoArgsIsHelpError", None),) if kind is not None
@@ -63,9 +65,10 @@ class LazyGroup(Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        found = COMMANDS.get(cmd_name) or INTERNAL.get(cmd_name)
+        if found is None:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        command: click.Command = importlib.import_module(found[0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -106,7 +109,7 @@ def run(program: str, words: list[str]) -> int:
     debug = "--debug" in words
     streams.install_early_warnings()
     try:
-        if program in HELPER_NAMES or is_bare_mount(words, COMMANDS):
+        if program in HELPER_NAMES or is_bare_mount(words, COMMANDS | INTERNAL):
             words = helper_arguments(words)
             if not words:
                 return 0

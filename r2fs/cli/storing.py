@@ -19,7 +19,7 @@ from r2fs.store import open_store
 from r2fs.store.retry import RetryingStore
 
 
-def settings_at(target: str, config_file: Path | None) -> Settings:
+def settings_at(target: str | None, config_file: Path | None) -> Settings:
     """The settings of a URL, or of a mount's name in the settings file. The command's log is standard error."""
     settings = settings_of(gather(target, config_file=config_file))
     debug = bool(click.get_current_context().obj["debug"])
@@ -29,7 +29,7 @@ def settings_at(target: str, config_file: Path | None) -> Settings:
 
 @contextmanager
 def store_of(
-    settings: Settings, target: str, config_file: Path | None, check: bool = True
+    settings: Settings, target: str | None, config_file: Path | None, check: bool = True
 ) -> Iterator[RetryingStore]:
     """The bucket. `check`: credentials, bucket and clock are checked first; without it after an error, for its remedy."""
     store = open_store(

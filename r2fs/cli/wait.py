@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons, parse_timeout
-from r2fs.cli.flush import REFUSED, flush
+from r2fs.cli.flush import REFUSED
 from r2fs.cli.progress_bar import Progress
 from r2fs.cli.usage import Command, PathText
-from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
+from r2fs.daemon.receipt import Outcome, confirm
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
 from r2fs.model.errors import Refused
 
 OTHER_VERSION = 12  # exit code: the bucket answers, and holds something else
 _WORSE = (0, SOMETHING_LEFT, OTHER_VERSION, REFUSED, Refused.exit_code)
-OPEN_POLL_S = 0.2  # between looks at a file that a program has open for writing
+CODES = {
+    Outcome.CONFIRMED: 0,
+    Outcome.OUT_OF_TIME: SOMETHING_LEFT,
+    Outcome.REPLACED: OTHER_VERSION,
+    Outcome.PARKED: REFUSED,
+    Outcome.REFUSED: Refused.exit_code,
+}
 
 
 @click.command("wait", cls=Command)
@@ -54,9 +61,16 @@ def wait_for(
     results: list[dict[str, Any]] = []
     with Progress(quiet=quiet or as_json) as progress:
         for daemon, paths in targets.items():
-            code, reasons, checked = _wait(daemon, list(paths), deadline_s, progress)
+            receipt = confirm(
+                daemon, list(paths), deadline_s, partial(progress.show, mountpoint=daemon.mountpoint)
+            )
             results.append(
-                {"mountpoint": daemon.mountpoint, "exit_code": code, "checked": checked, "reasons": reasons}
+                {
+                    "mountpoint": daemon.mountpoint,
+                    "exit_code": CODES[receipt.outcome],
+                    "checked": receipt.checked,
+                    "reasons": list(receipt.reasons) or _reasons(receipt.answer),
+                }
             )
     if as_json:
         show.as_json(results)
@@ -67,35 +81,9 @@ def wait_for(
     return _WORSE[max((_WORSE.index(result["exit_code"]) for result in results), default=0)]
 
 
-def _wait(
-    daemon: Daemon, paths: list[str], deadline_s: float | None, progress: Progress
-) -> tuple[int, list[str], int]:
-    """Exit code, reasons and the number of files compared."""
-    while True:
-        rest_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-        answer = flush(daemon, paths, rest_s, False, progress)
-        if code := _code(answer):
-            return code, _reasons(answer), 0
-        receipt = client.ask_once(daemon, "verify", paths=paths)
-        if receipt["differing"]:
-            return OTHER_VERSION, [f"{path}: {why}" for path, why in receipt["differing"]], receipt["checked"]
-        if not receipt["changing"]:
-            return 0, [], receipt["checked"]
-        if deadline_s is not None and time.monotonic() >= deadline_s:
-            left = [f"{path}: open for writing, or changed again" for path in receipt["changing"]]
-            return SOMETHING_LEFT, left, receipt["checked"]
-        time.sleep(OPEN_POLL_S)
-
-
-def _code(answer: Mapping[str, Any]) -> int:
-    if answer["parked_count"]:
-        return REFUSED
-    if answer["sent"]:
-        return 0
-    return Refused.exit_code if answer["refusal"] else SOMETHING_LEFT
-
-
-def _reasons(answer: Mapping[str, Any]) -> list[str]:
+def _reasons(answer: Mapping[str, Any] | None) -> list[str]:
+    if answer is None:
+        return []
     if answer["parked_count"]:
         first = answer["parked"][0]
         return [amounts.parked(answer["parked_count"], first["path"], first["reason"])]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from r2fs.model.errors import R2fsError
 from r2fs.model.settings import Settings
 from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
@@ -21,10 +22,15 @@ def queue(view: QueueView) -> dict[str, Any]:
     return {**asdict(view), "left": view.files + view.directories + view.deletes}
 
 
-def flushed(view: QueueView, parked: Sequence[TransferView], refusal: str | None) -> dict[str, Any]:
+def flushed(view: QueueView, parked: Sequence[TransferView], refusal: R2fsError | None) -> dict[str, Any]:
     """Result of a flush: the queue, the parked files below the given paths (the first in full), and the bucket's refusal."""
-    first = [asdict(transfer) for transfer in parked[:PARKED_SHOWN]]
-    return {"queue": queue(view), "parked_count": len(parked), "parked": first, "refusal": refusal}
+    return {
+        "queue": queue(view),
+        "parked_count": len(parked),
+        "parked": [asdict(transfer) for transfer in parked[:PARKED_SHOWN]],
+        "refusal": None if refusal is None else str(refusal),
+        "refusal_kind": None if refusal is None else type(refusal).__name__,
+    }
 
 
 def cache(view: CacheView) -> dict[str, Any]:

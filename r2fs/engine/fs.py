@@ -33,7 +33,7 @@ from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.progress import Status
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.errors import Exists, InvalidArgument, NotFound
+from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, KernelCache
 from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Kind, Opened
@@ -136,8 +136,8 @@ class FileSystem:
         """Parked files and deletes at and below these paths (none: anywhere)."""
         return self._status.parked(self._scopes.of(paths, must_be=False))
 
-    def refusal(self) -> str | None:
-        """Return the reason for which the bucket refuses every request; None: no such refusal is known."""
+    def refusal(self) -> R2fsError | None:
+        """Return the bucket's refusal of every request; None: no such refusal is known."""
         return self._status.refusal()
 
     def in_background(self, job: Job) -> bool:

@@ -10,7 +10,7 @@ Never: knows FUSE, boto3 or click.
     │   ├── NotFound  Exists  NotADirectory  IsADirectory  DirectoryNotEmpty
     │   ├── NameTooLong  BadName  InvalidArgument  NotPermitted  AccessRefused  NeedsCopy
     │   ├── ReadOnly  NoSpace  FileTooLarge  Stale  BadHandle  NotSupported
-    │   └── Interrupted  NoAttribute  NoSuchByte  Busy  ReadFailed
+    │   └── Interrupted  NoAttribute  NoSuchByte  Busy  ReadFailed  ReadRefused
     ├── StoreError                error of the bucket, or of the way to it
     │   ├── Retryable
     │   │   ├── Unavailable       no answer, 5xx: the request may have been carried out
@@ -174,6 +174,12 @@ class ReadFailed(FileError):
     """Bytes not on this host could not be fetched."""
 
     errno = _errno.EIO
+
+
+class ReadRefused(ReadFailed):
+    """Bytes not on this host are refused to this key: a program can tell it from a bucket that does not answer."""
+
+    errno = _errno.EACCES
 
 
 # ------------------------------------------------------------------ the bucket

@@ -30,13 +30,6 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    server = SeaweedFS(tmp_path_factory.mktemp("seaweed"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     """R2's own: directories' objects have metadata there, and go with their deletion."""
     server = Simulator(tmp_path_factory.mktemp("simulator"))

@@ -26,14 +26,17 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import AHEAD, URGENT, DownloadQueue
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import (
+    BadCredentials,
     FileError,
     LocalError,
     NoSpace,
     ObjectMissing,
+    PermissionRefused,
     PreconditionFailed,
     R2fsError,
     RangeInvalid,
     ReadFailed,
+    ReadRefused,
     Stale,
     StoreError,
 )
@@ -372,4 +375,7 @@ def _as_read_error(version: Version, error: R2fsError) -> FileError:
         log.error("%s: could not be read: there is no room on this disk for it: %s", version.key, error)
     elif isinstance(error, StoreError | LocalError | ReadFailed):
         log.error("%s: could not be read: %s", version.key, error)
-    return error if isinstance(error, ReadFailed) else ReadFailed(f"{version.key}: {error}")
+    if isinstance(error, ReadFailed):
+        return error
+    kind = ReadRefused if isinstance(error, BadCredentials | PermissionRefused) else ReadFailed
+    return kind(f"{version.key}: {error}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from r2fs.engine.core import Core
 from r2fs.engine.pending.store import PendingStore
-from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, PermissionRefused
+from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, PermissionRefused, R2fsError
 
 # Refusals by the whole bucket: a person mends the cause in one place, and no file is PARKED.
 BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
@@ -41,7 +41,7 @@ class Failures:
         self.not_before_s = 0.0  # Clock.monotonic(): end of the pause after an outage
         self._pause_s = 0.0
         self._in_a_row = 0
-        self._reason = ""
+        self._refusal: R2fsError | None = None
         self._last: LastError | None = None
 
     def of_upload_locked(self, ino: int, error: Exception) -> None:
@@ -57,7 +57,7 @@ class Failures:
         if isinstance(error, BUCKET_WIDE):
             self.refused += 1
             self._in_a_row += 1
-            self._reason = str(error)
+            self._refusal = error
 
     def recovered_locked(self) -> None:
         """Note a success: the outage is over, and the bucket does not refuse all requests."""
@@ -86,7 +86,7 @@ class Failures:
             self._last = last = None
         return last
 
-    def refusal_locked(self) -> str | None:
-        """The reason for the bucket's refusal of all requests; None: not known to refuse all."""
+    def refusal_locked(self) -> R2fsError | None:
+        """The bucket's refusal of all requests; None: not known to refuse all."""
         self._core.assert_held()
-        return self._reason if self._in_a_row >= REFUSALS else None
+        return self._refusal if self._in_a_row >= REFUSALS else None

@@ -14,6 +14,7 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
+from r2fs.model.errors import R2fsError
 from r2fs.model.pending import OPEN_STATES, SENDING, State
 from r2fs.model.records import PendingDelete
 from r2fs.model.views import QueueView, TransferView
@@ -202,8 +203,8 @@ class Status:
                 ),
             )
 
-    def refusal(self) -> str | None:
-        """The reason for the bucket's refusal of all requests; None: not known to refuse all."""
+    def refusal(self) -> R2fsError | None:
+        """The bucket's refusal of all requests; None: not known to refuse all."""
         with self._core.lock:
             return self._queue.failures.refusal_locked()
 

@@ -20,10 +20,11 @@ from r2fs.model.settings.settings_file import SettingsFile, near
 log = logging.getLogger(__name__)
 
 OTHERS = 0o007
+NOT_SETTINGS = {"R2FS_PYTHON"}  # of r2fs.client
 
 
 def of_misspelled(environ: Mapping[str, str]) -> None:
-    known = {option.own_variable: option for option in TABLE}
+    known = {option.own_variable for option in TABLE} | NOT_SETTINGS
     for variable in environ:
         if variable.startswith("R2FS_") and variable not in known and (hint := near(variable, known, 0.85)):
             log.warning("the variable %s is no setting%s", variable, hint)

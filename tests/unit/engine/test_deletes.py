@@ -343,7 +343,7 @@ def test_a_flush_tells_at_once_that_the_bucket_refuses(make: MakeEngine, store: 
     stepping(engine, clock)
     assert not engine.fs.flush_paths([], 3600.0)
     assert clock.monotonic() - began < 5.0
-    assert engine.fs.refusal() == "take.wav: refused"
+    assert str(engine.fs.refusal()) == "take.wav: refused"
     began, asked = clock.monotonic(), store.count("put")
     assert not engine.fs.flush_paths([], 3600.0)
     assert store.count("put") == asked + 1, "it is asked again: the cause may be mended"
