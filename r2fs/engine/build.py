@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from r2fs.engine.content.storage import build_records_and_storage
 from r2fs.engine.core import Core
+from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.fs import FileSystem, Parts, Queues
@@ -158,6 +159,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             statfs=statfs,
             files=files,
             sparse=Sparse(records, contents, files.handles),
+            copy_range=CopyRange(records, storage, files),
             set_attr=set_attr,
             xattrs=xattrs,
             scopes=scopes,

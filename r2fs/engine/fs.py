@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from r2fs.engine.content.storage import Storage
+from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.inode import Node
@@ -70,6 +71,7 @@ class Parts:
     statfs: StatFs
     files: Files
     sparse: Sparse
+    copy_range: CopyRange
     set_attr: SetAttr
     xattrs: ExtendedAttributes
     scopes: Scopes
@@ -98,6 +100,7 @@ class FileSystem:
         self._statfs = parts.statfs
         self._files = parts.files
         self._sparse = parts.sparse
+        self._copy_range = parts.copy_range
         self._set_attr = parts.set_attr
         self._xattrs = parts.xattrs
         self._scopes = parts.scopes
@@ -368,6 +371,11 @@ class FileSystem:
 
     def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
         return self._sparse.lseek(handle, offset, whence, paged)
+
+    def copy_file_range(
+        self, caller: Caller, handle: int, offset: int, target: int, target_offset: int, length: int
+    ) -> int:
+        return self._copy_range.copy(caller, handle, offset, target, target_offset, length)
 
     def flush(self, caller: Caller, handle: int) -> None:
         self._files.flush(caller, handle)

@@ -116,6 +116,12 @@ class Verbs(Protocol):
         """SEEK_DATA and SEEK_HOLE. `paged`: the kernel may still have pages of a mapping to write back."""
         ...
 
+    def copy_file_range(
+        self, caller: Caller, handle: int, offset: int, target: int, target_offset: int, length: int
+    ) -> int:
+        """Copy bytes into the LOCAL file of the handle `target`; return their number, 0 at the end of the source."""
+        ...
+
     def flush(self, caller: Caller, handle: int) -> None:
         """Answer close(2) of one descriptor: written bytes are in staging and in the journal."""
         ...

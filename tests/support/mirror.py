@@ -420,6 +420,15 @@ class MirrorVerbs:
         self.calls["wrote"] += 1
         self._file(handle).wrote = True
 
+    def copy_file_range(
+        self, caller: Caller, handle: int, offset: int, target: int, target_offset: int, length: int
+    ) -> int:
+        self.calls["copy_file_range"] += 1
+        caller.about_to_wait()
+        one, other = self._file(handle), self._file(target)
+        with translated(other.node.name):
+            return os.copy_file_range(one.fd, other.fd, length, offset, target_offset)
+
     def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
         self.calls["fallocate"] += 1
         file = self._file(handle)

@@ -195,7 +195,7 @@ class FileHandlers:
         self._session.send_data(unique, wire.COPY_FILE_RANGE_OUT.pack(done))
 
     def _copy(self, nodeid: int, caller: Caller, body: memoryview) -> int:
-        """Between local files: their file system copies, or shares the blocks where it can (reflink).
+        """Into a local file: the file system of the cache copies, or shares the blocks where it can (reflink).
 
         The kernel clears set-id bits of the target by SETATTR before, and drops its pages after.
         """
@@ -204,11 +204,10 @@ class FileHandlers:
         )
         source = self._files.get(fh, nodeid, caller, os.O_RDONLY)
         target = self._files.get(target_fh, target_node, caller)
-        if source.local is None or target.local is None or not target.writes:
+        if target.local is None or not target.writes:
             raise NotSupported("copy_file_range: some bytes are missing")  # then the kernel reads and writes
-        caller.about_to_wait()
         length = min(length, MAX_COPY)
-        done = os.copy_file_range(source.local, target.local, length, offset, target_offset)
+        done = self._fs.copy_file_range(caller, source.handle, offset, target.handle, target_offset, length)
         self._fs.wrote(target.handle)
         return done
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from r2fs.engine.content.copied_files import CopiedFiles
 from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.durability import DiskSync
@@ -34,6 +35,7 @@ class Storage:
     warm: Warm
     disk_sync: DiskSync
     local_only: LocalOnly
+    copied_files: CopiedFiles
 
 
 def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Records, Storage]:
@@ -59,4 +61,5 @@ def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Rec
         Warm(core, contents, reader, space),
         DiskSync(records, contents, staged_files),
         LocalOnly(records),
+        CopiedFiles(core),
     )

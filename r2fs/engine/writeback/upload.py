@@ -14,11 +14,13 @@ import errno
 import logging
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from r2fs.disk.body import FileBody, MemoryBody, part_digest
 from r2fs.disk.durable import local_error
+from r2fs.engine.content.copied_files import CopiedFiles, has_bytes_of
 from r2fs.engine.core import Core
 from r2fs.engine.jobs import JobQueue
 from r2fs.engine.pending.attempts import UploadJob
@@ -33,7 +35,7 @@ from r2fs.model.errors import (
     SyncFailed,
     UploadMissing,
 )
-from r2fs.model.keys import printable
+from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import Facts, remembered
 from r2fs.model.pending import UNSYNCED
 from r2fs.model.ports import Body
@@ -41,6 +43,8 @@ from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Condition, MultipartState, Part, PartDigests, Proof, Version
 
 log = logging.getLogger(__name__)
+
+COPIED_FROM = 1 << 20  # bytes: a smaller file is sent in the time of a copy's HEADs
 
 
 class Sent(NamedTuple):
@@ -51,8 +55,9 @@ class Sent(NamedTuple):
 
 
 class Uploader:
-    def __init__(self, core: Core, parts: JobQueue) -> None:
+    def __init__(self, core: Core, parts: JobQueue, copied_files: CopiedFiles) -> None:
         self._core = core
+        self._copied_files = copied_files
         self._store = core.store
         self._metadata = UploadMetadata(core)
         self._parts = parts
@@ -73,6 +78,9 @@ class Uploader:
         job = with_type(job)
         self._sync(job)
         begun = self._resume(job)
+        copied = None if begun is not None else self._copy_source(job)
+        if copied is not None:
+            return copied
         if begun is not None or job.size >= self._core.settings.multipart_threshold:
             return self._multipart(job, begun)
         return self._put(job, FileBody(job.fd, 0, job.size, job.gate, job.sent))
@@ -108,6 +116,31 @@ class Uploader:
         facts, meta = self._metadata.of_copy(job, source)
         etag = self._store.copy(job.base, job.key, meta=meta, condition=job.condition)
         return Sent(Version(job.key, etag, job.base.size), facts)
+
+    def _copy_source(self, job: UploadJob) -> Sent | None:
+        """Copy the object that a program has copied the file from, if that has the same bytes; None: send the bytes."""
+        with self._core.lock:
+            source = self._copied_files.source_locked(job.ino)
+        if source is None or job.size < COPIED_FROM or nfc(source.key) == nfc(job.key):
+            return None
+        if not has_bytes_of(self._core, source, job.fd, job.size):
+            return None
+        meta = self._metadata.of_body(job)
+        meta = replace(meta, headers=meta.headers or {})
+        try:
+            etag = self._store.copy(source, job.key, meta=meta, condition=job.condition)
+        except PreconditionFailed as error:
+            if not error.source:
+                raise
+            return None
+        except (ObjectMissing, Refused) as error:
+            log.info("%s: sent, and not copied: %s", printable(job.key), error)
+            return None
+        version = Version(job.key, etag, job.size)
+        digests = self._core.cache.recall_parts(source)
+        if digests is not None:
+            self._core.cache.remember_parts(version, digests)
+        return Sent(version, job.facts)
 
     # ------------------------------------------------------------------ parts
     def _multipart(self, job: UploadJob, begun: MultipartState | None) -> Sent:

@@ -26,5 +26,5 @@ def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> Wri
     """Build the room. `parts`: the work queue of the parts of large uploads."""
     queue = UploadQueue(records, storage.local_only)
     deletes = Deletes(records, storage.disk_sync, queue)
-    worker = Worker(records, storage, queue, deletes, Uploader(records.core, parts))
+    worker = Worker(records, storage, queue, deletes, Uploader(records.core, parts, storage.copied_files))
     return WriteBack(queue, deletes, worker.resolver, worker)
