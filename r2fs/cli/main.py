@@ -40,6 +40,8 @@ COMMANDS = {
     "key": ("r2fs.cli.keys", "Print the object key of a file."),
     "path": ("r2fs.cli.paths", "Print the path of an object key."),
     "warm": ("r2fs.cli.warm", "Download files into the cache."),
+    "pin": ("r2fs.cli.pin", "Keep files on this host."),
+    "unpin": ("r2fs.cli.unpin", "Let pinned files be evicted again."),
     "evict": ("r2fs.cli.evict", "Drop cached content."),
     "rm": ("r2fs.cli.rm", "Delete objects, and report what was deleted."),
     "set": ("r2fs.cli.set_headers", "Set Content-Type and headers of objects."),

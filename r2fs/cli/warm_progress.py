@@ -51,6 +51,8 @@ class WarmProgress:
 
 def line(view: Mapping[str, Any]) -> str:
     """ "12 of 41 files, 3.0 MiB of 20.2 MiB, 1.5 MiB/s, ready in 11 s"."""
+    if not view["files"]:
+        return "listing what is to be downloaded"
     done = amounts.size(view["here_bytes"] + view["fetched_bytes"])
     text = f"{view['here'] + view['fetched']} of {amounts.counted(view['files'], 'file')}, {done} of {amounts.size(view['bytes'])}"
     if view["left_s"] is not None:

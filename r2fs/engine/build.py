@@ -23,8 +23,10 @@ from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.header_changes import HeaderChanges
+from r2fs.engine.namespace.listed import Listed
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.namespace.pins import Pins
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
@@ -67,6 +69,7 @@ class Engine(FileSystem):
             ("spares", self._core.staging.spares.run),
             ("leaving", self._storage.staging_gc.run),
             ("sweep", self._sweep),
+            ("pins", self.pins.follow),
             ("room", self._files.pressure.watch),
         ]
 
@@ -81,6 +84,7 @@ class Engine(FileSystem):
         self._core.staging.spares.stop()
         self._files.pressure.stop()
         self._storage.staging_gc.stop()
+        self.pins.stop()
 
     def close(self, leave: bool = False) -> None:
         """After the threads have ended: hand clean content to the cache, and sync staged bytes.
@@ -137,6 +141,8 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
     writeback = build_write_back(records, storage, queues.parts)
     found = writeback.deletes.found_locked
     freshness = Freshness(records, storage.space.idle, queues.submit_listing, found)
+    listed = Listed(core)
+    freshness = Freshness(records, queues.submit_listing, writeback.deletes.found_locked, listed)
     names = Names(records, storage.staged_files, freshness, writeback, AttributeView(core))
     statfs = StatFs(core, tree)
     files = Files(records, storage, writeback, queues.background, statfs)
@@ -166,6 +172,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             receipts=Receipts(records, scopes, xattrs),
             local_copies=copies,
             header_changes=HeaderChanges(records, names, copies, xattrs, queues.submit_listing),
+            pins=Pins(records, copies, listed),
             removal=TreeRemoval(records, names, writeback),
             status=Status(records, writeback),
         )

@@ -26,6 +26,7 @@ from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.header_changes import HeaderChanges
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.namespace.pins import Pins
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
@@ -79,6 +80,7 @@ class Parts:
     local_copies: LocalCopies
     removal: TreeRemoval
     header_changes: HeaderChanges
+    pins: Pins
     status: Status
 
 
@@ -108,6 +110,7 @@ class FileSystem:
         self.local_copies = parts.local_copies
         self.removal = parts.removal
         self.header_changes = parts.header_changes
+        self.pins = parts.pins
         self._status = parts.status
 
     # ------------------------------------------------------------------ status

@@ -53,6 +53,19 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """A key whose content is kept on this host."""
+
+    key: str  # of a file; or of a directory, with all below: ends with `/`, or is empty
+    session: str  # key of the session file that refers to it; "": pinned for itself
+    since_s: float  # seconds since 1970
+
+    @property
+    def is_tree(self) -> bool:
+        return not self.key or self.key.endswith("/")
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """Condition of a write on the object at its key. None in place of a Condition: the write replaces any object."""
 

@@ -126,6 +126,21 @@ class WarmView:
     failed: tuple[tuple[str, str], ...]  # of them the first: path and reason
 
 
+NOTHING_WARMED = WarmView(0, 0, 0, 0, 0, 0, 0.0, None, None, 0, ())  # while directories are listed
+
+
+@dataclass(frozen=True, slots=True)
+class PinView:
+    """A pin, and the files at and below it that the mount knows. Sizes are bytes."""
+
+    path: str  # relative to the mount; a directory's ends with `/`
+    session: str | None  # path of the session file that refers to it; None: pinned for itself
+    since_at_s: float  # seconds since 1970
+    files: int
+    bytes: int
+    here_bytes: int  # on this host
+
+
 @dataclass(frozen=True, slots=True)
 class EvictView:
     """Result of an eviction. Sizes are bytes."""

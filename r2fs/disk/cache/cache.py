@@ -18,12 +18,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2fs.disk.cache.last_listings import LastListings
-from r2fs.disk.cache.name_filter import NameFilter, key_of, row_name
+from r2fs.disk.cache.name_filter import NameFilter, row_name, version_of
 from r2fs.disk.cache.protection import Protection
 from r2fs.disk.cache.remembered import Remembered
 from r2fs.disk.cache.shelf import Shelf
@@ -76,7 +76,6 @@ class CleanCache:
         remembered = Remembered(self._attributes)
         self.remember, self.recall = remembered.remember, remembered.recall
         self.remember_parts, self.recall_parts = remembered.remember_parts, remembered.recall_parts
-        self.make_room(0)  # the limit may be lower than in the last session
 
     # -------------------------------------------------------------- content
     def take(self, version: Version, into: Path) -> Taken | None:
@@ -201,20 +200,15 @@ class CleanCache:
         """Remove the entry, pinned or not. Other names of its file stay."""
         self._content.run(lambda table: table.delete(row_name(version.key, version.etag)), None)
 
-    def drop_below(
-        self, is_meant: Callable[[str], bool], spared: Collection[Version] = ()
-    ) -> tuple[int, int]:
-        """Remove the entries of all keys that are meant, but for versions `spared` and pinned ones; return their
-        number and bytes."""
-        names = {row_name(version.key, version.etag) for version in spared}
+    def drop_where(self, is_meant: Callable[[str, str], bool]) -> tuple[int, int]:
+        """Remove the entries of closed files for whose key and ETag this is true; return their number and bytes."""
 
         def remove(table: Table) -> tuple[int, int]:
-            gone = [
-                name
-                for name in table.names()
-                if is_meant(key_of(name)) and name not in names and not self._protection.covers(name)
-            ]
-            freed = 0
+            gone, freed = [], 0
+            for name in table.names():
+                etag, key = version_of(name)
+                if is_meant(key, etag) and not self._protection.counts(name):
+                    gone.append(name)
             with table.transact():
                 for name in gone:
                     row = table.row(name)
@@ -261,6 +255,16 @@ class CleanCache:
         with self._content.lock:
             self._protection.remove(row_name(version.key, version.etag))
 
+    def set_pinned(self, keys: Collection[str], below: Collection[str]) -> None:
+        """Keep all entries of `keys`, and of keys below these prefixes, from eviction and expiry."""
+        with self._content.lock:
+            self._protection.set_keys(keys, below)
+
+    def set_current(self, etags: Mapping[str, str]) -> None:
+        """Set the ETags that pinned keys have now: entries of their other versions can be evicted."""
+        with self._content.lock:
+            self._protection.set_current(etags)
+
     def is_pinned(self, key: str) -> bool:
         """True for a key that a person has pinned, or below such a prefix."""
         with self._content.lock:
@@ -280,7 +284,9 @@ class CleanCache:
         return self._content.run(lambda table: self._evict_locked(table, size), size <= self._limit)
 
     def sweep(self) -> int:
-        """Remove the entries past their time to live; return their number."""
+        """Remove the entries past their time to live; return their number. Holds the limit, too: it may be lower
+        than in the last session."""
+        self.make_room(0)
         if not self._ttl_s:
             return 0
 

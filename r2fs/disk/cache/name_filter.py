@@ -27,9 +27,10 @@ def row_name(key: str, etag: str) -> str:
     return json.dumps([etag, key])
 
 
-def key_of(name: str) -> str:
-    """Return the key of the version that a row has the name of."""
-    return str(json.loads(name)[1])
+def version_of(name: str) -> tuple[str, str]:
+    """Return ETag and key of the version that a row has the name of."""
+    etag, key = json.loads(name)
+    return etag, key
 
 
 def parts_row_name(version: Version) -> str:

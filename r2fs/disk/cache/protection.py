@@ -7,9 +7,9 @@ Locks:   every method is called with the lock of the content's shelf held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from r2fs.disk.cache.name_filter import key_of
+from r2fs.disk.cache.name_filter import version_of
 
 
 class Protection:
@@ -17,6 +17,7 @@ class Protection:
         self._counts: dict[str, int] = {}  # by row name; no zeros
         self._keys: frozenset[str] = frozenset()
         self._below: tuple[str, ...] = ()  # prefixes, each ends with `/` or is empty
+        self._current: dict[str, str] = {}  # ETags of pinned keys, where known
 
     def add(self, name: str) -> None:
         self._counts[name] = self._counts.get(name, 0) + 1
@@ -35,11 +36,22 @@ class Protection:
         """Replace the pinned keys, and the prefixes below which all keys are pinned."""
         self._keys, self._below = frozenset(keys), tuple(below)
 
+    def set_current(self, etags: Mapping[str, str]) -> None:
+        """Replace the ETags that pinned keys have now: other versions of these keys are not protected."""
+        self._current = dict(etags)
+
+    def counts(self, name: str) -> bool:
+        """True if a file of the row is open."""
+        return name in self._counts
+
     def covers(self, name: str) -> bool:
         """True if the row is protected, by either kind of pin."""
         if name in self._counts:
             return True
-        return bool(self._keys or self._below) and self.covers_key(key_of(name))
+        if not self._keys and not self._below:
+            return False
+        etag, key = version_of(name)
+        return self.covers_key(key) and self._current.get(key, etag) == etag
 
     def covers_key(self, key: str) -> bool:
         """True if a person has pinned the key."""

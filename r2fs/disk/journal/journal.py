@@ -19,6 +19,7 @@ from r2fs.disk.durable import fsync_dir
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.attributes import AttributeRows
 from r2fs.disk.journal.database import Database, name_of, text_or_bytes
+from r2fs.disk.journal.pins import PinRows
 from r2fs.disk.journal.state_directory import StateDirectory
 from r2fs.disk.staging import Staging
 from r2fs.model.ports import CrashPoint, no_crash
@@ -66,6 +67,7 @@ class Journal:
         self.on_rollback, self.on_commit = database.on_rollback, database.on_commit
         self.barrier = database.barrier
         self.attributes = AttributeRows(database)
+        self.pins = PinRows(database)
         self.epoch = self._next_epoch()
         # guarded by: the database's lock
         self._seq = self._highest_seq()

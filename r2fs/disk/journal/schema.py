@@ -96,6 +96,14 @@ CREATE TABLE IF NOT EXISTS attempt (
     unknown   INTEGER NOT NULL     -- 1: it ended without an answer: the object may appear
 ) WITHOUT ROWID;
 
+-- A key whose content stays on this host (r2fs pin).
+CREATE TABLE IF NOT EXISTS pin (
+    key     TEXT NOT NULL,         -- of a file; or of a directory, with all below: ends with '/', or is ''
+    session TEXT NOT NULL,         -- key of the session file that refers to it; '': pinned for itself
+    since_s REAL NOT NULL,         -- seconds since 1970
+    PRIMARY KEY (key, session)
+) WITHOUT ROWID;
+
 -- A multipart upload, to go on with after a restart.
 CREATE TABLE IF NOT EXISTS multipart (
     ino       INTEGER PRIMARY KEY,

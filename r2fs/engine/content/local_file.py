@@ -292,6 +292,9 @@ class Contents:
 
     def _has_expired(self, ino: int) -> bool:
         ttl_s = self._core.settings.cache_ttl_s
+        version = self._pinned.get(ino)
+        if version is not None and self._core.cache.is_pinned(version.key):
+            return False  # listings compare its version
         return bool(ttl_s) and not 0 <= self._core.clock.time() - self._stored_at_s[ino] <= ttl_s
 
     def retire_expired(self) -> None:

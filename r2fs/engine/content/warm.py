@@ -70,7 +70,7 @@ class _Run:
             self.failed.append((path, reason))
 
 
-class _Watched(Caller):
+class Watched(Caller):
     """A caller whose waits report progress."""
 
     def __init__(self, cancelled: Caller, tell: Callable[[], None]) -> None:
@@ -96,9 +96,9 @@ class Warm:
 
         `report` is called between two waits. Raises Interrupted.
         """
-        todo = [(node, path, self._size(node)) for node, path in nodes]
+        todo = [(node, path, self.size_of(node)) for node, path in nodes]
         run = _Run(len(todo), sum(size for _, _, size in todo), self._core.clock.monotonic(), report)
-        watched = _Watched(caller, lambda: report(self._view(run)))
+        watched = Watched(caller, lambda: report(self._view(run)))
         slots = max(1, self._core.settings.download_threads - SPARED)
         try:
             for node, path, _ in todo:
@@ -121,7 +121,8 @@ class Warm:
                 self._core.cache.unpin(version)
         return self._view(run)
 
-    def _size(self, node: Node) -> int:
+    def size_of(self, node: Node) -> int:
+        """Return the bytes of a file, as stat shows them."""
         with self._core.lock:
             return node.content.size if node.content is not None and not node.content.closed else node.size
 
@@ -232,6 +233,7 @@ class Warm:
             content.close()
             return
         self._contents.closed(one.node)
+        self._space.idle.retire(one.node.ino)  # into the cache, where it outlasts a killed daemon
 
     # ---- progress
     def _view(self, run: _Run) -> WarmView:

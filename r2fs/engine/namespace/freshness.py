@@ -23,6 +23,7 @@ from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.last_known import LastKnown
+from r2fs.engine.namespace.listed import Listed
 from r2fs.engine.namespace.name_lookup import NameLookup
 from r2fs.engine.namespace.tree_listing import TreeListing
 from r2fs.engine.pending.records import Records
@@ -49,6 +50,7 @@ class Freshness:
         idle: IdleFiles,
         submit: Callable[[Job, int], None],
         found: Callable[[ObjectInfo], None],
+        listed: Listed,
     ) -> None:
         self._core = records.core
         self._tree = records.tree
@@ -57,13 +59,14 @@ class Freshness:
         self._idle = idle
         self._submit = submit
         self._found = found  # called with the HEAD of an object, perhaps of this host
+        self._listed = listed
         self._name_lookup = NameLookup(records, self._clear_suspects)
         self.last = LastKnown(records)
         self._tree_listing = TreeListing(
             records,
             self._clear_suspects,
             lambda one: self.valid_s(one) > 0,
-            self.last.listed_locked,
+            self._listed_locked,
         )
         # guarded by: Core.lock
         self._away = False  # the last request got no answer
@@ -289,7 +292,13 @@ class Freshness:
             listing.listed_at_s, listing.whole = asked_at, True
             listing.probed.clear()
             self._name_lookup.listed_locked(listing, read, self._core.clock.monotonic() - asked_at)
-            self.last.listed_locked(directory)
+            self._listed_locked(directory)
+
+    def _listed_locked(self, directory: Node) -> None:
+        """Note that all names of the directory are known."""
+        self._core.assert_held()
+        self.last.listed_locked(directory)
+        self._listed.note_locked(directory)
 
     def _shown(
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from r2fs.engine.content.presence import bytes_here_locked
 from r2fs.engine.content.storage import Storage
-from r2fs.engine.content.warm import Report
+from r2fs.engine.content.warm import Report, Watched
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
@@ -21,7 +21,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Version
-from r2fs.model.views import EvictView, WarmView
+from r2fs.model.views import NOTHING_WARMED, EvictView, WarmView
 
 SHOWN = 100  # files named in a result
 
@@ -46,7 +46,12 @@ class LocalCopies:
 
     def download(self, tops: Sequence[Node], caller: Caller, report: Report) -> WarmView:
         """Download the files at and below these nodes, after listings of their directories."""
-        return self._warm.run(self.files(tops, caller), caller, report)
+        listing = Watched(caller, lambda: report(NOTHING_WARMED))
+        return self._warm.run(self.files(tops, listing), caller, report)
+
+    def download_files(self, files: Sequence[tuple[Node, str]], caller: Caller, report: Report) -> WarmView:
+        """Download these files, each with its path for messages."""
+        return self._warm.run(files, caller, report)
 
     def files(self, tops: Sequence[Node], caller: Caller) -> list[tuple[Node, str]]:
         """Return the files at and below these nodes, each once and with its path, as the bucket has them now."""
@@ -55,8 +60,34 @@ class LocalCopies:
                 self._freshness.load_below(caller, top)
         with self._core.lock:
             found = {node.ino: node for top in tops for node in self._tree.walk(top)}
-            files = [(node, printable(self._tree.path(node))) for node in found.values() if _has_bytes(node)]
+            files = [(node, printable(self._tree.path(node))) for node in found.values() if is_file(node)]
         return sorted(files, key=lambda file: file[1])
+
+    def size_of(self, node: Node) -> int:
+        """Return the bytes of a file, as stat shows them."""
+        return self._warm.size_of(node)
+
+    def is_whole(self, node: Node) -> bool:
+        """True if all bytes of the file are on this host."""
+        with self._core.lock:
+            return bytes_here_locked(self._core, node) >= self.size_of(node)
+
+    def known(self, tops: Sequence[Node]) -> tuple[int, int, int]:
+        """Return the number of known files at and below these nodes, their bytes, and those on this host."""
+        files = total = here = 0
+        for top in tops:
+            with self._core.lock:
+                nodes = [node for node in self._tree.walk(top) if is_file(node)]
+            for node in nodes:
+                files, total = files + 1, total + self.size_of(node)
+                with self._core.lock:
+                    here += bytes_here_locked(self._core, node)
+        return files, total, here
+
+    @property
+    def away(self) -> bool:
+        """True while the bucket does not answer: listings are those last known."""
+        return self._freshness.away
 
     def evict(self, paths: Sequence[str]) -> EvictView:
         """Drop the cached content at and below these paths, but for what is pending, open or pinned. No request
@@ -65,7 +96,7 @@ class LocalCopies:
         kept: list[tuple[str, str]] = []
         spared: list[Version] = []
         with self._core.lock:
-            for node in [node for top in tops for node in self._tree.walk(top) if _has_bytes(node)]:
+            for node in [node for top in tops for node in self._tree.walk(top) if is_file(node)]:
                 if node.ino in self._idle:
                     self._idle.retire(node.ino)
                 reason = self._reason_locked(node)
@@ -75,10 +106,15 @@ class LocalCopies:
                     kept.append((printable(self._tree.path(node)), reason))
                 if node.base is not None:
                     spared.append(node.base)
-            is_meant = _below([self._tree.key(top) for top in tops])
+            is_below = _below([self._tree.key(top) for top in tops])
+            stay = {(version.key, version.etag) for version in spared}
+
+        def is_meant(key: str, etag: str) -> bool:
+            return is_below(key) and (key, etag) not in stay and not self._core.cache.is_pinned(key)
+
         # By keys: directories that this mount has not looked into have no nodes, and may have entries. A file opened
         # since is protected by its pin.
-        files, freed = self._core.cache.drop_below(is_meant, spared)
+        files, freed = self._core.cache.drop_where(is_meant)
         return EvictView(files, freed, len(kept), tuple(kept[:SHOWN]))
 
     def _reason_locked(self, node: Node) -> str | None:
@@ -95,7 +131,8 @@ class LocalCopies:
         return None
 
 
-def _has_bytes(node: Node) -> bool:
+def is_file(node: Node) -> bool:
+    """True for a regular file that has a name."""
     return node.kind is Kind.FILE and not node.deleted
 
 

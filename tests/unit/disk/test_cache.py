@@ -282,12 +282,15 @@ def test_open_content_counts_against_the_limit(open_cache: Open, files: Files):
     assert not cache.make_room(7 * 4096)
 
 
-def test_a_lower_limit_holds_from_the_start(open_cache: Open, files: Files):
+def test_a_lower_limit_holds_from_the_first_sweep_and_spares_what_is_pinned(open_cache: Open, files: Files):
     cache = open_cache(10 * 4096)
-    for n in range(10):
-        files.put(cache, f"k{n}")
+    versions = [files.put(cache, f"k{n}") for n in range(10)]
     cache.close()
-    assert open_cache(3 * 4096).view().entries == 3
+    cache = open_cache(3 * 4096)
+    cache.set_pinned(["k0"], [])  # read from the journal, before anything is evicted
+    cache.sweep()
+    assert cache.view().entries == 3
+    assert cache.contains(versions[0]) and cache.contains(versions[9])
 
 
 def test_no_cache_at_all(open_cache: Open, files: Files):

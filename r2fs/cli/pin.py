@@ -1,0 +1,134 @@
+"""`r2fs pin`: keep files on this host."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from r2fs.cli import show
+from r2fs.cli.asking import by_daemon, known_daemons, nobody_at
+from r2fs.cli.usage import Command, PathText
+from r2fs.cli.warm_progress import PARTLY_HERE, WarmProgress, code_of, conclude
+from r2fs.daemon import client
+from r2fs.daemon.client import Daemon
+from r2fs.model import amounts, sessions
+from r2fs.model.errors import NotFound, R2fsError
+
+
+@click.command(
+    "pin",
+    cls=Command,
+    epilog="Example: r2fs pin ~/studio/kits; r2fs pin ~/studio/song/song.rpp; r2fs pin --list",
+)
+@click.argument("paths", metavar="[PATH...]", nargs=-1, type=PathText())
+@click.option("--list", "as_list", is_flag=True, help="List what is pinned.")
+@click.option("--alone", is_flag=True, help="Pin a session file without the files that it refers to.")
+@click.option("--no-wait", is_flag=True, help="Return at once; the download goes on in the background.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, as_json: bool) -> int:
+    """Keep files, and all that is below directories, on this host.
+
+    Pinned files are downloaded now, never evicted, and fetched again when a listing shows a new version. At most 80 %
+    of the cache can be pinned. Pins outlast the mount; an interrupted download goes on in the background.
+
+    A session file (.rpp of Reaper, .als of Ableton Live, .aup3 of Audacity, .m3u, .m3u8, .xspf, .edl) is pinned with
+    all files of the mount that it refers to. Those that are not there are named. After a change of the session, pin
+    it again.
+
+    Exit code 14: some files are not here, with the reasons on standard error.
+    """
+    if as_list == bool(paths):
+        raise click.UsageError("give paths to pin, or --list")
+    if as_list:
+        return _list(as_json)
+    found = known_daemons(started=True)
+    answers, codes = [], {0}
+    for daemon, within, session, missing in _targets(paths, found, alone):
+        began_s = time.monotonic()
+        view: dict[str, Any] = {}
+        with WarmProgress(quiet=as_json) as progress:
+            for view in client.ask(daemon, "pin", paths=within, session=session, wait=not no_wait):
+                progress.show(view)
+        answers.append({"mountpoint": daemon.mountpoint, "session": session, "missing": missing, **view})
+        codes.add(PARTLY_HERE if missing else code_of(view))
+        if as_json:
+            continue
+        if not no_wait:
+            conclude(daemon.mountpoint, view, time.monotonic() - began_s)
+        for path in missing:
+            show.complain(f"{session} refers to {path}, which is not in the mount")
+    if as_json:
+        show.as_json(answers)
+    return max(codes)
+
+
+def _targets(
+    paths: Sequence[str], found: Sequence[Daemon], alone: bool
+) -> Iterator[tuple[Daemon, list[str], str | None, list[str]]]:
+    """Yield for each request: the daemon, paths relative to its mount, the session that they are of, and what it lacks."""
+    plain = [path for path in paths if alone or not sessions.is_session(path)]
+    for daemon, within in by_daemon(plain, found).items():
+        yield daemon, within, None, []
+    for path in paths:
+        if path in plain:
+            continue
+        owner = client.owner_of(path, found)
+        if owner is None:
+            raise nobody_at(path)
+        present, missing = _resolved(path, _references(path), owner)
+        session = client.within_mount(path, owner)
+        yield owner, [session, *present], session, missing
+
+
+def _references(path: str) -> list[sessions.Reference]:
+    try:
+        with open(path, "rb") as file:
+            return sessions.references(path, file)
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file or directory") from None
+    except OSError as error:
+        raise R2fsError(f"{path}: {error.strerror}") from None
+
+
+def _resolved(
+    path: str, references: Sequence[sessions.Reference], daemon: Daemon
+) -> tuple[list[str], list[str]]:
+    """Return the files of the mount that are there, relative to it; and the references that lead to none."""
+    directory = os.path.dirname(os.path.abspath(path))
+    present: dict[str, None] = {}
+    missing: list[str] = []
+    for reference in references:
+        places = [os.path.normpath(os.path.join(directory, place)) for place in reference]
+        there = [place for place in places if client.owner_of(place, [daemon]) and os.path.isfile(place)]
+        if there:
+            present[client.within_mount(there[0], daemon)] = None
+        elif not any(os.path.isfile(place) for place in places):  # else on this host's disk: here already
+            missing.append(reference[0])
+    return list(present), missing
+
+
+def _list(as_json: bool) -> int:
+    answers = []
+    for daemon in known_daemons(started=True):
+        answers.append({"mountpoint": daemon.mountpoint, **client.ask_once(daemon, "pins")})
+    if as_json:
+        show.as_json(answers)
+        return 0
+    rows = [
+        (
+            os.path.join(answer["mountpoint"], pin["path"]),
+            amounts.counted(pin["files"], "file"),
+            amounts.size(pin["bytes"]),
+            amounts.size(pin["here_bytes"]),
+            "" if pin["session"] is None else f"of {pin['session']}",
+        )
+        for answer in answers
+        for pin in answer["pins"]
+    ]
+    if rows:
+        show.table(("pinned", "files", "size", "here", "session"), rows, right=("size", "here"))
+    return 0

@@ -1,0 +1,101 @@
+"""`r2fs pin` and `r2fs unpin`: the requests that they send, and what they print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r2fs.daemon.control import Request
+from r2fs.model.errors import NoSpace
+from tests.unit.cli.conftest import Said
+from tests.unit.cli.test_warm import MIB, view
+
+R2fs = Callable[..., Said]
+MakeDaemon = Callable[..., Path]
+
+
+class Asked:
+    """Notes each request to pin."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[list[str] | None, Any, Any]] = []
+
+    def __call__(self, request: Request) -> dict[str, Any]:
+        self.requests.append(
+            (request.texts("paths"), request.message.get("session"), request.message.get("wait"))
+        )
+        return view()
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return Asked()
+
+
+def test_paths_are_pinned_and_waited_for(r2fs: R2fs, daemon: MakeDaemon, asked: Asked) -> None:
+    mount = daemon("takes", pin=asked)
+    said = r2fs("pin", mount / "kit", mount / "a.wav")
+    assert (said.code, said.out) == (
+        0,
+        f"{mount}: 4 files (4.0 MiB) are here: 3 downloaded (3.0 MiB) in 0 s\n",
+    )
+    assert r2fs("pin", "--no-wait", mount / "kit").out == ""
+    assert asked.requests == [(["kit", "a.wav"], None, True), (["kit"], None, False)]
+
+
+def test_a_session_brings_its_files_and_names_what_is_missing(
+    r2fs: R2fs, daemon: MakeDaemon, asked: Asked, tmp_path: Path
+) -> None:
+    mount = daemon("takes", pin=asked)
+    (mount / "song").mkdir()
+    (mount / "kick.wav").write_bytes(b"1")
+    (tmp_path / "local.wav").write_bytes(b"1")
+    (mount / "song/bass.wav").write_bytes(b"1")
+    playlist = mount / "song/list.m3u"
+    playlist.write_text(f"bass.wav\n../kick.wav\n{mount}/kick.wav\n{tmp_path}/local.wav\n../../gone.wav\n")
+    said = r2fs("pin", playlist)
+    assert said.code == 14
+    assert said.err == "r2fs: song/list.m3u refers to ../../gone.wav, which is not in the mount\n"
+    assert r2fs("pin", "--alone", "--json", playlist).code == 0
+    assert asked.requests == [
+        (["song/list.m3u", "song/bass.wav", "kick.wav"], "song/list.m3u", True),
+        (["song/list.m3u"], None, True),
+    ]
+
+
+def test_what_is_no_session(r2fs: R2fs, daemon: MakeDaemon, asked: Asked) -> None:
+    mount = daemon("takes", pin=asked)
+    (mount / "song.als").write_bytes(b"no gzip")
+    assert r2fs("pin", mount / "song.als").err.startswith(f"r2fs: {mount}/song.als: not an Ableton set")
+    assert r2fs("pin", mount / "none.rpp").code == 1
+    assert r2fs("pin").code == r2fs("pin", "--list", "x").code == 2
+    assert asked.requests == []
+
+
+def test_a_refusal_is_passed_on(r2fs: R2fs, daemon: MakeDaemon) -> None:
+    def pin(request: Request) -> dict[str, Any]:
+        raise NoSpace("pinned files would be 8.0 MiB")
+
+    said = r2fs("pin", daemon("takes", pin=pin) / "kit")
+    assert (said.code, said.err) == (1, "r2fs: pinned files would be 8.0 MiB\n")
+
+
+def test_the_list(r2fs: R2fs, daemon: MakeDaemon) -> None:
+    pins = [
+        {"path": "kit/", "session": None, "since_at_s": 1.0, "files": 3, "bytes": MIB, "here_bytes": MIB},
+        {"path": "a.wav", "session": "s.rpp", "since_at_s": 1.0, "files": 1, "bytes": 5, "here_bytes": 0},
+    ]
+    mount = daemon("takes", pins=lambda request: {"limit": 8 * MIB, "pins": pins})
+    lines = [line.split() for line in r2fs("pin", "--list").out.splitlines()]
+    assert lines[0] == ["pinned", "files", "size", "here", "session"]
+    assert lines[2] == [f"{mount}/kit/", "3", "files", "1.0", "MiB", "1.0", "MiB"]
+    assert lines[3] == [f"{mount}/a.wav", "1", "file", "5", "B", "0", "B", "of", "s.rpp"]
+    assert r2fs("pin", "--list", "--json").json[0]["pins"] == pins
+
+
+def test_unpin(r2fs: R2fs, daemon: MakeDaemon) -> None:
+    mount = daemon("takes", unpin=lambda request: {"unpinned": len(request.texts("paths") or [])})
+    assert r2fs("unpin", mount / "kit", mount / "b").out == f"{mount}: 2 pins removed\n"
