@@ -1,13 +1,13 @@
 """Warm: whole files downloaded into the cache before a program reads them.
 
-Owns:    one run of downloads: which files are under way, its progress, and its end at the cache's limit.
-Never:   evicts what the same run has downloaded or found; touches bytes of this host; takes the last SPARED download
+Owns:    one run of downloads: the files under way, the progress, and the end at the cache's limit.
+Never:   evicts files downloaded or found by the same run; touches bytes of this host; takes the last SPARED download
          slots from readers.
 Threads: `run` in the thread of the request, many runs at once; downloads run on the threads of `jobs`.
 Locks:   takes Core.lock (30); none during a download.
 Fails:   Interrupted where the caller has gone. Errors of single files are in the result.
 
-A file that is here already costs no request: a run that was cut short continues where it ended.
+A complete file costs no request: a run after an interrupted one continues.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from r2fs.model.records import Version
 from r2fs.model.views import WarmView
 
 SPARED = 2  # download slots, for readers
-REOPENED = 3  # attempts at a file whose last reader closes it meanwhile
+REOPENED = 3  # attempts at a file closed by its last reader meanwhile
 SHOWN = 100  # files named in a result
-FILE_COST = 1 << 20  # bytes that take as long as the requests of one file: measured near and far
+FILE_COST = 1 << 20  # bytes with the duration of one file's requests: measured near and far
 
 Report = Callable[[WarmView], None]
 
@@ -43,7 +43,7 @@ class _Underway:
     path: str  # for messages
     source: Source
     gets: int
-    before: int  # bytes that were here
+    before: int  # bytes present
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +61,7 @@ class _Run:
     stopped: str | None = None  # the reason for which the rest was not downloaded
     failed: list[tuple[str, str]] = field(default_factory=list)  # path and reason
     failures: int = 0
-    pinned: list[Version] = field(default_factory=list)  # versions that this run protects in the cache
+    pinned: list[Version] = field(default_factory=list)  # versions protected in the cache by this run
     underway: deque[_Underway] = field(default_factory=deque)
 
     def fail(self, path: str, reason: str) -> None:
@@ -71,7 +71,7 @@ class _Run:
 
 
 class Watched(Caller):
-    """A caller whose waits report progress."""
+    """A caller with reports of progress during waits."""
 
     def __init__(self, cancelled: Caller, tell: Callable[[], None]) -> None:
         super().__init__(cancelled=cancelled.cancelled)
@@ -127,7 +127,7 @@ class Warm:
             return node.content.size if node.content is not None and not node.content.closed else node.size
 
     def _next(self, run: _Run) -> _Underway:
-        """Take a download out that has ended, else the oldest."""
+        """Take a finished download out, else the oldest."""
         for one in run.underway:
             if one.source.content.complete or one.source.content.closed:
                 run.underway.remove(one)
@@ -136,7 +136,7 @@ class Warm:
 
     # ---- one file
     def _begin(self, run: _Run, node: Node, path: str) -> _Underway | None:
-        """Open a file and request its first pieces. None: it is here, or cannot be downloaded."""
+        """Open a file and request its first pieces. None: complete, or not to be downloaded."""
         disk = self._space.disk()
         with self._core.lock:
             base = node.base
@@ -212,7 +212,7 @@ class Warm:
             run.fail(one.path, "the cache has no room for all of it")
 
     def _complete(self, source: Source, caller: Caller) -> bool:
-        """Download all of a file; False: its last reader closed it meanwhile."""
+        """Download all of a file; False: closed by its last reader meanwhile."""
         try:
             size = source.version.size
             for begin in range(0, size, PIECE):
@@ -233,7 +233,7 @@ class Warm:
             content.close()
             return
         self._contents.closed(one.node)
-        self._space.idle.retire(one.node.ino)  # into the cache, where it outlasts a killed daemon
+        self._space.idle.retire(one.node.ino)  # the cache outlasts a killed daemon
 
     # ---- progress
     def _view(self, run: _Run) -> WarmView:

@@ -1,6 +1,6 @@
-"""Listed: directories of pinned files that have been listed since they were last looked at.
+"""Listed: directories of pinned files with a new listing.
 
-Owns:    their inode numbers, and the event by which `namespace/pins.py` learns of them.
+Owns:    their inode numbers, and the event for `namespace/pins.py`.
 Locks:   every method is called with Core.lock held, but for the use of `changed`.
 """
 
@@ -21,12 +21,12 @@ class Listed:
         self.changed = Event()  # thread-safe
 
     def watch_locked(self, is_watched: Callable[[Node], bool]) -> None:
-        """Note directories for which this is true, from now on."""
+        """Note directories for which `is_watched` is true, from now on."""
         self._core.assert_held()
         self._is_watched = is_watched
 
     def note_locked(self, directory: Node) -> None:
-        """Note that all names of the directory were listed."""
+        """Note a complete listing of the directory."""
         self._core.assert_held()
         if self._is_watched(directory):
             self._inos.add(directory.ino)

@@ -1,6 +1,6 @@
-"""Local copies: the content that a person wants on this host, or off it: warm, evict.
+"""Local copies: content brought to this host, or dropped from this host, on demand: warm, evict.
 
-Owns:    which files a command means, and which of them stay here in spite of an eviction, with the reason.
+Owns:    the files meant by a command, and those kept in spite of an eviction, with the reason.
 Never:   downloads (`content/warm.py`); removes bytes that the bucket lacks, that a program has open or that are pinned.
 Threads: every public method is thread-safe.
 Locks:   takes Core.lock; requests run without it.
@@ -36,7 +36,7 @@ class LocalCopies:
         self._scopes = scopes
 
     def warm(self, paths: Sequence[str], caller: Caller, report: Report) -> WarmView:
-        """Download the files at and below these paths (relative to the mount)."""
+        """Download the files at and below the paths (relative to the mount)."""
         return self.download(self.tops(paths), caller, report)
 
     def tops(self, paths: Sequence[str]) -> list[Node]:
@@ -45,16 +45,16 @@ class LocalCopies:
         return [self._tree.root] if scope is None else list(scope.nodes)
 
     def download(self, tops: Sequence[Node], caller: Caller, report: Report) -> WarmView:
-        """Download the files at and below these nodes, after listings of their directories."""
+        """Download the files at and below the nodes, after listings of their directories."""
         listing = Watched(caller, lambda: report(NOTHING_WARMED))
         return self._warm.run(self.files(tops, listing), caller, report)
 
     def download_files(self, files: Sequence[tuple[Node, str]], caller: Caller, report: Report) -> WarmView:
-        """Download these files, each with its path for messages."""
+        """Download files, each with its path for messages."""
         return self._warm.run(files, caller, report)
 
     def files(self, tops: Sequence[Node], caller: Caller) -> list[tuple[Node, str]]:
-        """Return the files at and below these nodes, each once and with its path, as the bucket has them now."""
+        """Return the files at and below the nodes, each once and with its path, as the bucket has them now."""
         for top in tops:
             if top.is_dir:
                 self._freshness.load_below(caller, top)
@@ -73,7 +73,7 @@ class LocalCopies:
             return bytes_here_locked(self._core, node) >= self.size_of(node)
 
     def known(self, tops: Sequence[Node]) -> tuple[int, int, int]:
-        """Return the number of known files at and below these nodes, their bytes, and those on this host."""
+        """Return the number of known files at and below the nodes, their bytes, and their bytes on this host."""
         files = total = here = 0
         for top in tops:
             with self._core.lock:
@@ -86,12 +86,12 @@ class LocalCopies:
 
     @property
     def away(self) -> bool:
-        """True while the bucket does not answer: listings are those last known."""
+        """True while the bucket does not answer: listings are the last known."""
         return self._freshness.away
 
     def evict(self, paths: Sequence[str]) -> EvictView:
-        """Drop the cached content at and below these paths, but for what is pending, open or pinned. No request
-        for names that are known."""
+        """Drop the cached content at and below the paths, but for pending, open or pinned files. No request for
+        known names."""
         tops = self.tops(paths)
         kept: list[tuple[str, str]] = []
         spared: list[Version] = []
@@ -112,13 +112,13 @@ class LocalCopies:
         def is_meant(key: str, etag: str) -> bool:
             return is_below(key) and (key, etag) not in stay and not self._core.cache.is_pinned(key)
 
-        # By keys: directories that this mount has not looked into have no nodes, and may have entries. A file opened
+        # By keys: directories never listed by this mount have no nodes, and may have entries. A file opened
         # since is protected by its pin.
         files, freed = self._core.cache.drop_where(is_meant)
         return EvictView(files, freed, len(kept), tuple(kept[:SHOWN]))
 
     def _reason_locked(self, node: Node) -> str | None:
-        """Return why the content stays here; None: it may go."""
+        """Return why the content stays; None: evictable."""
         self._core.assert_held()
         if node.pending is not None:
             return "not in the bucket yet"
@@ -132,12 +132,12 @@ class LocalCopies:
 
 
 def is_file(node: Node) -> bool:
-    """True for a regular file that has a name."""
+    """True for a regular file with a name."""
     return node.kind is Kind.FILE and not node.deleted
 
 
 def _below(keys: Iterable[str]) -> Callable[[str], bool]:
-    """Return the test of keys at or below these: a directory's ends with `/`; empty: the whole bucket."""
+    """Return the test of keys at or below `keys`: a directory's ends with `/`; empty: the whole bucket."""
     exact = frozenset(keys)
     prefixes = tuple(key for key in exact if not key or key.endswith("/"))
     return lambda key: key in exact or key.startswith(prefixes)

@@ -1,4 +1,4 @@
-"""Pins: paths whose files are kept on this host: downloaded, not evicted, and followed as the bucket changes.
+"""Pins: paths of files to keep on this host: downloaded, not evicted, and followed as the bucket changes.
 
 Owns:    the durable pins, their limit, and their effect on the cache; the thread that downloads new versions.
 Never:   downloads beyond the limit; keeps a version that is no longer the file's.
@@ -49,13 +49,13 @@ class Pins:
         # guarded by: _changing
         self._pins: list[Pin] = []
         # of the thread of `follow` alone
-        self._here: dict[str, Version] = {}  # pinned files that are here, by key
+        self._here: dict[str, Version] = {}  # complete pinned files, by key
         self._said = ""  # the last warning
         self._apply(self._rows.all())
 
     # ---- commands
     def pin(self, paths: Sequence[str], session: str | None, caller: Caller) -> None:
-        """Pin files and directories, for themselves or as what the file `session` refers to.
+        """Pin files and directories, for themselves or as references of the file `session`.
 
         Raises NoSpace, with numbers, if the pinned files were then more than SHARE of the cache.
         """
@@ -72,7 +72,7 @@ class Pins:
         self._core.journal.barrier()
 
     def unpin(self, paths: Sequence[str]) -> int:
-        """Unpin what is pinned at and below the paths, and what sessions there refer to; return the number of pins.
+        """Remove the pins at and below the paths, with the references of sessions among these; return their number.
 
         Raises NotFound for a path without a pin, with the pin above it.
         """
@@ -96,7 +96,7 @@ class Pins:
         return len(gone)
 
     def view(self) -> tuple[int, list[PinView]]:
-        """Return the bytes that can be pinned; and the pins, with their files as far as their directories are known.
+        """Return the limit in bytes; and the pins, with their files as far as their directories are known.
         No request."""
         with self._changing:
             pins = list(self._pins)
@@ -113,7 +113,7 @@ class Pins:
         return self._core.settings.bucket.prefix + below
 
     def _check(self, tops: Sequence[Node], caller: Caller) -> None:
-        """Raise NoSpace if these and all pins were more than SHARE of the cache."""
+        """Raise NoSpace if all pins, with new ones of `tops`, were more than SHARE of the cache."""
         with self._changing:
             nodes = [node for pin in self._pins for node in self._known(pin)]
         files = self._copies.files([*nodes, *tops], caller)
@@ -129,7 +129,7 @@ class Pins:
         return int(self._core.settings.cache_size * SHARE)
 
     def _known(self, pin: Pin) -> list[Node]:
-        """Return the node of a pin, if it is known."""
+        """Return the node of a pin, if known."""
         path = pin.key[len(self._core.settings.bucket.prefix) :]
         node: Node | None = self._tree.root
         with self._core.lock:
@@ -138,7 +138,7 @@ class Pins:
         return [] if node is None else [node]
 
     def _apply(self, pins: list[Pin]) -> None:
-        """Make these the pins in memory and of the cache. With `_changing` held, or before it is shared."""
+        """Replace the pins in memory and in the cache. With `_changing` held, or from the constructor."""
         self._pins = pins
         keys = {pin.key for pin in pins}
         below = tuple(key for key in keys if not key or key.endswith("/"))
@@ -155,7 +155,7 @@ class Pins:
 
     # ---- following the bucket
     def follow(self) -> None:
-        """Main function of a thread: download what is pinned and not here."""
+        """Main function of a thread: download missing pinned files."""
         due_s = 0.0
         seen: list[Pin] | None = None
         while not self._core.stopping:
@@ -182,7 +182,7 @@ class Pins:
         self._listed.changed.set()
 
     def _follow_all(self, pins: Sequence[Pin]) -> None:
-        """List all pins, download what is missing, and drop versions that are no longer the files'."""
+        """List all pins, download missing files, and drop outdated versions."""
         self._here.clear()
         tops = []
         for pin in pins:
@@ -198,7 +198,7 @@ class Pins:
             cache.drop_where(lambda key, etag: cache.is_pinned(key) and (key, etag) not in current)
 
     def _follow_listed(self) -> None:
-        """Download what is missing in pinned directories that were listed since."""
+        """Download missing files of pinned directories listed since the last call."""
         with self._core.lock:
             nodes = [self._tree.find(ino) for ino in self._listed.take_locked()]
             children = [
@@ -221,7 +221,7 @@ class Pins:
             self._core.cache.drop_where(lambda key, etag: key in here and here[key].etag != etag)
 
     def _download(self, files: Sequence[File]) -> bool:
-        """Download files within the limit; True if there was anything to download."""
+        """Download files within the limit; True after a download."""
         if not files:
             return False
         room = self._limit() - sum(version.size for version in self._here.values())
@@ -253,11 +253,11 @@ class Pins:
 
 
 def _is_at_or_below(pin: Pin, key: str) -> bool:
-    """True for a pin at or below the key of a path, without a final slash, and for what a session there refers to."""
+    """True for a pin at or below the key of a path, without a final slash, and for references of a session at the key."""
     at, wanted = nfc(pin.key.rstrip("/")), nfc(key)
     session = nfc(pin.session)
     return at == wanted or at.startswith(f"{wanted}/") or not wanted or wanted == session
 
 
 def _no_report(view: WarmView) -> None:
-    """Take progress of a download that no person waits for."""
+    """Ignore the progress of a download in the background."""
