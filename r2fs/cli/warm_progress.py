@@ -16,6 +16,11 @@ from r2fs.model import amounts
 
 EVERY_S = 5.0
 FIRST_S = 1.0  # until the first line: a rate is known
+STOPPED = {  # the reason, and the remedy
+    "cache": ("the cache is full", "raise cache_size, or name less"),
+    "disk": ("the disk of the cache is nearly full", "free some of it, or name less"),
+    "stop": ("the mount stops", "run the command again in the next mount"),
+}
 PARTLY_HERE = 14  # exit code: not all files are here
 
 
@@ -82,11 +87,7 @@ def problems(view: Mapping[str, Any]) -> Iterator[str]:
     if view["stopped"] is not None:
         left = view["files"] - view["here"] - view["fetched"] - view["failures"]
         missing = amounts.size(view["bytes"] - view["here_bytes"] - view["fetched_bytes"])
-        place, remedy = (
-            ("the cache is full", "raise cache_size, or name less")
-            if view["stopped"] == "cache"
-            else ("the disk of the cache is nearly full", "free some of it, or name less")
-        )
+        place, remedy = STOPPED[view["stopped"]]
         yield f"{place}: {amounts.counted(left, 'file')} ({missing}) not downloaded: {remedy}"
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SETTLE_S: Final = 0.3  # after the first event: an editor writes, renames and removes
 LIVE: Final = frozenset(
     {
-        "cache_size", "cache_ttl", "freshness", "read_timeout", "small_file", "read_ahead", "part_size",
+        "cache_size", "min_free", "cache_ttl", "freshness", "read_timeout", "small_file", "read_ahead", "part_size",
         "multipart_threshold", "upload_delay", "upload_deadline", "dirty_limit", "dirty_wait", "quota",
         "stop_timeout", "local_patterns", "public_url", "log_level", "log_misses",
     }

@@ -101,6 +101,7 @@ class Service:
             signal.SIG_BLOCK, (*STOP_SIGNALS, RESTART_SIGNAL)
         )  # before any thread: all inherit the mask
         starting.raise_descriptor_limit()
+        starting.bound_heap()
         try:
             with directories.made_by_a_start(self._settings), ExitStack() as closing:
                 try:
@@ -234,6 +235,7 @@ class Service:
         operations.mounted()
         url = self._settings.bucket.url
         log.info("%s is mounted on %s", url, self._target)
+        starting.freeze_objects()
         ready()
         self._manager.ready(f"{url} on {self._target}")
         run_watchdog(self._manager, prober.answers, self._threads.ended, self._clock)

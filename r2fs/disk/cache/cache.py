@@ -9,8 +9,8 @@ Locks:   that of each of its two shelves (leaves); never both at once.
 Fails:   softly: a miss, or False. A lost or damaged database is begun anew, while mounted too. take() alone raises,
          NoSpace or LocalError, where a hit cannot be linked.
 
-The limit is held by eviction before admission, oldest use first, without pinned versions. diskcache's own culling is
-switched off: it overshoots, and removes open files.
+The limit is held by eviction before admission, in the order of `eviction.py`, without pinned versions. diskcache's own
+culling is switched off: it overshoots, and removes open files.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from r2fs.disk.cache.eviction import Eviction
 from r2fs.disk.cache.last_listings import LastListings
 from r2fs.disk.cache.name_filter import NameFilter, row_name, version_of
 from r2fs.disk.cache.protection import Protection
 from r2fs.disk.cache.remembered import Remembered
 from r2fs.disk.cache.shelf import Shelf
-from r2fs.disk.cache.table import BATCH, DATABASE_ERRORS, Adoption, Row, Table, maker, passes
+from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
 from r2fs.disk.durable import BLOCK, local_error
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
@@ -69,6 +70,7 @@ class CleanCache:
         self._reserved = self._open_files = 0
         self._evicted = self._expired = 0
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
+        self._eviction = Eviction(clock)
         self._uncounted = 0  # of these misses, those that the table has not counted
         # Remembering is a use; recalling is not, so that it stays a read of the database.
         self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
@@ -115,6 +117,7 @@ class CleanCache:
                 log.warning("%s: the cached file was changed; it is fetched again", version.key)
                 raise FileNotFoundError(path)
             self._use_locked(table, name)
+            self._eviction.used(table, row)
             os.link(path, into)
         except FileNotFoundError:
             if not into.parent.is_dir():
@@ -161,17 +164,27 @@ class CleanCache:
                 self._names.add(name)
                 stored = earlier.stored_at_s if earlier else stored_at_s
                 when = self._clock.time() if stored is None else stored
-                return bool(table.set(name, Adoption(path, cost, about), tag=when))
+                entered = bool(table.set(name, Adoption(path, cost, about), tag=when))
+                self._eviction.stored(table, name, earlier)
+                return entered
             except OSError as error:
                 log.info("%s: not cached: %s", path, error)
                 return False
 
         return self._content.run(enter, False)
 
-    def count_hit(self) -> None:
-        """Count a hit for an open that a file taken earlier, and still open, serves."""
+    def count_hit(self, version: Version | None = None) -> None:
+        """Count a hit for an open that a file taken earlier, and still open, serves; and a use of its entry, if any."""
         with self._content.lock:
             self._hits += 1
+        if version is not None:
+            name = row_name(version.key, version.etag)
+            self._content.run(lambda table: self._again_locked(table, name), None)
+
+    def _again_locked(self, table: Table, name: str) -> None:
+        row = table.row(name)
+        if row is not None and self._eviction.used(table, row):
+            self._use_locked(table, name)
 
     def contains(self, version: Version, whole: bool = False) -> bool:
         """True if take() would hit (with all bytes, if `whole`). Counts as neither a hit nor a use."""
@@ -285,8 +298,9 @@ class CleanCache:
 
     def sweep(self) -> int:
         """Remove the entries past their time to live; return their number. Holds the limit, too: it may be lower
-        than in the last session."""
+        than in the last session; and removes files without a row, which a killed session left."""
         self.make_room(0)
+        self._content.look_over()
         if not self._ttl_s:
             return 0
 
@@ -328,26 +342,16 @@ class CleanCache:
         return enough
 
     def _victims_locked(self, table: Table, size: int, keep: str | None) -> tuple[list[Row], bool]:
-        """Return entries that free `size` bytes, oldest use first, and True if enough."""
-        victims: list[Row] = []
-        protected: list[str] = []
-        for row in table.by_use():
-            if row.key == keep or self._protection.covers(row.key):
-                protected.append(row.key)
-                continue
-            victims.append(row)
-            size -= row.cost
-            if size <= 0:
-                break
-        if victims and len(protected) >= BATCH:
-            # Else each eviction would pass over them again: a pinned tree is often what was used longest ago.
-            table.use_all(protected, self._clock.time())
-        return victims, size <= 0
+        """Return entries that free `size` bytes, and True if enough."""
+        return self._eviction.victims(
+            table, size, self._limit, lambda name: name == keep or self._protection.covers(name)
+        )
 
     def _delete_locked(self, table: Table, rows: list[Row]) -> None:
         with table.transact():
             for row in rows:
                 self._evicted += bool(table.delete(row.key))
+                self._eviction.evicted(row)
 
     # -------------------------------------------------------------- the whole
     def view(self) -> CacheView:

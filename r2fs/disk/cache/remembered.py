@@ -70,5 +70,5 @@ def _trim(table: Table) -> None:
     excess = len(table) - ATTRIBUTES_MAX
     if excess > 0:
         with table.transact():
-            for row in islice(table.by_use("store_time"), excess):
+            for row in islice(table.by_store(), excess):
                 table.delete(row.key)

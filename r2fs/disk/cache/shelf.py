@@ -86,6 +86,7 @@ class Shelf(Generic[TableT]):
         self._lock_fd = -1
         self._retry_at_s = 0.0
         self._closed = False
+        self._has_orphans = False  # the last session was killed, and `look_over` has not been called since
         with self.lock:
             self._ready_locked()
 
@@ -105,6 +106,20 @@ class Shelf(Generic[TableT]):
             with contextlib.suppress(OSError):  # gone already, or with the directory: a scan finds the rest
                 os.unlink(path)
         return result
+
+    def look_over(self) -> None:
+        """Remove files without a row, which a killed session left. Slow for a large shelf, so not a part of opening."""
+        with self.lock:
+            pending, self._has_orphans = self._has_orphans and self._ready_locked() is not None, False
+        if not pending:
+            return
+        files = [(path, f"{path.parent.name}/{path.name}") for path in _files(self.directory)]
+        # A file is linked, and its row written, under the lock: what was found above has its row by now.
+        nothing: set[str] = set()
+        known = self.run(lambda table: table.filenames(), nothing)
+        for path, name in files if known is not nothing else ():  # else the table cannot be read now
+            if name not in known:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Make the shelf survive a power cut and mark it closed, so that the next session trusts it."""
@@ -154,8 +169,7 @@ class Shelf(Generic[TableT]):
         look_over = self._begin_session_locked() or _is_missing(self._database)
         try:
             self._table = self._maker.make(self.directory)
-            if look_over:
-                self._drop_orphans_locked(self._table)
+            self._has_orphans = look_over
         except self._maker.errors as error:
             log.warning(
                 "%s: the database cannot be opened (%s); the cache begins anew", self.directory, error
@@ -220,13 +234,6 @@ class Shelf(Generic[TableT]):
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
-
-    def _drop_orphans_locked(self, table: TableT) -> None:
-        """Remove files without a row, which a killed session left."""
-        known = table.filenames()
-        for path in _files(self.directory):
-            if f"{path.parent.name}/{path.name}" not in known:
-                path.unlink(missing_ok=True)
 
     def _wipe_locked(self) -> None:
         """Remove the files that this module names, and no others that the directory may hold."""

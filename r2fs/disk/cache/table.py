@@ -11,6 +11,7 @@ Fails:   with DATABASE_ERRORS, of which shelf.py makes a miss; OSError where a f
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ class Row(NamedTuple):
     stored_at_s: float
     filename: str | None
     about: str
+    again: int = 0  # 1: used again some time after it was stored
 
 
 class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
@@ -107,6 +109,7 @@ class Table(diskcache.Cache):  # type: ignore[misc]
     def __init__(self, directory: str, **settings: object) -> None:
         try:
             super().__init__(directory, **settings)
+            self._con.executescript(_QUEUES)
         except BaseException:
             self.close()
             raise
@@ -140,28 +143,47 @@ class Table(diskcache.Cache):  # type: ignore[misc]
     def row(self, key: str) -> Row | None:
         """Return the row of `key`, without counting a use."""
         found = self._sql(f"{_SELECT} WHERE key = ?", (key,)).fetchall()
-        return Row(*found[0][:5]) if found else None
+        return Row(*found[0][:6]) if found else None
 
-    def by_use(self, policy: str = "access_time") -> Iterator[Row]:
-        """Yield all rows, oldest use (or store) first. Rows may be deleted meanwhile."""
+    def by_use(self, again: int) -> Iterator[Row]:
+        """Yield the rows of one of the two queues, oldest use first. Rows may be deleted meanwhile."""
+        return self._in_order("access_time", "access_count = ? AND", (again,))
+
+    def by_store(self) -> Iterator[Row]:
+        """Yield all rows, the longest stored first. Rows may be deleted meanwhile."""
+        return self._in_order("store_time", "", ())
+
+    def _in_order(self, column: str, condition: str, values: tuple[int, ...]) -> Iterator[Row]:
         after: tuple[float, int] = (-1.0, -1)
+        query = (
+            f"{_SELECT} WHERE {condition} ({column}, rowid) > (?, ?) ORDER BY {column}, rowid LIMIT {BATCH}"
+        )
         while True:
-            query = f"{_SELECT} WHERE ({policy}, rowid) > (?, ?) ORDER BY {policy}, rowid LIMIT {BATCH}"
-            found = self._sql(query, after).fetchall()
-            yield from (Row(*row[:5]) for row in found)
+            found = self._sql(query, (*values, *after)).fetchall()
+            yield from (Row(*row[:6]) for row in found)
             if len(found) < BATCH:
                 return
-            after = (found[-1][5 if policy == "access_time" else 6], found[-1][7])
+            after = (found[-1][6 if column == "access_time" else 7], found[-1][8])
 
-    def use_all(self, keys: Sequence[str], when_s: float) -> None:
-        """Set the last use of these rows."""
+    def once_bytes(self) -> int:
+        """Return the cost of all rows that were not used again."""
+        ((size,),) = self._sql("SELECT size FROM Once").fetchall()
+        return int(size)
+
+    def set_again(self, key: str) -> None:
+        """Move a row to the queue of those used again."""
+        self._sql("UPDATE Cache SET access_count = 1 WHERE key = ?", (key,))
+
+    def use_all(self, keys: Sequence[str]) -> None:
+        """Set the last use of these rows to now, by diskcache's own clock."""
+        when_s = time.time()
         with self.transact():
             for key in keys:
                 self._sql("UPDATE Cache SET access_time = ? WHERE key = ?", (when_s, key))
 
     def stored_before(self, when_s: float, or_after_s: float) -> list[Row]:
         found = self._sql(f"{_SELECT} WHERE tag <= ? OR tag > ?", (when_s, or_after_s)).fetchall()
-        return [Row(*row[:5]) for row in found]
+        return [Row(*row[:6]) for row in found]
 
     def rename(self, old: str, new: str, about: str) -> None:
         self._sql("UPDATE Cache SET key = ?, value = ? WHERE key = ?", (new, about, old))
@@ -192,7 +214,21 @@ class Table(diskcache.Cache):  # type: ignore[misc]
         return {name for (name,) in self._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL")}
 
 
-_SELECT = "SELECT key, size, tag, filename, value, access_time, store_time, rowid FROM Cache"
+_SELECT = "SELECT key, size, tag, filename, value, access_count, access_time, store_time, rowid FROM Cache"
+
+# The two queues of eviction: rows with access_count 0, used once, and 1, used again. Their order is access_time. Triggers
+# keep the cost of the first one, as diskcache's own keep that of all rows.
+_QUEUES = """
+CREATE INDEX IF NOT EXISTS Cache_queue ON Cache (access_count, access_time);
+CREATE TABLE IF NOT EXISTS Once (id INTEGER PRIMARY KEY CHECK (id = 0), size INTEGER NOT NULL);
+INSERT OR IGNORE INTO Once SELECT 0, coalesce(sum(size), 0) FROM Cache WHERE access_count = 0;
+CREATE TRIGGER IF NOT EXISTS Once_insert AFTER INSERT ON Cache WHEN NEW.access_count = 0 BEGIN
+  UPDATE Once SET size = size + NEW.size; END;
+CREATE TRIGGER IF NOT EXISTS Once_delete AFTER DELETE ON Cache WHEN OLD.access_count = 0 BEGIN
+  UPDATE Once SET size = size - OLD.size; END;
+CREATE TRIGGER IF NOT EXISTS Once_update AFTER UPDATE OF size, access_count ON Cache BEGIN
+  UPDATE Once SET size = size - OLD.size * (OLD.access_count = 0) + NEW.size * (NEW.access_count = 0); END;
+"""
 
 
 def maker(policy: str) -> Maker[Table]:

@@ -27,6 +27,7 @@ SHARE = 64  # of a small disk: at most this part
 NEAR = (
     4  # reserves: with less free, first writers write through the daemon, which can make room for each write
 )
+NONE_LEFT_S = 60.0  # pause after an eviction that freed nothing
 UNKNOWN = 1 << 62  # bytes free of a disk that does not answer
 
 
@@ -35,7 +36,8 @@ class Disk:
     """The file system of staging and cache, at one moment. Bytes."""
 
     free: int
-    reserve: int
+    reserve: int  # for writers
+    wanted: int = 0  # `min_free`: to be kept free of clean content
 
     @property
     def near(self) -> bool:
@@ -56,6 +58,7 @@ class DiskSpace:
         self._directory = core.staging.directory
         self._making = Lock()  # around an eviction alone
         self.made = 0  # counts evictions; only ever compared
+        self._none_left_until_s = 0.0  # Clock.monotonic(): eviction for `min_free` is not tried before
         self._error: str | None = None  # the last error of statvfs; replaced as a whole
 
     def disk(self) -> Disk:
@@ -66,7 +69,8 @@ class DiskSpace:
             return Disk(UNKNOWN, 0)
         self._error = None
         # Not f_bfree, for root neither: it counts blocks that the file system keeps for itself.
-        return Disk(found.f_bavail * found.f_frsize, min(RESERVE, found.f_blocks * found.f_frsize // SHARE))
+        reserve = min(RESERVE, found.f_blocks * found.f_frsize // SHARE)
+        return Disk(found.f_bavail * found.f_frsize, reserve, self._core.settings.min_free)
 
     @property
     def error(self) -> str | None:
@@ -99,11 +103,18 @@ class DiskSpace:
         return freed
 
     def look(self, writing: bool) -> None:
-        """Periodically: hold the journal's reserve and, while a program writes, keep the reserve free.
+        """Periodically: hold the journal's reserve; keep `min_free` free, and while a program writes the reserve.
 
-        Readers alone evict nothing: during an outage evicted bytes could not be downloaded again.
+        Without `min_free`, readers alone evict nothing: during an outage evicted bytes could not be downloaded again.
         """
         disk = self.disk()
+        if disk.free < disk.wanted and self._core.clock.monotonic() >= self._none_left_until_s:
+            if not self.make_now(disk.wanted - disk.free):
+                self._none_left_until_s = self._core.clock.monotonic() + NONE_LEFT_S
+                log.warning(
+                    "%s: %d bytes are free, and min_free is %d: no clean content is left to evict",
+                    self._directory, disk.free, disk.wanted,
+                )  # fmt: skip
         if disk.short and writing:
             self.make(disk.reserve - disk.free)
         journal_reserve = self._core.journal.reserve

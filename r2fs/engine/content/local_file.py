@@ -288,7 +288,7 @@ class Contents:
             assert node.base is not None
             self._core.cache.drop(node.base)
         else:
-            self._core.cache.count_hit()
+            self._core.cache.count_hit(file.node.base)
 
     def _has_expired(self, ino: int) -> bool:
         ttl_s = self._core.settings.cache_ttl_s

@@ -32,7 +32,7 @@ from r2fs.model.views import WarmView
 SPARED = 2  # download slots, for readers
 REOPENED = 3  # attempts at a file closed by its last reader meanwhile
 SHOWN = 100  # files named in a result
-FILE_COST = 1 << 20  # bytes with the duration of one file's requests: measured near and far
+FILE_COST = 2 << 20  # bytes with the duration of one file's requests: measured near and far
 
 Report = Callable[[WarmView], None]
 
@@ -140,6 +140,9 @@ class Warm:
         disk = self._space.disk()
         with self._core.lock:
             base = node.base
+            if self._core.stopping:
+                run.stopped = "stop"
+                return None
             if node.deleted or (base is None and node.pending is None):
                 run.fail(path, "removed meanwhile")
                 return None
@@ -159,8 +162,9 @@ class Warm:
                 run.fail(path, f"{base.size} bytes are more than cache_size")
                 return None
             missing = base.size - before
-            if disk.free - missing < disk.reserve or not self._core.cache.make_room(missing):
-                run.stopped = "disk" if disk.free - missing < disk.reserve else "cache"
+            full = disk.free - missing < max(disk.reserve, disk.wanted)
+            if full or not self._core.cache.make_room(missing):
+                run.stopped = "disk" if full else "cache"
                 return None
             return self._open_locked(run, node, path, before)
 

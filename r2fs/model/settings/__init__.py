@@ -63,6 +63,9 @@ class Settings:
     run_dir: Path
     # cache
     cache_size: int = 10 * GIB  # bytes of clean content on disk
+    min_free: int = (
+        0  # bytes free on the cache's disk, for which clean content goes; 0: a reserve for writers
+    )
     cache_ttl_s: float = 0.0  # age of clean content at its next download; 0: never
     freshness_s: float = 10.0  # largest age of a listing in use
     consistency: str = "freshness"  # "close-to-open": open and lookups of unknown names ask the bucket

@@ -172,6 +172,11 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     ),
     "Cache": (
         Option("cache_size", Size(MIB, 1024 * TIB), "Largest size of the cache of clean content."),
+        Option(
+            "min_free",
+            Size(0, 1024 * TIB),
+            "Free space on the cache's disk below which clean content is evicted; 0: 256 MiB, while programs write.",
+        ),
         Option("cache_ttl", Duration(0, 3650 * DAY_S), "Age at which content is fetched again; 0: never."),
         Option("freshness", Duration(0, DAY_S), "Largest age of a listing in use."),
         Option(

@@ -424,6 +424,7 @@ def test_a_damaged_database_is_begun_anew(
         database.write_bytes(data[: len(data) // 2] if junk is None else junk)
     cache = open_cache()
     assert ("begins anew" in caplog.text) == (junk != b""), "nothing is no damage"
+    cache.sweep()
     assert content_files(tmp_path) == []
     assert files.get(cache, version) is None
     files.put(cache, "k")
@@ -551,6 +552,8 @@ def test_kill_9_keeps_the_cache_and_finds_orphans(open_cache: Open, files: Files
     orphan.parent.mkdir(exist_ok=True)
     orphan.write_text("linked, and then killed")
     cache = open_cache()
+    assert files.get(cache, version) == b"data", "before the first sweep"
+    cache.sweep()
     assert not orphan.exists()
     assert files.get(cache, version) == b"data"
 

@@ -104,6 +104,17 @@ def test_one_that_fails_does_not_end_the_run(make: MakeEngine, store: MemoryStor
     assert (view.fetched, [path for path, _ in view.failed]) == (1, ["d/a.wav"])
 
 
+def test_a_mount_that_stops_ends_it(make: MakeEngine, store: MemoryStore) -> None:
+    for n in range(20):
+        store.set(f"d/{n:02}.wav", b"1234")
+    engine = make()
+    engine.listdir("d")
+    engine.core.stopping = True
+    view = warm(engine, "d")
+    assert (view.stopped, view.fetched) == ("stop", 0)
+    engine.core.stopping = False
+
+
 def test_a_client_that_leaves_ends_it(make: MakeEngine, store: MemoryStore) -> None:
     store.set("d/a.wav", b"1234")
     gone = Event()

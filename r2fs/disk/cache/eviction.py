@@ -1,0 +1,78 @@
+"""Eviction: the order in which clean content leaves the cache.
+
+Owns:    two queues, each in order of use: files that were used once, and files that were used again. While the first
+         has more than ONCE of the limit, it gives, so that a scan of a large tree evicts itself, and not what is in
+         daily use. A file that is downloaded again after its eviction from the first queue counts as used again (2Q:
+         Johnson and Shasha, 1994).
+Never:   deletes a row (`cache.py`), or names a protected one.
+Locks:   every method is called with the lock of the content's shelf held.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from r2fs.disk.cache.table import BATCH, Row, Table
+from r2fs.model.ports import Clock
+
+ONCE = 4  # the first queue's part of the limit
+AGAIN_S = 60.0  # uses within this time after the download are one: a probe of a header, then the read
+GHOSTS = 100_000  # evicted versions that are remembered, by a hash
+
+
+class Eviction:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ghosts: OrderedDict[int, None] = OrderedDict()  # hashes of row names, the longest evicted first
+
+    def victims(
+        self, table: Table, size: int, limit: int, is_protected: Callable[[str], bool]
+    ) -> tuple[list[Row], bool]:
+        """Return rows that free `size` bytes, and True if enough. `limit`: bytes of the cache."""
+        victims: list[Row] = []
+        protected: list[str] = []
+        for row in _in_order(table, limit // ONCE):
+            if size <= 0:
+                break
+            if is_protected(row.key):
+                protected.append(row.key)
+            else:
+                victims.append(row)
+                size -= row.cost
+        if victims and len(protected) >= BATCH:
+            # Else each eviction would pass over them again: a pinned tree is often what was used longest ago.
+            table.use_all(protected)
+        return victims, size <= 0
+
+    def evicted(self, row: Row) -> None:
+        """Note an eviction."""
+        if not row.again:
+            self._ghosts[hash(row.key)] = None
+        while len(self._ghosts) > GHOSTS:
+            self._ghosts.popitem(last=False)
+
+    def stored(self, table: Table, name: str, earlier: Row | None) -> None:
+        """Choose the queue of a row that has just been stored, in place of `earlier`."""
+        again = hash(name) in self._ghosts
+        self._ghosts.pop(hash(name), None)
+        if again or (earlier is not None and earlier.again):
+            table.set_again(name)
+
+    def used(self, table: Table, row: Row) -> bool:
+        """Note a use; True if it counts as another one than the download's."""
+        again = self._clock.time() - row.stored_at_s >= AGAIN_S
+        if again and not row.again:
+            table.set_again(row.key)
+        return again
+
+
+def _in_order(table: Table, once_limit: int) -> Iterator[Row]:
+    """Yield all rows in the order of eviction, each of which the caller deletes or passes over."""
+    once, again = table.by_use(0), table.by_use(1)
+    over = table.once_bytes() - once_limit
+    while over > 0 and (row := next(once, None)) is not None:
+        over -= row.cost
+        yield row
+    yield from again
+    yield from once
