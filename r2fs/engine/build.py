@@ -23,7 +23,6 @@ from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.header_changes import HeaderChanges
-from r2fs.engine.namespace.listed import Listed
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.pins import Pins
@@ -141,8 +140,6 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
     writeback = build_write_back(records, storage, queues.parts)
     found = writeback.deletes.found_locked
     freshness = Freshness(records, storage.space.idle, queues.submit_listing, found)
-    listed = Listed(core)
-    freshness = Freshness(records, queues.submit_listing, writeback.deletes.found_locked, listed)
     names = Names(records, storage.staged_files, freshness, writeback, AttributeView(core))
     statfs = StatFs(core, tree)
     files = Files(records, storage, writeback, queues.background, statfs)
@@ -172,7 +169,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             receipts=Receipts(records, scopes, xattrs),
             local_copies=copies,
             header_changes=HeaderChanges(records, names, copies, xattrs, queues.submit_listing),
-            pins=Pins(records, copies, listed),
+            pins=Pins(records, copies, freshness.listed),
             removal=TreeRemoval(records, names, writeback),
             status=Status(records, writeback),
         )

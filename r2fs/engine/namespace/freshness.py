@@ -50,7 +50,6 @@ class Freshness:
         idle: IdleFiles,
         submit: Callable[[Job, int], None],
         found: Callable[[ObjectInfo], None],
-        listed: Listed,
     ) -> None:
         self._core = records.core
         self._tree = records.tree
@@ -59,9 +58,9 @@ class Freshness:
         self._idle = idle
         self._submit = submit
         self._found = found  # called with the HEAD of an object, perhaps of this host
-        self._listed = listed
         self._name_lookup = NameLookup(records, self._clear_suspects)
         self.last = LastKnown(records)
+        self.listed = Listed(records.core)
         self._tree_listing = TreeListing(
             records,
             self._clear_suspects,
@@ -298,7 +297,7 @@ class Freshness:
         """Note that all names of the directory are known."""
         self._core.assert_held()
         self.last.listed_locked(directory)
-        self._listed.note_locked(directory)
+        self.listed.note_locked(directory)
 
     def _shown(
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
