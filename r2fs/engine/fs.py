@@ -31,7 +31,7 @@ from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
-from r2fs.engine.namespace.xattrs import ExtendedAttributes, is_stored
+from r2fs.engine.namespace.xattrs import TYPE, ExtendedAttributes, is_stored
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.progress import Status
 from r2fs.engine.writeback.write_back import WriteBack
@@ -294,7 +294,11 @@ class FileSystem:
     def getxattr(self, caller: Caller, ino: int, name: str) -> bytes:
         node = self._known(caller, ino) if is_stored(name) else None
         with self._core.lock:
-            return self._xattrs.get(node or self._tree.get(ino), name)
+            node = node or self._tree.get(ino)
+            value = self._xattrs.get(node, name)
+        if name == TYPE:
+            return self.header_changes.shown_type(caller, node, value.decode()).encode()
+        return value
 
     def listxattr(self, caller: Caller, ino: int) -> Sequence[str]:
         node = self._known(caller, ino)

@@ -60,11 +60,12 @@ class Commands:
             aws_secret_access_key=endpoint.secret_key,
         )
 
-    def start(self, *words: object) -> subprocess.Popen[str]:
+    def start(self, *words: object, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "r2fs", *map(str, words)],
             env=self.environment,
             cwd=ROOT,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

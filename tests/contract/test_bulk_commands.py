@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,3 +209,18 @@ def test_r12_r26_headers_are_set_and_removed(r2: StrictR2, r2fs: Commands, where
         assert r2fs("set", f"{where}/books/3.mp3", *wrong)[0] in (1, 2)
     assert r2fs("set", f"{where}/nothing", "--content-type", "audio/mp4")[0] == 1
     assert r2fs("set", f"{where}/books/3.mp3", "--guess-type", "--content-type", "a/b")[0] in (1, 2)
+
+
+@pytest.mark.parametrize("answer", ["n", "y"])
+def test_s7_a_person_is_asked(r2: StrictR2, r2fs: Commands, where: str, answer: str) -> None:
+    r2.bucket.set("a", b"1")
+    ours, theirs = os.openpty()
+    try:
+        process = r2fs.start("rm", "-r", where, stdin=theirs)
+        os.write(ours, f"{answer}\n".encode())
+        _, err = process.communicate(timeout=60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert f"Delete all that is in {where}? [y/N]" in err
+    assert (process.returncode, r2.bucket.keys()) == ((0, []) if answer == "y" else (130, ["a"]))

@@ -49,6 +49,7 @@ def run_r2fs(
         [*before, sys.executable, "-m", "r2fs", *map(str, words)],
         env=environment,
         cwd=REPO,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,

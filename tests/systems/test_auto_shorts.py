@@ -110,6 +110,7 @@ def command(
         [sys.executable, "-m", "r2fs", *map(str, words)],
         env=environment,
         cwd=REPO,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,

@@ -9,6 +9,7 @@ Fails:   NotFound, IsADirectory, ReadOnly before the first change. Failures of s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from threading import Event, Lock
 
@@ -18,13 +19,17 @@ from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import Interrupted, IsADirectory, NotFound, R2fsError
-from r2fs.model.header_change import HeaderChange
+from r2fs.model.errors import Interrupted, IsADirectory, NotFound, R2fsError, StoreError
+from r2fs.model.header_change import GENERIC, HeaderChange
 from r2fs.model.keys import printable
-from r2fs.model.mime import SNIFF_BYTES
+from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import Caller
+from r2fs.model.records import Version
 from r2fs.model.reports import BulkReport
 
+log = logging.getLogger(__name__)
+
+TYPES_KEPT = 10_000  # types by the first bytes
 AT_ONCE = 4  # threads of listings in use: the others serve programs
 
 Files = Iterator[tuple[Node, str]]
@@ -45,6 +50,8 @@ class HeaderChanges:
         self._copies = copies
         self._xattrs = xattrs
         self._submit = submit
+        # guarded by: Core.lock
+        self._types: dict[Version, str] = {}  # by the first bytes, of objects without a type
 
     def run(
         self,
@@ -71,6 +78,27 @@ class HeaderChanges:
         self._in_parallel(_Work(iter(files), change, report, cancelled, dry_run))
         if cancelled.is_set() or self._core.stopping:
             raise Interrupted("interrupted: the rest is left as it is")
+
+    def shown_type(self, caller: Caller, node: Node, stored: str) -> str:
+        """The type for a program: the stored one; by the first bytes, if neither a type nor the name has a meaning."""
+        if stored not in GENERIC or content_type(node.name) != DEFAULT:
+            return stored
+        with self._core.lock:
+            version = node.base
+            known = self._types.get(version) if version is not None else None
+        if known is None:
+            caller.about_to_fetch()
+            try:
+                known = content_type(node.name, self._head(node, HeaderChange(guess=True)))
+            except StoreError as error:
+                log.info("%s: its type is not known yet: %s", printable(node.name), error)
+                return stored
+            with self._core.lock:
+                if version is not None:
+                    self._types[version] = known
+                    if len(self._types) > TYPES_KEPT:
+                        del self._types[next(iter(self._types))]
+        return stored if known == DEFAULT else known
 
     def _has_object(self, node: Node) -> bool:
         return not node.read_only and not self._xattrs.is_local(node)
@@ -113,6 +141,8 @@ class HeaderChanges:
                 return b""
             if not change.needs_bytes(node.name, node.content_type):
                 return b""
+            if node.content is not None and node.content.complete:
+                return node.content.read(0, SNIFF_BYTES)
         with self._core.store.get(version.key, length=SNIFF_BYTES, if_match=version.etag) as download:
             return b"".join(download.chunks())
 

@@ -254,6 +254,24 @@ def test_the_type_of_the_content(make: MakeEngine, store: MemoryStore) -> None:
     assert store.head("f.wav").content_type == "audio/wav"
 
 
+def test_t4_the_type_of_an_object_that_a_worker_wrote(make: MakeEngine, store: MemoryStore) -> None:
+    """By its first bytes, for one GET of a few; nothing is stored."""
+    octets = ObjectMeta("application/octet-stream")
+    for key, data in (("3f2a", b"RIFF\0\0\0\0WAVEfmt "), ("riddle", b"\0\1\2"), ("named.json", b"{}")):
+        store.store_version(key, data, octets)
+    store.store_version("told", b"RIFF\0\0\0\0WAVEfmt ", ObjectMeta("audio/x-own"))
+    engine = make()
+    for _ in range(3):
+        assert get(engine, "3f2a", "user.mime_type") == b"audio/wav"
+        assert get(engine, "riddle", "user.mime_type") == b"application/octet-stream"
+        assert get(engine, "named.json", "user.mime_type") == b"application/octet-stream"
+        assert get(engine, "told", "user.mime_type") == b"audio/x-own"
+    assert sum(name == "get" for name, _ in store.calls) == 2
+    assert names(engine, "3f2a") == []
+    engine.drain()
+    assert store.head("3f2a").content_type == "application/octet-stream"
+
+
 def test_a_type_by_name_or_by_the_first_bytes(make: MakeEngine, store: MemoryStore) -> None:
     engine = make()
     engine.write("take", b"RIFF\x24\x00\x00\x00WAVEfmt ")
