@@ -53,7 +53,7 @@ class _Task:
     place: _Place
     report: BulkReport
     cancelled: Event
-    # Deletes blocked by another request: key and size, by seq. The queue carries them out, after its own LIST or HEAD.
+    # Deletes blocked by another request, or failed once: key and size, by seq. The queue repeats them until it parks them.
     late: dict[int, tuple[str, int]] = field(default_factory=dict)
 
 
@@ -181,7 +181,7 @@ class TreeRemoval:
             report.unsent += 1
             report.did(size)
         elif claimed:
-            self._send(claimed, {info.key: info}, report)
+            self._send(claimed, {info.key: info}, task)
 
     # ------------------------------------------------------------------ a directory
     def _remove_below(self, task: _Task) -> None:
@@ -190,7 +190,7 @@ class TreeRemoval:
             for at in range(0, len(objects), CHUNK):
                 rows += self._remove_names(objects[at : at + CHUNK], began, task)
             if rows:
-                self._send(rows, seen, task.report)
+                self._send(rows, seen, task)
         while self._sweep(task):
             self._check(task)
 
@@ -298,15 +298,15 @@ class TreeRemoval:
                 self._names.stamp(directory, now)
                 self._core.kernel.forget_content(directory.ino)
 
-    def _send(self, rows: list[PendingDelete], seen: dict[str, ObjectInfo], report: BulkReport) -> None:
-        failed = self._deletes.delete_seen(rows, seen)
+    def _send(self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo], task: _Task) -> None:
+        self._deletes.delete_seen(rows, seen)
         with self._core.lock:
-            left = {row.key for row in rows if row.seq in self._pending.deletes.rows}
-        for row in rows:
-            if row.key in failed:
-                report.fail(row.key, failed[row.key])
-            elif row.key not in left:
-                report.did(seen[row.key].size)
+            for row in rows:
+                size = seen[row.key].size
+                if row.seq in self._pending.deletes.rows:
+                    task.late[row.seq] = (row.key, size)
+                else:
+                    task.report.did(size)
 
     # ------------------------------------------------------------------ names without an object
     def _sweep(self, task: _Task) -> bool:

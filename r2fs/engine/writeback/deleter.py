@@ -71,11 +71,9 @@ class Deleter:
         for row in headed:  # one by one: the first look would be old by the last answer
             self._carry_out([row], self._head(row.key), again)
 
-    def delete_seen(
-        self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo], again: RetryIn
-    ) -> Mapping[str, StoreError]:
-        """Carry out rows whose objects a LIST has just shown, `seen` by key; return the errors by key."""
-        return self._carry_out(self._replaceable(rows, again), seen, again)
+    def delete_seen(self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo], again: RetryIn) -> None:
+        """Carry out rows whose objects a LIST has just shown, `seen` by key; enter into `again` those due again."""
+        self._carry_out(self._replaceable(rows, again), seen, again)
 
     def _replaceable(self, rows: list[PendingDelete], again: RetryIn) -> list[PendingDelete]:
         """The rows, less any with an object that has the only safe bytes of a renamed file."""
@@ -93,11 +91,8 @@ class Deleter:
                 again[row.seq] = RETRY_S
         return ready
 
-    def _carry_out(
-        self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo], again: RetryIn
-    ) -> Mapping[str, StoreError]:
-        """Delete; return the errors by key. `seen`: the object at each row's key, as the bucket has it now; no entry:
-        no object."""
+    def _carry_out(self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo], again: RetryIn) -> None:
+        """`seen`: the object at each row's key, as the bucket has it now; no entry: no object."""
         with self._core.lock:
             self._tree.count_change()
             meant = [row for row in rows if self._is_meant_or_done_locked(row, seen.get(row.key), again)]
@@ -111,7 +106,6 @@ class Deleter:
             ]
         self._core.crash_point("delete_journalled")
         _log_done(done)
-        return failed
 
     def _is_meant_or_done_locked(self, row: PendingDelete, info: ObjectInfo | None, again: RetryIn) -> bool:
         """True if the object is to be deleted. Else the row is done, or watches on."""

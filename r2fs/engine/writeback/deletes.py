@@ -20,7 +20,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, PUT, Item
 from r2fs.engine.writeback.deleter import Deleter, RetryIn
 from r2fs.engine.writeback.queue import UploadQueue
-from r2fs.model.errors import LocalError, R2fsError, StoreError
+from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.records import ObjectInfo, PendingDelete
 
 log = logging.getLogger(__name__)
@@ -128,18 +128,14 @@ class Deletes:
         """Send the deletes claimed by `prepare_locked`."""
         self._send(rows, lambda again: self._deleter.delete(rows, again))
 
-    def delete_seen(
-        self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo]
-    ) -> Mapping[str, StoreError]:
-        """Send the deletes claimed by `claim_locked`, of objects that a LIST has just shown; return the errors by key.
+    def delete_seen(self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo]) -> None:
+        """Send the deletes claimed by `claim_locked`, of objects that a LIST has just shown.
 
-        Raises the error of a request that failed as a whole: its rows are due again.
+        A row that could not be carried out is due again. Raises the error of a request that failed as a whole.
         """
-        failed: dict[str, StoreError] = {}
-        error = self._send(rows, lambda again: failed.update(self._deleter.delete_seen(rows, seen, again)))
+        error = self._send(rows, lambda again: self._deleter.delete_seen(rows, seen, again))
         if error is not None:
             raise error
-        return failed
 
     def _send(self, rows: Sequence[PendingDelete], send: Callable[[RetryIn], None]) -> R2fsError | None:
         """Call `send`, which enters rows that are due again; return the error of all rows, logged."""

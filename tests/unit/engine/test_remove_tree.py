@@ -8,7 +8,7 @@ from threading import Event, Timer
 
 import pytest
 
-from r2fs.model.errors import IsADirectory, NotFound, ReadOnly, Unavailable
+from r2fs.model.errors import IsADirectory, NotFound, NotImplementedThere, ReadOnly, Unavailable
 from r2fs.model.reports import BulkReport
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -153,8 +153,12 @@ def test_an_open_file_can_be_read_on(make: MakeEngine, store: MemoryStore):
     engine.close(opened)
 
 
-def test_one_that_is_refused_is_reported_and_the_others_go(make: MakeEngine, store: MemoryStore):
+@pytest.mark.expect_warnings("its delete is parked")
+def test_one_that_is_refused_is_reported_and_the_others_go(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
     """S8."""
+    monkeypatch.setattr("r2fs.engine.writeback.deleter.REFUSED_AGAIN_S", 0.01)
     fill(store, "p/", 30)
     store.locked.add("p/03/00003")
     engine = make()
@@ -165,6 +169,20 @@ def test_one_that_is_refused_is_reported_and_the_others_go(make: MakeEngine, sto
     assert reason
     store.locked.clear()
     assert remove(engine, "p").failed == 0
+    assert store.keys() == []
+
+
+def test_a_server_that_takes_no_batches(make: MakeEngine, store: MemoryStore):
+    """Each object by itself, then: nothing has failed."""
+
+    def before(name: str, key: str) -> None:
+        if name == "delete_many":
+            raise NotImplementedThere("no such operation")
+
+    store.before = before
+    fill(store, "p/", 50)
+    report = remove(make(), "p")
+    assert (report.done, report.failed, report.waiting) == (50, 0, 0)
     assert store.keys() == []
 
 
