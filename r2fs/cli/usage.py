@@ -17,6 +17,7 @@ CALLED_OTHERWISE = {
     "unmount": "umount", "fusermount": "umount", "stop": "umount", "detach": "umount",
     "list": "status", "ls": "status", "stats": "status", "info": "status", "mounts": "status", "df": "status",
     "sync": "flush", "upload": "flush",
+    "delete": "rm", "remove": "rm", "purge": "rm", "setmeta": "set",
     "presign": "url", "link": "url", "share": "url",
     "reload": "restart", "upgrade": "restart",
     "diagnose": "doctor", "check": "doctor", "debug": "doctor", "test": "doctor",
