@@ -7,7 +7,6 @@ S13 the keys in URLs, S14 the isolation of users, S15 the plan of tests.
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import os
 import shutil
@@ -21,16 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.mount import conftest as of_mounts
 from tests.mount.daemons import REPO, BucketMount, end_all, until
 from tests.support.faulty import FaultyProxy, drop
 from tests.support.servers import Endpoint, SeaweedFS
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-seaweed, s3 = of_mounts.seaweed, of_mounts.s3
-_numbers = itertools.count(1)
 
 SIZES = [pytest.param(200, id="200"), pytest.param(2000, id="2000", marks=pytest.mark.long)]
 MEDIA = {"audio": b"ID3\4" + b"a" * 40_000, "image": b"\x89PNG" + b"i" * 30_000, "video": b"v" * 90_000}
@@ -67,13 +62,6 @@ class AutoShorts:
     def delete(self, path: Path) -> tuple[int, dict[str, Any]]:
         done = self._r2fs("rm", "-r", "--json", path)
         return done.returncode, json.loads(done.stdout or "{}")
-
-
-@pytest.fixture
-def bucket(s3: S3Client) -> str:
-    name = f"auto-shorts-{os.getpid()}-{next(_numbers)}"
-    s3.create_bucket(Bucket=name)
-    return name
 
 
 @pytest.fixture
