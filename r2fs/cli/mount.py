@@ -25,8 +25,7 @@ from r2fs.drivers.mount_path import absolute
 from r2fs.model.errors import DaemonDied, SettingsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Credentials, Settings, setting_warnings
-from r2fs.model.settings.loading import credentials_of, settings_of
-from r2fs.model.settings.options import KEY_PARTS
+from r2fs.model.settings.loading import credentials_at, settings_of
 from r2fs.model.settings.sources import Values, gather
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,8 @@ def command(
 ) -> int:
     """Mount a bucket on a directory.
 
-    URL is r2://BUCKET/PREFIX, s3://BUCKET/PREFIX or file:///DIRECTORY. NAME is a mount of the
+    URL is r2://BUCKET/PREFIX, s3://BUCKET/PREFIX or file:///DIRECTORY; r2:// with --bucket A --bucket B has a
+    directory for each bucket, and without --bucket for each of the account. NAME is a mount of the
     settings file; without DIR, its mountpoint is used. With DIR alone, the bucket is taken
     from the settings (R2_BUCKET and its like). Ctrl-C and `r2fs umount` stop the mount after all changes are sent.
     """
@@ -73,10 +73,7 @@ def command(
     level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
     at = Path(absolute(directory or str(values.mountpoint)))
     about = record_of(values, settings, at, os.environ)
-    files = (
-        values.file.path,
-        *(values.get(f"{name}_file") for name in KEY_PARTS if values.get(f"{name}_file")),
-    )
+    files = (values.file.path, *(path for paths in values.key_files().values() for path in paths))
     return _run(settings, about, level, background, files, lambda: gather(**sources, warn=False))
 
 
@@ -104,8 +101,11 @@ def _run(
     _warn_of_plain_http(settings, to_file=log_file is not None)
     again = _command(directory)
 
-    def credentials_now() -> Credentials:
-        found = credentials_of(read())
+    for member in settings.bucket.members:
+        logs.hide(member.credentials)
+
+    def credentials_now(bucket: str) -> Credentials:
+        found = credentials_at(read(), bucket)
         logs.hide(found)
         return found
 

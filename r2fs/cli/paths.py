@@ -60,16 +60,15 @@ def _shown(daemon: Daemon, bucket: str | None, key: str) -> Iterator[tuple[str, 
     """The path under which the daemon's mount shows `key`, if it is there. A link's key has a suffix that its name
     lacks: that name comes first."""
     try:
-        answer = client.ask_once(daemon, "paths", key=key)
+        answer = client.ask_once(daemon, "paths", key=key, bucket=bucket)
     except BadName:
         return
-    if bucket not in (None, answer["bucket"]):
-        return
-    for path in answer["paths"]:
-        whole = os.path.join(daemon.mountpoint, path).rstrip("/")
-        if os.path.lexists(whole):
-            yield whole, daemon.mountpoint, answer["bucket"]
-            return
+    for found in answer["found"]:
+        for path in found["paths"]:
+            whole = os.path.join(daemon.mountpoint, path).rstrip("/")
+            if os.path.lexists(whole):
+                yield whole, daemon.mountpoint, found["bucket"]
+                break
 
 
 def _readings(address: Address) -> Iterator[tuple[str | None, str]]:

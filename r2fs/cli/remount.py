@@ -16,7 +16,7 @@ from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import Settings, places
 from r2fs.model.settings.options import TABLE, Option
 from r2fs.model.settings.sources import ENVIRONMENT, FILE, FLAG, Values
-from r2fs.model.settings.units import Patterns, Switch
+from r2fs.model.settings.units import BucketNames, Patterns, Switch
 
 CGROUP = Path("/proc/self/cgroup")
 _PLACES = {
@@ -70,8 +70,11 @@ def _command(
     words = ["r2fs", "mount", "--background"]
     if values.file.exists:
         words += ["--config", str(values.file.path)]
+    in_url = () if settings.bucket.every or settings.name else ("bucket",)
     for option in TABLE:
-        if option.flag and option.name not in _NOT_IN_A_COMMAND and _has_to_be_said(values, option):
+        if option.name in (*_NOT_IN_A_COMMAND, *in_url) or not option.flag:
+            continue
+        if _has_to_be_said(values, option):
             words += _flag(option, values)
     return (*words, settings.name or settings.bucket.url, str(directory))
 
@@ -94,6 +97,8 @@ def _flag(option: Option, values: Values) -> list[str]:
     value = values.get(option.name)
     if isinstance(option.kind, Switch):
         return [option.flag_name if value else f"--no-{option.flag_name[2:]}"]
+    if isinstance(option.kind, BucketNames):
+        return [word for name in value for word in (option.flag_name, name)]
     text = ",".join(value) if isinstance(option.kind, Patterns) else option.kind.write(value)
     return [
         option.flag_name,

@@ -18,7 +18,7 @@ from r2fs.cli.usage import PathText
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings.options import BY_NAME, TABLE, Option
 from r2fs.model.settings.sources import Flag, gather
-from r2fs.model.settings.units import Choice, Count, Duration, FilePath, Kind, Size, Switch
+from r2fs.model.settings.units import BucketNames, Choice, Count, Duration, FilePath, Kind, Size, Switch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +46,8 @@ def _click_option(option: Option) -> Callable[[F], F]:
     if isinstance(option.kind, Switch):
         return click.option(f"{names[0]}/--no-{names[0][2:]}", names[1], default=None, help=option.help)
     shown = option.help if option.default is None else f"{option.help}  [{option.kind.write(option.default)}]"
+    if isinstance(option.kind, BucketNames):
+        return click.option(*names, metavar="NAME", help=f"{shown} May be repeated.", multiple=True)
     kind = PathText() if isinstance(option.kind, FilePath) else None  # a shell completes the path
     return click.option(*names, default=None, metavar=_metavar(option.kind), help=shown, type=kind)
 
@@ -70,7 +72,7 @@ def flags_from(given: Mapping[str, Any], words: tuple[str, ...]) -> dict[str, Fl
     """The given flags, by setting; a flag is stronger than the same setting in `-o`."""
     flags = flags_of(words)
     for name, raw in given.items():
-        if raw is None:
+        if raw is None or raw == ():
             continue
         option = BY_NAME[name]
         text = option.flag_name if raw is not False else f"--no-{option.flag_name[2:]}"

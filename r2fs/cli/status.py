@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -216,6 +216,7 @@ def _detail(answer: dict[str, Any]) -> str:
     health = answer.get("health", {})
     lines = [
         ("bucket", mount["url"]),
+        *_buckets(mount.get("buckets", []), health.get("buckets", {})),
         ("mounted on", mount["mountpoint"]),
         ("daemon", f"process {mount['pid']}, {mount['state']}, {mount['driver']}"),
         ("if it dies", _fate(mount)),
@@ -250,6 +251,17 @@ def _detail(answer: dict[str, Any]) -> str:
     return "\n\n".join(
         filter(None, [show.labelled(lines), _transfers(queue, outage), _open_files(opened or [])])
     )
+
+
+def _buckets(buckets: list[dict[str, Any]], silent: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A line on the buckets of a mount of several."""
+    names = [
+        one["name"]
+        + (" (read-only)" if one["read_only"] else "")
+        + (" (unavailable)" if one["name"] in silent else "")
+        for one in buckets
+    ]
+    return [("directories", ", ".join(names))] if names else []
 
 
 def brief(reason: str) -> str:

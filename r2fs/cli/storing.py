@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from r2fs.daemon import logs
-from r2fs.model.errors import ObjectMissing, Refused
+from r2fs.model.errors import ObjectMissing, Refused, SettingsError
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Settings
-from r2fs.model.settings.loading import credentials_of, settings_of
+from r2fs.model.settings.loading import credentials_at, settings_of
 from r2fs.model.settings.sources import gather
 from r2fs.store import open_store
 from r2fs.store.retry import RetryingStore
@@ -22,6 +22,8 @@ from r2fs.store.retry import RetryingStore
 def settings_at(target: str | None, config_file: Path | None) -> Settings:
     """The settings of a URL, or of a mount's name in the settings file. The command's log is standard error."""
     settings = settings_of(gather(target, config_file=config_file))
+    if settings.bucket.several:
+        raise SettingsError(f"{settings.bucket.url} names several buckets, or none: this command takes one")
     debug = bool(click.get_current_context().obj["debug"])
     logs.to_stderr("debug" if debug else "warning", os.environ, settings.bucket.credentials)
     return settings
@@ -35,7 +37,9 @@ def store_of(
     store = open_store(
         settings.bucket,
         SystemClock(),
-        credentials=lambda: credentials_of(gather(target, config_file=config_file, warn=False)),
+        credentials=lambda: credentials_at(
+            gather(target, config_file=config_file, warn=False), settings.bucket.name
+        ),
     )
     try:
         if check:

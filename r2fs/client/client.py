@@ -131,7 +131,13 @@ def _backend(where: Target | None, environ: Mapping[str, str]) -> Backend:
     target = None if where is None else os.fspath(where)
     settings = settings_of(gather(target, environ=environ, warn=False))
     daemon = _mount_of(settings, environ)
-    return StoreClient(settings.bucket, target, environ) if daemon is None else Mounted(daemon)
+    if daemon is not None:
+        return Mounted(daemon)
+    if settings.bucket.several:
+        raise errors.InvalidTarget(
+            f"{settings.bucket.url} is several buckets: without a mount of them, name one"
+        )
+    return StoreClient(settings.bucket, target, environ)
 
 
 def _mount_of(settings: Settings, environ: Mapping[str, str]) -> Daemon | None:

@@ -52,7 +52,8 @@ class Mounted:
                 with suppress(FileNotFoundError):
                     os.unlink(part)
                 raise
-        return str(self._ask("locate", path=self._within(path))["key"])
+        found = self._ask("locate", path=self._within(path))
+        return f"{found['bucket']}/{found['key']}" if found["several"] else str(found["key"])
 
     def download(self, target: Target, destination: BinaryIO) -> None:
         path = self._path(target)
@@ -100,17 +101,20 @@ class Mounted:
 
     # ---- paths
     def _path(self, target: Target) -> str:
-        """The absolute path of a target."""
+        """The absolute path of a target. A key without a bucket is BUCKET/KEY in a mount of several buckets."""
         path = path_of(target)
         if path is not None:
             return os.path.join(self._daemon.mountpoint, self._within(path))
         address = key_of(target)
-        found = self._ask("paths", key=address.key)
-        if address.bucket not in (None, found["bucket"]) or not found["paths"]:
+        answer = self._ask("paths", key=address.key, bucket=address.bucket)
+        if answer["several"] and address.bucket is None:
+            bucket, _, key = address.key.partition("/")
+            answer = self._ask("paths", key=key, bucket=bucket)
+        if not answer["found"]:
             raise errors.InvalidTarget(
                 f"{printable(os.fspath(target))} is not in the mount {self._daemon.mountpoint} of {self._daemon.url}"
             )
-        paths = [os.path.join(self._daemon.mountpoint, path) for path in found["paths"]]
+        paths = [os.path.join(self._daemon.mountpoint, path) for path in answer["found"][0]["paths"]]
         return next((path for path in paths[:-1] if os.path.lexists(path)), paths[-1])
 
     def _within(self, path: str) -> str:

@@ -66,6 +66,12 @@ def health(store: object) -> dict[str, Any]:
     return asdict(found.view()) if found is not None else {}
 
 
+def buckets(settings: Settings, store: object) -> list[dict[str, Any]]:
+    """The buckets of a mount of several; else none."""
+    names: Sequence[str] = getattr(store, "names", ()) if settings.bucket.several else ()
+    return [{"name": name, "read_only": settings.bucket.member(name).read_only} for name in names]
+
+
 def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: object) -> dict[str, Any]:
     return {
         "mountpoint": mountpoint,

@@ -37,16 +37,25 @@ class ObjectOperations:
 
     def _located(self, view: LocatedView) -> dict[str, object]:
         bucket = self._settings.bucket
-        return {**asdict(view), "bucket": bucket.name, "prefix": bucket.prefix}
+        name, key = bucket.split(view.key)
+        where = {"bucket": name, "prefix": bucket.prefix, "several": bucket.several}
+        return {**asdict(view), "key": key, **where}
 
     def paths(self, request: Request) -> dict[str, object]:
-        """The paths, relative to the mount, that the object `key` may have; none if it is outside of the mount."""
-        path = path_below(request.text("key"), self._settings.bucket.prefix)
-        if path is None:
-            return {"bucket": self._settings.bucket.name, "paths": []}
-        target = path.removesuffix(SYMLINK_SUFFIX)
-        found = [path] if target == path else [target, path]
-        return {"bucket": self._settings.bucket.name, "paths": found}
+        """The paths, relative to the mount, that the object `key` may have, for each bucket in which it may be.
+
+        `bucket`: the only one that is meant.
+        """
+        bucket, wanted = self._settings.bucket, request.message.get("bucket")
+        names = self._store.names if bucket.several else (bucket.name,)
+        found = []
+        for name in names if wanted is None else {wanted} & set(names):
+            key = f"{name}/{request.text('key')}" if bucket.several else request.text("key")
+            path = path_below(key, bucket.prefix)
+            if path is not None:
+                target = path.removesuffix(SYMLINK_SUFFIX)
+                found.append({"bucket": name, "paths": [path] if target == path else [target, path]})
+        return {"found": found, "several": bucket.several}
 
     def url(self, request: Request) -> dict[str, object]:
         """A URL of `path`: presigned for `expires_s`, or `public`. No request is sent."""
@@ -72,12 +81,19 @@ class ObjectOperations:
         }
 
     def _public(self, key: str) -> str:
-        if self._settings.public_url is None:
-            raise SettingsError(
-                f"{self._settings.bucket.url}: no public address is known: set public_url (R2_PUBLIC_URL) to the "
-                "r2.dev subdomain or the custom domain of the bucket, if it has one"
-            )
-        return public_url(self._settings.public_url, key)
+        """Below the bucket's own public address; else, with the bucket's name before the key, below the mount's."""
+        bucket = self._settings.bucket
+        name, within = bucket.split(key)
+        own = bucket.member(name).public_url if bucket.several else None
+        if own is not None:
+            return public_url(own, within)
+        if self._settings.public_url is not None:
+            return public_url(self._settings.public_url, key)
+        where = f" in [buckets.{name}] of the settings file" if bucket.several else " (R2_PUBLIC_URL)"
+        raise SettingsError(
+            f"{name if bucket.several else bucket.url}: no public address is known: set public_url{where} to the "
+            "r2.dev subdomain or the custom domain of the bucket, if it has one"
+        )
 
     def verify(self, request: Request) -> dict[str, object]:
         """Compare files at and below `paths` with the bucket."""

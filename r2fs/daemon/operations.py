@@ -60,6 +60,7 @@ class Operations:
         return {
             "mount": {
                 **metrics.mount(parts.settings, self._target, os.getpid(), state, parts.driver),
+                "buckets": metrics.buckets(parts.settings, parts.store),
                 **parts.takeover.describe(),
             },
             "queue": metrics.queue(parts.engine.queue_view()),
@@ -93,7 +94,7 @@ class Operations:
 
         engine, timeout_s = self._parts.engine, request.number("timeout_s")
         sent = engine.flush_paths(paths, timeout_s, progress, request.gone.is_set)
-        parked, refusal = engine.parked_at(paths), engine.refusal()
+        parked, refusal = engine.parked_at(paths), engine.refusal(paths)
         return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal)}
 
     def restart(self, request: Request) -> dict[str, object]:

@@ -21,7 +21,7 @@ from r2fs.daemon.stopping import Stopping
 from r2fs.daemon.watch import FileWatch
 from r2fs.model.errors import R2fsError
 from r2fs.model.ports import Clock
-from r2fs.model.settings import Settings
+from r2fs.model.settings import Bucket, Credentials, Settings
 from r2fs.model.settings.options import TABLE
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,21 @@ def compare(old: Settings, new: Settings) -> Changes:
         if getattr(old, field.name) != getattr(new, field.name)
     }
     bucket = differing.pop("bucket", None)
-    before, now = old.bucket, new.bucket
+    before, now = _without_keys(old.bucket), _without_keys(new.bucket)
     later = [NAMES.get(name, name) for name in differing if NAMES.get(name) not in LIVE]
-    if bucket is not None and replace(before, credentials=now.credentials) != now:
+    if bucket is not None and before != now:
         later.append("the bucket or the way to it")
     live = {name: value for name, value in differing.items() if NAMES.get(name) in LIVE}
-    return Changes(live, tuple(later), before.credentials != now.credentials)
+    return Changes(live, tuple(later), _keys(old.bucket) != _keys(new.bucket))
+
+
+def _without_keys(bucket: Bucket) -> Bucket:
+    members = tuple(map(_without_keys, bucket.members))
+    return replace(bucket, credentials=Credentials(), members=members)
+
+
+def _keys(bucket: Bucket) -> tuple[Credentials, ...]:
+    return (bucket.credentials, *(member.credentials for member in bucket.members))
 
 
 @dataclass(frozen=True, slots=True)

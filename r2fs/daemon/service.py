@@ -48,7 +48,7 @@ from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash
 from r2fs.model.settings import Credentials, Settings
-from r2fs.store import open_store
+from r2fs.store import open_buckets
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Launch:
     again: Again | None = None  # the command; None: no restart is possible
     supervised: bool = False  # the holder runs the command when the daemon was killed
     source: Source | None = None  # of the settings; None: they are not taken up again
-    credentials: Callable[[], Credentials] | None = None  # reads them again, after a refusal by the bucket
+    credentials: Callable[[str], Credentials] | None = None  # reads a bucket's again, after its refusal
     record: MountRecord | None = None  # to be kept in the state directory
 
 
@@ -126,17 +126,18 @@ class Service:
         left = takeover.find(kind)  # before any look at the mount: it may be unserved
         if left is None:
             self._target = mountpoint.check(self._target, self._settings, daemons)
-        store = open_store(self._settings.bucket, self._clock, credentials=self._launch.credentials)
+        store = open_buckets(self._settings.bucket, self._clock, self._launch.credentials)
         closing.callback(store.close)
         with starting.interruptible(STOP_SIGNALS):
             # Before files are made on this host: a wrong key or name leaves none behind.
             away = left is None and not starting.answers(store, self._settings)
-        store.health.tell = starting.tell_health
+        store.listen(starting.tell_health)
         settings = directories.prepare(self._settings)
         self._journal = journal = starting.open_journal(
             settings, LOCKED_S if left else 0.0, self._crash_point
         )
         closing.callback(journal.close)
+        starting.check_buckets(journal, settings)
         if self._launch.record is not None:
             state_directories.write_record(settings, self._launch.record, self._launch.environ)
             state_directories.warn_of_others(settings, self._launch.environ)

@@ -22,8 +22,9 @@ from types import FrameType
 from typing import Any
 
 from r2fs.disk.journal.journal import Journal
-from r2fs.model import mount_record
-from r2fs.model.errors import R2fsError, Retryable, StateLocked
+from r2fs.model import amounts, mount_record
+from r2fs.model.errors import R2fsError, Retryable, SettingsError, StateLocked
+from r2fs.model.keys import printable
 from r2fs.model.ports import CrashPoint
 from r2fs.model.settings import Settings
 from r2fs.store.health import HealthView
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.02  # between two tries of a lock that is about to be released
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
 LARGE_BUFFER = 128 << 10  # bytes: glibc's first value of both thresholds, which it then raises by itself
+SHOWN = 5  # keys in an error
 DESCRIPTORS = 65536  # far more than a pipeline holds open at once
 
 
@@ -108,13 +110,37 @@ def freeze_objects() -> None:
     gc.freeze()
 
 
-def tell_health(view: HealthView) -> None:
-    """Log once when the bucket is lost, and once when it is back: readers of the log rely on both."""
+def tell_health(view: HealthView, name: str) -> None:
+    """Log once when the bucket is lost, and once when it is back: readers of the log rely on both.
+
+    `name`: of several buckets, the one; else empty.
+    """
+    bucket = f"the bucket {name}" if name else "the bucket"
     if view.answers:
-        log.warning("the bucket answers again, after %.0f s", view.for_s)
+        log.warning("%s answers again, after %.0f s", bucket, view.for_s)
     else:
         log.warning(
-            "the bucket does not answer: changes are kept on this host and sent later: %s", view.reason
+            "%s does not answer: changes are kept on this host and sent later: %s", bucket, view.reason
+        )
+
+
+def check_buckets(journal: Journal, settings: Settings) -> None:
+    """Raise SettingsError where the journal has changes of a bucket that is not among those of this mount."""
+    bucket = settings.bucket
+    if not bucket.members or bucket.every:
+        return
+    here = {member.name for member in bucket.members}
+    rows = journal.read()
+    keys = [row.key for row in rows.inodes if row.key is not None]
+    keys += [row.key for row in rows.deletes if row.watch_until_s is None]
+    left = sorted(key for key in keys if bucket.split(key)[0] not in here)
+    if left:
+        names = sorted({bucket.split(key)[0] for key in left})
+        shown = ", ".join(printable(key) for key in left[:SHOWN]) + (", …" if len(left) > SHOWN else "")
+        words = " ".join(f"--bucket {name}" for name in [*sorted(here), *names])
+        raise SettingsError(
+            f"{amounts.counted(len(left), 'change')} of {', '.join(names)} not sent yet ({shown}), which this mount "
+            f"would leave out: mount with {words} until {'it is' if len(left) == 1 else 'they are'} sent"
         )
 
 

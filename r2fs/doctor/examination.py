@@ -7,6 +7,7 @@ Never: prints.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from r2fs.doctor import disk, endpoint, host, mounts
@@ -14,8 +15,8 @@ from r2fs.doctor.findings import Finding, Level, of_error
 from r2fs.doctor.rights import BucketChecks
 from r2fs.model.errors import R2fsError
 from r2fs.model.ports import SystemClock
-from r2fs.model.settings import Settings
-from r2fs.store import open_store
+from r2fs.model.settings import Bucket, Settings
+from r2fs.store import each_bucket, open_store
 
 
 def examine(
@@ -26,7 +27,7 @@ def examine(
     yield from host.kernel(settings)
     if settings is not None:
         yield from host.directories(settings)
-        yield from _bucket(settings, write_test)
+        yield from _buckets(settings.bucket, write_test)
         yield disk.journal(settings)
         yield disk.cache(settings)
     source = settings.bucket.url if settings is not None else None
@@ -34,23 +35,36 @@ def examine(
     yield from disk.unsent(environ, (settings.state_dir.parent,) if settings is not None else ())
 
 
-def _bucket(settings: Settings, write_test: bool) -> Iterator[Finding]:
+def _buckets(bucket: Bucket, write_test: bool) -> Iterator[Finding]:
+    """Checks of the bucket; of several, each finding names its own."""
+    if not bucket.several:
+        yield from _bucket(bucket, write_test)
+        return
+    try:
+        for member in each_bucket(bucket, SystemClock()):
+            for finding in _bucket(member, write_test):
+                yield replace(finding, text=f"{member.name}: {finding.text}")
+    except R2fsError as error:
+        yield of_error("bucket", error)
+
+
+def _bucket(bucket: Bucket, write_test: bool) -> Iterator[Finding]:
     """Checks of the way to the bucket, and of the bucket if the way is open."""
     way = None
     try:
-        if settings.bucket.scheme != "file":
+        if bucket.scheme != "file":
             from r2fs.store.s3.reach import Endpoint
 
-            way = Endpoint(settings.bucket)
+            way = Endpoint(bucket)
             found = list(endpoint.checks(way))
             yield from found
             if any(each.level is Level.FAILED for each in found):
                 return
-        store = open_store(settings.bucket, SystemClock())
+        store = open_store(bucket, SystemClock())
     except R2fsError as error:
         yield of_error("settings", error)
         return
     try:
-        yield from BucketChecks(settings.bucket, store, way).run(write_test)
+        yield from BucketChecks(bucket, store, way).run(write_test)
     finally:
         store.close()

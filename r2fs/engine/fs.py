@@ -17,6 +17,7 @@ from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
+from r2fs.engine.inodes.bucket_roots import check_entry
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.jobs import DownloadQueue, Job, JobQueue
@@ -142,9 +143,9 @@ class FileSystem:
         """Parked files and deletes at and below these paths (none: anywhere)."""
         return self._status.parked(self._scopes.of(paths, must_be=False))
 
-    def refusal(self) -> R2fsError | None:
-        """Return the bucket's refusal of every request; None: no such refusal is known."""
-        return self._status.refusal()
+    def refusal(self, paths: Sequence[str] = ()) -> R2fsError | None:
+        """Return the refusal of every request by a bucket of these paths (none: any); None: none is known."""
+        return self._status.refusal([path.lstrip("./").partition("/")[0] for path in paths])
 
     def in_background(self, job: Job) -> bool:
         """Run a command's long job on a thread of its own. False: the mount is about to end."""
@@ -337,10 +338,11 @@ class FileSystem:
     def _create_new(
         self, caller: Caller, parent: int, name: str, mode: int, flags: int
     ) -> tuple[Entry, Opened]:
-        self._files.writable()
-        self._files.admit_writer(caller)
         with self._core.lock:
             directory = self._tree.directory(parent)
+        check_entry(self._core, directory, name)
+        self._files.admit_writer(caller)
+        with self._core.lock:
             key = self._tree.child_key(directory, name)
             node = self._names.new_node_locked(caller, directory, name, Kind.FILE, mode)
             try:

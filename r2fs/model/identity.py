@@ -32,10 +32,14 @@ Identity = tuple[str, str, str, str]
 
 
 def identity(bucket: Bucket) -> Identity:
-    """(scheme, service, bucket, prefix): equal for two spellings of one place."""
+    """(scheme, service, bucket, prefix): equal for two spellings of one place.
+
+    Several buckets: no bucket, and the mount's name in the settings file. Which buckets it has may change.
+    """
     if bucket.scheme == "file":
         return "file", "", os.path.realpath(bucket.name), ""
-    return bucket.scheme, service(bucket.endpoint_url, bucket.region), bucket.name, bucket.prefix
+    where = bucket.label if bucket.several else bucket.prefix
+    return bucket.scheme, service(bucket.endpoint_url, bucket.region), bucket.name, where
 
 
 def may_be_same(one: Bucket, other: Bucket) -> bool:

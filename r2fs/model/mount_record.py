@@ -39,7 +39,11 @@ class MountRecord:
 
     def place(self) -> Bucket:
         """The bucket, without the fields that its identity does not need."""
-        return Bucket(self.scheme, self.bucket, self.prefix, self.endpoint, self.region)
+        several = not self.bucket
+        label = self.name if several else ""
+        return Bucket(
+            self.scheme, self.bucket, self.prefix, self.endpoint, self.region, every=several, label=label
+        )
 
     @property
     def command_text(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from r2fs.model.ports import Clock, Limits
 from r2fs.model.settings import Bucket, Credentials
+from r2fs.store.buckets import Buckets
+from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
 
 
@@ -26,3 +28,34 @@ def open_store(
     from r2fs.store.s3 import store as s3
 
     return s3.connect(bucket, clock, limits, credentials)
+
+
+def each_bucket(bucket: Bucket, clock: Clock) -> Sequence[Bucket]:
+    """The buckets of a mount of several, those of the account by one request; else the bucket itself."""
+    if not bucket.every:
+        return bucket.members or (bucket,)
+    from r2fs.store.s3 import account
+
+    return [bucket.member(name) for name in account.bucket_names(bucket, clock, RequestCounter(), None)]
+
+
+def open_buckets(
+    bucket: Bucket, clock: Clock, credentials: Callable[[str], Credentials] | None = None
+) -> RetryingStore | Buckets:
+    """The bucket, or the several buckets, that the settings name. `credentials` reads those of a bucket anew, by its name."""
+
+    def reading(name: str) -> Callable[[], Credentials] | None:
+        return None if credentials is None else lambda: credentials(name)
+
+    if not bucket.several:
+        return open_store(bucket, clock, credentials=reading(bucket.name))
+    from r2fs.store.s3 import account
+    from r2fs.store.s3 import store as s3
+
+    counter = RequestCounter()
+    return Buckets(
+        bucket,
+        counter,
+        lambda one: s3.connect(one, clock, credentials=reading(one.name), counter=counter),
+        lambda: account.bucket_names(bucket, clock, counter, reading("")),
+    )

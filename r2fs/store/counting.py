@@ -17,6 +17,7 @@ from types import MappingProxyType
 # Verbs are named as the S3 API names its operations.
 CLASS_A = frozenset(
     {
+        "ListBuckets",
         "ListObjectsV2",
         "PutObject",
         "CopyObject",
@@ -25,7 +26,6 @@ CLASS_A = frozenset(
         "UploadPartCopy",
         "CompleteMultipartUpload",
         "ListMultipartUploads",
-        "ListBuckets",
     }
 )
 CLASS_B = frozenset({"GetObject", "HeadObject", "HeadBucket"})

@@ -42,7 +42,7 @@ from r2fs.store.answers import SignatureRejected, StoredDamaged
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.counting import RequestCounter, RequestsView
 from r2fs.store.etags import multipart_etag
-from r2fs.store.health import Health
+from r2fs.store.health import Health, HealthView
 
 SLOW_TRIES = 3  # of one download that came too slowly each time: others may want its thread
 SIGNATURE_TRIES = 3  # R2 refuses a right signature now and then; a wrong one is wrong each time
@@ -154,6 +154,10 @@ class RetryingStore:
     def requests(self) -> RequestsView:
         """What was sent so far."""
         return self.counter.view()
+
+    def listen(self, tell: Callable[[HealthView, str], None], name: str = "") -> None:
+        """Call `tell` with each change of the bucket's health, and `name`."""
+        self.health.tell = lambda view: tell(view, name)
 
     def wait_closed(self, seconds: float) -> bool:
         return self.clock.wait(self._closed, seconds)

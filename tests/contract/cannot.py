@@ -16,6 +16,7 @@ CANNOT: dict[str, dict[str, str]] = {
         "of one name",
     },
     "memory": {},
+    "buckets": {},
     "double": {},
     "moto": {
         "test_names_with_control_characters[new\\nline]": _ROUTES,

@@ -1,4 +1,4 @@
-"""One contract, six stores: every test of the suite runs over each of them, and over two of them by boto3, too.
+"""One contract, seven stores: every test of the suite runs over each of them, and over two of them by boto3, too.
 
 The servers run for the whole session, each in a process or thread of its own; a test has a
 prefix of its own in the bucket.
@@ -18,6 +18,9 @@ import pytest
 from r2fs.model.ports import Limits, ObjectStore, SystemClock
 from r2fs.model.settings import Bucket
 from r2fs.store import open_store
+from r2fs.store.buckets import Buckets
+from r2fs.store.counting import RequestCounter
+from r2fs.store.retry import RetryingStore
 from tests.contract.cannot import BY_BOTO3, CANNOT, NOT_RUN
 from tests.support.faulty import FaultyProxy
 from tests.support.memory_store import MemoryStore
@@ -89,7 +92,18 @@ class Place:
     def open(self, limits: Limits | None = None) -> ObjectStore:
         if self.kind == "memory":
             return MemoryStore(limits or Limits(), now_ns=time.time_ns)
+        if self.kind == "buckets":
+            return buckets_in_memory(self.settings, limits)
         return open_store(self.settings, SystemClock(), limits)
+
+
+def buckets_in_memory(settings: Bucket, limits: Limits | None) -> Buckets:
+    clock = SystemClock()
+
+    def open_one(one: Bucket) -> RetryingStore:
+        return RetryingStore(MemoryStore(limits or Limits(), now_ns=time.time_ns), clock)
+
+    return Buckets(settings, RequestCounter(), open_one, list)
 
 
 @pytest.fixture(params=KINDS)
@@ -104,6 +118,9 @@ def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         root = tmp_path / "bucket"
         root.mkdir()
         return Place(kind, prefix, Bucket("file", str(root)), None)
+    if kind == "buckets":
+        members = (Bucket("s3", "one"), Bucket("s3", "two"))
+        return Place(kind, f"one/{prefix}", Bucket("s3", "", members=members, given="r2://one+two"), None)
     if kind == "memory":
         return Place(kind, prefix, Bucket("file", "/nowhere"), None)
     endpoint: Endpoint = request.getfixturevalue(kind.removesuffix(BY_BOTO3))

@@ -294,11 +294,12 @@ class Probes:
 
     def end_outage(self) -> None:
         """Forget the back-off of an outage: what is due is tried again."""
-        self.writeback.queue.failures.not_before_s = 0.0
+        with self.core.lock:
+            self.writeback.queue.failures.end_pause_locked()
 
     def hasten(self) -> None:
         """Make everything that waits for its delay due now."""
-        self.writeback.queue._schedule.hasten(self.core.clock.monotonic())
+        self.writeback.queue.schedule.hasten(self.core.clock.monotonic())
 
     @contextmanager
     def hurried(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.backpressure import BackPressure
 from r2fs.engine.files.write_session import WriteSessions
 from r2fs.engine.files.writer_hydration import WriterHydration
+from r2fs.engine.inodes.bucket_roots import check_writable
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
@@ -34,7 +35,6 @@ from r2fs.model.errors import (
     LocalError,
     NoSpace,
     R2fsError,
-    ReadOnly,
     Stale,
 )
 from r2fs.model.pending import Staged
@@ -138,7 +138,7 @@ class Files:
 
     def _open_to_write(self, caller: Caller, node: Node, flags: int) -> Opened:
         truncates = bool(flags & os.O_TRUNC)
-        self.writable()
+        check_writable(self._core, node)
         check_changeable(node)
         self.admit_writer(caller)
         if not truncates:
@@ -246,10 +246,6 @@ class Files:
             handle.number, content.fd if local else None, handle.node.version, content.file if local else None
         )
 
-    def writable(self) -> None:
-        if self._core.settings.read_only:
-            raise ReadOnly("this mount is read-only")
-
     def admit_writer(self, caller: Caller) -> None:
         """Admit a writer. Raises NoSpace: past the quota at once, past the dirty limit after `dirty_wait`."""
         self._statfs.admit()
@@ -297,7 +293,7 @@ class Files:
 
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
         """ftruncate(2) with a handle, truncate(2) without: then the file is closed at once if it has no writer."""
-        self.writable()
+        check_writable(self._core, node)
         check_changeable(node)
         if size > self._staged_size(node):
             self.admit_writer(caller)

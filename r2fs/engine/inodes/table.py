@@ -128,7 +128,12 @@ class Tree:
 
     def child_key(self, parent: Node, name: str) -> str:
         """Return the key of a name in `parent`. Raises NameTooLong."""
-        return check_key(self.key(parent) + name)
+        return self.check_key(self.key(parent) + name)
+
+    def check_key(self, key: str) -> str:
+        """Raises NameTooLong for a key that is too long for its bucket."""
+        check_key(self._core.settings.bucket.split(key)[1])
+        return key
 
     def in_tree(self, node: Node) -> bool:
         while node.parent is not None:

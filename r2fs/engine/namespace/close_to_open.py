@@ -118,7 +118,7 @@ class CloseToOpen:
         A request that is under way already does not serve: it may have been answered before another host's close.
         """
         with self._core.lock:
-            away, key = self._freshness.away, (directory.ino, name)
+            away, key = self._freshness.is_away(directory), (directory.ino, name)
             if away and key in self._asking:
                 return
             if away:
@@ -128,7 +128,7 @@ class CloseToOpen:
             refresh = Refresh(self._core.clock.monotonic())
         self._submit(partial(self._run, refresh, directory, name), URGENT)
         if not away:
-            self._freshness.wait(caller, refresh)
+            self._freshness.wait(caller, refresh, directory)
 
     def _run(self, refresh: Refresh, directory: Node, name: str) -> None:
         """Job: look the name up in the bucket."""
@@ -143,7 +143,7 @@ class CloseToOpen:
         finally:
             with self._core.lock:
                 self._asking.discard((directory.ino, name))
-                self._freshness.heard_locked(refresh.error)
+                self._freshness.heard_locked(directory, refresh.error)
             refresh.done.set()
 
 

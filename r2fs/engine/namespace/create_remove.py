@@ -18,6 +18,7 @@ import stat
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.attribute_cache import AttributeCache
+from r2fs.engine.inodes.bucket_roots import check_entry, check_removable, check_writable, is_bucket_root
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
@@ -34,9 +35,8 @@ from r2fs.model.errors import (
     NotPermitted,
     ObjectMissing,
     ReadFailed,
-    ReadOnly,
 )
-from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_key, check_name, printable
+from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_name, printable
 from r2fs.model.metadata import DEVICE, attributes_from, remembered_of
 from r2fs.model.ports import Caller
 from r2fs.model.records import SPECIAL_KINDS, DirEntry, Entry, Kind
@@ -163,7 +163,7 @@ class Names:
     def learn(self, caller: Caller, node: Node) -> None:
         """Send a HEAD for the metadata of the node's version, unless known. Without the lock."""
         with self._core.lock:
-            if self._is_known_locked(node) or self._freshness.away:
+            if self._is_known_locked(node) or self._freshness.is_away(node):
                 return
             caller.about_to_fetch()
             version, key = node.base, node.base.key if node.base else self._tree.key(node)
@@ -220,18 +220,20 @@ class Names:
     def _free_name(self, caller: Caller, parent: int, name: str) -> tuple[Node, str]:
         """Return the directory, and the name, which is free in it. Raises Exists."""
         name = check_name(name)
-        self.require_writable()
+        check_writable(self._core)
         try:
             self.child(caller, parent, name)
         except NotFound:
             with self._core.lock:
-                return self._tree.directory(parent), name
+                directory = self._tree.directory(parent)
+                check_entry(self._core, directory, name)
+                return directory, name
         raise Exists(f"{printable(name)} exists")
 
     def mkdir(self, caller: Caller, parent: int, name: str, mode: int) -> Node:
         directory, name = self._free_name(caller, parent, name)
         with self._core.lock:
-            key = check_key(self._tree.child_key(directory, name) + "/")
+            key = self._tree.check_key(self._tree.child_key(directory, name) + "/")
             node = self.new_node_locked(caller, directory, name, Kind.DIRECTORY, mode)
             self._queue.implied.made_locked(node)
             self._add_pending_locked(node, key)
@@ -243,7 +245,7 @@ class Names:
         if not target or len(target.encode(errors="surrogateescape")) > MAX_KEY_BYTES * 4 - 1:
             raise InvalidArgument("a symbolic link's target has 1 to 4,095 bytes")
         with self._core.lock:
-            key = check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
+            key = self._tree.check_key(self._tree.child_key(directory, name) + SYMLINK_SUFFIX)
             node = self.new_node_locked(caller, directory, name, Kind.SYMLINK, 0o777)
             node.target, node.size = target, len(target.encode(errors="surrogateescape"))
             self._add_pending_locked(node, key)
@@ -314,14 +316,10 @@ class Names:
         move_time(directory, now_ns)
         self.recalls.changed(directory)
 
-    def require_writable(self) -> None:
-        if self._core.settings.read_only:
-            raise ReadOnly("this mount is read-only")
-
     # ------------------------------------------------------------------ removal
     def unlink(self, caller: Caller, parent: int, name: str) -> None:
-        self.require_writable()
         node = self.child(caller, parent, name)
+        check_removable(self._core, node)
         if node.is_dir:
             raise IsADirectory(f"{printable(name)} is a directory")
         with self._core.lock:
@@ -358,7 +356,7 @@ class Names:
 
     def keep_directory(self, directory: Node, leaving: Node) -> None:
         """Give a directory without a marker one, if `leaving` is its last child in the bucket. In a transaction."""
-        if directory is self._tree.root or directory.pending or directory.listing is None:
+        if is_bucket_root(self._core, directory) or directory.pending or directory.listing is None:
             return
         if directory.listing.marker is None and not self._queue.implied.is_kept_locked(directory, leaving):
             key = self._tree.key(directory)
@@ -369,8 +367,8 @@ class Names:
             self._queue.schedule_locked(directory)
 
     def rmdir(self, caller: Caller, parent: int, name: str) -> None:
-        self.require_writable()
         node = self.child(caller, parent, name)
+        check_removable(self._core, node)
         if not node.is_dir:
             raise NotADirectory(f"{printable(name)} is not a directory")
         self._freshness.ensure(caller, node)

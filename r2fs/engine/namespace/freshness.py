@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from r2fs.engine.content.idle import IdleFiles
+from r2fs.engine.inodes.bucket_roots import bucket_of
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import Pages
@@ -68,7 +69,8 @@ class Freshness:
             self._listed_locked,
         )
         # guarded by: Core.lock
-        self._away = False  # the last request got no answer
+        self._away: dict[str, bool] = {}  # by bucket: the last request got no answer
+        self._assumed_away = False  # of a bucket without a request so far
 
     # ------------------------------------------------------------------ freshness
     def age(self, directory: Node, name: str | None = None) -> float:
@@ -105,7 +107,7 @@ class Freshness:
                 if refused is not None:
                     self._believe(directory, name, known, refused)
                     return
-                at_once = known and self._away
+                at_once = known and self.is_away(directory)
                 if at_once:
                     self._believe(directory, name, known)
                 else:
@@ -115,7 +117,7 @@ class Freshness:
                 self._submit(partial(self._run, refresh, directory, name), URGENT)
             if at_once:
                 return
-            self.wait(caller, refresh, known or self.last.has(directory))
+            self.wait(caller, refresh, directory, known or self.last.has(directory))
             if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
                 self._believe(directory, name, known, refresh.error or "no answer")
                 return
@@ -150,12 +152,12 @@ class Freshness:
 
     def assume_away(self) -> None:
         with self._core.lock:
-            self._away = True
+            self._assumed_away = True
 
-    def heard_locked(self, error: R2fsError | None) -> None:
+    def heard_locked(self, directory: Node, error: R2fsError | None) -> None:
         """Note the end of a request: whether the bucket answers."""
         self._core.assert_held()
-        self._away = isinstance(error, AWAY)
+        self._away[bucket_of(self._core, directory)] = isinstance(error, AWAY)
 
     def absent_valid_s(self, directory: Node, name: str) -> float:
         """Return the seconds for which the kernel may hold a name as absent."""
@@ -164,17 +166,25 @@ class Freshness:
         return self.valid_s(directory, name)
 
     @property
-    def away(self) -> bool:
-        """True if the last request for a listing got no answer."""
-        return self._away
+    def any_away(self) -> bool:
+        """True if the last request for a listing in a bucket got no answer."""
+        return any(self._away.values()) if self._away else self._assumed_away
+
+    def is_away(self, node: Node) -> bool:
+        """True if the last request for a listing in the node's bucket got no answer."""
+        return self._away.get(bucket_of(self._core, node), self._assumed_away)
 
     def _is_known_locked(self, directory: Node, name: str | None) -> bool:
         """True if the directory or name was seen before; in an outage, also in an earlier mount."""
         self._core.assert_held()
         listing = listing_of(directory)
-        return listing.whole or name in listing.probed or (self._away and self.last.restore(directory))
+        return (
+            listing.whole
+            or name in listing.probed
+            or (self.is_away(directory) and self.last.restore(directory))
+        )
 
-    def wait(self, caller: Caller, refresh: Refresh, known: bool = True) -> None:
+    def wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool = True) -> None:
         """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` if nothing is `known`)."""
         clock, limit_s = self._core.clock, self._core.settings.read_timeout_s
         if known:
@@ -183,7 +193,7 @@ class Freshness:
             left_s = refresh.heard_s + limit_s - clock.monotonic()
             if left_s <= 0:
                 with self._core.lock:
-                    self._away = True
+                    self._away[bucket_of(self._core, directory)] = True
                 return
             clock.wait(refresh.done, min(left_s, SLICE_S))
             if not refresh.done.is_set():
@@ -227,7 +237,7 @@ class Freshness:
             raise
         finally:
             with self._core.lock:
-                self.heard_locked(refresh.error)
+                self.heard_locked(directory, refresh.error)
                 listing = listing_of(directory)
                 listing.refreshing = None
                 # No retry at once: malformed answers are fast.
@@ -302,7 +312,12 @@ class Freshness:
     def _shown(
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
     ) -> list[str]:
-        """Return `below` without directories that may be empty: deletes below are pending, or done since the LIST."""
+        """Return `below` without directories that may be empty: deletes below are pending, or done since the LIST.
+
+        An empty bucket is shown.
+        """
+        if not prefix and self._core.settings.bucket.several:
+            return below
         with self._core.lock:
             children = directory.children()
             may_be_empty = []
@@ -327,7 +342,10 @@ class Freshness:
     # ------------------------------------------------------------------ whole trees
     def load_below(self, caller: Caller, directory: Node) -> None:
         """Make every directory at and below this one fresh, for a rename; known ones stay as they are in an outage."""
-        listed = self._load_flat(caller, directory) if self._is_cheaper_flat(directory) else set()
+        flat = (
+            directory.parent is not None or not self._core.settings.bucket.several
+        )  # never through all buckets
+        listed = self._load_flat(caller, directory) if flat and self._is_cheaper_flat(directory) else set()
         pending = [directory]
         while pending:
             one = pending.pop()
@@ -353,7 +371,7 @@ class Freshness:
         listed: set[Node] = set()
         with self._core.lock:
             listing = listing_of(directory)
-            if self._away or listing.refreshing is not None or directory.deleted:
+            if self.is_away(directory) or listing.refreshing is not None or directory.deleted:
                 return listed
             caller.about_to_fetch()
             refresh, _ = self._begin_locked(directory)
@@ -363,5 +381,5 @@ class Freshness:
             listed.update(self._tree_listing.load(refresh, directory))
 
         self._submit(partial(self._answer, refresh, directory, ask), URGENT)
-        self.wait(caller, refresh, known)
+        self.wait(caller, refresh, directory, known)
         return listed if refresh.done.is_set() and refresh.error is None else set()

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from threading import Event, Lock
 
+from r2fs.engine.inodes.bucket_roots import check_writable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.create_remove import Names
@@ -64,10 +65,11 @@ class HeaderChanges:
         cancelled: Event,
     ) -> None:
         """Change the file at `path`, relative to the mount; with `recursive` all files below. `dry_run`: count alone."""
-        self._names.require_writable()
+        check_writable(self._core)
         tops = self._copies.tops([path])
         if not tops:
             raise NotFound(f"{printable(path)}: no such file or directory")
+        check_writable(self._core, tops[0])
         if tops[0].is_dir and not recursive:
             raise IsADirectory(f"{printable(path or '/')} is a directory: -r changes the files below it")
         found = self._copies.files(tops, Caller(cancelled=cancelled))

@@ -107,8 +107,12 @@ class LastKnown:
                 ) and not self._pending.deletes.hides(info.key, info.etag, began):
                     merge_object(self._tree, directory, info, began)
             for name in kept.below:
-                if self._is_news(directory, name) and not self._pending.deletes.any_added_below(
-                    f"{prefix}{name}/", self._last_seq
+                below = f"{prefix}{name}/"
+                is_bucket = (
+                    not prefix and self._core.settings.bucket.several
+                )  # shown also if all in it is to go
+                if self._is_news(directory, name) and (
+                    is_bucket or not self._pending.deletes.any_added_below(below, self._last_seq)
                 ):
                     merge_prefix(self._tree, directory, name, began)
             listing.whole = True

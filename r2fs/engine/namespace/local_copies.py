@@ -86,8 +86,8 @@ class LocalCopies:
 
     @property
     def away(self) -> bool:
-        """True while the bucket does not answer: listings are the last known."""
-        return self._freshness.away
+        """True while a bucket does not answer: its listings are the last known."""
+        return self._freshness.any_away
 
     def evict(self, paths: Sequence[str]) -> EvictView:
         """Drop the cached content at and below the paths, but for pending, open or pinned files. No request for

@@ -16,7 +16,7 @@ from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import InvalidArgument, NotADirectory, ObjectMissing
-from r2fs.model.keys import check_key, check_name, nfc, printable
+from r2fs.model.keys import check_name, nfc, printable
 from r2fs.model.records import Version
 from r2fs.model.views import LocatedView, ReceiptView
 
@@ -42,7 +42,7 @@ class Receipts:
                 child = node.children().get(part)
                 if child is None:
                     return LocatedView(
-                        check_key(self._tree.key(node) + "/".join(parts[number:])), known=False
+                        self._tree.check_key(self._tree.key(node) + "/".join(parts[number:])), known=False
                     )
                 node = child
             return self._xattrs.located(node)

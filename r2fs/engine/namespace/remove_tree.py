@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from threading import Event
 
+from r2fs.engine.inodes.bucket_roots import check_writable, is_bucket_root
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.listing_merge import merge_object
@@ -26,8 +27,8 @@ from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.errors import Interrupted, IsADirectory, NotADirectory, NotFound, Stale
-from r2fs.model.keys import check_key, check_name, nfc, printable, shown_name
+from r2fs.model.errors import Interrupted, IsADirectory, NotADirectory, NotFound, NotPermitted, Stale
+from r2fs.model.keys import check_name, nfc, printable, shown_name
 from r2fs.model.ports import Caller
 from r2fs.model.records import ObjectInfo, PendingDelete
 from r2fs.model.reports import BulkReport
@@ -72,12 +73,15 @@ class TreeRemoval:
 
         `dry_run` counts, and changes nothing.
         """
-        self._names.require_writable()
+        check_writable(self._core)
         parts = [check_name(part) for part in path.split("/") if part not in ("", ".")]
+        if not parts and self._core.settings.bucket.several:
+            raise NotPermitted("the root of a mount of several buckets: name the bucket to be emptied")
         found = self._find(parts, recursive)
         if found is None:
             return
         place, node = found
+        check_writable(self._core, node or place.parent)
         task = _Task(place, report, cancelled)
         if node is not None and not node.is_dir:
             self._remove_file(node, task, dry_run)
@@ -125,7 +129,7 @@ class TreeRemoval:
             key = (
                 self._tree.key(node)
                 if known and node is not None
-                else check_key(prefix + "/".join(parts) + "/")
+                else self._tree.check_key(prefix + "/".join(parts) + "/")
             )
             return _Place(parent, parts[-1], key, self._tree.tick), node
 
@@ -326,13 +330,13 @@ class TreeRemoval:
             return bool(nodes)
 
     def _leaves(self, top: Node) -> Iterator[Node]:
-        """All nodes at and below `top`, children before their parents, without the mount's root."""
+        """All nodes at and below `top`, children before their parents, without roots of mount and buckets."""
         for child in list(top.children().values()):
             if child.is_dir:
                 yield from self._leaves(child)
             else:
                 yield child
-        if top is not self._tree.root:
+        if not is_bucket_root(self._core, top):
             yield top
 
     def _settle(self, task: _Task) -> None:

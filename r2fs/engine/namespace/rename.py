@@ -17,6 +17,7 @@ from functools import partial
 
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.storage import Storage
+from r2fs.engine.inodes.bucket_roots import check_move, check_writable
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Listing, Node, is_below
 from r2fs.engine.inodes.table import Tree
@@ -26,7 +27,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import Busy, Exists, InvalidArgument, IsADirectory, NeedsCopy, NotADirectory, NotFound
-from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_key, check_name, nfc, printable
+from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_name, nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Version
 from r2fs.model.transitions import expecting, named_by_program, renamed, retargeted
@@ -90,7 +91,7 @@ def key_changes(
         marker = node.listing.marker if node.listing is not None and node.pending is None else None
         if not _is_carried(node, marker) or (node is top and not node.children()):
             old_key, old_etag = _object_of(tree, node, marker)
-            new_key = check_key(new_prefix + tree.key(node)[len(old_prefix) :])
+            new_key = tree.check_key(new_prefix + tree.key(node)[len(old_prefix) :])
             stays_here = _stays_here(local_only, node, new_key, is_top=node is top)
             changes.append(KeyChange(node, node is top, old_key, new_key, old_etag, marker, stays_here))
     return changes
@@ -150,12 +151,14 @@ class Renaming:
         self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int
     ) -> None:
         """rename(2), and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
-        self._names.require_writable()
+        check_writable(self._core)
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise InvalidArgument("renameat2: only RENAME_NOREPLACE or RENAME_EXCHANGE is supported")
         new_name = check_name(new_name)
         node = self._names.child(caller, parent, name)
         target = self._target(caller, new_parent, new_name)
+        with self._core.lock:
+            check_move(self._core, node, self._tree.directory(new_parent), target, new_name)
         if flags & RENAME_EXCHANGE:
             self._exchange(caller, node, target)
         elif target is not node:

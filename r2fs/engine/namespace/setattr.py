@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.files.open_files import Files
+from r2fs.engine.inodes.bucket_roots import check_writable, is_bucket_root
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import file_times
@@ -54,10 +55,10 @@ class SetAttr:
     def store_locked(self, node: Node, fields: InodeChange) -> None:
         """Set fields stored with the object."""
         self._core.assert_held()
-        self._files.writable()
+        check_writable(self._core, node)
         check_changeable(node)
         self._queue.implied.needs_object_locked(node)
-        if node is self._tree.root or node.deleted:
+        if is_bucket_root(self._core, node) or node.deleted:
             for name, value in fields.items():
                 setattr(node, name, value)
         elif node.pending is not None:

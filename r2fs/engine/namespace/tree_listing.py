@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from r2fs.engine.inodes.bucket_roots import is_bucket_root
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing, merge_prefix
 from r2fs.engine.inodes.listing_pages import Pages
@@ -80,6 +81,7 @@ class TreeListing:
             or step is None
             or step.directory is directory
             or step.directory.parent is not parent
+            or is_bucket_root(self._core, directory)  # no request reads on from one bucket into another
         ):
             return None
         if self._core.clock.monotonic() - step.when_s > WALK_S:

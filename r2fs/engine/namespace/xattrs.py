@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 from r2fs.engine.content.presence import bytes_here_locked
 from r2fs.engine.core import Core
+from r2fs.engine.inodes.bucket_roots import is_bucket_root
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.setattr import SetAttr
@@ -140,6 +141,8 @@ class ExtendedAttributes:
             return
         if name.startswith(OWN):
             raise NotPermitted(f"{name} is r2fs's own: it can only be read")
+        if is_bucket_root(self._core, node) and self._core.settings.bucket.several:
+            raise NotPermitted(f"{name}: the directory of a bucket has no object to keep it")
         if not name.startswith(xattrs.PREFIX) or node is self._tree.root:
             raise NotSupported(f"{name}: only `user.` attributes of what is in the mount are supported")
         if name == xattrs.PREFIX:
@@ -170,12 +173,12 @@ class ExtendedAttributes:
     # ------------------------------------------------------------------ user.r2fs.*
     def _own_values(self, node: Node) -> dict[str, str]:
         located = self.located(node)
-        below = located.key.removeprefix(self._core.settings.bucket.prefix)
+        bucket = self._core.settings.bucket
         values = {
             **headers_of(node.extra),
             "state": located.state,
-            "key": located.key,
-            "url": f"{self._core.settings.bucket.url.rstrip('/')}/{below}",
+            "key": bucket.split(located.key)[1],
+            "url": bucket.object_url(located.key),
         }
         if located.etag:
             values["etag"] = located.etag

@@ -76,8 +76,9 @@ class Deletes:
 
     # ------------------------------------------------------------------ upload threads
     def prepare_locked(self, first: Item, now: float) -> list[PendingDelete]:
-        """Claim rows that are due and not blocked, up to the size of a request, for `carry_out`."""
+        """Claim rows of one bucket that are due and not blocked, up to the size of a request, for `carry_out`."""
         self._core.assert_held()
+        bucket = self._queue.schedule.bucket_of(first)
         rows: list[PendingDelete] = []
         others: list[Item] = []
         item: Item | None = first
@@ -87,7 +88,7 @@ class Deletes:
                 others.append(item)
             elif row is not None and self._claim_locked(row, now):
                 rows.append(row)
-            item = self._queue.take_locked(now)
+            item = self._queue.take_locked(now, bucket)
         if item is not None:
             others.append(item)
         for other in others:
@@ -144,7 +145,7 @@ class Deletes:
         try:
             send(again)
             with self._core.lock:
-                self._queue.failures.recovered_locked()
+                self._queue.failures.recovered_locked(rows[0].key)
                 self._queue.gone_locked(row.key for row in rows if row.seq not in self._pending.deletes.rows)
         except LocalError as error:
             log.error("deletes not carried out yet: %s", error)

@@ -1,7 +1,7 @@
 """Failures: the last error of an upload or delete, refusals by the whole bucket, and the pause after an outage.
 
-Owns:  the number of failed requests; the last error, with its time, until its inode or delete is done; refusals in a
-       row; the time without requests.
+Owns:  the number of failed requests; the last error, with its time, until its inode or delete is done; of each bucket,
+       refusals in a row and the time without requests.
 Never: decides the next attempt (`writeback/verdict.py`, `writeback/deletes.py`).
 Locks: methods named _locked need Core.lock.
 """
@@ -9,12 +9,13 @@ Locks: methods named _locked need Core.lock.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from r2fs.engine.core import Core
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, PermissionRefused, R2fsError
+from r2fs.model.records import PendingDelete
 
 # Refusals by the whole bucket: a person mends the cause in one place, and no file is PARKED.
 BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
@@ -30,6 +31,16 @@ class LastError:
     deletes: frozenset[int]  # the deletes, by seq
 
 
+@dataclass(slots=True)
+class _OfBucket:
+    refused: int = 0  # requests refused by the whole bucket, since start
+    in_a_row: int = 0
+    refusal: R2fsError | None = None
+    not_before_s: float = 0.0  # Clock.monotonic(): end of the pause after an outage
+    pause_s: float = 0.0  # of the next one; 0 after a success
+    uploads: int = 0  # taken since start
+
+
 class Failures:
     def __init__(self, core: Core, pending_store: PendingStore) -> None:
         # constant
@@ -37,43 +48,68 @@ class Failures:
         self._pending = pending_store
         # guarded by: Core.lock
         self.count = 0
-        self.refused = 0  # requests refused by the whole bucket, since start
-        self.not_before_s = 0.0  # Clock.monotonic(): end of the pause after an outage
-        self._pause_s = 0.0
-        self._in_a_row = 0
-        self._refusal: R2fsError | None = None
+        self._buckets: dict[str, _OfBucket] = {}
         self._last: LastError | None = None
 
-    def of_upload_locked(self, ino: int, error: Exception) -> None:
-        self._note(error, frozenset([ino]), frozenset())
+    def _at(self, key: str) -> _OfBucket:
+        """The bucket of a key."""
+        return self._of(self._core.settings.bucket.split(key)[0])
 
-    def of_deletes_locked(self, seqs: Iterable[int], error: Exception) -> None:
-        self._note(error, frozenset(), frozenset(seqs))
+    def _of(self, bucket: str) -> _OfBucket:
+        bucket = bucket if self._core.settings.bucket.several else ""
+        return self._buckets.setdefault(bucket, _OfBucket())
 
-    def _note(self, error: Exception, inodes: frozenset[int], deletes: frozenset[int]) -> None:
+    def of_upload_locked(self, ino: int, key: str, error: Exception) -> None:
+        self._note(key, error, frozenset([ino]), frozenset())
+
+    def of_deletes_locked(self, rows: Sequence[PendingDelete], error: Exception) -> None:
+        """Note the failure of a request for these rows, all of one bucket."""
+        self._note(rows[0].key, error, frozenset(), frozenset(row.seq for row in rows))
+
+    def _note(self, key: str, error: Exception, inodes: frozenset[int], deletes: frozenset[int]) -> None:
         self._core.assert_held()
         self.count += 1
         self._last = LastError(str(error), self._core.clock.time(), inodes, deletes)
         if isinstance(error, BUCKET_WIDE):
-            self.refused += 1
-            self._in_a_row += 1
-            self._refusal = error
+            bucket = self._at(key)
+            bucket.refused += 1
+            bucket.in_a_row += 1
+            bucket.refusal = error
 
-    def recovered_locked(self) -> None:
+    def recovered_locked(self, key: str) -> None:
         """Note a success: the outage is over, and the bucket does not refuse all requests."""
         self._core.assert_held()
-        self._pause_s = 0.0
-        self._in_a_row = 0
+        bucket = self._at(key)
+        bucket.pause_s = 0.0
+        bucket.in_a_row = 0
 
-    def outage_locked(self) -> None:
+    def uploaded_locked(self, key: str) -> None:
+        self._core.assert_held()
+        self._at(key).uploads += 1
+
+    def uploads_at(self, key: str) -> int:
+        """The number of uploads that the key's bucket has taken since start."""
+        return self._at(key).uploads
+
+    def outage_locked(self, key: str) -> None:
         """Pause: the bucket did not answer, or refuses all requests."""
         self._core.assert_held()
-        self._pause_s = min(OUTAGE_CAP_S, max(OUTAGE_FIRST_S, self._pause_s * 2))
-        self.not_before_s = self._core.clock.monotonic() + self._pause_s * random.uniform(0.5, 1.0)
+        bucket = self._at(key)
+        bucket.pause_s = min(OUTAGE_CAP_S, max(OUTAGE_FIRST_S, bucket.pause_s * 2))
+        bucket.not_before_s = self._core.clock.monotonic() + bucket.pause_s * random.uniform(0.5, 1.0)
+
+    def pause_ends_s(self, bucket: str) -> float:
+        """Clock.monotonic(): the end of the bucket's pause."""
+        return self._of(bucket).not_before_s
+
+    def is_failing(self, bucket: str) -> bool:
+        """True from an outage on until the next success."""
+        return self._of(bucket).pause_s > 0
 
     def end_pause_locked(self) -> None:
         self._core.assert_held()
-        self.not_before_s = min(self.not_before_s, self._core.clock.monotonic())
+        for bucket in self._buckets.values():
+            bucket.not_before_s = min(bucket.not_before_s, self._core.clock.monotonic())
 
     def last_locked(self) -> LastError | None:
         """The last error; None once its inode or delete is sent, deleted or given up."""
@@ -86,7 +122,20 @@ class Failures:
             self._last = last = None
         return last
 
-    def refusal_locked(self) -> R2fsError | None:
-        """The bucket's refusal of all requests; None: not known to refuse all."""
+    def refusals_locked(self) -> dict[str, int]:
+        """The number of refusals by each bucket as a whole, since start."""
         self._core.assert_held()
-        return self._refusal if self._in_a_row >= REFUSALS else None
+        return {name: bucket.refused for name, bucket in self._buckets.items()}
+
+    def refusal_locked(self, buckets: Collection[str] = ()) -> R2fsError | None:
+        """The refusal of all requests by one of the buckets (none named: of any); None: none is known."""
+        self._core.assert_held()
+        chosen = [self._of(name) for name in buckets] if buckets else list(self._buckets.values())
+        return next((bucket.refusal for bucket in chosen if bucket.in_a_row >= REFUSALS), None)
+
+    def refuses_again_locked(self, bucket: str, before: Mapping[str, int]) -> bool:
+        """True if the bucket refuses all requests, and has done so since `refusals_locked` returned `before`."""
+        self._core.assert_held()
+        found = self._of(bucket)
+        several = self._core.settings.bucket.several
+        return found.in_a_row >= REFUSALS and found.refused > before.get(bucket if several else "", 0)

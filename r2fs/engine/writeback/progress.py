@@ -7,7 +7,7 @@ Locks: every public method takes Core.lock, and waits on Core.changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from heapq import nsmallest
 
 from r2fs.engine.inodes.inode import Node
@@ -120,14 +120,14 @@ class Status:
     ) -> bool:
         """Wait until the bucket is as the mount shows it, in `scope` (None: everywhere). False: uploads are left.
 
-        Files that are open for writing or parked are not waited for. `unless_refused`: the wait ends, too, once a
-        bucket that refuses everything has done so again since the call.
+        Files that are open for writing or parked are not waited for. `unless_refused`: the wait ends, too, once
+        each bucket with something left refuses everything, and has done so again since the call.
         """
         clock, core, failures = self._core.clock, self._core, self._queue.failures
-        refused = failures.refused
         deadline = None if timeout_s is None else clock.monotonic() + timeout_s
         reported_s, report_took_s = float("-inf"), 0.0
         with core.lock:
+            refused = failures.refusals_locked()
             self._queue.drain_locked(True)
         try:
             while True:
@@ -135,13 +135,8 @@ class Status:
                     began = clock.monotonic()
                     if not self._is_left_locked(scope):
                         return True
-                    if (
-                        unless_refused
-                        and failures.refused > refused
-                        and failures.refusal_locked() is not None
-                    ):
-                        if not self._queue.uploads:  # one on its way may yet be taken
-                            return False
+                    if unless_refused and self._is_refused_locked(scope, refused):
+                        return False
                     took = clock.monotonic() - began
                     rest = PROGRESS_S if deadline is None else min(PROGRESS_S, deadline - clock.monotonic())
                     if rest <= 0 or cancelled() or core.stopping:
@@ -203,10 +198,25 @@ class Status:
                 ),
             )
 
-    def refusal(self) -> R2fsError | None:
-        """The bucket's refusal of all requests; None: not known to refuse all."""
+    def refusal(self, buckets: Collection[str] = ()) -> R2fsError | None:
+        """A bucket's refusal of all requests (none named: of any); None: not known to refuse all."""
         with self._core.lock:
-            return self._queue.failures.refusal_locked()
+            return self._queue.failures.refusal_locked(buckets)
+
+    def _is_refused_locked(self, scope: Scope | None, before: Mapping[str, int]) -> bool:
+        """True if all that is left in `scope` is refused. An upload on its way may yet be taken."""
+        self._core.assert_held()
+        failures, split = self._queue.failures, self._core.settings.bucket.split
+        if before == failures.refusals_locked():
+            return False
+        nodes = scope.walk() if scope else self._pending.inodes.values()
+        rows = self._pending.deletes.rows.values()
+        keys = [node.pending.key for node in nodes if node.pending and self._is_waited_for_locked(node)]
+        keys += [row.key for row in rows if self._is_due_locked(row) and (scope is None or scope.has(row))]
+        buckets = {split(key)[0] for key in keys}
+        if any(split(upload.key)[0] in buckets for upload in self._queue.uploads.values()):
+            return False
+        return bool(buckets) and all(failures.refuses_again_locked(one, before) for one in buckets)
 
     def _is_left_locked(self, scope: Scope | None) -> bool:
         """True while an upload or delete in `scope` is waited for."""

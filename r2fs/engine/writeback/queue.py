@@ -1,20 +1,18 @@
 """Upload queue: when each pending inode and delete is due, and which uploads are on their way.
 
-Owns:  due times in a heap, rebuilt from the journal at start; the pace of each key; the back-off of each file; how
-       long uploads give way to a program that makes files.
+Owns:  due times, rebuilt from the journal at start; the pace of each key; the back-off of each file; how long uploads
+       give way to a program that makes files.
 Never: sends, or decides the meaning of an answer; knows no thread.
 Locks: methods named _locked need Core.lock, and so do the private ones; `next_due` takes it.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 
 from r2fs.disk.body import Gate
 from r2fs.engine.content.local_only import LocalOnly
@@ -24,6 +22,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import PUT, Item, Token
 from r2fs.engine.writeback.dependencies import Dependencies, ImpliedDirectories
 from r2fs.engine.writeback.failures import Failures
+from r2fs.engine.writeback.schedule import Schedule
 from r2fs.model.errors import R2fsError, Throttled
 from r2fs.model.keys import nfc
 from r2fs.model.pending import Pending, State
@@ -46,39 +45,6 @@ QUIET_S = 0.1  # a pause of this length ends the burst, and uploads begin
 GIVE_WAY_S = 5.0  # uploads wait for the end of a burst this long at most
 
 Task = Callable[[], None]
-
-
-class Schedule:
-    """Heap of due times by item. Not thread-safe."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Item]] = []
-        self._due: dict[Item, float] = {}
-        self._number = count()
-
-    def add(self, item: Item, due: float) -> None:
-        """Add `item` at `due` (Clock.monotonic()); its earlier entry is void."""
-        self._due[item] = due
-        heapq.heappush(self._heap, (due, next(self._number), item))
-
-    def next_due(self) -> float | None:
-        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-            heapq.heappop(self._heap)  # void
-        return self._heap[0][0] if self._heap else None
-
-    def take(self, now: float) -> Item | None:
-        """Remove and return the item with the earliest due time, if that has passed."""
-        due = self.next_due()
-        if due is None or due > now:
-            return None
-        _, _, item = heapq.heappop(self._heap)
-        del self._due[item]
-        return item
-
-    def hasten(self, now: float) -> None:
-        """Make every item due at `now`."""
-        for item in list(self._due):
-            self.add(item, now)
 
 
 class Pace:
@@ -130,7 +96,7 @@ class UploadQueue:
         self.implied = ImpliedDirectories(records, self.is_local_only_locked)
         self.dependencies = Dependencies(records, local_only.stays_here, self.implied)
         self.pace = Pace(core.clock, core.store.limits.key_write_interval_s)
-        self._schedule = Schedule()
+        self.schedule = Schedule(core, records.pending, self.failures)
         self._drains = 0  # under way: due times have no delay
         self._burst_s, self._scheduled_s = 0.0, float("-inf")  # Clock.monotonic(): see GIVE_WAY_S
         self._logged, self._logged_s = ("", ""), 0.0  # the last disk failure in the log, Clock.monotonic()
@@ -163,29 +129,27 @@ class UploadQueue:
 
     def add_locked(self, item: Item, due: float) -> None:
         self._core.assert_held()
-        self._schedule.add(item, due)
-        if self._schedule.next_due() == due:  # else the waiting thread has an earlier time already
+        if self.schedule.add(item, due):  # else the waiting thread has an earlier time already
             self.waiting.changed.notify()
 
-    def take_locked(self, now: float) -> Item | None:
-        """Remove and return the item due longest; None: nothing is due, or the pause after an outage lasts."""
+    def take_locked(self, now: float, bucket: str | None = None) -> Item | None:
+        """Remove and return the item due longest (of `bucket`, if given); None: nothing is due, or the pause after an
+        outage lasts."""
         self._core.assert_held()
         self._add_released(now)
-        return self._schedule.take(now) if now >= self.failures.not_before_s else None
+        return self.schedule.take(now, bucket)
 
     def _add_released(self, now: float) -> None:
         for item in self.waiting.released():
-            self._schedule.add(item, now)
+            self.schedule.add(item, now)
 
     def next_due(self) -> float | None:
         """Clock.monotonic() of the next due item or task; None: the queue is empty."""
         with self._core.lock:
             self._add_released(self._core.clock.monotonic())
-            due = self._schedule.next_due()
+            due = self.schedule.next_due()
             times = [when for when, _ in self._postponed]
-            if due is not None:
-                times.append(max(due, self.failures.not_before_s))
-            return min(times, default=None)
+            return min(times if due is None else [*times, due], default=None)
 
     def quiet_at_locked(self) -> float | None:
         """Clock.monotonic() of the end of the pause for a program that makes files; None: no pause."""
@@ -302,8 +266,8 @@ class UploadQueue:
 
     def missed_locked(self, rows: list[PendingDelete], error: R2fsError) -> None:
         """Pause after deletes that failed for a reason of the whole bucket."""
-        self.failures.of_deletes_locked((row.seq for row in rows), error)
-        self.failures.outage_locked()
+        self.failures.of_deletes_locked(rows, error)
+        self.failures.outage_locked(rows[0].key)
 
     def gone_locked(self, keys: Iterable[str]) -> None:
         """Drop the objects at `keys`, overwritten or deleted now, as bases of files that stay on this host."""
@@ -326,5 +290,5 @@ class UploadQueue:
         if on:
             now = self._core.clock.monotonic()
             self.failures.end_pause_locked()
-            self._schedule.hasten(now)
+            self.schedule.hasten(now)
             self.waiting.changed.notify_all()

@@ -121,8 +121,9 @@ class Resolver:
                 if row is not None and not self._attempts.any_at(job.key):
                     self._pending.deletes.drop(row.seq)
             if not isinstance(error, BodyWithdrawn):
-                self._queue.failures.of_upload_locked(job.ino, error)
-            self._carry_out_locked(node, job, verdict.after_error(job, error, self._view_locked(node)), error)
+                self._queue.failures.of_upload_locked(job.ino, job.key, error)
+            view = replace(self._view_locked(node), uploaded=self._queue.failures.uploads_at(job.key))
+            self._carry_out_locked(node, job, verdict.after_error(job, error, view), error)
 
     def _head(self, key: str) -> ObjectInfo | None:
         try:
@@ -177,7 +178,7 @@ class Resolver:
 
     def _stored_locked(self, node: Node, job: UploadJob, version: Version, facts: Facts) -> None:
         self._core.assert_held()
-        self._queue.failures.recovered_locked()
+        self._queue.failures.recovered_locked(job.key)
         recorded = node.pending is None and not node.deleted and node.base == version
         match verdict.after_stored(job, version, replace(self._view_locked(node), recorded=recorded)):
             case verdict.Orphaned():
@@ -236,6 +237,7 @@ class Resolver:
     def _count_locked(self, job: UploadJob) -> None:
         self._core.assert_held()
         self.uploaded += 1
+        self._queue.failures.uploaded_locked(job.key)
         self.markers += job.kind is Kind.DIRECTORY
         self.uploaded_bytes += 0 if job.copy else job.size
 
@@ -327,7 +329,7 @@ class Resolver:
         self._pending.commit(node, transitions.failed(node.pending, str(error), decided.retry))
         self._queue.schedule_locked(node)
         if decided.pause is verdict.Pause.BUCKET:
-            self._queue.failures.outage_locked()
+            self._queue.failures.outage_locked(job.key)
         elif decided.pause is verdict.Pause.FILE:
             self._queue.retry_later_locked(node, error)
 
@@ -371,7 +373,8 @@ class Resolver:
     def _free_name_locked(self, parent: Node, name: str) -> str:
         self._core.assert_held()
         host, when = self._core.settings.host, self._core.clock.time()
-        room = MAX_KEY_BYTES - len((self._tree.key(parent) + SYMLINK_SUFFIX).encode())
+        above = self._core.settings.bucket.split(self._tree.key(parent))[1]
+        room = MAX_KEY_BYTES - len((above + SYMLINK_SUFFIX).encode())
         number = 1
         while True:
             candidate = conflict_name(name, host, when, number)

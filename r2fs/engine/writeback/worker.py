@@ -139,8 +139,9 @@ class Worker:
             now, changed = self._core.clock.monotonic(), self._queue.waiting.changed
             task = self._queue.take_postponed_locked(now)
             while task is None and (item := self._queue.take_locked(now)) is not None:
+                bucket = self._queue.schedule.bucket_of(item)
                 try:
-                    task = self._task_locked(item, now)
+                    task = self._counted_locked(self._task_locked(item, now), bucket)
                 except (NoSpace, LocalError) as error:
                     self._queue.put_off_locked(item, error)
                 except Exception as error:  # a defect: logged, and the thread continues
@@ -149,6 +150,23 @@ class Worker:
             if task is not None:
                 changed.notify()  # another item may be due
             return task
+
+    def _counted_locked(self, task: Task | None, bucket: str) -> Task | None:
+        """The task, counted among those of its bucket until it ends; in a mount of several buckets."""
+        self._core.assert_held()
+        if task is None or not bucket:
+            return task
+        self._queue.schedule.begin(bucket)
+
+        def run() -> None:
+            try:
+                task()
+            finally:
+                with self._core.lock:
+                    self._queue.schedule.end(bucket)
+                    self._queue.waiting.changed.notify()
+
+        return _Copy(run) if isinstance(task, _Copy) else run
 
     def _or_later(self, item: Item, task: Task) -> None:
         """Run the task; where the journal cannot be written, the item is due again."""

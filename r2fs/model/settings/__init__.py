@@ -7,7 +7,7 @@ Never: reads a file or the environment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -28,10 +28,13 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Bucket, and the prefix that is mounted."""
+    """Bucket, and the prefix that is mounted; or, without a name, the root of a mount of several buckets.
+
+    The keys of a mount of several buckets begin with the bucket's name: `audiobooks/u/j/f` is `u/j/f` in `audiobooks`.
+    """
 
     scheme: str  # "s3" (r2:// is s3:// with R2's endpoint), or "file"
-    name: str  # the bucket; for file:// the absolute directory
+    name: str  # the bucket; for file:// the absolute directory; empty for several buckets
     prefix: str = ""  # normal_prefix() form
     endpoint_url: str | None = None
     region: str = "auto"
@@ -41,6 +44,36 @@ class Bucket:
     transport: str = "auto"  # "boto3": it sends every request
     md5_etags: bool = True  # a plain ETag (32 hexadecimal digits) is the MD5 of the bytes
     given: str = ""  # the URL in a person's spelling, with the bucket's name; empty: `address`
+    # of several buckets
+    members: tuple[Bucket, ...] = ()  # the named ones; with `every` those with settings of their own
+    every: bool = False  # all buckets that the service lists for these credentials
+    label: str = ""  # name of the mount in the settings file: part of its identity
+    # of a bucket of several: what its table [buckets.NAME] has
+    public_url: str | None = None
+    read_only: bool = False
+
+    @property
+    def several(self) -> bool:
+        return self.every or bool(self.members)
+
+    def member(self, name: str) -> Bucket:
+        """The bucket `name` of several, whether or not the service has one."""
+        found = next((member for member in self.members if member.name == name), None)
+        given = f"{self.url.partition('://')[0]}://{name}"
+        return found or replace(self, name=name, given=given, members=(), every=False, label="")
+
+    def split(self, key: str) -> tuple[str, str]:
+        """The name of the bucket, and the key in it, of a key of this mount."""
+        if not self.several:
+            return self.name, key
+        name, _, below = key.partition("/")
+        return name, below
+
+    def object_url(self, key: str) -> str:
+        """The URL, for people, of an object of this mount."""
+        if self.several:
+            return f"{self.url.partition('://')[0]}://{key}"
+        return f"{self.url.rstrip('/')}/{key.removeprefix(self.prefix)}"
 
     @property
     def url(self) -> str:

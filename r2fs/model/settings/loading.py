@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import normal_prefix
 from r2fs.model.settings import Bucket, Credentials, Settings, places
-from r2fs.model.settings.options import BY_NAME, FAMILIES, TABLE
-from r2fs.model.settings.sources import ENVIRONMENT, Flag, Values, gather
+from r2fs.model.settings.options import FAMILIES, TABLE
+from r2fs.model.settings.sources import ENVIRONMENT, OF_BUCKET, Flag, Values, gather
+from r2fs.model.settings.units import BucketNames
 
 R2_DOMAIN = "r2.cloudflarestorage.com"
+_NAMES = BucketNames()
+EVERY = "*"  # in place of a bucket's name: all that the service lists
 
 
 def load(
@@ -37,6 +41,8 @@ def load(
 def settings_of(values: Values) -> Settings:
     """Settings of one mount. Raises SettingsError."""
     bucket = _bucket(values)
+    if not bucket.several:
+        values = values.for_bucket(bucket.name)
     own = places.slug(bucket)
     plain = {
         option.field: values.get(option.name)
@@ -53,6 +59,11 @@ def settings_of(values: Values) -> Settings:
     )
 
 
+def credentials_at(values: Values, bucket: str) -> Credentials:
+    """Credentials of a bucket, by its name."""
+    return credentials_of(values.for_bucket(bucket))
+
+
 def _bucket(values: Values) -> Bucket:
     url = values.get("url") or _url_of_bucket(values)
     scheme, _, rest = url.partition("://")
@@ -66,13 +77,23 @@ def _bucket(values: Values) -> Bucket:
     name, _, prefix = rest.partition("/")
     if "@" in name or ":" in name:
         raise SettingsError("a bucket's URL holds no key: use variables, a file or a profile for it")
-    name = name or values.get("bucket") or ""
+    names: tuple[str, ...]
     try:
-        BY_NAME["bucket"].kind.parse(name)
+        names = _NAMES.parse(name.split("+")) if name else values.get("bucket") or (EVERY,)
     except ValueError:
         raise SettingsError(f"{url} ({values.source('url')}) names no bucket: r2://BUCKET/PREFIX") from None
-    endpoint = _endpoint(values, scheme)
     prefix = normal_prefix(prefix)
+    if len(names) == 1 and names != (EVERY,):
+        return _one(values.for_bucket(names[0]), scheme, names[0], prefix)
+    if prefix:
+        raise SettingsError(
+            f"{url}: a prefix is of one bucket, and this mount has several: r2://BUCKET/PREFIX"
+        )
+    return _several(values, scheme, names)
+
+
+def _one(values: Values, scheme: str, name: str, prefix: str = "") -> Bucket:
+    endpoint = _endpoint(values, scheme)
     return Bucket(
         scheme="s3",
         name=name,
@@ -86,6 +107,28 @@ def _bucket(values: Values) -> Bucket:
         md5_etags=values.get("md5_etags"),
         transport=values.get("transport"),
     )
+
+
+def _several(values: Values, scheme: str, names: tuple[str, ...]) -> Bucket:
+    """The buckets `names`, or all of the account: then those with a table of their own are members."""
+    every = names == (EVERY,)
+    members = tuple(
+        replace(
+            _one(own, scheme, name),
+            public_url=own.get("public_url") if own.rank("public_url") == OF_BUCKET else None,
+            read_only=bool(own.get("read_only")) and own.rank("read_only") == OF_BUCKET,
+        )
+        for name in (sorted(values.file.buckets) if every else names)
+        for own in (values.for_bucket(name),)
+    )
+    try:
+        top = _one(values, scheme, "")
+    except SettingsError:  # each bucket may have its own endpoint and key
+        if every:
+            raise
+        top = replace(members[0], public_url=None, read_only=False)
+    given = f"{scheme}://" + ("" if every else "+".join(names))
+    return replace(top, name="", given=given, members=members, every=every, label=values.name)
 
 
 def _url_of_bucket(values: Values) -> str:

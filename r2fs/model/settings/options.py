@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from r2fs.model.settings import GIB, MIB, Bucket, Credentials, Settings
 from r2fs.model.settings.units import (
+    BucketNames,
     Choice,
     Count,
     Duration,
@@ -72,7 +73,6 @@ _DEFAULTS: dict[str, object] = {
 }
 
 _URL = Text("r2://BUCKET/PREFIX, s3://BUCKET/PREFIX or file:///DIRECTORY", r"(r2|s3|file)://[^\x00-\x1f]*")
-_BUCKET_NAME = Text("a bucket's name: letters, digits, dots, hyphens", r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _ENDPOINT = Text(
     "https://HOST or http://HOST:PORT, without a user or password", r"https?://[^\s/@]+(/[^\s@?#]*)?"
 )
@@ -88,8 +88,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("mountpoint", FilePath(), "Directory to mount on, if the command names none.", flag=False),
         Option(
             "bucket",
-            _BUCKET_NAME,
-            "Bucket, if the URL names none.",
+            BucketNames(),
+            "Bucket, if the URL names none; several are directories of the mount.",
             ("R2_BUCKET", "R2_BUCKET_NAME", "STORAGE_BUCKET_NAME"),
         ),
         Option(
@@ -284,5 +284,13 @@ GROUPS: dict[str, tuple[Option, ...]] = {
 
 TABLE: tuple[Option, ...] = tuple(option for group in GROUPS.values() for option in group)
 BY_NAME: dict[str, Option] = {option.name: option for option in TABLE}
+# What a table [buckets.NAME] may have.
+OF_A_BUCKET = frozenset(
+    {
+        "account_id", "jurisdiction", "endpoint_url", "region", "addressing", "transport", "request_timeout", "md5_etags",
+        *(option.name for title, options in GROUPS.items() if title.startswith("Credentials") for option in options),
+        "public_url", "read_only",
+    }
+)  # fmt: skip
 KEY_PARTS = ("access_key_id", "secret_access_key", "session_token")
 FAMILIES = ("AWS", "STORAGE", "R2")  # of other tools' variables, the weaker first

@@ -96,6 +96,10 @@ def slug(bucket: Bucket) -> str:
     """A mount's directory name: readable, and distinct for each endpoint, bucket and prefix."""
     endpoint = (bucket.endpoint_url or partition(bucket.region)).lower().rstrip("/")
     identity = "\n".join((bucket.scheme, endpoint, bucket.name, bucket.prefix))
-    text = bucket.name.rpartition("/")[2] if bucket.scheme == "file" else f"{bucket.name}-{bucket.prefix}"
+    if bucket.several:  # no bucket's name and prefix are an empty name
+        identity += bucket.label
+        text = f"buckets-{bucket.label}"
+    else:
+        text = bucket.name.rpartition("/")[2] if bucket.scheme == "file" else f"{bucket.name}-{bucket.prefix}"
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:SLUG_CHARS].rstrip("-.")
     return f"{readable or 'root'}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"

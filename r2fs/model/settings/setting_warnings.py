@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,11 +30,15 @@ def of_misspelled(environ: Mapping[str, str]) -> None:
             log.warning("the variable %s is no setting%s", variable, hint)
 
 
-def of_readable_secrets(file: SettingsFile, mount: str, key_files: Mapping[str, Path]) -> None:
+def of_readable_secrets(file: SettingsFile, mount: str, key_files: Mapping[str, Sequence[Path]]) -> None:
     """Warn about files of secrets that every user can read, also if another source has precedence."""
-    named = {*file.shared, *file.mounts.get(mount, {})}
+    named = {
+        *file.shared,
+        *file.mounts.get(mount, {}),
+        *(name for own in file.buckets.values() for name in own),
+    }
     held = [(file.path, option.name) for option in TABLE if option.secret and option.name in named]
-    held += [(path, part) for part, path in key_files.items() if BY_NAME[part].secret]
+    held += [(path, part) for part, paths in key_files.items() if BY_NAME[part].secret for path in paths]
     for path, name in held:
         if _is_open(path):
             log.warning("%s holds %s and every user can read it: chmod 600 it", path, name)
@@ -49,6 +53,8 @@ def _is_open(path: Path) -> bool:
 
 def of_plain_http(bucket: Bucket) -> str | None:
     """Warning for the person who mounts; None if requests are encrypted or do not leave this machine."""
+    if bucket.members:
+        return next((warning for one in bucket.members if (warning := of_plain_http(one)) is not None), None)
     url = urlsplit(bucket.endpoint_url or "")
     if bucket.scheme != "s3" or url.scheme.lower() != "http" or is_this_machine(url.hostname or ""):
         return None

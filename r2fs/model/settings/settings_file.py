@@ -9,6 +9,9 @@ Fails: SettingsError with file and line.
     [mount.takes]                        # `r2fs mount takes DIR`
     url = "r2://studio/takes"
     cache_size = "50GiB"
+
+    [buckets.audiobooks]                 # of this bucket, in whatever mount
+    public_url = "https://media.example.com"
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from pathlib import Path
 
 from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings.options import BY_NAME, GROUPS, Option
+from r2fs.model.settings.options import BY_NAME, GROUPS, OF_A_BUCKET, Option
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")
@@ -48,6 +51,7 @@ class SettingsFile:
     exists: bool = False
     shared: Mapping[str, FileValue] = field(default_factory=dict)
     mounts: Mapping[str, Mapping[str, FileValue]] = field(default_factory=dict)
+    buckets: Mapping[str, Mapping[str, FileValue]] = field(default_factory=dict)
 
 
 def near(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
@@ -97,20 +101,37 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
 
 
 def _checked(path: Path, data: Mapping[str, object], lines: Mapping[tuple[str, str], int]) -> SettingsFile:
-    plain = {name: raw for name, raw in data.items() if name not in ("mount", "defaults")}
+    plain = {name: raw for name, raw in data.items() if name not in ("mount", "defaults", "buckets")}
     shared = _table(path, "", plain, lines)
     shared |= _table(path, "defaults", data.get("defaults", {}), lines)
-    mounts: dict[str, Mapping[str, FileValue]] = {}
-    tables = data.get("mount", {})
+    mounts = _tables(path, "mount", "mount", data, lines)
+    buckets = _tables(path, "buckets", "bucket", data, lines)
+    for values in buckets.values():
+        for setting in values.keys() - OF_A_BUCKET:
+            raise SettingsError(
+                f"{values[setting].where}: {setting} is a setting of a mount, not of one bucket; "
+                f"of a bucket are {', '.join(sorted(OF_A_BUCKET))}"
+            )
+    return SettingsFile(path, True, shared, mounts, buckets)
+
+
+def _tables(
+    path: Path, group: str, of: str, data: Mapping[str, object], lines: Mapping[tuple[str, str], int]
+) -> dict[str, Mapping[str, FileValue]]:
+    """The tables [group.NAME]."""
+    tables = data.get(group, {})
     if not isinstance(tables, dict):
-        raise SettingsError(f"{path}: mount is a table for each mount: [mount.NAME]")
+        raise SettingsError(f"{path}: {group} is a table for each {of}: [{group}.NAME]")
+    found: dict[str, Mapping[str, FileValue]] = {}
     for name, table in tables.items():
         if MOUNT_NAME.fullmatch(name) is None:
-            raise SettingsError(f"{path}: [mount.{name}]: a name has letters, digits, dots, - and _")
+            raise SettingsError(f"{path}: [{group}.{name}]: a name has letters, digits, dots, - and _")
         if not isinstance(table, dict):
-            raise SettingsError(f"{path}: mount.{name}: settings of a mount stand in a table, [mount.{name}]")
-        mounts[name] = _table(path, f"mount.{name}", table, lines)
-    return SettingsFile(path, True, shared, mounts)
+            raise SettingsError(
+                f"{path}: {group}.{name}: settings of a {of} stand in a table, [{group}.{name}]"
+            )
+        found[name] = _table(path, f"{group}.{name}", table, lines)
+    return found
 
 
 def _table(
@@ -124,7 +145,7 @@ def _table(
         where = f"{path}:{line}" if line else str(path)
         if name not in BY_NAME:
             what = "table" if isinstance(raw, dict) else "setting"
-            hint = near(name, ("mount", "defaults", *BY_NAME))
+            hint = near(name, ("mount", "defaults", "buckets", *BY_NAME))
             raise SettingsError(f"{where}: unknown {what} {name!r}{hint}")
         values[name] = FileValue(raw, f"{where} [{table}]" if table else where)
     return values
@@ -145,6 +166,11 @@ _MOUNT = """
 # [mount.takes]
 # url = "r2://BUCKET/PREFIX"
 # mountpoint = "/mnt/takes"
+
+# ---- Settings of one bucket, in whatever mount: credentials, endpoint, public_url, read_only.
+
+# [buckets.NAME]
+# public_url = "https://media.example.com"
 """
 
 

@@ -9,6 +9,7 @@ Precedence, the stronger last:
 
     default < file: top level < [defaults] < [mount.NAME]
             < variables: AWS_… < STORAGE_… < R2_… < R2FS_… < $CREDENTIALS_DIRECTORY
+            < file: [buckets.NAME], of that bucket alone
             < flags and -o
 
 The URL and mount point of a mount named on the command line rank with the flags, so that no variable
@@ -22,7 +23,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ Rank = tuple[int, int]
 DEFAULT: Rank = (0, 0)
 FILE, ENVIRONMENT, FLAG = 1, 2, 3
 _OWN_VARIABLE, _CREDENTIAL = len(FAMILIES), len(FAMILIES) + 1  # ranks above the families of variables
+OF_BUCKET: Rank = (ENVIRONMENT, _CREDENTIAL + 1)  # a bucket's own table names it, and variables do not
 HIDDEN = "(hidden)"
 MAX_KEY = 1 << 16  # bytes of a file with a key; session tokens have a few thousand
 
@@ -97,9 +99,30 @@ class Values:
     def secrets(self) -> set[str]:
         """Every secret that is read, or stands in the settings file, of other mounts too: to be redacted."""
         found = {str(self.get(option.name)) for option in TABLE if option.secret and self.get(option.name)}
-        for table in (self.file.shared, *self.file.mounts.values()):
+        for table in (self.file.shared, *self.file.mounts.values(), *self.file.buckets.values()):
             found |= {str(value.raw) for name, value in table.items() if BY_NAME[name].secret}
         return found
+
+    def for_bucket(self, name: str) -> Values:
+        """These values, with those of the table [buckets.NAME] of the settings file."""
+        table = self.file.buckets.get(name, {})
+        values = dict(self.by_name)
+        for option_name, found in table.items():
+            if self.rank(option_name) < OF_BUCKET:
+                own = Candidate(found.raw, found.where, OF_BUCKET, self.file.path.parent)
+                value = _strongest(BY_NAME[option_name], [own])
+                assert value is not None
+                values[option_name] = value
+        _read_key_files(values)
+        return replace(self, by_name=values)
+
+    def key_files(self) -> dict[str, list[Path]]:
+        """The files that hold parts of keys, by the part: of the mount, and of its buckets."""
+        of_all = (self, *(self.for_bucket(name) for name in self.file.buckets))
+        return {
+            part: list(dict.fromkeys(path for values in of_all if (path := values.get(f"{part}_file"))))
+            for part in KEY_PARTS
+        }
 
     @property
     def mountpoint(self) -> Path | None:
@@ -145,13 +168,11 @@ def gather(
         candidates[option_name].append(Candidate(flag.raw, flag.source, (FLAG, 0), base))
     values = {n: v for n, found in candidates.items() if (v := _strongest(BY_NAME[n], found)) is not None}
     _read_key_files(values)
-    if warn:
-        key_files = {
-            part: value.value for part in KEY_PARTS if (value := values.get(f"{part}_file")) is not None
-        }
-        setting_warnings.of_readable_secrets(file, name, key_files)
     _of_this_host(values, environ)
-    return Values(file, name, values)
+    gathered = Values(file, name, values)
+    if warn:
+        setting_warnings.of_readable_secrets(file, name, gathered.key_files())
+    return gathered
 
 
 # ------------------------------------------------------------------ sources

@@ -261,6 +261,27 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketNames:
+    """Names of buckets. The value is a tuple; ("*",) are all buckets of the account."""
+
+    allowed: str = "a bucket's name: letters, digits, dots, hyphens; several: NAME:NAME, or a list; *: all"
+    pattern: str = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}"
+
+    def parse(self, raw: object) -> tuple[str, ...]:
+        parts = raw.split(":") if isinstance(raw, str) else raw
+        if not isinstance(parts, list | tuple) or not parts:
+            raise ValueError(f"{raw!r} is no bucket's name")
+        names = tuple(dict.fromkeys(_string(part) for part in parts))
+        if names != ("*",) and not all(re.fullmatch(self.pattern, name) for name in names):
+            raise ValueError(f"{':'.join(names)!r} does not fit")
+        return names
+
+    def write(self, value: object) -> str:
+        assert isinstance(value, tuple)
+        return json.dumps(value[0] if len(value) == 1 else list(value))
+
+
+@dataclass(frozen=True, slots=True)
 class Patterns:
     allowed: str = 'file name patterns: ["*-wal", "*.tmp"], or comma-separated outside the file'
 

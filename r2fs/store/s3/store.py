@@ -70,14 +70,14 @@ def connect(
     clock: Clock,
     limits: Limits | None = None,
     credentials: Callable[[], Credentials] | None = None,
+    counter: RequestCounter | None = None,
 ) -> RetryingStore:
     """The bucket, with retries and with its requests counted. Sends nothing yet."""
-    counter = RequestCounter()
     store = S3Store(
         bucket,
         clock=clock,
         limits=limits,
-        counter=counter,
+        counter=(counter := counter or RequestCounter()),
         read_timeout_s=bucket.request_timeout_s,
         credentials=credentials,
     )

@@ -107,3 +107,10 @@ def test_a_helper_called_wrong(words):
 )
 def test_mount_fuse_names_no_command(words, bare):
     assert is_bare_mount(words, COMMANDS) is bare
+
+
+def test_several_buckets_in_fstab():
+    found = load(
+        "s3://", flags=flags_of(("_netdev,bucket=audiobooks:manuscripts",)), environ={"HOME": "/nonexistent"}
+    )
+    assert [member.name for member in found.bucket.members] == ["audiobooks", "manuscripts"]

@@ -58,10 +58,10 @@ def test_what_other_tools_call_a_command_leads_to_one_that_there_is():
 @pytest.mark.parametrize(
     "words",
     [
-        ("mount", "--bucket", "a", "--bucket", "b", "r2://", "/mnt"),
+        ("mount", "--region", "a", "--region", "b", "r2://", "/mnt"),
         ("mount", "--cache-size=1G", "file:///b", "/mnt", "--cache-size", "1G"),
         ("mount", "--read-only", "--no-read-only", "file:///b", "/mnt"),
-        ("config", "show", "--bucket", "a", "--bucket", "b"),
+        ("config", "show", "--region", "a", "--region", "b"),
         ("config", "show", "--config", "a", "--config", "b"),
         ("flush", "--timeout", "1s", "--timeout", "2s"),
         ("umount", "--timeout", "1s", "/x", "--timeout", "2s"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from r2fs.model.errors import SettingsError
+from r2fs.model.identity import identity
 from r2fs.model.settings import GIB, MIB, settings_file
-from r2fs.model.settings.loading import credentials_of, load
+from r2fs.model.settings.loading import credentials_at, credentials_of, load, settings_of
 from r2fs.model.settings.sources import Flag, gather
 from tests.support.users import ROOT, acting_as, neighbours
 
@@ -196,9 +197,7 @@ def test_urls():
     assert load("file:///a/../b/", environ=env()).bucket.name == "/b"
 
 
-@pytest.mark.parametrize(
-    "url", ["file://host/dir", "file:x", "ftp://x", "r2:///p", "s3://", "s3://a b", "r2://-x"]
-)
+@pytest.mark.parametrize("url", ["file://host/dir", "file:x", "ftp://x", "r2:///p", "s3://a b", "r2://-x"])
 def test_urls_that_are_refused(url):
     assert refused(url, env(**R2))
 
@@ -499,3 +498,101 @@ def test_a_home_that_may_not_be_entered_is_one_sentence():
     with neighbours(ROOT) as two, acting_as(two.attacker):
         said = refused("file:///b", environ={"HOME": str(two.home)})
     assert said.endswith("config.toml: the settings file cannot be read: Permission denied")
+
+
+# ------------------------------------------------------------------ several buckets
+def names_of(settings) -> list[str]:
+    return [member.name for member in settings.bucket.members]
+
+
+def test_several_buckets_by_flag_url_variable_and_file(write):
+    flag = {"bucket": Flag(("manuscripts", "audiobooks"), "flag --bucket")}
+    found = load("r2://", environ=env(**R2), flags=flag)
+    assert names_of(found) == ["manuscripts", "audiobooks"]
+    assert found.bucket.url == "r2://manuscripts+audiobooks"
+    assert found.bucket.name == found.bucket.prefix == ""
+    assert {m.endpoint_url for m in found.bucket.members} == {"https://acc.r2.cloudflarestorage.com"}
+    again = load(found.bucket.url, environ=env(**R2))
+    assert (again.bucket, again.state_dir) == (found.bucket, found.state_dir)
+    assert names_of(load("r2://", environ=env(R2FS_BUCKET="a:b", **R2))) == ["a", "b"]
+    assert names_of(load("r2://", environ=env(**R2), config_file=write('bucket = ["a", "b"]'))) == ["a", "b"]
+
+
+def test_no_bucket_is_named_and_all_are_meant():
+    found = load("r2://", environ=env(**R2))
+    assert found.bucket.every
+    assert found.bucket.url == "r2://"
+    assert not load("r2://", environ=env(R2_BUCKET_NAME="one", **R2)).bucket.several
+    assert load(
+        "r2://", environ=env(R2_BUCKET_NAME="one", **R2), flags={"bucket": Flag("*", "flag")}
+    ).bucket.every
+    assert "r2://BUCKET/PREFIX" in refused("r2://a+b/prefix", env(**R2))
+    assert "bucket:" in refused("r2://", env(R2FS_BUCKET="a:b/c", **R2))
+
+
+def test_a_state_directory_is_of_the_mount_and_not_of_its_buckets(write):
+    found = load("r2://a+b", environ=env(**R2))
+    assert load("r2://b+a+c", environ=env(**R2)).state_dir == found.state_dir
+    assert load("r2://", environ=env(**R2)).state_dir == found.state_dir
+    one = load("r2://a", environ=env(**R2))
+    assert one.state_dir != found.state_dir
+    assert identity(one.bucket) != identity(found.bucket)
+    file = write('[mount.rohimaya]\nurl = "r2://a+b"\n')
+    named = load("rohimaya", environ=env(**R2), config_file=file)
+    assert named.state_dir != found.state_dir
+    assert identity(named.bucket) != identity(found.bucket)
+
+
+def test_a_bucket_has_settings_of_its_own(write, tmp_path):
+    """R10: an address for each; a key for each is stronger than that of the variables, and whole."""
+    (tmp_path / "id").write_text("own-id")
+    file = write(
+        """
+        public_url = "https://all.example.com"
+        [buckets.audiobooks]
+        access_key_id_file = "id"
+        secret_access_key = "own-secret"
+        public_url = "https://books.example.com"
+        read_only = true
+        endpoint_url = "https://s3.example.com"
+        """
+    )
+    sources = {"environ": env(R2_SESSION_TOKEN="token", **R2), "config_file": file}
+    found = load("r2://manuscripts+audiobooks", **sources)
+    texts, books = found.bucket.members
+    assert (texts.credentials.access_key_id, texts.credentials.session_token) == ("id2", "token")
+    assert (texts.public_url, texts.read_only, found.read_only) == (None, False, False)
+    own = books.credentials
+    assert (own.access_key_id, own.secret_access_key, own.session_token) == ("own-id", "own-secret", None)
+    assert (books.public_url, books.read_only) == ("https://books.example.com", True)
+    assert books.endpoint_url == "https://s3.example.com"
+    assert found.public_url == "https://all.example.com"
+    alone = load("r2://audiobooks", **sources)  # also in a mount of that bucket alone
+    assert (alone.read_only, alone.public_url) == (True, "https://books.example.com")
+    assert alone.bucket.credentials == own
+    values = gather("r2://manuscripts+audiobooks", **sources)
+    assert credentials_at(values, "audiobooks") == own
+    assert values.key_files()["access_key_id"] == [tmp_path / "id"]
+    assert load("r2://audiobooks", flags={"read_only": Flag(False, "flag")}, **sources).read_only is False
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[buckets.a]\ncache_size = "1G"\n', "cache_size is a setting of a mount"),
+        ('[buckets.a]\npublic_ur = "x"\n', "is public_url meant"),
+        ("buckets = 1\n", r"\[buckets.NAME\]"),
+    ],
+)
+def test_what_is_no_setting_of_a_bucket(write, text, says):
+    with pytest.raises(SettingsError, match=says):
+        load("r2://a+b", environ=env(**R2), config_file=write(text))
+
+
+def test_each_bucket_may_have_an_account_of_its_own(write):
+    file = write('[buckets.a]\naccount_id = "one"\n[buckets.b]\naccount_id = "two"\n')
+    keys = {name: value for name, value in R2.items() if name != "R2_ACCOUNT_ID"}
+    found = settings_of(gather("r2://a+b", environ=env(**keys), config_file=file))
+    hosts = [str(member.endpoint_url).removeprefix("https://") for member in found.bucket.members]
+    assert [host.partition(".")[0] for host in hosts] == ["one", "two"]
+    assert "account_id" in refused("r2://", env(**keys), config_file=file)

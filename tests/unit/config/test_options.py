@@ -8,7 +8,17 @@ import tomllib
 from r2fs.model.settings import Bucket, Credentials, Settings
 from r2fs.model.settings.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE
 
-FILLED_BY_CONFIG = {"name", "staging", "scheme", "prefix", "credentials", "given"}  # no settings of their own
+FILLED_BY_CONFIG = {
+    "name",
+    "staging",
+    "scheme",
+    "prefix",
+    "credentials",
+    "given",
+    "members",
+    "every",
+    "label",
+}
 NOT_FIELDS = {"url", "mountpoint", "account_id", "jurisdiction", *(f"{part}_file" for part in KEY_PARTS)}
 
 

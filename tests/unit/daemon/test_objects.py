@@ -95,9 +95,14 @@ def test_a_public_url_is_below_the_setting() -> None:
 
 def test_paths_of_a_key() -> None:
     ask = operations().paths
-    assert ask(request(key="p/a.wav"))["paths"] == ["a.wav"]
-    assert ask(request(key="p/l.rclonelink"))["paths"] == ["l", "l.rclonelink"]
-    assert ask(request(key="elsewhere/a"))["paths"] == []
+    found = [{"bucket": "books", "paths": ["a.wav"]}]
+    assert (
+        ask(request(key="p/a.wav"))["found"] == found == ask(request(key="p/a.wav", bucket="books"))["found"]
+    )
+    assert ask(request(key="p/a.wav", bucket="other"))["found"] == []
+    link = ask(request(key="p/l.rclonelink"))["found"]
+    assert link == [{"bucket": "books", "paths": ["l", "l.rclonelink"]}]
+    assert ask(request(key="elsewhere/a"))["found"] == []
 
 
 def test_the_token_in_a_url_reaches_the_user_and_nothing_else_does() -> None:
