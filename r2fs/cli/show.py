@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,6 +115,18 @@ def labelled(pairs: Sequence[tuple[str, object]], indent: str = "") -> str:
             for number, line in enumerate(text)
         ]
     return "\n".join(lines)
+
+
+def bar(done: float, total: float, cells: int) -> str:
+    """A bar of so many characters: "████░░░░", or "####----" where the encoding lacks these."""
+    full, empty = ("█", "░") if can_write("█░") else ("#", "-")
+    filled = min(cells, int(cells * done / total)) if total > 0 else 0
+    return full * filled + empty * (cells - filled)
+
+
+def moment(at_s: float) -> str:
+    """A time as people write it, in this host's zone: "2026-11-29 13:05"."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
 
 
 def left(queue: Mapping[str, Any]) -> str:

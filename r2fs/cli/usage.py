@@ -15,7 +15,8 @@ from click.shell_completion import CompletionItem
 # Names in other tools → names in r2fs.
 CALLED_OTHERWISE = {
     "unmount": "umount", "fusermount": "umount", "stop": "umount", "detach": "umount",
-    "list": "status", "ls": "status", "stats": "status", "info": "status", "mounts": "status", "df": "status",
+    "list": "ls", "dir": "ls", "stat": "info", "stats": "status", "mounts": "status", "df": "status",
+    "price": "cost", "pending": "queue",
     "sync": "flush", "upload": "flush",
     "delete": "rm", "remove": "rm", "purge": "rm", "setmeta": "set",
     "presign": "url", "link": "url", "share": "url",

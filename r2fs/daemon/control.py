@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from r2fs.daemon.protocol import (
+    HEARTBEAT_S,
     MAX_LINE,
     Message,
     decode,
@@ -54,6 +55,7 @@ class Request:
         self.connection = connection
         self.message: Message = {}
         self.gone = threading.Event()  # set when the client has left
+        self._progress_s = time.monotonic()  # of the last line, or of the start
 
     def read(self) -> None:
         """Receive the request. NotPermitted for another user's, InvalidArgument if it is no line of JSON."""
@@ -63,7 +65,13 @@ class Request:
 
     def progress(self, **fields: object) -> None:
         """Send a line before the last. After a client has left, lines are dropped."""
+        self._progress_s = time.monotonic()
         self.send({**fields, "done": False})
+
+    def heartbeat(self, **fields: object) -> None:
+        """Send a line of progress, unless the last was sent less than HEARTBEAT_S ago."""
+        if time.monotonic() - self._progress_s >= HEARTBEAT_S:
+            self.progress(**fields)
 
     def send(self, message: Mapping[str, object]) -> None:
         if self.gone.is_set():

@@ -10,16 +10,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from r2fs.model import amounts
 from r2fs.model.errors import R2fsError
 from r2fs.model.settings import Settings
 from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
 PARKED_SHOWN = 100  # in an answer, a single line
+OPENS_JUDGED = (
+    100  # opens before the hit rate is compared with its limit: the first opens of a new cache all miss
+)
 
 
 def queue(view: QueueView) -> dict[str, Any]:
-    """Pending changes. `left`: number of names with one; sizes in bytes."""
-    return {**asdict(view), "left": view.files + view.directories + view.deletes}
+    """Pending changes. `left`: number of names with one; `rate`: bytes a second of all uploads on their way; `left_s`:
+    seconds until all but parked files are sent, at this rate, null while unknown; sizes in bytes."""
+    rate = sum((transfer.rate for transfer in view.transfers), 0.0)
+    rest = max(0, view.bytes - view.parked_bytes - sum(transfer.sent for transfer in view.transfers))
+    return {
+        **asdict(view),
+        "left": view.files + view.directories + view.deletes,
+        "rate": rate,
+        "left_s": rest / rate if rate else None,
+    }
 
 
 def flushed(view: QueueView, parked: Sequence[TransferView], refusal: R2fsError | None) -> dict[str, Any]:
@@ -33,9 +45,28 @@ def flushed(view: QueueView, parked: Sequence[TransferView], refusal: R2fsError 
     }
 
 
-def cache(view: CacheView) -> dict[str, Any]:
+def cache(view: CacheView, surplus: int = 0) -> dict[str, Any]:
+    """Clean content. `surplus`: number of files fetched ahead and not opened."""
     looks = view.hits + view.misses
-    return {**asdict(view), "hit_rate": round(view.hits / looks, 4) if looks else None}
+    rate = round(view.hits / looks, 4) if looks else None
+    return {**asdict(view), "hit_rate": rate, "surplus": surplus}
+
+
+def warnings(settings: Settings, queue_view: QueueView, cache_view: CacheView) -> list[str]:
+    """Sentences on amounts past the limits of the settings."""
+    found = []
+    if 0 < settings.warn_cache_size < cache_view.bytes:
+        limit = amounts.size(settings.warn_cache_size)
+        found.append(f"the cache holds {amounts.size(cache_view.bytes)}, more than {limit} (warn_cache_size)")
+    left = queue_view.files + queue_view.directories + queue_view.deletes
+    if 0 < settings.warn_queue < left:
+        found.append(f"{left} changes are pending, more than {settings.warn_queue} (warn_queue)")
+    looks = cache_view.hits + cache_view.misses
+    if looks >= OPENS_JUDGED and cache_view.hits / looks < settings.warn_hit_rate / 100:
+        rate = f"{cache_view.hits / looks:.0%}"
+        limit = f"{settings.warn_hit_rate} %"
+        found.append(f"the cache serves {rate} of {looks} opens, less than {limit} (warn_hit_rate)")
+    return found
 
 
 def room(view: RoomView) -> dict[str, Any]:
@@ -73,6 +104,7 @@ def buckets(settings: Settings, store: object) -> list[dict[str, Any]]:
 
 
 def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: object) -> dict[str, Any]:
+    """The mount, its driver and its directories."""
     return {
         "mountpoint": mountpoint,
         "url": settings.bucket.url,
@@ -87,14 +119,16 @@ def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: obj
     }
 
 
-def kernel(driver: object, path_of: Callable[[int], str | None]) -> dict[str, Any]:
+def kernel(driver: object, paths_of: Callable[[Sequence[int]], Mapping[int, str]]) -> dict[str, Any]:
     """The kernel's side, from the driver; empty for drivers through libfuse.
 
     `open_files`: mode of each open inode, and its reason (`path` is null without a name);
     `requests`: by opcode.
     """
     modes, counts = getattr(driver, "mode_of_open_files", None), getattr(driver, "requests", None)
+    opened = list(modes()) if callable(modes) else []
+    paths = paths_of([mode.ino for mode in opened])  # one hold of the engine's lock, however many are open
     return {
-        "open_files": [{"path": path_of(m.ino), **asdict(m)} for m in modes()] if callable(modes) else None,
+        "open_files": [{"path": paths.get(m.ino), **asdict(m)} for m in opened] if callable(modes) else None,
         "requests": counts() if callable(counts) else None,
     }

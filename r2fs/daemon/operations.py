@@ -15,11 +15,14 @@ from collections.abc import Callable, Mapping
 from r2fs import __version__
 from r2fs.daemon import metrics
 from r2fs.daemon.bulk import BulkOperations
+from r2fs.daemon.cache_operations import CacheOperations
 from r2fs.daemon.control import Request
 from r2fs.daemon.copies import CopyOperations
+from r2fs.daemon.file_operations import FileOperations
 from r2fs.daemon.objects import ObjectOperations
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.protocol import HEARTBEAT_S
+from r2fs.daemon.queue_operations import QueueOperations
 from r2fs.daemon.stopping import Stopping
 from r2fs.model.errors import MountError
 from r2fs.model.views import QueueView
@@ -34,6 +37,7 @@ class Operations:
         self._stopping = stopping
         self._target = target
         self._state = "starting"  # changed once, by mounted()
+        self._started_at_s = time.time()
 
     def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
         return {
@@ -45,6 +49,9 @@ class Operations:
             **ObjectOperations(self._parts).table(),
             **CopyOperations(self._parts).table(),
             **BulkOperations(self._parts).table(),
+            **FileOperations(self._parts).table(),
+            **QueueOperations(self._parts).table(),
+            **CacheOperations(self._parts, self._started_at_s).table(),
         }
 
     def mounted(self) -> None:
@@ -55,22 +62,26 @@ class Operations:
         return {"pid": os.getpid(), "version": __version__}
 
     def status(self, request: Request) -> dict[str, object]:
+        """The whole mount, from counters and views: no request to the bucket, and no wait for one."""
         parts = self._parts
         state = "stopping" if self._stopping.requested.is_set() else self._state
+        queue, cache = parts.engine.queue_view(), parts.engine.cache_view()
         return {
             "mount": {
                 **metrics.mount(parts.settings, self._target, os.getpid(), state, parts.driver),
                 "buckets": metrics.buckets(parts.settings, parts.store),
                 **parts.takeover.describe(),
+                "started_at_s": self._started_at_s,
             },
-            "queue": metrics.queue(parts.engine.queue_view()),
-            "cache": metrics.cache(parts.engine.cache_view()),
+            "warnings": metrics.warnings(parts.engine.maintenance.settings, queue, cache),
+            "queue": metrics.queue(queue),
+            "cache": metrics.cache(cache, parts.engine.maintenance.surplus()),
             "room": metrics.room(parts.engine.room_view()),
             "aside": metrics.aside(parts.engine.aside_view()),
             "damaged": list(parts.engine.damaged_view()),
             "requests": metrics.requests(parts.store),
             "health": metrics.health(parts.store),
-            "kernel": metrics.kernel(parts.driver, parts.engine.path_of),
+            "kernel": metrics.kernel(parts.driver, parts.engine.maintenance.paths_of),
         }
 
     def flush(self, request: Request) -> dict[str, object]:

@@ -32,6 +32,7 @@ LIVE: Final = frozenset(
         "cache_size", "min_free", "cache_ttl", "freshness", "read_timeout", "small_file", "read_ahead", "part_size",
         "multipart_threshold", "upload_delay", "upload_deadline", "dirty_limit", "dirty_wait", "quota",
         "stop_timeout", "local_patterns", "public_url", "log_level", "log_misses",
+        "warn_cache_size", "warn_queue", "warn_hit_rate", "price_storage", "price_class_a", "price_class_b",
     }
 )  # fmt: skip
 NAMES: Final = {option.field: option.name for option in TABLE}

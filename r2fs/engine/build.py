@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from r2fs.engine.content.cache_care import CacheCare
 from r2fs.engine.content.storage import build_records_and_storage
 from r2fs.engine.core import Core
 from r2fs.engine.files.copy_range import CopyRange
@@ -21,15 +22,19 @@ from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
+from r2fs.engine.namespace.discard import Discards
+from r2fs.engine.namespace.file_views import FileViews
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.header_changes import HeaderChanges
 from r2fs.engine.namespace.local_copies import LocalCopies
+from r2fs.engine.namespace.maintenance import Maintenance
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.pins import Pins
 from r2fs.engine.namespace.receipts import Receipts
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
+from r2fs.engine.namespace.stored_sizes import StoredSizes
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.recovery.handover import restore_handles
 from r2fs.engine.recovery.replay import Replay
@@ -172,5 +177,15 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             pins=Pins(records, copies, freshness.listed),
             removal=TreeRemoval(records, names, writeback),
             status=Status(records, writeback),
+            maintenance=Maintenance(
+                records,
+                scopes,
+                writeback.transfers,
+                storage.prefetch,
+                FileViews(records, names, xattrs, writeback),
+                Discards(records, storage, writeback, names),
+                StoredSizes(records),
+                CacheCare(core, contents),
+            ),
         )
     )

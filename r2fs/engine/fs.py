@@ -26,6 +26,7 @@ from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.header_changes import HeaderChanges
 from r2fs.engine.namespace.local_copies import LocalCopies
+from r2fs.engine.namespace.maintenance import Maintenance
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.pins import Pins
 from r2fs.engine.namespace.receipts import Receipts
@@ -83,6 +84,7 @@ class Parts:
     header_changes: HeaderChanges
     pins: Pins
     status: Status
+    maintenance: Maintenance
 
 
 class FileSystem:
@@ -112,6 +114,7 @@ class FileSystem:
         self.removal = parts.removal
         self.header_changes = parts.header_changes
         self.pins = parts.pins
+        self.maintenance = parts.maintenance
         self._status = parts.status
 
     # ------------------------------------------------------------------ status
@@ -150,12 +153,6 @@ class FileSystem:
     def in_background(self, job: Job) -> bool:
         """Run a command's long job on a thread of its own. False: the mount is about to end."""
         return self._queues.bulk.submit(job)
-
-    def path_of(self, ino: int) -> str | None:
-        """Return the path from the mount's root; None for an inode without a name."""
-        with self._core.lock:
-            node = self._tree.find(ino)
-            return None if node is None or node.deleted else self._tree.path(node)
 
     def queue_view(self) -> QueueView:
         return self._status.view()

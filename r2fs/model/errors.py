@@ -32,6 +32,7 @@ Never: knows FUSE, boto3 or click.
     │   ├── DiskReadOnly          the file system is read-only (the kernel makes it so after an error)
     │   └── BodyWithdrawn         the file being sent was opened for writing, or became shorter
     ├── SyncFailed                a file may no longer hold the bytes written to it
+    ├── CannotDiscard             local changes that cannot be given up, or not yet
     ├── MountError                no mount could be made
     │   ├── MountPointBad  MountPointStale  FuseMissing  AlreadyMounted
     ├── SettingsError             a setting's value is wrong
@@ -308,6 +309,10 @@ class DirectoryUnusable(LocalError):
 
 class DiskReadOnly(LocalError):
     errno = _errno.EROFS
+
+
+class CannotDiscard(R2fsError):
+    """Local changes are kept: they are in use, or have no equal copy outside of the mount."""
 
 
 class SyncFailed(R2fsError):

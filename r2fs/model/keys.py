@@ -123,6 +123,12 @@ def is_conflict_name(name: str) -> bool:
     return " (conflict of " in name and _CONFLICT.search(name) is not None
 
 
+def conflict_original(name: str) -> str | None:
+    """The name in a conflict name, if that was not cut; None for any other name."""
+    found = _CONFLICT.search(name) if is_conflict_name(name) else None
+    return None if found is None else name[: found.start()] + (found[2] or "")
+
+
 def conflict_name(name: str, host: str, when_s: float, number: int = 1) -> str:
     """`take.wav` → `take (conflict of HOST, 2026-11-21).wav`, numbered from the second on.
 

@@ -7,7 +7,7 @@
     STALE_UPLOAD  an attempt is in flight, and a writer has the file open
     RESEALED      an attempt is in flight, and a newer content or name waits for the next
     PARKED        refused by the bucket, or perhaps torn: kept until a person acts or the cause ends
-    GONE          unlinked: never sent
+    GONE          unlinked, or discarded: never sent
 
 QUEUED covers two ways of sending: a body from staging, or (for a rename, or a change of metadata alone) a copy
 inside the bucket from the inode's base. The journal stores the state's name. A pair of state and event that is
@@ -54,6 +54,7 @@ class Event(Enum):
     UNLINK = "unlink"
     REPLAY = "replay"
     ADOPT = "adopt"  # a take-over: its writers go on
+    DISCARD = "discard"  # given up by a person, after an export of its bytes
 
 
 BEFORE = "before"  # CLOSE_UNCHANGED leads back to the state that OPEN_WRITE left
@@ -99,6 +100,8 @@ NEXT: dict[tuple[State | None, Event], State | str] = {
     # unlink, and start
     **{(state, _E.UNLINK): _S.GONE for state in State if state is not _S.GONE},
     **{(state, _E.REPLAY): _S.QUEUED for state in State if state not in (_S.CLEAN, _S.PARKED, _S.GONE)},
+    (_S.QUEUED, _E.DISCARD): _S.GONE,
+    (_S.PARKED, _E.DISCARD): _S.GONE,
     (_S.DIRTY, _E.ADOPT): _S.DIRTY,
     (_S.STALE_UPLOAD, _E.ADOPT): _S.DIRTY,  # the attempt ended with the daemon, its outcome unknown
 }

@@ -114,6 +114,12 @@ def unlinked(pending: Pending) -> Pending | None:
     return None
 
 
+def discarded(pending: Pending) -> Pending | None:
+    """Give up local changes for the bucket's version. The caller has compared the staged bytes with an export."""
+    assert _next(pending, Event.DISCARD) is State.GONE and pending.in_flight is None
+    return None
+
+
 # ------------------------------------------------------------------ one attempt
 def claimed(pending: Pending, in_flight: InFlight, size: int | None) -> Pending:
     """Begin an attempt. `size`: bytes of the staged file now; None without a staged file."""

@@ -86,6 +86,7 @@ class TransferView:
     rate: float  # bytes per second, of this attempt; 0: unknown, or no progress
     age_s: float  # since its close
     reason: str | None  # of the parking, or of the last attempt's failure
+    failures: int = 0  # attempts in a row that failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class QueueView:
     last_error: str | None  # of changes still pending
     last_error_at_s: float | None  # seconds since 1970
     directory_objects: tuple[Version, ...] = ()  # objects with bytes at the key of a directory
+    parked_bytes: int = 0  # of parked files
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +153,59 @@ class EvictView:
     bytes: int  # of the cache, freed
     kept: int  # files
     reasons: tuple[tuple[str, str], ...]  # of them the first: path and reason
+
+
+@dataclass(frozen=True, slots=True)
+class FileView:
+    """One file or directory: its bytes on this host, and its object."""
+
+    path: str  # relative to the mount
+    kind: str
+    key: str
+    url: str  # scheme://BUCKET/KEY
+    state: str  # of its upload, as the attribute `user.r2fs.state`
+    size: int  # bytes
+    cached: int  # of these, bytes on this host
+    etag: str | None  # of the version in the bucket
+    content_type: str | None  # None: of a directory
+    modified_at_s: float  # mtime, seconds since 1970
+    stored_at_s: float | None  # LastModified; None: not listed since this host wrote it
+    open: int  # handles of programs
+    reason: str | None  # of the parking, or of the last attempt's failure
+    failures: int  # attempts in a row that failed
+    pending_s: float | None  # seconds since its first change that the bucket lacks
+    sent: int  # bytes sent of the attempt on its way
+    conflict_of: str | None  # path of the file that another host wrote at the same time
+    copies: tuple[str, ...]  # paths of its conflict copies
+    pinned: bool = False  # kept on this host, by `r2fs pin`
+
+    @property
+    def whole(self) -> bool:
+        """True if all bytes are on this host."""
+        return self.cached >= self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Bytes of a file that were copied out of the mount."""
+
+    size: int
+    sha256: str  # in hexadecimal digits
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsView:
+    """Number and bytes of objects."""
+
+    objects: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCheckView:
+    """Comparison of cached files with their ETags."""
+
+    checked: int  # files of which the ETag was compared
+    bytes: int  # of these
+    skipped: int  # files that are partly here, or whose ETag is no MD5
+    damaged: tuple[str, ...]  # keys of files that differed, and were dropped

@@ -64,7 +64,7 @@ ALLOWED: dict[str, dict[str, int]] = {
         "inheritance": 7,
         "question": 2,
         "seal": 6,
-        "sealed": 3,
+        "sealed": 1,
         "told": 1,
     },
     "r2fs/model": {"doubtful": 2, "facts": 2, "inheritance": 1},

@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from r2fs.disk.cache.audit import Audit
 from r2fs.disk.cache.eviction import Eviction
 from r2fs.disk.cache.last_listings import LastListings
 from r2fs.disk.cache.name_filter import NameFilter, row_name, version_of
@@ -62,6 +63,7 @@ class CleanCache:
         # constant
         self._clock = clock
         self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
+        self.audit = Audit(self._content)
         # guarded by: _content.lock
         self._names = NameFilter()
         self._limit = limit_bytes

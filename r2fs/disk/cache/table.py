@@ -22,6 +22,7 @@ from diskcache import core
 from r2fs.disk.cache.shelf import Maker, file_name
 
 BATCH = 16  # rows of a query for eviction
+PAGE = 256  # rows of a walk through all
 
 DATABASE = core.DBNAME
 SQL = core.sqlite3
@@ -204,6 +205,11 @@ class Table(diskcache.Cache):  # type: ignore[misc]
             over -= weight
             gone.append(key)
         return gone
+
+    def page(self, after: int) -> list[tuple[int, Row]]:
+        """Return the next rows by number, each with its number: PAGE at most, those with a number above `after`."""
+        found = self._sql(f"{_SELECT} WHERE rowid > ? ORDER BY rowid LIMIT {PAGE}", (after,)).fetchall()
+        return [(row[7], Row(*row[:5])) for row in found]
 
     def names(self) -> Iterator[str]:
         """Yield the keys of all rows."""

@@ -40,6 +40,7 @@ T = TypeVar("T")
 class Contents:
     def __init__(self, records: Records, streams: Streams, space: DiskSpace) -> None:
         self._core = records.core
+        self._tree = records.tree
         self._pending = records.pending
         self._attempts = records.attempts
         self._space = space
@@ -192,6 +193,12 @@ class Contents:
         if node.content is not None and node.base is not None and not (node.pending and node.pending.staged):
             node.content.distrust()
             self._core.cache.drop(node.base)
+
+    def distrust_version(self, version: Version) -> None:
+        """Distrust the content of every inode that has the version open."""
+        for ino in self._pinned_by.get(version, ()):
+            if (node := self._tree.find(ino)) is not None:
+                self.distrust(node)
 
     # ---- evidence
     def proof(self, node: Node) -> Proof:

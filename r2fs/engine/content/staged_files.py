@@ -69,7 +69,7 @@ class StagedFiles:
             node.stale_staged_name = None
 
     # ---- evidence
-    def sealed_fd(self, node: Node) -> int | None:
+    def closed_fd(self, node: Node) -> int | None:
         """Return a descriptor of the complete staged file, the caller's to close; None while a program could write."""
         content = self._contents.of(node)
         assert content.complete, "missing bytes must be downloaded before"
@@ -81,7 +81,7 @@ class StagedFiles:
 
     def nobody_writes(self, node: Node) -> bool:
         """True if no program has a writing descriptor or a writable mapping now."""
-        fd = self.sealed_fd(node)
+        fd = self.closed_fd(node)
         if fd is None:
             return False
         os.close(fd)

@@ -10,10 +10,27 @@ from collections.abc import Sequence
 
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
+from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import NotFound
+from r2fs.model.errors import NotADirectory, NotFound
+from r2fs.model.keys import check_name, printable
 from r2fs.model.ports import Caller
+
+
+def known_node(tree: Tree, path: str) -> Node:
+    """Return the node at a path that the mount knows, with Core.lock held. NotFound, NotADirectory."""
+    node = tree.root
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        if not node.is_dir:
+            raise NotADirectory(f"{printable(tree.path(node))} is not a directory")
+        child = node.children().get(check_name(part))
+        if child is None:
+            raise NotFound(f"{printable(path)}: no such file or directory is known to the mount")
+        node = child
+    return node
 
 
 class Scopes:

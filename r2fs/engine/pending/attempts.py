@@ -140,6 +140,11 @@ class Attempts:
         """Return the keys at which an object of this inode may still appear."""
         return {a.key for a in self._known.values() if a.ino == ino and a.unknown}
 
+    def may_arrive(self, ino: int) -> bool:
+        """True if an object of this inode may still appear in the bucket."""
+        oldest = self._core.clock.time() - LATE_ATTEMPT_S
+        return any(a.ino == ino and a.started_s > oldest for a in self._known.values())
+
     def any_at(self, key: str) -> bool:
         return any(nfc(a.key) == nfc(key) for a in self._known.values())
 

@@ -13,6 +13,7 @@ from heapq import nsmallest
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback.transfers import RANK
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import R2fsError
 from r2fs.model.pending import OPEN_STATES, SENDING, State
@@ -26,9 +27,6 @@ LOOK_S = 0.01  # shorter pauses are left out: every change is looked at
 
 CLOSING_S = 1.0  # from FLUSH, during close(), to RELEASE, which the kernel sends after
 
-# The order of a view: on their way, waiting for a person, the rest.
-RANK = {**dict.fromkeys((state.value for state in SENDING), 0), State.PARKED.value: 1}
-
 WAITED_FOR = frozenset({State.QUEUED}) | SENDING  # DIRTY waits for its program, PARKED for a person
 
 
@@ -40,6 +38,7 @@ class Status:
         self._queue = writeback.queue
         self._deletes = writeback.deletes
         self._resolver = writeback.resolver
+        self._transfers = writeback.transfers
 
     def view(self) -> QueueView:
         with self._core.lock:
@@ -60,9 +59,10 @@ class Status:
             watched = sum(row.watch_until_s is not None for row in self._pending.deletes.rows.values())
             resolver, failures = self._resolver, self._queue.failures
             last_error = failures.last_locked()
-            transfers = [self._transfer_locked(node, now) for node in oldest]
+            transfers = [self._transfers.upload_locked(node, now) for node in oldest]
             transfers += [
-                self._refused_locked(seq, now) for seq in nsmallest(SHOWN, self._pending.deletes.parked)
+                self._transfers.delete_locked(seq, now)
+                for seq in nsmallest(SHOWN, self._pending.deletes.parked)
             ]
             transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
             return QueueView(
@@ -84,31 +84,10 @@ class Status:
                 failed=failures.count,
                 last_error=last_error.text if last_error else None,
                 last_error_at_s=last_error.at_s if last_error else None,
+                parked_bytes=sum(
+                    node.pending.size for node in pending if node.pending and node.state is State.PARKED
+                ),
             )
-
-    def _refused_locked(self, seq: int, now: float) -> TransferView:
-        """View of a parked delete."""
-        self._core.assert_held()
-        row, (reason, since_s) = self._pending.deletes.rows[seq], self._pending.deletes.parked[seq]
-        path = row.key.removeprefix(self._core.settings.bucket.prefix)
-        return TransferView(path, "delete", State.PARKED.value, 0, 0, 0.0, now - since_s, reason)
-
-    def _transfer_locked(self, node: Node, now: float) -> TransferView:
-        self._core.assert_held()
-        pending = node.pending
-        assert pending is not None
-        upload = self._queue.uploads.get(node.ino)
-        bytes_ = upload.bytes if upload is not None and pending.in_flight else None
-        return TransferView(
-            path=self._tree.path(node) + ("/" if node.is_dir else ""),
-            verb="upload",
-            state=pending.state.value,
-            size=pending.size,
-            sent=bytes_.gone(now, pending.size) if bytes_ else 0,
-            rate=bytes_.rate(now, pending.size) if bytes_ else 0.0,
-            age_s=now - pending.since_s,
-            reason=pending.reason,
-        )
 
     def wait(
         self,
@@ -187,12 +166,14 @@ class Status:
             renamed = (pending_store.inodes.get(row.after_ino) for row in rows if row.after_ino is not None)
             found |= {node.ino: node for node in renamed if node is not None}
             parked = [
-                self._transfer_locked(node, now) for node in found.values() if node.state is State.PARKED
+                self._transfers.upload_locked(node, now)
+                for node in found.values()
+                if node.state is State.PARKED
             ]
             return (
                 *parked,
                 *(
-                    self._refused_locked(row.seq, now)
+                    self._transfers.delete_locked(row.seq, now)
                     for row in rows
                     if row.seq in pending_store.deletes.parked
                 ),

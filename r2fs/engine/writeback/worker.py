@@ -263,7 +263,7 @@ class Worker:
         self._pending.keep_bytes(pending.key, by=node)
         fd = None
         if pending.changed and pending.staged is not None:
-            fd = self._staged_files.sealed_fd(node)
+            fd = self._staged_files.closed_fd(node)
             if fd is None:  # closed, and still mapped for writing: the end of its writes is not known yet
                 self._queue.add_locked(item, now + MAPPED_S)
                 return None

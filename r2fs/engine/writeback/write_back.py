@@ -10,6 +10,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.engine.writeback.resolve import Resolver
+from r2fs.engine.writeback.transfers import Transfers
 from r2fs.engine.writeback.upload import Uploader
 from r2fs.engine.writeback.worker import Worker
 
@@ -20,6 +21,7 @@ class WriteBack:
     deletes: Deletes
     resolver: Resolver
     worker: Worker
+    transfers: Transfers
 
 
 def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> WriteBack:
@@ -27,4 +29,4 @@ def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> Wri
     queue = UploadQueue(records, storage.local_only)
     deletes = Deletes(records, storage.disk_sync, queue)
     worker = Worker(records, storage, queue, deletes, Uploader(records.core, parts, storage.copied_files))
-    return WriteBack(queue, deletes, worker.resolver, worker)
+    return WriteBack(queue, deletes, worker.resolver, worker, Transfers(records, queue))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from r2fs.model import prices
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 LOCAL_PATTERNS = ("*-wal", "*-shm", "*-journal")  # SQLite's side files
@@ -131,6 +133,14 @@ class Settings:
     local_patterns: tuple[str, ...] = LOCAL_PATTERNS
     links: str = "follow"  # "inside": symbolic links that may lead out of the mount are not read
     noexec: bool = False  # the kernel runs no program from the mount
+    # limits past which `r2fs status` warns; 0: none
+    warn_cache_size: int = 0  # bytes in the cache
+    warn_queue: int = 0  # names with pending changes
+    warn_hit_rate: int = 0  # percent of opens that the cache serves
+    # prices, in US dollars
+    price_storage: float = prices.STORAGE  # per GB and month
+    price_class_a: float = prices.CLASS_A  # per million requests
+    price_class_b: float = prices.CLASS_B  # per million requests
     # the daemon
     take_over_s: float = 60.0  # longest wait of a mount for a new daemon after a kill; 0: none
     name: str = ""  # of the mount in the settings file; else empty

@@ -23,6 +23,7 @@ from r2fs.model.settings.units import (
     FilePath,
     Kind,
     Mask,
+    Number,
     Owner,
     Patterns,
     Size,
@@ -256,6 +257,16 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("uid", Owner(), "Owner of files without an owner in the bucket. Default: the mounting user."),
         Option("gid", Owner(group=True), "Group of such files. Default: the mounting user's group."),
         Option("umask", Mask(), "Permission bits removed from files without a mode in the bucket."),
+    ),
+    "Warnings of `r2fs status`": (
+        Option("warn_cache_size", Size(0, 1024 * TIB), "Warn of a cache above this size; 0: never."),
+        Option("warn_queue", Count(0, 10**9), "Warn of more pending changes than this; 0: never."),
+        Option("warn_hit_rate", Count(0, 100), "Warn of fewer cache hits than this percentage; 0: never."),
+    ),
+    "Prices of `r2fs cost`, in dollars": (
+        Option("price_storage", Number(0, 1000), "Price of a GB of storage for a month."),
+        Option("price_class_a", Number(0, 10**6), "Price of a million requests of class A."),
+        Option("price_class_b", Number(0, 10**6), "Price of a million requests of class B."),
     ),
     "The daemon": (
         Option(

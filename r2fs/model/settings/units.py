@@ -156,6 +156,27 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    least: float
+    most: float
+
+    @property
+    def allowed(self) -> str:
+        return f"a number from {self.least:g} to {self.most:g}"
+
+    def parse(self, raw: object) -> float:
+        if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+            raise ValueError(f"{raw!r} is no number")
+        number = float(raw)
+        if not self.least <= number <= self.most:  # also not-a-number
+            raise ValueError(f"{raw!r} is outside")
+        return number
+
+    def write(self, value: object) -> str:
+        return repr(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Size:
     least: int
     most: int

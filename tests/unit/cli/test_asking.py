@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import re
+import termios
 import threading
 
 import pytest
 
+from r2fs.cli import screen
 from r2fs.cli.progress_bar import Progress
-from r2fs.model.errors import MountError
+from r2fs.model.errors import DaemonUnreachable, MountError
 from tests.unit.cli.conftest import flushed, queue
 
 CACHE = {
@@ -370,9 +376,8 @@ def test_how_long_it_will_take(r2fs, daemon):
         {**UGLY, "size": 5 << 20},
     ]
     transfers[1] |= {"sent": 0, "rate": 0.0}
-    point = daemon(
-        "takes", status=lambda request: status("/mnt/t", files=2, bytes=15 << 20, transfers=transfers)
-    )
+    view = {"files": 2, "bytes": 15 << 20, "transfers": transfers, "rate": float(1 << 20), "left_s": 6.0}
+    point = daemon("takes", status=lambda request: status("/mnt/t", **view))
     assert "about 6 s to go" in r2fs("status", point).out
 
 
@@ -385,9 +390,95 @@ def test_what_a_stopping_daemon_says_of_its_end(r2fs, daemon):
 
 
 def test_status_is_shown_again_and_again(r2fs, daemon, terminal, monkeypatch):
-    point = daemon("takes", status=lambda request: status("/mnt/t"))
-    assert r2fs("status", "--watch", point).code == 2  # nobody watches a pipe
+    looks: list[object] = []
+
+    def answer(request):
+        looks.append(request)
+        return watched("/mnt/t")
+
+    point = daemon("takes", status=answer)
     terminal(100)
+    sleeps(monkeypatch)
+    assert r2fs("status", "-w", point).code == 0
+    assert len(looks) == 3
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_the_screen_of_a_watch(columns):
+    from rich.console import Console
+
+    console = Console(width=columns, height=40, force_terminal=True, highlight=False)
+    gone = {"mount": {"mountpoint": "/mnt/gone", "url": "r2://b", "error": "the daemon has gone"}}
+    with console.capture() as shown:
+        console.print(screen.rendered(screen.Seen([watched("/mnt/t"), gone], "not sent: /mnt/x"), console))
+    text = re.sub(r"\x1b\[[\d;]*m", "", shown.get())
+    words = " ".join(text.replace("│", " ").split())  # folded between words
+    for word in (
+        "/mnt/t", "r2://takes", "a/b.wav", "512 B/s", "2 files (5.0 MiB)", "5 s to go", "75% hits", r"parked: x\x1b[31m.wav: refused: 403",
+        "warning: much", "conflict kept: c", "the daemon has gone", "not sent: /mnt/x", "q or Ctrl-C ends",
+    ):  # fmt: skip
+        assert word in words, word
+    assert max(map(len, text.splitlines())) <= columns
+
+
+def test_q_ends_a_watch_and_the_terminal_is_as_before(r2fs, daemon, terminal, monkeypatch):
+    ours, theirs = pty.openpty()
+
+    def answer(request):
+        os.write(ours, b"xq")  # once the watch has begun: keys typed before are dropped
+        return watched("/mnt/t")
+
+    point = daemon("takes", status=answer)
+    terminal(100)
+    with open(theirs, "rb", buffering=0) as keyboard:
+        monkeypatch.setattr("sys.stdin", keyboard)
+        before = termios.tcgetattr(theirs)
+        assert r2fs("status", "-w", point).code == 0
+        assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+
+
+def test_without_a_terminal_a_watch_prints_lines(r2fs, daemon, monkeypatch):
+    point = daemon("takes", status=lambda request: watched("/mnt/t"))
+    sleeps(monkeypatch)
+    lines = r2fs("status", "-w", point).out.splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d /mnt/t: 2 files \(5\.0 MiB\) left, 1\.0 MiB/s, 5 s to go; cache 3\.0 MiB of 1\.0 GiB; "
+        r"1 warning, 1 parked, 1 conflict",
+        lines[0],
+    )
+    slept = sleeps(monkeypatch)
+    answers = [json.loads(line) for line in r2fs("status", "--watch", "--json").out.splitlines()]
+    assert [answer[0]["queue"]["left"] for answer in answers] == [2, 2, 2]
+    assert len(slept) == 3
+
+
+def test_a_watch_outlives_a_restart_of_the_daemon(r2fs, daemon, monkeypatch):
+    answers = iter([watched("/mnt/t"), DaemonUnreachable("it is being started again"), watched("/mnt/t")])
+
+    def answer(request):
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    point = daemon("takes", status=answer)
+    sleeps(monkeypatch)
+    lines = r2fs("status", "-w", point).out.splitlines()
+    assert ["started again" in line for line in lines] == [False, True, False]
+
+
+def watched(point):
+    """A mount with something of each kind to show."""
+    answer = status(
+        point, files=2, bytes=5 << 20, parked=1, transfers=[TRANSFER, UGLY], conflicts=["c"], rate=float(1 << 20), left_s=5.0
+    )  # fmt: skip
+    return {**answer, "warnings": ["much"]}
+
+
+def sleeps(monkeypatch):
+    """Ctrl-C in the third pause of a watch; returns the pauses."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -396,10 +487,7 @@ def test_status_is_shown_again_and_again(r2fs, daemon, terminal, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("time.sleep", sleep)
-    said = r2fs("status", "-w", point)
-    assert said.code == 0
-    assert len(slept) == 3
-    assert "/mnt/t" in said.out
+    return slept
 
 
 def bar(monkeypatch, columns=80):

@@ -27,8 +27,7 @@ def test_without_a_command_the_help_looks_like_help(r2fs, words, heads):
     ("typed", "meant"),
     [
         (["unmount"], "r2fs umount"),
-        (["list"], "r2fs status"),
-        (["ls"], "r2fs status"),
+        (["list"], "r2fs ls"),
         (["version"], "r2fs --version"),
         (["help"], "r2fs --help"),
         (["moutn"], "r2fs mount"),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import pytest
 
 from r2fs.daemon import metrics
+from r2fs.daemon.cache_operations import cost
+from r2fs.model.ports import Limits
+from r2fs.model.prices import MONTH_S
 from r2fs.model.settings import Bucket, Settings
-from r2fs.model.views import CacheView, QueueView
+from r2fs.model.views import CacheView, QueueView, TransferView
 from r2fs.store.counting import RequestCounter
 
 
@@ -51,6 +56,65 @@ def test_the_hit_rate():
     assert rate(0, 0) is None
 
 
+def test_the_rate_and_the_time_left_leave_parked_files_out():
+    sending = TransferView("a", "upload", "uploading", 100, 40, 20.0, 1.0, None)
+    view = QueueView(
+        files=2, directories=0, bytes=1100, deletes=0, watched=0, active=1, parked=1, conflicts=(), hidden=0, oldest_s=1.5, transfers=(sending,),
+        uploaded=0, uploaded_bytes=0, failed=0, last_error=None, last_error_at_s=None, parked_bytes=1000,
+    )  # fmt: skip
+    assert (metrics.queue(view)["rate"], metrics.queue(view)["left_s"]) == (20.0, 3.0)
+
+
+def test_warnings_past_the_limits_of_the_settings(tmp_path):
+    view = QueueView(
+        files=99, directories=1, bytes=0, deletes=1, watched=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=0.0, transfers=(),
+        uploaded=0, uploaded_bytes=0, failed=0, last_error=None, last_error_at_s=None,
+    )  # fmt: skip
+    cache = CacheView(3, 6 << 30, 10 << 30, hits=49, misses=51, evicted=0, expired=0)
+    settings = Settings(Bucket("s3", "studio"), tmp_path, tmp_path, tmp_path)
+    assert metrics.warnings(settings, view, cache) == []  # off by default
+    limited = replace(settings, warn_cache_size=5 << 30, warn_queue=100, warn_hit_rate=50)
+    assert metrics.warnings(limited, view, cache) == [
+        "the cache holds 6.0 GiB, more than 5.0 GiB (warn_cache_size)",
+        "101 changes are pending, more than 100 (warn_queue)",
+        "the cache serves 49% of 100 opens, less than 50 % (warn_hit_rate)",
+    ]
+    assert metrics.warnings(limited, replace(view, files=98), replace(cache, bytes=1, hits=51)) == []
+    assert (
+        metrics.warnings(limited, replace(view, files=98), replace(cache, bytes=1, hits=0, misses=99)) == []
+    )
+
+
+def test_the_cost_of_the_seed(tmp_path):
+    """100 books of 1 GB, and 1,000 downloads a month: about 1.50 dollars."""
+    settings = Settings(Bucket("s3", "studio"), tmp_path, tmp_path, tmp_path)
+    stored = {"objects": 100, "bytes": 100 * 10**9, "listed": True}
+    requests = {"class_a": 100, "class_b": 1000, "free": 5000}
+    said = cost(settings, requests, stored, MONTH_S)
+    assert said["storage"]["dollars_per_month"] == pytest.approx(1.50)
+    assert said["requests"]["per_month"]["dollars"] == pytest.approx(0.00045 + 0.00036)
+    assert said["dollars_per_month"] == pytest.approx(1.50081)
+    assert said["requests"]["per_day"]["class_a"] == pytest.approx(100 / 30)
+    assert cost(settings, {}, stored, 0.0)["requests"]["per_month"]["dollars"] == 0.0
+    dear = replace(settings, price_storage=0.03, price_class_a=9.0, price_class_b=0.0)
+    assert cost(dear, requests, stored, MONTH_S)["dollars_per_month"] == pytest.approx(3.0009)
+
+
+def test_deletes_are_free_and_a_listing_is_of_class_a():
+    counter = RequestCounter()
+    for verb in ("DeleteObject", "DeleteObjects", "AbortMultipartUpload"):
+        counter.request(verb)
+    assert (counter.view().class_a, counter.view().class_b, counter.view().free) == (0, 0, 3)
+    counter.request("ListObjectsV2")
+    assert counter.view().class_a == 1
+
+
+def test_a_book_of_a_gibibyte_is_66_requests_of_class_a(tmp_path):
+    settings = Settings(Bucket("s3", "studio"), tmp_path, tmp_path, tmp_path)
+    part = Limits().part_size(1 << 30, settings.part_size)
+    assert 1 + -(-(1 << 30) // part) + 1 == 66  # create, parts, complete
+
+
 def test_requests_by_verb_and_class():
     store = Store()
     store.counter.request("PutObject", 100)
@@ -72,7 +136,7 @@ def test_the_mount(tmp_path):
 
 
 def test_the_kernels_side():
-    shown = metrics.kernel(Driver(), lambda ino: {7: "takes/07.wav"}[ino])
+    shown = metrics.kernel(Driver(), lambda inos: {7: "takes/07.wav"})
     opened = {"path": "takes/07.wav", "ino": 7, "mode": "passthrough"}
     assert shown == {"open_files": [opened], "requests": {"lookup": 3}}
-    assert metrics.kernel(object(), lambda ino: None) == {"open_files": None, "requests": None}
+    assert metrics.kernel(object(), lambda inos: {}) == {"open_files": None, "requests": None}

@@ -131,3 +131,7 @@ def test_no_history_calls_clean_what_was_not_sent(events: list[Event]):
             model.step(event)
         if model.state is State.CLEAN:
             assert model.stored == model.content
+
+
+def test_a_person_gives_up_only_what_is_closed_and_not_on_its_way():
+    assert {state for state, event in NEXT if event is Event.DISCARD} == {State.QUEUED, State.PARKED}

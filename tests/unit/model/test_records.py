@@ -11,8 +11,8 @@ from r2fs.model.records import Attributes, Condition, Entry, Kind, ObjectInfo, V
 RECORDS = [
     c
     for module in (records, views)
-    for _, c in inspect.getmembers(module, dataclasses.is_dataclass)
-    if c.__module__ == module.__name__
+    for _, c in inspect.getmembers(module, inspect.isclass)
+    if dataclasses.is_dataclass(c) and c.__module__ == module.__name__
 ]
 
 

@@ -81,6 +81,7 @@ EVENTS: dict[str, Step] = {
     "retargeted": t.retargeted,
     "renamed": lambda p: t.renamed(p, "other", None, 1),
     "unlinked": t.unlinked,
+    "discarded": only(lambda p: p.in_flight is None, t.discarded),
     "claimed": lambda p: t.claimed(p, InFlight("attempt", p.key), 4),
     **{
         f"stored, {etag}, copy {copy}": lambda p, etag=etag, copy=copy: t.stored(  # type: ignore[misc]
@@ -123,7 +124,11 @@ BESIDE: dict[str, Step] = {
     "synced in part": of_staged(lambda s: replace(s, durability=Durability.SYNCED_OWN, fsync_mark=7)),
 }
 # Steps after which nothing, or no file in staging, is left: each for the reason that its docstring gives.
-MAY_END = {"unlinked", *(name for name in EVENTS if name.startswith(("closed unchanged", "stored")))}
+MAY_END = {
+    "unlinked",
+    "discarded",
+    *(name for name in EVENTS if name.startswith(("closed unchanged", "stored"))),
+}
 
 
 def plain(pending: Pending) -> Pending:
@@ -182,7 +187,8 @@ def test_no_step_drops_bytes(name):
         taken += 1
         if following is None:
             assert name in MAY_END, value
-            assert value.state not in (State.QUEUED, State.PARKED) or name == "unlinked", value
+            by_person = name in ("unlinked", "discarded")
+            assert value.state not in (State.QUEUED, State.PARKED) or by_person, value
         elif value.staged is not None:
             assert following.staged is not None, value
             assert following.staged.file == value.staged.file, value

@@ -1,0 +1,72 @@
+"""`r2fs info`: one file in detail: its object, its state, what of it is on this host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from r2fs.cli import show
+from r2fs.cli.asking import look_up, one_target
+from r2fs.cli.usage import Command, PathText
+from r2fs.daemon import client
+from r2fs.model import amounts
+
+
+@click.command("info", cls=Command)
+@click.argument("path", metavar="PATH", type=PathText())
+@click.option("--json", "as_json", is_flag=True, help="Print all details as JSON.")
+def command(path: str, as_json: bool) -> None:
+    """Show a file of a mount: object key and URL, state, version, what of it is on this host, conflict copies.
+
+    The only requests are those of an ordinary `stat`.
+
+    \b
+    Example:
+      r2fs info ~/studio/takes/07.wav
+    """
+    look_up(path)
+    daemon, within = one_target(path)
+    file = client.ask_once(daemon, "file", path=within)
+    if as_json:
+        show.as_json(file)
+        return
+    print(show.labelled([*_object(file), *_bytes(file)]))
+
+
+def _object(file: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines on the object, and on the changes that the bucket lacks."""
+    lines = [
+        ("path", file["path"]),
+        ("kind", file["kind"]),
+        ("object", file["url"]),
+        ("state", file["state"]),
+    ]
+    if file["reason"]:
+        lines.append(("because", file["reason"]))
+    if file["failures"]:
+        lines.append(("failed", f"{amounts.counted(file['failures'], 'attempt')} in a row"))
+    if file["pending_s"] is not None:
+        lines.append(("pending", f"for {amounts.seconds(file['pending_s'])}"))
+    if file["sent"]:
+        lines.append(("sent", f"{amounts.size(file['sent'])} of {amounts.size(file['size'])}"))
+    if file["conflict_of"]:
+        lines.append(("conflict of", file["conflict_of"]))
+    return lines + [("conflict kept", copy) for copy in file["copies"]]
+
+
+def _bytes(file: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines on size, version and times."""
+    lines = []
+    if file["kind"] != "directory":
+        lines.append(("size", f"{amounts.size(file['size'])} ({file['size']} bytes)"))
+        part = "all" if file["whole"] else amounts.size(file["cached"]) if file["cached"] else "none"
+        lines.append(("on this host", f"{part}, pinned" if file["pinned"] else part))
+        lines.append(("type", file["content_type"]))
+        lines.append(("version", f"ETag {file['etag']}" if file["etag"] else "none in the bucket"))
+    lines.append(("modified", show.moment(file["modified_at_s"])))
+    if file["stored_at_s"] is not None:
+        lines.append(("stored", show.moment(file["stored_at_s"])))
+    if file["open"]:
+        lines.append(("open", amounts.counted(file["open"], "time")))
+    return lines

@@ -1,0 +1,51 @@
+"""Stored sizes: number and bytes of the bucket's objects below the mount, known or listed.
+
+Never:   sends a request but the LISTs of `listed`.
+Locks:   takes Core.lock, for PAGE inodes at a time; none during a request.
+Fails:   StoreError of a LIST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from r2fs.engine.inodes.listing_pages import Pages
+from r2fs.engine.pending.records import Records
+from r2fs.model.views import ObjectsView
+
+PAGE = 2000  # inodes in a hold of the lock
+
+
+class StoredSizes:
+    def __init__(self, records: Records) -> None:
+        self._core = records.core
+        self._tree = records.tree
+
+    def known(self) -> ObjectsView:
+        """Sum of the objects known from listings and uploads."""
+        with self._core.lock:
+            nodes = list(self._tree.all_nodes())
+        objects = size = 0
+        for at in range(0, len(nodes), PAGE):
+            with self._core.lock:
+                bases = [node.base for node in nodes[at : at + PAGE] if node.base and not node.deleted]
+            objects += len(bases)
+            size += sum(base.size for base in bases)
+        return ObjectsView(objects, size)
+
+    def listed(
+        self, progress: Callable[[ObjectsView], None], cancelled: Callable[[], bool] = lambda: False
+    ) -> ObjectsView:
+        """Sum of all objects below the mount's prefix, by LISTs: a request for each thousand. `progress` gets the sum
+        so far, after each."""
+        prefix, token, found = self._core.settings.bucket.prefix, None, ObjectsView(0, 0)
+        pages = Pages(prefix or self._core.store.url)
+        while not cancelled():
+            page = self._core.store.list_page(prefix, token=token)
+            token = pages.turn(page)
+            sizes = [info.size for info in page.objects]
+            found = ObjectsView(found.objects + len(sizes), found.bytes + sum(sizes))
+            progress(found)
+            if token is None:
+                break
+        return found

@@ -1,0 +1,88 @@
+"""Status: answered from counters, with no request to the bucket, soon, while hundreds of uploads are under way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+from r2fs.daemon.operations import Operations
+from tests.support.engine import Engine, MakeEngine
+from tests.support.memory_store import MemoryStore
+
+FILES = 500
+
+
+def operations(engine: Engine) -> Any:
+    parts = SimpleNamespace(
+        engine=engine.fs,
+        settings=engine.settings,
+        store=engine.store,
+        driver=object(),
+        takeover=SimpleNamespace(describe=dict),
+    )
+    stopping = SimpleNamespace(requested=threading.Event())
+    return Operations(parts, stopping, "/mnt", lambda: None)  # type: ignore[arg-type]
+
+
+def test_status_takes_no_request_and_answers_soon_while_500_uploads_run(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    askers: set[int] = set()
+    gate = threading.Event()
+
+    def slowly(name: str, key: str) -> None:
+        askers.add(threading.get_ident())
+        gate.wait(0.002)
+
+    engine = make(upload_threads=64)
+    store.before = slowly
+    for number in range(FILES):
+        engine.write(f"{number:03}.wav", b"x" * 1000)
+    asked, left = operations(engine), [FILES]
+    took: list[float] = []
+    askers.clear()
+    while left[-1] and len(took) < 20:
+        began = time.monotonic()
+        answer = asked.status(None)
+        took.append(time.monotonic() - began)
+        left.append(answer["queue"]["left"])
+    gate.set()
+    assert left[1] > 0, "no upload was under way"
+    assert threading.get_ident() not in askers
+    assert median(took) < 0.1, took
+    engine.drain()
+
+
+def test_status_waits_for_no_answer_of_the_bucket(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    gate = threading.Event()
+
+    def hold(name: str, key: str) -> None:
+        if name == "put":
+            gate.wait(10)
+
+    store.before = hold
+    engine.write("a.wav", b"a")
+    while not engine.fs.queue_view().active:
+        time.sleep(0.005)
+    answer = operations(engine).status(None)
+    assert [one["state"] for one in answer["queue"]["transfers"]] == ["uploading"]
+    assert not gate.is_set()
+    gate.set()
+    engine.drain()
+
+
+def test_files_fetched_ahead_in_vain_are_counted(make: MakeEngine, store: MemoryStore) -> None:
+    for number in range(40):
+        store.set(f"d/{number:02}.wav", b"x" * 100)
+    engine = make(freshness_s=3600.0)
+    engine.listdir("d")
+    for number in (0, 1, 2, 3, 30, 31, 32):  # those between are passed over
+        engine.read(f"d/{number:02}.wav")
+    with engine.lock:
+        surplus = engine.prefetch.surplus
+    assert surplus > 0
+    assert operations(engine).status(None)["cache"]["surplus"] == surplus
