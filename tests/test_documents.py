@@ -131,7 +131,7 @@ def test_documents_link_to_files_and_headings_that_there_are(document):
 
 
 def test_readme_names_only_files_that_there_are():
-    for path in re.findall(r"`((?:scripts|tests|r2fs|systemd)/[\w./@-]+)`", README):
+    for path in re.findall(r"`((?:scripts|tests|r2fs)/[\w./@-]+)`", README):
         assert (ROOT / path).exists(), path
 
 

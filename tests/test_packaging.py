@@ -14,7 +14,15 @@ import pytest
 
 from r2fs import __version__
 
-PACKAGED = ("pyproject.toml", "README.md", "SEMANTICS.md", "CHANGELOG.md", "LICENSE", "r2fs", "systemd")
+PACKAGED = (
+    "pyproject.toml",
+    "README.md",
+    "SEMANTICS.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "r2fs",
+    "hatch_build.py",
+)
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,7 @@ from typing import NoReturn
 
 import click
 
-from r2fs import __version__
-from r2fs.cli import streams
+from r2fs.cli import streams, version
 from r2fs.cli.fstab import HELPER_NAMES, helper_arguments, is_bare_mount
 from r2fs.cli.usage import Group
 from r2fs.model.errors import R2fsError
@@ -53,6 +52,8 @@ COMMANDS = {
     "migrate": ("r2fs.cli.migrate", "Give objects other keys, by a map or a rule."),
     "doctor": ("r2fs.cli.doctor", "Check this host, a bucket and mounts; say what to do."),
     "bucket": ("r2fs.cli.bucket", "Create and check buckets; their CORS and lifecycle rules."),
+    "service": ("r2fs.cli.service", "Make a mount a service of systemd, and take it back."),
+    "completion": ("r2fs.cli.completion", "Print the completion script of a shell."),
     "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),
 }
@@ -88,7 +89,14 @@ class LazyGroup(Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="`r2fs mount r2://BUCKET DIR` is a beginning; `r2fs config init` writes a settings file.",
 )
-@click.version_option(__version__, message="r2fs %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=version.show,
+    help="Show the version, and the commit if it is known.",
+)
 @click.option("--debug", is_flag=True, help="Log in detail, and show the traceback of a defect.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:

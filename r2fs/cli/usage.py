@@ -22,6 +22,7 @@ CALLED_OTHERWISE = {
     "presign": "url", "link": "url", "share": "url",
     "reload": "restart", "upgrade": "restart",
     "diagnose": "doctor", "check": "doctor", "debug": "doctor", "test": "doctor",
+    "daemon": "service", "systemd": "service", "enable": "service", "complete": "completion",
     "settings": "config", "configure": "config",
     "version": "--version", "help": "--help",
 }  # fmt: skip

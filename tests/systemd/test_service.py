@@ -1,4 +1,4 @@
-"""The units of systemd/ on a real systemd: start, kill, reload, watchdog, fstab, users' units, shutdown.
+"""The units of r2fs on a real systemd: start, kill, reload, watchdog, fstab, users' units, shutdown.
 
 One machine is booted for all. The buckets are directories in /srv/shared, which outlives it. Only root can boot one:
 for an ordinary user these are skipped (scripts/test as root, and CI, run them).
@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.users import require_root
-from tests.systemd.machine import ROOT, Machine, require
+from tests.systemd.machine import Machine, require
 
 UNIT = "r2fs@takes.service"
-BUCKETS = ("takes", "slow", "stuck", "auto")
+BUCKETS = ("takes", "slow", "stuck", "books", "auto")
 CONFIG = """
 [mount.takes]
 url = "file:///srv/shared/takes"
@@ -34,6 +34,10 @@ upload_deadline = "1h"
 [mount.stuck]
 url = "file:///srv/shared/stuck"
 mountpoint = "/mnt/stuck"
+
+[mount.books]
+url = "file:///srv/shared/books"
+mountpoint = "/mnt/books"
 
 [mount.auto]
 url = "file:///srv/shared/auto"
@@ -69,21 +73,20 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def machine(shared: Path) -> Iterator[Machine]:
     require_root()
     require()
-    system, user = ((ROOT / "systemd" / name / "r2fs@.service").read_text() for name in (".", "user"))
     files = {
         "etc/r2fs/config.toml": CONFIG,
-        "etc/systemd/system/r2fs@.service": system,
         "etc/systemd/system/r2fs@stuck.service.d/watchdog.conf": WATCHDOG,
         "etc/fstab": FSTAB,
         "usr/sbin/mount.r2fs": "#!/bin/sh\nexec r2fs mount --background \"$@\"\n",
         "srv/anna/config.toml": OF_ANNA,
-        "srv/anna/r2fs@.service": user,
     }  # fmt: skip
     for name in BUCKETS:
         (shared / name).mkdir(parents=True)
     machine = Machine(shared.parent, shared, files)
     try:
         machine.do("mkdir", "-p", "/mnt/takes", "/mnt/slow", "/mnt/stuck")
+        machine.do("r2fs", "service", "install", "--no-start", "takes")
+        machine.do("systemctl", "daemon-reload")
         yield machine
     finally:
         machine.stop()
@@ -167,6 +170,34 @@ def test_stop_sends_what_is_pending(takes: Machine, shared: Path):
     assert "fuse.r2fs" not in takes.ask("findmnt", "/mnt/slow").stdout
 
 
+def test_a_service_is_installed_with_its_key_and_removed(machine: Machine, shared: Path):
+    secret = "the-s3cret-of-books"
+    machine.do(
+        "env", "R2_ACCESS_KEY_ID=id-of-books", f"R2_SECRET_ACCESS_KEY={secret}", "R2FS_CACHE_SIZE=1G",
+        "r2fs", "service", "install", "books",
+    )  # fmt: skip
+    assert machine.show("r2fs@books", "ActiveState", "UnitFileState") == {
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+    }
+    machine.do("sh", "-c", "echo page > /mnt/books/one.txt")
+    modes = machine.do(
+        "stat", "-c", "%a %n", "/etc/credstore/r2fs.books.secret_access_key", "/etc/r2fs/books.env"
+    )
+    assert modes == "600 /etc/credstore/r2fs.books.secret_access_key\n600 /etc/r2fs/books.env\n"
+    number = pid(machine, "r2fs@books")
+    for file in ("environ", "cmdline"):
+        assert secret not in machine.do("cat", f"/proc/{number}/{file}")
+    status = json.loads(machine.do("r2fs", "status", "/mnt/books", "--json"))
+    assert status["cache"]["limit"] == 1 << 30  # of a variable of the shell
+    removed = machine.do("r2fs", "service", "remove", "books")
+    assert "/etc/credstore/r2fs.books.secret_access_key: removed\n" in removed
+    assert "/etc/r2fs/books.env: removed\n" in removed
+    assert (shared / "books" / "one.txt").read_text() == "page\n"
+    assert machine.show("r2fs@books", "ActiveState")["ActiveState"] == "inactive"
+    assert machine.ask("sh", "-c", f"grep -rl {secret} /etc /root /var/lib/r2fs").stdout == ""
+
+
 def test_wrong_settings_are_not_tried_for_ever(machine: Machine):
     done = machine.ask("systemctl", "start", "r2fs@nosuch")
     assert done.returncode == 1
@@ -203,24 +234,24 @@ def test_a_users_unit_runs_without_a_login(machine: Machine):
     machine.do("useradd", "--create-home", "--shell", "/bin/sh", "anna")
     machine.do(
         "runuser", "-u", "anna", "--", "sh", "-ec",
-        "umask 077; cd; mkdir -p .config/r2fs .config/systemd/user bucket hers;"
-        "cp /srv/anna/config.toml .config/r2fs/; cp /srv/anna/r2fs@.service .config/systemd/user/",
+        "umask 077; cd; mkdir -p .config/r2fs bucket; cp /srv/anna/config.toml .config/r2fs/",
     )  # fmt: skip
-    machine.do("loginctl", "enable-linger", "anna")
     uid = machine.do("id", "-u", "anna").strip()
-    machine.until(lambda: machine.ask("test", "-S", f"/run/user/{uid}/systemd/private").returncode == 0)
 
     def as_anna(*words: str) -> str:
         return machine.do("runuser", "-u", "anna", "--", "env", "HOME=/home/anna", f"XDG_RUNTIME_DIR=/run/user/{uid}", *words)  # fmt: skip
 
-    as_anna("systemctl", "--user", "enable", "--now", "r2fs@hers")
+    said = as_anna("r2fs", "service", "install", "--linger", "hers")
+    assert "r2fs@hers: enabled, and mounted on /home/anna/hers" in said
     as_anna("sh", "-c", "echo hers > /home/anna/hers/a.txt")
     machine.until(lambda: machine.ask("test", "-e", "/home/anna/bucket/a.txt").returncode == 0)
     assert "/home/anna/hers" in as_anna("r2fs", "status")
     as_anna("systemctl", "--user", "kill", "--signal=SIGKILL", "--kill-who=main", "r2fs@hers")
     assert as_anna("cat", "/home/anna/hers/a.txt") == "hers\n"
-    as_anna("systemctl", "--user", "stop", "r2fs@hers")
+    removed = as_anna("r2fs", "service", "remove", "hers")
+    assert removed == "/home/anna/.config/systemd/user/r2fs@.service: removed\n"
     assert as_anna("cat", "/home/anna/bucket/a.txt") == "hers\n"
+    assert as_anna("ls", "/home/anna/hers") == ""
 
 
 def test_shutdown_sends_before_the_network_ends(takes: Machine, shared: Path):

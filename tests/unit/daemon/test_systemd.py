@@ -15,7 +15,7 @@ import pytest
 
 from r2fs.daemon.systemd import JournalFormatter, ServiceManager, handed_over, run_watchdog, stderr_is_journal
 
-UNITS = ("systemd/r2fs@.service", "systemd/user/r2fs@.service")
+UNITS = ("r2fs/daemon/units/r2fs@.service", "r2fs/daemon/units/user/r2fs@.service")
 
 
 @pytest.fixture(params=["path", "abstract"])
