@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -52,15 +53,15 @@ def install(name: str, no_start: bool, linger: bool) -> int:
     """
     place = _place()
     values = _values(name, place)
-    settings_of(values)  # a wrong setting is told now, and not in the journal of a unit
+    settings_of(values)  # an error of a wrong setting now, and not in the journal of a unit
     if values.mountpoint is None:
         raise SettingsError(f"[mount.{name}] in {values.file.path} needs a mountpoint")
     unit, written = installation.write_unit(place, _program())
-    print(f"{unit}: {'written' if written else 'is not from r2fs service install, and stays as it is'}")
+    print(f"{unit}: {'written' if written else 'used as it is'}")
     for path in installation.write_credentials(place, name, _key(values), _variables(values)):
         print(f"{path}: written")
     if linger and place.for_user:
-        _run("loginctl", "enable-linger")
+        _run("loginctl", "enable-linger", pwd.getpwuid(os.getuid()).pw_name)
         _await_manager()
     if no_start:
         return 0
@@ -89,7 +90,7 @@ def remove(name: str) -> int:
         _systemctl(place, "disable", "--quiet", "--now", f"r2fs@{name}")
         said = _run(*_words(place), "show", "--property=ExecMainStatus", "--value", f"r2fs@{name}")
         left = said.strip() == str(SOMETHING_LEFT)
-    for path in installation.remove(place, name):
+    for path in installation.remove(place, name, _others_run(place, name)):
         print(f"{path}: removed")
     if BOOTED.exists():
         _systemctl(place, "daemon-reload")
@@ -175,6 +176,14 @@ def _await_manager() -> None:
     deadline = time.monotonic() + MANAGER_S
     while not (Path(_runtime_dir()) / "systemd/private").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def _others_run(place: Place, name: str) -> bool:
+    """True if other mounts are services at the moment, enabled or not: they need the unit."""
+    if not BOOTED.exists():
+        return False
+    said = _run(*_words(place), "list-units", "--plain", "--no-legend", "r2fs@*.service")
+    return any(not line.startswith(f"r2fs@{name}.service ") for line in said.splitlines())
 
 
 def _run(*words: str) -> str:

