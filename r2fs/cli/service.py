@@ -49,7 +49,7 @@ def install(name: str, no_start: bool, linger: bool) -> int:
     this user. A key and other settings that come from variables of this shell are written to files of mode 0600, since a
     service has not these variables. Once more, it replaces what it wrote.
 
-    Example: sudo --preserve-env=R2_ACCESS_KEY_ID,R2_SECRET_ACCESS_KEY,R2_ACCOUNT_ID r2fs service install takes
+    Example: sudo -E r2fs service install takes
     """
     place = _place()
     values = _values(name, place)
