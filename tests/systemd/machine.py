@@ -115,9 +115,9 @@ class Machine:
         wanted.mkdir()
         (wanted / "test-network.service").symlink_to("../test-network.service")
         python = Path(sys.prefix) / "bin" / "python"
-        program = (
-            f'#!/bin/sh\nexport PYTHONPATH={ROOT} PYTHONDONTWRITEBYTECODE=1\nexec {python} -m r2fs "$@"\n'
-        )
+        # As pip's console script, but with this clone's code, whatever is installed beside the interpreter.
+        lines = ("import sys", "sys.dont_write_bytecode = True", f"sys.path.insert(0, {str(ROOT)!r})")
+        program = "\n".join((f"#!{python}", *lines, "from r2fs.cli.main import main", "main()", ""))
         for path, text in {"usr/local/bin/r2fs": program, **files}.items():
             target = staged / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -179,6 +179,11 @@ class Machine:
         done = self.ask(*words)
         assert done.returncode == 0, f"{words}: {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def start(self, unit: str) -> None:
+        """Start a unit. AssertionError with its journal."""
+        done = self.ask("systemctl", "start", unit)
+        assert done.returncode == 0, f"{unit}: {done.stderr}{self.journal(unit)}"
 
     def begin(self, *words: object) -> subprocess.Popen[str]:
         """Start a program that the test talks to."""

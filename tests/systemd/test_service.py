@@ -96,7 +96,7 @@ def machine(shared: Path) -> Iterator[Machine]:
 @pytest.fixture
 def takes(machine: Machine) -> Machine:
     """The mount `takes`, started."""
-    machine.do("systemctl", "start", UNIT)
+    machine.start(UNIT)
     return machine
 
 
@@ -161,7 +161,7 @@ def test_reload_is_a_new_daemon_under_the_same_mount(takes: Machine):
 
 
 def test_stop_sends_what_is_pending(takes: Machine, shared: Path):
-    takes.do("systemctl", "start", "r2fs@slow")
+    takes.start("r2fs@slow")
     takes.do("sh", "-c", "echo pending > /mnt/slow/stopped.txt")
     assert not (shared / "slow" / "stopped.txt").exists()
     takes.do("systemctl", "stop", "r2fs@slow")
@@ -209,7 +209,7 @@ def test_wrong_settings_are_not_tried_for_ever(machine: Machine):
 
 
 def test_the_watchdog_replaces_a_daemon_that_hangs(machine: Machine):
-    machine.do("systemctl", "start", "r2fs@stuck")
+    machine.start("r2fs@stuck")
     before = pid(machine, "r2fs@stuck")
     machine.do("systemctl", "kill", "--signal=SIGSTOP", "--kill-who=main", "r2fs@stuck")
     machine.until(lambda: pid(machine, "r2fs@stuck") not in (0, before))
@@ -220,7 +220,7 @@ def test_the_watchdog_replaces_a_daemon_that_hangs(machine: Machine):
 
 def test_fstab_mounts_at_the_first_use(machine: Machine, shared: Path):
     (shared / "auto" / "there.txt").write_text("there")
-    machine.do("systemctl", "start", "mnt-auto.automount")
+    machine.start("mnt-auto.automount")
     shown = machine.show("mnt-auto.mount", "ActiveState", "After")
     assert shown["ActiveState"] == "inactive"
     assert "network-online.target" in shown["After"]  # by _netdev
@@ -282,7 +282,7 @@ def test_the_debian_package_is_installed_used_and_removed(machine: Machine, shar
 
 def test_shutdown_sends_before_the_network_ends(takes: Machine, shared: Path):
     """The last: it ends the machine."""
-    takes.do("systemctl", "start", "r2fs@slow")
+    takes.start("r2fs@slow")
     takes.do("sh", "-c", "for n in 1 2 3 4 5; do echo $n > /mnt/slow/shutdown-$n.txt; done")
     assert not list((shared / "slow").glob("shutdown-*"))
     begun = time.monotonic()
