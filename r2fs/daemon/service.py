@@ -132,6 +132,8 @@ class Service:
             # Before files are made on this host: a wrong key or name leaves none behind.
             away = left is None and not starting.answers(store, self._settings)
         store.listen(starting.tell_health)
+        store.health.tell = starting.tell_health
+        starting.freeze_modules()
         settings = directories.prepare(self._settings)
         self._journal = journal = starting.open_journal(
             settings, LOCKED_S if left else 0.0, self._crash_point
@@ -236,7 +238,6 @@ class Service:
         operations.mounted()
         url = self._settings.bucket.url
         log.info("%s is mounted on %s", url, self._target)
-        starting.freeze_objects()
         ready()
         self._manager.ready(f"{url} on {self._target}")
         run_watchdog(self._manager, prober.answers, self._threads.ended, self._clock)

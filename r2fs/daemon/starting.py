@@ -104,9 +104,8 @@ def bound_heap() -> None:
         mallopt(parameter, value)
 
 
-def freeze_objects() -> None:
-    """Leave the objects of the start out of all later garbage collections: modules and tables never go."""
-    gc.collect()
+def freeze_modules() -> None:
+    """Leave modules and classes out of all later garbage collections: they stay. Before the first inode, which may go."""
     gc.freeze()
 
 

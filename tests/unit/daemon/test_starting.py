@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,3 +51,15 @@ def test_after_an_earlier_mount_it_is_gone_on_with(tmp_path: Path, error: StoreE
 def test_what_a_person_has_to_mend_is_told_all_the_same(tmp_path: Path, error: type[StoreError]) -> None:
     with pytest.raises(error):
         starting.answers(Bucket(error("wrong")), settings_for(tmp_path))
+
+
+def test_the_heap_is_bounded_where_the_libc_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        starting.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda *values: called.append(values))
+    )
+    starting.bound_heap()
+    assert (starting.M_ARENA_MAX, 2) in called
+    monkeypatch.setattr(starting.ctypes, "CDLL", lambda name: SimpleNamespace())
+    starting.bound_heap()
+    assert len(called) == 3
