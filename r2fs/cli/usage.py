@@ -19,6 +19,7 @@ CALLED_OTHERWISE = {
     "price": "cost", "pending": "queue",
     "sync": "flush", "upload": "flush",
     "delete": "rm", "remove": "rm", "purge": "rm", "setmeta": "set",
+    "prefetch": "warm", "download": "warm", "keep": "pin", "drop": "evict",
     "presign": "url", "link": "url", "share": "url",
     "reload": "restart", "upgrade": "restart",
     "diagnose": "doctor", "check": "doctor", "debug": "doctor", "test": "doctor",

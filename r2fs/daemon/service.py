@@ -132,7 +132,6 @@ class Service:
             # Before files are made on this host: a wrong key or name leaves none behind.
             away = left is None and not starting.answers(store, self._settings)
         store.listen(starting.tell_health)
-        store.health.tell = starting.tell_health
         starting.freeze_modules()
         settings = directories.prepare(self._settings)
         self._journal = journal = starting.open_journal(

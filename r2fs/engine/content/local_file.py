@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from r2fs.disk.cache.cache import Taken
+from r2fs.disk.cache.eviction import AGAIN_S
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content import idle
 from r2fs.engine.content.disk_space import DiskSpace
@@ -48,6 +49,7 @@ class Contents:
         # guarded by: Core.lock; by inode number
         self._sources: dict[int, Source] = {}
         self._stored_at_s: dict[int, float] = {}  # Clock.time() since when clean content is on this disk
+        self._used_s: dict[int, float] = {}  # Clock.time() of the last use of idle content noted in the cache
         self._pinned: dict[int, Version] = {}  # at most one pin of the cache each
         self._pinned_by: dict[Version, set[int]] = {}  # the reverse: inode numbers
         self._streams = streams
@@ -295,7 +297,15 @@ class Contents:
             assert node.base is not None
             self._core.cache.drop(node.base)
         else:
-            self._core.cache.count_hit(file.node.base)
+            self._core.cache.count_hit(file.node.base if self._is_another_use(node.ino) else None)
+
+    def _is_another_use(self, ino: int) -> bool:
+        """True once in AGAIN_S: the cache's order needs no row for each open."""
+        now_s = self._core.clock.time()
+        another = now_s - self._used_s.get(ino, self._stored_at_s[ino]) >= AGAIN_S
+        if another:
+            self._used_s[ino] = now_s
+        return another
 
     def _has_expired(self, ino: int) -> bool:
         ttl_s = self._core.settings.cache_ttl_s
@@ -317,6 +327,7 @@ class Contents:
         self._streams.end(node.ino)
         self._sources.pop(node.ino, None)
         self._stored_at_s.pop(node.ino, None)
+        self._used_s.pop(node.ino, None)
         self._idle.take(node.ino)
         if node.content is not None:
             self._core.staging.unlink(node.content.path)
@@ -356,6 +367,7 @@ class Contents:
         if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
             self._admit(node, content.path, content)
         self._stored_at_s.pop(node.ino, None)
+        self._used_s.pop(node.ino, None)
         self._core.staging.unlink(content.path)
 
     def _admit(self, node: Node, path: Path, content: SparseFile | None) -> None:

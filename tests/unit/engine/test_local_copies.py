@@ -10,7 +10,9 @@ import pytest
 from r2fs.engine.content.presence import bytes_here_locked
 from r2fs.model.errors import Interrupted, NotFound, Unavailable
 from r2fs.model.ports import Caller
+from r2fs.model.records import Version
 from r2fs.model.views import WarmView
+from tests.support.clocks import Later
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
@@ -166,3 +168,28 @@ def test_what_an_earlier_mount_cached_goes_without_a_request(make: MakeEngine, s
     view = engine.fs.local_copies.evict(["d"])
     assert view.files == 1
     assert (here(engine, "d/deep/a.wav"), here(engine, "dd.wav")) == (0, 5)
+
+
+def test_a_file_that_stays_open_between_its_uses_counts_as_used_again(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small files stay open after their last close: their uses reach the cache all the same, once a minute."""
+    store.set("daily.wav", b"x" * 100)
+    clock = Later()
+    engine = make(cache_size=2 * MIB, clock=clock)
+    engine.read("daily.wav")
+    engine.retire_idle()
+    noted: list[Version | None] = []
+    count_hit = engine.cache.count_hit
+
+    def noting(version: Version | None = None) -> None:
+        noted.append(version)
+        count_hit(version)
+
+    monkeypatch.setattr(engine.cache, "count_hit", noting)
+    for _ in range(3):
+        engine.read("daily.wav")
+    clock.advance(3600.0)
+    for _ in range(3):
+        engine.read("daily.wav")
+    assert [version is not None for version in noted] == [False, False, True, False, False]
