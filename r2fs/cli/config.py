@@ -14,7 +14,7 @@ from r2fs.cli.usage import Group
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import places, settings_file
 from r2fs.model.settings.loading import settings_of
-from r2fs.model.settings.options import GROUPS
+from r2fs.model.settings.options import BY_NAME, GROUPS, Option
 from r2fs.model.settings.sources import HIDDEN, Values, gather
 
 
@@ -23,7 +23,7 @@ def command() -> None:
     """Write and show settings.
 
     The last one wins: default, settings file (top level, [defaults], [mount.NAME]), variables
-    (AWS_*, STORAGE_*, R2_*, R2FS_*, systemd credentials), flags.
+    (AWS_*, STORAGE_*, R2_*, R2FS_*, systemd credentials), of one bucket [buckets.NAME] of the settings file, flags.
     """
 
 
@@ -70,6 +70,10 @@ def show_command(
     for options in GROUPS.values():
         rows += [("", "", "")] if rows else []
         rows += [(o.name, values.shown(o) or "-", values.source(o.name)) for o in options]
+    for name, table in values.file.buckets.items():
+        own = values.for_bucket(name)
+        rows.append(("", "", ""))
+        rows += [(f"{name}: {o}", own.shown(BY_NAME[o]), own.source(o)) for o in table]
     if derived:
         rows += [("", "", ""), *((name, value, "what follows") for name, value in derived.items())]
     show.table(["setting", "value", "from"], rows)
@@ -92,17 +96,22 @@ def _derived(values: Values) -> dict[str, str]:
 
 
 def as_data(values: Values, derived: dict[str, str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for options in GROUPS.values():
-        for option in options:
-            value = values.get(option.name)
-            shown = HIDDEN if option.secret and value is not None else value
-            settings[option.name] = {"value": shown, "source": values.source(option.name)}
+    settings = {option.name: _as_row(values, option) for options in GROUPS.values() for option in options}
     return {
         "file": str(values.file.path),
         "exists": values.file.exists,
         "mount": values.name or None,
         "mounts": sorted(values.file.mounts),
         "settings": settings,
+        "buckets": {
+            name: {option: _as_row(values.for_bucket(name), BY_NAME[option]) for option in table}
+            for name, table in values.file.buckets.items()
+        },
         "derived": derived,
     }
+
+
+def _as_row(values: Values, option: Option) -> dict[str, Any]:
+    value = values.get(option.name)
+    shown = HIDDEN if option.secret and value is not None else value
+    return {"value": shown, "source": values.source(option.name)}

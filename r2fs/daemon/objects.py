@@ -24,7 +24,7 @@ LOCAL = "local"  # the state of a file of `local_patterns`
 
 class ObjectOperations:
     def __init__(self, parts: Parts) -> None:
-        self._settings = parts.settings
+        self._engine = parts.engine
         self._receipts = parts.engine.receipts
         self._store = parts.store
 
@@ -36,7 +36,7 @@ class ObjectOperations:
         return self._located(self._receipts.locate(request.text("path")))
 
     def _located(self, view: LocatedView) -> dict[str, object]:
-        bucket = self._settings.bucket
+        bucket = self._engine.settings.bucket
         name, key = bucket.split(view.key)
         where = {"bucket": name, "prefix": bucket.prefix, "several": bucket.several}
         return {**asdict(view), "key": key, **where}
@@ -46,7 +46,7 @@ class ObjectOperations:
 
         `bucket`: the only one that is meant.
         """
-        bucket, wanted = self._settings.bucket, request.message.get("bucket")
+        bucket, wanted = self._engine.settings.bucket, request.message.get("bucket")
         names = self._store.names if bucket.several else (bucket.name,)
         found = []
         for name in names if wanted is None else {wanted} & set(names):
@@ -82,13 +82,13 @@ class ObjectOperations:
 
     def _public(self, key: str) -> str:
         """Below the bucket's own public address; else, with the bucket's name before the key, below the mount's."""
-        bucket = self._settings.bucket
+        bucket = self._engine.settings.bucket
         name, within = bucket.split(key)
         own = bucket.member(name).public_url if bucket.several else None
         if own is not None:
             return public_url(own, within)
-        if self._settings.public_url is not None:
-            return public_url(self._settings.public_url, key)
+        if self._engine.settings.public_url is not None:
+            return public_url(self._engine.settings.public_url, key)
         where = f" in [buckets.{name}] of the settings file" if bucket.several else " (R2_PUBLIC_URL)"
         raise SettingsError(
             f"{name if bucket.several else bucket.url}: no public address is known: set public_url{where} to the "

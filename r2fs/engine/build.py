@@ -43,6 +43,7 @@ from r2fs.engine.writeback.worker import COPY_THREADS
 from r2fs.engine.writeback.write_back import build_write_back
 from r2fs.model.errors import R2fsError
 from r2fs.model.records import Inheritance
+from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ Worker = tuple[str, Callable[[], None]]
 
 class Engine(FileSystem):
     """A FileSystem, with its threads and its end."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force: a changed settings file replaces some."""
+        return self._core.settings
 
     def workers(self) -> list[Worker]:
         """Return name and main of each thread, to be started by service.py after the fork."""

@@ -230,6 +230,10 @@ def test_a_missing_bucket_and_a_read_only_one(
     assert keys(s3, books) == {"goes on": b"x"}
     said = mount.r2fs("status", mount.path).stdout
     assert f"{shelf} (read-only)" in said
+    findings = mount.r2fs("doctor", mount.path)
+    assert findings.returncode == 5, findings.stdout
+    assert f"{books}: " in findings.stdout
+    assert "missing-" in findings.stdout
     none = several("b", "no-such-" + books, "neither-" + books, start=False)
     none.launch()
     assert none.wait() == 5

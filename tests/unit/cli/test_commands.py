@@ -152,6 +152,23 @@ def test_show_tells_value_and_source(r2fs, home, monkeypatch):
     assert set(data.json["settings"]) == {option.name for option in TABLE}
 
 
+def test_show_tells_what_a_bucket_has_of_its_own(r2fs, home):
+    path = home / "c.toml"
+    path.write_text('[buckets.books]\nread_only = true\nsecret_access_key = "geheim"\naccess_key_id = "id"\n')
+    path.chmod(0o600)
+    said = r2fs("config", "show", "s3://books+texts", "--config", path)
+    rows = [" ".join(line.split()) for line in said.out.splitlines()]
+    assert f"books: read_only true {path}:2 [buckets.books]" in rows
+    assert f"books: secret_access_key (hidden) {path}:3 [buckets.books]" in rows
+    assert "mounts s3://books+texts what follows" in rows
+    data = r2fs("config", "show", "s3://books+texts", "--json", "--config", path)
+    assert data.json["buckets"]["books"]["read_only"] == {
+        "value": True,
+        "source": f"{path}:2 [buckets.books]",
+    }
+    assert "geheim" not in said.out + data.out
+
+
 def test_show_of_values_that_make_no_mount_says_why(r2fs):
     said = r2fs("config", "show", "r2://studio")
     assert said.code == 0

@@ -341,10 +341,11 @@ def test_a_changed_settings_file_is_taken_up(rig):
     assert "config.toml:5" in log.read_text()
     assert cache_limit() == 123 << 20
     other = path.with_name("new")
-    other.write_text(head + 'log_level = "debug"\n')
+    other.write_text(head + 'log_level = "debug"\npublic_url = "https://media.example.com"\n')
     other.replace(path)
     rig.until(lambda: log.read_text().count("settings taken up") == 2)
     assert cache_limit() == 10 << 30
+    assert rig.r2fs("url", "--public", rig.point / "b.wav").stdout == "https://media.example.com/b.wav\n"
     assert rig.r2fs("flush", "--wait", rig.point).returncode == 0
     rig.until(lambda: (rig.bucket / "a.tmp").exists())  # no pattern keeps it here any more
     assert rig.r2fs("umount", rig.point).returncode == 0

@@ -37,8 +37,8 @@ def operations(public_url: str | None = None, signed: SignedUrl | None = None) -
         presign=lambda key, wish: signed or SignedUrl(f"https://h.example.com/{key}?{wish.expires_s}")
     )
     settings = SimpleNamespace(bucket=Bucket("s3", "books", "p/"), public_url=public_url)
-    engine = SimpleNamespace(receipts=Locating(**views))
-    return ObjectOperations(SimpleNamespace(settings=settings, engine=engine, store=store))  # type: ignore[arg-type]
+    engine = SimpleNamespace(receipts=Locating(**views), settings=settings)
+    return ObjectOperations(SimpleNamespace(engine=engine, store=store))  # type: ignore[arg-type]
 
 
 def request(**message: Any) -> Request:
