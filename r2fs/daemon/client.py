@@ -20,6 +20,7 @@ from r2fs.daemon.control import read_card
 from r2fs.daemon.handover import keeper
 from r2fs.daemon.protocol import (
     SILENCE_S,
+    UNKNOWN,
     Message,
     decode,
     encode,
@@ -221,6 +222,11 @@ def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
 def _answers(daemon: Daemon, lines: Iterator[bytes]) -> Iterator[Message]:
     for line in lines:
         message = decode(line)
+        if str(message.get("error", "")).startswith(UNKNOWN):
+            raise DaemonUnreachable(
+                f"the daemon of {daemon.mountpoint} is of an older r2fs: r2fs restart {daemon.mountpoint} "
+                "replaces it, without unmounting"
+            )
         raise_failure(message)
         last = message.pop("done", False)  # the protocol's own
         yield message

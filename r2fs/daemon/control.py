@@ -26,6 +26,7 @@ from typing import Any
 from r2fs.daemon.protocol import (
     HEARTBEAT_S,
     MAX_LINE,
+    UNKNOWN,
     Message,
     decode,
     encode,
@@ -192,7 +193,7 @@ class ControlServer:
             request.read()
             operation = self._operations.get(str(request.message.get("op")))
             if operation is None:
-                raise InvalidArgument(f"this daemon does not know {request.message.get('op')!r}")
+                raise InvalidArgument(f"{UNKNOWN} {request.message.get('op')!r}")
             return {**operation(request), "done": True}
         except R2fsError as error:
             return failure(error)

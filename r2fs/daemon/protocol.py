@@ -28,6 +28,7 @@ from r2fs.model.redaction import redact
 HEARTBEAT_S = 1.0
 SILENCE_S = 30.0  # a client gives up then; the daemon may be swapped out, or its disk slow
 MAX_LINE = 1 << 20  # of a request: a list of paths
+UNKNOWN = "this daemon does not know"  # how an answer to an operation of a newer r2fs begins
 SIGNED_URL = "signed_url"  # the field of an answer that is not redacted
 
 Message = dict[str, Any]

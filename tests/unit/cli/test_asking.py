@@ -118,6 +118,14 @@ def test_one_that_does_not_answer_does_not_hide_the_others(r2fs, daemon):
 
 
 # ------------------------------------------------------------------ flush
+@pytest.mark.parametrize("words", [("cost",), ("cache", "clear"), ("queue", "list")])
+def test_a_daemon_of_an_older_version_is_named_with_the_remedy(r2fs, daemon, words):
+    point = daemon("takes", status=lambda request: status("/mnt/t"))
+    said = r2fs(*words, point)
+    assert said.code == 9
+    assert f"is of an older r2fs: r2fs restart {point}" in said.err
+
+
 def test_flush_waits_for_paths(r2fs, daemon):
     asked = {}
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from r2fs.cli.bulk_targets import PARTLY
+from r2fs.cli.main import COMMANDS
 from tests.support import schemas
 from tests.test_documents import commands
 from tests.unit.cli.test_lifecycle import Rig, fuse_works
@@ -95,6 +96,16 @@ def test_every_command_with_json_has_a_schema() -> None:
     assert named <= set(schemas.SCHEMAS)
 
 
+def test_the_json_of_commands_without_a_mount(rig: Rig) -> None:
+    if "mirror" in COMMANDS:
+        local = rig.base / "local"
+        local.mkdir()
+        assert answer(rig, "mirror", "mirror", local, rig.url, "--once")["fetched"] == 1
+    if "grant" in COMMANDS:
+        rig.environ |= {"R2_ACCOUNT_ID": "a" * 32, "R2_ACCESS_KEY_ID": "id", "R2_SECRET_ACCESS_KEY": "secret"}
+        answer(rig, "grant", "grant", "r2://studio/users/anna")
+
+
 def test_every_json_has_its_schema_and_every_text_its_words(rig: Rig) -> None:
     rig.mount(
         "--upload-delay", "1h", "--upload-deadline", "1h", "--warn-queue", "1", "--public-url", "https://example.com"
@@ -146,6 +157,8 @@ def test_every_json_has_its_schema_and_every_text_its_words(rig: Rig) -> None:
         assert "no exported copy" in refused["failed"][0]["error"]
     answer(rig, "rm", "rm", "--dry-run", takes / "open.wav")
     answer(rig, "set", "set", "--dry-run", "--content-type", "audio/wav", old)
+    if "refresh" in COMMANDS:
+        answer(rig, "refresh", "refresh", "--wait", takes)
     answer(rig, "restart", "restart", point)
     answer(rig, "flush", "flush", "--wait", point)
     answer(rig, "wait", "wait", point)

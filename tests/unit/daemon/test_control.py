@@ -78,7 +78,7 @@ def test_an_error_comes_back_as_its_own_class(serve):
 
 
 def test_an_unknown_operation(serve):
-    with pytest.raises(InvalidArgument, match="does not know 'dance'"):
+    with pytest.raises(DaemonUnreachable, match="is of an older r2fs: r2fs restart"):
         client.ask_once(serve(), "dance")
 
 
