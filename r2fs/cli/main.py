@@ -51,6 +51,7 @@ COMMANDS = {
     "set": ("r2fs.cli.set_headers", "Set Content-Type and headers of objects."),
     "migrate": ("r2fs.cli.migrate", "Give objects other keys, by a map or a rule."),
     "doctor": ("r2fs.cli.doctor", "Check this host, a bucket and mounts; say what to do."),
+    "grant": ("r2fs.cli.grant", "Make temporary credentials for a prefix."),
     "bucket": ("r2fs.cli.bucket", "Create and check buckets; their CORS and lifecycle rules."),
     "service": ("r2fs.cli.service", "Make a mount a service of systemd, and take it back."),
     "completion": ("r2fs.cli.completion", "Print the completion script of a shell."),

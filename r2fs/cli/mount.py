@@ -73,7 +73,12 @@ def command(
     level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
     at = Path(absolute(directory or str(values.mountpoint)))
     about = record_of(values, settings, at, os.environ)
-    files = (values.file.path, *(path for paths in values.key_files().values() for path in paths))
+    env_file = values.get("env_file")
+    files = (
+        values.file.path,
+        *([env_file] if env_file else []),
+        *(path for paths in values.key_files().values() for path in paths),
+    )
     return _run(settings, about, level, background, files, lambda: gather(**sources, warn=False))
 
 

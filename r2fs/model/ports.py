@@ -110,6 +110,8 @@ class Limits:
     r2_copies: bool = False
     # CompleteMultipartUpload heeds a condition (R2: "Conditional operations"); other servers may ignore it.
     conditional_complete: bool = False
+    conditional_put: bool = True  # PutObject heeds a condition
+    part_copies: bool = True  # UploadPartCopy
 
     def part_size(self, size: int, wanted: int) -> int:
         """Size of the equal parts of an object of `size` bytes: `wanted`, or more if `max_parts` needs it.

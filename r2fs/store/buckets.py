@@ -104,7 +104,15 @@ class Buckets:
         opened = list(self._all().values())
         if not opened:
             return Limits()
-        return replace(opened[0].limits, r2_copies=all(store.limits.r2_copies for store in opened))
+        every = [store.limits for store in opened]
+        return replace(
+            every[0],
+            r2_copies=all(each.r2_copies for each in every),
+            conditional_complete=all(each.conditional_complete for each in every),
+            part_copies=all(each.part_copies for each in every),
+            delete_batch=min(each.delete_batch for each in every),
+            key_write_interval_s=max(each.key_write_interval_s for each in every),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

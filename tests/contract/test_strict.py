@@ -22,11 +22,11 @@ from r2fs.engine.writeback.queue import QUIET_S
 from r2fs.model.errors import BadCredentials, NameTooLong, Refused
 from r2fs.model.ports import Limits, ObjectStore, SystemClock
 from r2fs.model.records import AttributeChange, ObjectMeta, Version
-from r2fs.model.settings import Bucket, Credentials
+from r2fs.model.settings import Credentials
 from r2fs.store import open_store
 from r2fs.store.health import HealthView
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3.check import limits_of
+from r2fs.store.s3.services import service_of
 from tests.contract.test_wire import everything
 from tests.mount.daemons import until
 from tests.support.bodies import BreakingBody, BytesBody
@@ -448,7 +448,7 @@ def test_only_an_endpoint_of_r2_is_taken_for_r2():
         ("http://127.0.0.1:8787", False),
         (None, False),
     ):
-        assert limits_of(Bucket("s3", "bucket", endpoint_url=host)).r2_copies is is_r2
+        assert service_of(host).limits.r2_copies is is_r2
 
 
 # ------------------------------------------------------------------ an edit in place of a file of four parts
@@ -489,6 +489,17 @@ def test_an_edit_in_place_costs_its_parts_and_three_requests(tmp_path: Path, con
                 "copy_part": 3,
                 "complete": 1,
             }
+        assert r2.faults == []
+
+
+def test_where_parts_cannot_be_copied_all_are_sent(tmp_path: Path):
+    """Google Cloud Storage has no UploadPartCopy: none is tried."""
+    with StrictR2(min_part=PART) as r2:
+        limits = Limits(min_part=PART, part_copies=False)
+        with edited(r2, tmp_path, limits) as (engine, want):
+            engine.drain()
+            assert r2.bucket.data("long.wav") == want
+            assert (r2.requests["put_part"], r2.requests["copy_part"]) == (4, 0)
         assert r2.faults == []
 
 

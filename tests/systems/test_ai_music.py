@@ -58,6 +58,18 @@ def test_m3_m7_m8_a_worker_with_a_mount_and_an_api_without(example, mount_of, bu
     assert (missing[0], legacy[0]) == (404, 404)
 
 
+def test_m3_the_variables_in_an_env_file(storage, tmp_path, s3, bucket):
+    """M3: its `.env`, named once, and nothing of it in the process's own variables."""
+    lines = [f"{name}={value}" for name, value in storage.items() if name.startswith("STORAGE_")]
+    path = tmp_path / "worker.env"
+    path.write_text("\n".join(lines))
+    path.chmod(0o600)
+    rest = {name: value for name, value in storage.items() if not name.startswith("STORAGE_")}
+    with Client(environ={**rest, "R2FS_ENV_FILE": str(path)}) as client:
+        client.upload(WAV, "job5.wav")
+    assert body(s3, bucket, "job5.wav") == WAV
+
+
 def test_m2_a_reader_on_another_host(mount_of, bucket):
     """M2, T12: closed here, there within `freshness`."""
     one, other = mount_of(bucket, "worker", upload_delay="0s"), mount_of(bucket, "api")

@@ -232,8 +232,9 @@ class _PartRun:
         self._done = {part.number: part for part in state.parts}
         self._part_digests: dict[int, str] = {}
         self._copied: set[int] = set()
-        # False: the server refused a copy, or the base is gone.
-        self._copies = job.base is not None and bool(job.base.etag)
+        # False: the service has no copies of parts, the server refused one, or the base is gone.
+        copies = core.store.limits.part_copies
+        self._copies = copies and job.base is not None and bool(job.base.etag)
         self._failure: BaseException | None = None
         self._left = 0
         self._idle = threading.Event()

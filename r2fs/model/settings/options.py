@@ -164,6 +164,9 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("secret_access_key_file", FilePath(), "File with the secret access key."),
         Option("session_token_file", FilePath(), "File with the session token."),
         Option("profile", Text("a profile's name"), "Profile of the AWS credentials file.", ("AWS_PROFILE",)),
+        Option(
+            "env_file", FilePath(), "File of variables, as `.env`; variables of the process are stronger."
+        ),
         Option("anonymous", Switch(), "Send requests without a signature."),
     ),
     "Directories; each mount has a directory of its own in them": (

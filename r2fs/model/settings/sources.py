@@ -9,6 +9,7 @@ Precedence, the stronger last:
 
     default < file: top level < [defaults] < [mount.NAME]
             < variables: AWS_… < STORAGE_… < R2_… < R2FS_… < $CREDENTIALS_DIRECTORY
+              (each family: of `env_file` < of the process)
             < file: [buckets.NAME], of that bucket alone
             < flags and -o
 
@@ -29,7 +30,7 @@ from typing import Any
 
 from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
-from r2fs.model.settings import places, setting_warnings, settings_file
+from r2fs.model.settings import env_file, places, setting_warnings, settings_file
 from r2fs.model.settings.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
 from r2fs.model.settings.settings_file import SettingsFile, near
 
@@ -119,10 +120,15 @@ class Values:
     def key_files(self) -> dict[str, list[Path]]:
         """The files that hold parts of keys, by the part: of the mount, and of its buckets."""
         of_all = (self, *(self.for_bucket(name) for name in self.file.buckets))
-        return {
+        found = {
             part: list(dict.fromkeys(path for values in of_all if (path := values.get(f"{part}_file"))))
             for part in KEY_PARTS
         }
+        env_file = self.get("env_file")
+        for part in KEY_PARTS:
+            if env_file is not None and self.source(part).endswith(f" of {env_file}"):
+                found[part].append(env_file)
+        return found
 
     @property
     def mountpoint(self) -> Path | None:
@@ -154,18 +160,15 @@ def gather(
     candidates: dict[str, list[Candidate]] = {option.name: [] for option in TABLE}
     for option_name, candidate in _of_file(file, name):
         candidates[option_name].append(candidate)
-    for option_name, candidate in _of_environment(environ, base):
-        candidates[option_name].append(candidate)
+    in_file, env_path = _of_env_file(candidates["env_file"], environ, flags or {}, base)
+    for option_name, candidate in _of_environment({**in_file, **_set(environ)}, base):
+        candidates[option_name].append(_from_env_file(candidate, in_file, environ, env_path))
     if warn:
         setting_warnings.of_misspelled(environ)
     if url:
         candidates["url"].append(Candidate(url, "command line", (FLAG, 0)))
     for option_name, flag in (flags or {}).items():
-        if BY_NAME[option_name].secret:
-            raise SettingsError(
-                f"{flag.source}: {option_name} is secret and cannot be an argument: use a file"
-            )
-        candidates[option_name].append(Candidate(flag.raw, flag.source, (FLAG, 0), base))
+        candidates[option_name].append(_of_flag(option_name, flag, base))
     values = {n: v for n, found in candidates.items() if (v := _strongest(BY_NAME[n], found)) is not None}
     _read_key_files(values)
     _of_this_host(values, environ)
@@ -245,6 +248,43 @@ def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[st
             if places.is_there(path):
                 source = f"systemd credential {name}"
                 yield name, Candidate(_file_text(path, source), source, (ENVIRONMENT, _CREDENTIAL))
+
+
+def _of_flag(name: str, flag: Flag, base: Path) -> Candidate:
+    if BY_NAME[name].secret:
+        raise SettingsError(f"{flag.source}: {name} is secret and cannot be an argument: use a file")
+    return Candidate(flag.raw, flag.source, (FLAG, 0), base)
+
+
+def _of_env_file(
+    candidates: list[Candidate], environ: Mapping[str, str], flags: Mapping[str, Flag], base: Path
+) -> tuple[dict[str, str], Path | None]:
+    """Variables of the setting `env_file`, and its path. It is read only where a person has named it."""
+    option = BY_NAME["env_file"]
+    found = list(candidates)
+    if raw := environ.get(option.own_variable):
+        found.append(Candidate(raw, f"variable {option.own_variable}", (ENVIRONMENT, _OWN_VARIABLE), base))
+    if (flag := flags.get("env_file")) is not None:
+        found.append(Candidate(flag.raw, flag.source, (FLAG, 0), base))
+    named = _strongest(option, found)
+    if named is None:
+        return {}, None
+    return _set(env_file.read(named.value, settings_file.PATIENCE_S)), named.value
+
+
+def _set(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if value}
+
+
+def _from_env_file(
+    candidate: Candidate, in_file: Mapping[str, str], environ: Mapping[str, str], path: Path | None
+) -> Candidate:
+    """The candidate with its source's file, where the variable is not the process's own; paths are relative to it."""
+    variable = candidate.source.removeprefix("variable ")
+    if path is None or environ.get(variable) or variable not in in_file:
+        return candidate
+    base = path.parent if candidate.base is not None else None
+    return replace(candidate, source=f"{candidate.source} of {path}", base=base)
 
 
 def _key_family(environ: Mapping[str, str]) -> str:

@@ -14,19 +14,11 @@ import botocore.exceptions as boto_errors
 
 from r2fs.model.errors import BadCredentials, ClockSkewed, ObjectMissing, Refused, StoreError, Unavailable
 from r2fs.model.keys import printable
-from r2fs.model.ports import Clock, Limits
+from r2fs.model.ports import Clock
 from r2fs.model.settings import Bucket
-from r2fs.model.settings.loading import R2_DOMAIN
 from r2fs.store.server_text import server_text
 
 SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
-
-
-def limits_of(bucket: Bucket) -> Limits:
-    """R2's own by the endpoint's name: a server of another name, Cloudflare's simulator too, may lack them."""
-    host = urlsplit(bucket.endpoint_url or "").hostname or ""
-    is_r2 = host.endswith("." + R2_DOMAIN)
-    return Limits(r2_copies=is_r2, conditional_complete=is_r2)
 
 
 class Checks:

@@ -37,7 +37,7 @@ from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3 import headers, proof, values
-from r2fs.store.s3.check import Checks, limits_of
+from r2fs.store.s3.check import Checks
 from r2fs.store.s3.client import with_copy_headers
 from r2fs.store.s3.clients import Clients
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
@@ -45,6 +45,7 @@ from r2fs.store.s3.failures import translated
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
 from r2fs.store.s3.presign import presigned
 from r2fs.store.s3.sender import Sender
+from r2fs.store.s3.services import service_of
 from r2fs.store.s3.values import (
     conditions,
     destination_headers,
@@ -104,7 +105,7 @@ class S3Store:
         self._md5_etags = bucket.md5_etags
         self.url = bucket.url
         self._clock = clock
-        self.limits = limits or limits_of(bucket)
+        self.limits = limits or service_of(bucket.endpoint_url).limits
         self._counter = counter or RequestCounter()
         self._checks = Checks(bucket, clock)
         with self._translated():
@@ -225,6 +226,8 @@ class S3Store:
         raise ObjectMissing(f"{printable(key)}: there is no such object")
 
     def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
+        if not self.limits.conditional_put:
+            self._look_first(key, condition)
         outgoing = Outgoing(body, printable(key))
         asked = self._described(key, meta) | conditions(condition)
         try:
@@ -265,12 +268,13 @@ class S3Store:
         if len(keys) > self.limits.delete_batch:
             raise Refused(f"{self.url}: at most {self.limits.delete_batch} keys in one delete request")
         failed: dict[str, StoreError] = {}
-        for key in (k for k in keys if not headers.fits_xml(k)):
+        many = self.limits.delete_batch > 1  # else a service without DeleteObjects
+        named = [k for k in keys if many and headers.fits_xml(k)]
+        for key in set(keys).difference(named):
             try:
                 self.delete(key)
             except StoreError as refused:
                 failed[key] = refused
-        named = [k for k in keys if headers.fits_xml(k)]
         if not named:
             return failed
         with self._translated() as seen:
@@ -314,12 +318,7 @@ class S3Store:
         return Part(number, etag_of(key, seen.read().fields), length)
 
     def complete_upload(
-        self,
-        key: str,
-        upload_id: str,
-        parts: Sequence[Part],
-        *,
-        condition: Condition | None = None,
+        self, key: str, upload_id: str, parts: Sequence[Part], *, condition: Condition | None = None
     ) -> str:
         if not self.limits.conditional_complete:
             self._look_first(key, condition)

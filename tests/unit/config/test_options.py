@@ -19,7 +19,14 @@ FILLED_BY_CONFIG = {
     "every",
     "label",
 }
-NOT_FIELDS = {"url", "mountpoint", "account_id", "jurisdiction", *(f"{part}_file" for part in KEY_PARTS)}
+NOT_FIELDS = {
+    "url",
+    "mountpoint",
+    "account_id",
+    "jurisdiction",
+    "env_file",
+    *(f"{part}_file" for part in KEY_PARTS),
+}
 
 
 def test_every_field_is_a_setting_and_every_setting_a_field():
