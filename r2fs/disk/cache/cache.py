@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -275,10 +275,10 @@ class CleanCache:
         with self._content.lock:
             self._protection.set_keys(keys, below)
 
-    def set_current(self, etags: Mapping[str, str]) -> None:
-        """Set the ETags that pinned keys have now: entries of their other versions can be evicted."""
+    def supersede(self, before: Version, now: Version) -> None:
+        """Note that a pinned key has another version now: the entry of the earlier one can be evicted."""
         with self._content.lock:
-            self._protection.set_current(etags)
+            self._protection.supersede(row_name(before.key, before.etag), row_name(now.key, now.etag))
 
     def is_pinned(self, key: str) -> bool:
         """True for a key that a person has pinned, or below such a prefix."""

@@ -7,7 +7,7 @@ Locks:   every method is called with the lock of the content's shelf held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from r2fs.disk.cache.name_filter import version_of
 
@@ -17,7 +17,7 @@ class Protection:
         self._counts: dict[str, int] = {}  # by row name; no zeros
         self._keys: frozenset[str] = frozenset()
         self._below: tuple[str, ...] = ()  # prefixes, each ends with `/` or is empty
-        self._current: dict[str, str] = {}  # ETags of pinned keys, where known
+        self._outdated: set[str] = set()  # row names of pinned keys' earlier versions
 
     def add(self, name: str) -> None:
         self._counts[name] = self._counts.get(name, 0) + 1
@@ -36,9 +36,10 @@ class Protection:
         """Replace the pinned keys, and the prefixes below which all keys are pinned."""
         self._keys, self._below = frozenset(keys), tuple(below)
 
-    def set_current(self, etags: Mapping[str, str]) -> None:
-        """Replace the ETags that pinned keys have now: other versions of these keys are not protected."""
-        self._current = dict(etags)
+    def supersede(self, before: str, now: str) -> None:
+        """Note that a pinned key has another version now: the earlier one is no longer protected."""
+        self._outdated.discard(now)
+        self._outdated.add(before)
 
     def counts(self, name: str) -> bool:
         """True if a file of the row is open."""
@@ -50,8 +51,7 @@ class Protection:
             return True
         if not self._keys and not self._below:
             return False
-        etag, key = version_of(name)
-        return self.covers_key(key) and self._current.get(key, etag) == etag
+        return name not in self._outdated and self.covers_key(version_of(name)[1])
 
     def covers_key(self, key: str) -> bool:
         """True if a person has pinned the key."""

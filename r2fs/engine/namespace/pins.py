@@ -50,6 +50,7 @@ class Pins:
         self._pins: list[Pin] = []
         # of the thread of `follow` alone
         self._here: dict[str, Version] = {}  # complete pinned files, by key
+        self._latest: dict[str, Version] = {}  # likewise, of all times
         self._said = ""  # the last warning
         self._apply(self._rows.all())
 
@@ -240,9 +241,11 @@ class Pins:
             )
             self._warn(f"a pinned file is not here: {reason}")
         for node, _ in chosen:
-            if node.base is not None and self._copies.is_whole(node):
-                self._here[node.base.key] = node.base
-        self._core.cache.set_current({key: version.etag for key, version in self._here.items()})
+            if (base := node.base) is not None and self._copies.is_whole(node):
+                before = self._latest.get(base.key, base)
+                if before != base:
+                    self._core.cache.supersede(before, base)
+                self._here[base.key] = self._latest[base.key] = base
         return view.fetched > 0
 
     def _warn(self, text: str) -> None:

@@ -87,6 +87,22 @@ def test_a_new_version_is_fetched_when_a_listing_shows_it_and_the_old_one_goes(
     assert engine.read("kit/a.wav") == b"2" * 200_000
 
 
+def test_a_version_written_here_is_kept_at_once(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("kit/a.wav", b"1" * 100_000)
+    store.set("other/0.wav", b"1")
+    engine = make(cache_size=8 * MIB, freshness_s=3600.0)
+    pin(engine, "kit")
+    until(lambda: here(engine, "kit/a.wav") == 100_000)
+    engine.write("kit/a.wav", b"2" * 200_000)
+    engine.drain()
+    for n in range(12):
+        engine.write(f"other/{n}.wav", os.urandom(MIB))
+        engine.drain()
+    engine.retire_idle()
+    assert engine.cache.view().evicted > 0
+    assert here(engine, "kit/a.wav") == 200_000
+
+
 def test_more_than_its_share_is_refused_with_numbers(make: MakeEngine, store: MemoryStore) -> None:
     store.set("a.wav", os.urandom(4 * MIB))
     store.set("b.wav", os.urandom(4 * MIB))
