@@ -209,7 +209,11 @@ def test_parsing_a_command_looks_at_no_path(monkeypatch):
 
     from r2fs.cli.main import COMMANDS, cli
 
-    words = {"mount": ["takes", "/mnt/t", "--cache-dir", "/mnt/t/c"], "config": ["show", "/mnt/t"]}
+    words = {
+        "mount": ["takes", "/mnt/t", "--cache-dir", "/mnt/t/c"],
+        "config": ["show", "/mnt/t"],
+        "completion": ["bash"],
+    }
     context = click.Context(cli, info_name="r2fs", obj={"debug": False})
     commands = {name: cli.get_command(context, name) for name in COMMANDS}
     asked: list[object] = []
