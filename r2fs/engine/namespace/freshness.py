@@ -165,10 +165,10 @@ class Freshness:
             return 0.0
         return self.valid_s(directory, name)
 
-    @property
-    def any_away(self) -> bool:
-        """True if the last request for a listing in a bucket got no answer."""
-        return any(self._away.values()) if self._away else self._assumed_away
+    def is_away_at(self, key: str) -> bool:
+        """True if the last request for a listing in the key's bucket got no answer."""
+        bucket = self._core.settings.bucket
+        return self._away.get(bucket.split(key)[0] if bucket.several else "", self._assumed_away)
 
     def is_away(self, node: Node) -> bool:
         """True if the last request for a listing in the node's bucket got no answer."""

@@ -84,10 +84,9 @@ class LocalCopies:
                     here += bytes_here_locked(self._core, node)
         return files, total, here
 
-    @property
-    def away(self) -> bool:
-        """True while a bucket does not answer: its listings are the last known."""
-        return self._freshness.any_away
+    def is_away(self, key: str) -> bool:
+        """True while the key's bucket does not answer: its listings are the last known."""
+        return self._freshness.is_away_at(key)
 
     def evict(self, paths: Sequence[str]) -> EvictView:
         """Drop the cached content at and below the paths, but for pending, open or pinned files. No request for

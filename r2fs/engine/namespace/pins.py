@@ -21,7 +21,7 @@ from r2fs.engine.namespace.listed import Listed
 from r2fs.engine.namespace.local_copies import LocalCopies, is_file
 from r2fs.engine.pending.records import Records
 from r2fs.model import amounts
-from r2fs.model.errors import Interrupted, NoSpace, NotFound, R2fsError
+from r2fs.model.errors import Interrupted, NoSpace, NotFound, R2fsError, ReadFailed
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Pin, Version
@@ -183,20 +183,29 @@ class Pins:
         self._listed.changed.set()
 
     def _follow_all(self, pins: Sequence[Pin]) -> None:
-        """List all pins, download missing files, and drop outdated versions."""
+        """List all pins, download missing files, and drop outdated versions.
+
+        A bucket that cannot be listed delays the pins of no other. Raises its ReadFailed at the end.
+        """
         self._here.clear()
-        tops = []
+        found: dict[tuple[Node, str], None] = {}
+        failure: ReadFailed | None = None
         for pin in pins:
             try:
-                tops += self._copies.tops([pin.key[len(self._core.settings.bucket.prefix) :]])
+                tops = self._copies.tops([pin.key[len(self._core.settings.bucket.prefix) :]])
+                found |= dict.fromkeys(self._copies.files(tops, Caller(cancelled=self._core.ended)))
             except NotFound:
                 continue  # removed in the bucket: the pin waits for a file of the name
-        files = self._copies.files(tops, Caller(cancelled=self._core.ended))
-        self._download(files)
-        if not self._copies.away:
-            current = {(base.key, base.etag) for node, _ in files if (base := node.base) is not None}
-            cache = self._core.cache
-            cache.drop_where(lambda key, etag: cache.is_pinned(key) and (key, etag) not in current)
+            except ReadFailed as error:
+                failure = error
+        self._download(list(found))
+        if failure is not None:
+            raise failure
+        current = {(base.key, base.etag) for node, _ in found if (base := node.base) is not None}
+        cache, is_away = self._core.cache, self._copies.is_away
+        cache.drop_where(
+            lambda key, etag: cache.is_pinned(key) and (key, etag) not in current and not is_away(key)
+        )
 
     def _follow_listed(self) -> None:
         """Download missing files of pinned directories listed since the last call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -19,6 +20,8 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.keys import MAX_KEY_BYTES
+from r2fs.model.ports import Caller
+from r2fs.model.records import Version
 from r2fs.model.reports import BulkReport
 from r2fs.model.settings import Bucket
 from r2fs.model.verbs import RENAME_EXCHANGE
@@ -230,3 +233,23 @@ def test_a_bucket_that_refuses_everything_is_told_and_its_files_are_not_parked(
     engine.run_due()
     assert inner[TEXTS].data("f") == b"x"
     assert engine.fs.refusal() is None
+
+
+def test_pins_of_one_bucket_do_not_wait_for_another(make: MakeEngine, inner: dict[str, MemoryStore]):
+    for bucket in (BOOKS, TEXTS):
+        inner[bucket].set("d/f", b"x" * 10)
+    engine = make()
+    engine.fs.pins.pin([f"{BOOKS}/d", f"{TEXTS}/d"], None, Caller())
+    engine.stop()
+    refuse(inner[TEXTS], PermissionRefused("not allowed"))
+    inner[BOOKS].set("d/later", b"y" * 10)
+    again = make()
+    deadline = time.monotonic() + 20
+    while not again.cache.contains(inner_version(inner[BOOKS], BOOKS, "d/later")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def inner_version(store: MemoryStore, bucket: str, key: str) -> Version:
+    info = store.head(key)
+    return Version(f"{bucket}/{key}", info.etag, info.size)
