@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "r2fs"
 
 FLOOR = {
+    "mirror": 2,
     "model": 0,
     "store": 1,
     "disk": 1,
@@ -39,6 +40,11 @@ ON_TOP = ("fs", "build")
 
 # Beside each other on one floor, or below and yet not for all: (importer, imported) → why it is so.
 FORBIDDEN = {
+    ("mirror", "store"): "a mirror sees the port ObjectStore",
+    ("mirror", "engine"): "a mirror needs no mount",
+    ("engine", "mirror"): "a mount needs no mirror",
+    ("mirror", "bulk"): "a mirror has passes of its own",
+    ("bulk", "mirror"): "bulk work needs no directory",
     ("store", "disk"): "a bucket knows no local disk",
     ("disk", "store"): "the local disk knows no bucket",
     ("drivers", "daemon"): "a driver is handed the verbs",
@@ -63,19 +69,19 @@ ONLY = {
     "s3transfer": ("store/s3/",),
     "urllib3": ("store/s3/wire.py",),
     "diskcache": ("disk/cache/table.py",),
-    "sqlite3": ("disk/journal/",),
+    "sqlite3": ("disk/journal/", "disk/mirror_record.py"),
     "click": ("cli/",),
     "rich": ("cli/",),
     "mfusepy": ("drivers/libfuse/libfuse_driver.py",),
     "fuse": ("drivers/libfuse/libfuse_driver.py",),
-    "watchdog": ("daemon/watch.py",),
+    "watchdog": ("disk/watch.py",),
     "prometheus_client": ("daemon/exposition.py",),
 }
 
 # importlib.import_module with a variable: which of the two depends on the libfuse that is there.
 LOADED_BY_NAME = {"drivers/libfuse/libfuse_driver.py": [(0, "mfusepy"), (0, "fuse")]}
 
-THREADS_START = ("daemon/threads.py", "drivers/", "bulk/")
+THREADS_START = ("mirror/upload.py", "daemon/threads.py", "drivers/", "bulk/")
 STARTERS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "start_new_thread", "Process"}
 
 # Never: what would run, or turn into objects, bytes that come from a bucket or a cache.

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 COMMANDS = {
     "mount": ("r2fs.cli.mount", "Mount a bucket on a directory."),
+    "mirror": ("r2fs.cli.mirror", "Keep a plain directory and a bucket in step, without FUSE."),
     "umount": ("r2fs.cli.umount", "Unmount, waiting for uploads."),
     "status": ("r2fs.cli.status", "Show mounts: pending changes, cache, requests."),
     "ls": ("r2fs.cli.ls", "List a directory: what of each file is on this host, and its state."),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from r2fs.cli import show
+from r2fs.cli.mirror_lines import mirror_lines
 from r2fs.model import amounts
 from r2fs.model.keys import printable
 
@@ -37,10 +38,10 @@ def overview(answers: list[dict[str, Any]]) -> str:
             [
                 mount["mountpoint"],
                 mount["url"],
-                mount["state"],
+                f"{mount['state']} (mirror)" if "mirror" in answer else mount["state"],
                 show.left(queue) if queue["left"] else "",
                 troubles_of(answer),
-                f"{amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}",
+                f"{amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}" if cache["limit"] else "",
             ]
         )
     if not rows:
@@ -123,6 +124,8 @@ def detail(answer: dict[str, Any]) -> str:
         ("sent", f"{amounts.counted(queue['uploaded'], 'file')} ({amounts.size(queue['uploaded_bytes'])})"),
         ("cache", _cache_text(cache)),
     ]
+    if "mirror" in answer:
+        lines = mirror_lines(answer, lines)
     if requests:
         classes = f"class A {requests['class_a']}, class B {requests['class_b']}, free {requests['free']}"
         lines.append(("requests", f"{requests['total']} ({classes}; {requests['retries']} repeated)"))
@@ -136,7 +139,7 @@ def detail(answer: dict[str, Any]) -> str:
     lines += _room(answer.get("room", {})) + _quarantine(answer.get("aside", {}))
     lines += [("damaged", reason) for reason in answer.get("damaged", ())]
     lines += [("conflict kept", path) for path in queue["conflicts"]]
-    if queue["hidden"]:
+    if queue["hidden"] and "mirror" not in answer:
         lines.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that cannot be shown as files"))
     for found in queue.get("directory_objects", ()):
         lines.append(

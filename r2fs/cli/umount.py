@@ -96,7 +96,7 @@ def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> d
         parked = f"; {amounts.parked(queue['parked'], first['path'], first['reason'])}" if first else ""
         show.complain(
             f"{daemon.mountpoint} is unmounted; not yet in the bucket: {show.left(queue)}{parked}; "
-            "it is kept, and sent at the next mount"
+            f"it is kept, and sent {'by the next mirror' if last.get('mirror') else 'at the next mount'}"
         )
     return {"mountpoint": daemon.mountpoint, **last}
 

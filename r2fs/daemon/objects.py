@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from r2fs.daemon.control import Request
-from r2fs.daemon.parts import Parts
+from r2fs.daemon.parts import MirrorParts, Parts
 from r2fs.daemon.protocol import SIGNED_URL
 from r2fs.model.addresses import LONGEST_URL_S, UrlRequest, path_below, public_url
 from r2fs.model.errors import InvalidArgument, IsADirectory, NotFound, SettingsError
@@ -23,7 +23,7 @@ LOCAL = "local"  # the state of a file of `local_patterns`
 
 
 class ObjectOperations:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts | MirrorParts) -> None:
         self._engine = parts.engine
         self._receipts = parts.engine.receipts
         self._store = parts.store

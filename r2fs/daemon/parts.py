@@ -1,4 +1,4 @@
-"""Parts of the daemon of one mount, as built: the objects of control operations and of the shutdown."""
+"""Parts of the daemon of one mount, or of one mirror, as built: the objects of control operations and of the shutdown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from r2fs import drivers
 from r2fs.daemon.handover.takeover import TakeOver
 from r2fs.engine.build import Engine
+from r2fs.mirror.mirror import Mirror
 from r2fs.model.settings import Settings
 
 
@@ -21,3 +22,11 @@ class Parts:
     driver: drivers.Driver
     takeover: TakeOver
     adopted: bool  # mounted by an earlier daemon
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorParts:
+    settings: Settings
+    target: str  # the directory
+    engine: Mirror
+    store: Any

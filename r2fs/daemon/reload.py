@@ -18,7 +18,7 @@ from typing import Any, Final
 from r2fs.daemon.log_format import set_level
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.stopping import Stopping
-from r2fs.daemon.watch import FileWatch
+from r2fs.disk.watch import FileWatch
 from r2fs.model.errors import R2fsError
 from r2fs.model.ports import Clock
 from r2fs.model.settings import Bucket, Credentials, Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.daemon.watch import FileWatch
+from r2fs.disk.watch import FileWatch
 
 PATIENCE_S = 10.0
 Watch = Callable[..., threading.Event]

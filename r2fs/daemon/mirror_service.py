@@ -1,0 +1,224 @@
+"""Mirror service: composes and runs a mirror, once or until a signal.
+
+Owns:    the order of the start, the meaning of signals, and the end.
+Never:   parses arguments or prints.
+Threads: run() in the main thread; each other is started through threads.py, named.
+Locks:   none.
+Fails:   any error that keeps the mirror from starting; later an exit code.
+
+Start: bucket check → directories → lock and record → what a killed mirror left → watch → threads → control socket →
+first pass. A stop sends what is pending within `stop_timeout`; the rest stays in the directory for the next mirror.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from r2fs import __version__
+from r2fs.daemon import client, directories, starting
+from r2fs.daemon.control import ControlServer
+from r2fs.daemon.mirror_operations import MirrorOperations
+from r2fs.daemon.parts import MirrorParts
+from r2fs.daemon.shutdown import LAST_ANSWERS_S, WORKERS_END_S
+from r2fs.daemon.stopping import Stopping, count_left, left_text
+from r2fs.daemon.systemd import ServiceManager
+from r2fs.daemon.threads import Threads
+from r2fs.disk import mirror_record
+from r2fs.disk.mirror_record import MirrorRecord
+from r2fs.disk.plain_tree import PlainTree
+from r2fs.mirror.decide import Way
+from r2fs.mirror.mirror import Mirror
+from r2fs.mirror.names import Names
+from r2fs.mirror.queue import Counts
+from r2fs.mirror.settle import Parts, Rules
+from r2fs.model.errors import AlreadyMounted, DirectoryUnusable, Retryable, SettingsError
+from r2fs.model.ports import Clock, SystemClock
+from r2fs.model.settings import Credentials, Settings
+from r2fs.store import open_store
+
+log = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TAG_CHARS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorLaunch:
+    """The mirror to run, and where its settings come from."""
+
+    settings: Settings
+    directory: Path
+    rules: Rules
+    environ: Mapping[str, str]
+    credentials: Callable[[], Credentials] | None = None  # reads them again, after a refusal by the bucket
+
+
+class MirrorService:
+    def __init__(self, launch: MirrorLaunch, clock: Clock | None = None) -> None:
+        # constant
+        self._launch = launch
+        self._target = Path(os.path.realpath(launch.directory))
+        self._settings = of_directory(launch.settings, self._target)
+        self._clock = clock or SystemClock()
+        self._threads = Threads()
+
+    def once(
+        self, progress: Callable[[int, int, Counts], None]
+    ) -> tuple[Counts, list[tuple[str, str]], dict[str, str]]:
+        """Compare both sides once and bring them into step. Returns the work done, the names that failed, and those
+        that are not mirrored, each with its reason."""
+        with self._built(None, wait_for_bucket=False) as (mirror, _), self._working(mirror):
+            failed = mirror.run_once(progress)
+            return mirror.counts(), failed, mirror.skipped()
+
+    def run(self, every_s: float, ready: Callable[[], None]) -> int:
+        """Mirror until a signal; `ready` is called when both sides were compared once. Returns the exit code."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # before any thread: all inherit the mask
+        starting.raise_descriptor_limit()
+        try:
+            with self._built(every_s, wait_for_bucket=True) as (mirror, store):
+                return self._serve(mirror, store, ready)
+        except starting.Stopped as signal_name:
+            log.info("%s: ended before there was a mirror", signal_name)
+            return 0
+
+    # ------------------------------------------------------------------ start
+    @contextmanager
+    def _built(self, every_s: float | None, wait_for_bucket: bool) -> Iterator[tuple[Mirror, Any]]:
+        settings = self._settings
+        self._check_places()
+        with ExitStack() as closing:
+            store = open_store(settings.bucket, self._clock, credentials=self._launch.credentials)
+            closing.callback(store.close)
+            self._check_bucket(store, wait_for_bucket)
+            store.listen(starting.tell_health)
+            record = MirrorRecord(settings.state_dir)
+            closing.callback(record.close)
+            tree = PlainTree(self._target, _digest(settings.state_dir))
+            closing.callback(tree.close)
+            names = Names(settings.bucket.prefix, settings.local_patterns)
+            rules = replace(self._launch.rules, way=Way.DOWN) if settings.read_only else self._launch.rules
+            mirror = Mirror(Parts(store, tree, record, names, settings), rules, self._clock, every_s)
+            mirror.open()
+            yield mirror, store
+
+    def _check_places(self) -> None:
+        """Refuse a directory that is a mount of r2fs or a mirror, or that holds the state or the bucket."""
+        settings, target = self._settings, self._target
+        if settings.bucket.several:
+            raise SettingsError(f"{settings.bucket.url} names several buckets: a mirror has one")
+        if not target.is_dir():
+            raise DirectoryUnusable(f"{target} is not a directory: make it, or name another")
+        for daemon in client.daemons(self._launch.environ, settings.run_dir):
+            if daemon.mountpoint == str(target) and daemon.url == settings.bucket.url:
+                raise AlreadyMounted(f"{target} is mirrored already, by process {daemon.pid}")
+        inner = {"the state directory": settings.state_dir}
+        if settings.bucket.scheme == "file":
+            inner["the bucket"] = Path(settings.bucket.name)
+        for what, path in inner.items():
+            real = Path(os.path.realpath(path))
+            if real.is_relative_to(target) or (what == "the bucket" and target.is_relative_to(real)):
+                raise DirectoryUnusable(
+                    f"{target} and {what} {path} lie in one another: choose another place"
+                )
+
+    def _check_bucket(self, store: Any, wait_for_bucket: bool) -> None:
+        """Raise the error of an unusable bucket. A silent one is waited for by a mirror that had it before."""
+        known = (self._settings.state_dir / mirror_record.NAME).exists()
+        try:
+            if wait_for_bucket:
+                with starting.interruptible(STOP_SIGNALS):
+                    store.check()
+            else:
+                store.check()
+        except Retryable as error:
+            if not wait_for_bucket or not known:
+                raise
+            log.warning("the bucket does not answer: changes are sent later: %s", error)
+
+    @contextmanager
+    def _working(self, mirror: Mirror) -> Iterator[None]:
+        for name, work in mirror.workers():
+            self._threads.start(name, work, joined=True)
+        try:
+            yield
+        finally:
+            self._threads.stop(mirror.stop, WORKERS_END_S)
+
+    # ------------------------------------------------------------------ run and stop
+    def _serve(self, mirror: Mirror, store: Any, ready: Callable[[], None]) -> int:
+        settings = self._settings
+        directories.prepare_run(settings)
+        manager = ServiceManager(self._launch.environ)
+        stopping = Stopping(self._target, settings.stop_timeout_s, manager, self._clock)
+        operations = MirrorOperations(MirrorParts(settings, str(self._target), mirror, store), stopping)
+        control = ControlServer(
+            settings.run_dir, starting.socket_name(settings), operations.table(), self._threads.start
+        )
+        control.open(self._card())
+        try:
+            with self._working(mirror):
+                mirror.watch()
+                self._threads.start("control", control.run)
+                self._threads.start("signals", lambda: self._take_signals(stopping))
+                self._threads.start("ready", lambda: self._await_first_pass(mirror, manager, ready))
+                stopping.requested.wait()
+                outcome = stopping.drain(mirror)
+        except BaseException:
+            control.finish(LAST_ANSWERS_S)
+            raise
+        control.withdraw()
+        if count_left(outcome.left):
+            log.warning(
+                "not in the bucket: %s; kept in %s, and sent by the next mirror",
+                left_text(outcome.left, parked=True),
+                self._target,
+            )
+        else:
+            log.info("everything is in the bucket")
+        stopping.finish(outcome)
+        control.finish(LAST_ANSWERS_S)
+        return outcome.exit_code
+
+    def _await_first_pass(self, mirror: Mirror, manager: ServiceManager, ready: Callable[[], None]) -> None:
+        while not self._threads.ended.is_set():
+            if self._clock.wait(mirror.compared, 0.5):
+                url = self._settings.bucket.url
+                log.info("%s and %s are kept in step", url, self._target)
+                ready()
+                manager.ready(f"{url} and {self._target}")
+                return
+
+    def _take_signals(self, stopping: Stopping) -> None:
+        while True:
+            stopping.signal(signal.Signals(signal.sigwait(STOP_SIGNALS)).name)
+
+    def _card(self) -> dict[str, object]:
+        return {
+            "pid": os.getpid(),
+            "mountpoint": str(self._target),
+            "url": self._settings.bucket.url,
+            "name": self._settings.name,
+            "version": __version__,
+            "state_dir": str(self._settings.state_dir),
+            "since": time.time_ns(),  # distinguishes daemons with one pid
+        }
+
+
+def of_directory(settings: Settings, target: Path) -> Settings:
+    """`settings` with the state directory of a mirror of `target`: a mount of the same bucket has another."""
+    own = settings.state_dir
+    return replace(settings, state_dir=own.with_name(f"{own.name}.mirror-{_digest(target)}"))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:TAG_CHARS]

@@ -1,0 +1,98 @@
+"""Watching files for changes, by watchdog: single files, such as settings, and a whole directory tree.
+
+Owns:    which events of a directory mean that a file may have changed: written in place, replaced by a rename, made,
+         removed, or reached over a symbolic link that was exchanged.
+Never:   reads the files.
+Threads: watchdog's own; callbacks run in one of them and must return at once.
+Fails:   OSError where the kernel has no watches left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+CHANGES = frozenset({"created", "modified", "moved", "deleted", "closed"})  # "closed": after writing
+OF_A_TREE = CHANGES | {"attrib"}  # a mode or a time, too
+ENDS_S = 5.0  # for its threads
+SWAPPED = "..data"  # the link that Kubernetes exchanges for all files of a volume at once
+
+
+class FileWatch:
+    """Calls `changed` after each event that may have changed one of `files`, which need not be there."""
+
+    def __init__(self, files: Iterable[Path], changed: Callable[[], None]) -> None:
+        _silence()
+        # constant
+        self._observer = Observer()
+        by_directory: dict[Path, set[str]] = {}
+        for file in files:
+            for path in {file, Path(os.path.realpath(file))}:
+                by_directory.setdefault(path.parent, {SWAPPED}).add(path.name)
+        for directory, names in by_directory.items():
+            if directory.is_dir():
+                self._observer.schedule(_Handler(frozenset(names), changed), str(directory))
+
+    def start(self) -> None:
+        self._observer.start()
+
+    def stop(self) -> None:
+        self._observer.stop()
+        self._observer.join(ENDS_S)
+
+
+class TreeWatch:
+    """Calls `touched(path, is_directory)` for each path below `root` that an event names; symbolic links are not
+    followed. Events may be lost: the kernel's queue has an end."""
+
+    def __init__(self, root: Path, touched: Callable[[str, bool], None]) -> None:
+        _silence()
+        # constant
+        self._observer = Observer()
+        self._observer.schedule(_TreeHandler(touched), str(root), recursive=True)
+
+    def start(self) -> None:
+        """Returns once every directory of the tree is watched."""
+        self._observer.start()
+
+    def stop(self) -> None:
+        self._observer.stop()
+        self._observer.join(ENDS_S)
+
+
+def _silence() -> None:
+    """watchdog calls an event that meets the end of a watch an error."""
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+    # A directory that appears while its parent is gone through: watched once, whatever the warning says.
+    warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+
+
+class _TreeHandler(FileSystemEventHandler):
+    def __init__(self, touched: Callable[[str, bool], None]) -> None:
+        self._touched = touched
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type not in OF_A_TREE:
+            return
+        if event.is_directory and event.event_type in ("modified", "attrib"):
+            return  # the events of the names in it say more
+        for path in (event.src_path, event.dest_path):
+            if path:
+                self._touched(os.fsdecode(path), event.is_directory)
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, names: frozenset[str], changed: Callable[[], None]) -> None:
+        self._names = names
+        self._changed = changed
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        touched = {os.path.basename(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path}
+        if event.event_type in CHANGES and touched & self._names:
+            self._changed()

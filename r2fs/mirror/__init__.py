@@ -1,0 +1,1 @@
+"""A plain directory and a bucket's prefix, kept in step without FUSE."""
