@@ -26,8 +26,15 @@ class Storage:
     def upload_output(self, source: Path, folder: Path) -> str:
         return client.upload(source, folder / "output" / source.name)
 
+    def delete(self, folder: Path) -> dict[str, Any]:
+        """Delete a project or a scene: deleted_count, failed_count, total_bytes and the first errors."""
+        return dict(_report("rm", "-r", str(folder)))
+
     def migrate(self, url: str, old_to_new: Path) -> list[dict[str, Any]]:
         """Move old keys by a CSV; returns the rows that failed. The database follows the results file alone."""
-        command = ["r2fs", "migrate", url, "--map", str(old_to_new), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return list(json.loads(done.stdout)["failed"])
+        return list(_report("migrate", url, "--map", str(old_to_new))["failed"])
+
+
+def _report(*words: str) -> Any:
+    done = subprocess.run(["r2fs", *words, "--json"], capture_output=True, text=True, check=False)
+    return json.loads(done.stdout)

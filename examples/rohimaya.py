@@ -1,6 +1,6 @@
-"""Rohimaya: manuscripts and audiobooks, two buckets mounted as two directories side by side.
+"""Rohimaya: manuscripts and audiobooks: r2fs mount r2:// ROOT --bucket manuscripts --bucket audiobooks
 
-The database has `audiobooks/USER/JOB/FILE`: the bucket, then the key, which is the path below that directory.
+The database has `audiobooks/USER/JOB/FILE`: the bucket, then the key, which is the path below ROOT.
 """
 
 import shutil

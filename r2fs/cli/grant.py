@@ -64,9 +64,10 @@ def command(
     rights, and ends with it. On R2 the credentials are signed on this host, without a request; elsewhere the
     service's STS makes them.
 
-    The lines are for a shell: eval "$(r2fs grant r2://my-bucket/users/anna --ro)". Who has them can use them until
-    they end. With --credential-process the command can stand in ~/.aws/config, for a profile that a mount names: the
+    The lines are for a shell. Who has them can use them until they end. With --credential-process the command can stand in ~/.aws/config, for a profile that a mount names: the
     mount then renews its credentials by itself.
+
+    Example: eval "$(r2fs grant r2://my-bucket/users/anna --ttl 8h --ro)"
     """
     from r2fs.store.s3.grant import Wish, grant
 

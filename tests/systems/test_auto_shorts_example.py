@@ -1,4 +1,4 @@
-"""examples/auto_shorts.py: scenes, output, and old keys moved by a CSV."""
+"""examples/auto_shorts.py: scenes, output, a project's deletion, and old keys moved by a CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.systems.helpers import body, keys
 
 
 def test_s1_s2_s9_the_example(example, mount_of, bucket, s3, seaweed, monkeypatch, tmp_path):
-    """S1, S2, S3, S9, S10, S11: the new layout, and one old key that belongs to two scenes."""
+    """S1, S2, S3, S6, S9, S10, S11: the new layout, its deletion, and one old key that belongs to two scenes."""
     mount = mount_of(bucket)
     storage = example("auto_shorts").Storage(mount.path)
     media = tmp_path / "clip 1.mp4"
@@ -42,3 +42,7 @@ def test_s1_s2_s9_the_example(example, mount_of, bucket, s3, seaweed, monkeypatc
     there = keys(s3, bucket)
     assert len(there) == 4
     assert body(s3, bucket, "users/u/projects/p/scenes/s2/audio/narration.mp3") == b"narration"
+    report = storage.delete(project)
+    assert (report["deleted_count"], report["failed_count"], report["total_bytes"]) == (2, 0, 8)
+    client.wait(mount.path, timeout_s=60)
+    assert len(keys(s3, bucket)) == 2

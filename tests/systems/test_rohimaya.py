@@ -1,12 +1,14 @@
 """Rohimaya (R): manuscripts and audiobooks, large books, links for a click and for mail, a user's deletion.
 
-Each bucket has a mount of its own, side by side in one directory: the path below it is what the database keeps.
+Each bucket has a mount of its own, side by side in one directory, or both are under one mount: the path below is what
+the database keeps.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +157,36 @@ def test_r16_r17_all_of_a_user_in_both_buckets(library, s3, tmp_path):
     for bucket in BUCKETS:
         assert [key for key in keys(s3, bucket) if key.startswith("user12/")] == []
     assert "user123/1/a.txt" in keys(s3, "manuscripts")
+
+
+def test_r2_r3_both_buckets_under_one_mount(seaweed, s3, tmp_path, run_dir, example):
+    """R1, R2, R3, R10: `r2://` with two buckets: what the database keeps is the path below one mount."""
+    names = (f"texts-{os.getpid()}", f"books-{os.getpid()}")
+    for name in names:
+        s3.create_bucket(Bucket=name)
+    mount = BucketMount(tmp_path, "kernel", seaweed.endpoint, "", run_dir=run_dir)
+    mount._command = [sys.executable, "-m", "r2fs", "mount", "r2://", str(mount.path), "--bucket", names[0]]
+    mount._command += ["--bucket", names[1]]
+    source = tmp_path / "final.mp3"
+    source.write_bytes(b"ID3 book")
+    try:
+        mount.start()
+        library = example("rohimaya").Library(mount.path)
+        kept = library.upload(source, names[1], "user123", "job1")
+        assert kept == f"{names[1]}/user123/job1/final.mp3"
+        assert keys(s3, names[1]) == {"user123/job1/final.mp3": 8}
+        assert mount.r2fs("key", "--qualified", mount.path / kept).stdout.strip() == kept
+        status, data, headers = fetch(library.link(kept))
+        assert (status, data, headers["content-type"]) == (200, b"ID3 book", "audio/mpeg")
+        with client.Client(mount.path) as both:
+            assert both.exists(f"r2://{names[1]}/user123/job1/final.mp3")
+            assert not both.exists(f"r2://{names[0]}/user123/job1/final.mp3")
+        with pytest.raises(client.Misconfigured, match="public_url"):
+            library.public_link(kept)
+        assert mount.stop() == 0
+        assert mount.complaints() == []
+    finally:
+        mount.end()
 
 
 def test_r27_an_upload_goes_on_after_a_kill(mount_of, bucket, proxy, s3, tmp_path):
