@@ -49,7 +49,7 @@ def open_buckets(
 
     if not bucket.several:
         return open_store(bucket, clock, credentials=reading(bucket.name))
-    from r2fs.store.s3 import account
+    from r2fs.store.s3 import account, services
     from r2fs.store.s3 import store as s3
 
     counter = RequestCounter()
@@ -58,4 +58,5 @@ def open_buckets(
         counter,
         lambda one: s3.connect(one, clock, credentials=reading(one.name), counter=counter),
         lambda: account.bucket_names(bucket, clock, counter, reading("")),
+        services.service_of(bucket.endpoint_url).limits,
     )

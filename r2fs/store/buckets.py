@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 Open = Callable[[Bucket], RetryingStore]
 Names = Callable[[], Sequence[str]]
+UNKNOWN = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,25 @@ class BucketsKeys:
 
 
 class Buckets:
-    """`bucket` names the members, or is `every`: then `listed` asks the service for their names."""
+    """`bucket` names the members, or is `every`: then `listed` asks the service for their names.
 
-    def __init__(self, bucket: Bucket, counter: RequestCounter, open_bucket: Open, listed: Names) -> None:
+    `limits`: of its buckets before the first one is used.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        counter: RequestCounter,
+        open_bucket: Open,
+        listed: Names,
+        limits: Limits = UNKNOWN,
+    ) -> None:
         # constant
         self._bucket = bucket
         self.counter = counter
         self._open = open_bucket
         self._listed = listed
+        self._unopened = limits
         self.url = bucket.url
         self.health = BucketsHealth(self._all)
         self.keys = BucketsKeys(self._all)
@@ -101,18 +113,8 @@ class Buckets:
 
     @property
     def limits(self) -> Limits:
-        opened = list(self._all().values())
-        if not opened:
-            return Limits()
-        every = [store.limits for store in opened]
-        return replace(
-            every[0],
-            r2_copies=all(each.r2_copies for each in every),
-            conditional_complete=all(each.conditional_complete for each in every),
-            part_copies=all(each.part_copies for each in every),
-            delete_batch=min(each.delete_batch for each in every),
-            key_write_interval_s=max(each.key_write_interval_s for each in every),
-        )
+        """What every bucket can do: they may be of different services."""
+        return together([store.limits for store in self._all().values()] or [self._unopened])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -323,6 +325,24 @@ class Buckets:
     def close(self) -> None:
         for store in self._all().values():
             store.close()
+
+
+def together(limits: Sequence[Limits]) -> Limits:
+    """The limits that hold for each of several buckets."""
+    return Limits(
+        min_part=max(one.min_part for one in limits),
+        max_part=min(one.max_part for one in limits),
+        max_parts=min(one.max_parts for one in limits),
+        max_put=min(one.max_put for one in limits),
+        max_copy=min(one.max_copy for one in limits),
+        delete_batch=min(one.delete_batch for one in limits),
+        max_metadata=min(one.max_metadata for one in limits),
+        key_write_interval_s=max(one.key_write_interval_s for one in limits),
+        r2_copies=all(one.r2_copies for one in limits),
+        conditional_complete=all(one.conditional_complete for one in limits),
+        conditional_put=all(one.conditional_put for one in limits),
+        part_copies=all(one.part_copies for one in limits),
+    )
 
 
 # ---- keys

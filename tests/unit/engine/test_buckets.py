@@ -240,12 +240,17 @@ def test_pins_of_one_bucket_do_not_wait_for_another(make: MakeEngine, inner: dic
         inner[bucket].set("d/f", b"x" * 10)
     engine = make()
     engine.fs.pins.pin([f"{BOOKS}/d", f"{TEXTS}/d"], None, Caller())
+    for bucket in (BOOKS, TEXTS):
+        until_cached(engine, inner_version(inner[bucket], bucket, "d/f"))
     engine.stop()
     refuse(inner[TEXTS], PermissionRefused("not allowed"))
     inner[BOOKS].set("d/later", b"y" * 10)
-    again = make()
+    until_cached(make(), inner_version(inner[BOOKS], BOOKS, "d/later"))
+
+
+def until_cached(engine: Engine, version: Version) -> None:
     deadline = time.monotonic() + 20
-    while not again.cache.contains(inner_version(inner[BOOKS], BOOKS, "d/later")):
+    while not engine.cache.contains(version):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -18,9 +18,10 @@ from r2fs.model.errors import (
     StoreError,
     Unavailable,
 )
+from r2fs.model.ports import Limits
 from r2fs.model.records import ListPage, ObjectMeta, Version
 from r2fs.model.settings import Bucket
-from r2fs.store.buckets import Buckets
+from r2fs.store.buckets import Buckets, together
 from r2fs.store.counting import RequestCounter
 from r2fs.store.health import HealthView
 from r2fs.store.retry import RetryingStore
@@ -191,3 +192,25 @@ def test_health_is_of_each_bucket(account: Account) -> None:
     account.store.head("a/1")
     assert account.store.health.view().answers
     assert told[-1] == ("a", True)
+
+
+def test_the_limits_are_those_of_every_bucket() -> None:
+    r2 = Limits(r2_copies=True, conditional_complete=True)
+    other = Limits(
+        delete_batch=1, part_copies=False, conditional_put=False, key_write_interval_s=0.0, min_part=6 << 20
+    )
+    found = together([r2, other])
+    assert (found.delete_batch, found.min_part, found.key_write_interval_s) == (
+        1,
+        6 << 20,
+        r2.key_write_interval_s,
+    )
+    assert not (found.r2_copies or found.conditional_complete or found.conditional_put or found.part_copies)
+    assert together([r2, r2]) == r2
+    bucket = Bucket("s3", "", given="s3://", every=True)
+    assert (
+        Buckets(
+            bucket, RequestCounter(), lambda one: RetryingStore(MemoryStore(), ManualClock()), list, other
+        ).limits
+        == other
+    )
