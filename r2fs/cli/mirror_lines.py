@@ -22,7 +22,7 @@ def mirror_lines(
         ("directory", mount["mountpoint"]),
         ("mirror", f"process {mount['pid']}, {mount['state']}"),
         *pending,
-        ("to fetch", amounts.counted(mirror["to_fetch"], "file") if mirror["to_fetch"] else ""),
+        ("to fetch", amounts.counted(mirror["to_fetch"], "file") if mirror["to_fetch"] else "nothing"),
         (
             "fetched",
             f"{amounts.counted(mirror['fetched'], 'file')} ({amounts.size(mirror['fetched_bytes'])})",

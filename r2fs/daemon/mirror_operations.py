@@ -39,7 +39,6 @@ class MirrorOperations:
             "flush": self.flush,
             "stop": self.stop,
             "restart": self.restart,
-            "refresh": self.refresh,
             **ObjectOperations(self._parts).table(),
         }
 
@@ -104,13 +103,6 @@ class MirrorOperations:
         sent = self._mirror.flush_paths(paths, request.number("timeout_s"), progress, request.gone.is_set)
         parked, refusal = self._mirror.parked_at(paths), self._mirror.refusal()
         return {"sent": sent, **metrics.flushed(self._mirror.queue_view(), parked, refusal)}
-
-    def refresh(self, request: Request) -> dict[str, object]:
-        """Compare both sides now. The whole directory, whatever the paths."""
-        request.progress()
-        if (error := self._mirror.compare()) is not None:
-            raise error
-        return {"directories": 0, "files": self._mirror.downloads()}
 
     def restart(self, request: Request) -> dict[str, object]:
         raise MountError(

@@ -270,6 +270,7 @@ def test_files_appear_change_and_go(mirrors: Callable[..., Mirror], bucket: Buck
     shown = mirror.r2fs("status", mirror.dir).stdout
     assert re.search(r"^directory +.*/dir$", shown, re.MULTILINE)
     assert re.search(r"^not yet sent +nothing$", shown, re.MULTILINE)
+    assert re.search(r"^to fetch +nothing$", shown, re.MULTILINE)
     os.rename(mirror.dir / "deep", mirror.dir / "other")
     bucket.delete("there.wav")
     until("the rename", lambda: bucket.keys() == {"other/er/here.wav"})
