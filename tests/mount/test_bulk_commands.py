@@ -185,7 +185,6 @@ def test_types_and_headers_below_a_directory(make: Callable[..., BucketMount], r
 
 
 # ------------------------------------------------------------------ expiry
-@pytest.mark.parametrize("driver", ["kernel", "libfuse"])
 def test_t11_what_a_lifecycle_rule_removes_is_gone_here(
     make: Callable[..., BucketMount], r2: StrictR2, tmp_path: Path
 ) -> None:

@@ -261,7 +261,6 @@ def test_s14_a_user_reaches_their_own_files_alone(
 def test_no_bucket_and_a_wrong_key(seaweed: SeaweedFS, s3: S3Client, bucket: str, tmp_path: Path) -> None:
     fill(s3, bucket, {"users/a/projects/p/output/a.mp4": b"1"})
     endpoint = replace(seaweed.endpoint, bucket=bucket)
-    (tmp_path / "map.csv").write_text("a,b\n")
     done = command(endpoint, tmp_path, "rm", "-r", "s3://no-such-bucket-at-all/users/a/")
     assert (done.returncode, "no such bucket" in done.stderr) == (5, True), done
     done = command(
@@ -274,8 +273,6 @@ def test_no_bucket_and_a_wrong_key(seaweed: SeaweedFS, s3: S3Client, bucket: str
         AWS_SECRET_ACCESS_KEY="wrong",
     )
     assert (done.returncode, done.stderr.count("\n")) == (4, 1), done
-    done = command(endpoint, tmp_path, "migrate", "s3://no-such-bucket-at-all", "--map", tmp_path / "map.csv")
-    assert done.returncode == 5
     assert contents(s3, bucket) == {"users/a/projects/p/output/a.mp4": 1}
 
 
