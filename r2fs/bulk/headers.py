@@ -20,8 +20,6 @@ from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
 from r2fs.model.reports import BulkReport
 
-BATCH = 200  # objects under way before more are listed
-
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
@@ -41,9 +39,10 @@ class HeaderWork:
     def run(self, target: Target, report: BulkReport, progress: Callable[[BulkReport], None]) -> None:
         """Change the objects, and call `progress` after each. `report` is true also after an error or an interrupt."""
         with ThreadPoolExecutor(self._at_once, "set") as pool:
-            for batch in self._batches(target):
-                report.found += len(batch)
-                for outcome in pool.map(self._one, batch):
+            for objects, is_last in self._pages(target):
+                report.found += len(objects)
+                report.listed = is_last
+                for outcome in pool.map(self._one, objects):
                     if outcome.error is not None:
                         report.fail(outcome.key, outcome.error)
                     elif outcome.size is None:
@@ -51,21 +50,19 @@ class HeaderWork:
                     else:
                         report.did(outcome.size)
                     progress(report)
-        report.listed = True
 
-    def _batches(self, target: Target) -> Iterator[list[ObjectInfo]]:
+    def _pages(self, target: Target) -> Iterator[tuple[list[ObjectInfo], bool]]:
+        """Objects, and True for the last of them."""
         if target.key is not None:
             try:
-                yield [self._store.head(target.key)]
+                yield [self._store.head(target.key)], target.prefix is None
             except ObjectMissing:
                 pass
         token: str | None = None
         while target.prefix is not None:
             page = self._store.list_page(target.prefix, token=token)
-            objects = [info for info in page.objects if _is_file(info)]
-            for at in range(0, len(objects), BATCH):
-                yield objects[at : at + BATCH]
             token = page.token
+            yield [info for info in page.objects if _is_file(info)], token is None
             if token is None:
                 return
 
