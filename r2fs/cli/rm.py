@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,11 +73,21 @@ def command(
 def _confirm(urls: Sequence[str], mounted: dict[Daemon, list[str]], yes: bool) -> None:
     """Ask before a whole bucket or mount is emptied. UsageError where no person can answer."""
     whole = [url for url in urls if not bucket_of(url)[1]]
-    whole += [daemon.mountpoint for daemon, paths in mounted.items() if "" in paths]
+    whole += [
+        os.path.join(daemon.mountpoint, path)
+        for daemon, paths in mounted.items()
+        for path in paths
+        if _is_whole(daemon, path)
+    ]
     for name in [] if yes else whole:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{name}: all of it would be deleted: --yes confirms that")
         click.confirm(f"Delete all that is in {printable(name)}?", abort=True, err=True)
+
+
+def _is_whole(daemon: Daemon, path: str) -> bool:
+    """True for a mount's root, and in a mount of several buckets for the directory of each."""
+    return not path or ("/" not in path and bool(client.ask_once(daemon, "locate", path=path)["several"]))
 
 
 def _remove_url(

@@ -168,6 +168,26 @@ def test_r17_renames_and_removals(several: Mounts, s3: S3Client, names: tuple[st
     assert mount.complaints() == []
 
 
+def test_s7_a_bucket_is_emptied_only_with_a_word_more(
+    several: Mounts, s3: S3Client, names: tuple[str, str]
+) -> None:
+    mount, (texts, books) = several(), names
+    for bucket in names:
+        (mount.path / bucket / "u").mkdir()
+        (mount.path / bucket / "u/f.bin").write_bytes(b"12345")
+    mount.flush()
+    refused = mount.r2fs("rm", "-r", mount.path / texts)
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    done = mount.r2fs("rm", "-r", "--yes", mount.path / texts)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(" (0.00 MB); 0 failed\n")
+    assert keys(s3, texts) == {}
+    assert keys(s3, books) == {"u/f.bin": b"12345"}
+    assert set(os.listdir(mount.path)) == set(names)
+    assert mount.r2fs("rm", "-r", mount.path / books / "u").returncode == 0
+    assert keys(s3, books) == {}
+
+
 def test_killed_with_unsent_files_in_both(several: Mounts, s3: S3Client, names: tuple[str, str]) -> None:
     mount, (texts, books) = several(upload_delay="1h", take_over="0"), names
     for bucket in names:
