@@ -41,6 +41,7 @@ COMMANDS = {
     "queue": ("r2fs.cli.queue", "List, retry, export or drop what is not in the bucket."),
     "cache": ("r2fs.cli.cache", "Check and clear cached files."),
     "cost": ("r2fs.cli.cost", "Show requests, storage and their price."),
+    "refresh": ("r2fs.cli.refresh", "Forget names and attributes: the next use asks the bucket."),
     "url": ("r2fs.cli.url", "Print a URL of a file: presigned, or public."),
     "key": ("r2fs.cli.keys", "Print the object key of a file."),
     "path": ("r2fs.cli.paths", "Print the path of an object key."),

@@ -29,7 +29,12 @@ class ObjectOperations:
         self._store = parts.store
 
     def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
-        return {"locate": self.locate, "paths": self.paths, "url": self.url, "verify": self.verify}
+        return {
+            "locate": self.locate,
+            "paths": self.paths,
+            "url": self.url,
+            "verify": self.verify,
+        }
 
     def locate(self, request: Request) -> dict[str, object]:
         """The object of `path`, without a request to the bucket."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from threading import Event
 
 from r2fs import __version__
 from r2fs.daemon import metrics
@@ -25,6 +26,7 @@ from r2fs.daemon.protocol import HEARTBEAT_S
 from r2fs.daemon.queue_operations import QueueOperations
 from r2fs.daemon.stopping import Stopping
 from r2fs.model.errors import MountError
+from r2fs.model.ports import Caller
 from r2fs.model.views import QueueView
 
 
@@ -46,6 +48,7 @@ class Operations:
             "flush": self.flush,
             "stop": self.stop,
             "restart": self.restart,
+            "refresh": self.refresh,
             **ObjectOperations(self._parts).table(),
             **CopyOperations(self._parts).table(),
             **BulkOperations(self._parts).table(),
@@ -108,6 +111,19 @@ class Operations:
         parked, refusal = engine.parked_at(paths), engine.refusal(paths)
         return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal)}
 
+    def refresh(self, request: Request) -> dict[str, object]:
+        """Forget names at and below `paths`; with `wait` ask for them now, with `recursive` for all below."""
+        directories = files = 0
+        caller = HeardCaller(lambda: request.progress(directories=directories), request.gone)
+        for path in request.texts("paths") or [""]:
+            view = self._parts.engine.refreshing.forget(path)
+            if request.message.get("wait") is True:
+                view = self._parts.engine.refreshing.ask(
+                    caller, path, request.message.get("recursive") is True
+                )
+            directories, files = directories + view.directories, files + view.files
+        return {"directories": directories, "files": files}
+
     def restart(self, request: Request) -> dict[str, object]:
         """Begin a restart and answer at once; the successor's card shows its end. MountError before the mount is ready."""
         if self._state != "running":
@@ -125,3 +141,17 @@ class Operations:
             if outcome is not None:
                 return {"queue": metrics.queue(outcome.left), "exit_code": outcome.exit_code}
             request.progress(queue=metrics.queue(progress or self._parts.engine.queue_view()))
+
+
+class HeardCaller(Caller):
+    """A caller whose client hears of each second of a wait."""
+
+    __slots__ = ("_progress",)
+
+    def __init__(self, progress: Callable[[], None], gone: Event) -> None:
+        super().__init__(cancelled=gone)
+        self._progress = progress
+
+    def about_to_wait(self) -> None:
+        super().about_to_wait()
+        self._progress()

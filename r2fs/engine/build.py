@@ -31,6 +31,7 @@ from r2fs.engine.namespace.maintenance import Maintenance
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.pins import Pins
 from r2fs.engine.namespace.receipts import Receipts
+from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
@@ -167,6 +168,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             writeback=writeback,
             queues=queues,
             freshness=freshness,
+            refreshing=Refreshing(records, freshness),
             close_to_open=CloseToOpen(records, storage.local_only, freshness, queues.submit_listing),
             names=names,
             renaming=Renaming(records, storage, freshness, writeback, names),

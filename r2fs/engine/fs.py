@@ -30,6 +30,7 @@ from r2fs.engine.namespace.maintenance import Maintenance
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.pins import Pins
 from r2fs.engine.namespace.receipts import Receipts
+from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
@@ -68,6 +69,7 @@ class Parts:
     writeback: WriteBack
     queues: Queues
     freshness: Freshness
+    refreshing: Refreshing
     close_to_open: CloseToOpen
     names: Names
     renaming: Renaming
@@ -99,13 +101,14 @@ class FileSystem:
         self._writeback = parts.writeback
         self._queues = parts.queues
         self._freshness = parts.freshness
+        self.refreshing = parts.refreshing
         self._close_to_open = parts.close_to_open
         self._names = parts.names
         self._renaming = parts.renaming
         self._statfs = parts.statfs
         self._files = parts.files
         self._sparse = parts.sparse
-        self._copy_range = parts.copy_range
+        self.copy_file_range = parts.copy_range.copy
         self._set_attr = parts.set_attr
         self._xattrs = parts.xattrs
         self._scopes = parts.scopes
@@ -185,7 +188,7 @@ class FileSystem:
 
     def assume_away(self) -> None:
         """Note an outage: known directories are shown without waiting."""
-        self._freshness.assume_away()
+        self._freshness.outages.assume()
 
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
@@ -377,11 +380,6 @@ class FileSystem:
 
     def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
         return self._sparse.lseek(handle, offset, whence, paged)
-
-    def copy_file_range(
-        self, caller: Caller, handle: int, offset: int, target: int, target_offset: int, length: int
-    ) -> int:
-        return self._copy_range.copy(caller, handle, offset, target, target_offset, length)
 
     def flush(self, caller: Caller, handle: int) -> None:
         self._files.flush(caller, handle)

@@ -175,7 +175,6 @@ class DirEntry:
     """One name in a directory. `offset` resumes after the name, and is stable while the handle is open."""
 
     name: str
-    ino: int
     kind: Kind
     offset: int
     st_ino: int  # as in Attributes

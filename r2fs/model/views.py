@@ -75,6 +75,14 @@ class ReceiptView:
 
 
 @dataclass(frozen=True, slots=True)
+class RefreshView:
+    """Extent of the refresh of a path."""
+
+    directories: int
+    files: int  # known ones, links and special files included
+
+
+@dataclass(frozen=True, slots=True)
 class TransferView:
     """One upload in flight or waiting, or one parked delete."""
 

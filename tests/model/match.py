@@ -47,18 +47,19 @@ def look(world: World, read: bool = False) -> dict[str, Seen]:
     def walk(ino: int, above: str) -> None:
         for entry in fs.readdir(caller, ino):
             path = f"{above}/{entry.name}".lstrip("/")
-            attributes = fs.getattr(caller, entry.ino).attributes
-            node = world.engine.inodes.get(entry.ino)
+            with world.engine.lock:
+                node = world.engine.inodes.get(ino).children()[entry.name]
+            attributes = fs.getattr(caller, node.ino).attributes
             data = None
             if entry.kind is Kind.SYMLINK:
-                data = os.fsencode(fs.readlink(caller, entry.ino))
+                data = os.fsencode(fs.readlink(caller, node.ino))
             elif entry.kind is Kind.FILE:
                 data = _read(world, path) if read else peek(world, node)
             found[path] = Seen(
                 attributes, node.pending is not None, data, node.state.value, _awaits(world, node)
             )
             if entry.kind is Kind.DIRECTORY:
-                walk(entry.ino, path)
+                walk(node.ino, path)
 
     with world.undisturbed():
         walk(ROOT, "")

@@ -248,7 +248,8 @@ class World:
         for part in path.split("/"):
             if not node.is_dir or part not in node.children():
                 return None
-            node = node.children()[part]
+            with self.engine.lock:
+                node = node.children()[part]
         return node
 
     def parked(self) -> list[Node]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mount.daemons import BucketMount, end_all
+from tests.mount.daemons import BucketMount, end_all, until
 from tests.mount.visibility import make_pair, measure, percentile, signer
 from tests.support.servers import SeaweedFS
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +90,37 @@ def test_it_takes_the_upload_and_little_more(pair: list[BucketMount], seaweed: S
     assert [len(values) for values in times.values()] == [3, 3, 3, 3]
     for what, values in times.items():
         assert percentile(values, 0.5) < 2.0, (what, values)  # far below `freshness`, an hour here
+
+
+def test_refresh_makes_the_kernel_look_again(
+    seaweed: SeaweedFS, main_driver: str, s3: S3Client, tmp_path: Path
+) -> None:
+    """Without close-to-open: listings, sizes and absent names of an hour."""
+    mount = BucketMount(tmp_path, main_driver, seaweed.endpoint, f"{tmp_path.name}/", freshness="1h")
+
+    def put(name: str, content: bytes) -> None:
+        s3.put_object(Bucket=seaweed.endpoint.bucket, Key=f"{mount.prefix}{name}", Body=content)
+
+    def look() -> tuple[list[str], bytes, bool]:
+        """What a program sees; with libfuse the kernel believes for a second."""
+        take = mount.path / "d" / "take.wav"
+        return sorted(os.listdir(take.parent)), take.read_bytes(), (take.parent / "later.wav").exists()
+
+    put("d/take.wav", b"before")
+    try:
+        mount.start()
+        assert look() == (["take.wav"], b"before", False)
+        put("d/take.wav", b"after, and longer")
+        put("d/later.wav", b"later")
+        assert look() == (["take.wav"], b"before", False)
+        done = mount.r2fs("refresh", mount.path / "d")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"{mount.path}: forgotten: 1 directory, 1 file\n"
+        until("the news", lambda: look() == (["later.wav", "take.wav"], b"after, and longer", True), 1.5)
+        put("d/e/more.wav", b"more")
+        done = mount.r2fs("refresh", "--wait", "-r", mount.path, "--json")
+        assert json.loads(done.stdout)[0]["directories"] == 3
+        until("the new directory", lambda: (mount.path / "d/e/more.wav").exists(), 1.5)
+        assert mount.stop() == 0
+    finally:
+        end_all([mount])

@@ -257,7 +257,7 @@ class MirrorVerbs:
         with translated(node.name), os.scandir(node.path) as found:
             lines = sorted((entry.name, entry.inode(), entry.stat(follow_symlinks=False)) for entry in found)
         return [
-            DirEntry(name, number, _kind(info.st_mode), offset, number)
+            DirEntry(name, _kind(info.st_mode), offset, number)
             for offset, (name, number, info) in enumerate(lines, 1)
         ]
 

@@ -18,9 +18,12 @@ from r2fs.disk.cache.shelf import Shelf
 from r2fs.disk.cache.table import Table
 from r2fs.model.records import ObjectInfo
 
-ENTRIES_MAX: Final = 500_000  # some 100 bytes each
+ENTRIES_MAX: Final = 1_000_000  # some 100 bytes each
 DIRECTORY_MAX: Final = 100_000
 REMEMBERED: Final = 10_000  # directories whose row is known by its digest
+
+
+_KIND: Final = '["listing", '  # the beginning of a row's name
 
 
 class Kept(NamedTuple):
@@ -75,6 +78,18 @@ class LastListings:
 
     def has(self, prefix: str) -> bool:
         return self._shelf.run(lambda table: _name(prefix) in table, False)
+
+    def count(self, prefix: str) -> int:
+        """Return the number of names kept of the directory, and 1; 0: none are kept."""
+        return self._shelf.run(lambda table: table.weight_of(_name(prefix)), 0)
+
+    def prefixes(self) -> list[str]:
+        """Return the prefixes of all directories that are kept."""
+
+        def load(table: Table) -> list[str]:
+            return [json.loads(name)[1] for name in table.names() if name.startswith(_KIND)]
+
+        return self._shelf.run(load, [])
 
     def find(self, prefix: str) -> Kept | None:
         def load(table: Table) -> Kept | None:

@@ -194,6 +194,11 @@ class Table(diskcache.Cache):  # type: ignore[misc]
         ((total,),) = self._sql("SELECT coalesce(sum(tag), 0) FROM Cache WHERE tag IS NOT NULL").fetchall()
         return int(total)
 
+    def weight_of(self, key: str) -> int:
+        """Return the weight of a row; 0: there is none."""
+        ((weight,),) = self._sql("SELECT COALESCE(SUM(tag), 0) FROM Cache WHERE key = ?", (key,)).fetchall()
+        return int(weight)
+
     def lighten(self, limit: int) -> list[str]:
         """Delete rows with a weight, the longest stored first, until `limit` is met; return their keys."""
         over, gone = self.weight() - limit, []

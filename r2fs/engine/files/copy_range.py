@@ -48,12 +48,12 @@ class CopyRange:
         self._files = files
 
     def copy(
-        self, caller: Caller, number: int, offset: int, target_number: int, target_offset: int, length: int
+        self, caller: Caller, handle: int, offset: int, target: int, target_offset: int, length: int
     ) -> int:
         """Copy bytes from one handle to another; return their number, which may be smaller than `length`."""
         caller.about_to_wait()
         with self._core.lock:
-            pair = self._pair_locked(number, target_number)
+            pair = self._pair_locked(handle, target)
         there, into = pair.there, pair.into
         length = max(0, min(length, there.size - offset))
         if pair.missing is not None and length:

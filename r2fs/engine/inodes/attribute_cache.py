@@ -11,7 +11,7 @@ Fails:   softly: a row that cannot be read or written costs a HEAD, and is logge
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from r2fs.disk.journal.attributes import AttributeRows
@@ -60,21 +60,25 @@ class AttributeCache:
     def load_children(self, directory: Node) -> None:
         """`load` all known children of a directory. Takes the lock for a batch at a time."""
         with self._core.lock:
-            missing = {self._key(child): child for child in directory.children().values() if not child.st_ino}
-            if len(missing) <= FEW:
-                for child in missing.values():
-                    self.load(child)
-                return
+            children = directory.children()
+            missing = {self._key(child): child for child in children.nodes() if not child.st_ino}
+            unread = children.unread
+            packed = len(children.packed) if unread else 0
             above = self._tree.key(directory)
+            if len(missing) + packed <= FEW:
+                self._load_few(directory, missing.values(), above)
+                return
         gone: list[KeptAttributes] = []
         for rows in self._read_all(above):  # numbers of rows first: a derived number gives way
             with self._core.lock:
                 for row in rows:
-                    node = missing.pop(row.key, None)
+                    node = missing.pop(row.key, None) or self._packed_of(directory, above, row)
                     if node is None:
                         gone.append(row)
                     elif not node.st_ino:
                         self._apply(node, row.key, row)
+        with self._core.lock:
+            children.were_read(unread)  # a LIST may have added others meanwhile
         left = list(missing.items())
         for start in range(0, len(left), BATCH):
             with self._core.lock:
@@ -88,14 +92,30 @@ class AttributeCache:
         """Return the key of the child's row."""
         return nfc(child.base.key if child.base is not None and not child.is_dir else self._tree.key(child))
 
+    def _load_few(self, directory: Node, nodes: Iterable[Node], above: str) -> None:
+        """`load` these children, and the packed ones that have a row."""
+        children = directory.children()
+        for child in nodes:
+            self.load(child)
+        for name in list(children.packed) if children.unread else ():
+            if self._read(above + name) is not None:
+                self.load(children[name])
+        children.were_read(children.unread)
+
+    def _packed_of(self, directory: Node, above: str, row: KeptAttributes) -> Node | None:
+        """Return the node of a file that was packed until now, if the row is of that."""
+        children, name = directory.children(), row.key.removeprefix(nfc(above))
+        return children[name] if name in children.packed else None
+
     def _forget_missing(self, directory: Node, rows: list[KeptAttributes]) -> None:
         """Delete the rows of objects that another host has deleted."""
         with self._core.lock:
             if not _was_listed(directory):
                 return
-            listed = {self._key(child) for child in directory.children().values()}
+            children, above = directory.children(), nfc(self._tree.key(directory))
+            listed = {self._key(child) for child in children.nodes()}
             for row in rows:
-                if row.key not in listed:
+                if row.key not in listed and row.key.removeprefix(above) not in children.packed:
                     self._later.append(_missed(row))
 
     def _read(self, key: str) -> KeptAttributes | None:
@@ -190,7 +210,7 @@ class AttributeCache:
         number and times, too. In a transaction."""
         old_top, new_top = self._tree.key(top).rstrip("/"), self._tree.key(directory) + new_name
         self.load(top)
-        for node in self._tree.walk(top):
+        for node in self._tree.walk_nodes(top):
             if node.is_dir:
                 self.load_children(node)
                 key = self._tree.key(node)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from r2fs.disk.sparse_file import SparseFile
+from r2fs.engine.inodes.children import Children
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts
 from r2fs.model.mime import content_type
@@ -37,13 +38,15 @@ class Refresh:
 class Listing:
     """The known children of a directory."""
 
-    children: dict[str, Node] = field(default_factory=dict)  # written by Tree._attach and _take alone
+    children: Children  # written by Tree alone
     directories: int = 0  # children that are directories; likewise
     listed_at_s: float = NEVER  # Clock.monotonic() when the LIST began
     whole: bool = False  # every page was read
+    provisional: bool = False  # as an earlier mount has saved the directory: the first LIST has not ended
     probed: dict[str, float] = field(
         default_factory=dict
     )  # name: Clock.monotonic() of a lookup of this name alone
+    forgotten_s: float = NEVER  # Clock.monotonic(): answers to requests from before do not make it fresh
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal by this host
     absent: set[str] | None = None  # names that the kernel may hold as absent, but for `removed`; None: none
     any_absent: bool = False  # the kernel may hold any name as absent
@@ -60,6 +63,18 @@ class Listing:
     took_s: float = 0.0  # the last LIST
     probe_count: int = 0  # lookups of single names since the last LIST, or in this window
     probe_window_s: float = NEVER  # Clock.monotonic(): when the window began
+
+    def listed(self, began_s: float) -> None:
+        """Note that the directory shows a whole LIST, which began at Clock.monotonic() `began_s`."""
+        self.provisional = False
+        self.listed_at_s, self.whole = began_s if began_s >= self.forgotten_s else NEVER, True
+        self.probed.clear()
+
+    def forget(self, now_s: float) -> None:
+        """End the freshness of the listing, and of answers that are under way."""
+        self.listed_at_s, self.forgotten_s = NEVER, now_s
+        self.probed.clear()
+        self.refused, self.refused_until_s = None, 0.0
 
     def note_absent(self, name: str) -> None:
         """Record an answer to the kernel that a name is absent."""
@@ -175,7 +190,7 @@ class Node:
             and base.size == info.size
         )
 
-    def children(self) -> Mapping[str, Node]:
+    def children(self) -> Children:
         """The children by name, for reading: only Tree changes this."""
         assert self.listing is not None
         return self.listing.children

@@ -29,9 +29,12 @@ def check(
         hidden += len(node.listing.hidden)
         if node.listing.object is not None:
             named.add(node.listing.object)
-        for name, child in node.listing.children.items():
-            assert child.parent is node and child.name == name, f"{node.name}: {name!r} is astray"
-        directories = sum(child.is_dir for child in node.listing.children.values())
+        children = node.listing.children
+        for child in children.nodes():
+            assert child.parent is node, f"{node.name}: {child.name!r} is astray"
+            assert children.get(child.name) is child, f"{node.name}: {child.name!r} is another's name"
+            assert child.name not in children.packed, f"{node.name}: {child.name!r} is there twice"
+        directories = sum(child.is_dir for child in children.nodes())
         counted = node.listing.directories
         assert counted == directories, f"{node.name}: {directories} directories, {counted} counted"
     assert hidden_keys == hidden, f"{hidden} hidden keys, {hidden_keys} counted"
@@ -46,5 +49,5 @@ def check(
 
 def _walk(node: Node) -> Iterator[Node]:
     yield node
-    for child in node.children().values() if node.listing is not None else ():
+    for child in node.children().nodes() if node.listing is not None else ():
         yield from _walk(child)

@@ -14,9 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from r2fs.engine.inodes.children import Children, pack
 from r2fs.engine.inodes.inode import NEVER, Node, listing_of
+from r2fs.engine.inodes.new_nodes import take_attributes
 from r2fs.engine.inodes.table import Tree
-from r2fs.model.keys import is_name, nfc, shown_name
+from r2fs.engine.inodes.walks import unpack_below
+from r2fs.model.keys import is_conflict_name, is_link, is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 
 
@@ -51,16 +54,18 @@ def merge_listing(
 def plan_merge(
     tree: Tree, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
 ) -> MergePlan:
-    """Return the changes that a LIST demands. Pure."""
+    """Return the changes that a LIST demands. Changes nothing but that packed files get nodes."""
     prefix, children, hidden = tree.key(directory), directory.children(), set[str]()
     spellings = _directory_names(prefix, prefixes, hidden)
     seen = set(spellings)  # a directory hides a file of its name
     marker, shown, refreshed = None, list[ObjectInfo](), list[tuple[Node, ObjectInfo]]()
     for info in objects:
         name = info.key[len(prefix) :]
+        if _is_unchanged(children, name, info, seen):  # nearly every entry of a large directory, or as next
+            continue
         child = children.get(name)
         if child is not None and name not in seen and child.is_as_listed(info):
-            seen.add(name)  # nearly every entry of a large directory takes this path
+            seen.add(name)
             if child.touched <= began and child.modified_ns != info.modified_ns:
                 refreshed.append((child, info))
         elif name == "":
@@ -86,6 +91,15 @@ def plan_merge(
         missing=_missing(tree, directory, seen, began),
         hidden=frozenset(hidden),
     )
+
+
+def _is_unchanged(children: Children, name: str, info: ObjectInfo, seen: set[str]) -> bool:
+    """True for a packed file of exactly this version and LastModified, which is added to `seen`."""
+    packed = children.packed.get(name)
+    if packed is None or name in seen or packed != pack(info.etag, info.size, info.modified_ns):
+        return False
+    seen.add(name)
+    return True
 
 
 def _directory_names(prefix: str, prefixes: Iterable[str], hidden: set[str]) -> dict[str, str]:
@@ -117,10 +131,13 @@ def _judge(
 
 def _missing(tree: Tree, directory: Node, seen: set[str], began: int) -> list[Node]:
     """Children that another host has removed. Not a directory with pending state below."""
+    children = directory.children()
+    for name in [name for name in children.packed if name not in seen]:
+        children[name]  # its node
     return [
         child
-        for name, child in directory.children().items()
-        if name not in seen
+        for child in children.nodes()
+        if child.name not in seen
         and child.pending is None
         and child.touched <= began
         and not tree.is_pending_below(child)
@@ -137,8 +154,9 @@ def _apply(tree: Tree, directory: Node, plan: MergePlan, began: int) -> None:
             tree.refreshed(directory, plan.marker)
     for child, info in plan.refreshed:
         tree.refreshed(child, info)
+    prefix = tree.key(directory)
     for info in plan.objects:
-        merge_object(tree, directory, info, began)
+        merge_object(tree, directory, info, began, prefix)
     for spelled in plan.directories:
         merge_prefix(tree, directory, spelled, began)
     for child in plan.missing:
@@ -148,16 +166,23 @@ def _apply(tree: Tree, directory: Node, plan: MergePlan, began: int) -> None:
     tree.hide_keys(directory, plan.hidden)
 
 
-def merge_object(tree: Tree, directory: Node, info: ObjectInfo, began: int) -> None:
-    """Show an object of the bucket, unless this host changed the name since, or the object has no ETag."""
+def merge_object(
+    tree: Tree, directory: Node, info: ObjectInfo, began: int, prefix: str | None = None
+) -> None:
+    """Show an object of the bucket, unless this host changed the name since, or the object has no ETag.
+
+    `prefix`: the directory's key, of a caller with many objects.
+    """
     if not info.etag:
         return
-    name = nfc(shown_name(info.key[len(tree.key(directory)) :], info.size))
+    prefix = tree.key(directory) if prefix is None else prefix
+    name = nfc(shown_name(info.key[len(prefix) :], info.size))
     child = directory.children().get(name)
     if child is None:
         if listing_of(directory).removed.get(name, 0) <= began:
             _expire_absent(tree, directory, name)
-            tree.add_object(directory, name, info)
+            if not _add_packed(directory, prefix + name, name, info):
+                tree.add_object(directory, name, info)
             tree.noticed(directory)
     elif child.pending or child.touched > began or child.is_dir:
         return
@@ -165,6 +190,14 @@ def merge_object(tree: Tree, directory: Node, info: ObjectInfo, began: int) -> N
         tree.refreshed(child, info)
     elif not child.writers:
         tree.replace(child, info)
+
+
+def _add_packed(directory: Node, key: str, name: str, info: ObjectInfo) -> bool:
+    """Add a file without a node, unless more than a listing's line belongs to the name."""
+    if info.key != key or is_link(key, info.size) or is_conflict_name(name):
+        return False
+    directory.children().add_packed(name, pack(info.etag, info.size, info.modified_ns))
+    return True
 
 
 def _expire_absent(tree: Tree, directory: Node, name: str) -> None:
@@ -194,6 +227,7 @@ def merge_prefix(tree: Tree, directory: Node, spelled: str, began: int) -> None:
             tree.noticed(directory)
     elif child.is_dir:
         if (child.spelled or name) != spelled and not tree.is_pending_below(child):
+            unpack_below(child)
             _move_keys(child, spelled)
     elif not child.pending and child.touched <= began and not child.writers:
         tree.detach(child)
@@ -207,3 +241,20 @@ def _move_keys(directory: Node, spelled: str) -> None:
     listing = listing_of(directory)
     listing.listed_at_s = NEVER
     listing.probed.clear()
+
+
+def as_stored(tree: Tree, node: Node) -> Node:
+    """Return the node under the name, of the kind that the object's metadata have: listings show a FIFO as a file.
+
+    The kernel keeps the type of a known inode, so that another kind is another node.
+    """
+    kind, parent = node.stored_kind, node.parent
+    if kind is None or kind is node.kind or parent is None:
+        return node
+    if node.pending or node.handles or node.deleted:
+        return node
+    tree.detach(node)
+    tree.expire_name(parent, node.name)
+    found = tree.add(parent, node.name, kind, node.mtime_ns)
+    take_attributes(found, node)
+    return found

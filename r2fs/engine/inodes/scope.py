@@ -26,8 +26,9 @@ class Scope:
         self._below = tuple(nfc(key) + "/" for key in keys)
 
     def walk(self) -> Iterator[Node]:
+        """Yield all nodes that may have pending state."""
         for node in self.nodes:
-            yield from self._tree.walk(node)
+            yield from self._tree.walk_nodes(node)
 
     def has(self, row: PendingDelete) -> bool:
         """True for a delete at or below a named path, or of the old name of a renamed node."""

@@ -10,6 +10,7 @@ Fails: NoSpace past the quota.
 from __future__ import annotations
 
 from r2fs.engine.core import Core
+from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.model.errors import NoSpace
@@ -50,7 +51,9 @@ class StatFs:
             now = self._core.clock.monotonic()
             if now - self._summed_at_s >= KEPT_S:
                 nodes = [node for node in self._tree.all_nodes() if not node.deleted]
-                self._used, self._files = sum(map(_size, nodes)), len(nodes)
+                packed = [line for node in nodes if node.is_dir for line in node.children().packed.values()]
+                self._used = sum(map(_size, nodes)) + sum(unpack(line).size for line in packed)
+                self._files = len(nodes) + len(packed)
                 self._summed_at_s = now
             return self._used, self._files
 

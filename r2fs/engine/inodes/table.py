@@ -8,13 +8,17 @@ Locks: Core.lock around every method; each change of a name, a number or a refer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from r2fs.engine.core import Core
-from r2fs.engine.inodes.directory_objects import OBJECT_NAME, OwnObjects
-from r2fs.engine.inodes.inode import NEVER, Listing, Node, listing_of, remember
+from r2fs.engine.inode_numbers import derived
+from r2fs.engine.inodes.children import Children, Packed
+from r2fs.engine.inodes.directory_objects import OwnObjects
+from r2fs.engine.inodes.inode import NEVER, Listing, Node, is_below, listing_of, remember
 from r2fs.engine.inodes.invariants import check
+from r2fs.engine.inodes.new_nodes import listed_file, own_file
 from r2fs.engine.inodes.stat import keeps_shown, move_time, refresh
+from r2fs.engine.inodes.walks import is_pending_below, unpack_below, walk, walk_nodes
 from r2fs.model.errors import NotADirectory, Stale
 from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_link, nfc, shown_name
 from r2fs.model.records import Kind, ObjectInfo, Version
@@ -24,6 +28,10 @@ EPOCH_SHIFT = 32  # inode numbers of a run: epoch << 32 + n, unique on a state d
 
 
 class Tree:
+    walk = staticmethod(walk)
+    walk_nodes = staticmethod(walk_nodes)
+    is_pending_below = staticmethod(is_pending_below)
+
     def __init__(self, core: Core, hides: Callable[[str, str | None, int], bool]) -> None:
         self._core = core
         # constant
@@ -32,7 +40,8 @@ class Tree:
         self.tick = 1  # counts this host's changes: compared with listings on their way
         self._last = core.journal.epoch << EPOCH_SHIFT
         now = core.now_ns()
-        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, listing=Listing(), st_ino=ROOT)
+        self.root = Node(ROOT, Kind.DIRECTORY, "", None, now, now, now, st_ino=ROOT)
+        self.root.listing = self.new_listing(self.root)
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.hidden = 0  # keys that cannot be shown, in the directories that are known
         self._conflicts: set[Node] = set()  # nodes with the name of a conflict copy
@@ -136,9 +145,7 @@ class Tree:
         return key
 
     def in_tree(self, node: Node) -> bool:
-        while node.parent is not None:
-            node = node.parent
-        return node is self.root
+        return is_below(node, self.root)
 
     def _parts(self, node: Node, spelled: bool = False) -> list[str]:
         parts: list[str] = []
@@ -156,7 +163,7 @@ class Tree:
             ino = self._last
         node = Node(ino, kind, name, parent, mtime_ns, mtime_ns, mtime_ns)
         if kind is Kind.DIRECTORY:
-            node.listing = Listing()
+            node.listing = self.new_listing(node)
         self._nodes[ino] = node
         self._attach(node, parent, name)
         self.touch(node)
@@ -168,7 +175,7 @@ class Tree:
         listing = listing_of(parent)
         assert name not in listing.children, f"{name!r} is taken"
         node.parent, node.name, node.spelled = parent, name, None
-        listing.children[name] = node
+        listing.children.add(name, node)
         listing.directories += node.is_dir
         if is_conflict_name(name):
             self._conflicts.add(node)
@@ -179,7 +186,7 @@ class Tree:
         assert node.parent is not None
         listing = listing_of(node.parent)
         assert listing.children.get(node.name) is node, f"{node.name!r} is another node's"
-        del listing.children[node.name]
+        listing.children.remove(node.name)
         listing.directories -= node.is_dir
         self._conflicts.discard(node)
 
@@ -213,39 +220,22 @@ class Tree:
                 node.listing.object.deleted = True
                 self.collect(node.listing.object)
         remember(self._core.memory, node)
-        for child in list(node.children().values()) if node.is_dir else ():
-            self.detach(child)
+        if node.listing is not None:
+            node.listing.children.drop_packed()
+            for child in list(node.listing.children.nodes()):
+                self.detach(child)
         self.collect(node)
 
     def move(self, node: Node, parent: Node, name: str) -> None:
         """Give a node another name; all nodes of the subtree stay the same."""
         assert node.parent is not None
+        unpack_below(node)
         self._take(node)
         self.count_change()
         listing_of(node.parent).removed[node.name] = self.tick
         self._attach(node, parent, name)
         self.touch(node)
         remember(self._core.memory, node)
-
-    def as_stored(self, node: Node) -> Node:
-        """Return the node under the name, of the kind that the object's metadata have: listings show a FIFO as a file.
-
-        The kernel keeps the type of a known inode, so that another kind is another node.
-        """
-        kind, parent = node.stored_kind, node.parent
-        if kind in (None, node.kind) or parent is None or node.pending or node.handles or node.deleted:
-            return node
-        assert kind is not None
-        self.detach(node)
-        self.expire_name(parent, node.name)
-        found = self.add(parent, node.name, kind, node.mtime_ns)
-        found.ctime_ns, found.atime_ns, found.touched = node.ctime_ns, node.atime_ns, node.touched
-        found.mode, found.uid, found.gid = node.mode, node.uid, node.gid
-        found.content_type, found.extra, found.base = node.content_type, node.extra, node.base
-        found.metadata_known, found.mtime_known = node.metadata_known, node.mtime_known
-        found.attr_cache_checked = node.attr_cache_checked
-        found.modified_ns = node.modified_ns
-        return found
 
     def conflicts(self) -> list[Node]:
         """Return the conflict copies, by their names, of any host, in the directories that are known."""
@@ -255,22 +245,12 @@ class Tree:
         """Exchange the names of two nodes."""
         first, second = (one.parent, one.name), (other.parent, other.name)
         for node in (one, other):
+            unpack_below(node)
             self._take(node)
         for node, (parent, name) in ((one, second), (other, first)):
             assert parent is not None
             self._attach(node, parent, name)
             self.touch(node)
-
-    def walk(self, node: Node) -> Iterator[Node]:
-        """Yield `node` and all known nodes below."""
-        yield node
-        if node.is_dir:
-            for child in list(node.children().values()):
-                yield from self.walk(child)
-
-    def is_pending_below(self, node: Node) -> bool:
-        """True if a node at or below `node` has pending state."""
-        return any(n.pending for n in self.walk(node))
 
     def check(self) -> None:
         """Raise AssertionError where names, parents, numbers and counts disagree. For tests."""
@@ -287,6 +267,20 @@ class Tree:
         node = self.add(directory, name, kind, info.modified_ns)
         node.touched = 0
         node.base, node.size, node.modified_ns = info.version, info.size, info.modified_ns
+        return node
+
+    def new_listing(self, directory: Node) -> Listing:
+        """Return an empty listing of the directory."""
+        return Listing(Children(lambda name, packed: self._unpacked(directory, name, packed)))
+
+    def _unpacked(self, directory: Node, name: str, packed: Packed) -> Node:
+        """Return the node of a packed file, which is no change of this host."""
+        self._core.assert_held()
+        self._last += 1
+        key = self.key(directory) + name
+        self._nodes[self._last] = node = listed_file(self._last, directory, name, key, packed)
+        if not directory.children().unread:
+            node.st_ino = self._core.numbers.claim(derived(key, packed.etag))
         return node
 
     def add_prefix(self, directory: Node, spelled: str) -> Node:
@@ -334,11 +328,7 @@ class Tree:
             self.collect(shown)
         if version is not None and listing.object is None:
             self._last += 1
-            now = directory.mtime_ns
-            shown = Node(
-                self._last, Kind.FILE, OBJECT_NAME, directory, now, now, now, mode=0o400, read_only=True
-            )
-            shown.base, shown.size, shown.metadata_known = version, version.size, True
+            shown = own_file(self._last, directory, version)
             self._nodes[shown.ino] = listing.object = shown
         return listing.object
 

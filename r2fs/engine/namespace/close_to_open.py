@@ -1,12 +1,12 @@
 """Close-to-open: a request for each open and each unknown name (`consistency = "close-to-open"`).
 
-Owns:    when a name gets a request of its own, whatever the age of its directory's listing; and how long an
-         answer serves the rest of the same open(2).
-Never:   asks for a file with pending state: this host's version is the newer one. Waits longer than NEWS_WAIT_S: then,
-         and while the bucket is away, names are as `namespace/freshness.py` knows them.
+Owns:    the choice of names with a request of their own, at any age of their directory's listing; and the time for
+         which an answer serves the rest of the same open(2).
+Never:   sends a request for a file with pending state: this host's version is the newer. Waits longer than
+         NEWS_WAIT_S: then, and while the bucket is away, names are as known to `namespace/freshness.py`.
 Threads: every public method is thread-safe; requests run on `jobs`.
 Locks:   takes Core.lock; none during a request.
-Fails:   Stale where the opened file was replaced or removed: the kernel then looks the name up again. WouldFetch,
+Fails:   Stale if the opened file was replaced or removed: the kernel then looks the name up again. WouldFetch,
          WouldWait, Interrupted. An error of the bucket is logged.
 """
 
@@ -20,7 +20,8 @@ from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME
 from r2fs.engine.inodes.inode import Node, Refresh
 from r2fs.engine.jobs import URGENT, Job
-from r2fs.engine.namespace.freshness import AWAY, Freshness
+from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.outages import AWAY
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import R2fsError, ReadFailed, Stale
 from r2fs.model.keys import nfc, printable
@@ -55,7 +56,7 @@ class CloseToOpen:
 
     # ------------------------------------------------------------------ the verbs
     def before_lookup(self, caller: Caller, parent: int, name: str) -> None:
-        """Ask for a name that is unknown here: one LIST of few keys shows a file, a directory or a link."""
+        """Look an unknown name up: a LIST of few keys shows a file, a directory or a link."""
         name = nfc(name)
         with self._core.lock:
             directory = self._tree.directory(parent)
@@ -69,8 +70,10 @@ class CloseToOpen:
                 self._answered_locked(parent, name)
 
     def before_open(self, caller: Caller, node: Node, fetches: Callable[[Node], bool]) -> None:
-        """Ask for the version of a clean file: one HEAD, or none if `fetches(node)`: the open then sends a GET with
-        If-Match. Raises Stale if the name has another version by now."""
+        """Compare the version of a clean file by HEAD, unless `fetches(node)`: the open then sends a GET with If-Match.
+
+        Raises Stale if the name has another version by now.
+        """
         with self._core.lock:
             directory, name = node.parent, node.name
             if directory is None or node.deleted or node.pending is not None or node.kind is not Kind.FILE:
@@ -86,7 +89,7 @@ class CloseToOpen:
                 raise Stale(f"{printable(name)} was replaced or removed")
 
     def opened(self, node: Node) -> None:
-        """End the use of an answer: the next open asks again."""
+        """End the use of an answer: the next open sends a request."""
         with self._core.lock:
             if node.parent is not None:
                 self._answers.pop((node.parent.ino, node.name), None)
@@ -115,10 +118,10 @@ class CloseToOpen:
     def _ask(self, caller: Caller, directory: Node, name: str) -> None:
         """Send a request, and wait for the answer; while the bucket is away, do not wait.
 
-        A request that is under way already does not serve: it may have been answered before another host's close.
+        A request under way does not serve: its answer may be older than another host's close.
         """
         with self._core.lock:
-            away, key = self._freshness.is_away(directory), (directory.ino, name)
+            away, key = self._freshness.outages.at(directory), (directory.ino, name)
             if away and key in self._asking:
                 return
             if away:
@@ -143,7 +146,7 @@ class CloseToOpen:
         finally:
             with self._core.lock:
                 self._asking.discard((directory.ino, name))
-                self._freshness.heard_locked(directory, refresh.error)
+                self._freshness.outages.heard_locked(directory, refresh.error)
             refresh.done.set()
 
 

@@ -19,10 +19,13 @@ from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.attribute_cache import AttributeCache
 from r2fs.engine.inodes.bucket_roots import check_entry, check_removable, check_writable, is_bucket_root
+from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inodes.inode import Node, listing_of
+from r2fs.engine.inodes.listing_merge import as_stored
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
-from r2fs.engine.namespace.freshness import AWAY, Freshness
+from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.outages import AWAY
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import (
@@ -107,7 +110,7 @@ class Names:
             if found is not None and (found.pending or (not fresh and self._tree_pending(found))):
                 return found
         try:
-            self._freshness.ensure(caller, directory, name)
+            self._freshness.ensure(caller, directory, name, patient=False)
         except ReadFailed:
             with self._core.lock:
                 found = directory.children().get(name)
@@ -163,7 +166,7 @@ class Names:
     def learn(self, caller: Caller, node: Node) -> None:
         """Send a HEAD for the metadata of the node's version, unless known. Without the lock."""
         with self._core.lock:
-            if self._is_known_locked(node) or self._freshness.is_away(node):
+            if self._is_known_locked(node) or self._freshness.outages.at(node):
                 return
             caller.about_to_fetch()
             version, key = node.base, node.base.key if node.base else self._tree.key(node)
@@ -190,7 +193,7 @@ class Names:
         self.make_exact(caller, node)
         with self._core.lock:
             self._load_attributes(node)
-            node = self._tree.as_stored(node)
+            node = as_stored(self._tree, node)
             return self.referred_locked(node)
 
     def referred_locked(self, node: Node) -> Entry:
@@ -201,20 +204,20 @@ class Names:
 
     def _tree_pending(self, node: Node) -> bool:
         """True for a directory with a pending child, which exists on this host alone."""
-        return node.is_dir and any(child.pending for child in node.children().values())
+        return node.is_dir and any(child.pending for child in node.children().nodes())
 
     def readdir(self, caller: Caller, ino: int) -> list[DirEntry]:
         with self._core.lock:
             directory = self._tree.directory(ino)
-        self._freshness.ensure(caller, directory)
+        self._freshness.ensure(caller, directory, patient=False)
         self.recalls.load_children(directory)
         with self._core.lock:
-            children = list(directory.children().items())
+            children, prefix = directory.children(), self._tree.key(directory)
+            packed, nodes = list(children.packed.items()), list(children.nodes())
         # Number and kind of a node never change: the slow part runs without the lock.
-        return [
-            DirEntry(name, node.ino, node.kind, offset, node.st_ino)
-            for offset, (name, node) in enumerate(children, 1)
-        ]
+        lines = [(name, Kind.FILE, derived(prefix + name, unpack(line).etag)) for name, line in packed]
+        lines += [(node.name, node.kind, node.st_ino) for node in nodes]
+        return [DirEntry(*line[:2], offset, line[2]) for offset, line in enumerate(lines, 1)]
 
     # ------------------------------------------------------------------ new names
     def _free_name(self, caller: Caller, parent: int, name: str) -> tuple[Node, str]:
@@ -255,7 +258,7 @@ class Names:
         """A FIFO, socket or device of the type in `mode` (st_mode); `device` is st_rdev, of a device only.
 
         An empty object with its type in the `mode` metadata, as s3fs has it. The kernel opens, reads and writes special
-        files by itself. `Tree.as_stored` finds those that other hosts made.
+        files by itself. `as_stored` finds those that other hosts made.
         """
         kind = SPECIAL_KINDS.get(stat.S_IFMT(mode))
         if kind is None:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from r2fs.engine.content.idle import IdleFiles
-from r2fs.engine.inodes.bucket_roots import bucket_of
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import Pages
@@ -26,10 +25,10 @@ from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.last_known import LastKnown
 from r2fs.engine.namespace.listed import Listed
 from r2fs.engine.namespace.name_lookup import NameLookup
+from r2fs.engine.namespace.outages import AWAY, Outages
 from r2fs.engine.namespace.tree_listing import TreeListing
 from r2fs.engine.pending.records import Records
-from r2fs.engine.writeback.failures import BUCKET_WIDE
-from r2fs.model.errors import MalformedAnswer, R2fsError, ReadFailed, Retryable, Stale
+from r2fs.model.errors import MalformedAnswer, R2fsError, ReadFailed, Stale
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import ObjectInfo
@@ -38,10 +37,9 @@ log = logging.getLogger(__name__)
 
 NEWS_WAIT_S = 3.0  # limit of the wait for a known directory: a page of LIST takes less
 PAGE_OF_NODES = 1000  # keys in one page of LIST
+SAVED_WAIT_S = 0.25  # limit of the wait for a directory as an earlier mount has saved it: longer is felt
 STALE_RETRY_S = 5.0  # validity of a known listing after a request without an answer
 SLICE_S = 1.0  # interval at which a wait checks for interruption
-
-AWAY = (Retryable, *BUCKET_WIDE)  # errors without information on the directory
 
 
 class Freshness:
@@ -68,9 +66,7 @@ class Freshness:
             lambda one: self.valid_s(one) > 0,
             self._listed_locked,
         )
-        # guarded by: Core.lock
-        self._away: dict[str, bool] = {}  # by bucket: the last request got no answer
-        self._assumed_away = False  # of a bucket without a request so far
+        self.outages = Outages(records.core)
 
     # ------------------------------------------------------------------ freshness
     def age(self, directory: Node, name: str | None = None) -> float:
@@ -92,22 +88,22 @@ class Freshness:
         listing.listed_at_s, listing.whole = self._core.clock.monotonic(), True
 
     # ------------------------------------------------------------------ requests and waiting
-    def ensure(self, caller: Caller, directory: Node, name: str | None = None) -> None:
+    def ensure(self, caller: Caller, directory: Node, name: str | None = None, patient: bool = True) -> None:
         """Wait until the directory (or the `name` alone) is fresh, or known while the bucket does not answer.
 
-        Without the lock. Raises Stale for a removed directory, ReadFailed where nothing is known.
+        Unless `patient`, a directory that an earlier mount has saved is shown so after SAVED_WAIT_S. Without the lock. Raises Stale for a removed directory, ReadFailed where nothing is known.
         """
         mine = False
         while not mine:  # another caller's request may not cover this name
             with self._core.lock:
-                if self._is_fresh_locked(directory, name):
+                if self._is_fresh_locked(directory, name, patient):
                     return
                 known = self._is_known_locked(directory, name)
                 refused = self._refused_locked(directory)
                 if refused is not None:
                     self._believe(directory, name, known, refused)
                     return
-                at_once = known and self.is_away(directory)
+                at_once = known and self.outages.at(directory)
                 if at_once:
                     self._believe(directory, name, known)
                 else:
@@ -117,18 +113,26 @@ class Freshness:
                 self._submit(partial(self._run, refresh, directory, name), URGENT)
             if at_once:
                 return
-            self.wait(caller, refresh, directory, known or self.last.has(directory))
+            self._wait_for_list(caller, refresh, directory, known, patient)
             if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
                 self._believe(directory, name, known, refresh.error or "no answer")
                 return
             if mine and refresh.error is not None:
                 raise refresh.error
 
-    def _is_fresh_locked(self, directory: Node, name: str | None) -> bool:
+    def _wait_for_list(
+        self, caller: Caller, refresh: Refresh, directory: Node, known: bool, patient: bool
+    ) -> None:
+        """Wait as `wait`; unless `patient`, at most SAVED_WAIT_S for the first LIST of a saved directory."""
+        saved = listing_of(directory).provisional or (not known and self.last.has(directory))
+        self.wait(caller, refresh, directory, known or saved, SAVED_WAIT_S if saved and not patient else None)
+
+    def _is_fresh_locked(self, directory: Node, name: str | None, patient: bool) -> bool:
         self._core.assert_held()
         if directory.deleted:
             raise Stale(f"{directory.name} is gone")
-        fresh = self.valid_s(directory, name) > 0
+        provisional = listing_of(directory).provisional and patient and not self.outages.at(directory)
+        fresh = self.valid_s(directory, name) > 0 and not provisional
         if fresh:
             self._tree_listing.step_locked(directory)
         return fresh
@@ -150,50 +154,42 @@ class Freshness:
         listing.refreshing = Refresh(self._core.clock.monotonic())
         return listing.refreshing, True
 
-    def assume_away(self) -> None:
-        with self._core.lock:
-            self._assumed_away = True
-
-    def heard_locked(self, directory: Node, error: R2fsError | None) -> None:
-        """Note the end of a request: whether the bucket answers."""
-        self._core.assert_held()
-        self._away[bucket_of(self._core, directory)] = isinstance(error, AWAY)
-
     def absent_valid_s(self, directory: Node, name: str) -> float:
         """Return the seconds for which the kernel may hold a name as absent."""
         if self._core.settings.consistency == "close-to-open":
             return 0.0
         return self.valid_s(directory, name)
 
-    def is_away_at(self, key: str) -> bool:
-        """True if the last request for a listing in the key's bucket got no answer."""
-        bucket = self._core.settings.bucket
-        return self._away.get(bucket.split(key)[0] if bucket.several else "", self._assumed_away)
-
-    def is_away(self, node: Node) -> bool:
-        """True if the last request for a listing in the node's bucket got no answer."""
-        return self._away.get(bucket_of(self._core, node), self._assumed_away)
-
     def _is_known_locked(self, directory: Node, name: str | None) -> bool:
         """True if the directory or name was seen before; in an outage, also in an earlier mount."""
         self._core.assert_held()
         listing = listing_of(directory)
-        return (
-            listing.whole
-            or name in listing.probed
-            or (self.is_away(directory) and self.last.restore(directory))
-        )
+        if listing.whole or name in listing.probed:
+            return True
+        return self.outages.at(directory) and self.last.restore(directory)
 
-    def wait(self, caller: Caller, refresh: Refresh, directory: Node, known: bool = True) -> None:
-        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` if nothing is `known`)."""
+    def wait(
+        self,
+        caller: Caller,
+        refresh: Refresh,
+        directory: Node,
+        known: bool = True,
+        at_most_s: float | None = None,
+    ) -> None:
+        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` if nothing is `known`).
+
+        `at_most_s`: in all; its end is no outage.
+        """
         clock, limit_s = self._core.clock, self._core.settings.read_timeout_s
         if known:
             limit_s = min(NEWS_WAIT_S, limit_s)
+        ends_s = None if at_most_s is None else clock.monotonic() + at_most_s
         while not refresh.done.is_set() and not self._core.stopping:
-            left_s = refresh.heard_s + limit_s - clock.monotonic()
+            left_s = (refresh.heard_s + limit_s if ends_s is None else ends_s) - clock.monotonic()
+            if left_s <= 0 and ends_s is not None:
+                return
             if left_s <= 0:
-                with self._core.lock:
-                    self._away[bucket_of(self._core, directory)] = True
+                self.outages.silent(directory)
                 return
             clock.wait(refresh.done, min(left_s, SLICE_S))
             if not refresh.done.is_set():
@@ -237,7 +233,7 @@ class Freshness:
             raise
         finally:
             with self._core.lock:
-                self.heard_locked(directory, refresh.error)
+                self.outages.heard_locked(directory, refresh.error)
                 listing = listing_of(directory)
                 listing.refreshing = None
                 # No retry at once: malformed answers are fast.
@@ -255,8 +251,11 @@ class Freshness:
         return not isinstance(error, AWAY)
 
     def _refresh(self, refresh: Refresh, directory: Node, name: str | None) -> None:
+        listing = listing_of(directory)
+        saved = self.last.pages(directory) if name is not None and not listing.whole else 1
         with self._core.lock:
-            pages = None if name is None else self._name_lookup.pages_worth_locked(listing_of(directory))
+            listing.pages = max(listing.pages, saved)
+            pages = None if name is None else self._name_lookup.pages_worth_locked(listing)
             previous = None if pages == 0 else self._tree_listing.came_from_locked(directory)
         if name is not None and pages == 0:
             self.look_up(refresh, directory, name, counted=True)
@@ -298,8 +297,7 @@ class Freshness:
                 return
             merge_listing(self._tree, directory, objects, prefixes, began)
             listing = listing_of(directory)
-            listing.listed_at_s, listing.whole = asked_at, True
-            listing.probed.clear()
+            listing.listed(asked_at)
             self._name_lookup.listed_locked(listing, read, self._core.clock.monotonic() - asked_at)
             self._listed_locked(directory)
 
@@ -352,7 +350,7 @@ class Freshness:
             if one not in listed:
                 self.ensure(caller, one)
             with self._core.lock:
-                pending += [child for child in one.children().values() if child.is_dir]
+                pending += [child for child in one.children().nodes() if child.is_dir]
 
     def _is_cheaper_flat(self, directory: Node) -> bool:
         """True if flat LISTs, of a thousand keys each, take fewer requests than one for each stale directory."""
@@ -360,8 +358,8 @@ class Freshness:
             if not listing_of(directory).whole:
                 return True
             known = stale = 0
-            for one in self._tree.walk(directory):
-                known += 1
+            for one in self._tree.walk_nodes(directory):
+                known += 1 + (len(one.children().packed) if one.is_dir else 0)
                 if one.is_dir and self.valid_s(one) <= 0:
                     stale += 1 if listing_of(one).whole else PAGE_OF_NODES
             return stale > 1 + known // PAGE_OF_NODES
@@ -371,7 +369,7 @@ class Freshness:
         listed: set[Node] = set()
         with self._core.lock:
             listing = listing_of(directory)
-            if self.is_away(directory) or listing.refreshing is not None or directory.deleted:
+            if self.outages.at(directory) or listing.refreshing is not None or directory.deleted:
                 return listed
             caller.about_to_fetch()
             refresh, _ = self._begin_locked(directory)

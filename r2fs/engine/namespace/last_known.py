@@ -9,12 +9,14 @@ Fails:   softly: nothing is saved, or found.
 
 from __future__ import annotations
 
+from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 
+PAGE = 1000  # names in a page of LIST
 IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with all listings saved
 
 
@@ -48,6 +50,9 @@ class LastKnown:
             if kept is not None:
                 self._listings.keep(*kept)
         if everything:
+            for prefix in self._listings.prefixes():
+                if self._is_gone(prefix):
+                    self._listings.drop(prefix)
             self._listings.keep(IN_ORDER, [], [])
 
     def _note_all_locked(self) -> None:
@@ -69,7 +74,7 @@ class LastKnown:
             if directory.deleted or not listing.whole:
                 return None
             prefix, marker = self._tree.key(directory), listing.marker
-            children = list(directory.children().values())
+            children, packed = list(listing.children.nodes()), list(listing.children.packed.items())
         objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
         objects += [
             ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
@@ -79,6 +84,9 @@ class LastKnown:
             and base.key.startswith(prefix)
             and nfc(shown_name(base.key[len(prefix) :], base.size)) == nfc(child.name)
         ]
+        for name, line in packed:
+            etag, size, modified_ns = unpack(line)
+            objects.append(ObjectInfo(prefix + name, size, etag, modified_ns))
         return prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
 
     def has(self, directory: Node) -> bool:
@@ -105,7 +113,7 @@ class LastKnown:
                 elif self._is_news(
                     directory, shown_name(info.key[len(prefix) :], info.size)
                 ) and not self._pending.deletes.hides(info.key, info.etag, began):
-                    merge_object(self._tree, directory, info, began)
+                    merge_object(self._tree, directory, info, began, prefix)
             for name in kept.below:
                 below = f"{prefix}{name}/"
                 is_bucket = (
@@ -115,8 +123,25 @@ class LastKnown:
                     is_bucket or not self._pending.deletes.any_added_below(below, self._last_seq)
                 ):
                     merge_prefix(self._tree, directory, name, began)
-            listing.whole = True
+            listing.whole = listing.provisional = True
             return True
+
+    def pages(self, directory: Node) -> int:
+        """Return the pages of a LIST of the saved directory, at least 1."""
+        with self._core.lock:
+            prefix = self._tree.key(directory)
+        return 1 + (self._listings.count(prefix) - 1) // PAGE if self._usable else 1
+
+    def _is_gone(self, prefix: str) -> bool:
+        """True for a directory that is not in the known listing above it: renamed, or removed."""
+        with self._core.lock:
+            node = self._tree.root
+            for part in prefix.removeprefix(self._tree.key(node)).split("/")[:-1]:
+                child = node.children().get(nfc(part))
+                if child is None or not child.is_dir:
+                    return listing_of(node).whole
+                node = child
+            return False
 
     def _is_news(self, directory: Node, name: str) -> bool:
         listing = listing_of(directory)

@@ -86,7 +86,7 @@ class LocalCopies:
 
     def is_away(self, key: str) -> bool:
         """True while the key's bucket does not answer: its listings are the last known."""
-        return self._freshness.is_away_at(key)
+        return self._freshness.outages.at_key(key)
 
     def evict(self, paths: Sequence[str]) -> EvictView:
         """Drop the cached content at and below the paths, but for pending, open or pinned files. No request for

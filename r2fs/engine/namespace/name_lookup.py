@@ -83,21 +83,26 @@ class NameLookup:
         self._clear_suspects([info] if info is not None else [])
         below = shown(above, below, began)
         with self._core.lock:
-            if (
-                directory.deleted or self._tree.key(directory) != above
-            ):  # renamed: the answer is of another name
-                return
-            child = directory.children().get(name)
+            if directory.deleted or self._tree.key(directory) != above:
+                return  # renamed: the answer is of another name
             if below:
                 merge_prefix(self._tree, directory, below[0][len(above) : -1], began)
-            elif info is not None and not self._pending.deletes.hides(info.key, info.etag, began):
-                merge_object(self._tree, directory, info, began)
-            elif child is not None and child.touched <= began and not self._tree.is_pending_below(child):
-                self._tree.gone(child)
+            else:
+                self._show_locked(directory, name, info, began)
             listing.probe_count += counted
             if len(listing.probed) > REMEMBERED:
                 listing.probed.clear()
-            listing.probed[name] = asked_at
+            if asked_at >= listing.forgotten_s:
+                listing.probed[name] = asked_at
+
+    def _show_locked(self, directory: Node, name: str, info: ObjectInfo | None, began: int) -> None:
+        """Show the object, or no name, unless this host has changed the name since."""
+        self._core.assert_held()
+        child = directory.children().get(name)
+        if info is not None and not self._pending.deletes.hides(info.key, info.etag, began):
+            merge_object(self._tree, directory, info, began)
+        elif child is not None and child.touched <= began and not self._tree.is_pending_below(child):
+            self._tree.gone(child)
 
     def _look(self, above: str, name: str) -> tuple[ObjectInfo | None, list[str]]:
         """Look up an unknown name: the object, or the prefix of a directory."""

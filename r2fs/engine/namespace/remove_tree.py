@@ -109,7 +109,8 @@ class TreeRemoval:
             return _Place(None, "", self._tree.key(self._tree.root), self._tree.tick), self._tree.root
         parent = self._tree.root
         for part in parts[:-1]:
-            child = parent.children().get(part)
+            with self._core.lock:
+                child = parent.children().get(part)
             if child is None:
                 try:
                     child = self._names.child(Caller(), parent.ino, part)

@@ -89,8 +89,8 @@ class TreeListing:
         first, last = step.directory.name.encode(), directory.name.encode()
         if first > last:
             return None
-        for name, child in parent.children().items():
-            if child.is_dir and first < name.encode() < last and not self._is_fresh(child):
+        for child in parent.children().nodes():
+            if child.is_dir and first < child.name.encode() < last and not self._is_fresh(child):
                 return None  # passed over: no walk
         return step.directory
 
@@ -128,7 +128,7 @@ class TreeListing:
             if top.deleted or self._tree.key(top) != prefix or not self._usable:
                 return set()
             # A directory without a key is empty in the bucket. Keys in another spelling were not in the answer.
-            for one in list(self._tree.walk(top)):
+            for one in list(self._tree.walk_nodes(top)):
                 if one.is_dir and one not in complete and self._tree.key(one).isascii():
                     self._merge(one, Found(self._tree.key(one), began, asked_at), complete)
         return complete
@@ -246,8 +246,7 @@ class TreeListing:
             if (child is not None and child.is_dir) or self._shows(below):
                 prefixes.append(below.prefix)
         merge_listing(self._tree, node, found.objects, prefixes, found.began)
-        listing.listed_at_s, listing.whole = found.asked_at_s, True
-        listing.probed.clear()
+        listing.listed(found.asked_at_s)
         self._listed(node)
         complete.add(node)
 

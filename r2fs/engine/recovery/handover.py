@@ -18,7 +18,7 @@ from r2fs.engine.content.local_file import Contents
 from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.inode_numbers import InodeNumbers
-from r2fs.engine.inodes.inode import Listing, Node, listing_of
+from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import R2fsError, Stale
@@ -34,7 +34,7 @@ def restore_nodes(tree: Tree, numbers: InodeNumbers, inheritance: Inheritance) -
     """Restore every inode that the kernel may name, under its name. Called before any other inode is made."""
     if inheritance.nodes:
         listing_of(tree.root).any_absent = True  # by an answer of the previous daemon
-    made = {ino: _node(known) for ino, known in inheritance.nodes.items() if ino != tree.root.ino}
+    made = {ino: _node(tree, known) for ino, known in inheritance.nodes.items() if ino != tree.root.ino}
     for ino, node in made.items():
         parent_ino = inheritance.nodes[ino].parent
         parent = tree.root if parent_ino == tree.root.ino else made.get(parent_ino)
@@ -109,7 +109,7 @@ def _reopen(files: Files, contents: Contents, node: Node, known: KnownHandle) ->
         files.hydration.later(node)
 
 
-def _node(known: KnownNode) -> Node:
+def _node(tree: Tree, known: KnownNode) -> Node:
     name = nfc(known.name)
     node = Node(known.ino, Kind(known.kind), name, None, known.mtime_ns, known.ctime_ns, known.mtime_ns)
     node.mode, node.uid, node.gid = known.mode, known.uid, known.gid
@@ -123,5 +123,6 @@ def _node(known: KnownNode) -> Node:
         node.base = Version(*known.base)
         node.size = node.base.size
     if node.is_dir:
-        node.listing = Listing(marker=node.base, any_absent=True)
+        node.listing = tree.new_listing(node)
+        node.listing.marker, node.listing.any_absent = node.base, True
     return node

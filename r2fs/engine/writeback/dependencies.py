@@ -121,7 +121,7 @@ class ImpliedDirectories:
 
     def _below(self, directory: Node, without: Node | None = None) -> Iterator[Node]:
         """The first NODES_BELOW nodes below it."""
-        left, waiting = NODES_BELOW, [iter(directory.children().values())]
+        left, waiting = NODES_BELOW, [_some(directory)]
         while waiting and left:
             node = next(waiting[-1], None)
             if node is None:
@@ -130,7 +130,7 @@ class ImpliedDirectories:
                 left -= 1
                 yield node
                 if node.is_dir:
-                    waiting.append(iter(node.children().values()))
+                    waiting.append(_some(node))
 
 
 class Dependencies:
@@ -193,6 +193,13 @@ class Dependencies:
             if other is node:
                 return True
         return False
+
+
+def _some(directory: Node) -> Iterator[Node]:
+    """Yield the children that have a node; of the others, which are all in the bucket, the first."""
+    children = directory.children()
+    first = next(iter(children.packed), None)
+    return iter([children[first]] if first is not None else children.nodes())
 
 
 def keys_of(node: Node) -> set[str]:

@@ -140,7 +140,7 @@ class Status:
         released = 0
         with self._core.lock:
             for named in scope.nodes if scope else [self._tree.root]:
-                for node in self._tree.walk(named):
+                for node in self._tree.walk_nodes(named):
                     pending = node.pending
                     if pending is None or pending.state is not State.PARKED:
                         continue

@@ -303,6 +303,7 @@ def test_a_node_that_is_open_is_given_back_when_it_is_closed(mount: Mount):
     mount.store.set("d/take.wav", b"there")
     mount.store.set("d/other.wav", b"there")
     opened = mount.kernel.open("d/take.wav")
+    mount.kernel.stat("d/other.wav")
     before = nodes(mount)
     mount.store.remove("d/take.wav")
     mount.clock.advance(FRESH_S)

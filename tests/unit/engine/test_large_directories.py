@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes import walks
+from r2fs.engine.inodes.children import Children
+from r2fs.engine.inodes.walks import walk_nodes
 from r2fs.engine.writeback.progress import PROGRESS_S
 from r2fs.model.errors import NotFound
 from tests.support.clocks import ManualClock
@@ -145,40 +147,35 @@ def test_a_directory_that_was_removed_stays_so_while_its_deletes_are_pending(
     assert engine.listdir("d/sub") == ["y"]
 
 
-class Counted(dict[str, Node]):
-    """Children that may be looked up, and counted, and not gone through."""
-
-    def _refuse(self) -> Iterator[str]:
-        raise AssertionError("all children were gone through for one name")
-
-    __iter__ = keys = values = items = _refuse  # type: ignore[assignment]
-
-
-def test_making_and_removing_one_name_goes_through_no_others(engine: Engine, store: MemoryStore) -> None:
+def test_making_and_removing_one_name_goes_through_no_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A dict that has lost its first entries is slow to give its first: removing all was quadratic."""
     engine.listdir("d")
-    listing = engine.node("d").listing
-    assert listing is not None
-    listing.children = Counted(listing.children)
+
+    def refuse(children: Children) -> Iterator[str]:
+        raise AssertionError("all children were gone through for one name")
+
+    for way in ("__iter__", "keys", "values", "items", "nodes"):
+        monkeypatch.setattr(Children, way, refuse)
     for number in range(20):
         engine.unlink(f"d/{number:06}")
         engine.write(f"d/new{number}", b"x")
         engine.write(f"d/new{number}.local", b"x")
         engine.rename(f"d/new{number}", f"d/renamed{number}")
         engine.unlink(f"d/new{number}.local")
-    listing.children = dict(dict.items(listing.children))  # to be gone through, by the fixture
+    monkeypatch.undo()  # the fixture goes through all
 
 
 def test_a_listing_leaves_what_is_pending_alone_without_going_below(
-    engine: Engine, store: MemoryStore, clock: ManualClock
+    engine: Engine, store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred thousand files that are being made are merged with every listing meanwhile."""
     for number in range(30):
         engine.write(f"d/new{number}", b"x")
         engine.write(f"d/new{number}.local", b"x")
-    tree, below = engine.inodes, list[str]()
-    walk = tree.walk
-    tree.walk = lambda node: (below.append(node.name), walk(node))[1]  # type: ignore[method-assign]
+    below = list[str]()
+    monkeypatch.setattr(walks, "walk_nodes", lambda node: (below.append(node.name), walk_nodes(node))[1])
     clock.advance(FRESH_S + 1)
     store.remove("d/000007")
     store.set("d/000008", b"another")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from threading import Event, Thread
 
 import pytest
 
-from r2fs.engine.namespace.freshness import STALE_RETRY_S
+from r2fs.engine.namespace.freshness import SAVED_WAIT_S, STALE_RETRY_S
 from r2fs.model.errors import NotFound, ReadFailed, Unavailable
 from r2fs.model.records import AttributeChange
 from r2fs.model.verbs import RENAME_EXCHANGE
@@ -241,3 +243,82 @@ def test_what_was_kept_takes_no_newer_versions_place(
     away(store)
     assert after.freshness.last.restore(a)
     assert after.entry("a/one.wav").attributes.size == len(b"another")
+
+
+# ------------------------------------------------------------------ a large bucket, whose LISTs take their time
+@pytest.fixture
+def slow(seen: Engine, make: MakeEngine, store: MemoryStore) -> Iterator[tuple[Engine, Event]]:
+    """A later mount. Another host has changed `a` meanwhile; the LIST of it waits for the event."""
+    seen.stop()
+    store.set("a/new.wav", b"new")
+    store.remove("a/one.wav")
+    answered = Event()
+
+    def wait(name: str, key: str) -> None:
+        if name == "list" and key == "a/":
+            answered.wait(20.0)
+
+    store.before = wait
+    yield make(freshness_s=10.0), answered
+    answered.set()
+
+
+def test_saved_names_are_shown_until_the_first_list_has_ended(slow: tuple[Engine, Event]) -> None:
+    engine, answered = slow
+    begun = time.monotonic()
+    assert engine.listdir("a") == ["deep", "one.wav"]
+    assert engine.entry("a/one.wav").attributes.size == 9
+    assert time.monotonic() - begun < 2 * SAVED_WAIT_S + 0.5
+    assert not engine.fs.queue_view().files
+    answered.set()
+    for _ in range(500):
+        if engine.listdir("a") == ["deep", "new.wav"]:
+            break
+        time.sleep(0.01)
+    assert engine.listdir("a") == ["deep", "new.wav"]
+    with pytest.raises(NotFound):
+        engine.entry("a/one.wav")
+
+
+def test_a_directory_is_not_renamed_by_saved_names(slow: tuple[Engine, Event], store: MemoryStore) -> None:
+    engine, answered = slow
+    assert engine.listdir("a") == ["deep", "one.wav"]
+    renamed = Thread(target=engine.rename, args=("a", "z"))
+    renamed.start()
+    renamed.join(0.3)
+    assert renamed.is_alive()
+    answered.set()
+    renamed.join(20.0)
+    assert engine.listdir("z") == ["deep", "new.wav"]
+    engine.drain()
+    assert store.data("z/new.wav") == b"new"
+    assert not any(key.startswith("a/") for key in store.objects)
+
+
+def test_names_that_this_host_has_moved_are_not_kept(seen: Engine, make: MakeEngine) -> None:
+    seen.rename("a", "c")
+    seen.unlink("b/three.wav")
+    seen.rmdir("b")
+    seen.drain()
+    seen.stop()
+    after = make(**SHORT)
+    kept = after.core.cache.listings.prefixes()
+    assert sorted(kept) == ["", "c/", "c/deep/"]
+
+
+def test_a_name_in_a_large_saved_directory_is_one_request(make: MakeEngine, store: MemoryStore) -> None:
+    for number in range(2500):
+        store.set(f"d/{number:06}", b"x")
+    first = make(freshness_s=3600.0)
+    first.listdir("d")
+    first.stop()
+    later = make(freshness_s=3600.0)
+    directory = later.entry("d").ino
+    for name in ("001234", "002499"):
+        store.calls.clear()
+        assert later.fs.lookup(later.caller, directory, name).attributes.size == 1
+        assert [verb for verb, _ in store.calls] == ["list"]
+    store.calls.clear()
+    with pytest.raises(NotFound):
+        later.fs.lookup(later.caller, directory, "none")
+    assert len(store.calls) == 1

@@ -74,13 +74,13 @@ def test_what_is_known_is_shown_while_the_bucket_is_silent(
     for _ in range(20):  # from now on nobody waits, and no more than one request each hangs
         assert engine.listdir("dir") == ["old.wav"]
     assert store.count("list") - asked <= 2  # of the root and of the directory
-    assert engine.freshness.is_away(engine.inodes.root)
+    assert engine.freshness.outages.at(engine.inodes.root)
     stalling.set()
     end = time.monotonic() + 30
     while engine.listdir("dir") != ["new.wav", "old.wav"]:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert not engine.freshness.is_away(engine.inodes.root)
+    assert not engine.freshness.outages.at(engine.inodes.root)
 
 
 def test_what_is_not_known_is_an_error_in_time(

@@ -8,7 +8,14 @@ from threading import Event, Timer
 
 import pytest
 
-from r2fs.model.errors import IsADirectory, NotFound, NotImplementedThere, ReadOnly, Unavailable
+from r2fs.model.errors import (
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    NotImplementedThere,
+    ReadOnly,
+    Unavailable,
+)
 from r2fs.model.reports import BulkReport
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -277,3 +284,12 @@ def test_the_whole_mount(make: MakeEngine, store: MemoryStore):
     engine.write("a", b"1")
     engine.drain()
     assert store.keys() == ["a"]
+
+
+def test_below_a_file_that_was_never_looked_up_is_nothing(make: MakeEngine, store: MemoryStore):
+    store.set("d/take.wav", b"x")
+    engine = make(freshness_s=3600.0)
+    engine.listdir("d")
+    with pytest.raises(NotADirectory):
+        remove(engine, "d/take.wav/below")
+    assert store.keys() == ["d/take.wav"]

@@ -42,7 +42,7 @@ def test_a_name_is_found_without_a_listing(make: MakeEngine, bucket: MemoryStore
         bucket.set(f"{n}", b"x")
     engine = make(freshness_s=0.0)
     engine.listdir("")
-    for node in list(engine.inodes.root.children().values()):
+    for node in list(engine.inodes.root.children().nodes()):
         if node.is_dir:
             with engine.lock:
                 engine.inodes.detach(node)

@@ -1,0 +1,44 @@
+"""`r2fs refresh`: forget names and attributes that a mount knows, so that it asks the bucket again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from r2fs.cli import show
+from r2fs.cli.asking import by_daemon, known_daemons
+from r2fs.cli.usage import Command, PathText
+from r2fs.daemon import client
+from r2fs.model.amounts import counted
+
+
+@click.command("refresh", cls=Command)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PathText())
+@click.option("--wait", is_flag=True, help="Ask the bucket now, and return when PATH is as it is there.")
+@click.option("--recursive", "-r", is_flag=True, help="With --wait: all that is below PATH, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers of directories and files as JSON.")
+def command(paths: tuple[str, ...], wait: bool, recursive: bool, as_json: bool) -> None:
+    """Forget what a mount knows of each PATH and of all below: the next use asks the bucket.
+
+    For changes of other hosts that are to be seen before `freshness` has passed. Cached bytes stay, and are used if
+    the bucket still has their version; so do changes that are not in the bucket yet. A directory costs one request
+    for each 1,000 names at its next use, or at once with --wait. While the bucket does not answer, names are shown
+    as known; --wait then exits with 11.
+
+    Example: r2fs refresh --wait -r ~/studio/takes
+    """
+    if recursive and not wait:
+        raise click.UsageError(
+            "--recursive is for --wait: without it, everything below PATH is looked up when used"
+        )
+    results: list[dict[str, Any]] = []
+    for daemon, within in by_daemon(paths, known_daemons(started=True)).items():
+        last = client.ask_once(daemon, "refresh", paths=within, wait=wait, recursive=recursive)
+        results.append({"mountpoint": daemon.mountpoint, **last})
+    if as_json:
+        show.as_json(results)
+        return
+    for result in results:
+        known = f"{counted(result['directories'], 'directory')}, {counted(result['files'], 'file')}"
+        click.echo(f"{result['mountpoint']}: {'as in the bucket' if wait else 'forgotten'}: {known}")

@@ -1,0 +1,136 @@
+"""Children: the known names of a directory, with a node for each that is more than a line of a listing.
+
+Owns:    names and nodes; and of files that no program has looked up since the listing their ETag, size and
+         LastModified in some 60 bytes: a node takes ten times as much.
+Never:   packs a node again: another thread may be about to use it. Packs what a listing does not tell alone: a link,
+         a name in another spelling, a file with pending state.
+Locks:   Core.lock around every method: a lookup may make a node.
+
+For readers a Mapping of names to nodes. Reading all `values` or `items` makes a node for each name: loops that need
+directories or pending state go through `nodes`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
+
+if TYPE_CHECKING:
+    from r2fs.engine.inodes.inode import Node
+
+T = TypeVar("T")
+
+# The low 32 bits of the size in bytes; its further bits, below PLAIN; LastModified in ns. The ETag follows.
+_HEAD = struct.Struct("<IHq")
+_PLAIN = 1 << 15  # the ETag is 16 bytes; else its text
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class Packed(NamedTuple):
+    """A file as a listing tells."""
+
+    etag: str
+    size: int
+    modified_ns: int
+
+
+def pack(etag: str, size: int, modified_ns: int) -> bytes:
+    """Return the three as bytes, of which equal ones are equal. Sizes are below 128 TiB.
+
+    >>> len(pack("0cc175b9c0f1b6a831c399e269772661", 5 << 40, 1_700_000_000_000_000_000))
+    30
+    >>> unpack(pack("0cc175b9c0f1b6a831c399e269772661-3", 1, -17))
+    Packed(etag='0cc175b9c0f1b6a831c399e269772661-3', size=1, modified_ns=-17)
+    """
+    low, high = size & 0xFFFF_FFFF, size >> 32
+    if _MD5.fullmatch(etag):
+        return _HEAD.pack(low, high | _PLAIN, modified_ns) + bytes.fromhex(etag)
+    return _HEAD.pack(low, high, modified_ns) + etag.encode("utf-8", "surrogateescape")
+
+
+def unpack(packed: bytes) -> Packed:
+    low, high, modified_ns = _HEAD.unpack_from(packed)
+    rest = packed[_HEAD.size :]
+    etag = rest.hex() if high & _PLAIN else rest.decode("utf-8", "surrogateescape")
+    return Packed(etag, (high & ~_PLAIN) << 32 | low, modified_ns)
+
+
+class Children(Mapping[str, "Node"]):
+    """`make(name, packed)` returns the node of a packed file."""
+
+    def __init__(self, make: Callable[[str, Packed], Node]) -> None:
+        self._make = make  # constant
+        # guarded by: Core.lock
+        self._nodes: dict[str, Node] = {}
+        self._packed: dict[str, bytes] = {}
+        self.unread = 0  # files packed since the rows of the attribute cache were read
+
+    # ------------------------------------------------------------------ a mapping of nodes
+    def __getitem__(self, name: str) -> Node:
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._make(name, unpack(self._packed[name]))
+            self._nodes[name] = node
+            del self._packed[name]
+        return node
+
+    @overload
+    def get(self, name: str, /) -> Node | None: ...
+    @overload
+    def get(self, name: str, /, default: Node | T) -> Node | T: ...
+    def get(self, name: str, /, default: object = None) -> object:
+        """A lookup of an absent name raises no exception on the way."""
+        node = self._nodes.get(name)
+        if node is not None:
+            return node
+        return self[name] if name in self._packed else default
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._nodes or name in self._packed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._packed, *self._nodes])
+
+    def __len__(self) -> int:
+        return len(self._nodes) + len(self._packed)
+
+    def items(self) -> ItemsView[str, Node]:
+        return self._all().items()
+
+    def values(self) -> ValuesView[Node]:
+        return self._all().values()
+
+    def _all(self) -> Mapping[str, Node]:
+        for name in list(self._packed):
+            self[name]
+        return self._nodes
+
+    # ------------------------------------------------------------------ without making nodes
+    def nodes(self) -> ValuesView[Node]:
+        """The children that have a node: among them are all directories, and all with pending state or handles."""
+        return self._nodes.values()
+
+    @property
+    def packed(self) -> Mapping[str, bytes]:
+        """The other children, in the form of `pack`."""
+        return self._packed
+
+    # ------------------------------------------------------------------ changes, by this room alone
+    def add(self, name: str, node: Node) -> None:
+        self._nodes[name] = node
+
+    def add_packed(self, name: str, packed: bytes) -> None:
+        self._packed[name] = packed
+        self.unread += 1
+
+    def were_read(self, count: int) -> None:
+        """Note that of `count` unread files those with a row in the attribute cache have got a node."""
+        self.unread -= count
+
+    def remove(self, name: str) -> None:
+        del self._nodes[name]
+
+    def drop_packed(self) -> None:
+        self._packed.clear()
