@@ -56,7 +56,7 @@ SETUP = """
 set -e
 mount --make-rprivate /
 # a mount of another test would stay in use here: its unmount would wait for the end of this machine
-grep ' fuse.r2fs ' /proc/mounts | cut -d ' ' -f 2 | xargs -r -n 1 umount --lazy
+grep -E ' fuse(\\.[^ ]+)? ' /proc/mounts | cut -d ' ' -f 2 | xargs -r -n 1 umount --lazy
 mount -t tmpfs -o mode=755 r2fs-machine {base}
 mkdir {base}/upper {base}/work {base}/root {base}/dev {base}/run
 for device in fuse autofs; do
