@@ -358,6 +358,7 @@ def test_a_small_cache_has_no_room_for_it(make: MakeEngine, store: Gate) -> None
     assert sorted(store.gets()) == names[:5]
 
 
+@pytest.mark.expect_warnings("is full")
 def test_a_full_disk_has_none_either(engine: Engine, store: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     names = fill(store)
     monkeypatch.setattr(prefetch.DiskSpace, "disk", lambda space: Disk(free=0, reserve=1))
