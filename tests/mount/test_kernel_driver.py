@@ -22,6 +22,7 @@ from r2fs.drivers.kernel.lanes import FETCH_THREADS
 from r2fs.drivers.kernel.wire import Init
 from tests.mount.daemons import REPO, end_all, until
 from tests.mount.kernel_rig import CommandFailed, KernelMount
+from tests.support.namespaces import WITHOUT_OTHER_MOUNTS
 
 MIB = 1 << 20
 
@@ -532,9 +533,10 @@ def test_bad_mount_points(kmounts: Mounts, prepare: Callable[[Path], object], sa
 
 
 # ------------------------------------------------------------------ an ordinary user
-PRIVATE_DEVICE = """
+PRIVATE_DEVICE = f"""
 set -e
 mount --make-rprivate /
+{WITHOUT_OTHER_MOUNTS}
 mknod -m 666 "$1/fuse" c 10 229
 mount --bind "$1/fuse" /dev/fuse
 echo user_allow_other > "$1/fuse.conf"

@@ -19,6 +19,7 @@ import pytest
 
 from tests.mount.daemons import REPO, until
 from tests.support.faulty import FaultyProxy, answer
+from tests.support.namespaces import WITHOUT_OTHER_MOUNTS
 from tests.support.servers import SeaweedFS
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ READY_S, END_S = 40.0, 30.0
 _numbers = itertools.count(1)
 
 # A /dev of its own without /dev/fuse; "$@" is what runs in it.
-WITHOUT_FUSE = """
+WITHOUT_FUSE = f"""
 set -e
+{WITHOUT_OTHER_MOUNTS}
 mount -t tmpfs none "$R2FS_TEST_DEV"
 for node in null zero random urandom; do
     touch "$R2FS_TEST_DEV/$node"

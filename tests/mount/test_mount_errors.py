@@ -15,6 +15,7 @@ from r2fs.drivers import kmount
 from r2fs.model import errors
 from tests.mount.daemons import DRIVERS, run_r2fs
 from tests.support.faulty import FaultyProxy, answer
+from tests.support.namespaces import WITHOUT_OTHER_MOUNTS
 from tests.support.servers import clean_environment, free_ports
 
 
@@ -160,7 +161,7 @@ assert libc.mount(b"other", os.fsencode(sys.argv[1]), b"fuse.other", 0, data) ==
 def test_no_fuse_in_the_kernel(refuse, driver):
     if not kmount.privileged():
         pytest.skip("only root can take /dev/fuse away, in a mount namespace of its own")
-    script = 'mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && exec "$@"'
+    script = f'{WITHOUT_OTHER_MOUNTS} mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && exec "$@"'
     said = refuse(errors.FuseMissing.exit_code, before=["unshare", "--mount", "sh", "-c", script, "sh"])
     assert "/dev/fuse" in said
 

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.support.namespaces import WITHOUT_OTHER_MOUNTS
+
 ROOT = Path(__file__).resolve().parents[2]
 BOOT_S, COMMAND_S, END_S = 60.0, 60.0, 30.0
 TARGET = "r2fs-test.target"
@@ -55,8 +57,7 @@ UNITS = {
 SETUP = """
 set -e
 mount --make-rprivate /
-# a mount of another test would stay in use here: its unmount would wait for the end of this machine
-grep -E ' fuse(\\.[^ ]+)? ' /proc/mounts | cut -d ' ' -f 2 | xargs -r -n 1 umount --lazy
+{without_other_mounts}
 mount -t tmpfs -o mode=755 r2fs-machine {base}
 mkdir {base}/upper {base}/work {base}/root {base}/dev {base}/run
 for device in fuse autofs; do
@@ -90,7 +91,10 @@ class Machine:
         self._stage(staged, files)
         fill = {"base": mounts, "files": staged, "shared": shared, "target": TARGET}
         script = SETUP.format(
-            **{k: shlex.quote(str(v)) for k, v in fill.items()}, binds=_binds(), closed=_opened(mounts)
+            without_other_mounts=WITHOUT_OTHER_MOUNTS,
+            **{k: shlex.quote(str(v)) for k, v in fill.items()},
+            binds=_binds(),
+            closed=_opened(mounts),
         )
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
