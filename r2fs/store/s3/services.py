@@ -7,7 +7,7 @@ Never:   sends a request.
 Sources. R2: its documentation, "Conditional operations" and "Extensions". AWS: S3 User Guide, "Conditional writes"
 (PutObject and CompleteMultipartUpload), and no least time between two writes of a key. Google: "Request preconditions"
 (If-Match is for requests that retrieve data; writes have generations), "Migrating from Amazon S3" (no multi-object
-delete; boto3's issue 2293), XML multipart uploads (no UploadPartCopy). DigitalOcean: "Spaces S3 Compatibility" (the
+delete; boto3's issue 2293), "XML API multipart uploads" (no preconditions; no copy of a part is named there). DigitalOcean: "Spaces S3 Compatibility" (the
 features without conditional writes among them). Where a source is silent, the service counts as one that lacks it.
 """
 
