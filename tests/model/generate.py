@@ -163,6 +163,11 @@ class Generator:
             lambda: {"op": "attributes", "path": self._file(model), "mode": rng.choice([0o600, 0o640, 0o755])},
             lambda: {"op": "attributes", "path": self._file(model), "mtime_ns": rng.randrange(10**18)},
             lambda: {"op": "readall", "path": self._plain(model)},
+            lambda: {"op": "cp", "old": self._plain(model), "new": self._plain(model), "tag": self._tag(),
+                     "edit": rng.choice([0, 0, 0, 3])},
+            lambda: {"op": "cp", "old": self._plain(model), "new": self._new(model), "tag": self._tag()},
+            lambda: {"op": "rmtree", "path": self._anydir(model)},
+            lambda: {"op": "drop", "path": self._plain(model)},
         ])  # fmt: skip
 
     def on_slot(self, model: Model) -> Op:

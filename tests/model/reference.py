@@ -220,6 +220,27 @@ class Model:
         self.gone_dirs.add(path)
         self._keep(parent(path))
 
+    def remove_tree(self, path: str) -> None:
+        """`r2fs rm -r`: every file and directory below goes, and so does `path`."""
+        if path not in self.directories() and path not in self.fading:
+            return
+        for one in [one for one in self.files if one.startswith(path + "/")]:
+            self._leave(one)
+        for one in [one for one in {*self.dirs, *self.fading, path} if (one + "/").startswith(path + "/")]:
+            self.dirs.pop(one, None)
+            self.fading.discard(one)
+            self.gone_dirs.add(one)
+        self._keep(parent(path))
+
+    def drop(self, path: str) -> None:
+        """`r2fs queue drop`: the bucket's version counts, or the name is gone."""
+        stored = self.bucket.objects.get(nfc(self.key(path)))
+        del self.files[path]
+        if stored is not None:
+            self.files[path] = self._foreign(stored)
+        else:
+            self._keep(parent(path))
+
     def symlink(self, path: str, target: str) -> None:
         self._need_directory(parent(path))
         if path in self.files or path in self.directories():

@@ -11,18 +11,22 @@ before, there are two models for a while; what the mount shows decides.
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-from r2fs.model.errors import NoSpace, R2fsError
+from r2fs.model.errors import CannotDiscard, NoSpace, NotFound, NotSupported, R2fsError
 from r2fs.model.keys import nfc
 from r2fs.model.pending import check as check_pending
 from r2fs.model.records import AttributeChange, Opened, Proof
+from r2fs.model.reports import BulkReport
 from r2fs.model.verbs import RENAME_EXCHANGE, ROOT
+from r2fs.model.views import Export
 from tests.model.bucket import digest
 from tests.model.match import Mismatch, Seen, look, match, match_bucket, peek, same
 from tests.model.reference import File, Model, Refused, parent
@@ -364,6 +368,70 @@ class Runner:
         if self.do_open(slot, path, "r"):
             self.do_read(slot, 0, 1 << 20)
             self.do_close(slot)
+
+    def do_cp(self, old: str, new: str, tag: int, edit: int = 0) -> None:
+        """As cp inside the mount: by copy_file_range, or by read and write where the daemon refuses that."""
+        if nfc(old) == nfc(new) or not self.do_open(f"from{tag}", old, "r"):
+            return
+        if self.do_open(f"to{tag}", new, "wct"):
+            self._copy(f"from{tag}", f"to{tag}")
+            if edit:
+                self.do_write(f"to{tag}", 0, edit, tag)
+            self.do_close(f"to{tag}")
+        self.do_close(f"from{tag}")
+
+    def _copy(self, source: str, target: str) -> None:
+        if source not in self.opened or target not in self.opened:
+            return
+        fs, caller = self.world.engine.fs, self.world.engine.caller
+        one, other = self.opened[source].handle, self.opened[target].handle
+
+        def run() -> None:
+            at = 0
+            try:
+                while done := fs.copy_file_range(caller, one, at, other, at, 1 << 20):
+                    at += done
+            except NotSupported:
+                while data := fs.read(caller, one, at, 1 << 20):
+                    at += fs.write(caller, other, at, data)
+
+        path = next(path for path, file in [*self.model.files.items(), ("", self.model.slots[source][0])]
+                    if file is self.model.slots[source][0])
+        self.verb(run, lambda m: m.write(target, 0, m.read(source, 0, 1 << 20)), path or None)
+
+    def do_rmtree(self, path: str) -> None:
+        """`r2fs rm -r`, undisturbed: what follows is not."""
+        path = nfc(path)
+        if any(path in model.files for model in self.models):
+            return
+        below = nfc(self.world.prefix + path + "/")
+        with self.world.undisturbed():
+            for key, stored in self.world.bucket.objects.items():
+                if key.startswith(below):
+                    self.world.bucket.doomed.add((key, stored.etag))
+            report = BulkReport()
+            self.world.engine.fs.removal.run(
+                path, report, recursive=True, dry_run=False, cancelled=Event()
+            )
+            assert not report.failed, report.errors
+            for model in self.models:
+                model.sync(self.world.bucket.objects)
+                model.remove_tree(path)
+
+    def do_drop(self, path: str) -> None:
+        """`r2fs queue drop` of a file that was exported."""
+        node = self.world.node(nfc(path))
+        data = peek(self.world, node) if node is not None and not node.is_dir else None
+        if data is None:
+            return
+        with self.world.undisturbed():
+            export = Export(len(data), hashlib.sha256(data).hexdigest())
+            try:
+                self.world.engine.fs.maintenance.discards.discard(nfc(path), export)
+            except (CannotDiscard, NotFound):
+                return
+            for model in self.models:
+                model.drop(nfc(path))
 
     # ------------------------------------------------------------------ another client
     def _touch(self, path: str) -> None:

@@ -22,6 +22,8 @@ from r2fs.engine.content import hydrate, windows
 from r2fs.engine.files import open_files as files
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.jobs import Job
+from r2fs.engine.namespace import remove_tree
+from r2fs.engine.writeback import upload
 from r2fs.model.errors import NoSpace
 from r2fs.model.pending import State
 from r2fs.model.ports import NoKernelCache
@@ -62,6 +64,8 @@ class World:
         self._small_fetches = ExitStack()
         self._small_fetches.enter_context(patch.multiple(hydrate, PIECE=256, RESEND_S=0.0))
         self._small_fetches.enter_context(patch.multiple(windows, FIRST=64, PIECE=256, SECOND=1024))
+        self._small_fetches.enter_context(patch.object(upload, "COPIED_FROM", 1))
+        self._small_fetches.enter_context(patch.object(remove_tree, "SETTLE_S", 0.0))
         self.engine = self.mount()
 
     # ------------------------------------------------------------------ life

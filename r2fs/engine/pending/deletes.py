@@ -170,6 +170,7 @@ class PendingDeletes:
 
     def carried_out(self, key: str, etag: str, tick: int) -> None:
         """Record that this version was deleted at `tick`: listings that began before are stale."""
+        self.suspect_again(key)  # a late attempt of the same bytes has the same ETag
         _remember_last(self._done, nfc(key), (etag, tick))
         for prefix in _prefixes(key):
             _remember_last(self._done_below, prefix, tick)
