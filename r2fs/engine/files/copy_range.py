@@ -9,6 +9,7 @@ Fails:   NotSupported where the kernel has to read and write; BadHandle; ReadFai
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -60,7 +61,7 @@ class CopyRange:
             length = min(length, PIECE)
             self._hydration.ensure(pair.source, pair.missing, offset, offset + length, caller)
         self._files.pressure.pace(caller, target_offset + length - into.size)
-        done = os.copy_file_range(there.fd, into.fd, length, offset, target_offset) if length else 0
+        done = _copy(there, into, length, offset, target_offset) if length else 0
         if not there.covers(offset, offset + done) or there.streams:
             raise NotSupported("copy_file_range: bytes were released meanwhile")
         with self._core.lock:
@@ -81,3 +82,13 @@ class CopyRange:
         into.unwatch()
         version = source.node.base if source.node.pending is None else None
         return _Pair(source.node, target.node, there, into, self._contents.source(source.node), version)
+
+
+def _copy(there: SparseFile, into: SparseFile, length: int, offset: int, target_offset: int) -> int:
+    try:
+        return os.copy_file_range(there.fd, into.fd, length, offset, target_offset)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # The kernel writes the bytes instead, and a write makes room, or says that there is none.
+        raise NotSupported("copy_file_range: no room on this disk") from error

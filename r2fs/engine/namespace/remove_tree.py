@@ -160,6 +160,7 @@ class TreeRemoval:
     def _remove_file(self, node: Node, task: _Task, dry_run: bool) -> None:
         report = task.report
         with self._core.lock:
+            self._require_there_locked(node, task.place)
             check_changeable(node)
             listed = node.base is not None and node.pending is None
             key = node.base.key if listed and node.base is not None else self._tree.key(node)
@@ -170,9 +171,7 @@ class TreeRemoval:
             report.did(size)
             return
         with self._core.lock:
-            directory = node.parent
-            if node.deleted or directory is None:
-                raise NotFound(f"{printable(node.name)} was removed or replaced meanwhile")
+            directory = self._require_there_locked(node, task.place)
             with self._pending.transaction():
                 self._names.withdraw(node)
                 self._names.keep_directory(directory, leaving=node)
@@ -187,6 +186,19 @@ class TreeRemoval:
             report.did(size)
         elif claimed:
             self._send(claimed, {info.key: info}, task)
+
+    def _require_there_locked(self, node: Node, place: _Place) -> Node:
+        """The directory of a file that still has the path to be removed. Raises NotFound after a rename or removal."""
+        self._core.assert_held()
+        directory = place.parent
+        if (
+            directory is None
+            or node.deleted
+            or directory.children().get(place.name) is not node
+            or nfc(self._tree.key(directory) + place.name + "/") != nfc(place.key)
+        ):
+            raise NotFound(f"{printable(place.name)} was renamed, removed or replaced meanwhile")
+        return directory
 
     # ------------------------------------------------------------------ a directory
     def _remove_below(self, task: _Task) -> None:
