@@ -59,7 +59,7 @@ def _copy(source: Path, target: Path, found: os.stat_result) -> None:
         try:
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            if digest(target) == _digest_of(reading.fileno()):
+            if _synced_digest(target) == _digest_of(reading.fileno()):
                 return
             raise R2fsError(
                 f"{target} is there with other bytes, and is not replaced: choose another directory"
@@ -85,6 +85,13 @@ def digest(path: Path) -> tuple[int, str]:
             return _digest_of(copy.fileno())
     except OSError as error:
         raise R2fsError(f"{path}: {error.strerror}: there is no exported copy to compare with") from error
+
+
+def _synced_digest(path: Path) -> tuple[int, str]:
+    """`digest`, after an fsync: an export that was killed has left a copy that may not be on the disk."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as copy:
+        os.fsync(copy.fileno())
+        return _digest_of(copy.fileno())
 
 
 def _digest_of(fd: int) -> tuple[int, str]:

@@ -395,27 +395,31 @@ class Runner:
                 while data := fs.read(caller, one, at, 1 << 20):
                     at += fs.write(caller, other, at, data)
 
-        path = next(path for path, file in [*self.model.files.items(), ("", self.model.slots[source][0])]
-                    if file is self.model.slots[source][0])
+        path = next(
+            path
+            for path, file in [*self.model.files.items(), ("", self.model.slots[source][0])]
+            if file is self.model.slots[source][0]
+        )
         self.verb(run, lambda m: m.write(target, 0, m.read(source, 0, 1 << 20)), path or None)
 
     def do_rmtree(self, path: str) -> None:
         """`r2fs rm -r`, undisturbed: what follows is not."""
         path = nfc(path)
-        if any(path in model.files for model in self.models):
+        if self.world.outage or any(path in model.files for model in self.models):
             return
         below = nfc(self.world.prefix + path + "/")
         with self.world.undisturbed():
+            for model in self.models:
+                model.sync(self.world.bucket.objects)
             for key, stored in self.world.bucket.objects.items():
                 if key.startswith(below):
                     self.world.bucket.doomed.add((key, stored.etag))
+                    for model in self.models:
+                        model.gone.setdefault(model.path(key), set()).add(stored.etag)
             report = BulkReport()
-            self.world.engine.fs.removal.run(
-                path, report, recursive=True, dry_run=False, cancelled=Event()
-            )
+            self.world.engine.fs.removal.run(path, report, recursive=True, dry_run=False, cancelled=Event())
             assert not report.failed, report.errors
             for model in self.models:
-                model.sync(self.world.bucket.objects)
                 model.remove_tree(path)
 
     def do_drop(self, path: str) -> None:

@@ -293,3 +293,20 @@ def test_new_metadata_of_an_object_of_parts_whose_answer_was_lost(tmp_path: Path
         {"op": "drain", "deep": True},
     ]
     check(operations, tmp_path, upload_delay_s=0.0, multipart_threshold=600)
+
+
+@pytest.mark.expect_warnings
+def test_a_late_upload_of_a_removed_tree_is_removed(tmp_path: Path) -> None:
+    """It has the ETag of the object that was looked at and found to be none: it was shown until the next look."""
+    operations: list[Op] = [
+        {"op": "mkdir", "path": "d1"},
+        {"op": "save", "path": "d1/f0", "size": 30, "tag": 1},
+        {"op": "pump", "plan": {"0": "late"}},
+        {"op": "drain"},
+        {"op": "kill"},
+        {"op": "check"},
+        {"op": "rmtree", "path": "d1"},
+        {"op": "deliver"},
+        {"op": "check"},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from r2fs.engine.files.copy_range import PIECE
 from r2fs.engine.writeback.upload import COPIED_FROM
-from r2fs.model.errors import BadHandle, Refused
+from r2fs.model.errors import BadHandle, NotSupported, Refused
 from r2fs.model.records import Opened
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -93,6 +94,19 @@ def test_a_copy_outlives_its_source(engine: Engine, store: MemoryStore, data: by
     engine.drain()
     assert sent(store)["put"] == 1
     assert store.data("target.wav") == data
+
+
+def test_without_room_the_kernel_writes(
+    engine: Engine, store: MemoryStore, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write makes room, where a copy has none."""
+
+    def full(*args: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    with pytest.raises(NotSupported):
+        cp(engine, "source.wav", "target.wav")
 
 
 def test_a_copy_of_a_part_is_sent(engine: Engine, store: MemoryStore, data: bytes) -> None:

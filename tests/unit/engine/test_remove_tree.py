@@ -268,6 +268,25 @@ def test_a_single_file(make: MakeEngine, store: MemoryStore):
     assert remove(engine, "e").unsent == 1
 
 
+@pytest.mark.parametrize(("old", "new"), [("d/a", "d/b"), ("d", "e")])
+def test_a_file_that_is_renamed_meanwhile_stays(make: MakeEngine, store: MemoryStore, old: str, new: str):
+    """Between the HEAD of the file and its removal: the path is another file's, or nobody's."""
+    store.set("d/a", b"precious")
+    engine = make()
+    names(engine, "d")
+
+    def rename(name: str, key: str) -> None:
+        if name == "head":
+            store.before = lambda name, key: None
+            engine.rename(old, new)
+
+    store.before = rename
+    with pytest.raises(NotFound, match="renamed"):
+        remove(engine, "d/a", recursive=False)
+    engine.drain()
+    assert list(store.contents().values()) == [b"precious"]
+
+
 def test_a_read_only_mount_removes_nothing(make: MakeEngine, store: MemoryStore):
     store.set("p/a", b"1")
     with pytest.raises(ReadOnly):
