@@ -133,7 +133,7 @@ def test_an_empty_object(store: ObjectStore, p: str):
         store.get(p + "empty", start=0, length=1)
 
 
-def test_a_body_is_sent_from_its_start_and_never_read_whole(store: ObjectStore, p: str):
+def test_r6_a_body_is_sent_from_its_start_and_never_read_whole(store: ObjectStore, p: str):
     data = os.urandom(3 << 20)
     body = BytesBody(data)
     body.seek(len(data))
@@ -346,7 +346,7 @@ def test_a_name_with_a_backslash(store: ObjectStore, p: str):
     assert keys(store.list_page(p)) == [p + "back\\slash"]
 
 
-def test_a_long_key(store: ObjectStore, p: str):
+def test_v8_a_long_key(store: ObjectStore, p: str):
     key = p + "/".join(["n" * 200] * 4) + "/" + "é" * 90
     assert len(key.encode()) <= 1024
     put(store, key, b"long")

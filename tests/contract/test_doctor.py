@@ -231,7 +231,7 @@ def test_r24_a_presigned_url_that_is_refused(doctor: Doctor, seaweedfs: Endpoint
     assert found["permission to read"]["level"] == "ok"
 
 
-def test_r20_objects_that_anybody_can_read(doctor: Doctor, moto: Endpoint):
+def test_r11_r20_objects_that_anybody_can_read(doctor: Doctor, moto: Endpoint):
     doctor.use(moto)
     s3(moto).put_object(Bucket=moto.bucket, Key="open/take.wav", Body=b"RIFF", ACL="public-read")
     code, found = doctor.json(f"s3://{moto.bucket}/open")

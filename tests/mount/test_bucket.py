@@ -75,7 +75,7 @@ def test_a_name_that_was_looked_for_appears(place, bucket):
     until("the file", (place / "late").exists, SEEN_S)
 
 
-def test_what_another_client_changes_is_seen(place, bucket):
+def test_v26_what_another_client_changes_is_seen(place, bucket):
     bucket.put("file", b"old content")
     until("the file", (place / "file").exists, SEEN_S)
     assert (place / "file").read_bytes() == b"old content"

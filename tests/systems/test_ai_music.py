@@ -109,13 +109,20 @@ def test_m8_500_where_the_bucket_does_not_answer(example, storage, proxy):
     assert asyncio.run(ask()) == [500, 404]
 
 
-def test_m9_local_files_where_no_endpoint_is_set(example, tmp_path, storage):
+def test_m9_m10_local_files_first_and_the_bucket_by_variables_alone(example, tmp_path, storage, s3, bucket):
+    """M9, M10: no endpoint, a directory; with the variables of the bucket, the bucket."""
     local = {name: value for name, value in storage.items() if not name.startswith("STORAGE_")}
     local["R2FS_URL"] = f"file://{tmp_path / 'music'}"
     (tmp_path / "music").mkdir()
     with Client(environ=local) as client:
         example("ai_music").Worker(client).finish("job4", WAV)
     assert (tmp_path / "music/job4.wav").read_bytes() == WAV
+    with Client(environ=storage) as client:  # M10: the next phase; the program is the same
+        kept = example("ai_music").Worker(client).finish("job6", WAV)
+        client.upload(tmp_path / "music" / "job4.wav", "job4.wav")  # what was kept locally follows
+        client.wait("job4.wav")
+    assert kept["storage_key"] == "job6.wav"
+    assert {key: body(s3, bucket, key) for key in keys(s3, bucket)} == {"job4.wav": WAV, "job6.wav": WAV}
 
 
 OLD = """

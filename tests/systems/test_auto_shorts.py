@@ -120,7 +120,7 @@ def fill(s3: S3Client, bucket: str, files: Mapping[str, bytes]) -> None:
 
 
 # ------------------------------------------------------------------ the plan of tests (S15)
-def test_s15_upload_playback_and_clean_up(
+def test_s15_s16_upload_playback_and_clean_up(
     mounted: Callable[..., BucketMount], s3: S3Client, bucket: str
 ) -> None:
     mount = mounted(freshness="10m")  # SeaweedFS lists directories without a key for some seconds
@@ -144,6 +144,8 @@ def test_s15_upload_playback_and_clean_up(
     key = mount.r2fs("key", "--encoded", paths[-1]).stdout.strip()
     assert key.startswith(f"users%2Fanna%2Fprojects%2F{project}%2Foutput%2F")  # S13
     assert mount.r2fs("path", "--encoded", key).stdout.strip() == str(paths[-1])
+    # S16: a line for each key with its result
+    assert f"{prefix}output/final cut (1).mp4: in the bucket (500000 bytes)" in mount.log()
     # a scene: 1 is no beginning of 10
     sizes = [len(data) for data in MEDIA.values()]
     code, report = app.delete_scene("anna", project, "1")
@@ -196,7 +198,7 @@ def test_a_deep_tree_is_removed_while_programs_look(
 
 
 # ------------------------------------------------------------------ migration (S9 to S12)
-def test_s9_s12_flat_keys_move_and_the_database_follows(
+def test_s9_s10_s12_flat_keys_move_and_the_database_follows(
     mounted: Callable[..., BucketMount], s3: S3Client, bucket: str, seaweed: SeaweedFS, tmp_path: Path
 ) -> None:
     endpoint = replace(seaweed.endpoint, bucket=bucket)

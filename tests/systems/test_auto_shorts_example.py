@@ -12,7 +12,7 @@ from r2fs import client
 from tests.systems.helpers import body, keys
 
 
-def test_s1_s2_s9_the_example(example, mount_of, bucket, s3, seaweed, monkeypatch, tmp_path):
+def test_s1_s2_s3_s9_s11_the_example(example, mount_of, bucket, s3, seaweed, monkeypatch, tmp_path):
     """S1, S2, S3, S6, S9, S10, S11: the new layout, its deletion, and one old key that belongs to two scenes."""
     mount = mount_of(bucket)
     storage = example("auto_shorts").Storage(mount.path)

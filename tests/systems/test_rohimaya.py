@@ -112,13 +112,16 @@ def test_r27_a_book_of_500_mb(library, s3, tmp_path):
     store_book(library, s3, tmp_path, LARGE_BOOK, "job-large")
 
 
-def test_r7_r24_links_for_a_click_and_for_mail(library, tmp_path):
-    """R5, R7, R9, R20, R24, R26: an hour or a week; a name for the browser; expired and unsigned are refused."""
+def test_r7_r8_r9_r24_links_for_a_click_and_for_mail(library, tmp_path):
+    """R5, R7, R8, R9, R20, R24, R26: an hour or a week; a name for the browser; expired and unsigned are refused."""
     source = tmp_path / "my book.txt"
     source.write_text("Once upon a time")
     kept = library.upload(source, "manuscripts", "user2", "j")
     assert kept == "manuscripts/user2/j/my book.txt"
     assert "X-Amz-Expires=3600&" in library.link(kept)
+    assert f"{BUCKETS[0]}/user2/j/my%20book.txt?" in library.link(kept), "the bucket is in the path"
+    for part in ("X-Amz-Algorithm=AWS4-HMAC-SHA256", "X-Amz-SignedHeaders=host&"):
+        assert part in library.link(kept)
     mailed = library.link(kept, 7 * 86400, save_as="Mein Büch.txt")
     assert "X-Amz-Expires=604800&" in mailed
     status, data, headers = fetch(mailed)
@@ -187,6 +190,29 @@ def test_r2_r3_both_buckets_under_one_mount(seaweed, s3, tmp_path, run_dir, exam
         assert mount.complaints() == []
     finally:
         mount.end()
+
+
+def test_r19_r30_s17_plain_files_in_plain_objects_out(mount_of, bucket, s3, tmp_path):
+    """R19, R30, S17: cp brings another store's files; any S3 client reads the same bytes, and nothing of r2fs's own."""
+    store, backup = tmp_path / "other-store", tmp_path / "backup"
+    for name in ("user1/job 1/book.txt", "user1/job 2/Büch [1]_COMPLETE.mp3", "user2/j/empty.txt"):
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_bytes(b"" if "empty" in name else os.urandom(20_000))
+    (store / "user1/job 1/book.txt").chmod(0o640)
+    mount = mount_of(bucket)
+    subprocess.run(["cp", "-a", f"{store}/.", mount.path], check=True)
+    subprocess.run(["diff", "-r", store, mount.path], check=True)
+    client.wait(mount.path, timeout_s=60)
+    assert mount.stop() == 0  # the backup needs no mount
+    mount.end()
+    listed = [each["Key"] for each in s3.list_objects_v2(Bucket=bucket)["Contents"]]
+    for key in listed:
+        (backup / key).parent.mkdir(parents=True, exist_ok=True)
+        if not key.endswith("/"):
+            s3.download_file(bucket, key, str(backup / key))
+    subprocess.run(["diff", "-r", store, backup], check=True)
+    of_programs = {str(path.relative_to(store)) for path in store.rglob("*")}
+    assert {key.rstrip("/") for key in listed} <= of_programs
 
 
 def test_r27_an_upload_goes_on_after_a_kill(mount_of, bucket, proxy, s3, tmp_path):

@@ -32,7 +32,7 @@ def results(module_mount, monkeypatch, example):
     return example("tts_results").Results(module_mount.path, {})
 
 
-def test_t1_t5_t7_a_result_of_any_size_with_its_type(results, s3):
+def test_t1_t5_t6_t7_a_result_of_any_size_with_its_type(results, s3):
     """T1, T3, T5, T6, T7: the key is the job's id; completed means that the bucket has these bytes."""
     status, said = results.store("job-0001", base64.b64encode(OGG).decode(), "audio/ogg")
     assert (status, said["status"]) == (200, "completed")

@@ -58,7 +58,7 @@ def gets(mount) -> int:
     return mount.status()["requests"]["by_verb"].get("GetObject", 0)
 
 
-def test_v2_v18_400_segments_and_20_layers(beats, example, s3, tmp_path):
+def test_v2_v14_v18_400_segments_and_20_layers(beats, example, s3, tmp_path):
     """V1, V10, V14, V18: each source is gone at once, nobody waits for the network, everything arrives."""
     storage = example("voicebeat").Storage(beats.path)
     scratch = tmp_path / "scratch"
@@ -85,8 +85,8 @@ def test_v2_v18_400_segments_and_20_layers(beats, example, s3, tmp_path):
     assert gets(beats) == 0, "what was written here is read here"
 
 
-def test_v10_url_at_once(beats, example, tmp_path):
-    """V10, V11, V13, V21: in the background the URL comes before the object; else the object before the URL."""
+def test_v10_v11_v13_v21_a_url_at_once_or_once_it_is_there(beats, example, tmp_path):
+    """V10, V11, V13, V21 (R21: its rules of CORS): in the background the URL comes before the object; else the object before the URL."""
     storage = example("voicebeat").Storage(beats.path)
     url = storage.put_file(temporary_segment(1), "segments/pending.wav")
     assert "X-Amz-Expires=3600" in url

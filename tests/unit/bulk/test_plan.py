@@ -28,7 +28,7 @@ def test_what_is_no_map(text: str) -> None:
         read_map(text)
 
 
-def test_one_source_may_have_several_targets() -> None:
+def test_s11_one_source_may_have_several_targets() -> None:
     """S11: one old key may belong to two scenes."""
     made = plan([Row(1, "a", "x"), Row(2, "b", "y"), Row(3, "a", "z"), Row(4, "a", "x", ("again",))])
     assert [(move.source, move.targets) for move in made.moves] == [("a", ("x", "z")), ("b", ("y",))]

@@ -127,7 +127,8 @@ def test_the_file_named_by_a_variable_must_be_there():
     assert "there is no such settings file" in refused("file:///b", env(R2FS_CONFIG="/nonexistent/x.toml"))
 
 
-def test_paths_in_the_file_are_relative_to_it(write):
+def test_v4_paths_in_the_file_are_relative_to_it(write):
+    """V4: `cache_dir = "cache"` is in the application's checkout, whose .gitignore names it."""
     path = write('cache_dir = "cache"\nstate_dir = "~/state"')
     settings = load("file:///b", environ=env(), config_file=path)
     assert settings.cache_dir.parent == path.parent / "cache"
@@ -234,6 +235,15 @@ def test_r2_needs_an_account_or_an_endpoint():
     text = refused("r2://b")
     assert "R2_ACCOUNT_ID" in text
     assert "R2_ENDPOINT" in text
+
+
+def test_v3_its_four_variables_make_endpoint_region_and_bucket():
+    """V3: what VoiceBeat exports today; the endpoint is made of the account, the region is `auto`."""
+    settings = load(None, environ=env(**R2, R2_BUCKET_NAME="voicebeat-audio"))
+    bucket = settings.bucket
+    assert (bucket.name, bucket.region) == ("voicebeat-audio", "auto")
+    assert bucket.endpoint_url == "https://acc.r2.cloudflarestorage.com"
+    assert (bucket.credentials.access_key_id, bucket.credentials.secret_access_key) == ("id2", "secret2")
 
 
 def test_jurisdiction():

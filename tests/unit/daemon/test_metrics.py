@@ -85,8 +85,8 @@ def test_warnings_past_the_limits_of_the_settings(tmp_path):
     )
 
 
-def test_the_cost_of_the_seed(tmp_path):
-    """100 books of 1 GB, and 1,000 downloads a month: about 1.50 dollars."""
+def test_r14_the_cost_of_the_seed(tmp_path):
+    """R14: 100 books of 1 GB, and 1,000 downloads a month: about 1.50 dollars."""
     settings = Settings(Bucket("s3", "studio"), tmp_path, tmp_path, tmp_path)
     stored = {"objects": 100, "bytes": 100 * 10**9, "listed": True}
     requests = {"class_a": 100, "class_b": 1000, "free": 5000}
@@ -100,7 +100,7 @@ def test_the_cost_of_the_seed(tmp_path):
     assert cost(dear, requests, stored, MONTH_S)["dollars_per_month"] == pytest.approx(3.0009)
 
 
-def test_deletes_are_free_and_a_listing_is_of_class_a():
+def test_r13_deletes_are_free_and_a_listing_is_of_class_a():
     counter = RequestCounter()
     for verb in ("DeleteObject", "DeleteObjects", "AbortMultipartUpload"):
         counter.request(verb)
@@ -109,7 +109,7 @@ def test_deletes_are_free_and_a_listing_is_of_class_a():
     assert counter.view().class_a == 1
 
 
-def test_a_book_of_a_gibibyte_is_66_requests_of_class_a(tmp_path):
+def test_r14_a_book_of_a_gibibyte_is_66_requests_of_class_a(tmp_path):
     settings = Settings(Bucket("s3", "studio"), tmp_path, tmp_path, tmp_path)
     part = Limits().part_size(1 << 30, settings.part_size)
     assert 1 + -(-(1 << 30) // part) + 1 == 66  # create, parts, complete

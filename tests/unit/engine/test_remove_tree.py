@@ -62,7 +62,7 @@ def test_ten_thousand_objects_take_ten_lists_and_ten_deletes(
     assert sent == Counter(name for name, _ in store.calls)
 
 
-def test_a_sibling_of_a_longer_name_stays(make: MakeEngine, store: MemoryStore):
+def test_s5_a_sibling_of_a_longer_name_stays(make: MakeEngine, store: MemoryStore):
     """S5: `proj45` never takes `proj456`."""
     for key in ("u/proj45/a", "u/proj456/a", "u/proj45.txt", "u/proj45"):
         store.set(key, b"data")
