@@ -1,7 +1,8 @@
 """A strict double of R2 on a real socket: what R2 refuses it refuses, and what r2fs must never send it notes.
 
 Owns:    the HTTP side of R2's rules; the objects lie in a MemoryStore (`bucket`), which tests look into.
-Never:   checks signatures; the key id and the session token it does (401 and 403 as R2 has them).
+Never:   checks signatures, but of temporary credentials whose parent is in `parents`; the key id and the session
+         token it does (401 and 403 as R2 has them).
 Threads: one for each connection; the state is guarded by the MemoryStore's lock or `_lock`.
 Fails:   `faults` names each request that broke a rule. Who uses the double asserts at its end that
          there are none.
@@ -38,6 +39,7 @@ from r2fs.model.records import Condition, ObjectMeta, Part, Version
 from tests.support import strict_xml as xml
 from tests.support.bodies import BytesBody
 from tests.support.memory_store import MemoryStore, Stored
+from tests.support.r2_grants import Granted, NotGranted, granted
 from tests.support.servers import ACCESS_KEY, BUCKET, SECRET_KEY, Endpoint
 
 KEY_BYTES, METADATA_BYTES, DELETE_KEYS = 1024, 8192, 1000
@@ -73,6 +75,8 @@ class StrictR2:
         self.merges = True  # CopyObject takes the directive MERGE
         self.there = True  # False: NoSuchBucket for everything
         self.keys: dict[str, str | None] = {ACCESS_KEY: None}  # key id: the session token that goes with it
+        self.parents: dict[str, str] = {}  # key id: its secret, for the temporary credentials it has granted
+        self.tokens_only = False  # True: no request of a parent itself is taken
         # guarded by: _lock
         self._lock = threading.Lock()
         self.faults: list[str] = []
@@ -150,6 +154,7 @@ class _Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # one packet for head and body
+    _granted: Granted | None = None  # of the request that is served
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -171,6 +176,7 @@ class _Request(BaseHTTPRequestHandler):
         try:
             self._check_headers(operation)
             self._check_access()
+            self._check_granted(parts.path, parts.query, bucket)
             if not self.double.there or bucket != self.double.endpoint.bucket:
                 raise Refusal(404, "NoSuchBucket", "The specified bucket does not exist.")
             getattr(self, f"_{operation}")()
@@ -242,6 +248,30 @@ class _Request(BaseHTTPRequestHandler):
         token = self.double.keys[key_id]
         if token is not None and self.heads.get("x-amz-security-token") != token:
             raise Refusal(403, "ExpiredToken", "The provided token has expired.")
+
+    def _check_granted(self, path: str, query: str, bucket: str) -> None:
+        """Temporary credentials reach what their token says; a permanent key everything, or with `tokens_only` nothing."""
+        self._granted = None
+        key_id = self.heads.get("authorization", "").partition("Credential=")[2].split("/")[0]
+        parent = self.double.parents.get(key_id)
+        if parent is None or "x-amz-security-token" not in self.heads:
+            if self.double.tokens_only:
+                raise Refusal(403, "AccessDenied", "no token")
+            return
+        try:
+            self._granted = granted(self.command, path, query, self.heads, key_id, parent)
+            if self._name == "delete_many":  # its keys are checked with its body
+                self._granted.check(
+                    bucket, self._name, self._granted.prefixes[0] if self._granted.prefixes else ""
+                )
+                return
+            self._granted.check(
+                bucket, self._name, self.query.get("prefix", "") if self._name == "list" else self.key
+            )
+            if source := self.heads.get("x-amz-copy-source"):
+                self._granted.check_key(unquote(source).lstrip("/").partition("/")[2])
+        except NotGranted as error:
+            raise Refusal(403, "AccessDenied", str(error)) from None
 
     # ---- bodies and answers
     def _body(self) -> bytes:
@@ -319,6 +349,12 @@ class _Request(BaseHTTPRequestHandler):
             return
         if not any(name.startswith(INTEGRITY) for name in self.heads):
             self._forbid("DeleteObjects without an integrity header", Refusal(400, "InvalidRequest"))
+        if self._granted is not None:
+            try:
+                for key in keys:
+                    self._granted.check_key(key)
+            except NotGranted as error:
+                raise Refusal(403, "AccessDenied", str(error)) from None
         self._answer(body=xml.deleted(self.double.bucket.delete_many(keys)))
 
     # ---- one object
