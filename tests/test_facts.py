@@ -54,6 +54,6 @@ def test_what_is_refused_is_a_fact_and_has_a_reason():
 
 
 def test_no_fact_is_left_out():
-    """The count of marked rows in SEEDS.md, system by system."""
+    """How many facts of each system ask something of r2fs."""
     counts = {system: sum(number[0] == system for number in FACTS) for system in "VRTMS"}
     assert counts == {"V": 17, "R": 23, "T": 9, "M": 8, "S": 12}

@@ -1,7 +1,7 @@
 """The facts of the five systems' documents that ask something of r2fs, and where each is answered.
 
-Owns:   `FACTS`: the number of each fact that SYSTEMS.md did not hold, or held in part (marked –, ~ or ✗ in SEEDS.md).
-Source: SEEDS.md; V VoiceBeat, R Rohimaya, T TTS job results, M AI Music Generator, S Auto Shorts.
+Owns:   `FACTS`: the numbers of the facts that the first reading of these documents had left out, or held in part.
+Source: the systems' own documents: V VoiceBeat, R Rohimaya, T TTS job results, M AI Music Generator, S Auto Shorts.
 
 TEST       a test whose name begins with its number: `test_v14_…`, `test_r7_r24_…`
 SEMANTICS  refused, or out of a mount's reach: a row of SEMANTICS.md with the reason
