@@ -21,7 +21,7 @@ from r2fs.engine.pending.store import PendingStore
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import ATTEMPT, Facts
 from r2fs.model.ranges import Range
-from r2fs.model.records import Attempt, Condition, Kind, MultipartState, Version
+from r2fs.model.records import Attempt, Condition, Kind, MultipartState, ObjectInfo, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,16 @@ class Attempts:
         """True if the object at `key` was made by an orphaned attempt: its inode has another key now, or none."""
         attempt = self._by(metadata)
         return attempt is not None and nfc(attempt.key) == nfc(key) and self._is_orphan(attempt)
+
+    def is_late(self, info: ObjectInfo) -> bool:
+        """True if an orphaned attempt made the object, and this host has stored no such version there since.
+
+        A late attempt can replace an object by the same bytes: its If-Match holds, and the ETag stays.
+        """
+        if not self.is_orphaned(info.metadata, info.key):
+            return False
+        kept = self._journal.attributes.get(info.key)
+        return kept is None or kept.etag != info.etag
 
     def orphaned_keys(self) -> set[str]:
         """Return the keys at which the object of an orphaned attempt may appear."""

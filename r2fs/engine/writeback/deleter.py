@@ -165,7 +165,7 @@ class Deleter:
         self._core.assert_held()
         if row.etag is None:  # bytes at a directory's key are another tool's, even after a copy by this host
             foreign = row.key.endswith("/") and info.size
-            ours = self._attempts.is_orphaned(info.metadata, info.key)
+            ours = self._attempts.is_late(info)
             return ours and not foreign and not self._pending.deletes.is_refused(row.key, info.etag)
         return info.etag == row.etag or (row.key.endswith("/") and info.size == 0)
 

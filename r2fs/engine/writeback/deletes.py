@@ -64,7 +64,7 @@ class Deletes:
     def found_locked(self, info: ObjectInfo) -> None:
         """Delete an object at a watched key, by its HEAD, if made by a late attempt of this host."""
         self._core.assert_held()
-        late = self._attempts.is_orphaned(info.metadata, info.key) and self._pending.deletes.watched(info.key)
+        late = self._attempts.is_late(info) and self._pending.deletes.watched(info.key)
         if late and not self._pending.deletes.hides(info.key, info.etag, self._tree.tick):
             self.add_locked(self._pending.deletes.add(info.key, info.etag))
         self._pending.deletes.cleared(info.key, info.etag)
