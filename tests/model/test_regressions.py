@@ -310,3 +310,25 @@ def test_a_late_upload_of_a_removed_tree_is_removed(tmp_path: Path) -> None:
         {"op": "check"},
     ]
     check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_a_late_upload_over_the_same_bytes_takes_no_file_away(tmp_path: Path) -> None:
+    """Its If-Match held, and after a kill the object was deleted as that of an inode that is no more (seed 3008)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f1", "size": 1, "tag": 1},
+        {"op": "pump", "plan": {"0": "lost"}},
+        {"op": "unlink", "path": "f1"},  # from here on late uploads are looked for
+        {"op": "save", "path": "f1", "size": 1, "tag": 2},
+        *[{"op": "pump"}] * 3,
+        {"op": "save", "path": "f1", "size": 1, "tag": 3},  # the same byte
+        {"op": "pump", "plan": {"1": "late"}},
+        {"op": "advance", "seconds": 6.0},
+        *[{"op": "pump"}] * 2,
+        {"op": "deliver"},
+        {"op": "kill"},
+        {"op": "advance", "seconds": 20.0},
+        *[{"op": "pump"}] * 2,
+        {"op": "check"},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
