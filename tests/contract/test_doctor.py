@@ -17,7 +17,7 @@ from typing import Any
 import boto3
 import pytest
 
-from r2fs.cli.main import run
+from r2fs.cli.main import DEFECT, run
 from r2fs.daemon import client
 from r2fs.doctor import rights
 from r2fs.drivers import kmount
@@ -43,6 +43,7 @@ class Doctor:
         self.capsys.readouterr()
         code = run("r2fs", ["doctor", *map(str, words)])
         captured = self.capsys.readouterr()
+        assert code != DEFECT, captured.err
         return code, captured.out
 
     def json(self, *words: object) -> tuple[int, dict[str, dict[str, Any]]]:
