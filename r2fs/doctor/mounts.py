@@ -71,13 +71,14 @@ def _of_daemon(answer: Mapping[str, Any]) -> Iterator[Finding]:
             f"{where}: {amounts.counted(queue['parked'], 'change')} refused by the bucket",
             f"r2fs status {mount['mountpoint']} has the reasons; then r2fs flush --retry",
         )
-    if answer["damaged"]:
+    if answer.get("damaged"):  # a mirror has no cache, and no word on its disk
         yield warning(
             "mount",
             f"{where}: {amounts.counted(len(answer['damaged']), 'object')} with other bytes than their ETags say",
             "store them again, or set md5_etags = false for a server with other ETags",
         )
-    if answer["room"]["disk_error"] or answer["room"]["writers"] == "disk full":
+    room = answer.get("room", {})
+    if room.get("disk_error") or room.get("writers") == "disk full":
         yield failed("mount", f"{where}: this host's disk takes no more", "make room on it", 7)
     left = amounts.left(queue["files"], queue["directories"], queue["bytes"], queue["deletes"])
     yield ok("mount", f"{where}: {mount['state']}, {mount['driver']}, not yet sent: {left}")

@@ -49,7 +49,9 @@ def offered() -> Offered:
 
 
 def _init(fd: int) -> Offered:
-    if not select.select([fd], [], [], PATIENCE_S)[0]:
+    waiting = select.poll()  # select() refuses descriptors from 1,024 on
+    waiting.register(fd, select.POLLIN)
+    if not waiting.poll(PATIENCE_S * 1000):
         raise MountError("the kernel sends no request to a new mount")
     request = memoryview(os.read(fd, wire.HEADER_SIZE + (1 << 20)))
     body = request[wire.HEADER_SIZE :]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.pending.records import Records
 from r2fs.model.views import ObjectsView
@@ -28,9 +29,12 @@ class StoredSizes:
         objects = size = 0
         for at in range(0, len(nodes), PAGE):
             with self._core.lock:
-                bases = [node.base for node in nodes[at : at + PAGE] if node.base and not node.deleted]
-            objects += len(bases)
-            size += sum(base.size for base in bases)
+                some = [node for node in nodes[at : at + PAGE] if not node.deleted]
+                sizes = [node.base.size for node in some if node.base is not None]
+                packed = [line for node in some if node.is_dir for line in node.children().packed.values()]
+            sizes += [unpack(line).size for line in packed]
+            objects += len(sizes)
+            size += sum(sizes)
         return ObjectsView(objects, size)
 
     def listed(
