@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 SEMANTICS = (ROOT / "SEMANTICS.md").read_text()
 SECURITY = (ROOT / "SECURITY.md").read_text()
+DOCUMENTS = ["README.md", "SEMANTICS.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+DOCUMENTS += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 
 # Options of other programs that the README shows how to call.
 FOREIGN_OPTIONS = {
@@ -74,6 +76,12 @@ def rows(text: str, *heading: str) -> list[list[str]]:
     return found
 
 
+def alternatives(usage: str) -> list[str]:
+    r"""The commands of a row: `r2fs bucket create\|check URL` is two."""
+    *before, last = re.sub(r" [\[A-Z].*", "", usage).split(" ")
+    return [" ".join([*before, word]) for word in last.split("\\|")]
+
+
 def ours(text: str) -> str:
     """`text` without the first column of the tables of other programs' options."""
     for heading in ("rclone mount", "s3fs"):
@@ -98,8 +106,8 @@ def test_readme_lists_every_variable_of_other_tools():
 
 
 def test_readme_lists_every_command():
-    shown = {re.sub(r" [\[A-Z].*", "", cells[0].strip("`")) for cells in rows(README, "command")}
-    assert shown == set(commands())
+    shown = [name for cells in rows(README, "command") for name in alternatives(cells[0].strip("`"))]
+    assert sorted(shown) == sorted(commands())
 
 
 def test_readme_names_only_options_that_there_are():
@@ -118,6 +126,44 @@ def test_readme_lists_every_exit_code():
     assert {int(cells[0]) for cells in rows(README, "exit code")} == real | of_commands
 
 
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub makes it: lower case, no punctuation, `-` for a space."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def faults_of_layout(text: str) -> list[str]:
+    """Code blocks that do not end, and headings without a blank line around them, each with its line."""
+    lines = ["", *text.splitlines(), ""]
+    found, opened = [], 0
+    for number, line in enumerate(lines[1:-1], 1):
+        fence = re.match(r"\s*```(.*)$", line)
+        if fence and opened and fence[1].strip():
+            found.append(f"{number}: a code block begins inside that of line {opened}")
+        elif fence:
+            opened = 0 if opened else number
+        elif not opened and re.match(r"#{1,6} ", line) and (lines[number - 1] or lines[number + 1]):
+            found.append(f"{number}: no blank line around {line}")
+    return [*found, f"{opened}: this code block does not end"] if opened else found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_code_blocks_end_and_headings_stand_alone(document):
+    assert faults_of_layout((ROOT / document).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("# A\n\n```sh\n# no heading\nls\n```\n\n## B\n", []),
+        ("# A\ntext\n\ntext\n## B\n", ["1", "5"]),
+        ("```sh\nls\n\n```sh\nls\n```\n", ["4"]),
+        ("text\n\n```\nls\n\n# A\n", ["3"]),
+    ],
+)
+def test_faults_of_layout_are_found(text, lines):
+    assert [fault.partition(":")[0] for fault in faults_of_layout(text)] == lines
+
+
 @pytest.mark.parametrize("document", ["README.md", "SEMANTICS.md", "CHANGELOG.md", "SECURITY.md"])
 def test_documents_link_to_files_and_headings_that_there_are(document):
     text = (ROOT / document).read_text()
@@ -126,7 +172,7 @@ def test_documents_link_to_files_and_headings_that_there_are(document):
         assert "://" in link or (ROOT / (path or document)).exists(), link
         if heading:
             target = (ROOT / (path or document)).read_text()
-            slugs = {h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", target, re.MULTILINE)}
+            slugs = {slug(h) for h in re.findall(r"^#+ (.*)$", target, re.MULTILINE)}
             assert heading in slugs, link
 
 

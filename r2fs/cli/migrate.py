@@ -35,7 +35,7 @@ from r2fs.model.ports import ObjectStore
     "--results",
     type=PathText(),
     metavar="FILE",
-    help="CSV of confirmed copies. Default: FILE.results.csv beside the map.",
+    help="CSV of confirmed copies; needed with --rule. Default: FILE.results.csv beside the map.",
 )
 @click.option("--keep-old", is_flag=True, help="Copy only: delete no old key.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what would fail; change nothing.")
