@@ -183,6 +183,7 @@ class Buckets:
         if failed and len(failed) == len(self._names):
             raise next((e for e in failed.values() if e.retry), next(iter(failed.values())))
         for name, why in failed.items():
+            self._at(name).health.lost(why)
             log.warning("%s cannot be used now, and its directory gives errors: %s", name, why)
 
     def refresh(self) -> tuple[str, ...]:

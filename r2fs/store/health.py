@@ -61,6 +61,16 @@ class Health:
         if lost:
             self.tell(self.view())
 
+    def lost(self, error: StoreError) -> None:
+        """Count a failed check at the mount as an outage at once. Its caller reports it: `tell` is not called."""
+        if not isinstance(error, SILENCE):
+            return
+        with self._lock:
+            if not self._failed:
+                self._since_s = self._clock.monotonic()
+            self._failed = max(self._failed, IN_A_ROW)
+            self._reason = str(error)
+
     def answered(self) -> None:
         if not self._failed:  # nearly always: no lock for it
             return

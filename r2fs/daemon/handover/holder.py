@@ -12,7 +12,8 @@ One message is one JSON object, one packet (SOCK_SEQPACKET), with the descriptor
 
     keep   daemon → holder, first, over the inherited socket, with the descriptor: see `Deal`
     take   successor → holder: answered with the descriptor, unless a daemon has it
-    leave  daemon → holder: the daemon ends, and a successor follows
+    leave  daemon → holder: the daemon's process becomes its own successor by execve(); while that runs, no other
+           is started
     end    the session is over; from other processes than the daemon only while no daemon runs
     status from any process
 
@@ -91,6 +92,7 @@ class Holder:
         self._deaths: list[float] = []
         self._start_at: float | None = None  # time.monotonic()
         self._child = 0
+        self._successor = -1  # a pidfd, from `leave` until the process takes the session over or ends
         self._over = False
 
     def run(self) -> None:
@@ -134,9 +136,12 @@ class Holder:
         self._daemon, self._alone_since, self._start_at = None, time.monotonic(), None
         if self._deal.again is None:
             return
+        if not died:
+            self._successor = follow(self._deal.pid)
         now = time.monotonic()
         self._deaths = [t for t in self._deaths if now - t < WINDOW_S] + ([now] if died else [])
-        self._plan()
+        if self._successor < 0:
+            self._plan()
 
     def _plan(self) -> None:
         if len(self._deaths) <= RESTARTS:
@@ -150,9 +155,19 @@ class Holder:
         poll.register(self._fd, 0)
         if poll.poll(0) or now - self._alone_since > self._deal.grace_s:
             self._over = True
+        elif self._successor >= 0:
+            if has_ended(self._successor):
+                self._forget_successor()
+                self._deaths.append(now)  # ended before it took the mount over
+                self._plan()
         elif self._start_at is not None and now >= self._start_at and not self._child:
             self._start_at = None
             self._child = start(self._deal.again or {})
+
+    def _forget_successor(self) -> None:
+        if self._successor >= 0:
+            os.close(self._successor)
+        self._successor = -1
 
     def _reap(self) -> None:
         if not self._child:
@@ -201,6 +216,7 @@ class Holder:
                 return False  # without a pid
             if self._tell(peer, {"ok": True}, self._fd):
                 self._daemon, self._deal, self._start_at = peer, deal, None
+                self._forget_successor()
                 return True
         return False
 
@@ -211,7 +227,8 @@ class Holder:
             "daemon": self._deal.pid if self._daemon else None,
             "alone_s": alone,
             "grace_s": self._deal.grace_s,
-            "starts_it": self._daemon is None and (self._start_at is not None or bool(self._child)),
+            "starts_it": self._daemon is None
+            and (self._start_at is not None or bool(self._child) or self._successor >= 0),
             "card": self._deal.card,
         }
 
@@ -229,6 +246,20 @@ class Holder:
                 os.unlink(self._path)
         except OSError:
             pass  # removed already, with its directory
+
+
+def follow(pid: int) -> int:
+    """A pidfd of a process; -1 where it has ended."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return -1
+
+
+def has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def start(again: dict[str, object]) -> int:

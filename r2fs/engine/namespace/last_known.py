@@ -2,7 +2,8 @@
 
 Owns:    saving listings in the cache (within a minute after a LIST, and at the end with this host's own changes), and
          merging a saved one into the tree.
-Never:   removes a node, or replaces a known version by a saved one, which is older.
+Never:   removes a node, or replaces a known version by a saved one, which is older; saves or shows the root of a
+         mount of named buckets: its directories are those of the settings, perhaps others than in an earlier mount.
 Threads: every method. Locks: takes Core.lock.
 Fails:   softly: nothing is saved, or found.
 """
@@ -71,7 +72,7 @@ class LastKnown:
         """
         with self._core.lock:
             listing = listing_of(directory)
-            if directory.deleted or not listing.whole:
+            if directory.deleted or not listing.whole or self._is_settled(directory):
                 return None
             prefix, marker = self._tree.key(directory), listing.marker
             children, packed = list(listing.children.nodes()), list(listing.children.packed.items())
@@ -92,13 +93,14 @@ class LastKnown:
     def has(self, directory: Node) -> bool:
         with self._core.lock:
             prefix = self._tree.key(directory)
-        return self._usable and self._listings.has(prefix)
+        return self._usable and not self._is_settled(directory) and self._listings.has(prefix)
 
     def restore(self, directory: Node) -> bool:
         """Merge the saved listing of a directory into the tree; False: none was saved."""
         with self._core.lock:
             prefix = self._tree.key(directory)
-        kept = self._listings.find(prefix) if self._usable else None
+        usable = self._usable and not self._is_settled(directory)
+        kept = self._listings.find(prefix) if usable else None
         if kept is None:
             return False
         with self._core.lock:
@@ -142,6 +144,11 @@ class LastKnown:
                     return listing_of(node).whole
                 node = child
             return False
+
+    def _is_settled(self, directory: Node) -> bool:
+        """True for the root of a mount of named buckets, which is listed without a request."""
+        bucket = self._core.settings.bucket
+        return directory is self._tree.root and bucket.several and not bucket.every
 
     def _is_news(self, directory: Node, name: str) -> bool:
         listing = listing_of(directory)

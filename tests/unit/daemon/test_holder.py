@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -106,6 +107,35 @@ def test_a_daemon_that_leaves_makes_place(rig):
     fd = rig.keeper().take()
     assert fd is not None
     os.close(fd)
+
+
+def test_a_daemon_that_becomes_its_own_successor_gets_no_second_one(rig, tmp_path):
+    """`r2fs restart`: execve() keeps the process, and its modules take a moment to load."""
+    again = Again((sys.executable, "-c", f"open({str(tmp_path / 'started')!r}, 'w')"), str(tmp_path))
+    one = rig.kept(again=again)
+    one.leave({}, rig.reading)
+    assert rig.status()["starts_it"] is True
+    time.sleep(1.0)
+    assert not (tmp_path / "started").exists(), "this process still runs"
+    successor = rig.keeper()
+    fd = successor.take()
+    assert fd is not None
+    os.close(fd)
+    assert rig.status()["starts_it"] is False
+    successor.end()
+
+
+def test_a_successor_that_ends_before_it_has_the_mount_is_replaced(rig, tmp_path):
+    again = Again((sys.executable, "-c", f"open({str(tmp_path / 'started')!r}, 'w')"), str(tmp_path))
+    one = rig.keeper(again=again)
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    one._deal["pid"] = ended.pid
+    one.keep(rig.reading)
+    one.leave({}, rig.reading)
+    assert rig.status()["starts_it"] is True
+    assert not (tmp_path / "started").exists()
+    ended.communicate(b"\n", PATIENCE_S)
+    until((tmp_path / "started").exists)
 
 
 def test_after_its_time_it_ends(rig):
