@@ -17,7 +17,7 @@ import click
 
 from r2fs.cli.remount import record_of
 from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
-from r2fs.cli.streams import early_warnings
+from r2fs.cli.streams import early_warnings, show_bucket_warnings
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import state_directories
 from r2fs.daemon.handover.keeper import Again
@@ -120,7 +120,13 @@ def _run(
 
         source = Source(files, lambda: settings_of(read()))
         launch = Launch(os.environ, again, background, source, credentials_now, about)
-        return Service(settings, directory, launch).run(ready)
+        shown = show_bucket_warnings() if background or log_file is not None else lambda: None
+
+        def answers() -> None:
+            shown()
+            ready()
+
+        return Service(settings, directory, launch).run(answers)
 
     if not background:
         return work(lambda: None)

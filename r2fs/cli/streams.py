@@ -11,11 +11,13 @@ import codecs
 import io
 import logging
 import sys
+from collections.abc import Callable
 
-from r2fs.daemon.log_format import HANDLER
+from r2fs.daemon.log_format import HANDLER, LineFormatter
 from r2fs.model.keys import printable
 
 _NAME = "r2fs.plain"
+_OF_BUCKETS = ("r2fs.daemon.starting", "r2fs.store.buckets")  # loggers of the modules that check them
 _LINES = str.maketrans({"─": "-", "━": "-", "╺": "-", "╸": "-", "│": "|"})
 
 
@@ -64,6 +66,28 @@ class EarlyWarnings(logging.Handler):
         for record in self.kept:
             logging.getLogger(record.name).handle(record)
         self.kept.clear()
+
+
+class _Terminal(logging.Handler):
+    """Standard error, with the words of a command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def show_bucket_warnings() -> Callable[[], None]:
+    """Write warnings about the buckets to standard error, too, while the log is a file; return the end of that."""
+    handler = _Terminal(logging.WARNING)
+    handler.setFormatter(LineFormatter("r2fs: warning: %(message)s"))
+    loggers = [logging.getLogger(name) for name in _OF_BUCKETS]
+    for logger in loggers:
+        logger.addHandler(handler)
+
+    def end() -> None:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+    return end
 
 
 early_warnings = EarlyWarnings()

@@ -248,6 +248,11 @@ def test_a_missing_bucket_and_a_read_only_one(
     (mount.path / books / "goes on").write_bytes(b"x")
     mount.flush()
     assert keys(s3, books) == {"goes on": b"x"}
+    assert "unavailable" in mount.r2fs("status").stdout
+    warmed = mount.r2fs("warm", mount.path)
+    assert warmed.returncode == 14, warmed.stderr
+    assert "2 files" in warmed.stdout
+    assert "missing-" in warmed.stderr
     said = mount.r2fs("status", mount.path).stdout
     assert f"{shelf} (read-only)" in said
     findings = mount.r2fs("doctor", mount.path)
@@ -330,7 +335,7 @@ def test_a_bucket_that_does_not_answer_delays_no_other(
 
 
 def test_all_buckets_of_the_account_and_an_orderly_umount(
-    several: Mounts, s3: S3Client, names: tuple[str, str]
+    several: Mounts, s3: S3Client, names: tuple[str, str], tmp_path: Path
 ) -> None:
     mount = several("a", start=False, freshness="300ms")
     mount._command = [*mount._command[: mount._command.index("--bucket")], "--background"]
@@ -346,6 +351,24 @@ def test_all_buckets_of_the_account_and_an_orderly_umount(
         restarted = mount.r2fs("restart", mount.path)
         assert restarted.returncode == 0, restarted.stderr
         assert (mount.path / f"later-{names[0]}" / "f").read_bytes() == b"x"
+        (log,) = (tmp_path / "a/state").rglob("r2fs.log")
+        assert "restarting" in log.read_text()
+        assert " ERROR " not in log.read_text(), "one successor, and no other"
     finally:
         done = mount.r2fs("umount", mount.path)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_mount_in_the_background_names_a_missing_bucket_on_the_terminal(
+    several: Mounts, names: tuple[str, str]
+) -> None:
+    mount = several("a", names[0], f"missing-{names[0]}", start=False)
+    mount._command = [*mount._command, "--background"]
+    mount.launch()
+    assert mount.wait() == 0, mount.log()
+    try:
+        said = mount.log()
+    finally:
+        done = mount.r2fs("umount", mount.path)
+    assert done.returncode == 0, done.stderr
+    assert f"r2fs: warning: missing-{names[0]} cannot be used now" in said

@@ -10,6 +10,7 @@ Fails:   NotFound; ReadFailed where a directory cannot be listed; Interrupted wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from r2fs.engine.content.presence import bytes_here_locked
 from r2fs.engine.content.storage import Storage
@@ -18,6 +19,7 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.pending.records import Records
+from r2fs.model.errors import ReadFailed
 from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Version
@@ -45,23 +47,54 @@ class LocalCopies:
         return [self._tree.root] if scope is None else list(scope.nodes)
 
     def download(self, tops: Sequence[Node], caller: Caller, report: Report) -> WarmView:
-        """Download the files at and below the nodes, after listings of their directories."""
+        """Download the files at and below the nodes, after listings of their directories.
+
+        A bucket, of several, that cannot be listed delays no other, and counts as a file that is not here.
+        """
         listing = Watched(caller, lambda: report(NOTHING_WARMED))
-        return self._warm.run(self.files(tops, listing), caller, report)
+        unlisted: list[tuple[str, str]] = []
+        view = self._warm.run(self.files(tops, listing, unlisted), caller, report)
+        return replace(
+            view,
+            files=view.files + len(unlisted),
+            failures=view.failures + len(unlisted),
+            failed=(*unlisted, *view.failed),
+        )
 
     def download_files(self, files: Sequence[tuple[Node, str]], caller: Caller, report: Report) -> WarmView:
         """Download files, each with its path for messages."""
         return self._warm.run(files, caller, report)
 
-    def files(self, tops: Sequence[Node], caller: Caller) -> list[tuple[Node, str]]:
-        """Return the files at and below the nodes, each once and with its path, as the bucket has them now."""
+    def files(
+        self, tops: Sequence[Node], caller: Caller, unlisted: list[tuple[str, str]] | None = None
+    ) -> list[tuple[Node, str]]:
+        """Return the files at and below the nodes, each once and with its path, as the bucket has them now.
+
+        `unlisted` takes the directories in buckets, of several, that cannot be listed, with the reason.
+        """
         for top in tops:
-            if top.is_dir:
+            if not top.is_dir:
+                continue
+            if unlisted is None or not self._core.settings.bucket.several:
                 self._freshness.load_below(caller, top)
+                continue
+            for one in self._by_bucket(top, caller):
+                try:
+                    self._freshness.load_below(caller, one)
+                except ReadFailed as error:
+                    unlisted.append((printable(self._tree.path(one)), str(error)))
         with self._core.lock:
             found = {node.ino: node for top in tops for node in self._tree.walk(top)}
             files = [(node, printable(self._tree.path(node))) for node in found.values() if is_file(node)]
         return sorted(files, key=lambda file: file[1])
+
+    def _by_bucket(self, top: Node, caller: Caller) -> list[Node]:
+        """Return the directories of the buckets in place of the root of several."""
+        if top is not self._tree.root:
+            return [top]
+        self._freshness.ensure(caller, top)
+        with self._core.lock:
+            return [child for child in top.children().nodes() if child.is_dir]
 
     def size_of(self, node: Node) -> int:
         """Return the bytes of a file, as stat shows them."""

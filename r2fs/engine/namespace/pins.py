@@ -117,7 +117,7 @@ class Pins:
         """Raise NoSpace if all pins, with new ones of `tops`, were more than SHARE of the cache."""
         with self._changing:
             nodes = [node for pin in self._pins for node in self._known(pin)]
-        files = self._copies.files([*nodes, *tops], caller)
+        files = self._copies.files([*nodes, *tops], caller, [])  # what cannot be listed is limited later
         size, limit = sum(self._copies.size_of(node) for node, _ in files), self._limit()
         if size > limit:
             raise NoSpace(
@@ -190,15 +190,19 @@ class Pins:
         self._here.clear()
         found: dict[tuple[Node, str], None] = {}
         failure: ReadFailed | None = None
+        unlisted: list[tuple[str, str]] = []
         for pin in pins:
             try:
                 tops = self._copies.tops([pin.key[len(self._core.settings.bucket.prefix) :]])
-                found |= dict.fromkeys(self._copies.files(tops, Caller(cancelled=self._core.ended)))
+                files = self._copies.files(tops, Caller(cancelled=self._core.ended), unlisted)
+                found |= dict.fromkeys(files)
             except NotFound:
                 continue  # removed in the bucket: the pin waits for a file of the name
             except ReadFailed as error:
                 failure = error
         self._download(list(found))
+        if unlisted and failure is None:
+            failure = ReadFailed(unlisted[0][1])
         if failure is not None:
             raise failure
         current = {(base.key, base.etag) for node, _ in found if (base := node.base) is not None}

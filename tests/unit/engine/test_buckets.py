@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 
 from r2fs.engine.writeback.failures import REFUSALS
 from r2fs.engine.writeback.verdict import OWN_REFUSALS
 from r2fs.model.errors import (
+    BucketMissing,
     NameTooLong,
     NeedsCopy,
     NotPermitted,
@@ -246,6 +248,36 @@ def test_pins_of_one_bucket_do_not_wait_for_another(make: MakeEngine, inner: dic
     refuse(inner[TEXTS], PermissionRefused("not allowed"))
     inner[BOOKS].set("d/later", b"y" * 10)
     until_cached(make(), inner_version(inner[BOOKS], BOOKS, "d/later"))
+
+
+def test_copies_of_the_root_do_not_end_at_a_bucket_that_cannot_be_listed(
+    make: MakeEngine, inner: dict[str, MemoryStore]
+):
+    for bucket in (BOOKS, "shelf"):
+        inner[bucket].set("d/f", b"x" * 10)
+    refuse(inner[TEXTS], BucketMissing("there is no such bucket"))
+    engine = make()
+    view = engine.fs.local_copies.warm([""], Caller(), lambda view: None)
+    assert (view.fetched, view.failures, [path for path, _ in view.failed]) == (2, 1, [TEXTS])
+    assert view.files == 3
+    engine.fs.pins.pin([""], None, Caller())
+    inner[BOOKS].set("d/later", b"y" * 10)
+    engine.fs.pins.pin([f"{BOOKS}/d"], None, Caller())  # looks again at all that is pinned
+    until_cached(engine, inner_version(inner[BOOKS], BOOKS, "d/later"))
+
+
+def test_the_root_shows_no_bucket_of_an_earlier_mount(make: MakeEngine, store: Buckets, monkeypatch):
+    engine = make(threads=False)
+    assert engine.listdir() == [BOOKS, TEXTS, "shelf"]
+    engine.stop()
+
+    def refresh() -> tuple[str, ...]:
+        raise Unavailable("no answer")
+
+    monkeypatch.setattr(store, "refresh", refresh)
+    every = make(threads=False, bucket=replace(PLACE, members=(), every=True))
+    with pytest.raises(ReadFailed):
+        every.listdir()
 
 
 def until_cached(engine: Engine, version: Version) -> None:

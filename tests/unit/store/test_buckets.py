@@ -141,6 +141,12 @@ def test_the_check_is_of_each_and_fails_if_none_can_be_used(
     with caplog.at_level(logging.WARNING):
         account.store.check()
     assert "a cannot be used now" in caplog.text
+    health = account.store.health.view()
+    assert (health.answers, list(health.buckets)) == (False, ["a"]), "status shows it at once"
+    account.inner["a"].before = lambda verb, key: None
+    account.store.check()
+    assert account.store.health.view().answers
+    account.fail("a", lambda: BucketMissing("there is no such bucket"))
     caplog.clear()
     for name in ("a-b", "c"):
         account.fail(name, lambda: BucketMissing("there is no such bucket"))
