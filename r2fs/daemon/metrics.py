@@ -34,15 +34,32 @@ def queue(view: QueueView) -> dict[str, Any]:
     }
 
 
-def flushed(view: QueueView, parked: Sequence[TransferView], refusal: R2fsError | None) -> dict[str, Any]:
-    """Result of a flush: the queue, the parked files below the given paths (the first in full), and the bucket's refusal."""
+def flushed(
+    view: QueueView, parked: Sequence[TransferView], refusal: R2fsError | None, paths: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Result of a flush: the queue, the parked files below the given paths (the first in full), and the bucket's refusal,
+    in the words for a file at or below these paths if one was tried."""
     return {
         "queue": queue(view),
         "parked_count": len(parked),
         "parked": [asdict(transfer) for transfer in parked[:PARKED_SHOWN]],
-        "refusal": None if refusal is None else str(refusal),
+        "refusal": None if refusal is None else _reason_at(view, paths) or str(refusal),
         "refusal_kind": None if refusal is None else type(refusal).__name__,
     }
+
+
+def _reason_at(view: QueueView, paths: Sequence[str]) -> str | None:
+    """The reason of the first transfer at or below the paths that failed."""
+    tops = [path.strip("/") for path in paths]
+    return next(
+        (
+            transfer.reason
+            for transfer in view.transfers
+            if transfer.reason
+            and any(top and f"{transfer.path.rstrip('/')}/".startswith(f"{top}/") for top in tops)
+        ),
+        None,
+    )
 
 
 def cache(view: CacheView, surplus: int = 0) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Operations:
         engine, timeout_s = self._parts.engine, request.number("timeout_s")
         sent = engine.flush_paths(paths, timeout_s, progress, request.gone.is_set)
         parked, refusal = engine.parked_at(paths), engine.refusal(paths)
-        return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal)}
+        return {"sent": sent, **metrics.flushed(engine.queue_view(), parked, refusal, paths)}
 
     def refresh(self, request: Request) -> dict[str, object]:
         """Forget names at and below `paths`; with `wait` ask for them now, with `recursive` for all below."""

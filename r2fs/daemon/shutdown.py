@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 WORKERS_END_S = 15.0  # a thread that is in a request ends with it; the bytes that it sends are journalled
 LAST_ANSWERS_S = 3.0  # for clients of the control socket, before it is closed
+LATE_END_S = 3.0  # likewise, when the time for uploads is over: a request that is cut off is made again
 RESTART_END_S = 3.0  # programs wait for the successor: a request that is cut off is made again
 
 
@@ -54,7 +55,7 @@ class Shutdown:
     def _run(self) -> int:
         self._parts.takeover.end()
         outcome = self._stopping.drain(self._parts.engine)
-        self._stop_threads(WORKERS_END_S)
+        self._stop_threads(LATE_END_S if count_left(outcome.left) else WORKERS_END_S)
         self._control.withdraw()
         self._closing.close()
         self._log_outcome(outcome)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.mount.daemons import BucketMount, until
-from tests.support.faulty import FaultyProxy, drop
+from tests.support.faulty import FaultyProxy, drop, stall
 
 pytestmark = pytest.mark.usefixtures("main_driver")
 
@@ -159,6 +159,26 @@ def test_stopping_says_what_is_left_and_sends_it_next_time(line, mounts, s3, sea
     (serving.path / "left").write_text("over")
     assert serving.stop() == 75
     assert "not in the bucket" in serving.log()
+    line.clear()
+    again = mounts("host", url=line.url)
+    again.flush()
+    assert objects(s3, seaweed, again) == {"left": b"over"}
+
+
+def test_umount_with_a_timeout_does_not_wait_for_a_server_that_hangs(line, mounts, s3, seaweed):
+    serving = mounts("host", url=line.url, upload_delay="0s")
+    os.listdir(serving.path)
+    serving.allowed += [r" WARNING "]
+    line.rule(stall(), times=None)
+    (serving.path / "left").write_text("over")
+    until("the upload", lambda: any(seen.method == "PUT" for seen in line.seen))
+    begun_s = time.monotonic()
+    done = serving.r2fs("umount", "--timeout", "1s", str(serving.path))
+    took_s = time.monotonic() - begun_s
+    assert done.returncode == 75, done.stderr
+    assert "1 file" in done.stderr
+    assert took_s < 10, "the request's own timeouts are longer"
+    assert serving.wait() == 75
     line.clear()
     again = mounts("host", url=line.url)
     again.flush()

@@ -9,6 +9,7 @@ import pytest
 
 from r2fs.daemon import metrics
 from r2fs.daemon.cache_operations import cost
+from r2fs.model.errors import PermissionRefused
 from r2fs.model.ports import Limits
 from r2fs.model.prices import MONTH_S
 from r2fs.model.settings import Bucket, Settings
@@ -36,6 +37,30 @@ class Driver:
 
     def requests(self):
         return {"lookup": 3}
+
+
+def test_a_refusal_is_told_in_the_words_for_the_named_file():
+    """The last file that the bucket refused may be another."""
+    transfers = tuple(
+        TransferView(path, "upload", "dirty", 1, 0, 0.0, 1.0, reason)
+        for path, reason in (
+            ("r.txt.bak", "r.txt.bak: x"),
+            ("d/r.txt", "d/r.txt: signature refused"),
+            ("s", None),
+        )
+    )
+    view = QueueView(
+        files=3, directories=0, bytes=3, deletes=0, watched=0, active=0, parked=0, conflicts=(), hidden=0, oldest_s=1.5,
+        transfers=transfers, uploaded=0, uploaded_bytes=0, failed=0, last_error=None, last_error_at_s=None,
+    )  # fmt: skip
+    refusal = PermissionRefused("new.wav: not allowed")
+
+    def told(*paths: str) -> str:
+        return metrics.flushed(view, (), refusal, paths)["refusal"]
+
+    assert told("d/r.txt") == told("d") == "d/r.txt: signature refused"
+    assert told("r.txt") == told("s") == told() == "new.wav: not allowed"
+    assert metrics.flushed(view, (), None, ["d"])["refusal"] is None
 
 
 def test_the_queue_counts_what_is_left():
