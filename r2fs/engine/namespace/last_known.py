@@ -99,8 +99,7 @@ class LastKnown:
         """Merge the saved listing of a directory into the tree; False: none was saved."""
         with self._core.lock:
             prefix = self._tree.key(directory)
-        usable = self._usable and not self._is_settled(directory)
-        kept = self._listings.find(prefix) if usable else None
+        kept = self._listings.find(prefix) if self.has(directory) else None
         if kept is None:
             return False
         with self._core.lock:
