@@ -75,7 +75,7 @@ def show_command(
         rows.append(("", "", ""))
         rows += [(f"{name}: {o}", own.shown(BY_NAME[o]), own.source(o)) for o in table]
     if derived:
-        rows += [("", "", ""), *((name, value, "what follows") for name, value in derived.items())]
+        rows += [("", "", ""), *((name, value, "derived from these") for name, value in derived.items())]
     show.table(["setting", "value", "from"], rows)
 
 

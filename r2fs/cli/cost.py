@@ -51,7 +51,7 @@ def command(directory: str, listed: bool, as_json: bool) -> None:
         _row("per day at this rate", requests["per_day"]),
         _row("per month at this rate", requests["per_month"]),
     ]
-    figures = ["class A", "class B", "free", "dollars"]
+    figures = ["class A", "class B", "free", "price"]
     show.table(["requests", *figures], rows, right=figures)
     objects, bytes_ = amounts.counted(storage["objects"], "object"), f"{storage['bytes'] / GB:.2f} GB"
     scope = "listed" if storage["listed"] else "known so far; --list counts all"

@@ -28,7 +28,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> None:
         show.as_json(answers)
         return
     for answer in answers:
-        text = f"{amounts.counted(answer['files'], 'file')} ({amounts.size(answer['bytes'])}) dropped"
+        text = f"{amounts.counted(answer['files'], 'file')} ({amounts.size(answer['bytes'])} on the disk) dropped"
         kept = f", {answer['kept']} kept" if answer["kept"] else ""
         print(f"{answer['mountpoint']}: {text}{kept}")
         for path, reason in answer["reasons"]:

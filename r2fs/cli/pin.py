@@ -131,4 +131,6 @@ def _list(as_json: bool) -> int:
     ]
     if rows:
         show.table(("pinned", "files", "size", "here", "session"), rows, right=("size", "here"))
+    else:
+        print("nothing is pinned")
     return 0

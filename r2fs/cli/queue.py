@@ -29,7 +29,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 def command() -> None:
     """List changes that are not in the bucket; send, export or drop them.
 
-    DIR is a path in the mount. PATH is a file or directory in that mount; without PATH, all changes are meant.
+    DIR is a path in the mount. PATH is a file or directory in that mount, from the working directory or as
+    `queue list` prints it; without PATH, all changes are meant.
     """
 
 
@@ -171,16 +172,26 @@ def _report(
 
 
 def _target(directory: str, paths: Sequence[str]) -> tuple[Daemon, list[str]]:
-    """The daemon of a mount, and paths relative to it. MountPointBad for a path in another mount."""
+    """The daemon of a mount, and paths relative to it. MountPointBad for a path in another mount.
+
+    A relative path that does not lead into the mount from here is below the mount point, as `queue list` prints it.
+    """
     found = known_daemons(started=True)
     daemon = client.owner_of(directory, found)
     if daemon is None:
         raise nobody_at(directory)
-    grouped = by_daemon(paths, found)
+    grouped = by_daemon([_place(path, daemon) for path in paths], found)
     for other, elsewhere in grouped.items():
         if other is not daemon:
             raise MountPointBad(f"{elsewhere[0]} is in {other.mountpoint}, not in {daemon.mountpoint}")
     return daemon, grouped.get(daemon, [])
+
+
+def _place(path: str, daemon: Daemon) -> str:
+    below = os.path.normpath(os.path.join(daemon.mountpoint, path))
+    if client.owner_of(path, [daemon]) is None and client.owner_of(below, [daemon]) is not None:
+        return below
+    return path
 
 
 def _pending(daemon: Daemon, paths: list[str]) -> list[dict[str, Any]]:

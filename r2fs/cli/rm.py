@@ -24,6 +24,8 @@ from r2fs.model import amounts
 from r2fs.model.keys import printable
 from r2fs.model.reports import BulkReport
 
+LEAST_IN_MB = 10_000  # bytes
+
 
 @click.command("rm", cls=Command)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PathText())
@@ -130,6 +132,11 @@ def _remove_mounted(
     check_found(path, one, recursive)
 
 
+def _amount(count: int) -> str:
+    """Megabytes with two digits; bytes where these digits would be 0."""
+    return f"{count / 1e6:.2f} MB" if count >= LEAST_IN_MB else f"{count} B"
+
+
 def _print(report: BulkReport, dry_run: bool, as_json: bool) -> None:
     if as_json:
         show.as_json(
@@ -147,7 +154,7 @@ def _print(report: BulkReport, dry_run: bool, as_json: bool) -> None:
     unsent = f", {report.unsent} of them not uploaded yet" if report.unsent else ""
     click.echo(
         f"{'would delete' if dry_run else 'deleted'} {amounts.counted(report.done, 'object')} "
-        f"({report.bytes / 1e6:.2f} MB){unsent}; {report.failed} failed"
+        f"({_amount(report.bytes)}){unsent}; {report.failed} failed"
     )
     if report.waiting:
         show.complain(

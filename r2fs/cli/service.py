@@ -90,8 +90,11 @@ def remove(name: str) -> int:
         _systemctl(place, "disable", "--quiet", "--now", f"r2fs@{name}")
         said = _run(*_words(place), "show", "--property=ExecMainStatus", "--value", f"r2fs@{name}")
         left = said.strip() == str(SOMETHING_LEFT)
-    for path in installation.remove(place, name, _others_run(place, name)):
+    removed = list(installation.remove(place, name, _others_run(place, name)))
+    for path in removed:
         print(f"{path}: removed")
+    if not removed:
+        print(f"r2fs@{name}: there was no file of it to remove")
     if BOOTED.exists():
         _systemctl(place, "daemon-reload")
     if left:
@@ -111,6 +114,11 @@ def _values(name: str, place: Place) -> Values:
     if MOUNT_NAME.fullmatch(name) is None:
         raise SettingsError(
             f"{name!r} is no mount's name: give the NAME of a [mount.NAME] in the settings file"
+        )
+    if not place.for_user and not places.SYSTEM_FILE.exists():
+        raise SettingsError(
+            f"{places.SYSTEM_FILE}: there is no such settings file: r2fs config init --config {places.SYSTEM_FILE} "
+            "writes one"
         )
     return gather(name, config_file=None if place.for_user else places.SYSTEM_FILE)
 

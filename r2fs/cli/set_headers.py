@@ -20,6 +20,7 @@ from r2fs.daemon.client import Daemon
 from r2fs.daemon.protocol import Message, raise_failure
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
+from r2fs.model.errors import InvalidArgument
 from r2fs.model.header_change import HeaderChange
 from r2fs.model.reports import BulkReport
 
@@ -71,7 +72,11 @@ def command(
     headers = {name: value for name, value in given.items() if value is not None}
     if content_type is None and not headers and not guess_type:
         raise click.UsageError("name what is to be set: --content-type, --cache-control, …, or --guess-type")
-    work = _Setting(HeaderChange(content_type, headers, guess_type), recursive, dry_run, config_file)
+    try:
+        change = HeaderChange(content_type, headers, guess_type)
+    except InvalidArgument as error:
+        raise click.UsageError(str(error)) from None
+    work = _Setting(change, recursive, dry_run, config_file)
     named = [path for path in paths if not is_url(path)]
     mounted = by_daemon(named, known_daemons(started=True)) if named else {}
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+WHOLE = 500  # characters, more than any first sentence has
 # Names in other tools → names in r2fs.
 CALLED_OTHERWISE = {
     "unmount": "umount", "fusermount": "umount", "stop": "umount", "detach": "umount",
@@ -74,6 +75,16 @@ class Group(click.Group):
     """Suggests commands for an unknown name."""
 
     command_class = Command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List each command with its whole first sentence; click cuts it at the line's end."""
+        rows = [
+            (name, command.get_short_help_str(WHOLE))
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -15,6 +15,7 @@ from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
     ClockSkewed,
+    MountPointBad,
     PermissionRefused,
     R2fsError,
     Refused,
@@ -69,6 +70,10 @@ def exit_code(findings: Iterable[Finding]) -> int:
 REMEDIES: Final[tuple[tuple[type[R2fsError], str], ...]] = (
     (ClockSkewed, "set the clock, and let an NTP service keep it right (timedatectl set-ntp true)"),
     (
+        MountPointBad,
+        "name a directory of a mount (r2fs status lists them), a URL as r2://BUCKET, or a mount's NAME",
+    ),
+    (
         BucketMissing,
         "check the bucket's name, the account in the endpoint and the jurisdiction; r2fs bucket create makes it",
     ),
@@ -91,5 +96,7 @@ REMEDIES: Final[tuple[tuple[type[R2fsError], str], ...]] = (
 
 def of_error(check: str, error: R2fsError, says: str = "") -> Finding:
     """The failed check of an error, with the remedy of its class. `says` goes before the error's own text."""
+    if isinstance(error, BucketMissing) and str(error).startswith("file://"):
+        return failed(check, f"{says}{error}", "correct the path, or make the directory", error.exit_code)
     remedy = next((text for kind, text in REMEDIES if isinstance(error, kind)), "remove the named cause")
     return failed(check, f"{says}{error}", remedy, error.exit_code)

@@ -180,7 +180,7 @@ def test_s7_a_bucket_is_emptied_only_with_a_word_more(
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     done = mount.r2fs("rm", "-r", "--yes", mount.path / texts)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(" (0.00 MB); 0 failed\n")
+    assert done.stdout.endswith(" (5 B); 0 failed\n")
     assert keys(s3, texts) == {}
     assert keys(s3, books) == {"u/f.bin": b"12345"}
     assert set(os.listdir(mount.path)) == set(names)

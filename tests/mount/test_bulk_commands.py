@@ -93,7 +93,7 @@ def test_what_is_not_uploaded_yet_goes_too(make: Callable[..., BucketMount], r2:
     mount.flush()
     assert r2.bucket.contents() == {"users/anna/moved.wav": b"12345"}
     again = mount.r2fs("rm", "-r", mount.path / "nothing")
-    assert (again.returncode, again.stdout) == (0, "deleted 0 objects (0.00 MB); 0 failed\n")
+    assert (again.returncode, again.stdout) == (0, "deleted 0 objects (0 B); 0 failed\n")
     assert "nothing is there" in again.stderr
     assert mount.r2fs("rm", mount.path / "nothing").returncode == 1
     assert mount.r2fs("rm", mount.path / "p").returncode == 1
@@ -134,7 +134,7 @@ def test_what_is_refused_is_reported(make: Callable[..., BucketMount], r2: Stric
     mount = make()
     mount.allowed.append("its delete is parked")
     done = mount.r2fs("rm", "-r", mount.path / "p")
-    assert (done.returncode, done.stdout) == (13, "deleted 19 objects (0.00 MB); 1 failed\n")
+    assert (done.returncode, done.stdout) == (13, "deleted 19 objects (38 B); 1 failed\n")
     assert "p/03.wav" in done.stderr
     until("shown again", lambda: exists(mount.path / "p/03.wav"))
     r2.bucket.locked.clear()

@@ -7,6 +7,7 @@ Fails:   StoreError's subclasses; BadDocument for rules that S3 does not have, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -24,6 +25,7 @@ from r2fs.store.s3.failures import translated
 
 TIMEOUT_S: Final = 15.0
 NOTHING_SET: Final = frozenset({"NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration"})
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # of a new bucket; R2 has no dots
 AWS_DEFAULT_REGION: Final = "us-east-1"  # the one that CreateBucket must not name
 
 Rules = Sequence[Mapping[str, Any]]
@@ -54,6 +56,11 @@ class BucketAdmin:
 
         `location`: R2's hint (wnam, enam, weur, eeur, apac, oc), or a region of AWS; None: chosen by the service.
         """
+        if NAME.fullmatch(self._bucket.name) is None:
+            raise SettingsError(
+                f"{printable(self._bucket.name)} is not a valid bucket name: 3 to 63 lower-case letters, digits and "
+                "hyphens, first and last a letter or digit"
+            )
         given: dict[str, Any] = {"Bucket": self._bucket.name}
         where = location or (self._bucket.region if self._bucket.endpoint_url is None else None)
         if where not in (None, "auto", AWS_DEFAULT_REGION):

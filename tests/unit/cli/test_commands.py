@@ -160,7 +160,7 @@ def test_show_tells_what_a_bucket_has_of_its_own(r2fs, home):
     rows = [" ".join(line.split()) for line in said.out.splitlines()]
     assert f"books: read_only true {path}:2 [buckets.books]" in rows
     assert f"books: secret_access_key (hidden) {path}:3 [buckets.books]" in rows
-    assert "mounts s3://books+texts what follows" in rows
+    assert "mounts s3://books+texts derived from these" in rows
     data = r2fs("config", "show", "s3://books+texts", "--json", "--config", path)
     assert data.json["buckets"]["books"]["read_only"] == {
         "value": True,

@@ -116,3 +116,12 @@ def test_man_pages_say_what_the_help_says(tmp_path: Path):
             assert not line.startswith(".") or re.match(r"\.(TH|SH|TP|PP|BR?|nf|fi)\b", line), (name, line)
     assert "\\-\\-write\\-test" in pages["r2fs-doctor.1"]
     assert "cache_size" in pages["mount.r2fs.8"]
+
+
+def test_the_remedies_of_a_missing_settings_file_and_of_nothing_to_remove(
+    r2fs, as_user: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert "no file of it to remove" in r2fs("service", "remove", "takes").out
+    monkeypatch.setattr(service, "_place", installation.system_place)
+    file = home / "etc" / "config.toml"
+    assert f"r2fs config init --config {file} writes one" in r2fs("service", "install", "takes").err

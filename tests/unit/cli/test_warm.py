@@ -77,6 +77,6 @@ def test_evict_says_what_is_kept(r2fs: R2fs, daemon: MakeDaemon) -> None:
     answer = {"files": 2, "bytes": 2 * MIB, "kept": 1, "reasons": [["a.wav", "open"]]}
     mount = daemon("takes", evict=lambda request: answer)
     said = r2fs("evict", mount)
-    assert (said.code, said.out) == (0, f"{mount}: 2 files (2.0 MiB) dropped, 1 kept\n")
+    assert (said.code, said.out) == (0, f"{mount}: 2 files (2.0 MiB on the disk) dropped, 1 kept\n")
     assert said.err == f"r2fs: {mount}: a.wav: kept: open\n"
     assert r2fs("evict", mount, "--json").json == [{"mountpoint": str(mount), **answer}]
