@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from r2fs.cli.failures import Failures
 from r2fs.cli.settling import await_settled
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
@@ -74,7 +75,7 @@ def nobody_at(path: str) -> R2fsError:
             f"the daemon of {mounted.path} is another user's, or its --run-dir is not known here: "
             f"ask as that user, or set R2FS_RUN_DIR"
         )
-    return MountPointBad(f"{path} is not in a mount of r2fs")
+    return MountPointBad(f"{path} is not in a mount of r2fs (r2fs status lists them)")
 
 
 def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:
@@ -106,13 +107,18 @@ def held_text(waiting: Held) -> str:
     return f"the daemon has gone; its mount waits for another {max(0.0, waiting.left_s):.0f} s: {what}"
 
 
-def by_daemon(paths: Sequence[str], found: Sequence[Daemon]) -> dict[Daemon, list[str]]:
-    """The paths of each daemon's mount, relative to it. Raises the error of a path without a daemon."""
+def by_daemon(
+    paths: Sequence[str], found: Sequence[Daemon], failures: Failures | None = None
+) -> dict[Daemon, list[str]]:
+    """The paths of each daemon's mount, relative to it. The error of a path without a daemon is noted, or raised."""
     grouped: dict[Daemon, list[str]] = {}
     for path in paths:
         daemon = client.owner_of(path, found)
         if daemon is None:
-            raise nobody_at(path)
+            if failures is None:
+                raise nobody_at(path)
+            failures.note(nobody_at(path))
+            continue
         grouped.setdefault(daemon, []).append(client.within_mount(path, daemon))
     return grouped
 

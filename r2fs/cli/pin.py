@@ -11,12 +11,13 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons, nobody_at
+from r2fs.cli.failures import named_in
 from r2fs.cli.usage import Command, PathText
 from r2fs.cli.warm_progress import PARTLY_HERE, WarmProgress, code_of, conclude
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model import amounts, sessions
-from r2fs.model.errors import NotFound, R2fsError
+from r2fs.model.errors import NoSpace, NotFound, R2fsError
 
 
 @click.command(
@@ -50,9 +51,14 @@ def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, a
     for daemon, within, session, missing in _targets(paths, found, alone):
         began_s = time.monotonic()
         view: dict[str, Any] = {}
-        with WarmProgress(quiet=as_json) as progress:
-            for view in client.ask(daemon, "pin", paths=within, session=session, wait=not no_wait):
-                progress.show(view)
+        try:
+            with named_in(daemon.mountpoint, within), WarmProgress(quiet=as_json) as progress:
+                for view in client.ask(daemon, "pin", paths=within, session=session, wait=not no_wait):
+                    progress.show(view)
+        except NoSpace as error:
+            show.complain(str(error))
+            codes.add(PARTLY_HERE)
+            continue
         answers.append({"mountpoint": daemon.mountpoint, "session": session, "missing": missing, **view})
         codes.add(PARTLY_HERE if missing else code_of(view))
         if as_json:

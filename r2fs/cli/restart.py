@@ -8,6 +8,7 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import known_daemons, nobody_at
+from r2fs.cli.failures import Failures
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
@@ -26,17 +27,22 @@ def command(directories: tuple[str, ...], as_json: bool) -> int:
     Open files, working directories and mappings stay valid. Calls that need the daemon wait for a moment.
     """
     found = known_daemons()
-    results = []
+    results, failures = [], Failures()
     for directory in directories:
-        daemon = client.owner_of(directory, found)
-        if daemon is None:
-            raise nobody_at(directory)
-        client.ask_once(daemon, "restart")
-        successor, answer = _await(daemon)
-        results.append({"mountpoint": daemon.mountpoint, **answer, "pid": successor.pid})
+        with failures.noted():
+            results.append(_restart(directory, found))
     if as_json:
         show.as_json(results)
-    return 0
+    return failures.code
+
+
+def _restart(directory: str, found: list[Daemon]) -> dict[str, object]:
+    daemon = client.owner_of(directory, found)
+    if daemon is None:
+        raise nobody_at(directory)
+    client.ask_once(daemon, "restart")
+    successor, answer = _await(daemon)
+    return {"mountpoint": daemon.mountpoint, **answer, "pid": successor.pid}
 
 
 def _await(before: Daemon) -> tuple[Daemon, dict[str, object]]:

@@ -14,6 +14,7 @@ from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons
 from r2fs.cli.bulk_progress import BulkProgress
 from r2fs.cli.bulk_targets import PARTLY, bucket_of, check_found, complain_of, is_url, report_in
+from r2fs.cli.failures import Failures, named_in
 from r2fs.cli.storing import settings_at, store_of
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
@@ -51,22 +52,26 @@ def command(
     Exit codes: 0, all is deleted. 13, some objects failed and are named in the report. 75, some deletions are sent by
     the mount's daemon later.
     """
-    report = BulkReport()
+    report, failures = BulkReport(), Failures()
     urls = [path for path in paths if is_url(path)]
     named = [path for path in paths if not is_url(path)]
-    mounted = by_daemon(named, known_daemons(started=True)) if named else {}
+    mounted = by_daemon(named, known_daemons(started=True), failures) if named else {}
     if not dry_run:
         _confirm(urls, mounted, yes)
     try:
         with BulkProgress("counted" if dry_run else "deleted", quiet=as_json) as progress:
             for url in urls:
-                _remove_url(url, report, progress, recursive, dry_run, config_file)
+                with failures.noted():
+                    _remove_url(url, report, progress, recursive, dry_run, config_file)
             for daemon, within in mounted.items():
                 for path in within:
-                    _remove_mounted(daemon, path, report, progress, recursive, dry_run)
+                    with failures.noted():
+                        _remove_mounted(daemon, path, report, progress, recursive, dry_run)
     finally:
-        if report.found or sys.exc_info()[0] is None:
+        if report.found or (sys.exc_info()[0] is None and not failures.code):
             _print(report, dry_run, as_json)
+    if failures.code:
+        return failures.code
     if report.failed:
         return PARTLY
     return SOMETHING_LEFT if report.waiting else 0
@@ -124,12 +129,15 @@ def _remove_mounted(
     daemon: Daemon, path: str, report: BulkReport, progress: BulkProgress, recursive: bool, dry_run: bool
 ) -> None:
     answer: Message = {}
-    for answer in client.ask(daemon, "remove", path=path, recursive=recursive, dry_run=dry_run):
-        progress.show(report.done + answer["report"]["done"], None, amounts.size(answer["report"]["bytes"]))
-    one = report_in(answer["report"])
-    report.add(one)
-    raise_failure(answer["stopped"] or {})
-    check_found(path, one, recursive)
+    with named_in(daemon.mountpoint, [path]):
+        for answer in client.ask(daemon, "remove", path=path, recursive=recursive, dry_run=dry_run):
+            progress.show(
+                report.done + answer["report"]["done"], None, amounts.size(answer["report"]["bytes"])
+            )
+        one = report_in(answer["report"])
+        report.add(one)
+        raise_failure(answer["stopped"] or {})
+    check_found(os.path.join(daemon.mountpoint, path), one, recursive)
 
 
 def _amount(count: int) -> str:

@@ -13,6 +13,7 @@ from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons
 from r2fs.cli.bulk_progress import BulkProgress
 from r2fs.cli.bulk_targets import PARTLY, bucket_of, check_found, complain_of, is_url, report_in
+from r2fs.cli.failures import Failures, named_in
 from r2fs.cli.storing import settings_at, store_of
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
@@ -77,18 +78,23 @@ def command(
     except InvalidArgument as error:
         raise click.UsageError(str(error)) from None
     work = _Setting(change, recursive, dry_run, config_file)
+    failures = Failures()
     named = [path for path in paths if not is_url(path)]
-    mounted = by_daemon(named, known_daemons(started=True)) if named else {}
+    mounted = by_daemon(named, known_daemons(started=True), failures) if named else {}
     try:
         with BulkProgress("looked at", quiet=as_json) as progress:
             for url in filter(is_url, paths):
-                work.url(url, progress)
+                with failures.noted():
+                    work.url(url, progress)
             for daemon, within in mounted.items():
                 for path in within:
-                    work.mounted(daemon, path, progress)
+                    with failures.noted():
+                        work.mounted(daemon, path, progress)
     finally:
-        if work.report.found or sys.exc_info()[0] is None:
+        if work.report.found or (sys.exc_info()[0] is None and not failures.code):
             _print(work.report, dry_run, as_json)
+    if failures.code:
+        return failures.code
     if work.report.failed:
         return PARTLY
     return SOMETHING_LEFT if work.report.waiting else 0
@@ -122,19 +128,20 @@ class _Setting:
     def mounted(self, daemon: Daemon, path: str, progress: BulkProgress) -> None:
         answer: Message = {}
         change = self._change
-        for answer in client.ask(
-            daemon,
-            "set",
-            path=path,
-            recursive=self._recursive,
-            dry_run=self._dry_run,
-            content_type=change.content_type,
-            headers=dict(change.headers),
-            guess=change.guess,
-        ):
-            self._show(report_in({"errors": (), **answer["report"]}), progress)
-        self.report.add(report_in(answer["report"]))
-        raise_failure(answer["stopped"] or {})
+        with named_in(daemon.mountpoint, [path]):
+            for answer in client.ask(
+                daemon,
+                "set",
+                path=path,
+                recursive=self._recursive,
+                dry_run=self._dry_run,
+                content_type=change.content_type,
+                headers=dict(change.headers),
+                guess=change.guess,
+            ):
+                self._show(report_in({"errors": (), **answer["report"]}), progress)
+            self.report.add(report_in(answer["report"]))
+            raise_failure(answer["stopped"] or {})
 
     def _show(self, now: BulkReport, progress: BulkProgress) -> None:
         before = self.report.done + self.report.unchanged + self.report.failed

@@ -10,6 +10,7 @@ import click
 
 from r2fs.cli import show, unsent
 from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
+from r2fs.cli.failures import Failures
 from r2fs.cli.progress_bar import Progress
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client, mountpoint
@@ -18,7 +19,8 @@ from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.drivers import kmount
 from r2fs.drivers.mount_path import absolute
 from r2fs.model import amounts
-from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad, R2fsError
+from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad, R2fsError, SettingsError
+from r2fs.model.settings.sources import gather
 
 
 class NotWaitedFor(R2fsError):
@@ -38,25 +40,38 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
     """Unmount, waiting for uploads.
 
     Exit code 75 means that changes are not yet in the bucket: they are kept, and sent at the next
-    mount. A mount whose daemon has ended is unmounted, too, even while it waits for another daemon.
+    mount. Of several DIRs all are done; the exit code is that of the first failure. A mount whose daemon has ended is unmounted, too, even while it waits for another daemon.
     """
     directories = _left_alone(directories)
     found = known_daemons()
-    worst = 0
+    worst, failures = 0, Failures()
     results = []
     for directory in directories:
-        daemon = _daemon_at(directory, found)
         try:
-            outcome = _stop(daemon, timeout_s, lazy, as_json) if daemon else _without_daemon(directory, lazy)
-        except DaemonUnreachable:
-            if daemon is not None and daemon.alive:
-                raise
-            outcome = _without_daemon(directory, lazy)  # the card of a killed daemon
+            outcome = _unmount(directory, _daemon_at(directory, found), timeout_s, lazy, as_json)
+        except NotWaitedFor:
+            raise
+        except R2fsError as error:
+            failures.note(error)
+            continue
         worst = max(worst, int(outcome["exit_code"]))
         results.append(outcome)
     if as_json:
         show.as_json(results)
-    return worst
+    return failures.code or worst
+
+
+def _unmount(
+    directory: str, daemon: Daemon | None, timeout_s: float | None, lazy: bool, quiet: bool
+) -> dict[str, Any]:
+    if daemon is None:
+        return _without_daemon(directory, lazy)
+    try:
+        return _stop(daemon, timeout_s, lazy, quiet)
+    except DaemonUnreachable:
+        if daemon.alive:
+            raise
+        return _without_daemon(directory, lazy)  # the card of a killed daemon
 
 
 def _left_alone(directories: tuple[str, ...]) -> tuple[str, ...]:
@@ -125,11 +140,22 @@ def _unmounted_already(directory: str, real: str) -> dict[str, Any]:
             raise MountPointBad(
                 f"{directory} lies in the mount on {around.mountpoint}: r2fs umount {around.mountpoint}"
             )
-        raise MountPointBad(f"{directory} is not a mount of r2fs")
+        raise MountPointBad(f"{directory} is not a mount of r2fs{_remedy(directory)}")
     if not state.pending.anything:
         raise MountPointBad(f"{directory} is not mounted any more; all of {state.place} is in the bucket")
     click.echo(f"r2fs: {directory} is not mounted any more; {unsent.sentence(state)}", err=True)
     return {"mountpoint": real, "exit_code": SOMETHING_LEFT, **unsent.as_data(state)}
+
+
+def _remedy(directory: str) -> str:
+    """The mount point of [mount.NAME], if NAME was given in place of a directory."""
+    try:
+        if directory in gather().file.mounts:
+            point = gather(directory).mountpoint
+            return f": [mount.{directory}] of the settings file is for {point}: r2fs umount {point}"
+    except SettingsError as error:
+        return f" (r2fs status lists them; the settings file has an error: {error})"
+    return " (r2fs status lists them)"
 
 
 def _end_held(waiting: Held, lazy: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from r2fs.cli.asking import by_daemon, known_daemons
+from r2fs.cli.failures import named_in
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.model import amounts
@@ -19,5 +20,6 @@ def command(paths: tuple[str, ...]) -> None:
     files stay here until the cache needs their room; r2fs evict drops them now.
     """
     for daemon, within in by_daemon(paths, known_daemons(started=True)).items():
-        answer = client.ask_once(daemon, "unpin", paths=within)
+        with named_in(daemon.mountpoint, within):
+            answer = client.ask_once(daemon, "unpin", paths=within)
         print(f"{daemon.mountpoint}: {amounts.counted(answer['unpinned'], 'pin')} removed")

@@ -10,6 +10,7 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import look_up, one_target, parse_timeout
+from r2fs.cli.failures import named_in
 from r2fs.cli.usage import Command, PathText
 from r2fs.cli.wait import wait_for
 from r2fs.daemon import client
@@ -98,10 +99,13 @@ def _check_options(public: bool, put: bool, download: str | None, wait: bool) ->
 
 
 def _url(daemon: Daemon, path: str, wish: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return client.ask_once(daemon, "url", **wish)
-    except NotFound:  # perhaps not known yet: the mount has not looked into this directory
-        look_up(path)
+    with named_in(daemon.mountpoint, [wish["path"]]):
+        try:
+            return client.ask_once(daemon, "url", **wish)
+        except NotFound:  # perhaps not known yet: the mount has not looked into this directory
+            pass
+    look_up(path)
+    with named_in(daemon.mountpoint, [wish["path"]]):
         return client.ask_once(daemon, "url", **wish)
 
 

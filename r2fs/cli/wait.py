@@ -11,6 +11,7 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons, parse_timeout
+from r2fs.cli.failures import named_in
 from r2fs.cli.flush import REFUSED
 from r2fs.cli.progress_bar import Progress
 from r2fs.cli.usage import Command, PathText
@@ -61,9 +62,10 @@ def wait_for(
     results: list[dict[str, Any]] = []
     with Progress(quiet=quiet or as_json) as progress:
         for daemon, paths in targets.items():
-            receipt = confirm(
-                daemon, list(paths), deadline_s, partial(progress.show, mountpoint=daemon.mountpoint)
-            )
+            with named_in(daemon.mountpoint, paths):
+                receipt = confirm(
+                    daemon, list(paths), deadline_s, partial(progress.show, mountpoint=daemon.mountpoint)
+                )
             results.append(
                 {
                     "mountpoint": daemon.mountpoint,

@@ -107,7 +107,7 @@ class ObjectOperations:
 
 
 def _check_has_url(view: LocatedView, path: str, put: bool) -> None:
-    name = printable(path)
+    name = printable(path or "/")
     if view.is_dir or view.key.endswith("/") or not view.key:
         raise IsADirectory(f"{name} is a directory: a URL is for a file")
     if view.state == LOCAL:

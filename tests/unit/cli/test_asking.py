@@ -103,7 +103,7 @@ def test_one_mount_in_detail_by_any_path_in_it(r2fs, daemon):
 def test_status_of_what_is_no_mount(r2fs, home):
     said = r2fs("status", home)
     assert said.code == 8
-    assert said.err == f"r2fs: {home} is not in a mount of r2fs\n"
+    assert said.err == f"r2fs: {home} is not in a mount of r2fs (r2fs status lists them)\n"
 
 
 def test_one_that_does_not_answer_does_not_hide_the_others(r2fs, daemon):
@@ -278,7 +278,7 @@ def test_umount_of_a_busy_mount(r2fs, daemon):
 def test_umount_of_what_is_no_mount(r2fs, home):
     said = r2fs("umount", home)
     assert said.code == 8
-    assert said.err == f"r2fs: {home} is not a mount of r2fs\n"
+    assert said.err == f"r2fs: {home} is not a mount of r2fs (r2fs status lists them)\n"
 
 
 def test_umount_of_a_stale_mount(r2fs, home, monkeypatch):

@@ -1,0 +1,84 @@
+"""Failures of single operands: a command does the others, names each failure, and ends with the first one's code.
+
+Owns:  the text of a failure in a mount, with the path in full.
+Never: sends a request.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from r2fs.cli import show
+from r2fs.model.errors import FileError, R2fsError
+from r2fs.model.keys import printable
+from r2fs.model.redaction import redact
+
+T = TypeVar("T")
+
+
+class Failures:
+    """The failures of one command so far. `code` is the exit code of the first; 0 without one."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def note(self, error: R2fsError) -> None:
+        """Name the failure on standard error."""
+        show.complain(redact(str(error)))
+        self.code = self.code or error.exit_code
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the failure of one operand, and go on."""
+        try:
+            yield
+        except R2fsError as error:
+            self.note(error)
+
+
+def results(
+    mountpoint: str, paths: Sequence[str], failures: Failures, work: Callable[[list[str]], T]
+) -> Iterator[T]:
+    """Yield the result of one request for all paths; if a path is refused, those of a request for each path."""
+    requests = [list(paths)]
+    while requests:
+        wanted = requests.pop(0)
+        try:
+            with named_in(mountpoint, wanted):
+                result = work(wanted)
+        except R2fsError as error:
+            if isinstance(error, FileError) and len(wanted) > 1:
+                requests = [[path] for path in wanted]
+            else:
+                failures.note(error)
+        else:
+            yield result
+
+
+@contextmanager
+def named_in(mountpoint: str, paths: Sequence[str]) -> Iterator[None]:
+    """Name paths in full in the errors of a mount's daemon, which knows them relative to the mount."""
+    try:
+        yield
+    except FileError as error:
+        raise type(error)(in_full(mountpoint, paths, str(error))) from error
+
+
+def in_full(mountpoint: str, paths: Sequence[str], text: str) -> str:
+    """The text of an error for one of `paths`; the mount is named before one that begins with none of them.
+
+    >>> in_full("/mnt", ["a/b"], "a/b: no such file"), in_full("/mnt", [""], "/ is not pinned itself")
+    ('/mnt/a/b: no such file', '/mnt is not pinned itself')
+    >>> in_full("/mnt", ["a/b"], "this mount is read-only")
+    '/mnt: this mount is read-only'
+    """
+    if re.match(r"/[: ]", text):
+        return mountpoint + text[1:]
+    tops = {printable(path.partition("/")[0]) for path in paths if path}
+    if any(text.startswith((f"{top}/", f"{top}: ", f"{top} ")) for top in tops):
+        return os.path.join(mountpoint, text)
+    return f"{mountpoint}: {text}"
