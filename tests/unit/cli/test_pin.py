@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from r2fs.cli.warm_progress import PARTLY_HERE
 from r2fs.daemon.control import Request
 from r2fs.model.errors import NoSpace
 from tests.unit.cli.conftest import Said
