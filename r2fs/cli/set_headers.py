@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -83,13 +84,7 @@ def command(
     mounted = by_daemon(named, known_daemons(started=True), failures) if named else {}
     try:
         with BulkProgress("looked at", quiet=as_json) as progress:
-            for url in filter(is_url, paths):
-                with failures.noted():
-                    work.url(url, progress)
-            for daemon, within in mounted.items():
-                for path in within:
-                    with failures.noted():
-                        work.mounted(daemon, path, progress)
+            work.run(list(filter(is_url, paths)), mounted, progress, failures)
     finally:
         if work.report.found or (sys.exc_info()[0] is None and not failures.code):
             _print(work.report, dry_run, as_json)
@@ -111,6 +106,21 @@ class _Setting:
         self._dry_run = dry_run
         self._config_file = config_file
         self.report = BulkReport()
+
+    def run(
+        self,
+        urls: Sequence[str],
+        mounted: Mapping[Daemon, Sequence[str]],
+        progress: BulkProgress,
+        failures: Failures,
+    ) -> None:
+        for url in urls:
+            with failures.noted():
+                self.url(url, progress)
+        for daemon, within in mounted.items():
+            for path in within:
+                with failures.noted():
+                    self.mounted(daemon, path, progress)
 
     def url(self, url: str, progress: BulkProgress) -> None:
         bucket, key = bucket_of(url)
