@@ -108,7 +108,8 @@ class Mount:
             if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):  # an older, dead mount
                 raise
             return False
-        return True
+        # and not the directory below, between the end of a dead mount and the new one
+        return os.stat(self.path).st_dev != os.stat(self.base).st_dev
 
     @property
     def child(self) -> subprocess.Popen[str]:
