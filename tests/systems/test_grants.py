@@ -102,6 +102,34 @@ def test_s14_what_a_grant_to_read_does_not_write(granted_mount: GrantedMount, r2
     mount.kill()
 
 
+def test_s14_a_mount_takes_the_next_grant_of_its_command(
+    granted_mount: GrantedMount, r2: StrictR2, tmp_path: Path
+):
+    """A profile's `credential_process`: the first grant ends, with its parent key, and the mount signs with the next."""
+    current, config = tmp_path / "current.json", tmp_path / "aws-config"
+    config.write_text(f"[profile studio]\ncredential_process = cat {current}\n")
+
+    def give(parent: str) -> None:
+        keys = {"R2_ACCOUNT_ID": ACCOUNT, "R2_ACCESS_KEY_ID": parent, "R2_SECRET_ACCESS_KEY": SECRET_KEY}
+        words = ("grant", f"r2://{BUCKET}/users/anna", "--credential-process", "--ttl", "5m")
+        done = run_r2fs({**os.environ, "HOME": str(tmp_path), **keys}, *words)
+        assert done.returncode == 0, done.stderr
+        current.write_text(done.stdout)
+        r2.keys, r2.parents = {parent: None}, {parent: SECRET_KEY}
+
+    give(ACCESS_KEY)
+    mount = granted_mount({"AWS_PROFILE": "studio", "AWS_CONFIG_FILE": str(config)})
+    mount.start()
+    (mount.path / "one.txt").write_bytes(b"1")
+    client.wait(mount.path / "one.txt", timeout_s=60)
+    give("another-parent")
+    (mount.path / "two.txt").write_bytes(b"2")
+    client.wait(mount.path / "two.txt", timeout_s=60)
+    assert (mount.path / "a.txt").read_bytes() == b"anna"
+    assert mount.stop() == 0
+    assert r2.bucket.data("users/anna/two.txt") == b"2"
+
+
 def test_s14_no_mount_beyond_a_grant(granted_mount: GrantedMount, tmp_path: Path):
     """Another user's prefix, the whole bucket, another secret, no token: exit code 4, all four at once."""
     found = variables(tmp_path)
