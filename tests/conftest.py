@@ -31,6 +31,7 @@ pytest_plugins = ["tests.support.fixtures"]
 SESSION_VARIABLE = "R2FS_TEST_SESSION"
 ABORT_AFTER_S = 15.0  # after a test's time is up
 LEFT_BEHIND = 3  # the exit code of a run that left something behind: scripts/test gives it no second chance
+LOG_HANDLER = "r2fs"  # its name, by r2fs/daemon/log_format.py
 LEAVE_WITHIN_S = 10.0  # a server that was told to end may need some seconds
 
 # What people have in their environment is not to decide a test.
@@ -97,6 +98,23 @@ def no_unexpected_warnings(request: pytest.FixtureRequest) -> Iterator[None]:
     unexpected = [text for text in keeper.seen if not any(re.search(p, text) for p in patterns)]
     if unexpected:
         pytest.fail("unexpected in the log:\n" + "\n".join(unexpected), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Take back what commands that ran in this process have set: their handler, and levels of r2fs's loggers."""
+    before = {logger: logger.level for logger in our_loggers()}
+    yield
+    for logger in our_loggers():
+        if logger.level != before.get(logger, logging.NOTSET):
+            logger.setLevel(before.get(logger, logging.NOTSET))
+    for handler in [each for each in logging.root.handlers if each.get_name() == LOG_HANDLER]:
+        logging.root.removeHandler(handler)
+
+
+def our_loggers() -> list[logging.Logger]:
+    known = list(logging.root.manager.loggerDict.items())
+    return [one for name, one in known if isinstance(one, logging.Logger) and name.split(".")[0] == "r2fs"]
 
 
 # ------------------------------------------------------------------ a mount that hangs
