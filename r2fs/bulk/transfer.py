@@ -1,4 +1,4 @@
-"""Whole files to and from a bucket, without a mount and without a journal.
+"""Transfer of whole files to and from a bucket, without a mount or a journal.
 
 Owns:   the choice of one PUT or parts, and the order of a download's bytes.
 Never:  opens or names a file; caches.

@@ -113,7 +113,7 @@ class Buckets:
 
     @property
     def limits(self) -> Limits:
-        """What every bucket can do: they may be of different services."""
+        """Limits that hold for each of the buckets: their services may differ."""
         return together([store.limits for store in self._all().values()] or [self._unopened])
 
     @property

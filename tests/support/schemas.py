@@ -73,6 +73,20 @@ FAILED_ROWS = [{"line": int, "key": str, "reason": str}]
 COUNTED = {"class_a": int, "class_b": int, "free": int, "dollars": float}
 PROJECTED = {"class_a": float, "class_b": float, "free": float, "dollars": float}
 
+FETCHED: dict[str, Any] = {  # of files downloaded ahead
+    "files": int,
+    "bytes": int,
+    "here": int,
+    "here_bytes": int,
+    "fetched": int,
+    "fetched_bytes": int,
+    "rate": float,
+    "left_s": (float, None),
+    "stopped": (str, None),
+    "failures": int,
+    "failed": [[str]],
+}
+
 SCHEMAS: dict[str, Any] = {
     "status": [STATUS],
     "status DIR": STATUS,
@@ -89,17 +103,7 @@ SCHEMAS: dict[str, Any] = {
     "warm": [
         {
             "mountpoint": str,
-            "files": int,
-            "bytes": int,
-            "here": int,
-            "here_bytes": int,
-            "fetched": int,
-            "fetched_bytes": int,
-            "rate": float,
-            "left_s": (float, None),
-            "stopped": (str, None),
-            "failures": int,
-            "failed": [[str]],
+            **FETCHED,
         }
     ],
     "pin": [
@@ -107,17 +111,7 @@ SCHEMAS: dict[str, Any] = {
             "mountpoint": str,
             "session": (str, None),
             "missing": [str],
-            "files": int,
-            "bytes": int,
-            "here": int,
-            "here_bytes": int,
-            "fetched": int,
-            "fetched_bytes": int,
-            "rate": float,
-            "left_s": (float, None),
-            "stopped": (str, None),
-            "failures": int,
-            "failed": [[str]],
+            **FETCHED,
         }
     ],
     "pin --list": [
