@@ -155,7 +155,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
     names = Names(records, storage.staged_files, freshness, writeback, AttributeView(core))
     statfs = StatFs(core, tree)
     files = Files(records, storage, writeback, queues.background, statfs)
-    set_attr = SetAttr(records, files, contents, writeback.queue)
+    set_attr = SetAttr(records, contents, writeback.queue)
     xattrs, scopes = ExtendedAttributes(core, tree, set_attr), Scopes(records, names)
     copies = LocalCopies(records, storage, freshness, scopes)
     Replay(records, storage, writeback, inheritance).run()

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.files.open_files import Files
 from r2fs.engine.inodes.bucket_roots import check_writable, is_bucket_root
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
@@ -26,11 +25,10 @@ from r2fs.model.transitions import retargeted, with_staged
 
 
 class SetAttr:
-    def __init__(self, records: Records, files: Files, contents: Contents, queue: UploadQueue) -> None:
+    def __init__(self, records: Records, contents: Contents, queue: UploadQueue) -> None:
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
-        self._files = files
         self._contents = contents
         self._queue = queue
 
