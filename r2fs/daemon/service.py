@@ -43,7 +43,7 @@ from r2fs.disk.sessionlog import SessionLog
 from r2fs.drivers.kernel.kernel_driver import KernelDriver
 from r2fs.drivers.mount_path import absolute
 from r2fs.engine.build import Engine, build
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash

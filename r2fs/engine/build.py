@@ -11,15 +11,15 @@ import logging
 from collections.abc import Callable
 
 from r2fs.engine.content.cache_care import CacheCare
+from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.storage import build_records_and_storage
-from r2fs.engine.core import Core
 from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.fs import FileSystem, Parts, Queues
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.stat import AttributeView
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.discard import Discards

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from r2fs.engine.content.jobs import DownloadQueue, Job, JobQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
@@ -20,7 +21,6 @@ from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.bucket_roots import check_entry
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.jobs import DownloadQueue, Job, JobQueue
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness

@@ -19,9 +19,9 @@ from typing import Any
 from unittest.mock import patch
 
 from r2fs.engine.content import hydrate, windows
+from r2fs.engine.content.jobs import Job
 from r2fs.engine.files import open_files as files
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.jobs import Job
 from r2fs.engine.namespace import remove_tree
 from r2fs.engine.writeback import upload
 from r2fs.model.errors import NoSpace

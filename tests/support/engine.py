@@ -11,9 +11,9 @@ from typing import Any
 from r2fs.disk.cache.cache import CleanCache
 from r2fs.disk.journal.journal import Journal
 from r2fs.engine.build import build
-from r2fs.engine.core import Core
+from r2fs.engine.content.jobs import Job, JobQueue
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.jobs import Job, JobQueue
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.pending import Pending, check
 from r2fs.model.ports import Caller, Clock, ObjectStore, SessionMemory, SystemClock

@@ -18,17 +18,17 @@ from r2fs.disk.journal.journal import Journal
 from r2fs.engine import build
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hedges import Hedges
+from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.content.streaming import Streams
-from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.fs import Queues
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.jobs import DownloadQueue, JobQueue
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.pending.attempts import Attempts

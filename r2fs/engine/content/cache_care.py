@@ -17,7 +17,7 @@ from collections.abc import Callable
 from r2fs.disk.body import part_digest
 from r2fs.disk.cache.audit import Entry
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.model.keys import printable
 from r2fs.model.records import PartDigests
 from r2fs.model.views import CacheCheckView, CacheView

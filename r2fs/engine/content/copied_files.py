@@ -13,7 +13,7 @@ import re
 from typing import Final
 
 from r2fs.disk.body import part_digest
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.model.records import Version
 
 MOST: Final = 1000  # hints; a lost one costs an upload

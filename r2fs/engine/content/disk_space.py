@@ -17,7 +17,7 @@ from threading import Lock
 
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.staging_gc import StagingGc
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.model.errors import R2fsError
 
 log = logging.getLogger(__name__)

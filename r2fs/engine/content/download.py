@@ -24,7 +24,7 @@ from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.windows import FIRST
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.model.errors import BodyDamaged, NoSpace, PreconditionFailed, ReadFailed
 from r2fs.model.keys import printable
 from r2fs.model.records import ObjectInfo, Version

@@ -17,13 +17,13 @@ from functools import partial
 
 from r2fs.engine.content import windows
 from r2fs.engine.content.download import Downloader
+from r2fs.engine.content.jobs import AHEAD, URGENT, DownloadQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.windows import Ahead, Sequence
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.jobs import AHEAD, URGENT, DownloadQueue
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import (
     BadCredentials,

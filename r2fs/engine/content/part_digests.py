@@ -13,9 +13,9 @@ import hashlib
 import os
 
 from r2fs.disk.body import part_digest
-from r2fs.engine.core import Core
+from r2fs.engine.content.jobs import AHEAD, JobQueue
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.jobs import AHEAD, JobQueue
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.model.errors import R2fsError
 from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version

@@ -6,7 +6,7 @@ Never: counts as a use of the cache's entry; opens a file.
 
 from __future__ import annotations
 
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 
 

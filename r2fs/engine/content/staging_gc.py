@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterable
 from threading import Condition
 
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import R2fsError
 

@@ -10,6 +10,7 @@ from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hydrate import Hydration, Reader
 from r2fs.engine.content.idle import IdleFiles
+from r2fs.engine.content.jobs import DownloadQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.prefetch import Prefetch
@@ -17,8 +18,7 @@ from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.warm import Warm
-from r2fs.engine.core import Core
-from r2fs.engine.jobs import DownloadQueue
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.pending.records import Records
 
 

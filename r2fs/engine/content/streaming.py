@@ -20,7 +20,7 @@ from pathlib import Path
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.source import WHOLE, Source
 from r2fs.engine.content.windows import NEAR
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.model.errors import NoSpace
 from r2fs.model.keys import printable
 from r2fs.model.ranges import Range, RangeSet

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 
 from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.hydrate import PIECE, Reader
+from r2fs.engine.content.jobs import AHEAD
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.presence import bytes_here_locked
 from r2fs.engine.content.source import Source
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.jobs import AHEAD
 from r2fs.model.errors import R2fsError
 from r2fs.model.ports import Caller
 from r2fs.model.records import Version

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from itertools import count
 
+from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
@@ -26,7 +27,6 @@ from r2fs.engine.inodes.bucket_roots import check_writable
 from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.statfs import StatFs
-from r2fs.engine.jobs import JobQueue
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import (

@@ -14,9 +14,9 @@ import logging
 import os
 from collections.abc import Callable
 
+from r2fs.engine.content.jobs import AHEAD, JobQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.jobs import AHEAD, JobQueue
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import R2fsError, Stale
 from r2fs.model.keys import printable

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from r2fs.disk.journal.attributes import AttributeRows
-from r2fs.engine.core import Core
-from r2fs.engine.inode_numbers import derived
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.inode_numbers import derived
 from r2fs.engine.inodes.stat import EMPTY_MD5, fill, keeps_shown, outdate
 from r2fs.engine.inodes.table import Tree
 from r2fs.model.errors import R2fsError

@@ -9,7 +9,7 @@ Fails:   NotPermitted, ReadOnly, NeedsCopy.
 
 from __future__ import annotations
 
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import NeedsCopy, NotPermitted, ReadOnly
 from r2fs.model.keys import printable

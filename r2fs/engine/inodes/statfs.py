@@ -9,8 +9,8 @@ Fails: NoSpace past the quota.
 
 from __future__ import annotations
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.children import unpack
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.model.errors import NoSpace

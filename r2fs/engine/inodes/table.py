@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from r2fs.engine.core import Core
-from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.children import Children, Packed
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.directory_objects import OwnObjects
 from r2fs.engine.inodes.inode import NEVER, Listing, Node, is_below, listing_of, remember
+from r2fs.engine.inodes.inode_numbers import derived
 from r2fs.engine.inodes.invariants import check
 from r2fs.engine.inodes.new_nodes import listed_file, own_file
 from r2fs.engine.inodes.stat import keeps_shown, move_time, refresh

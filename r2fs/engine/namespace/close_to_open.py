@@ -16,10 +16,10 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from r2fs.engine.content.jobs import URGENT, Job
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME
 from r2fs.engine.inodes.inode import Node, Refresh
-from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.outages import AWAY
 from r2fs.engine.pending.records import Records

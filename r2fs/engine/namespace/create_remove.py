@@ -16,12 +16,12 @@ import logging
 import stat
 
 from r2fs.engine.content.staged_files import StagedFiles
-from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.attribute_cache import AttributeCache
 from r2fs.engine.inodes.bucket_roots import check_entry, check_removable, check_writable, is_bucket_root
 from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inodes.inode import Node, listing_of
+from r2fs.engine.inodes.inode_numbers import derived
 from r2fs.engine.inodes.listing_merge import as_stored
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
 from r2fs.engine.namespace.freshness import Freshness

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from r2fs.engine.content.idle import IdleFiles
+from r2fs.engine.content.jobs import URGENT, Job
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import Pages
-from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.last_known import LastKnown
 from r2fs.engine.namespace.listed import Listed
 from r2fs.engine.namespace.name_lookup import NameLookup

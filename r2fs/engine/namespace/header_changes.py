@@ -13,9 +13,9 @@ import logging
 from collections.abc import Callable, Iterator
 from threading import Event, Lock
 
+from r2fs.engine.content.jobs import URGENT, Job
 from r2fs.engine.inodes.bucket_roots import check_writable
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.jobs import URGENT, Job
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.xattrs import ExtendedAttributes

@@ -5,8 +5,8 @@ Locks:   Core.lock around changes; a look needs none.
 
 from __future__ import annotations
 
-from r2fs.engine.core import Core
 from r2fs.engine.inodes.bucket_roots import bucket_of
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.writeback.failures import BUCKET_WIDE
 from r2fs.model.errors import R2fsError, Retryable

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from r2fs.disk.body import Gate
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.deletes import LATE_ATTEMPT_S
 from r2fs.engine.pending.store import PendingStore

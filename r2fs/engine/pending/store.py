@@ -16,7 +16,7 @@ from dataclasses import replace
 from threading import Condition
 from typing import NamedTuple, TypedDict, Unpack
 
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node, remember
 from r2fs.engine.inodes.stat import facts_of, pin
 from r2fs.engine.pending.deletes import PendingDeletes

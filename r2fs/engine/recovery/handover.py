@@ -15,10 +15,10 @@ import os
 from typing import Final
 
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.core import Core
 from r2fs.engine.files.open_files import Files
-from r2fs.engine.inode_numbers import InodeNumbers
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node, listing_of
+from r2fs.engine.inodes.inode_numbers import InodeNumbers
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import R2fsError, Stale

@@ -14,10 +14,10 @@ import logging
 from dataclasses import replace
 from functools import partial
 
-from r2fs.engine.core import Core
-from r2fs.engine.inode_numbers import derived
 from r2fs.engine.inodes.attribute_cache import has_new_times
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.inode_numbers import derived
 from r2fs.engine.inodes.stat import facts_of, fill, merged, shown_of, together
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records

@@ -12,7 +12,7 @@ import heapq
 from collections import Counter
 from itertools import count
 
-from r2fs.engine.core import Core
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.pending.store import DELETE, Item, PendingStore
 from r2fs.engine.writeback.failures import Failures
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 from r2fs.disk.body import FileBody, MemoryBody, part_digest
 from r2fs.disk.durable import local_error
 from r2fs.engine.content.copied_files import CopiedFiles, has_bytes_of
-from r2fs.engine.core import Core
-from r2fs.engine.jobs import JobQueue
+from r2fs.engine.content.jobs import JobQueue
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.writeback.metadata import UploadMetadata, with_type
 from r2fs.model.errors import (

@@ -21,10 +21,10 @@ from functools import partial
 
 from r2fs.disk.body import Gate
 from r2fs.disk.durable import local_error
+from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import facts_of
-from r2fs.engine.jobs import JobQueue
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, InodeChange, Item

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.content.storage import Storage
-from r2fs.engine.jobs import JobQueue
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.queue import UploadQueue

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from r2fs.engine import jobs as downloads
-from r2fs.engine.jobs import CRAWL, CRAWL_S, DownloadQueue
+from r2fs.engine.content import jobs as downloads
+from r2fs.engine.content.jobs import CRAWL, CRAWL_S, DownloadQueue
 from r2fs.model.errors import TooSlow
 from tests.support.clocks import ManualClock
 

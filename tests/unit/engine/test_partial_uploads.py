@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from r2fs.engine.jobs import Job
+from r2fs.engine.content.jobs import Job
 from r2fs.model.errors import NotImplementedThere, Unavailable
 from r2fs.model.records import Version
 from tests.mount.daemons import until

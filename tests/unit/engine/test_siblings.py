@@ -13,8 +13,8 @@ import pytest
 
 from r2fs.engine.content import prefetch
 from r2fs.engine.content.disk_space import Disk
+from r2fs.engine.content.jobs import AHEAD
 from r2fs.engine.content.siblings import DIRECTORIES, FIRST, GAP, LARGEST, MOST, STEP, Chosen, Siblings
-from r2fs.engine.jobs import AHEAD
 from r2fs.model.errors import R2fsError, Unavailable
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryDownload, MemoryStore

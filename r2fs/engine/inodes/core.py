@@ -15,7 +15,7 @@ from threading import Condition, Event, RLock
 from r2fs.disk.cache.cache import CleanCache
 from r2fs.disk.journal.journal import Journal
 from r2fs.disk.staging import Staging
-from r2fs.engine.inode_numbers import InodeNumbers
+from r2fs.engine.inodes.inode_numbers import InodeNumbers
 from r2fs.model.errors import ObjectMissing
 from r2fs.model.ports import (
     Clock,
