@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from r2fs.disk.durable import local_error
 from r2fs.disk.filecalls import open_unless_writable
@@ -46,6 +48,17 @@ class StagedFiles:
         # From here on the file's times are the inode's.
         os.utime(content.fd, ns=(node.atime_ns, node.mtime_ns))
         return name
+
+    @contextmanager
+    def staging(self, node: Node) -> Iterator[str]:
+        """As `stage`, around the commit of the row: undone unless the row names the file."""
+        name = self.stage(node)
+        try:
+            yield name
+        finally:
+            staged = node.pending.staged if node.pending is not None else None
+            if staged is None or staged.file != name:
+                self.unstage(node)
 
     def unstage(self, node: Node) -> None:
         """Undo `stage`: the file is clean content as before."""

@@ -285,8 +285,13 @@ class Resolver:
         self._core.assert_held()
         pending, content = node.pending, node.content
         assert pending is not None and content is not None
-        staged = pending.staged or Staged(self._staged_files.stage(node), boot=self._core.staging.boot)
-        self._pending.commit(node, transitions.sends_own(pending, replace(staged, size=content.size)))
+        if pending.staged is not None:
+            staged = replace(pending.staged, size=content.size)
+            self._pending.commit(node, transitions.sends_own(pending, staged))
+        else:
+            with self._staged_files.staging(node) as file:
+                staged = Staged(file, size=content.size, boot=self._core.staging.boot)
+                self._pending.commit(node, transitions.sends_own(pending, staged))
         self._again_locked(node, job, error)
 
     def _follow_source_locked(self, node: Node, job: UploadJob, found: ObjectInfo | None) -> None:

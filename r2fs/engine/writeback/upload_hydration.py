@@ -82,10 +82,10 @@ class UploadHydration:
             if pending.staged is None:
                 if self._contents.of(node).read_failed:  # downloaded again after the last close
                     raise LocalError(f"{printable(node.name)}: this disk failed to read it")
-                file = self._staged_files.stage(node)
-                size = self._contents.of(node).size
-                staged = Staged(file, size=size, boot=self._core.staging.boot, base_limit=size)
-                self._pending.commit(node, materializing(pending, staged))
+                with self._staged_files.staging(node) as file:
+                    size = self._contents.of(node).size
+                    staged = Staged(file, size=size, boot=self._core.staging.boot, base_limit=size)
+                    self._pending.commit(node, materializing(pending, staged))
             self._core.crash_point("materialised")
             return True
 

@@ -10,6 +10,7 @@ import pytest
 
 from r2fs.engine.recovery.replay import Replay
 from r2fs.model.errors import LocalError, NoSpace
+from r2fs.model.verbs import RENAME_EXCHANGE
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine, do_at_once
 from tests.support.memory_store import MemoryStore
@@ -25,6 +26,7 @@ from tests.support.power import (
     fail_link,
     pass_time,
     save,
+    send,
     states,
     without_background,
 )
@@ -241,6 +243,54 @@ def test_a_file_that_was_cut_by_an_open_is_sent(
     pass_time(engine, clock)
     assert engine.read("large.wav") == store.data("large.wav") and not states(engine)
     engine.close(reader)
+
+
+# ------------------------------------------------------------------ in staging, and no room for the row
+@pytest.fixture
+def settling(make: MakeEngine, store: MemoryStore, clock: ManualClock, why: str) -> Engine:
+    """Clean files that have to be sent from here: for a ring of renames, or for a copy whose source is gone."""
+    store.set("a.wav", ONE)
+    store.set("b.wav", OTHER)
+    engine = make(threads=False, clock=clock)
+    do_at_once(engine.downloads)
+    opened = [engine.open("a.wav"), engine.open("b.wav")]
+    if why == "ring":
+        engine.rename("a.wav", "b.wav", RENAME_EXCHANGE)
+    else:
+        engine.rename("a.wav", "c.wav")
+        store.remove("a.wav")
+    for one in opened:
+        engine.close(one)
+    return engine
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+@pytest.mark.parametrize("why", ["ring", "source gone"])
+def test_what_found_no_room_for_its_row_leaves_staging(
+    settling: Engine, store: MemoryStore, clock: ManualClock, why: str, nth: int
+):
+    """It stayed there for nothing, and under another name each time that it was tried again."""
+    fail_commit(settling, nth)
+    send(settling)
+    rows = {row.staged for row in settling.journal.read().inodes} | settling.staging_garbage()
+    assert {path.name for path in settling.staged_files() if path.stat().st_size} <= rows
+    pass_time(settling, clock)
+    assert bucket(store) == (
+        {"a.wav": OTHER, "b.wav": ONE} if why == "ring" else {"b.wav": OTHER, "c.wav": ONE}
+    )
+    assert not states(settling)
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+@pytest.mark.parametrize("why", ["ring", "source gone"])
+def test_what_found_no_room_for_its_row_is_no_quarantine(
+    make: MakeEngine, settling: Engine, clock: ManualClock, nth: int
+):
+    fail_commit(settling, nth)
+    send(settling)
+    settling.kill()
+    after = make(threads=False, clock=clock)
+    assert not after.core.staging.orphan_dir.exists()
 
 
 # ------------------------------------------------------------------ another file's trouble
