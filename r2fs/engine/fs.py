@@ -332,6 +332,9 @@ class FileSystem:
             return self._create_new(caller, parent, check_file_name(name), mode, flags)
         if flags & os.O_EXCL:
             raise Exists(f"{printable(name)} exists")
+        self._names.make_exact(caller, node)
+        with self._core.lock:
+            node = self._names.loaded_locked(node)  # no look-up has: what is written keeps its attributes
         opened = self._files.open(caller, node, flags)
         return self._referenced(node), opened
 

@@ -88,10 +88,8 @@ class Names:
         return self._freshness.valid_s(node.parent, node.name)
 
     def listed_entry_locked(self, node: Node) -> Entry:
-        """Return the entry as a line of its directory's listing, valid as long as the listing is fresh.
-
-        The kernel keeps a listing as long as the shortest of its lines.
-        """
+        """Return the entry as a line of its directory's listing, valid as long as the listing is fresh: the kernel keeps
+        a listing as long as the shortest of its lines."""
         self._core.assert_held()
         assert node.parent is not None
         self._load_attributes(node)
@@ -192,9 +190,12 @@ class Names:
         node = self.child(caller, parent, name)
         self.make_exact(caller, node)
         with self._core.lock:
-            self._load_attributes(node)
-            node = as_stored(self._tree, node)
-            return self.referred_locked(node)
+            return self.referred_locked(self.loaded_locked(node))
+
+    def loaded_locked(self, node: Node) -> Node:
+        """Load the kept attributes; return the node, or its successor of the kind that they tell."""
+        self._load_attributes(node)
+        return as_stored(self._tree, node)
 
     def referred_locked(self, node: Node) -> Entry:
         """Return the entry for a reply, and count the kernel's reference."""

@@ -11,7 +11,7 @@ import pytest
 
 from r2fs.model.errors import Unavailable
 from r2fs.model.records import AttributeChange, Attributes, ObjectMeta
-from r2fs.model.verbs import RENAME_EXCHANGE
+from r2fs.model.verbs import RENAME_EXCHANGE, ROOT
 from tests.support.clocks import Later
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -418,3 +418,18 @@ def test_a_daemon_that_goes_on_shows_the_same(session: Callable[..., Session], s
     one.kill()
     assert [one.attributes(ino).st_ino for ino in inodes] == before
     one.close(gone)
+
+
+def test_a_file_created_over_one_that_nobody_has_looked_up_keeps_its_attributes(
+    remount: Callable[..., Engine],
+):
+    """As when another program makes it between the kernel's look-up and this program's create."""
+    engine = remount()
+    engine.write("take.wav", b"first")
+    change(engine, "take.wav", mode=0o750, uid=7)
+    engine.drain()
+    again = remount(engine, threads=False)
+    entry, opened = again.fs.create(again.caller, ROOT, "take.wav", 0o644, os.O_WRONLY | os.O_TRUNC)
+    again.close(opened)
+    assert (entry.attributes.mode, entry.attributes.uid) == (0o750, 7)
+    assert shown(again, "take.wav")[2:4] == (0o750, 7)
