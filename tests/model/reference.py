@@ -44,6 +44,7 @@ class File:
     tags: dict[str, str] = field(default_factory=dict)  # metadata of others, to be kept
     writers: int = 0
     broken: bool = False  # bytes are lost with the version they were to come from
+    taken: bool = False  # the bucket had these bytes from here, and another client took them away
 
     def __lt__(self, other: File) -> bool:
         return False  # for sorting by path, which is never equal
@@ -102,6 +103,8 @@ class Model:
                 markers[self.path(key).rstrip("/")] = nfc(key) in self.bucket.foreign
             else:
                 there[self.path(key)] = stored
+        # What kept these shown may have been deleted in the middle of an operation, ahead of a program's next call.
+        self.fading = {path for path in self.fading if self._has_below(path, objects)}
         for path, etags in list(self.gone.items()):
             if path not in there or there[path].etag not in etags:
                 del self.gone[path]
@@ -115,6 +118,10 @@ class Model:
                 if stored.etag not in self.gone.get(path, ()):
                     self.files[path] = self._foreign(stored)
         self._sync_dirs(markers)
+
+    def _has_below(self, path: str, objects: Objects) -> bool:
+        """True if the bucket holds an object in the directory; its marker counts as well."""
+        return any(key.startswith(nfc(self.prefix + path + "/")) for key in objects)
 
     def _lose(self, path: str) -> None:
         del self.files[path]
@@ -140,9 +147,13 @@ class Model:
         for file in self.files.values():
             file.mode_shown = file.mtime_shown = False
 
-    def touch(self, path: str, etag: str | None) -> None:
-        """Another client wrote or removed what is at `path`; `etag` is of the version that went."""
+    def touch(self, path: str, old: Stored | None) -> None:
+        """Another client is about to write or remove what is at `path`; `old` is the version that goes."""
         self.touched.add(path)
+        etag = old.etag if old is not None else None
+        here = self.files.get(path)
+        if here is not None and old is not None and nfc(old.key) not in self.bucket.foreign:
+            here.taken = old.data == here.data and not here.writers
         if etag is not None:
             for file in [*self.files.values(), *(file for file, _, _ in self.slots.values())]:
                 if etag in file.origins:
@@ -162,6 +173,10 @@ class Model:
             while path := parent(path):
                 found.add(path)
         return found
+
+    def _is_needed(self, path: str) -> bool:
+        """True if the directory is shown for its own right, or for a name below."""
+        return any(name.startswith(path + "/") for name in [*self.files, *(each + "/" for each in self.dirs)])
 
     def children(self, path: str) -> set[str]:
         names = [*self.files, *self.directories()]
@@ -192,7 +207,9 @@ class Model:
         return file
 
     def _keep(self, path: str) -> None:
-        """`path` has lost a child."""
+        """`path` has lost a child. Shown only until the deletes below are done, it is a program's directory from now on."""
+        if path in self.fading and not self._is_needed(path):
+            self.fading.discard(path)
         if path and path not in self.directories():
             self.dirs[path] = True
             self.gone_dirs.discard(path)
@@ -235,6 +252,8 @@ class Model:
     def drop(self, path: str) -> None:
         """`r2fs queue drop`: the bucket's version counts, or the name is gone."""
         stored = self.bucket.objects.get(nfc(self.key(path)))
+        if path not in self.files:
+            raise Refused("NotFound")
         del self.files[path]
         if stored is not None:
             self.files[path] = self._foreign(stored)
@@ -386,7 +405,7 @@ class Model:
     def _change(self, file: File, data: bytes) -> None:
         if file.at not in file.origins:
             file.tags = {}  # renamed and rewritten: its old name may be taken before anybody asked for them
-        file.data, file.modified, file.mtime_ns = data, True, None
+        file.data, file.modified, file.mtime_ns, file.taken = data, True, None, False
         self._seal(file)
 
     def _seal(self, file: File) -> None:

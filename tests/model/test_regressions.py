@@ -332,3 +332,189 @@ def test_a_late_upload_over_the_same_bytes_takes_no_file_away(tmp_path: Path) ->
         {"op": "check"},
     ]
     check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_a_close_that_finds_the_disk_full_leaves_nothing_in_staging(tmp_path: Path) -> None:
+    """The source of a copy was replaced: what was sent instead stayed in staging for nothing (seeds 91, 4045)."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "d2/d2/f\u00fc", "size": 24, "tag": 23},
+        {"op": "remote_mkdir", "path": "d2/d0"},
+        {"op": "open", "slot": "A", "path": "d2/f\u00fc", "flags": "wca"},
+        {"op": "cp", "old": "d2/f\u00fc", "new": "d2/d2/f1", "tag": 55, "edit": 3},
+        {"op": "cp", "old": "d2/d2/f\u00fc", "new": "d2/d0/f\u00fc", "tag": 56},
+        {"op": "exchange", "one": "d2/d0/f\u00fc", "other": "d2/d2/f\u00fc"},
+        {"op": "pump"},
+        {"op": "remote_set", "path": "d2/d2/f\u00fc", "size": 0, "tag": 67},
+        {"op": "full", "commits": 3},
+        {"op": "background"},
+        {"op": "pump"},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0, cache_size=8192)
+
+
+@pytest.mark.expect_warnings
+def test_a_program_creates_over_a_file_that_it_has_not_looked_up(tmp_path: Path) -> None:
+    """It lost the mode that an earlier mount had stored, while the bucket was away (seed 222)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f1", "size": 1, "tag": 1},
+        {"op": "attributes", "path": "f1", "mode": 493},
+        {"op": "drain", "deep": False},
+        {"op": "outage", "on": True},
+        {"op": "remount"},
+        {"op": "save", "path": "f1", "size": 2, "tag": 2},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_knows_that_a_program_keeps_the_directory_above(tmp_path: Path) -> None:
+    """The model's own defect: d0/d0 was shown for a delete below alone, and was not taken for `rm -r`'s (seed 80)."""
+    operations: list[Op] = [
+        {"op": "mkdir", "path": "d0"},
+        {"op": "save", "path": "f0", "size": 773, "tag": 24},
+        {"op": "mkdir", "path": "d0/d0"},
+        {"op": "remote_set", "path": "d0/f1", "size": 1585, "tag": 25},
+        {"op": "mkdir", "path": "d0/d0/d2"},
+        {"op": "pump"},
+        {"op": "replace", "path": "f0", "size": 1, "tag": 30},
+        {
+            "op": "pump",
+            "plan": {
+                "2": [
+                    {"op": "remote_rmdir", "path": "d0"},
+                    {"op": "remote_set", "path": "d0/f2.wav", "size": 0, "tag": 32},
+                ]
+            },
+        },
+        {"op": "exchange", "one": "f0", "other": "d0/f1"},
+        {"op": "symlink", "path": "d0/d0/d2/l1", "tag": 38},
+        {"op": "pump", "plan": {}},
+        {"op": "symlink", "path": "l1", "tag": 44},
+        {"op": "pump"},
+        {"op": "truncate", "path": "f0", "size": 593},
+        {"op": "pump"},
+        {"op": "rename", "old": "d0/d0/d2/l1", "new": "d0/l1"},
+        {"op": "pump", "plan": {"0": "refused"}},
+        {"op": "pump", "plan": {}},
+        {
+            "op": "pump",
+            "plan": {
+                "1": [
+                    {"op": "remote_set", "path": "d0/f2.wav", "size": 1, "tag": 52},
+                    {"op": "readall", "path": "f\u00fc"},
+                ]
+            },
+        },
+        {"op": "remote_rmdir", "path": "d0/d0/d2"},
+        {"op": "pump", "plan": {"0": [{"op": "remote_mkdir", "path": "d1"}]}},
+        {"op": "pump"},
+        {"op": "rmtree", "path": "d0/d0/d2"},
+        {
+            "op": "pump",
+            "plan": {
+                "0": [{"op": "close", "slot": "C"}],
+                "1": [{"op": "fsync", "slot": "B"}, {"op": "remote_set", "path": "f0", "size": 0, "tag": 59}],
+                "2": [
+                    {"op": "remote_mkdir", "path": "d0/d0/d0"},
+                    {"op": "close", "slot": "C"},
+                    {"op": "fsync", "slot": "C"},
+                ],
+            },
+        },
+    ]
+    check(operations, tmp_path, small_file=4194304, multipart_threshold=600, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_sees_a_directory_go_with_the_last_delete_below(tmp_path: Path) -> None:
+    """The model's own defect: gone in the middle of an operation, it was shown until the next look (seed 88)."""
+    operations: list[Op] = [
+        {
+            "op": "rename",
+            "old": "d0/f2.wav",
+            "new": "f\u00fc",
+            "plan": {
+                "0": [{"op": "remote_set", "path": "d0/f\u00fc", "size": 2147, "tag": 32}],
+                "1": [{"op": "remote_set", "path": "d0/f1", "size": 2386, "tag": 33}],
+            },
+        },
+        {"op": "cp", "old": "d0/f1", "new": "f\u00fc", "tag": 34, "plan": {}},
+        {
+            "op": "attributes",
+            "path": "d0/f2.wav",
+            "mode": 416,
+            "plan": {
+                "0": [
+                    {"op": "remote_set", "path": "f\u00fc", "size": 36, "tag": 38},
+                    {"op": "remote_remove", "path": "f1"},
+                ]
+            },
+        },
+        {"op": "drain", "deep": False},
+        {"op": "remote_set", "path": "d2/f\u00fc", "size": 66, "tag": 41},
+        {"op": "save", "path": "d2/f1", "size": 1, "tag": 47},
+        {"op": "pump", "plan": {"0": "refused"}},
+        {"op": "rename", "old": "f\u00fc (conflict of studio, 2027-01-15)", "new": "f\u00fc"},
+        {"op": "open", "slot": "B", "path": "d2/f1", "flags": "wca", "plan": {}},
+        {"op": "pump", "plan": {}},
+        {"op": "unlink", "path": "d2/f\u00fc"},
+        {"op": "unlink", "path": "d2/f1"},
+        {"op": "pump", "plan": {}},
+        {"op": "pump", "plan": {"0": [{"op": "close", "slot": "C"}]}},
+        {"op": "remote_rmdir", "path": "d2"},
+        {"op": "pump", "plan": {"2": [{"op": "open", "slot": "C", "path": "d2/f1", "flags": "wc"}]}},
+    ]
+    check(operations, tmp_path, small_file=300, upload_delay_s=0.0, multipart_threshold=600)
+
+
+@pytest.mark.expect_warnings
+@pytest.mark.parametrize("then", ["remote_remove", "remote_set"])
+def test_the_model_knows_what_another_client_takes_away_before_the_answer_is_recorded(
+    tmp_path: Path, then: str
+) -> None:
+    """The model's own defect: the bucket had the file, and a full disk kept the journal from saying so (seed 138)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f1", "size": 10, "tag": 32},
+        {"op": "full", "commits": 2},
+        {"op": "pump"},
+        {"op": then, "path": "f1", **({"size": 20, "tag": 33} if then == "remote_set" else {})},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_knows_that_an_unlink_is_done_or_not(tmp_path: Path) -> None:
+    """The model's own defect: on a full disk it held the file to be gone, perhaps (seed 285)."""
+    operations: list[Op] = [
+        {"op": "full", "commits": 3},
+        {"op": "save", "path": "f0", "size": 49, "tag": 55},
+        {"op": "outage", "on": True},
+        {"op": "unlink", "path": "f0"},
+        {"op": "drop", "path": "f0"},
+    ]
+    check(operations, tmp_path, upload_delay_s=1.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_does_not_look_within_a_listing(tmp_path: Path) -> None:
+    """The model's own defect: its look waited for the LIST in which it was made, and saw what was before (seed 4094)."""
+    operations: list[Op] = [
+        {"op": "save", "path": "f\u00fc", "size": 786, "tag": 51},
+        {"op": "advance", "seconds": 20.0},
+        {"op": "pump", "plan": {"0": "refused"}},
+        {"op": "replace", "path": "f\u00fc", "size": 0, "tag": 53},
+        {
+            "op": "open",
+            "slot": "B",
+            "path": "f0",
+            "flags": "w",
+            "plan": {
+                "0": [{"op": "remote_set", "path": "f\u00fc", "size": 80, "tag": 71}],
+                "1": [{"op": "remote_mkdir", "path": "d2"}],
+            },
+        },
+    ]
+    check(operations, tmp_path, small_file=0, cache_size=8192, upload_delay_s=1.0)
