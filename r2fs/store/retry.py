@@ -121,7 +121,7 @@ class _Tries:
 
 
 class RetryingStore:
-    """`inner` with retries. `uniform` gives a number in [0, 1)."""
+    """`inner` with retries."""
 
     def __init__(
         self,
@@ -129,27 +129,26 @@ class RetryingStore:
         clock: Clock,
         *,
         counter: RequestCounter | None = None,
-        uniform: Callable[[], float] = random.random,
         policy: Policy = PATIENT,
         keys: Keys | None = None,
     ) -> None:
         # constant
-        self._inner = inner
+        self.inner = inner
         self.clock = clock
         self.keys = keys
         self.health = Health(clock)
         self.counter = counter or RequestCounter()
-        self.uniform = uniform
+        self.uniform = random.random  # in [0, 1): the jitter of delays
         self._policy = policy
         self._closed = Event()
 
     @property
     def url(self) -> str:
-        return self._inner.url
+        return self.inner.url
 
     @property
     def limits(self) -> Limits:
-        return self._inner.limits
+        return self.inner.limits
 
     def requests(self) -> RequestsView:
         """What was sent so far."""
@@ -179,7 +178,7 @@ class RetryingStore:
 
     # ---- requests that may simply be sent again
     def check(self) -> None:
-        self._repeat(self._inner.check, BRIEF)
+        self._repeat(self.inner.check, BRIEF)
 
     def list_page(
         self,
@@ -191,37 +190,37 @@ class RetryingStore:
         limit: int = 1000,
     ) -> ListPage:
         return self._repeat(
-            lambda: self._inner.list_page(
+            lambda: self.inner.list_page(
                 prefix, delimiter=delimiter, start_after=start_after, token=token, limit=limit
             )
         )
 
     def head(self, key: str) -> ObjectInfo:
-        return self._repeat(lambda: self._inner.head(key))
+        return self._repeat(lambda: self.inner.head(key))
 
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
         # Twice leaves an upload behind, which the bucket's default lifecycle rule ends.
-        return self._repeat(lambda: self._inner.create_upload(key, meta))
+        return self._repeat(lambda: self.inner.create_upload(key, meta))
 
     def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
-        return self._repeat(lambda: self._inner.put_part(key, upload_id, number, body))
+        return self._repeat(lambda: self.inner.put_part(key, upload_id, number, body))
 
     def copy_part(
         self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
     ) -> Part:
-        return self._repeat(lambda: self._inner.copy_part(key, upload_id, number, source, start, length))
+        return self._repeat(lambda: self.inner.copy_part(key, upload_id, number, source, start, length))
 
     def abort_upload(self, key: str, upload_id: str) -> None:
-        self._repeat(lambda: self._inner.abort_upload(key, upload_id))
+        self._repeat(lambda: self.inner.abort_upload(key, upload_id))
 
     def presign(self, key: str, request: UrlRequest) -> SignedUrl:
-        return self._inner.presign(key, request)
+        return self.inner.presign(key, request)
 
     def delete(self, key: str) -> None:
-        self._repeat(lambda: self._inner.delete(key))
+        self._repeat(lambda: self.inner.delete(key))
 
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
-        return self._repeat(lambda: self._inner.delete_many(keys))
+        return self._repeat(lambda: self.inner.delete_many(keys))
 
     def get(
         self, key: str, *, start: int = 0, length: int | None = None, if_match: str | None = None
@@ -229,19 +228,20 @@ class RetryingStore:
         tries = self.tries()
         while True:
             try:
-                opened = self._inner.get(key, start=start, length=length, if_match=if_match)
+                opened = self.inner.get(key, start=start, length=length, if_match=if_match)
             except StoreError as error:
                 tries.after(error)
             else:
                 self.health.answered()
-                return _Resuming(self, self._inner, key, start, length, opened)
+                stop = opened.info.size if length is None else min(opened.info.size, start + length)
+                return _Resuming(self, key, start, stop, opened)
 
     # ---- requests that meet their own doing when sent again
     def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         tries = self.tries()
         while True:
             try:
-                etag = self._inner.put(key, body, meta, condition=condition)
+                etag = self.inner.put(key, body, meta, condition=condition)
                 self.health.answered()
                 return etag
             except PreconditionFailed:
@@ -268,7 +268,7 @@ class RetryingStore:
         tries = self.tries()
         while True:
             try:
-                etag = self._inner.copy(source, key, meta=meta, condition=condition)
+                etag = self.inner.copy(source, key, meta=meta, condition=condition)
                 self.health.answered()
                 return etag
             except PreconditionFailed as error:
@@ -293,7 +293,7 @@ class RetryingStore:
         tries = self.tries()
         while True:
             try:
-                etag = self._inner.complete_upload(key, upload_id, parts, condition=condition)
+                etag = self.inner.complete_upload(key, upload_id, parts, condition=condition)
                 self.health.answered()
                 return etag
             except (PreconditionFailed, UploadMissing):
@@ -334,29 +334,20 @@ class RetryingStore:
 
     def close(self) -> None:
         self._closed.set()
-        self._inner.close()
+        self.inner.close()
 
 
 class _Resuming:
     """A download that goes on where it broke off, as long as the object is the same version."""
 
-    def __init__(
-        self,
-        store: RetryingStore,
-        inner: ObjectStore,
-        key: str,
-        start: int,
-        length: int | None,
-        opened: Download,
-    ) -> None:
+    def __init__(self, store: RetryingStore, key: str, start: int, stop: int, opened: Download) -> None:
         # constant
         self._store = store
-        self._inner = inner
         self._key = key
         self.info = opened.info
         # one thread at a time
         self._next = start
-        self._stop = opened.info.size if length is None else min(opened.info.size, start + length)
+        self._stop = stop
         self._opened: Download | None = opened
 
     def chunks(self, size: int = 262144) -> Iterator[bytes]:
@@ -377,7 +368,7 @@ class _Resuming:
 
     def _open(self) -> Download:
         if self._opened is None:
-            self._opened = self._inner.get(
+            self._opened = self._store.inner.get(
                 self._key, start=self._next, length=self._stop - self._next, if_match=self.info.etag or None
             )
             if self._opened.info.version != self.info.version:  # whatever the server made of the condition

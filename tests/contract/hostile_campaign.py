@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -137,7 +138,9 @@ class Campaign:
             return [head.encode("latin-1", "replace"), raw.body]
 
         with RawServer(told) as server:
-            store = S3Store(Endpoint(server.url).settings(), clock=SystemClock(), read_timeout_s=2.0)
+            store = S3Store(
+                replace(Endpoint(server.url).settings(), request_timeout_s=2.0), clock=SystemClock()
+            )
             try:
                 done = VERBS[verb].call(store)
             except StoreError as error:

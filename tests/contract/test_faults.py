@@ -10,6 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -62,11 +63,9 @@ def clock() -> ManualClock:
 @pytest.fixture
 def bare(seaweedfs: Endpoint, proxy: FaultyProxy, clock: ManualClock) -> Iterator[S3Store]:
     store = S3Store(
-        seaweedfs.settings(url=proxy.url),
+        replace(seaweedfs.settings(url=proxy.url), request_timeout_s=TIMEOUT_S),
         clock=clock,
         counter=RequestCounter(),
-        connect_timeout_s=TIMEOUT_S,
-        read_timeout_s=TIMEOUT_S,
     )
     yield store
     store.close()

@@ -585,7 +585,9 @@ def test_a_server_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch, verb: s
 def patient(answering: Answering) -> tuple[RetryingStore, Answers]:
     clock = ManualClock()
     store, session = store_of(answering, clock)
-    return RetryingStore(store, clock, uniform=lambda: 1.0), session
+    retrying = RetryingStore(store, clock)
+    retrying.uniform = lambda: 1.0
+    return retrying, session
 
 
 def test_a_put_to_a_portal_may_have_been_stored(answers: Any):
@@ -677,7 +679,7 @@ WIRE: dict[str, bytes] = {
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_http_that_is_none(raw: bytes):
     with RawServer(lambda line: [raw]) as server:
-        store = S3Store(Endpoint(server.url).settings(), clock=SystemClock(), read_timeout_s=5.0)
+        store = S3Store(replace(Endpoint(server.url).settings(), request_timeout_s=5.0), clock=SystemClock())
         for verb in ("list", "head", "put", "get"):
             with pytest.raises(Unavailable) as caught:
                 VERBS[verb].call(store)

@@ -85,18 +85,16 @@ class Wire:
 
 
 class S3Download:
-    """`sized`: the answer says how long it is. Else its body has to end by itself, just after `info.size` bytes."""
+    """A body of `left` bytes. One whose answer lacks its length has to end by itself, just after as many."""
 
-    def __init__(
-        self, wire: Wire, key: str, answer: Mapping[str, Any], info: ObjectInfo, left: int, sized: bool
-    ) -> None:
+    def __init__(self, wire: Wire, key: str, answer: Mapping[str, Any], info: ObjectInfo, left: int) -> None:
         # constant
         self._wire = wire
         self._key = key
         self._body: Any = answer["Body"]
         self._raw = getattr(self._body, "_raw_stream", self._body)  # boto3 has it in one that waits for all
         self._range: str | None = answer.get("ContentRange")
-        self._sized = sized
+        self._sized = length_of(answer) is not None
         self.info = info
         # changed by `chunks` alone
         self._left = left

@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 60.0  # of one read of the socket, not of a whole transfer
 CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
 
@@ -79,7 +78,6 @@ def connect(
         clock=clock,
         limits=limits,
         counter=(counter := counter or RequestCounter()),
-        read_timeout_s=bucket.request_timeout_s,
         credentials=credentials,
     )
     return RetryingStore(store, clock, counter=counter, keys=store._clients)
@@ -95,8 +93,6 @@ class S3Store:
         clock: Clock,
         limits: Limits | None = None,
         counter: RequestCounter | None = None,
-        connect_timeout_s: float = CONNECT_TIMEOUT_S,
-        read_timeout_s: float = READ_TIMEOUT_S,
         credentials: Callable[[], Credentials] | None = None,
     ) -> None:
         # constant
@@ -109,7 +105,8 @@ class S3Store:
         self._counter = counter or RequestCounter()
         self._checks = Checks(bucket, clock)
         with self._translated():
-            self._clients = Clients(bucket, self._counter, connect_timeout_s, read_timeout_s, credentials)
+            timeouts_s = CONNECT_TIMEOUT_S, bucket.request_timeout_s
+            self._clients = Clients(bucket, self._counter, *timeouts_s, credentials)
         self._sender = Sender(self._clients)
         self._wire = Wire(self._translated, self._counter.received, clock)
         self._packed = Packed(self._translated)
@@ -207,7 +204,6 @@ class S3Store:
     def _download(self, key: str, answer: Mapping[str, Any]) -> S3Download:
         try:
             length = length_of(answer)
-            sized = length is not None
             if length is None:
                 length = self._listed_size(key)
             with self._translated(key):
@@ -216,7 +212,7 @@ class S3Store:
         except BaseException:
             discard(answer)
             raise
-        return S3Download(self._wire, key, answer, info, length, sized)
+        return S3Download(self._wire, key, answer, info, length)
 
     def _listed_size(self, key: str) -> int:
         """Of an object whose own answers do not tell it."""

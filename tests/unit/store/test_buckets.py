@@ -44,7 +44,9 @@ class Account:
         self.store = Buckets(bucket, RequestCounter(), self._open, lambda: self.listed)
 
     def _open(self, bucket: Bucket) -> RetryingStore:
-        return RetryingStore(self.inner[bucket.name], self.clock, uniform=lambda: 0.0)
+        store = RetryingStore(self.inner[bucket.name], self.clock)
+        store.uniform = lambda: 0.0
+        return store
 
     def fail(self, name: str, error: Callable[[], StoreError]) -> None:
         def refuse(verb: str, key: str) -> None:

@@ -124,8 +124,9 @@ def serve() -> Iterator[Callable[..., tuple[Server, S3Store]]]:
             "bucket",
             endpoint_url=f"{scheme}://{host}:{server.port}",
             credentials=Credentials("id", "secret"),
+            request_timeout_s=5.0,
         )
-        store = S3Store(bucket, clock=SystemClock(), connect_timeout_s=5.0, read_timeout_s=5.0)
+        store = S3Store(bucket, clock=SystemClock())
         assert store._clients.requests() is not None
         made.append((server, store))
         return server, store

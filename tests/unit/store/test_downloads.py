@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -69,7 +70,7 @@ def server(answers: Server) -> Iterator[Canned]:
 
 @pytest.fixture
 def store(server: Canned) -> Iterator[S3Store]:
-    store = S3Store(server.settings(), clock=SystemClock(), connect_timeout_s=5.0, read_timeout_s=5.0)
+    store = S3Store(replace(server.settings(), request_timeout_s=5.0), clock=SystemClock())
     yield store
     store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from r2fs.model.errors import (
     Unavailable,
     UploadMissing,
 )
-from r2fs.model.ports import THROTTLED_S, Limits, SystemClock
+from r2fs.model.ports import THROTTLED_S, Clock, Limits, ObjectStore, SystemClock
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta, Version
 from r2fs.store.answers import SignatureRejected, StoredDamaged
 from r2fs.store.local.store import LocalDirStore
@@ -48,9 +49,15 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+def with_jitter(inner: ObjectStore, clock: Clock, uniform: Callable[[], float]) -> RetryingStore:
+    store = RetryingStore(inner, clock)
+    store.uniform = uniform
+    return store
+
+
 @pytest.fixture
 def store(faulty: FaultyStore, clock: ManualClock) -> RetryingStore:
-    return RetryingStore(faulty, clock, uniform=lambda: 1.0)
+    return with_jitter(faulty, clock, lambda: 1.0)
 
 
 def put(store, key: str, data: bytes = b"data", meta: ObjectMeta = META, **conditions: Any) -> str:
@@ -74,7 +81,7 @@ def test_delays_double_up_to_a_cap(faulty: FaultyStore, store: RetryingStore, cl
 
 def test_the_jitter_is_full(faulty: FaultyStore, clock: ManualClock):
     draws = iter([0.0, 0.5, 0.999])
-    store = RetryingStore(faulty, clock, uniform=lambda: next(draws))
+    store = with_jitter(faulty, clock, lambda: next(draws))
     put(faulty, "a")
     faulty.then("!!!")
     store.head("a")
@@ -82,7 +89,7 @@ def test_the_jitter_is_full(faulty: FaultyStore, clock: ManualClock):
 
 
 def test_throttled_waits_for_the_keys_second(faulty: FaultyStore, clock: ManualClock):
-    store = RetryingStore(faulty, clock, uniform=lambda: 0.0)
+    store = with_jitter(faulty, clock, lambda: 0.0)
     faulty.then("ttt")
     put(store, "a")
     assert clock.waited == [THROTTLED_S] * 3
@@ -153,7 +160,7 @@ def test_a_rejected_signature_has_three_tries(bucket: LocalDirStore, clock: Manu
 def test_close_ends_the_waiting(bucket: LocalDirStore):
     asked = threading.Event()
     faulty = FaultyStore(bucket, "!" * 99, before=lambda verb, key: asked.set())
-    store = RetryingStore(faulty, SystemClock(), uniform=lambda: 1.0)
+    store = with_jitter(faulty, SystemClock(), lambda: 1.0)
     failed: list[BaseException] = []
 
     def ask() -> None:
