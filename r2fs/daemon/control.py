@@ -34,7 +34,8 @@ from r2fs.daemon.protocol import (
     is_believed,
     short_address,
 )
-from r2fs.model import owned_paths
+from r2fs.model import causes, owned_paths
+from r2fs.model.causes import Cause
 from r2fs.model.errors import DirectoryUnusable, InvalidArgument, NotPermitted, R2fsError
 
 log = logging.getLogger(__name__)
@@ -191,10 +192,12 @@ class ControlServer:
     def _answer(self, request: Request) -> Mapping[str, object]:
         try:
             request.read()
-            operation = self._operations.get(str(request.message.get("op")))
+            name = str(request.message.get("op"))
+            operation = self._operations.get(name)
             if operation is None:
                 raise InvalidArgument(f"{UNKNOWN} {request.message.get('op')!r}")
-            return {**operation(request), "done": True}
+            with causes.caused_by(Cause(causes.R2FS, name)):
+                return {**operation(request), "done": True}
         except R2fsError as error:
             return failure(error)
         except Exception as error:

@@ -19,6 +19,7 @@ from r2fs.daemon.bulk import BulkOperations
 from r2fs.daemon.cache_operations import CacheOperations
 from r2fs.daemon.control import Request
 from r2fs.daemon.copies import CopyOperations
+from r2fs.daemon.cost_operations import CostOperations
 from r2fs.daemon.file_operations import FileOperations
 from r2fs.daemon.objects import ObjectOperations
 from r2fs.daemon.parts import Parts
@@ -54,7 +55,8 @@ class Operations:
             **BulkOperations(self._parts).table(),
             **FileOperations(self._parts).table(),
             **QueueOperations(self._parts).table(),
-            **CacheOperations(self._parts, self._started_at_s).table(),
+            **CacheOperations(self._parts).table(),
+            **CostOperations(self._parts, self._started_at_s).table(),
         }
 
     def mounted(self) -> None:

@@ -194,6 +194,16 @@ class FileView:
 
 
 @dataclass(frozen=True, slots=True)
+class EventView:
+    """An action of this mount on a file."""
+
+    at_s: float  # seconds since 1970
+    event: str  # in words
+    detail: str  # ETag, key, reason or size; empty: none
+    program: str  # for which it was done; empty: for none that is known
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """Bytes of a file that were copied out of the mount."""
 

@@ -56,7 +56,9 @@ def open_buckets(
     return Buckets(
         bucket,
         counter,
-        lambda one: s3.connect(one, clock, credentials=reading(one.name), counter=counter),
+        lambda one: s3.connect(
+            one, clock, credentials=reading(one.name), counter=counter.of_bucket(one.name)
+        ),
         lambda: account.bucket_names(bucket, clock, counter, reading("")),
         services.service_of(bucket.endpoint_url).limits,
     )

@@ -2,17 +2,21 @@
 
 Owns:  the counters, and R2's classes of requests (A and B are billed, the rest is free).
 Never: sends anything.
-Locks: self._lock, taken last of all and held for a few additions.
+Locks: that of the counters, taken last of all and held for a few additions.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from types import MappingProxyType
+
+from r2fs.model import causes
+from r2fs.store.tally import Counts, Sent, Tally
 
 # Verbs are named as the S3 API names its operations.
 CLASS_A = frozenset(
@@ -64,63 +68,110 @@ class RequestsView:
         return self.class_a + self.class_b + self.free
 
 
-class RequestCounter:
-    """Thread-safe."""
+class _Book:
+    """The counters of all buckets of a mount. guarded by: lock"""
 
     def __init__(self) -> None:
-        # guarded by: _lock
-        self._lock = Lock()
-        self._verbs: Counter[str] = Counter()
-        self._retries = 0
-        self._sent = 0
-        self._received = 0
-        self._statuses: Counter[str] = Counter()
-        self._latencies: dict[str, list[int]] = {}
-        self._sums_s: dict[str, float] = {}
+        self.lock = Lock()
+        self.verbs: Counter[str] = Counter()
+        self.retries = 0
+        self.sent = 0
+        self.received = 0
+        self.statuses: Counter[str] = Counter()
+        self.latencies: dict[str, list[int]] = {}
+        self.sums_s: dict[str, float] = {}
+        self.tally = Tally()
 
-    def request(self, verb: str, sent_bytes: int = 0) -> None:
-        with self._lock:
-            self._verbs[verb] += 1
-            self._sent += sent_bytes
 
-    def not_sent(self, verb: str, sent_bytes: int = 0) -> None:
+class RequestCounter:
+    """Thread-safe. `prefix` is put before the keys: a bucket's name, in a mount of several."""
+
+    def __init__(self, prefix: str = "", book: _Book | None = None) -> None:
+        # constant
+        self._prefix = prefix
+        self._book = book or _Book()
+
+    def of_bucket(self, name: str) -> RequestCounter:
+        """Return a counter of one bucket of several, which counts in this one."""
+        return RequestCounter(f"{name}/", self._book)
+
+    def request(self, verb: str, key: str = "", sent_bytes: int = 0) -> Sent:
+        """Count a request that is about to be sent, for the cause of this thread."""
+        sent = Sent(time.time(), verb, self._prefix + key, causes.now(), sent_bytes)
+        book = self._book
+        with book.lock:
+            book.verbs[verb] += 1
+            book.sent += sent_bytes
+            book.tally.add(sent, kind_of(verb))
+        return sent
+
+    def not_sent(self, sent: Sent) -> None:
         """Take one of `request` back: there was no connection to send it on."""
-        with self._lock:
-            self._verbs[verb] -= 1
-            self._sent -= sent_bytes
-            if not self._verbs[verb]:
-                del self._verbs[verb]
+        book = self._book
+        with book.lock:
+            book.verbs[sent.verb] -= 1
+            book.sent -= sent.size
+            if not book.verbs[sent.verb]:
+                del book.verbs[sent.verb]
+            book.tally.take_back(sent, kind_of(sent.verb))
 
-    def answered(self, verb: str, took_s: float, status: int | None) -> None:
+    def answered(self, sent: Sent, took_s: float, status: int | None) -> None:
         """Note the end of one of `request`; `status` is None where no answer came."""
-        with self._lock:
-            self._statuses[NO_ANSWER if status is None else str(status)] += 1
-            counts = self._latencies.setdefault(verb, [0] * (len(LIMITS_S) + 1))
+        book = self._book
+        with book.lock:
+            sent.status, sent.took_s = status, took_s
+            book.statuses[NO_ANSWER if status is None else str(status)] += 1
+            counts = book.latencies.setdefault(sent.verb, [0] * (len(LIMITS_S) + 1))
             counts[bisect_left(LIMITS_S, took_s)] += 1
-            self._sums_s[verb] = self._sums_s.get(verb, 0.0) + took_s
+            book.sums_s[sent.verb] = book.sums_s.get(sent.verb, 0.0) + took_s
 
     def latencies(self) -> Mapping[str, LatencyView]:
         """Latency by verb."""
-        with self._lock:
+        book = self._book
+        with book.lock:
             return {
-                verb: LatencyView(tuple(counts), self._sums_s[verb])
-                for verb, counts in self._latencies.items()
+                verb: LatencyView(tuple(counts), book.sums_s[verb]) for verb, counts in book.latencies.items()
             }
 
     def retried(self) -> None:
-        with self._lock:
-            self._retries += 1
+        with self._book.lock:
+            self._book.retries += 1
 
     def received(self, count: int) -> None:
-        with self._lock:
-            self._received += count
+        with self._book.lock:
+            self._book.received += count
+
+    def by_directory(self) -> Mapping[str, Counts]:
+        """Requests of class A, of class B and free ones, by directory of their keys."""
+        with self._book.lock:
+            return self._book.tally.by_directory()
+
+    def by_program(self) -> Mapping[str, Counts]:
+        """The same by program."""
+        with self._book.lock:
+            return self._book.tally.by_program()
+
+    def recent(self) -> tuple[Sent, ...]:
+        """The last requests, the oldest first."""
+        with self._book.lock:
+            return self._book.tally.recent()
 
     def view(self) -> RequestsView:
-        with self._lock:
-            verbs = dict(self._verbs)
-            retries, sent, received = self._retries, self._sent, self._received
-            statuses = dict(self._statuses)
-        a = sum(n for verb, n in verbs.items() if verb in CLASS_A)
-        b = sum(n for verb, n in verbs.items() if verb in CLASS_B)
-        free = sum(verbs.values()) - a - b
+        book = self._book
+        with book.lock:
+            verbs = dict(book.verbs)
+            retries, sent, received = book.retries, book.sent, book.received
+            statuses = dict(book.statuses)
+        kinds = [0, 0, 0]
+        for verb, n in verbs.items():
+            kinds[kind_of(verb)] += n
+        a, b, free = kinds
         return RequestsView(MappingProxyType(verbs), a, b, free, retries, sent, received, statuses)
+
+
+CLASSES = ("A", "B", "free")
+
+
+def kind_of(verb: str) -> int:
+    """The index in CLASSES of a request's class."""
+    return 0 if verb in CLASS_A else 1 if verb in CLASS_B else 2

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from r2fs.engine.writeback.queue import QUIET_S
-from r2fs.model.errors import BadCredentials, NameTooLong, Refused
+from r2fs.model.errors import BadCredentials, NameTooLong, ObjectMissing, Refused
 from r2fs.model.ports import Limits, ObjectStore, SystemClock
 from r2fs.model.records import AttributeChange, ObjectMeta, Version
 from r2fs.model.settings import Credentials
@@ -651,3 +651,27 @@ def test_a_bucket_that_was_refused_says_so_once(r2: StrictR2, store: RetryingSto
         if not there:
             assert store.health.view().answers == (r2.refusals["NoSuchBucket"] < 3)
     assert told == [False, True]
+
+
+# ------------------------------------------------------------------ what is noted of each request
+@pytest.mark.parametrize("transport", ["auto", "boto3"])
+def test_each_request_is_noted_with_its_key_and_its_answer(r2: StrictR2, transport: str) -> None:
+    store = open_store(replace(r2.endpoint.settings(), transport=transport), SystemClock())
+    try:
+        etag = store.put("a/b.wav", BytesBody(b"x"), META)
+        with store.get("a/b.wav") as download:
+            b"".join(download.chunks())
+        with pytest.raises(ObjectMissing):
+            store.head("a/none.wav")
+        store.copy(Version("a/b.wav", etag, 1), "c/d.wav")
+        store.list_page("c/", delimiter="/")
+        store.delete_many(["c/d.wav", "a/b.wav"])
+    finally:
+        store.close()
+    noted = [(sent.verb, sent.key, sent.status) for sent in store.counter.recent()]
+    assert [one for one in noted if not one[0].startswith("Head")] == [
+        ("PutObject", "a/b.wav", 200), ("GetObject", "a/b.wav", 200), ("CopyObject", "c/d.wav", 200),
+        ("ListObjectsV2", "c/", 200), ("DeleteObjects", "c/d.wav", 200),
+    ]  # fmt: skip
+    assert ("HeadObject", "a/none.wav", 404) in noted
+    assert all(sent.took_s is not None for sent in store.counter.recent())

@@ -186,6 +186,28 @@ SCHEMAS: dict[str, Any] = {
         "storage": {"objects": int, "bytes": int, "listed": bool, "dollars_per_month": float},
         "dollars_per_month": float,
         "prices": {"storage": float, "class_a": float, "class_b": float},
+        "by_directory": [{"directory": (str, None), **COUNTED}],
+        "by_program": [{"program": str, **COUNTED}],
+    },
+    "cost --why": {
+        "key": str,
+        "requests": [
+            {
+                "at_s": float,
+                "request": str,
+                "class": str,
+                "key": str,
+                "program": str,
+                "purpose": str,
+                "sent_bytes": int,
+                "status": (int, None),
+                "took_s": (float, None),
+            }
+        ],
+        "count": int,
+        "dollars": float,
+        "kept": int,
+        "since_at_s": float,
     },
     "flush": [
         {

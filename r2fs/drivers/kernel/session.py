@@ -34,6 +34,7 @@ from r2fs.drivers.kernel.negotiation import (
 )
 from r2fs.drivers.kernel.signals import wants_to_stop
 from r2fs.drivers.kernel.wire import Op
+from r2fs.model import causes
 from r2fs.model.errors import R2fsError, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
 
@@ -126,6 +127,7 @@ class Session:
         unpack, body_at, counts, limit = wire.IN_HEADER.unpack_from, wire.HEADER_SIZE, self.counts, OP_LIMIT
         fd, read, answer = self.fd, os.readv, self._answer
         caller = Caller(may_wait=False, may_fetch=False)
+        causes.serve(caller)
         looks, patience, later = 0, 0, self._later
         while True:
             try:
@@ -292,6 +294,7 @@ class Session:
             if self._waiting.get(request.unique) is not request:  # given up before its turn
                 return
             request.started = True
+        causes.serve(request.caller, _name(request.op).lower())
         try:
             self._answer(request.op, request.unique, request.nodeid, request.caller, request.body)
         finally:

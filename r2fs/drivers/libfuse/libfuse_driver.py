@@ -33,6 +33,7 @@ from r2fs.drivers.libfuse.callbacks import Callbacks
 from r2fs.drivers.libfuse.cshapes import Config, Connection, Pointer
 from r2fs.drivers.libfuse.paths import PathTable
 from r2fs.drivers.mount_path import absolute, check_fuse, check_mount_point, set_readahead
+from r2fs.model import causes
 from r2fs.model.errors import FuseMissing, MountError, R2fsError
 from r2fs.model.ports import Caller
 from r2fs.model.settings import Settings
@@ -120,7 +121,9 @@ class Library:
     def caller(self) -> Caller:
         """The caller of the request that this thread carries out."""
         now = self._get_context().contents
-        return Caller(now.uid, now.gid, now.pid, now.umask, True, self._interrupted)
+        caller = Caller(now.uid, now.gid, now.pid, now.umask, True, self._interrupted)
+        causes.serve(caller)
+        return caller
 
     def connection(self, pointer: int) -> Connection:
         """struct fuse_conn_info, from the argument of init."""

@@ -19,6 +19,8 @@ from itertools import count
 from queue import PriorityQueue
 from threading import Condition, Lock, get_ident
 
+from r2fs.model import causes
+from r2fs.model.causes import Cause
 from r2fs.model.errors import TooSlow
 from r2fs.model.ports import Clock
 
@@ -37,17 +39,20 @@ Job = Callable[[], None]
 
 class JobQueue:
     def __init__(self) -> None:
-        self._queue: PriorityQueue[tuple[int, int, Job | None]] = PriorityQueue()
+        self._queue: PriorityQueue[tuple[int, int, Job | None, Cause | None]] = PriorityQueue()
         self._number = count()
         # guarded by: _lock
         self._lock = Lock()
         self._stopped = False
 
     def submit(self, job: Job, priority: int = URGENT) -> bool:
-        """Queue a job. False: the threads are about to end, and will not do it."""
+        """Queue a job, to be done for the cause of this thread. False: the threads are about to end, and will not do it."""
+        cause = causes.now()
+        if priority == AHEAD:
+            cause = cause._replace(purpose=causes.AHEAD)
         with self._lock:
             if not self._stopped:
-                self._queue.put((priority, next(self._number), job))
+                self._queue.put((priority, next(self._number), job, cause))
             return not self._stopped
 
     def stop(self, threads: int) -> None:
@@ -55,18 +60,19 @@ class JobQueue:
         with self._lock:
             self._stopped = True
             for _ in range(threads):
-                self._queue.put((_STOP, next(self._number), None))
+                self._queue.put((_STOP, next(self._number), None, None))
 
     def run(self) -> None:
         while self._do_next():
             pass
 
     def _do_next(self) -> bool:
-        _, _, job = self._queue.get()
-        if job is None:
+        _, _, job, cause = self._queue.get()
+        if job is None or cause is None:
             return False
         try:
-            self._do(job)
+            with causes.caused_by(cause):
+                self._do(job)
         except Exception:
             log.exception("a background job failed")
         return True

@@ -17,6 +17,7 @@ from r2fs.disk.journal.journal import Journal
 from r2fs.disk.staging import Staging
 from r2fs.engine.inodes.inode_numbers import InodeNumbers
 from r2fs.model.errors import ObjectMissing
+from r2fs.model.history import History
 from r2fs.model.ports import (
     Clock,
     CrashPoint,
@@ -46,6 +47,7 @@ class Core:
     # guarded by: lock
     numbers: InodeNumbers = field(default_factory=InodeNumbers)  # as stat shows
     staging: Staging = field(init=False)  # the journal's
+    history: History = field(init=False)
     changed: Condition = field(init=False)  # any change that a thread may wait for
     stopping: bool = False  # set together with `ended`
     # thread-safe: for threads that wait for the end alone, and not for each change
@@ -53,6 +55,7 @@ class Core:
 
     def __post_init__(self) -> None:
         self.staging = self.journal.staging
+        self.history = History(self.clock)
         self.changed = Condition(self.lock)
 
     def assert_held(self) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.model import causes
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from r2fs.model.records import PendingDelete
 
@@ -39,6 +40,7 @@ class PendingDeletes:
         # guarded by: Core.lock
         self.rows: dict[int, PendingDelete] = {}  # by seq; changed by this class alone
         self.parked: dict[int, Refusal] = {}  # by seq; a parked delete hides no object
+        self.programs: dict[int, str] = {}  # by seq, of deletes that a program has caused
         self.claimed: set[int] = set()  # seqs of deletes on their way
         self._by_key: dict[str, set[int]] = {}
         self._below: Counter[str] = Counter()  # number of unparked deletes under each prefix
@@ -59,6 +61,8 @@ class PendingDeletes:
                 self.void_parked(key, etag)
             self._journal.put_delete(row)
             self.adopt(row)
+            if (program := causes.program()) is not None:
+                self.programs[row.seq] = program
             self._journal.on_rollback(lambda: self._leave(row.seq))
         return row
 
@@ -215,6 +219,7 @@ class PendingDeletes:
     def _leave(self, seq: int) -> None:
         self._core.assert_held()
         row = self.rows.pop(seq)
+        self.programs.pop(seq, None)
         seqs = self._by_key[nfc(row.key)]
         seqs.discard(seq)
         if not seqs:

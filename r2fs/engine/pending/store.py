@@ -126,6 +126,8 @@ class PendingStore:
             self._drop(node, change)
             return
         old = node.pending
+        if old is None or pending.open:  # not by a close: the kernel does not say whose it is
+            self._core.history.changed_locked(node.ino)
         if old is None and "base_metadata" not in change:
             change["base_metadata"] = _stored(node, pending.key)
         if old is not None and node.is_dir and pending.key != old.key:
@@ -203,6 +205,7 @@ class PendingStore:
         node.pending = pending
         if pending is None:
             node.base_metadata = None
+            self._core.history.settled_locked(node.ino)
             self.inodes.pop(node.ino, None)
             remember(self._core.memory, node)  # a successor finds no row of the inode
         else:

@@ -20,6 +20,8 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, PUT, Item
 from r2fs.engine.writeback.deleter import Deleter, RetryIn
 from r2fs.engine.writeback.queue import UploadQueue
+from r2fs.model import causes
+from r2fs.model.causes import Cause
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.records import ObjectInfo, PendingDelete
 
@@ -127,7 +129,10 @@ class Deletes:
 
     def carry_out(self, rows: list[PendingDelete]) -> None:
         """Send the deletes claimed by `prepare_locked`."""
-        self._send(rows, lambda again: self._deleter.delete(rows, again))
+        with self._core.lock:
+            program = self._pending.deletes.programs.get(rows[0].seq, causes.R2FS)
+        with causes.caused_by(Cause(program, "delete")):
+            self._send(rows, lambda again: self._deleter.delete(rows, again))
 
     def delete_seen(self, rows: list[PendingDelete], seen: Mapping[str, ObjectInfo]) -> None:
         """Send the deletes claimed by `claim_locked`, of objects that a LIST has just shown.

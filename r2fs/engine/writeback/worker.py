@@ -36,6 +36,7 @@ from r2fs.engine.writeback.queue import Upload, UploadQueue, is_transient
 from r2fs.engine.writeback.resolve import Answer, Resolver
 from r2fs.engine.writeback.upload import Sent, Uploader
 from r2fs.engine.writeback.upload_hydration import UploadHydration
+from r2fs.model.causes import Cause, caused_by
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.pending import InFlight, State
@@ -274,7 +275,8 @@ class Worker:
                 os.close(fd)
             raise
         shared = self._is_shared_locked(job.key, node)
-        attempt = partial(self._or_later, item, partial(self._attempt, node, job, shared))
+        cause = Cause(self._core.history.author_locked(node.ino), "upload")
+        attempt = partial(self._or_later, item, partial(self._attempt, node, job, shared, cause))
         return _Copy(attempt) if job.copy else attempt
 
     def _claim_locked(self, node: Node, fd: int | None) -> UploadJob:
@@ -315,8 +317,13 @@ class Worker:
             other is not node for other in self._pending.based_on(key)
         )
 
-    def _attempt(self, node: Node, job: UploadJob, shared: bool) -> None:
+    def _attempt(self, node: Node, job: UploadJob, shared: bool, cause: Cause) -> None:
         """Send the job, and resolve its answer."""
+        with caused_by(cause):
+            self._conclude(node, job, *self._answer_to(node, job, shared))
+
+    def _answer_to(self, node: Node, job: UploadJob, shared: bool) -> tuple[Answer, bool]:
+        """Send the job; return the answer or the error, and whether the job's own request was tried."""
         begun = False
         answer: Answer
         try:
@@ -333,7 +340,7 @@ class Worker:
         except Exception as error:  # a defect: logged, and the file is sent again
             log.exception("%s: the upload met an unexpected error", printable(job.key))
             answer = Unavailable(f"{printable(job.key)}: {error!r}")
-        self._conclude(node, job, answer, begun)
+        return answer, begun
 
     def _conclude(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
         """Resolve the answer. Where the journal cannot be written, the attempt stays open, and this is repeated."""

@@ -75,15 +75,19 @@ class LocalDirStore:
 
     # ---- requests, the lock, the state of an object
     @contextmanager
-    def _request(self, verb: str, key: str = "", outgoing: Outgoing | None = None) -> Iterator[None]:
-        """Count a request, and translate errors of the disk."""
-        self._counter.request(verb, len(outgoing) if outgoing else 0)
+    def _request(
+        self, verb: str, key: str = "", outgoing: Outgoing | None = None, named: str | None = None
+    ) -> Iterator[None]:
+        """Count a request, and translate errors of the disk. `named`: in messages, in place of the key."""
+        self._counter.request(verb, key, len(outgoing) if outgoing else 0)
         try:
             yield
         except OSError as error:
             if outgoing is not None and outgoing.failure is not None:
                 raise
-            raise translated(self._root, error, printable(key) or self.url) from error
+            raise translated(
+                self._root, error, printable(key if named is None else named) or self.url
+            ) from error
 
     @contextmanager
     def _locked(self, exclusive: bool = True) -> Iterator[None]:
@@ -147,7 +151,7 @@ class LocalDirStore:
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
         last = ""
-        with self._request("ListObjectsV2"), self._locked(exclusive=False):
+        with self._request("ListObjectsV2", prefix, named=""), self._locked(exclusive=False):
             self._root.stat()
             for key, stat in Walk(self._tree, prefix, delimiter, token or start_after, bool(token)):
                 if len(objects) + len(prefixes) >= min(limit, 1000):
@@ -224,7 +228,7 @@ class LocalDirStore:
         meta: ObjectMeta | None = None,
         condition: Condition | None = None,
     ) -> str:
-        with self._request("CopyObject", f"{source.key} → {key}"):
+        with self._request("CopyObject", key, named=f"{source.key} → {key}"):
             path_of(self._root, key)
             with self._source(source) as download:
                 return self._store(key, download.chunks(CHUNK), chosen_meta(download.info, meta), condition)
@@ -304,7 +308,7 @@ class LocalDirStore:
     def delete_many(self, keys: Sequence[str]) -> Mapping[str, StoreError]:
         if len(keys) > self.limits.delete_batch:
             raise Refused(f"{self.url}: at most {self.limits.delete_batch} keys in one delete request")
-        self._counter.request("DeleteObjects")
+        self._counter.request("DeleteObjects", keys[0] if keys else "")
         failed: dict[str, StoreError] = {}
         for key in keys:
             try:

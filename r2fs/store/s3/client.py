@@ -78,26 +78,27 @@ def make_client(
     if bucket.endpoint_url is not None:
         events.register("before-call.s3", _stay_here)
 
-    body = local()  # of the request that this thread sends: length, and the time of its beginning
+    body = local()  # of the request that this thread sends: its key, its entry, and the time of its beginning
     hidden = HiddenKey(session)
 
     def count(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
         hidden.look(request.headers.get("X-Amz-Security-Token"))
         length = request.headers.get("Content-Length") or "0"
-        body.length = int(length) if request.method == "PUT" else 0
+        size = int(length) if request.method == "PUT" else 0
         body.begun_s = time.monotonic()
-        counter.request(event_name.rpartition(".")[2], body.length)
+        body.sent = counter.request(event_name.rpartition(".")[2], body.key, size)
 
-    def ended(
-        response_dict: Mapping[str, Any] | None, exception: BaseException | None, event_name: str, **_: object
-    ) -> None:
-        verb = event_name.rpartition(".")[2]
+    def ended(response_dict: Mapping[str, Any] | None, exception: BaseException | None, **_: object) -> None:
         if isinstance(exception, NOT_REACHED):
-            counter.not_sent(verb, body.length)
+            counter.not_sent(body.sent)
             return
         status = None if response_dict is None else int(response_dict["status_code"])
-        counter.answered(verb, time.monotonic() - body.begun_s, status)
+        counter.answered(body.sent, time.monotonic() - body.begun_s, status)
 
+    def name(params: Mapping[str, Any], **_: object) -> None:
+        body.key = _key_of(params)
+
+    events.register("provide-client-params.s3", name)
     events.register("before-send.s3", count)
     events.register("response-received.s3", ended)
     for verb in ("GetObject", "HeadObject"):
@@ -105,6 +106,13 @@ def make_client(
     request_log.attach(events)
     wire.install(client, read_s)
     return client
+
+
+def _key_of(params: Mapping[str, Any]) -> str:
+    """The key of an operation's object, or the prefix of a LIST; of several objects, the first."""
+    objects = params.get("Delete", {}).get("Objects", ())
+    key = objects[0]["Key"] if objects else params.get("Key") or params.get("Prefix") or ""
+    return str(key)
 
 
 def _stay_here(params: dict[str, Any], **_: object) -> None:

@@ -133,7 +133,7 @@ class Requests:
         """Send, and return the answer's fields. Of a GET, `Body` is to be read and closed."""
         request = self._request(OPERATIONS[operation], asked)
         size = int(request.headers.get("content-length", "0"))
-        self._counter.request(operation, size)
+        sent = self._counter.request(operation, asked.get("Key") or asked.get("Prefix") or "", size)
         request_log.begin(operation, request.method, request.url, size)
         begun_s = time.monotonic()
         try:
@@ -141,12 +141,12 @@ class Requests:
             verdict = self._judge.judge(request, operation, response)
         except Exception as error:
             if isinstance(error, NOT_REACHED):
-                self._counter.not_sent(operation, size)
+                self._counter.not_sent(sent)
             else:
-                self._counter.answered(operation, time.monotonic() - begun_s, None)
+                self._counter.answered(sent, time.monotonic() - begun_s, None)
             request_log.fail(error)
             raise
-        self._counter.answered(operation, time.monotonic() - begun_s, verdict.status)
+        self._counter.answered(sent, time.monotonic() - begun_s, verdict.status)
         request_log.end(verdict.status, response.headers)
         if verdict.status >= 300:
             raise _refusal(operation, verdict, response.headers)

@@ -136,6 +136,7 @@ def test_every_json_has_its_schema_and_every_text_its_words(rig: Rig) -> None:
     answer(rig, "queue retry", "queue", "retry", point)
     answer(rig, "cost", "cost", "--list", point)
     assert "1 object, 0.00 GB (listed)" in said(rig, "cost", point, "--list")
+    answer(rig, "cost --why", "cost", "--why", old)
     answer(rig, "cache check", "cache", "check", point)
     assert answer(rig, "cache clear", "cache", "clear", point)["removed"] == 1
     answer(rig, "warm", "warm", takes)

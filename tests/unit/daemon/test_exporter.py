@@ -53,10 +53,8 @@ def exposition(tmp_path: Path) -> Iterator[Exposition]:
     engine.read("there.wav")
     store = RetryingStore(bucket, SystemClock())
     for took_s, status in ((0.003, 200), (0.2, 200), (99.0, None)):
-        store.counter.request("GetObject")
-        store.counter.answered("GetObject", took_s, status)
-    store.counter.request("PutObject", 1000)
-    store.counter.answered("PutObject", 0.03, 412)
+        store.counter.answered(store.counter.request("GetObject"), took_s, status)
+    store.counter.answered(store.counter.request("PutObject", "new.wav", 1000), 0.03, 412)
     parts: Any = SimpleNamespace(settings=engine.settings, engine=engine.fs, store=store, driver=Driver())
     yield Exposition(parts, '/mnt/take"s')
     engine.end()

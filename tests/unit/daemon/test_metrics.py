@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import pytest
 
 from r2fs.daemon import metrics
-from r2fs.daemon.cache_operations import cost
+from r2fs.daemon.cost_operations import by_directory, cost
 from r2fs.model.errors import PermissionRefused
 from r2fs.model.ports import Limits
 from r2fs.model.prices import MONTH_S
 from r2fs.model.settings import Bucket, Settings
 from r2fs.model.views import CacheView, QueueView, TransferView
+from r2fs.store import tally
 from r2fs.store.counting import RequestCounter
 
 
@@ -142,7 +143,7 @@ def test_r14_a_book_of_a_gibibyte_is_66_requests_of_class_a(tmp_path):
 
 def test_requests_by_verb_and_class():
     store = Store()
-    store.counter.request("PutObject", 100)
+    store.counter.request("PutObject", "a", 100)
     store.counter.request("GetObject")
     store.counter.retried()
     shown = json.loads(json.dumps(metrics.requests(store)))
@@ -165,3 +166,40 @@ def test_the_kernels_side():
     opened = {"path": "takes/07.wav", "ino": 7, "mode": "passthrough"}
     assert shown == {"open_files": [opened], "requests": {"lookup": 3}}
     assert metrics.kernel(object(), lambda inos: {}) == {"open_files": None, "requests": None}
+
+
+def test_requests_by_directory_are_those_of_all_below_it(tmp_path):
+    settings = Settings(Bucket("s3", "studio", prefix="anna/"), tmp_path, tmp_path, tmp_path)
+    counter = RequestCounter()
+    keys = [
+        "anna/a.wav",
+        "anna/kits/808/kick.wav",
+        "anna/kits/808/",
+        "anna/kits/909.wav",
+        "anna/kits2/x",
+        "ben/b.wav",
+    ]
+    for key in keys:
+        counter.request("PutObject", key)
+    counter.request("GetObject", "anna/kits2/x")
+    counter.request("DeleteObject", "anna/a.wav")
+
+    def counts(path: str) -> dict[str | None, tuple[int, int, int]]:
+        found = by_directory(settings, counter, path)
+        return {one["directory"]: (one["class_a"], one["class_b"], one["free"]) for one in found}
+
+    assert counts("") == {"kits": (3, 0, 0), "kits2": (1, 1, 0), "": (1, 0, 1)}
+    assert list(counts("")) == ["kits", "kits2", ""], "the dearest first"
+    assert counts("kits") == {"808": (2, 0, 0), "": (1, 0, 0)}
+    assert counts("none") == {}
+
+
+def test_directories_beyond_the_limit_are_counted_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(tally, "DIRECTORIES", 2)
+    settings = Settings(Bucket("s3", "studio"), tmp_path, tmp_path, tmp_path)
+    counter = RequestCounter()
+    for number in range(5):
+        counter.request("PutObject", f"{number}/a.wav")
+    found = by_directory(settings, counter, "")
+    assert [(one["directory"], one["class_a"]) for one in found] == [("0", 1), ("1", 1), (None, 3)]
+    assert by_directory(settings, counter, "1")[0]["class_a"] == 1

@@ -19,8 +19,8 @@ from tests.support.bodies import BreakingBody, BytesBody, ShrinkingBody
 
 def test_counters():
     counter = RequestCounter()
-    counter.request("PutObject", 100)
-    counter.request("PutObject", 11)
+    counter.request("PutObject", "a", 100)
+    counter.request("PutObject", "a", 11)
     counter.request("HeadObject")
     counter.request("DeleteObject")
     counter.retried()
@@ -37,17 +37,18 @@ def test_counters():
 
 def test_what_found_no_server_is_taken_back():
     counter = RequestCounter()
-    counter.request("PutObject", 100)
     counter.request("HeadObject")
-    counter.not_sent("PutObject", 100)
+    counter.not_sent(counter.request("PutObject", "takes/a", 100))
     assert counter.view().by_verb == {"HeadObject": 1}
     assert counter.view().sent_bytes == 0
+    assert counter.by_directory()["takes"] == (0, 0, 0)
+    assert [sent.verb for sent in counter.recent()] == ["HeadObject"]
 
 
 def test_counters_of_many_threads():
     counter = RequestCounter()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: counter.request("GetObject", 1), range(4000)))
+        list(pool.map(lambda _: counter.request("GetObject", "a", 1), range(4000)))
     assert counter.view().class_b == counter.view().sent_bytes == 4000
 
 

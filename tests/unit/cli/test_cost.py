@@ -1,0 +1,60 @@
+"""`r2fs cost` of a real mount: which program, directory and file its requests are of."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.test_lifecycle import Rig, fuse_works
+from tests.unit.cli.test_repair import answer, said
+
+pytestmark = pytest.mark.skipif(not fuse_works(), reason="/dev/fuse cannot be opened here")
+
+
+@pytest.fixture
+def rig(tmp_path: Path, repo_root: Path) -> Iterator[Rig]:
+    rig = Rig(repo_root, tmp_path)
+    (rig.bucket / "kits").mkdir()
+    (rig.bucket / "kits" / "kick.wav").write_bytes(b"kick" * 1000)
+    yield rig
+    rig.end()
+
+
+@pytest.mark.parametrize("driver", ["kernel", "libfuse"])
+def test_requests_by_program_directory_and_file(rig: Rig, driver: str) -> None:
+    rig.mount("--driver", driver)
+    kick, take = rig.point / "kits" / "kick.wav", rig.point / "takes" / "1.wav"
+    take.parent.mkdir()
+    subprocess.run(["cat", kick], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["dd", "if=/dev/zero", f"of={take}", "bs=1k", "count=9", "status=none"], check=True)
+    said(rig, "flush", "--wait", rig.point)
+
+    figures = answer(rig, "cost", "cost", rig.point)
+    by_program = {one["program"]: one for one in figures["by_program"]}
+    assert by_program["cat"]["class_b"] >= 1, by_program
+    assert by_program["dd"]["class_a"] >= 1, by_program
+    by_directory = {one["directory"]: one for one in figures["by_directory"]}
+    assert by_directory["kits"]["class_b"] >= 1
+    assert by_directory["takes"]["class_a"] >= 1
+    assert sum(one["class_a"] for one in by_program.values()) == figures["requests"]["since_start"]["class_a"]
+    assert "kits/" in said(rig, "cost", "--by", "directory", rig.point)
+    assert "(files of the directory itself)" in said(rig, "cost", "--by", "directory", rig.point / "kits")
+    assert "cat" in said(rig, "cost", rig.point, "--by", "program")
+
+    why = answer(rig, "cost --why", "cost", "--why", take)
+    assert [(one["request"], one["class"], one["program"], one["purpose"]) for one in why["requests"]][-1] == (
+        "PutObject", "A", "dd", "upload",
+    )  # fmt: skip
+    assert {one["key"] for one in why["requests"]} == {"takes/1.wav"}
+    read = answer(rig, "cost --why", "cost", "--why", kick)["requests"]
+    assert [(one["request"], one["program"]) for one in read if one["class"] == "B"] == [("GetObject", "cat")]
+    below = answer(rig, "cost --why", "cost", "--why", kick.parent)
+    assert below["count"] > len(read), "the LIST of the directory"
+    text = " ".join(said(rig, "cost", "--why", take).split())
+    assert "PutObject A dd upload" in text
+    assert "of the last 5,000 of this mount" in text
+    refused = rig.r2fs("cost")
+    assert (refused.returncode, "--why PATH alone" in refused.stderr) == (2, True)
