@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from r2fs.cli import show
+from r2fs.cli import renewal, show
 from r2fs.cli.setting_flags import complete_target
 from r2fs.cli.storing import settings_at
 from r2fs.cli.usage import Command
@@ -22,6 +23,9 @@ from r2fs.model.settings.loading import R2_DOMAIN
 from r2fs.model.settings.settings_file import SettingsFile
 from r2fs.model.settings.sources import gather
 from r2fs.model.settings.units import Duration
+
+if TYPE_CHECKING:  # boto3 is imported by the command alone
+    from r2fs.store.s3.grant import Grant
 
 SHORTEST_S, LONGEST_S = 60.0, 604_800.0
 
@@ -46,6 +50,13 @@ def parse_ttl(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     "--credential-process", "as_process", is_flag=True, help="Print what AWS's setting credential_process reads."
 )  # fmt: skip
 @click.option(
+    "--renew",
+    "renewed",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write that to FILE, and again before it ends, until a signal.",
+)
+@click.option(
     "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings file to read."
 )
 def command(
@@ -55,6 +66,7 @@ def command(
     role: str | None,
     as_json: bool,
     as_process: bool,
+    renewed: Path | None,
     config_file: Path | None,
 ) -> None:
     """Print temporary credentials that reach only a prefix of a bucket.
@@ -64,15 +76,23 @@ def command(
     rights, and ends with it. On R2 the credentials are signed on this host, without a request; elsewhere the
     service's STS makes them.
 
-    The lines are for a shell. Who has them can use them until they end. With --credential-process the command can stand in ~/.aws/config, for a profile that a mount names: the
-    mount then renews its credentials by itself.
+    The lines are for a shell. Who has them can use them until they end. With --credential-process the command can
+    stand in ~/.aws/config, for a profile that a mount names: the mount then renews its credentials by itself. With
+    --renew one process holds the key and keeps FILE fresh, and mounts elsewhere have `credential_process = cat FILE`.
 
-    Example: eval "$(r2fs grant r2://my-bucket/users/anna --ttl 8h --ro)"
+    \b
+    Examples:
+      eval "$(r2fs grant r2://my-bucket/users/anna --ttl 8h --ro)"
+      r2fs grant r2://my-bucket/users/anna --ttl 1h --renew /run/grants/anna.json
     """
     from r2fs.store.s3.grant import Wish, grant
 
-    if as_json and as_process:
-        raise click.UsageError("--credential-process prints JSON of its own: give it without --json")
+    if as_json and (as_process or renewed):
+        raise click.UsageError(
+            "--credential-process and --renew have JSON of their own: give them without --json"
+        )
+    if renewed is not None and ttl_s < renewal.SHORTEST_S:
+        raise click.UsageError(f"with --renew, --ttl is {renewal.SHORTEST_S // 60}m or more")
     if target.startswith("/"):
         raise SettingsError(
             f"{target} is a path: name the prefix as keys have it, as `r2fs key {target}` prints it"
@@ -82,15 +102,22 @@ def command(
     prefix = bucket.prefix if named else bucket.prefix + normal_prefix(target)
     if bucket.scheme == "file":
         raise SettingsError(f"{bucket.url} is a directory: it has no credentials")
-    made = grant(bucket, Wish(prefix, read_only, ttl_s, role), time.time())
-    end = datetime.fromtimestamp(made.ends_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+    def made_now() -> Grant:
+        return grant(bucket, Wish(prefix, read_only, ttl_s, role), time.time())
+
+    if renewed is not None:
+        renewal.renew(lambda: json.dumps(_for_process(made_now())), renewed, ttl_s)
+        return
+    made = made_now()
+    if as_process:
+        show.as_json(_for_process(made))
+        return
+    end = _end_of(made)
     secrets = (made.access_key_id, made.secret_access_key, made.session_token)
     variables = _variables(bucket, *secrets)
     line = _mount_line(bucket, prefix, read_only)
-    if as_process:
-        names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
-        show.as_json({"Version": 1, **dict(zip(names, secrets, strict=True)), "Expiration": end})
-    elif as_json:
+    if as_json:
         parts: dict[str, Any] = dict(
             zip(("access_key_id", "secret_access_key", "session_token"), secrets, strict=True)
         )
@@ -100,6 +127,16 @@ def command(
         for name, value in variables.items():
             click.echo(f"export {name}={shlex.quote(value)}")
         click.echo(f"# until {end}: {line}")
+
+
+def _end_of(made: Grant) -> str:
+    return datetime.fromtimestamp(made.ends_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _for_process(made: Grant) -> dict[str, object]:
+    """Fields that AWS's setting credential_process reads (the AWS CLI's user guide, "Sourcing credentials with an external process")."""
+    keys = {"AccessKeyId": made.access_key_id, "SecretAccessKey": made.secret_access_key}
+    return {"Version": 1, **keys, "SessionToken": made.session_token, "Expiration": _end_of(made)}
 
 
 def _is_place(target: str, config_file: Path | None) -> bool:

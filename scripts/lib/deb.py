@@ -72,14 +72,18 @@ def build(target: Path, fast: bool) -> Path:
     return target / name
 
 
-def _fill(tree: Path) -> None:
-    library = tree / LIBRARY
+def fill_library(library: Path) -> None:
+    """Copy r2fs and the packages that it needs, in the versions of this environment."""
     shutil.copytree(ROOT / "r2fs", library / "r2fs", ignore=shutil.ignore_patterns("__pycache__"))
     if (found := commit()) is not None:
         (library / "r2fs" / "_commit").write_text(found + "\n")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for distribution in required([text.split(">=")[0] for text in project["dependencies"]]):
         _copy(distribution, library)
+
+
+def _fill(tree: Path) -> None:
+    fill_library(tree / LIBRARY)
     _write(tree / "usr/bin/r2fs", PROGRAM, 0o755)
     helper = tree / "usr/sbin/mount.r2fs"
     helper.parent.mkdir(parents=True)

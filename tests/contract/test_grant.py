@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -18,15 +19,16 @@ from typing import Any
 
 import pytest
 
+from r2fs.cli import renewal
 from r2fs.model.addresses import token_end_s
-from r2fs.model.errors import Refused
+from r2fs.model.errors import DirectoryUnusable, Refused
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import ObjectMeta
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
 from r2fs.store.s3.grant import Wish, grant, policy
 from r2fs.store.s3.session import frozen_key, open_session
-from tests.mount.daemons import run_r2fs
+from tests.mount.daemons import run_r2fs, until
 from tests.support.bodies import BytesBody
 from tests.support.servers import Endpoint, Moto
 from tests.support.strict import StrictR2
@@ -198,3 +200,63 @@ def test_credentials_of_a_command_are_renewed_before_they_end(tmp_path: Path):
         finally:
             store.close()
         assert r2.faults == []
+
+
+# ------------------------------------------------------------------ --renew
+@pytest.fixture
+def signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renewal.signal, "pthread_sigmask", lambda how, mask: set())
+
+
+def test_a_renewed_file_is_always_whole_and_private(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signals_as_before: None,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Written at once, after a quarter of the life, and soon after a failure; the last credentials stay meanwhile."""
+    file, seen, waits = tmp_path / "grants.json", [], []
+    answers: Iterator[str | Exception] = iter(["one", Refused("the service is away"), "two"])
+
+    def make() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        seen.append(file.read_text())
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        return len(waits) == 3
+
+    monkeypatch.setattr(renewal, "_stopped_within", wait)
+    renewal.renew(make, file, 3600)
+    assert seen == ["one", "one", "two"]
+    assert waits == [900, renewal.RETRY_S, 900]
+    assert "the service is away" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_the_first_grant_of_a_renewal_must_succeed(tmp_path: Path, signals_as_before: None):
+    def refuse() -> str:
+        raise Refused("no")
+
+    with pytest.raises(Refused):
+        renewal.renew(refuse, tmp_path / "grants.json", 3600)
+    with pytest.raises(DirectoryUnusable, match="cannot be written"):
+        renewal.renew(lambda: "{}", tmp_path / "nix" / "grants.json", 3600)
+
+
+def test_renew_ends_by_a_signal_and_leaves_the_file(tmp_path: Path):
+    file = tmp_path / "grants.json"
+    words = ("grant", "r2://takes/anna", "--renew", file)
+    process = subprocess.Popen([sys.executable, "-m", "r2fs", *words], env=environ(tmp_path))
+    until("a grant", file.exists)
+    process.terminate()
+    assert process.wait(30) == 0
+    made = json.loads(file.read_text())
+    assert set(made) == {"Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"}
+    assert claims_of(made["SessionToken"], "parent-secret")["paths"]["prefixPaths"] == ["anna/"]
+    done = run_r2fs(environ(tmp_path), *words, "--ttl", "19m")
+    assert (done.returncode, "--ttl is 20m or more" in done.stderr) == (2, True), done.stderr
