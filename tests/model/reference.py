@@ -44,7 +44,7 @@ class File:
     tags: dict[str, str] = field(default_factory=dict)  # metadata of others, to be kept
     writers: int = 0
     broken: bool = False  # bytes are lost with the version they were to come from
-    taken: bool = False  # the bucket had these bytes from here, and another client took them away
+    taken: bool = False  # sent, and taken away by another client before the journal here had the answer
 
     def __lt__(self, other: File) -> bool:
         return False  # for sorting by path, which is never equal
@@ -147,13 +147,15 @@ class Model:
         for file in self.files.values():
             file.mode_shown = file.mtime_shown = False
 
-    def touch(self, path: str, old: Stored | None) -> None:
-        """Another client is about to write or remove what is at `path`; `old` is the version that goes."""
+    def touch(self, path: str, etag: str | None, unheard: bool) -> None:
+        """Another client writes or removes what is at `path`; `etag` is of the version that goes.
+
+        `unheard`: that is the upload of the file here, and its answer is not in the journal yet.
+        """
         self.touched.add(path)
-        etag = old.etag if old is not None else None
         here = self.files.get(path)
-        if here is not None and old is not None and nfc(old.key) not in self.bucket.foreign:
-            here.taken = old.data == here.data and not here.writers
+        if here is not None and unheard:
+            here.taken = True
         if etag is not None:
             for file in [*self.files.values(), *(file for file, _, _ in self.slots.values())]:
                 if etag in file.origins:
@@ -201,6 +203,7 @@ class Model:
     def _leave(self, path: str) -> File:
         """The name goes from here; a directory that only its files made stays."""
         file = self.files.pop(path)
+        file.taken = False
         self._doom(path, file)
         if file.at is not None:
             self.gone.setdefault(path, set()).add(file.at)

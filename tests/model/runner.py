@@ -22,6 +22,7 @@ from typing import Any
 
 from r2fs.model.errors import CannotDiscard, NoSpace, NotFound, NotSupported, R2fsError
 from r2fs.model.keys import nfc
+from r2fs.model.metadata import ATTEMPT
 from r2fs.model.pending import check as check_pending
 from r2fs.model.records import AttributeChange, Opened, Proof
 from r2fs.model.reports import BulkReport
@@ -461,10 +462,14 @@ class Runner:
     def _touch(self, path: str) -> None:
         self.raced = True
         key = nfc(self.world.prefix + path)
+        node = self.world.node(nfc(path))
+        flight = node.pending.in_flight if node is not None and node.pending is not None else None
         for suffix in ("", ".rclonelink"):
             old = self.world.bucket.objects.get(key + suffix)
+            made_by = old.meta.metadata.get(ATTEMPT) if old is not None else None
+            unheard = flight is not None and made_by == flight.attempt
             for model in self.models:
-                model.touch(nfc(path), old)
+                model.touch(nfc(path), old.etag if old else None, unheard)
 
     def do_remote_set(self, path: str, size: int, tag: int) -> None:
         file = self.model.files.get(nfc(path))
