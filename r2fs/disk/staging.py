@@ -12,6 +12,7 @@ Fails:   R2fsError by `local_error` from `create`, `sync` and `sync_file`; OSErr
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
@@ -73,11 +74,26 @@ class Staging:
         os.utime(fd)  # a spare was made earlier
         return SparseFile.empty(path, fd)
 
-    def adopt(self, file: SparseFile, ino: int) -> str:
-        """Move an open file of inode `ino` to data/; return its new name."""
-        name = _unused_name(ino)
+    def adopt(self, file: SparseFile, ino: int, unwritten_ns: Collection[int] = ()) -> str:
+        """Move an open file of inode `ino` to data/; return its new name.
+
+        `unwritten_ns`: mtimes with which it has the bucket's bytes. The name tells them, for `is_unwritten`.
+        """
+        size = os.fstat(file.fd).st_size
+        name = _unused_name(ino) + "".join(self._mark(size, each) for each in unwritten_ns)
         file.rename_to(self.path(name))
         return name
+
+    def is_unwritten(self, name: str) -> bool:
+        """True if the file was moved to data/ with the bucket's bytes, and not written since, by its size and mtime.
+
+        False after a power cut, which may leave newer bytes with an older mtime.
+        """
+        found = self.stat(name)
+        return self._mark(found.st_size, found.st_mtime_ns) in name
+
+    def _mark(self, size: int, mtime_ns: int) -> str:
+        return "-" + hashlib.sha256(f"{self.boot} {size} {mtime_ns}".encode()).hexdigest()[:16]
 
     def stat(self, name: str) -> os.stat_result:
         return os.stat(self.path(name))

@@ -42,11 +42,14 @@ class StagedFiles:
         content = self._contents.of(node)
         self._contents.keep_whole(node)
         content.make_writable()
-        name = self._core.staging.adopt(content, node.ino)
+        # A complete file that was renamed here may be the last copy: another host may have deleted the object.
+        last_copy = node.pending is not None and content.complete
+        unwritten_ns = () if last_copy else (content.stat().st_mtime_ns, node.mtime_ns)
+        name = self._core.staging.adopt(content, node.ino, unwritten_ns)
         self._core.crash_point("staged")
         self._contents.leave_cache(node)
         # From here on the file's times are the inode's.
-        os.utime(content.fd, ns=(node.atime_ns, node.mtime_ns))
+        content.set_times(node.atime_ns, node.mtime_ns)
         return name
 
     @contextmanager

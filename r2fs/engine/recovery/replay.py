@@ -274,13 +274,14 @@ class Replay:
         self._core.staging.clear_links({handle.file for handle in self._inheritance.handles.values()})
 
     def _set_aside_unknown(self, known: set[str]) -> None:
-        """Move staged files without a row to quarantine: an upload's file that was not removed in time, or a file of
-        a damaged journal. Empty ones are removed."""
+        """Move staged files without a row to quarantine: files of a damaged journal, above all. Those that nobody has
+        written to are removed."""
         for name, size in self._core.staging.scan():
             if name in known:
                 continue
-            if not size:
-                self._core.staging.remove(name)  # a spare, or a create that was never answered
+            # A spare, or of a create or an open for writing that was never answered.
+            if not size or self._core.staging.is_unwritten(name):
+                self._core.staging.remove(name)
             else:
                 path = self._core.staging.set_aside(name)
                 log.warning("a staged file without a journal row was set aside as %s", path)

@@ -187,7 +187,6 @@ def test_a_change_of_mode_is_in_the_bucket_though_the_upload_began_before_it(
     assert store.uploads == {}
 
 
-@pytest.mark.expect_warnings("set aside as")
 def test_a_kill_while_a_file_gets_into_staging_is_not_said_to_be_somebodys_write(
     host: Host, store: MemoryStore
 ):

@@ -9,8 +9,9 @@ import pytest
 
 from r2fs.disk.journal.journal import Journal
 from r2fs.model.records import Opened
-from tests.support.engine import Engine
+from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
+from tests.support.power import IN_PARTS, Power, Stop, stop_at, without_background
 
 
 class Barriers:
@@ -128,3 +129,55 @@ def test_leaving_does_not_make_what_was_synced_look_written(engine: Engine) -> N
     engine.sweep_staging()
     engine.close(opened)
     assert row_synced(engine, "take.wav")
+
+
+# ------------------------------------------------------------------ killed between the file and its row
+def killed_while_it_opens(engine: Engine, point: str) -> None:
+    """A program opens a clean file for writing, and gets no answer."""
+    stop_at(engine, point)
+    engine.commit_point = engine.crash_point
+    with pytest.raises(Stop):
+        engine.open("large.wav", os.O_RDWR)
+    engine.crash_point = engine.commit_point = lambda name: None
+    engine.kill()
+
+
+@pytest.mark.parametrize("point", ["staged", "commit"])
+@pytest.mark.parametrize("here", ["all", "some", "none"])
+def test_what_nobody_has_written_to_is_removed_at_the_next_start(
+    make: MakeEngine, large: bytes, point: str, here: str
+) -> None:
+    """It was set aside for a person: bytes of the bucket, or zeros where they had not come yet."""
+    engine = without_background(make(threads=False, **IN_PARTS))
+    if here != "none":
+        opened = engine.open("large.wav")
+        engine.fs.read(engine.caller, opened.handle, 0, len(large) if here == "all" else 1000)
+        engine.close(opened)
+    killed_while_it_opens(engine, point)
+    (left,) = (path for path in engine.staged_files() if path.stat().st_size)
+    after = make(**IN_PARTS)
+    assert not left.exists()
+    assert not after.core.staging.orphan_dir.exists()
+    assert after.read("large.wav") == large
+
+
+@pytest.mark.expect_warnings("was set aside as")
+@pytest.mark.parametrize("but", ["written", "power cut"])
+def test_what_somebody_may_have_written_to_is_set_aside(
+    make: MakeEngine, large: bytes, power: Power, but: str
+) -> None:
+    """A row that is lost, with a journal that a person has put back, leaves the only copy."""
+    engine = without_background(make(threads=False, **IN_PARTS))
+    assert engine.read("large.wav") == large
+    killed_while_it_opens(engine, "commit")
+    (left,) = (path for path in engine.staged_files() if path.stat().st_size)
+    if but == "written":
+        with left.open("r+b") as file:
+            file.write(b"HEAD")
+    else:
+        power.cut(engine, names=False)
+    bytes_left = left.read_bytes()
+    after = make(**IN_PARTS)
+    (aside,) = after.core.staging.orphan_dir.iterdir()
+    assert aside.read_bytes() == bytes_left
+    assert after.read("large.wav") == large
