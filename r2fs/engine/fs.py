@@ -38,10 +38,11 @@ from r2fs.engine.namespace.xattrs import TYPE, ExtendedAttributes, is_stored
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.progress import Status
 from r2fs.engine.writeback.write_back import WriteBack
+from r2fs.model.directory_lines import DirectoryLines
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, KernelCache
-from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Kind, Opened
+from r2fs.model.records import AttributeChange, Entry, FileSystemStats, Kind, Opened
 from r2fs.model.settings import Settings
 from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
@@ -234,7 +235,7 @@ class FileSystem:
     ) -> None:
         self._renaming.rename(caller, parent, name, new_parent, new_name, flags)
 
-    def readdir(self, caller: Caller, ino: int) -> Sequence[DirEntry]:
+    def readdir(self, caller: Caller, ino: int) -> DirectoryLines:
         return self._names.readdir(caller, ino)
 
     def readdir_entry(self, caller: Caller, ino: int, name: str) -> Entry | None:

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from r2fs.model.directory_lines import DirectoryLines
 from r2fs.model.ports import Caller, KernelCache
-from r2fs.model.records import AttributeChange, DirEntry, Entry, FileSystemStats, Opened
+from r2fs.model.records import AttributeChange, Entry, FileSystemStats, Opened
 
 ROOT = 1
 
@@ -57,7 +58,7 @@ class Verbs(Protocol):
         self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int = 0
     ) -> None: ...
 
-    def readdir(self, caller: Caller, ino: int) -> Sequence[DirEntry]:
+    def readdir(self, caller: Caller, ino: int) -> DirectoryLines:
         """List the whole directory, without `.` and `..`, in a stable order."""
         ...
 

@@ -301,6 +301,19 @@ def test_a_warm_walk_asks_nothing(kmounts: Mounts) -> None:
     assert "lookup" not in before, "READDIRPLUS brings the attributes along"
 
 
+def test_who_reads_names_alone_gets_no_attributes(kmounts: Mounts) -> None:
+    """An inode here and one in the kernel for each of a hundred thousand names that nobody looks at."""
+    serving = kmounts()
+    (serving.root / "d").mkdir()
+    for number in range(3000):
+        (serving.root / "d" / f"file {number}").touch()
+    assert len(os.listdir(serving.path / "d")) == 3000
+    asked = serving.ask("requests")
+    assert asked["readdirplus"] <= 2, "the first page, in case that somebody looks"
+    assert asked["readdir"] >= 2
+    assert sum(entry.stat().st_size for entry in os.scandir(serving.path / "d")) == 0
+
+
 def test_a_kept_listing_expires(kmounts: Mounts) -> None:
     """The kernel would keep it for ever."""
     serving = kmounts(valid_s=1.0)
@@ -485,9 +498,9 @@ def test_read_only(kmounts: Mounts) -> None:
 
 def test_what_was_negotiated(kmounts: Mounts) -> None:
     flags = kmounts().ask("flags")
-    for wanted in (Init.PASSTHROUGH, Init.PARALLEL_DIROPS, Init.NO_OPENDIR_SUPPORT, Init.DO_READDIRPLUS):
+    for wanted in (Init.PASSTHROUGH, Init.PARALLEL_DIROPS, Init.NO_OPENDIR_SUPPORT, Init.READDIRPLUS_AUTO):
         assert flags & wanted
-    for unwanted in (Init.WRITEBACK_CACHE, Init.AUTO_INVAL_DATA, Init.READDIRPLUS_AUTO, Init.POSIX_LOCKS):
+    for unwanted in (Init.WRITEBACK_CACHE, Init.AUTO_INVAL_DATA, Init.POSIX_LOCKS):
         assert not flags & unwanted
 
 

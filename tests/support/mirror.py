@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from r2fs.model.directory_lines import DirectoryLines
 from r2fs.model.errors import (
     AccessRefused,
     BadHandle,
@@ -51,7 +52,6 @@ from r2fs.model.records import (
     SPECIAL_KINDS,
     AttributeChange,
     Attributes,
-    DirEntry,
     Entry,
     FileSystemStats,
     Kind,
@@ -251,15 +251,13 @@ class MirrorVerbs:
             if done != 0:
                 raise OSError(ctypes.get_errno(), "renameat2")
 
-    def readdir(self, caller: Caller, ino: int) -> Sequence[DirEntry]:
+    def readdir(self, caller: Caller, ino: int) -> DirectoryLines:
         self.calls["readdir"] += 1
         node = self._directory(ino)
         with translated(node.name), os.scandir(node.path) as found:
             lines = sorted((entry.name, entry.inode(), entry.stat(follow_symlinks=False)) for entry in found)
-        return [
-            DirEntry(name, _kind(info.st_mode), offset, number)
-            for offset, (name, number, info) in enumerate(lines, 1)
-        ]
+        found_lines = [(name, _kind(info.st_mode), number) for name, number, info in lines]
+        return DirectoryLines(found_lines, valid_s=self.valid_s)
 
     def readdir_entry(self, caller: Caller, ino: int, name: str) -> Entry | None:
         self.calls["readdir_entry"] += 1

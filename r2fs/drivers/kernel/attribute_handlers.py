@@ -18,6 +18,7 @@ from r2fs.drivers.kernel.openfiles import OpenFiles
 from r2fs.drivers.kernel.session import Handler, Session
 from r2fs.drivers.kernel.wire import Op
 from r2fs.drivers.setid import drop_set_id
+from r2fs.model.directory_lines import encoded
 from r2fs.model.errors import NoAttribute
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange, Entry
@@ -76,7 +77,7 @@ class AttributeHandlers:
     def listxattr(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         room, _ = wire.GETXATTR_IN.unpack_from(body)
         names = self._fs.listxattr(caller, nodeid)
-        self._sized(unique, room, b"".join(codec.encoded(name) + b"\0" for name in names))
+        self._sized(unique, room, b"".join(encoded(name) + b"\0" for name in names))
 
     def _sized(self, unique: int, room: int, value: bytes) -> None:
         """Answer with the value, or with its length where `room` is 0. ERANGE where `room` is too small."""

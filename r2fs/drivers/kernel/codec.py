@@ -6,10 +6,11 @@ Never: touches a descriptor; keeps state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from r2fs.drivers.kernel import wire
+from r2fs.model.directory_lines import Line
 from r2fs.model.records import TYPE_BITS, Attributes, Entry, FileSystemStats, Kind
 
 NS: Final = 10**9
@@ -24,10 +25,6 @@ NO_ENTRY: Final = bytes(wire.ENTRY_OUT.size)  # in READDIRPLUS: a name without a
 def text(raw: memoryview | bytes) -> str:
     """Decode a name; bytes that are not UTF-8 become lone surrogates, as by os.fsdecode."""
     return str(raw, "utf-8", "surrogateescape")
-
-
-def encoded(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
 
 
 def split(valid_s: float) -> tuple[int, int]:
@@ -109,6 +106,27 @@ class DirectoryPage:
         data += wire.DIRENT.pack(st_ino, offset, len(name), DIRENT_TYPE[kind])
         data += name
         data += bytes(-len(data) & 7)
+
+    def add_names(self, lines: Iterable[Line], offset: int) -> int:
+        """Add names without attributes until the page is full; return their number. `offset`: before the first."""
+        parts: list[bytes] = []
+        pack, left, count = wire.DIRENT.pack, self._size - len(self._data), 0
+        extra = NO_ENTRY if self._plus else b""
+        fixed = wire.DIRENT.size + len(extra)
+        for name, number, kind in lines:
+            length = len(name)
+            left -= (fixed + length + 7) & ~7
+            if left < 0:
+                break
+            count += 1
+            parts += (
+                extra,
+                pack(number, offset + count, length, DIRENT_TYPE[kind]),
+                name,
+                bytes(-length & 7),
+            )
+        self._data += b"".join(parts)
+        return count
 
     def content(self) -> bytearray:
         return self._data

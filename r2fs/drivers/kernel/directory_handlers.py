@@ -13,7 +13,6 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,8 +21,9 @@ from r2fs.drivers.kernel.codec import DirectoryPage
 from r2fs.drivers.kernel.notify import KernelNotifier
 from r2fs.drivers.kernel.session import Handler, Session
 from r2fs.drivers.kernel.wire import Op
+from r2fs.model.directory_lines import DirectoryLines, encoded
 from r2fs.model.ports import Caller
-from r2fs.model.records import DirEntry, Kind
+from r2fs.model.records import Kind
 from r2fs.model.verbs import Verbs
 
 SNAPSHOTS: Final = 64  # directories being read at once; a reader of a dropped snapshot gets a new one
@@ -31,7 +31,7 @@ SNAPSHOT_NAMES: Final = 100_000  # names in all snapshots but the newest: some 2
 SNAPSHOT_AGE_S: Final = 60.0  # since the last read
 POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position inside
 DOTS: Final = ((b".", Kind.DIRECTORY), (b"..", Kind.DIRECTORY))  # positions 0 and 1
-EMPTY_VALID_S: Final = 1.0  # an empty directory has no entry to carry the freshness of its listing
+EMPTY_VALID_S: Final = 1.0  # limit for an empty directory, of which no name can be looked up
 
 
 @dataclass(slots=True, eq=False)
@@ -40,9 +40,9 @@ class DirectorySnapshot:
 
     number: int
     ino: int
-    entries: Sequence[DirEntry]
+    lines: DirectoryLines
     used_s: float  # time.monotonic()
-    valid_s: float = codec.FOREVER_S  # the shortest of the entries shown
+    fresh_until_s: float  # time.monotonic(): the shortest of the listing and of the entries shown
 
 
 class DirectoryHandlers:
@@ -92,8 +92,7 @@ class DirectoryHandlers:
         if not self._session.send_data(unique, page.content()):
             self._take_back(shown)
         elif not page.content():  # the end: from now on the kernel has the whole listing
-            fresh = snapshot.valid_s if snapshot.entries else EMPTY_VALID_S
-            self._kernel.listing_shown(nodeid, fresh)
+            self._kernel.listing_shown(nodeid, snapshot.fresh_until_s - time.monotonic())
             # The snapshot stays for a while: a reader of the kernel's copy returns with offsets into this snapshot.
 
     def _fill(
@@ -105,7 +104,7 @@ class DirectoryHandlers:
         shown: list[int] | None,
     ) -> None:
         """Add names from `position` on until the page is full. `shown` collects inodes returned with references."""
-        base, entries, directory = snapshot.number << POSITION_BITS, snapshot.entries, snapshot.ino
+        base, lines, directory = snapshot.number << POSITION_BITS, snapshot.lines, snapshot.ino
         while position < len(DOTS):
             name, kind = DOTS[position]
             if not page.fits(name):
@@ -113,19 +112,21 @@ class DirectoryHandlers:
             position += 1
             number = self._fs.st_ino(directory) if position == 1 else wire.UNKNOWN_INO
             page.add(name, number, kind, base | position)
-        epoch = self._kernel.epoch()
-        for index in range(position - len(DOTS), len(entries)):
-            line = entries[index]
-            raw = codec.encoded(line.name)
+        if shown is None:
+            page.add_names(lines.raw(position - len(DOTS)), base | position)
+            return
+        epoch, now = self._kernel.epoch(), time.monotonic()
+        for index in range(position - len(DOTS), len(lines)):
+            line = lines[index]
+            raw = encoded(line.name)
             if not page.fits(raw):
                 return
             position += 1
             packed = codec.NO_ENTRY
-            if shown is None:
-                snapshot.valid_s = min(snapshot.valid_s, EMPTY_VALID_S)
-            elif (entry := self._fs.readdir_entry(caller, directory, line.name)) is not None:
+            entry = self._fs.readdir_entry(caller, directory, line.name)
+            if entry is not None:
                 shown.append(entry.ino)
-                snapshot.valid_s = min(snapshot.valid_s, entry.valid_s)
+                snapshot.fresh_until_s = min(snapshot.fresh_until_s, now + entry.valid_s)
                 valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
                 packed = wire.ENTRY_OUT.pack(*codec.entry_fields(entry, valid_s))
             page.add(raw, line.st_ino, line.kind, base | position, packed)
@@ -143,7 +144,9 @@ class DirectoryHandlers:
                 found.used_s = now
                 self._snapshots.move_to_end(found.number)
                 return found
-        snapshot = DirectorySnapshot(next(self._numbers), ino, self._fs.readdir(caller, ino), now)
+        lines = self._fs.readdir(caller, ino)
+        valid_s = lines.valid_s if lines else min(lines.valid_s, EMPTY_VALID_S)
+        snapshot = DirectorySnapshot(next(self._numbers), ino, lines, now, time.monotonic() + valid_s)
         with self._lock:
             self._snapshots[snapshot.number] = snapshot
             self._give_back_locked(now)
@@ -151,11 +154,11 @@ class DirectoryHandlers:
 
     def _give_back_locked(self, now: float) -> None:
         """Drop the oldest snapshots while they are too many, too large or too old."""
-        names = sum(len(one.entries) for one in self._snapshots.values())
+        names = sum(len(one.lines) for one in self._snapshots.values())
         while len(self._snapshots) > 1:
             oldest = next(iter(self._snapshots.values()))
             young = now - oldest.used_s <= SNAPSHOT_AGE_S
             if young and names <= SNAPSHOT_NAMES and len(self._snapshots) <= SNAPSHOTS:
                 return
-            names -= len(oldest.entries)
+            names -= len(oldest.lines)
             del self._snapshots[oldest.number]

@@ -22,6 +22,7 @@ from r2fs.drivers.kernel.notify import KernelNotifier
 from r2fs.drivers.kernel.passthrough import OpenModes
 from r2fs.drivers.kernel.session import Handler, Session
 from r2fs.drivers.kernel.wire import Op
+from r2fs.model.directory_lines import encoded
 from r2fs.model.errors import Exists, NotFound, NotPermitted
 from r2fs.model.ports import Caller
 from r2fs.model.records import Entry
@@ -92,7 +93,7 @@ class NameHandlers:
 
     def readlink(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:
         target = self._fs.readlink(caller, nodeid)
-        self._session.send_data(unique, codec.encoded(target))
+        self._session.send_data(unique, encoded(target))
 
     # ------------------------------------------------------------------ making
     def mkdir(self, unique: int, nodeid: int, caller: Caller, body: memoryview) -> None:

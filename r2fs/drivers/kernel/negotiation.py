@@ -25,6 +25,7 @@ WANTED: Final = (
     | Init.ATOMIC_O_TRUNC
     | Init.BIG_WRITES
     | Init.DO_READDIRPLUS
+    | Init.READDIRPLUS_AUTO  # a listing of which nobody looks at the attributes costs a twentieth
     | Init.PARALLEL_DIROPS
     | Init.MAX_PAGES
     | Init.CACHE_SYMLINKS

@@ -25,9 +25,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from r2fs.drivers.kernel import wire
-from r2fs.drivers.kernel.codec import FOREVER_S, encoded
+from r2fs.drivers.kernel.codec import FOREVER_S
 from r2fs.drivers.kernel.session import GONE
 from r2fs.drivers.kernel.wire import Notify
+from r2fs.model.directory_lines import encoded
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import struct
+from binascii import hexlify
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
@@ -55,6 +56,12 @@ def unpack(packed: bytes) -> Packed:
     rest = packed[_HEAD.size :]
     etag = rest.hex() if high & _PLAIN else rest.decode("utf-8", "surrogateescape")
     return Packed(etag, (high & ~_PLAIN) << 32 | low, modified_ns)
+
+
+def etag_of(packed: bytes) -> bytes:
+    """The ETag alone, as text in bytes."""
+    rest = packed[_HEAD.size :]
+    return hexlify(rest) if packed[5] & 0x80 else rest
 
 
 class Children(Mapping[str, "Node"]):

@@ -44,5 +44,10 @@ def derived(key: str, etag: str = "") -> int:
     return _hash(f"{etag}\0{nfc(key)}".encode("utf-8", "surrogateescape"))
 
 
+def derived_of(prefix: bytes, name: str, etag: bytes) -> int:
+    """`derived`, for many names: `prefix` is the key of their directory in NFC, `name` is in NFC."""
+    return _hash(b"%b\0%b%b" % (etag, prefix, name.encode("utf-8", "surrogateescape")))
+
+
 def _hash(data: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big") & _BITS

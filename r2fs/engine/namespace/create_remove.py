@@ -18,16 +18,17 @@ import stat
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.inodes.attribute_cache import AttributeCache
 from r2fs.engine.inodes.bucket_roots import check_entry, check_removable, check_writable, is_bucket_root
-from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.inodes.inode_numbers import derived
 from r2fs.engine.inodes.listing_merge import as_stored
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
 from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.lines import lines_of
 from r2fs.engine.namespace.outages import AWAY
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
+from r2fs.model.directory_lines import DirectoryLines
 from r2fs.model.errors import (
     DirectoryNotEmpty,
     Exists,
@@ -42,7 +43,7 @@ from r2fs.model.errors import (
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, check_file_name, check_name, printable
 from r2fs.model.metadata import DEVICE, attributes_from, remembered_of
 from r2fs.model.ports import Caller
-from r2fs.model.records import SPECIAL_KINDS, DirEntry, Entry, Kind
+from r2fs.model.records import SPECIAL_KINDS, Entry, Kind
 from r2fs.model.transitions import created, made, retargeted, unlinked
 
 log = logging.getLogger(__name__)
@@ -207,18 +208,15 @@ class Names:
         """True for a directory with a pending child, which exists on this host alone."""
         return node.is_dir and any(child.pending for child in node.children().nodes())
 
-    def readdir(self, caller: Caller, ino: int) -> list[DirEntry]:
+    def readdir(self, caller: Caller, ino: int) -> DirectoryLines:
         with self._core.lock:
             directory = self._tree.directory(ino)
         self._freshness.ensure(caller, directory, patient=False)
         self.recalls.load_children(directory)
         with self._core.lock:
-            children, prefix = directory.children(), self._tree.key(directory)
-            packed, nodes = list(children.packed.items()), list(children.nodes())
-        # Number and kind of a node never change: the slow part runs without the lock.
-        lines = [(name, Kind.FILE, derived(prefix + name, unpack(line).etag)) for name, line in packed]
-        lines += [(node.name, node.kind, node.st_ino) for node in nodes]
-        return [DirEntry(*line[:2], offset, line[2]) for offset, line in enumerate(lines, 1)]
+            return lines_of(
+                directory.children(), self._tree.key(directory), self._freshness.valid_s(directory)
+            )
 
     # ------------------------------------------------------------------ new names
     def _free_name(self, caller: Caller, parent: int, name: str) -> tuple[Node, str]:

@@ -7,6 +7,7 @@ import pytest
 
 from r2fs.drivers.kernel import codec, wire
 from r2fs.drivers.kernel.codec import DirectoryPage
+from r2fs.model.directory_lines import encoded
 from r2fs.model.records import Attributes, Entry, FileSystemStats, Kind
 
 FILE = Attributes(
@@ -72,7 +73,7 @@ def test_statfs_counts_in_blocks() -> None:
 
 def test_names_that_are_not_utf8_travel_unchanged() -> None:
     raw = b"caf\xe9 \xff"
-    assert codec.encoded(codec.text(memoryview(raw))) == raw
+    assert encoded(codec.text(memoryview(raw))) == raw
     assert codec.text(raw) == os.fsdecode(raw)
 
 

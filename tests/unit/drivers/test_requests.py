@@ -238,6 +238,21 @@ def test_plain_readdir(served: Served) -> None:
     assert served.fs.known() == {}
 
 
+@pytest.mark.parametrize("op", [Op.READDIR, Op.READDIRPLUS])
+def test_a_listing_is_kept_as_long_as_it_is_fresh(
+    served: Served, monkeypatch: pytest.MonkeyPatch, op: Op
+) -> None:
+    kept = list[tuple[int, float]]()
+    monkeypatch.setattr(served.notifier, "listing_shown", lambda ino, valid_s: kept.append((ino, valid_s)))
+    served.fs.valid_s = 600.0
+    page = listing(served, op=op)
+    assert listing(served, page[-1][2], op=op) == []
+    listing(served)  # handled after that
+    [(ino, valid_s)] = kept
+    assert ino == wire.ROOT_ID
+    assert 590.0 < valid_s <= 600.0
+
+
 def test_a_page_that_fails_grants_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     for one in "abc":
         (served.root / one).touch()
