@@ -44,7 +44,15 @@ FOREIGN_OPTIONS |= {
     "--hard-dereference",
 }
 FOREIGN_OPTIONS |= {"--no-deps"}  # of pip
-FOREIGN_OPTIONS |= {"--json", "--plot", "--only", "--rounds", "--quick", "--as-user"}  # of scripts/bench
+FOREIGN_OPTIONS |= {
+    "--json",
+    "--plot",
+    "--only",
+    "--rounds",
+    "--quick",
+    "--short",
+    "--as-user",
+}  # of scripts/bench
 
 
 def commands(group: click.Group = cli, before: str = "r2fs") -> dict[str, click.Command]:

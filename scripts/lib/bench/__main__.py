@@ -29,12 +29,12 @@ from typing import Any
 
 import r2fs
 from scripts.lib.bench import screen
-from scripts.lib.bench.cases import CASES, Case, NoSuchCase, chosen
+from scripts.lib.bench.cases import CASES, LONG, LONG_FOR, SHORT_SYSTEMS, Case, NoSuchCase, chosen
 from scripts.lib.bench.far import Distance, ceiling_mb_per_s
 from scripts.lib.bench.jobs import REPO, Broken
 from scripts.lib.bench.results import LOCAL, MUST_SHOW, MUST_SHOW_AS_USER, OURS, RCLONE, Results, Verdict
 from scripts.lib.bench.server import Server
-from scripts.lib.bench.sizes import QUICK, Sizes
+from scripts.lib.bench.sizes import QUICK, SHORT, Sizes
 from scripts.lib.bench.systems import PEERS_NOT_MEASURED, SYSTEMS, Rclone
 from scripts.lib.bench.turns import Bench
 from tests.support.servers import MissingProgram, NotReady
@@ -58,6 +58,12 @@ def parse() -> argparse.Namespace:
     cases = "; ".join(f"{name}: {case.text}" for name, case in CASES.items())
     parser.add_argument(
         "--quick", action="store_true", help="little work: shows that all works, measures nothing"
+    )
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help=f"the same work in twelve minutes: rows twice, the far ones once; without {', '.join(sorted(LONG))}; "
+        f"without r2fs by libfuse, and without s3fs where it takes minutes ({', '.join(sorted(LONG_FOR['s3fs']))})",
     )
     parser.add_argument(
         "--only",
@@ -88,6 +94,10 @@ def parse() -> argparse.Namespace:
         )
     except NoSuchCase as error:
         parser.error(str(error))
+    if given.short:
+        given.systems = given.systems or list(SHORT_SYSTEMS)
+        if given.only is None:
+            given.cases = [case for case in given.cases if case.name not in LONG]
     return given
 
 
@@ -99,7 +109,7 @@ def run(given: argparse.Namespace, say: Any) -> dict[str, Any]:
         raise CannotRun(
             f"not installed: {'; '.join(missing)} (scripts/bench installs it, or leave it out by --systems)"
         )
-    sizes = QUICK if given.quick else Sizes()
+    sizes = QUICK if given.quick else SHORT if given.short else Sizes()
     if given.rounds:
         sizes = sizes.at_most(given.rounds)
     begun = time.monotonic()
@@ -117,7 +127,7 @@ def run(given: argparse.Namespace, say: Any) -> dict[str, Any]:
         front = front_of(given.cases)
         for case in given.cases:
             say(f"{case.name}: {case.text}")
-            with bench.case(case.name):
+            with bench.case(case.name, left_out(given, case)):
                 case.run(bench)
         report = {
             "user": "root" if os.geteuid() == 0 else "ordinary",
@@ -133,7 +143,12 @@ def run(given: argparse.Namespace, say: Any) -> dict[str, Any]:
             "commit": commit(),
             "far": front,
             "not_measured": PEERS_NOT_MEASURED
-            | {f"{system.name}: {row}": why for system in systems for row, why in system.unable.items()},
+            | {f"{system.name}: {row}": why for system in systems for row, why in system.unable.items()}
+            | {
+                f"{name}: {case.name}": "left out by --short: it takes minutes"
+                for case in given.cases
+                for name in left_out(given, case)
+            },
             "versions": versions(),
             "flags": {system.name: system.flags for system in systems if system.mounts},
             "seconds": round(time.monotonic() - begun, 1),
@@ -143,6 +158,11 @@ def run(given: argparse.Namespace, say: Any) -> dict[str, Any]:
     promised = MUST_SHOW if os.geteuid() == 0 else MUST_SHOW_AS_USER
     report["must_show"] = [as_json(verdict) for verdict in bench.results.verdicts(promised)]
     return report
+
+
+def left_out(given: argparse.Namespace, case: Case) -> list[str]:
+    """Systems without a turn in this case."""
+    return [name for name, cases in LONG_FOR.items() if given.short and case.name in cases]
 
 
 def front_of(cases: list[Case]) -> dict[str, Any] | None:
@@ -179,6 +199,7 @@ def run_as_user(given: argparse.Namespace) -> dict[str, Any]:
     names = [case.name for case in given.cases]
     command += ["--only", *(case for case in USER_CASES if case in names)]
     command += ["--quick"] if given.quick else []
+    command += ["--short"] if given.short else []
     command += ["--rounds", str(given.rounds)] if given.rounds else []
     with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as child:
         try:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from scripts.lib.bench import far_cases
-from scripts.lib.bench.results import MEASURES
+from scripts.lib.bench.results import BARE, LOCAL, MEASURES, OURS, PEERS
 from scripts.lib.bench.server import READS
 from scripts.lib.bench.systems import Mounted, Pace, System
 from scripts.lib.bench.turns import MB, Bench
@@ -25,8 +25,8 @@ def cold_read(bench: Bench) -> None:
     bench.seed_big()
     for measure, name, size in (
         ("cold-read", "big.bin", bench.sizes.big),
-        ("cold-read-512", "bigger.bin", bench.sizes.bigger),
-    ):
+        ("cold-read-512", "bigger.wav", bench.sizes.bigger),
+    )[: bench.sizes.large_files]:
         bench.all_bare(measure, [name], size, connections=8)
         bench.all_cold(measure, "read", name, once=True)
         with local_file(bench, name, size) as path:
@@ -332,15 +332,23 @@ CASES = {
         Case(tar, ("tar",)),
         Case(clone, ("clone",)),
         Case(far_cases.far_read, ("far-read", "far-read-512")),
-        Case(far_cases.far_ends, ("far-ends",)),
+        Case(far_cases.far_ends, ("far-ends", "far-ends-used")),
         Case(far_cases.far_headers, ("far-headers",)),
         Case(far_cases.far_small, ("far-small",)),
         Case(far_cases.far_small_random, ("far-small-random",)),
         Case(far_cases.far_tree, ("far-tree",)),
         Case(far_cases.far_files, ("far-create", "far-drained")),
+        Case(far_cases.far_hosts, ("far-hosts",)),
         Case(far_cases.stalls, ("stall-p50", "stall-p99", "stall-p999")),
     )
 }
+
+
+# What --short leaves out: cases of which no ratio to a peer is promised by the row alone, and s3fs where it takes
+# minutes and rclone does not.
+LONG = frozenset({"start", "cp", "tar", "clone", "far-small-random"})
+LONG_FOR = {"s3fs": frozenset({"far-small", "far-tree", "far-files", "stalls"})}
+SHORT_SYSTEMS = (LOCAL, BARE, OURS, *PEERS)
 
 
 class NoSuchCase(Exception):

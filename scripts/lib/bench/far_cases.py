@@ -6,6 +6,7 @@ from typing import Any
 
 from scripts.lib.bench.far import Distance
 from scripts.lib.bench.server import READS
+from scripts.lib.bench.systems import Pace
 from scripts.lib.bench.turns import Bench
 
 CONNECTIONS = 32  # of the bare client: of 8, 16 and 32 the fastest at 40 ms
@@ -18,8 +19,8 @@ def far_read(bench: Bench) -> None:
     with bench.far() as url:
         for measure, name, size in (
             ("far-read", "big.bin", bench.sizes.big),
-            ("far-read-512", "bigger.bin", bench.sizes.bigger),
-        ):
+            ("far-read-512", "bigger.wav", bench.sizes.bigger),
+        )[: bench.sizes.large_files]:
             bench.all_bare(measure, [name], size, url, CONNECTIONS)
             bench.all_cold(measure, "read", name, url, once=True)
 
@@ -27,8 +28,14 @@ def far_read(bench: Bench) -> None:
 def far_ends(bench: Bench) -> None:
     """Both ends of a large file on a far server."""
     bench.seed_big()
+    size = bench.sizes.bigger
     with bench.far() as url:
-        bench.all_cold("far-ends", "ends", "bigger.bin", url, size=bench.sizes.bigger)
+        bench.all_cold("far-ends", "ends", "bigger.wav", url, size=size)
+        for system in bench.cold_rounds(bench.sizes.far_rounds):
+            with bench.turn(system), bench.running(system, READS, url):
+                # names are known, and connections have carried much: TCP's slow start is over
+                system.work("read", path=f"{system.path}/big.bin", once=True)
+                bench.cold("far-ends-used", system, "ends", path=f"{system.path}/bigger.wav", size=size)
 
 
 def far_headers(bench: Bench) -> None:
@@ -79,6 +86,25 @@ def far_files(bench: Bench) -> None:
                     end = bench.server.until(system.name, directory, lambda found: found == names)
                 bench.rate("far-create", system, done, requests)
                 bench.add("far-drained", system, end - done["begun"])
+
+
+def far_hosts(bench: Bench) -> None:
+    """A file closed on one host and opened on another, on a far server, where each open asks the bucket."""
+    pace = Pace(1, 0, close_to_open=True)
+    with bench.far() as url:
+        for system in bench.mounted:
+            if "far-hosts" in system.unable:
+                continue
+            here, there = (bench.host(system, name, pace) for name in ("far-here", "far-there"))
+            with bench.turn(system), bench.running(here, READS, url), bench.running(there, READS, url):
+                bench.settle()
+                paths = {"here": f"{here.path}/far-{system.name}", "there": f"{there.path}/far-{system.name}"}
+                here.work("token", **paths, number=bench.sizes.tokens)  # connections of both are open
+                taken = [
+                    here.work("token", **paths, number=number)["seconds"]
+                    for number in range(bench.sizes.tokens)
+                ]
+                bench.add("far-hosts", system, max(taken) * 1000)
 
 
 def stalls(bench: Bench) -> None:

@@ -13,6 +13,7 @@ class Sizes:
 
     big: int = 256 * MIB  # bytes of the files that are read; their ends are read of the second
     bigger: int = 512 * MIB
+    large_files: int = 2  # of these two, read whole
     written: int = 256 * MIB
     files: int = 500  # that are created, and as many small ones that are read
     file: int = 100_000  # bytes of a created one
@@ -54,6 +55,8 @@ class Sizes:
         return {"tops": tops, "subs": self.subs, "leaves": self.leaves}
 
 
+# A row is measured twice, the far ones and programs once.
+SHORT = Sizes(large_files=1, warm_rounds=2, cold_rounds=2, file_rounds=2, far_rounds=1, program_rounds=1)
 QUICK = Sizes(  # proves that everything works; its numbers mean nothing
     big=12 * MIB,
     bigger=24 * MIB,

@@ -43,6 +43,7 @@ class Pace:
 
     fresh_s: int = 3600
     delay_s: int = 1
+    close_to_open: bool = False  # each open asks the bucket
 
 
 class System:
@@ -226,6 +227,7 @@ class R2fs(Mounted):
             f"--run-dir={self.base / 'run'}",
             f"--freshness={self.pace.fresh_s}s",
             f"--upload-delay={self.pace.delay_s}s",
+            *(["--consistency=close-to-open"] if self.pace.close_to_open else []),
             "--log-level=warning",
         ]
 
@@ -252,6 +254,7 @@ class R2fsLibfuse(R2fs):
 class Rclone(Mounted):
     name = "rclone"
     title = "rclone"
+    unable = {"far-hosts": "no close-to-open: names and sizes are believed for --dir-cache-time"}
 
     @staticmethod
     def program() -> str | None:
@@ -308,6 +311,7 @@ class S3fs(Mounted):
     title = "s3fs"
     unable = {
         "tar": "chmod and utimes of a directory end with ENOENT (s3fs 1.90 on SeaweedFS)",
+        "far-hosts": "no close-to-open",
         "hosts": "a file rewritten with as many bytes was seen twice of three times, then not in 30 s (1.90)",
     }
 

@@ -20,6 +20,7 @@ from scripts.lib.bench.results import (
     RCLONE,
     Aim,
     Cell,
+    Cost,
     Promise,
     Results,
 )
@@ -112,6 +113,16 @@ def test_cost_is_held_against_the_floor(results: Results) -> None:
     assert results.cost("far-ends", OURS) == pytest.approx(1.0)
     assert results.cost("far-ends", RCLONE) == pytest.approx(2.0)
     assert results.cost("tree", OURS) is None  # its requests were not counted
+
+
+@pytest.mark.parametrize(
+    ("of", "ratio", "met"), [(OURS, 1.1, True), (RCLONE, 0.55, False), ("s3fs", None, None)]
+)
+def test_a_cost_is_a_promise(results: Results, of: str, ratio: float | None, met: bool | None) -> None:
+    results.set_floor("far-ends", {"GET": 2})
+    (verdict,) = results.verdicts((Cost("far-ends", of=of),))
+    assert verdict.ratio == (None if ratio is None else pytest.approx(ratio))
+    assert verdict.met is met
 
 
 def test_each_cell_says_runs_and_spread(results: Results) -> None:
