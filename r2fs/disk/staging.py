@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import secrets
+import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from r2fs.model import owned_paths
 log = logging.getLogger(__name__)
 
 FileId = tuple[int, int]  # st_dev and st_ino
+MOVE_NS = 2_000_000_000  # at most, between the time in a name and the ctime that the move leaves
 
 
 class Staging:
@@ -77,23 +79,29 @@ class Staging:
     def adopt(self, file: SparseFile, ino: int, unwritten_ns: Collection[int] = ()) -> str:
         """Move an open file of inode `ino` to data/; return its new name.
 
-        `unwritten_ns`: mtimes with which it has the bucket's bytes. The name tells them, for `is_unwritten`.
+        `unwritten_ns`: mtimes with which it has the bucket's bytes. The name tells them and the time of the move, for
+        `is_unwritten`.
         """
         size = os.fstat(file.fd).st_size
-        name = _unused_name(ino) + "".join(self._mark(size, each) for each in unwritten_ns)
+        marks = [self._mark(size, each) for each in unwritten_ns]
+        name = "-".join([_unused_name(ino), *([str(time.time_ns())] if marks else []), *marks])
         file.rename_to(self.path(name))
         return name
 
     def is_unwritten(self, name: str) -> bool:
-        """True if the file was moved to data/ with the bucket's bytes, and not written since, by its size and mtime.
+        """True if the file was moved to data/ with the bucket's bytes, and not written since, by its size and times.
 
-        False after a power cut, which may leave newer bytes with an older mtime.
+        False after a power cut, which may leave newer bytes with an older mtime, and for a file that was changed later
+        than the move: a program may set back the mtime after a write, as editors of tags do, but never the ctime.
         """
+        made_ns, *marks = name.split("-")[2:] or [""]
         found = self.stat(name)
-        return self._mark(found.st_size, found.st_mtime_ns) in name
+        if self._mark(found.st_size, found.st_mtime_ns) not in marks:
+            return False
+        return abs(found.st_ctime_ns - int(made_ns)) < MOVE_NS
 
     def _mark(self, size: int, mtime_ns: int) -> str:
-        return "-" + hashlib.sha256(f"{self.boot} {size} {mtime_ns}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.boot} {size} {mtime_ns}".encode()).hexdigest()[:16]
 
     def stat(self, name: str) -> os.stat_result:
         return os.stat(self.path(name))
