@@ -28,7 +28,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> int:
     answers, failures = [], Failures()
     for daemon, within in by_daemon(paths, known_daemons(started=True), failures).items():
         for answer in results(daemon.mountpoint, within, failures, partial(_evict, daemon)):
-            answers.append({"mountpoint": daemon.mountpoint, **answer})
+            answers.append({"mountpoint": daemon.mountpoint} | answer)
     if as_json:
         show.as_json(answers)
         return failures.code

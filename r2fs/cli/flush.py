@@ -48,7 +48,7 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
         for daemon, within in _daemons(paths):
             rest = deadline and max(0.0, deadline - time.monotonic())
             answer = flush(daemon, within, rest if wait else 0.0, retry, progress)
-            answers.append({"mountpoint": daemon.mountpoint, **answer})
+            answers.append({"mountpoint": daemon.mountpoint} | answer)
             why, code = _verdict(answer)
             codes.add(code)
             if code:

@@ -15,7 +15,7 @@ import click
 from r2fs.cli import renewal, show
 from r2fs.cli.setting_flags import complete_target
 from r2fs.cli.storing import settings_at
-from r2fs.cli.usage import Command
+from r2fs.cli.usage import Command, PathText
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import normal_prefix
 from r2fs.model.settings import Bucket
@@ -52,7 +52,7 @@ def parse_ttl(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
 @click.option(
     "--renew",
     "renewed",
-    type=click.Path(path_type=Path),
+    type=PathText(),
     metavar="FILE",
     help="Write that to FILE, and again before it ends, until a signal.",
 )
@@ -66,7 +66,7 @@ def command(
     role: str | None,
     as_json: bool,
     as_process: bool,
-    renewed: Path | None,
+    renewed: str | None,
     config_file: Path | None,
 ) -> None:
     """Print temporary credentials that reach only a prefix of a bucket.
@@ -107,7 +107,7 @@ def command(
         return grant(bucket, Wish(prefix, read_only, ttl_s, role), time.time())
 
     if renewed is not None:
-        renewal.renew(lambda: json.dumps(_for_process(made_now())), renewed, ttl_s)
+        renewal.renew(lambda: json.dumps(_for_process(made_now())), Path(renewed), ttl_s)
         return
     made = made_now()
     if as_process:

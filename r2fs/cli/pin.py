@@ -59,7 +59,7 @@ def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, a
             show.complain(str(error))
             codes.add(PARTLY_HERE)
             continue
-        answers.append({"mountpoint": daemon.mountpoint, "session": session, "missing": missing, **view})
+        answers.append({"mountpoint": daemon.mountpoint, "session": session, "missing": missing} | view)
         codes.add(PARTLY_HERE if missing else code_of(view))
         if as_json:
             continue
@@ -120,7 +120,7 @@ def _resolved(
 def _list(as_json: bool) -> int:
     answers = []
     for daemon in known_daemons(started=True):
-        answers.append({"mountpoint": daemon.mountpoint, **client.ask_once(daemon, "pins")})
+        answers.append({"mountpoint": daemon.mountpoint} | client.ask_once(daemon, "pins"))
     if as_json:
         show.as_json(answers)
         return 0

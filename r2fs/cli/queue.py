@@ -18,7 +18,7 @@ from r2fs.cli.usage import Group, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model import amounts
-from r2fs.model.errors import MountPointBad, R2fsError
+from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError
 
 directory_argument = click.argument("directory", metavar="DIR", type=PathText())
 paths_argument = click.argument("paths", metavar="[PATH...]", nargs=-1, type=PathText())
@@ -152,6 +152,11 @@ def drop(directory: str, paths: tuple[str, ...], exported: str, as_json: bool) -
             size, sha256 = exporting.digest(target / path)
             answer = client.ask_once(daemon, "discard", path=path, size=size, sha256=sha256)
             done.append({"path": path, "size": size, "sha256": sha256, "in_bucket": answer["in_bucket"]})
+        except DaemonUnreachable as error:
+            if not done and not failed:
+                raise
+            failed.append({"path": path, "error": str(error)})
+            break  # each further file would wait as long
         except R2fsError as error:
             failed.append({"path": path, "error": str(error)})
     return _report("dropped", done, failed, {}, as_json)

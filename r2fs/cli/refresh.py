@@ -35,7 +35,7 @@ def command(paths: tuple[str, ...], wait: bool, recursive: bool, as_json: bool) 
     results: list[dict[str, Any]] = []
     for daemon, within in by_daemon(paths, known_daemons(started=True)).items():
         last = client.ask_once(daemon, "refresh", paths=within, wait=wait, recursive=recursive)
-        results.append({"mountpoint": daemon.mountpoint, **last})
+        results.append({"mountpoint": daemon.mountpoint} | last)
     if as_json:
         show.as_json(results)
         return

@@ -213,19 +213,57 @@ def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
                 connection.sendall(encode({**arguments, "op": op}))
             with connection.makefile("rb") as lines:
                 yield from _answers(daemon, lines)
+        except TimeoutError:
+            raise DaemonUnreachable(
+                f"the daemon of {daemon.mountpoint} (process {daemon.pid}) has been silent for {SILENCE_S:.0f} s: "
+                f"its log may say why; if it hangs, end it by kill -9 {daemon.pid}, and mount again: nothing is lost"
+            ) from None
         except OSError as error:
             raise DaemonUnreachable(
-                f"the daemon of {daemon.mountpoint} (process {daemon.pid}) does not answer: {error}"
+                f"the daemon of {daemon.mountpoint} (process {daemon.pid}) does not answer: {error.strerror or error}"
             ) from None
+
+
+class _Fields(dict[str, Any]):
+    """The fields of an answer, and of objects in it. A field that a command needs and that is missing: another r2fs
+    has answered."""
+
+    def __init__(self, daemon: Daemon, fields: Mapping[str, Any]) -> None:
+        super().__init__({name: self._of(daemon, value) for name, value in fields.items()})
+        self._daemon = daemon
+
+    @classmethod
+    def _of(cls, daemon: Daemon, value: Any) -> Any:
+        if isinstance(value, dict):
+            return cls(daemon, value)
+        return [cls._of(daemon, each) for each in value] if isinstance(value, list) else value
+
+    def __ror__(self, other: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]  # of any dict
+        """`other` with these fields."""
+        return _Fields(self._daemon, {**other, **self})
+
+    def __missing__(self, name: str) -> Any:
+        raise DaemonUnreachable(
+            f"the daemon of {self._daemon.mountpoint} is of another r2fs, whose answer lacks {name!r}: "
+            f"{_replaced(self._daemon)}"
+        )
+
+
+def _replaced(daemon: Daemon) -> str:
+    return f"r2fs restart {daemon.mountpoint} replaces it, without unmounting"
 
 
 def _answers(daemon: Daemon, lines: Iterator[bytes]) -> Iterator[Message]:
     for line in lines:
-        message = decode(line)
+        try:
+            message: Message = _Fields(daemon, decode(line))
+        except ValueError as error:
+            raise DaemonUnreachable(
+                f"what answers for {daemon.mountpoint} (process {daemon.pid}) is no daemon of r2fs: {error}"
+            ) from None
         if str(message.get("error", "")).startswith(UNKNOWN):
             raise DaemonUnreachable(
-                f"the daemon of {daemon.mountpoint} is of an older r2fs: r2fs restart {daemon.mountpoint} "
-                "replaces it, without unmounting"
+                f"the daemon of {daemon.mountpoint} is of an older r2fs: {_replaced(daemon)}"
             )
         raise_failure(message)
         last = message.pop("done", False)  # the protocol's own
