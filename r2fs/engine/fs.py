@@ -38,13 +38,12 @@ from r2fs.engine.namespace.xattrs import TYPE, ExtendedAttributes, is_stored
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.progress import Status
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.directory_lines import DirectoryLines
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, KernelCache
 from r2fs.model.records import AttributeChange, Entry, FileSystemStats, Kind, Opened
 from r2fs.model.settings import Settings
-from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
+from r2fs.model.views import QueueView, TransferView
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,6 @@ class FileSystem:
         self._statfs = parts.statfs
         self._files = parts.files
         self._sparse = parts.sparse
-        self.copy_file_range = parts.copy_range.copy
         self._set_attr = parts.set_attr
         self._xattrs = parts.xattrs
         self._scopes = parts.scopes
@@ -120,6 +118,20 @@ class FileSystem:
         self.pins = parts.pins
         self.maintenance = parts.maintenance
         self._status = parts.status
+        # verbs and views that are one part's alone
+        self.unlink, self.rmdir, self.readdir = parts.names.unlink, parts.names.rmdir, parts.names.readdir
+        self.rename = parts.renaming.rename
+        self.read, self.write = parts.files.read, parts.files.write
+        self.flush, self.release = parts.files.flush, parts.files.release
+        self.fallocate = parts.sparse.fallocate
+        self.copy_file_range = parts.copy_range.copy
+        self.queue_view = parts.status.view
+        self.cache_view = self._core.cache.view
+        self.room_view = parts.files.pressure.view
+        self.aside_view = self._core.journal.aside
+        self.damaged_view = parts.storage.downloader.damaged
+        self.assume_away = parts.freshness.outages.assume
+        self.in_background = parts.queues.bulk.submit  # a command's long job
 
     # ------------------------------------------------------------------ status
     def drain(
@@ -154,27 +166,6 @@ class FileSystem:
         """Return the refusal of every request by a bucket of these paths (none: any); None: none is known."""
         return self._status.refusal([path.lstrip("./").partition("/")[0] for path in paths])
 
-    def in_background(self, job: Job) -> bool:
-        """Run a command's long job on a thread of its own. False: the mount is about to end."""
-        return self._queues.bulk.submit(job)
-
-    def queue_view(self) -> QueueView:
-        return self._status.view()
-
-    def cache_view(self) -> CacheView:
-        return self._core.cache.view()
-
-    def room_view(self) -> RoomView:
-        return self._files.pressure.view()
-
-    def aside_view(self) -> AsideView:
-        """Return the files set aside in the state directory for a person."""
-        return self._core.journal.aside()
-
-    def damaged_view(self) -> tuple[str, ...]:
-        """Return the objects whose bytes do not match their ETags, each with its reason."""
-        return self._storage.downloader.damaged()
-
     def set_kernel_cache(self, kernel_cache: KernelCache) -> None:
         self._core.kernel = kernel_cache
 
@@ -187,13 +178,10 @@ class FileSystem:
                 self._writeback.queue.schedule_locked(node)  # its name may match `local_patterns` no more
         self._core.cache.change_limits(settings.cache_size, settings.cache_ttl_s)
 
-    def assume_away(self) -> None:
-        """Note an outage: known directories are shown without waiting."""
-        self._freshness.outages.assume()
-
     # ------------------------------------------------------------------ names
     def lookup(self, caller: Caller, parent: int, name: str) -> Entry:
-        self._close_to_open.before_lookup(caller, parent, name)
+        if self._core.settings.consistency == "close-to-open":
+            self._close_to_open.before_lookup(caller, parent, name)
         return self._names.lookup(caller, parent, name)
 
     def forget(self, ino: int, count: int) -> None:
@@ -223,20 +211,6 @@ class FileSystem:
             if not node.handles:
                 self._contents.closed(node)
             return check_target(self._tree.path(node), target, self._core.settings.links)
-
-    def unlink(self, caller: Caller, parent: int, name: str) -> None:
-        self._names.unlink(caller, parent, name)
-
-    def rmdir(self, caller: Caller, parent: int, name: str) -> None:
-        self._names.rmdir(caller, parent, name)
-
-    def rename(
-        self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int = 0
-    ) -> None:
-        self._renaming.rename(caller, parent, name, new_parent, new_name, flags)
-
-    def readdir(self, caller: Caller, ino: int) -> DirectoryLines:
-        return self._names.readdir(caller, ino)
 
     def readdir_entry(self, caller: Caller, ino: int, name: str) -> Entry | None:
         with self._core.lock:
@@ -363,30 +337,18 @@ class FileSystem:
     def open(self, caller: Caller, ino: int, flags: int) -> Opened:
         with self._core.lock:
             node = self._tree.get(ino)
+        if self._core.settings.consistency != "close-to-open":
+            return self._files.open(caller, node, flags)
         self._close_to_open.before_open(caller, node, lambda one: self._files.fetches_locked(one, flags))
         opened = self._files.open(caller, node, flags)
         self._close_to_open.opened(node)
         return opened
 
-    def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
-        return self._files.read(caller, handle, offset, size)
-
-    def write(
-        self, caller: Caller, handle: int, offset: int, data: bytes | memoryview, paged: bool = False
-    ) -> int:
-        return self._files.write(caller, handle, offset, data, paged)
-
     def wrote(self, handle: int) -> None:
         """Ignored: stat reads size and times of the local file, and the last close compares both."""
 
-    def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
-        self._sparse.fallocate(caller, handle, mode, offset, length)
-
     def lseek(self, caller: Caller, handle: int, offset: int, whence: int, paged: bool = False) -> int:
         return self._sparse.lseek(handle, offset, whence, paged)
-
-    def flush(self, caller: Caller, handle: int) -> None:
-        self._files.flush(caller, handle)
 
     def fsync(self, caller: Caller, handle: int, data_only: bool) -> None:
         self._files.fsync(caller, handle)
@@ -394,6 +356,3 @@ class FileSystem:
     def fsync_directory(self, caller: Caller, ino: int) -> None:
         caller.about_to_wait()
         self._core.journal.barrier()
-
-    def release(self, handle: int) -> None:
-        self._files.release(handle)

@@ -62,7 +62,7 @@ class Prefetch:
         parent = node.parent
         if parent is None or parent.listing is None or node.pending is not None or not self._is_small(node):
             return
-        children = parent.children()
+        children = parent.listing.children
         limit = min(BYTES, self._core.settings.cache_size // idle.SHARE)
         for chosen in self._siblings.opened(
             parent.ino, node.name, cold, children, lambda name: self._size(children.get(name)), limit

@@ -252,43 +252,45 @@ class Files:
         self.pressure.admit(caller)
 
     # ---- read and write
-    def read(self, caller: Caller, number: int, offset: int, size: int) -> bytes:
+    def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
         with self._core.lock:
-            handle = self.handles.get(number)
-            source = self._contents.source(handle.node)
-            content = self._contents.of(handle.node)
+            file = self.handles.get(handle)
+            source = self._contents.source(file.node)
+            content = self._contents.of(file.node)
         while True:
             if source is not None:
-                self._hydration.ensure(handle.node, source, offset, offset + size, caller)
+                self._hydration.ensure(file.node, source, offset, offset + size, caller)
             try:
                 data = content.read(offset, size)
                 if source is not None and content.complete:  # perhaps by this read
-                    self.hydration.note_complete(handle.node)
+                    self.hydration.note_complete(file.node)
                 return data
             except ValueError:  # evicted between download and read, to make room
                 if source is None:
                     raise
             except LocalError:
                 with self._core.lock:
-                    self._contents.distrust(handle.node)
+                    self._contents.distrust(file.node)
                 raise
 
-    def write(self, caller: Caller, number: int, offset: int, data: bytes | memoryview, paged: bool) -> int:
+    def write(
+        self, caller: Caller, handle: int, offset: int, data: bytes | memoryview, paged: bool = False
+    ) -> int:
         with self._core.lock:
-            handle = self.handles.get(number)
-            if not handle.writes:
-                raise BadHandle(f"{self._tree.path(handle.node)} was not opened for writing")
-            content = self._contents.of(handle.node)
-            self._pending.note_open_write(handle.node)
-        appends = handle.appends and not paged
+            file = self.handles.get(handle)
+            if not file.writes:
+                raise BadHandle(f"{self._tree.path(file.node)} was not opened for writing")
+            content = self._contents.of(file.node)
+            self._pending.note_open_write(file.node)
+        appends = file.appends and not paged
         self.pressure.pace(caller, len(data) if appends else offset + len(data) - content.size)
-        pending = handle.node.pending
+        pending = file.node.pending
         written = self.pressure.write(caller, content, None if appends else offset, data)
         if paged and written < len(data):  # write-back of pages fails whole: the kernel ignores a short count
-            raise NoSpace(f"{self._tree.path(handle.node)}: there is no room for all of it")
+            raise NoSpace(f"{self._tree.path(file.node)}: there is no room for all of it")
         if pending is not None and pending.lists_ranges:  # the row lists the range before the answer
             with self._core.lock:
-                self._pending.note_write(handle.node, content.size)
+                self._pending.note_write(file.node, content.size)
         return written
 
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
@@ -320,37 +322,37 @@ class Files:
             return node.pending.size if content is None or content.closed else content.size
 
     # ---- sync and close
-    def flush(self, caller: Caller, number: int) -> None:
+    def flush(self, caller: Caller, handle: int) -> None:
         """Raise an error of background work, and wait at the dirty limit. Row and staged file exist since the open."""
         with self._core.lock:
-            handle = self.handles.get(number)
-            handle.node.flushed_s = self._core.clock.monotonic()
-        if handle.writes:
-            self.pressure.flush(caller, handle.node)
+            file = self.handles.get(handle)
+            file.node.flushed_s = self._core.clock.monotonic()
+        if file.writes:
+            self.pressure.flush(caller, file.node)
         with self._core.lock:
-            handle.node.flushed_s = self._core.clock.monotonic()  # after the wait
-            self._raise_error(handle)
+            file.node.flushed_s = self._core.clock.monotonic()  # after the wait
+            self._raise_error(file)
 
-    def fsync(self, caller: Caller, number: int) -> None:
+    def fsync(self, caller: Caller, handle: int) -> None:
         caller.about_to_wait()
         with self._core.lock:
-            handle = self.handles.get(number)
-            self._raise_error(handle)
-        self._disk_sync.sync(handle.node)
+            file = self.handles.get(handle)
+            self._raise_error(file)
+        self._disk_sync.sync(file.node)
 
-    def _raise_error(self, handle: Handle) -> None:
-        error, handle.error = handle.error, None
+    def _raise_error(self, file: Handle) -> None:
+        error, file.error = file.error, None
         if error is not None:
             raise error
 
-    def release(self, number: int) -> None:
+    def release(self, handle: int) -> None:
         with self._core.lock:
-            handle = self.handles.remove(number)
-            if handle is None:
+            file = self.handles.remove(handle)
+            if file is None:
                 return
-            node = handle.node
+            node = file.node
             try:
-                if handle.writes and not node.writers:
+                if file.writes and not node.writers:
                     self.sessions.seal_or_later(node)
             finally:
                 if not node.handles:
@@ -360,5 +362,5 @@ class Files:
                         self._part_hasher.closing(node)
                     self._contents.closed(node)
                     self._tree.collect(node)
-                if handle.writes:
+                if file.writes:
                     self._core.changed.notify_all()

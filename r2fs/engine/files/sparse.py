@@ -34,13 +34,13 @@ class Sparse:
         self._contents = contents
         self._handles = handles
 
-    def fallocate(self, caller: Caller, number: int, mode: int, offset: int, length: int) -> None:
+    def fallocate(self, caller: Caller, handle: int, mode: int, offset: int, length: int) -> None:
         caller.about_to_wait()
         with self._core.lock:
-            handle = self._handles.get(number)
-            content = self._contents.of(handle.node)
-            self._pending.note_open_write(handle.node)
-        if not handle.writes:
+            file = self._handles.get(handle)
+            content = self._contents.of(file.node)
+            self._pending.note_open_write(file.node)
+        if not file.writes:
             raise BadHandle("not opened for writing")
         if offset < 0 or length <= 0:
             raise InvalidArgument("fallocate: offset or length")
@@ -54,7 +54,7 @@ class Sparse:
             content.reserve(offset, length)
         # KEEP_SIZE alone reserves room past the end: a promise that costs nothing to leave out
         with self._core.lock:
-            self._pending.note_write(handle.node, content.size)
+            self._pending.note_write(file.node, content.size)
 
     def lseek(self, number: int, offset: int, whence: int, paged: bool) -> int:
         """SEEK_DATA and SEEK_HOLE. `paged`: a writer's mapping may hold pages unknown to the disk, and counts as data."""

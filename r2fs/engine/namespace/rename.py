@@ -148,7 +148,7 @@ class Renaming:
         self._names = names
 
     def rename(
-        self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int
+        self, caller: Caller, parent: int, name: str, new_parent: int, new_name: str, flags: int = 0
     ) -> None:
         """rename(2), and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
         check_writable(self._core)
