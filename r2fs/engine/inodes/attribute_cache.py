@@ -225,7 +225,7 @@ class AttributeCache:
         """Write changed rows; `everything`: of all directories, at the end. Takes the lock."""
         with self._core.lock:
             changed = [n for n in self._tree.all_nodes() if n.is_dir] if everything else list(self._changed)
-            changed = [node for node in changed if has_new_times(node)]
+            changed = [node for node in changed if node.has_new_times]
             self._changed.clear()
             self._unseen = {node for node in self._unseen if not node.deleted}
             later, self._later = self._later, []
@@ -259,9 +259,3 @@ def _was_listed(directory: Node) -> bool:
     """True after a LIST by this mount: the kept listing of an earlier mount may be older than a row."""
     listing = directory.listing
     return listing is not None and listing.whole and listing.took_s > 0 and not directory.deleted
-
-
-def has_new_times(directory: Node) -> bool:
-    """True if its shown times differ from the kept ones."""
-    shown = (directory.mtime_ns, directory.ctime_ns)
-    return bool(directory.st_ino) and not directory.deleted and directory.kept_ns != shown

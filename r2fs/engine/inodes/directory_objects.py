@@ -15,7 +15,7 @@ from collections.abc import Set
 from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import NotPermitted
 from r2fs.model.keys import printable
-from r2fs.model.records import Version
+from r2fs.model.records import Kind, Version
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,14 @@ def check_changeable(node: Node) -> None:
         raise NotPermitted(
             f"{printable(node.name)}: shows the object at its directory's own key, and can only be read"
         )
+
+
+def own_file(ino: int, directory: Node, version: Version) -> Node:
+    """Return the read-only file that shows the bytes at the directory's own key."""
+    now = directory.mtime_ns
+    node = Node(ino, Kind.FILE, OBJECT_NAME, directory, now, now, now, mode=0o400, read_only=True)
+    node.base, node.size, node.metadata_known = version, version.size, True
+    return node
 
 
 class OwnObjects:

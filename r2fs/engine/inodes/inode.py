@@ -8,12 +8,12 @@ Locks: every field is guarded by Core.lock unless noted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 
 from r2fs.disk.sparse_file import SparseFile
-from r2fs.engine.inodes.children import Children
+from r2fs.engine.inodes.children import Children, Packed
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts
 from r2fs.model.mime import content_type
@@ -190,6 +190,11 @@ class Node:
             and base.size == info.size
         )
 
+    @property
+    def has_new_times(self) -> bool:
+        """True for a directory whose shown times differ from those in the journal."""
+        return bool(self.st_ino) and not self.deleted and self.kept_ns != (self.mtime_ns, self.ctime_ns)
+
     def children(self) -> Children:
         """The children by name, for reading: only Tree changes this."""
         assert self.listing is not None
@@ -207,6 +212,53 @@ def is_below(node: Node, top: Node) -> bool:
 def listing_of(directory: Node) -> Listing:
     assert directory.listing is not None, f"{directory.name}: no directory"
     return directory.listing
+
+
+# ---- new nodes
+def listed_file(ino: int, directory: Node, name: str, key: str, packed: Packed) -> Node:
+    """Return the node of a file of which a listing alone is known."""
+    then_ns = packed.modified_ns
+    node = Node(ino, Kind.FILE, name, directory, then_ns, then_ns, then_ns, size=packed.size)
+    node.base, node.modified_ns = Version(key, packed.etag, packed.size), then_ns
+    return node
+
+
+def take_attributes(node: Node, other: Node) -> None:
+    """Give a new node version and attributes of `other`, of which the object is of another kind."""
+    node.ctime_ns, node.atime_ns, node.touched = other.ctime_ns, other.atime_ns, other.touched
+    node.mode, node.uid, node.gid = other.mode, other.uid, other.gid
+    node.content_type, node.extra, node.base = other.content_type, other.extra, other.base
+    node.metadata_known, node.mtime_known = other.metadata_known, other.mtime_known
+    node.attr_cache_checked = other.attr_cache_checked
+    node.modified_ns = other.modified_ns
+
+
+# ---- the nodes at and below a node. The tree may change between two steps: each directory's children are copied.
+def walk(node: Node) -> Iterator[Node]:
+    """Yield `node` and all known nodes below; packed files get nodes."""
+    yield node
+    if node.is_dir:
+        for child in list(node.children().values()):
+            yield from walk(child)
+
+
+def walk_nodes(node: Node) -> Iterator[Node]:
+    """Yield `node` and those below that have a node: all directories, and all with pending state or handles."""
+    yield node
+    if node.is_dir:
+        for child in list(node.children().nodes()):
+            yield from walk_nodes(child)
+
+
+def unpack_below(node: Node) -> None:
+    """Make the nodes of all files below: the keys of packed ones are those of their directory."""
+    for _ in walk(node):
+        pass
+
+
+def is_pending_below(node: Node) -> bool:
+    """True if a node at or below `node` has pending state."""
+    return any(one.pending for one in walk_nodes(node))
 
 
 # ---- the session

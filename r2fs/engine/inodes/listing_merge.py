@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from r2fs.engine.inodes.children import Children, pack
-from r2fs.engine.inodes.inode import NEVER, Node, listing_of
-from r2fs.engine.inodes.new_nodes import take_attributes
+from r2fs.engine.inodes.inode import NEVER, Node, listing_of, take_attributes, unpack_below
 from r2fs.engine.inodes.table import Tree
-from r2fs.engine.inodes.walks import unpack_below
 from r2fs.model.keys import is_conflict_name, is_link, is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 

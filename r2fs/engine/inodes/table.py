@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from r2fs.engine.inodes import inode
 from r2fs.engine.inodes.children import Children, Packed
 from r2fs.engine.inodes.core import Core
-from r2fs.engine.inodes.directory_objects import OwnObjects
+from r2fs.engine.inodes.directory_objects import OwnObjects, own_file
 from r2fs.engine.inodes.inode import NEVER, Listing, Node, is_below, listing_of, remember
 from r2fs.engine.inodes.inode_numbers import derived
 from r2fs.engine.inodes.invariants import check
-from r2fs.engine.inodes.new_nodes import listed_file, own_file
 from r2fs.engine.inodes.stat import keeps_shown, move_time, refresh
-from r2fs.engine.inodes.walks import is_pending_below, unpack_below, walk, walk_nodes
 from r2fs.model.errors import NotADirectory, Stale
 from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_link, nfc, shown_name
 from r2fs.model.records import Kind, ObjectInfo, Version
@@ -28,9 +27,9 @@ EPOCH_SHIFT = 32  # inode numbers of a run: epoch << 32 + n, unique on a state d
 
 
 class Tree:
-    walk = staticmethod(walk)
-    walk_nodes = staticmethod(walk_nodes)
-    is_pending_below = staticmethod(is_pending_below)
+    walk = staticmethod(inode.walk)
+    walk_nodes = staticmethod(inode.walk_nodes)
+    is_pending_below = staticmethod(inode.is_pending_below)
 
     def __init__(self, core: Core, hides: Callable[[str, str | None, int], bool]) -> None:
         self._core = core
@@ -229,7 +228,7 @@ class Tree:
     def move(self, node: Node, parent: Node, name: str) -> None:
         """Give a node another name; all nodes of the subtree stay the same."""
         assert node.parent is not None
-        unpack_below(node)
+        inode.unpack_below(node)
         self._take(node)
         self.count_change()
         listing_of(node.parent).removed[node.name] = self.tick
@@ -245,7 +244,7 @@ class Tree:
         """Exchange the names of two nodes."""
         first, second = (one.parent, one.name), (other.parent, other.name)
         for node in (one, other):
-            unpack_below(node)
+            inode.unpack_below(node)
             self._take(node)
         for node, (parent, name) in ((one, second), (other, first)):
             assert parent is not None
@@ -278,7 +277,7 @@ class Tree:
         self._core.assert_held()
         self._last += 1
         key = self.key(directory) + name
-        self._nodes[self._last] = node = listed_file(self._last, directory, name, key, packed)
+        self._nodes[self._last] = node = inode.listed_file(self._last, directory, name, key, packed)
         if not directory.children().unread:
             node.st_ino = self._core.numbers.claim(derived(key, packed.etag))
         return node

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback.transfers import Scope
 from r2fs.model.errors import NotADirectory, NotFound
 from r2fs.model.keys import check_name, printable
 from r2fs.model.ports import Caller

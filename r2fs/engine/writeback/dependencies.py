@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
 
-from r2fs.engine.inodes.attribute_cache import has_new_times
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import Token
@@ -87,7 +86,7 @@ class ImpliedDirectories:
         """End the pending state of a directory kept by an object below. Its times stay in the journal."""
         self._core.assert_held()
         with self._pending.transaction():
-            if has_new_times(directory):
+            if directory.has_new_times:
                 self._core.journal.attributes.put_shown(
                     self._tree.key(directory), directory.st_ino, directory.mtime_ns, directory.ctime_ns
                 )

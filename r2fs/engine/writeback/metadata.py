@@ -14,7 +14,6 @@ import logging
 from dataclasses import replace
 from functools import partial
 
-from r2fs.engine.inodes.attribute_cache import has_new_times
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.inode_numbers import derived
@@ -279,7 +278,7 @@ def keep_locked(records: Records, node: Node, version: Version, facts: Facts) ->
         )
     )  # fmt: skip
     parent = node.parent
-    if parent is not None and has_new_times(parent):
+    if parent is not None and parent.has_new_times:
         rows.put_shown(tree.key(parent), parent.st_ino, parent.mtime_ns, parent.ctime_ns)
     for one in (node, parent):
         if one is not None and one.is_dir:

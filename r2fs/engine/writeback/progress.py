@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from heapq import nsmallest
 
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.scope import Scope
 from r2fs.engine.pending.records import Records
-from r2fs.engine.writeback.transfers import RANK
+from r2fs.engine.writeback.transfers import RANK, Scope
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import R2fsError
 from r2fs.model.pending import OPEN_STATES, SENDING, State

@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 from r2fs.disk.body import Gate
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.throughput import Throughput
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import PUT, Item, Token
 from r2fs.engine.writeback.dependencies import Dependencies, ImpliedDirectories
 from r2fs.engine.writeback.failures import Failures
-from r2fs.engine.writeback.schedule import Schedule
+from r2fs.engine.writeback.schedule import Pace, Schedule
+from r2fs.engine.writeback.throughput import Throughput
 from r2fs.model.errors import R2fsError, Throttled
 from r2fs.model.keys import nfc
 from r2fs.model.pending import Pending, State
-from r2fs.model.ports import THROTTLED_S, Clock
+from r2fs.model.ports import THROTTLED_S
 from r2fs.model.records import PendingDelete
 from r2fs.model.transitions import parked, released
 
@@ -38,33 +38,12 @@ JOURNAL_RETRY_S = 2.0  # after a failed write of the journal (a full disk)
 REPEAT_LOG_S = 60.0  # least time between two log lines of the same disk failure
 # Small files wait for round trips, large ones for bandwidth: more of them at once are only slower each.
 LARGE, LARGE_UPLOADS = 8 << 20, 4  # bytes; least number at once, else a quarter of the threads
-PACED_KEYS = 1000  # keys in Pace before expired ones are dropped
 
 # Each upload takes the interpreter's time from the programs' requests. While a program closes file after file:
 QUIET_S = 0.1  # a pause of this length ends the burst, and uploads begin
 GIVE_WAY_S = 5.0  # uploads wait for the end of a burst this long at most
 
 Task = Callable[[], None]
-
-
-class Pace:
-    """Least time between two writes of a key: R2 answers 429 to an earlier one, and bills it. Not thread-safe."""
-
-    def __init__(self, clock: Clock, interval_s: float) -> None:
-        self._clock = clock
-        self._interval_s = interval_s
-        self._free_at: dict[str, float] = {}  # by NFC key
-
-    def wrote(self, key: str) -> None:
-        now = self._clock.monotonic()
-        if len(self._free_at) >= PACED_KEYS:
-            self._free_at = {key: free for key, free in self._free_at.items() if free > now}
-        if self._interval_s:
-            self._free_at[nfc(key)] = now + self._interval_s
-
-    def free_at(self, key: str) -> float:
-        """Clock.monotonic() of the next permitted write of the key."""
-        return self._free_at.get(nfc(key), float("-inf"))
 
 
 @dataclass(slots=True, eq=False)

@@ -1,7 +1,7 @@
-"""Schedule: due times of uploads and deletes, by bucket.
+"""Schedule: due times of uploads and deletes, by bucket, and the pace of each key.
 
-Owns:    a heap of items for each bucket, and how many upload threads one bucket may have: a bucket that does not
-         answer, or refuses everything, delays no item of another bucket.
+Owns:    a heap of items for each bucket; the least time between two writes of a key; how many upload threads one
+         bucket may have: a bucket that does not answer, or refuses everything, delays no item of another bucket.
 Never:   decides when an item is due, or how long a pause is (`writeback/failures.py`).
 Locks:   Core.lock around every method.
 """
@@ -15,6 +15,10 @@ from itertools import count
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.pending.store import DELETE, Item, PendingStore
 from r2fs.engine.writeback.failures import Failures
+from r2fs.model.keys import nfc
+from r2fs.model.ports import Clock
+
+PACED_KEYS = 1000  # keys in Pace before expired ones are dropped
 
 
 class Heap:
@@ -48,6 +52,26 @@ class Heap:
         """Make every item due at `now`."""
         for item in list(self._due):
             self.add(item, now)
+
+
+class Pace:
+    """Least time between two writes of a key: R2 answers 429 to an earlier one, and bills it. Not thread-safe."""
+
+    def __init__(self, clock: Clock, interval_s: float) -> None:
+        self._clock = clock
+        self._interval_s = interval_s
+        self._free_at: dict[str, float] = {}  # by NFC key
+
+    def wrote(self, key: str) -> None:
+        now = self._clock.monotonic()
+        if len(self._free_at) >= PACED_KEYS:
+            self._free_at = {key: free for key, free in self._free_at.items() if free > now}
+        if self._interval_s:
+            self._free_at[nfc(key)] = now + self._interval_s
+
+    def free_at(self, key: str) -> float:
+        """Clock.monotonic() of the next permitted write of the key."""
+        return self._free_at.get(nfc(key), float("-inf"))
 
 
 class Schedule:

@@ -1,25 +1,57 @@
 """Transfers: frozen views of pending uploads and deletes.
 
-Owns:  the view of an upload or delete, and the list of all in a scope.
+Owns:  the view of an upload or delete, and the list of all in a scope: the part of the mount that a command names.
 Never: hands out live tables.
 Locks: methods named _locked need Core.lock; `pages` takes the lock for PAGE views at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from r2fs.engine.inodes.inode import Node, is_below
-from r2fs.engine.inodes.scope import Scope
+from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.queue import UploadQueue
+from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from r2fs.model.pending import SENDING, State
+from r2fs.model.records import PendingDelete
 from r2fs.model.views import TransferView
 
 PAGE = 200  # views made in a hold of the lock
 
 # The order of views: on their way, waiting for a person, the rest.
 RANK = {**dict.fromkeys((state.value for state in SENDING), 0), State.PARKED.value: 1}
+
+
+class Scope:
+    """The inodes and deletes of named paths. A removed path has keys, and no node. With Core.lock held.
+
+    `nodes`: of the named paths that exist; `keys`: of all named paths, without a slash at the end.
+    """
+
+    def __init__(self, tree: Tree, nodes: Sequence[Node], keys: Sequence[str]) -> None:
+        self._tree = tree
+        self.nodes = nodes
+        self._exact = frozenset(nfc(key) for key in keys) | frozenset(
+            nfc(key) + SYMLINK_SUFFIX for key in keys
+        )
+        self._below = tuple(nfc(key) + "/" for key in keys)
+
+    def walk(self) -> Iterator[Node]:
+        """Yield all nodes that may have pending state."""
+        for node in self.nodes:
+            yield from self._tree.walk_nodes(node)
+
+    def has(self, row: PendingDelete) -> bool:
+        """True for a delete at or below a named path, or of the old name of a renamed node."""
+        key = nfc(row.key)
+        if key in self._exact or key.startswith(self._below):
+            return True
+        above = self._tree.find(row.after_ino) if row.after_ino is not None else None
+        while above is not None and above not in self.nodes:
+            above = above.parent
+        return above is not None
 
 
 class Transfers:

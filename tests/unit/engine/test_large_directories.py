@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.engine.inodes import walks
+from r2fs.engine.inodes import inode
 from r2fs.engine.inodes.children import Children
-from r2fs.engine.inodes.walks import walk_nodes
+from r2fs.engine.inodes.inode import walk_nodes
 from r2fs.engine.writeback.progress import PROGRESS_S
 from r2fs.model.errors import NotFound
 from tests.support.clocks import ManualClock
@@ -175,7 +175,7 @@ def test_a_listing_leaves_what_is_pending_alone_without_going_below(
         engine.write(f"d/new{number}", b"x")
         engine.write(f"d/new{number}.local", b"x")
     below = list[str]()
-    monkeypatch.setattr(walks, "walk_nodes", lambda node: (below.append(node.name), walk_nodes(node))[1])
+    monkeypatch.setattr(inode, "walk_nodes", lambda node: (below.append(node.name), walk_nodes(node))[1])
     clock.advance(FRESH_S + 1)
     store.remove("d/000007")
     store.set("d/000008", b"another")
