@@ -125,9 +125,7 @@ class Hydration:
                 self._contents.rebased(node)
                 return True
         try:
-            info = self._core.store.head(base.key)
-        except ObjectMissing:
-            info = None
+            info = self._core.head(base.key)
         except StoreError as error:
             raise ReadFailed(f"{printable(base.key)}: {error}") from error
         with self._core.lock:

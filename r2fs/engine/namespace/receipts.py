@@ -15,7 +15,7 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import InvalidArgument, NotADirectory, ObjectMissing
+from r2fs.model.errors import InvalidArgument, NotADirectory
 from r2fs.model.keys import check_name, nfc, printable
 from r2fs.model.records import Version
 from r2fs.model.views import LocatedView, ReceiptView
@@ -66,7 +66,11 @@ class Receipts:
             there = self._below(prefix) if prefix is not None else None
             for path, base in expected.items():
                 checked += 1
-                etag = self._etag(base.key) if there is None else there.get(nfc(base.key))
+                if there is None:
+                    found = self._core.head(base.key)
+                    etag = found.etag if found is not None else None
+                else:
+                    etag = there.get(nfc(base.key))
                 if etag != base.etag:
                     differing.append((path, _difference(base.key, etag)))
         return ReceiptView(checked, tuple(differing), tuple(changing))
@@ -90,12 +94,6 @@ class Receipts:
             token = page.token
             if token is None:
                 return found
-
-    def _etag(self, key: str) -> str | None:
-        try:
-            return self._core.store.head(key).etag
-        except ObjectMissing:
-            return None
 
 
 def _difference(key: str, etag: str | None) -> str:

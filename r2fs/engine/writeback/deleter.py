@@ -22,7 +22,6 @@ from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
     ClockSkewed,
-    ObjectMissing,
     R2fsError,
     Refused,
     StoreError,
@@ -215,7 +214,7 @@ class Deleter:
         refused: dict[str, StoreError] = {}
         again = [row for row in rows if row.seq not in probed]
         for row in probed.values():  # each after a look of its own, as everywhere
-            info = self._head(row.key).get(row.key)
+            info = self._core.head(row.key)
             with self._core.lock:
                 meant = info is not None and self._is_meant_locked(row, info)
             if meant:
@@ -243,10 +242,8 @@ class Deleter:
         return [row for row in rows if row.seq in alone], listed
 
     def _head(self, key: str) -> dict[str, ObjectInfo]:
-        try:
-            return {key: self._store.head(key)}
-        except ObjectMissing:
-            return {}
+        info = self._core.head(key)
+        return {} if info is None else {key: info}
 
     def _list(self, keys: list[str]) -> tuple[dict[str, ObjectInfo], set[str]]:
         """LIST pages around the keys, while cheaper than HEADs; return the objects found, and the keys without an answer.

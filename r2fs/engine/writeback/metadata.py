@@ -21,7 +21,7 @@ from r2fs.engine.inodes.stat import facts_of, fill, merged, shown_of, together
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
-from r2fs.model.errors import ObjectMissing, R2fsError
+from r2fs.model.errors import R2fsError
 from r2fs.model.keys import printable
 from r2fs.model.metadata import (
     ATTEMPT,
@@ -49,7 +49,6 @@ class UploadMetadata:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._store = core.store
 
     def completed(self, job: UploadJob) -> UploadJob:
         """Return the job with the metadata of the object to be replaced merged into its own."""
@@ -62,24 +61,18 @@ class UploadMetadata:
     def _with_unread(self, job: UploadJob) -> UploadJob:
         """Add the base's metadata, of a file overwritten before a read of its metadata."""
         assert job.base is not None
-        try:
-            info = self._store.head(job.base.key)
-        except ObjectMissing:
-            return job
+        info = self._core.head(job.base.key)
         # The object may be an earlier attempt of this host, which took the metadata over.
         ours = job.expected_etag if job.key == job.base.key else None
-        if info.etag not in (job.base.etag, ours):
+        if info is None or info.etag not in (job.base.etag, ours):
             return job  # the condition decides
         facts = together(attributes_from(info), job.facts)
         return replace(job, facts=replace(facts, extra=of_new_bytes(facts.extra)))
 
     def _with_news(self, job: UploadJob, stored: Facts) -> UploadJob:
         """Merge another host's change of metadata alone: the ETag stays, and so the PUT's condition holds."""
-        try:
-            info = self._store.head(job.key)
-        except ObjectMissing:
-            return job
-        if info.etag != job.expected_etag:
+        info = self._core.head(job.key)
+        if info is None or info.etag != job.expected_etag:
             return job  # the condition decides
         there = attributes_from(info)
         facts = _merge(job, stored, replace(there, extra=of_new_bytes(there.extra)))
@@ -163,9 +156,8 @@ class UnreadMetadata:
         with self._core.lock:
             if not self._lacking_locked(key, by):
                 return
-        try:
-            info = self._core.store.head(key)
-        except ObjectMissing:
+        info = self._core.head(key)
+        if info is None:
             return
         with self._core.lock:
             for node in self._lacking_locked(key, by):

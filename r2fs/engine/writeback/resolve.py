@@ -74,7 +74,7 @@ class Resolver:
     def _refused(self, node: Node, job: UploadJob, error: PreconditionFailed) -> None:
         """Resolve a 412 by a HEAD of the key."""
         try:
-            found = self._head(job.key)
+            found = self._core.head(job.key)
         except R2fsError as later:
             self._failed(node, job, later)
             return
@@ -94,7 +94,7 @@ class Resolver:
         """Resolve the loss of the object to copy by a HEAD of its key."""
         assert job.base is not None
         try:
-            found = self._head(job.base.key)
+            found = self._core.head(job.base.key)
         except R2fsError as later:
             self._failed(node, job, later)
             return
@@ -124,12 +124,6 @@ class Resolver:
                 self._queue.failures.of_upload_locked(job.ino, job.key, error)
             view = replace(self._view_locked(node), uploaded=self._queue.failures.uploads_at(job.key))
             self._carry_out_locked(node, job, verdict.after_error(job, error, view), error)
-
-    def _head(self, key: str) -> ObjectInfo | None:
-        try:
-            return self._core.store.head(key)
-        except ObjectMissing:
-            return None
 
     def _view_locked(self, node: Node) -> View:
         self._core.assert_held()

@@ -276,10 +276,8 @@ class _PartRun:
             and job.condition == Condition(base.etag)
         ):
             return True
-        try:
-            return store.head(base.key).etag == base.etag
-        except ObjectMissing:
-            return False
+        found = self._core.head(base.key)
+        return found is not None and found.etag == base.etag
 
     def _one(self, number: int) -> None:
         with self._lock:
