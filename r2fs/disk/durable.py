@@ -70,14 +70,6 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     fsync_dir(path.parent)
 
 
-def rename_durably(old: Path, new: Path) -> None:
-    """Rename, replacing; the new name and the old one's absence survive a power cut."""
-    os.rename(old, new)
-    fsync_dir(new.parent)
-    if old.parent != new.parent:
-        fsync_dir(old.parent)
-
-
 def quarantine(path: Path) -> Path:
     """Rename an unreadable file or directory in place; return the new path. Overwrites nothing."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -102,16 +94,6 @@ def _move_unless_taken(path: Path, aside: Path) -> None:
         return
     os.link(path, aside, follow_symlinks=False)  # unlike rename, never replaces
     os.unlink(path)
-
-
-def link_fd(fd: int, path: Path) -> None:
-    """Add the name `path` to the file behind `fd`, which must still have one."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # A dir_fd makes Python use linkat, which can follow /proc's link to the file itself.
-        os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=directory, follow_symlinks=True)
-    finally:
-        os.close(directory)
 
 
 # ------------------------------------------------------------------ bytes
@@ -164,11 +146,6 @@ def claim_blocks(fd: int, length: int, offset: int = 0) -> None:
 def allocated_bytes(fd: int) -> int:
     """Bytes of disk that the file occupies."""
     return os.fstat(fd).st_blocks * BLOCK
-
-
-def same_file_system(a: Path, b: Path) -> bool:
-    """True if directories `a` and `b` are of one file system, so that files can be renamed and linked between them."""
-    return os.stat(a).st_dev == os.stat(b).st_dev
 
 
 def boot_id() -> str:

@@ -316,10 +316,6 @@ class Mirror:
         view = self.queue_view()
         return [t for t in view.transfers if t.state == "parked" and _is_below(t.path, names)]
 
-    def is_in_step(self) -> bool:
-        """True if no name is known to lack anything."""
-        return not len(self._queue)
-
     def known(self) -> dict[str, InStep]:
         return self._parts.record.all()
 

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from r2fs.disk.cache.audit import Audit
-from r2fs.disk.cache.eviction import Eviction
+from r2fs.disk.cache.eviction import Eviction, Protection
 from r2fs.disk.cache.last_listings import LastListings
 from r2fs.disk.cache.name_filter import NameFilter, row_name, version_of
-from r2fs.disk.cache.protection import Protection
 from r2fs.disk.cache.remembered import Remembered
 from r2fs.disk.cache.shelf import Shelf
 from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
