@@ -67,6 +67,11 @@ def sane_etag(text: str) -> str:
     return etag
 
 
+def is_etag(text: str) -> bool:
+    """True for an ETag without quotes and without the mark of a weak one."""
+    return _ETAG.match(text) is not None and not text.startswith("W/")
+
+
 def info_of(key: str, answer: Mapping[str, Any], size: int, md5_etags: bool = True) -> ObjectInfo:
     etag = etag_of(key, answer)
     return ObjectInfo(

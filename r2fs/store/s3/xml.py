@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 from xml.parsers import expat
 
 from r2fs.model.keys import printable
+from r2fs.store.s3.rows import Table, taken_out
 
 PIECE = 64 << 10  # bytes that are parsed at once: no tag and no text is longer
 DEPTH = 16  # S3's deepest document has five levels
 ROWS = 10_000  # a page of LIST has 1,000 keys, and servers that know no limit send more
+_ALIKE = "Contents"  # rows of a page that rows.py finds at once
 _REGION = re.compile(r"[a-z0-9-]{1,40}\Z")
 ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
@@ -46,6 +48,7 @@ class Document:
     root: str
     fields: Mapping[str, str]
     rows: list[tuple[str, dict[str, str]]]
+    table: Table | None = None  # further rows, all of a listing's `Contents`, before the others
 
     def text(self, name: str) -> str:
         """The field's text, which must not be missing or empty."""
@@ -88,7 +91,23 @@ NESTED_ERROR = _form("ErrorResponse", Error={"Code", "Message"})  # as AWS's oth
 
 def read_document(body: bytes, form: Form) -> Document:
     """The document, which is of `form` or an error's."""
+    if _ALIKE in form.rows and (found := _with_alike_rows(body, form)) is not None:
+        return found
     return _Reader((form, ERROR, NESTED_ERROR)).read(body)
+
+
+def _with_alike_rows(body: bytes, form: Form) -> Document | None:
+    """The document, by rows.py; None where each element is to be read."""
+    taken = taken_out(body, ROWS, PIECE)
+    if taken is None or not form.rows[_ALIKE] <= taken[1].columns.keys():
+        return None
+    try:
+        found = _Reader((form, ERROR, NESTED_ERROR)).read(taken[0])
+    except Malformed:
+        return None  # once more, for the place in the whole answer
+    if [row for name, row in found.rows if name == _ALIKE] != [{}] or found.rows[0][0] != _ALIKE:
+        return None
+    return replace(found, rows=found.rows[1:], table=taken[1])
 
 
 def error_in(document: Document) -> tuple[str, str] | None:
