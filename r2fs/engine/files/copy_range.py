@@ -9,7 +9,6 @@ Fails:   NotSupported where the kernel has to read and write; BadHandle; ReadFai
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -88,7 +87,5 @@ def _copy(there: SparseFile, into: SparseFile, length: int, offset: int, target_
     try:
         return os.copy_file_range(there.fd, into.fd, length, offset, target_offset)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        # The kernel writes the bytes instead, and a write makes room, or says that there is none.
-        raise NotSupported("copy_file_range: no room on this disk") from error
+        # The kernel reads and writes the bytes instead: a write makes room, and each tells which of the files fails.
+        raise NotSupported(f"copy_file_range: {error.strerror}") from error

@@ -96,15 +96,16 @@ def test_a_copy_outlives_its_source(engine: Engine, store: MemoryStore, data: by
     assert store.data("target.wav") == data
 
 
-def test_without_room_the_kernel_writes(
-    engine: Engine, store: MemoryStore, data: bytes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_where_the_disk_refuses_the_kernel_reads_and_writes(
+    engine: Engine, store: MemoryStore, data: bytes, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """A write makes room, where a copy has none."""
+    """A write makes room where a copy has none, and a read of a bad sector fetches the file again."""
 
-    def full(*args: int) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def refuse(*args: int) -> int:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "copy_file_range", full)
+    monkeypatch.setattr(os, "copy_file_range", refuse)
     with pytest.raises(NotSupported):
         cp(engine, "source.wav", "target.wav")
 
