@@ -19,6 +19,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model.metadata import MAX_TIME_NS
+from r2fs.model.pending import Staged
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange, Proof
 from r2fs.model.transitions import retargeted, with_staged
@@ -84,14 +85,16 @@ class SetAttr:
         staged = pending.staged
         had_baseline = staged is not None and isinstance(staged.baseline, Proof)
         untouched = staged is not None and had_baseline and self._contents.proof(node) == staged.baseline
-        if staged is not None and "mtime_ns" in fields:
-            self._set_file_times(node, fields["mtime_ns"])
-        if staged is not None and had_baseline:
-            # Opened for writing, and not written yet: `touch` must not send a large file again.
-            baseline = self._contents.proof(node) if untouched else None
-            pending = with_staged(pending, replace(staged, baseline=baseline))
         self._queue.stop_upload_locked(node)
         with self._pending.transaction():
+            if staged is not None and "mtime_ns" in fields:
+                before_ns = self._file_mtime_ns(node, staged)
+                self._pending.on_rollback(lambda: self._set_file_times(node, before_ns))
+                self._set_file_times(node, fields["mtime_ns"])
+            if staged is not None and had_baseline:
+                # Opened for writing, and not written yet: `touch` must not send a large file again.
+                baseline = self._contents.proof(node) if untouched else None
+                pending = with_staged(pending, replace(staged, baseline=baseline))
             self._core.journal.outdate_multipart(node.ino)
             self._pending.commit(node, retargeted(pending), **fields)
         self._queue.schedule_locked(node)
@@ -109,6 +112,10 @@ class SetAttr:
         pending = self._pending.begin(node, key, node.carries_body, expected_etag)
         self._pending.commit(node, retargeted(pending), **fields)
         self._queue.schedule_locked(node)
+
+    def _file_mtime_ns(self, node: Node, staged: Staged) -> int:
+        content = node.content
+        return (self._core.staging.stat(staged.file) if content is None else content.stat()).st_mtime_ns
 
     def _set_file_times(self, node: Node, mtime_ns: int) -> None:
         """Set the times of the staged file too: a later write moves its mtime."""

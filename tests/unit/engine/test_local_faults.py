@@ -10,6 +10,7 @@ import pytest
 
 from r2fs.engine.recovery.replay import Replay
 from r2fs.model.errors import LocalError, NoSpace
+from r2fs.model.records import AttributeChange
 from r2fs.model.verbs import RENAME_EXCHANGE
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine, do_at_once
@@ -291,6 +292,28 @@ def test_what_found_no_room_for_its_row_is_no_quarantine(
     settling.kill()
     after = make(threads=False, clock=clock)
     assert not after.core.staging.orphan_dir.exists()
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_time_that_found_no_room_is_not_shown(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, is_open: bool
+):
+    """The staged file had it already: stat showed it, though the program was told that it was not set."""
+    engine = make(threads=False, clock=clock)
+    opened = engine.open("a.wav", os.O_WRONLY | os.O_CREAT)
+    engine.fs.write(engine.caller, opened.handle, 0, ONE)
+    if not is_open:
+        engine.close(opened)
+    before = engine.entry("a.wav")
+    fail_commit(engine, 1)
+    with pytest.raises(NoSpace):
+        engine.fs.setattr(engine.caller, before.attributes.ino, AttributeChange(mtime_ns=10**18))
+    assert engine.entry("a.wav").attributes == before.attributes
+    if is_open:
+        engine.close(opened)
+    pass_time(engine, clock)
+    assert store.metadata("a.wav").get("mtime") != f"{10**9}.000000000"
+    assert bucket(store) == {"a.wav": ONE}
 
 
 # ------------------------------------------------------------------ another file's trouble
