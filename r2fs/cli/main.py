@@ -37,6 +37,7 @@ COMMANDS = {
     "ls": ("r2fs.cli.ls", "List a directory: what of each file is on this host, and its state."),
     "info": ("r2fs.cli.info", "Show a file in detail: object, state, version."),
     "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),
+    "limit": ("r2fs.cli.limit", "Show and set bandwidth limits."),
     "wait": ("r2fs.cli.wait", "Return when the bucket holds exactly the bytes of files."),
     "queue": ("r2fs.cli.queue", "List, retry, export or drop what is not in the bucket."),
     "cache": ("r2fs.cli.cache", "Check and clear cached files."),

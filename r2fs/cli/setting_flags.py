@@ -18,11 +18,18 @@ from r2fs.cli.usage import PathText
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings.options import BY_NAME, TABLE, Option
 from r2fs.model.settings.sources import Flag, gather
+from r2fs.model.settings.timetable import BandwidthLimit
 from r2fs.model.settings.units import BucketNames, Choice, Count, Duration, FilePath, Kind, Size, Switch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_METAVAR: dict[type, str] = {Size: "SIZE", Duration: "TIME", Count: "N", FilePath: "PATH"}
+_METAVAR: dict[type, str] = {
+    BandwidthLimit: "LIMIT",
+    Size: "SIZE",
+    Duration: "TIME",
+    Count: "N",
+    FilePath: "PATH",
+}
 
 
 def settings_flags(function: F) -> F:

@@ -132,6 +132,7 @@ def detail(answer: dict[str, Any]) -> str:
     if (opened := answer.get("kernel", {}).get("open_files")) is not None:
         passed = sum(file["mode"] == "passthrough" for file in opened)
         lines.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
+    lines += limit_lines(answer.get("bandwidth", {}))
     outage = "" if health.get("answers", True) else brief(health["reason"])
     if outage:
         lines.append(("unavailable", f"for {amounts.seconds(health['for_s'])}: {outage}"))
@@ -154,6 +155,27 @@ def detail(answer: dict[str, Any]) -> str:
     return "\n\n".join(
         filter(None, [show.labelled(lines), _transfers(queue, outage), _open_files(opened or [])])
     )
+
+
+def limit_lines(bandwidth: Mapping[str, Any], always: bool = False) -> list[tuple[str, str]]:
+    """A line for each direction that has a limit at some hour, or with `always` for both."""
+    lines = []
+    for way, name in (("up", "upload limit"), ("down", "download limit")):
+        limit = bandwidth.get(way)
+        if limit is None or (limit["setting"] == "off" and not always):
+            continue
+        text = _rate(limit["rate"])
+        if limit["until_s"] is not None:
+            until = time.strftime("%a %H:%M %Z", time.localtime(limit["until_s"]))
+            text += f" until {until}, then {_rate(limit['then'])}"
+        if limit["waiting"]:
+            text += f"; {amounts.counted(limit['waiting'], 'transfer')} held by it"
+        lines.append((name, text))
+    return lines
+
+
+def _rate(rate: int | None) -> str:
+    return "none" if rate is None else f"{amounts.size(rate)}/s"
 
 
 def _buckets(buckets: list[dict[str, Any]], silent: Mapping[str, Any]) -> list[tuple[str, str]]:

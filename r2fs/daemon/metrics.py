@@ -108,6 +108,12 @@ def requests(store: object) -> dict[str, Any]:
     return {**plain, "total": getattr(view, "total", None)}
 
 
+def bandwidth(store: object) -> dict[str, Any]:
+    """The limits of bandwidth of both directions, "up" and "down"; rates in bytes a second, null: no limit."""
+    found = getattr(store, "bandwidth", None)
+    return {} if found is None else {way: asdict(view) for way, view in found.view().items()}
+
+
 def health(store: object) -> dict[str, Any]:
     """State of the bucket: available, or seconds without an answer and the reason. Empty for a store without health."""
     found = getattr(store, "health", None)

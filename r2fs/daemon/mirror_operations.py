@@ -15,6 +15,7 @@ from typing import Any
 
 from r2fs import __version__
 from r2fs.daemon import metrics
+from r2fs.daemon.bandwidth_operations import BandwidthOperations
 from r2fs.daemon.control import Request
 from r2fs.daemon.objects import ObjectOperations
 from r2fs.daemon.parts import MirrorParts
@@ -39,6 +40,7 @@ class MirrorOperations:
             "flush": self.flush,
             "stop": self.stop,
             "restart": self.restart,
+            **BandwidthOperations(self._parts.store, lambda up, down: None).table(),
             **ObjectOperations(self._parts).table(),
         }
 
@@ -62,6 +64,7 @@ class MirrorOperations:
             "cache": metrics.cache(CacheView(0, 0, 0, 0, 0, 0, 0)),  # a mirror has none
             "mirror": self._described(),
             "requests": metrics.requests(self._parts.store),
+            "bandwidth": metrics.bandwidth(self._parts.store),
             "health": metrics.health(self._parts.store),
         }
 

@@ -76,7 +76,7 @@ class MirrorService:
     ) -> tuple[Counts, list[tuple[str, str]], dict[str, str]]:
         """Compare both sides once and bring them into step. Returns the work done, the names that failed, and those
         that are not mirrored, each with its reason."""
-        with self._built(None, wait_for_bucket=False) as (mirror, _), self._working(mirror):
+        with self._built(None, wait_for_bucket=False) as (mirror, store), self._working(mirror, store):
             failed = mirror.run_once(progress)
             return mirror.counts(), failed, mirror.skipped()
 
@@ -99,6 +99,7 @@ class MirrorService:
         with ExitStack() as closing:
             store = open_store(settings.bucket, self._clock, credentials=self._launch.credentials)
             closing.callback(store.close)
+            store.bandwidth.change(settings.upload_limit, settings.download_limit)
             self._check_bucket(store, wait_for_bucket)
             store.listen(starting.tell_health)
             record = MirrorRecord(settings.state_dir)
@@ -146,13 +147,17 @@ class MirrorService:
             log.warning("the bucket does not answer: changes are sent later: %s", error)
 
     @contextmanager
-    def _working(self, mirror: Mirror) -> Iterator[None]:
+    def _working(self, mirror: Mirror, store: Any) -> Iterator[None]:
+        def stop() -> None:
+            mirror.stop()
+            store.bandwidth.lift()
+
         for name, work in mirror.workers():
             self._threads.start(name, work, joined=True)
         try:
             yield
         finally:
-            self._threads.stop(mirror.stop, WORKERS_END_S)
+            self._threads.stop(stop, WORKERS_END_S)
 
     # ------------------------------------------------------------------ run and stop
     def _serve(self, mirror: Mirror, store: Any, ready: Callable[[], None]) -> int:
@@ -166,7 +171,7 @@ class MirrorService:
         )
         control.open(self._card())
         try:
-            with self._working(mirror):
+            with self._working(mirror, store):
                 mirror.watch()
                 self._threads.start("control", control.run)
                 self._threads.start("signals", lambda: self._take_signals(stopping))

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from threading import Event
 
 from r2fs import __version__
 from r2fs.daemon import metrics
+from r2fs.daemon.bandwidth_operations import BandwidthOperations
 from r2fs.daemon.bulk import BulkOperations
 from r2fs.daemon.cache_operations import CacheOperations
 from r2fs.daemon.control import Request
@@ -28,6 +30,7 @@ from r2fs.daemon.queue_operations import QueueOperations
 from r2fs.daemon.stopping import Stopping
 from r2fs.model.errors import MountError
 from r2fs.model.ports import Caller
+from r2fs.model.settings.timetable import Timetable
 from r2fs.model.views import QueueView
 
 
@@ -55,9 +58,14 @@ class Operations:
             **BulkOperations(self._parts).table(),
             **FileOperations(self._parts).table(),
             **QueueOperations(self._parts).table(),
+            **BandwidthOperations(self._parts.store, self._limited).table(),
             **CacheOperations(self._parts).table(),
             **CostOperations(self._parts, self._started_at_s).table(),
         }
+
+    def _limited(self, up: Timetable, down: Timetable) -> None:
+        engine = self._parts.engine
+        engine.change_settings(replace(engine.settings, upload_limit=up, download_limit=down))
 
     def mounted(self) -> None:
         """Show the mount as running. Called once, by the readiness thread."""
@@ -85,6 +93,7 @@ class Operations:
             "aside": metrics.aside(parts.engine.aside_view()),
             "damaged": list(parts.engine.damaged_view()),
             "requests": metrics.requests(parts.store),
+            "bandwidth": metrics.bandwidth(parts.store),
             "health": metrics.health(parts.store),
             "kernel": metrics.kernel(parts.driver, parts.engine.maintenance.paths_of),
         }

@@ -31,7 +31,7 @@ LIVE: Final = frozenset(
     {
         "cache_size", "min_free", "cache_ttl", "freshness", "read_timeout", "small_file", "read_ahead", "part_size",
         "multipart_threshold", "upload_delay", "upload_deadline", "dirty_limit", "dirty_wait", "quota",
-        "stop_timeout", "local_patterns", "public_url", "log_level", "log_misses",
+        "stop_timeout", "local_patterns", "upload_limit", "download_limit", "public_url", "log_level", "log_misses",
         "warn_cache_size", "warn_queue", "warn_hit_rate", "price_storage", "price_class_a", "price_class_b",
     }
 )  # fmt: skip
@@ -90,7 +90,6 @@ class Reload:
         self._changed = Event()
         # run()'s thread alone
         self._read: Settings | None = None  # as read last
-        self._running = parts.settings
 
     def run(self, ended: Event) -> None:
         """Watch the files, and reload after each change, until `ended`."""
@@ -122,7 +121,7 @@ class Reload:
         changes = compare(self._read or new, new)
         self._read = new
         if changes.live:
-            self._apply(replace(self._running, **changes.live))
+            self._apply(replace(self._parts.engine.settings, **changes.live))
             shown = ", ".join(
                 f"{NAMES[name]} = {_shown(name, value)}" for name, value in changes.live.items()
             )
@@ -133,8 +132,8 @@ class Reload:
             log.warning("settings that take effect at r2fs restart: %s", ", ".join(changes.later))
 
     def _apply(self, settings: Settings) -> None:
-        self._running = settings
         self._parts.engine.change_settings(settings)
+        self._parts.store.bandwidth.change(settings.upload_limit, settings.download_limit)
         self._stopping.change_timeout(settings.stop_timeout_s)
         set_level(settings.log_level, settings.log_misses)
 

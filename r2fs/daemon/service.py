@@ -128,6 +128,7 @@ class Service:
             self._target = mountpoint.check(self._target, self._settings, daemons)
         store = open_buckets(self._settings.bucket, self._clock, self._launch.credentials)
         closing.callback(store.close)
+        store.bandwidth.change(self._settings.upload_limit, self._settings.download_limit)
         with starting.interruptible(STOP_SIGNALS):
             # Before files are made on this host: a wrong key or name leaves none behind.
             away = left is None and not starting.answers(store, self._settings)

@@ -19,6 +19,7 @@ from r2fs.daemon.control import ControlServer
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
 from r2fs.daemon.threads import Threads
+from r2fs.model import amounts
 from r2fs.model.errors import MountError
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Shutdown:
 
     def _run(self) -> int:
         self._parts.takeover.end()
+        self._tell_limit()
         outcome = self._stopping.drain(self._parts.engine)
         self._stop_threads(LATE_END_S if count_left(outcome.left) else WORKERS_END_S)
         self._control.withdraw()
@@ -63,8 +65,21 @@ class Shutdown:
         self._control.finish(LAST_ANSWERS_S)
         return outcome.exit_code
 
+    def _tell_limit(self) -> None:
+        """Say why it may take long: a limit of bandwidth holds until the end, for others share the line."""
+        limit = self._parts.store.bandwidth.up.view()
+        if limit.rate is not None and count_left(self._parts.engine.queue_view()):
+            log.info(
+                "uploads are held to %s a second (upload_limit); r2fs limit --up off lifts that",
+                amounts.size(limit.rate),
+            )
+
     def _stop_threads(self, limit_s: float) -> None:
-        self._threads.stop(self._parts.engine.stop, limit_s)
+        def stop() -> None:
+            self._parts.engine.stop()
+            self._parts.store.bandwidth.lift()  # no body is sent any more: those that wait for their turn find out
+
+        self._threads.stop(stop, limit_s)
 
     def _log_outcome(self, outcome: Outcome) -> None:
         view = outcome.left

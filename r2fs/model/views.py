@@ -227,3 +227,14 @@ class CacheCheckView:
     bytes: int  # of these
     skipped: int  # files that are partly here, or whose ETag is no MD5
     damaged: tuple[str, ...]  # keys of files that differed, and were dropped
+
+
+@dataclass(frozen=True, slots=True)
+class LimitView:
+    """Limit of bandwidth of one direction. Rates are bytes a second; None: no limit."""
+
+    setting: str  # as the settings have it
+    rate: int | None  # now
+    until_s: float | None  # seconds since 1970 of its next change; None: it stays
+    then: int | None  # the rate from then on
+    waiting: int  # transfers that wait for their turn

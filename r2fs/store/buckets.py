@@ -27,12 +27,13 @@ from r2fs.model.errors import (
     StoreError,
 )
 from r2fs.model.keys import printable
-from r2fs.model.ports import Body, Download, Limits
+from r2fs.model.ports import Body, Download, Limits, SystemClock
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket
 from r2fs.store.counting import RequestCounter, RequestsView
 from r2fs.store.health import HealthView
 from r2fs.store.retry import RetryingStore
+from r2fs.store.token_bucket import Bandwidth
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Buckets:
         # guarded by: _lock
         self._lock = Lock()
         self._opened: dict[str, RetryingStore] = {}
+        self.bandwidth = Bandwidth(SystemClock())  # replaced by `share`, before the first request
         self._names: tuple[str, ...] = tuple(member.name for member in bucket.members)
         self._tell: Callable[[HealthView, str], None] = lambda view, name: None
         if not bucket.every:  # a setting that makes no store is an error at once
@@ -132,6 +134,14 @@ class Buckets:
         for name, store in opened.items():
             store.listen(tell, name)
 
+    def share(self, bandwidth: Bandwidth) -> None:
+        """Hold all buckets together to these limits."""
+        with self._lock:
+            self.bandwidth = bandwidth
+            opened = list(self._opened.values())
+        for store in opened:
+            store.share(bandwidth)
+
     # ------------------------------------------------------------------ the buckets
     def _all(self) -> Mapping[str, RetryingStore]:
         with self._lock:
@@ -150,6 +160,7 @@ class Buckets:
         with self._lock:
             if (found := self._opened.get(name)) is None:
                 found = self._opened[name] = self._open(self._bucket.member(name))
+                found.share(self.bandwidth)
                 found.listen(self._tell, name)
         return found
 

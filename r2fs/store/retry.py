@@ -16,12 +16,13 @@ HEAD asked whether what is there is ours.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Event
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
+from r2fs.model import flow
 from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BadCredentials,
@@ -30,11 +31,9 @@ from r2fs.model.errors import (
     PreconditionFailed,
     StoreError,
     Throttled,
-    TooSlow,
     Unavailable,
     UploadMissing,
 )
-from r2fs.model.keys import printable
 from r2fs.model.metadata import ATTEMPT
 from r2fs.model.ports import THROTTLED_S, Body, Clock, Download, Limits, ObjectStore
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
@@ -43,8 +42,9 @@ from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.counting import RequestCounter, RequestsView
 from r2fs.store.etags import multipart_etag
 from r2fs.store.health import Health, HealthView
+from r2fs.store.resuming import Resuming
+from r2fs.store.token_bucket import Bandwidth
 
-SLOW_TRIES = 3  # of one download that came too slowly each time: others may want its thread
 SIGNATURE_TRIES = 3  # R2 refuses a right signature now and then; a wrong one is wrong each time
 
 T = TypeVar("T")
@@ -76,13 +76,13 @@ class Keys(Protocol):
         ...
 
 
-class _Tries:
+class Tries:
     """The attempts of one call."""
 
     def __init__(self, store: RetryingStore, policy: Policy) -> None:
         self._store = store
         self._policy = policy
-        self._begun_s = store.clock.monotonic()
+        self._begun_s = self._spent_s()
         self._made = 0
         self._generation = store.keys.generation if store.keys else 0
         self.unknown = False  # an earlier attempt may have been carried out
@@ -105,10 +105,15 @@ class _Tries:
         delay = longest * self._store.uniform()
         if isinstance(error, Throttled):
             delay += THROTTLED_S
-        elapsed = self._store.clock.monotonic() - self._begun_s
+        elapsed = self._spent_s() - self._begun_s
         if elapsed + delay > self._policy.within_s or self._store.wait_closed(delay):
             raise error
         self._store.counter.retried()
+
+    def _spent_s(self) -> float:
+        """Return the time, without that for which a limit of bandwidth has held this flow."""
+        now_s = self._store.clock.monotonic()
+        return now_s - flow.current().held_s(now_s)
 
     def _has_another_key(self, error: StoreError) -> bool:
         keys = self._store.keys
@@ -138,6 +143,7 @@ class RetryingStore:
         self.keys = keys
         self.health = Health(clock)
         self.counter = counter or RequestCounter()
+        self.bandwidth = Bandwidth(clock)  # replaced by `share`, before the first request
         self.uniform = random.random  # in [0, 1): the jitter of delays
         self._policy = policy
         self._closed = Event()
@@ -158,11 +164,15 @@ class RetryingStore:
         """Call `tell` with each change of the bucket's health, and `name`."""
         self.health.tell = lambda view: tell(view, name)
 
+    def share(self, bandwidth: Bandwidth) -> None:
+        """Count the bytes of this bucket among those of others."""
+        self.bandwidth = bandwidth
+
     def wait_closed(self, seconds: float) -> bool:
         return self.clock.wait(self._closed, seconds)
 
-    def tries(self, policy: Policy | None = None) -> _Tries:
-        return _Tries(self, policy or self._policy)
+    def tries(self, policy: Policy | None = None) -> Tries:
+        return Tries(self, policy or self._policy)
 
     def _repeat(self, call: Callable[[], T], policy: Policy | None = None) -> T:
         """For what may be done twice."""
@@ -203,7 +213,8 @@ class RetryingStore:
         return self._repeat(lambda: self.inner.create_upload(key, meta))
 
     def put_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
-        return self._repeat(lambda: self.inner.put_part(key, upload_id, number, body))
+        held = self.bandwidth.up.sending(body)
+        return self._repeat(lambda: self.inner.put_part(key, upload_id, number, held))
 
     def copy_part(
         self, key: str, upload_id: str, number: int, source: Version, start: int, length: int
@@ -234,14 +245,14 @@ class RetryingStore:
             else:
                 self.health.answered()
                 stop = opened.info.size if length is None else min(opened.info.size, start + length)
-                return _Resuming(self, key, start, stop, opened)
+                return Resuming(self, key, start, stop, opened)
 
     # ---- requests that meet their own doing when sent again
     def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
-        tries = self.tries()
+        tries, held = self.tries(), self.bandwidth.up.sending(body)
         while True:
             try:
-                etag = self.inner.put(key, body, meta, condition=condition)
+                etag = self.inner.put(key, held, meta, condition=condition)
                 self.health.answered()
                 return etag
             except PreconditionFailed:
@@ -335,56 +346,3 @@ class RetryingStore:
     def close(self) -> None:
         self._closed.set()
         self.inner.close()
-
-
-class _Resuming:
-    """A download that goes on where it broke off, as long as the object is the same version."""
-
-    def __init__(self, store: RetryingStore, key: str, start: int, stop: int, opened: Download) -> None:
-        # constant
-        self._store = store
-        self._key = key
-        self.info = opened.info
-        # one thread at a time
-        self._next = start
-        self._stop = stop
-        self._opened: Download | None = opened
-
-    def chunks(self, size: int = 262144) -> Iterator[bytes]:
-        tries, slow = self._store.tries(), 0
-        while self._next < self._stop:
-            try:
-                for data in self._open().chunks(size):
-                    self._next += len(data)
-                    tries = self._store.tries()  # it moves: the count begins anew
-                    yield data
-                return
-            except StoreError as error:
-                self._leave()
-                slow += isinstance(error, TooSlow)  # drips move, too
-                if slow >= SLOW_TRIES:
-                    raise
-                tries.after(error)
-
-    def _open(self) -> Download:
-        if self._opened is None:
-            self._opened = self._store.inner.get(
-                self._key, start=self._next, length=self._stop - self._next, if_match=self.info.etag or None
-            )
-            if self._opened.info.version != self.info.version:  # whatever the server made of the condition
-                self._leave()
-                raise PreconditionFailed(
-                    f"{printable(self._key)}: the object became another version while it was read"
-                )
-        return self._opened
-
-    def _leave(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.__exit__(None, None, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._leave()

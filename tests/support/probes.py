@@ -18,6 +18,7 @@ from r2fs.disk.journal.journal import Journal
 from r2fs.engine import build
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hedges import Hedges
+from r2fs.engine.content.hydrate import Reader
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.prefetch import Prefetch
@@ -67,6 +68,10 @@ class Probes:
         return self._queues.downloads
 
     @property
+    def queued_downloads(self) -> int:
+        return self.downloads._queue.qsize()
+
+    @property
     def parts(self) -> JobQueue:
         return self._queues.parts
 
@@ -106,6 +111,10 @@ class Probes:
     def hedges(self) -> Hedges:
         """Times of GETs, by which one is late."""
         return self._storage.downloader.hedges
+
+    @property
+    def reader(self) -> Reader:
+        return self._storage.warm._reader
 
     @property
     def prefetch(self) -> Prefetch:

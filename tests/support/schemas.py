@@ -22,6 +22,9 @@ QUEUE = {
     "directory_objects": [{"key": str, "etag": str, "size": int}], "parked_bytes": int, "left": int, "rate": float,
     "left_s": (float, None),
 }  # fmt: skip
+LIMIT = {
+    "setting": str, "rate": (int, None), "until_s": (float, None), "then": (int, None), "waiting": int,
+}  # fmt: skip
 STATUS = {
     "mount": {
         "mountpoint": str, "url": str, "name": str, "pid": int, "state": str, "read_only": bool, "driver": str,
@@ -44,6 +47,7 @@ STATUS = {
         "by_verb": {str: int}, "by_status": {str: int}, "class_a": int, "class_b": int, "free": int, "retries": int, "sent_bytes": int,
         "received_bytes": int, "total": int,
     },
+    "bandwidth": {"up": LIMIT, "down": LIMIT},
     "health": {"answers": bool, "for_s": float, "reason": (str, None)},
     "kernel": {
         "open_files": ([{"path": (str, None), "ino": int, "mode": str, "why": str, "handles": int}], None),
@@ -130,6 +134,7 @@ SCHEMAS: dict[str, Any] = {
             ],
         }
     ],
+    "limit": {"up": LIMIT, "down": LIMIT},
     "refresh": [{"mountpoint": str, "directories": int, "files": int}],
     "mirror": {
         "sent": int,

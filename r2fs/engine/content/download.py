@@ -25,7 +25,22 @@ from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.windows import FIRST
 from r2fs.engine.inodes.core import Core
-from r2fs.model.errors import BodyDamaged, NoSpace, PreconditionFailed, ReadFailed
+from r2fs.model.errors import (
+    BadCredentials,
+    BodyDamaged,
+    FileError,
+    LocalError,
+    NoSpace,
+    ObjectMissing,
+    PermissionRefused,
+    PreconditionFailed,
+    R2fsError,
+    RangeInvalid,
+    ReadFailed,
+    ReadRefused,
+    Stale,
+    StoreError,
+)
 from r2fs.model.keys import printable
 from r2fs.model.records import ObjectInfo, Version
 
@@ -142,7 +157,7 @@ class Downloader:
                     self._fill(source, start, chunk, check)
                     start += len(chunk)
                     self._moved(len(chunk))
-                    if start < piece.stop and source.is_abandoned(piece, start):
+                    if start < piece.stop and (self._core.stopping or source.is_abandoned(piece, start)):
                         raise Abandoned
             except BodyDamaged:
                 log.info("%s: the answer was cut at byte %d; going on from there", version.key, start)
@@ -192,3 +207,17 @@ def _require(version: Version, info: ObjectInfo) -> None:
             f"{printable(version.key)}: the answer is of another version ({info.etag}, {info.size} bytes)"
             f" than was asked for ({version.etag}, {version.size} bytes)"
         )
+
+
+def as_read_error(version: Version, error: R2fsError) -> FileError:
+    """Return the error of a read for that of its download; a person hears of one that is not another host's doing."""
+    if isinstance(error, ObjectMissing | PreconditionFailed | RangeInvalid):
+        return Stale(f"{version.key}: the version that was opened is no longer in the bucket")
+    if isinstance(error, NoSpace):
+        log.error("%s: could not be read: there is no room on this disk for it: %s", version.key, error)
+    elif isinstance(error, StoreError | LocalError | ReadFailed):
+        log.error("%s: could not be read: %s", version.key, error)
+    if isinstance(error, ReadFailed):
+        return error
+    kind = ReadRefused if isinstance(error, BadCredentials | PermissionRefused) else ReadFailed
+    return kind(f"{version.key}: {error}")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from r2fs.engine.content import windows
-from r2fs.engine.content.download import Downloader
+from r2fs.engine.content.download import Downloader, as_read_error
 from r2fs.engine.content.jobs import AHEAD, URGENT, DownloadQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.source import Abandoned, Piece, Source
@@ -26,20 +26,14 @@ from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import (
-    BadCredentials,
-    FileError,
-    LocalError,
-    NoSpace,
     ObjectMissing,
-    PermissionRefused,
     PreconditionFailed,
     R2fsError,
-    RangeInvalid,
     ReadFailed,
-    ReadRefused,
     Stale,
     StoreError,
 )
+from r2fs.model.flow import current
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.ranges import Range
@@ -51,6 +45,9 @@ log = logging.getLogger(__name__)
 RESEND_S = 1.0  # pause before a failed range is requested again; interval at which a waiting reader looks
 PIECE = 8 << 20  # bytes of one GET of a file that is downloaded whole
 AT_ONCE = 4  # such GETs of one file under way
+AHEAD_S = (
+    2.0  # of a download limit: the most that is requested ahead, so that other readers wait no longer for it
+)
 
 
 class Hydration:
@@ -197,7 +194,7 @@ class Reader:
         """Return when the PIECE from `begin` on is in the file of `size` bytes; AT_ONCE of them are under way."""
         self._fetch(source, (begin, min(begin + PIECE, size)), priority)
         self._fetch(source, (begin + PIECE, min(begin + AT_ONCE * PIECE, size)), priority)
-        self._wait(source, begin, min(begin + PIECE, size), caller)
+        self._wait(source, begin, min(begin + PIECE, size), caller, priority)
 
     def bring(self, source: Source) -> None:
         """Download a file of up to PIECE bytes in this thread, unless a reader has requested it. Errors go to readers."""
@@ -205,7 +202,7 @@ class Reader:
         with source.lock:
             if source.coming or source.content.missing(0, size) != [(0, size)]:
                 return
-            piece = Piece(0, size)
+            piece = Piece(0, size, urgent=False)
             source.add([piece])
         self._download(source, piece)
 
@@ -247,6 +244,9 @@ class Reader:
         widest = self._core.settings.read_ahead
         if source.content.streams:
             widest = min(widest, source.allowed // 4)
+        rate = self._core.download_rate()
+        if rate is not None:
+            widest = min(widest, int(AHEAD_S * rate))
         return max(widest, windows.FIRST)
 
     def _is_wanting(self, source: Source, start: int, stop: int) -> bool:
@@ -272,19 +272,26 @@ class Reader:
             for first, last in source.content.missing(start, stop):
                 for begin, end in source.coming.missing(first, last):
                     ranges += [(at, min(at + size, end)) for at in range(begin, end, size)]
-            pieces = [Piece(begin, end, sequence) for begin, end in ranges]
+            pieces = [Piece(begin, end, sequence, urgent=priority == URGENT) for begin, end in ranges]
             source.add(pieces)
         for piece in pieces:
             self._jobs.submit(partial(self._download, source, piece), priority)
 
-    def _wait(self, source: Source, start: int, stop: int, caller: Caller) -> None:
-        """Wait until [start, stop) is in the file. A range whose download failed is requested again."""
+    def _wait(self, source: Source, start: int, stop: int, caller: Caller, priority: int = URGENT) -> None:
+        """Wait until [start, stop) is in the file. A range whose download failed is requested again.
+
+        The limit of time is the bucket's: a limit of bandwidth may make it any longer.
+        """
         content, limit = source.content, self._core.settings.read_timeout_s
         deadline = self._core.clock.monotonic() + limit
         sent_again = False
         while content.missing(start, stop):
             if self._core.stopping:
                 raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
+            if priority == URGENT:
+                self._promote(source, start, stop)
+            if self._core.download_rate() is not None and self._is_held(source, start, stop):
+                deadline = self._core.clock.monotonic() + limit
             left = max(0.0, deadline - self._core.clock.monotonic())
             coming = not self._is_wanting(source, start, stop)
             pause_s = min(left, self._hedge(source, start, stop)) if coming else 0.0
@@ -303,13 +310,24 @@ class Reader:
             sent_again = True
             self._fetch(source, (start, stop), URGENT)
 
+    def _promote(self, source: Source, start: int, stop: int) -> None:
+        """Put the pieces that [start, stop) waits for before those that no reader waits for."""
+        with source.lock:
+            queued = [piece for piece in source.awaited(start, stop) if piece.promote()]
+        for piece in queued:
+            self._jobs.submit(partial(self._download, source, piece), URGENT)
+
+    def _is_held(self, source: Source, start: int, stop: int) -> bool:
+        """True if a limit of bandwidth holds a piece that [start, stop) waits for, or those before it in the queue."""
+        with source.lock:
+            return any(piece.held for piece in source.awaited(start, stop))
+
     def _hedge(self, source: Source, start: int, stop: int) -> float:
         """Send a second GET for each late one that [start, stop) waits for; return the seconds until one may be late."""
         now_s, pause_s = self._core.clock.monotonic(), RESEND_S
         with source.lock:
-            awaited = [piece for piece in source.pieces if piece.start < stop and start < piece.stop]
             seconds = []
-            for piece in awaited:
+            for piece in source.awaited(start, stop):
                 second, left_s = piece.hedge(self._downloader.hedges, now_s)
                 pause_s = min(pause_s, pause_s if left_s is None else left_s)
                 if second is not None:
@@ -326,7 +344,11 @@ class Reader:
         return pause_s
 
     def _download(self, source: Source, piece: Piece) -> None:
-        """Job: download a piece into the file; waiting readers get its error."""
+        """Job: download a piece into the file, unless another job does; waiting readers get its error."""
+        flow = current()
+        with source.lock:
+            if not piece.begin(flow):
+                return
         version = source.version
         try:
             while not source.is_abandoned(piece, piece.start):
@@ -354,6 +376,7 @@ class Reader:
         finally:
             with source.lock:
                 source.remove(piece)
+                flow.urgent = True  # what the thread does next may be another's
 
     def _failed(self, source: Source, version: Version, error: R2fsError) -> None:
         if isinstance(error, ObjectMissing | PreconditionFailed):
@@ -363,17 +386,4 @@ class Reader:
                 log.info("%s: not fetched yet: %s", printable(source.version.key), error)
             source.trouble = str(error)
         else:
-            source.content.fail(_as_read_error(source.version, error))
-
-
-def _as_read_error(version: Version, error: R2fsError) -> FileError:
-    if isinstance(error, ObjectMissing | PreconditionFailed | RangeInvalid):
-        return Stale(f"{version.key}: the version that was opened is no longer in the bucket")
-    if isinstance(error, NoSpace):
-        log.error("%s: could not be read: there is no room on this disk for it: %s", version.key, error)
-    elif isinstance(error, StoreError | LocalError | ReadFailed):
-        log.error("%s: could not be read: %s", version.key, error)
-    if isinstance(error, ReadFailed):
-        return error
-    kind = ReadRefused if isinstance(error, BadCredentials | PermissionRefused) else ReadFailed
-    return kind(f"{version.key}: {error}")
+            source.content.fail(as_read_error(source.version, error))

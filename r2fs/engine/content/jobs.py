@@ -22,6 +22,7 @@ from threading import Condition, Lock, get_ident
 from r2fs.model import causes
 from r2fs.model.causes import Cause
 from r2fs.model.errors import TooSlow
+from r2fs.model.flow import Flow, flowing
 from r2fs.model.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ class JobQueue:
 class _Slot:
     """State of a running download. guarded by: DownloadQueue._free; `moved` is written by its own thread."""
 
-    since_s: float  # begin of the period that is judged next
+    since_s: float  # begin of the period that is judged next, later by `flow.held_s`
+    flow: Flow  # constant
     moved: int = 0  # bytes downloaded so far
     before: int = 0  # bytes downloaded before `since_s`
     crawls: bool = False
@@ -132,11 +134,12 @@ class DownloadQueue(JobQueue):
             self._free.notify_all()
 
     def _do(self, job: Job) -> None:
-        slot = _Slot(self._clock.monotonic())
+        slot = _Slot(self._clock.monotonic(), Flow())
         with self._free:
             self._running[get_ident()] = slot
         try:
-            job()
+            with flowing(slot.flow):
+                job()
         finally:
             with self._free:
                 del self._running[get_ident()]
@@ -158,14 +161,15 @@ class DownloadQueue(JobQueue):
             if self._taken < self._limit:
                 return
             for slot in self._running.values():
-                took_s = now_s - slot.since_s
+                spent_s = now_s - slot.flow.held_s(now_s)  # a limit of our own is no slow server
+                took_s = spent_s - slot.since_s
                 if slot.crawls or took_s < CRAWL_S:
                     continue
                 if slot.moved - slot.before < CRAWL * took_s:
                     slot.crawls = True
                     self._taken -= 1
                     self._free.notify()
-                slot.since_s, slot.before = now_s, slot.moved
+                slot.since_s, slot.before = spent_s, slot.moved
             crawling = [slot for slot in self._running.values() if slot.crawls]
             for slot in crawling[: max(0, len(crawling) - SPARE)]:
                 slot.has_to_end = True

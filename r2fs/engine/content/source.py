@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.windows import Sequence, Windows
+from r2fs.model.flow import Flow
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import Range, RangeSet
 from r2fs.model.records import ObjectInfo, Version
@@ -34,9 +35,14 @@ class Piece:
     """
 
     def __init__(
-        self, start: int, stop: int, sequence: Sequence | None = None, first: Piece | None = None
+        self,
+        start: int,
+        stop: int,
+        sequence: Sequence | None = None,
+        first: Piece | None = None,
+        urgent: bool = True,
     ) -> None:
-        """`sequence`: ahead of whose reads; None: a reader waits for it. `first`: the silent GET beside which it is."""
+        """`sequence`: ahead of whose reads. `first`: the silent GET beside which it is. `urgent`: a reader waits for it."""
         # constant
         self.start = start
         self.stop = stop
@@ -51,14 +57,44 @@ class Piece:
         )
         self._writer: Piece | None = None  # of a hidden pair: the one that writes
         self._hedged = first is not None
+        self._urgent = urgent
+        self._flow: Flow | None = None  # of the download under way; None: queued
+        self._held_s = 0.0  # of the flow, when bytes last arrived
+
+    def begin(self, flow: Flow) -> bool:
+        """Note that a thread downloads the piece, as `flow`. False: another one does, or did."""
+        if self._flow is not None:
+            return False
+        self._flow, flow.urgent = flow, self._urgent
+        return True
+
+    def promote(self) -> bool:
+        """Note that a reader waits for the piece by now. True: it is queued behind what no reader waits for."""
+        if self._urgent:
+            return False
+        self._urgent = True
+        if self._flow is not None:
+            self._flow.urgent = True
+        return self._flow is None
+
+    @property
+    def held(self) -> bool:
+        """True while the piece is queued, or a limit of bandwidth holds it."""
+        return self._flow is None or self._flow.held_since_s is not None
+
+    def held_s(self, now_s: float) -> float:
+        """Return the seconds for which a limit has held the download so far."""
+        return 0.0 if self._flow is None else self._flow.held_s(now_s)
 
     def sent(self, at: int, kind: int, now_s: float) -> None:
         """Note that a GET from byte `at` on is sent."""
         self._at, self._kind, self._heard_s = at, kind, now_s
+        self._held_s = self.held_s(now_s)
 
     def heard(self, size: int, now_s: float) -> None:
         """Note that `size` bytes have arrived."""
         self._at, self._heard_s = self._at + size, now_s
+        self._held_s = self.held_s(now_s)
 
     def hide(self) -> bool:
         """Note that bytes are hidden until all are there. False: the other of the pair writes them.
@@ -77,7 +113,7 @@ class Piece:
         late_s = hedges.late_s(self._kind)
         if self._hedged or self._heard_s is None or late_s is None or self._writer is not None:
             return None, None
-        left_s = self._heard_s + late_s - now_s
+        left_s = self._heard_s + late_s + (self.held_s(now_s) - self._held_s) - now_s
         if left_s > 0:
             return None, left_s
         if not hedges.take():
@@ -118,6 +154,10 @@ class Source:
         for piece in pieces:
             self.pieces.append(piece)
             self.coming.add(piece.start, piece.stop)
+
+    def awaited(self, start: int, stop: int) -> list[Piece]:
+        """Return the pieces that bring bytes of [start, stop). With `lock` held."""
+        return [piece for piece in self.pieces if piece.start < stop and start < piece.stop]
 
     def remove(self, piece: Piece) -> None:
         """Remove a piece whose download has ended. With `lock` held."""
@@ -161,6 +201,7 @@ class Measured:
         self._hedges = hedges
         self._piece = piece
         self._begun_s = now_s()
+        self._held_s = piece.held_s(self._begun_s)
         self._arrived_before = source.windows.rate.arrived
         self._has_bytes = False
 
@@ -168,11 +209,12 @@ class Measured:
         """Count a chunk, before it is written. Raises Abandoned if the other GET of a pair writes hidden bytes."""
         now_s = self._now_s()
         first, self._has_bytes = not self._has_bytes, True
+        took_s = now_s - self._begun_s - (self._piece.held_s(now_s) - self._held_s)
         if first:
-            self._hedges.first_byte(kind, now_s - self._begun_s)
+            self._hedges.first_byte(kind, took_s)
         with self._source.lock:
             if first:
-                self._source.windows.rate.first_byte(now_s - self._begun_s)
+                self._source.windows.rate.first_byte(took_s)
             self._source.windows.rate.add(size)
             self._piece.heard(size, now_s)
             if hidden and not self._piece.hide():

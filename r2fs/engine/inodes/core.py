@@ -75,5 +75,9 @@ class Core:
         self.assert_held()
         self.settings = settings
 
+    def download_rate(self) -> int | None:
+        """Return the limit of all downloads of this hour, in bytes a second; None: there is none."""
+        return self.settings.download_limit.rate(self.clock.time())
+
     def now_ns(self) -> int:
         return int(self.clock.time() * 1e9)

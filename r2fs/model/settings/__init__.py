@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from r2fs.model import prices
+from r2fs.model.settings.timetable import OFF, Timetable
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -133,6 +134,9 @@ class Settings:
     local_patterns: tuple[str, ...] = LOCAL_PATTERNS
     links: str = "follow"  # "inside": symbolic links that may lead out of the mount are not read
     noexec: bool = False  # the kernel runs no program from the mount
+    # bandwidth, of all transfers together
+    upload_limit: Timetable = OFF
+    download_limit: Timetable = OFF
     # limits past which `r2fs status` warns; 0: none
     warn_cache_size: int = 0  # bytes in the cache
     warn_queue: int = 0  # names with pending changes

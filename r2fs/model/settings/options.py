@@ -15,6 +15,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from r2fs.model.settings import GIB, MIB, Bucket, Credentials, Settings
+from r2fs.model.settings.timetable import BandwidthLimit
 from r2fs.model.settings.units import (
     BucketNames,
     Choice,
@@ -234,6 +235,18 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         ),
         Option("stop_timeout", Duration(0, 30 * DAY_S), "Longest wait for uploads when the mount stops."),
         Option("local_patterns", Patterns(), "Names of files that stay on this host."),
+    ),
+    'Bandwidth: bytes a second, as "10M" or "80Mbit"; "off"; or by local time, "Mo-Fr 08:00-20:00 = 5M, else off"': (
+        Option(
+            "upload_limit",
+            BandwidthLimit(),
+            "Limit of all uploads together, in bytes a second; by a timetable, too.",
+        ),
+        Option(
+            "download_limit",
+            BandwidthLimit(),
+            "Limit of all downloads together; what programs wait for goes first.",
+        ),
     ),
     "URLs": (
         Option(

@@ -124,6 +124,8 @@ def test_every_json_has_its_schema_and_every_text_its_words(rig: Rig) -> None:
     ]
     for word in ("old.wav   2.9 KiB   all    clean", "a.wav         1 B   all    queued"):
         assert word in said(rig, "ls", takes)
+    assert answer(rig, "limit", "limit", point, "--up", "80Mbit")["up"]["rate"] == 10_000_000
+    assert "upload limit   9.5 MiB/s" in said(rig, "status", point)
     assert answer(rig, "info", "info", old)["url"] == f"{rig.url}/takes/old.wav"
     for word in ("2.9 KiB (3000 bytes)", "on this host   all", "ETag"):
         assert word in said(rig, "info", old)

@@ -17,6 +17,8 @@ from r2fs.model.errors import SettingsError
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Bucket, Credentials, Settings
 from r2fs.model.settings.options import BY_NAME
+from r2fs.model.settings.timetable import BandwidthLimit
+from r2fs.store.token_bucket import Bandwidth
 
 BASE = Settings(
     Bucket("s3", "b", credentials=Credentials("id", "secret")), Path("/c"), Path("/s"), Path("/r")
@@ -62,7 +64,10 @@ class Daemon:
         self.engine_has = self.timeout_s = None
         self.renewed = 0
         keys = SimpleNamespace(generation=3, renew=self.renew)
-        parts = SimpleNamespace(settings=BASE, engine=self, store=SimpleNamespace(keys=keys))
+        self.settings = BASE
+        self.bandwidth = Bandwidth(SystemClock())
+        store = SimpleNamespace(keys=keys, bandwidth=self.bandwidth)
+        parts = SimpleNamespace(settings=BASE, engine=self, store=store)
         self.reload = Reload(Source((), self.read), parts, self, SystemClock())  # type: ignore[arg-type]
         self.reload._read = BASE
 
@@ -73,7 +78,7 @@ class Daemon:
         return found
 
     def change_settings(self, settings: Any) -> None:
-        self.engine_has = settings
+        self.engine_has = self.settings = settings
 
     def change_timeout(self, timeout_s: Any) -> None:
         self.timeout_s = timeout_s
@@ -98,6 +103,19 @@ def test_limits_and_levels_are_taken_up(daemon: Daemon, caplog: pytest.LogCaptur
     assert (daemon.engine_has.cache_size, daemon.timeout_s) == (1 << 30, 5.0)
     assert logging.getLogger("r2fs").level == logging.DEBUG
     assert 'cache_size = "1GiB"' in caplog.text
+
+
+def test_a_limit_of_bandwidth_holds_at_once_and_one_of_a_command_stays(daemon: Daemon) -> None:
+    limit = BandwidthLimit().parse
+    daemon.readings = [
+        replace(BASE, upload_limit=limit("5M")),
+        replace(BASE, upload_limit=limit("5M"), quota=7),
+    ]
+    daemon.reload.reload()
+    assert str(daemon.bandwidth.up.timetable) == "5MiB"
+    daemon.settings = replace(daemon.settings, download_limit=limit("1M"))  # by r2fs limit
+    daemon.reload.reload()
+    assert [str(way.setting) for way in daemon.bandwidth.view().values()] == ["5MiB", "1MiB"]
 
 
 @pytest.mark.expect_warnings("the settings stay as they are")

@@ -111,6 +111,27 @@ def test_what_comes_as_fast_as_the_line_is_keeps_its_slot(
     assert not late.begun.is_set()
 
 
+def test_what_a_limit_of_ours_holds_does_not_crawl(
+    queue: DownloadQueue, clock: ManualClock, body: Callable[[], Body]
+) -> None:
+    first = [body() for _ in range(LIMIT)]
+    until(lambda: all(one.begun.is_set() for one in first))
+    for slot in queue._running.values():
+        slot.flow.hold(clock.monotonic())
+    late = body()
+    for _ in range(4):
+        clock.advance(CRAWL_S)
+        queue.relieve()
+    for slot in queue._running.values():
+        slot.flow.go_on(clock.monotonic())
+    clock.advance(CRAWL_S / 2)
+    queue.relieve()
+    assert not late.begun.wait(0.05)
+    clock.advance(CRAWL_S / 2)
+    queue.relieve()
+    assert late.begun.wait(10), "and it is judged by the time that is left"
+
+
 def test_what_has_crawled_the_longest_ends_where_all_threads_crawl(
     queue: DownloadQueue, clock: ManualClock, body: Callable[[], Body]
 ) -> None:
