@@ -524,7 +524,7 @@ def test_other_answers_are_bounded(store: S3Store, answers: Any, verb: str, stat
             return b"<" + b"x" * (size - 1)
 
     class Sending(Answers):
-        def send(self, request: Any) -> Any:
+        def send(self, request: Any, limit_s: float | None = None) -> Any:
             answer = super().send(request)
             if verb_of(request).name == verb and request.method != "HEAD":
                 answer.raw = SimpleRaw(Endless())

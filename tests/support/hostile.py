@@ -68,7 +68,7 @@ class Answers:
         self.answering = answering
         self.sent: list[tuple[str, str]] = []
 
-    def send(self, request: Any) -> AWSResponse:
+    def send(self, request: Any, limit_s: float | None = None) -> AWSResponse:
         self.sent.append((request.method, request.url))
         body = request.body
         if hasattr(body, "read"):

@@ -120,11 +120,12 @@ class Connections:
         self._is_closed = False
         self._tls_session: ssl.SSLSession | None = None
 
-    def send(self, request: Request) -> Received:
-        """Send `request` and return its answer, the body unread."""
+    def send(self, request: Request, limit_s: float | None = None) -> Received:
+        """Send `request` and return its answer, the body unread. `limit_s`: of each wait, in place of the usual ones."""
         head = request.head()
-        sock = self._kept() or self._connected(request.url)
+        sock = self._kept() or self._connected(request.url, limit_s or self._connect_s)
         try:
+            sock.settimeout(limit_s or self._read_s)
             response, is_sent = self._asked(sock, head, request)
         except BaseException:
             sock.close()
@@ -160,9 +161,9 @@ class Connections:
         if self._is_closed:
             self.close()
 
-    def _connected(self, url: str) -> socket.socket:
+    def _connected(self, url: str, limit_s: float) -> socket.socket:
         try:
-            sock = socket.create_connection(self._address, self._connect_s)
+            sock = socket.create_connection(self._address, limit_s)
         except TimeoutError as error:
             raise boto_errors.ConnectTimeoutError(endpoint_url=url, error=error) from error
         except OSError as error:
@@ -174,7 +175,6 @@ class Connections:
                 sock = self._context.wrap_socket(
                     sock, server_hostname=self._address[0], session=self._tls_session
                 )
-            sock.settimeout(self._read_s)
         except BaseException as error:
             sock.close()
             if isinstance(error, TimeoutError):

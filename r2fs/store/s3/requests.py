@@ -65,6 +65,7 @@ _FIELDS = {
     "content-language": "ContentLanguage",
     "content-range": "ContentRange",
     "content-type": "ContentType",
+    "date": "Date",
     "etag": "ETag",
     "expires": "ExpiresString",
     "x-amz-server-side-encryption": "ServerSideEncryption",
@@ -107,7 +108,7 @@ def accepting_gzip(wanted: bool) -> Iterator[None]:
 
 
 class Connections(Protocol):
-    def send(self, request: Request) -> Came: ...
+    def send(self, request: Request, limit_s: float | None = None) -> Came: ...
     def close(self) -> None: ...
 
 
@@ -129,15 +130,18 @@ class Requests:
         self._judge = judge
         self._counter = counter
 
-    def send(self, operation: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Send, and return the answer's fields. Of a GET, `Body` is to be read and closed."""
+    def send(self, operation: str, asked: Mapping[str, Any], limit_s: float | None = None) -> dict[str, Any]:
+        """Send, and return the answer's fields. Of a GET, `Body` is to be read and closed.
+
+        `limit_s`: of each wait for the server; None: as the settings have it.
+        """
         request = self._request(OPERATIONS[operation], asked)
         size = int(request.headers.get("content-length", "0"))
         sent = self._counter.request(operation, asked.get("Key") or asked.get("Prefix") or "", size)
         request_log.begin(operation, request.method, request.url, size)
         begun_s = time.monotonic()
         try:
-            response = self._connections.send(request)
+            response = self._connections.send(request, limit_s)
             verdict = self._judge.judge(request, operation, response)
         except Exception as error:
             if isinstance(error, NOT_REACHED):

@@ -30,7 +30,7 @@ METHODS: Mapping[str, str] = {
 }
 READS = frozenset({"GetObject", "HeadObject", "ListObjectsV2"})
 ELSEWHERE = frozenset({301, 302, 307, 400})  # AWS's answers about a bucket of another region
-ODD = 8  # answers that boto3 alone has understood, until it is asked first
+ODD = 8  # answers that boto3 alone has understood, until it goes first
 
 
 class Sender:

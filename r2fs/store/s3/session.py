@@ -22,17 +22,30 @@ AWS_FILES = {
     "AWS_CONFIG_FILE": "~/.aws/config",
     "BOTO_CONFIG": "~/.boto",
 }
+NEEDED = ("s3", "s3-control", "sts", "sso", "oidc", "portal.sso", "signin")  # services, by botocore's names
 
 
 def open_session(credentials: Credentials) -> Session:
     """Open the session that a client's key comes from; a profile and AWS's own places are read when it is made."""
     _check_aws_files()
-    return Session(
+    session = Session(
         aws_access_key_id=credentials.access_key_id,
         aws_secret_access_key=credentials.secret_access_key,
         aws_session_token=credentials.session_token,
         profile_name=credentials.profile,
     )
+    _keep_few_endpoints(session)
+    return session
+
+
+def _keep_few_endpoints(session: Session) -> None:
+    """Drop the endpoints of services that no credential and no bucket comes from: botocore keeps those of all AWS, in
+    7 MB, as long as a client lives."""
+    core: Any = session._session
+    resolver: Any = core._get_internal_component("endpoint_resolver")
+    for partition in resolver._endpoint_data["partitions"]:
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in NEEDED if name in services}
 
 
 def _check_aws_files() -> None:

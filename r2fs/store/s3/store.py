@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from r2fs.model.addresses import SignedUrl, UrlRequest
 from r2fs.model.errors import (
     BucketMissing,
-    MalformedAnswer,
     ObjectLocked,
     ObjectMissing,
     PreconditionFailed,
@@ -37,6 +36,7 @@ from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3 import headers, proof, values
+from r2fs.store.s3.bucket_check import check_bucket
 from r2fs.store.s3.check import Checks
 from r2fs.store.s3.client import with_copy_headers
 from r2fs.store.s3.clients import Clients
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_S = 10.0
-CHECK_TIMEOUT_S = 4.0  # a person waits for the answer of check()
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
 
 
@@ -96,6 +95,7 @@ class S3Store:
         credentials: Callable[[], Credentials] | None = None,
     ) -> None:
         # constant
+        self._bucket = bucket
         self._name = bucket.name
         self._prefix = bucket.prefix
         self._md5_etags = bucket.md5_etags
@@ -125,20 +125,7 @@ class S3Store:
     # ---- the bucket as a whole
     def check(self) -> None:
         """One LIST of one key, with short timeouts; the clock is compared by the answer's Date."""
-        with self._translated():
-            client = self._clients.make(CHECK_TIMEOUT_S, CHECK_TIMEOUT_S)
-        try:
-            with self._translated() as seen:
-                asked: dict[str, Any] = {"Bucket": self._name, "Prefix": self._prefix, "MaxKeys": 1}
-                answer: Mapping[str, Any] = client.list_objects_v2(**asked)
-                page_of(seen.read(), Asked(self._name, self._prefix))
-        except MalformedAnswer as error:
-            raise self._checks.not_s3() from error
-        except StoreError as error:
-            raise self._checks.explained(error) from error.__cause__
-        finally:
-            client.close()
-        self._checks.check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
+        check_bucket(self._bucket, self._clients, self._checks, self._translated)
 
     def list_page(
         self,

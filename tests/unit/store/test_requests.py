@@ -159,7 +159,7 @@ class Recorded(Answers):
         super().__init__(all_good)
         self.requests: list[Any] = []
 
-    def send(self, request: Any) -> Any:
+    def send(self, request: Any, limit_s: float | None = None) -> Any:
         self.requests.append(request)
         return super().send(request)
 
