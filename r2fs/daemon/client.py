@@ -48,6 +48,7 @@ class Daemon:
     name: str
     socket: Path
     since: int = 0  # distinguishes daemons with one pid
+    silence_s: float = SILENCE_S  # seconds without a line, after which `ask` gives the daemon up
 
     @property
     def alive(self) -> bool:
@@ -199,7 +200,7 @@ def within_mount(path: str, daemon: Daemon) -> str:
 def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
     """Send one request; yield every answer, the last included. Raises the error of the answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-        connection.settimeout(CONNECT_TIMEOUT_S)
+        connection.settimeout(min(CONNECT_TIMEOUT_S, daemon.silence_s))
         try:
             with short_address(daemon.socket) as address:
                 connection.connect(address)
@@ -208,7 +209,7 @@ def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
                     f"what answers for {daemon.mountpoint} at {daemon.socket} is another user's "
                     f"(uid {peer_uid(connection)}): it is not believed"
                 )
-            connection.settimeout(SILENCE_S)
+            connection.settimeout(daemon.silence_s)
             with suppress(BrokenPipeError):  # refused unread: the answer, already received, has the reason
                 connection.sendall(encode({**arguments, "op": op}))
             with connection.makefile("rb") as lines:

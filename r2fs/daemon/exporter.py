@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import stat
-import sys
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import TCPServer
 from threading import Event
 from typing import Any, Final
 
+from r2fs.daemon.loopback import LoopbackServer, is_own_name
 from r2fs.model import owned_paths
 
 log = logging.getLogger(__name__)
@@ -30,8 +28,6 @@ CLIENT_S: Final = 5.0  # of silence of a client: another one waits
 AGAIN_S: Final = 10.0  # between two tries of a place that cannot be used
 TEXTFILE_S: Final = 15.0  # between two writes of the textfile: Prometheus' usual interval
 UNIX: Final = "unix:"
-PORT: Final = re.compile(r":\d+$")
-OWN_NAMES: Final = frozenset({"localhost", "[::1]"})
 
 
 class Exporter:
@@ -91,27 +87,18 @@ class Exporter:
             if path is not None:
                 path.unlink(missing_ok=True)
 
-    def _server(self, path: Path | None) -> HTTPServer:
+    def _server(self, path: Path | None) -> LoopbackServer:
         handler = _handler(self._content_type, self._text)
         if path is not None:
             return _UnixServer(path, handler)
         host, _, port = self._place.rpartition(":")
         family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        kind = type("_LoopbackServer", (_Server,), {"address_family": family})
-        server: HTTPServer = kind((host.strip("[]"), int(port)), handler)
+        kind = type("_FamilyServer", (LoopbackServer,), {"address_family": family})
+        server: LoopbackServer = kind((host.strip("[]"), int(port)), handler)
         return server
 
 
-class _Server(HTTPServer):
-    def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's looks the host's name up, which may take seconds
-        self.server_name, self.server_port = "localhost", 0
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        log.info("a request for metrics failed: %r", sys.exc_info()[1])
-
-
-class _UnixServer(_Server):
+class _UnixServer(LoopbackServer):
     """A socket for this user and root. A socket that a killed daemon left is replaced."""
 
     address_family = socket.AF_UNIX
@@ -143,8 +130,7 @@ def _handler(content_type: str, text: Callable[[], bytes]) -> type[BaseHTTPReque
         timeout = CLIENT_S
 
         def do_GET(self) -> None:
-            host = PORT.sub("", self.headers.get("Host") or "localhost")
-            if host not in OWN_NAMES and not host.startswith("127."):
+            if not is_own_name(self.headers.get("Host") or "localhost"):
                 self.send_error(403, "not a name of this host")
             elif self.path.partition("?")[0] not in ("/metrics", "/"):
                 self.send_error(404, "only /metrics")

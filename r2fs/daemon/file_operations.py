@@ -1,4 +1,4 @@
-"""Operations of the control socket on what is known of files: file, files.
+"""Operations of the control socket on what is known of files: file, files, shares.
 
 Owns:    the answers' fields.
 Threads: each operation runs in a thread of its own, many at once.
@@ -18,9 +18,10 @@ from r2fs.model.views import FileView
 class FileOperations:
     def __init__(self, parts: Parts) -> None:
         self._views = parts.engine.maintenance.file_views
+        self._shares = parts.engine.maintenance.shares
 
     def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
-        return {"file": self.file, "files": self.files}
+        return {"file": self.file, "files": self.files, "shares": self.shares}
 
     def file(self, request: Request) -> dict[str, object]:
         """The file or directory `path`."""
@@ -33,6 +34,15 @@ class FileOperations:
             if request.gone.is_set():
                 break
         return {"files": []}
+
+    def shares(self, request: Request) -> dict[str, object]:
+        """The known bytes below each directory in the directory `path`, and those on this host."""
+
+        def heard() -> bool:
+            request.heartbeat()
+            return not request.gone.is_set()
+
+        return {"shares": [asdict(view) for view in self._shares.below(request.text("path"), heard)]}
 
 
 def _fields(view: FileView) -> dict[str, object]:

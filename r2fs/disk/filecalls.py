@@ -2,11 +2,12 @@
 
 Owns:  the repetition of calls that did a part of the work; the read lease.
 Never: keeps a descriptor or a lease.
-Fails: NoSpace, DiskReadOnly and LocalError; `open_unless_writable` OSError.
+Fails: NoSpace, DiskReadOnly and LocalError; `open_unless_writable` and `renameat2` OSError.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -17,7 +18,10 @@ from r2fs.disk.durable import claim_blocks, local_error, punch_hole, pwrite_all
 from r2fs.model.errors import DiskReadOnly
 
 F_SETSIG = 10  # Linux; the fcntl module does not name it
+NO_RENAMEAT2 = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of an old kernel, or of some file systems
 WITHOUT_LEASES = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES, errno.ENOLCK)
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -160,3 +164,16 @@ def _is_writable(fd: int) -> bool:
         raise
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
+
+
+def renameat2(old_fd: int, old: str, new_fd: int, new: str, flags: int) -> bool:
+    """renameat2(2); False where kernel, library or file system does not have it."""
+    call = getattr(_libc, "renameat2", None)
+    if call is None:
+        return False
+    if call(old_fd, os.fsencode(old), new_fd, os.fsencode(new), flags) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in NO_RENAMEAT2:
+        return False
+    raise OSError(number, os.strerror(number), new)

@@ -12,7 +12,6 @@ A file is replaced by exchanging both names (renameat2(2)): the former file is t
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import secrets
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from r2fs.disk.durable import local_error
-from r2fs.disk.filecalls import open_unless_writable
+from r2fs.disk.filecalls import open_unless_writable, renameat2
 from r2fs.model.errors import LocalError
 from r2fs.model.keys import printable
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
@@ -31,9 +30,6 @@ from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 OWN = ".r2fs-mirror"  # never mirrored
 ID = "id"
 PART, WHOLE, OUT = "part-", "whole-", "out-"  # beginnings of names in OWN
-NO_RENAMEAT2 = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of an old kernel, or of some file systems
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Obstructed(LocalError):
@@ -360,27 +356,14 @@ def _kind(mode: int) -> str:
     return "a directory" if stat.S_ISDIR(mode) else "no regular file"
 
 
-def _renameat2(old_fd: int, old: str, new_fd: int, new: str, flags: int) -> bool:
-    """renameat2(2); False where kernel, library or file system does not have it."""
-    call = getattr(_libc, "renameat2", None)
-    if call is None:
-        return False
-    if call(old_fd, os.fsencode(old), new_fd, os.fsencode(new), flags) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in NO_RENAMEAT2:
-        return False
-    raise OSError(number, os.strerror(number), new)
-
-
 def _exchange(old_fd: int, old: str, new_fd: int, new: str) -> bool:
-    return _renameat2(old_fd, old, new_fd, new, RENAME_EXCHANGE)
+    return renameat2(old_fd, old, new_fd, new, RENAME_EXCHANGE)
 
 
 def _move(old_fd: int, old: str, new_fd: int, new: str, path: str) -> None:
     """Rename without replacing. Raises Changed if there is a file under the new name."""
     try:
-        if _renameat2(old_fd, old, new_fd, new, RENAME_NOREPLACE):
+        if renameat2(old_fd, old, new_fd, new, RENAME_NOREPLACE):
             return
         os.link(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd, follow_symlinks=False)
         os.unlink(old, dir_fd=old_fd)

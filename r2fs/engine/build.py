@@ -35,6 +35,7 @@ from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
+from r2fs.engine.namespace.shares import Shares
 from r2fs.engine.namespace.stored_sizes import StoredSizes
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.recovery.handover import restore_handles
@@ -191,6 +192,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
                 writeback.transfers,
                 storage.prefetch,
                 FileViews(records, names, xattrs, writeback),
+                Shares(records),
                 Discards(records, storage, writeback, names),
                 StoredSizes(records),
                 CacheCare(core, contents),

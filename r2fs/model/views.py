@@ -204,6 +204,18 @@ class EventView:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareView:
+    """The files known at and below a directory. Sizes are bytes."""
+
+    path: str  # relative to the mount
+    files: int
+    bytes: int
+    here_bytes: int  # of these, on this host
+    pending: int  # changes that the bucket lacks, those of directories included
+    listed: bool  # all names in it are known
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """Bytes of a file that were copied out of the mount."""
 

@@ -10,6 +10,7 @@ from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.namespace.discard import Discards
 from r2fs.engine.namespace.file_views import FileViews
 from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.namespace.shares import Shares
 from r2fs.engine.namespace.stored_sizes import StoredSizes
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.transfers import Transfers
@@ -24,6 +25,7 @@ class Maintenance:
     transfers: Transfers
     prefetch: Prefetch
     file_views: FileViews
+    shares: Shares
     discards: Discards
     stored_sizes: StoredSizes
     cache_care: CacheCare

@@ -25,7 +25,7 @@ def tree(tmp_path: Path) -> Iterator[PlainTree]:
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on a file system or a C library without renameat2(2)."""
     if request.param == "without":
-        monkeypatch.setattr(plain_tree, "_renameat2", lambda *_: False)
+        monkeypatch.setattr(plain_tree, "renameat2", lambda *_: False)
 
 
 def whole(tree: PlainTree, data: bytes) -> tuple[str, Local]:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from r2fs.model.errors import NotFound
+from r2fs.model.errors import NotADirectory, NotFound
 from r2fs.model.settings import Bucket
 from tests.support.engine import MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -75,3 +75,26 @@ def test_sizes_known_and_listed(make: MakeEngine, store: MemoryStore) -> None:
     seen: list[int] = []
     listed = engine.fs.maintenance.stored_sizes.listed(lambda view: seen.append(view.objects))
     assert (listed.objects, listed.bytes, seen) == (2, 8, [2])
+
+
+def test_shares_count_all_files_below_each_directory(make: MakeEngine, store: MemoryStore) -> None:
+    for name in ("a/one.wav", "a/deep/two.wav", "a/deep/three.wav", "b/four.wav", "five.wav"):
+        store.set(name, b"12345678")
+    engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    for directory in ("", "a", "a/deep"):
+        engine.listdir(directory)
+    engine.read("a/deep/two.wav")
+    engine.write("a/deep/new.wav", b"123")
+    engine.retire_idle()
+    before = len(store.calls)
+    shares = list(engine.fs.maintenance.shares.below("", lambda: True))
+    assert [(s.path, s.files, s.bytes, s.here_bytes, s.pending, s.listed) for s in shares] == [
+        ("a", 4, 27, 11, 1, True),
+        ("b", 0, 0, 0, 0, False),
+    ]
+    (deep,) = engine.fs.maintenance.shares.below("a", lambda: True)
+    assert (deep.path, deep.files, deep.bytes, deep.here_bytes) == ("a/deep", 3, 19, 11)
+    assert len(store.calls) == before
+    assert list(engine.fs.maintenance.shares.below("", lambda: False)) == []
+    with pytest.raises(NotADirectory):
+        list(engine.fs.maintenance.shares.below("five.wav", lambda: True))
