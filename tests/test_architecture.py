@@ -31,6 +31,7 @@ FLOOR = {
     "doctor": 3,
     "cli": 4,
     "client": 4,
+    "ui": 4,
 }
 
 # The rooms of the engine: each imports from those before it; then the verbs, and the module that builds them.
@@ -62,6 +63,10 @@ FORBIDDEN = {
     ("client", "engine"): "a program has no mount in its process",
     ("client", "cli"): "a program has no click of ours in its process",
     ("cli", "client"): "commands use daemon/client.py",
+    ("ui", "cli"): "the page is given what the command knows",
+    ("ui", "engine"): "the page asks a daemon",
+    ("ui", "store"): "the page asks a daemon",
+    ("client", "ui"): "a program has no page in its process",
 }
 DRIVERS_ROOMS = ("kernel", "libfuse")  # each is a driver by itself; the modules above are for both
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "mirror": ("r2fs.cli.mirror", "Keep a plain directory and a bucket in step, without FUSE."),
     "umount": ("r2fs.cli.umount", "Unmount, waiting for uploads."),
     "status": ("r2fs.cli.status", "Show mounts: pending changes, cache, requests."),
+    "ui": ("r2fs.cli.ui", "Show mounts on a page: transfers, cache, price, conflicts."),
     "ls": ("r2fs.cli.ls", "List a directory: what of each file is on this host, and its state."),
     "info": ("r2fs.cli.info", "Show a file in detail: object, state, version."),
     "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r2fs.cli import show
@@ -133,13 +133,23 @@ def detail(answer: dict[str, Any]) -> str:
         passed = sum(file["mode"] == "passthrough" for file in opened)
         lines.append(("open files", f"{len(opened)} ({passed} by passthrough)"))
     lines += limit_lines(answer.get("bandwidth", {}))
-    outage = "" if health.get("answers", True) else brief(health["reason"])
+    outage = _outage(answer)
+    lines += trouble_lines(answer, [("conflict kept", path) for path in queue["conflicts"]])
+    return "\n\n".join(
+        filter(None, [show.labelled(lines), _transfers(queue, outage), _open_files(opened or [])])
+    )
+
+
+def trouble_lines(answer: dict[str, Any], conflicts: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+    """Names and sentences for what is wrong with a mount, or may be; `conflicts` stand among them."""
+    queue, health, outage = answer["queue"], answer.get("health", {}), _outage(answer)
+    lines = []
     if outage:
         lines.append(("unavailable", f"for {amounts.seconds(health['for_s'])}: {outage}"))
     lines += [("warning", sentence) for sentence in answer.get("warnings", ())]
     lines += _room(answer.get("room", {})) + _quarantine(answer.get("aside", {}))
     lines += [("damaged", reason) for reason in answer.get("damaged", ())]
-    lines += [("conflict kept", path) for path in queue["conflicts"]]
+    lines += conflicts
     if queue["hidden"] and "mirror" not in answer:
         lines.append(("hidden", f"{amounts.counted(queue['hidden'], 'key')} that cannot be shown as files"))
     for found in queue.get("directory_objects", ()):
@@ -152,9 +162,12 @@ def detail(answer: dict[str, Any]) -> str:
         )
     if queue["last_error"] and not _is_of(queue["last_error"], outage):
         lines.append(("last error", f"{_ago(queue.get('last_error_at_s'))}{brief(queue['last_error'])}"))
-    return "\n\n".join(
-        filter(None, [show.labelled(lines), _transfers(queue, outage), _open_files(opened or [])])
-    )
+    return lines
+
+
+def _outage(answer: Mapping[str, Any]) -> str:
+    health = answer.get("health", {})
+    return "" if health.get("answers", True) else brief(health["reason"])
 
 
 def limit_lines(bandwidth: Mapping[str, Any], always: bool = False) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ WHOLE = 500  # characters, more than any first sentence has
 CALLED_OTHERWISE = {
     "unmount": "umount", "fusermount": "umount", "stop": "umount", "detach": "umount",
     "list": "ls", "dir": "ls", "stat": "info", "stats": "status", "mounts": "status", "df": "status",
-    "price": "cost", "pending": "queue",
+    "web": "ui", "gui": "ui", "dashboard": "ui", "browse": "ui", "price": "cost", "pending": "queue",
     "sync": "flush", "upload": "flush",
     "delete": "rm", "remove": "rm", "purge": "rm", "setmeta": "set",
     "prefetch": "warm", "download": "warm", "keep": "pin", "drop": "evict",

@@ -17,7 +17,9 @@ import unicodedata
 
 from r2fs.model.errors import AccessRefused, BadName, NameTooLong
 
-_CONFLICT = re.compile(r" \(conflict of [^/]+, \d{4}-\d\d-\d\d( \d+)?\)(\.[^/]{0,16})?\Z")
+_CONFLICT = re.compile(
+    r" \(conflict of (?P<host>[^/]+), (?P<day>\d{4}-\d\d-\d\d)( \d+)?\)(?P<extension>\.[^/]{0,16})?\Z"
+)
 
 MAX_KEY_BYTES = 1024  # S3 and R2: an object key's UTF-8 length
 SYMLINK_SUFFIX = ".rclonelink"  # rclone's convention: the object's bytes are the link's target
@@ -126,7 +128,13 @@ def is_conflict_name(name: str) -> bool:
 def conflict_original(name: str) -> str | None:
     """The name in a conflict name, if that was not cut; None for any other name."""
     found = _CONFLICT.search(name) if is_conflict_name(name) else None
-    return None if found is None else name[: found.start()] + (found[2] or "")
+    return None if found is None else name[: found.start()] + (found["extension"] or "")
+
+
+def conflict_origin(name: str) -> tuple[str, str] | None:
+    """Host and day (YYYY-MM-DD) in a conflict name; None for any other name."""
+    found = _CONFLICT.search(name) if is_conflict_name(name) else None
+    return None if found is None else (found["host"], found["day"])
 
 
 def conflict_name(name: str, host: str, when_s: float, number: int = 1) -> str:
@@ -139,11 +147,21 @@ def conflict_name(name: str, host: str, when_s: float, number: int = 1) -> str:
         .encode(errors="replace")[:MAX_HOST_BYTES]
         .decode(errors="ignore")
     )
+    day = time.strftime("%Y-%m-%d", time.localtime(when_s))
+    count = f" {number}" if number > 1 else ""
+    return _with_note(name, f" (conflict of {host}, {day}{count})")
+
+
+def other_take_name(name: str, number: int = 1) -> str:
+    """`take.wav` → `take (other take).wav`, numbered from the second on: the name of a file that lost a conflict."""
+    return _with_note(name, f" (other take{f' {number}' if number > 1 else ''})")
+
+
+def _with_note(name: str, note: str) -> str:
+    """The name with a note before its extension, which stays. Cut to 255 bytes at a character."""
     stem, dot, extension = name.rpartition(".")
     if not stem or len(extension) > 16:
         stem, dot, extension = name, "", ""
-    day = time.strftime("%Y-%m-%d", time.localtime(when_s))
-    count = f" {number}" if number > 1 else ""
-    tail = f" (conflict of {host}, {day}{count}){dot}{extension}"
+    tail = note + dot + extension
     room = MAX_NAME_BYTES - len(tail.encode())
     return stem.encode()[:room].decode(errors="ignore") + tail
