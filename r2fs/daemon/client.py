@@ -48,7 +48,7 @@ class Daemon:
     name: str
     socket: Path
     since: int = 0  # distinguishes daemons with one pid
-    silence_s: float = SILENCE_S  # seconds without a line, after which `ask` gives the daemon up
+    silence_s: float | None = None  # seconds without a line, after which `ask` gives up; None: SILENCE_S
 
     @property
     def alive(self) -> bool:
@@ -199,8 +199,9 @@ def within_mount(path: str, daemon: Daemon) -> str:
 
 def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
     """Send one request; yield every answer, the last included. Raises the error of the answer."""
+    silence_s = SILENCE_S if daemon.silence_s is None else daemon.silence_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-        connection.settimeout(min(CONNECT_TIMEOUT_S, daemon.silence_s))
+        connection.settimeout(min(CONNECT_TIMEOUT_S, silence_s))
         try:
             with short_address(daemon.socket) as address:
                 connection.connect(address)
@@ -209,14 +210,14 @@ def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
                     f"what answers for {daemon.mountpoint} at {daemon.socket} is another user's "
                     f"(uid {peer_uid(connection)}): it is not believed"
                 )
-            connection.settimeout(daemon.silence_s)
+            connection.settimeout(silence_s)
             with suppress(BrokenPipeError):  # refused unread: the answer, already received, has the reason
                 connection.sendall(encode({**arguments, "op": op}))
             with connection.makefile("rb") as lines:
                 yield from _answers(daemon, lines)
         except TimeoutError:
             raise DaemonUnreachable(
-                f"the daemon of {daemon.mountpoint} (process {daemon.pid}) has been silent for {SILENCE_S:.0f} s: "
+                f"the daemon of {daemon.mountpoint} (process {daemon.pid}) has been silent for {silence_s:.0f} s: "
                 f"its log may say why; if it hangs, end it by kill -9 {daemon.pid}, and mount again: nothing is lost"
             ) from None
         except OSError as error:

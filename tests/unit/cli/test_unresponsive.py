@@ -59,6 +59,7 @@ NOT_ASKING = {
         "bucket lifecycle clear", "bucket lifecycle set", "bucket lifecycle show", "grant", "migrate",
     },
     "settings": {"completion", "config init", "config path", "config show"},
+    "its page, which says it: tests/unit/ui": {"ui"},
     "systemd": {"service install", "service remove"},
     "the state directory's lock": {"mirror", "mount"},
 }  # fmt: skip
