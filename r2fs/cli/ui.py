@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import click
 
 from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, served_by_nobody
-from r2fs.cli.status_text import trouble_lines
+from r2fs.cli.status_text import limit_lines, trouble_lines
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
@@ -80,7 +81,10 @@ def _mounts(only: str | None) -> Mounts:
             found.append(Served(served(daemon).id, daemon.mountpoint, daemon.url, None, why))
         return [one for one in found if only in (None, one.mountpoint)]
 
-    return Mounts(running, without_daemon, trouble_lines)
+    def notes(answer: dict[str, Any]) -> list[tuple[str, str]]:
+        return [*trouble_lines(answer), *limit_lines(answer.get("bandwidth", {}))]
+
+    return Mounts(running, without_daemon, notes)
 
 
 # ------------------------------------------------------------------ the browser
