@@ -74,6 +74,11 @@ def show_command(
         own = values.for_bucket(name)
         rows.append(("", "", ""))
         rows += [(f"{name}: {o}", own.shown(BY_NAME[o]), own.source(o)) for o in table]
+    for rule in values.file.programs:
+        rows.append(("", "", ""))
+        rows += [
+            (f"{rule.name}: {name}", text, f"[programs.{rule.name}]") for name, text in rule.shown().items()
+        ]
     if derived:
         rows += [("", "", ""), *((name, value, "derived from these") for name, value in derived.items())]
     show.table(["setting", "value", "from"], rows)
@@ -107,6 +112,7 @@ def as_data(values: Values, derived: dict[str, str]) -> dict[str, Any]:
             name: {option: _as_row(values.for_bucket(name), BY_NAME[option]) for option in table}
             for name, table in values.file.buckets.items()
         },
+        "programs": {rule.name: rule.shown() for rule in values.file.programs},
         "derived": derived,
     }
 

@@ -35,7 +35,8 @@ LIVE: Final = frozenset(
         "warn_cache_size", "warn_queue", "warn_hit_rate", "price_storage", "price_class_a", "price_class_b",
     }
 )  # fmt: skip
-NAMES: Final = {option.field: option.name for option in TABLE}
+PROGRAMS: Final = "programs"
+NAMES: Final = {option.field: option.name for option in TABLE} | {PROGRAMS: "[programs]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,10 @@ def compare(old: Settings, new: Settings) -> Changes:
     }
     bucket = differing.pop("bucket", None)
     before, now = _without_keys(old.bucket), _without_keys(new.bucket)
-    later = [NAMES.get(name, name) for name in differing if NAMES.get(name) not in LIVE]
+    later = [NAMES.get(name, name) for name in differing if not _is_live(name)]
     if bucket is not None and before != now:
         later.append("the bucket or the way to it")
-    live = {name: value for name, value in differing.items() if NAMES.get(name) in LIVE}
+    live = {name: value for name, value in differing.items() if _is_live(name)}
     return Changes(live, tuple(later), _keys(old.bucket) != _keys(new.bucket))
 
 
@@ -146,6 +147,12 @@ class Reload:
         )
 
 
+def _is_live(field: str) -> bool:
+    return field == PROGRAMS or NAMES.get(field) in LIVE
+
+
 def _shown(field: str, value: object) -> str:
+    if isinstance(value, tuple) and field == PROGRAMS:
+        return ", ".join(rule.name for rule in value) or "none"
     option = next(option for option in TABLE if option.field == field)
     return "nothing" if value is None else option.kind.write(value)

@@ -339,7 +339,9 @@ class FileSystem:
             node = self._tree.get(ino)
         if self._core.settings.consistency != "close-to-open":
             return self._files.open(caller, node, flags)
-        self._close_to_open.before_open(caller, node, lambda one: self._files.fetches_locked(one, flags))
+        self._close_to_open.before_open(
+            caller, node, lambda one: self._files.fetches_locked(caller, one, flags)
+        )
         opened = self._files.open(caller, node, flags)
         self._close_to_open.opened(node)
         return opened

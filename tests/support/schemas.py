@@ -254,6 +254,7 @@ SCHEMAS: dict[str, Any] = {
         "mount": (str, None),
         "mounts": [str],
         "settings": {str: {"value": object, "source": str}},
+        "programs": {str: {"comm": str, "read": str, "header": str, "prefetch": str}},
         "derived": {str: str},
         "buckets": {str: {str: {"value": object, "source": str}}},
     },

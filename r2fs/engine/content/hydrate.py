@@ -1,9 +1,9 @@
-"""Hydration: downloads bytes of an inode's base object that are missing on this host into its local file.
+"""Hydration: downloads missing bytes of one Source into its local file.
 
 Owns:    ranges under way, each downloaded once; how far a sequential reader is read ahead of; the wait of a reader.
 Never:   sends a GET (`content/download.py`), or decides how many bytes may be on the disk (`content/streaming.py`).
 Threads: every public method is thread-safe; downloads run on the threads of `jobs`.
-Locks:   `Hydration` takes Core.lock (30); a Source's lock (35) is taken inside none. No request and no wait under either.
+Locks:   a Source's lock (35) is taken inside none. No request and no wait under it.
 Fails:   Stale (the version is no longer in the bucket), ReadFailed (not here within `read_timeout`: transient errors
          are retried until then, others raise at once), NoSpace, LocalError, Interrupted, WouldWait.
 """
@@ -11,34 +11,30 @@ Fails:   Stale (the version is no longer in the bucket), ReadFailed (not here wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from r2fs.engine.content import windows
 from r2fs.engine.content.download import Downloader, as_read_error
-from r2fs.engine.content.jobs import AHEAD, URGENT, DownloadQueue
-from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.jobs import AHEAD, SLOW, URGENT, DownloadQueue
 from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.windows import Ahead, Sequence
 from r2fs.engine.inodes.core import Core
-from r2fs.engine.inodes.inode import Node
-from r2fs.engine.pending.records import Records
 from r2fs.model.errors import (
+    NotPermitted,
     ObjectMissing,
     PreconditionFailed,
     R2fsError,
     ReadFailed,
-    Stale,
-    StoreError,
 )
 from r2fs.model.flow import current
-from r2fs.model.keys import nfc, printable
+from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
 from r2fs.model.ranges import Range
-from r2fs.model.records import ObjectInfo, Version
-from r2fs.model.transitions import expecting
+from r2fs.model.records import Version
+from r2fs.model.settings.program_rules import ProgramRule
 
 log = logging.getLogger(__name__)
 
@@ -48,98 +44,6 @@ AT_ONCE = 4  # such GETs of one file under way
 AHEAD_S = (
     2.0  # of a download limit: the most that is requested ahead, so that other readers wait no longer for it
 )
-
-
-class Hydration:
-    def __init__(self, records: Records, contents: Contents, reader: Reader) -> None:
-        self._core = records.core
-        self._tree = records.tree
-        self._pending = records.pending
-        self._attempts = records.attempts
-        self._contents = contents
-        self._reader = reader
-
-    def whole(self, node: Node, caller: Caller, keep: bool = False) -> bool:
-        """Download all missing bytes. False: the local file was closed meanwhile; where it is still needed, repeat.
-
-        `keep`: the file is about to be this host's; all of it stays on the disk, whatever the cache's limit.
-        """
-        with self._core.lock:
-            source = self._contents.source(node)
-            if keep and source is not None:
-                self._contents.keep_whole(node)
-        if source is None:
-            return True
-        try:
-            self._from_base(node, lambda: self._reader.whole(source, caller))
-        except ValueError:
-            if not source.content.closed:
-                raise
-            return False
-        return True
-
-    def ensure(self, node: Node, source: Source, start: int, stop: int, caller: Caller) -> None:
-        """Return when [start, stop) is in the file of an open handle."""
-        self._from_base(node, lambda: self._reader.ensure(source, start, stop, caller))
-
-    def read_whole(self, node: Node, caller: Caller) -> bytes:
-        """Return all bytes of an inode that need not be open: a symbolic link's target."""
-        while True:
-            with self._core.lock:
-                self._contents.wake(node)
-                content = self._contents.of(node)
-            try:
-                if self.whole(node, caller):
-                    return content.read(0, content.size)
-            except ValueError:
-                if not content.closed:  # else another reader's last close closed it meanwhile: repeat
-                    raise
-
-    def is_copy(self, node: Node, of: Version, info: ObjectInfo) -> bool:
-        """True if the object `info` is a copy of `of` that this host made for the inode."""
-        return info.size == of.size and self._attempts.is_copy(node.ino, of, info.metadata)
-
-    def _from_base(self, node: Node, download: Callable[[], None]) -> None:
-        """Download from the base; once more if a copy of this host, whose answer is still under way, replaced it."""
-        base = node.base
-        try:
-            download()
-        except Stale:
-            if not self.found_own_copy(node, base):
-                raise
-            download()
-
-    def found_own_copy(self, node: Node, missing: Version | None) -> bool:
-        """Look for the same bytes as in the missing base, copied by this host; make that object the base.
-
-        Raises ReadFailed if the bucket does not answer.
-        """
-        with self._core.lock:
-            base = node.base
-            if base is None:
-                return False
-            if base != missing:  # found by another thread, or its answer has arrived
-                self._contents.rebased(node)
-                return True
-        try:
-            info = self._core.head(base.key)
-        except StoreError as error:
-            raise ReadFailed(f"{printable(base.key)}: {error}") from error
-        with self._core.lock:
-            pending = node.pending
-            if node.base != base:
-                self._contents.rebased(node)
-                return node.base is not None
-            if info is not None and info.version == base:
-                return False
-            if info is None or pending is None or not self.is_copy(node, base, info):
-                self._contents.lost(node, base)
-                self._tree.distrust(node)
-                return False
-            etag = info.etag if nfc(pending.key) == nfc(base.key) else pending.expected_etag
-            self._pending.commit(node, expecting(pending, etag), base=info.version)
-            self._contents.rebased(node)
-            return True
 
 
 class Reader:
@@ -174,7 +78,32 @@ class Reader:
             self._fetch(source, ahead.range, AHEAD, ahead.sequence)
             self._wait(source, start, stop, caller)
 
-    def whole(self, source: Source, caller: Caller) -> None:
+    def restrained(self, source: Source, start: int, stop: int, caller: Caller, rule: ProgramRule) -> None:
+        """As `ensure`, but no more is requested than the read, and that as the program's rule says.
+
+        Raises NotPermitted for bytes that the rule does not let the program fetch.
+        """
+        content = source.content
+        stop = min(stop, content.size)
+        if not content.missing(start, stop):
+            return
+        if not rule.allows(start, content.size):
+            refused = NotPermitted(
+                f"{printable(source.version.key)}: byte {start} is not on this host, and [programs.{rule.name}] lets"
+                f" the program fetch the first {rule.header} bytes alone; r2fs warm fetches all"
+            )
+            log.info("%s", refused)
+            raise refused
+        caller.about_to_fetch()
+        content.fail(None)
+        priority = SLOW if rule.slow else URGENT
+        # A GET costs, too. By multiples: each read would request a little ahead otherwise.
+        end = stop if rule.exact else min(-(-stop // windows.FIRST) * windows.FIRST, content.size)
+        with self._wanting(source, start, stop):
+            self._fetch(source, (start, end), priority)
+            self._wait(source, start, stop, caller, priority)
+
+    def whole(self, source: Source, caller: Caller, priority: int = URGENT) -> None:
         """Return when the content is complete. Raises as `ensure`."""
         if source.content.complete:
             return
@@ -182,7 +111,7 @@ class Reader:
         source.content.fail(None)
         size = source.content.size
         for begin in range(0, size, PIECE):
-            self.piece(source, begin, size, caller)
+            self.piece(source, begin, size, caller, priority)
 
     def begin(self, source: Source) -> int:
         """Request the first pieces of a whole file, ahead of need; return the number of GETs."""
@@ -290,7 +219,7 @@ class Reader:
                 raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
             if priority == URGENT:
                 self._promote(source, start, stop)
-            if self._core.download_rate() is not None and self._is_held(source, start, stop):
+            if self._is_held(source, start, stop, priority):
                 deadline = self._core.clock.monotonic() + limit
             left = max(0.0, deadline - self._core.clock.monotonic())
             coming = not self._is_wanting(source, start, stop)
@@ -317,8 +246,10 @@ class Reader:
         for piece in queued:
             self._jobs.submit(partial(self._download, source, piece), URGENT)
 
-    def _is_held(self, source: Source, start: int, stop: int) -> bool:
-        """True if a limit of bandwidth holds a piece that [start, stop) waits for, or those before it in the queue."""
+    def _is_held(self, source: Source, start: int, stop: int, priority: int) -> bool:
+        """True if a limit of bandwidth holds a piece that [start, stop) waits for, or others go before a slow one."""
+        if priority != SLOW and self._core.download_rate() is None:
+            return False
         with source.lock:
             return any(piece.held for piece in source.awaited(start, stop))
 

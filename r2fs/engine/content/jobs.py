@@ -1,6 +1,6 @@
 """Work queues: slow work for threads that `r2fs/daemon/threads.py` starts; and the queue of downloads, with slots.
 
-Owns:    the order: urgent jobs before jobs ahead of need, then first in, first out; how many downloads run at once.
+Owns:    the order: urgent jobs before jobs ahead of need, before slow ones, then first in, first out; how many downloads run at once.
 Never:   starts a thread; swallows an error: a job that raises is logged with its traceback.
 Threads: every method is thread-safe; `run` is the main function of the threads.
 Locks:   `_lock` (leaf); `_free` (leaf), a condition: for a few assignments, and to wait for a slot.
@@ -27,8 +27,8 @@ from r2fs.model.ports import Clock
 
 log = logging.getLogger(__name__)
 
-URGENT, AHEAD = 0, 1
-_STOP = 2
+URGENT, AHEAD, SLOW = 0, 1, 2  # SLOW: a program with a rule waits, and others do not
+_STOP = 3
 
 SPARE = 16  # threads for slow downloads
 # Bytes a second: several times a voice's stream. A line of 2 Mbit/s gives eight downloads as much.

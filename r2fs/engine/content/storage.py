@@ -8,8 +8,9 @@ from r2fs.engine.content.copied_files import CopiedFiles
 from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.durability import DiskSync
-from r2fs.engine.content.hydrate import Hydration, Reader
+from r2fs.engine.content.hydrate import Reader
 from r2fs.engine.content.idle import IdleFiles
+from r2fs.engine.content.inode_hydration import Hydration
 from r2fs.engine.content.jobs import DownloadQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly

@@ -58,7 +58,7 @@ class CopyRange:
         length = max(0, min(length, there.size - offset))
         if pair.missing is not None and length:
             length = min(length, PIECE)
-            self._hydration.ensure(pair.source, pair.missing, offset, offset + length, caller)
+            self._hydration.ensure(pair.source, pair.missing, (offset, offset + length), caller)
         self._files.pressure.pace(caller, target_offset + length - into.size)
         done = _copy(there, into, length, offset, target_offset) if length else 0
         if not there.covers(offset, offset + done) or there.streams:
@@ -75,7 +75,13 @@ class CopyRange:
             raise BadHandle("the target of copy_file_range is not open for writing")
         there, into = self._contents.of(source.node), self._contents.of(target.node)
         pending = target.node.pending
-        if there.streams or not into.complete or pending is None or pending.lists_ranges:
+        if (
+            source.rule is not None
+            or there.streams
+            or not into.complete
+            or pending is None
+            or pending.lists_ranges
+        ):
             raise NotSupported("copy_file_range: some bytes are missing")
         self._pending.note_open_write(target.node)
         into.unwatch()

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from itertools import count
 
-from r2fs.engine.content.jobs import JobQueue
+from r2fs.engine.content.jobs import SLOW, URGENT, JobQueue
 from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
@@ -39,7 +39,9 @@ from r2fs.model.errors import (
 )
 from r2fs.model.pending import Staged
 from r2fs.model.ports import Caller
+from r2fs.model.programs import PROGRAMS
 from r2fs.model.records import Kind, Opened
+from r2fs.model.settings.program_rules import ProgramRule, chosen
 from r2fs.model.transitions import created
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,9 @@ class Handle:
     flags: int  # constant: open(2)'s
     writes: bool  # constant
     error: Exception | None = None  # of background work; raised at the next flush or fsync
+    rule: ProgramRule | None = (
+        None  # of the program that opened it for reading; set before the handle is known
+    )
 
     @property
     def appends(self) -> bool:
@@ -165,18 +170,23 @@ class Files:
 
     def _open_to_read(self, caller: Caller, node: Node, flags: int) -> Opened:
         """Open a file for reading; a small one with missing bytes is downloaded first: then every read is local."""
+        rule = self._rule(caller)
         with self._core.lock:
             self._check_there(node)
             self._contents.wake(node)
-            small = self._comes_whole(node)
-            self._prefetch.opened(node, cold=small)
+            small = self._comes_whole(node, rule)
+            if rule is None:
+                self._prefetch.opened(node, cold=small)
             if small:
                 caller.about_to_fetch()
             handle, _ = self._add_handle(node, flags)
+            handle.rule = rule
         try:
-            self._prefetch.start()
+            if rule is None:
+                self._prefetch.start()
             if small:
-                self._hydration.whole(node, caller)
+                slow = rule is not None and rule.slow
+                self._hydration.whole(node, caller, priority=SLOW if slow else URGENT)
             return self._opened(handle)
         except R2fsError:
             self.release(handle.number)
@@ -206,18 +216,24 @@ class Files:
         if node.deleted and not node.handles and node.pending is None:
             raise Stale(f"{node.name} was replaced or removed")
 
-    def _comes_whole(self, node: Node) -> bool:
+    def _rule(self, caller: Caller) -> ProgramRule | None:
+        """Return the rule of the settings for the caller's program; without any, no process is looked at."""
+        rules = self._core.settings.programs
+        return chosen(rules, PROGRAMS.name(caller.pid)) if rules else None
+
+    def _comes_whole(self, node: Node, rule: ProgramRule | None = None) -> bool:
         """True for a small file with missing bytes: open waits for them, and every read is local."""
         content = self._contents.of(node)
-        return not content.complete and content.size <= self._core.settings.small_file
+        small = content.size <= self._core.settings.small_file
+        return not content.complete and small and (rule is None or rule.allows_whole(content.size))
 
-    def fetches_locked(self, node: Node, flags: int) -> bool:
+    def fetches_locked(self, caller: Caller, node: Node, flags: int) -> bool:
         """True if an open with these flags sends a GET for the whole file, by its version, and none is under way."""
         self._core.assert_held()
         version = node.base
         if flags & os.O_TRUNC or version is None or node.content is not None:
             return False
-        small = 0 < version.size <= self._core.settings.small_file
+        small = 0 < version.size <= self._core.settings.small_file and self._rule(caller) is None
         return small and not self._core.cache.contains(version)
 
     def created(self, node: Node, flags: int) -> Opened:
@@ -259,7 +275,7 @@ class Files:
             content = self._contents.of(file.node)
         while True:
             if source is not None:
-                self._hydration.ensure(file.node, source, offset, offset + size, caller)
+                self._hydration.ensure(file.node, source, (offset, offset + size), caller, file.rule)
             try:
                 data = content.read(offset, size)
                 if source is not None and content.complete:  # perhaps by this read

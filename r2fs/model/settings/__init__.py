@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from r2fs.model import prices
+from r2fs.model.settings.program_rules import ProgramRule
 from r2fs.model.settings.timetable import OFF, Timetable
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -137,6 +138,7 @@ class Settings:
     # bandwidth, of all transfers together
     upload_limit: Timetable = OFF
     download_limit: Timetable = OFF
+    programs: tuple[ProgramRule, ...] = ()  # the first that fits a program counts
     # limits past which `r2fs status` warns; 0: none
     warn_cache_size: int = 0  # bytes in the cache
     warn_queue: int = 0  # names with pending changes

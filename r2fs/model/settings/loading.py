@@ -55,6 +55,7 @@ def settings_of(values: Values) -> Settings:
         cache_dir=values.get("cache_dir") / own,
         state_dir=values.get("state_dir") / own,
         name=values.name,
+        programs=values.file.programs,
         **plain,
     )
 

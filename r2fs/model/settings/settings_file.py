@@ -12,6 +12,10 @@ Fails: SettingsError with file and line.
 
     [buckets.audiobooks]                 # of this bucket, in whatever mount
     public_url = "https://media.example.com"
+
+    [programs.thumbnailers]              # rule for these programs, in all mounts
+    comm = ["tumblerd"]
+    read = "header"
 """
 
 from __future__ import annotations
@@ -27,10 +31,12 @@ from pathlib import Path
 from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings.options import BY_NAME, GROUPS, OF_A_BUCKET, Option
+from r2fs.model.settings.program_rules import ProgramRule, rule_of
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")
 MAX_BYTES = 1 << 20
+GROUPS_OF_TABLES = ("mount", "defaults", "buckets", "programs")
 PATIENCE_S = 10.0  # for a pipe: a password manager may ask its user first
 MOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # also a systemd instance and an fstab word
 
@@ -52,6 +58,7 @@ class SettingsFile:
     shared: Mapping[str, FileValue] = field(default_factory=dict)
     mounts: Mapping[str, Mapping[str, FileValue]] = field(default_factory=dict)
     buckets: Mapping[str, Mapping[str, FileValue]] = field(default_factory=dict)
+    programs: tuple[ProgramRule, ...] = ()  # in the order of the file
 
 
 def near(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
@@ -101,7 +108,7 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
 
 
 def _checked(path: Path, data: Mapping[str, object], lines: Mapping[tuple[str, str], int]) -> SettingsFile:
-    plain = {name: raw for name, raw in data.items() if name not in ("mount", "defaults", "buckets")}
+    plain = {name: raw for name, raw in data.items() if name not in GROUPS_OF_TABLES}
     shared = _table(path, "", plain, lines)
     shared |= _table(path, "defaults", data.get("defaults", {}), lines)
     mounts = _tables(path, "mount", "mount", data, lines)
@@ -112,7 +119,22 @@ def _checked(path: Path, data: Mapping[str, object], lines: Mapping[tuple[str, s
                 f"{values[setting].where}: {setting} is a setting of a mount, not of one bucket; "
                 f"of a bucket are {', '.join(sorted(OF_A_BUCKET))}"
             )
-    return SettingsFile(path, True, shared, mounts, buckets)
+    return SettingsFile(path, True, shared, mounts, buckets, _programs(path, data.get("programs", {}), lines))
+
+
+def _programs(path: Path, tables: object, lines: Mapping[tuple[str, str], int]) -> tuple[ProgramRule, ...]:
+    """The rules of the tables [programs.NAME]."""
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise SettingsError(f"{path}: programs is a table for each rule: [programs.NAME]")
+    rules = []
+    for name, table in tables.items():
+        try:
+            rules.append(rule_of(name, table))
+        except ValueError as error:
+            line = lines.get((f"programs.{name}", ""))
+            where = f"{path}:{line}" if line else str(path)
+            raise SettingsError(f"{where}: [programs.{name}]: {error}") from None
+    return tuple(rules)
 
 
 def _tables(
@@ -145,7 +167,7 @@ def _table(
         where = f"{path}:{line}" if line else str(path)
         if name not in BY_NAME:
             what = "table" if isinstance(raw, dict) else "setting"
-            hint = near(name, ("mount", "defaults", "buckets", *BY_NAME))
+            hint = near(name, (*GROUPS_OF_TABLES, *BY_NAME))
             raise SettingsError(f"{where}: unknown {what} {name!r}{hint}")
         values[name] = FileValue(raw, f"{where} [{table}]" if table else where)
     return values
@@ -171,6 +193,20 @@ _MOUNT = """
 
 # [buckets.NAME]
 # public_url = "https://media.example.com"
+
+# ---- Rules for programs by the name of their process, in all mounts: thumbnailers, indexers. Files on this host
+# are read by all programs. read = "header": of other files the begin (`header` bytes) and the end alone are
+# fetched, and further reads fail; "slow": they are fetched after what other programs wait for, and nothing more;
+# prefetch = false: nothing is fetched ahead.
+
+# [programs.thumbnailers]
+# comm = ["tumblerd", "gnome-thumbnail*", "ffmpegthumbnailer"]
+# read = "header"
+# header = "1MiB"
+
+# [programs.indexers]
+# comm = ["tracker-*", "localsearch*", "baloo_file*", "updatedb*"]
+# read = "slow"
 """
 
 

@@ -9,6 +9,7 @@ from r2fs.model.settings import Bucket, Credentials, Settings
 from r2fs.model.settings.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE
 
 FILLED_BY_CONFIG = {
+    "programs",
     "name",
     "staging",
     "scheme",

@@ -10,6 +10,7 @@ import pytest
 
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings.options import BY_NAME, TABLE
+from r2fs.model.settings.program_rules import KINDS
 from r2fs.model.settings.settings_file import read, template, write_template
 from r2fs.model.settings.sources import gather
 
@@ -25,7 +26,7 @@ def test_the_template_is_toml_and_changes_nothing(tmp_path):
 
 def test_the_template_holds_every_setting_with_its_default(tmp_path):
     values = re.findall(r"^# ([a-z0-9_]+) = (.+)$", template().split("# ---- One table")[0], re.MULTILINE)
-    assert set(re.findall(r"^# ([a-z0-9_]+) =", template(), re.MULTILINE)) == set(BY_NAME)
+    assert set(re.findall(r"^# ([a-z0-9_]+) =", template(), re.MULTILINE)) == set(BY_NAME) | set(KINDS)
     uncommented = "\n".join(f"{name} = {value}" for name, value in values)
     path = tmp_path / "config.toml"
     path.write_text(uncommented)
