@@ -11,7 +11,6 @@ Fails:   DirectoryUnusable where results cannot be written. What fails of one ob
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -20,11 +19,10 @@ from threading import Event
 from r2fs.bulk.plan import Move, Plan, Row
 from r2fs.bulk.results import Confirmed, Results
 from r2fs.model.errors import ObjectMissing, PreconditionFailed, R2fsError, StoreError
+from r2fs.model.etags import is_md5
 from r2fs.model.keys import printable
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, Version
-
-_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class NotMoved(R2fsError):
@@ -160,7 +158,7 @@ class Migration:
         """True if the target, which was there already, has the bytes of the source: a copy of a killed run."""
         if source.size != found.size:
             return False
-        if _MD5.fullmatch(source.etag) and _MD5.fullmatch(found.etag):
+        if is_md5(source.etag) and is_md5(found.etag):
             return source.etag == found.etag
         return self._digest(source.version) == self._digest(
             found.version
@@ -194,7 +192,7 @@ class Migration:
 
 def _differ(one: str, other: str) -> bool:
     """True if both ETags are MD5s of the bytes, and different ones."""
-    return bool(_MD5.fullmatch(one) and _MD5.fullmatch(other)) and one != other
+    return is_md5(one) and is_md5(other) and one != other
 
 
 def check(store: ObjectStore, plan: Plan, progress: Callable[[int], None]) -> list[tuple[int, str, str]]:

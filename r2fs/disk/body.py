@@ -18,6 +18,7 @@ from collections.abc import Callable
 from threading import Condition
 
 from r2fs.model.errors import BodyWithdrawn
+from r2fs.model.records import PartDigests
 
 READ_ALL_MAX = 32 << 20  # read() without a size above this is a defect, and would fill the memory
 DIGEST_READ = 1 << 20
@@ -179,3 +180,18 @@ def part_digest(pread: Pread, fd: int, start: int, length: int) -> str:
         digest.update(data)
         start += len(data)
     return digest.hexdigest()
+
+
+def has_digests(pread: Pread, fd: int, size: int, digests: PartDigests | str) -> bool:
+    """True if the first `size` bytes of a file have the digests of their parts, or this MD5, in hex."""
+    if isinstance(digests, PartDigests):
+        starts = range(0, size, digests.part_size)
+        return len(digests.digests) == len(starts) and all(
+            part_digest(pread, fd, start, min(digests.part_size, size - start)) == digest
+            for start, digest in zip(starts, digests.digests, strict=True)
+        )
+    md5, at = hashlib.md5(usedforsecurity=False), 0
+    while at < size and (data := pread(fd, min(DIGEST_READ, size - at), at)):
+        md5.update(data)
+        at += len(data)
+    return md5.hexdigest() == digests

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import IO, cast
 
 from r2fs.model.errors import BodyDamaged
+from r2fs.model.etags import EMPTY_MD5
 from r2fs.model.ports import Body
-
-EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # of no bytes
 
 
 class Outgoing:

@@ -34,13 +34,13 @@ from r2fs.model.errors import (
     Unavailable,
     UploadMissing,
 )
+from r2fs.model.etags import multipart_etag
 from r2fs.model.metadata import ATTEMPT
 from r2fs.model.ports import THROTTLED_S, Body, Clock, Download, Limits, ObjectStore
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.store.answers import SignatureRejected, StoredDamaged
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.counting import RequestCounter, RequestsView
-from r2fs.store.etags import multipart_etag
 from r2fs.store.health import Health, HealthView
 from r2fs.store.resuming import Resuming
 from r2fs.store.token_bucket import Bandwidth

@@ -8,24 +8,19 @@ Fails:   never: an unreadable file counts as damaged.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 from collections.abc import Callable
 
-from r2fs.disk.body import part_digest
+from r2fs.disk.body import has_digests
 from r2fs.disk.cache.audit import Entry
 from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.part_digests import known_digests
 from r2fs.engine.inodes.core import Core
 from r2fs.model.keys import printable
-from r2fs.model.records import PartDigests
 from r2fs.model.views import CacheCheckView, CacheView
 
 log = logging.getLogger(__name__)
-
-PIECE = 1 << 20  # bytes read at once
-_MD5 = re.compile(r"[0-9a-f]{32}\Z")  # the ETag of an object made by a PUT
 
 
 class CacheCare:
@@ -61,13 +56,12 @@ class CacheCare:
         return view
 
     def _with(self, view: CacheCheckView, entry: Entry) -> CacheCheckView:
-        etag, parts = entry.version.etag, self._core.cache.recall_parts(entry.version)
-        plain = self._core.settings.bucket.md5_etags and _MD5.match(etag) is not None
-        fd = self._core.cache.audit.open(entry) if entry.whole and (plain or parts) else None
-        if fd is None:
+        digests, size = known_digests(self._core, entry.version), entry.version.size
+        fd = self._core.cache.audit.open(entry) if entry.whole and digests is not None else None
+        if fd is None or digests is None:
             return CacheCheckView(view.checked, view.bytes, view.skipped + 1, view.damaged)
         try:
-            good = _has_digest(fd, entry, None if plain else parts)
+            good = os.fstat(fd).st_size == size and has_digests(os.pread, fd, size, digests)
         except OSError as error:
             log.warning("%s: the cached file cannot be read: %s", printable(entry.version.key), error)
             good = False
@@ -80,18 +74,4 @@ class CacheCare:
             with self._core.lock:
                 self._contents.distrust_version(entry.version)
             damaged = (*damaged, key)
-        return CacheCheckView(view.checked + 1, view.bytes + entry.version.size, view.skipped, damaged)
-
-
-def _has_digest(fd: int, entry: Entry, parts: PartDigests | None) -> bool:
-    """True if the file has the digests of its parts; without these, the MD5 that its ETag is."""
-    size = os.fstat(fd).st_size
-    if size != entry.version.size:
-        return False
-    if parts is not None:
-        starts = range(0, size, parts.part_size)
-        return parts.digests == tuple(part_digest(os.pread, fd, at, parts.part_size) for at in starts)
-    md5 = hashlib.md5(usedforsecurity=False)
-    for at in range(0, size, PIECE):
-        md5.update(os.pread(fd, PIECE, at))
-    return md5.hexdigest() == entry.version.etag
+        return CacheCheckView(view.checked + 1, view.bytes + size, view.skipped, damaged)

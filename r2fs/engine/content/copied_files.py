@@ -7,18 +7,15 @@ Locks:   Core.lock around the methods of CopiedFiles; `has_bytes_of` reads the f
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from typing import Final
 
-from r2fs.disk.body import part_digest
+from r2fs.disk.body import has_digests
+from r2fs.engine.content.part_digests import known_digests
 from r2fs.engine.inodes.core import Core
 from r2fs.model.records import Version
 
 MOST: Final = 1000  # hints; a lost one costs an upload
-_READ: Final = 1 << 20  # bytes
-_MD5: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class CopiedFiles:
@@ -45,25 +42,5 @@ class CopiedFiles:
 
 def has_bytes_of(core: Core, version: Version, fd: int, size: int) -> bool:
     """True if the file has exactly the bytes of the version, as far as digests of the version are known."""
-    if size != version.size:
-        return False
-    if _MD5.fullmatch(version.etag) and core.settings.bucket.md5_etags:
-        return _md5(fd, size) == version.etag
-    parts = core.cache.recall_parts(version)
-    if parts is None or len(parts.digests) != -(-size // parts.part_size):
-        return False
-    return all(
-        part_digest(
-            os.pread, fd, number * parts.part_size, min(parts.part_size, size - number * parts.part_size)
-        )
-        == digest
-        for number, digest in enumerate(parts.digests)
-    )
-
-
-def _md5(fd: int, size: int) -> str:
-    digest, at = hashlib.md5(usedforsecurity=False), 0
-    while at < size and (data := os.pread(fd, min(_READ, size - at), at)):
-        digest.update(data)
-        at += len(data)
-    return digest.hexdigest()
+    digests = known_digests(core, version)
+    return size == version.size and digests is not None and has_digests(os.pread, fd, size, digests)

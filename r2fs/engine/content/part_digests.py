@@ -9,19 +9,16 @@ Locks:   `closing` is called with Core.lock held; a job takes it at its begin an
 
 from __future__ import annotations
 
-import hashlib
 import os
 
-from r2fs.disk.body import part_digest
+from r2fs.disk.body import has_digests, part_digest
 from r2fs.engine.content.jobs import AHEAD, JobQueue
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.model.errors import R2fsError
+from r2fs.model.etags import is_md5
 from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version
-
-MD5_DIGITS = 32  # the ETag of an object made by one PUT is the MD5 of its bytes
-PIECE = 1 << 20  # bytes read at once
 
 
 class PartHasher:
@@ -75,14 +72,19 @@ class PartHasher:
         return node.pending is None and node.base == version
 
 
+def known_digests(core: Core, version: Version) -> PartDigests | str | None:
+    """Return the digests by which a file can be compared with a version: its ETag if that is an MD5, else those of its
+    parts; None: none are known."""
+    if core.settings.bucket.md5_etags and is_md5(version.etag):
+        return version.etag
+    return core.cache.recall_parts(version)
+
+
 def has_bytes_of(claim: UploadJob, info: ObjectInfo) -> bool:
     """True if the object has the upload's bytes: after a power cut a host has forgotten its last attempts."""
-    if claim.fd < 0 or info.size != claim.size or len(info.etag) != MD5_DIGITS:
+    if claim.fd < 0 or info.size != claim.size or not is_md5(info.etag):
         return False
-    md5 = hashlib.md5(usedforsecurity=False)
     try:
-        for at in range(0, claim.size, PIECE):
-            md5.update(claim.gate.pread(claim.fd, min(PIECE, claim.size - at), at))
+        return has_digests(claim.gate.pread, claim.fd, claim.size, info.etag)
     except (R2fsError, OSError):  # withdrawn meanwhile: the next attempt decides
         return False
-    return md5.hexdigest() == info.etag

@@ -18,9 +18,10 @@ from r2fs.disk.journal.attributes import AttributeRows
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.inode_numbers import derived
-from r2fs.engine.inodes.stat import EMPTY_MD5, fill, keeps_shown, outdate
+from r2fs.engine.inodes.stat import fill, keeps_shown, outdate
 from r2fs.engine.inodes.table import Tree
 from r2fs.model.errors import R2fsError
+from r2fs.model.etags import EMPTY_MD5
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import Facts, recalled, remembered
 from r2fs.model.records import KeptAttributes, ObjectInfo

@@ -12,11 +12,12 @@ directories or pending state go through `nodes`.
 
 from __future__ import annotations
 
-import re
 import struct
 from binascii import hexlify
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
+
+from r2fs.model.etags import is_md5
 
 if TYPE_CHECKING:
     from r2fs.engine.inodes.inode import Node
@@ -26,7 +27,6 @@ T = TypeVar("T")
 # The low 32 bits of the size in bytes; its further bits, below PLAIN; LastModified in ns. The ETag follows.
 _HEAD = struct.Struct("<IHq")
 _PLAIN = 1 << 15  # the ETag is 16 bytes; else its text
-_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Packed(NamedTuple):
@@ -46,7 +46,7 @@ def pack(etag: str, size: int, modified_ns: int) -> bytes:
     Packed(etag='0cc175b9c0f1b6a831c399e269772661-3', size=1, modified_ns=-17)
     """
     low, high = size & 0xFFFF_FFFF, size >> 32
-    if _MD5.fullmatch(etag):
+    if is_md5(etag):
         return _HEAD.pack(low, high | _PLAIN, modified_ns) + bytes.fromhex(etag)
     return _HEAD.pack(low, high, modified_ns) + etag.encode("utf-8", "surrogateescape")
 

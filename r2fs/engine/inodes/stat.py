@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.model.etags import EMPTY_MD5
 from r2fs.model.metadata import (
     MODIFIED,
     SECOND_NS,
@@ -27,7 +28,6 @@ from r2fs.model.records import SPECIAL_KINDS, TYPE_BITS, Attributes, Kind, Objec
 from r2fs.model.settings import Settings
 from r2fs.model.verbs import ROOT
 
-EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # the ETag of an object without bytes
 _BLOCK = 512
 _DEVICES = (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE)
 

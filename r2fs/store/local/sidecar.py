@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR
 
+from r2fs.model.etags import EMPTY_MD5
 from r2fs.model.records import ObjectInfo, ObjectMeta
-from r2fs.store.bodies import EMPTY_MD5
 from r2fs.store.local.files import sync_directory
 
 OCTETS = "application/octet-stream"

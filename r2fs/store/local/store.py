@@ -35,13 +35,13 @@ from r2fs.model.errors import (
     Refused,
     StoreError,
 )
+from r2fs.model.etags import EMPTY_MD5, multipart_etag
 from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket
-from r2fs.store.bodies import EMPTY_MD5, Outgoing
+from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
-from r2fs.store.etags import multipart_etag
 from r2fs.store.local.files import CHUNK, LocalDownload, make_directories, sync_directory, write_whole
 from r2fs.store.local.listing import Tree, Walk
 from r2fs.store.local.parts import Uploads

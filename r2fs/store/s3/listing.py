@@ -16,10 +16,10 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_plus
 
 from r2fs.model.errors import ObjectMissing, StoreError
+from r2fs.model.etags import bare
 from r2fs.model.keys import nfc, printable
 from r2fs.model.records import ListPage, ObjectInfo
 from r2fs.store.answers import error_of
-from r2fs.store.etags import bare
 from r2fs.store.s3.rows import Table
 from r2fs.store.s3.values import is_etag, ns, sane_etag
 from r2fs.store.s3.xml import Document, Malformed

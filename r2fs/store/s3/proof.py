@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from r2fs.model.errors import MalformedAnswer, ObjectMissing, StoreError
+from r2fs.model.etags import is_md5, multipart_etag
 from r2fs.model.keys import printable
 from r2fs.model.metadata import ATTEMPT
 from r2fs.model.records import ObjectInfo, ObjectMeta, Part, Version
 from r2fs.store.bodies import Outgoing
-from r2fs.store.etags import is_md5, multipart_etag
 from r2fs.store.s3.values import etag_of, verified
 
 Head = Callable[[str], ObjectInfo]

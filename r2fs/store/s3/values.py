@@ -14,12 +14,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from r2fs.model.errors import MalformedAnswer, Refused, StoreError
+from r2fs.model.etags import bare, is_md5
 from r2fs.model.keys import printable
 from r2fs.model.metadata import MAX_TIME_NS
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
 from r2fs.store.answers import StoredDamaged
 from r2fs.store.bodies import Outgoing
-from r2fs.store.etags import bare, is_md5
 from r2fs.store.s3 import headers
 from r2fs.store.s3.xml import Malformed
 from r2fs.store.server_text import server_text

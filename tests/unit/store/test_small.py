@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from r2fs.model.errors import BodyDamaged
+from r2fs.model.etags import bare, is_md5, multipart_etag
 from r2fs.model.ports import Limits
 from r2fs.model.records import Part
 from r2fs.store.bigcopy import COPY_PART, part_size
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import CLASS_A, CLASS_B, FREE, RequestCounter
-from r2fs.store.etags import bare, is_md5, multipart_etag
 from tests.support.bodies import BreakingBody, BytesBody, ShrinkingBody
 
 

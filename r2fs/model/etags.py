@@ -1,6 +1,6 @@
 """ETags, as S3 and R2 make them.
 
-Owns:  what can be told from one: the MD5 of the bytes (a single PUT), or the MD5 of the parts'
+Owns:  the meaning of an ETag's form: the MD5 of the bytes (a single PUT), or the MD5 of the parts'
        MD5s and their number (a completed multipart upload).
 Never: trusts more than its form says: other servers and other encryptions make others.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from r2fs.model.records import Part
 
+EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"  # of no bytes
 _MD5 = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -22,6 +23,7 @@ def bare(etag: str) -> str:
 
 
 def is_md5(etag: str) -> bool:
+    """True for the form of an MD5: of the object's bytes, if one PUT made it, on most servers."""
     return _MD5.match(etag) is not None
 
 
