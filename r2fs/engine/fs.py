@@ -208,8 +208,7 @@ class FileSystem:
         target = os.fsdecode(self._storage.hydration.read_whole(node, caller))
         with self._core.lock:
             node.target = target
-            if not node.handles:
-                self._contents.closed(node)
+            self._contents.close_unused(node)
             return check_target(self._tree.path(node), target, self._core.settings.links)
 
     def readdir_entry(self, caller: Caller, ino: int, name: str) -> Entry | None:

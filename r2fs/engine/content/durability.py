@@ -98,7 +98,7 @@ class DiskSync:
             if node.pending is not None:
                 with suppress(R2fsError):  # if the disk takes the row, the error outlasts this daemon
                     self._pending.commit(node, held(node.pending, UNSYNCED))
-            self._unused(node)
+            self._contents.close_unused(node)
 
     def is_as_synced(self, node: Node, staged: Staged) -> bool:
         """True with evidence that nothing was written since an fsync, so far."""
@@ -156,11 +156,7 @@ class DiskSync:
             staged = replace(staged, durability=durability, lists_ranges=lists_ranges, size=size)
             self._pending.commit(node, with_staged(pending, staged))
         node.synced_on_disk = node.synced_on_disk or synced
-        self._unused(node)
-
-    def _unused(self, node: Node) -> None:
-        if not node.handles:
-            self._contents.closed(node)
+        self._contents.close_unused(node)
 
     # ---- before an object is replaced or deleted
     def copied(self, key: str) -> None:
@@ -237,7 +233,7 @@ class DiskSync:
         except R2fsError as error:  # the row stays as "closed, not synced"
             log.error("%s: could not be synced: %s", printable(node.name), error)
             return False
-        self._unused(node)
+        self._contents.close_unused(node)
         return True
 
 

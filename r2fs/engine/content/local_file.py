@@ -236,9 +236,9 @@ class Contents:
         else:
             self._retire(node)
 
-    def closed(self, node: Node) -> None:
+    def close_unused(self, node: Node) -> None:
         """Close content that no handle needs: staged, idle for a while, or into the cache."""
-        if node.content is None or (node.ino in self._idle and not node.deleted):
+        if node.handles or node.content is None or (node.ino in self._idle and not node.deleted):
             return
         self._pending.unwatch_base(node)
         if node.deleted and node.state not in PENDING_STATES:

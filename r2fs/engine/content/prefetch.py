@@ -153,7 +153,7 @@ class Prefetch:
                 return None
             if source is None or source.content.in_memory:
                 self._siblings.skipped(chosen)
-                self._contents.closed(node)
+                self._contents.close_unused(node)
                 return None
             return source
 
@@ -167,4 +167,4 @@ class Prefetch:
             return
         if not content.complete:
             self._siblings.failed(chosen)
-        self._contents.closed(node)
+        self._contents.close_unused(node)

@@ -177,14 +177,12 @@ class Warm:
             run.fail(path, str(error))
             return None
         if source is None:
-            if not node.handles:
-                self._contents.closed(node)
+            self._contents.close_unused(node)
             run.here, run.here_bytes = run.here + 1, run.here_bytes + node.size
             return None
         if source.content.in_memory:
             run.stopped = "disk"
-            if not node.handles:
-                self._contents.closed(node)
+            self._contents.close_unused(node)
             return None
         return _Underway(node, path, source, self._reader.begin(source), before)
 
@@ -236,7 +234,7 @@ class Warm:
         if self._core.stopping:  # another daemon may have taken the directory over
             content.close()
             return
-        self._contents.closed(one.node)
+        self._contents.close_unused(one.node)
         self._space.idle.retire(one.node.ino)  # the cache outlasts a killed daemon
 
     # ---- progress

@@ -325,7 +325,7 @@ class Files:
             if not node.writers:
                 lacking = not self._contents.of(node).complete
                 self.sessions.seal_or_later(node)
-                self.sessions.unused(node)
+                self._contents.close_unused(node)
         if not node.writers and lacking:
             self.hydration.later(node)
 
@@ -376,7 +376,7 @@ class Files:
                         node.size >= self._core.settings.multipart_threshold
                     ):  # a smaller one is sent in one PUT
                         self._part_hasher.closing(node)
-                    self._contents.closed(node)
+                    self._contents.close_unused(node)
                     self._tree.collect(node)
                 if file.writes:
                     self._core.changed.notify_all()

@@ -102,7 +102,7 @@ class WriteSessions:
             elif made:
                 self._contents.discard(node)
             self._safe_again(node)
-            self.unused(node)
+            self._contents.close_unused(node)
             raise
         self._core.crash_point("open_write_journalled")
         if truncate:
@@ -177,7 +177,7 @@ class WriteSessions:
                 try:
                     self.seal_or_later(node)
                 finally:
-                    self.unused(node)
+                    self._contents.close_unused(node)
 
     def _seal(self, node: Node) -> None:
         """Close after the last writer (SEAL or UNCHANGED). With Core.lock held."""
@@ -247,7 +247,7 @@ class WriteSessions:
         except R2fsError:
             if not node.writers:  # the journal had no room for the size, and no close will follow
                 self.seal_or_later(node)
-                self.unused(node)
+                self._contents.close_unused(node)
             raise
 
     def _truncate_locked(self, node: Node, size: int) -> None:
@@ -264,11 +264,6 @@ class WriteSessions:
             return
         if staged.lists_ranges or isinstance(staged.baseline, Proof):
             self._pending.commit(node, with_staged(pending, cut(staged, size, content.base_limit)))
-
-    def unused(self, node: Node) -> None:
-        """Close the local file if no handle is left."""
-        if not node.handles:
-            self._contents.closed(node)
 
 
 def _is_synced(node: Node) -> bool:

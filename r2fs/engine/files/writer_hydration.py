@@ -87,5 +87,4 @@ class WriterHydration:
             os.utime(self._contents.of(node).fd, ns=(node.atime_ns, node.mtime_ns))
             baseline = self._contents.proof(node)
         self._pending.commit(node, with_staged(pending, completed(pending.staged, baseline)))
-        if not node.handles:
-            self._contents.closed(node)
+        self._contents.close_unused(node)

@@ -121,7 +121,7 @@ class Discards:
                 raise CannotDiscard(f"{path}: a program has it mapped for writing: end that program first")
             return fd, self._contents.proof(node)
         finally:
-            self._close_locked(node)
+            self._contents.close_unused(node)
 
     def _is_as_read_locked(self, node: Node, proof: Proof | None) -> bool:
         """True if no byte was written since the file was read."""
@@ -131,12 +131,7 @@ class Discards:
         try:
             return self._staged_files.nobody_writes(node) and self._contents.proof(node) == proof
         finally:
-            self._close_locked(node)
-
-    def _close_locked(self, node: Node) -> None:
-        self._core.assert_held()
-        if node.content is not None and not node.handles:
-            self._contents.closed(node)
+            self._contents.close_unused(node)
 
     # ------------------------------------------------------------------ the change
     def _discard_locked(self, node: Node, pending: Pending, found: ObjectInfo | None) -> None:

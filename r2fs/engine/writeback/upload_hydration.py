@@ -99,8 +99,7 @@ class UploadHydration:
             # The base stays until this commit is on the disk (DiskSync.before_replacing).
             self._pending.commit(node, materialized(pending, self._core.staging.boot))
             node.synced_on_disk = True
-        if not node.handles:
-            self._contents.closed(node)
+        self._contents.close_unused(node)
 
     def complete(self, node: Node) -> None:
         """Download what a file that was edited in parts lacks; then schedule its upload."""
@@ -114,8 +113,7 @@ class UploadHydration:
                     staged = replace(staged, lists_ranges=not self._contents.of(node).complete)
                     self._pending.commit(node, with_staged(node.pending, staged))
                 self._queue.schedule_locked(node)
-                if not node.handles:
-                    self._contents.closed(node)
+                self._contents.close_unused(node)
                 self._core.changed.notify_all()
 
     def _fetch(self, node: Node) -> bool:

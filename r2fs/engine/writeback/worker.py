@@ -366,5 +366,5 @@ class Worker:
         self._queue.ended_locked(node, job.attempt)
         self._queue.over_locked({job.key, job.base.key} if job.copy and job.base else {job.key})
         self._queue.pace.wrote(job.key)
-        if node.content is not None and not node.handles and not node.sending:
-            self._contents.closed(node)
+        if not node.sending:
+            self._contents.close_unused(node)
