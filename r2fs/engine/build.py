@@ -18,8 +18,6 @@ from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.fs import FileSystem, Parts, Queues
 from r2fs.engine.inodes.core import Core
-from r2fs.engine.inodes.stat import AttributeView
-from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.discard import Discards
@@ -152,12 +150,11 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
     tree, contents = records.tree, storage.contents
     writeback = build_write_back(records, storage, queues.parts)
     found = writeback.deletes.found_locked
-    freshness = Freshness(records, storage.space.idle, queues.submit_listing, found)
-    names = Names(records, storage.staged_files, freshness, writeback, AttributeView(core))
-    statfs = StatFs(core, tree)
-    files = Files(records, storage, writeback, queues.background, statfs)
+    freshness = Freshness(records, storage.space.idle, queues.listings, found)
+    names = Names(records, storage.staged_files, freshness, writeback)
+    files = Files(records, storage, writeback, queues.background)
     set_attr = SetAttr(records, contents, writeback.queue)
-    xattrs, scopes = ExtendedAttributes(core, tree, set_attr), Scopes(records, names)
+    xattrs, scopes = ExtendedAttributes(records, set_attr, writeback.queue), Scopes(records, names)
     copies = LocalCopies(records, storage, freshness, scopes)
     Replay(records, storage, writeback, inheritance).run()
     if inheritance is not None:
@@ -170,10 +167,9 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             queues=queues,
             freshness=freshness,
             refreshing=Refreshing(records, freshness),
-            close_to_open=CloseToOpen(records, storage.local_only, freshness, queues.submit_listing),
+            close_to_open=CloseToOpen(records, storage.local_only, freshness, queues.listings),
             names=names,
             renaming=Renaming(records, storage, freshness, writeback, names),
-            statfs=statfs,
             files=files,
             sparse=Sparse(records, contents, files.handles),
             copy_range=CopyRange(records, storage, files),
@@ -182,7 +178,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             scopes=scopes,
             receipts=Receipts(records, scopes, xattrs),
             local_copies=copies,
-            header_changes=HeaderChanges(records, names, copies, xattrs, queues.submit_listing),
+            header_changes=HeaderChanges(records, names, copies, xattrs, queues.listings),
             pins=Pins(records, copies, freshness.listed),
             removal=TreeRemoval(records, names, writeback),
             status=Status(records, writeback),

@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from r2fs.engine.content.jobs import DownloadQueue, Job, JobQueue
+from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.bucket_roots import check_entry
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
@@ -56,9 +55,6 @@ class Queues:
     background: JobQueue  # no caller waits for these
     bulk: JobQueue  # commands that may take hours
 
-    def submit_listing(self, job: Job, priority: int) -> None:
-        self.listings.submit(job, priority)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -73,7 +69,6 @@ class Parts:
     close_to_open: CloseToOpen
     names: Names
     renaming: Renaming
-    statfs: StatFs
     files: Files
     sparse: Sparse
     copy_range: CopyRange
@@ -105,7 +100,7 @@ class FileSystem:
         self._close_to_open = parts.close_to_open
         self._names = parts.names
         self._renaming = parts.renaming
-        self._statfs = parts.statfs
+        self._statfs = parts.files.statfs
         self._files = parts.files
         self._sparse = parts.sparse
         self._set_attr = parts.set_attr

@@ -114,9 +114,7 @@ class Handles:
 
 
 class Files:
-    def __init__(
-        self, records: Records, storage: Storage, writeback: WriteBack, jobs: JobQueue, statfs: StatFs
-    ) -> None:
+    def __init__(self, records: Records, storage: Storage, writeback: WriteBack, jobs: JobQueue) -> None:
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
@@ -125,8 +123,8 @@ class Files:
         self._hydration = storage.hydration
         self._prefetch = storage.prefetch
         self._disk_sync = storage.disk_sync
-        self._statfs = statfs
         self._part_hasher = PartHasher(records.core, jobs)
+        self.statfs = StatFs(records.core, records.tree)
         self.handles = Handles()
         self.sessions = WriteSessions(records, storage, writeback.queue)
         self.hydration = WriterHydration(records, storage, jobs, self.handles.fail_writers)
@@ -264,7 +262,7 @@ class Files:
 
     def admit_writer(self, caller: Caller) -> None:
         """Admit a writer. Raises NoSpace: past the quota at once, past the dirty limit after `dirty_wait`."""
-        self._statfs.admit()
+        self.statfs.admit()
         self.pressure.admit(caller)
 
     # ---- read and write

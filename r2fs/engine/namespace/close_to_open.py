@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from r2fs.engine.content.jobs import URGENT, Job
+from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.directory_objects import OBJECT_NAME
 from r2fs.engine.inodes.inode import Node, Refresh
@@ -42,14 +42,14 @@ class CloseToOpen:
         records: Records,
         local_only: LocalOnly,
         freshness: Freshness,
-        submit: Callable[[Job, int], None],
+        jobs: JobQueue,
     ) -> None:
         # constant
         self._core = records.core
         self._tree = records.tree
         self._local_only = local_only
         self._freshness = freshness
-        self._submit = submit
+        self._jobs = jobs
         # guarded by: Core.lock
         self._answers: dict[Name, float] = {}  # Clock.monotonic() of answers that a following OPEN may use
         self._asking: set[Name] = set()  # in the background, while the bucket is away
@@ -129,7 +129,7 @@ class CloseToOpen:
             else:
                 caller.about_to_fetch()
             refresh = Refresh(self._core.clock.monotonic())
-        self._submit(partial(self._run, refresh, directory, name), URGENT)
+        self._jobs.submit(partial(self._run, refresh, directory, name))
         if not away:
             self._freshness.wait(caller, refresh, directory)
 

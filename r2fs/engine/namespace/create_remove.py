@@ -58,7 +58,6 @@ class Names:
         staged_files: StagedFiles,
         freshness: Freshness,
         writeback: WriteBack,
-        attributes: AttributeView,
     ) -> None:
         self._core = records.core
         self._tree = records.tree
@@ -67,7 +66,7 @@ class Names:
         self._freshness = freshness
         self._queue = writeback.queue
         self._deletes = writeback.deletes
-        self._attributes = attributes
+        self._attributes = AttributeView(records.core)
         self.recalls = AttributeCache(records.core, records.tree)
 
     # ------------------------------------------------------------------ lookup

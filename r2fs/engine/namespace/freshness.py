@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from r2fs.engine.content.idle import IdleFiles
-from r2fs.engine.content.jobs import URGENT, Job
+from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import Pages
@@ -47,7 +47,7 @@ class Freshness:
         self,
         records: Records,
         idle: IdleFiles,
-        submit: Callable[[Job, int], None],
+        jobs: JobQueue,
         found: Callable[[ObjectInfo], None],
     ) -> None:
         self._core = records.core
@@ -55,7 +55,7 @@ class Freshness:
         self._pending = records.pending
         self._store = records.core.store
         self._idle = idle
-        self._submit = submit
+        self._jobs = jobs
         self._found = found  # called with the HEAD of an object, perhaps of this host
         self._name_lookup = NameLookup(records, self._clear_suspects)
         self.last = LastKnown(records)
@@ -110,7 +110,7 @@ class Freshness:
                     caller.about_to_fetch()
                 refresh, mine = self._begin_locked(directory)
             if mine:
-                self._submit(partial(self._run, refresh, directory, name), URGENT)
+                self._jobs.submit(partial(self._run, refresh, directory, name))
             if at_once:
                 return
             self._wait_for_list(caller, refresh, directory, known, patient)
@@ -378,6 +378,6 @@ class Freshness:
         def ask() -> None:
             listed.update(self._tree_listing.load(refresh, directory))
 
-        self._submit(partial(self._answer, refresh, directory, ask), URGENT)
+        self._jobs.submit(partial(self._answer, refresh, directory, ask))
         self.wait(caller, refresh, directory, known)
         return listed if refresh.done.is_set() and refresh.error is None else set()

@@ -10,10 +10,10 @@ Fails:   NotFound, IsADirectory, ReadOnly before the first change. Failures of s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Event, Lock
 
-from r2fs.engine.content.jobs import URGENT, Job
+from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.inodes.bucket_roots import check_writable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.namespace.create_remove import Names
@@ -43,14 +43,14 @@ class HeaderChanges:
         names: Names,
         copies: LocalCopies,
         xattrs: ExtendedAttributes,
-        submit: Callable[[Job, int], None],
+        jobs: JobQueue,
     ) -> None:
         # constant
         self._core = records.core
         self._names = names
         self._copies = copies
         self._xattrs = xattrs
-        self._submit = submit
+        self._jobs = jobs
         # guarded by: Core.lock
         self._types: dict[Version, str] = {}  # by the first bytes, of objects without a type
 
@@ -116,7 +116,7 @@ class HeaderChanges:
                 done.set()
 
         for done in ended:
-            self._submit(lambda done=done: job(done), URGENT)  # type: ignore[misc]
+            self._jobs.submit(lambda done=done: job(done))  # type: ignore[misc]
         for done in ended:
             while not done.wait(0.5) and not self._core.stopping:
                 pass

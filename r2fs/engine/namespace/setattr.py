@@ -67,11 +67,6 @@ class SetAttr:
         self._core.crash_point("attributes_journalled")
         node.ctime_ns = self._later(node)
 
-    def is_local_locked(self, node: Node) -> bool:
-        """True for a local-only file without bytes in the bucket."""
-        self._core.assert_held()
-        return self._queue.is_local_only_locked(node)
-
     def _later(self, node: Node) -> int:
         """Return the time now, later than the one shown: a fine-grained one may be ahead of the coarse clock."""
         shown = node.ctime_ns

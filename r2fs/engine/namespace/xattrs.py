@@ -17,11 +17,11 @@ from collections.abc import Mapping
 
 from r2fs.engine.content.presence import bytes_here_locked
 from r2fs.engine.inodes.bucket_roots import is_bucket_root
-from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.setattr import SetAttr
+from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
+from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model import xattrs
 from r2fs.model.errors import (
     Exists,
@@ -59,10 +59,11 @@ def _text(value: bytes) -> str:
 
 
 class ExtendedAttributes:
-    def __init__(self, core: Core, tree: Tree, changes: SetAttr) -> None:
-        self._core = core
-        self._tree = tree
+    def __init__(self, records: Records, changes: SetAttr, queue: UploadQueue) -> None:
+        self._core = records.core
+        self._tree = records.tree
         self._set_attr = changes
+        self._queue = queue
 
     # ------------------------------------------------------------------ reading
     def names(self, node: Node) -> list[str]:
@@ -158,7 +159,7 @@ class ExtendedAttributes:
     # ------------------------------------------------------------------ the object of an inode
     def is_local(self, node: Node) -> bool:
         """True for a file of `local_patterns`, which has no object."""
-        return self._set_attr.is_local_locked(node)
+        return self._queue.is_local_only_locked(node)
 
     def located(self, node: Node) -> LocatedView:
         pending = node.pending
