@@ -249,22 +249,18 @@ class RetryingStore:
 
     # ---- requests that meet their own doing when sent again
     def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
-        tries, held = self.tries(), self.bandwidth.up.sending(body)
-        while True:
+        held = self.bandwidth.up.sending(body)
+
+        def send() -> str:
+            nonlocal condition
             try:
-                etag = self.inner.put(key, held, meta, condition=condition)
-                self.health.answered()
-                return etag
-            except PreconditionFailed:
-                self.health.answered()
-                ours = self._ours(key, meta, getattr(body, "md5_hex", None)) if tries.unknown else None
-                if ours is None:
-                    raise
-                return ours
-            except StoreError as error:
-                tries.after(error)
-                if isinstance(error, StoredDamaged) and condition is not None:
+                return self.inner.put(key, held, meta, condition=condition)
+            except StoredDamaged as error:
+                if condition is not None:
                     condition = Condition.matches(error.etag)  # the damaged object is ours to replace
+                raise
+
+        return self._once(send, lambda error: self._ours(key, meta, getattr(body, "md5_hex", None)))
 
     def copy(
         self,
@@ -276,22 +272,14 @@ class RetryingStore:
     ) -> str:
         if source.size > self.limits.max_copy:
             return copy_by_parts(self, source, key, meta, condition=condition)
-        tries = self.tries()
-        while True:
-            try:
-                etag = self.inner.copy(source, key, meta=meta, condition=condition)
-                self.health.answered()
-                return etag
-            except PreconditionFailed as error:
-                self.health.answered()
-                # A self-copy changes the source as well.
-                mine = tries.unknown and (not error.source or key == source.key)
-                ours = self._ours(key, meta, source.etag) if mine else None
-                if ours is None:
-                    raise
-                return ours
-            except StoreError as error:
-                tries.after(error)
+
+        def ours(error: PreconditionFailed | UploadMissing) -> str | None:
+            of_source = isinstance(error, PreconditionFailed) and error.source
+            if of_source and key != source.key:  # a self-copy changes the source as well
+                return None
+            return self._ours(key, meta, source.etag)
+
+        return self._once(lambda: self.inner.copy(source, key, meta=meta, condition=condition), ours)
 
     def complete_upload(
         self,
@@ -301,21 +289,34 @@ class RetryingStore:
         *,
         condition: Condition | None = None,
     ) -> str:
+        def ours(error: PreconditionFailed | UploadMissing) -> str | None:
+            expected = multipart_etag(parts)
+            found = self._found(key) if expected is not None else None
+            return expected if found is not None and found.etag == expected else None
+
+        return self._once(
+            lambda: self.inner.complete_upload(key, upload_id, parts, condition=condition), ours
+        )
+
+    def _once(
+        self, call: Callable[[], str], ours: Callable[[PreconditionFailed | UploadMissing], str | None]
+    ) -> str:
+        """For what must be done once: `ours` returns the ETag of what an attempt without an answer has stored, if any."""
         tries = self.tries()
         while True:
             try:
-                etag = self.inner.complete_upload(key, upload_id, parts, condition=condition)
+                etag = call()
+            except (PreconditionFailed, UploadMissing) as error:
                 self.health.answered()
-                return etag
-            except (PreconditionFailed, UploadMissing):
-                self.health.answered()
-                expected = multipart_etag(parts)
-                found = self._found(key) if tries.unknown and expected is not None else None
-                if found is None or found.etag != expected:
+                found = ours(error) if tries.unknown else None
+                if found is None:
                     raise
-                return found.etag
+                return found
             except StoreError as error:
                 tries.after(error)
+            else:
+                self.health.answered()
+                return etag
 
     def _ours(self, key: str, meta: ObjectMeta | None, etag: str | None) -> str | None:
         """The ETag of what `key` holds, if an attempt of this very call put it there.
