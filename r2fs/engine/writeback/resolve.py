@@ -178,7 +178,7 @@ class Resolver:
             case verdict.Orphaned():
                 with self._pending.transaction():
                     self._attempts.drop(job.attempt)
-                    self._left_behind_locked(job.key, version, None)
+                    self._left_behind_locked(job, version, None)
                 self._count_locked(job)
             case verdict.Commit() as decided:
                 staged = node.pending.staged if node.pending is not None else None
@@ -201,7 +201,7 @@ class Resolver:
             self._attempts.arrived(node.ino, job.attempt)
             self._pending.deletes.cleared(job.key, sent.version.etag)
             if decided.moved:
-                self._left_behind_locked(job.key, sent.version, node)
+                self._left_behind_locked(job, sent.version, node)
             self._pending.commit(node, decided.following, **change)
             if not decided.moved:
                 keep_locked(self._records, node, sent.version, sent.facts)
@@ -235,20 +235,25 @@ class Resolver:
         self.markers += job.kind is Kind.DIRECTORY
         self.uploaded_bytes += 0 if job.copy else job.size
 
-    def _left_behind_locked(self, key: str, version: Version, after: Node | None) -> None:
+    def _left_behind_locked(self, job: UploadJob, version: Version, after: Node | None) -> None:
         """Delete the attempt's object, at a key that the inode has left.
 
         Where another inode has that key by now, its upload overwrites this version.
         """
         self._core.assert_held()
+        key = job.key
         self._pending.deletes.cleared(key, version.etag)
-        self._pending.deletes.take_over(key)  # meant for the object that this attempt has overwritten
+        # Of the object that this attempt has overwritten, and not of what another host has stored there since.
+        done = self._pending.deletes.of_version(key, job.expected_etag or "")
+        if done is not None:
+            self._pending.deletes.drop(done.seq)
         heir = self._pending.pending_at(key)
-        if heir is not None:
-            assert heir.pending is not None
-            self._pending.commit(heir, transitions.expecting(heir.pending, version.etag))
-        else:
+        if heir is None:
             self._deletes.add_locked(self._pending.deletes.add(key, version.etag, after))
+            return
+        assert heir.pending is not None
+        if heir.pending.expected_etag in (None, job.expected_etag):  # else a newer one is known
+            self._pending.commit(heir, transitions.expecting(heir.pending, version.etag))
 
     def _again_locked(
         self, node: Node, job: UploadJob, error: Exception, decided: verdict.Again = verdict.AT_ONCE

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from threading import Event, Timer
+from unittest.mock import patch
 
 import pytest
 
+from r2fs.engine.namespace import remove_tree
 from r2fs.model.errors import (
     IsADirectory,
     NotADirectory,
@@ -148,6 +150,30 @@ def test_an_upload_on_its_way_brings_nothing_back(make: MakeEngine, store: Memor
     engine.drain()
     assert store.contents() == {}
     assert names(engine, "") == []
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_what_another_host_stored_after_an_upload_goes_too(
+    make: MakeEngine, store: MemoryStore, made_anew: bool
+):
+    """The answer to the upload came last, and took the delete for one of the object that the upload had replaced."""
+    engine = make(threads=False, upload_delay_s=0.0)
+    engine.mkdir("p")
+    engine.write("p/a", b"ours")
+
+    def meanwhile(name: str, key: str) -> None:
+        store.after = lambda name, key: None
+        store.set("p/a", b"another host's, and seen")
+        remove(engine, "p")
+        if made_anew:
+            engine.mkdir("p")
+            engine.write("p/a", b"anew")
+
+    store.after = meanwhile
+    with patch.object(remove_tree, "SETTLE_S", 0.0):
+        engine.run_due()
+    engine.drain()
+    assert store.contents() == ({"p/a": b"anew"} if made_anew else {})
 
 
 def test_an_open_file_can_be_read_on(make: MakeEngine, store: MemoryStore):
