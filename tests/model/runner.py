@@ -155,11 +155,13 @@ class Runner:
         model: Callable[[Model], Any],
         path: str | None = None,
         writes: bool = False,
+        begun: Callable[[Model], Any] | None = None,
     ) -> Any:
         """The same call on both. Returns the engine's answer; None where both refuse.
 
         `path`: of a file whose bytes it may need, and which may be gone with their version. `writes`: it changes
-        bytes, in part perhaps where the disk is full. A change of names is carried out or not.
+        bytes, in part perhaps where the disk is full. A change of names is carried out or not. `begun`: what a
+        kill in the middle may leave of it.
         """
         earlier = dict(self.world.bucket.objects)
         self.raced = False
@@ -170,7 +172,10 @@ class Runner:
             answer = engine()
         except Crash:
             variants = [*self.models, *self._later()]
-            self.models += [after for one in variants if (after := self._applied(one, model)) is not None]
+            for change in (model, begun) if begun is not None else (model,):
+                self.models += [
+                    after for one in variants if (after := self._applied(one, change)) is not None
+                ]
             raise
         except R2fsError as refused:
             error = type(refused).__name__
@@ -279,6 +284,8 @@ class Runner:
             lambda m: m.open(slot, nfc(path), flags),
             path,
             writes="t" in flags,
+            # Its row is there, and the file not cut yet: it is sent as it was.
+            begun=(lambda m: m.open(slot, nfc(path), flags.replace("t", ""))) if "t" in flags else None,
         )
         if opened is not None:
             self.opened[slot] = opened

@@ -518,3 +518,47 @@ def test_the_model_does_not_look_within_a_listing(tmp_path: Path) -> None:
         },
     ]
     check(operations, tmp_path, small_file=0, cache_size=8192, upload_delay_s=1.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_knows_an_open_that_was_killed_before_it_cut_the_file(tmp_path: Path) -> None:
+    """The model's own defect: what was there is kept beside another client's object, though nobody wrote it."""
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "f0", "size": 1662, "tag": 24},
+        {"op": "readall", "path": "f0"},
+        {"op": "outage", "on": True},
+        {"op": "arm", "point": "commit:after", "times": 1},
+        {"op": "remote_set", "path": "f0", "size": 30, "tag": 54},
+        {"op": "open", "slot": "A", "path": "f0", "flags": "wct"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0, small_file=4 << 20)
+
+
+@pytest.mark.expect_warnings
+def test_another_clients_object_that_was_removed_with_its_tree_stays_removed(tmp_path: Path) -> None:
+    """The answer to the upload before it voided its delete."""
+    operations: list[Op] = [
+        {"op": "mkdir", "path": "d0"},
+        {"op": "save", "path": "d0/f0", "size": 52, "tag": 34},
+        {"op": "full", "commits": 2},
+        {"op": "pump"},
+        {"op": "remote_set", "path": "d0/f0", "size": 16, "tag": 46},
+        {"op": "rmtree", "path": "d0"},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_a_time_that_could_not_be_set_is_not_shown(tmp_path: Path) -> None:
+    """The staged file had it before the journal found that the disk is full."""
+    operations: list[Op] = [
+        {"op": "outage", "on": True},
+        {"op": "open", "slot": "B", "path": "f1", "flags": "rc"},
+        {"op": "attributes", "path": "f1", "mtime_ns": 371184453058573777},
+        {"op": "full", "commits": 1},
+        {"op": "attributes", "path": "f1", "mtime_ns": 591965591679257954},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0)

@@ -253,7 +253,8 @@ class Files:
         watched = pending is not None and pending.lists_ranges  # each write changes its row
         if complete and handle.writes and not watched:
             # Writes are not seen from here on. While bytes are missing, fstat is no evidence of a write.
-            self._pending.note_open_write(handle.node)
+            with self._core.lock:
+                self._pending.note_open_write(handle.node)
             content.unwatch()
         local = complete and (not handle.writes or (not watched and self.pressure.passes()))
         return Opened(

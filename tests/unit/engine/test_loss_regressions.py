@@ -59,6 +59,23 @@ def test_what_is_written_after_an_edit_and_a_read(
     assert store.data("large.wav") == want
 
 
+def test_a_second_writer_opens_a_file_of_which_all_was_read_and_synced(
+    make: MakeEngine, store: MemoryStore, large: bytes
+):
+    """The open was EIO: it took note of writes to come without the lock."""
+    engine = without_background(make(threads=False, **IN_PARTS))
+    first = engine.open("large.wav", os.O_RDWR)
+    assert engine.read("large.wav") == large
+    engine.fs.fsync(engine.caller, first.handle, False)
+    second = engine.open("large.wav", os.O_RDWR)
+    assert second.local is not None
+    os.pwrite(second.local, b"HEAD", 0)
+    for one in (second, first):
+        engine.close(one)
+    engine.run_due()
+    assert store.data("large.wav") == b"HEAD" + large[4:]
+
+
 @pytest.mark.parametrize("edited", [False, True])
 def test_a_renamed_file_keeps_its_object_while_its_row_counts_on_it(
     make: MakeEngine, store: MemoryStore, large: bytes, edited: bool
