@@ -183,7 +183,7 @@ def test_the_other_take_is_deleted_if_that_is_chosen(page, pair, r2):
     page.until_text("#conflicts", "verse.wav")
     page.click(f"{take(1)} .keep")
     page.click("#choice input[value=delete]")
-    assert page.text("#choice-keep") == "Keep A, delete the other"
+    assert page.text("#choice-keep") == "Keep take A, delete take B"
     page.click("#choice-keep")
     page.until_text("#notice", "Deleted: verse (conflict of bert")
     assert (anna.path / "verse.wav").read_bytes() == recorded["anna"]

@@ -1,4 +1,4 @@
-"""Takes the picture of `r2fs ui` in the README: python -m tests.mount.ui_picture docs/ui.png [--light] [--size 1440x1100]
+"""Takes the picture of `r2fs ui` in the README: python -m tests.mount.ui_picture docs/ui.png [--light] [--size 1440x1480]
 
 Two hosts work on one bucket, one of them over a slow line: uploads are on their way, and both have recorded one take.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shutil
 import tempfile
 import time
 from contextlib import ExitStack
@@ -66,8 +67,10 @@ def prepare(studio: BucketMount, booth: BucketMount) -> None:
         for name in sorted(names)[: round(share * len(names))]:
             Path(path, name).read_bytes()
     vocals = "album/vocals/chorus.wav"
-    tone(studio.path / vocals, 21.0, 220.0, 0.9, RATE)
-    tone(booth.path / vocals, 19.2, 196.0, 1.3, RATE)
+    for mount, seconds, hertz, pulse in ((studio, 21.0, 220.0, 0.9), (booth, 19.2, 196.0, 1.3)):
+        tone(mount.base / "new.wav", seconds, hertz, pulse, RATE)
+    for mount in (studio, booth):  # before either has heard of the other's
+        shutil.copyfile(mount.base / "new.wav", mount.path / vocals)
     studio.flush(60)
     booth.flush(60)
     studio.r2fs("refresh", studio.path)
@@ -79,7 +82,9 @@ def prepare(studio: BucketMount, booth: BucketMount) -> None:
 
 def take(target: Path, size: tuple[int, int], *arguments: str) -> None:
     with ExitStack() as stack:
-        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r2fs-")))
+        base = Path(tempfile.gettempdir()) / "r2fs"
+        base.mkdir()  # its name is in the picture
+        stack.callback(shutil.rmtree, base)
         server = stack.enter_context(StrictR2())
         proxy = stack.enter_context(FaultyProxy(server.endpoint.url))
         studio = host(base, "studio", server, proxy.url)
@@ -105,7 +110,6 @@ def take(target: Path, size: tuple[int, int], *arguments: str) -> None:
             if moment > SHOWN_S // 2 and done > 40:
                 break
             time.sleep(1)
-        page.run("document.querySelector('#takes canvas').scrollIntoView; window.scrollTo(0, 0)")
         target.write_bytes(page.picture())
         proxy.latency_s = 0.0
         for line in page.console():
@@ -116,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", type=Path)
     parser.add_argument("--light", action="store_true")
-    parser.add_argument("--size", default="1440x1240")
+    parser.add_argument("--size", default="1440x1480")
     given = parser.parse_args()
     width, height = map(int, given.size.split("x"))
     take(given.target, (width, height), *([] if given.light else ["--force-dark-mode"]))

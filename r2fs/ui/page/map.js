@@ -10,9 +10,13 @@ const DRAWN = 120; // areas; the list below has all names
 const STATES = { clean: "", queued: "waits", dirty: "being written", parked: "parked", local: "stays here" };
 
 let last = null;
+let again = () => {}; // draws the areas anew, in a map of another size
+
+new ResizeObserver(() => again()).observe(by("map"));
 
 export function forget() {
   last = null;
+  again = () => {};
   by("map").replaceChildren();
   by("names").tBodies[0].replaceChildren();
 }
@@ -29,8 +33,17 @@ export function draw(level, path, open) {
   if (unlisted) notes.push(`${counted(unlisted, "directory")} not listed in full yet: opening one lists it.`);
   if (level.more.names) notes.push(`${counted(level.more.names, "smaller name")} (${size(level.more.bytes)}) not shown.`);
   show("map-note", notes.join(" "));
-  drawAreas(level.tiles.slice(0, DRAWN), open);
-  drawNames(level.tiles, open);
+  by("map").hidden = !level.tiles.length;
+  again = () => keepFocus(by("map"), () => drawAreas(level.tiles.slice(0, DRAWN), open));
+  again();
+  keepFocus(by("names"), () => drawNames(level.tiles, open));
+}
+
+// Draws a part anew; the name that has the keyboard's focus keeps it.
+function keepFocus(part, redraw) {
+  const ref = part.contains(document.activeElement) ? document.activeElement.dataset.ref : null;
+  redraw();
+  if (ref) [...part.querySelectorAll("button")].find((button) => button.dataset.ref === ref)?.focus();
 }
 
 function drawCrumbs(path, open) {
@@ -63,7 +76,6 @@ function nameOf(part) {
 function drawAreas(tiles, open) {
   const map = by("map");
   const { clientWidth: width, clientHeight: height } = map;
-  map.hidden = !tiles.length;
   map.replaceChildren(...areas(tiles, [0, 0, width || 1, height || 1], open, ""));
 }
 
@@ -97,7 +109,7 @@ function area(tile, [x, y, width, height], open, kind) {
   const classes = ["area", kind, tile.pending && kind !== "nest" ? "unsent" : "", isDirectory ? "directory" : ""].filter(Boolean).join(" ");
   const attributes = { class: classes, title: text, "aria-label": text };
   const made = isDirectory
-    ? make("button", { ...attributes, type: "button", onclick: () => open(tile.ref) }, ...labels)
+    ? make("button", { ...attributes, type: "button", "data-ref": tile.ref, onclick: () => open(tile.ref) }, ...labels)
     : make("div", { ...attributes, role: "img" }, ...labels);
   Object.assign(made.style, { left: `${x}px`, top: `${y}px`, width: `${width}px`, height: `${height}px` });
   return made;
@@ -157,7 +169,7 @@ function drawNames(tiles, open) {
     ...sorted.map((tile) => {
       const isDirectory = tile.kind === "directory";
       const name = isDirectory
-        ? make("button", { type: "button", class: "link", onclick: () => open(tile.ref) }, `${tile.name}/`)
+        ? make("button", { type: "button", class: "link", "data-ref": tile.ref, onclick: () => open(tile.ref) }, `${tile.name}/`)
         : make("span", {}, tile.name);
       const bar = make("div", { class: "bar", "aria-hidden": "true" }, make("i"));
       bar.firstChild.style.width = `${tile.bytes ? (100 * tile.here_bytes) / tile.bytes : 0}%`;

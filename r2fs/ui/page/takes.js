@@ -44,8 +44,10 @@ function fileCard(file, whyNot, fileUrl, keep) {
   return make("article", { class: "file" }, title, make("div", { class: "takes" }, ...takes));
 }
 
+const letterOf = (number) => LETTERS[number] || String(number + 1);
+
 function takeCard(file, take, number, whyNot, group, fileUrl, keep) {
-  const letter = LETTERS[number] || String(number + 1);
+  const letter = letterOf(number);
   const who = take.origin ? `of ${take.origin.host}, ${take.origin.day}` : "has the name now";
   const facts = make("p", { class: "facts" });
   const [wave, ...parts] = player(take, fileUrl(take.ref), group);
@@ -122,13 +124,13 @@ function seek(event, wave, group) {
 // ------------------------------------------------------------------ the choice
 function ask(file, take, letter, keep) {
   const others = file.takes.filter((one) => one !== take);
+  const named = `${others.length > 1 ? "takes" : "take"} ${others.map((one) => letterOf(file.takes.indexOf(one))).join(" and ")}`;
   const name = file.path.slice(file.path.lastIndexOf("/") + 1);
-  const many = others.length > 1;
   write("choice-title", `Keep take ${letter}?`);
   write("choice-text", `${name} will be this take: ${size(take.size)}, ${moment(take.modified_at_s)}.`);
-  write("choice-legend", many ? "The other takes" : "The other take");
-  write("choice-aside", many ? "Keep them as well, under names with “(other take)”" : "Keep it as well, under a name with “(other take)”");
-  write("choice-delete", many ? "Delete them for good" : "Delete it for good");
+  write("choice-legend", others.length > 1 ? "The other takes" : "The other take");
+  write("choice-aside", `Keep ${named} as well, under a name with “(other take)”`);
+  write("choice-delete", `Delete ${named} for good`);
   by("choice-others").hidden = !others.length;
   show("choice-error", "");
   const dialog = by("choice");
@@ -138,7 +140,7 @@ function ask(file, take, letter, keep) {
   const chosen = () => radios.find((radio) => radio.checked).value;
   const label = () => {
     const deletes = chosen() === "delete" && others.length > 0;
-    button.textContent = deletes ? `Keep ${letter}, delete ${many ? "the others" : "the other"}` : `Keep take ${letter}`;
+    button.textContent = deletes ? `Keep take ${letter}, delete ${named}` : `Keep take ${letter}`;
     button.classList.toggle("danger", deletes);
   };
   for (const radio of radios) radio.onchange = label;
