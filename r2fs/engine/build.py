@@ -108,10 +108,7 @@ class Engine(FileSystem):
             self._contents.retire_idle()
         if not leave:
             self._storage.disk_sync.sync_pending()
-        with self._core.lock:
-            for node in self._pending.inodes.values():
-                if node.content is not None:
-                    node.content.close()
+        self._storage.disk_sync.close_pending()
         self._sweep_staging()
         self._names.recalls.flush(everything=True)
         self._freshness.last.save(everything=True)
@@ -161,7 +158,8 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
         restore_handles(core, tree, contents, files, inheritance)
     return Engine(
         Parts(
-            records=records,
+            core=core,
+            tree=tree,
             storage=storage,
             writeback=writeback,
             queues=queues,

@@ -19,7 +19,9 @@ from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
 from r2fs.engine.inodes.bucket_roots import check_entry
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
@@ -34,7 +36,6 @@ from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.namespace.xattrs import TYPE, ExtendedAttributes, is_stored
-from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.progress import Status
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
@@ -60,7 +61,8 @@ class Queues:
 class Parts:
     """The engine's parts, built by `build.py`."""
 
-    records: Records
+    core: Core
+    tree: Tree
     storage: Storage
     writeback: WriteBack
     queues: Queues
@@ -87,9 +89,8 @@ class Parts:
 class FileSystem:
     def __init__(self, parts: Parts) -> None:
         # constant
-        self._core = parts.records.core
-        self._tree = parts.records.tree
-        self._pending = parts.records.pending
+        self._core = parts.core
+        self._tree = parts.tree
         self._storage = parts.storage
         self._contents = parts.storage.contents
         self._staging_gc = parts.storage.staging_gc
@@ -169,8 +170,7 @@ class FileSystem:
         with self._core.lock:
             self._core.change_settings_locked(settings)
             self._core.changed.notify_all()  # writers wait for the dirty limit
-            for node in list(self._pending.inodes.values()):
-                self._writeback.queue.schedule_locked(node)  # its name may match `local_patterns` no more
+            self._writeback.queue.schedule_all_locked()
         self._core.cache.change_limits(settings.cache_size, settings.cache_ttl_s)
 
     # ------------------------------------------------------------------ names
@@ -318,7 +318,7 @@ class FileSystem:
             key = self._tree.child_key(directory, name)
             node = self._names.new_node_locked(caller, directory, name, Kind.FILE, mode)
             try:
-                with self._pending.transaction():
+                with self._core.journal.transaction():
                     self._files.new_file(node, key, self._storage.local_only.expected_etag_at(key))
             except BaseException:
                 self._tree.detach(node)

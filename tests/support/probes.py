@@ -89,7 +89,7 @@ class Probes:
 
     @property
     def pending_store(self) -> PendingStore:
-        return self.fs._pending
+        return self.fs._files._pending
 
     @property
     def contents(self) -> Contents:

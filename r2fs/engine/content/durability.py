@@ -206,6 +206,13 @@ class DiskSync:
         ]
 
     # ---- at the end of the mount
+    def close_pending(self) -> None:
+        """Close the staged files, at the end: their bytes and rows stay for the next start."""
+        with self._core.lock:
+            for node in self._pending.inodes.values():
+                if node.content is not None:
+                    node.content.close()
+
     def sync_pending(self) -> None:
         """Sync all staged bytes, then their names, then their rows. Every other thread has ended."""
         with self._core.lock:

@@ -99,6 +99,12 @@ class UploadQueue:
         delay = max(0.0, min(delay, pending.since_s + settings.upload_deadline_s - now))
         self.add_locked(Item(PUT, node.ino), now + delay)
 
+    def schedule_all_locked(self) -> None:
+        """Schedule each pending node under changed settings: `local_patterns` may match its name no more."""
+        self._core.assert_held()
+        for node in list(self._pending.inodes.values()):
+            self.schedule_locked(node)
+
     def is_local_only_locked(self, node: Node) -> bool:
         """True for a file that stays on this host and needs nothing of the bucket any more."""
         self._core.assert_held()
