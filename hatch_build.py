@@ -16,9 +16,12 @@ class CommitHook(BuildHookInterface):  # type: ignore[type-arg]  # generic only 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable" or not (Path(self.root) / ".git").exists():
             return
-        done = subprocess.run(
-            ["git", "-C", self.root, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
-        )
+        try:
+            done = subprocess.run(
+                ["git", "-C", self.root, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
+            )
+        except OSError:
+            return  # no git here: the version says no commit
         if done.returncode == 0:
             self._directory = tempfile.TemporaryDirectory()
             path = Path(self._directory.name) / "_commit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -87,3 +88,16 @@ def test_the_wheel_says_version_licence_and_command(wheel):
     assert "\nLicense-Expression: MIT\n" in metadata
     assert "r2fs = r2fs.cli.main:main" in (info / "entry_points.txt").read_text()
     assert any(re.search(r"licenses/LICENSE$", name) for name in names(wheel))
+
+
+def test_a_clone_is_built_where_git_is_not_installed(repo_root, tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("hatch_build", repo_root / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    hook = module.CommitHook(str(tmp_path), {}, None, None, str(tmp_path), "wheel")
+    data = {"force_include": {}}
+    hook.initialize("standard", data)
+    hook.finalize("standard", data, "")
+    assert data == {"force_include": {}}

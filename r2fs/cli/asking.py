@@ -68,7 +68,7 @@ def nobody_at(path: str) -> R2fsError:
     if mounted is not None and mounted.user not in (None, os.getuid()):
         return DaemonUnreachable(
             f"the daemon of {mounted.path} is another user's (uid {mounted.user}): "
-            f"ask as that user (sudo -u '#{mounted.user}' r2fs …)"
+            f"ask as that user ({_as_user(mounted.user)} r2fs …)"
         )
     if mounted is not None:
         return DaemonUnreachable(
@@ -76,6 +76,10 @@ def nobody_at(path: str) -> R2fsError:
             f"ask as that user, or set R2FS_RUN_DIR"
         )
     return MountPointBad(f"{path} is not in a mount of r2fs (r2fs status lists them)")
+
+
+def _as_user(uid: int | None) -> str:
+    return f"sudo -u '#{uid}'" if uid else "sudo"
 
 
 def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:

@@ -80,7 +80,7 @@ def is_bare_mount(words: list[str], commands: Container[str]) -> bool:
 
 
 def helper_arguments(words: list[str]) -> list[str]:
-    """mount(8)'s arguments as ours: `mount --background SPEC DIR -o …`. Empty: a dry run (-f)."""
+    """mount(8)'s arguments as ours: `mount --background --unless-mounted SPEC DIR -o …`. Empty: a dry run (-f)."""
     plain, ours = [], []
     waiting = iter(words)
     for word in waiting:
@@ -97,4 +97,4 @@ def helper_arguments(words: list[str]) -> list[str]:
             plain.append(word)
     if len(plain) != 2:
         raise SettingsError("usage of the mount helper: mount.r2fs SPEC DIR [-o …]")
-    return ["mount", "--background", *ours, "--", *plain]
+    return ["mount", "--background", "--unless-mounted", *ours, "--", *plain]

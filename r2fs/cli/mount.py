@@ -19,7 +19,7 @@ from r2fs.cli.remount import record_of
 from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
 from r2fs.cli.streams import early_warnings, show_bucket_warnings
 from r2fs.cli.usage import Command, PathText
-from r2fs.daemon import state_directories
+from r2fs.daemon import client, state_directories
 from r2fs.daemon.handover.keeper import Again
 from r2fs.drivers.mount_path import absolute
 from r2fs.model.errors import DaemonDied, SettingsError
@@ -37,11 +37,13 @@ log = logging.getLogger(__name__)
 @click.option(
     "--background", "-b", is_flag=True, help="Return once the mount answers, and serve in the background."
 )
+@click.option("--unless-mounted", is_flag=True, hidden=True)
 @settings_flags
 def command(
     target: str | None,
     directory: str | None,
     background: bool,
+    unless_mounted: bool,
     words: tuple[str, ...],
     config_file: Path | None,
     **given: Any,
@@ -72,6 +74,9 @@ def command(
     settings = state_directories.settle(settings_of(values))
     level = "debug" if click.get_current_context().obj["debug"] else settings.log_level
     at = Path(absolute(directory or str(values.mountpoint)))
+    if unless_mounted and _is_served(at, settings):
+        click.echo(f"r2fs: {at} is mounted already", err=True)
+        return 0
     about = record_of(values, settings, at, os.environ)
     env_file = values.get("env_file")
     files = (
@@ -80,6 +85,16 @@ def command(
         *(path for paths in values.key_files().values() for path in paths),
     )
     return _run(settings, about, level, background, files, lambda: gather(**sources, warn=False))
+
+
+def _is_served(at: Path, settings: Settings) -> bool:
+    """True if another process has this mount: `mount -a` calls its helper again for a line of fstab with a NAME.
+
+    A daemon that has become its own successor is none.
+    """
+    wanted = (str(at), settings.bucket.url)
+    found = client.daemons(os.environ, settings.run_dir)
+    return any((one.mountpoint, one.url) == wanted and one.pid != os.getpid() for one in found)
 
 
 def _run(

@@ -61,7 +61,7 @@ def install(name: str, no_start: bool, linger: bool) -> int:
     for path in installation.write_credentials(place, name, _key(values), _variables(values)):
         print(f"{path}: written")
     if linger and place.for_user:
-        _run("loginctl", "enable-linger", pwd.getpwuid(os.getuid()).pw_name)
+        _linger(pwd.getpwuid(os.getuid()).pw_name)
         _await_manager()
     if no_start:
         return 0
@@ -177,6 +177,17 @@ def _is_active(place: Place, name: str) -> bool:
 
 def _runtime_dir() -> str:
     return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+
+
+def _linger(user: str) -> None:
+    if (Path("/var/lib/systemd/linger") / user).exists():
+        return
+    try:
+        _run("loginctl", "enable-linger", user)
+    except MountError as error:  # without polkit, root alone may
+        raise MountError(
+            f"{error}: as root, run loginctl enable-linger {user}, then this command again"
+        ) from None
 
 
 def _await_manager() -> None:

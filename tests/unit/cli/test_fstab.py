@@ -75,12 +75,24 @@ def test_a_secret_among_the_words_is_refused():
     [
         (
             ["r2://b", "/mnt", "-o", "rw,_netdev"],
-            ["mount", "--background", "-o", "rw,_netdev", "--", "r2://b", "/mnt"],
+            ["mount", "--background", "--unless-mounted", "-o", "rw,_netdev", "--", "r2://b", "/mnt"],
         ),
-        (["-o", "ro", "takes", "/mnt"], ["mount", "--background", "-o", "ro", "--", "takes", "/mnt"]),
-        (["takes", "/mnt", "-sn", "-v"], ["mount", "--background", "--", "takes", "/mnt"]),
-        (["takes", "/mnt", "-r"], ["mount", "--background", "-o", "ro", "--", "takes", "/mnt"]),
-        (["takes", "/mnt", "-t", "fuse.r2fs"], ["mount", "--background", "--", "takes", "/mnt"]),
+        (
+            ["-o", "ro", "takes", "/mnt"],
+            ["mount", "--background", "--unless-mounted", "-o", "ro", "--", "takes", "/mnt"],
+        ),
+        (
+            ["takes", "/mnt", "-sn", "-v"],
+            ["mount", "--background", "--unless-mounted", "--", "takes", "/mnt"],
+        ),
+        (
+            ["takes", "/mnt", "-r"],
+            ["mount", "--background", "--unless-mounted", "-o", "ro", "--", "takes", "/mnt"],
+        ),
+        (
+            ["takes", "/mnt", "-t", "fuse.r2fs"],
+            ["mount", "--background", "--unless-mounted", "--", "takes", "/mnt"],
+        ),
         (["takes", "/mnt", "-f"], []),
     ],
 )

@@ -175,6 +175,16 @@ def test_a_second_mount_of_either_is_told_with_the_process(rig):
     assert rig.is_mounted()
 
 
+def test_mount_a_passes_over_what_is_mounted(rig):
+    """mount(8) knows a mount by its source: with a NAME in fstab, -a calls the helper again."""
+    pid = rig.mount()
+    done = rig.r2fs("mount", "--background", "--unless-mounted", rig.url, rig.point)
+    assert (done.returncode, done.stderr) == (0, f"r2fs: {rig.point} is mounted already\n")
+    (rig.base / "elsewhere").mkdir()
+    done = rig.r2fs("mount", "--background", "--unless-mounted", f"{rig.url}/elsewhere", rig.point)
+    assert (done.returncode, f"is mounted already ({rig.url}, process {pid})" in done.stderr) == (8, True)
+
+
 def test_a_killed_daemon_loses_nothing_and_is_replaced(rig):
     pid = rig.mount("--upload-delay", "1h", "--upload-deadline", "1h", "--take-over", "0")
     (rig.point / "new.txt").write_text("new")
