@@ -11,6 +11,7 @@ import click
 
 from r2fs.cli.storing import settings_at, store_of
 from r2fs.cli.usage import Command
+from r2fs.daemon import core_dumps
 from r2fs.daemon.store_process import StoreProcess, ready, unusable
 from r2fs.daemon.threads import Threads
 from r2fs.model.errors import R2fsError
@@ -25,6 +26,7 @@ def command(target: str) -> int:
     """
     if not stat.S_ISSOCK(fstat(sys.stdin.fileno()).st_mode):
         raise click.UsageError("r2fs.client starts this command: its standard input is a socket")
+    core_dumps.forbid()
     channel = socket.socket(fileno=sys.stdin.fileno())
     try:
         settings = settings_at(target or None, None)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from r2fs import __version__
-from r2fs.daemon import client, directories, starting
+from r2fs.daemon import client, core_dumps, directories, starting
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.mirror_operations import MirrorOperations
 from r2fs.daemon.parts import MirrorParts
@@ -84,6 +84,7 @@ class MirrorService:
         """Mirror until a signal; `ready` is called when both sides were compared once. Returns the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # before any thread: all inherit the mask
         starting.raise_descriptor_limit()
+        core_dumps.forbid()
         try:
             with self._built(every_s, wait_for_bucket=True) as (mirror, store):
                 return self._serve(mirror, store, ready)

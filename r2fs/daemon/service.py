@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2fs import __version__, drivers
-from r2fs.daemon import client, directories, mountpoint, starting, state_directories
+from r2fs.daemon import client, core_dumps, directories, mountpoint, starting, state_directories
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.handover.keeper import Again
 from r2fs.daemon.handover.takeover import Left, TakeOver
@@ -102,6 +102,7 @@ class Service:
         )  # before any thread: all inherit the mask
         starting.raise_descriptor_limit()
         starting.bound_heap()
+        core_dumps.forbid()
         try:
             with directories.made_by_a_start(self._settings), ExitStack() as closing:
                 try:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -29,6 +29,10 @@ from scripts.lib.licences import required
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = "usr/lib/r2fs"  # apart from Debian's own Python packages, which may be older
+# rich loads the first three for source code and Markdown, which r2fs prints none of.
+UNUSED = ("pygments", "markdown_it", "mdurl", "boto3/examples", "boto3/data")
+# Of botocore's descriptions of AWS's services: S3, and where a profile's credentials come from.
+SERVICES = frozenset({"s3", "sts", "sso", "sso-oidc", "signin"})
 PROGRAM = f"""#!/usr/bin/python3
 import sys
 
@@ -73,13 +77,19 @@ def build(target: Path, fast: bool) -> Path:
 
 
 def fill_library(library: Path) -> None:
-    """Copy r2fs and the packages that it needs, in the versions of this environment."""
+    """Copy r2fs and what it needs of the packages that it imports, in the versions of this environment."""
     shutil.copytree(ROOT / "r2fs", library / "r2fs", ignore=shutil.ignore_patterns("__pycache__"))
     if (found := commit()) is not None:
         (library / "r2fs" / "_commit").write_text(found + "\n")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for distribution in required([text.split(">=")[0] for text in project["dependencies"]]):
         _copy(distribution, library)
+    remove(library / name for name in UNUSED)
+    remove(
+        entry
+        for entry in (library / "botocore/data").iterdir()
+        if entry.is_dir() and entry.name not in SERVICES
+    )
 
 
 def _fill(tree: Path) -> None:
@@ -121,6 +131,15 @@ def _copy(distribution: metadata.Distribution, library: Path) -> None:
             target = library / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files and whole directories, those that are there."""
+    for path in list(paths):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _control(tree: Path, architecture: str) -> None:

@@ -29,9 +29,6 @@ UNUSED_MODULES = (
 )  # fmt: skip
 UNUSED_EXTENSIONS = ("_codecs_*", "_crypt*", "_dbm*", "_curses*", "_gdbm*", "_test*", "_tkinter*", "_xxtest*", "audioop*",
                      "nis*", "ossaudiodev*", "readline*", "xx*")  # fmt: skip
-# Of the packages: rich loads these for source code and Markdown, which r2fs prints none of.
-UNUSED_PACKAGES = ("pygments", "markdown_it", "mdurl", "bin", "boto3/examples", "boto3/data")
-SERVICES = frozenset({"s3", "sts"})  # of botocore's descriptions of all services of AWS
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 DIRECTORIES = {
     "dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "usr/sbin": 0o755, "tmp": 0o1777, "var/lib/r2fs": 0o700,
@@ -67,12 +64,9 @@ def build(root: Path) -> None:
     shutil.copytree(
         standard, modules, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", *UNUSED_MODULES)
     )
-    _remove(found for pattern in UNUSED_EXTENSIONS for found in (modules / "lib-dynload").glob(pattern))
+    deb.remove(found for pattern in UNUSED_EXTENSIONS for found in (modules / "lib-dynload").glob(pattern))
     library = root / deb.LIBRARY
     deb.fill_library(library)
-    _remove(library / name for name in UNUSED_PACKAGES)
-    data = library / "botocore/data"
-    _remove(entry for entry in data.iterdir() if entry.is_dir() and entry.name not in SERVICES)
     for library_file in sorted(_libraries([*programs.values(), *root.rglob("*.so")])):
         _copy(library_file, root / library_file.parent.resolve().relative_to("/") / library_file.name)
     _compile(modules, standard, sourceless=True)
@@ -99,15 +93,7 @@ def _compile(directory: Path, place: Path, sourceless: bool = False) -> None:
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if sourceless:
-        _remove(directory.rglob("*.py"))
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in list(paths):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        deb.remove(directory.rglob("*.py"))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,6 +5,8 @@ python -m scripts.lib.man DIRECTORY      writes r2fs.1, r2fs-COMMAND.1 …, and 
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,7 @@ from r2fs.cli.main import cli
 from r2fs.model.settings.options import TABLE
 
 CODES = "EXIT STATUS"
-EXIT_TEXT = (
-    "0 on success; 2 for a wrong setting or argument; others name a cause each, and are listed in README.md."
-)
+README = Path(__file__).resolve().parents[2] / "README.md"
 MOUNT_HELPER = """A line of fstab(5), whose type is r2fs:
 
     takes              /mnt/takes  r2fs  _netdev,nofail                      0 0
@@ -48,7 +48,7 @@ def _commands(group: click.Group, before: str = "r2fs") -> Iterator[tuple[str, c
 
 def _page(path: str, command: click.Command) -> str:
     context = click.Context(command, info_name=path)
-    help_text = command.help or command.get_short_help_str(200)
+    help_text = inspect.cleandoc(command.help or command.get_short_help_str(200))
     first, _, rest = help_text.partition("\n")
     usage = " ".join(command.collect_usage_pieces(context))
     lines = [
@@ -75,8 +75,22 @@ def _page(path: str, command: click.Command) -> str:
                 f".BR {_plain(path.replace(' ', '-'))}-{_plain(name)} (1)",
                 _plain(inner.get_short_help_str(200)),
             ]
-    lines += [f".SH {CODES}", _plain(EXIT_TEXT), ".SH SEE ALSO", ".BR r2fs (1), mount.r2fs (8)"]
+    lines.append(f".SH {CODES}")
+    if command is cli:
+        lines += [line for code, text in exit_codes() for line in (".TP", f".B {code}", _plain(text))]
+    else:
+        lines.append(_plain("0 on success. r2fs(1) lists the others, and the cause that each names."))
+    lines += [".SH SEE ALSO", ".BR r2fs (1), mount.r2fs (8)"]
     return "\n".join(lines) + "\n"
+
+
+def exit_codes() -> list[tuple[str, str]]:
+    """Exit codes and their meanings, of the table in README, which tests compare with the code."""
+    rows = README.read_text().partition("| exit code | meaning |")[2].partition("\n\n")[0]
+    return [
+        (code, text.replace("`", ""))
+        for code, text in re.findall(r"^\| (\d+) \| (.*) \|$", rows, re.MULTILINE)
+    ]
 
 
 def _helper() -> str:
@@ -94,12 +108,14 @@ def _head(name: str, section: int) -> str:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Paragraphs are filled; lines that are set in stay as they are."""
-    for block in text.replace("\b", "").strip("\n").split("\n\n"):
+    """Paragraphs are filled; lines that are set in stay as they are, and those after click's mark (\\b)."""
+    for block in text.strip("\n").split("\n\n"):
         if block.strip() == "":
             continue
         yield ".PP"
-        if block.startswith("    "):
+        marked = block.startswith("\b")
+        block = block.replace("\b", "").strip("\n")
+        if marked or block.startswith("    "):
             yield from (".nf", *(_plain(line) for line in block.splitlines()), ".fi")
         else:
             yield _plain(" ".join(block.split()))

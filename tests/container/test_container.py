@@ -31,7 +31,7 @@ for found in pkgutil.walk_packages(r2fs.__path__, "r2fs."):
     if not found.name.startswith(tuple(sys.argv[1:])) and not found.name.endswith("__main__"):
         importlib.import_module(found.name)
 import boto3
-for service in ("s3", "sts"):
+for service in ("s3", "sts", "sso", "sso-oidc"):
     boto3.client(service, region_name="auto")
 print(len(sys.modules))
 """

@@ -116,6 +116,11 @@ def test_man_pages_say_what_the_help_says(tmp_path: Path):
             assert not line.startswith(".") or re.match(r"\.(TH|SH|TP|PP|BR?|nf|fi)\b", line), (name, line)
     assert "\\-\\-write\\-test" in pages["r2fs-doctor.1"]
     assert "cache_size" in pages["mount.r2fs.8"]
+    assert ".B 75\n" in pages["r2fs.1"]
+    # paragraphs are filled, and examples stay as they are
+    assert "\n.nf\nExamples:\n  eval " in pages["r2fs-grant.1"]
+    assert "reach only a prefix of a bucket.\n.SH SYNOPSIS" in pages["r2fs-grant.1"]
+    assert not re.search(r"^    PREFIX is", pages["r2fs-grant.1"], re.MULTILINE)
 
 
 def test_the_remedies_of_a_missing_settings_file_and_of_nothing_to_remove(
