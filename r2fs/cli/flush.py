@@ -25,7 +25,7 @@ REFUSED = 10  # exit code: waiting does not help, a person has to act
 @click.argument("paths", metavar="[PATH...]", nargs=-1, type=PathText())
 @click.option("--wait", is_flag=True, help="Return when the changes are in the bucket.")
 @click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time of --wait."
+    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time of --wait: 30s, 15m."
 )
 @click.option("--retry", is_flag=True, help="Try parked files once more.")
 @click.option("--json", "as_json", is_flag=True, help="Print the pending changes as JSON.")

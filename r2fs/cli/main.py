@@ -62,6 +62,14 @@ COMMANDS = {
     "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
     "config": ("r2fs.cli.config", "Write and show settings."),
 }
+# Headings of the list of commands, as in README; what is in none comes last.
+SECTIONS = {
+    "Mount and set up": ("mount", "umount", "restart", "mirror", "service", "config", "completion"),
+    "Look": ("status", "ls", "info", "url", "key", "path", "cost", "doctor"),
+    "Send and repair": ("flush", "wait", "refresh", "limit", "queue"),
+    "Cache": ("warm", "pin", "unpin", "evict", "cache"),
+    "Objects and buckets": ("rm", "set", "migrate", "grant", "bucket"),
+}
 # Started by programs alone: in no list.
 INTERNAL = {"client-store": ("r2fs.cli.client_store", "Serve r2fs.client without a mount.")}
 # of click from 8.2 on; before, help was shown in its place
@@ -85,14 +93,26 @@ class LazyGroup(Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        listed = {name for names in SECTIONS.values() for name in names}
+        rest = tuple(name for name in COMMANDS if name not in listed)
+        for title, names in (*SECTIONS.items(), ("Other commands", rest)):
+            if names:
+                with formatter.section(title):
+                    formatter.write_dl([(name, COMMANDS[name][1]) for name in names])
 
 
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="`r2fs mount r2://BUCKET DIR` is a beginning; `r2fs config init` writes a settings file.",
+    epilog="""\b
+Begin with:
+  export R2_ACCOUNT_ID=… R2_ACCESS_KEY_ID=… R2_SECRET_ACCESS_KEY=…
+  r2fs mount --background r2://BUCKET DIR
+  r2fs doctor DIR        if something is wrong
+  r2fs umount DIR        sends what is pending first
+
+r2fs COMMAND --help has more. Exit codes: 0 is success, each cause of a failure has one of its own; README and r2fs(1)
+list them.""",
 )
 @click.option(
     "--version",

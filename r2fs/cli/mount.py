@@ -54,6 +54,15 @@ def command(
     directory for each bucket, and without --bucket for each of the account. NAME is a mount of the
     settings file; without DIR, its mountpoint is used. With DIR alone, the bucket is taken
     from the settings (R2_BUCKET and its like). Ctrl-C and `r2fs umount` stop the mount after all changes are sent.
+
+    Each option is a setting, with its default in brackets: `r2fs config init` writes a file of all, `r2fs config show`
+    prints those in force. SIZE is 500M or 10GiB, TIME is 30s, 15m or 24h.
+
+    \b
+    Examples:
+      r2fs mount --background r2://my-bucket ~/studio
+      r2fs mount --read-only --cache-size 50G r2://my-bucket/books /mnt/books
+      r2fs mount takes                 [mount.takes] of the settings file
     """
     if not target:
         raise click.UsageError(

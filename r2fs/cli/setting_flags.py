@@ -52,11 +52,17 @@ def _click_option(option: Option) -> Callable[[F], F]:
     names: tuple[str, ...] = (option.flag_name, option.name)
     if isinstance(option.kind, Switch):
         return click.option(f"{names[0]}/--no-{names[0][2:]}", names[1], default=None, help=option.help)
-    shown = option.help if option.default is None else f"{option.help}  [{option.kind.write(option.default)}]"
+    shown = option.help if option.default is None else f"{option.help}  [{_written(option)}]"
     if isinstance(option.kind, BucketNames):
         return click.option(*names, metavar="NAME", help=f"{shown} May be repeated.", multiple=True)
     kind = PathText() if isinstance(option.kind, FilePath) else None  # a shell completes the path
     return click.option(*names, default=None, metavar=_metavar(option.kind), help=shown, type=kind)
+
+
+def _written(option: Option) -> str:
+    """The default as a person writes it on a command line: 10GiB, or A,B."""
+    value: Any = option.default
+    return ",".join(value) if isinstance(value, tuple) else option.kind.write(value).strip('"')
 
 
 def complete_target(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -71,7 +77,7 @@ def complete_target(ctx: click.Context, parameter: click.Parameter, incomplete: 
 
 def _metavar(kind: Kind) -> str:
     if isinstance(kind, Choice):
-        return "|".join(value for value in kind.values if value).upper()
+        return "|".join(value for value in kind.values if value)
     return _METAVAR.get(type(kind), "TEXT")
 
 

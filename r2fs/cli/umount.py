@@ -32,7 +32,11 @@ class NotWaitedFor(R2fsError):
 @click.command("umount", cls=Command)
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PathText())
 @click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest wait for uploads."
+    "--timeout",
+    "timeout_s",
+    callback=parse_timeout,
+    metavar="TIME",
+    help="Longest wait for uploads: 30s, 15m.",
 )
 @click.option("--lazy", is_flag=True, help="Detach the mount even while programs have files open.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -41,6 +45,8 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
 
     Exit code 75 means that changes are not yet in the bucket: they are kept, and sent at the next
     mount. Of several DIRs all are done; the exit code is that of the first failure. A mount whose daemon has ended is unmounted, too, even while it waits for another daemon.
+
+    Example: r2fs umount --timeout 10m ~/studio
     """
     directories = _left_alone(directories)
     found = known_daemons()

@@ -40,7 +40,7 @@ def parse_lifetime(ctx: click.Context, parameter: click.Parameter, text: str) ->
 @click.option("--download", metavar="NAME", help="Browsers save the file, as NAME.")
 @click.option("--wait", is_flag=True, help="First wait until the bucket holds the file, as `r2fs wait` does.")
 @click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time of --wait."
+    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time of --wait: 30s, 15m."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print URL, key, bucket, state and end as JSON.")
 def command(

@@ -34,7 +34,9 @@ CODES = {
 
 @click.command("wait", cls=Command)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PathText())
-@click.option("--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time to wait.")
+@click.option(
+    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time to wait: 30s, 15m."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(paths: tuple[str, ...], timeout_s: float | None, as_json: bool) -> int:
     """Return when the bucket holds exactly the bytes of each PATH.

@@ -34,6 +34,7 @@ ASKING = {
     "flush": "{}/f",
     "info": "{}/f",
     "key": "{}/f",
+    "limit": "{}",
     "ls": "{}",
     "path": "f",
     "pin": "{}/f",

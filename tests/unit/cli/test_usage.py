@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from r2fs.cli import usage
-from r2fs.cli.main import COMMANDS
+from r2fs.cli.main import COMMANDS, SECTIONS
 
 
 @pytest.mark.parametrize(("words", "heads"), [((), "Usage: r2fs "), (("config",), "Usage: r2fs config ")])
@@ -20,7 +21,16 @@ def test_without_a_command_the_help_looks_like_help(r2fs, words, heads):
     assert said.code in (0, 2)
     assert shown.startswith(heads)
     assert shown.count("\n") > 8
-    assert "\nCommands:\n" in shown
+    assert ("\nCommands:\n" if words else "\nMount and set up:\n") in shown
+
+
+def test_the_help_lists_every_command_once_under_the_headings_of_the_readme(r2fs, repo_root):
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(COMMANDS)
+    readme = (repo_root / "README.md").read_text()
+    assert [f"\n### {title}\n" in readme for title in SECTIONS] == [True] * len(SECTIONS)
+    shown = r2fs("--help").out
+    assert [len(re.findall(rf"^  {name} ", shown, re.MULTILINE)) for name in COMMANDS] == [1] * len(COMMANDS)
 
 
 @pytest.mark.parametrize(
