@@ -92,12 +92,13 @@ def test_the_wheel_says_version_licence_and_command(wheel):
 
 def test_a_clone_is_built_where_git_is_not_installed(repo_root, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("hatch_build", repo_root / "hatch_build.py")
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
     hook = module.CommitHook(str(tmp_path), {}, None, None, str(tmp_path), "wheel")
-    data = {"force_include": {}}
+    data: dict[str, dict[str, str]] = {"force_include": {}}
     hook.initialize("standard", data)
     hook.finalize("standard", data, "")
     assert data == {"force_include": {}}
