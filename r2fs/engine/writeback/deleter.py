@@ -58,6 +58,7 @@ class Deleter:
         self._since: dict[int, float] = {}  # watch rows, by seq: Clock.monotonic()
         self._refusals: dict[int, int] = {}  # in a row, by seq
         self._alone: set[int] = set()  # seqs of rows of a batch refused as a whole
+        self._done: set[int] = set()  # seqs of deletes carried out, until the journal has room to say so
 
     def delete(self, rows: list[PendingDelete], again: RetryIn) -> None:
         """Carry the rows out; enter into `again` those due again."""
@@ -98,18 +99,23 @@ class Deleter:
         self._core.crash_point("delete_looked")
         failed = self._remove(meant)
         self._core.crash_point("deleted")
-        with self._core.lock, self._pending.transaction():
-            self._tree.count_change()
-            done = [
-                row for row in meant if self._answered_locked(row, seen[row.key], failed.get(row.key), again)
-            ]
+        with self._core.lock:
+            self._done.update(row.seq for row in meant if row.key not in failed and row.watch_until_s is None)
+            with self._pending.transaction():
+                self._tree.count_change()
+                done = [
+                    row
+                    for row in meant
+                    if self._answered_locked(row, seen[row.key], failed.get(row.key), again)
+                ]
+            self._done.difference_update(row.seq for row in done)
         self._core.crash_point("delete_journalled")
         _log_done(done)
 
     def _is_meant_or_done_locked(self, row: PendingDelete, info: ObjectInfo | None, again: RetryIn) -> bool:
         """True if the object is to be deleted. Else the row is done, or watches on."""
         self._core.assert_held()
-        if info is not None and self._is_meant_locked(row, info):
+        if info is not None and row.seq not in self._done and self._is_meant_locked(row, info):
             return True
         if row.watch_until_s is not None:
             self._look_again_locked(row, again)
@@ -121,6 +127,7 @@ class Deleter:
         ):
             log.warning("%s: not deleted: the bucket holds another version", printable(row.key))
         self._pending.deletes.drop(row.seq, self._tree.tick if info is None else None)
+        self._done.discard(row.seq)
         return False
 
     def _answered_locked(

@@ -316,6 +316,30 @@ def test_a_time_that_found_no_room_is_not_shown(
     assert bucket(store) == {"a.wav": ONE}
 
 
+def test_a_delete_that_found_no_room_for_its_end_takes_no_later_object(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock
+):
+    """Another host stored the same bytes meanwhile: the same ETag, and the delete was sent again."""
+    store.set("a.wav", ONE)
+    engine = make(threads=False, clock=clock)
+    do_at_once(engine.downloads)
+    engine.unlink("a.wav")
+
+    def fill(name: str, key: str) -> None:
+        if name == "delete":
+            store.after = lambda name, key: None
+            fail_commit(engine, 1)
+
+    store.after = fill
+    send(engine)
+    assert bucket(store) == {} and engine.deletes()
+    store.set("a.wav", ONE)
+    pass_time(engine, clock)
+    assert bucket(store) == {"a.wav": ONE}
+    assert not engine.deletes()
+    assert engine.read("a.wav") == ONE
+
+
 # ------------------------------------------------------------------ another file's trouble
 def replaces_a_file_without_bytes(make: MakeEngine, store: MemoryStore, clock: ManualClock) -> Engine:
     """k.wav is saved anew, and began as what l.wav is now, of which nothing but that object is left."""
