@@ -15,6 +15,8 @@ from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
     ClockSkewed,
+    DaemonUnreachable,
+    FuseMissing,
     MountPointBad,
     PermissionRefused,
     R2fsError,
@@ -74,6 +76,11 @@ REMEDIES: Final[tuple[tuple[type[R2fsError], str], ...]] = (
         "name a directory of a mount (r2fs status lists them), a URL as r2://BUCKET, or a mount's NAME",
     ),
     (
+        FuseMissing,
+        "install fuse3, load the module (modprobe fuse), or give the container /dev/fuse; r2fs mirror needs no FUSE",
+    ),
+    (DaemonUnreachable, "do what the text names; r2fs status lists all mounts"),
+    (
         BucketMissing,
         "check the bucket's name, the account in the endpoint and the jurisdiction; r2fs bucket create makes it",
     ),
@@ -93,10 +100,12 @@ REMEDIES: Final[tuple[tuple[type[R2fsError], str], ...]] = (
     (SettingsError, "correct the value; r2fs config show prints each with its source"),
 )
 
+DEFAULT: Final = "do what the text names; README has the messages under Troubleshooting"
+
 
 def of_error(check: str, error: R2fsError, says: str = "") -> Finding:
     """The failed check of an error, with the remedy of its class. `says` goes before the error's own text."""
     if isinstance(error, BucketMissing) and str(error).startswith("file://"):
         return failed(check, f"{says}{error}", "correct the path, or make the directory", error.exit_code)
-    remedy = next((text for kind, text in REMEDIES if isinstance(error, kind)), "remove the named cause")
+    remedy = next((text for kind, text in REMEDIES if isinstance(error, kind)), DEFAULT)
     return failed(check, f"{says}{error}", remedy, error.exit_code)

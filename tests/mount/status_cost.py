@@ -16,11 +16,11 @@ from collections import Counter
 from pathlib import Path
 
 from r2fs.daemon import client
-from tests.mount.daemons import BucketMount, end_all
+from tests.mount.daemons import BucketMount, end_all, until
 from tests.support.faulty import FaultyProxy
 from tests.support.servers import SeaweedFS
 
-FILES, SIZE = 500, 1 << 20
+FILES, SIZE = 1500, 100_000
 LATENCY_S = 2.0  # of each request: the uploads last for a minute
 STATUSES, COMMANDS, SCRAPES = 300, 10, 60
 SCRAPE_EVERY_S = 15.0  # Prometheus's usual interval
@@ -67,7 +67,8 @@ def measure(mount: BucketMount, proxy: FaultyProxy, metrics: Path) -> None:
         queue = client.ask_once(daemon, "status")["queue"]
         return f"{queue['left']} left, {queue['active']} under way"
 
-    client.ask_once(daemon, "flush", paths=[], timeout_s=0.0, retry=False)
+    flushing = mount.start_r2fs("flush", "--wait", mount.path)
+    until("uploads", lambda: client.ask_once(daemon, "status")["queue"]["active"])
     print(f"queue                {left()}")
     before = len(proxy.seen)
     print(f"status, by socket    {percentiles(timed(lambda: client.ask_once(daemon, 'status'), STATUSES))}")
@@ -77,7 +78,7 @@ def measure(mount: BucketMount, proxy: FaultyProxy, metrics: Path) -> None:
     print(f"scrape, uploading    {percentiles(timed(lambda: scrape(metrics), SCRAPES))}")
     print(f"queue                {left()}")
     print(f"requests meanwhile   {dict(Counter(seen.method for seen in proxy.seen[before:]))}")
-    mount.flush(timeout_s=300)
+    flushing.wait(300)
     time.sleep(3)
     idle = cpu_s(mount.pid)
     time.sleep(5)
