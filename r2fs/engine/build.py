@@ -13,6 +13,7 @@ from collections.abc import Callable
 from r2fs.engine.content.cache_care import CacheCare
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.storage import build_records_and_storage
+from r2fs.engine.files.bucket_copy import BucketCopy
 from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
@@ -170,7 +171,9 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             renaming=Renaming(records, storage, freshness, writeback, names),
             files=files,
             sparse=Sparse(records, contents, files.handles),
-            copy_range=CopyRange(records, storage, files),
+            copy_range=CopyRange(
+                records, storage, files, BucketCopy(records, storage, writeback, files.sessions)
+            ),
             set_attr=set_attr,
             xattrs=xattrs,
             scopes=scopes,

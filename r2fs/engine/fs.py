@@ -325,7 +325,7 @@ class FileSystem:
                 self._contents.discard(node)
                 raise
             self._core.crash_point("created")
-            opened = self._files.created(node, flags)
+            opened = self._files.created(caller, node, flags)
             return self._referenced(node), opened
 
     def open(self, caller: Caller, ino: int, flags: int) -> Opened:

@@ -1,6 +1,6 @@
 """Open files: open, read, write, truncate, fsync and close, by inode and handle.
 
-Owns:    the table of handles, and what each call on them waits for.
+Owns:    what each call on a handle (`files/handles.py`) waits for.
 Never:   downloads (`content/hydrate.py`), uploads (`writeback/queue.py`) or writes rows (`files/write_session.py`).
 Threads: every public method is thread-safe; those called with the lock held are documented so.
 Locks:   takes Core.lock (30); never while waiting for bytes, room or an fsync.
@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from dataclasses import dataclass
-from itertools import count
 
 from r2fs.engine.content.jobs import SLOW, URGENT, JobQueue
 from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.backpressure import BackPressure
+from r2fs.engine.files.handles import Handle, Handles
 from r2fs.engine.files.write_session import WriteSessions
 from r2fs.engine.files.writer_hydration import WriterHydration
 from r2fs.engine.inodes.bucket_roots import check_writable
@@ -45,72 +43,6 @@ from r2fs.model.settings.program_rules import ProgramRule, chosen
 from r2fs.model.transitions import created
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class Handle:
-    number: int  # constant
-    node: Node  # constant
-    flags: int  # constant: open(2)'s
-    writes: bool  # constant
-    error: Exception | None = None  # of background work; raised at the next flush or fsync
-    rule: ProgramRule | None = (
-        None  # of the program that opened it for reading; set before the handle is known
-    )
-
-    @property
-    def appends(self) -> bool:
-        return bool(self.flags & os.O_APPEND)
-
-
-class Handles:
-    """Open handles by number. Every method is called with Core.lock held."""
-
-    def __init__(self) -> None:
-        self._numbers = count(time.time_ns())  # start above those of any earlier daemon
-        self._open: dict[int, Handle] = {}
-        self.written: dict[Node, None] = {}  # inodes that have writers
-
-    def add(self, node: Node, flags: int) -> Handle:
-        return self._insert(Handle(next(self._numbers), node, flags, bool(flags & os.O_ACCMODE)))
-
-    def restore(self, number: int, node: Node, flags: int) -> Handle:
-        """Add a handle of an earlier daemon under its number."""
-        self._numbers = count(max(next(self._numbers), number + 1))
-        return self._insert(Handle(number, node, flags, bool(flags & os.O_ACCMODE)))
-
-    def _insert(self, handle: Handle) -> Handle:
-        self._open[handle.number] = handle
-        handle.node.handles += 1
-        handle.node.writers += handle.writes
-        if handle.writes:
-            self.written[handle.node] = None
-        return handle
-
-    def get(self, number: int) -> Handle:
-        """Return an open handle. Raises BadHandle."""
-        handle = self._open.get(number)
-        if handle is None:
-            raise BadHandle(f"handle {number} is not open")
-        return handle
-
-    def remove(self, number: int) -> Handle | None:
-        handle = self._open.pop(number, None)
-        if handle is not None:
-            handle.node.handles -= 1
-            handle.node.writers -= handle.writes
-            if not handle.node.writers:
-                self.written.pop(handle.node, None)
-        return handle
-
-    def all(self) -> list[Handle]:
-        return list(self._open.values())
-
-    def fail_writers(self, node: Node, error: R2fsError) -> None:
-        """Make the next flush or fsync of each writer of the inode raise."""
-        for handle in self._open.values():
-            if handle.node is node and handle.writes:
-                handle.error = error
 
 
 class Files:
@@ -177,8 +109,10 @@ class Files:
                 self._prefetch.opened(node, cold=small)
             if small:
                 caller.about_to_fetch()
-            handle, _ = self._add_handle(node, flags)
+            handle, source = self._add_handle(node, flags)
             handle.rule = rule
+            if source is not None and not small:
+                self.handles.note_opener(handle, caller.pid)
         try:
             if rule is None:
                 self._prefetch.start()
@@ -234,11 +168,17 @@ class Files:
         small = 0 < version.size <= self._core.settings.small_file and self._rule(caller) is None
         return small and not self._core.cache.contains(version)
 
-    def created(self, node: Node, flags: int) -> Opened:
-        """Add the handle of an inode that `new_file` has just made. With Core.lock held."""
+    def created(self, caller: Caller, node: Node, flags: int) -> Opened:
+        """Add the handle of an inode that `new_file` has just made. With Core.lock held.
+
+        One that may become a copy inside the bucket gets no descriptor: with passthrough its bytes could not be missing.
+        """
         handle = self.handles.add(node, flags)
         if not handle.writes:  # open(O_CREAT | O_RDONLY)
             self.sessions.seal_or_later(node)
+        elif self.handles.is_about_to_copy(caller.pid):
+            handle.descriptor = False
+            return Opened(handle.number, None, node.version, None)
         return self._opened(handle)
 
     def new_file(self, node: Node, key: str, expected_etag: str | None) -> None:
@@ -270,6 +210,8 @@ class Files:
     def read(self, caller: Caller, handle: int, offset: int, size: int) -> bytes:
         with self._core.lock:
             file = self.handles.get(handle)
+            if file.opener:
+                self.handles.forget_opener(file)
             source = self._contents.source(file.node)
             content = self._contents.of(file.node)
         while True:

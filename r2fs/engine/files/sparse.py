@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.files.open_files import Handles
+from r2fs.engine.files.handles import Handles
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import BadHandle, InvalidArgument, NoSuchByte, NotSupported
 from r2fs.model.ports import Caller

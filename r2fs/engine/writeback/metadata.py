@@ -14,6 +14,7 @@ import logging
 from dataclasses import replace
 from functools import partial
 
+from r2fs.disk.body import Gate
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.inode_numbers import derived
@@ -119,6 +120,19 @@ class UploadMetadata:
         if job.known and job.stored is not None:  # a header removed here stays removed
             return facts, meta
         return facts, replace(meta, headers={**(source.headers or {}), **(meta.headers or {})})
+
+
+def job_of_copy(node: Node, attempt: str, source: Version, mtime_ns: int) -> UploadJob:
+    """Return the job that makes the object of a new file, pending and empty, a copy of `source`."""
+    assert node.pending is not None
+    facts = replace(facts_of(node), mtime_ns=mtime_ns)
+    return with_type(
+        UploadJob(
+            node.ino, node.kind, node.pending.key, node.name, attempt, node.pending.expected_etag, facts,
+            known=True, stored=None, base=source, copy=True, body=None, fd=-1, size=0, gate=Gate(),
+            sent=lambda count: None,
+        )
+    )  # fmt: skip
 
 
 def with_type(job: UploadJob) -> UploadJob:

@@ -178,7 +178,7 @@ class Resolver:
             case verdict.Orphaned():
                 with self._pending.transaction():
                     self._attempts.drop(job.attempt)
-                    self._left_behind_locked(job, version, None)
+                    self.left_behind_locked(job, version, None)
                 self._count_locked(job)
             case verdict.Commit() as decided:
                 staged = node.pending.staged if node.pending is not None else None
@@ -201,7 +201,7 @@ class Resolver:
             self._attempts.arrived(node.ino, job.attempt)
             self._pending.deletes.cleared(job.key, sent.version.etag)
             if decided.moved:
-                self._left_behind_locked(job, sent.version, node)
+                self.left_behind_locked(job, sent.version, node)
             self._pending.commit(node, decided.following, **change)
             if not decided.moved:
                 keep_locked(self._records, node, sent.version, sent.facts)
@@ -235,7 +235,7 @@ class Resolver:
         self.markers += job.kind is Kind.DIRECTORY
         self.uploaded_bytes += 0 if job.copy else job.size
 
-    def _left_behind_locked(self, job: UploadJob, version: Version, after: Node | None) -> None:
+    def left_behind_locked(self, job: UploadJob, version: Version, after: Node | None) -> None:
         """Delete the attempt's object, at a key that the inode has left.
 
         Where another inode has that key by now, its upload overwrites this version.

@@ -64,8 +64,11 @@ class Uploader:
 
     def send(self, job: UploadJob) -> Sent:
         """Send the job. The file's bytes are on this disk before the bucket has them: the cache keeps the file."""
-        sent = self._send(job)
-        # Before the row is dropped: new metadata alone leave the ETag, and the cache's memory of it, as they were.
+        return self.remember(self._send(job))
+
+    def remember(self, sent: Sent) -> Sent:
+        """Keep the metadata for listings, before the row is dropped: new ones alone leave the ETag, and the cache's
+        memory of it, as they were."""
         self._core.cache.remember(sent.version.key, sent.version.etag, remembered(sent.facts))
         return sent
 
@@ -125,10 +128,8 @@ class Uploader:
             return None
         if not has_bytes_of(self._core, source, job.fd, job.size):
             return None
-        meta = self._metadata.of_body(job)
-        meta = replace(meta, headers=meta.headers or {})
         try:
-            etag = self._store.copy(source, job.key, meta=meta, condition=job.condition)
+            return self.copy_of(source, job)
         except PreconditionFailed as error:
             if not error.source:
                 raise
@@ -136,7 +137,13 @@ class Uploader:
         except (ObjectMissing, Refused) as error:
             log.info("%s: sent, and not copied: %s", printable(job.key), error)
             return None
-        version = Version(job.key, etag, job.size)
+
+    def copy_of(self, source: Version, job: UploadJob) -> Sent:
+        """Make the job's object from another one of the same bytes, with the job's own metadata."""
+        meta = self._metadata.of_body(job)
+        meta = replace(meta, headers=meta.headers or {})  # none of the source's
+        etag = self._store.copy(source, job.key, meta=meta, condition=job.condition)
+        version = Version(job.key, etag, source.size)
         digests = self._core.cache.recall_parts(source)
         if digests is not None:
             self._core.cache.remember_parts(version, digests)

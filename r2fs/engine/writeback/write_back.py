@@ -21,6 +21,7 @@ class WriteBack:
     deletes: Deletes
     resolver: Resolver
     worker: Worker
+    uploader: Uploader
     transfers: Transfers
 
 
@@ -28,5 +29,6 @@ def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> Wri
     """Build the room. `parts`: the work queue of the parts of large uploads."""
     queue = UploadQueue(records, storage.local_only)
     deletes = Deletes(records, storage.disk_sync, queue)
-    worker = Worker(records, storage, queue, deletes, Uploader(records.core, parts, storage.copied_files))
-    return WriteBack(queue, deletes, worker.resolver, worker, Transfers(records, queue))
+    uploader = Uploader(records.core, parts, storage.copied_files)
+    worker = Worker(records, storage, queue, deletes, uploader)
+    return WriteBack(queue, deletes, worker.resolver, worker, uploader, Transfers(records, queue))

@@ -6,13 +6,23 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
 from r2fs.engine.files.copy_range import PIECE
 from r2fs.engine.writeback.upload import COPIED_FROM
-from r2fs.model.errors import BadHandle, NotSupported, Refused
-from r2fs.model.records import Opened
+from r2fs.model.errors import (
+    BadHandle,
+    NoSpace,
+    NotSupported,
+    PreconditionFailed,
+    Refused,
+    Stale,
+    Unavailable,
+)
+from r2fs.model.ports import Caller
+from r2fs.model.records import Opened, PendingInode
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
@@ -165,3 +175,179 @@ def test_a_piece_at_a_time_is_downloaded(make: MakeEngine, store: MemoryStore) -
     engine.close(one)
     engine.close(other)
     assert engine.read("target.wav") == data
+
+
+# ------------------------------------------------------------------ what is not here
+FAR = 5 << 20  # bytes: more than are downloaded at an open
+
+
+@pytest.fixture
+def far(engine: Engine, store: MemoryStore) -> bytes:
+    """A large file that is not here, and a program with a process id, as the kernel gives one."""
+    data = os.urandom(FAR)
+    store.set("far.wav", data)
+    engine.caller = Caller(pid=4711)
+    return data
+
+
+def gets(store: MemoryStore) -> int:
+    return sum(verb == "get" for verb, _ in store.calls)
+
+
+def test_what_is_not_here_is_copied_by_one_request(engine: Engine, store: MemoryStore, far: bytes) -> None:
+    """In the bucket when copy_file_range(2) returns: nothing of it depends on the source from then on."""
+    seen: list[bytes] = []
+
+    def then(opened: Opened) -> None:
+        seen.append(store.data("target.wav"))
+        assert engine.entry("target.wav").attributes.size == FAR
+
+    cp(engine, "far.wav", "target.wav", then)
+    engine.drain()
+    assert seen == [far]
+    assert (sent(store), gets(store)) == ({"copy": 1}, 0)
+    store.remove("far.wav")
+    assert engine.read("target.wav") == far
+
+
+def test_it_is_a_clean_file_afterwards(
+    make: MakeEngine, engine: Engine, store: MemoryStore, far: bytes
+) -> None:
+    cp(engine, "far.wav", "target.wav")
+    with engine.lock:
+        assert engine.node("target.wav").pending is None
+    engine.kill()
+    later = make()
+    later.drain()
+    assert (sent(store), gets(store)) == ({"copy": 1}, 0)
+    assert later.read("target.wav") == far
+
+
+def test_what_is_written_into_the_copy_counts(engine: Engine, store: MemoryStore, far: bytes) -> None:
+    def change(opened: Opened) -> None:
+        engine.fs.write(engine.caller, opened.handle, 100, b"changed")
+
+    cp(engine, "far.wav", "target.wav", change)
+    assert engine.read("target.wav") == far[:100] + b"changed" + far[107:]
+    engine.drain()
+    assert store.data("target.wav") == far[:100] + b"changed" + far[107:]
+    assert store.data("far.wav") == far
+
+
+@pytest.mark.parametrize(
+    "error", [Refused("no copies here"), Unavailable("away"), PreconditionFailed("theirs"), None]
+)
+def test_a_copy_that_the_bucket_refuses_is_downloaded(
+    engine: Engine, store: MemoryStore, far: bytes, error: Exception | None
+) -> None:
+    """None: the name was made by the bucket's other users meanwhile."""
+
+    def refuse(name: str, key: str) -> None:
+        if name == "copy" and error is not None:
+            raise error
+
+    store.before = refuse
+    cp(engine, "far.wav", "target.wav")
+    store.before = lambda name, key: None
+    engine.drain()
+    assert store.data("target.wav") == engine.read("target.wav") == far
+
+
+def test_an_answer_that_is_lost_leaves_one_object(engine: Engine, store: MemoryStore, far: bytes) -> None:
+    """The bucket has the copy, and this host does not know."""
+
+    def lose(name: str, key: str) -> None:
+        if name == "copy":
+            raise Unavailable("the answer was lost")
+
+    store.after = lose
+    cp(engine, "far.wav", "target.wav")
+    store.after = lambda name, key: None
+    engine.drain()
+    assert store.data("target.wav") == far
+    assert not [key for key in store.objects if "conflict" in key]
+
+
+def test_a_source_that_was_replaced_is_not_copied(engine: Engine, store: MemoryStore, far: bytes) -> None:
+    one, other = engine.open("far.wav"), engine.open("target.wav", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    store.set("far.wav", b"of another host")
+    with pytest.raises(Stale):
+        copy_all(engine, one, other)
+    engine.close(one)
+    engine.close(other)
+    assert "target.wav" not in store.objects or store.data("target.wav") == b""
+
+
+@pytest.mark.parametrize("what", ["rename", "remove", "write"])
+def test_a_target_that_changes_meanwhile(engine: Engine, store: MemoryStore, far: bytes, what: str) -> None:
+    """The object made under its name goes, or is overwritten."""
+    one, other = engine.open("far.wav"), engine.open("target.wav", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+    def meanwhile(name: str, key: str) -> None:
+        if name == "copy":
+            store.after = lambda name, key: None
+            if what == "rename":
+                engine.rename("target.wav", "renamed.wav")
+            elif what == "remove":
+                engine.unlink("target.wav")
+            else:
+                engine.fs.write(engine.caller, other.handle, FAR, b"by another thread")
+
+    store.after = meanwhile
+    with pytest.raises(NotSupported) if what == "remove" else nullcontext():  # the kernel reads and writes
+        copy_all(engine, one, other)
+    engine.close(one)
+    engine.close(other)
+    engine.drain()
+    expected = {"rename": {"far.wav", "renamed.wav", "source.wav"}, "remove": {"far.wav", "source.wav"}}
+    assert set(store.objects) == expected.get(what, {"far.wav", "source.wav", "target.wav"})
+    if what == "rename":
+        assert store.data("renamed.wav") == far
+    elif what == "write":
+        assert store.data("target.wav") == far + b"by another thread"
+
+
+def test_without_room_in_the_journal_the_name_stays(
+    engine: Engine, store: MemoryStore, far: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is not counted on before the journal has it; the bytes are written once more."""
+    one, other = engine.open("far.wav"), engine.open("target.wav", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    put = engine.journal.put_inode
+    names = {path.name for path in engine.core.staging.open_dir.iterdir()}
+
+    def full(row: PendingInode) -> None:
+        raise NoSpace("no room for a row")
+
+    monkeypatch.setattr(engine.journal, "put_inode", full)
+    with pytest.raises(NoSpace):
+        copy_all(engine, one, other)
+    monkeypatch.setattr(engine.journal, "put_inode", put)
+    assert {path.name for path in engine.core.staging.open_dir.iterdir()} == names
+    assert engine.fs.write(engine.caller, other.handle, 0, b"own") == 3
+    engine.close(one)
+    engine.close(other)
+    engine.drain()
+    assert store.data("target.wav") == engine.read("target.wav") == b"own"
+
+
+@pytest.mark.parametrize("why", ["read before", "another process", "a part", "not empty"])
+def test_what_is_no_copy_of_all_is_copied_here(
+    engine: Engine, store: MemoryStore, far: bytes, why: str
+) -> None:
+    one = engine.open("far.wav")
+    if why == "read before":
+        engine.fs.read(engine.caller, one.handle, 0, 10)
+    elif why == "another process":
+        engine.caller = Caller(pid=4712)
+    other = engine.open("target.wav", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    assert (other.local is None) == (why in ("a part", "not empty"))
+    length = 1000 if why == "a part" else FAR
+    if why == "not empty":
+        engine.fs.write(engine.caller, other.handle, 0, b"x")
+    done = engine.fs.copy_file_range(engine.caller, one.handle, 0, other.handle, 0, length)
+    assert 0 < done <= length
+    assert not sent(store)
+    engine.close(one)
+    engine.close(other)
+    engine.drain()
+    assert store.data("target.wav") == far[:done]
