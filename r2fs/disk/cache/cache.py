@@ -76,8 +76,9 @@ class CleanCache:
         # Remembering is a use; recalling is not, so that it stays a read of the database.
         self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
         self.listings = LastListings(self._attributes)
-        remembered = Remembered(self._attributes)
+        self._remembered = remembered = Remembered(self._attributes)
         self.remember, self.recall = remembered.remember, remembered.recall
+        self.remember_later = remembered.remember_later
         self.remember_parts, self.recall_parts = remembered.remember_parts, remembered.recall_parts
 
     # -------------------------------------------------------------- content
@@ -300,6 +301,7 @@ class CleanCache:
     def sweep(self) -> int:
         """Remove the entries past their time to live; return their number. Holds the limit, too: it may be lower
         than in the last session; and removes files without a row, which a killed session left."""
+        self._remembered.flush()
         self.make_room(0)
         self._content.look_over()
         if not self._ttl_s:
@@ -374,6 +376,7 @@ class CleanCache:
             misses = self._misses
             self._content.run(lambda table: table.reset("misses", misses), None)
         self._content.close()
+        self._remembered.flush()
         self._attributes.close()
 
 

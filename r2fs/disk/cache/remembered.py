@@ -18,6 +18,7 @@ from r2fs.disk.cache.table import Table
 from r2fs.model.records import PartDigests, Version
 
 ATTRIBUTES_MAX = 200_000  # versions remembered, about 80 MB of database
+BATCH = 64  # versions in one transaction
 TRIM_EVERY = 256  # remembered versions between two looks at their number
 
 
@@ -27,10 +28,33 @@ class Remembered:
         # guarded by: the shelf's lock
         self._names = NameFilter()
         self._stored = 0
+        self._later: dict[str, str] = {}  # rows not written yet, by name
 
     def remember(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
         """Keep the attributes of a version that HEAD or GET returned. The last ATTRIBUTES_MAX are kept."""
         self._remember(row_name(key, etag), json.dumps(dict(attributes)))
+
+    def remember_later(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
+        """The same, within a minute: what a kill loses costs a HEAD. Many small files come at once."""
+        with self._shelf.lock:
+            self._later[row_name(key, etag)] = json.dumps(dict(attributes))
+            full = len(self._later) >= BATCH
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what `remember_later` has left."""
+
+        with self._shelf.lock:
+            rows, self._later = self._later, {}
+
+            def store(table: Table) -> None:
+                with table.transact():
+                    for name, about in rows.items():
+                        self._store(table, name, about)
+
+            if rows:
+                self._shelf.run(store, None)
 
     def remember_parts(self, version: Version, parts: PartDigests) -> None:
         """Keep the digests of a version's parts: equal parts of a later version are not sent again."""
@@ -44,6 +68,8 @@ class Remembered:
         return self._recall(row_name(key, etag))  # type: ignore[no-any-return]
 
     def _recall(self, name: str) -> Any:
+        if (about := self._later.get(name)) is not None:
+            return json.loads(about)
         if self._names.lacks(name):  # as most names of a large directory
             return None
 
@@ -57,13 +83,17 @@ class Remembered:
 
     def _remember(self, name: str, about: str) -> None:
         def store(table: Table) -> None:
-            self._names.add(name)
-            table.set(name, about)
-            self._stored += 1
-            if self._stored % TRIM_EVERY == 0:
-                _trim(table)
+            self._later.pop(name, None)
+            self._store(table, name, about)
 
         self._shelf.run(store, None)
+
+    def _store(self, table: Table, name: str, about: str) -> None:
+        self._names.add(name)
+        table.set(name, about)
+        self._stored += 1
+        if self._stored % TRIM_EVERY == 0:
+            _trim(table)
 
 
 def _trim(table: Table) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from threading import Lock
 from typing import Any, Final
 
 from r2fs.disk.journal.database import Database, name_of, text_or_bytes
@@ -22,6 +23,7 @@ ATTRIBUTES_MAX: Final = (
     500_000  # rows, of some 300 bytes with their index: 150 MB, which each start reads through
 )
 AT_ONCE: Final = 1000  # rows of a query
+DIRECTORIES: Final = 10_000  # of which it is known whether they have rows; then it is found out anew
 TRIM_EVERY: Final = 4096  # rows written between two looks at their number
 
 _COLUMNS: Final = (
@@ -41,8 +43,44 @@ _PUT_SHOWN: Final = (
     f"{_LAST}st_ino = excluded.st_ino, ctime_ns = excluded.ctime_ns, shown_ns = excluded.shown_ns"
 )
 _GET: Final = f"SELECT {_COLUMNS} FROM attributes WHERE parent = ?"
+_ANY: Final = "SELECT 1 FROM attributes WHERE parent = ?"
 _AT: Final = "WHERE parent = ? AND name = ?"
 _OF_THEN: Final = "AND etag = ? AND stored_s <= ?"
+
+
+class BareDirectories:
+    """Directories in which the table has no row: a program that looks up thousands of other hosts' names asks it once.
+
+    Threads: every method.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        # guarded by: _lock, but for reads in `__contains__`
+        self._bare: dict[str, bool] = {}  # False: one that has rows
+        self._puts = 0
+
+    def __contains__(self, parent: str) -> bool:
+        return self._bare.get(parent, False)
+
+    def missed(self, parent: str, is_bare: Callable[[], bool]) -> None:
+        """Count a lookup without a row; find out whether the directory has any."""
+        with self._lock:
+            if parent in self._bare:
+                return
+            before = self._puts
+        bare = is_bare()
+        with self._lock:
+            if before == self._puts:  # else a row may have come after the look
+                if len(self._bare) >= DIRECTORIES:
+                    self._bare.clear()
+                self._bare[parent] = bare
+
+    def put(self, parent: str) -> None:
+        """Note a row that was written."""
+        with self._lock:
+            self._puts += 1
+            self._bare.pop(parent, None)
 
 
 class AttributeRows:
@@ -52,10 +90,16 @@ class AttributeRows:
         self._query = database.query
         self._limit = limit
         self._written = 0  # rows since the last look at their number; guarded by: the journal's lock
+        self._bare = BareDirectories()
 
     # ------------------------------------------------------------------ reading
     def get(self, key: str) -> KeptAttributes | None:
-        found = self._query(f"{_GET} AND name = ?", _split(key))
+        parent, name = _split(key)
+        if parent in self._bare:
+            return None
+        found = self._query(f"{_GET} AND name = ?", (parent, name))
+        if not found:
+            self._bare.missed(parent, lambda: not self._query(f"{_ANY} LIMIT 1", (parent,)))
         return _row(found[0]) if found else None
 
     def in_directory(self, key: str) -> Iterator[list[KeptAttributes]]:
@@ -83,11 +127,13 @@ class AttributeRows:
                 row.modified_ns, row.stored_s,
             ),
         )  # fmt: skip
+        self._bare.put(_split(row.key)[0])
         self._trim()
 
     def put_shown(self, key: str, st_ino: int, mtime_ns: int, ctime_ns: int) -> None:
         """Keep the number and times that a directory shows, with or without an object."""
         self._run(_PUT_SHOWN, (*_split(key), st_ino, ctime_ns, mtime_ns))
+        self._bare.put(_split(key)[0])
         self._trim()
 
     # Findings are written late: never over a row that was stored since (`as_of_s`: Clock.time()),

@@ -729,3 +729,30 @@ def test_misses_that_no_table_counted_persist(open_cache: Open, files: Files):
     assert cache.view().misses == 100
     cache.close()
     assert open_cache().view().misses == 100
+
+
+def test_what_many_downloads_say_is_written_together(
+    open_cache: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache()
+    begun: list[int] = []
+    run = cache._attributes.run
+    monkeypatch.setattr(cache._attributes, "run", lambda work, other: (begun.append(1), run(work, other))[1])
+    for number in range(remembered_module.BATCH * 2 + 1):
+        cache.remember_later(f"k{number}", "e", {"mode": number})
+        if (number + 1) % remembered_module.BATCH:  # else it is in the table already
+            assert cache.recall(f"k{number}", "e") == {"mode": number}
+    assert len(begun) == 2
+    cache.remember(f"k{remembered_module.BATCH * 2}", "e", {"mode": -1})  # what is newer counts
+    monkeypatch.undo()
+    cache.close()
+    again = open_cache()
+    assert again.recall("k0", "e") == {"mode": 0}
+    assert again.recall(f"k{remembered_module.BATCH * 2}", "e") == {"mode": -1}
+
+
+def test_what_was_not_written_yet_is_at_the_end(open_cache: Open) -> None:
+    cache = open_cache()
+    cache.remember_later("k", "e", {"mode": 1})
+    cache.close()
+    assert open_cache().recall("k", "e") == {"mode": 1}

@@ -113,3 +113,48 @@ def test_what_is_said_of_a_version_reaches_no_other(journal: Journal) -> None:
 def test_two_spellings_of_a_key_are_one(journal: Journal) -> None:
     journal.attributes.put(row("Ma\u0308rz"))
     assert journal.attributes.get("M\u00e4rz") == row("M\u00e4rz")
+
+
+def counted(rows: AttributeRows, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The queries from now on."""
+    queries: list[str] = []
+    query = rows._query
+
+    def counting(sql: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        queries.append(sql)
+        return query(sql, values)
+
+    monkeypatch.setattr(rows, "_query", counting)
+    return queries
+
+
+def test_a_directory_without_rows_is_asked_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of names that other hosts wrote are looked up."""
+    rows = journal.attributes
+    rows.put(row("elsewhere/01"))
+    queries = counted(rows, monkeypatch)
+    for number in range(1000):
+        assert rows.get(f"kit/{number}") is None
+    assert len(queries) == 2
+    rows.put(row("kit/7"))
+    assert rows.get("kit/7") == row("kit/7")
+    assert rows.get("kit/8") is None
+    rows.put_shown("kit/loops/", 9, 1, 2)
+    found = rows.get("kit/loops/")
+    assert found is not None and found.st_ino == 9
+
+
+def test_a_row_written_while_it_is_asked_is_found(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = journal.attributes
+    query = rows._query
+
+    def late(sql: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        found = query(sql, values)
+        if "SELECT 1" in sql:
+            monkeypatch.setattr(rows, "_query", query)
+            rows.put(row("kit/7"))
+        return found
+
+    monkeypatch.setattr(rows, "_query", late)
+    assert rows.get("kit/6") is None
+    assert rows.get("kit/7") == row("kit/7")

@@ -16,6 +16,7 @@ from r2fs.engine.content.disk_space import Disk
 from r2fs.engine.content.jobs import AHEAD
 from r2fs.engine.content.siblings import DIRECTORIES, FIRST, GAP, LARGEST, MOST, STEP, Chosen, Siblings
 from r2fs.model.errors import R2fsError, Unavailable
+from r2fs.model.ports import NoKernelCache
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryDownload, MemoryStore
 
@@ -300,6 +301,21 @@ def test_after_the_second_file_no_reader_sends_a_request(engine: Engine, store: 
         engine.read(name)
         assert before == store.gets().count(name) == 1
     assert engine.prefetch.surplus == 0
+
+
+def test_the_kernel_is_not_told_of_what_it_has_not_seen(engine: Engine, store: Gate) -> None:
+    """A message for each file would delay the program that reads them, and keep answers out of the kernel's cache."""
+    told: list[int] = []
+
+    class Kernel(NoKernelCache):
+        def forget_attributes(self, ino: int) -> None:
+            told.append(ino)
+
+    engine.fs.set_kernel_cache(Kernel())
+    for name in fill(store)[:40]:
+        engine.read(name)
+        settled(engine)
+    assert not told
 
 
 def test_in_random_order_there_are_no_more_requests_than_files(engine: Engine, store: Gate) -> None:
