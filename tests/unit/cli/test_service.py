@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,35 @@ def test_the_remedies_of_a_missing_settings_file_and_of_nothing_to_remove(
     monkeypatch.setattr(service, "_place", installation.system_place)
     file = home / "etc" / "config.toml"
     assert f"r2fs config init --config {file} writes one" in r2fs("service", "install", "takes").err
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "shown"),
+    [
+        ("bash", 'eval "$(r2fs completion bash)"; complete -p r2fs', "complete -o nosort -F _r2fs_completion r2fs\n"),
+        ("zsh", 'autoload -Uz compinit; compinit -u -D; eval "$(r2fs completion zsh)"; print $_comps[r2fs]', "_r2fs_completion\n"),
+        ("fish", 'r2fs completion fish | source; complete -C "r2fs umo"', "umount\t"),
+    ],
+)  # fmt: skip
+def test_each_shell_loads_its_completion(tmp_path: Path, repo_root: Path, shell: str, words: str, shown: str):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed here: scripts/test installs it")
+    program = tmp_path / "r2fs"
+    lines = (
+        "import sys",
+        f"sys.path.insert(0, {str(repo_root)!r})",
+        "from r2fs.cli.main import main",
+        "main()",
+    )
+    program.write_text("\n".join((f"#!{sys.executable}", *lines, "")))
+    program.chmod(0o755)
+    environ = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [shell, "-fc" if shell == "zsh" else "-c", words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environ,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(shown), done.stdout
