@@ -37,7 +37,7 @@ have_library() { grep -q "$1" <<<"$(/sbin/ldconfig -p)"; }
 missing_packages() {
     local need='fusermount3:fuse3'
     [ "$1" = bench ] && need+=' s3fs:s3fs git:git' || need+=' sox:sox ffmpeg:ffmpeg'
-    [ "$1" != test ] || need+=' flac:flac lame:lame rsync:rsync zip:zip unzip:unzip getfattr:attr sqlite3:sqlite3 git:git make:make patch:patch ed:ed xz:xz-utils bzip2:bzip2 file:file xxd:xxd|vim-common fio:fio systemd-nspawn:systemd-container node:nodejs npm:npm chromium:chromium chromedriver:chromium-driver'
+    [ "$1" != test ] || need+=' flac:flac lame:lame rsync:rsync zip:zip unzip:unzip getfattr:attr sqlite3:sqlite3 git:git make:make patch:patch ed:ed xz:xz-utils bzip2:bzip2 file:file xxd:xxd|vim-common fio:fio systemd-nspawn:systemd-container node:nodejs npm:npm zsh:zsh fish:fish chromium:chromium chromedriver:chromium-driver'
     local pair
     for pair in $need; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
