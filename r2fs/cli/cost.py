@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
@@ -14,7 +13,6 @@ from r2fs.daemon import client
 from r2fs.model import amounts
 from r2fs.model.prices import GB
 
-CENT = 0.01
 FIGURES = ["class A", "class B", "free", "price"]
 ITSELF = "(files of the directory itself)"
 OTHERS = "(directories beyond the first 5,000)"
@@ -75,8 +73,10 @@ def command(directory: str | None, listed: bool, by: str | None, why: str | None
 def _whole(answer: dict[str, Any]) -> None:
     """Print requests, storage and prices."""
     requests, storage, prices = answer["requests"], answer["storage"], answer["prices"]
+    month = answer["month"]
     rows = [
         _row(f"since the start ({amounts.seconds(answer['since_s'])})", requests["since_start"]),
+        _row(f"in {month['month']}", {**month, "free": None}),
         _row("per day at this rate", requests["per_day"]),
         _row("per month at this rate", requests["per_month"]),
     ]
@@ -84,10 +84,16 @@ def _whole(answer: dict[str, Any]) -> None:
     objects, bytes_ = amounts.counted(storage["objects"], "object"), f"{storage['bytes'] / GB:.2f} GB"
     scope = "listed" if storage["listed"] else "known so far; --list counts all"
     lines = [
-        ("storage", f"{objects}, {bytes_} ({scope}): {dollars(storage['dollars_per_month'])} a month"),
-        ("together", f"{dollars(answer['dollars_per_month'])} a month, before the free tier"),
+        (
+            "storage",
+            f"{objects}, {bytes_} ({scope}): {amounts.dollars(storage['dollars_per_month'])} a month",
+        ),
+        ("together", f"{amounts.dollars(answer['dollars_per_month'])} a month, before the free tier"),
         ("prices", _prices(prices)),
     ]
+    for limit, what in (("warn_cost", "warns above"), ("prefetch_cost", "fetches nothing ahead above")):
+        if month[limit]:
+            lines.append(("budget", f"{what} {amounts.dollars(month[limit])} of requests a month ({limit})"))
     print(f"\n{show.labelled(lines)}")
 
 
@@ -128,7 +134,7 @@ def _why(path: str, as_json: bool) -> None:
         print()
     kept = f"of the last {answer['kept']:,} of this mount, since {show.moment(answer['since_at_s'])}"
     count = amounts.counted(answer["count"], "request")
-    print(f"{count} {kept}: {dollars(answer['dollars'])}")
+    print(f"{count} {kept}: {amounts.dollars(answer['dollars'])}")
 
 
 def _answer(sent: dict[str, Any]) -> tuple[str, str]:
@@ -144,13 +150,6 @@ def _prices(prices: dict[str, Any]) -> str:
 
 
 def _row(name: str, requests: dict[str, Any]) -> list[str]:
-    counts = [f"{requests[kind]:,.0f}" for kind in ("class_a", "class_b", "free")]
-    return [name, *counts, dollars(requests["dollars"])]
-
-
-def dollars(amount: float) -> str:
-    """ "1.50 $"; below a cent two digits that count: "0.00045 $"."""
-    if amount >= CENT or not amount:
-        return f"{amount:.2f} $"
-    places = min(1 - math.floor(math.log10(amount)), 12)
-    return f"{amount:.{places}f}".rstrip("0").rstrip(".") + " $"
+    kinds = ("class_a", "class_b", "free")
+    counts = ["" if requests[kind] is None else f"{requests[kind]:,.0f}" for kind in kinds]
+    return [name, *counts, amounts.dollars(requests["dollars"])]

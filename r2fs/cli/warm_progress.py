@@ -19,6 +19,7 @@ FIRST_S = 1.0  # until the first line: a rate is known
 STOPPED = {  # the reason, and the remedy
     "cache": ("the cache is full", "raise cache_size, or name less"),
     "disk": ("the disk of the cache is nearly full", "free some of it, or name less"),
+    "budget": ("the budget of this month's requests is used up", "raise prefetch_cost"),
     "stop": ("the mount stops", "run the command again in the next mount"),
 }
 PARTLY_HERE = 14  # exit code: not all files are here

@@ -27,6 +27,7 @@ class CostOperations:
     def __init__(self, parts: Parts, started_at_s: float) -> None:
         self._engine = parts.engine
         self._store = parts.store
+        self._spending = parts.spending
         self._started_at_s = started_at_s
 
     def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
@@ -52,11 +53,23 @@ class CostOperations:
                 {**asdict(stored), "listed": listed},
                 since_s,
             ),
+            "month": self._month(),
             "by_directory": by_directory(settings, counter, path),
             "by_program": [
                 {"program": name, **priced}
                 for name, priced in dearest(settings, counter.by_program()).items()
             ],
+        }
+
+    def _month(self) -> dict[str, object]:
+        view = self._spending.view()
+        return {
+            "month": view.month,
+            "class_a": view.class_a,
+            "class_b": view.class_b,
+            "dollars": view.dollars,
+            "warn_cost": view.warn,
+            "prefetch_cost": view.limit,
         }
 
     def why(self, request: Request) -> dict[str, object]:

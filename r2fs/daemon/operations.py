@@ -15,7 +15,7 @@ from dataclasses import replace
 from threading import Event
 
 from r2fs import __version__
-from r2fs.daemon import metrics
+from r2fs.daemon import metrics, spending
 from r2fs.daemon.bandwidth_operations import BandwidthOperations
 from r2fs.daemon.bulk import BulkOperations
 from r2fs.daemon.cache_operations import CacheOperations
@@ -86,7 +86,10 @@ class Operations:
                 **parts.takeover.describe(),
                 "started_at_s": self._started_at_s,
             },
-            "warnings": metrics.warnings(parts.engine.maintenance.settings, queue, cache),
+            "warnings": [
+                *metrics.warnings(parts.engine.maintenance.settings, queue, cache),
+                *spending.warnings(parts.spending.view()),
+            ],
             "queue": metrics.queue(queue),
             "cache": metrics.cache(cache, parts.engine.maintenance.surplus()),
             "room": metrics.room(parts.engine.room_view()),

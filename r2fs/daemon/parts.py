@@ -8,6 +8,7 @@ from typing import Any
 
 from r2fs import drivers
 from r2fs.daemon.handover.takeover import TakeOver
+from r2fs.daemon.spending import Spending
 from r2fs.engine.build import Engine
 from r2fs.mirror.mirror import Mirror
 from r2fs.model.settings import Settings
@@ -22,6 +23,7 @@ class Parts:
     driver: drivers.Driver
     takeover: TakeOver
     adopted: bool  # mounted by an earlier daemon
+    spending: Spending
 
 
 @dataclass(frozen=True, slots=True)

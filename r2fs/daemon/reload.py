@@ -32,7 +32,8 @@ LIVE: Final = frozenset(
         "cache_size", "min_free", "cache_ttl", "freshness", "read_timeout", "small_file", "read_ahead", "part_size",
         "multipart_threshold", "upload_delay", "upload_deadline", "dirty_limit", "dirty_wait", "quota",
         "stop_timeout", "local_patterns", "upload_limit", "download_limit", "public_url", "log_level", "log_misses",
-        "warn_cache_size", "warn_queue", "warn_hit_rate", "price_storage", "price_class_a", "price_class_b",
+        "warn_cache_size", "warn_queue", "warn_hit_rate", "warn_cost", "prefetch_cost", "price_storage", "price_class_a",
+        "price_class_b",
     }
 )  # fmt: skip
 PROGRAMS: Final = "programs"

@@ -34,12 +34,14 @@ from r2fs.daemon.parts import Parts
 from r2fs.daemon.prober import Prober
 from r2fs.daemon.reload import Reload, Source
 from r2fs.daemon.shutdown import Shutdown
+from r2fs.daemon.spending import Spending
 from r2fs.daemon.stopping import Stopping
 from r2fs.daemon.systemd import ServiceManager, run_watchdog
 from r2fs.daemon.threads import Threads
 from r2fs.disk.cache.cache import CleanCache
 from r2fs.disk.journal.journal import Journal
 from r2fs.disk.sessionlog import SessionLog
+from r2fs.disk.spent import SpentFile
 from r2fs.drivers.kernel.kernel_driver import KernelDriver
 from r2fs.drivers.mount_path import absolute
 from r2fs.engine.build import Engine, build
@@ -154,8 +156,14 @@ class Service:
         closing.callback(lambda: engine.close(leave=self._restarting.is_set()))
         if away:
             engine.assume_away()
+        care = engine.maintenance
+        file = SpentFile(settings.state_dir)
+        spending = Spending(file, store.counter, lambda: care.settings, care.set_frugal, self._clock)
+        closing.callback(spending.save)
         driver = self._driver(kind, engine, settings, memory, left)
-        return Parts(settings, self._launch.environ, engine, store, driver, takeover, left is not None)
+        return Parts(
+            settings, self._launch.environ, engine, store, driver, takeover, left is not None, spending
+        )
 
     def _driver(
         self,
@@ -185,6 +193,7 @@ class Service:
             self._threads.start(name, work, joined=True)
         self._threads.start("control", control.run)
         self._threads.start("signals", lambda: self._take_signals(parts, stopping))
+        self._threads.start("spending", lambda: parts.spending.run(self._threads.ended), joined=True)
         self._threads.start("session-log", lambda: self._tidy(parts.takeover))
         if self._launch.source is not None:
             reload = Reload(self._launch.source, parts, stopping, self._clock)

@@ -6,6 +6,10 @@ Never: prints.
 
 from __future__ import annotations
 
+import math
+
+CENT = 0.01
+
 
 def size(count: float) -> str:
     """ "9 B", "1.5 MiB"."""
@@ -51,3 +55,11 @@ def left(files: int, directories: int, bytes_: int, deletes: int) -> str:
     if deletes:
         parts.append(counted(deletes, "deletion"))
     return ", ".join(parts) or "nothing"
+
+
+def dollars(amount: float) -> str:
+    """ "1.50 $"; below a cent two digits that count: "0.00045 $"."""
+    if amount >= CENT or not amount:
+        return f"{amount:.2f} $"
+    places = min(1 - math.floor(math.log10(amount)), 12)
+    return f"{amount:.{places}f}".rstrip("0").rstrip(".") + " $"

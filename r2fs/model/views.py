@@ -131,9 +131,8 @@ class WarmView:
     fetched_bytes: int  # those of files under way included
     rate: float  # bytes a second, of this run
     left_s: float | None  # seconds until all is here, at this rate; None: not known yet
-    stopped: (
-        str | None
-    )  # "cache", "disk": no room there for the rest; "stop": the mount stops; None: not stopped
+    # "cache", "disk": no room there for the rest; "budget": prefetch_cost; "stop": the mount stops; None: not stopped
+    stopped: str | None
     failures: int  # files
     failed: tuple[tuple[str, str], ...]  # of them the first: path and reason
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from r2fs.disk import spent
 from r2fs.disk.reserve import DiskReserve
 from r2fs.disk.staging import Staging
 from r2fs.model import mount_record, owned_paths
@@ -87,7 +88,7 @@ class StateDirectory:
         self.reserve.give_up()
         with suppress(OSError):  # a link to staging beside the cache, or a directory that holds other things
             self.staging.remove_directories()
-        for name in ("journal.db", "journal.db-wal", mount_record.NAME, "lock"):
+        for name in ("journal.db", "journal.db-wal", mount_record.NAME, spent.NAME, "lock"):
             with suppress(FileNotFoundError):
                 (self.path / name).unlink()
 

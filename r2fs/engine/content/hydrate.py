@@ -155,9 +155,14 @@ class Reader:
         lost = missing and self._is_wanting(source, start, stop)
         with source.lock:
             ahead = source.windows.read(start, stop, size, self._widest(source), lost)
+        begin, end = ahead.range
+        if (
+            self._core.frugal
+        ):  # a GET costs, and its bytes do not: one for the read and what follows, none ahead
+            first = max(stop, min(end, start + PIECE)) if lost else stop
+            return (start, first), Ahead(ahead.sequence, (first, first))
         if not lost:
             return (start, stop), ahead
-        begin, end = ahead.range
         first = min(max(stop, start + windows.PIECE), max(stop, end))  # one GET: the read, and what follows
         return (start, first), Ahead(ahead.sequence, (max(first, begin), end))
 
@@ -166,7 +171,8 @@ class Reader:
         with source.lock:
             first, source.begun = not source.begun, True
         begin, end = windows.tail(source.version.key, source.content.size)
-        return (max(begin, stop), end) if first and start == 0 and stop < end else (end, end)
+        wanted = first and start == 0 and stop < end and not self._core.frugal
+        return (max(begin, stop), end) if wanted else (end, end)
 
     def _widest(self, source: Source) -> int:
         """Return the bytes of the largest window: of a file that streams, a part of those that may be on the disk."""
@@ -256,6 +262,8 @@ class Reader:
     def _hedge(self, source: Source, start: int, stop: int) -> float:
         """Send a second GET for each late one that [start, stop) waits for; return the seconds until one may be late."""
         now_s, pause_s = self._core.clock.monotonic(), RESEND_S
+        if self._core.frugal:
+            return pause_s
         with source.lock:
             seconds = []
             for piece in source.awaited(start, stop):

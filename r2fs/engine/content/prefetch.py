@@ -60,7 +60,13 @@ class Prefetch:
         `cold`: bytes of the file are missing.
         """
         parent = node.parent
-        if parent is None or parent.listing is None or node.pending is not None or not self._is_small(node):
+        if (
+            self._core.frugal
+            or parent is None
+            or parent.listing is None
+            or node.pending is not None
+            or not self._is_small(node)
+        ):
             return
         children = parent.listing.children
         limit = min(BYTES, self._core.settings.cache_size // idle.SHARE)
@@ -114,6 +120,8 @@ class Prefetch:
     def _next_locked(self) -> tuple[Chosen, Node] | None:
         """Take a slot and the next file in line; None: no slot is left, or no file."""
         self._core.assert_held()
+        if self._core.frugal:
+            self._waiting.clear()
         while self._waiting and not self._core.stopping and self._running < self._jobs.limit - SPARED:
             waiting = self._waiting.popleft()
             if self._siblings.wants(waiting[0]):

@@ -162,6 +162,9 @@ class Warm:
                 run.fail(path, f"{base.size} bytes are more than cache_size")
                 return None
             missing = base.size - before
+            if self._core.frugal:
+                run.stopped = "budget"
+                return None
             full = disk.free - missing < max(disk.reserve, disk.wanted)
             if full or not self._core.cache.make_room(missing):
                 run.stopped = "disk" if full else "cache"

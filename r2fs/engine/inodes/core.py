@@ -49,6 +49,7 @@ class Core:
     staging: Staging = field(init=False)  # the journal's
     history: History = field(init=False)
     changed: Condition = field(init=False)  # any change that a thread may wait for
+    frugal: bool = False  # nothing is fetched ahead of need; replaced by set_frugal_locked() alone
     stopping: bool = False  # set together with `ended`
     # thread-safe: for threads that wait for the end alone, and not for each change
     ended: Event = field(default_factory=Event)
@@ -78,6 +79,10 @@ class Core:
     def download_rate(self) -> int | None:
         """Return the limit of all downloads of this hour, in bytes a second; None: there is none."""
         return self.settings.download_limit.rate(self.clock.time())
+
+    def set_frugal_locked(self, frugal: bool) -> None:
+        self.assert_held()
+        self.frugal = frugal
 
     def now_ns(self) -> int:
         return int(self.clock.time() * 1e9)

@@ -51,6 +51,8 @@ class LocalCopies:
 
         A bucket, of several, that cannot be listed delays no other, and counts as a file that is not here.
         """
+        if self._core.frugal:  # its LISTs cost as well
+            return replace(NOTHING_WARMED, stopped="budget")
         listing = Watched(caller, lambda: report(NOTHING_WARMED))
         unlisted: list[tuple[str, str]] = []
         view = self._warm.run(self.files(tops, listing, unlisted), caller, report)

@@ -35,6 +35,11 @@ class Maintenance:
         """The settings in force: a changed file has replaced limits and prices."""
         return self.records.core.settings
 
+    def set_frugal(self, frugal: bool) -> None:
+        """Fetch nothing ahead of need, from now on or no more: the month's budget is used up."""
+        with self.records.core.lock:
+            self.records.core.set_frugal_locked(frugal)
+
     def surplus(self) -> int:
         """Return the number of files fetched ahead and not opened."""
         with self.records.core.lock:

@@ -164,7 +164,9 @@ class Pins:
             with self._changing:
                 pins = self._pins
             try:
-                if pins and (pins is not seen or now_s >= due_s):
+                if self._core.frugal:
+                    due_s = now_s + RELOOK_S  # new versions wait: a reader fetches what it needs
+                elif pins and (pins is not seen or now_s >= due_s):
                     self._follow_all(pins)
                     due_s = self._core.clock.monotonic() + RELOOK_S
                 elif pins:
@@ -250,7 +252,9 @@ class Pins:
         view = self._copies.download_files(chosen, Caller(cancelled=self._core.ended), _no_report)
         if view.failures or view.stopped:
             reason = (
-                f"{view.failed[0][0]}: {view.failed[0][1]}" if view.failed else f"the {view.stopped} is full"
+                f"{view.failed[0][0]}: {view.failed[0][1]}"
+                if view.failed
+                else f"the {view.stopped} is {'used up' if view.stopped == 'budget' else 'full'}"
             )
             self._warn(f"a pinned file is not here: {reason}")
         for node, _ in chosen:

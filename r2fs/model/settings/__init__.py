@@ -143,6 +143,9 @@ class Settings:
     warn_cache_size: int = 0  # bytes in the cache
     warn_queue: int = 0  # names with pending changes
     warn_hit_rate: int = 0  # percent of opens that the cache serves
+    # of the requests of a calendar month (UTC), in US dollars; 0: none
+    warn_cost: float = 0.0  # past which `r2fs status` warns
+    prefetch_cost: float = 0.0  # past which nothing is fetched ahead of need
     # prices, in US dollars
     price_storage: float = prices.STORAGE  # per GB and month
     price_class_a: float = prices.CLASS_A  # per million requests

@@ -279,7 +279,15 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("warn_queue", Count(0, 10**9), "Warn of more pending changes than this; 0: never."),
         Option("warn_hit_rate", Count(0, 100), "Warn of fewer cache hits than this percentage; 0: never."),
     ),
-    "Prices of `r2fs cost`, in dollars": (
+    "Budget and prices of `r2fs cost`, in dollars": (
+        Option(
+            "warn_cost", Number(0, 10**6), "Warn if the requests of a month cost more than this; 0: never."
+        ),
+        Option(
+            "prefetch_cost",
+            Number(0, 10**6),
+            "Cost of a month's requests from which on nothing is fetched ahead of need; 0: no limit.",
+        ),
         Option("price_storage", Number(0, 1000), "Price of a GB of storage for a month."),
         Option("price_class_a", Number(0, 10**6), "Price of a million requests of class A."),
         Option("price_class_b", Number(0, 10**6), "Price of a million requests of class B."),
