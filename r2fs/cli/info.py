@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import look_up, one_target
+from r2fs.cli.ls import reason, state
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.model import amounts
+
+NO_OBJECT = "none: a directory, by the objects below it"
 
 
 @click.command("info", cls=Command)
 @click.argument("path", metavar="PATH", type=PathText())
 @click.option("--json", "as_json", is_flag=True, help="Print all details as JSON.")
 def command(path: str, as_json: bool) -> None:
-    """Show a file of a mount: object key and URL, state, version, what of it is on this host, conflict copies.
+    """Show a file of a mount: object key and URL, state, version, headers, what of it is on this host, and its history.
 
-    The only requests are those of an ordinary `stat`.
+    Sends the requests of an ordinary `stat`, and a HEAD for headers that are not known yet. The history is what this
+    mount did with the file, and with the object at its key: in memory since the daemon's start, the last 10,000 events
+    of all files.
 
     \b
     Example:
@@ -32,6 +38,14 @@ def command(path: str, as_json: bool) -> None:
         show.as_json(file)
         return
     print(show.labelled([*_object(file), *_bytes(file)]))
+    if file["history"]:
+        print()
+        show.table(["time", "event", "by", "detail"], [_event(event) for event in file["history"]])
+
+
+def _event(event: dict[str, Any]) -> list[str]:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at_s"]))
+    return [when, event["event"], event["program"], event["detail"]]
 
 
 def _object(file: dict[str, Any]) -> list[tuple[str, str]]:
@@ -39,11 +53,11 @@ def _object(file: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("path", file["path"]),
         ("kind", file["kind"]),
-        ("object", file["url"]),
-        ("state", file["state"]),
+        ("object", file["url"] or NO_OBJECT),
+        ("state", state(file)),
     ]
-    if file["reason"]:
-        lines.append(("because", file["reason"]))
+    if why := reason(file):
+        lines.append(("because", why))
     if file["failures"]:
         lines.append(("failed", f"{amounts.counted(file['failures'], 'attempt')} in a row"))
     if file["pending_s"] is not None:
@@ -64,6 +78,9 @@ def _bytes(file: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("on this host", f"{part}, pinned" if file["pinned"] else part))
         lines.append(("type", file["content_type"]))
         lines.append(("version", f"ETag {file['etag']}" if file["etag"] else "none in the bucket"))
+        lines += sorted(file["headers"].items())
+        if not file["headers_known"]:
+            lines.append(("headers", "not known yet: the bucket does not answer"))
     lines.append(("modified", show.moment(file["modified_at_s"])))
     if file["stored_at_s"] is not None:
         lines.append(("stored", show.moment(file["stored_at_s"])))

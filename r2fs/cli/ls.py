@@ -16,6 +16,7 @@ from r2fs.model import amounts
 from r2fs.model.errors import R2fsError
 
 BAR = 8  # characters
+CLEAN = "clean"
 
 
 @click.command("ls", cls=Command)
@@ -28,7 +29,8 @@ def command(path: str, as_json: bool) -> None:
     ordinary `ls`.
 
     State: clean (in the bucket), dirty (open for writing), queued (waits for its upload), uploading, parked (the
-    bucket refuses it, see `r2fs info`), local (never uploaded, by local_patterns).
+    bucket refuses it, see `r2fs info`), local (never uploaded, by local_patterns), unavailable (as last known: the bucket
+    does not answer, or is missing).
 
     \b
     Example:
@@ -50,16 +52,26 @@ def command(path: str, as_json: bool) -> None:
             os.path.basename(file["path"]) + ("/" if file["kind"] == "directory" else ""),
             "" if file["kind"] == "directory" else amounts.size(file["size"]),
             here(file, BAR),
-            file["state"],
+            state(file),
             show.moment(file["modified_at_s"]),
         ]
         for file in files
     ]
     if rows:
         show.table(["name", "size", "here", "state", "modified"], rows, right=["size"])
-    reasons = [(os.path.basename(file["path"]), brief(file["reason"])) for file in files if file["reason"]]
+    reasons = [(os.path.basename(file["path"]), brief(why)) for file in files if (why := reason(file))]
     if reasons:
         print(f"\n{show.labelled(reasons)}")
+
+
+def state(file: dict[str, Any]) -> str:
+    """The state; "unavailable" for "in the bucket" where the bucket does not answer."""
+    return "unavailable" if file["unavailable"] and file["state"] == CLEAN else str(file["state"])
+
+
+def reason(file: dict[str, Any]) -> str | None:
+    """The reason of a state that is not ordinary."""
+    return file["reason"] or (file["unavailable"] if file["state"] == CLEAN else None)
 
 
 def here(file: dict[str, Any], cells: int) -> str:

@@ -124,6 +124,8 @@ def detail(answer: dict[str, Any]) -> str:
         ("sent", f"{amounts.counted(queue['uploaded'], 'file')} ({amounts.size(queue['uploaded_bytes'])})"),
         ("cache", _cache_text(cache)),
     ]
+    if pinned := _pins(answer.get("pins", {})):
+        lines.append(("pinned", pinned))
     if "mirror" in answer:
         lines = mirror_lines(answer, lines)
     if requests:
@@ -247,6 +249,17 @@ def _cache_text(cache: dict[str, Any]) -> str:
         rate += f", {amounts.counted(cache['surplus'], 'file')} fetched ahead and not opened"
     used = f"{amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}"
     return f"{used} in {amounts.counted(cache['entries'], 'entry')}{rate}"
+
+
+def _pins(pins: dict[str, Any]) -> str:
+    """ "2 paths, 1 session (41 files): 1.2 GiB of 8.0 GiB are here"; empty without a pin."""
+    if not pins or not pins["paths"] + pins["sessions"]:
+        return ""
+    parts = [amounts.counted(pins["paths"], "path")] if pins["paths"] else []
+    if pins["sessions"]:
+        files = amounts.counted(pins["session_files"], "file")
+        parts.append(f"{amounts.counted(pins['sessions'], 'session')} ({files})")
+    return f"{', '.join(parts)}: {amounts.size(pins['here_bytes'])} of {amounts.size(pins['limit'])} are here"
 
 
 def _transfers(queue: dict[str, Any], outage: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from threading import Event
 
 from r2fs import __version__
@@ -92,6 +92,7 @@ class Operations:
             ],
             "queue": metrics.queue(queue),
             "cache": metrics.cache(cache, parts.engine.maintenance.surplus()),
+            "pins": asdict(parts.engine.pins.summary()),
             "room": metrics.room(parts.engine.room_view()),
             "aside": metrics.aside(parts.engine.aside_view()),
             "damaged": list(parts.engine.damaged_view()),

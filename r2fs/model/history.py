@@ -1,9 +1,9 @@
 """History: what this mount did with its files lately, and the programs that changed them.
 
-Owns:    the last EVENTS events of all files, about 3 MB; in memory, since this daemon's start: the journal has
-         no part in them.
+Owns:    the last EVENTS events of all files, and apart from them the last EVENTS evictions, about 3 MB each at most; in
+         memory, since this daemon's start: the journal has no part in them. The words of each event.
 Never:   decides anything.
-Threads: `note`, `note_key` and `of` are thread-safe. `authors` is guarded by Core.lock.
+Threads: `note`, `evicted` and `of` are thread-safe. Methods named _locked need Core.lock.
 Locks:   none.
 """
 
@@ -13,12 +13,17 @@ from collections import deque
 from collections.abc import Collection
 
 from r2fs.model import causes
+from r2fs.model.pending import SENDING, Pending, State
 from r2fs.model.ports import Clock
+from r2fs.model.records import Version
 from r2fs.model.views import EventView
 
 EVENTS = 10_000
 
-_Entry = tuple[int | str, float, str, str, str]  # inode number or key, time, event, detail, program
+Bases = tuple[Version | None, Version | None]  # the object of an inode, before a commit and after it
+
+# Inode number (0: of none that is known), key, time, event, detail, program.
+Entry = tuple[int, str, float, str, str, str]
 
 
 class History:
@@ -26,8 +31,9 @@ class History:
         # constant
         self._clock = clock
         self.since_at_s = clock.time()
-        # thread-safe by itself
-        self._entries: deque[_Entry] = deque(maxlen=EVENTS)
+        # thread-safe by themselves
+        self._entries: deque[Entry] = deque(maxlen=EVENTS)
+        self._evictions: deque[Entry] = deque(maxlen=EVENTS)
         # guarded by: Core.lock
         self._authors: dict[int, str] = {}  # by inode number, while changes of it are pending
 
@@ -47,11 +53,81 @@ class History:
         self._authors.pop(ino, None)
 
     # ---- events
-    def note(self, subject: int | str, event: str, detail: str = "", program: str | None = None) -> None:
-        """Record an event of an inode, by its number, or of an object, by its key."""
-        self._entries.append((subject, self._clock.time(), event, detail, program or ""))
+    def note(self, ino: int, key: str, event: str, detail: str = "", program: str = "") -> None:
+        """Record an event of an inode, 0 for none that is known, whose object is at `key`."""
+        self.add((ino, key, self._clock.time(), event, detail, program))
+
+    def evicted(self, key: str, reason: str) -> None:
+        """Record that the cache has dropped the bytes of the object at `key`."""
+        self._evictions.append((0, key, self._clock.time(), "evicted", reason, ""))
+
+    def entry_locked(self, ino: int, old: Pending | None, new: Pending | None, bases: Bases) -> Entry | None:
+        """The event of a change of the inode's pending state, for `add`; None: nothing that a person would name."""
+        found, pending = _event(old, new, bases), new or old
+        if found is None or pending is None:
+            return None
+        return ino, pending.key, self._clock.time(), *found, self._authors.get(ino, "")
+
+    def add(self, entry: Entry) -> None:
+        self._entries.append(entry)
 
     def of(self, ino: int, keys: Collection[str]) -> tuple[EventView, ...]:
         """The events of the inode and of the objects at these keys, the oldest first."""
-        wanted = {ino, *keys}
-        return tuple(EventView(*entry[1:]) for entry in tuple(self._entries) if entry[0] in wanted)
+        found = [
+            entry
+            for entries in (self._entries, self._evictions)
+            for entry in tuple(entries)
+            if entry[0] == ino or entry[1] in keys
+        ]
+        found.sort(key=lambda entry: entry[2])
+        return tuple(EventView(*entry[2:]) for entry in found)
+
+
+def _event(old: Pending | None, new: Pending | None, bases: Bases) -> tuple[str, str] | None:
+    """The event and its detail; None: nothing that a person would name."""
+    if new is None:
+        return None if old is None else _settled(old, bases)
+    if old is None:
+        return _begun(new, bases[1])
+    if old.key != new.key:
+        if new.conflict_of is not None and old.conflict_of is None:
+            return "kept as a conflict copy", f"another host wrote {new.conflict_of} first"
+        return "renamed", f"from {old.key}"
+    return None if old.state is new.state else _changed(old, new, bases)
+
+
+def _settled(old: Pending, bases: Bases) -> tuple[str, str]:
+    if old.state in SENDING:
+        if bases[0] != bases[1] and bases[1] is not None:
+            return _uploaded(bases[1])
+        if not old.changed:
+            return "attributes uploaded", ""
+    return ("closed", "unchanged") if old.open else ("changes dropped", "removed, or given up")
+
+
+def _begun(new: Pending, base: Version | None) -> tuple[str, str]:
+    if base is None:
+        return "created", ""
+    if new.open:
+        return "opened for writing", ""
+    return ("renamed", f"from {base.key}") if base.key != new.key else ("attributes changed", "")
+
+
+def _changed(old: Pending, new: Pending, bases: Bases) -> tuple[str, str] | None:
+    if new.state is State.PARKED:
+        return "parked", new.reason or ""
+    if old.state in SENDING and new.state not in SENDING:
+        if new.retry.failures > old.retry.failures:
+            return "upload failed", new.reason or ""
+        return _uploaded(bases[1]) if bases[0] != bases[1] and bases[1] is not None else None
+    if new.open and not old.open:
+        return "opened for writing", ""
+    if old.open:
+        return "closed", "queued for upload" if new.changed else "unchanged"
+    if new.state is State.UPLOADING:
+        return "upload begun", ""
+    return ("tried again", "") if old.state is State.PARKED else None
+
+
+def _uploaded(base: Version) -> tuple[str, str]:
+    return "uploaded", f"ETag {base.etag}, {base.size} bytes"

@@ -6,7 +6,8 @@ Never: I/O, locks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from r2fs.model.records import Version
 
@@ -153,6 +154,17 @@ class PinView:
 
 
 @dataclass(frozen=True, slots=True)
+class PinsView:
+    """All pins of a mount together. Sizes are bytes."""
+
+    paths: int  # pinned for themselves
+    sessions: int  # session files
+    session_files: int  # pinned as what these refer to, the session files included
+    here_bytes: int  # of complete pinned files on this host, as last looked after
+    limit: int  # of pinned files
+
+
+@dataclass(frozen=True, slots=True)
 class EvictView:
     """Result of an eviction. Sizes are bytes."""
 
@@ -163,13 +175,23 @@ class EvictView:
 
 
 @dataclass(frozen=True, slots=True)
+class EventView:
+    """An action of this mount on a file."""
+
+    at_s: float  # seconds since 1970
+    event: str  # in words
+    detail: str  # ETag, key, reason or size; empty: none
+    program: str  # for which it was done; empty: for none that is known
+
+
+@dataclass(frozen=True, slots=True)
 class FileView:
     """One file or directory: its bytes on this host, and its object."""
 
     path: str  # relative to the mount
     kind: str
     key: str
-    url: str  # scheme://BUCKET/KEY
+    url: str | None  # scheme://BUCKET/KEY; None: of a directory that no object is stored for
     state: str  # of its upload, as the attribute `user.r2fs.state`
     size: int  # bytes
     cached: int  # of these, bytes on this host
@@ -185,21 +207,13 @@ class FileView:
     conflict_of: str | None  # path of the file that another host wrote at the same time
     copies: tuple[str, ...]  # paths of its conflict copies
     pinned: bool = False  # kept on this host, by `r2fs pin`
+    headers: Mapping[str, str] = field(default_factory=dict)  # stored with the object, such as cache-control
+    headers_known: bool = True  # False: `headers` are not known yet
 
     @property
     def whole(self) -> bool:
         """True if all bytes are on this host."""
         return self.cached >= self.size
-
-
-@dataclass(frozen=True, slots=True)
-class EventView:
-    """An action of this mount on a file."""
-
-    at_s: float  # seconds since 1970
-    event: str  # in words
-    detail: str  # ETag, key, reason or size; empty: none
-    program: str  # for which it was done; empty: for none that is known
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ STATUS = {
         "entries": int, "bytes": int, "limit": int, "hits": int, "misses": int, "evicted": int, "expired": int,
         "hit_rate": (float, None), "surplus": int,
     },
+    "pins": {"paths": int, "sessions": int, "session_files": int, "here_bytes": int, "limit": int},
     "room": {
         "dirty": int, "dirty_limit": int, "writers": str, "disk_free": int, "disk_reserve": int,
         "disk_error": (str, None), "journal_reserve": int,
@@ -67,11 +68,17 @@ NOT_MOUNTED = {
     "keys": str,
 }  # fmt: skip
 FILE = {
-    "path": str, "kind": str, "key": str, "url": str, "state": str, "size": int, "cached": int, "etag": (str, None),
+    "path": str, "kind": str, "key": str, "url": (str, None), "state": str, "size": int, "cached": int, "etag": (str, None),
     "content_type": (str, None), "modified_at_s": float, "stored_at_s": (float, None), "open": int,
     "reason": (str, None), "failures": int, "pending_s": (float, None), "sent": int, "conflict_of": (str, None),
-    "copies": [str], "pinned": bool, "whole": bool,
+    "copies": [str], "pinned": bool, "whole": bool, "headers": {str: str}, "headers_known": bool,
+    "unavailable": (str, None),
 }  # fmt: skip
+INFO = {
+    **FILE,
+    "history": [{"at_s": float, "event": str, "detail": str, "program": str}],
+    "history_since_at_s": float,
+}
 FAILED = [{"path": str, "error": str}]
 FAILED_ROWS = [{"line": int, "key": str, "reason": str}]
 COUNTED = {"class_a": int, "class_b": int, "free": int, "dollars": float}
@@ -96,7 +103,7 @@ SCHEMAS: dict[str, Any] = {
     "status DIR": STATUS,
     "status, not mounted": NOT_MOUNTED,
     "ls": [FILE],
-    "info": FILE,
+    "info": INFO,
     "queue list": [TRANSFER],
     "queue retry": {"released": int},
     "queue export": {"exported": [{"path": str, "size": int}], "failed": FAILED, "to": str},

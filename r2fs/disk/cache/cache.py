@@ -63,6 +63,8 @@ class CleanCache:
         self._clock = clock
         self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
         self.audit = Audit(self._content)
+        # set once, before the engine's threads start; called with the key and the reason, under the content's lock
+        self.evicted: Callable[[str, str], None] = lambda key, reason: None
         # guarded by: _content.lock
         self._names = NameFilter()
         self._limit = limit_bytes
@@ -224,6 +226,7 @@ class CleanCache:
                 etag, key = version_of(name)
                 if is_meant(key, etag) and not self._protection.counts(name):
                     gone.append(name)
+                    self.evicted(key, "dropped, by a command or for a newer version")
             with table.transact():
                 for name in gone:
                     row = table.row(name)
@@ -313,6 +316,7 @@ class CleanCache:
             names = [row.key for row in old if self._is_old_locked(row.key, row.stored_at_s)]
             with table.transact():
                 for name in names:
+                    self.evicted(version_of(name)[1], "its age is past cache_ttl")
                     table.delete(name)
             self._expired += len(names)
             return len(names)
@@ -353,6 +357,7 @@ class CleanCache:
     def _delete_locked(self, table: Table, rows: list[Row]) -> None:
         with table.transact():
             for row in rows:
+                self.evicted(version_of(row.key)[1], "for others")
                 self._evicted += bool(table.delete(row.key))
                 self._eviction.evicted(row)
 

@@ -25,6 +25,7 @@ from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.windows import FIRST
 from r2fs.engine.inodes.core import Core
+from r2fs.model import causes
 from r2fs.model.errors import (
     BadCredentials,
     BodyDamaged,
@@ -114,6 +115,15 @@ class Downloader:
             else:
                 self._note(version, reason)
         raise ReadFailed(reason)
+
+    def record(self, source: Source) -> None:
+        """Record the download in the history, once all bytes are here."""
+        with source.lock:
+            whole, source.recorded = source.content.complete and not source.recorded, source.content.complete
+        if whole:
+            cause, version = causes.now(), source.version
+            detail = f"{version.size} bytes ({cause.purpose})"
+            self._core.history.note(source.ino, version.key, "downloaded", detail, cause.program)
 
     def _note(self, version: Version, reason: str | None) -> None:
         with self._lock:

@@ -316,6 +316,7 @@ class Reader:
             with source.lock:
                 source.remove(piece)
                 flow.urgent = True  # what the thread does next may be another's
+            self._downloader.record(source)
 
     def _failed(self, source: Source, version: Version, error: R2fsError) -> None:
         if isinstance(error, ObjectMissing | PreconditionFailed):

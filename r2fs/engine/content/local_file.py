@@ -360,6 +360,9 @@ class Contents:
         self._unpin(node)
         self._streams.end(node.ino)
         self._sources.pop(node.ino, None)
+        if not content.complete and not content.closed and node.base is not None:
+            detail = f"{content.here().total()} of {node.base.size} bytes"
+            self._core.history.note(node.ino, node.base.key, "downloaded in part", detail)
         # First, as it waits for a fill under way: between a fill's write and its utime the file has a time that the
         # entry would vouch for, and that the next `take` would not find.
         content.close()

@@ -147,6 +147,7 @@ class Source:
     windows: Windows = field(default_factory=Windows)
     begun: bool = False  # a read has requested bytes
     allowed: int = WHOLE  # bytes that may be in the file at once; changed by `content/streaming.py` alone
+    recorded: bool = False  # the history has its download
     trouble: str | None = None  # the last attempt's transient error; None: it succeeded
 
     def add(self, pieces: list[Piece]) -> None:

@@ -57,6 +57,7 @@ class Core:
     def __post_init__(self) -> None:
         self.staging = self.journal.staging
         self.history = History(self.clock)
+        self.cache.evicted = self.history.evicted
         self.changed = Condition(self.lock)
 
     def assert_held(self) -> None:

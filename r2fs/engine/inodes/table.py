@@ -375,6 +375,9 @@ class Tree:
         """Put another host's version in the name's place, as a new node; open handles keep the old node."""
         directory, name = old.parent, old.name
         assert directory is not None
+        self._core.history.note(
+            old.ino, info.key, "changed in the bucket", f"ETag {info.etag}, not by this mount"
+        )
         self.detach(old)
         self.expire_name(directory, name, gone=True)
         return self.add_object(directory, name, info)

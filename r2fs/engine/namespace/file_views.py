@@ -1,7 +1,7 @@
 """File views: for each file, its bytes on this host, its state and its object.
 
 Owns:  the values of `r2fs ls` and `r2fs info`.
-Never: sends a request; shows a name unknown to the mount.
+Never: sends a request but the HEAD of `one`; shows a name unknown to the mount.
 Locks: takes Core.lock, for PAGE files at a time; then the cache's lock.
 Fails: NotFound; NotADirectory on the way to a path.
 """
@@ -19,9 +19,11 @@ from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.keys import conflict_original
+from r2fs.model.metadata import headers_of
 from r2fs.model.mime import content_type
+from r2fs.model.ports import Caller
 from r2fs.model.records import Version
-from r2fs.model.views import FileView
+from r2fs.model.views import EventView, FileView
 
 PAGE = 100  # files in a hold of the lock
 SECOND_NS = 10**9
@@ -37,10 +39,14 @@ class FileViews:
         self._xattrs = xattrs
         self._transfers = writeback.transfers
 
-    def one(self, path: str) -> FileView:
-        """View of the file or directory at `path`, relative to the mount."""
+    def one(self, path: str, caller: Caller) -> FileView:
+        """View of the file or directory at `path`, relative to the mount. A HEAD for headers that are not known, unless
+        the bucket does not answer."""
         with self._core.lock:
             node = known_node(self._tree, path)
+        if not node.is_dir:
+            self._names.learn(caller, node)
+        with self._core.lock:
             copies = [] if node.is_dir else self._copies_locked(node)
             view, version = self._view_locked(node)
         return replace(self._with_cached(view, version), copies=tuple(copies))
@@ -60,6 +66,13 @@ class FileViews:
                 ]
             yield tuple(self._with_cached(view, version) for view, version in found)
 
+    def history(self, path: str) -> tuple[EventView, ...]:
+        """What this mount did with the file or directory at `path` lately, and with the object at its key."""
+        with self._core.lock:
+            node = known_node(self._tree, path)
+            keys = {self._xattrs.located(node).key} | ({node.base.key} if node.base is not None else set())
+        return self._core.history.of(node.ino, keys)
+
     def _copies_locked(self, node: Node) -> list[str]:
         """Paths of the conflict copies beside a file."""
         self._core.assert_held()
@@ -78,13 +91,11 @@ class FileViews:
         if pending is not None:
             transfer = self._transfers.upload_locked(node, self._core.clock.monotonic())
         here = None if node.is_dir else open_or_staged_locked(self._core, node)
-        original = conflict_original(node.name)
-        above = self._tree.path(node.parent) if original and node.parent is not None else ""
         view = FileView(
             path=self._tree.path(node),
             kind=node.kind.value,
             key=bucket.split(located.key)[1],
-            url=bucket.object_url(located.key),
+            url=bucket.object_url(located.key) if self._has_object(node) else None,
             state=located.state,
             size=shown.size,
             cached=here or 0,
@@ -94,14 +105,31 @@ class FileViews:
             stored_at_s=None if node.modified_ns is None else node.modified_ns / SECOND_NS,
             open=node.handles,
             reason=located.reason,
-            failures=transfer.failures if transfer else 0,
-            pending_s=transfer.age_s if transfer else None,
-            sent=transfer.sent if transfer else 0,
-            conflict_of=f"{above.strip('/')}/{original}".lstrip("/") if original else None,
+            failures=0,
+            pending_s=None,
+            sent=0,
+            conflict_of=self._original(node),
             copies=(),
             pinned=self._core.cache.is_pinned(located.key),
+            headers=headers_of(node.extra),
+            headers_known=node.is_dir or node.metadata_known or node.base is None,
         )
+        if transfer is not None:
+            view = replace(view, failures=transfer.failures, pending_s=transfer.age_s, sent=transfer.sent)
         return view, node.base if here is None and not node.is_dir else None
+
+    def _original(self, node: Node) -> str | None:
+        """Path of the file of which the node is a conflict copy."""
+        original = conflict_original(node.name)
+        if not original or node.parent is None:
+            return None
+        return f"{self._tree.path(node.parent).strip('/')}/{original}".lstrip("/")
+
+    def _has_object(self, node: Node) -> bool:
+        """True unless it is a directory that is there for the sake of the objects below it alone."""
+        if not node.is_dir or node.pending is not None or node.base is not None:
+            return True
+        return node.listing is not None and node.listing.marker is not None
 
     def _with_cached(self, view: FileView, version: Version | None) -> FileView:
         return view if version is None else replace(view, cached=self._core.cache.bytes_of(version))

@@ -25,7 +25,7 @@ from r2fs.model.errors import Interrupted, NoSpace, NotFound, R2fsError, ReadFai
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Pin, Version
-from r2fs.model.views import PinView, WarmView
+from r2fs.model.views import PinsView, PinView, WarmView
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Pins:
         self._here: dict[str, Version] = {}  # complete pinned files, by key
         self._latest: dict[str, Version] = {}  # likewise, of all times
         self._said = ""  # the last warning
+        self._here_bytes = 0  # of `_here`; read by any thread
         self._apply(self._rows.all())
 
     # ---- commands
@@ -95,6 +96,21 @@ class Pins:
             self._apply(self._rows.all())
         self._core.journal.barrier()
         return len(gone)
+
+    def summary(self) -> PinsView:
+        """Return the figures of all pins, without a look at their files."""
+        with self._changing:
+            sessions = [pin.session for pin in self._pins if pin.session]
+            own = [pin.key for pin in self._pins if not pin.session]
+        named = set(sessions)
+        session_files = len(sessions) + sum(key in named for key in own)
+        return PinsView(
+            len(own) - (session_files - len(sessions)),
+            len(named),
+            session_files,
+            self._here_bytes,
+            self._limit(),
+        )
 
     def view(self) -> tuple[int, list[PinView]]:
         """Return the limit in bytes; and the pins, with their files as far as their directories are known.
@@ -172,6 +188,7 @@ class Pins:
                 elif pins:
                     self._follow_listed()
                 seen = pins
+                self._here_bytes = sum(version.size for version in self._here.values())
             except Interrupted:
                 return
             except R2fsError as error:

@@ -63,6 +63,10 @@ class PendingDeletes:
             self.adopt(row)
             if (program := causes.program()) is not None:
                 self.programs[row.seq] = program
+            if etag is not None and after is None:
+                self._journal.on_commit(
+                    lambda: self._core.history.note(0, key, "removed", f"ETag {etag}", program or "")
+                )
             self._journal.on_rollback(lambda: self._leave(row.seq))
         return row
 

@@ -139,7 +139,7 @@ class PendingStore:
             if pending.staged is not None:
                 pending = with_staged(pending, _as_listed(pending.staged, own is not None))
             self._journal.put_inode(self._row(node, pending, change, *ranges))
-            self._put(node, pending, change)
+            self._put_recorded(node, pending, change)
 
     def _drop(self, node: Node, change: InodeChange) -> None:
         """Delete the row; the staged file stays until the deletion is on the disk (`content/staging_gc.py`)."""
@@ -149,7 +149,7 @@ class PendingStore:
             if staged is not None:
                 self._journal.put_staging_garbage(staged.file)
                 self.on_commit(lambda: self._staging_garbage(staged.file, node))
-            self._put(node, None, change)
+            self._put_recorded(node, None, change)
 
     def adopt(self, node: Node, pending: Pending, base_metadata: Facts | None) -> None:
         """Put in place, at start, the value of a journal row."""
@@ -178,6 +178,14 @@ class PendingStore:
         pending = node.pending
         if pending is not None and pending.staged is not None and pending.staged.baseline is Writes.NONE:
             self.note(node, with_staged(pending, written(pending.staged)))
+
+    def _put_recorded(self, node: Node, pending: Pending | None, change: InodeChange) -> None:
+        """Change memory; after the commit, the history has the event."""
+        history, bases = self._core.history, (node.base, change.get("base", node.base))
+        entry = history.entry_locked(node.ino, node.pending, pending, bases)
+        self._put(node, pending, change)
+        if entry is not None:
+            self.on_commit(lambda: history.add(entry))
 
     def _put(self, node: Node, pending: Pending | None, change: InodeChange) -> None:
         """Change memory; undone where the transaction fails."""

@@ -146,7 +146,11 @@ def test_every_json_has_its_schema_and_every_text_its_words(rig: Rig) -> None:
     answer(rig, "pin", "pin", old)
     answer(rig, "pin --list", "pin", "--list")
     assert "all, pinned" in said(rig, "ls", takes)
-    assert "all, pinned" in said(rig, "info", old)
+    rig.until(lambda: answer(rig, "status DIR", "status", point)["pins"]["here_bytes"] == 3000)
+    assert "1 path: 2.9 KiB of" in said(rig, "status", point)
+    shown = said(rig, "info", old)
+    assert "all, pinned" in shown
+    assert "downloaded" in shown.partition("time ")[2], "its history"
     said(rig, "unpin", old)
     schemas.check(json.loads(rig.r2fs("doctor", rig.url, "--json").stdout), schemas.SCHEMAS["doctor"])
     answer(rig, "key", "key", old)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from r2fs.model.errors import NotADirectory, NotFound
+from r2fs.model import causes, history, transitions
+from r2fs.model.errors import NoSpace, NotADirectory, NotFound
+from r2fs.model.history import History
+from r2fs.model.ports import Caller
+from r2fs.model.records import ObjectMeta
 from r2fs.model.settings import Bucket
-from tests.support.engine import MakeEngine
+from tests.support.bodies import BytesBody
+from tests.support.clocks import ManualClock
+from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
 
@@ -34,11 +43,11 @@ def test_what_of_each_file_is_here(make: MakeEngine, store: MemoryStore) -> None
     engine.close(opened)
     engine.retire_idle()
     assert (
-        engine.fs.maintenance.file_views.one("d/warm.wav").cached == 8
+        engine.fs.maintenance.file_views.one("d/warm.wav", Caller()).cached == 8
     )  # by the cache's table, as before by the open file
     assert len(store.calls) == before
     with pytest.raises(NotFound):
-        engine.fs.maintenance.file_views.one("d/none.wav")
+        engine.fs.maintenance.file_views.one("d/none.wav", Caller())
 
 
 @pytest.mark.expect_warnings("another host wrote it first")
@@ -49,8 +58,8 @@ def test_a_conflict_names_its_copies_and_a_copy_its_file(make: MakeEngine, store
     store.set("d/take.wav", b"theirs")
     engine.drain()
     (copy,) = [name for name in engine.listdir("d") if "conflict" in name]
-    assert engine.fs.maintenance.file_views.one("d/take.wav").copies == (f"d/{copy}",)
-    assert engine.fs.maintenance.file_views.one(f"d/{copy}").conflict_of == "d/take.wav"
+    assert engine.fs.maintenance.file_views.one("d/take.wav", Caller()).copies == (f"d/{copy}",)
+    assert engine.fs.maintenance.file_views.one(f"d/{copy}", Caller()).conflict_of == "d/take.wav"
 
 
 def test_pending_changes_are_listed_page_by_page(make: MakeEngine, store: MemoryStore) -> None:
@@ -98,3 +107,116 @@ def test_shares_count_all_files_below_each_directory(make: MakeEngine, store: Me
     assert list(engine.fs.maintenance.shares.below("", lambda: False)) == []
     with pytest.raises(NotADirectory):
         list(engine.fs.maintenance.shares.below("five.wav", lambda: True))
+
+
+# ------------------------------------------------------------------ headers, and objects of directories
+def test_headers_are_those_stored_with_the_object(make: MakeEngine, store: MemoryStore) -> None:
+    store.put("a.wav", BytesBody(b"a"), ObjectMeta("audio/wav", {}, {"cache-control": "no-cache"}))
+    engine = make()
+    engine.listdir("")
+    views = engine.fs.maintenance.file_views
+    (listed,) = next(views.pages(""))
+    assert (listed.headers, listed.headers_known) == ({}, False)
+    heads = store.count("head")
+    view = views.one("a.wav", Caller())
+    assert (view.headers, view.headers_known) == ({"cache-control": "no-cache"}, True)
+    assert (views.one("a.wav", Caller()), store.count("head")) == (view, heads + 1), "one HEAD"
+
+
+def test_a_directory_without_an_object_has_no_url(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("implied/a.wav", b"a")
+    store.set("marked/", b"")
+    engine = make()
+    views = engine.fs.maintenance.file_views
+    engine.listdir("implied")
+    engine.listdir("marked")
+    engine.mkdir("made")
+    assert views.one("implied", Caller()).url is None
+    assert views.one("", Caller()).url is None
+    assert str(views.one("marked", Caller()).url).endswith("/marked/")
+    assert str(views.one("made", Caller()).url).endswith("/made/"), "it is about to have one"
+
+
+# ------------------------------------------------------------------ history
+def events(engine: Engine, path: str) -> list[str]:
+    return [event.event for event in engine.fs.maintenance.file_views.history(path)]
+
+
+def test_the_history_of_a_take(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(freshness_s=0.0)
+    causes.serve(SimpleNamespace(pid=os.getpid()))
+    try:
+        engine.write("take.wav", b"one")
+        engine.drain()
+        engine.rename("take.wav", "best.wav")
+        engine.drain()
+    finally:
+        causes.serve(SimpleNamespace(pid=0))
+    found = engine.fs.maintenance.file_views.history("best.wav")
+    assert [event.event for event in found] == [
+        "created", "closed", "upload begun", "uploaded", "renamed", "upload begun", "uploaded",
+    ]  # fmt: skip
+    etag = store.objects["best.wav"].etag
+    assert found[3].detail == found[6].detail == f"ETag {etag}, 3 bytes"
+    assert found[4].detail == "from take.wav"
+    assert {event.program for event in found} == {Path("/proc/self/comm").read_text().strip()}
+
+    opened = engine.open("best.wav", os.O_WRONLY)
+    engine.close(opened)
+    assert events(engine, "best.wav")[-2:] == ["opened for writing", "closed"]
+    engine.retire_idle()
+    engine.fs.local_copies.evict(["best.wav"])
+    engine.read("best.wav")
+    assert events(engine, "best.wav")[-2:] == ["evicted", "downloaded"]
+    store.set("best.wav", b"other")
+    engine.read("best.wav")
+    assert "changed in the bucket" in events(engine, "best.wav"), "by the key, though the inode is a new one"
+    engine.unlink("best.wav")
+    engine.write("best.wav", b"again")
+    assert events(engine, "best.wav")[-3:] == ["removed", "created", "closed"]
+
+
+@pytest.mark.expect_warnings("another host wrote it first")
+def test_the_history_names_a_conflict(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make(upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    engine.write("take.wav", b"mine")
+    store.set("take.wav", b"theirs")
+    engine.drain()
+    (copy,) = [name for name in engine.listdir("") if "conflict" in name]
+    kept = next(
+        event for event in engine.fs.maintenance.file_views.history(copy) if "conflict" in event.event
+    )
+    assert (kept.event, kept.detail) == ("kept as a conflict copy", "another host wrote take.wav first")
+
+
+@pytest.mark.expect_warnings("parked")
+def test_the_history_says_why_it_is_parked(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    store.set("take.wav", b"theirs")
+    store.locked.add("take.wav")
+    engine.write("take.wav", b"mine")
+    engine.drain()
+    parked = engine.fs.maintenance.file_views.history("take.wav")[-1]
+    assert (parked.event, bool(parked.detail)) == ("parked", True)
+
+
+def test_what_the_journal_does_not_have_is_not_in_the_history(make: MakeEngine, store: MemoryStore) -> None:
+    engine = make()
+    engine.write("take.wav", b"mine")
+    before = events(engine, "take.wav")
+    node = engine.node("take.wav")
+    assert node.pending is not None
+    with engine.lock, suppress(NoSpace), engine.journal.transaction():
+        engine.pending_store.commit(node, transitions.renamed(node.pending, "b.wav", None, 9))
+        raise NoSpace("the disk is full")
+    assert events(engine, "take.wav") == before
+
+
+def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "EVENTS", 3)
+    kept = History(ManualClock())
+    for number in range(9):
+        kept.note(1, "a", str(number))
+        kept.evicted("a", str(number))
+    assert [event.event for event in kept.of(1, ())] == ["6", "7", "8"]
+    assert len(kept.of(1, ("a",))) == 6

@@ -11,6 +11,7 @@ import pytest
 from r2fs.engine.content.presence import bytes_here_locked
 from r2fs.model.errors import NoSpace, NotFound
 from r2fs.model.ports import Caller
+from r2fs.model.views import PinsView
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
@@ -151,6 +152,11 @@ def test_a_session_goes_with_its_files_but_for_those_of_another(make: MakeEngine
     engine = make()
     pin(engine, "song/one.rpp", "song/kick.wav", "song/bass.wav", session="song/one.rpp")
     pin(engine, "song/two.rpp", "song/kick.wav", session="song/two.rpp")
+    pin(engine, "song/bass.wav")
+    limit = engine.settings.cache_size * 8 // 10
+    until(lambda: engine.fs.pins.summary() == PinsView(1, 2, 5, 16, limit))
+    assert engine.fs.pins.unpin(["song/bass.wav"]) == 2
+    pin(engine, "song/bass.wav", session="song/one.rpp")
     assert engine.fs.pins.unpin(["song/one.rpp"]) == 3
     assert pinned(engine) == [("song/kick.wav", "song/two.rpp"), ("song/two.rpp", None)]
     assert engine.fs.pins.unpin([""]) == 2
