@@ -62,3 +62,17 @@ def test_setting_up_again_takes_no_time(repo_root: Path):
     assert done.stdout.strip() == str(repo_root / ".venv" / "bin" / "python")
     assert "install" not in done.stderr
     assert time.monotonic() - begun < 10  # 0.1 s on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [((), "usage: scripts/deb [DIRECTORY]"), (("none",), "none is no directory")]
+)
+def test_deb_says_what_is_missing(repo_root: Path, words: tuple[str, ...], says: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.lib.deb", *words],
+        cwd=repo_root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr

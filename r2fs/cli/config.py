@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from r2fs.cli import show
+from r2fs.cli.asking import known_daemons, nobody_at
 from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
 from r2fs.cli.usage import Group
+from r2fs.daemon import client
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings import places, settings_file
 from r2fs.model.settings.loading import settings_of
 from r2fs.model.settings.options import BY_NAME, GROUPS, Option
-from r2fs.model.settings.sources import HIDDEN, Values, gather
+from r2fs.model.settings.sources import FLAG, HIDDEN, Value, Values, gather
+
+IN_FORCE = "in force"
 
 
 @click.group("config", cls=Group)
@@ -47,7 +53,7 @@ def path() -> None:
 
 
 @command.command("show")
-@click.argument("target", metavar="[URL|NAME]", required=False, shell_complete=complete_target)
+@click.argument("target", metavar="[URL|NAME|DIR]", required=False, shell_complete=complete_target)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @settings_flags
 def show_command(
@@ -55,9 +61,16 @@ def show_command(
 ) -> None:
     """Print each value and its source. Secrets are hidden.
 
-    With URL or NAME, print the values of that mount. Takes the flags of `r2fs mount`, too.
+    With URL or NAME, print the values of that mount. Takes the flags of `r2fs mount`, too. With DIR, a path in a
+    mount, the values in force there; where they are not those that a new mount would have, their source is "in force".
     """
+    running = _running(target, config_file)
+    target, in_force = (target, {}) if running is None else running
     values = gather(target, flags=flags_from(given, words), config_file=config_file)
+    other = {name: value for name, value in in_force.items() if value != values.get(name)}
+    if other:
+        shown = {name: Value(value, IN_FORCE, (FLAG, 0)) for name, value in other.items()}
+        values = replace(values, by_name={**values.by_name, **shown})
     derived = _derived(values) if target or values.get("url") or values.get("bucket") else {}
     if as_json:
         show.as_json(as_data(values, derived))
@@ -82,6 +95,24 @@ def show_command(
     if derived:
         rows += [("", "", ""), *((name, value, "derived from these") for name, value in derived.items())]
     show.table(["setting", "value", "from"], rows)
+
+
+def _running(target: str | None, config_file: Path | None) -> tuple[str, dict[str, Any]] | None:
+    """Name or URL of the mount around a directory, and its settings in force; None: `target` is no directory."""
+    if target is None or "://" in target or not os.path.isdir(target):
+        return None
+    named = gather(config_file=config_file, warn=False).file.mounts
+    if target in named:
+        return None
+    daemon = client.owner_of(target, known_daemons(started=True))
+    if daemon is None:
+        raise nobody_at(target)
+    written = client.ask_once(daemon, "settings")["settings"]
+    return daemon.name if daemon.name in named else daemon.url, {
+        name: BY_NAME[name].kind.parse(tomllib.loads(f"value = {text}")["value"])
+        for name, text in written.items()
+        if name in BY_NAME and not BY_NAME[name].secret
+    }
 
 
 def _derived(values: Values) -> dict[str, str]:

@@ -8,6 +8,7 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import known_daemons, nobody_at, one_target
+from r2fs.cli.bulk_targets import PARTLY
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.model import amounts
@@ -34,7 +35,7 @@ NO_ANSWER = "none"
 )
 @click.option("--why", metavar="PATH", type=PathText(), help="Show the requests that a file has caused.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
-def command(directory: str | None, listed: bool, by: str | None, why: str | None, as_json: bool) -> None:
+def command(directory: str | None, listed: bool, by: str | None, why: str | None, as_json: bool) -> int:
     """Show what a mount costs: its requests since the daemon's start, per day and per month at this rate; its storage.
 
     DIR is a path in the mount. Storage is that of the files that the mount has listed so far; with --list, of all.
@@ -44,7 +45,7 @@ def command(directory: str | None, listed: bool, by: str | None, why: str | None
 
     The program is the one whose call led to the request, an upload some time after it included. r2fs is named for its
     commands, and for the daemon's own requests. Figures begin with the daemon, the requests of --why with the
-    last 5,000.
+    last 5,000. --list leaves out buckets, of several, that cannot be listed, and then exits with 13.
 
     \b
     Examples:
@@ -56,7 +57,7 @@ def command(directory: str | None, listed: bool, by: str | None, why: str | None
         raise click.UsageError("give a path in a mount, or --why PATH alone")
     if why is not None:
         _why(why, as_json)
-        return
+        return 0
     assert directory is not None
     daemon = client.owner_of(directory, known_daemons(started=True))
     if daemon is None:
@@ -68,6 +69,9 @@ def command(directory: str | None, listed: bool, by: str | None, why: str | None
         _whole(answer)
     else:
         _parts(answer[f"by_{by}"], by)
+    for name, reason in answer["storage"]["failed"]:
+        show.complain(f"{name}: not listed, and left out: {reason}")
+    return PARTLY if answer["storage"]["failed"] else 0
 
 
 def _whole(answer: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import click
 from r2fs.cli import show
 from r2fs.cli.bulk_progress import BulkProgress
 from r2fs.cli.bulk_targets import PARTLY
-from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
+from r2fs.cli.setting_flags import complete_target, flags_from, mirror_flags
 from r2fs.cli.usage import Command, PathText
 from r2fs.model import amounts
 from r2fs.model.keys import printable
@@ -42,7 +42,7 @@ def _parse_every(ctx: click.Context, parameter: click.Parameter, text: str) -> f
     help="Time between two comparisons of both sides.  [1m]",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="With --once: print the report as JSON.")
-@settings_flags
+@mirror_flags
 def command(
     directory: str,
     target: str | None,

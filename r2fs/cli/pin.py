@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,13 +12,13 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons, nobody_at
-from r2fs.cli.failures import named_in
+from r2fs.cli.failures import Failures, named_in
 from r2fs.cli.usage import Command, PathText
 from r2fs.cli.warm_progress import PARTLY_HERE, WarmProgress, code_of, conclude
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model import amounts, sessions
-from r2fs.model.errors import NoSpace, NotFound, R2fsError
+from r2fs.model.errors import FileError, NoSpace, NotFound, R2fsError
 
 
 @click.command(
@@ -46,9 +47,10 @@ def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, a
         raise click.UsageError("give paths to pin, or --list")
     if as_list:
         return _list(as_json)
-    found = known_daemons(started=True)
-    answers, codes = [], {0}
-    for daemon, within, session, missing in _targets(paths, found, alone):
+    answers, codes, failures = [], {0}, Failures()
+    targets = deque(_targets(paths, known_daemons(started=True), alone, failures))
+    while targets:
+        daemon, within, session, missing = targets.popleft()
         began_s = time.monotonic()
         view: dict[str, Any] = {}
         try:
@@ -58,6 +60,12 @@ def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, a
         except NoSpace as error:
             show.complain(str(error))
             codes.add(PARTLY_HERE)
+            continue
+        except FileError as error:
+            if session is None and len(within) > 1:  # the others are pinned
+                targets.extendleft((daemon, [path], None, missing) for path in reversed(within))
+            else:
+                failures.note(error)
             continue
         answers.append({"mountpoint": daemon.mountpoint, "session": session, "missing": missing} | view)
         codes.add(PARTLY_HERE if missing else code_of(view))
@@ -69,25 +77,26 @@ def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, a
             show.complain(f"{session} refers to {path}, which is not in the mount")
     if as_json:
         show.as_json(answers)
-    return max(codes)
+    return failures.code or max(codes)
 
 
 def _targets(
-    paths: Sequence[str], found: Sequence[Daemon], alone: bool
+    paths: Sequence[str], found: Sequence[Daemon], alone: bool, failures: Failures
 ) -> Iterator[tuple[Daemon, list[str], str | None, list[str]]]:
     """Yield for each request: the daemon, paths relative to its mount, the session that they are of, and what it lacks."""
     plain = [path for path in paths if alone or not sessions.is_session(path)]
-    for daemon, within in by_daemon(plain, found).items():
+    for daemon, within in by_daemon(plain, found, failures).items():
         yield daemon, within, None, []
     for path in paths:
         if path in plain:
             continue
-        owner = client.owner_of(path, found)
-        if owner is None:
-            raise nobody_at(path)
-        present, missing = _resolved(path, _references(path), owner)
-        session = client.within_mount(path, owner)
-        yield owner, [session, *present], session, missing
+        with failures.noted():
+            owner = client.owner_of(path, found)
+            if owner is None:
+                raise nobody_at(path)
+            present, missing = _resolved(path, _references(path), owner)
+            session = client.within_mount(path, owner)
+            yield owner, [session, *present], session, missing
 
 
 def _references(path: str) -> list[sessions.Reference]:

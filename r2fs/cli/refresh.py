@@ -8,6 +8,8 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons
+from r2fs.cli.bulk_targets import PARTLY
+from r2fs.cli.failures import in_full
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.model.amounts import counted
@@ -18,13 +20,14 @@ from r2fs.model.amounts import counted
 @click.option("--wait", is_flag=True, help="Ask the bucket now, and return when PATH is as it is there.")
 @click.option("--recursive", "-r", is_flag=True, help="With --wait: all that is below PATH, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers of directories and files as JSON.")
-def command(paths: tuple[str, ...], wait: bool, recursive: bool, as_json: bool) -> None:
+def command(paths: tuple[str, ...], wait: bool, recursive: bool, as_json: bool) -> int:
     """Forget what a mount knows of each PATH and of all below: the next use asks the bucket.
 
     For changes of other hosts that are to be seen before `freshness` has passed. Cached bytes stay, and are used if
     the bucket still has their version; so do changes that are not in the bucket yet. A directory costs one request
     for each 1,000 names at its next use, or at once with --wait. While the bucket does not answer, names are shown
-    as known; --wait then exits with 11.
+    as known; --wait then exits with 11. At the root of a mount of several buckets, -r --wait goes on with the others,
+    names those without an answer, and exits with 13.
 
     Example: r2fs refresh --wait -r ~/studio/takes
     """
@@ -38,7 +41,10 @@ def command(paths: tuple[str, ...], wait: bool, recursive: bool, as_json: bool) 
         results.append({"mountpoint": daemon.mountpoint} | last)
     if as_json:
         show.as_json(results)
-        return
-    for result in results:
+    for result in [] if as_json else results:
         known = f"{counted(result['directories'], 'directory')}, {counted(result['files'], 'file')}"
         click.echo(f"{result['mountpoint']}: {'as in the bucket' if wait else 'forgotten'}: {known}")
+    failed = [(result["mountpoint"], one) for result in results for one in result["failed"]]
+    for mountpoint, one in failed:
+        show.complain(in_full(mountpoint, [one["path"]], one["error"]))
+    return PARTLY if failed else 0

@@ -32,11 +32,31 @@ _METAVAR: dict[type, str] = {
 }
 
 
+# Settings without a meaning for a mirror, which has neither a cache nor FUSE: its --help leaves their flags out.
+MOUNT_ONLY = frozenset(
+    {
+        "cache_dir", "cache_size", "min_free", "cache_ttl", "freshness", "consistency", "mtime", "read_timeout",
+        "small_file", "read_ahead", "download_threads", "dirty_limit", "dirty_wait", "quota", "driver", "allow_other",
+        "noexec", "links", "uid", "gid", "take_over", "log_misses", "metrics", "warn_cache_size", "warn_queue",
+        "warn_hit_rate", "warn_cost", "prefetch_cost", "price_storage", "price_class_a", "price_class_b",
+    }
+)  # fmt: skip
+
+
 def settings_flags(function: F) -> F:
     """Add a flag for each setting, `-o`, and `--config`; their values are in **given."""
+    return _with_flags(function, frozenset())
+
+
+def mirror_flags(function: F) -> F:
+    """`settings_flags` of a mirror: those without a meaning for it are accepted, and not shown."""
+    return _with_flags(function, MOUNT_ONLY)
+
+
+def _with_flags(function: F, hidden: frozenset[str]) -> F:
     for option in reversed(TABLE):
         if option.flag:
-            function = _click_option(option)(function)
+            function = _click_option(option, option.name in hidden)(function)
     words = click.option("-o", "words", multiple=True, metavar="A,B=C", help="Settings in fstab's style.")
     file = click.option(
         "--config",
@@ -48,15 +68,20 @@ def settings_flags(function: F) -> F:
     return file(words(function))
 
 
-def _click_option(option: Option) -> Callable[[F], F]:
+def _click_option(option: Option, hidden: bool) -> Callable[[F], F]:
     names: tuple[str, ...] = (option.flag_name, option.name)
     if isinstance(option.kind, Switch):
-        return click.option(f"{names[0]}/--no-{names[0][2:]}", names[1], default=None, help=option.help)
+        return click.option(
+            f"{names[0]}/--no-{names[0][2:]}", names[1], default=None, help=option.help, hidden=hidden
+        )
     shown = option.help if option.default is None else f"{option.help}  [{_written(option)}]"
     if isinstance(option.kind, BucketNames):
-        return click.option(*names, metavar="NAME", help=f"{shown} May be repeated.", multiple=True)
+        return click.option(
+            *names, metavar="NAME", help=f"{shown} May be repeated.", multiple=True, hidden=hidden
+        )
     kind = PathText() if isinstance(option.kind, FilePath) else None  # a shell completes the path
-    return click.option(*names, default=None, metavar=_metavar(option.kind), help=shown, type=kind)
+    metavar = _metavar(option.kind)
+    return click.option(*names, default=None, metavar=metavar, help=shown, type=kind, hidden=hidden)
 
 
 def _written(option: Option) -> str:

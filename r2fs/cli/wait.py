@@ -11,6 +11,7 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons, parse_timeout
+from r2fs.cli.bulk_targets import PARTLY
 from r2fs.cli.failures import named_in
 from r2fs.cli.flush import REFUSED
 from r2fs.cli.progress_bar import Progress
@@ -22,13 +23,14 @@ from r2fs.model import amounts
 from r2fs.model.errors import Refused
 
 OTHER_VERSION = 12  # exit code: the bucket answers, and holds something else
-_WORSE = (0, SOMETHING_LEFT, OTHER_VERSION, REFUSED, Refused.exit_code)
+_WORSE = (0, PARTLY, SOMETHING_LEFT, OTHER_VERSION, REFUSED, Refused.exit_code)
 CODES = {
     Outcome.CONFIRMED: 0,
     Outcome.OUT_OF_TIME: SOMETHING_LEFT,
     Outcome.REPLACED: OTHER_VERSION,
     Outcome.PARKED: REFUSED,
     Outcome.REFUSED: Refused.exit_code,
+    Outcome.UNKNOWN: PARTLY,
 }
 
 
@@ -47,7 +49,8 @@ def command(paths: tuple[str, ...], timeout_s: float | None, as_json: bool) -> i
 
     Exit codes: 0, the bucket holds exactly these bytes. 3, the bucket refuses all requests. 10, a file or a removal
     is parked: it was refused, or may be damaged. 12, the bucket holds another version of a file, or none: somebody
-    else has replaced or removed it. 75, time is up.
+    else has replaced or removed it. 13, a bucket of several gave no answer; the others hold exactly these bytes. 75,
+    time is up.
     """
     return wait_for(by_daemon(paths, known_daemons(started=True)), timeout_s, as_json=as_json)
 

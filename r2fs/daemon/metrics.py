@@ -13,6 +13,7 @@ from typing import Any
 from r2fs.model import amounts
 from r2fs.model.errors import R2fsError
 from r2fs.model.settings import Settings
+from r2fs.model.settings.options import TABLE
 from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
 
 PARKED_SHOWN = 100  # in an answer, a single line
@@ -84,6 +85,12 @@ def warnings(settings: Settings, queue_view: QueueView, cache_view: CacheView) -
         limit = f"{settings.warn_hit_rate} %"
         found.append(f"the cache serves {rate} of {looks} opens, less than {limit} (warn_hit_rate)")
     return found
+
+
+def settings(in_force: Settings) -> dict[str, str]:
+    """The settings in force by name, in TOML, but for those of bucket and keys; without a value they are left out."""
+    found = {o: getattr(in_force, o.field) for o in TABLE if hasattr(in_force, o.field)}
+    return {o.name: o.kind.write(value) for o, value in found.items() if value is not None}
 
 
 def room(view: RoomView) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class MirrorOperations:
             "stop": self.stop,
             "restart": self.restart,
             **BandwidthOperations(self._parts.store, lambda up, down: None).table(),
+            "settings": self.settings,
             **ObjectOperations(self._parts).table(),
         }
 
@@ -106,6 +107,10 @@ class MirrorOperations:
         sent = self._mirror.flush_paths(paths, request.number("timeout_s"), progress, request.gone.is_set)
         parked, refusal = self._mirror.parked_at(paths), self._mirror.refusal()
         return {"sent": sent, **metrics.flushed(self._mirror.queue_view(), parked, refusal)}
+
+    def settings(self, request: Request) -> dict[str, object]:
+        """The settings in force."""
+        return {"settings": metrics.settings(self._parts.settings)}
 
     def restart(self, request: Request) -> dict[str, object]:
         raise MountError(

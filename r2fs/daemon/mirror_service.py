@@ -28,7 +28,7 @@ from r2fs.daemon import client, core_dumps, directories, starting
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.mirror_operations import MirrorOperations
 from r2fs.daemon.parts import MirrorParts
-from r2fs.daemon.shutdown import LAST_ANSWERS_S, WORKERS_END_S
+from r2fs.daemon.shutdown import LAST_ANSWERS_S, threads_end_s
 from r2fs.daemon.stopping import Stopping, count_left, left_text
 from r2fs.daemon.systemd import ServiceManager
 from r2fs.daemon.threads import Threads
@@ -158,7 +158,7 @@ class MirrorService:
         try:
             yield
         finally:
-            self._threads.stop(stop, WORKERS_END_S)
+            self._threads.stop(stop, threads_end_s(mirror.queue_view()))
 
     # ------------------------------------------------------------------ run and stop
     def _serve(self, mirror: Mirror, store: Any, ready: Callable[[], None]) -> int:

@@ -117,18 +117,24 @@ def is_ours(real: Path) -> bool:
     return mounted is not None and mounted.fstype == OURS
 
 
-def users(path: Path, most: int = 5) -> list[str]:
-    """Processes that use a mount, as "bash (1234)", `most` of them at most. Only those visible to this user."""
-    prefix = str(path).rstrip("/") + "/"
+def users(path: Path, most: int = 5, asking: int = 0) -> list[str]:
+    """Processes that use a mount, as "bash (1234)", `most` of them at most. Only those visible to this user; neither
+    this process nor the one that asks, by its id."""
     found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+        if not entry.name.isdigit() or int(entry.name) in (os.getpid(), asking):
             continue
-        if any(f"{link}/".startswith(prefix) for link in _links(entry)):
+        if uses(path, int(entry.name)):
             found.append(f"{_command(entry)} ({entry.name})")
             if len(found) == most:
                 break
     return found
+
+
+def uses(path: Path, pid: int) -> bool:
+    """True if the process `pid` is seen to use a mount."""
+    prefix = str(path).rstrip("/") + "/"
+    return any(f"{link}/".startswith(prefix) for link in _links(Path(f"/proc/{pid}")))
 
 
 def _links(process: Path) -> Iterator[str]:

@@ -25,7 +25,7 @@ from r2fs.daemon.cost_operations import CostOperations
 from r2fs.daemon.file_operations import FileOperations
 from r2fs.daemon.objects import ObjectOperations
 from r2fs.daemon.parts import Parts
-from r2fs.daemon.protocol import HEARTBEAT_S
+from r2fs.daemon.protocol import HEARTBEAT_S, peer_pid
 from r2fs.daemon.queue_operations import QueueOperations
 from r2fs.daemon.stopping import Stopping
 from r2fs.model.errors import MountError
@@ -53,6 +53,7 @@ class Operations:
             "stop": self.stop,
             "restart": self.restart,
             "refresh": self.refresh,
+            "settings": self.settings,
             **ObjectOperations(self._parts).table(),
             **CopyOperations(self._parts).table(),
             **BulkOperations(self._parts).table(),
@@ -129,6 +130,7 @@ class Operations:
     def refresh(self, request: Request) -> dict[str, object]:
         """Forget names at and below `paths`; with `wait` ask for them now, with `recursive` for all below."""
         directories = files = 0
+        failed: list[tuple[str, str]] = []
         caller = HeardCaller(lambda: request.progress(directories=directories), request.gone)
         for path in request.texts("paths") or [""]:
             view = self._parts.engine.refreshing.forget(path)
@@ -137,7 +139,13 @@ class Operations:
                     caller, path, request.message.get("recursive") is True
                 )
             directories, files = directories + view.directories, files + view.files
-        return {"directories": directories, "files": files}
+            failed += view.failed
+        named = [{"path": path, "error": error} for path, error in failed]
+        return {"directories": directories, "files": files, "failed": named}
+
+    def settings(self, request: Request) -> dict[str, object]:
+        """The settings in force."""
+        return {"settings": metrics.settings(self._parts.engine.maintenance.settings)}
 
     def restart(self, request: Request) -> dict[str, object]:
         """Begin a restart and answer at once; the successor's card shows its end. MountError before the mount is ready."""
@@ -150,7 +158,7 @@ class Operations:
         """Unmount, upload, end the daemon. Progress lines until the outcome is known."""
         timeout_s, lazy = request.number("timeout_s"), request.message.get("lazy") is True
         request.progress(queue=metrics.queue(self._parts.engine.queue_view()))
-        self._stopping.unmount_now(self._parts.driver.unmount, lazy, timeout_s)
+        self._stopping.unmount_now(self._parts.driver.unmount, lazy, timeout_s, peer_pid(request.connection))
         while True:
             progress, outcome = self._stopping.wait(HEARTBEAT_S)
             if outcome is not None:

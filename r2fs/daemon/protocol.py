@@ -89,6 +89,13 @@ def peer_uid(connection: socket.socket) -> int:
     return int(uid)
 
 
+def peer_pid(connection: socket.socket) -> int:
+    """The process at the other end, as this process sees it; 0: of another PID namespace."""
+    size = struct.calcsize("3i")
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(pid)
+
+
 def is_believed(connection: socket.socket) -> bool:
     """True if the other end's user is this one or root. Either end checks it before it sends anything."""
     return peer_uid(connection) in (0, os.geteuid())

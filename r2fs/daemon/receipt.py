@@ -25,6 +25,7 @@ class Outcome(Enum):
     REPLACED = "the bucket holds another version, or none"
     PARKED = "the bucket refuses a change, or a file may be damaged"
     REFUSED = "the bucket refuses all requests"
+    UNKNOWN = "a bucket, of several, gave no answer; the others hold exactly these bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,20 @@ def confirm(
         found = client.ask_once(daemon, "verify", paths=paths)
         if found["differing"]:
             reasons = tuple(f"{path}: {why}" for path, why in found["differing"])
-            return Receipt(Outcome.REPLACED, found["checked"], reasons=reasons)
+            return Receipt(Outcome.REPLACED, found["checked"], reasons=(*reasons, *unanswered(found)))
+        if found.get("failed"):  # an older daemon has none
+            return Receipt(Outcome.UNKNOWN, found["checked"], reasons=unanswered(found))
         if not found["changing"]:
             return Receipt(Outcome.CONFIRMED, found["checked"])
         if deadline_s is not None and time.monotonic() >= deadline_s:
             left = tuple(f"{path}: open for writing, or changed again" for path in found["changing"])
             return Receipt(Outcome.OUT_OF_TIME, found["checked"], reasons=left)
         time.sleep(OPEN_POLL_S)
+
+
+def unanswered(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence for each bucket without an answer."""
+    return tuple(f"{path}: not compared: {why}" for path, why in found.get("failed", ()))
 
 
 def _outcome(answer: Mapping[str, Any]) -> Outcome:

@@ -21,6 +21,7 @@ from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
 from r2fs.daemon.threads import Threads
 from r2fs.model import amounts
 from r2fs.model.errors import MountError
+from r2fs.model.views import QueueView
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ WORKERS_END_S = 15.0  # a thread that is in a request ends with it; the bytes th
 LAST_ANSWERS_S = 3.0  # for clients of the control socket, before it is closed
 LATE_END_S = 3.0  # likewise, when the time for uploads is over: a request that is cut off is made again
 RESTART_END_S = 3.0  # programs wait for the successor: a request that is cut off is made again
+
+
+def threads_end_s(left: QueueView) -> float:
+    """Longest wait for threads in a request, with these changes left: what is on its way when the time for uploads is
+    over is sent by the next daemon."""
+    return LATE_END_S if count_left(left) else WORKERS_END_S
 
 
 class Shutdown:
@@ -57,7 +64,7 @@ class Shutdown:
         self._parts.takeover.end()
         self._tell_limit()
         outcome = self._stopping.drain(self._parts.engine)
-        self._stop_threads(LATE_END_S if count_left(outcome.left) else WORKERS_END_S)
+        self._stop_threads(threads_end_s(outcome.left))
         self._control.withdraw()
         self._closing.close()
         self._log_outcome(outcome)

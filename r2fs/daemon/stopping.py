@@ -135,8 +135,8 @@ class Stopping:
         else:
             self.request(name)
 
-    def unmount_now(self, unmount: Unmount, lazy: bool, timeout_s: float | None) -> None:
-        """Unmount at once, for `r2fs umount`. MountError, without a change, if the mount is busy."""
+    def unmount_now(self, unmount: Unmount, lazy: bool, timeout_s: float | None, asking: int = 0) -> None:
+        """Unmount at once, for `r2fs umount`, the process `asking`. MountError, without a change, if the mount is busy."""
         with self._lock:
             before, self._timeout_s = self._timeout_s, self._timeout_s if timeout_s is None else timeout_s
         try:
@@ -147,7 +147,7 @@ class Stopping:
             if not isinstance(error, Busy):
                 raise
             raise MountError(
-                f"{self._mountpoint} is in use by {self._users()}: leave it, or detach it with r2fs umount --lazy"
+                f"{self._mountpoint} is in use by {self._users(asking)}: leave it, or detach it with r2fs umount --lazy"
             ) from None
         self.request("r2fs umount")
 
@@ -188,8 +188,12 @@ class Stopping:
             pause_s = RETRY_S if refused >= PASSING_TRIES else PASSING_S
             self._clock.wait(self.hurried, min(pause_s, max(self._remaining(), 0.01)))
 
-    def _users(self) -> str:
-        return ", ".join(mountpoints.users(self._mountpoint)) or "a process that cannot be seen"
+    def _users(self, asking: int = 0) -> str:
+        """The processes that use the mount, in words; the one that asks only if there is no other."""
+        others = mountpoints.users(self._mountpoint, asking=asking)
+        if not others and asking and mountpoints.uses(self._mountpoint, asking):
+            return "this command itself, whose input, output or program is a file of it"
+        return ", ".join(others) or "a process that cannot be seen"
 
     # ------------------------------------------------------------------ uploads
     def drain(self, engine: Drainable) -> Outcome:

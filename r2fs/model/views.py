@@ -73,6 +73,9 @@ class ReceiptView:
     checked: int  # files compared
     differing: tuple[tuple[str, str], ...]  # path and difference
     changing: tuple[str, ...]  # not compared: changes of them are not in the bucket yet
+    failed: tuple[
+        tuple[str, str], ...
+    ] = ()  # buckets of a mount of several that gave no answer: path and reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ class RefreshView:
 
     directories: int
     files: int  # known ones, links and special files included
+    failed: tuple[
+        tuple[str, str], ...
+    ] = ()  # buckets of a mount of several that gave no answer: path and reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +248,9 @@ class ObjectsView:
 
     objects: int
     bytes: int
+    failed: tuple[
+        tuple[str, str], ...
+    ] = ()  # buckets of a mount of several that gave no answer: name and reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,8 +179,11 @@ def _said(*words: str) -> str:
 
 def main() -> int:
     words = [word for word in sys.argv[1:] if word != "--fast"]
-    if len(words) != 1 or not Path(words[0]).is_dir():
-        print("usage: scripts/deb DIRECTORY", file=sys.stderr)
+    if len(words) != 1:
+        print("usage: scripts/deb [DIRECTORY]", file=sys.stderr)
+        return 2
+    if not Path(words[0]).is_dir():
+        print(f"scripts/deb: {words[0]} is no directory: make it, or name another", file=sys.stderr)
         return 2
     print(build(Path(words[0]), "--fast" in sys.argv))
     return 0

@@ -142,7 +142,7 @@ SCHEMAS: dict[str, Any] = {
         }
     ],
     "limit": {"up": LIMIT, "down": LIMIT},
-    "refresh": [{"mountpoint": str, "directories": int, "files": int}],
+    "refresh": [{"mountpoint": str, "directories": int, "files": int, "failed": FAILED}],
     "mirror": {
         "sent": int,
         "sent_bytes": int,
@@ -195,7 +195,13 @@ SCHEMAS: dict[str, Any] = {
         "started_at_s": float,
         "since_s": float,
         "requests": {"since_start": COUNTED, "per_day": PROJECTED, "per_month": PROJECTED},
-        "storage": {"objects": int, "bytes": int, "listed": bool, "dollars_per_month": float},
+        "storage": {
+            "objects": int,
+            "bytes": int,
+            "listed": bool,
+            "dollars_per_month": float,
+            "failed": [[str]],
+        },
         "dollars_per_month": float,
         "prices": {"storage": float, "class_a": float, "class_b": float},
         "month": {

@@ -15,7 +15,7 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import InvalidArgument, NotADirectory
+from r2fs.model.errors import InvalidArgument, NotADirectory, StoreError
 from r2fs.model.keys import check_name, nfc, printable
 from r2fs.model.records import Version
 from r2fs.model.views import LocatedView, ReceiptView
@@ -48,12 +48,16 @@ class Receipts:
             return self._xattrs.located(node)
 
     def check(self, paths: Sequence[str]) -> ReceiptView:
-        """Compare each file at and below `paths` with the bucket. Paths that were removed here are skipped."""
-        scope = self._scopes.of(paths)
+        """Compare each file at and below `paths` with the bucket. Paths that were removed here are skipped. A bucket,
+        of several, that gives no answer stops no other."""
+        scope, several = self._scopes.of(paths), self._core.settings.bucket.several
         with self._core.lock:
             tops = [self._tree.root] if scope is None else list(scope.nodes)
+            if several and self._tree.root in tops:
+                tops = [child for child in self._tree.root.children().nodes() if child.is_dir]
         changing: list[str] = []
         differing: list[tuple[str, str]] = []
+        failed: list[tuple[str, str]] = []
         checked = 0
         for top in tops:
             with self._core.lock:
@@ -63,7 +67,13 @@ class Receipts:
                     )
                 expected = dict(self._files(top, changing))
                 prefix = self._tree.key(top) if top.is_dir else None
-            there = self._below(prefix) if prefix is not None else None
+            try:
+                there = self._below(prefix) if prefix is not None else None
+            except StoreError as error:
+                if not several:
+                    raise
+                failed.append((self._tree.path(top), str(error)))
+                continue
             for path, base in expected.items():
                 checked += 1
                 if there is None:
@@ -73,7 +83,7 @@ class Receipts:
                     etag = there.get(nfc(base.key))
                 if etag != base.etag:
                     differing.append((path, _difference(base.key, etag)))
-        return ReceiptView(checked, tuple(differing), tuple(changing))
+        return ReceiptView(checked, tuple(differing), tuple(changing), tuple(failed))
 
     def _files(self, top: Node, changing: list[str]) -> Iterator[tuple[str, Version]]:
         """Each file's path and version. Paths of files with pending changes are added to `changing`."""

@@ -11,10 +11,12 @@ With more than ABSENT_MAX absent names of a directory in the kernel, some stay a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import NotADirectory, NotFound, Unavailable
+from r2fs.model.errors import NotADirectory, NotFound, ReadFailed, ReadRefused, Unavailable
 from r2fs.model.keys import check_name, printable
 from r2fs.model.ports import Caller
 from r2fs.model.views import RefreshView
@@ -52,7 +54,10 @@ class Refreshing:
         return RefreshView(directories, files)
 
     def ask(self, caller: Caller, path: str, recursive: bool) -> RefreshView:
-        """Send the requests now: a LIST for a directory; `recursive`: LISTs of a thousand keys for all below as well."""
+        """Send the requests now: a LIST for a directory; `recursive`: LISTs of a thousand keys for all below as well.
+
+        A bucket, of several, that gives no answer stops no other.
+        """
         self._freshness.outages.assume_none()
         node = self._tree.root
         for part in _parts(path):
@@ -65,8 +70,30 @@ class Refreshing:
             node = child
         if not node.is_dir:
             return RefreshView(directories=0, files=1)
+        if recursive and node is self._tree.root and self._core.settings.bucket.several:
+            return self._ask_each(caller, node)
         (self._freshness.load_below if recursive else self._freshness.ensure)(caller, node)
         self._check_answered(path, node)
+        return self._known(node, recursive)
+
+    def _ask_each(self, caller: Caller, root: Node) -> RefreshView:
+        """List all below each bucket."""
+        self._freshness.ensure(caller, root)
+        with self._core.lock:
+            buckets = [child for child in root.children().nodes() if child.is_dir]
+        found, failed = self._known(root, recursive=False), list[tuple[str, str]]()
+        for bucket in buckets:
+            try:
+                self._freshness.load_below(caller, bucket)
+                self._check_answered(bucket.name, bucket)
+            except (ReadFailed, ReadRefused, Unavailable) as error:
+                failed.append((bucket.name, str(error)))
+                continue
+            more = self._known(bucket, recursive=True)
+            found = RefreshView(found.directories + more.directories, found.files + more.files)
+        return replace(found, failed=tuple(failed))
+
+    def _known(self, node: Node, recursive: bool) -> RefreshView:
         with self._core.lock:
             known = [one for one in self._tree.walk_nodes(node) if one.is_dir] if recursive else [node]
             files = sum(len(listing_of(one).children) - listing_of(one).directories for one in known)

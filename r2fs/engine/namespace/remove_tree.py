@@ -101,10 +101,8 @@ class TreeRemoval:
         self._core.kernel.settle(KERNEL_S)
 
     def _find(self, parts: Sequence[str], recursive: bool) -> tuple[_Place, Node | None] | None:
-        """The place of a path, and its node if known; None: the directory above is missing.
-
-        Only unknown directories above are looked up: a tree is removed without further LISTs.
-        """
+        """The place of a path, and its node if known; None: the directory above is missing. The name itself is looked
+        up, too: a directory that is about to lose its last name needs an object of its own."""
         if not parts:
             return _Place(None, "", self._tree.key(self._tree.root), self._tree.tick), self._tree.root
         parent = self._tree.root
@@ -121,17 +119,19 @@ class TreeRemoval:
             if not child.is_dir:
                 raise NotADirectory(f"{printable(part)} is not a directory")
             parent = child
-        if not recursive:
-            self._names.child(Caller(), parent.ino, parts[-1])
+        if not recursive or not is_bucket_root(self._core, parent):
+            try:
+                self._names.child(Caller(), parent.ino, parts[-1])
+            except NotFound:
+                if not recursive:
+                    raise
         with self._core.lock:
             prefix = self._core.settings.bucket.prefix
             node = parent.children().get(parts[-1])
-            known = node is not None and node.is_dir
-            key = (
-                self._tree.key(node)
-                if known and node is not None
-                else self._tree.check_key(prefix + "/".join(parts) + "/")
-            )
+            if node is not None and node.is_dir:
+                key = self._tree.key(node)
+            else:
+                key = self._tree.check_key(prefix + "/".join(parts) + "/")
             return _Place(parent, parts[-1], key, self._tree.tick), node
 
     def _file_at(self, place: _Place) -> Node | None:

@@ -2,16 +2,18 @@
 
 Never:   sends a request but the LISTs of `listed`.
 Locks:   takes Core.lock, for PAGE inodes at a time; none during a request.
-Fails:   StoreError of a LIST.
+Fails:   StoreError of a LIST, but of one bucket of several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.pending.records import Records
+from r2fs.model.errors import StoreError
 from r2fs.model.views import ObjectsView
 
 PAGE = 2000  # inodes in a hold of the lock
@@ -41,9 +43,26 @@ class StoredSizes:
         self, progress: Callable[[ObjectsView], None], cancelled: Callable[[], bool] = lambda: False
     ) -> ObjectsView:
         """Sum of all objects below the mount's prefix, by LISTs: a request for each thousand. `progress` gets the sum
-        so far, after each."""
-        prefix, token, found = self._core.settings.bucket.prefix, None, ObjectsView(0, 0)
-        pages = Pages(prefix or self._core.store.url)
+        so far, after each. A bucket, of several, that cannot be listed is left out."""
+        bucket, found, failed = self._core.settings.bucket, ObjectsView(0, 0), list[tuple[str, str]]()
+        if not bucket.several:
+            return self._below(bucket.prefix, found, progress, cancelled)
+        for prefix in self._core.store.list_page("", delimiter="/").prefixes:
+            try:
+                found = self._below(prefix, found, progress, cancelled)
+            except StoreError as error:
+                failed.append((prefix.rstrip("/"), str(error)))
+        return replace(found, failed=tuple(failed))
+
+    def _below(
+        self,
+        prefix: str,
+        found: ObjectsView,
+        progress: Callable[[ObjectsView], None],
+        cancelled: Callable[[], bool],
+    ) -> ObjectsView:
+        """Add all objects below `prefix` to `found`."""
+        token, pages = None, Pages(prefix or self._core.store.url)
         while not cancelled():
             page = self._core.store.list_page(prefix, token=token)
             token = pages.turn(page)

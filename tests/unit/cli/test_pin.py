@@ -10,7 +10,7 @@ import pytest
 
 from r2fs.cli.warm_progress import PARTLY_HERE
 from r2fs.daemon.control import Request
-from r2fs.model.errors import NoSpace
+from r2fs.model.errors import NoSpace, NotFound
 from tests.unit.cli.conftest import Said
 from tests.unit.cli.test_warm import MIB, view
 
@@ -101,3 +101,26 @@ def test_the_list(r2fs: R2fs, daemon: MakeDaemon) -> None:
 def test_unpin(r2fs: R2fs, daemon: MakeDaemon) -> None:
     mount = daemon("takes", unpin=lambda request: {"unpinned": len(request.texts("paths") or [])})
     assert r2fs("unpin", mount / "kit", mount / "b").out == f"{mount}: 2 pins removed\n"
+
+
+def test_the_other_paths_are_done(r2fs: R2fs, daemon: MakeDaemon, tmp_path: Path) -> None:
+    done: list[list[str] | None] = []
+
+    def pin(request: Request) -> dict[str, Any]:
+        paths = request.texts("paths") or []
+        if "none" in paths:
+            raise NotFound("none: no such file or directory")
+        done.append(paths)
+        return {**view(), "unpinned": 1}
+
+    mount = daemon("takes", pin=pin, unpin=pin)
+    for command in ("pin", "unpin"):
+        done.clear()
+        said = r2fs(command, tmp_path / "elsewhere", mount / "a", mount / "none", mount / "b")
+        assert said.code == 8, "of the first failure: in no mount"
+        first, second = said.err.splitlines()
+        assert "elsewhere is not in a mount of r2fs" in first
+        assert second == f"r2fs: {mount}/none: no such file or directory"
+        assert done == [["a"], ["b"]]
+    missing = r2fs("pin", mount / "none.rpp", mount / "a")
+    assert (missing.code, done[-1]) == (1, ["a"])

@@ -59,3 +59,41 @@ def test_a_path_of_the_queue_may_be_as_the_list_prints_it(r2fs: R2fs, daemon: Ma
     assert r2fs("queue", "list", mount, "a/b.wav", mount / "c").code == 0
     assert asked == [["a/b.wav", "c"]]
     assert r2fs("queue", "list", mount, "../other").code == 8
+
+
+def test_the_help_of_a_mirror_names_no_setting_of_mounts_alone(r2fs: R2fs) -> None:
+    text = r2fs("mirror", "--help").out
+    for flag in ("--upload-threads", "--stop-timeout", "--local-patterns", "--endpoint-url", "--state-dir"):
+        assert flag in text
+    for flag in (
+        "--cache-size",
+        "--read-ahead",
+        "--allow-other",
+        "--driver",
+        "--warn-hit-rate",
+        "--take-over",
+    ):
+        assert flag not in text
+    assert "--cache-size" in r2fs("mount", "--help").out
+
+
+def test_config_show_of_a_directory_is_of_its_mount(
+    r2fs: R2fs, daemon: MakeDaemon, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("R2_ACCOUNT_ID", "a" * 32)
+    in_force = {
+        "cache_size": '"5GiB"',
+        "read_ahead": '"32MiB"',
+        "local_patterns": '["*.tmp"]',
+        "read_only": "false",
+    }
+    mount = daemon("takes", settings=lambda request: {"settings": in_force})
+    shown = r2fs("config", "show", mount, "--json").json
+    assert shown["settings"]["cache_size"] == {"value": 5 << 30, "source": "in force"}
+    assert shown["settings"]["local_patterns"] == {"value": ["*.tmp"], "source": "in force"}
+    assert shown["settings"]["read_ahead"]["source"] == "default", "the same as a new mount would have"
+    assert shown["derived"]["mounts"] == "r2://takes"
+    assert "in force" in r2fs("config", "show", mount).out
+    (home / "elsewhere").mkdir()
+    refused = r2fs("config", "show", home / "elsewhere")
+    assert (refused.code, "is not in a mount of r2fs" in refused.err) == (8, True)

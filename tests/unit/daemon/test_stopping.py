@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from r2fs.daemon.shutdown import LATE_END_S, WORKERS_END_S, threads_end_s
 from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, SAME_S, Stopping, count_left, left_text
 from r2fs.daemon.systemd import ServiceManager
 from r2fs.model.errors import Busy, MountError, MountPointBad
@@ -244,7 +245,7 @@ def test_a_mount_that_cannot_be_taken_away_is_said(stopping, clock):
 
 
 def test_umount_of_a_busy_mount_changes_nothing_and_names_who(stopping, clock, tmp_path, monkeypatch):
-    monkeypatch.setattr("r2fs.daemon.mountpoint.users", lambda path: ["bash (1234)"])
+    monkeypatch.setattr("r2fs.daemon.mountpoint.users", lambda path, asking: ["bash (1234)"])
     with pytest.raises(
         MountError, match=r"in use by bash \(1234\): leave it, or detach it with r2fs umount --lazy"
     ):
@@ -253,6 +254,17 @@ def test_umount_of_a_busy_mount_changes_nothing_and_names_who(stopping, clock, t
     engine = Engine(clock, PENDING, sends=False)
     stopping.drain(engine)
     assert engine.asked_s == pytest.approx([60.0])
+
+
+def test_umount_does_not_name_itself_as_if_another_could_leave(stopping, tmp_path, monkeypatch):
+    """Its output may be a file of the mount: then it is the user."""
+    monkeypatch.setattr(
+        "r2fs.daemon.mountpoint.users", lambda path, asking: ["bash (1)"] if not asking else []
+    )
+    monkeypatch.setattr("r2fs.daemon.mountpoint.uses", lambda path, pid: pid == 1234)
+    for asking, words in ((1234, "in use by this command itself"), (77, "a process that cannot be seen")):
+        with pytest.raises(MountError, match=words):
+            stopping.unmount_now(Mount(busy=float("inf")).unmount, False, 1.0, asking)
 
 
 def test_umount_sets_the_deadline_before_the_mount_goes(stopping, clock):
@@ -283,3 +295,8 @@ def test_reasons_are_logged(stopping, caplog):
         stopping.request("SIGTERM")
     assert "stopping: SIGTERM" in caplog.text
     assert os.getpid()
+
+
+def test_what_is_late_is_not_waited_for_once_more():
+    """By mounts and mirrors: the time for uploads was the wait."""
+    assert threads_end_s(PENDING) == LATE_END_S < WORKERS_END_S == threads_end_s(NOTHING)

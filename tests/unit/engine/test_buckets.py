@@ -290,3 +290,33 @@ def until_cached(engine: Engine, version: Version) -> None:
 def inner_version(store: MemoryStore, bucket: str, key: str) -> Version:
     info = store.head(key)
     return Version(f"{bucket}/{key}", info.etag, info.size)
+
+
+# ------------------------------------------------------------------ commands on the root, with a bucket that is missing
+def test_commands_on_the_root_go_on_without_a_bucket_that_is_missing(
+    make: MakeEngine, inner: dict[str, MemoryStore]
+) -> None:
+    for store in inner.values():
+        store.set("d/f", b"four")
+    engine = make()
+    for bucket in inner:
+        engine.listdir(f"{bucket}/d")
+    refuse(inner[TEXTS], BucketMissing("manuscripts: there is no such bucket"))
+    inner["shelf"].set("d/g", b"g")
+
+    view = engine.fs.refreshing.ask(Caller(), "", recursive=True)
+    assert [name for name, _ in view.failed] == [TEXTS]
+    assert (view.directories, view.files) == (5, 3), "the root, two buckets, a directory in each"
+    assert engine.listdir("shelf/d") == ["f", "g"]
+
+    stored = engine.fs.maintenance.stored_sizes.listed(lambda view: None)
+    assert (stored.objects, stored.bytes) == (3, 9)
+    assert stored.failed == ((TEXTS, "manuscripts: there is no such bucket"),)
+
+    inner[BOOKS].set("d/f", b"other")
+    receipt = engine.fs.receipts.check([""])
+    assert (receipt.checked, [path for path, _ in receipt.differing]) == (3, [f"{BOOKS}/d/f"])
+    assert [path for path, _ in receipt.failed] == [TEXTS]
+    engine.fs.refreshing.forget(TEXTS)
+    with pytest.raises((ReadFailed, Unavailable)):
+        engine.fs.refreshing.ask(Caller(), TEXTS, recursive=True)

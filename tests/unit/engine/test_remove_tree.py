@@ -338,3 +338,20 @@ def test_below_a_file_that_was_never_looked_up_is_nothing(make: MakeEngine, stor
     with pytest.raises(NotADirectory):
         remove(engine, "d/take.wav/below")
     assert store.keys() == ["d/take.wav"]
+
+
+@pytest.mark.parametrize(
+    "others", [[], ["a/other.wav"], ["a/", "a/x/1"]], ids=["last", "of two", "with an object"]
+)
+@pytest.mark.parametrize("walked", [False, True])
+def test_the_directory_above_stays(make: MakeEngine, store: MemoryStore, walked: bool, others: list[str]):
+    """As after rm of its last file by a program: whether the mount has listed it before or not."""
+    for key in ["a/only/1.wav", "a/only/deep/2.wav", *others]:
+        store.set(key, b"" if key.endswith("/") else b"x")
+    engine = make()
+    if walked:
+        names(engine, "a/only")
+    assert remove(engine, "a/only").done == 2
+    engine.drain()
+    assert store.keys() == (others or ["a/"])
+    assert "a" in names(engine, "")
