@@ -13,6 +13,7 @@ symbolic link to it: the record of the place of unsent bytes, whatever the next 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,7 +26,14 @@ from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import Settings
 
+log = logging.getLogger(__name__)
+
 DIRECTORIES = ("cache", "state", "run")
+MARKS = {
+    # https://bford.info/cachedir/: tar --exclude-caches, borg and restic leave such a directory out
+    "CACHEDIR.TAG": "Signature: 8a477f597d28d172789f06886806bc55\n# The cache of a mount of r2fs: all of it is in the bucket.\n",
+    ".gitignore": "*\n",  # a cache may lie in a checkout
+}
 
 
 def prepare(settings: Settings) -> Settings:
@@ -77,6 +85,20 @@ def _make(path: Path, what: str, close: bool) -> None:
             f"the {what} directory {path} cannot be written ({error.strerror}): "
             f"make it writable, or choose another by --{what}-dir"
         ) from error
+
+
+def mark_cache(settings: Settings) -> None:
+    """Tell backup programs and git that the mount's directory in the cache holds nothing of its own. Never the place of
+    unsent bytes, which is to be in a backup."""
+    try:
+        with owned_paths.directory(settings.cache_dir) as fd:
+            for name, text in MARKS.items():
+                with suppress(FileExistsError):
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                    with open(os.open(name, flags, 0o600, dir_fd=fd), "w") as file:
+                        file.write(text)
+    except OSError as error:
+        log.info("%s: not marked as a cache: %s", settings.cache_dir, error)
 
 
 def _staging(settings: Settings) -> Path | None:

@@ -246,6 +246,7 @@ class Service:
             return
         parts.takeover.keep(parts.driver)
         operations.mounted()
+        directories.mark_cache(parts.settings)  # not before: a failed start leaves no file
         url = self._settings.bucket.url
         log.info("%s is mounted on %s", url, self._target)
         ready()

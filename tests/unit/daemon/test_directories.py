@@ -148,3 +148,29 @@ def test_a_real_second_file_system(settings, tmp_path):
         assert directories.prepare(below).staging_dir == disk / "cache.staging" / "b-1"
     finally:
         subprocess.run(["umount", disk], check=True, timeout=30)
+
+
+def test_v4_a_cache_in_a_checkout_needs_no_care(settings, tmp_path):
+    """VoiceBeat's is `cache`, relative, in its git checkout: neither git nor a backup takes it, and both take the rest."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    directories.prepare(settings)
+    directories.mark_cache(settings)
+    directories.mark_cache(settings)
+    (settings.cache_dir / "content").mkdir()
+    (settings.cache_dir / "content" / "bytes").write_bytes(b"x")
+    (tmp_path / "app.py").write_text("")
+    left = subprocess.run(
+        ["git", "-C", tmp_path, "status", "--porcelain", "-uall"], check=True, capture_output=True, text=True
+    ).stdout
+    assert left == "?? app.py\n"
+    names = subprocess.run(
+        ["tar", "-c", "--exclude-caches-all", "-C", tmp_path, "."], check=True, capture_output=True
+    ).stdout
+    assert b"app.py" in names and b"content/bytes" not in names
+    assert modes(*settings.cache_dir.glob("[C.]*")) == {0o600}
+    assert not list(settings.state_dir.glob("[C.]*")), "unsent bytes are for the backup"
+
+
+def test_a_cache_that_cannot_be_marked_is_no_failure(settings):
+    directories.mark_cache(settings)
+    assert not settings.cache_dir.exists()
