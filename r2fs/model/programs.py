@@ -71,7 +71,9 @@ class Programs:
 def _text(comm: bytes) -> str:
     """The name as printable text: a process names itself as it likes."""
     name = comm.decode("utf-8", errors="replace").rstrip("\n")
-    return "".join(sign if sign.isprintable() else "?" for sign in name) or UNKNOWN
+    if not name.isprintable():
+        name = "".join(sign if sign.isprintable() else "?" for sign in name)
+    return name or UNKNOWN
 
 
 PROGRAMS = Programs()  # of this process
