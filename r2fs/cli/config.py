@@ -19,7 +19,7 @@ from r2fs.model.errors import SettingsError
 from r2fs.model.settings import places, settings_file
 from r2fs.model.settings.loading import settings_of
 from r2fs.model.settings.options import BY_NAME, GROUPS, Option
-from r2fs.model.settings.sources import FLAG, HIDDEN, Value, Values, gather
+from r2fs.model.settings.sources import FLAG, HIDDEN, Flag, Value, Values, gather
 
 IN_FORCE = "in force"
 
@@ -64,13 +64,7 @@ def show_command(
     With URL or NAME, print the values of that mount. Takes the flags of `r2fs mount`, too. With DIR, a path in a
     mount, the values in force there; where they are not those that a new mount would have, their source is "in force".
     """
-    running = _running(target, config_file)
-    target, in_force = (target, {}) if running is None else running
-    values = gather(target, flags=flags_from(given, words), config_file=config_file)
-    other = {name: value for name, value in in_force.items() if value != values.get(name)}
-    if other:
-        shown = {name: Value(value, IN_FORCE, (FLAG, 0)) for name, value in other.items()}
-        values = replace(values, by_name={**values.by_name, **shown})
+    target, values = _values(target, config_file, flags_from(given, words))
     derived = _derived(values) if target or values.get("url") or values.get("bucket") else {}
     if as_json:
         show.as_json(as_data(values, derived))
@@ -95,6 +89,18 @@ def show_command(
     if derived:
         rows += [("", "", ""), *((name, value, "derived from these") for name, value in derived.items())]
     show.table(["setting", "value", "from"], rows)
+
+
+def _values(
+    target: str | None, config_file: Path | None, flags: dict[str, Flag]
+) -> tuple[str | None, Values]:
+    """The values of a mount, or of a new one, and its URL or name."""
+    running = _running(target, config_file)
+    target, in_force = (target, {}) if running is None else running
+    values = gather(target, flags=flags, config_file=config_file)
+    other = {name: value for name, value in in_force.items() if value != values.get(name)}
+    shown = {name: Value(value, IN_FORCE, (FLAG, 0)) for name, value in other.items()}
+    return target, replace(values, by_name={**values.by_name, **shown})
 
 
 def _running(target: str | None, config_file: Path | None) -> tuple[str, dict[str, Any]] | None:

@@ -67,7 +67,7 @@ class FileViews:
             yield tuple(self._with_cached(view, version) for view, version in found)
 
     def history(self, path: str) -> tuple[EventView, ...]:
-        """What this mount did with the file or directory at `path` lately, and with the object at its key."""
+        """Events of the file or directory at `path`, and of the object at its key, the oldest first."""
         with self._core.lock:
             node = known_node(self._tree, path)
             keys = {self._xattrs.located(node).key} | ({node.base.key} if node.base is not None else set())
