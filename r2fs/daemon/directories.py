@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 DIRECTORIES = ("cache", "state", "run")
 MARKS = {
-    # https://bford.info/cachedir/: tar --exclude-caches, borg and restic leave such a directory out
+    # Cache Directory Tagging Specification: tar --exclude-caches, borg and restic leave such a directory out.
     "CACHEDIR.TAG": "Signature: 8a477f597d28d172789f06886806bc55\n# The cache of a mount of r2fs: all of it is in the bucket.\n",
     ".gitignore": "*\n",  # a cache may lie in a checkout
 }
