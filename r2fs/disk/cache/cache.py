@@ -63,8 +63,7 @@ class CleanCache:
         self._clock = clock
         self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
         self.audit = Audit(self._content)
-        # set once, before the engine's threads start; called with the key and the reason, under the content's lock
-        self.evicted: Callable[[str, str], None] = lambda key, reason: None
+        self.evicted: Callable[[str, str], None] = lambda key, reason: None  # replaced once, at the start
         # guarded by: _content.lock
         self._names = NameFilter()
         self._limit = limit_bytes
