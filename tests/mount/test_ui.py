@@ -83,12 +83,13 @@ def pair(
 ) -> Iterator[tuple[BucketMount, BucketMount]]:
     """Anna, over a line that may be slow, and Bert."""
     made = []
+    run_dir = tmp_path_factory.mktemp("run")  # one page shows both
     try:
         for host, url in (("anna", proxy.url), ("bert", None)):
             base = tmp_path_factory.mktemp(host)
             mount = BucketMount(
                 base, "auto", r2.endpoint, "", url, host=host, multipart_threshold="5MiB", part_size="5MiB",
-                part_threads="1", take_over="0", upload_delay="2s" if host == "bert" else "200ms",
+                part_threads="1", take_over="0", run_dir=run_dir, upload_delay="2s" if host == "bert" else "200ms",
             )  # fmt: skip
             mount.allowed = ["another host wrote it first"]
             made.append(mount)
@@ -238,6 +239,23 @@ def test_names_are_text_and_directories_open(page, pair, r2):
     page.until_text("#names", "deep/")
     page.run("history.back()")
     page.until_text("#names", ODD)
+
+
+def test_each_mount_has_its_own_figures(page, pair):
+    _, bert = pair
+    page.until_text("#cost-month", "$")
+    page.until_text("#mounts", str(bert.path))
+    switched = """
+        const tab = [...document.querySelectorAll('#mounts a')].find((a) => a.textContent === arguments[0]);
+        const figures = () => [...document.querySelectorAll('.figure .value')].map((value) => value.textContent);
+        return new Promise((done) => {
+            addEventListener('hashchange', () => done(figures()), { once: true });
+            tab.click();
+        });
+    """
+    assert page.run(switched, str(bert.path)) == ["–"] * 4
+    page.until_text("#where", str(bert.path))
+    page.until_text("#cost-month", "$")
 
 
 def test_a_browser_is_opened_without_the_token_in_its_arguments(pair, tmp_path):

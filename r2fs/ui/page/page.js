@@ -229,7 +229,7 @@ function alarm(text) {
   by("main").classList.toggle("stale", Boolean(text));
   if (text) {
     by("health").className = "health bad";
-    write("health", "no answer");
+    write("health", state.mount ? "no answer" : "");
   }
 }
 

@@ -9,10 +9,14 @@ const WAITS = { queued: "waits", dirty: "being written", parked: "parked" };
 let samples = [];
 let before = null;
 
+// Another mount is shown: no figure of the one before stays.
 export function forget() {
   samples = [];
   before = null;
-  by("transfers").replaceChildren();
+  for (const value of document.querySelectorAll(".figure .value")) value.textContent = "–";
+  for (const place of document.querySelectorAll(".figure .detail")) [place.textContent, place.title] = ["", ""];
+  for (const place of document.querySelectorAll(".figure .bar, .figure .chart")) place.replaceChildren();
+  for (const id of ["transfers", "trouble-list"]) by(id).replaceChildren();
 }
 
 export function draw(status) {
