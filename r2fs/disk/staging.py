@@ -91,8 +91,8 @@ class Staging:
     def is_unwritten(self, name: str) -> bool:
         """True if the file was moved to data/ with the bucket's bytes, and not written since, by its size and times.
 
-        False after a power cut, which may leave newer bytes with an older mtime, and for a file that was changed later
-        than the move: a program may set back the mtime after a write, as editors of tags do, but never the ctime.
+        False after a power cut, which may leave newer bytes with an older mtime, and for a file that was changed MOVE_NS
+        after the move: a program may set back the mtime after a write, as editors of tags do, but never the ctime.
         """
         made_ns, *marks = name.split("-")[2:] or [""]
         found = self.stat(name)
@@ -178,6 +178,12 @@ class Staging:
                 yield path, path.stat()
 
 
+def ino_of(name: str) -> int:
+    """The number of the inode for which a file was made; 0: its name does not tell."""
+    text = name.partition("-")[0]
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 def _unused_name(ino: int) -> str:
-    """The inode number is for a person who looks; the random part differs between daemons of one directory."""
+    """The inode number tells the run that made the file; the random part differs between daemons of one directory."""
     return f"{ino}-{secrets.token_hex(8)}"

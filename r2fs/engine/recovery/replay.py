@@ -13,8 +13,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from r2fs.disk.sparse_file import SparseFile
+from r2fs.disk.staging import ino_of
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.table import EPOCH_SHIFT
 from r2fs.engine.pending.records import Records
 from r2fs.engine.recovery.classify import (
     Adopt,
@@ -280,11 +282,20 @@ class Replay:
             if name in known:
                 continue
             # A spare, or of a create or an open for writing that was never answered.
-            if not size or self._core.staging.is_unwritten(name):
+            if not size or self._is_unwritten(name):
                 self._core.staging.remove(name)
             else:
                 path = self._core.staging.set_aside(name)
                 log.warning("a staged file without a journal row was set aside as %s", path)
+
+    def _is_unwritten(self, name: str) -> bool:
+        """True if nobody has written to a staged file without a row: no row was ever made for it.
+
+        False for a file of a run that this journal does not know: it has begun anew since, or a person has put an earlier
+        one back. The row is lost then, and a quick editor of tags leaves size, mtime and time of the move as they were.
+        """
+        run, staging = ino_of(name) >> EPOCH_SHIFT, self._core.staging
+        return 0 < run < self._core.journal.epoch and staging.is_unwritten(name)
 
 
 def _from_the_root_down(row: PendingInode) -> tuple[int, int]:

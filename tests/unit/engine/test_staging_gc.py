@@ -187,3 +187,24 @@ def test_what_somebody_may_have_written_to_is_set_aside(
     (aside,) = after.core.staging.orphan_dir.iterdir()
     assert aside.read_bytes() == bytes_left
     assert after.read("large.wav") == large
+
+
+@pytest.mark.expect_warnings("was set aside as", "it begins anew")
+def test_with_a_journal_that_begins_anew_nothing_counts_as_unwritten(
+    make: MakeEngine, large: bytes, tmp_path: Path
+) -> None:
+    """An editor of tags is done within milliseconds of its open, and sets the mtime back: the row alone told of it."""
+    engine = without_background(make(threads=False, **IN_PARTS))
+    assert engine.read("large.wav") == large
+    opened = engine.open("large.wav", os.O_RDWR)
+    (name,) = staged(engine)
+    path = engine.core.staging.data_dir / name
+    before = path.stat()
+    engine.fs.write(engine.caller, opened.handle, 0, b"HEAD")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    engine.kill()
+    (database,) = tmp_path.rglob("journal.db")
+    database.write_bytes(b"no database" * 1000)
+    after = make(**IN_PARTS)
+    (aside,) = after.core.staging.orphan_dir.iterdir()
+    assert aside.read_bytes() == b"HEAD" + large[4:]
