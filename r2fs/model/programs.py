@@ -1,7 +1,9 @@
 """Programs: the name of the process behind a thread id of a FUSE request, from /proc.
 
-Owns:    descriptors of /proc/PID/comm of the last HELD threads: a name costs 2 µs, and 45 µs at a thread's first (measured).
-Never:   takes another thread's name for its process's: a thread of ffmpeg is named `dec0:0:pcm`.
+Owns:    descriptors of /proc/PID/comm of the last HELD threads: a name costs 2 µs (measured), for a thread that is not
+         its process's first a second read, and 45 µs at a thread's first.
+Never:   takes another thread's name for its process's: a thread of ffmpeg is named `dec0:0:pcm`; takes the process of a
+         thread that has ended for that of another one, which has got its id.
 Threads: every method is thread-safe.
 Locks:   `_lock`, a leaf.
 Fails:   never: a process that cannot be seen, of another PID namespace or ended, has the name UNKNOWN.
@@ -12,6 +14,7 @@ The name is that of a process now: a child of a shell has the shell's name until
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from threading import Lock
 
 UNKNOWN = "unknown"
@@ -25,38 +28,37 @@ class Programs:
         self._proc = proc
         # guarded by: _lock
         self._lock = Lock()
-        self._held: dict[int, int] = {}  # descriptor by thread id, the last used last
+        # descriptors by thread id, the last used last: its process's name; and its own, if it is not the first thread
+        self._held: dict[int, tuple[int, ...]] = {}
 
     def name(self, tid: int) -> str:
         """Name of the process of the thread `tid`, of 15 bytes at most, as `ps -o comm` shows it."""
         if tid <= 0:
             return UNKNOWN
         with self._lock:
-            descriptor = self._held.pop(tid, None)
-            if descriptor is not None:
-                try:
-                    found = os.pread(descriptor, COMM, 0)
-                except OSError:  # ESRCH: that process has ended, and the id is another thread's
-                    os.close(descriptor)
-                else:
-                    self._held[tid] = descriptor
-                    return _text(found)
-            return self._open_locked(tid)
+            descriptors = self._held.pop(tid, None) or self._opened(tid)
+            found = _read(descriptors)
+            if found is None and descriptors:  # that thread has ended, and the id is another one's
+                descriptors = self._opened(tid)
+                found = _read(descriptors)
+            if found is None:
+                return UNKNOWN
+            self._held[tid] = descriptors
+            if len(self._held) > HELD:
+                _close(self._held.pop(next(iter(self._held))))
+            return _text(found)
 
-    def _open_locked(self, tid: int) -> str:
+    def _opened(self, tid: int) -> tuple[int, ...]:
+        """Descriptors of the thread; none where it cannot be seen."""
+        found: list[int] = []
         try:
-            descriptor = os.open(f"{self._proc}/{self._process(tid)}/comm", os.O_RDONLY | os.O_CLOEXEC)
+            process = self._process(tid)
+            for number in (process,) if process == tid else (process, tid):
+                found.append(os.open(f"{self._proc}/{number}/comm", os.O_RDONLY | os.O_CLOEXEC))
         except (OSError, ValueError):
-            return UNKNOWN
-        try:
-            found = os.pread(descriptor, COMM, 0)
-        except OSError:
-            os.close(descriptor)
-            return UNKNOWN
-        self._held[tid] = descriptor
-        if len(self._held) > HELD:
-            os.close(self._held.pop(next(iter(self._held))))
-        return _text(found)
+            _close(found)
+            return ()
+        return tuple(found)
 
     def _process(self, tid: int) -> int:
         with open(f"{self._proc}/{tid}/status", "rb", buffering=0) as status:
@@ -65,7 +67,24 @@ class Programs:
     def close(self) -> None:
         with self._lock:
             while self._held:
-                os.close(self._held.popitem()[1])
+                _close(self._held.popitem()[1])
+
+
+def _read(descriptors: Sequence[int]) -> bytes | None:
+    """The name of the process; None, and all closed, where it or the thread has ended: ESRCH, or nothing to read."""
+    try:
+        names = [os.pread(descriptor, COMM, 0) for descriptor in descriptors]
+    except OSError:
+        names = []
+    if not names:
+        _close(descriptors)
+        return None
+    return names[0]
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _text(comm: bytes) -> str:

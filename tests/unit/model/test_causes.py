@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +44,29 @@ def test_a_thread_has_the_name_of_its_process(names: Programs) -> None:
         assert names.name(child.pid) == "cat"
         child.stdin.close()
     assert names.name(child.pid) == UNKNOWN
+
+
+def test_a_thread_that_has_ended_lends_its_id_no_name(names: Programs) -> None:
+    """The id may be another program's by now: the process of the former thread is alive, and does not ask."""
+    script = "import threading; t = threading.Thread(target=input); t.start(); print(t.native_id, flush=True); t.join()"
+    script += "; print(0, flush=True); input()"
+    with subprocess.Popen(
+        ["python3", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None and child.stdout is not None
+        tid = int(child.stdout.readline())
+        assert names.name(tid).startswith("python")
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "0\n"
+        for _ in range(1000):  # Python says so a little before the kernel
+            if not Path(f"/proc/{child.pid}/task/{tid}").exists():
+                break
+            time.sleep(0.01)
+        found = names.name(tid)
+        child.stdin.write("\n")
+        child.stdin.flush()
+    assert found == UNKNOWN
 
 
 def test_a_hidden_process_and_none_are_unknown(tmp_path: Path) -> None:
