@@ -22,7 +22,7 @@ from r2fs.daemon.client import Daemon
 from r2fs.disk.filecalls import renameat2
 from r2fs.disk.plain_tree import Local
 from r2fs.model.errors import Busy, InvalidArgument, NotFound, NotPermitted, R2fsError
-from r2fs.model.keys import conflict_origin, conflict_original, other_take_name, printable
+from r2fs.model.keys import conflict_origin, conflict_original, is_name, other_take_name, printable
 from r2fs.model.mime import content_type
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 from r2fs.ui import beneath
@@ -35,10 +35,10 @@ PLAYED = ("audio/", "video/")  # beginnings of content types that have a player
 
 
 def original_of(copy: str) -> str:
-    """Path of the file that a conflict copy is of; the copy's own path if the name does not tell."""
+    """Path of the file that a conflict copy is of; the copy's own path if the name does not tell of any."""
     above, slash, name = copy.rpartition("/")
     original = conflict_original(name)
-    return copy if original is None else above + slash + original
+    return copy if original is None or not is_name(original) else above + slash + original
 
 
 def all_takes(daemon: Daemon) -> Answer:
@@ -176,7 +176,12 @@ def _exchange(directory: int, chosen: str, name: str, evidence: Mapping[str, str
             raise
         return chosen
     moved = _set_aside(directory, name, name)  # libfuse 2: the name is missing until the next call
-    if not _rename_if_free(directory, chosen, name):
+    try:
+        is_renamed = _rename_if_free(directory, chosen, name)
+    except (R2fsError, OSError):
+        _rename_if_free(directory, moved, name)
+        raise
+    if not is_renamed:
         raise Busy(f"{printable(name)} was made meanwhile; the former take is {printable(moved)}")
     return moved
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,28 @@ def test_a_change_at_the_last_moment_is_lost_by_no_exchange(tmp_path, monkeypatc
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("why", ["removed", "refused"])
+def test_the_name_comes_back_if_the_copy_cannot_get_it(tmp_path, monkeypatch, why):
+    """Where two names cannot be exchanged, the file has another name for a moment."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "mix.wav").write_bytes(b"of anna")
+    (tmp_path / "d" / COPY).write_bytes(b"of bert!")
+    evidence, real = seen(tmp_path, "mix.wav", COPY), os.rename
+    monkeypatch.setattr(takes, "renameat2", lambda *_: False)
+
+    def late(old, new, **words):
+        if old == COPY:
+            if why == "refused":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            (tmp_path / "d" / COPY).unlink()
+        real(old, new, **words)
+
+    monkeypatch.setattr(os, "rename", late)
+    with pytest.raises((Busy, OSError)):
+        keep(tmp_path, COPY, evidence, delete=True)
+    assert contents(tmp_path)["mix.wav"] == b"of anna"
+
+
 def test_a_take_that_changes_at_the_last_moment_is_not_deleted(there, monkeypatch):
     evidence, real = seen(there, "mix.wav", COPY), takes._set_aside
 
@@ -241,6 +264,12 @@ def test_the_name_of_an_other_take(name):
     assert " (other take 12)" in found
     assert found.endswith(name.rpartition(".")[2] if "." in name[1:] else "")
     assert takes.original_of(found) == found, "it is no conflict any more"
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_name_of_a_foreign_host_leads_out_of_no_directory(name):
+    copy = f"d/{name} (conflict of bert, 2026-11-21)"
+    assert takes.original_of(copy) == copy
 
 
 def test_the_origin_in_a_conflict_name():
