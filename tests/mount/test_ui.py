@@ -18,13 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.mount.daemons import REPO, BucketMount, until
-from tests.support.browser import Browser, is_installed
+from tests.support.browser import Browser
 from tests.support.faulty import FaultyProxy
 from tests.support.strict import StrictR2
-
-pytestmark = pytest.mark.skipif(
-    not is_installed(), reason="Debian's chromium and chromium-driver are not here"
-)
 
 LONG_S = 60.0
 MIB = 1 << 20

@@ -29,16 +29,14 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def is_installed() -> bool:
-    return bool(shutil.which("chromedriver") and shutil.which("chromium"))
-
-
 class WebDriverError(AssertionError):
     """An error that the driver answered."""
 
 
 class Browser:
     def __init__(self, profile: Path, *arguments: str) -> None:
+        for program in ("chromium", "chromedriver"):
+            assert shutil.which(program), f"{program} is missing: scripts/test installs it"
         profile.mkdir(parents=True)
         self._driver = subprocess.Popen(
             ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
