@@ -243,7 +243,7 @@ class Reader:
             if source.trouble is not None or sent_again:  # a transient error: no GET follows another at once
                 self._core.clock.wait(self._core.ended, min(left, RESEND_S))
             sent_again = True
-            self._fetch(source, (start, stop), URGENT)
+            self._fetch(source, (start, stop), SLOW if priority == SLOW else URGENT)
 
     def _promote(self, source: Source, start: int, stop: int) -> None:
         """Put the pieces that [start, stop) waits for before those that no reader waits for."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from r2fs.engine.content import jobs
+from r2fs.engine.content import hydrate, jobs
 from r2fs.engine.content.windows import FIRST
-from r2fs.model.errors import NotPermitted, ReadFailed
+from r2fs.model.errors import NotPermitted, ReadFailed, Unavailable
 from r2fs.model.ports import Caller
 from r2fs.model.settings.program_rules import TAIL, ProgramRule
 from tests.support.engine import Engine, MakeEngine
@@ -148,7 +148,7 @@ def test_a_slow_program_waits_behind_others(tmp_path: Path, monkeypatch: pytest.
     for name in ("x", "slow", "daily"):
         inner.set(name, os.urandom(50_000 + len(name)))
     engine = Engine(
-        tmp_path / "a", inner, programs=(ProgramRule("tools", (ME,), read="slow"),), download_threads=1, read_timeout_s=0.2
+        tmp_path / "a", inner, programs=(ProgramRule("tools", (ME,), read="slow"),), download_threads=1, read_timeout_s=1
     )  # fmt: skip
     inner.stall = {0}
     found: dict[str, bytes] = {}
@@ -175,7 +175,7 @@ def test_a_slow_program_waits_behind_others(tmp_path: Path, monkeypatch: pytest.
         assert inner.silent.wait(20)
         threads.append(reads("slow", indexer))
         until(lambda: engine.queued_downloads == 1)
-        time.sleep(0.3)  # longer than read_timeout: it waits, and does not fail
+        time.sleep(1.2)  # longer than read_timeout: it waits, and does not fail
         threads.append(reads("daily", daily))
         until(lambda: engine.queued_downloads == 2)
         inner.go_on.set()
@@ -187,6 +187,31 @@ def test_a_slow_program_waits_behind_others(tmp_path: Path, monkeypatch: pytest.
     finally:
         inner.go_on.set()
         engine.stop()
+
+
+def test_a_slow_program_asks_a_second_time_behind_others_too(
+    make: MakeEngine, store: Gets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hydrate, "RESEND_S", 0.01)
+    data, asked, real_get = os.urandom(MIB), list[int](), store.get
+    store.set("a.wav", data)
+    engine = with_rule(make, read="slow")
+    real = jobs.DownloadQueue.submit
+
+    def submit(self: jobs.DownloadQueue, job: jobs.Job, priority: int = jobs.URGENT) -> bool:
+        asked.append(priority)
+        return real(self, job, priority)
+
+    def get(key: str, **named: Any) -> Any:
+        if len(asked) < 2:
+            raise Unavailable("the bucket is away for a moment")
+        return real_get(key, **named)
+
+    monkeypatch.setattr(jobs.DownloadQueue, "submit", submit)
+    monkeypatch.setattr(store, "get", get)
+    assert read(engine, "a.wav", 0, 4 * KIB) == data[: 4 * KIB]
+    assert len(asked) > 1
+    assert set(asked) == {jobs.SLOW}
 
 
 def test_without_rules_no_process_is_looked_at(
