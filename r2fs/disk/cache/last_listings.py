@@ -10,15 +10,18 @@ Fails:   softly: a listing is not kept, or not found.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from r2fs.disk.cache.shelf import Shelf
 from r2fs.disk.cache.table import Table
 from r2fs.model.records import ObjectInfo
 
-ENTRIES_MAX: Final = 1_000_000  # some 100 bytes each
+ENTRIES_MAX: Final = 2_000_000  # some 55 bytes each, and their names
 DIRECTORY_MAX: Final = 100_000
 REMEMBERED: Final = 10_000  # directories whose row is known by its digest
 
@@ -29,6 +32,10 @@ _KIND: Final = '["listing", '  # the beginning of a row's name
 class Kept(NamedTuple):
     objects: tuple[ObjectInfo, ...]
     below: tuple[str, ...]  # names of directories
+    names: Sequence[
+        str
+    ] = ()  # further files, of which `lines` has one line each, as the caller has packed it
+    lines: Sequence[bytes] = ()
 
 
 class LastListings:
@@ -36,19 +43,30 @@ class LastListings:
         self._shelf = shelf
         self._digests: dict[str, bytes] = {}  # by prefix; guarded by: the shelf's lock
 
-    def keep(self, prefix: str, objects: Sequence[ObjectInfo], below: Sequence[str]) -> None:
-        """Keep the names directly in the directory `prefix`."""
-        if len(objects) + len(below) > DIRECTORY_MAX:
+    def keep(
+        self,
+        prefix: str,
+        objects: Sequence[ObjectInfo],
+        below: Sequence[str],
+        packed: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Keep the names directly in the directory `prefix`. `packed`: further files, each with a line of the caller's,
+        of 255 bytes at most."""
+        weight = len(objects) + len(below) + len(packed)
+        if weight > DIRECTORY_MAX:
             self.drop(prefix)  # it may have been smaller
             return
         there = [[info.key[len(prefix) :], info.etag, info.size, info.modified_ns] for info in objects]
-        text = json.dumps([there, list(below)])
+        lines = packed.values()
+        text = json.dumps(
+            [there, list(below), list(packed), _text(bytes(map(len, lines))), _text(b"".join(lines))]
+        )
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
         def store(table: Table) -> None:
             if self._digests.get(prefix) == digest:
                 return
-            table.set(_name(prefix), text, tag=1 + len(objects) + len(below))
+            table.set(_name(prefix), text, tag=1 + weight)
             if len(self._digests) >= REMEMBERED:
                 self._digests.clear()
             self._digests[prefix] = digest
@@ -96,10 +114,20 @@ class LastListings:
             row = table.row(_name(prefix))
             if row is None:
                 return None
-            objects, below = json.loads(row.about)
-            return Kept(tuple(_info(prefix, *fields) for fields in objects), tuple(below))
+            objects, below, *packed = json.loads(row.about)
+            names, lines = (packed[0], _lines(*packed[1:])) if packed else ((), ())
+            return Kept(tuple(_info(prefix, *fields) for fields in objects), tuple(below), names, lines)
 
         return self._shelf.run(load, None)
+
+
+def _text(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode("ascii")
+
+
+def _lines(lengths: str, joined: str) -> list[bytes]:
+    data, ends = a2b_base64(joined), list(accumulate(a2b_base64(lengths), initial=0))
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 def _name(prefix: str) -> str:

@@ -31,6 +31,10 @@ SNAPSHOT_NAMES: Final = 100_000  # names in all snapshots but the newest: some 2
 SNAPSHOT_AGE_S: Final = 60.0  # since the last read
 POSITION_BITS: Final = 40  # an offset is a snapshot's number and, in the low bits, a position inside
 DOTS: Final = ((b".", Kind.DIRECTORY), (b"..", Kind.DIRECTORY))  # positions 0 and 1
+# Of a directory of more names than LARGE, the first page has attributes for SAMPLE names: enough for the kernel to see
+# whether a program looks at them, and a walk by names alone makes few inodes.
+LARGE: Final = 256
+SAMPLE: Final = 32
 EMPTY_VALID_S: Final = 1.0  # limit for an empty directory, of which no name can be looked up
 
 
@@ -116,7 +120,8 @@ class DirectoryHandlers:
             page.add_names(lines.raw(position - len(DOTS)), base | position)
             return
         epoch, now = self._kernel.epoch(), time.monotonic()
-        for index in range(position - len(DOTS), len(lines)):
+        stop = SAMPLE if position == len(DOTS) and len(lines) > LARGE else len(lines)
+        for index in range(position - len(DOTS), stop):
             line = lines[index]
             raw = encoded(line.name)
             if not page.fits(raw):
@@ -130,6 +135,8 @@ class DirectoryHandlers:
                 valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
                 packed = wire.ENTRY_OUT.pack(*codec.entry_fields(entry, valid_s))
             page.add(raw, line.st_ino, line.kind, base | position, packed)
+        if stop < len(lines):
+            page.add_names(lines.raw(position - len(DOTS)), base | position)
 
     def _take_back(self, shown: list[int]) -> None:
         for ino in shown:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from binascii import hexlify
-from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
 from r2fs.model.etags import is_md5
@@ -131,6 +131,12 @@ class Children(Mapping[str, "Node"]):
     def add_packed(self, name: str, packed: bytes) -> None:
         self._packed[name] = packed
         self.unread += 1
+
+    def add_all_packed(self, names: Sequence[str], lines: Sequence[bytes]) -> None:
+        """Add files, of which no name is known yet."""
+        before = len(self)
+        self._packed.update(zip(names, lines, strict=True))
+        self.unread += len(self) - before
 
     def were_read(self, count: int) -> None:
         """Note that of `count` unread files those with a row in the attribute cache have got a node."""

@@ -32,6 +32,7 @@ class Refresh:
     heard_s: float  # Clock.monotonic() of the last page, or of the start; written by its job alone
     done: Event = field(default_factory=Event)
     error: R2fsError | None = None  # written before `done` is set
+    begun: bool = False  # the request is on its way; guarded by Core.lock
 
 
 @dataclass(slots=True, eq=False)

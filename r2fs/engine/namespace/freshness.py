@@ -22,6 +22,7 @@ from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import Pages
+from r2fs.engine.namespace.behind import Behind
 from r2fs.engine.namespace.last_known import LastKnown
 from r2fs.engine.namespace.listed import Listed
 from r2fs.engine.namespace.name_lookup import NameLookup
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 
 NEWS_WAIT_S = 3.0  # limit of the wait for a known directory: a page of LIST takes less
 PAGE_OF_NODES = 1000  # keys in one page of LIST
-SAVED_WAIT_S = 0.25  # limit of the wait for a directory as an earlier mount has saved it: longer is felt
 STALE_RETRY_S = 5.0  # validity of a known listing after a request without an answer
 SLICE_S = 1.0  # interval at which a wait checks for interruption
 
@@ -67,6 +67,7 @@ class Freshness:
             self._listed_locked,
         )
         self.outages = Outages(records.core)
+        self._behind = Behind(records.core, jobs)
 
     # ------------------------------------------------------------------ freshness
     def age(self, directory: Node, name: str | None = None) -> float:
@@ -91,7 +92,7 @@ class Freshness:
     def ensure(self, caller: Caller, directory: Node, name: str | None = None, patient: bool = True) -> None:
         """Wait until the directory (or the `name` alone) is fresh, or known while the bucket does not answer.
 
-        Unless `patient`, a directory that an earlier mount has saved is shown so after SAVED_WAIT_S. Without the lock. Raises Stale for a removed directory, ReadFailed where nothing is known.
+        Unless `patient`, a directory that an earlier mount has saved is shown so after a while, or at once (`behind.py`). Raises Stale for a removed directory, ReadFailed where nothing is known.
         """
         mine = False
         while not mine:  # another caller's request may not cover this name
@@ -109,23 +110,36 @@ class Freshness:
                 else:
                     caller.about_to_fetch()
                 refresh, mine = self._begin_locked(directory)
-            if mine:
-                self._jobs.submit(partial(self._run, refresh, directory, name))
             if at_once:
+                self._send(refresh, directory, name, mine, False)
                 return
-            self._wait_for_list(caller, refresh, directory, known, patient)
+            self._send_and_wait(caller, refresh, directory, (name, mine, known, patient))
             if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
                 self._believe(directory, name, known, refresh.error or "no answer")
                 return
             if mine and refresh.error is not None:
                 raise refresh.error
 
-    def _wait_for_list(
-        self, caller: Caller, refresh: Refresh, directory: Node, known: bool, patient: bool
+    def _send_and_wait(
+        self, caller: Caller, refresh: Refresh, directory: Node, how: tuple[str | None, bool, bool, bool]
     ) -> None:
-        """Wait as `wait`; unless `patient`, at most SAVED_WAIT_S for the first LIST of a saved directory."""
+        """Send the request and wait for its end; for a saved directory as `behind.py` says. `how`: `name`, `mine`, `known`, `patient`."""
+        name, mine, known, patient = how
+        since_s = self._core.clock.monotonic()
         saved = listing_of(directory).provisional or (not known and self.last.has(directory))
-        self.wait(caller, refresh, directory, known or saved, SAVED_WAIT_S if saved and not patient else None)
+        pages = self.last.pages(directory) if saved and name is None else 1
+        limit_s = self._behind.wait_s(pages) if saved and not patient else None
+        self._send(refresh, directory, name if mine else None, mine, limit_s == 0.0)
+        self.wait(caller, refresh, directory, known or saved, limit_s)
+        if limit_s is not None:
+            self._behind.waited(since_s)
+
+    def _send(self, refresh: Refresh, directory: Node, name: str | None, mine: bool, alone: bool) -> None:
+        run = partial(self._run, refresh, directory, name)
+        if mine and alone:
+            self._behind.add(refresh, run)
+        elif mine or not (refresh.begun or alone):
+            self._jobs.submit(partial(self._behind.once, refresh, run))
 
     def _is_fresh_locked(self, directory: Node, name: str | None, patient: bool) -> bool:
         self._core.assert_held()
@@ -176,10 +190,8 @@ class Freshness:
         known: bool = True,
         at_most_s: float | None = None,
     ) -> None:
-        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` if nothing is `known`).
-
-        `at_most_s`: in all; its end is no outage.
-        """
+        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` if nothing is `known`); in all
+        `at_most_s`, whose end is no outage."""
         clock, limit_s = self._core.clock, self._core.settings.read_timeout_s
         if known:
             limit_s = min(NEWS_WAIT_S, limit_s)
@@ -254,6 +266,8 @@ class Freshness:
         listing = listing_of(directory)
         saved = self.last.pages(directory) if name is not None and not listing.whole else 1
         with self._core.lock:
+            if name is None and self.valid_s(directory) > 0 and not listing.provisional:
+                return  # a LIST that crosses directories was faster
             listing.pages = max(listing.pages, saved)
             pages = None if name is None else self._name_lookup.pages_worth_locked(listing)
             previous = None if pages == 0 else self._tree_listing.came_from_locked(directory)

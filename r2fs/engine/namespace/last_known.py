@@ -10,6 +10,9 @@ Fails:   softly: nothing is saved, or found.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from r2fs.disk.cache.last_listings import Kept
 from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
@@ -17,6 +20,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
 
+LINE_MAX = 255  # bytes of a packed file that is saved as such
 PAGE = 1000  # names in a page of LIST
 IN_ORDER = "\0"  # no key begins so: the mount before ended in order, with all listings saved
 
@@ -65,8 +69,8 @@ class LastKnown:
             elif node.is_dir and (node.children() or listing_of(node).probed):
                 self._listings.drop(self._tree.key(node))
 
-    def _contents(self, directory: Node) -> tuple[str, list[ObjectInfo], list[str]] | None:
-        """Return prefix, objects and names of directories to be saved; None: no longer known as a whole.
+    def _contents(self, directory: Node) -> tuple[str, list[ObjectInfo], list[str], dict[str, bytes]] | None:
+        """Return prefix, objects, names of directories and packed files to be saved; None: no longer known as a whole.
 
         Pending nodes are in the journal; the object of one that was renamed is no file of its own.
         """
@@ -75,7 +79,7 @@ class LastKnown:
             if directory.deleted or not listing.whole or self._is_settled(directory):
                 return None
             prefix, marker = self._tree.key(directory), listing.marker
-            children, packed = list(listing.children.nodes()), list(listing.children.packed.items())
+            children, packed = list(listing.children.nodes()), dict(listing.children.packed)
         objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
         objects += [
             ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
@@ -85,10 +89,9 @@ class LastKnown:
             and base.key.startswith(prefix)
             and nfc(shown_name(base.key[len(prefix) :], base.size)) == nfc(child.name)
         ]
-        for name, line in packed:
-            etag, size, modified_ns = unpack(line)
-            objects.append(ObjectInfo(prefix + name, size, etag, modified_ns))
-        return prefix, objects, [child.spelled or child.name for child in children if child.is_dir]
+        for name in [name for name, line in packed.items() if len(line) > LINE_MAX]:
+            objects.append(_info(prefix, name, packed.pop(name)))
+        return prefix, objects, [child.spelled or child.name for child in children if child.is_dir], packed
 
     def has(self, directory: Node) -> bool:
         with self._core.lock:
@@ -107,7 +110,7 @@ class LastKnown:
             if directory.deleted or self._tree.key(directory) != prefix:
                 return False
             began = self._tree.tick
-            for info in kept.objects:
+            for info in (*kept.objects, *self._add_packed(directory, prefix, kept, began)):
                 if info.key == prefix:
                     if listing.marker is None:
                         self._tree.saw_marker(directory, info.version)
@@ -126,6 +129,16 @@ class LastKnown:
                     merge_prefix(self._tree, directory, name, began)
             listing.whole = listing.provisional = True
             return True
+
+    def _add_packed(self, directory: Node, prefix: str, kept: Kept, began: int) -> Iterator[ObjectInfo]:
+        """Add the packed files at once, where this host knows nothing of the directory yet; else yield them."""
+        listing = listing_of(directory)
+        known = len(listing.children) or listing.removed or listing.absent or listing.any_absent
+        if not known and not self._pending.deletes.any_below(prefix, began):
+            listing.children.add_all_packed(kept.names, kept.lines)
+            return
+        for name, line in zip(kept.names, kept.lines, strict=True):
+            yield _info(prefix, name, line)
 
     def pages(self, directory: Node) -> int:
         """Return the pages of a LIST of the saved directory, at least 1."""
@@ -152,6 +165,11 @@ class LastKnown:
     def _is_news(self, directory: Node, name: str) -> bool:
         listing = listing_of(directory)
         return is_name(name) and nfc(name) not in listing.children and nfc(name) not in listing.removed
+
+
+def _info(prefix: str, name: str, line: bytes) -> ObjectInfo:
+    etag, size, modified_ns = unpack(line)
+    return ObjectInfo(prefix + name, size, etag, modified_ns)
 
 
 def _modified_ns(node: Node) -> int:

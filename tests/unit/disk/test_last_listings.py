@@ -26,13 +26,18 @@ def objects(prefix: str, count: int) -> list[ObjectInfo]:
 
 def test_they_come_back_as_they_were(cache: CleanCache, tmp_path: Path) -> None:
     kept = objects("p/M\u00e4rz/", 3)
-    cache.listings.keep("p/M\u00e4rz/", kept, ["below"])
+    cache.listings.keep("p/M\u00e4rz/", kept, ["below"], {"\u00e4": b"", "b": b"\0" * 255})
     cache.listings.keep("", [], [])
     cache.close()
     again = CleanCache(tmp_path / "cache", limit_bytes=1 << 20, ttl_s=0.0, clock=SystemClock())
     assert again.listings.has("") and not again.listings.has("p/")
-    assert again.listings.find("p/M\u00e4rz/") == (tuple(kept), ("below",))
-    assert again.listings.find("") == ((), ())
+    assert again.listings.find("p/M\u00e4rz/") == (
+        tuple(kept),
+        ("below",),
+        ["\u00e4", "b"],
+        [b"", b"\0" * 255],
+    )
+    assert again.listings.find("") == ((), (), [], [])
     assert again.listings.find("p/") is None
     again.close()
 

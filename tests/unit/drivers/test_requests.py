@@ -13,7 +13,7 @@ import pytest
 
 from r2fs.drivers.kernel import directory_handlers, wire
 from r2fs.drivers.kernel.codec import NS
-from r2fs.drivers.kernel.directory_handlers import SNAPSHOT_AGE_S, SNAPSHOTS
+from r2fs.drivers.kernel.directory_handlers import LARGE, SAMPLE, SNAPSHOT_AGE_S, SNAPSHOTS
 from r2fs.drivers.kernel.wire import Op
 from r2fs.model.errors import NotFound
 from tests.mount.daemons import until
@@ -236,6 +236,19 @@ def test_snapshots_are_given_back(served: Served, monkeypatch: pytest.MonkeyPatc
 def test_plain_readdir(served: Served) -> None:
     assert [one for one, _, _ in listing(served, op=Op.READDIR)] == [".", "..", "f"]
     assert served.fs.known() == {}
+
+
+def test_a_large_directory_shows_few_attributes_until_they_are_looked_at(served: Served) -> None:
+    for number in range(LARGE):
+        (served.root / f"{number:04}").touch()
+    first = listing(served, 0, 1 << 15)
+    assert sum(nodeid != 0 for _, nodeid, _ in first) == SAMPLE
+    assert len(first) > 100
+    names, page = [one for one, _, _ in first], first
+    while page := listing(served, page[-1][2], 1 << 15):  # as the kernel asks where somebody looks
+        assert all(nodeid for _, nodeid, _ in page)
+        names += [one for one, _, _ in page]
+    assert names == [".", "..", *(f"{number:04}" for number in range(LARGE)), "f"]
 
 
 @pytest.mark.parametrize("op", [Op.READDIR, Op.READDIRPLUS])
