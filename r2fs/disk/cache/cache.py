@@ -19,6 +19,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ misses = logging.getLogger("r2fs.misses")  # by the setting `log_misses`, or at 
 
 PAGE = 4096  # a complete file counts in whole blocks of this
 CLOCK_SLACK_S = 60.0  # "stored in the future" by more than this: the clock was set, the age is unknown
+EXPIRE_AT_ONCE = 200  # rows deleted under one hold of the lock, in some 20 ms: a program may wait
 PARTS_FROM = 5 << 20  # bytes: no version below has parts
 
 
@@ -309,18 +311,21 @@ class CleanCache:
         if not self._ttl_s:
             return 0
 
-        def expire(table: Table) -> int:
-            now = self._clock.time()
-            old = table.stored_before(now - self._ttl_s, now + CLOCK_SLACK_S)
-            names = [row.key for row in old if self._is_old_locked(row.key, row.stored_at_s)]
-            with table.transact():
-                for name in names:
-                    self.evicted(version_of(name)[1], "its age is past cache_ttl")
-                    table.delete(name)
-            self._expired += len(names)
-            return len(names)
+        since_s, until_s = self._clock.time() - self._ttl_s, self._clock.time() + CLOCK_SLACK_S
+        nothing: list[Row] = []
+        old = self._content.run(lambda table: table.stored_before(since_s, until_s), nothing)
+        parts = [old[start : start + EXPIRE_AT_ONCE] for start in range(0, len(old), EXPIRE_AT_ONCE)]
+        return sum(self._content.run(partial(self._expire_locked, part), 0) for part in parts)
 
-        return self._content.run(expire, 0)
+    def _expire_locked(self, rows: list[Row], table: Table) -> int:
+        gone = 0
+        with table.transact():
+            for row in rows:
+                if self._is_old_locked(row.key, row.stored_at_s) and table.row(row.key) == row:
+                    self.evicted(version_of(row.key)[1], "its age is past cache_ttl")
+                    gone += bool(table.delete(row.key))
+        self._expired += gone
+        return gone
 
     def _is_old_locked(self, name: str, stored_at_s: float) -> bool:
         if not self._ttl_s or self._protection.covers(name):

@@ -49,7 +49,7 @@ class Behind:
 
     # ------------------------------------------------------------------ LISTs
     def add(self, refresh: Refresh, list_it: Job) -> None:
-        """Do `list_it` when its turn comes, unless `hurry` has done so."""
+        """Queue `list_it`, which runs after those before it, and once."""
         with self._core.lock:
             self._jobs.append(partial(self.once, refresh, list_it))
             if self._runs:
