@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from scripts.lib.bench import far_cases
+from scripts.lib.bench import far_cases, large_cases
 from scripts.lib.bench.results import BARE, LOCAL, MEASURES, OURS, PEERS
 from scripts.lib.bench.server import READS
 from scripts.lib.bench.systems import Mounted, Pace, System
@@ -326,6 +326,7 @@ CASES = {
         Case(small, ("small",)),
         Case(cold_tree, ("cold-tree",)),
         Case(tree, ("tree", "stat", "memory")),
+        Case(large_cases.large, ("large-ls", "large-find", "large-find-warm", "large-memory")),
         Case(start, ("start-empty", "start-again")),
         Case(hosts, ("hosts",)),
         Case(cp, ("cp",)),

@@ -23,6 +23,8 @@ class Sizes:
     tops: int = 100  # directories, each with `subs` in it, each with `leaves` files: 1,100 and 10,000
     subs: int = 10
     leaves: int = 10
+    million_directories: int = 1000  # of the bucket that nobody stores, with as many files in each
+    million_files: int = 1000
     packed_tops: int = 20  # the same in the archive: 220 and 2,000
     cloned_tops: int = 5  # and in the repository: 55 and 500
     tokens: int = 10  # rewritten on one host and awaited on the other
@@ -67,6 +69,8 @@ QUICK = Sizes(  # proves that everything works; its numbers mean nothing
     tops=4,
     subs=3,
     leaves=10,
+    million_directories=30,
+    million_files=40,
     packed_tops=1,
     cloned_tops=1,
     tokens=2,

@@ -264,6 +264,23 @@ def walk(directory: str, files: int, once: bool = False) -> Result:
     return fastest(timed(lambda: expect(files, walk_below(directory))), once)
 
 
+def names(directory: str, files: int) -> Result:
+    """List a tree by names alone, as find does."""
+    return fastest(timed(lambda: expect(files, names_below(directory))), once=True)
+
+
+def names_below(directory: str) -> int:
+    with os.scandir(directory) as entries:
+        found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    below = [path for path, is_dir in found if is_dir]
+    return len(found) - len(below) + sum(map(names_below, below))
+
+
+def names_of_one(directory: str, files: int) -> Result:
+    """List one directory by names alone."""
+    return fastest(timed(lambda: expect(files, len(os.listdir(directory)))), once=True)
+
+
 def walk_below(directory: str) -> int:
     found = 0
     below = []
@@ -342,7 +359,7 @@ WORK: dict[str, Callable[..., Result]] = {
     function.__name__: function
     for function in (
         *(appears, ready, read, randomly, ends, write, write_and_read_back),
-        *(create, remove, open_read_close, headers, latencies, walk, plant, stat),
+        *(create, remove, open_read_close, headers, latencies, walk, names, names_of_one, plant, stat),
     )
 }
 

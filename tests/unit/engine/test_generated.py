@@ -13,6 +13,7 @@ from r2fs.engine.inodes.inode import listing_of
 from r2fs.engine.namespace import behind, lines
 from tests.support.engine import Engine
 from tests.support.generated import Generated, GeneratedStore
+from tests.support.memory_store import MemoryStore
 
 MANY = 5_000
 
@@ -110,3 +111,24 @@ def test_what_another_host_did_meanwhile_is_seen_when_the_list_has_ended(tree: t
     assert "new" in names
     assert "0003" not in names
     assert engine.entry("large/0004").attributes.size == 44
+
+
+# ------------------------------------------------------------------ the double itself
+@pytest.mark.parametrize("prefix", ["", "d1/", "d1/d2/", "d1/d2", "none"])
+@pytest.mark.parametrize("delimiter", ["", "/"])
+def test_arithmetic_lists_as_a_bucket_that_holds_the_objects(prefix: str, delimiter: str) -> None:
+    generated = Generated((3, 4, 5), added={"d1/zz": 3, "a": 1, "d2": 4, "d1/d2": 1})
+    store = MemoryStore(page=7)
+    for number in range(generated.count):
+        store.set(generated.key(number), b"")
+    for key in generated.added:
+        store.set(key, b"")
+    token = None
+    while True:
+        wanted = store.list_page(prefix, delimiter=delimiter, token=token)
+        page = generated.page(prefix, delimiter, token=token, limit=7)
+        assert [info.key for info in page.objects] == [info.key for info in wanted.objects]
+        assert (page.prefixes, page.token) == (wanted.prefixes, wanted.token)
+        token = page.token
+        if token is None:
+            return
