@@ -61,8 +61,7 @@ class CleanCache:
     """See the module's head. Pins of open files are counted by (key, etag), and are not persistent."""
 
     def __init__(self, directory: Path, *, limit_bytes: int, ttl_s: float, clock: Clock) -> None:
-        # constant
-        self._clock = clock
+        self._clock = clock  # constant, as both shelves
         self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
         self.audit = Audit(self._content)
         self.evicted: Callable[[str, str], None] = lambda key, reason: None  # replaced once, at the start
@@ -76,7 +75,6 @@ class CleanCache:
         self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
         self._eviction = Eviction(clock)
         self._uncounted = 0  # of these misses, those that the table has not counted
-        # Remembering is a use; recalling is not, so that it stays a read of the database.
         self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
         self.listings = LastListings(self._attributes)
         self._remembered = remembered = Remembered(self._attributes)
@@ -290,11 +288,8 @@ class CleanCache:
             return self._protection.covers_key(key)
 
     def set_reserved(self, size: int, files: int = 0) -> None:
-        """Set the bytes and the number of open files that are not entries: they count against the limit, and in
-        `view`. Without eviction.
-
-        The caller leaves out a file before `admit`: else that file counts twice.
-        """
+        """Set the bytes and the number of open files that are not entries: they count against the limit, and in `view`.
+        Without eviction. The caller leaves out a file before `admit`: else that file counts twice."""
         with self._content.lock:
             self._reserved, self._open_files = size, files
 
@@ -311,21 +306,21 @@ class CleanCache:
         if not self._ttl_s:
             return 0
 
-        since_s, until_s = self._clock.time() - self._ttl_s, self._clock.time() + CLOCK_SLACK_S
-        nothing: list[Row] = []
-        old = self._content.run(lambda table: table.stored_before(since_s, until_s), nothing)
+        now = self._clock.time()
+        old: list[Row] = self._content.run(
+            lambda table: table.stored_before(now - self._ttl_s, now + CLOCK_SLACK_S), []
+        )
         parts = [old[start : start + EXPIRE_AT_ONCE] for start in range(0, len(old), EXPIRE_AT_ONCE)]
         return sum(self._content.run(partial(self._expire_locked, part), 0) for part in parts)
 
     def _expire_locked(self, rows: list[Row], table: Table) -> int:
-        gone = 0
+        old = [one for one in rows if self._is_old_locked(*one[:3:2]) and table.row(one.key) == one]
         with table.transact():
-            for row in rows:
-                if self._is_old_locked(row.key, row.stored_at_s) and table.row(row.key) == row:
-                    self.evicted(version_of(row.key)[1], "its age is past cache_ttl")
-                    gone += bool(table.delete(row.key))
-        self._expired += gone
-        return gone
+            for row in old:
+                self.evicted(version_of(row.key)[1], "its age is past cache_ttl")
+                table.delete(row.key)
+        self._expired += len(old)
+        return len(old)
 
     def _is_old_locked(self, name: str, stored_at_s: float) -> bool:
         if not self._ttl_s or self._protection.covers(name):
