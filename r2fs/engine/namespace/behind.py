@@ -1,8 +1,7 @@
-"""Behind: saved directories that are shown at once, and listed one after the other behind the programs that read them.
+"""Behind: saved directories, shown at once and listed behind the programs.
 
-Owns:    the wait for a saved directory: SAVED_WAIT_S, which a program that goes through a tree has once, and not in
-         each directory; none for a directory of many pages. And the order of the LISTs: one at a time, so that those of
-         a tree cross directories (`tree_listing.py`).
+Owns:    the wait for a saved directory: SAVED_WAIT_S in all for a walk, none for a directory of many pages. The order
+         of LISTs: one at a time, so LISTs of a tree cross directories (`tree_listing.py`).
 Threads: every method is thread-safe. Locks: takes Core.lock.
 """
 
@@ -49,7 +48,7 @@ class Behind:
 
     # ------------------------------------------------------------------ LISTs
     def add(self, refresh: Refresh, list_it: Job) -> None:
-        """Queue `list_it`, which runs after those before it, and once."""
+        """Queue `list_it`, to run once, after earlier jobs."""
         with self._core.lock:
             self._jobs.append(partial(self.once, refresh, list_it))
             if self._runs:

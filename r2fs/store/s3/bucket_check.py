@@ -1,8 +1,7 @@
-"""Check of a bucket before it is used: one LIST of one key, with short timeouts.
+"""Check of a bucket before use: one LIST of one key, with short timeouts.
 
-Owns:    the choice of transport. Without boto3 where that is possible: then the connection serves the first request of
-         a mount, and no second client of boto3 takes memory and time. boto3 says what is wrong with a
-         bucket, but for an answer that did not come, or that asks for patience.
+Owns:    the choice of transport: without boto3 where possible. The first request of a mount then finds a connection
+         open, and boto3 makes no second client. Refusals are explained by boto3's answer, but for silence and throttling.
 Fails:   StoreError's subclasses, with a remedy; ClockSkewed.
 """
 

@@ -1,9 +1,9 @@
-"""Rows of a listing that all look alike, found by one expression: a page takes a quarter of the time.
+"""Rows of a listing by one expression: a page takes a quarter of the time.
 
-Owns:    the form in which servers write `Contents`: the same fields in the same order, one row behind the other, in
-         printable ASCII without entities. Its pattern is made of the first row.
-Never:   judges a document: what is left of it, with an empty row for all that were taken, is for xml.py to read. Where
-         that row is not where rows of a listing are (in a comment, say), or one row looks different, xml.py reads all.
+Owns:    the form of `Contents` by most servers: the same fields in the same order, row behind row, in printable ASCII
+         without entities. The first row makes the pattern.
+Never:   judges a document: xml.py reads the rest, with an empty row in place of the rows. With the empty row in a wrong
+         place (a comment, say), or one row of another form, xml.py reads every element.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Table:
 
 
 def taken_out(body: bytes, most: int, longest: int) -> tuple[bytes, Table] | None:
-    """Return the document with one empty row in place of all, and these; None: they are not alike.
+    """Return the document with an empty row in place of the rows, and the rows; None: rows of several forms.
 
     `most`: rows; `longest`: characters of a text.
     """
@@ -45,7 +45,7 @@ def taken_out(body: bytes, most: int, longest: int) -> tuple[bytes, Table] | Non
     names = tuple(name for name, _ in fields)
     if not names or len(set(names)) < len(names) or first != "".join(f"<{n}>{t}</{n}>" for n, t in fields):
         return None
-    # What is between two rows, and then the fields of the next one: nothing may be between.
+    # The text between two rows (must be empty), then the fields of the next row, and so on.
     parts = _pattern(names).split(text[start:end])
     step = len(names) + 1
     if len(parts) <= step or any(parts[::step]):
