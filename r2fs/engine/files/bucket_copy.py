@@ -148,8 +148,11 @@ class BucketCopy:
             or target.content is not begun.content
             or self._contents.proof(target) != begun.proof
         ):
-            self._attempts.drop(job.attempt)
-            self._resolver.left_behind_locked(job, sent.version, None if target.deleted else target)
+            with (
+                self._pending.transaction()
+            ):  # without the attempt nothing tells that the object is this host's
+                self._attempts.drop(job.attempt)
+                self._resolver.left_behind_locked(job, sent.version, None if target.deleted else target)
             return False
         earlier = begun.content, target.size, target.metadata_known
 

@@ -25,6 +25,7 @@ from r2fs.model.ports import Caller
 from r2fs.model.records import Opened, PendingInode
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
+from tests.support.power import Stop
 
 SIZE = 2 * COPIED_FROM + 17
 HELD = 3600.0  # until a test has prepared the bucket
@@ -305,6 +306,37 @@ def test_a_target_that_changes_meanwhile(engine: Engine, store: MemoryStore, far
         assert store.data("renamed.wav") == far
     elif what == "write":
         assert store.data("target.wav") == far + b"by another thread"
+
+
+@pytest.mark.parametrize("commits", [0, 1, 2])
+def test_a_kill_leaves_no_copy_of_a_target_that_was_removed_meanwhile(
+    make: MakeEngine, engine: Engine, store: MemoryStore, far: bytes, commits: int
+) -> None:
+    """A name that a program has removed must not come back as an object that nobody knows as this host's."""
+    one, other = engine.open("far.wav"), engine.open("target.wav", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    left = commits
+
+    def stop(name: str) -> None:
+        nonlocal left
+        left -= name == "commit"
+        if left < 0:
+            raise Stop(name)
+
+    def meanwhile(name: str, key: str) -> None:
+        if name == "copy":
+            engine.unlink("target.wav")
+            engine.commit_point = stop
+
+    store.after = meanwhile
+    with pytest.raises((Stop, NotSupported)):
+        copy_all(engine, one, other)
+    store.after = lambda name, key: None
+    engine.commit_point = lambda name: None
+    engine.kill()
+    assert "target.wav" in store.objects
+    later = make()
+    later.drain()
+    assert "target.wav" not in store.objects
 
 
 def test_without_room_in_the_journal_the_name_stays(
