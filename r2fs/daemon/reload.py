@@ -18,6 +18,7 @@ from typing import Any, Final
 from r2fs.daemon.log_format import set_level
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.stopping import Stopping
+from r2fs.daemon.threads import Threads
 from r2fs.disk.watch import FileWatch
 from r2fs.model.errors import R2fsError
 from r2fs.model.ports import Clock
@@ -31,7 +32,8 @@ LIVE: Final = frozenset(
     {
         "cache_size", "min_free", "cache_ttl", "freshness", "read_timeout", "small_file", "read_ahead", "part_size",
         "multipart_threshold", "upload_delay", "upload_deadline", "dirty_limit", "dirty_wait", "quota",
-        "stop_timeout", "local_patterns", "upload_limit", "download_limit", "public_url", "log_level", "log_misses",
+        "upload_threads", "part_threads", "download_threads", "stop_timeout", "local_patterns", "upload_limit",
+        "download_limit", "public_url", "log_level", "log_misses",
         "warn_cache_size", "warn_queue", "warn_hit_rate", "warn_cost", "prefetch_cost", "price_storage", "price_class_a",
         "price_class_b",
     }
@@ -83,11 +85,14 @@ class Source:
 
 
 class Reload:
-    def __init__(self, source: Source, parts: Parts, stopping: Stopping, clock: Clock) -> None:
+    def __init__(
+        self, source: Source, parts: Parts, stopping: Stopping, threads: Threads, clock: Clock
+    ) -> None:
         # constant
         self._source = source
         self._parts = parts
         self._stopping = stopping
+        self._threads = threads
         self._clock = clock
         self._changed = Event()
         # run()'s thread alone
@@ -135,6 +140,7 @@ class Reload:
 
     def _apply(self, settings: Settings) -> None:
         self._parts.engine.change_settings(settings)
+        self._threads.start_workers(self._parts.engine.workers())
         self._parts.store.bandwidth.change(settings.upload_limit, settings.download_limit)
         self._stopping.change_timeout(settings.stop_timeout_s)
         set_level(settings.log_level, settings.log_misses)

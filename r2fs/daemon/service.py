@@ -189,14 +189,13 @@ class Service:
         )
         control.open(self._card(settings))
         end = Shutdown(parts, stopping, control, self._threads, closing)
-        for name, work in parts.engine.workers():
-            self._threads.start(name, work, joined=True)
+        self._threads.start_workers(parts.engine.workers())
         self._threads.start("control", control.run)
         self._threads.start("signals", lambda: self._take_signals(parts, stopping))
         self._threads.start("spending", lambda: parts.spending.run(self._threads.ended), joined=True)
         self._threads.start("session-log", lambda: self._tidy(parts.takeover))
         if self._launch.source is not None:
-            reload = Reload(self._launch.source, parts, stopping, self._clock)
+            reload = Reload(self._launch.source, parts, stopping, self._threads, self._clock)
             self._threads.start("settings", lambda: reload.run(self._threads.ended))
         if settings.metrics is not None:
             from r2fs.daemon.exposition import exporter_of  # with a library for those alone who want metrics

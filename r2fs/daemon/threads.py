@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,7 @@ class Threads:
     def __init__(self) -> None:
         self.ended = threading.Event()  # ends the loops of the service
         self._joined: list[threading.Thread] = []  # appended before stop()
+        self._workers: set[str] = set()  # names; changed before the daemon serves, and by the reload
 
     def start(self, name: str, work: Callable[[], None], joined: bool = False) -> None:
         """Run `work` in a daemon thread: a thread that hangs in a request does not keep the process.
@@ -37,6 +38,13 @@ class Threads:
         if joined:
             self._joined.append(thread)
         thread.start()
+
+    def start_workers(self, workers: Sequence[tuple[str, Callable[[], None]]]) -> None:
+        """Start those that do not run yet, by their names. stop() waits for their end."""
+        for name, work in workers:
+            if name not in self._workers and not self.ended.is_set():
+                self._workers.add(name)
+                self.start(name, work, joined=True)
 
     def stop(self, stop_work: Callable[[], None], limit_s: float) -> None:
         """Set `ended`, call `stop_work`, and wait for the joined threads, `limit_s` seconds at most in all."""

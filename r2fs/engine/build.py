@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from r2fs.engine.content.cache_care import CacheCare
-from r2fs.engine.content.jobs import DownloadQueue, JobQueue
+from r2fs.engine.content.jobs import DownloadQueue, JobQueue, SlottedQueue
 from r2fs.engine.content.storage import build_records_and_storage
 from r2fs.engine.files.bucket_copy import BucketCopy
 from r2fs.engine.files.copy_range import CopyRange
@@ -67,12 +68,13 @@ class Engine(FileSystem):
         return self._core.settings
 
     def workers(self) -> list[Worker]:
-        """Return name and main of each thread, to be started by service.py after the fork."""
+        """Return name and main of each thread, to be started by service.py after the fork, and those that are new after
+        each change of the settings."""
         settings, queues, worker = self._core.settings, self._queues, self._writeback.worker
         return [
-            *((f"upload-{n}", worker.work) for n in range(settings.upload_threads)),
+            *((f"upload-{n}", partial(worker.work, n)) for n in range(settings.upload_threads)),
             *((f"copy-{n}", worker.copies.run) for n in range(COPY_THREADS)),
-            *((f"part-{n}", queues.parts.run) for n in range(settings.part_threads)),
+            *((f"part-{n}", queues.parts.run) for n in range(queues.parts.threads)),
             *((f"download-{n}", queues.downloads.run) for n in range(queues.downloads.threads)),
             *((f"list-{n}", queues.listings.run) for n in range(LISTERS)),
             *((f"complete-{n}", queues.background.run) for n in range(COMPLETERS)),
@@ -87,7 +89,7 @@ class Engine(FileSystem):
     def stop(self) -> None:
         """End the threads soon: requests on their way are cut off, and their inodes stay pending."""
         self._writeback.worker.stop()
-        self._queues.parts.stop(self._core.settings.part_threads)
+        self._queues.parts.stop(self._queues.parts.threads)
         self._queues.downloads.stop(self._queues.downloads.threads)
         self._queues.listings.stop(LISTERS)
         self._queues.background.stop(COMPLETERS)
@@ -143,7 +145,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
     `inheritance`: open files of a predecessor's session. Fails as `Replay.run`.
     """
     downloads = DownloadQueue(core.settings.download_threads, core.clock)
-    queues = Queues(downloads, JobQueue(), JobQueue(), JobQueue(), JobQueue())
+    queues = Queues(downloads, SlottedQueue(core.settings.part_threads), JobQueue(), JobQueue(), JobQueue())
     records, storage = build_records_and_storage(core, queues.downloads)
     tree, contents = records.tree, storage.contents
     writeback = build_write_back(records, storage, queues.parts)

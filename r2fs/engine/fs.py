@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from r2fs.engine.content.jobs import DownloadQueue, JobQueue
+from r2fs.engine.content.jobs import DownloadQueue, JobQueue, SlottedQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
@@ -51,7 +51,7 @@ class Queues:
     """Work for threads, by kind."""
 
     downloads: DownloadQueue
-    parts: JobQueue  # of large uploads
+    parts: SlottedQueue  # of large uploads
     listings: JobQueue
     background: JobQueue  # no caller waits for these
     bulk: JobQueue  # commands that may take hours
@@ -171,6 +171,9 @@ class FileSystem:
             self._core.change_settings_locked(settings)
             self._core.changed.notify_all()  # writers wait for the dirty limit
             self._writeback.queue.schedule_all_locked()
+        self._writeback.worker.resize()
+        self._queues.parts.resize(settings.part_threads)
+        self._queues.downloads.resize(settings.download_threads)
         self._core.cache.change_limits(settings.cache_size, settings.cache_ttl_s)
 
     # ------------------------------------------------------------------ names

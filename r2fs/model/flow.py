@@ -9,6 +9,7 @@ calls stay as they are. So the flow is a property of the context of the thread.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,6 +46,12 @@ def current() -> Flow:
         found = Flow()
         _current.set(found)
     return found
+
+
+def spent_s() -> float:
+    """Return time.monotonic(), less the time for which a limit has held this context's flow: for durations."""
+    now_s = time.monotonic()
+    return now_s - current().held_s(now_s)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from r2fs.engine import build
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.hydrate import Reader
-from r2fs.engine.content.jobs import DownloadQueue, JobQueue
+from r2fs.engine.content.jobs import DownloadQueue, JobQueue, SlottedQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.source import Source
@@ -72,7 +72,7 @@ class Probes:
         return self.downloads._queue.qsize()
 
     @property
-    def parts(self) -> JobQueue:
+    def parts(self) -> SlottedQueue:
         return self._queues.parts
 
     @property

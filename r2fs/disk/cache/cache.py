@@ -83,15 +83,16 @@ class CleanCache:
         self.remember_parts, self.recall_parts = remembered.remember_parts, remembered.recall_parts
 
     # -------------------------------------------------------------- content
-    def take(self, version: Version, into: Path) -> Taken | None:
-        """Link the entry's file as `into`, on the same file system. None: a miss.
+    def take(self, version: Version, into: Path, use: bool = True) -> Taken | None:
+        """Link the entry's file as `into`, on the same file system; `use`: it counts in the order of eviction. None: a
+        miss.
 
         The file stays the entry's too: the caller drops the entry before it changes the file.
         """
         name = row_name(version.key, version.etag)
         lacking, taken = self._names.lacks(name), None
         if not lacking:
-            taken = self._content.run(lambda table: self._take_locked(table, name, version, into), None)
+            taken = self._content.run(lambda table: self._take_locked(table, name, version, into, use), None)
         with self._content.lock:
             self._hits += taken is not None
             self._misses += taken is None
@@ -101,7 +102,7 @@ class CleanCache:
             misses.info("%s: not in the cache", printable(version.key), extra=shown)
         return taken
 
-    def _take_locked(self, table: Table, name: str, version: Version, into: Path) -> Taken | None:
+    def _take_locked(self, table: Table, name: str, version: Version, into: Path, use: bool) -> Taken | None:
         row = table.row(name)
         if row is None or row.filename is None:
             self._use_locked(table, name)
@@ -119,8 +120,9 @@ class CleanCache:
                 # No other program may write to these files: changed bytes are not the object's.
                 log.warning("%s: the cached file was changed; it is fetched again", version.key)
                 raise FileNotFoundError(path)
-            self._use_locked(table, name)
-            self._eviction.used(table, row)
+            if use:
+                self._use_locked(table, name)
+                self._eviction.used(table, row)
             os.link(path, into)
         except FileNotFoundError:
             if not into.parent.is_dir():

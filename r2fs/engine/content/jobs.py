@@ -1,6 +1,7 @@
 """Work queues: slow work for threads that `r2fs/daemon/threads.py` starts; and the queue of downloads, with slots.
 
-Owns:    the order: urgent jobs before jobs ahead of need, before slow ones, then first in, first out; how many downloads run at once.
+Owns:    the order: urgent jobs before jobs ahead of need, before slow ones, then first in, first out; how many jobs run
+         at once.
 Never:   starts a thread; swallows an error: a job that raises is logged with its traceback.
 Threads: every method is thread-safe; `run` is the main function of the threads.
 Locks:   `_lock` (leaf); `_free` (leaf), a condition: for a few assignments, and to wait for a slot.
@@ -94,25 +95,37 @@ class _Slot:
     has_to_end: bool = False
 
 
-class DownloadQueue(JobQueue):
-    def __init__(self, limit: int, clock: Clock) -> None:
+class SlottedQueue(JobQueue):
+    """A queue of which `limit` jobs run at once, on as many threads or more."""
+
+    spare = 0  # threads above the limit
+
+    def __init__(self, limit: int) -> None:
         super().__init__()
-        # constant
-        self._limit = limit
-        self._clock = clock
         # guarded by: _free
         self._free = Condition()
+        self._limit = limit
+        self._most = limit  # so far
         self._taken = 0  # slots: threads that run a job or wait for one, but for those with a slow job
-        self._running: dict[int, _Slot] = {}  # by thread; in order of their begin
 
     @property
     def limit(self) -> int:
-        """Number of downloads at once."""
+        """Number of jobs at once."""
         return self._limit
 
     @property
     def threads(self) -> int:
-        return self._limit + SPARE
+        """Number of threads that are to run the queue: of a limit that was lowered some wait."""
+        return self._most + self.spare
+
+    def resize(self, limit: int) -> None:
+        """Set another limit. Jobs that have begun end; the threads of a higher one are the caller's to start."""
+        with self._free:
+            surplus, self._limit = self._limit - limit, limit
+            self._most = max(self._most, limit)
+            self._free.notify_all()
+        for _ in range(surplus):
+            self.submit(_nothing)  # a thread that waits for a job keeps its slot until it has had one
 
     def run(self) -> None:
         while True:
@@ -132,6 +145,21 @@ class DownloadQueue(JobQueue):
         super().stop(threads)
         with self._free:
             self._free.notify_all()
+
+
+def _nothing() -> None:
+    pass
+
+
+class DownloadQueue(SlottedQueue):
+    spare = SPARE
+
+    def __init__(self, limit: int, clock: Clock) -> None:
+        super().__init__(limit)
+        # constant
+        self._clock = clock
+        # guarded by: _free
+        self._running: dict[int, _Slot] = {}  # by thread; in order of their begin
 
     def _do(self, job: Job) -> None:
         slot = _Slot(self._clock.monotonic(), Flow())

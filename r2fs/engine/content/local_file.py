@@ -10,7 +10,8 @@ Fails:   StateDamaged if a staged file is missing; Stale; NoSpace and LocalError
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -53,8 +54,18 @@ class Contents:
         self._pinned: dict[int, Version] = {}  # at most one pin of the cache each
         self._pinned_by: dict[Version, set[int]] = {}  # the reverse: inode numbers
         self._streams = streams
+        self._is_use = True  # what is opened counts in the cache's order of eviction
 
     # ---- open content
+    @contextmanager
+    def unused(self, unused: bool) -> Iterator[None]:
+        """With `unused`, what is opened inside the block is no use of its entry in the cache. With Core.lock held."""
+        self._is_use = not unused
+        try:
+            yield
+        finally:
+            self._is_use = True
+
     def of(self, node: Node) -> SparseFile:
         """Return the inode's open content; opens the file in staging or in the cache, or creates an empty one."""
         if node.content is None:
@@ -139,7 +150,7 @@ class Contents:
     def _taken(self, version: Version, path: Path) -> Taken | None:
         """Link the cache's file of this version as `path`. None: a miss, or a disk without room for a name."""
         try:
-            return self.with_room(lambda: self._core.cache.take(version, path))
+            return self.with_room(lambda: self._core.cache.take(version, path, self._is_use))
         except NoSpace:
             return None
 
@@ -297,7 +308,8 @@ class Contents:
             assert node.base is not None
             self._core.cache.drop(node.base)
         else:
-            self._core.cache.count_hit(file.node.base if self._is_another_use(node.ino) else None)
+            another = self._is_use and self._is_another_use(node.ino)
+            self._core.cache.count_hit(file.node.base if another else None)
 
     def _is_another_use(self, ino: int) -> bool:
         """True once in AGAIN_S: the cache's order needs no row for each open."""

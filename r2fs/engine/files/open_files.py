@@ -101,7 +101,7 @@ class Files:
     def _open_to_read(self, caller: Caller, node: Node, flags: int) -> Opened:
         """Open a file for reading; a small one with missing bytes is downloaded first: then every read is local."""
         rule = self._rule(caller)
-        with self._core.lock:
+        with self._core.lock, self._contents.unused(rule is not None and rule.passes_by):
             self._check_there(node)
             self._contents.wake(node)
             small = self._comes_whole(node, rule)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import Condition
 
 from r2fs.disk.body import Gate
 from r2fs.disk.durable import local_error
@@ -81,10 +82,12 @@ class Worker:
         self.copies = JobQueue()  # for COPY_THREADS threads
         # guarded by: Core.lock
         self._copying = 0  # copies handed on and not ended
+        self._resized = Condition(self._core.lock)  # threads above `upload_threads` wait for it
 
     # ------------------------------------------------------------------ the threads
-    def work(self) -> None:
-        while (task := self._next()) is not None:
+    def work(self, number: int = 0) -> None:
+        """Run tasks. `number`: of the thread; those from `upload_threads` on wait for a change of the settings."""
+        while (task := self._next(number)) is not None:
             if isinstance(task, _Copy) and self._hand_on(task):
                 continue
             try:
@@ -119,11 +122,22 @@ class Worker:
             self._core.ended.set()
             self._queue.stop_all_locked()
             self._core.changed.notify_all()
+            self._resized.notify_all()
         self.copies.stop(COPY_THREADS)
 
-    def _next(self) -> Task | None:
+    def resize(self) -> None:
+        """Take up a change of `upload_threads`. Tasks under way end."""
+        with self._core.lock:
+            self._resized.notify_all()
+            self._queue.waiting.changed.notify_all()
+
+    def _next(self, number: int = 0) -> Task | None:
         with self._core.lock:
             while not self._core.stopping:
+                if number >= self._core.settings.upload_threads:
+                    self._queue.waiting.changed.notify()  # it may have been woken up for an item
+                    self._resized.wait()
+                    continue
                 due = self._queue.quiet_at_locked()
                 if due is None:
                     task = self.take_due()

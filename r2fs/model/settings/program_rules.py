@@ -50,6 +50,11 @@ class ProgramRule:
         return self.read == SLOW
 
     @property
+    def passes_by(self) -> bool:
+        """True if the program looks at all files alike: no sign that a person needs one soon."""
+        return self.read != ALL
+
+    @property
     def exact(self) -> bool:
         """True if each byte that is fetched counts."""
         return self.read == HEADER

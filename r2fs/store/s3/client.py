@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +22,7 @@ from botocore.config import Config
 from botocore.handlers import add_expect_header
 
 from r2fs import __version__
+from r2fs.model import flow
 from r2fs.model.settings import Bucket
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3 import request_log, wire
@@ -85,7 +85,7 @@ def make_client(
         hidden.look(request.headers.get("X-Amz-Security-Token"))
         length = request.headers.get("Content-Length") or "0"
         size = int(length) if request.method == "PUT" else 0
-        body.begun_s = time.monotonic()
+        body.begun_s = flow.spent_s()
         body.sent = counter.request(event_name.rpartition(".")[2], body.key, size)
 
     def ended(response_dict: Mapping[str, Any] | None, exception: BaseException | None, **_: object) -> None:
@@ -93,7 +93,7 @@ def make_client(
             counter.not_sent(body.sent)
             return
         status = None if response_dict is None else int(response_dict["status_code"])
-        counter.answered(body.sent, time.monotonic() - body.begun_s, status)
+        counter.answered(body.sent, flow.spent_s() - body.begun_s, status)
 
     def name(params: Mapping[str, Any], **_: object) -> None:
         body.key = _key_of(params)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 import botocore.exceptions as boto_errors
 
 from r2fs import __version__
+from r2fs.model import flow
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3 import request_log
 from r2fs.store.s3.connections import Request
@@ -139,7 +139,7 @@ class Requests:
         size = int(request.headers.get("content-length", "0"))
         sent = self._counter.request(operation, asked.get("Key") or asked.get("Prefix") or "", size)
         request_log.begin(operation, request.method, request.url, size)
-        begun_s = time.monotonic()
+        begun_s = flow.spent_s()
         try:
             response = self._connections.send(request, limit_s)
             verdict = self._judge.judge(request, operation, response)
@@ -147,10 +147,10 @@ class Requests:
             if isinstance(error, NOT_REACHED):
                 self._counter.not_sent(sent)
             else:
-                self._counter.answered(sent, time.monotonic() - begun_s, None)
+                self._counter.answered(sent, flow.spent_s() - begun_s, None)
             request_log.fail(error)
             raise
-        self._counter.answered(sent, time.monotonic() - begun_s, verdict.status)
+        self._counter.answered(sent, flow.spent_s() - begun_s, verdict.status)
         request_log.end(verdict.status, response.headers)
         if verdict.status >= 300:
             raise _refusal(operation, verdict, response.headers)

@@ -44,7 +44,7 @@ def test_the_readme_lists_what_can_change() -> None:
         ({}, {}, (), False),
         ({"cache_size": 1, "freshness_s": 2.0}, {"cache_size": 1, "freshness_s": 2.0}, (), False),
         ({"local_patterns": ("*.tmp",)}, {"local_patterns": ("*.tmp",)}, (), False),
-        ({"upload_threads": 9, "umask": 0o77}, {}, ("upload_threads", "umask"), False),
+        ({"upload_threads": 9, "umask": 0o77}, {"upload_threads": 9}, ("umask",), False),
         ({"bucket": replace(BASE.bucket, credentials=Credentials("id", "new"))}, {}, (), True),
         ({"bucket": replace(BASE.bucket, name="other")}, {}, ("the bucket or the way to it",), False),
     ],
@@ -68,7 +68,7 @@ class Daemon:
         self.bandwidth = Bandwidth(SystemClock())
         store = SimpleNamespace(keys=keys, bandwidth=self.bandwidth)
         parts = SimpleNamespace(settings=BASE, engine=self, store=store)
-        self.reload = Reload(Source((), self.read), parts, self, SystemClock())  # type: ignore[arg-type]
+        self.reload = Reload(Source((), self.read), parts, self, self, SystemClock())  # type: ignore[arg-type]
         self.reload._read = BASE
 
     def read(self) -> Settings:
@@ -79,6 +79,12 @@ class Daemon:
 
     def change_settings(self, settings: Any) -> None:
         self.engine_has = self.settings = settings
+
+    def workers(self) -> list[tuple[str, None]]:
+        return [(f"upload-{number}", None) for number in range(self.settings.upload_threads)]
+
+    def start_workers(self, workers: list[tuple[str, None]]) -> None:
+        self.started = [name for name, _ in workers]
 
     def change_timeout(self, timeout_s: Any) -> None:
         self.timeout_s = timeout_s
@@ -103,6 +109,12 @@ def test_limits_and_levels_are_taken_up(daemon: Daemon, caplog: pytest.LogCaptur
     assert (daemon.engine_has.cache_size, daemon.timeout_s) == (1 << 30, 5.0)
     assert logging.getLogger("r2fs").level == logging.DEBUG
     assert 'cache_size = "1GiB"' in caplog.text
+
+
+def test_threads_of_a_higher_number_are_started(daemon: Daemon) -> None:
+    daemon.readings = [replace(BASE, upload_threads=BASE.upload_threads + 2)]
+    daemon.reload.reload()
+    assert daemon.started == [f"upload-{number}" for number in range(BASE.upload_threads + 2)]
 
 
 def test_a_limit_of_bandwidth_holds_at_once_and_one_of_a_command_stays(daemon: Daemon) -> None:
@@ -130,9 +142,9 @@ def test_a_wrong_file_changes_nothing(daemon: Daemon) -> None:
 
 @pytest.mark.expect_warnings("take effect at r2fs restart")
 def test_what_needs_a_restart_is_said(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
-    daemon.readings = [replace(BASE, upload_threads=9), replace(BASE, upload_threads=9)]
+    daemon.readings = [replace(BASE, umask=0o77), replace(BASE, umask=0o77)]
     daemon.reload.reload()
-    assert "upload_threads" in caplog.text
+    assert "umask" in caplog.text
     caplog.clear()
     daemon.reload.reload()
     assert caplog.text == ""

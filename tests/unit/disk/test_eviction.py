@@ -25,10 +25,10 @@ class Host:
         self.cache = CleanCache(directory / "cache", limit_bytes=LIMIT * 4096, ttl_s=0, clock=clock)
         self.path, self.out = directory / "download", directory / "out"
 
-    def read(self, name: str) -> bool:
+    def read(self, name: str, use: bool = True) -> bool:
         self.clock.now_s += 600.0
         version = Version(name, "e", 1)
-        if self.cache.take(version, self.out) is not None:
+        if self.cache.take(version, self.out, use) is not None:
             self.out.unlink()
             return True
         self.path.write_bytes(b"x")
@@ -73,6 +73,16 @@ def test_a_scan_leaves_what_is_in_daily_use(host: Host) -> None:
     host.hits(trace)
     assert host.cache.view().entries == LIMIT
     assert (host.hits(DAILY), lru_hits(trace)(DAILY)) == (50, 0)
+
+
+@pytest.mark.parametrize("use", [True, False])
+def test_an_indexer_s_read_of_what_is_here_is_no_use(host: Host, use: bool) -> None:
+    host.hits([*DAILY, *DAILY, *SCAN[:10]])
+    assert all(host.read(name, use) for name in SCAN[:10])
+    host.hits(SCAN[10:110])
+    assert host.hits(DAILY) >= 49
+    hits = host.hits(SCAN[:10])
+    assert hits >= 9 if use else not hits
 
 
 def test_a_new_working_set_takes_the_place_of_the_old_one(host: Host) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from r2fs.disk.body import MemoryBody
 from r2fs.model.errors import Unavailable
-from r2fs.model.flow import Flow, current, flowing
+from r2fs.model.flow import Flow, current, flowing, spent_s
 from r2fs.model.records import ObjectMeta
 from r2fs.model.settings.timetable import OFF, BandwidthLimit
 from r2fs.store.retry import RetryingStore
@@ -214,6 +214,15 @@ def test_the_time_held_is_noted_and_no_attempt_counts_it() -> None:
         store.put("a", MemoryBody(bytes(10 * MIB)), META)
         assert current().held_s(clock.monotonic()) > 600
     assert inner.tries == 2
+
+
+def test_a_request_s_latency_is_without_the_time_held() -> None:
+    held = Flow()
+    with flowing(held):
+        begun_s = spent_s()
+        held.hold(time.monotonic() - 60)
+        held.go_on(time.monotonic())
+        assert spent_s() - begun_s < 0, "a minute of it is no latency"
 
 
 def test_bytes_of_bodies_in_both_directions_are_paid_once() -> None:
