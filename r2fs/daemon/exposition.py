@@ -71,6 +71,17 @@ class MountCollector(Collector):
         yield self._gauge("bucket_available", "1 if the bucket answers.", health.answers)
         yield self._gauge("bucket_unavailable_seconds", "Time without an answer.", health.for_s)
         yield self._gauge("read_only", "1 for a mount that refuses changes.", settings.read_only)
+        rates = GaugeMetricFamily(
+            PREFIX + "bandwidth_limit_bytes", "Limit of now, bytes a second; none: no limit.", labels=(*LABELS, "direction")
+        )  # fmt: skip
+        held = GaugeMetricFamily(
+            PREFIX + "held_transfers", "Transfers that wait for their turn.", labels=(*LABELS, "direction")
+        )
+        for direction, limit in self._parts.store.bandwidth.view().items():
+            held.add_metric((*self._labels, direction), limit.waiting)
+            if limit.rate is not None:
+                rates.add_metric((*self._labels, direction), limit.rate)
+        yield from (rates, held)
 
     def _cache(self) -> Iterator[Metric]:
         view = self._parts.engine.cache_view()

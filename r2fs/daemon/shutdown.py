@@ -77,7 +77,7 @@ class Shutdown:
         limit = self._parts.store.bandwidth.up.view()
         if limit.rate is not None and count_left(self._parts.engine.queue_view()):
             log.info(
-                "uploads are held to %s a second (upload_limit); r2fs limit --up off lifts that",
+                "uploads are held to %s a second (upload_limit); r2fs limit DIR --up off lifts that",
                 amounts.size(limit.rate),
             )
 

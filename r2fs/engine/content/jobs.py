@@ -14,8 +14,10 @@ in use, the one that has crawled longest ends. Downloads that no reader waits fo
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from queue import PriorityQueue
 from threading import Condition, Lock, get_ident
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 URGENT, AHEAD, SLOW = 0, 1, 2  # SLOW: a program with a rule waits, and others do not
 _STOP = 3
 
+SPARED = 2  # slots that SLOW jobs leave
 SPARE = 16  # threads for slow downloads
 # Bytes a second: several times a voice's stream. A line of 2 Mbit/s gives eight downloads as much.
 CRAWL = 32 << 10
@@ -160,6 +163,30 @@ class DownloadQueue(SlottedQueue):
         self._clock = clock
         # guarded by: _free
         self._running: dict[int, _Slot] = {}  # by thread; in order of their begin
+        self._slow = 0  # SLOW jobs queued or running
+        self._slow_later: deque[tuple[Job, Cause]] = deque()
+
+    def submit(self, job: Job, priority: int = URGENT) -> bool:
+        """Queue a job. Of SLOW ones no more than `limit` less SPARED run at once: the others' need no slot of theirs."""
+        if priority != SLOW:
+            return super().submit(job, priority)
+        with self._free:
+            if self._slow >= max(1, self._limit - SPARED):
+                self._slow_later.append((job, causes.now()))
+                return not self._stopped
+            self._slow += 1
+        return super().submit(partial(self._do_slow, job), SLOW)
+
+    def _do_slow(self, job: Job) -> None:
+        try:
+            job()
+        finally:
+            with self._free:
+                self._slow -= 1
+                later = self._slow_later.popleft() if self._slow_later else None
+            if later is not None:
+                with causes.caused_by(later[1]):
+                    self.submit(later[0], SLOW)
 
     def _do(self, job: Job) -> None:
         slot = _Slot(self._clock.monotonic(), Flow())

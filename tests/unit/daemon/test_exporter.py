@@ -24,6 +24,7 @@ from r2fs.daemon.exposition import CONTENT_TYPE, USD, Exposition
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import ObjectMeta
 from r2fs.model.settings.loading import load
+from r2fs.model.settings.timetable import OFF, BandwidthLimit
 from r2fs.store.retry import RetryingStore
 from tests.support.bodies import BytesBody
 from tests.support.engine import Engine
@@ -55,6 +56,7 @@ def exposition(tmp_path: Path) -> Iterator[Exposition]:
     for took_s, status in ((0.003, 200), (0.2, 200), (99.0, None)):
         store.counter.answered(store.counter.request("GetObject"), took_s, status)
     store.counter.answered(store.counter.request("PutObject", "new.wav", 1000), 0.03, 412)
+    store.bandwidth.change(BandwidthLimit().parse("5M"), OFF)
     parts: Any = SimpleNamespace(settings=engine.settings, engine=engine.fs, store=store, driver=Driver())
     yield Exposition(parts, '/mnt/take"s')
     engine.end()
@@ -80,6 +82,9 @@ def test_values_are_those_of_the_views(exposition: Exposition):
     assert found["r2fs_uploaded_bytes_total", ""] == 50
     assert found["r2fs_cache_misses_total", ""] >= 1
     assert found["r2fs_bucket_available", ""] == 1
+    assert found["r2fs_bandwidth_limit_bytes", "direction=up"] == 5 << 20
+    assert ("r2fs_bandwidth_limit_bytes", "direction=down") not in found
+    assert found["r2fs_held_transfers", "direction=up"] == 0
     assert found["r2fs_requests_total", "class=B,operation=GetObject"] == 3
     assert found["r2fs_requests_total", "class=A,operation=PutObject"] == 1
     assert found["r2fs_request_cost_dollars_total", "class=A"] == pytest.approx(USD["A"])

@@ -111,6 +111,28 @@ def test_what_comes_as_fast_as_the_line_is_keeps_its_slot(
     assert not late.begun.is_set()
 
 
+def test_slow_jobs_leave_slots_to_others(clock: ManualClock) -> None:
+    queue = DownloadQueue(4, clock)
+    threads = [threading.Thread(target=queue.run, daemon=True) for _ in range(queue.threads)]
+    for thread in threads:
+        thread.start()
+    slow, urgent = [Body(queue) for _ in range(5)], Body(queue)
+    for one in slow:
+        assert queue.submit(one, downloads.SLOW)
+    until(lambda: sum(one.begun.is_set() for one in slow) == 4 - downloads.SPARED)
+    queue.submit(urgent)
+    assert urgent.begun.wait(10)
+    assert sum(one.begun.is_set() for one in slow) == 4 - downloads.SPARED
+    for number, one in enumerate(slow):
+        one.end.set()
+        until(lambda: all(each.begun.is_set() for each in slow[: number + 2]))  # noqa: B023
+    urgent.end.set()
+    queue.stop(queue.threads)
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 def test_what_a_limit_of_ours_holds_does_not_crawl(
     queue: DownloadQueue, clock: ManualClock, body: Callable[[], Body]
 ) -> None:

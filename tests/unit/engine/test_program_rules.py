@@ -171,7 +171,7 @@ def test_a_slow_program_waits_behind_others(tmp_path: Path, monkeypatch: pytest.
         return thread
 
     try:
-        threads = [reads("x", indexer)]
+        threads = [reads("x", daily)]
         assert inner.silent.wait(20)
         threads.append(reads("slow", indexer))
         until(lambda: engine.queued_downloads == 1)
