@@ -38,6 +38,11 @@ from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.records import Entry, PendingDelete
 
 
+def taken(queue: SlottedQueue) -> int:
+    """Number of slots in use."""
+    return queue._taken
+
+
 class Probes:
     core: Core
     fs: build.Engine

@@ -13,6 +13,7 @@ import pytest
 from r2fs.engine.content.jobs import SlottedQueue
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
+from tests.support.probes import taken
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -71,7 +72,7 @@ def test_a_queue_runs_more_and_fewer(queue: SlottedQueue) -> None:
     until(lambda: gauge.running == 1)
     gauge.most = 0
     gauge.let_go(7)
-    until(lambda: gauge.running == 1 and queue._taken == 1)
+    until(lambda: gauge.running == 1 and taken(queue) == 1)
     assert gauge.most <= 1
     gauge.let_go(1)
 
@@ -79,9 +80,9 @@ def test_a_queue_runs_more_and_fewer(queue: SlottedQueue) -> None:
 def test_threads_that_wait_for_a_job_give_their_slots_back(queue: SlottedQueue) -> None:
     gauge = Gauge()
     start(queue, 2)
-    until(lambda: queue._taken == 2)
+    until(lambda: taken(queue) == 2)
     queue.resize(1)
-    until(lambda: queue._taken == 1)
+    until(lambda: taken(queue) == 1)
     for _ in range(2):
         queue.submit(gauge)
     until(lambda: gauge.running == 1)
