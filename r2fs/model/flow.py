@@ -1,10 +1,10 @@
-"""Flow: the transfer that a thread carries out, as the limits of bandwidth see it.
+"""Flow: the transfer of a thread, for the limits of bandwidth.
 
-Owns:  its turn among others, and how long it has been held by a limit of ours: no silence of the bucket.
+Owns:  the turn among other flows, and the time held by a limit of this host: no silence of the bucket.
 Never: waits (`store/token_bucket.py` does).
 
-The engine says what a transfer is for, and the store knows its bytes: between them lies the port ObjectStore, whose
-calls stay as they are. So the flow is a property of the context of the thread.
+The engine knows the purpose of a transfer, the store the bytes: between both lies the port ObjectStore. So the flow
+is a property of the context of the thread.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ Threads: every method is thread-safe.
 Locks:   `_lock`, a leaf, held for a few assignments. Where no limit is set, none is taken.
 
 A flow pays before it moves bytes: it gets its turn while the tokens are not in debt, and takes all that it asks for. So
-`piece` of a second's bytes at once is the most by which a second is exceeded, besides BURST_S. Flows that a program
-waits for go first, in the order of their arrival; of SHARE turns one is another's, whose connection its server would
-close otherwise.
+`piece` is the most by which a second is exceeded, besides BURST_S. Flows with a waiting program go first, in the order
+of arrival; of SHARE turns one is left to the rest: servers would close idle connections.
 
 A body that has begun without a limit ends without one: it has 8 MiB or one part as a rule.
 """

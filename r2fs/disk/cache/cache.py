@@ -84,15 +84,13 @@ class CleanCache:
 
     # -------------------------------------------------------------- content
     def take(self, version: Version, into: Path, use: bool = True) -> Taken | None:
-        """Link the entry's file as `into`, on the same file system; `use`: it counts in the order of eviction. None: a
-        miss.
+        """Link the entry's file as `into`, on the same file system. None: a miss. `use`: eviction notes a use.
 
         The file stays the entry's too: the caller drops the entry before it changes the file.
         """
         name = row_name(version.key, version.etag)
-        lacking, taken = self._names.lacks(name), None
-        if not lacking:
-            taken = self._content.run(lambda table: self._take_locked(table, name, version, into, use), None)
+        lacking, take = self._names.lacks(name), self._take_locked
+        taken = None if lacking else self._content.run(lambda t: take(t, name, version, into, use), None)
         with self._content.lock:
             self._hits += taken is not None
             self._misses += taken is None

@@ -99,7 +99,7 @@ class _Slot:
 
 
 class SlottedQueue(JobQueue):
-    """A queue of which `limit` jobs run at once, on as many threads or more."""
+    """Queue with `limit` running jobs at most, on as many threads or more."""
 
     spare = 0  # threads above the limit
 
@@ -118,7 +118,7 @@ class SlottedQueue(JobQueue):
 
     @property
     def threads(self) -> int:
-        """Number of threads that are to run the queue: of a limit that was lowered some wait."""
+        """Number of threads of the queue: after a lower limit, surplus threads wait."""
         return self._most + self.spare
 
     def resize(self, limit: int) -> None:
@@ -167,7 +167,7 @@ class DownloadQueue(SlottedQueue):
         self._slow_later: deque[tuple[Job, Cause]] = deque()
 
     def submit(self, job: Job, priority: int = URGENT) -> bool:
-        """Queue a job. Of SLOW ones no more than `limit` less SPARED run at once: the others' need no slot of theirs."""
+        """Queue a job. Of SLOW jobs no more than `limit` less SPARED run at once."""
         if priority != SLOW:
             return super().submit(job, priority)
         with self._free:

@@ -59,7 +59,7 @@ class Contents:
     # ---- open content
     @contextmanager
     def unused(self, unused: bool) -> Iterator[None]:
-        """With `unused`, what is opened inside the block is no use of its entry in the cache. With Core.lock held."""
+        """With `unused`, opens inside the block are no use of entries in the cache. With Core.lock held."""
         self._is_use = not unused
         try:
             yield

@@ -1,4 +1,4 @@
-"""Rules for programs: what a thumbnailer or an indexer may fetch, by the name of its process.
+"""Rules for programs: bytes that a thumbnailer or an indexer may fetch, by the name of the process.
 
 Owns:  the tables [programs.NAME] of the settings file, and the choice of a program's rule.
 Never: reads /proc (`model/programs.py` does).
@@ -27,7 +27,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class ProgramRule:
-    """Rule for the processes whose names fit a pattern of `comm`. Files that are on this host are read by anybody."""
+    """Rule for processes with names that fit a pattern of `comm`. Files on this host are read by all programs."""
 
     name: str  # of the table
     comm: tuple[str, ...]
@@ -41,17 +41,17 @@ class ProgramRule:
 
     @property
     def ahead(self) -> bool:
-        """True if more may be fetched than what is read."""
+        """True if more bytes may be fetched than are read."""
         return self.prefetch and self.read == ALL
 
     @property
     def slow(self) -> bool:
-        """True if others go first."""
+        """True if other programs go first."""
         return self.read == SLOW
 
     @property
     def passes_by(self) -> bool:
-        """True if the program looks at all files alike: no sign that a person needs one soon."""
+        """True if the program reads all files alike: no sign of a person's need."""
         return self.read != ALL
 
     @property

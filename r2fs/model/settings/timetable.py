@@ -1,6 +1,6 @@
 """Bandwidth limits: bytes a second, the whole day or by a timetable in local time.
 
-Owns:  the text form of a limit, and what holds at a moment and until when.
+Owns:  the text form of a limit, the rate of a moment, and the moment of the next change.
 Never: waits, or counts bytes (`store/token_bucket.py` does).
 Fails: `parse` raises ValueError; `sources.py` adds the setting, its source and `allowed`.
 
