@@ -7,7 +7,6 @@ Threads: none of its own; `RequestCounter` holds its lock around each call.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +39,6 @@ class Tally:
         self._directories: dict[str, list[int]] = {}
         self._programs: dict[str, list[int]] = {}
         self._recent: deque[Sent] = deque(maxlen=RECENT)
-        self.since_s = time.time()
 
     def add(self, sent: Sent, kind: int) -> None:
         """Enter a request. `kind`: its class, 0 for A, 1 for B, 2 for a free one."""

@@ -89,10 +89,14 @@ class PageServer(ThreadingMixIn, LoopbackServer):
         return f"http://{ADDRESS}:{self.socket.getsockname()[1]}/{self.guard.token}/"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._connections.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._connections.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._connections.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:

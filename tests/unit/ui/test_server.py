@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from r2fs.model.errors import InvalidArgument
 from r2fs.ui import mounts, ranges
 from r2fs.ui.beneath import path_of, ref_of
 from r2fs.ui.mounts import Mounts
-from r2fs.ui.server import HEADERS, PAGE, PLAYERS, PageServer
+from r2fs.ui.server import CONNECTIONS, HEADERS, PAGE, PLAYERS, PageServer
 from tests.unit.cli.test_asking import status
 
 FOLDER = Path(mounts.__file__).parent / "page"
@@ -348,3 +349,16 @@ def test_a_defect_ends_one_request_alone(page, monkeypatch):
     )
     monkeypatch.undo()
     assert page.ask("mounts").json == {"mounts": []}
+
+
+def test_a_host_without_threads_costs_the_page_no_connection(page, monkeypatch):
+    def full(thread):
+        raise RuntimeError("can't start new thread")
+
+    for _ in range(CONNECTIONS):
+        ours, theirs = socket.socketpair()
+        with monkeypatch.context() as patch, ours, theirs:
+            patch.setattr(threading.Thread, "start", full)
+            with pytest.raises(RuntimeError):
+                page.server.process_request(ours, None)
+    assert page.ask("").status == 200
