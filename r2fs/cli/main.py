@@ -65,7 +65,7 @@ COMMANDS = {
 # Headings of the list of commands, as in README; what is in none comes last.
 SECTIONS = {
     "Mount and set up": ("mount", "umount", "restart", "mirror", "service", "config", "completion"),
-    "Look": ("status", "ls", "info", "url", "key", "path", "cost", "doctor"),
+    "Look": ("status", "ui", "ls", "info", "url", "key", "path", "cost", "doctor"),
     "Send and repair": ("flush", "wait", "refresh", "limit", "queue"),
     "Cache": ("warm", "pin", "unpin", "evict", "cache"),
     "Objects and buckets": ("rm", "set", "migrate", "grant", "bucket"),

@@ -135,10 +135,10 @@ class Freshness:
             self._behind.waited(since_s)
 
     def _send(self, refresh: Refresh, directory: Node, name: str | None, mine: bool, alone: bool) -> None:
-        run = partial(self._run, refresh, directory, name)
         if mine and alone:
-            self._behind.add(refresh, run)
+            self._behind.add(refresh, partial(self._run_behind, refresh, directory, name))
         elif mine or not (refresh.begun or alone):
+            run = partial(self._run, refresh, directory, name)
             self._jobs.submit(partial(self._behind.once, refresh, run))
 
     def _is_fresh_locked(self, directory: Node, name: str | None, patient: bool) -> bool:
@@ -230,6 +230,13 @@ class Freshness:
         """Job: list the directory, or look up a name."""
         self._answer(refresh, directory, partial(self._refresh, refresh, directory, name))
 
+    def _run_behind(self, refresh: Refresh, directory: Node, name: str | None) -> None:
+        """Job: as `_run`, for a saved directory, unless a LIST that crosses directories was faster."""
+        with self._core.lock:  # what is believed in an outage stays provisional
+            faster = name is None and self.valid_s(directory) > 0 and not listing_of(directory).provisional
+        ask = partial(self._refresh, refresh, directory, name)
+        self._answer(refresh, directory, (lambda: None) if faster else ask)
+
     def _answer(self, refresh: Refresh, directory: Node, ask: Callable[[], object]) -> None:
         """Ask the bucket, and end `refresh` with the error, if any."""
         try:
@@ -266,8 +273,6 @@ class Freshness:
         listing = listing_of(directory)
         saved = self.last.pages(directory) if name is not None and not listing.whole else 1
         with self._core.lock:
-            if name is None and self.valid_s(directory) > 0 and not listing.provisional:
-                return  # a LIST that crosses directories was faster
             listing.pages = max(listing.pages, saved)
             pages = None if name is None else self._name_lookup.pages_worth_locked(listing)
             previous = None if pages == 0 else self._tree_listing.came_from_locked(directory)
@@ -325,9 +330,7 @@ class Freshness:
         self, refresh: Refresh, directory: Node, prefix: str, below: list[str], began: int
     ) -> list[str]:
         """Return `below` without directories that may be empty: deletes below are pending, or done since the LIST.
-
-        An empty bucket is shown.
-        """
+        An empty bucket is shown."""
         if not prefix and self._core.settings.bucket.several:
             return below
         with self._core.lock:
@@ -354,10 +357,9 @@ class Freshness:
     # ------------------------------------------------------------------ whole trees
     def load_below(self, caller: Caller, directory: Node) -> None:
         """Make every directory at and below this one fresh, for a rename; known ones stay as they are in an outage."""
-        flat = (
-            directory.parent is not None or not self._core.settings.bucket.several
-        )  # never through all buckets
-        listed = self._load_flat(caller, directory) if flat and self._is_cheaper_flat(directory) else set()
+        all_buckets = directory.parent is None and self._core.settings.bucket.several
+        flat = not all_buckets and self._is_cheaper_flat(directory)
+        listed = self._load_flat(caller, directory) if flat else set()
         pending = [directory]
         while pending:
             one = pending.pop()

@@ -19,6 +19,7 @@ from r2fs.model.errors import (
     ClockSkewed,
     PermissionRefused,
     QuotaUsedUp,
+    R2fsError,
     ReadFailed,
     Refused,
     Unavailable,
@@ -34,7 +35,7 @@ def pump(engine: Engine) -> None:
     engine.run_due()
 
 
-def refusing(error: type[Refused], verb: str = "put") -> Callable[[str, str], None]:
+def refusing(error: type[R2fsError], verb: str = "put") -> Callable[[str, str], None]:
     def refuse(name: str, key: str) -> None:
         if name == verb:
             raise error(f"{key}: no")
@@ -80,6 +81,24 @@ def test_what_is_known_is_shown_while_the_bucket_is_silent(
     while engine.listdir("dir") != ["new.wav", "old.wav"]:
         assert time.monotonic() < end
         time.sleep(0.01)
+    assert not engine.freshness.outages.at(engine.inodes.root)
+
+
+def test_an_outage_ends_by_an_answer_and_not_by_what_is_shown_meanwhile(make: MakeEngine, store: MemoryStore):
+    store.set("dir/old.wav", b"old")
+    clock = ManualClock()
+    engine = make(clock=clock, threads=False, freshness_s=10.0)
+    assert engine.listdir("dir") == ["old.wav"]
+    store.before = refusing(Unavailable, "list")
+    for _ in range(3):
+        clock.advance(11.0)
+        asked = store.count("list")
+        assert engine.listdir("dir") == ["old.wav"]
+        assert store.count("list") > asked
+        assert engine.freshness.outages.at(engine.inodes.root)
+    store.before = lambda name, key: None
+    clock.advance(11.0)
+    engine.listdir("dir")
     assert not engine.freshness.outages.at(engine.inodes.root)
 
 
