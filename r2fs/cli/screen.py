@@ -112,11 +112,13 @@ def _keys() -> Iterator[Callable[[float], bool]]:
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
     tty.setcbreak(fd)  # Ctrl-C stays a signal
+    keyboard = select.poll()  # select() refuses descriptors from 1024 on
+    keyboard.register(fd, select.POLLIN)
 
     def pressed(seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while (rest := deadline - time.monotonic()) > 0:
-            if select.select([fd], [], [], rest)[0] and os.read(fd, 1) in QUIT:
+            if keyboard.poll(rest * 1000) and os.read(fd, 1) in QUIT:
                 return True
         return False
 

@@ -243,10 +243,10 @@ class Machine:
 
 
 def _binds() -> str:
-    """The clone and the interpreter, where they are not on the disk of `/`."""
+    """The clone and the interpreter, where they are not on the disk of `/`, or below /tmp, which is empty inside."""
     wanted = {ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     device = os.stat("/").st_dev
-    apart = [path for path in sorted(wanted) if path.stat().st_dev != device]
+    apart = [p for p in sorted(wanted) if p.stat().st_dev != device or p.is_relative_to("/tmp")]
     return " ".join(f"--bind-ro={shlex.quote(str(path))}" for path in apart)
 
 

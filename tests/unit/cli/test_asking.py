@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -438,6 +439,9 @@ def test_q_ends_a_watch_and_the_terminal_is_as_before(r2fs, daemon, terminal, mo
 
     point = daemon("takes", status=answer)
     terminal(100)
+    high = fcntl.fcntl(theirs, fcntl.F_DUPFD, 1024)  # select() refuses it
+    os.close(theirs)
+    theirs = high
     with open(theirs, "rb", buffering=0) as keyboard:
         monkeypatch.setattr("sys.stdin", keyboard)
         before = termios.tcgetattr(theirs)

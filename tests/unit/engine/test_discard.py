@@ -179,7 +179,7 @@ def test_a_crash_leaves_the_change_pending_or_the_buckets_version(
 
 
 def test_a_full_disk_changes_nothing(make: MakeEngine, store: MemoryStore) -> None:
-    engine = make(**LATER)
+    engine = make(**LATER, threads=False)
     engine.write("a", b"one")
 
     def fail() -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from r2fs.daemon.operations import Operations
+from r2fs.daemon.spending import SpentView
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
@@ -22,6 +23,7 @@ def operations(engine: Engine) -> Any:
         store=engine.store,
         driver=object(),
         takeover=SimpleNamespace(describe=dict),
+        spending=SimpleNamespace(view=lambda: SpentView("2026-11", 0, 0, 0.0, 0.0, 0.0)),
     )
     stopping = SimpleNamespace(requested=threading.Event())
     return Operations(parts, stopping, "/mnt", lambda: None)  # type: ignore[arg-type]
