@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -40,13 +39,7 @@ def took_s(store: RetryingStore, up: str, down: str, *works: Callable[[], object
     bandwidth = Bandwidth(clock)
     bandwidth.change(limit(up), limit(down))
     store.share(bandwidth)
-    threads = [threading.Thread(target=clock.thread(lambda work=work: work() and None)) for work in works]  # type: ignore[misc]
-    clock.expect(len(threads))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
+    clock.run_together(works)
     return clock.monotonic()
 
 

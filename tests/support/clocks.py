@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from threading import Event, Lock
+from collections.abc import Callable, Iterable
+from threading import Event, Lock, Thread
 
 from r2fs.model.ports import SystemClock
 
@@ -73,7 +73,7 @@ class SharedClock:
     def expect(self, threads: int) -> None:
         self._threads = threads
 
-    def thread(self, work: Callable[[], None]) -> Callable[[], None]:
+    def thread(self, work: Callable[[], object]) -> Callable[[], None]:
         """Main of one of the threads."""
 
         def run() -> None:
@@ -105,3 +105,13 @@ class SharedClock:
         """With the lock held. A wait whose event is set is about to end."""
         if len(self._ends) == self._threads and not any(event.is_set() for event in self._ends):
             self._now_s = max(self._now_s, min(self._ends.values(), default=0.0))
+
+    def run_together(self, works: Iterable[Callable[[], object]]) -> None:
+        """Run each in a thread of this clock, and wait for their ends."""
+        threads = [Thread(target=self.thread(work), daemon=True) for work in works]
+        self.expect(len(threads))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()

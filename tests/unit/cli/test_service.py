@@ -142,8 +142,7 @@ def test_the_remedies_of_a_missing_settings_file_and_of_nothing_to_remove(
     ],
 )  # fmt: skip
 def test_each_shell_loads_its_completion(tmp_path: Path, repo_root: Path, shell: str, words: str, shown: str):
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed here: scripts/test installs it")
+    assert shutil.which(shell), f"{shell} is not installed here: scripts/test installs it"
     program = tmp_path / "r2fs"
     lines = (
         "import sys",

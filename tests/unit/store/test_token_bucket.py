@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -60,16 +58,6 @@ def test_one_flow_has_the_rate(size: int) -> None:
     assert moved >= MIB * (took_s - 2 * SOON_S)
 
 
-def run_together(clock: SharedClock, flows: list[Callable[[], None]]) -> None:
-    threads = [threading.Thread(target=clock.thread(work), daemon=True) for work in flows]
-    clock.expect(len(threads))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-
-
 def test_many_flows_share_it_alike() -> None:
     """Eight of different pieces for ten seconds: right within a percent, and as much for each of the same pieces."""
     clock, moved = SharedClock(), [0] * 8
@@ -80,7 +68,7 @@ def test_many_flows_share_it_alike() -> None:
             bucket.take(size)
             moved[number] += size
 
-    run_together(clock, [*(partial(flow, n, 64 * KIB) for n in range(7)), partial(flow, 7, 200)])
+    clock.run_together([*(partial(flow, n, 64 * KIB) for n in range(7)), partial(flow, 7, 200)])
     # one piece of each is under way at the end
     assert 10 * MIB <= sum(moved) <= 10 * MIB + MIB * BURST_S + 8 * 64 * KIB
     assert max(moved[:7]) - min(moved[:7]) <= 2 * 64 * KIB
@@ -96,7 +84,7 @@ def test_what_programs_wait_for_goes_first() -> None:
                 bucket.take(64 * KIB)
                 order.append(urgent)
 
-    run_together(clock, [partial(transfer, urgent) for urgent in (True, False, True, False)])
+    clock.run_together([partial(transfer, urgent) for urgent in (True, False, True, False)])
     steady = order[8:-8]
     assert 1 / (2 * SHARE) <= steady.count(False) / len(steady) <= 2 / SHARE  # alive, and no more
 
@@ -116,7 +104,7 @@ def test_one_that_becomes_urgent_meanwhile_goes_first() -> None:
             bucket.take(KIB)
         done.append(name)
 
-    run_together(clock, [partial(transfer, name) for name in flows])
+    clock.run_together([partial(transfer, name) for name in flows])
     assert done.index("a") < done.index("late")
 
 
@@ -134,7 +122,7 @@ def test_one_that_becomes_urgent_is_woken_up_by_the_first() -> None:
             time.sleep(0.001)
         flows[1].urgent = True
 
-    run_together(clock, [promote, *(partial(transfer, flow) for flow in flows)])
+    clock.run_together([promote, *(partial(transfer, flow) for flow in flows)])
     assert clock.monotonic() < 2
 
 
@@ -177,7 +165,7 @@ def test_a_change_or_the_end_frees_those_that_wait() -> None:
         bucket.change(OFF)
 
     begun_s = clock.monotonic()
-    run_together(clock, [wait, lift])
+    clock.run_together([wait, lift])
     assert clock.monotonic() - begun_s < 3600
 
 
