@@ -10,8 +10,7 @@ Fails:   StateDamaged if a staged file is missing; Stale; NoSpace and LocalError
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -54,22 +53,16 @@ class Contents:
         self._pinned: dict[int, Version] = {}  # at most one pin of the cache each
         self._pinned_by: dict[Version, set[int]] = {}  # the reverse: inode numbers
         self._streams = streams
-        self._is_use = True  # what is opened counts in the cache's order of eviction
 
     # ---- open content
-    @contextmanager
-    def unused(self, unused: bool) -> Iterator[None]:
-        """With `unused`, opens inside the block are no use of entries in the cache. With Core.lock held."""
-        self._is_use = not unused
-        try:
-            yield
-        finally:
-            self._is_use = True
+    def of(self, node: Node, is_use: bool = True) -> SparseFile:
+        """Return the inode's open content; opens the file in staging or in the cache, or creates an empty one.
 
-    def of(self, node: Node) -> SparseFile:
-        """Return the inode's open content; opens the file in staging or in the cache, or creates an empty one."""
+        `is_use`: an open counts in the cache's order of eviction.
+        """
         if node.content is None:
-            node.content = self._staged(node) if node.pending and node.pending.staged else self._clean(node)
+            has_staged = node.pending is not None and node.pending.staged is not None
+            node.content = self._staged(node) if has_staged else self._clean(node, is_use)
         return node.content
 
     def source(self, node: Node) -> Source | None:
@@ -118,12 +111,12 @@ class Contents:
         except FileNotFoundError:
             raise StateDamaged(f"{node.pending.key}: its bytes should be in {path}, and are not") from None
 
-    def _clean(self, node: Node) -> SparseFile:
+    def _clean(self, node: Node, is_use: bool) -> SparseFile:
         version = node.base
         if version is None:  # unlinked, and open since before a takeover
             raise Stale(f"{node.name} is gone")
         path = self._core.staging.link_path(node.ino)
-        taken = None if self._is_anothers(node, version) else self._taken(version, path)
+        taken = None if self._is_anothers(node, version) else self._taken(version, path, is_use)
         self.pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:
@@ -147,10 +140,10 @@ class Contents:
             others.discard(ino)
         return bool(others)
 
-    def _taken(self, version: Version, path: Path) -> Taken | None:
+    def _taken(self, version: Version, path: Path, is_use: bool) -> Taken | None:
         """Link the cache's file of this version as `path`. None: a miss, or a disk without room for a name."""
         try:
-            return self.with_room(lambda: self._core.cache.take(version, path, self._is_use))
+            return self.with_room(lambda: self._core.cache.take(version, path, is_use))
         except NoSpace:
             return None
 
@@ -298,7 +291,7 @@ class Contents:
         self.discard(node)
         return True
 
-    def wake(self, node: Node) -> None:
+    def wake(self, node: Node, is_use: bool = True) -> None:
         """End the idleness of an inode; called before each open. A changed or expired file is downloaded again."""
         file = self._idle.take(node.ino)
         if file is None or self._is_damaged(file):
@@ -308,7 +301,7 @@ class Contents:
             assert node.base is not None
             self._core.cache.drop(node.base)
         else:
-            another = self._is_use and self._is_another_use(node.ino)
+            another = is_use and self._is_another_use(node.ino)
             self._core.cache.count_hit(file.node.base if another else None)
 
     def _is_another_use(self, ino: int) -> bool:

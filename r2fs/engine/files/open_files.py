@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.jobs import SLOW, URGENT, JobQueue
 from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.source import Source
@@ -101,10 +102,11 @@ class Files:
     def _open_to_read(self, caller: Caller, node: Node, flags: int) -> Opened:
         """Open a file for reading; a small one with missing bytes is downloaded first: then every read is local."""
         rule = self._rule(caller)
-        with self._core.lock, self._contents.unused(rule is not None and rule.passes_by):
+        is_use = rule is None or not rule.passes_by
+        with self._core.lock:
             self._check_there(node)
-            self._contents.wake(node)
-            small = self._comes_whole(node, rule)
+            self._contents.wake(node, is_use)
+            small = self._comes_whole(self._contents.of(node, is_use), rule)
             if rule is None:
                 self._prefetch.opened(node, cold=small)
             if small:
@@ -137,7 +139,7 @@ class Files:
         while True:
             with self._core.lock:
                 self._check_there(node)
-                if not self._comes_whole(node):
+                if not self._comes_whole(self._contents.of(node)):
                     return
                 caller.about_to_fetch()
             if self._hydration.whole(node, caller):
@@ -153,11 +155,12 @@ class Files:
         rules = self._core.settings.programs
         return chosen(rules, PROGRAMS.name(caller.pid)) if rules else None
 
-    def _comes_whole(self, node: Node, rule: ProgramRule | None = None) -> bool:
+    def _comes_whole(self, content: SparseFile, rule: ProgramRule | None = None) -> bool:
         """True for a small file with missing bytes: open waits for them, and every read is local."""
-        content = self._contents.of(node)
+        if content.complete:  # first: it alone takes no system call
+            return False
         small = content.size <= self._core.settings.small_file
-        return not content.complete and small and (rule is None or rule.allows_whole(content.size))
+        return small and (rule is None or rule.allows_whole(content.size))
 
     def fetches_locked(self, caller: Caller, node: Node, flags: int) -> bool:
         """True if an open with these flags sends a GET for the whole file, by its version, and none is under way."""
