@@ -21,8 +21,8 @@ Changed by the functions of `transitions.py`, and stored by the engine's Pending
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from r2fs.model.ranges import Range
 from r2fs.model.records import Proof
@@ -152,8 +152,7 @@ class Writes(Enum):
     SOME = "some"
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(NamedTuple):
     """File in staging with the bytes of one inode."""
 
     file: str  # its name in staging/data
@@ -182,8 +181,7 @@ class Staged:
         return self.synced or self.withdrawn is not None or self.fsync_mark is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """State before the first writer's open, restored by a close without a change."""
 
     state: State
@@ -191,8 +189,7 @@ class Checkpoint:
     modified: bool  # InFlight.modified
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
+class InFlight(NamedTuple):
     """Upload attempt in flight."""
 
     attempt: str  # its id, in the journal and in the object's metadata
@@ -200,22 +197,19 @@ class InFlight:
     modified: bool = False  # opened for writing since the attempt began
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Reason of PARKED, or of the last attempt's failure."""
 
     reason: str
     transient: bool = False  # PARKED for a cause expected to end by itself: tried again when due
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(NamedTuple):
     failures: int = 0  # attempts in a row that failed
     refused_at: int | None = None  # number of successful uploads at the first of these failures, a 403
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     key: str  # of the inode's object
     seq: int  # order of the journal
     state: State

@@ -21,7 +21,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from r2fs.model.directory_lines import DirectoryLines
@@ -555,4 +555,4 @@ def _attributes(fd: int) -> Attributes:
 
 
 def _root_attributes(attributes: Attributes) -> Attributes:
-    return replace(attributes, ino=ROOT, st_ino=ROOT)
+    return attributes._replace(ino=ROOT, st_ino=ROOT)

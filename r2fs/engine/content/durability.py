@@ -16,7 +16,6 @@ import logging
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 
 from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.local_file import Contents
@@ -140,7 +139,7 @@ class DiskSync:
         pending = node.pending
         if pending is None or (staged := pending.staged) is None:
             return
-        staged = replace(staged, fsync_mark=mark)
+        staged = staged._replace(fsync_mark=mark)
         self._pending.note(node, with_staged(pending, staged))
         # Else `WriteSessions.changing` withdrew it before a write.
         synced = staged.durability is Durability.SYNCED
@@ -153,7 +152,7 @@ class DiskSync:
                 durability = Durability.VOLATILE
             lists_ranges = staged.lists_ranges and not whole
             size = self._contents.of(node).size
-            staged = replace(staged, durability=durability, lists_ranges=lists_ranges, size=size)
+            staged = staged._replace(durability=durability, lists_ranges=lists_ranges, size=size)
             self._pending.commit(node, with_staged(pending, staged))
         node.synced_on_disk = node.synced_on_disk or synced
         self._contents.close_unused(node)
@@ -224,7 +223,7 @@ class DiskSync:
                     if node.pending is not None and (staged := node.pending.staged) is not None:
                         durability = Durability.SYNCED_OWN if _is_partial(node) else Durability.SYNCED
                         self._pending.commit(
-                            node, with_staged(node.pending, replace(staged, durability=durability))
+                            node, with_staged(node.pending, staged._replace(durability=durability))
                         )
                 self._core.journal.barrier()
             except (OSError, R2fsError) as error:  # the rows stay as "closed, not synced"

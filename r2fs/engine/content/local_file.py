@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -253,7 +252,7 @@ class Contents:
             )  # the journal had no room for its row yet: its size is the file's
             staged = node.pending.staged
             if node.content.complete and not node.sending and not unsealed and not staged.lists_ranges:
-                self._pending.note(node, with_staged(node.pending, replace(staged, edits=self.edits(node))))
+                self._pending.note(node, with_staged(node.pending, staged._replace(edits=self.edits(node))))
                 node.content.close()
                 node.content = None
         elif not self._keep_idle(node):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from r2fs.disk.durable import outwait_file_time
 from r2fs.engine.content.storage import Storage
@@ -62,7 +61,7 @@ class WriteSessions:
         if isinstance(baseline, Proof) and not outwait_file_time(baseline.ctime_ns):
             with self._core.lock:
                 if node.pending is not None and (staged := node.pending.staged) is not None:
-                    self._pending.commit(node, with_staged(node.pending, replace(staged, baseline=None)))
+                    self._pending.commit(node, with_staged(node.pending, staged._replace(baseline=None)))
 
     def make_dirty(self, node: Node, truncate: bool = False) -> None:
         """Open for writing (OPEN_WRITE): in the journal, and no upload reads the file any more. With Core.lock held.
@@ -124,8 +123,7 @@ class WriteSessions:
         baseline: Proof | Writes | None = None
         if not truncate:
             baseline = self._contents.proof(node) if content.complete else Writes.NONE
-        staged = replace(
-            pending.staged or Staged(file),
+        staged = (pending.staged or Staged(file))._replace(
             size=content.size,
             boot=self._core.staging.boot,
             baseline=baseline,
@@ -193,7 +191,7 @@ class WriteSessions:
         durability = self._disk_sync.proven(node, staged)
         stat, opened_again, known_ns = content.stat(), pending.checkpoint is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
-        staged = replace(staged, size=stat.st_size, durability=durability, boot=self._core.staging.boot)
+        staged = staged._replace(size=stat.st_size, durability=durability, boot=self._core.staging.boot)
         self._pending.commit(
             node,
             closed_changed(pending, staged, self._core.clock.time()),

@@ -8,8 +8,6 @@ Fails:   FileError's subclasses; NoSpace from the journal.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.inodes.bucket_roots import check_writable, is_bucket_root
 from r2fs.engine.inodes.directory_objects import check_changeable
@@ -89,7 +87,7 @@ class SetAttr:
             if staged is not None and had_baseline:
                 # Opened for writing, and not written yet: `touch` must not send a large file again.
                 baseline = self._contents.proof(node) if untouched else None
-                pending = with_staged(pending, replace(staged, baseline=baseline))
+                pending = with_staged(pending, staged._replace(baseline=baseline))
             self._core.journal.outdate_multipart(node.ino)
             self._pending.commit(node, retargeted(pending), **fields)
         self._queue.schedule_locked(node)

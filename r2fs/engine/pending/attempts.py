@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from r2fs.disk.body import Gate
 from r2fs.engine.inodes.core import Core
@@ -74,7 +74,7 @@ class Attempts:
     def restore(self, attempts: tuple[Attempt, ...]) -> None:
         """Enter, at start, the attempts of earlier daemons: the outcome of all is unknown."""
         for attempt in attempts:
-            self._known[attempt.id] = replace(attempt, unknown=True)
+            self._known[attempt.id] = attempt._replace(unknown=True)
 
     def begin(
         self, node: Node, key: str, resumed: MultipartState | None, copied: Version | None = None
@@ -93,7 +93,7 @@ class Attempts:
         """Mark the outcome unknown, so that the object is recognised as this host's if seen later."""
         attempt = self._known.get(attempt_id)
         if attempt is not None:
-            self._put(replace(attempt, unknown=True))
+            self._put(attempt._replace(unknown=True))
 
     def drop(self, attempt_id: str) -> None:
         """Forget an attempt that stored nothing, unless a multipart upload resumes the attempt."""

@@ -12,7 +12,6 @@ Fails: NoSpace or StateDamaged from the journal: memory is unchanged then.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from threading import Condition
 from typing import NamedTuple, TypedDict, Unpack
 
@@ -171,7 +170,7 @@ class PendingStore:
         """
         pending = node.pending
         if pending is not None and pending.staged is not None and pending.staged.lists_ranges:
-            self.commit(node, with_staged(pending, replace(pending.staged, size=size)))
+            self.commit(node, with_staged(pending, pending.staged._replace(size=size)))
 
     def note_open_write(self, node: Node) -> None:
         """Record a write through this mount, which fstat need not show."""
@@ -335,7 +334,7 @@ def _as_listed(staged: Staged, lists_ranges: bool) -> Staged:
     durability = staged.durability
     if durability is Durability.SYNCED_OWN and not lists_ranges:
         durability = Durability.VOLATILE
-    return replace(staged, lists_ranges=lists_ranges, durability=durability)
+    return staged._replace(lists_ranges=lists_ranges, durability=durability)
 
 
 def _evidence(pending: Pending) -> tuple[Proof | None, bool]:

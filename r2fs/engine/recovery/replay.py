@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import replace
 
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.disk.staging import ino_of
@@ -219,7 +218,7 @@ class Replay:
             pending = released(pending, keep_reason=True)
         staged = pending.staged
         if staged is not None:
-            staged = replace(staged, durability=durability, boot=self._core.staging.boot)
+            staged = staged._replace(durability=durability, boot=self._core.staging.boot)
         return replayed(pending, staged)
 
     def _park_missing(self, node: Node, row: PendingInode, pending: Pending) -> None:

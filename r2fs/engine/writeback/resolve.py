@@ -266,7 +266,7 @@ class Resolver:
             return
         assert node.pending is not None
         news = InodeChange() if decided.merge is None else found_at_key(node, job, decided.merge)
-        retry = replace(node.pending.retry, failures=node.pending.retry.failures + 1)
+        retry = node.pending.retry._replace(failures=node.pending.retry.failures + 1)
         pending = decided.correction.apply(node.pending, view.has_moved(job))
         change = decided.correction.change | news
         self._pending.commit(node, transitions.failed(pending, str(error), retry), **change)
@@ -285,7 +285,7 @@ class Resolver:
         pending, content = node.pending, node.content
         assert pending is not None and content is not None
         if pending.staged is not None:
-            staged = replace(pending.staged, size=content.size)
+            staged = pending.staged._replace(size=content.size)
             self._pending.commit(node, transitions.sends_own(pending, staged))
         else:
             with self._staged_files.staging(node) as file:

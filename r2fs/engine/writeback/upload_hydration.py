@@ -13,7 +13,6 @@ Fails:   a download that fails is retried later, or the file is parked; LocalErr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
@@ -110,7 +109,7 @@ class UploadHydration:
             if node.pending is not None:
                 staged = node.pending.staged
                 if staged is not None:  # its row lists ranges while bytes are missing
-                    staged = replace(staged, lists_ranges=not self._contents.of(node).complete)
+                    staged = staged._replace(lists_ranges=not self._contents.of(node).complete)
                     self._pending.commit(node, with_staged(node.pending, staged))
                 self._queue.schedule_locked(node)
                 self._contents.close_unused(node)

@@ -304,14 +304,14 @@ def after_error(job: UploadJob, error: Exception, view: View) -> Verdict:
         return Nothing()
     assert view.pending is not None
     retry = view.pending.retry
-    once_more = replace(retry, failures=retry.failures + 1)
+    once_more = retry._replace(failures=retry.failures + 1)
     if isinstance(error, BodyWithdrawn):
         return TryLater(retry, Pause.NONE)
     if isinstance(error, PermissionRefused) and _is_refused_alone(retry, view.uploaded):
         return Park(Hold(str(error)))
     if isinstance(error, BUCKET_WIDE):
         refused_at = view.uploaded if retry.refused_at is None else retry.refused_at
-        return TryLater(replace(once_more, refused_at=refused_at), Pause.BUCKET)
+        return TryLater(once_more._replace(refused_at=refused_at), Pause.BUCKET)
     if isinstance(error, Unavailable):
         return TryLater(once_more, Pause.BUCKET)
     if isinstance(error, Retryable | UploadMissing | NoSpace | LocalError):

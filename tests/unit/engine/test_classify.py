@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -71,9 +70,9 @@ ROW = PendingInode(
     target=None,
     st_ino=None,
 )
-OPEN = replace(ROW, state=State.DIRTY.value, before=State.CLEAN.value, changed=False, proof=PROOF)
-BARE = replace(OPEN, own=(), base_limit=SIZE, proof=None, changed=True)
-UNCHANGED_NAME = replace(ROW, changed=False, base=ELSEWHERE)  # renamed, opened and closed without a write
+OPEN = ROW._replace(state=State.DIRTY.value, before=State.CLEAN.value, changed=False, proof=PROOF)
+BARE = OPEN._replace(own=(), base_limit=SIZE, proof=None, changed=True)
+UNCHANGED_NAME = ROW._replace(changed=False, base=ELSEWHERE)  # renamed, opened and closed without a write
 HERE = Evidence(NOW, WRITTEN)
 Case = tuple[PendingInode, Evidence]
 
@@ -99,8 +98,7 @@ def cases() -> Iterator[Case]:
             (None, AS_OPENED, WRITTEN, SHORTER) if staged else (None,),
             (False, True),
         ):
-            row = replace(
-                ROW,
+            row = ROW._replace(
                 state=state.value,
                 before=None if was is None else was.value,
                 staged="file" if staged else None,
@@ -232,7 +230,7 @@ def test_a_copy_of_the_base_is_a_cached_file_only_without_a_power_cut():
 def test_the_verdict_does_not_depend_on_an_attempt_on_its_way():
     for row, seen in ALL:
         if State(row.state) in SENDING - OPEN_STATES:
-            assert classify(row, seen) == classify(replace(row, state=State.QUEUED.value), seen)
+            assert classify(row, seen) == classify(row._replace(state=State.QUEUED.value), seen)
 
 
 def test_the_row_as_read_breaks_no_invariant_of_pending():
@@ -249,66 +247,66 @@ def test_the_row_as_read_breaks_no_invariant_of_pending():
     ("row", "seen", "verdict"),
     [
         pytest.param(ROW, HERE, Queue(Durability.VOLATILE), id="closed"),
-        pytest.param(replace(ROW, synced=True), HERE, Queue(Durability.SYNCED), id="closed and synced"),
+        pytest.param(ROW._replace(synced=True), HERE, Queue(Durability.SYNCED), id="closed and synced"),
         pytest.param(
-            replace(ROW, synced=True, own=((0, 4),)), HERE, Queue(Durability.SYNCED_OWN), id="synced in part"
+            ROW._replace(synced=True, own=((0, 4),)), HERE, Queue(Durability.SYNCED_OWN), id="synced in part"
         ),
         pytest.param(
-            replace(ROW, synced=True, boot=BEFORE), HERE, Queue(Durability.SYNCED), id="synced, power cut"
+            ROW._replace(synced=True, boot=BEFORE), HERE, Queue(Durability.SYNCED), id="synced, power cut"
         ),
         pytest.param(
-            replace(ROW, boot=BEFORE), HERE, Park(TORN, Durability.VOLATILE), id="not synced, power cut"
+            ROW._replace(boot=BEFORE), HERE, Park(TORN, Durability.VOLATILE), id="not synced, power cut"
         ),
         pytest.param(
-            replace(ROW, synced=True), Evidence(NOW, SHORTER), Park(TORN, Durability.VOLATILE), id="shortened"
+            ROW._replace(synced=True), Evidence(NOW, SHORTER), Park(TORN, Durability.VOLATILE), id="shortened"
         ),
         pytest.param(OPEN, HERE, Queue(Durability.VOLATILE), id="written, killed"),
         pytest.param(
-            replace(OPEN, synced=True, boot=BEFORE),
+            OPEN._replace(synced=True, boot=BEFORE),
             HERE,
             Park(TORN, Durability.VOLATILE),
             id="open, power cut",
         ),
         pytest.param(OPEN, Evidence(NOW, AS_OPENED), Unchanged(True), id="opened, killed"),
         pytest.param(
-            replace(OPEN, boot=BEFORE), Evidence(NOW, AS_OPENED), Unchanged(False), id="opened, power cut"
+            OPEN._replace(boot=BEFORE), Evidence(NOW, AS_OPENED), Unchanged(False), id="opened, power cut"
         ),
         pytest.param(BARE, HERE, Unchanged(True), id="opened without bytes, killed"),
         pytest.param(OPEN, Evidence(NOW, AS_OPENED, has_writer=True), Adopt(), id="take-over"),
         pytest.param(ROW, Evidence(NOW, None), Missing(), id="file missing"),
         pytest.param(
-            replace(ROW, synced=True, boot=BEFORE), Evidence(NOW, None), Missing(), id="synced, file missing"
+            ROW._replace(synced=True, boot=BEFORE), Evidence(NOW, None), Missing(), id="synced, file missing"
         ),
-        pytest.param(replace(ROW, boot=BEFORE), Evidence(NOW, None), NeverStored(), id="edit never stored"),
+        pytest.param(ROW._replace(boot=BEFORE), Evidence(NOW, None), NeverStored(), id="edit never stored"),
         pytest.param(
-            replace(ROW, boot=BEFORE, base=None), Evidence(NOW, None), NeverStored(), id="file never stored"
+            ROW._replace(boot=BEFORE, base=None), Evidence(NOW, None), NeverStored(), id="file never stored"
         ),
         pytest.param(
-            replace(ROW, boot=BEFORE, base=ELSEWHERE),
+            ROW._replace(boot=BEFORE, base=ELSEWHERE),
             Evidence(NOW, None),
             WithoutStaged(True),
             id="renamed, edit never stored",
         ),
         pytest.param(
-            replace(UNCHANGED_NAME, boot=BEFORE), HERE, WithoutStaged(False), id="renamed only, power cut"
+            UNCHANGED_NAME._replace(boot=BEFORE), HERE, WithoutStaged(False), id="renamed only, power cut"
         ),
         pytest.param(
-            replace(ROW, state=State.PARKED.value, reason=TORN), HERE, Doubtful(), id="parked as torn"
+            ROW._replace(state=State.PARKED.value, reason=TORN), HERE, Doubtful(), id="parked as torn"
         ),
         pytest.param(
-            replace(ROW, state=State.PARKED.value, reason="refused"),
+            ROW._replace(state=State.PARKED.value, reason="refused"),
             HERE,
             Queue(Durability.VOLATILE),
             id="parked as refused",
         ),
         pytest.param(
-            replace(OPEN, before=State.PARKED.value, changed=True, reason=UNSYNCED),
+            OPEN._replace(before=State.PARKED.value, changed=True, reason=UNSYNCED),
             HERE,
             Park(UNSYNCED, Durability.VOLATILE),
             id="damaged, reopened",
         ),
         pytest.param(
-            replace(ROW, staged=None, changed=False, base=ELSEWHERE, boot=BEFORE),
+            ROW._replace(staged=None, changed=False, base=ELSEWHERE, boot=BEFORE),
             Evidence(NOW, None),
             Queue(Durability.VOLATILE),
             id="renamed in the bucket",
@@ -321,7 +319,7 @@ def test_example(row: PendingInode, seen: Evidence, verdict: object):
 
 def test_bytes_past_the_listed_ranges_do_not_count():
     """Their write was never answered."""
-    row = replace(ROW, size=4, own=((2, 6),))
+    row = ROW._replace(size=4, own=((2, 6),))
     assert size_of(row, FileStat(SIZE, 2, 2)) == 6
     assert size_of(row, FileStat(5, 2, 2)) == 5
-    assert size_of(replace(row, own=None), FileStat(SIZE, 2, 2)) == SIZE
+    assert size_of(row._replace(own=None), FileStat(SIZE, 2, 2)) == SIZE

@@ -187,8 +187,7 @@ def test_after_the_loss_of_a_source_bytes_of_this_host_are_sent_and_none_are_mad
     ):
         made = job(kind, copy=True, key=key)
         for state, current in itertools.product(STATES, (True, False)):
-            value = replace(
-                pending(state, key, current, changed=changed),
+            value = pending(state, key, current, changed=changed)._replace(
                 in_flight=InFlight(MINE if current else OTHER, key),
             )
             decided = verdict.after_source_lost(made, info, View(value, own_copy=own, all_here=here))
@@ -220,7 +219,7 @@ def test_each_error_keeps_the_bytes_and_says_when_to_try_again():
     for error, failures in itertools.product(errors_of_an_upload(), (0, verdict.OWN_REFUSALS)):
         for view in view_of_pending():
             if view.pending is not None:
-                view = replace(view, pending=replace(view.pending, retry=Retry(failures)))
+                view = replace(view, pending=view.pending._replace(retry=Retry(failures)))
             decided = verdict.after_error(job(), error, view)
             if not view.is_current(job()):
                 assert decided == verdict.Nothing()
@@ -244,7 +243,7 @@ def test_a_file_that_alone_is_refused_is_parked_once_others_were_taken():
     error = errors.PermissionRefused("403")
     value = pending(State.UPLOADING, KEY, True)
     for failures, others in itertools.product(range(5), (0, 1)):
-        refused = replace(value, retry=Retry(failures, refused_at=7))
+        refused = value._replace(retry=Retry(failures, refused_at=7))
         decided = verdict.after_error(job(), error, View(refused, uploaded=7 + others))
         alone = failures >= verdict.OWN_REFUSALS and others > 0
         assert isinstance(decided, verdict.Park) is alone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -55,7 +54,7 @@ def of_staged(change: Callable[[Staged], Staged], *, opened: bool | None = None)
 
 
 def reopen(baseline: Proof | Writes | None) -> Step:
-    return lambda p: t.opened_for_writing(p, replace(staged_of(p), baseline=baseline))
+    return lambda p: t.opened_for_writing(p, staged_of(p)._replace(baseline=baseline))
 
 
 def only(condition: Callable[[Pending], bool], step: Step) -> Step:
@@ -120,8 +119,8 @@ BESIDE: dict[str, Step] = {
     "completed": of_staged(
         lambda s: t.completed(s, LATER if s.baseline is Writes.NONE else None), opened=True
     ),
-    "synced": of_staged(lambda s: replace(s, durability=Durability.SYNCED, fsync_mark=LATER)),
-    "synced in part": of_staged(lambda s: replace(s, durability=Durability.SYNCED_OWN, fsync_mark=7)),
+    "synced": of_staged(lambda s: s._replace(durability=Durability.SYNCED, fsync_mark=LATER)),
+    "synced in part": of_staged(lambda s: s._replace(durability=Durability.SYNCED_OWN, fsync_mark=7)),
 }
 # Steps after which nothing, or no file in staging, is left: each for the reason that its docstring gives.
 MAY_END = {
@@ -133,9 +132,8 @@ MAY_END = {
 
 def plain(pending: Pending) -> Pending:
     """Without what no transition looks at, so that the values can be walked to the end."""
-    staged = pending.staged and replace(pending.staged, size=0, base_limit=0, edits=None)
-    return replace(
-        pending,
+    staged = pending.staged and pending.staged._replace(size=0, base_limit=0, edits=None)
+    return pending._replace(
         key="key",
         expected_etag="etag",
         conflict_of=None,
@@ -214,7 +212,7 @@ def test_an_unchanged_close_leads_back():
     for value in reachable():
         if value.open:
             continue
-        opened = t.opened_for_writing(value, replace(staged_of(value), baseline=BASELINE))
+        opened = t.opened_for_writing(value, staged_of(value)._replace(baseline=BASELINE))
         back = t.closed_unchanged(opened, synced=False)
         assert back is not None
         assert (back.state, back.changed, back.key, back.hold, back.in_flight) == (
@@ -225,7 +223,7 @@ def test_an_unchanged_close_leads_back():
 
 
 def test_of_a_clean_file_an_unchanged_close_leaves_nothing():
-    opened = t.opened_for_writing(clean(False, None), replace(FILE, baseline=BASELINE))
+    opened = t.opened_for_writing(clean(False, None), FILE._replace(baseline=BASELINE))
     assert opened.changed, "a crash now finds a staged file: its bytes count"
     assert t.closed_unchanged(opened, synced=False) is None
 
