@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,10 +12,13 @@ from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, 
 from r2fs.cli.status_text import detail, overview
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
+from r2fs.daemon.client import Daemon
 from r2fs.daemon.state_directories import FoundStates
 from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model.errors import MountPointBad, R2fsError
 from r2fs.model.keys import printable
+
+WATCH_SILENCE_S = 3.0  # the screen goes on without a daemon that says nothing
 
 
 @click.command("status", cls=Command)
@@ -44,7 +48,7 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
         answer = client.ask_once(daemon, "status")
         show.as_json(answer) if as_json else print(detail(answer))
         return 0
-    answers, failed = _ask_all()
+    answers, failed = _ask_all(known_daemons())
     found_states = unsent.unmounted()
     if as_json:
         show.as_json([*answers, *map(unsent.as_data, unsent.with_pending(found_states))])
@@ -57,25 +61,26 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
     return failed[0].exit_code if failed else 0
 
 
+def _watched() -> list[Daemon]:
+    return [replace(daemon, silence_s=WATCH_SILENCE_S) for daemon in known_daemons()]
+
+
 def _ask_one(directory: str) -> dict[str, Any]:
-    daemon = client.owner_of(directory, known_daemons())
+    daemon = client.owner_of(directory, _watched())
     if daemon is None:
         raise nobody_at(directory)
     return client.ask_once(daemon, "status")
 
 
-def _ask_all() -> tuple[list[dict[str, Any]], list[R2fsError]]:
+def _ask_all(daemons: list[Daemon]) -> tuple[list[dict[str, Any]], list[R2fsError]]:
     """The answers, and the errors of daemons without one."""
     answers: list[dict[str, Any]] = []
     failed: list[R2fsError] = []
-    for daemon in known_daemons():
-        try:
-            answers.append(client.ask_once(daemon, "status"))
-        except R2fsError as error:
-            failed.append(error)
-            answers.append(
-                {"mount": {"mountpoint": daemon.mountpoint, "pid": daemon.pid, "error": str(error)}}
-            )
+    for daemon, answer in zip(daemons, client.ask_each(daemons, "status"), strict=True):
+        if isinstance(answer, R2fsError):
+            failed.append(answer)
+            answer = {"mount": {"mountpoint": daemon.mountpoint, "pid": daemon.pid, "error": str(answer)}}
+        answers.append(answer)
     waiting = held_mounts()
     answers += [
         {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "held", "error": held_text(one)}}
@@ -104,7 +109,7 @@ def _of_unmounted(directory: str, as_json: bool) -> int:
 def _answers_of(directory: str | None) -> screen.Seen:
     if directory is not None:
         return screen.Seen([_ask_one(directory)], "")
-    return screen.Seen(_ask_all()[0], unsent.unmounted_text(unsent.unmounted()))
+    return screen.Seen(_ask_all(_watched())[0], unsent.unmounted_text(unsent.unmounted()))
 
 
 def _all_text(answers: list[dict[str, Any]], found: FoundStates) -> str:

@@ -29,9 +29,10 @@ from r2fs.daemon.protocol import (
     raise_failure,
     short_address,
 )
+from r2fs.daemon.threads import Threads
 from r2fs.drivers.mount_path import absolute
 from r2fs.model import owned_paths
-from r2fs.model.errors import DaemonUnreachable
+from r2fs.model.errors import DaemonUnreachable, R2fsError
 from r2fs.model.settings import places
 
 CONNECT_TIMEOUT_S = 5.0
@@ -197,9 +198,13 @@ def within_mount(path: str, daemon: Daemon) -> str:
     raise DaemonUnreachable(f"{path} is not in {daemon.mountpoint}")
 
 
+def _silence_s(daemon: Daemon) -> float:
+    return SILENCE_S if daemon.silence_s is None else daemon.silence_s
+
+
 def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
     """Send one request; yield every answer, the last included. Raises the error of the answer."""
-    silence_s = SILENCE_S if daemon.silence_s is None else daemon.silence_s
+    silence_s = _silence_s(daemon)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(min(CONNECT_TIMEOUT_S, silence_s))
         try:
@@ -218,7 +223,7 @@ def ask(daemon: Daemon, op: str, **arguments: object) -> Iterator[Message]:
         except TimeoutError:
             raise DaemonUnreachable(
                 f"the daemon of {daemon.mountpoint} (process {daemon.pid}) has been silent for {silence_s:.0f} s: "
-                f"its log may say why; if it hangs, end it by kill -9 {daemon.pid}, and mount again: nothing is lost"
+                f"its log may say why; {_ended(daemon)}"
             ) from None
         except OSError as error:
             raise DaemonUnreachable(
@@ -280,3 +285,33 @@ def _answers(daemon: Daemon, lines: Iterator[bytes]) -> Iterator[Message]:
 def ask_once(daemon: Daemon, op: str, **arguments: object) -> dict[str, Any]:
     """The last answer."""
     return list(ask(daemon, op, **arguments))[-1]
+
+
+def ask_each(daemons: Sequence[Daemon], op: str) -> list[dict[str, Any] | R2fsError]:
+    """Ask all at once. The last answer of each, or its error; a daemon that hangs costs the others nothing."""
+    answers: dict[Daemon, dict[str, Any] | R2fsError] = {}
+
+    def asked(daemon: Daemon) -> None:
+        try:
+            answers[daemon] = ask_once(daemon, op)
+        except R2fsError as error:
+            answers[daemon] = error
+
+    threads = Threads()
+    for daemon in daemons:
+        threads.start(f"ask-{daemon.name}", lambda daemon=daemon: asked(daemon), joined=True)  # type: ignore[misc]
+    limit_s = CONNECT_TIMEOUT_S + max((_silence_s(daemon) for daemon in daemons), default=0.0)
+    threads.stop(lambda: None, limit_s)
+    return [answers[daemon] if daemon in answers else _endless(daemon, limit_s) for daemon in daemons]
+
+
+def _endless(daemon: Daemon, after_s: float) -> DaemonUnreachable:
+    """The error of a daemon that sends lines, and never the last."""
+    return DaemonUnreachable(
+        f"the daemon of {daemon.mountpoint} (process {daemon.pid}) has not ended its answer in {after_s:.0f} s: "
+        f"{_ended(daemon)}"
+    )
+
+
+def _ended(daemon: Daemon) -> str:
+    return f"if it hangs, end it by kill -9 {daemon.pid}, and mount again: nothing is lost"

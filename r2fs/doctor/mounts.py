@@ -30,11 +30,9 @@ def look(environ: Mapping[str, str], run_dir: Path | None, source: str | None = 
     status: list[dict[str, Any]] = []
     findings: list[Finding] = []
     found = client.daemons(environ, run_dir)
-    for daemon in found:
-        try:
-            answer = client.ask_once(daemon, "status")
-        except R2fsError as error:
-            findings.append(of_error("mount", error))
+    for answer in client.ask_each(found, "status"):
+        if isinstance(answer, R2fsError):
+            findings.append(of_error("mount", answer))
             continue
         status.append(answer)
         findings += _of_daemon(answer)

@@ -19,7 +19,7 @@ import pytest
 from r2fs.cli import restart
 from r2fs.daemon import client
 from tests.test_documents import commands
-from tests.unit.cli.conftest import Said
+from tests.unit.cli.conftest import PATIENCE_S, Said
 
 SILENCE_S = 0.2
 MOST_ASKED = 3  # requests of one command to a daemon that does not answer
@@ -104,18 +104,18 @@ def is_another_program(connection: socket.socket) -> None:
 class Odd:
     """What answers at a daemon's socket. `asked`: connections so far."""
 
-    def __init__(self, run_dir: Path, point: Path, answer: Answer) -> None:
+    def __init__(self, run_dir: Path, point: Path, answer: Answer, name: str = "takes") -> None:
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(run_dir / "takes.sock"))
+        self._listener.bind(str(run_dir / f"{name}.sock"))
         self._listener.listen()
         card = {
             "pid": os.getpid(),
             "mountpoint": str(point),
-            "url": "r2://takes",
-            "name": "takes",
+            "url": f"r2://{name}",
+            "name": name,
             "since": 1,
         }
-        (run_dir / "takes.json").write_text(json.dumps(card))
+        (run_dir / f"{name}.json").write_text(json.dumps(card))
         self.asked = 0
         self._answer = answer
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -139,7 +139,7 @@ class Odd:
 
 
 @pytest.fixture
-def odd(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Odd]]:
+def odd(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Odd]]:
     monkeypatch.setattr(client, "SILENCE_S", SILENCE_S)
     monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", SILENCE_S)
     monkeypatch.setattr(restart, "AWAIT_S", SILENCE_S)
@@ -150,8 +150,8 @@ def odd(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answe
     (home / "copies").mkdir()
     (home / "copies" / "f").write_bytes(b"f")
 
-    def _odd(answer: Answer) -> Odd:
-        made.append(Odd(home / "run" / "r2fs", home / "takes", answer))
+    def _odd(answer: Answer, name: str = "takes") -> Odd:
+        made.append(Odd(home / "run" / "r2fs", home / name, answer, name))
         return made[-1]
 
     yield _odd
@@ -181,7 +181,7 @@ def test_each_command_is_in_one_of_the_tables():
     ],
 )
 def test_each_command_says_so_and_ends(
-    r2fs: Callable[..., Said], odd: Callable[[Answer], Odd], home: Path, name: str, answer: Answer, said: str
+    r2fs: Callable[..., Said], odd: Callable[..., Odd], home: Path, name: str, answer: Answer, said: str
 ):
     daemon = odd(answer)
     result = r2fs(*words(name, home))
@@ -198,10 +198,53 @@ def test_each_command_says_so_and_ends(
 
 @pytest.mark.parametrize("name", ASKING)
 def test_each_command_knows_a_daemon_that_has_died(
-    r2fs: Callable[..., Said], odd: Callable[[Answer], Odd], home: Path, name: str
+    r2fs: Callable[..., Said], odd: Callable[..., Odd], home: Path, name: str
 ):
     """Its socket is there, and nobody listens."""
     odd(hangs).close()
     result = r2fs(*words(name, home))
     assert result.code == 9, result
     assert "does not answer: Connection refused" in " ".join(f"{result.err} {result.out}".split())
+
+
+def test_status_asks_all_mounts_at_once(
+    r2fs: Callable[..., Said], odd: Callable[..., Odd], monkeypatch: pytest.MonkeyPatch
+):
+    """Each of two answers once the other is asked, too: asked one after the other, none would."""
+    monkeypatch.setattr(client, "SILENCE_S", 2 * PATIENCE_S)
+    both = threading.Barrier(2)
+
+    def answers(connection: socket.socket) -> None:
+        both.wait(PATIENCE_S)
+        is_older(connection)
+
+    for name in ("one", "two"):
+        odd(answers, name)
+    result = r2fs("status")
+    assert result.code == 9
+    assert result.err.count("is of an older r2fs: r2fs restart") == 2, result
+
+
+def test_status_names_each_mount_that_does_not_answer(
+    r2fs: Callable[..., Said], odd: Callable[..., Odd], home: Path
+):
+    seen = threading.Event()
+
+    def goes_on(connection: socket.socket) -> None:
+        """Lines of progress without an end."""
+        while not seen.wait(SILENCE_S / 10):
+            connection.sendall(b'{"done": false}\n')
+
+    for name, answer in (("mute", hangs), ("endless", goes_on), ("older", is_older)):
+        odd(answer, name)
+    result = r2fs("status")
+    seen.set()
+    assert result.code == 9
+    for name, said in (
+        ("mute", "has been silent for 0 s"),
+        ("endless", "has not ended its answer in 0 s"),
+        ("older", "is of an older r2fs"),
+    ):
+        line = next(line for line in result.err.splitlines() if f"{home / name} " in line)
+        assert said in line, result
+    assert result.out.count("no answer") == 3
