@@ -291,7 +291,7 @@ def ask_each(daemons: Sequence[Daemon], op: str) -> list[dict[str, Any] | R2fsEr
     """Ask all at once. The last answer of each, or its error; a daemon that hangs costs the others nothing."""
     answers: dict[Daemon, dict[str, Any] | R2fsError] = {}
 
-    def asked(daemon: Daemon) -> None:
+    def put(daemon: Daemon) -> None:
         try:
             answers[daemon] = ask_once(daemon, op)
         except R2fsError as error:
@@ -299,7 +299,7 @@ def ask_each(daemons: Sequence[Daemon], op: str) -> list[dict[str, Any] | R2fsEr
 
     threads = Threads()
     for daemon in daemons:
-        threads.start(f"ask-{daemon.name}", lambda daemon=daemon: asked(daemon), joined=True)  # type: ignore[misc]
+        threads.start(f"ask-{daemon.name}", lambda daemon=daemon: put(daemon), joined=True)  # type: ignore[misc]
     limit_s = CONNECT_TIMEOUT_S + max((_silence_s(daemon) for daemon in daemons), default=0.0)
     threads.stop(lambda: None, limit_s)
     return [answers[daemon] if daemon in answers else _endless(daemon, limit_s) for daemon in daemons]
