@@ -163,9 +163,7 @@ class Tree:
         node = Node(ino, kind, name, parent, mtime_ns, mtime_ns, mtime_ns)
         if kind is Kind.DIRECTORY:
             node.listing = self.new_listing(node)
-        self._nodes[ino] = node
-        self._attach(node, parent, name)
-        self.touch(node)
+        self._place(node).touched = self.tick
         return node
 
     def _attach(self, node: Node, parent: Node, name: str) -> None:
@@ -262,10 +260,22 @@ class Tree:
 
     def add_object(self, directory: Node, name: str, info: ObjectInfo) -> Node:
         """Add a file or link for an object of the bucket: no change of this host, so that any LIST overrules."""
-        kind = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE
-        node = self.add(directory, name, kind, info.modified_ns)
-        node.touched = 0
-        node.base, node.size, node.modified_ns = info.version, info.size, info.modified_ns
+        return self._place(self.unplaced(directory, name, info))
+
+    def unplaced(self, directory: Node, name: str, info: ObjectInfo) -> Node:
+        """Make the node of an object of the bucket, without its place in the tree yet."""
+        self._last += 1
+        kind, time_ns = Kind.SYMLINK if is_link(info.key, info.size) else Kind.FILE, info.modified_ns
+        node = Node(self._last, kind, name, directory, time_ns, time_ns, time_ns)
+        node.base, node.size, node.modified_ns = info.version, info.size, time_ns
+        return node
+
+    def _place(self, node: Node) -> Node:
+        """Give an unplaced node its name."""
+        assert node.parent is not None
+        self._nodes[node.ino] = node
+        self._attach(node, node.parent, node.name)
+        self.count_change()
         return node
 
     def new_listing(self, directory: Node) -> Listing:
@@ -364,15 +374,14 @@ class Tree:
 
     def show(self, directory: Node, info: ObjectInfo) -> Node:
         """Add an object of another host under a name that is free."""
-        node = self.add_object(
-            directory, nfc(shown_name(info.key[len(self.key(directory)) :], info.size)), info
-        )
+        name = nfc(shown_name(info.key[len(self.key(directory)) :], info.size))
+        node = self.add_object(directory, name, info)
         self.touch(node)
         self.noticed(directory)
         return node
 
-    def replace(self, old: Node, info: ObjectInfo) -> Node:
-        """Put another host's version in the name's place, as a new node; open handles keep the old node."""
+    def replace(self, old: Node, info: ObjectInfo, newer: Node | None = None) -> Node:
+        """Put another host's version in the name's place, as a new node or `newer`; open handles keep the old node."""
         directory, name = old.parent, old.name
         assert directory is not None
         self._core.history.note(
@@ -380,7 +389,7 @@ class Tree:
         )
         self.detach(old)
         self.expire_name(directory, name, gone=True)
-        return self.add_object(directory, name, info)
+        return self._place(newer or self.unplaced(directory, name, info))
 
     def refreshed(self, node: Node, info: ObjectInfo) -> None:
         """Take over the LastModified of the shown version; a later time means other metadata."""

@@ -303,23 +303,23 @@ class Resolver:
         assert parent is not None and pending is not None and job.base is not None
         renamed = pending.key != job.base.key
         key = printable(job.base.key)
-        with self._pending.transaction():
+        newer = None if found is None else self._tree.unplaced(parent, node.name, found)
+        with self._pending.transaction():  # with the newer one's row: else a kill here would undo the rename
             self._attempts.drop(job.attempt)
             self._pending.commit(node, transitions.unlinked(pending))
+            if newer is not None and renamed:
+                following = self._pending.begin(newer, pending.key, False, pending.expected_etag)
+                self._pending.commit(newer, transitions.retargeted(following))
         if found is None:
             log.warning("%s: deleted in the bucket before what was done here got there", key)
             self._tree.gone(node)
             return
-        self._core.kernel.forget_name(parent.ino, node.name)
         what = (
             "it was renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
         )
         log.warning("%s: changed in the bucket while %s", key, what)
-        newer = self._tree.replace(node, found)
-        if renamed:
-            following = self._pending.begin(newer, pending.key, False, pending.expected_etag)
-            self._pending.commit(newer, transitions.retargeted(following))
-            self._queue.schedule_locked(newer)
+        self._core.kernel.forget_name(parent.ino, node.name)
+        self._queue.schedule_locked(self._tree.replace(node, found, newer))
 
     def _try_later_locked(
         self, node: Node, job: UploadJob, error: Exception, decided: verdict.TryLater

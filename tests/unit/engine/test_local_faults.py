@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from contextlib import suppress
 
@@ -483,3 +484,34 @@ def test_an_open_that_fails_leaves_nothing_open(make: MakeEngine, store: MemoryS
     engine.retire_idle()
     assert engine.node("a.wav").content is None
     assert not engine.open_files()
+
+
+# ------------------------------------------------------------------ a rename whose source has another version by now
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
+def test_a_rename_of_what_another_host_replaces_outlasts_a_full_disk_and_a_kill(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, nth: int, kill: bool
+):
+    """The row of the newer version came after the end of the older one's: between them the rename was forgotten."""
+    store.set("a.wav", ONE)
+    engine = make(threads=False, clock=clock)
+    engine.rename("a.wav", "b.wav")
+    store.set("a.wav", OTHER)
+    if kill:
+        numbers = itertools.count(1)
+
+        def stop(name: str) -> None:
+            if name == "commit" and next(numbers) == nth:
+                raise Stop(name)
+
+        engine.commit_point = stop
+        with suppress(Stop):
+            engine.run_due()
+        engine.commit_point = lambda name: None
+        engine.kill()
+        engine = make(threads=False, clock=clock)
+    else:
+        fail_commit(engine, nth)
+    do_at_once(engine.downloads)
+    pass_time(engine, clock)
+    assert store.data("b.wav") == engine.read("b.wav") == OTHER
