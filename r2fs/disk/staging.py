@@ -25,6 +25,7 @@ from r2fs.disk.durable import boot_id, fsync_dir, local_error
 from r2fs.disk.spares import Spares
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.model import owned_paths
+from r2fs.model.errors import StateDamaged
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,10 @@ class Staging:
 
     def _mark(self, size: int, mtime_ns: int) -> str:
         return hashlib.sha256(f"{self.boot} {size} {mtime_ns}".encode()).hexdigest()[:16]
+
+    def lost(self, path: Path, key: str) -> StateDamaged:
+        """Return the error for a file of data/ that a row names, and that does not exist."""
+        return StateDamaged(f"{key}: its bytes should be in {path}, and are not")
 
     def stat(self, name: str) -> os.stat_result:
         return os.stat(self.path(name))

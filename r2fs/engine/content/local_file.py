@@ -24,7 +24,7 @@ from r2fs.engine.content.streaming import Streams
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import fill, is_news
 from r2fs.engine.pending.records import Records
-from r2fs.model.errors import NoSpace, Stale, StateDamaged
+from r2fs.model.errors import NoSpace, Stale
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered_of
 from r2fs.model.pending import PENDING_STATES, State
@@ -108,7 +108,7 @@ class Contents:
         try:
             return SparseFile.adopt(path, path.stat().st_size, None)
         except FileNotFoundError:
-            raise StateDamaged(f"{node.pending.key}: its bytes should be in {path}, and are not") from None
+            raise self._core.staging.lost(path, node.pending.key) from None
 
     def _clean(self, node: Node, is_use: bool) -> SparseFile:
         version = node.base
@@ -213,11 +213,10 @@ class Contents:
 
     def edits(self, node: Node) -> tuple[Range, ...] | None:
         """Return the ranges in which the staged bytes may differ from `node.base`; None: all."""
-        if node.pending is None or node.content is None:
-            return None
-        known = node.content.edits()
-        staged = node.pending.staged
-        return (staged.edits if staged is not None else None) if known is None else tuple(known)
+        staged = node.pending.staged if node.pending is not None else None
+        if staged is None or node.content is None or (known := node.content.edits()) is None:
+            return staged.edits if staged is not None else None
+        return tuple(known)
 
     # ---- to and from the cache
     def leave_cache(self, node: Node) -> None:
@@ -230,10 +229,11 @@ class Contents:
 
     def enter_cache(self, node: Node, path: Path) -> None:
         """Put content into the cache that the bucket has as `node.base` from now on. `path`: its file, if not open."""
-        self._stored_at_s[node.ino] = self._core.clock.time()
         if node.content is None:
             self._admit(node, path, None)
-        elif node.handles:
+            return
+        self._stored_at_s[node.ino] = self._core.clock.time()
+        if node.handles:
             self.pin(node)
             self._admit(node, node.content.path, node.content)
         else:

@@ -87,13 +87,30 @@ class StagedFiles:
     # ---- evidence
     def closed_fd(self, node: Node) -> int | None:
         """Return a descriptor of the complete staged file, the caller's to close; None while a program could write."""
-        content = self._contents.of(node)
-        assert content.complete, "missing bytes must be downloaded before"
-        content.make_readonly()
+        content, staged = node.content, node.pending.staged if node.pending is not None else None
+        if content is not None or staged is None:
+            content = self._contents.of(node)
+            assert content.complete, "missing bytes must be downloaded before"
+            content.make_readonly()
+            path = content.path
+        else:
+            assert not staged.lists_ranges, "missing bytes must be downloaded before"
+            path = self._core.staging.path(staged.file)
         try:
-            return open_unless_writable(content.path)
+            return open_unless_writable(path)
         except OSError as error:
-            raise local_error(error, content.path) from error
+            raise local_error(error, path) from error
+
+    def require(self, node: Node) -> None:
+        """Raise StateDamaged if the file of the inode's row is missing."""
+        staged = node.pending.staged if node.pending is not None else None
+        if node.content is None and node.pending is not None and staged is not None:
+            try:
+                self._core.staging.stat(staged.file)
+            except FileNotFoundError:
+                raise self._core.staging.lost(
+                    self._core.staging.path(staged.file), node.pending.key
+                ) from None
 
     def nobody_writes(self, node: Node) -> bool:
         """True if no program has a writing descriptor or a writable mapping now."""

@@ -71,7 +71,7 @@ class BucketCopy:
             caller.about_to_fetch()
             begun = self._begin_locked(source, target)
         try:
-            sent = self._uploader.remember(self._uploader.copy_of(begun.source, begun.job))
+            sent = self._uploader.copy_of(begun.source, begun.job)
         except BaseException as error:
             with self._core.lock:
                 self._queue.over_locked(begun.keys)

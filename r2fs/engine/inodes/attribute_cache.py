@@ -24,7 +24,7 @@ from r2fs.model.errors import R2fsError
 from r2fs.model.etags import EMPTY_MD5
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import Facts, recalled, remembered
-from r2fs.model.records import KeptAttributes, ObjectInfo
+from r2fs.model.records import KeptAttributes, ObjectInfo, Version
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,9 @@ class AttributeCache:
         if not node.st_ino:
             key = self._tree.key(node)
             self._apply(node, key, self._read(key))
+        elif node.inherited:
+            node.inherited = False
+            self._know_inherited(node)
         elif node in self._unseen and node.modified_ns is not None:
             self._unseen.discard(node)
             self._compare(node, self._read(self._tree.key(node)))
@@ -137,7 +140,7 @@ class AttributeCache:
         if node.is_dir:
             number = row.st_ino if row is not None else derived(key)
             self._show(node, row)
-        elif row is not None and version is not None and (row.etag, row.size) == (version.etag, version.size):
+        elif row is not None and _is_of_version(row, version):
             number = row.st_ino
             self._know(node, row)
         else:
@@ -193,6 +196,15 @@ class AttributeCache:
             if row.modified_ns is None and self._core.clock.time() < row.stored_s + 2 * SKEW_S:
                 self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns, row.stored_s))
 
+    def _know_inherited(self, node: Node) -> None:
+        """Apply what a record of the daemon before leaves out: further metadata, and the kind that they tell."""
+        if node.metadata_known or node.pending is not None:
+            return
+        row, seen_ns = self._read(self._key(node)), node.modified_ns
+        if row is not None and _is_of_version(row, node.base) and row.metadata:
+            if seen_ns is None or _is_of(row, seen_ns):
+                fill(node, recalled(row.metadata))
+
     # ------------------------------------------------------------------ writing
     def learned(self, info: ObjectInfo, facts: Facts) -> None:
         """Correct the row of a version by HEAD's answer."""
@@ -243,6 +255,10 @@ class AttributeCache:
                     for node in changed:
                         node.kept_ns = None
                 return
+
+
+def _is_of_version(row: KeptAttributes, version: Version | None) -> bool:
+    return version is not None and (row.etag, row.size) == (version.etag, version.size)
 
 
 def _is_of(row: KeptAttributes, listed_ns: int) -> bool:

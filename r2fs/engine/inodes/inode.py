@@ -113,6 +113,7 @@ class Node:
     stored_kind: Kind | None = None  # FIFO, socket or device by the metadata; in listings a file
     attr_cache_checked: bool = False  # the local attribute cache was searched
     st_ino: int = 0  # the number that stat shows; 0: none was shown yet
+    inherited: bool = False  # a file of the daemon before, of unknown metadata: its row is not read yet
     kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
     read_only: bool = False  # constant: shows the bytes of its directory's own object (directory_objects.py)
     # ---- bytes and the bucket

@@ -119,6 +119,7 @@ def _node(tree: Tree, known: KnownNode) -> Node:
         known.modified_ns,
     )
     node.lookups, node.kernel_knows, node.st_ino = REFERENCES, True, known.st_ino
+    node.inherited = not (known.known or node.is_dir)
     if known.base is not None:
         node.base = Version(*known.base)
         node.size = node.base.size

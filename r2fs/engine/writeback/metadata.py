@@ -141,10 +141,12 @@ def with_type(job: UploadJob) -> UploadJob:
     encoding = headers_of(facts.extra).get("content-encoding", "")
     if job.kind is not Kind.FILE or (facts.content_type is not None and encoding != "gzip"):
         return job
-    head = job.gate.pread(job.fd, SNIFF_BYTES, 0) if job.fd >= 0 else b""
-    if encoding == "gzip" and not head.startswith(GZIP):  # written anew: no decoder would take the bytes
-        facts = replace(facts, extra=without_header(facts.extra, "content-encoding"))
-    kind = facts.content_type or content_type(job.name, head)
+    kind = facts.content_type or content_type(job.name)
+    if encoding == "gzip" or kind == DEFAULT:  # else the bytes tell no more
+        head = job.gate.pread(job.fd, SNIFF_BYTES, 0) if job.fd >= 0 else b""
+        if encoding == "gzip" and not head.startswith(GZIP):  # written anew: no decoder would take the bytes
+            facts = replace(facts, extra=without_header(facts.extra, "content-encoding"))
+        kind = facts.content_type or content_type(job.name, head)
     return replace(job, facts=replace(facts, content_type=kind))
 
 

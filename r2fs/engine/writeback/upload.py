@@ -40,7 +40,7 @@ from r2fs.model.metadata import Facts, remembered
 from r2fs.model.pending import UNSYNCED
 from r2fs.model.ports import Body
 from r2fs.model.ranges import RangeSet
-from r2fs.model.records import Condition, MultipartState, Part, PartDigests, Proof, Version
+from r2fs.model.records import Condition, Kind, MultipartState, Part, PartDigests, Proof, Version
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,11 @@ class Uploader:
 
     def send(self, job: UploadJob) -> Sent:
         """Send the job. The file's bytes are on this disk before the bucket has them: the cache keeps the file."""
-        return self.remember(self._send(job))
-
-    def remember(self, sent: Sent) -> Sent:
-        """Keep the metadata for listings, before the row is dropped: new ones alone leave the ETag, and the cache's
-        memory of it, as they were."""
-        self._core.cache.remember(sent.version.key, sent.version.etag, remembered(sent.facts))
+        sent = self._send(job)
+        version = sent.version
+        # The cache may remember other metadata of this version. Of a new one the journal's row tells all.
+        if job.copy or job.kind is Kind.DIRECTORY or version.etag == job.expected_etag:
+            self._core.cache.remember(version.key, version.etag, remembered(sent.facts))
         return sent
 
     def _send(self, job: UploadJob) -> Sent:
@@ -122,9 +121,11 @@ class Uploader:
 
     def _copy_source(self, job: UploadJob) -> Sent | None:
         """Copy the object that a program has copied the file from, if that has the same bytes; None: send the bytes."""
+        if job.size < COPIED_FROM:
+            return None
         with self._core.lock:
             source = self._copied_files.source_locked(job.ino)
-        if source is None or job.size < COPIED_FROM or nfc(source.key) == nfc(job.key):
+        if source is None or nfc(source.key) == nfc(job.key):
             return None
         if not has_bytes_of(self._core, source, job.fd, job.size):
             return None

@@ -240,10 +240,12 @@ class Worker:
         pending = node.pending
         assert pending is not None
         missing = content = None
-        try:
-            content = self._contents.of(node) if pending.changed and pending.staged else None
-        except StateDamaged as error:
-            missing = str(error)
+        if pending.changed and pending.staged is not None:
+            content = node.content
+            try:
+                self._staged_files.require(node)
+            except StateDamaged as error:
+                missing = str(error)
         implied, dependencies, kept, child = self._queue.implied, self._queue.dependencies, False, None
         blocker = dependencies.put_blocker_locked(node)
         if blocker is None and node.is_dir and implied.may_do_without_locked(node):
@@ -253,7 +255,8 @@ class Worker:
             free_at_s=self._queue.pace.free_at(pending.key),
             sync_failed=node.sync_failed,
             missing=missing,
-            incomplete=content is not None and (not content.complete or pending.lists_ranges),
+            incomplete=(content is not None and not content.complete)
+            or (pending.changed and pending.lists_ranges),
             kept_by_child=kept,
             awaited_child=None if child is None else child.ino,
             crowded=self._queue.crowded_locked(pending.size if pending.changed else 0),

@@ -212,12 +212,13 @@ def test_what_an_object_says_besides_its_bytes_is_kept_over_a_take_over(
     assert after.metadata["mode"] == "0100600"
 
 
-def test_a_device_is_one_after_a_take_over(session: Callable[..., Session]) -> None:
+@pytest.mark.parametrize("lose_cache", [False, True])
+def test_a_device_is_one_after_a_take_over(session: Callable[..., Session], lose_cache: bool) -> None:
     one = session()
     fs, caller = one.engine.fs, one.engine.caller
     ino = fs.mknod(caller, ROOT, "null", stat.S_IFCHR | 0o644, os.makedev(1, 3)).ino
     one.engine.drain()
-    one.kill()
+    one.kill(lose_cache=lose_cache)
     found = one.attributes(ino)
     assert (found.kind, found.rdev) == (Kind.CHARACTER_DEVICE, os.makedev(1, 3))
 
