@@ -112,8 +112,13 @@ def _fill(tree: Path) -> None:
     for document in ("README.md", "SEMANTICS.md", "CHANGELOG.md", "SECURITY.md"):
         _write(documents / document, (ROOT / document).read_text())
     _write(documents / "copyright", (ROOT / "LICENSE").read_text())
-    for example in sorted((ROOT / "contrib").iterdir()):
+    for example in examples(ROOT / "contrib"):
         _write(documents / "examples" / example.name, example.read_text())
+
+
+def examples(contrib: Path) -> list[Path]:
+    """Files to show, without the keys and variables that a user of the compose file keeps beside it."""
+    return sorted(path for path in contrib.glob("[!.]*") if path.is_file())
 
 
 def _unit(for_user: bool) -> str:

@@ -28,7 +28,7 @@ from tests.support.namespaces import WITHOUT_OTHER_MOUNTS
 
 REPO = Path(__file__).resolve().parents[2]
 CONTAINERFILE = REPO / "contrib/Containerfile"
-IGNORE = REPO / "contrib/Containerfile.dockerignore"
+IGNORE = REPO / ".dockerignore"
 COMPOSE = REPO / "contrib/compose.yaml"
 RUNTIME = Path(__file__).with_name("runtime.py")
 PATIENCE_S = 60.0
@@ -77,7 +77,7 @@ def recipe(text: str) -> Recipe:
     return Recipe(stages)
 
 
-def context(target: Path) -> None:
+def context(target: Path, clone: Path = REPO) -> None:
     """What COPY . gives to the first stage, by the ignore file."""
     lines = [line for line in IGNORE.read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
@@ -88,10 +88,10 @@ def context(target: Path) -> None:
         return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in dropped)]
 
     for name in kept:
-        if (REPO / name).is_dir():
-            shutil.copytree(REPO / name, target / name, ignore=ignored)
+        if (clone / name).is_dir():
+            shutil.copytree(clone / name, target / name, ignore=ignored)
         else:
-            shutil.copy(REPO / name, target / name)
+            shutil.copy(clone / name, target / name)
 
 
 def build(base: Path) -> Path:
@@ -122,7 +122,7 @@ def services(given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         assert found or match["rest"] != ":?", f"{match['name']} is not set"
         return found
 
-    text = re.sub(r"\$\{(?P<name>\w+)(?P<rest>:[?-])?\}", value, COMPOSE.read_text())
+    text = re.sub(r"\$\{(?P<name>\w+)(?P<rest>:[?-])?[^}]*\}", value, COMPOSE.read_text())
     found: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
     return found
 
@@ -203,7 +203,6 @@ class Container:
             "read_only": service["read_only"],
             "capabilities": service.get("cap_add", []),
             "no_new_privileges": "no-new-privileges:true" in options,
-            "nofile": service.get("ulimits", {}).get("nofile"),
             "command": [*image.words(-1, "ENTRYPOINT"), *service.get("command", image.words(-1, "CMD"))],
             "environ": self._environ,
         }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -89,9 +88,6 @@ def main() -> None:
         mount("-o", "remount,bind,ro", root)
         mount("-o", "remount,ro", f"{root}/run")
     enter(root)
-    if config["nofile"]:
-        most = min(config["nofile"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # of this machine
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     drop(config)
     os.execve(config["command"][0], config["command"], config["environ"])
 

@@ -6,6 +6,7 @@ Root alone can make the namespaces: for an ordinary user these are skipped, and 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib import deb
 from scripts.lib import image as tree
 from tests.container import containers
 from tests.container.containers import Container, Host
@@ -109,6 +111,25 @@ def test_each_service_has_the_least_rights():
     for name in ("mount", "mirror"):
         assert found[name]["stop_grace_period"] == "6m"
         assert any(str(volume).endswith(":/var/lib/r2fs") for volume in found[name]["volumes"])
+
+
+def test_keys_beside_the_compose_file_get_into_no_image_and_no_package(tmp_path: Path):
+    clone, target = tmp_path / "clone", tmp_path / "src"
+    for directory in (clone, target):
+        directory.mkdir()
+    for entry in containers.REPO.iterdir():
+        (clone / entry.name).touch()
+    (clone / "contrib").unlink()
+    shutil.copytree(containers.REPO / "contrib", clone / "contrib")
+    (clone / "contrib/secrets").mkdir(exist_ok=True)
+    (clone / "contrib/secrets/access_key_id").write_text(ACCESS_KEY)
+    (clone / "contrib/.env").write_text(f"R2_SECRET_ACCESS_KEY={SECRET_KEY}")
+    containers.context(target, clone)
+    assert (target / "scripts").exists()
+    assert not [path for path in target.rglob("*") if path.name in ("secrets", ".env", ".git")]
+    assert [path.name for path in deb.examples(clone / "contrib")] == [
+        "Containerfile", "compose.yaml", "r2fs-dashboard.json", "r2fs.rules.yml",
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------ the image
