@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from threading import Condition
+from threading import Condition, RLock
 
 from r2fs.disk import filecalls
 from r2fs.disk.durable import allocated_bytes, local_error
@@ -20,7 +20,8 @@ from r2fs.disk.durable import allocated_bytes, local_error
 class OpenFile:
     def __init__(self, path: Path, fd: int, mode: int = os.O_RDWR) -> None:
         self._file_id: tuple[int, int] | None = None  # set by the first call of `file`
-        self._ready = Condition()
+        self._lock = RLock()
+        self._ready = Condition(self._lock)
         # guarded by: _ready
         self.path = path
         self._fd = fd
@@ -115,7 +116,7 @@ class OpenFile:
 
     def stat(self) -> os.stat_result:
         """Return fstat(2) of the file, without the times that a fill leaves for a moment."""
-        with self._ready:
+        with self._lock:  # the lock of `_ready`, without two calls of Python at each open and close
             return os.fstat(self.fd)
 
     def allocated(self) -> int:

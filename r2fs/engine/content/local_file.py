@@ -295,32 +295,33 @@ class Contents:
         file = self._idle.take(node.ino)
         if file is None or self._is_damaged(file):
             return
-        if self._has_expired(node.ino):  # idle files are not in use, so not exempt
+        now_s = self._core.clock.time()
+        if self._has_expired(node.ino, now_s):  # idle files are not in use, so not exempt
             self._retire(node)
             assert node.base is not None
             self._core.cache.drop(node.base)
         else:
-            another = is_use and self._is_another_use(node.ino)
-            self._core.cache.count_hit(file.node.base if another else None)
+            another = is_use and self._is_another_use(node.ino, now_s)
+            self._core.cache.count_hit(node.base if another else None)
 
-    def _is_another_use(self, ino: int) -> bool:
+    def _is_another_use(self, ino: int, now_s: float) -> bool:
         """True once in AGAIN_S: the cache's order needs no row for each open."""
-        now_s = self._core.clock.time()
         another = now_s - self._used_s.get(ino, self._stored_at_s[ino]) >= AGAIN_S
         if another:
             self._used_s[ino] = now_s
         return another
 
-    def _has_expired(self, ino: int) -> bool:
+    def _has_expired(self, ino: int, now_s: float) -> bool:
         ttl_s = self._core.settings.cache_ttl_s
-        version = self._pinned.get(ino)
-        if version is not None and self._core.cache.is_pinned(version.key):
-            return False  # listings compare its version
-        return bool(ttl_s) and not 0 <= self._core.clock.time() - self._stored_at_s[ino] <= ttl_s
+        if not ttl_s or 0 <= now_s - self._stored_at_s[ino] <= ttl_s:
+            return False
+        version = self._pinned.get(ino)  # of what a person has pinned, listings compare the version
+        return version is None or not self._core.cache.is_pinned(version.key)
 
     def retire_expired(self) -> None:
         """Give idle content past `cache_ttl` to the cache."""
-        self._idle.retire_expired(self._has_expired)
+        now_s = self._core.clock.time()
+        self._idle.retire_expired(lambda ino: self._has_expired(ino, now_s))
 
     def retire_idle(self) -> None:
         """Give all idle content to the cache."""

@@ -60,9 +60,10 @@ class Prefetch:
         `cold`: bytes of the file are missing.
         """
         parent = node.parent
+        if parent is None or not (cold or parent.ino in self._siblings):
+            return
         if (
             self._core.frugal
-            or parent is None
             or parent.listing is None
             or node.pending is not None
             or not self._is_small(node)
@@ -70,11 +71,12 @@ class Prefetch:
             return
         children = parent.listing.children
         limit = min(BYTES, self._core.settings.cache_size // idle.SHARE)
-        for chosen in self._siblings.opened(
+        chosen = self._siblings.opened(
             parent.ino, node.name, cold, children, lambda name: self._size(children.get(name)), limit
-        ):
-            self._waiting.append((chosen, children[chosen.name]))
-        self._forget_unwanted()
+        )
+        if chosen:
+            self._waiting.extend((one, children[one.name]) for one in chosen)
+            self._forget_unwanted()
 
     def _is_small(self, node: Node) -> bool:
         """True for a clean file that one GET downloads whole."""

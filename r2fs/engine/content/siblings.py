@@ -42,6 +42,7 @@ class Chosen:
 class _Directory:
     last: str  # the furthest name opened in this run
     names: list[str] = field(default_factory=list)  # sorted, as of the second open or later
+    at: int = 0  # index of `last` in `names`, or of the first name behind it
     run: int = 0  # opens in order
     needed: int = 1  # of them before a name is chosen
     window: int = FIRST  # names after `last`
@@ -57,15 +58,18 @@ class _Directory:
             self.bytes -= chosen.size
         return chosen
 
-    def steps_to(self, name: str, children: Collection[str]) -> int | None:
-        """Return the number of names from `last` to `name`. None: the directory is too large."""
-        at = bisect_left(self.names, name)
-        if at == len(self.names) or self.names[at] != name:  # the first run, or a new name
+    def index(self, name: str, children: Collection[str]) -> int | None:
+        """Return the index of `name` in `names`. None: the directory is too large."""
+        names, at = self.names, self.at + 1
+        if at < len(names) and names[at] == name:  # in order
+            return at
+        at = bisect_left(names, name)
+        if at == len(names) or names[at] != name:  # the first run, or a new name
             if len(children) > LARGEST:
                 return None
             self.names = sorted(children)
-            at = bisect_left(self.names, name)
-        return at - bisect_left(self.names, self.last)
+            at, self.at = bisect_left(self.names, name), bisect_left(self.names, self.last)
+        return at
 
     def end_run(self) -> None:
         self.run, self.window, self.looked = 0, FIRST, ""
@@ -77,6 +81,10 @@ class Siblings:
     def __init__(self) -> None:
         self._directories: OrderedDict[int, _Directory] = OrderedDict()  # by inode number
         self.surplus = 0  # names chosen and not opened, in all directories
+
+    def __contains__(self, ino: int) -> bool:
+        """True for a directory that is remembered."""
+        return ino in self._directories
 
     def opened(
         self,
@@ -99,19 +107,22 @@ class Siblings:
             return []
         self._directories.move_to_end(ino)
         hit = directory.take(name) is not None
-        steps = 0 if name == directory.last else directory.steps_to(name, children)
+        if name == directory.last:
+            return []
+        at = directory.index(name, children)
+        steps = None if at is None else at - directory.at
         if steps is not None and -GAP <= steps <= 0:
             return []
-        directory.last = name
-        if steps is None or not 0 < steps <= GAP:
+        directory.last, directory.at = name, bisect_left(directory.names, name) if at is None else at
+        if at is None or steps is None or not 0 < steps <= GAP:
             self._give_up(ino, directory, len(directory.ahead))
             directory.end_run()
             return []
         directory.run += 1
         if hit:
             directory.window = min(MOST, max(STEP, 2 * directory.window))
-        at = bisect_left(directory.names, name)
-        self._give_up_passed(ino, directory, at)
+        if directory.ahead:
+            self._give_up_passed(ino, directory, at)
         if directory.run < directory.needed:
             return []
         return _choose(ino, directory, at, size_of, limit)

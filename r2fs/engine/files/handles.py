@@ -56,8 +56,8 @@ class Handles:
     def _insert(self, handle: Handle) -> Handle:
         self._open[handle.number] = handle
         handle.node.handles += 1
-        handle.node.writers += handle.writes
         if handle.writes:
+            handle.node.writers += 1
             self.written[handle.node] = None
         return handle
 
@@ -87,11 +87,13 @@ class Handles:
     def remove(self, number: int) -> Handle | None:
         handle = self._open.pop(number, None)
         if handle is not None:
-            self.forget_opener(handle)
+            if handle.opener:
+                self.forget_opener(handle)
             handle.node.handles -= 1
-            handle.node.writers -= handle.writes
-            if not handle.node.writers:
-                self.written.pop(handle.node, None)
+            if handle.writes:
+                handle.node.writers -= 1
+                if not handle.node.writers:
+                    self.written.pop(handle.node, None)
         return handle
 
     def all(self) -> list[Handle]:

@@ -106,15 +106,20 @@ class Files:
         with self._core.lock:
             self._check_there(node)
             self._contents.wake(node, is_use)
-            small = self._comes_whole(self._contents.of(node, is_use), rule)
+            content = self._contents.of(node, is_use)
+            here = content.complete  # read once: the last range may arrive meanwhile
+            small = not here and self._comes_whole(content, rule)
             if rule is None:
                 self._prefetch.opened(node, cold=small)
             if small:
                 caller.about_to_fetch()
-            handle, source = self._add_handle(node, flags)
+            if here:
+                handle = self.handles.add(node, flags)
+            else:
+                handle, source = self._add_handle(node, flags)
+                if source is not None and not small:
+                    self.handles.note_opener(handle, caller.pid)
             handle.rule = rule
-            if source is not None and not small:
-                self.handles.note_opener(handle, caller.pid)
         try:
             if rule is None:
                 self._prefetch.start()
@@ -157,10 +162,9 @@ class Files:
 
     def _comes_whole(self, content: SparseFile, rule: ProgramRule | None = None) -> bool:
         """True for a small file with missing bytes: open waits for them, and every read is local."""
-        if content.complete:  # first: it alone takes no system call
+        if content.complete or content.size > self._core.settings.small_file:
             return False
-        small = content.size <= self._core.settings.small_file
-        return small and (rule is None or rule.allows_whole(content.size))
+        return rule is None or rule.allows_whole(content.size)
 
     def fetches_locked(self, caller: Caller, node: Node, flags: int) -> bool:
         """True if an open with these flags sends a GET for the whole file, by its version, and none is under way."""

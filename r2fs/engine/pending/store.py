@@ -53,7 +53,8 @@ class Waiting:
 
     def inode_settled(self, ino: int) -> None:
         """Release the items that wait for the inode: each is looked at again."""
-        self._release(("ino", ino))
+        if self._blocked:
+            self._release(("ino", ino))
 
     def key_settled(self, key: str) -> None:
         """Release the items that wait for the key: no request for the key is on its way."""
@@ -306,7 +307,7 @@ class PendingStore:
         return next((n for n in self.inodes.values() if n.pending and nfc(n.pending.key) == key), None)
 
     def _index_base(self, node: Node, add: bool) -> None:
-        if node.base is None:
+        if node.base is None or not (add or self._base_users):
             return
         key = nfc(node.base.key)
         if add:
