@@ -139,6 +139,7 @@ class Engine(Probes):
                 assert not thread.is_alive(), f"{thread.name} did not end"
         with self.lock:
             self.inodes.check()
+        self.check_tally()
 
     # ---- a program's calls
     def entry(self, path: str) -> Entry:

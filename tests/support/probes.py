@@ -34,6 +34,7 @@ from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.pending.attempts import Attempts
 from r2fs.engine.pending.store import PendingStore
+from r2fs.engine.pending.tally import Tally
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.records import Entry, PendingDelete
 
@@ -167,6 +168,17 @@ class Probes:
     def deletes(self) -> list[PendingDelete]:
         with self.lock:
             return list(self.pending_store.deletes.rows.values())
+
+    def check_tally(self) -> None:
+        """Compare the sums over all that is pending with a count of it."""
+        with self.lock:
+            kept, nodes = self.pending_store.tally(), self.pending_store.inodes.values()
+            counted = Tally(kept.local_patterns)
+            for node in nodes:
+                counted.change(node, None, node.pending)
+            watches = sum(row.watch_until_s is not None for row in self.pending_store.deletes.rows.values())
+            assert vars(kept) == vars(counted)
+            assert self.pending_store.deletes.watches == watches
 
     def staged_path(self, node: Node) -> Path | None:
         """The file in staging that holds its pending bytes."""

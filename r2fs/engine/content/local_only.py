@@ -7,12 +7,8 @@ Locks: `is_local` needs none; the rest is called with Core.lock held.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from fnmatch import translate
-from functools import lru_cache
-
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.pending import tally
 from r2fs.engine.pending.records import Records
 
 
@@ -24,15 +20,8 @@ class LocalOnly:
 
     def stays_here(self, node: Node) -> bool:
         """True for a local-only file of which the bucket has nothing."""
-        pending = node.pending
-        if (
-            pending is None
-            or pending.expected_etag is not None
-            or not pending.changed
-            or pending.staged is None
-        ):
-            return False
-        return self.is_local(pending.key)
+        patterns = self._core.settings.local_patterns
+        return node.pending is not None and tally.stays_here(node.pending, patterns)
 
     def may_become_local(self, node: Node) -> bool:
         """True for a file of which the bucket has nothing, and to which nothing is on its way: all bytes are here."""
@@ -48,15 +37,8 @@ class LocalOnly:
 
     def is_local(self, key: str) -> bool:
         """True if `local_patterns` match the name."""
-        name = key.rpartition("/")[2]
-        return _matches(self._core.settings.local_patterns)(name) is not None
+        return tally.is_local(key, self._core.settings.local_patterns)
 
     def expected_etag_at(self, key: str) -> str | None:
         """Return the ETag that a new inode at `key` will replace, and void its pending delete. In a transaction."""
         return None if self.is_local(key) else self._pending.deletes.take_over(key)
-
-
-@lru_cache(maxsize=4)
-def _matches(patterns: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
-    """Compile all patterns as one, once: each pending file is matched whenever the queue is shown."""
-    return re.compile("|".join(map(translate, patterns)) or r"(?!)").match

@@ -42,6 +42,7 @@ class PendingDeletes:
         self.parked: dict[int, Refusal] = {}  # by seq; a parked delete hides no object
         self.programs: dict[int, str] = {}  # by seq, of deletes that a program has caused
         self.claimed: set[int] = set()  # seqs of deletes on their way
+        self.watches = 0  # rows that wait for a late attempt
         self._by_key: dict[str, set[int]] = {}
         self._below: Counter[str] = Counter()  # number of unparked deletes under each prefix
         self._done: dict[str, tuple[str, int]] = {}  # key: (ETag, tick) of a delete carried out
@@ -214,6 +215,7 @@ class PendingDeletes:
     def _enter(self, row: PendingDelete, refusal: Refusal | None) -> None:
         self._core.assert_held()
         self.rows[row.seq] = row
+        self.watches += row.watch_until_s is not None
         self._by_key.setdefault(nfc(row.key), set()).add(row.seq)
         if refusal is None:
             self._below.update(_prefixes(row.key))
@@ -223,6 +225,7 @@ class PendingDeletes:
     def _leave(self, seq: int) -> None:
         self._core.assert_held()
         row = self.rows.pop(seq)
+        self.watches -= row.watch_until_s is not None
         self.programs.pop(seq, None)
         seqs = self._by_key[nfc(row.key)]
         seqs.discard(seq)

@@ -19,6 +19,7 @@ from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node, remember
 from r2fs.engine.inodes.stat import facts_of, pin
 from r2fs.engine.pending.deletes import PendingDeletes
+from r2fs.engine.pending.tally import Tally
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import Facts, remembered
 from r2fs.model.pending import Durability, Pending, Staged, State, Writes
@@ -96,8 +97,9 @@ class PendingStore:
         self.deletes = PendingDeletes(core)
         self.waiting = Waiting(core)
         # guarded by: Core.lock
-        self.inodes: dict[int, Node] = {}  # by inode number; changed by this class alone
+        self.inodes: dict[int, Node] = {}  # by inode number, oldest change first; changed by this class alone
         self.staged_bytes = 0  # bytes in staging, by the rows: compared with the dirty limit
+        self._tally = Tally(core.settings.local_patterns)
         self._base_users: dict[str, set[Node]] = {}  # by key of the base: inodes that may need this object
 
     # ------------------------------------------------------------------ changes
@@ -162,6 +164,7 @@ class PendingStore:
         before = node.pending
         assert before is not None
         self.staged_bytes += pending.size - before.size
+        self._tally.change(node, before, pending)
         node.pending = pending
 
     def note_write(self, node: Node, size: int) -> None:
@@ -210,6 +213,7 @@ class PendingStore:
         if "base" in change:
             node.modified_ns = None  # of this host's object: the next listing has LastModified
         node.mtime_known = node.mtime_known or "mtime_ns" in change
+        self._tally.change(node, node.pending, pending)
         node.pending = pending
         if pending is None:
             node.base_metadata = None
@@ -222,6 +226,21 @@ class PendingStore:
         self._index_base(node, add=pending is not None or node.handles > 0)
         self.waiting.inode_settled(node.ino)
         self._core.changed.notify_all()
+
+    def tally(self) -> Tally:
+        """Return the sums over `inodes`, by the present settings."""
+        self._core.assert_held()
+        patterns = self._core.settings.local_patterns
+        if self._tally.local_patterns != patterns:
+            self._tally = Tally(patterns)
+            for node in self.inodes.values():
+                self._tally.change(node, None, node.pending)
+        return self._tally
+
+    def sort_by_age(self) -> None:
+        """Put `inodes` in the order of their changes: those of an earlier mount come from the root down."""
+        self._core.assert_held()
+        self.inodes = dict(sorted(self.inodes.items(), key=lambda item: _since_s(item[1])))
 
     # ------------------------------------------------------------------ rows
     def _row(
@@ -316,6 +335,10 @@ class PendingStore:
             users.discard(node)
             if not users:
                 del self._base_users[key]
+
+
+def _since_s(node: Node) -> float:
+    return node.pending.since_s if node.pending else 0.0
 
 
 def _own_ranges(node: Node, staged: Staged | None) -> tuple[tuple[Range, ...] | None, int]:

@@ -84,6 +84,7 @@ class Replay:
             for row in sorted(rows.inodes, key=_from_the_root_down):
                 self._restore(row)
                 self._core.crash_point("row_restored")
+            self._pending.sort_by_age()
             for delete in rows.deletes:
                 self._pending.deletes.adopt(delete)
                 self._deletes.add_locked(delete)
@@ -97,11 +98,10 @@ class Replay:
             self._log_unsent()
 
     def _log_unsent(self) -> None:
-        nodes, rows = self._pending.inodes.values(), self._pending.deletes.rows.values()
-        directories, watched = sum(n.is_dir for n in nodes), sum(r.watch_until_s is not None for r in rows)
-        if nodes or len(rows) > watched:
-            size = sum(node.pending.size for node in nodes if node.pending and node.pending.staged)
-            text = left(len(nodes) - directories, directories, size, len(rows) - watched)
+        tally, watched = self._pending.tally(), self._pending.deletes.watches
+        deletes = len(self._pending.deletes.rows) - watched
+        if tally.files or tally.directories or deletes:
+            text = left(tally.files, tally.directories, tally.bytes, deletes)
             log.info("still to be sent, of an earlier mount: %s", text)
         if watched:
             log.info("watching for a late upload of an earlier mount at %s", counted(watched, "key"))
@@ -112,7 +112,7 @@ class Replay:
         seen = self._evidence(row)
         verdict = classify(row, seen)
         node, taken = self._node_of(row)
-        pending = pending_of(row, seen, self._core.clock.monotonic())
+        pending = pending_of(row, seen, self._since_s(row))
         self._pending.adopt(node, pending, None if row.stored is None else recalled(row.stored))
         if seen.file is not None:
             self._restore_content(node, row, seen.file)
@@ -124,6 +124,12 @@ class Replay:
             self._pending.commit(node, kept_beside(node.pending, self._tree.key(node), pending.key))
         if node.state is State.QUEUED:
             self._queue.schedule_locked(node)
+
+    def _since_s(self, row: PendingInode) -> float:
+        """Return Clock.monotonic() at the row's last close: its age counts on."""
+        clock = self._core.clock
+        age_s = 0.0 if row.closed_at_s is None else clock.time() - row.closed_at_s
+        return clock.monotonic() - max(0.0, age_s)
 
     def _evidence(self, row: PendingInode) -> Evidence:
         file = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from heapq import nsmallest
+from itertools import islice
 
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
@@ -41,52 +42,46 @@ class Status:
 
     def view(self) -> QueueView:
         with self._core.lock:
-            now = self._core.clock.monotonic()
-            pending = [
-                node for node in self._pending.inodes.values() if not self._queue.is_local_only_locked(node)
-            ]
-            oldest = nsmallest(
-                SHOWN,
-                pending,
-                key=lambda node: (
-                    RANK.get(node.state.value, len(RANK)),
-                    node.pending.since_s if node.pending else now,
-                ),
-            )
-            conflicts = sorted(self._tree.path(node) for node in self._tree.conflicts())
-            directories = sum(node.is_dir for node in pending)
-            watched = sum(row.watch_until_s is not None for row in self._pending.deletes.rows.values())
+            now, tally, deletes = self._core.clock.monotonic(), self._pending.tally(), self._pending.deletes
+            waiting = self._oldest_waiting_locked(SHOWN)
+            parked = nsmallest(SHOWN, tally.parked.values(), key=_since_s)
+            first = [*sorted(tally.sending.values(), key=_since_s), *parked, *waiting]
+            transfers = [self._transfers.upload_locked(node, now) for node in first[:SHOWN]]
+            transfers += [self._transfers.delete_locked(seq, now) for seq in nsmallest(SHOWN, deletes.parked)]
+            transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
             resolver, failures = self._resolver, self._queue.failures
             last_error = failures.last_locked()
-            transfers = [self._transfers.upload_locked(node, now) for node in oldest]
-            transfers += [
-                self._transfers.delete_locked(seq, now)
-                for seq in nsmallest(SHOWN, self._pending.deletes.parked)
-            ]
-            transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
             return QueueView(
-                files=len(pending) - directories,
-                directories=directories,
-                bytes=sum(node.pending.size for node in pending if node.pending and node.pending.staged),
-                deletes=len(self._pending.deletes.rows) - watched,
-                watched=watched,
+                files=tally.files,
+                directories=tally.directories,
+                bytes=tally.bytes,
+                deletes=len(deletes.rows) - deletes.watches,
+                watched=deletes.watches,
                 active=len(self._queue.uploads),
-                parked=sum(node.state is State.PARKED for node in pending)
-                + len(self._pending.deletes.parked),
-                conflicts=tuple(conflicts),
+                parked=len(tally.parked) + len(deletes.parked),
+                conflicts=tuple(sorted(self._tree.path(node) for node in self._tree.conflicts())),
                 hidden=self._tree.hidden,
                 directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
-                oldest_s=max((now - node.pending.since_s for node in pending if node.pending), default=0.0),
+                oldest_s=now - min(map(_since_s, first), default=now),
                 transfers=tuple(transfers[:SHOWN]),
                 uploaded=resolver.uploaded - resolver.markers,
                 uploaded_bytes=resolver.uploaded_bytes,
                 failed=failures.count,
                 last_error=last_error.text if last_error else None,
                 last_error_at_s=last_error.at_s if last_error else None,
-                parked_bytes=sum(
-                    node.pending.size for node in pending if node.pending and node.state is State.PARKED
-                ),
+                parked_bytes=tally.parked_bytes,
             )
+
+    def _oldest_waiting_locked(self, count: int) -> list[Node]:
+        """Return the oldest of the inodes that are neither sent nor parked."""
+        self._core.assert_held()
+        tally, inodes = self._pending.tally(), self._pending.inodes
+        others = (
+            node
+            for ino, node in inodes.items()
+            if ino not in tally.local and ino not in tally.sending and ino not in tally.parked
+        )
+        return list(islice(others, count))
 
     def wait(
         self,
@@ -236,3 +231,8 @@ class Status:
             return not self._queue.is_local_only_locked(node)
         # The kernel sends RELEASE a moment after the last close() has returned.
         return node.writers > 0 and self._core.clock.monotonic() - node.flushed_s < CLOSING_S
+
+
+def _since_s(node: Node) -> float:
+    assert node.pending is not None
+    return node.pending.since_s

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 from r2fs.daemon.operations import Operations
 from r2fs.daemon.spending import SpentView
+from r2fs.model.views import QueueView
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
@@ -56,6 +61,63 @@ def test_status_takes_no_request_and_answers_soon_while_500_uploads_run(
     assert threading.get_ident() not in askers
     assert median(took) < 0.1, took
     engine.drain()
+
+
+def test_a_status_takes_as_many_calls_for_many_pending_files_as_for_few(make: MakeEngine) -> None:
+    engine = make(threads=False, upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    asked, calls = operations(engine), []
+    for first, last in ((0, 150), (150, 600)):  # more than a status names
+        for number in range(first, last):
+            engine.write(f"{number:03}.wav", b"x" * 1000)
+        answer = asked.status(None)
+        assert (answer["queue"]["left"], answer["queue"]["bytes"]) == (last, last * 1000)
+        calls.append(calls_of(engine.fs.queue_view))
+    assert calls[0] == calls[1]
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    count = 0
+
+    def see(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(see)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_the_oldest_changes_come_first_after_a_restart_too(make: MakeEngine, store: MemoryStore) -> None:
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock, upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    engine.mkdir("d")
+    names = ["d/7.wav", "3.wav", "d/1.wav", "2.wav"]  # replayed from the root down
+    for name in names:
+        engine.write(name, b"x" * 10)
+        clock.advance(5)
+    assert files(engine.fs.queue_view()) == names
+    engine.kill()
+    again = make(threads=False, clock=clock, upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    view = again.fs.queue_view()
+    assert files(view) == names
+    assert view.oldest_s == max(one.age_s for one in view.transfers)
+
+
+def files(view: QueueView) -> list[str]:
+    return [one.path for one in view.transfers if not one.path.endswith("/")]
+
+
+def test_files_that_begin_to_stay_here_leave_the_queue(make: MakeEngine) -> None:
+    engine = make(threads=False, upload_delay_s=3600.0, upload_deadline_s=3600.0)
+    for name in ("a.wav", "b.tmp", "c.db-wal"):
+        engine.write(name, b"x" * 10)
+    assert (engine.fs.queue_view().files, engine.fs.queue_view().bytes) == (2, 20)
+    engine.fs.change_settings(replace(engine.settings, local_patterns=("*.tmp",)))
+    view = engine.fs.queue_view()
+    assert ({one.path for one in view.transfers}, view.bytes) == ({"a.wav", "c.db-wal"}, 20)
 
 
 def test_status_waits_for_no_answer_of_the_bucket(make: MakeEngine, store: MemoryStore) -> None:

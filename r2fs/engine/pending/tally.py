@@ -1,0 +1,80 @@
+"""Tally: sums over all that is pending, kept up with each change, since a status looks at them under Core.lock.
+
+Owns:  which inodes are sent, parked or local-only, and the sums of the others: a status takes no longer for a hundred
+       thousand pending files than for one.
+Never: reads a node's pending state: PendingStore passes the value before and after.
+Locks: Core.lock around every method.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import translate
+from functools import lru_cache
+
+from r2fs.engine.inodes.inode import Node
+from r2fs.model.pending import SENDING, Pending, State
+
+
+class Tally:
+    def __init__(self, local_patterns: tuple[str, ...]) -> None:
+        # constant
+        self.local_patterns = local_patterns  # of the settings by which `local` is decided
+        # guarded by: Core.lock
+        self.sending: dict[int, Node] = {}  # by inode number, as the others
+        self.parked: dict[int, Node] = {}
+        self.local: set[int] = set()  # files that stay on this host: in no sum
+        self.files = self.directories = 0
+        self.bytes = self.parked_bytes = 0  # staged
+
+    def change(self, node: Node, before: Pending | None, after: Pending | None) -> None:
+        """Replace the value of a node; None: clean."""
+        if before is not None:
+            if node.ino in self.local:
+                self.local.discard(node.ino)
+            else:
+                self._add(node, before, -1)
+        if after is not None:
+            if stays_here(after, self.local_patterns) and not after.lists_ranges:
+                self.local.add(node.ino)
+            else:
+                self._add(node, after, 1)
+
+    def _add(self, node: Node, pending: Pending, sign: int) -> None:
+        size = pending.size
+        self.bytes += sign * size
+        if node.is_dir:
+            self.directories += sign
+        else:
+            self.files += sign
+        if pending.state is State.PARKED:
+            self.parked_bytes += sign * size
+            _keep(self.parked, node, sign)
+        elif pending.state in SENDING:
+            _keep(self.sending, node, sign)
+
+
+def _keep(nodes: dict[int, Node], node: Node, sign: int) -> None:
+    if sign > 0:
+        nodes[node.ino] = node
+    else:
+        nodes.pop(node.ino, None)
+
+
+def stays_here(pending: Pending, patterns: tuple[str, ...]) -> bool:
+    """True for a local-only file of which the bucket has nothing."""
+    if pending.expected_etag is not None or not pending.changed or pending.staged is None:
+        return False
+    return is_local(pending.key, patterns)
+
+
+def is_local(key: str, patterns: tuple[str, ...]) -> bool:
+    """True if `local_patterns` match the name."""
+    return _matches(patterns)(key.rpartition("/")[2]) is not None
+
+
+@lru_cache(maxsize=4)
+def _matches(patterns: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
+    """Compile all patterns as one, once: the name of each changed file is matched."""
+    return re.compile("|".join(map(translate, patterns)) or r"(?!)").match
