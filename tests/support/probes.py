@@ -143,18 +143,16 @@ class Probes:
         return self.fs._writeback
 
     def around_commits(self, before: Callable[[], None], after: Callable[[], None]) -> None:
-        """Call `before` and `after` around each COMMIT of the journal; what they raise fails the transaction."""
+        """Call `before` and `after` around each commit of the journal; what they raise fails the transaction."""
         database = self.journal._database
-        plain = database._execute
+        plain = database._commit
 
-        def execute(sql: str, values: tuple[object, ...] = ()) -> None:
-            if sql == "COMMIT":
-                before()
-            plain(sql, values)
-            if sql == "COMMIT":
-                after()
+        def commit() -> None:
+            before()
+            plain()
+            after()
 
-        database._execute = execute  # type: ignore[method-assign]
+        database._commit = commit  # type: ignore[method-assign]
 
     # ---- inodes and their bytes
     def node(self, path: str) -> Node:

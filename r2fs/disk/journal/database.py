@@ -21,14 +21,15 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
+from r2fs.disk.durable import claim_blocks, local_error
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.schema import SCHEMA, VERSION
 from r2fs.disk.journal.state_directory import StateDirectory
+from r2fs.disk.journal.write_ahead_log import WriteAheadLog
 from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
 from r2fs.model.ports import CrashPoint
@@ -51,6 +52,7 @@ class Database:
         self._directory = directory
         self._reserve = directory.reserve
         self._crash_point = crash_point
+        self._scope = _Scope(self)
         # before lock
         self._durability = threading.Lock()
         self._synced = -1  # number of commits that are on the disk; guarded by: _durability
@@ -59,12 +61,14 @@ class Database:
         self._connection = open_connection(directory.path, directory.reserve)
         # Open as long as the connection is: closing it would give SQLite's lock on the file back.
         self._fd = os.open(directory.path / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._log = _Log(directory.path)
+        self._log = WriteAheadLog(directory.path)
         self._commits = 0
         self._depth = 0  # of nested transactions
-        self._done: list[Statement] = []  # of the open transaction, to be repeated on a full disk
-        self._undo: list[Action] = []  # of the open transaction
-        self._effects: list[Action] = []  # likewise
+        # of the open transaction
+        self._begun = False  # SQLite's has begun, with all of `_done`; else the only one of `_done` waits
+        self._done: list[Statement] = []  # to be repeated on a full disk
+        self._undo: list[Action] = []
+        self._effects: list[Action] = []
         self.error: str | None = None  # of the last commit, if it failed; read without the lock
 
     def close(self) -> None:
@@ -75,37 +79,51 @@ class Database:
             os.close(self._fd)
 
     # ------------------------------------------------------------------ transactions
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Commit all statements inside together, or none. Nests: the outermost commits."""
-        with self.lock:
-            if self._depth:
-                self._depth += 1
-                try:
-                    yield
-                finally:
-                    self._depth -= 1
-                return
-            self._done.clear()
-            self._execute("BEGIN IMMEDIATE")
-            self._depth = 1
-            try:
-                yield
-                self._crash_point("commit")
-                self._commits += 1
-                self._execute("COMMIT")
-                self._crash_point("committed")
-                self.error = None
-            except BaseException:
+        return self._scope
+
+    def enter(self) -> None:
+        self.lock.acquire()
+        self._depth += 1
+
+    def leave(self, failed: bool) -> None:
+        """End a transaction; the outermost, unless `failed`, with a commit and its effects."""
+        effects: list[Action] = []
+        try:
+            if self._depth == 1:
+                effects = self._end(failed)
+        finally:
+            self._depth -= 1
+            self.lock.release()
+        _carry_out(iter(effects))
+
+    def _end(self, failed: bool) -> list[Action]:
+        try:
+            if failed:
                 self._roll_back()
-                raise
-            finally:
-                self._depth = 0
-                self._undo.clear()
-                effects, self._effects = self._effects, []
-        with ExitStack() as committed:  # all effects, also after a failed one: the commit stands
-            for effect in reversed(effects):
-                committed.callback(effect)
+            else:
+                try:
+                    self._crash_point("commit")
+                    self._commit()
+                    self._crash_point("committed")
+                except BaseException:
+                    self._roll_back()
+                    raise
+            return self._effects
+        finally:
+            self._begun, self._done, self._undo, self._effects = False, [], [], []
+
+    def _commit(self) -> None:
+        """Commit. A single statement is a transaction by itself: a third of the calls of BEGIN, statement and COMMIT."""
+        if not self._begun and not self._done:
+            return
+        self._commits += 1
+        if self._begun:
+            self._execute("COMMIT")
+        else:
+            self._execute(*self._done[0])
+        self.error = None
 
     def on_rollback(self, undo: Action) -> None:
         """Register the reverse of a change of memory, for a failure of the open transaction.
@@ -125,21 +143,33 @@ class Database:
         effect()
 
     def run(self, sql: str, values: tuple[object, ...] = ()) -> None:
-        """Execute one statement: in the open transaction, or in its own."""
-        with self.lock:
-            if not self._depth:
-                with self.transaction():
-                    self.run(sql, values)
-                return
-            self._execute(sql, values)
+        """Execute one statement: in the open transaction, or in its own. A transaction's first one waits for a second,
+        or for the commit: only then it fails."""
+        with self.transaction():
+            if self._done:
+                self._begin()
+            if self._begun:
+                self._execute(sql, values)
             self._done.append((sql, values))
 
     def query(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         with self.lock:
+            if self._done:
+                self._begin()
             try:
                 return self._connection.execute(sql, values).fetchall()
             except sqlite3.Error as error:
                 raise self._as_ours(error) from error
+
+    def _begin(self) -> None:
+        """Begin the transaction, unless begun, with its first statement."""
+        if self._begun:
+            return
+        (first,), self._done = self._done, []
+        self._begun = True
+        self._execute("BEGIN IMMEDIATE")
+        self._execute(*first)
+        self._done.append(first)
 
     def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
         """Execute; on a full disk again, in the space of the reserve."""
@@ -171,6 +201,8 @@ class Database:
             self._directory.path,
             self._reserve.size,
         )
+        if not self._begun:
+            return
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._connection.execute("BEGIN IMMEDIATE")
@@ -186,7 +218,7 @@ class Database:
             log.info("the journal's transaction ended without a rollback: %s", error)
         for undo in reversed(self._undo):
             undo()
-        self._effects.clear()
+        self._effects = []
 
     def _as_ours(self, error: sqlite3.Error) -> R2fsError:
         return _as_ours(error, self._directory.path, self._directory.lock_fd)
@@ -221,43 +253,27 @@ class Database:
         self._log.sync_failed = False
 
 
-class _Log:
-    """The write-ahead log, synced through a descriptor of its own."""
+class _Scope:
+    """The context of every transaction: a generator's would cost five calls more each time."""
 
-    def __init__(self, state_dir: Path) -> None:
-        # constant
-        self.path = state_dir / "journal.db-wal"
-        # guarded by: the database's lock
-        self._fd = -1
-        # guarded by: the database's _durability
-        self._named = False  # the directory was synced since the log was made; False → True only
-        self.sync_failed = False  # since the log was begun: the kernel has forgotten its dirty pages
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    def fd(self) -> int:
-        """Return the descriptor; -1: SQLite has made no log yet."""
-        if self._fd < 0:
-            with suppress(FileNotFoundError):
-                self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return self._fd
+    def __enter__(self) -> None:
+        self._database.enter()
 
-    def sync(self, fd: int) -> None:
-        """Make the log's bytes and its name survive a power cut. Waits for the disk."""
-        if fd < 0:
-            return
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self._database.leave(failed=kind is not None)
+
+
+def _carry_out(effects: Iterator[Action]) -> None:
+    """Carry all out, also after a failed one: the commit stands."""
+    for effect in effects:
         try:
-            os.fsync(fd)
-            if not self._named:
-                # SQLite syncs the log's name with the first sync of its own, which may be far.
-                fsync_dir(self.path.parent)
-                self._named = True
-        except OSError:
-            self.sync_failed = True
+            effect()
+        except BaseException:
+            _carry_out(effects)
             raise
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 # ------------------------------------------------------------------ opening

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,27 +83,85 @@ def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, f
 
 
 @pytest.mark.expect_warnings("kept in reserve")
-def test_without_reserve_nothing_is_changed(journal: Journal):
+def test_on_a_full_disk_a_single_statement_is_carried_out_again(journal: Journal):
+    journal._database._connection = Full(journal._database._connection, "INSERT")  # type: ignore[assignment]
     journal.put_inode(row(1, "a"))
-    journal._database._connection = Full(journal._database._connection, "COMMIT", "COMMIT", "COMMIT")  # type: ignore[assignment]
-    with pytest.raises(NoSpace), journal.transaction():
-        journal.put_inode(row(2, "b"))
+    assert [inode.key for inode in journal.read().inodes] == ["a"]
     assert not journal.reserve.held
-    with pytest.raises(NoSpace), journal.transaction():
-        journal.put_inode(row(3, "c"))
+
+
+@pytest.mark.expect_warnings("kept in reserve")
+@pytest.mark.parametrize(("fails", "rows"), [("COMMIT", 2), ("BEGIN", 2), ("INSERT", 2), ("INSERT", 1)])
+def test_without_reserve_nothing_is_changed(journal: Journal, fails: str, rows: int):
+    journal.put_inode(row(1, "a"))
+    undone: list[int] = []
+    journal._database._connection = Full(journal._database._connection, fails, fails, fails)  # type: ignore[assignment]
+    for ino in (10, 20):
+        with pytest.raises(NoSpace), journal.transaction():
+            journal.on_rollback(lambda ino=ino: undone.append(ino))  # type: ignore[misc]
+            for number in range(rows):
+                journal.put_inode(row(ino + number, "b"))
+        assert not journal.reserve.held
+    assert undone == [10, 20]
     assert [inode.key for inode in journal.read().inodes] == ["a"]
     journal.put_inode(row(4, "d"))
     assert [inode.key for inode in journal.read().inodes] == ["a", "d"]
 
 
 def test_another_failure_leaves_the_reserve_alone(journal: Journal):
-    full = Full(journal._database._connection, "COMMIT")
+    full = Full(journal._database._connection, "INSERT")
     full.code = sqlite3.SQLITE_IOERR
     journal._database._connection = full  # type: ignore[assignment]
     with pytest.raises(LocalError, match="cannot be used"), journal.transaction():
         journal.put_inode(row(1, "a"))
     assert journal.reserve.held
     assert journal.read().inodes == ()
+
+
+def test_a_failed_first_statement_is_not_forgotten(journal: Journal):
+    """It fails with the second one; a caller that goes on after that commits nothing."""
+    full = Full(journal._database._connection, "BEGIN")
+    full.code = sqlite3.SQLITE_IOERR
+    journal._database._connection = full  # type: ignore[assignment]
+    with pytest.raises(LocalError), journal.transaction():
+        journal.put_inode(row(1, "a"))
+        with suppress(LocalError):
+            journal.put_inode(row(2, "b"))
+    assert journal.read().inodes == ()
+
+
+def test_a_transaction_sees_its_own_statements(journal: Journal):
+    with suppress(ZeroDivisionError), journal.transaction():
+        journal.put_inode(row(1, "a"))
+        assert [inode.key for inode in journal.read().inodes] == ["a"]
+        raise ZeroDivisionError
+    assert journal.read().inodes == ()
+
+
+def test_a_single_change_is_one_statement(journal: Journal):
+    executed: list[str] = []
+    journal._database._connection.set_trace_callback(executed.append)
+    with journal.transaction():
+        journal.put_inode(row(1, "a"))
+    with journal.transaction():
+        pass
+    assert [sql.partition(" ")[0] for sql in executed] == ["INSERT"]
+
+
+def test_all_effects_of_a_commit_are_carried_out_in_order(journal: Journal):
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("fails")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), journal.transaction():
+        journal.put_inode(row(1, "a"))
+        for effect in (lambda: done.append("first"), fail, lambda: done.append("last")):
+            journal.on_commit(effect)
+        assert not done
+    assert done == ["first", "fails", "last"]
+    assert [inode.key for inode in journal.read().inodes] == ["a"]
 
 
 def test_the_reserve_occupies_its_room(tmp_path: Path):
