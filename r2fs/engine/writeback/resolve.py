@@ -83,9 +83,10 @@ class Resolver:
         with self._core.lock:
             ours = found is not None and self._attempts.is_ours(found.metadata, job.key)
             view = replace(self._view_locked(node), ours=ours, same_bytes=same)
-            if found is not None and node.is_dir and made_by != job.attempt:
-                self._attempts.accepted(found.metadata)  # not to be deleted as a late one
             decided = verdict.after_refusal(job, found, view)
+            stays = node.is_dir or isinstance(decided, verdict.Stored)
+            if found is not None and stays and made_by != job.attempt:
+                self._attempts.accepted(found.metadata)  # not to be deleted as a late one
             if isinstance(decided, verdict.ConflictWhileOpen | verdict.KeepBoth | verdict.Park):
                 self._attempts.drop(job.attempt)
             self._carry_out_locked(node, job, decided, error, found)

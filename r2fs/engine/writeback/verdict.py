@@ -199,6 +199,9 @@ def after_refusal(job: UploadJob, found: ObjectInfo | None, view: View) -> Verdi
         return Stored(found.version, job.facts)
     if job.kind is Kind.DIRECTORY:
         return _at_directory(job, found, view)
+    if view.ours and view.same_bytes and says_the_same(there := attributes_from(found), job.facts):
+        # An earlier attempt without an answer: sent once more, it would undo another host's delete meanwhile.
+        return Stored(found.version, there)
     if view.ours or found.etag == job.expected_etag or view.has_moved(job):
         return Again(expect(found.etag))
     if view.same_bytes:

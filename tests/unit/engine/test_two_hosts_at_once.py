@@ -8,13 +8,15 @@ import pytest
 
 from r2fs.model.errors import PreconditionFailed, Unavailable
 from r2fs.model.metadata import attributes_from
-from r2fs.model.records import AttributeChange
+from r2fs.model.records import AttributeChange, ObjectInfo
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
+from tests.support.power import pass_time
 
 LATER_S = 3600.0  # until the test drains: the other host comes first
 
-DIRECTORY, FILE = "d", "take.wav"
+DIRECTORY, FILE, TAKE = "d", "take.wav", b"one take"
 
 
 def make_directory(engine: Engine) -> int:
@@ -156,3 +158,72 @@ def test_a_directory_of_which_the_server_fulfils_no_condition_is_not_sent_for_ev
     assert engine.listdir() == [DIRECTORY]
     told = [record.message for record in caplog.records if "takes no metadata" in record.message]
     assert told == ([] if mode is None else ["d/: this server takes no metadata of it from here"])
+
+
+# ---- an upload that arrived, and whose answer did not
+def lose_an_answer(store: MemoryStore) -> None:
+    """The next PUT is stored, and the bucket says nothing."""
+
+    def lose(name: str, key: str) -> None:
+        if name == "put":
+            store.after = lambda name, key: None
+            raise Unavailable(f"{key}: no answer")
+
+    store.after = lose
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("change", ["none", "times", "rename", "unlink"])
+def test_what_has_arrived_is_not_sent_again(make: MakeEngine, store: MemoryStore, there: bool, change: str):
+    """The next attempt finds it by the attempt's id and the bytes: one HEAD, and no further body."""
+    if there:
+        store.set(FILE, b"before")
+    engine = make("a", threads=False, clock=(clock := ManualClock()))
+    engine.write(FILE, TAKE)
+    lose_an_answer(store)
+    engine.run_due()
+    name = FILE
+    if change == "times":
+        engine.fs.setattr(engine.caller, engine.entry(FILE).ino, AttributeChange(mtime_ns=10**18))
+    elif change == "rename":
+        engine.rename(FILE, name := "renamed.wav")
+    elif change == "unlink":
+        engine.unlink(FILE)
+    store.calls.clear()
+    pass_time(engine, clock)
+    assert store.contents() == ({} if change == "unlink" else {name: TAKE})
+    puts = sum(verb == "put" for verb, _ in store.calls)
+    assert puts == {"none": 1, "times": 2, "rename": 1, "unlink": 0}[change], "the one that was refused"
+    if change == "times":
+        assert store.metadata(FILE)["mtime"].startswith("1000000000.")
+
+
+def test_another_hosts_delete_of_what_was_seen_there_is_not_undone(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    engine = make("a", threads=False, clock=(clock := ManualClock()))
+    engine.write(FILE, TAKE)
+    lose_an_answer(store)
+    engine.run_due()
+    plain = store.head
+
+    def head_and_remove(key: str) -> ObjectInfo:
+        info = plain(key)
+        store.remove(key)
+        return info
+
+    monkeypatch.setattr(store, "head", head_and_remove)
+    pass_time(engine, clock)
+    assert store.contents() == {}
+    assert engine.listdir() == []
+
+
+def test_another_hosts_delete_of_what_nobody_here_has_seen_there(make: MakeEngine, store: MemoryStore):
+    """Nothing says that the bytes ever arrived: they are unsent, and unsent bytes are never dropped."""
+    engine = make("a", threads=False, clock=(clock := ManualClock()))
+    engine.write(FILE, TAKE)
+    lose_an_answer(store)
+    engine.run_due()
+    store.remove(FILE)
+    pass_time(engine, clock)
+    assert store.contents() == {FILE: TAKE}

@@ -14,7 +14,7 @@ from r2fs.engine.writeback import verdict
 from r2fs.engine.writeback.failures import BUCKET_WIDE
 from r2fs.engine.writeback.verdict import Verdict, View
 from r2fs.model import errors
-from r2fs.model.metadata import ATTEMPT, Facts
+from r2fs.model.metadata import ATTEMPT, Facts, attributes_from
 from r2fs.model.pending import SENDING, Checkpoint, InFlight, Pending, Retry, Staged, State, check
 from r2fs.model.records import Kind, ObjectInfo, Version
 
@@ -110,6 +110,16 @@ def test_the_attempts_own_object_is_its_success():
         if isinstance(decided, verdict.Stored):
             assert info is not None
             assert decided == verdict.Stored(info.version, job().facts)
+
+
+def test_an_earlier_attempts_object_is_a_success_if_it_says_the_same():
+    """Its answer was lost. With other metadata it is sent anew, over the version that was found."""
+    facts = attributes_from(found())
+    for view in view_of_pending(ours=True, same_bytes=True):
+        decided = verdict.after_refusal(replace(job(), facts=facts), found(), view)
+        assert decided == verdict.Stored(found().version, facts)
+        decided = verdict.after_refusal(replace(job(), facts=replace(facts, mode=0o640)), found(), view)
+        assert decided == verdict.Again(verdict.expect(found().etag))
 
 
 def test_the_next_attempt_expects_the_object_that_was_seen():
