@@ -156,10 +156,11 @@ class Runner:
         path: str | None = None,
         writes: bool = False,
         begun: Callable[[Model], Any] | None = None,
+        slot: str | None = None,
     ) -> Any:
         """The same call on both. Returns the engine's answer; None where both refuse.
 
-        `path`: of a file whose bytes it may need, and which may be gone with their version. `writes`: it changes
+        `path` or `slot`: of a file whose bytes it may need, and which may be gone with their version. `writes`: it changes
         bytes, in part perhaps where the disk is full. A change of names is carried out or not. `begun`: what a
         kill in the middle may leave of it.
         """
@@ -180,8 +181,8 @@ class Runner:
         except R2fsError as refused:
             error = type(refused).__name__
             refused.__traceback__ = None
-        fragile = path is not None and any(
-            nfc(path) in one.files and one.files[nfc(path)].fragile for one in self.models
+        fragile = (slot is not None and self._fragile(slot)) or any(
+            nfc(path) in one.files and one.files[nfc(path)].fragile for one in self.models if path is not None
         )
         self._judge(model, answer, error, fragile, writes)
         return answer if error is None else None
@@ -420,12 +421,7 @@ class Runner:
                 while data := fs.read(caller, one, at, 1 << 20):
                     at += fs.write(caller, other, at, data)
 
-        path = next(
-            path
-            for path, file in [*self.model.files.items(), ("", self.model.slots[source][0])]
-            if file is self.model.slots[source][0]
-        )
-        self.verb(run, lambda m: m.write(target, 0, m.read(source, 0, 1 << 20)), path or None, writes=True)
+        self.verb(run, lambda m: m.write(target, 0, m.read(source, 0, 1 << 20)), writes=True, slot=source)
 
     def do_rmtree(self, path: str) -> None:
         """`r2fs rm -r`, undisturbed: what follows is not."""

@@ -562,3 +562,17 @@ def test_a_time_that_could_not_be_set_is_not_shown(tmp_path: Path) -> None:
         {"op": "attributes", "path": "f1", "mtime_ns": 591965591679257954},
     ]
     check(operations, tmp_path, upload_delay_s=0.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_knows_that_a_copys_source_is_replaced_while_its_target_is_made(tmp_path: Path) -> None:
+    """The model's own defect (seed 5344): the handle keeps its version, and that may be gone."""
+    meanwhile = {"1": [{"op": "remote_set", "path": "d1/f2.wav", "size": 0, "tag": 56}]}
+    operations: list[Op] = [
+        {"op": "remote_set", "path": "d1/f2.wav", "size": 272, "tag": 39},
+        {"op": "mkdir", "path": "d1/d1"},
+        {"op": "mkdir", "path": "d1/d1/d0"},
+        {"op": "pump", "plan": {}},
+        {"op": "cp", "old": "d1/f2.wav", "new": "d1/d1/d0/fü", "tag": 55, "edit": 0, "plan": meanwhile},
+    ]
+    check(operations, tmp_path, upload_delay_s=1.0)
