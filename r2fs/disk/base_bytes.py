@@ -107,7 +107,8 @@ class BaseBytes(OpenFile):
                                 self._map.present.add(start, start + written)
                             start += written
             finally:
-                self._settle_locked()
+                if seen:
+                    self._settle_locked()
 
     @contextmanager
     def _same_times_locked(self) -> Iterator[None]:

@@ -108,10 +108,9 @@ def is_name(part: str) -> bool:
 
 def printable(text: str) -> str:
     """`text` with control characters and lone surrogates escaped: safe for a terminal and a log."""
-    return "".join(
-        c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else c.encode("unicode_escape").decode()
-        for c in text
-    )
+    if text.isprintable():  # no surrogate is
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def normal_prefix(prefix: str) -> str:

@@ -139,9 +139,9 @@ def remembered(facts: Facts) -> dict[str, str | int]:
     return out
 
 
-def remembered_of(info: ObjectInfo) -> dict[str, str | int]:
-    """`remembered` by an answer to HEAD or GET, with its LastModified."""
-    return {**remembered(attributes_from(info)), MODIFIED: info.modified_ns}
+def remembered_of(info: ObjectInfo, facts: Facts | None = None) -> dict[str, str | int]:
+    """`remembered` by an answer to HEAD or GET, with its LastModified. `facts`: its attributes, if known already."""
+    return {**remembered(facts or attributes_from(info)), MODIFIED: info.modified_ns}
 
 
 def is_older(kept: Mapping[str, str | int], modified_ns: int | None) -> bool:

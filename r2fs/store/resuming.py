@@ -53,7 +53,8 @@ class Resuming:
                 down = self._store.bandwidth.down
                 for data in down.receiving(self._open(), size, self._stop - self._next):
                     self._next += len(data)
-                    tries = self._store.tries()  # it moves: the count begins anew
+                    if self._next < self._stop:
+                        tries = self._store.tries()  # it moves: the count begins anew
                     yield data
                 return
             except StoreError as error:

@@ -94,7 +94,7 @@ class Downloader:
     def download(self, source: Source, version: Version, piece: Piece) -> None:
         """Return when the piece is in the file. Raises Abandoned once no reader needs it."""
         start, stop = piece.start, piece.stop
-        reason = f"{printable(version.key)}: its local file was given up meanwhile"
+        reason = ": its local file was given up meanwhile"
         for left in reversed(range(WRONG_TRIES)):
             check = _Check(source.content.files) if (start, stop) == (0, version.size) else None
             self._download_pinned(source, version, piece, check)
@@ -106,15 +106,15 @@ class Downloader:
                     return
                 continue
             reason = (
-                f"{printable(version.key)}: the {version.size} bytes that came have the MD5"
+                f": the {version.size} bytes that came have the MD5"
                 f" {check.digest.hexdigest()}, and its ETag is {check.expected}: store it anew, or set"
                 " md5_etags = false if the ETags of this server are no MD5s"
             )
             if left:
-                log.warning("%s; fetching it again", reason)
+                log.warning("%s%s; fetching it again", printable(version.key), reason)
             else:
-                self._note(version, reason)
-        raise ReadFailed(reason)
+                self._note(version, f"{printable(version.key)}{reason}")
+        raise ReadFailed(f"{printable(version.key)}{reason}")
 
     def record(self, source: Source) -> None:
         """Record the download in the history, once all bytes are here."""

@@ -60,6 +60,11 @@ class JobQueue:
                 self._queue.put((priority, next(self._number), job, cause))
             return not self._stopped
 
+    @property
+    def has_waiting(self) -> bool:
+        """True if a job waits for a thread."""
+        return not self._queue.empty()
+
     def stop(self, threads: int) -> None:
         """End each of `threads` after the jobs queued so far; later ones are refused."""
         with self._lock:
@@ -137,7 +142,12 @@ class SlottedQueue(JobQueue):
                     self._free.wait()
                 self._taken += 1
             try:
-                if not self._do_next():
+                while self._do_next():
+                    if (
+                        self._taken > self._limit
+                    ):  # read without the lock: the next job shows what this one missed
+                        break
+                else:
                     return
             finally:
                 with self._free:

@@ -188,10 +188,10 @@ class Contents:
                 return
             if not is_news(node, info):
                 return
-            fill(node, attributes_from(info))
+            fill(node, metadata := attributes_from(info))
             if node.pinned is None and node.lookups:  # else the kernel has none, and each message delays it
                 self._core.kernel.forget_attributes(node.ino)
-        self._core.cache.remember_later(node.base.key, node.base.etag, remembered_of(info))
+        self._core.cache.remember_later(node.base.key, node.base.etag, remembered_of(info, metadata))
 
     def distrust(self, node: Node) -> None:
         """Record a failed read of the disk: clean content is downloaded again after the last close."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from functools import partial
+from typing import NamedTuple
 
 from r2fs.engine.content import idle
 from r2fs.engine.content.disk_space import DiskSpace
@@ -24,6 +25,7 @@ from r2fs.engine.content.siblings import MOST, Chosen, Siblings
 from r2fs.engine.content.source import Source
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.model import causes
 from r2fs.model.errors import R2fsError
 from r2fs.model.keys import printable
 from r2fs.model.records import Kind
@@ -32,6 +34,15 @@ log = logging.getLogger(__name__)
 
 BYTES = 64 << 20  # of one directory, not opened yet
 SPARED = 2  # download slots, for readers
+IN_A_ROW = 16  # files of one job: after so many it looks at the disk's room again
+
+
+class _Waiting(NamedTuple):
+    """A file in line, and the cause of its choice."""
+
+    chosen: Chosen
+    node: Node
+    cause: causes.Cause
 
 
 class Prefetch:
@@ -46,7 +57,7 @@ class Prefetch:
         self._jobs = jobs
         # guarded by: Core.lock
         self._siblings = Siblings()
-        self._waiting: deque[tuple[Chosen, Node]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._running = 0  # jobs submitted, and not ended
 
     @property
@@ -71,11 +82,12 @@ class Prefetch:
             return
         children = parent.listing.children
         limit = min(BYTES, self._core.settings.cache_size // idle.SHARE)
-        chosen = self._siblings.opened(
+        found = self._siblings.opened(
             parent.ino, node.name, cold, children, lambda name: self._size(children.get(name)), limit
         )
-        if chosen:
-            self._waiting.extend((one, children[one.name]) for one in chosen)
+        if found:
+            cause = causes.now()._replace(purpose=causes.AHEAD)
+            self._waiting.extend(_Waiting(chosen, children[chosen.name], cause) for chosen in found)
             self._forget_unwanted()
 
     def _is_small(self, node: Node) -> bool:
@@ -102,9 +114,9 @@ class Prefetch:
         """Bound the line: leave out what runs that have ended had in it, then its end. With Core.lock held."""
         if len(self._waiting) <= MOST:
             return
-        wanted = [waiting for waiting in self._waiting if self._siblings.wants(waiting[0])]
-        for chosen, _ in wanted[MOST:]:
-            self._siblings.skipped(chosen)
+        wanted = [waiting for waiting in self._waiting if self._siblings.wants(waiting.chosen)]
+        for waiting in wanted[MOST:]:
+            self._siblings.skipped(waiting.chosen)
         self._waiting = deque(wanted[:MOST])
 
     def start(self) -> None:
@@ -112,42 +124,59 @@ class Prefetch:
         while self._waiting:  # read without the lock: an append meanwhile is followed by a `start` of its own
             with self._core.lock:
                 waiting = self._next_locked()
-            if waiting is None:
-                return
-            if not self._jobs.submit(partial(self._run, *waiting), AHEAD):
-                with self._core.lock:
-                    self._running -= 1
+            if waiting is None or not self._submit(waiting):
                 return
 
-    def _next_locked(self) -> tuple[Chosen, Node] | None:
+    def _submit(self, waiting: _Waiting) -> bool:
+        if self._jobs.submit(partial(self._run, waiting), AHEAD):
+            return True
+        with self._core.lock:
+            self._running -= 1
+        return False
+
+    def _next_locked(self) -> _Waiting | None:
         """Take a slot and the next file in line; None: no slot is left, or no file."""
         self._core.assert_held()
         if self._core.frugal:
             self._waiting.clear()
         while self._waiting and not self._core.stopping and self._running < self._jobs.limit - SPARED:
             waiting = self._waiting.popleft()
-            if self._siblings.wants(waiting[0]):
+            if self._siblings.wants(waiting.chosen):
                 self._running += 1
                 return waiting
         return None
 
-    def _run(self, chosen: Chosen, node: Node) -> None:
-        """Job: download one file, and close it as after a reader's last close."""
+    def _run(self, first: _Waiting) -> None:
+        """Job: download files in line, one after another: no thread has to wake up for the next."""
+        following: _Waiting | None = first
+        short = self._space.disk().short
+        for _ in range(IN_A_ROW):
+            if following is None:
+                return
+            with causes.caused_by(following.cause):
+                following = self._bring(following, short)
+            if self._jobs.has_waiting:  # perhaps a reader's
+                break
+        if following is not None:
+            self._submit(following)
+
+    def _bring(self, waiting: _Waiting, short: bool) -> _Waiting | None:
+        """Download one file, and close it as after a reader's last close; return the next in line."""
         source = None
         try:
-            source = self._begin(chosen, node)
+            source = self._begin(waiting.chosen, waiting.node, short)
             if source is not None:
                 self._reader.bring(source)
         finally:
             with self._core.lock:
                 self._running -= 1
                 if source is not None:
-                    self._end(chosen, node, source)
-            self.start()
+                    self._end(waiting.chosen, waiting.node, source)
+        with self._core.lock:
+            return self._next_locked()
 
-    def _begin(self, chosen: Chosen, node: Node) -> Source | None:
+    def _begin(self, chosen: Chosen, node: Node, short: bool) -> Source | None:
         """Open the file; None: it needs no download, or has no room."""
-        short = self._space.disk().short
         with self._core.lock:
             if self._core.stopping or not self._siblings.wants(chosen):
                 return None

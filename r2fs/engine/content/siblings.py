@@ -13,10 +13,11 @@ Names chosen in vain are surplus. A directory with more surplus than half of its
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,8 @@ class Siblings:
 
     def _give_up_passed(self, ino: int, directory: _Directory, at: int) -> None:
         """Give up the names that a run has passed over: those more than GAP before index `at`."""
-        passed = [name for name in directory.ahead if bisect_left(directory.names, name) < at - GAP]
+        furthest = directory.names[max(0, at - GAP)]
+        passed = list(takewhile(lambda name: name < furthest, directory.ahead))
         for name in passed:
             directory.take(name)
         self._give_up(ino, directory, len(passed))
@@ -183,9 +185,9 @@ def _choose(
     ino: int, directory: _Directory, at: int, size_of: Callable[[str], int], limit: int
 ) -> list[Chosen]:
     chosen: list[Chosen] = []
-    for name in directory.names[at + 1 : at + 1 + directory.window]:
-        if name <= directory.looked:
-            continue
+    names = directory.names
+    begin = max(at + 1, bisect_right(names, directory.looked))
+    for name in names[begin : at + 1 + directory.window]:
         size = size_of(name)
         if size and directory.bytes + size > limit:
             break

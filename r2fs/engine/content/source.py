@@ -8,8 +8,7 @@ Locks:   `lock` (rank 35): a SparseFile's may be taken inside; neither a request
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from r2fs.disk.sparse_file import SparseFile
@@ -167,17 +166,12 @@ class Source:
         for other in self.pieces if piece.hedged else ():
             self.coming.add(other.start, other.stop)
 
-    @contextmanager
-    def measured(self, clock: Clock, hedges: Hedges, piece: Piece, at: int, kind: int) -> Iterator[Measured]:
+    def measured(self, clock: Clock, hedges: Hedges, piece: Piece, at: int, kind: int) -> Measured:
         """Measure the GET inside the block, which downloads a piece from byte `at` on."""
         hedges.sent()
         with self.lock:
-            measured = Measured(self, clock.monotonic, hedges, piece)
             piece.sent(at, kind, clock.monotonic())
-        try:
-            yield measured
-        finally:
-            measured.ended()
+            return Measured(self, clock.monotonic, hedges, piece)
 
     def is_abandoned(self, piece: Piece, at: int) -> bool:
         """True if no reader needs the bytes of a piece from `at` on.
@@ -193,7 +187,7 @@ class Source:
 
 
 class Measured:
-    """One GET of a Source: its time to the first byte, its bytes and its duration."""
+    """One GET of a Source, for the block in which it runs: its time to the first byte, its bytes and its duration."""
 
     def __init__(self, source: Source, now_s: Callable[[], float], hedges: Hedges, piece: Piece) -> None:
         """With the Source's lock held."""
@@ -221,6 +215,9 @@ class Measured:
             if hidden and not self._piece.hide():
                 raise Abandoned
 
-    def ended(self) -> None:
+    def __enter__(self) -> Measured:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
         with self._source.lock:
             self._source.windows.rate.ended(self._arrived_before, self._now_s() - self._begun_s)

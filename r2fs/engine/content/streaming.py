@@ -27,6 +27,7 @@ from r2fs.model.ranges import Range, RangeSet
 
 log = logging.getLogger(__name__)
 
+UNSEEN = 256 << 10  # bytes of small files that may be opened until room is made for them
 FIRST = 1 << 20  # bytes of a file that may be downloaded without an eviction
 LEAST = 4 << 20  # bytes of a file, whatever the limit: a READ of 1 MiB and its window
 SHARE = 4  # of the cache's limit, at most this part for a file that is larger than it
@@ -41,6 +42,8 @@ class Streams:
         self._core = core
         # guarded by: Core.lock
         self._reserved: dict[int, int] = {}  # by inode number: bytes beside the cache's entries
+        self._total = 0  # of these
+        self._unseen = 0  # of these, bytes added by `begin` since room was last made for all
         self._alone: set[int] = set()  # of these, inodes without an entry in the cache
         # in order of use, the longest unused first. Changed and walked by single operations of dict
         self._memory: dict[int, Source] = {}  # by inode number
@@ -62,8 +65,11 @@ class Streams:
         if not entry_bytes:
             self._alone.add(source.ino)
         self._set_reserved(source.ino, max(0, allowed - entry_bytes))
-        self._core.cache.make_room(0)
         source.allowed = allowed
+        self._unseen += max(0, allowed - entry_bytes)
+        if self._unseen >= UNSEEN:
+            self._unseen = 0
+            self._core.cache.make_room(0)
 
     def end(self, ino: int) -> None:
         """Forget content that is closed, or counts elsewhere. With Core.lock held."""
@@ -72,12 +78,13 @@ class Streams:
             self._set_reserved(ino, None)
 
     def _set_reserved(self, ino: int, size: int | None) -> None:
+        self._total -= self._reserved.pop(ino, 0)
         if size is None:
-            self._reserved.pop(ino, None)
             self._alone.discard(ino)
         else:
             self._reserved[ino] = size
-        self._core.cache.set_reserved(sum(self._reserved.values()), len(self._alone))
+            self._total += size
+        self._core.cache.set_reserved(self._total, len(self._alone))
 
     def keep(self, source: Source | None, content: SparseFile, path: Path) -> None:
         """Keep all bytes on the disk: the file is about to be this host's. With Core.lock held."""

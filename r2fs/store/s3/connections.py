@@ -26,7 +26,7 @@ import botocore.exceptions as boto_errors
 
 BLOCK = 64 << 10  # bytes of a body that are sent at once: each has the whole of `read_s`
 IDLE = 64  # connections kept: more than all transfer threads of a mount use at once
-_HEADER = re.compile(r"[\x20-\x7e]*\Z")  # no line break, nothing that servers read differently
+_HEADERS = re.compile(r"[\x20-\x7e]*\Z")  # no line break, nothing that servers read differently
 
 
 class Source(Protocol):
@@ -50,9 +50,9 @@ class Request:
     body: Source | None = None
 
     def __post_init__(self) -> None:
-        for name, value in self.headers.items():
-            if not _HEADER.match(value):
-                raise ValueError(f"{name}: not a header's value")
+        if not _HEADERS.match("".join(self.headers.values())):
+            wrong = next(name for name, value in self.headers.items() if not _HEADERS.match(value))
+            raise ValueError(f"{wrong}: not a header's value")
 
     def head(self) -> bytes:
         lines = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())

@@ -54,15 +54,15 @@ class Packed:
 
     def ask(self, key: str, send: Callable[[], Any]) -> Mapping[str, Any]:
         """The answer to GET or HEAD; where it lacks its length, to the same once more, that takes gzip."""
-        known = key in self._keys
-        with accepting_gzip(known), self._translated(key):
-            answer: Mapping[str, Any] = send()
-        if known or length_of(answer) is not None:
-            return answer
-        discard(answer)
-        with accepting_gzip(True), self._translated(key):
+        if key not in self._keys:
+            with self._translated(key):
+                answer: Mapping[str, Any] = send()
+            if length_of(answer) is not None:
+                return answer
+            discard(answer)
+        with accepting_gzip(), self._translated(key):
             answer = send()
-        if length_of(answer) is not None:
+        if length_of(answer) is not None and key not in self._keys:
             if len(self._keys) >= PACKED_KEYS:
                 self._keys.clear()
             self._keys.add(key)

@@ -6,8 +6,9 @@ Never:   knows what an answer means: `store/answers.py` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn
 
 import botocore.exceptions as boto_errors
 from botocore.parsers import ResponseParserError
@@ -17,7 +18,7 @@ from r2fs.model.keys import printable
 from r2fs.store.answers import error_of
 from r2fs.store.bodies import Outgoing
 from r2fs.store.s3.values import malformed
-from r2fs.store.s3.wire import Answer, receiving
+from r2fs.store.s3.wire import Receiving
 from r2fs.store.s3.xml import Malformed
 from r2fs.store.server_text import server_text
 
@@ -112,29 +113,46 @@ MISREAD: tuple[type[Exception], ...] = (
     ArithmeticError,
     RuntimeError,
 )
+TRANSLATED: tuple[type[Exception], ...] = (Malformed, *EXPECTED, *MISREAD)
 
 
-@contextmanager
-def translated(
-    name: str,
-    host: str,
-    outgoing: Outgoing | None,
-    dated: Callable[[StoreError, boto_errors.ClientError], StoreError],
-) -> Iterator[Answer]:
-    """One request, whose errors become ours. `name`: the key, or the bucket's URL. `dated` has the last word."""
-    with receiving() as answer:
-        try:
-            yield answer
-        except Malformed as error:
-            raise malformed(name, error) from error
-        except EXPECTED + MISREAD as error:
-            if outgoing is not None and outgoing.failure is not None:
-                raise outgoing.failure from None
-            if isinstance(error, boto_errors.ClientError):
-                raise dated(from_answer(error, name), error) from error
-            if answer.arrived and isinstance(error, MISREAD):
-                raise malformed(name, f"{type(error).__name__}: {error}") from error
-            raise without_answer(error, name, host) from error
+class translated(Receiving):
+    """One request, whose errors become ours. `name`: the key, or the bucket's URL. `dated` has the last word.
+
+    No generator: a download has several, and each costs as much as a system call.
+    """
+
+    __slots__ = ("_dated", "_host", "_name", "_outgoing")
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        outgoing: Outgoing | None,
+        dated: Callable[[StoreError, boto_errors.ClientError], StoreError],
+    ) -> None:
+        self._name = name
+        self._host = host
+        self._outgoing = outgoing
+        self._dated = dated
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, TRANSLATED):
+            self._raise(error)
+
+    def _raise(self, error: Exception) -> NoReturn:
+        if isinstance(error, Malformed):
+            raise malformed(self._name, error) from error
+        if self._outgoing is not None and self._outgoing.failure is not None:
+            raise self._outgoing.failure from None
+        if isinstance(error, boto_errors.ClientError):
+            raise self._dated(from_answer(error, self._name), error) from error
+        if self.answer.arrived and isinstance(error, MISREAD):
+            raise malformed(self._name, f"{type(error).__name__}: {error}") from error
+        raise without_answer(error, self._name, self._host) from error
 
 
 def from_answer(error: boto_errors.ClientError, name: str) -> StoreError:

@@ -98,9 +98,9 @@ takes_gzip = _takes_gzip.get
 
 
 @contextmanager
-def accepting_gzip(wanted: bool) -> Iterator[None]:
+def accepting_gzip() -> Iterator[None]:
     """GetObject and HeadObject say that they take gzip, in this context alone. Nothing is unpacked here."""
-    token = _takes_gzip.set(wanted)
+    token = _takes_gzip.set(True)
     try:
         yield
     finally:

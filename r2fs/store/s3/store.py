@@ -12,8 +12,8 @@ understood is sent nevertheless, so that a server that honours it leaves no wind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -117,10 +117,8 @@ class S3Store:
     def _client(self) -> S3Client:
         return self._clients.current
 
-    @contextmanager
-    def _translated(self, key: str = "", outgoing: Outgoing | None = None) -> Iterator[Answer]:
-        with translated(key or self.url, self._checks.host, outgoing, self._checks.dated) as answer:
-            yield answer
+    def _translated(self, key: str = "", outgoing: Outgoing | None = None) -> AbstractContextManager[Answer]:
+        return translated(key or self.url, self._checks.host, outgoing, self._checks.dated)
 
     # ---- the bucket as a whole
     def check(self) -> None:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
@@ -102,15 +102,22 @@ class Answer:
 _answer: ContextVar[Answer | None] = ContextVar("_answer", default=None)
 
 
-@contextmanager
-def receiving() -> Iterator[Answer]:
-    """The answer of the one request that is sent within."""
-    answer = Answer()
-    token = _answer.set(answer)
-    try:
-        yield answer
-    finally:
-        _answer.reset(token)
+class Receiving:
+    """Context of the one request that is sent within; the value is its answer."""
+
+    __slots__ = ("_token", "answer")
+    answer: Answer
+    _token: Token[Answer | None]
+
+    def __enter__(self) -> Answer:
+        self.answer = Answer()
+        self._token = _answer.set(self.answer)
+        return self.answer
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _answer.reset(self._token)
 
 
 class Sent(Protocol):
