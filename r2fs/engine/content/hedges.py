@@ -45,6 +45,11 @@ class Hedges:
         with self._lock:
             self._first_byte_s.setdefault(kind, deque(maxlen=KEEP)).append(seconds)
 
+    def soonest_s(self) -> float:
+        """Return the least of the known times to the first chunk: the line's, without waits for this host. 0: none is known."""
+        with self._lock:
+            return min((min(known) for known in self._first_byte_s.values()), default=0.0)
+
     def late_s(self, kind: int) -> float | None:
         """Return the seconds of silence after which a GET is late: max(p99, 4 × median). None: too few are known."""
         with self._lock:

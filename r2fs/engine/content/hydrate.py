@@ -135,6 +135,11 @@ class Reader:
             source.add([piece])
         self._download(source, piece)
 
+    @property
+    def soonest_s(self) -> float:
+        """The least time to the first bytes of a GET so far; 0: there was none."""
+        return self._downloader.hedges.soonest_s()
+
     # ---- windows and requests
     @contextmanager
     def _wanting(self, source: Source, start: int, stop: int) -> Iterator[None]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from functools import partial
+from math import ceil
 from typing import NamedTuple
 
 from r2fs.engine.content import idle
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 BYTES = 64 << 20  # of one directory, not opened yet
 SPARED = 2  # download slots, for readers
+NEAR = 3  # downloads at once from a server that answers at once
+OWN_S = 0.002  # of this host's processor for a download of a small file, beside other work
 IN_A_ROW = 16  # files of one job: after so many it looks at the disk's room again
 
 
@@ -139,12 +142,17 @@ class Prefetch:
         self._core.assert_held()
         if self._core.frugal:
             self._waiting.clear()
-        while self._waiting and not self._core.stopping and self._running < self._jobs.limit - SPARED:
+        while self._waiting and not self._core.stopping and self._running < self._at_once():
             waiting = self._waiting.popleft()
             if self._siblings.wants(waiting.chosen):
                 self._running += 1
                 return waiting
         return None
+
+    def _at_once(self) -> int:
+        """Return the number of downloads that keep the line busy: more would wait for this host's processor alone."""
+        busy = ceil(self._reader.soonest_s / OWN_S) + 1
+        return min(max(NEAR, busy), self._jobs.limit - SPARED)
 
     def _run(self, first: _Waiting) -> None:
         """Job: download files in line, one after another: no thread has to wake up for the next."""

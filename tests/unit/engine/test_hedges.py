@@ -224,3 +224,11 @@ def test_without_a_budget_there_is_none(
     store.go_on.set()
     reader.join(30)
     assert not reader.is_alive()
+
+
+def test_the_soonest_answer_of_any_kind() -> None:
+    hedges = Hedges()
+    assert hedges.soonest_s() == 0.0
+    for kind, seconds in ((64, 0.05), (64, 0.04), (256, 0.03), (64, 2.0)):
+        hedges.first_byte(kind, seconds)
+    assert hedges.soonest_s() == 0.03

@@ -13,6 +13,7 @@ import pytest
 
 from r2fs.engine.content import prefetch
 from r2fs.engine.content.disk_space import Disk
+from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.jobs import AHEAD
 from r2fs.engine.content.siblings import DIRECTORIES, FIRST, GAP, LARGEST, MOST, STEP, Chosen, Siblings
 from r2fs.model.errors import R2fsError, Unavailable
@@ -421,7 +422,12 @@ def test_a_reader_waits_for_a_download_under_way(engine: Engine, store: Gate) ->
     assert not engine.node(under_way).handles
 
 
-def test_slots_are_left_for_readers(engine: Engine, store: Gate) -> None:
+@pytest.mark.parametrize(("round_trip_s", "at_once"), [(0.0005, prefetch.NEAR), (0.04, 21), (0.4, None)])
+def test_slots_are_left_for_readers(
+    engine: Engine, store: Gate, monkeypatch: pytest.MonkeyPatch, round_trip_s: float, at_once: int | None
+) -> None:
+    """A near server's answers come one after another; a far one has as many requests under way as it takes."""
+    monkeypatch.setattr(Hedges, "soonest_s", lambda hedges: round_trip_s)
     names = fill(store)
     for name in names[:4]:
         engine.read(name)
@@ -430,7 +436,7 @@ def test_slots_are_left_for_readers(engine: Engine, store: Gate) -> None:
     store.most = 0
     for name in names[4:7]:
         engine.read(name)  # here; many more are asked for
-    limit = engine.downloads.limit - prefetch.SPARED
+    limit = at_once or engine.downloads.limit - prefetch.SPARED
     for _ in range(limit):
         assert store.arrived.acquire(timeout=10)
     assert engine.fetched_ahead()[0] == limit == store.most
