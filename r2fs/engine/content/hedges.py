@@ -46,7 +46,7 @@ class Hedges:
             self._first_byte_s.setdefault(kind, deque(maxlen=KEEP)).append(seconds)
 
     def soonest_s(self) -> float:
-        """Return the least of the known times to the first chunk: the line's, without waits for this host. 0: none is known."""
+        """Return the least known time to the first chunk, by any GET; 0: none is known."""
         with self._lock:
             return min((min(known) for known in self._first_byte_s.values()), default=0.0)
 

@@ -137,7 +137,7 @@ class Reader:
 
     @property
     def soonest_s(self) -> float:
-        """The least time to the first bytes of a GET so far; 0: there was none."""
+        """Least time to the first bytes of a GET; 0: unknown."""
         return self._downloader.hedges.soonest_s()
 
     # ---- windows and requests

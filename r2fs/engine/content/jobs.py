@@ -143,9 +143,7 @@ class SlottedQueue(JobQueue):
                 self._taken += 1
             try:
                 while self._do_next():
-                    if (
-                        self._taken > self._limit
-                    ):  # read without the lock: the next job shows what this one missed
+                    if self._taken > self._limit:  # read without the lock: looked at again after the next job
                         break
                 else:
                     return

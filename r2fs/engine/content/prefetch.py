@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 BYTES = 64 << 20  # of one directory, not opened yet
 SPARED = 2  # download slots, for readers
-NEAR = 3  # downloads at once from a server that answers at once
-OWN_S = 0.002  # of this host's processor for a download of a small file, beside other work
-IN_A_ROW = 16  # files of one job: after so many it looks at the disk's room again
+NEAR = 3  # parallel downloads from a server without latency
+OWN_S = 0.002  # of processor time for the download of a small file
+IN_A_ROW = 16  # files of a job between two looks at the free disk
 
 
 class _Waiting(NamedTuple):
@@ -150,12 +150,12 @@ class Prefetch:
         return None
 
     def _at_once(self) -> int:
-        """Return the number of downloads that keep the line busy: more would wait for this host's processor alone."""
+        """Return the number of parallel downloads for a busy line. From a near server more would wait for this processor."""
         busy = ceil(self._reader.soonest_s / OWN_S) + 1
         return min(max(NEAR, busy), self._jobs.limit - SPARED)
 
     def _run(self, first: _Waiting) -> None:
-        """Job: download files in line, one after another: no thread has to wake up for the next."""
+        """Job: download files in line, one after another, without a wake-up of a thread for each."""
         following: _Waiting | None = first
         short = self._space.disk().short
         for _ in range(IN_A_ROW):

@@ -42,8 +42,8 @@ class Streams:
         self._core = core
         # guarded by: Core.lock
         self._reserved: dict[int, int] = {}  # by inode number: bytes beside the cache's entries
-        self._total = 0  # of these
-        self._unseen = 0  # of these, bytes added by `begin` since room was last made for all
+        self._total = 0  # sum of `_reserved`
+        self._unseen = 0  # bytes added by `begin` since its last eviction
         self._alone: set[int] = set()  # of these, inodes without an entry in the cache
         # in order of use, the longest unused first. Changed and walked by single operations of dict
         self._memory: dict[int, Source] = {}  # by inode number
