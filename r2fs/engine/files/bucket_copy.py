@@ -43,6 +43,7 @@ class _Begun:
     source: Version
     content: SparseFile  # the target's, empty
     proof: Proof  # of that
+    ctime_ns: int  # of the target: moved by each change of its attributes
     mtime_ns: int  # of the copy
     keys: frozenset[str]
 
@@ -133,24 +134,16 @@ class BucketCopy:
         keys = frozenset({nfc(pending.key), nfc(version.key)})
         self._queue.dependencies.begin_locked(keys)
         content = self._contents.of(target)
-        return _Begun(job, version, content, self._contents.proof(target), mtime_ns, keys)
+        return _Begun(job, version, content, self._contents.proof(target), target.ctime_ns, mtime_ns, keys)
 
     # ---- after
     def _stored_locked(self, target: Node, begun: _Begun, sent: Sent) -> bool:
         """Make the target a clean file open for writing, with all bytes missing. False: it has changed meanwhile."""
         self._core.assert_held()
-        job, pending = begun.job, target.pending
-        if (
-            target.deleted
-            or pending is None
-            or pending.state is not State.DIRTY
-            or pending.key != job.key
-            or target.content is not begun.content
-            or self._contents.proof(target) != begun.proof
-        ):
-            with (
-                self._pending.transaction()
-            ):  # without the attempt nothing tells that the object is this host's
+        job = begun.job
+        if not self._is_as_begun_locked(target, begun):
+            # Without the attempt nothing tells that the object is this host's.
+            with self._pending.transaction():
                 self._attempts.drop(job.attempt)
                 self._resolver.left_behind_locked(job, sent.version, None if target.deleted else target)
             return False
@@ -174,6 +167,22 @@ class BucketCopy:
         self._queue.gone_locked([job.key])
         log.info("%s: copied in the bucket (%d bytes)", printable(job.key), sent.version.size)
         return True
+
+    def _is_as_begun_locked(self, target: Node, begun: _Begun) -> bool:
+        """False for a target that was removed, renamed, written or given attributes meanwhile, or opened: a second
+        writer may have the descriptor of the empty file."""
+        self._core.assert_held()
+        pending = target.pending
+        return (
+            not target.deleted
+            and target.handles == 1
+            and pending is not None
+            and pending.state is State.DIRTY
+            and pending.key == begun.job.key
+            and target.content is begun.content
+            and self._contents.proof(target) == begun.proof
+            and target.ctime_ns == begun.ctime_ns
+        )
 
 
 def _is_worth_it(source: Node, version: Version) -> bool:

@@ -21,8 +21,9 @@ from r2fs.model.errors import (
     Stale,
     Unavailable,
 )
+from r2fs.model.metadata import attributes_from
 from r2fs.model.ports import Caller
-from r2fs.model.records import Opened, PendingInode
+from r2fs.model.records import AttributeChange, Opened, PendingInode
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 from tests.support.power import Stop
@@ -306,6 +307,49 @@ def test_a_target_that_changes_meanwhile(engine: Engine, store: MemoryStore, far
         assert store.data("renamed.wav") == far
     elif what == "write":
         assert store.data("target.wav") == far + b"by another thread"
+
+
+def test_a_writer_that_opens_the_target_meanwhile_loses_nothing(
+    engine: Engine, store: MemoryStore, far: bytes
+) -> None:
+    """It has the descriptor of the empty file, into which nobody would look after the copy."""
+    one, other = engine.open("far.wav"), engine.open("target.wav", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    writers: list[Opened] = []
+
+    def meanwhile(name: str, key: str) -> None:
+        if name == "copy":
+            store.after = lambda name, key: None
+            writers.append(engine.open("target.wav", os.O_WRONLY))
+
+    store.after = meanwhile
+    copy_all(engine, one, other)
+    (writer,) = writers
+    assert writer.local is not None
+    os.pwrite(writer.local, b"HEAD", 0)
+    for opened in (writer, one, other):
+        engine.close(opened)
+    engine.drain()
+    assert store.data("target.wav") == engine.read("target.wav") == b"HEAD" + far[4:]
+
+
+def test_attributes_that_are_set_meanwhile_are_stored(engine: Engine, store: MemoryStore, far: bytes) -> None:
+    one, other = engine.open("far.wav"), engine.open("target.wav", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+    def meanwhile(name: str, key: str) -> None:
+        if name == "copy":
+            store.after = lambda name, key: None
+            ino = engine.entry("target.wav").ino
+            engine.fs.setattr(engine.caller, ino, AttributeChange(mode=0o600))
+            engine.fs.setxattr(engine.caller, ino, "user.take", b"1", 0)
+
+    store.after = meanwhile
+    copy_all(engine, one, other)
+    for opened in (one, other):
+        engine.close(opened)
+    engine.drain()
+    assert store.data("target.wav") == far
+    assert attributes_from(store.head("target.wav")).mode == 0o600
+    assert store.metadata("target.wav")["take"] == "1"
 
 
 @pytest.mark.parametrize("commits", [0, 1, 2])
