@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from r2fs.bulk.removal import OF_EVERYTHING, Target
 from r2fs.model.errors import ObjectMissing, PreconditionFailed, StoreError
@@ -19,6 +18,7 @@ from r2fs.model.mime import DEFAULT, SNIFF_BYTES
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
 from r2fs.model.reports import BulkReport
+from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from threading import Event
 
 from r2fs.bulk.plan import Move, Plan, Row
@@ -23,6 +22,7 @@ from r2fs.model.etags import is_md5
 from r2fs.model.keys import printable
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, Version
+from r2fs.model.values import dataclass, field
 
 
 class NotMoved(R2fsError):

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from itertools import islice
 
 from r2fs.model.errors import (
@@ -26,6 +25,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.ports import ObjectStore
 from r2fs.model.reports import BulkReport
+from r2fs.model.values import dataclass
 
 AHEAD = 100  # batches listed ahead of the deletes: so many names are kept in memory
 RETRIES, RETRY_S = (

@@ -15,7 +15,6 @@ import time
 import tty
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from r2fs.cli import show
@@ -23,6 +22,7 @@ from r2fs.cli.status_text import brief, troubles_of
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable
 from r2fs.model.keys import printable
+from r2fs.model.values import dataclass
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 from r2fs import drivers
@@ -12,6 +11,7 @@ from r2fs.daemon.spending import Spending
 from r2fs.engine.build import Engine
 from r2fs.mirror.mirror import Mirror
 from r2fs.model.settings import Settings
+from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from r2fs import __version__, drivers
@@ -50,6 +49,7 @@ from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash
 from r2fs.model.settings import Credentials, Settings
+from r2fs.model.values import dataclass
 from r2fs.store import open_buckets
 
 log = logging.getLogger(__name__)

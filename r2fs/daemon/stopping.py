@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +25,7 @@ from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
 from r2fs.model.pending import State
 from r2fs.model.ports import Clock
+from r2fs.model.values import dataclass
 from r2fs.model.views import QueueView
 
 log = logging.getLogger(__name__)

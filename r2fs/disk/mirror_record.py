@@ -17,7 +17,6 @@ import os
 import sqlite3
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from r2fs.disk.journal.state_directory import lock_state
 from r2fs.disk.plain_tree import Local
 from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable, LocalError, NoSpace, StateDamaged
+from r2fs.model.values import dataclass, replace
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ Never: checks anything.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -24,6 +23,7 @@ from r2fs.model.errors import (
     Retryable,
     SettingsError,
 )
+from r2fs.model.values import dataclass
 
 
 class Level(Enum):

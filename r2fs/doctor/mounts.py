@@ -6,7 +6,6 @@ Never: sends a request to a mount; starts or stops a daemon.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from r2fs.doctor.findings import Finding, failed, of_error, ok, warning
 from r2fs.drivers import kmount
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable, R2fsError, Unavailable
+from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from r2fs.model.ports import Clock
 from r2fs.model.records import ObjectInfo
+from r2fs.model.values import dataclass, field, replace
 from r2fs.model.views import QueueView, TransferView
 
 POLL_S = 0.05  # of those who wait for the end of work

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 
 from r2fs.disk.body import FileBody
 from r2fs.disk.durable import local_error, outwait_file_time
@@ -32,6 +31,7 @@ from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta, Part
 from r2fs.model.settings import Settings
+from r2fs.model.values import dataclass, replace
 
 GZIP = b"\x1f\x8b"  # RFC 1952
 

@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+from r2fs.model.values import dataclass
 
 
 @dataclass(slots=True, eq=False)

@@ -6,7 +6,7 @@ Never: counts requests (`store/counting.py` does); subtracts the free tier, whic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from r2fs.model.values import dataclass
 
 # Standard storage, as of November 2026: https://developers.cloudflare.com/r2/pricing/
 # Deletes and aborts are free, and a LIST is of class A.

@@ -6,9 +6,8 @@ Never: prints. A report is changed by the thread that does the work, and read by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from r2fs.model.keys import printable
+from r2fs.model.values import dataclass, field
 
 FAILURES_KEPT = 1000  # the count goes on
 

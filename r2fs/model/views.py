@@ -7,9 +7,9 @@ Never: I/O, locks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from r2fs.model.records import Version
+from r2fs.model.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,6 @@ has no body: boto3 then gives the status as the code, so that it falls to the st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from r2fs.model.errors import (
     BadCredentials,
     BodyDamaged,
@@ -31,6 +29,7 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import printable
+from r2fs.model.values import dataclass
 from r2fs.store.server_text import server_text
 
 CODE = 60  # characters of an error code that are shown; the longest of S3's have forty

@@ -11,11 +11,11 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from threading import Lock
 from types import MappingProxyType
 
 from r2fs.model import causes
+from r2fs.model.values import dataclass, field
 from r2fs.store.tally import Counts, Sent, Tally
 
 # Verbs are named as the S3 API names its operations.

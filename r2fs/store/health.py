@@ -11,7 +11,6 @@ all, and what refuses everything (the key, the rights, the bucket, the clock).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
 
 from r2fs.model.errors import (
@@ -24,6 +23,7 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.ports import Clock
+from r2fs.model.values import dataclass
 
 SILENCE = (Unavailable, Throttled, BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
 IN_A_ROW = 3  # failed requests without a success between: one or two are everyday business

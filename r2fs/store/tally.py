@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from r2fs.model.causes import Cause
+from r2fs.model.values import dataclass
 
 DIRECTORIES = 5000
 PROGRAMS = 200

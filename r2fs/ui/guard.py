@@ -10,12 +10,12 @@ not the page's. Another user of this host may send any header: that user lacks t
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
 from r2fs.daemon.loopback import is_own_name
 from r2fs.model import redaction
+from r2fs.model.values import dataclass
 
 TOKEN_BYTES = 32
 METHODS = ("GET", "HEAD", "POST")

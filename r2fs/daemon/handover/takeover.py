@@ -16,7 +16,6 @@ import logging
 import os
 import threading
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from typing import Final
 
 from r2fs.daemon import mountpoint
@@ -42,6 +41,7 @@ from r2fs.model import owned_paths
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.records import Inheritance
 from r2fs.model.settings import Settings
+from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

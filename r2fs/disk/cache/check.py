@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from r2fs.disk.cache.table import DATABASE, SQL
 from r2fs.disk.database_copy import InUse, copied
+from r2fs.model.values import dataclass
 
 TRIES: Final = 3  # a running daemon evicts files between the copy and the look at them
 LOOKED_AT: Final = 20_000  # files

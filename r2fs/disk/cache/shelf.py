@@ -21,7 +21,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import Generic, Protocol, TypeVar
@@ -29,6 +28,7 @@ from typing import Generic, Protocol, TypeVar
 from r2fs.disk.durable import boot_id, sync_file_system
 from r2fs.model import owned_paths
 from r2fs.model.ports import Clock
+from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from r2fs.disk.journal import salvage
 from r2fs.disk.journal.schema import VERSION
 from r2fs.disk.journal.summary import DATABASE
 from r2fs.disk.staging import Staging
+from r2fs.model.values import dataclass
 
 TRIES: Final = 3  # a running daemon may remove a staged file between its row's copy and the look at it
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +32,7 @@ from r2fs.model.records import (
     Proof,
     Version,
 )
+from r2fs.model.values import dataclass
 from r2fs.model.views import AsideView, OrphanView
 
 _INODE_COLUMNS = (

@@ -14,13 +14,13 @@ import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
 
 from r2fs.model.records import Kind
 from r2fs.model.settings import LOCAL_PATTERNS
+from r2fs.model.values import dataclass
 
 DATABASE, LOCK = "journal.db", "lock"
 LOCKS = Path("/proc/locks")

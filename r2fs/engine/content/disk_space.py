@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from threading import Lock
 
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.inodes.core import Core
 from r2fs.model.errors import R2fsError
+from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.hedges import Hedges
@@ -18,6 +17,7 @@ from r2fs.model.flow import Flow
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import Range, RangeSet
 from r2fs.model.records import ObjectInfo, Version
+from r2fs.model.values import dataclass, field
 
 WHOLE = 1 << 62  # bytes: no limit
 NEARLY = 1 << 20  # bytes: a cancelled GET that lacks no more ends, since its connection can be used again

@@ -13,10 +13,10 @@ rate times the time to the first byte: what a connection needs to be busy withou
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from statistics import median
 
 from r2fs.model.ranges import Range
+from r2fs.model.values import dataclass
 
 FIRST = 512 << 10  # bytes: a fast link's rate times its latency
 PIECE = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from r2fs.engine.content.cache_care import CacheCare
 from r2fs.engine.content.prefetch import Prefetch
@@ -15,6 +14,7 @@ from r2fs.engine.namespace.stored_sizes import StoredSizes
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.transfers import Transfers
 from r2fs.model.settings import Settings
+from r2fs.model.values import dataclass
 from r2fs.model.views import TransferView
 
 

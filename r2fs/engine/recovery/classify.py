@@ -10,8 +10,6 @@ reached only where no write happened, or where a power cut has already taken the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from r2fs.model.keys import nfc
 from r2fs.model.pending import (
     DOUBTFUL,
@@ -25,6 +23,7 @@ from r2fs.model.pending import (
     State,
 )
 from r2fs.model.records import PendingInode, Proof
+from r2fs.model.values import dataclass
 
 _OPEN = frozenset(state.value for state in OPEN_STATES)  # a program was writing
 _CLOSED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from r2fs.engine.pending.store import Token
 from r2fs.model.pending import UNSYNCED, Pending
+from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

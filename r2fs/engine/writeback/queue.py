@@ -12,7 +12,6 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from r2fs.disk.body import Gate
 from r2fs.engine.content.local_only import LocalOnly
@@ -29,6 +28,7 @@ from r2fs.model.pending import Pending, State
 from r2fs.model.ports import THROTTLED_S
 from r2fs.model.records import PendingDelete
 from r2fs.model.transitions import parked, released
+from r2fs.model.values import dataclass, field
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from threading import Condition
 
@@ -42,6 +41,7 @@ from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged, Unav
 from r2fs.model.keys import printable
 from r2fs.model.pending import InFlight, State
 from r2fs.model.transitions import claimed, expecting, released
+from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

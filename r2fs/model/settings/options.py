@@ -12,7 +12,6 @@ value, the stronger first.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 from r2fs.model.settings import GIB, MIB, Bucket, Credentials, Settings
 from r2fs.model.settings.timetable import BandwidthLimit
@@ -31,6 +30,7 @@ from r2fs.model.settings.units import (
     Switch,
     Text,
 )
+from r2fs.model.values import dataclass
 
 TIB = GIB << 10
 DAY_S = 86400.0

@@ -19,10 +19,10 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import gcd
 
 from r2fs.model.settings.units import parse_size, size_text
+from r2fs.model.values import dataclass
 
 LEAST = (
     16 << 10

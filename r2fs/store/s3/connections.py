@@ -19,10 +19,11 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 import botocore.exceptions as boto_errors
+
+from r2fs.model.values import dataclass
 
 BLOCK = 64 << 10  # bytes of a body that are sent at once: each has the whole of `read_s`
 IDLE = 64  # connections kept: more than all transfer threads of a mount use at once

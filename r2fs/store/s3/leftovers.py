@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from r2fs.model.ports import Clock
 from r2fs.model.settings import Bucket
+from r2fs.model.values import dataclass
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.check import Checks
 from r2fs.store.s3.client import make_client

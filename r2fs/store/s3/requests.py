@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ import botocore.exceptions as boto_errors
 
 from r2fs import __version__
 from r2fs.model import flow
+from r2fs.model.values import dataclass, field
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3 import request_log
 from r2fs.store.s3.connections import Request

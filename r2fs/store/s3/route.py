@@ -8,12 +8,13 @@ Fails:   botocore's exceptions where a credential cannot be had: a URL of boto3'
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
+
+from r2fs.model.values import dataclass
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -9,8 +9,9 @@ Never:   judges a document: xml.py reads the rest, with an empty row in place of
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+
+from r2fs.model.values import dataclass
 
 _OPEN, _CLOSE = "<Contents>", "</Contents>"
 _FIELD = re.compile(r"<([A-Za-z]{1,40})>([^<>&\"]*|(?:&quot;|&#34;)[^<>&\"]*(?:&quot;|&#34;))</\1>")

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import NoReturn
 from xml.parsers import expat
 
 from r2fs.model.keys import printable
+from r2fs.model.values import dataclass, field, replace
 from r2fs.store.s3.rows import Table, taken_out
 
 PIECE = 64 << 10  # bytes that are parsed at once: no tag and no text is longer
