@@ -37,7 +37,7 @@ def test_an_interrupted_demo_leaves_nothing(repo_root: Path, tmp_path: Path):
     with subprocess.Popen(
         DEMO,
         cwd=repo_root,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"TMPDIR": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "home")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -45,11 +45,13 @@ def test_an_interrupted_demo_leaves_nothing(repo_root: Path, tmp_path: Path):
         assert demo.stdout is not None
         for line in demo.stdout:
             if "the same work on the mount" in line:
+                recorded = list((tmp_path / "home").rglob("*"))
                 demo.send_signal(signal.SIGTERM)
                 demo.send_signal(signal.SIGINT)  # an impatient person
         demo.wait(60)
     assert demo.returncode == 130
     assert left_in(tmp_path) == []
+    assert recorded == []  # of a state directory that the demo deletes
 
 
 def test_setting_up_again_takes_no_time(repo_root: Path):

@@ -113,7 +113,7 @@ def unread(found: FoundStates) -> list[str]:
         places = ", ".join(map(str, found.closed))
         said.append(f"not readable by this user: {places} (sudo r2fs status reads them)")
     said += [
-        f"{path} does not exist (is its disk mounted?): its unsent changes are unknown"
-        for path in found.missing
+        f"{path} does not exist, and its unsent changes are unknown: mount its disk, or if it was deleted: rm {link}"
+        for path, link in found.missing
     ]
     return said

@@ -63,14 +63,16 @@ class StateDirectory:
 class FoundStates:
     states: tuple[StateDirectory, ...]
     closed: tuple[Path, ...]  # places and states that this user may not read
-    missing: tuple[Path, ...]  # recorded places that are missing: a disk that is not mounted
+    missing: tuple[
+        tuple[Path, Path], ...
+    ]  # recorded places that are missing, each with the link that records it
 
 
 # ------------------------------------------------------------------ search
 def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> FoundStates:
     """Every state directory in the standard places, linked there, or in `further`, except those in use."""
     closed: list[Path] = []
-    missing: list[Path] = []
+    missing: list[tuple[Path, Path]] = []
     states = []
     bases = [*places.state_places(environ), *further]
     for path in dict.fromkeys(_candidates(bases, closed, missing)):
@@ -79,7 +81,9 @@ def find(environ: Mapping[str, str], further: Iterable[Path] = ()) -> FoundState
     return FoundStates(tuple(states), tuple(dict.fromkeys(closed)), tuple(dict.fromkeys(missing)))
 
 
-def _candidates(bases: Iterable[Path], closed: list[Path], missing: list[Path]) -> Iterator[Path]:
+def _candidates(
+    bases: Iterable[Path], closed: list[Path], missing: list[tuple[Path, Path]]
+) -> Iterator[Path]:
     """Directories with a journal: in a base, one level below (systemd's units), and behind its links."""
     for base in dict.fromkeys(bases):
         if not _is_safe(base, closed):
@@ -95,7 +99,7 @@ def _candidates(bases: Iterable[Path], closed: list[Path], missing: list[Path]) 
                 if (target / JOURNAL).exists():
                     yield target
                 elif not target.exists():
-                    missing.append(target)
+                    missing.append((target, link))
 
 
 def _is_safe(path: Path, closed: list[Path]) -> bool:

@@ -70,9 +70,9 @@ def unsent(environ: Mapping[str, str], further: tuple[Path, ...] = ()) -> Iterat
             )
     for path in found.closed:
         yield warning("unsent changes", f"{path} is not readable by this user", "sudo r2fs doctor reads it")
-    for path in found.missing:
+    for path, link in found.missing:
         yield warning(
             "unsent changes",
             f"{os.fspath(path)} does not exist: its unsent changes are unknown",
-            "mount its disk",
+            f"mount its disk, or if it was deleted: rm {os.fspath(link)}",
         )

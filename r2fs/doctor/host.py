@@ -5,6 +5,7 @@ Never: leaves a file or a mount; writes into a directory of another user.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -24,6 +25,7 @@ from r2fs.model import amounts, owned_paths
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.settings import MIB, Settings
 
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # Features that the driver uses where the kernel has them, and the first Linux that does.
 FEATURES: Final = (
     (Init.PASSTHROUGH, "passthrough", "6.9"),
@@ -99,10 +101,11 @@ def _directory(what: str, path: Path, wanted: int) -> Finding:
         status = os.statvfs(there)
         rate = _write_rate(there)
     except OSError as error:
+        remedy = "make room on this disk" if error.errno in FULL else "change its owner or mode"
         return failed(
             check,
             f"{shown} cannot be used: {error.strerror}",
-            f"change its owner or mode, or choose another by --{what}-dir",
+            f"{remedy}, or choose another by --{what}-dir",
             LocalError.exit_code,
         )
     free = status.f_bavail * status.f_frsize

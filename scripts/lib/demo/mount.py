@@ -89,6 +89,8 @@ class Mount:
         kept["R2_ACCESS_KEY_ID"] = self._bucket.access_key_id
         kept["R2_SECRET_ACCESS_KEY"] = self._bucket.secret_access_key
         kept["R2FS_RUN_DIR"] = str(self._own["run"])  # by which each command finds the daemon
+        # what is recorded of unsent changes goes with them, and not into this user's home
+        kept["XDG_STATE_HOME"] = str(self._own["state"])
         return kept
 
     def _run(self, *command: str, stdout: int | None = None) -> str:

@@ -223,12 +223,15 @@ def test_a_place_that_may_not_be_read_is_said(r2fs, home, monkeypatch):
     monkeypatch.setattr(
         state_directories,
         "find",
-        lambda environ, further: state_directories.FoundStates((), (Path("/root/x"),), (Path("/usb"),)),
+        lambda environ, further: state_directories.FoundStates(
+            (), (Path("/root/x"),), ((Path("/usb"), Path("/link")),)
+        ),
     )
     said = r2fs("status")
     assert said.code == 0
     assert "r2fs: not readable by this user: /root/x" in said.err
     assert "/usb does not exist" in said.err
+    assert "rm /link" in said.err
     assert r2fs("status", "--json").json == []
 
 

@@ -129,7 +129,7 @@ def test_every_standard_place_is_looked_into(tmp_path, system):
     found = state_directories.find(variables, [tmp_path / "further"])
     assert {state.path for state in found.states} == paths
     assert all(state.pending.files == 1 for state in found.states)
-    assert found.closed == found.missing == ()
+    assert (found.closed, found.missing) == ((), ())
 
 
 def test_one_that_a_daemon_has_open_is_not_among_them_and_not_disturbed(tmp_path):
@@ -153,7 +153,9 @@ def test_a_state_in_a_place_of_its_own_is_found_until_it_owes_nothing(tmp_path):
     assert found.record.mounted_s > 0
     (tmp_path / "usb").rename(tmp_path / "away")
     gone = state_directories.find(environ(tmp_path))
-    assert (gone.states, gone.missing) == ((), (mine.state_dir,))
+    assert (gone.states, [path for path, link in gone.missing]) == ((), [mine.state_dir])
+    gone.missing[0][1].unlink()  # as the message says
+    assert state_directories.find(environ(tmp_path)).missing == ()
     (tmp_path / "away").rename(tmp_path / "usb")
     state_directories.forget(mine, environ(tmp_path))
     assert state_directories.find(environ(tmp_path)).states == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from r2fs.disk import database_copy
 from r2fs.disk.cache import check as cache_checking
 from r2fs.disk.journal import check as journal_checking
-from r2fs.doctor import disk
+from r2fs.doctor import disk, host
 from r2fs.doctor.findings import Level
 from r2fs.model.settings import Settings
 from tests.support.engine import Engine, settings_for
@@ -53,6 +54,22 @@ def test_missing_directories_are_no_fault(tmp_path: Path):
     settings = settings_for(tmp_path)
     assert both(settings) == (Level.OK, Level.OK)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "make room on this disk"), (errno.EACCES, "change its owner or mode")],
+)
+def test_a_directory_that_takes_no_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+):
+    def fsync(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(host.os, "fsync", fsync)
+    found = list(host.directories(settings_for(tmp_path)))
+    assert [finding.level for finding in found] == [Level.FAILED, Level.FAILED]
+    assert [finding.remedy.split(",")[0] for finding in found] == [remedy, remedy]
 
 
 def test_staged_bytes_that_are_missing(tmp_path: Path):
