@@ -14,6 +14,7 @@ import click
 from r2fs.cli import config, show
 from r2fs.cli.asking import nobody_at
 from r2fs.cli.setting_flags import complete_target
+from r2fs.cli.status_text import without_details
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client, logs, state_directories
 from r2fs.daemon.client import Daemon
@@ -91,7 +92,8 @@ def _shown(before: list[Finding], findings: Iterator[Finding], as_json: bool) ->
 
 
 def _text(finding: Finding) -> str:
-    pairs = [(f"{finding.level.value:<8} {finding.check:<20}", redaction.redact(finding.text))]
+    text = without_details(redaction.redact(finding.text))
+    pairs = [(f"{finding.level.value:<8} {finding.check:<20}", text)]
     if finding.remedy:
         pairs.append(("", f"→ {redaction.redact(finding.remedy)}"))
     return show.labelled(pairs)

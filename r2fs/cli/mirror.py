@@ -81,9 +81,11 @@ def command(
         "config_file": config_file,
         "base": Path.cwd(),
     }
-    settings = settings_of(gather(**sources))
-    from r2fs.daemon import logs
+    values = gather(**sources)
+    settings = settings_of(values)
+    from r2fs.daemon import log_format, logs
     from r2fs.daemon.mirror_service import MirrorLaunch, MirrorService
+    from r2fs.daemon.reload import Source
     from r2fs.mirror.decide import Way
     from r2fs.mirror.settle import Rules
 
@@ -95,6 +97,7 @@ def command(
         )
     else:
         logs.to_stderr(level, os.environ, settings.bucket.credentials, settings.log_format)
+    log_format.set_level(level, settings.log_misses)
 
     def credentials_now() -> Any:
         found = credentials_at(gather(**sources, warn=False), settings.bucket.name)
@@ -102,7 +105,10 @@ def command(
         return found
 
     rules = Rules(Way.UP if up else Way.DOWN if down else Way.BOTH, delete)
-    launch = MirrorLaunch(settings, Path(directory), rules, os.environ, credentials_now)
+    source = Source(
+        values.files(), lambda: settings_of(gather(**sources, warn=False)), "when the mirror is started again"
+    )
+    launch = MirrorLaunch(settings, Path(directory), rules, os.environ, credentials_now, source)
     service = MirrorService(launch)
     return _once(service, as_json, whole=up or down) if once else service.run(every_s, lambda: None)
 

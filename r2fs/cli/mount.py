@@ -87,13 +87,7 @@ def command(
         click.echo(f"r2fs: {at} is mounted already", err=True)
         return 0
     about = record_of(values, settings, at, os.environ)
-    env_file = values.get("env_file")
-    files = (
-        values.file.path,
-        *([env_file] if env_file else []),
-        *(path for paths in values.key_files().values() for path in paths),
-    )
-    return _run(settings, about, level, background, files, lambda: gather(**sources, warn=False))
+    return _run(settings, about, level, background, values.files(), lambda: gather(**sources, warn=False))
 
 
 def _is_served(at: Path, settings: Settings) -> bool:

@@ -37,8 +37,8 @@ MOUNT_ONLY = frozenset(
     {
         "cache_dir", "cache_size", "min_free", "cache_ttl", "freshness", "consistency", "mtime", "read_timeout",
         "small_file", "read_ahead", "download_threads", "dirty_limit", "dirty_wait", "quota", "driver", "allow_other",
-        "noexec", "links", "uid", "gid", "take_over", "log_misses", "metrics", "warn_cache_size", "warn_queue",
-        "warn_hit_rate", "warn_cost", "prefetch_cost", "price_storage", "price_class_a", "price_class_b",
+        "noexec", "links", "uid", "gid", "take_over", "log_misses", "metrics", "warn_cache_size",
+        "warn_hit_rate", "prefetch_cost",
     }
 )  # fmt: skip
 

@@ -204,9 +204,14 @@ def _buckets(buckets: list[dict[str, Any]], silent: Mapping[str, Any]) -> list[t
     return [("directories", ", ".join(names))] if names else []
 
 
+def without_details(reason: str) -> str:
+    """Leave out the library's or the server's own words, which --json and the log have."""
+    return DETAIL.sub(r" (\1)", " ".join(reason.split()))
+
+
 def brief(reason: str) -> str:
-    """Without the library's or the server's own words, which --json and the log have."""
-    text = DETAIL.sub(r" (\1)", " ".join(reason.split()))
+    """Leave out these words, and the end of a long sentence."""
+    text = without_details(reason)
     return text if len(text) <= REASON else text[: REASON - 1] + "…"
 
 

@@ -9,25 +9,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from r2fs.daemon import metrics
 from r2fs.daemon.control import Request
-from r2fs.daemon.parts import Parts
+from r2fs.daemon.spending import Spending
+from r2fs.engine.namespace.stored_sizes import StoredSizes
+from r2fs.mirror.sizes import MirrorSizes
 from r2fs.model.prices import DAY_S, MONTH_S, Prices
 from r2fs.model.settings import Settings
+from r2fs.model.views import LocatedView
 from r2fs.store.counting import CLASSES, RequestCounter, kind_of
 from r2fs.store.tally import OTHERS, RECENT, Counts, Sent, directory_of
 
 SHOWN = 1000  # directories, programs, or requests in an answer
 
 
+@dataclass(frozen=True, slots=True)
+class Costed:
+    """Sources of the figures, of a mount or a mirror."""
+
+    store: Any
+    spending: Spending
+    settings: Callable[[], Settings]  # those in force
+    sizes: StoredSizes | MirrorSizes
+    locate: Callable[[str], LocatedView]
+
+
 class CostOperations:
-    def __init__(self, parts: Parts, started_at_s: float) -> None:
-        self._engine = parts.engine
-        self._store = parts.store
-        self._spending = parts.spending
+    def __init__(self, costed: Costed, started_at_s: float) -> None:
+        self._costed = costed
+        self._store = costed.store
         self._started_at_s = started_at_s
 
     def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
@@ -37,13 +50,13 @@ class CostOperations:
         """Requests, storage and their cost. `list`: of all objects by a listing, else of the known ones; `path`: the
         directory whose parts are listed."""
         listed = request.message.get("list") is True
-        sizes = self._engine.maintenance.stored_sizes
+        sizes = self._costed.sizes
         if listed:
             stored = sizes.listed(lambda view: request.heartbeat(**asdict(view)), request.gone.is_set)
         else:
             stored = sizes.known()
         since_s = time.time() - self._started_at_s
-        settings, counter = self._engine.maintenance.settings, self._store.counter
+        settings, counter = self._costed.settings(), self._store.counter
         path = request.text("path").strip("/") if "path" in request.message else ""
         return {
             "started_at_s": self._started_at_s,
@@ -62,7 +75,7 @@ class CostOperations:
         }
 
     def _month(self) -> dict[str, object]:
-        view = self._spending.view()
+        view = self._costed.spending.view()
         return {
             "month": view.month,
             "class_a": view.class_a,
@@ -73,12 +86,12 @@ class CostOperations:
         }
 
     def why(self, request: Request) -> dict[str, object]:
-        """The requests of the object at `path`, or of those below a directory, among the last ones of the mount."""
-        view = self._engine.receipts.locate(request.text("path"))
+        """The requests of the object at `path`, or of those below a directory, among the last ones."""
+        view = self._costed.locate(request.text("path"))
         last = self._store.counter.recent()
         is_of = _is_below(view.key) if view.is_dir else _is_of(view.key)
         found = [sent for sent in last if is_of(sent)]
-        prices = prices_of(self._engine.maintenance.settings)
+        prices = prices_of(self._costed.settings())
         kinds = [kind_of(sent.verb) for sent in found]
         return {
             "key": view.key,

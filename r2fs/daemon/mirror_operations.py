@@ -10,18 +10,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from r2fs import __version__
-from r2fs.daemon import metrics
+from r2fs.daemon import metrics, spending
 from r2fs.daemon.bandwidth_operations import BandwidthOperations
 from r2fs.daemon.control import Request
+from r2fs.daemon.cost_operations import Costed, CostOperations
 from r2fs.daemon.objects import ObjectOperations
 from r2fs.daemon.parts import MirrorParts
 from r2fs.daemon.protocol import HEARTBEAT_S
 from r2fs.daemon.stopping import Stopping
 from r2fs.model.errors import MountError
+from r2fs.model.settings.timetable import Timetable
 from r2fs.model.views import CacheView, QueueView
 
 
@@ -32,6 +34,7 @@ class MirrorOperations:
         self._parts = parts
         self._mirror = parts.engine
         self._stopping = stopping
+        self._started_at_s = time.time()
 
     def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
         return {
@@ -40,16 +43,27 @@ class MirrorOperations:
             "flush": self.flush,
             "stop": self.stop,
             "restart": self.restart,
-            **BandwidthOperations(self._parts.store, lambda up, down: None).table(),
+            **BandwidthOperations(self._parts.store, self._limited).table(),
+            **CostOperations(self._costed(), self._started_at_s).table(),
             "settings": self.settings,
             **ObjectOperations(self._parts).table(),
         }
+
+    def _costed(self) -> Costed:
+        mirror, parts = self._mirror, self._parts
+        return Costed(
+            parts.store, parts.spending, lambda: mirror.settings, mirror.sizes, mirror.receipts.locate
+        )
+
+    def _limited(self, up: Timetable, down: Timetable) -> None:
+        self._mirror.change_settings(replace(self._mirror.settings, upload_limit=up, download_limit=down))
 
     def ping(self, request: Request) -> dict[str, object]:
         return {"pid": os.getpid(), "version": __version__}
 
     def status(self, request: Request) -> dict[str, object]:
-        settings = self._parts.settings
+        settings, queue = self._mirror.settings, self._mirror.queue_view()
+        no_cache = CacheView(0, 0, 0, 0, 0, 0, 0)
         return {
             "mount": {
                 "mountpoint": self._parts.target,
@@ -61,8 +75,12 @@ class MirrorOperations:
                 "driver": "mirror",
                 "state_dir": str(settings.state_dir),
             },
-            "queue": self._queue(),
-            "cache": metrics.cache(CacheView(0, 0, 0, 0, 0, 0, 0)),  # a mirror has none
+            "warnings": [
+                *metrics.warnings(settings, queue, no_cache),
+                *spending.warnings(self._parts.spending.view()),
+            ],
+            "queue": metrics.queue(queue),
+            "cache": metrics.cache(no_cache),
             "mirror": self._described(),
             "requests": metrics.requests(self._parts.store),
             "bandwidth": metrics.bandwidth(self._parts.store),
@@ -85,6 +103,7 @@ class MirrorOperations:
             "compared_at_s": last.at_s,
             "error": last.error,
             "skipped": self._mirror.skipped(),
+            "carries_removals": self._mirror.carries_removals,
         }
 
     def flush(self, request: Request) -> dict[str, object]:
@@ -110,7 +129,7 @@ class MirrorOperations:
 
     def settings(self, request: Request) -> dict[str, object]:
         """The settings in force."""
-        return {"settings": metrics.settings(self._parts.settings)}
+        return {"settings": metrics.settings(self._mirror.settings)}
 
     def restart(self, request: Request) -> dict[str, object]:
         raise MountError(

@@ -27,13 +27,16 @@ from r2fs.daemon import client, core_dumps, directories, starting
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.mirror_operations import MirrorOperations
 from r2fs.daemon.parts import MirrorParts
+from r2fs.daemon.reload import Reload, Source
 from r2fs.daemon.shutdown import LAST_ANSWERS_S, threads_end_s
+from r2fs.daemon.spending import Spending
 from r2fs.daemon.stopping import Stopping, count_left, left_text
 from r2fs.daemon.systemd import ServiceManager
 from r2fs.daemon.threads import Threads
 from r2fs.disk import mirror_record
 from r2fs.disk.mirror_record import MirrorRecord
 from r2fs.disk.plain_tree import PlainTree
+from r2fs.disk.spent import SpentFile
 from r2fs.mirror.decide import Way
 from r2fs.mirror.mirror import Mirror
 from r2fs.mirror.names import Names
@@ -60,6 +63,7 @@ class MirrorLaunch:
     rules: Rules
     environ: Mapping[str, str]
     credentials: Callable[[], Credentials] | None = None  # reads them again, after a refusal by the bucket
+    source: Source | None = None  # of the settings, for a reload
 
 
 class MirrorService:
@@ -153,8 +157,7 @@ class MirrorService:
             mirror.stop()
             store.bandwidth.lift()
 
-        for name, work in mirror.workers():
-            self._threads.start(name, work, joined=True)
+        self._threads.start_workers(list(mirror.workers()))
         try:
             yield
         finally:
@@ -166,7 +169,12 @@ class MirrorService:
         directories.prepare_run(settings)
         manager = ServiceManager(self._launch.environ)
         stopping = Stopping(self._target, settings.stop_timeout_s, manager, self._clock)
-        operations = MirrorOperations(MirrorParts(settings, str(self._target), mirror, store), stopping)
+        # No budget ends anything: a mirror fetches nothing ahead of need.
+        of_mirror = lambda: replace(mirror.settings, prefetch_cost=0.0)  # noqa: E731
+        file = SpentFile(settings.state_dir)
+        spending = Spending(file, store.counter, of_mirror, lambda frugal: None, self._clock)
+        parts = MirrorParts(settings, str(self._target), mirror, store, spending)
+        operations = MirrorOperations(parts, stopping)
         control = ControlServer(
             settings.run_dir, starting.socket_name(settings), operations.table(), self._threads.start
         )
@@ -176,12 +184,15 @@ class MirrorService:
                 mirror.watch()
                 self._threads.start("control", control.run)
                 self._threads.start("signals", lambda: self._take_signals(stopping))
+                self._threads.start("spending", lambda: spending.run(self._threads.ended), joined=True)
+                self._reload(parts, stopping)
                 self._threads.start("ready", lambda: self._await_first_pass(mirror, manager, ready))
                 stopping.requested.wait()
                 outcome = stopping.drain(mirror)
         except BaseException:
             control.finish(LAST_ANSWERS_S)
             raise
+        spending.save()
         control.withdraw()
         if count_left(outcome.left):
             log.warning(
@@ -194,6 +205,11 @@ class MirrorService:
         stopping.finish(outcome)
         control.finish(LAST_ANSWERS_S)
         return outcome.exit_code
+
+    def _reload(self, parts: MirrorParts, stopping: Stopping) -> None:
+        if self._launch.source is not None:
+            reload = Reload(self._launch.source, parts, stopping, self._threads, self._clock)
+            self._threads.start("settings", lambda: reload.run(self._threads.ended))
 
     def _await_first_pass(self, mirror: Mirror, manager: ServiceManager, ready: Callable[[], None]) -> None:
         while not self._threads.ended.is_set():

@@ -21,7 +21,7 @@ from r2fs.daemon.bulk import BulkOperations
 from r2fs.daemon.cache_operations import CacheOperations
 from r2fs.daemon.control import Request
 from r2fs.daemon.copies import CopyOperations
-from r2fs.daemon.cost_operations import CostOperations
+from r2fs.daemon.cost_operations import Costed, CostOperations
 from r2fs.daemon.file_operations import FileOperations
 from r2fs.daemon.objects import ObjectOperations
 from r2fs.daemon.parts import Parts
@@ -61,8 +61,13 @@ class Operations:
             **QueueOperations(self._parts).table(),
             **BandwidthOperations(self._parts.store, self._limited).table(),
             **CacheOperations(self._parts).table(),
-            **CostOperations(self._parts, self._started_at_s).table(),
+            **CostOperations(self._costed(), self._started_at_s).table(),
         }
+
+    def _costed(self) -> Costed:
+        parts, care = self._parts, self._parts.engine.maintenance
+        locate = parts.engine.receipts.locate
+        return Costed(parts.store, parts.spending, lambda: care.settings, care.stored_sizes, locate)
 
     def _limited(self, up: Timetable, down: Timetable) -> None:
         engine = self._parts.engine

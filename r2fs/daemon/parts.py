@@ -32,3 +32,4 @@ class MirrorParts:
     target: str  # the directory
     engine: Mirror
     store: Any
+    spending: Spending

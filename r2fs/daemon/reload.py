@@ -15,7 +15,7 @@ from threading import Event
 from typing import Any, Final
 
 from r2fs.daemon.log_format import set_level
-from r2fs.daemon.parts import Parts
+from r2fs.daemon.parts import MirrorParts, Parts
 from r2fs.daemon.stopping import Stopping
 from r2fs.daemon.threads import Threads
 from r2fs.disk.watch import FileWatch
@@ -82,11 +82,12 @@ class Source:
 
     files: tuple[Path, ...]  # the settings file, and files of keys
     read: Callable[[], Settings]  # SettingsError
+    later: str = "at r2fs restart"  # when other settings take effect
 
 
 class Reload:
     def __init__(
-        self, source: Source, parts: Parts, stopping: Stopping, threads: Threads, clock: Clock
+        self, source: Source, parts: Parts | MirrorParts, stopping: Stopping, threads: Threads, clock: Clock
     ) -> None:
         # constant
         self._source = source
@@ -104,7 +105,9 @@ class Reload:
             watch = FileWatch(self._source.files, self._changed.set)
             watch.start()
         except OSError as error:
-            log.warning("the settings file is not watched (%s): changes take effect at r2fs restart", error)
+            log.warning(
+                "the settings file is not watched (%s): changes take effect %s", error, self._source.later
+            )
             return
         try:
             self._read = self._source.read()
@@ -114,7 +117,9 @@ class Reload:
                     self._changed.clear()
                     self.reload()
         except R2fsError as error:  # changed to a wrong one since this daemon was started
-            log.error("the settings file is not watched: %s; r2fs restart takes a right one up", error)
+            log.error(
+                "the settings file is not watched: %s; a right one is taken up %s", error, self._source.later
+            )
         finally:
             watch.stop()
 
@@ -136,11 +141,11 @@ class Reload:
         if changes.credentials:
             self._renew_key()
         if changes.later:
-            log.warning("settings that take effect at r2fs restart: %s", ", ".join(changes.later))
+            log.warning("settings that take effect %s: %s", self._source.later, ", ".join(changes.later))
 
     def _apply(self, settings: Settings) -> None:
         self._parts.engine.change_settings(settings)
-        self._threads.start_workers(self._parts.engine.workers())
+        self._threads.start_workers(list(self._parts.engine.workers()))
         self._parts.store.bandwidth.change(settings.upload_limit, settings.download_limit)
         self._stopping.change_timeout(settings.stop_timeout_s)
         set_level(settings.log_level, settings.log_misses)

@@ -143,11 +143,20 @@ class MirrorRecord:
         return [row[0] for row in rows]
 
     def conflicts(self) -> list[str]:
-        """The names that look like those of conflict copies."""
+        """The names of files that look like those of conflict copies."""
         return [
             row[0]
-            for row in self._ask("SELECT name FROM file WHERE name LIKE '%(conflict of %' ORDER BY name")
+            for row in self._ask(
+                "SELECT name FROM file WHERE name LIKE '%(conflict of %' AND ino IS NOT NULL ORDER BY name"
+            )
         ]
+
+    def in_step(self) -> tuple[int, int]:
+        """Number and bytes of the files whose objects are in step."""
+        count, size = self._ask(
+            "SELECT count(*), coalesce(sum(size), 0) FROM file WHERE ino IS NOT NULL AND etag IS NOT NULL"
+        )[0]
+        return int(count), int(size)
 
     def get(self, name: str) -> InStep:
         rows = self._ask("SELECT etag, size, mtime_ns, ctime_ns, ino, attempt FROM file WHERE name = ?", name)

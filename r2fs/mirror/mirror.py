@@ -23,6 +23,7 @@ from r2fs.mirror.passes import Passes
 from r2fs.mirror.queue import Counts, Item, Verb, WorkQueue
 from r2fs.mirror.receipts import MirrorReceipts
 from r2fs.mirror.settle import Later, Parts, Rules, Settler
+from r2fs.mirror.sizes import MirrorSizes
 from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
@@ -66,9 +67,11 @@ class Mirror:
         self._clock = clock
         self._every_s = every_s
         self._queue = WorkQueue(clock)
+        self.carries_removals = rules.delete
         self._settler = Settler(parts, rules, self._touch_new)
         self._passes = Passes(parts, self._settler, self._queue)
         self.receipts = MirrorReceipts(parts, self._queue)
+        self.sizes = MirrorSizes(parts)
         self._stopping = threading.Event()
         self._draining = threading.Event()
         self._looking = threading.Event()  # set: a directory is to be looked at
@@ -83,7 +86,14 @@ class Mirror:
 
     @property
     def settings(self) -> Settings:
+        """The settings in force."""
         return self._parts.settings
+
+    def change_settings(self, settings: Settings) -> None:
+        """Replace limits, times and patterns; `daemon/reload.py` says which settings these can be."""
+        self._parts.settings = settings
+        self._parts.names.change_patterns(settings.local_patterns)
+        self._queue.resize(settings.upload_threads)
 
     # ------------------------------------------------------------------ life
     def open(self) -> None:

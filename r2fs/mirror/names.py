@@ -27,10 +27,14 @@ class Names:
     def __init__(self, prefix: str, patterns: tuple[str, ...]) -> None:
         # constant
         self._prefix = prefix
-        self._local = re.compile("|".join(map(translate, patterns)) or r"(?!)").match
+        self.change_patterns(patterns)
         # names whose path or key is not NFC
         self._paths: dict[str, str] = {}
         self._keys: dict[str, str] = {}
+
+    def change_patterns(self, patterns: tuple[str, ...]) -> None:
+        """Replace `local_patterns`; the next pass follows."""
+        self._local = re.compile("|".join(map(translate, patterns)) or r"(?!)").match
 
     def of_path(self, path: str) -> str:
         """The name of a path below the directory."""

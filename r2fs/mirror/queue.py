@@ -9,6 +9,7 @@ Locks:   self._lock (leaf), with a condition on it.
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -18,6 +19,7 @@ from r2fs.model.records import ObjectInfo
 from r2fs.model.values import dataclass, field, replace
 from r2fs.model.views import QueueView, TransferView
 
+SHOWN = 100  # transfers in a view: on their way first, then those that are due next
 POLL_S = 0.05  # of those who wait for the end of work
 
 
@@ -93,6 +95,13 @@ class WorkQueue:
         self._counts = Counts()
         self._errors = _Errors()
         self._stopped = False
+        self._limit = sys.maxsize  # of active items
+
+    def resize(self, limit: int) -> None:
+        """Let at most `limit` items be worked on at once. Those under way end first."""
+        with self._lock:
+            self._limit = limit
+            self._changed.notify_all()
 
     # ------------------------------------------------------------------ adding
     def touch(self, name: str, verb: Verb, size: int, in_s: float = 0.0, hint: Hint | None = None) -> None:
@@ -143,6 +152,9 @@ class WorkQueue:
         """Wait for a due item, and return a copy of it. None: the queue was stopped."""
         with self._lock:
             while not self._stopped:
+                if self._tables.active >= self._limit:
+                    self._changed.wait()
+                    continue
                 item = self._due_locked()
                 if item is not None:
                     item.state, item.again = "active", False
@@ -200,6 +212,7 @@ class WorkQueue:
 
     def _end_locked(self, name: str) -> Item:
         self._tables.active -= 1
+        self._changed.notify()  # of those that wait for a place
         item = self._tables.items[name]
         item.is_open = False
         item.state = "waiting"
@@ -247,7 +260,8 @@ class WorkQueue:
             pending = [item for item in self._tables.items.values() if item.verb is not Verb.DOWNLOAD]
             uploads = [item for item in pending if item.verb is Verb.UPLOAD]
             errors = self._errors if self._tables.items else _Errors()
-            transfers = tuple(_view(item, now_s) for item in sorted(pending, key=lambda item: item.due_s))
+            first = heapq.nsmallest(SHOWN, pending, key=lambda item: (item.state != "active", item.due_s))
+            transfers = tuple(_view(item, now_s) for item in first)
             return QueueView(
                 files=len(uploads),
                 directories=0,

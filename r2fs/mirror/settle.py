@@ -55,9 +55,9 @@ class Rules:
     delete: bool = False  # carry removals to the other side
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Parts:
-    """The two sides, and the record of both."""
+    """The two sides, the record of both, and the settings, which a reload replaces."""
 
     store: ObjectStore
     tree: PlainTree
@@ -90,9 +90,9 @@ class Settler:
         self._tree = parts.tree
         self._record = parts.record
         self._names = parts.names
-        self._settings = parts.settings
+        self._parts = parts
         self._rules = rules
-        self.uploader = Uploader(parts.store, parts.tree, parts.record, parts.settings)
+        self.uploader = Uploader(parts.store, parts.tree, parts.record, lambda: parts.settings)
         self._downloader = Downloader(parts.store, parts.tree, parts.record, parts.settings.umask)
         self._actions = {
             Action.FORGET: self._forget,
@@ -172,7 +172,7 @@ class Settler:
     def _require_still(self, name: str, local: Local, hurried: bool) -> None:
         """Raise Later for a file that may not be complete: just changed, or open for writing."""
         age_s = time.time() - local.ctime_ns / 1e9
-        delay_s = 0.0 if hurried else self._settings.upload_delay_s
+        delay_s = 0.0 if hurried else self._parts.settings.upload_delay_s
         if 0 <= age_s < delay_s:
             raise Later(max(0.05, delay_s - age_s))
         if age_s < OPEN_STILL_S and self._tree.is_open_for_writing(self._names.path(name)):
@@ -259,7 +259,7 @@ class Settler:
         assert seen.local is not None
         directory, slash, last = self._names.path(seen.name).rpartition("/")
         for number in range(1, 1000):
-            new = directory + slash + conflict_name(last, self._settings.host, time.time(), number)
+            new = directory + slash + conflict_name(last, self._parts.settings.host, time.time(), number)
             if self._is_taken(new):
                 continue
             self._tree.rename(self._names.path(seen.name), new)
@@ -306,7 +306,7 @@ class Settler:
     def _put_back(self, own: str, path: str) -> None:
         """Give a program's file its name back, or a conflict name."""
         directory, slash, last = path.rpartition("/")
-        named = partial(conflict_name, last, self._settings.host, time.time())
+        named = partial(conflict_name, last, self._parts.settings.host, time.time())
         for new in (path, *(directory + slash + named(number) for number in range(1, 1000))):
             try:
                 self._tree.put_back(own, new)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from r2fs.disk.body import FileBody
@@ -71,7 +72,10 @@ def require_unchanged(fd: int, local: Local) -> None:
 
 
 class Uploader:
-    def __init__(self, store: ObjectStore, tree: PlainTree, record: MirrorRecord, settings: Settings) -> None:
+    def __init__(
+        self, store: ObjectStore, tree: PlainTree, record: MirrorRecord, settings: Callable[[], Settings]
+    ) -> None:
+        """`settings` returns those in force."""
         # constant
         self._store = store
         self._tree = tree
@@ -79,7 +83,7 @@ class Uploader:
         self._settings = settings
 
     def part_size(self, size: int) -> int:
-        return self._store.limits.part_size(size, self._settings.part_size)
+        return self._store.limits.part_size(size, self._settings().part_size)
 
     def send(self, job: Job) -> tuple[str, int]:
         """Send the file; returns the object's ETag and the number of bytes sent. Bytes and name are on this disk first:
@@ -102,7 +106,7 @@ class Uploader:
         size, there = job.local.size, job.replaces
         if there is not None and is_known_to_be(fd, size, there, self.part_size(size)):
             return self._describe(job, there, meta), 0
-        if size >= self._settings.multipart_threshold:
+        if size >= self._settings().multipart_threshold:
             return self._send_parts(fd, job, meta), size
         body = UnchangedBody(fd, 0, size, job.local)
         return self._store.put(job.key, body, meta, condition=job.condition), size
@@ -135,7 +139,7 @@ class Uploader:
         self._record.add_multipart(job.key, upload_id)
         try:
             count = -(-job.local.size // size)
-            with ThreadPoolExecutor(self._settings.part_threads, "mirror-part") as pool:
+            with ThreadPoolExecutor(self._settings().part_threads, "mirror-part") as pool:
                 parts = list(
                     pool.map(lambda n: self._send_part(fd, job, upload_id, n, size), range(1, count + 1))
                 )

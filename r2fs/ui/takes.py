@@ -6,7 +6,7 @@ Never:   replaces a file, or removes one that is not, by evidence, the one that 
 Fails:   Busy where a take was changed meanwhile: nothing is lost, and the page shows the takes anew; the errors of
          beneath.py.
 
-All is done by rename(2) and unlink(2) in the mount, as any program does it: a crash between two steps leaves each take
+All is done by rename(2) and unlink(2) in the mount or the mirror's directory, as any program does it: a crash between two steps leaves each take
 under one of the names.
 """
 
@@ -16,11 +16,12 @@ import os
 import stat
 from collections.abc import Mapping
 from itertools import count
+from pathlib import Path
 
 from r2fs.daemon.client import Daemon
-from r2fs.disk.filecalls import renameat2
+from r2fs.disk.filecalls import open_unless_writable, renameat2
 from r2fs.disk.plain_tree import Local
-from r2fs.model.errors import Busy, InvalidArgument, NotFound, NotPermitted, R2fsError
+from r2fs.model.errors import Busy, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import conflict_origin, conflict_original, is_name, other_take_name, printable
 from r2fs.model.mime import content_type
 from r2fs.model.values import dataclass
@@ -30,7 +31,9 @@ from r2fs.ui.beneath import ref_of
 from r2fs.ui.mounts import Answer, ask, understood
 
 SHOWN = 20  # files with takes
-OF_A_MIRROR = "the takes of a mirror are settled by mv and rm in its directory"
+STAYS = (
+    "In the bucket the other takes stay under their names, too: this mirror carries no removals (--delete)."
+)
 PLAYED = ("audio/", "video/")  # beginnings of content types that have a player
 
 
@@ -49,10 +52,11 @@ def all_takes(daemon: Daemon) -> Answer:
         for copy in status["queue"]["conflicts"]:
             grouped.setdefault(original_of(copy), []).append(copy)
         mount = status["mount"]
-        is_mirror, is_read_only = "mirror" in status, bool(mount.get("read_only"))
+        mirror, is_read_only = status.get("mirror"), bool(mount.get("read_only"))
+        note = STAYS if mirror is not None and not mirror["carries_removals"] else ""
     files = []
     for original, copies in list(grouped.items())[:SHOWN]:
-        takes = [_take(daemon, path, is_mirror) for path in dict.fromkeys([original, *copies])]
+        takes = [_take(daemon, path, mirror is not None) for path in dict.fromkeys([original, *copies])]
         files.append(
             {
                 "path": printable(original),
@@ -60,12 +64,8 @@ def all_takes(daemon: Daemon) -> Answer:
                 "takes": [take for take in takes if take is not None],
             }
         )
-    why_not = ""
-    if is_mirror:
-        why_not = OF_A_MIRROR
-    elif is_read_only:
-        why_not = "this mount is read-only"
-    return {"files": files, "more": max(0, len(grouped) - SHOWN), "why_not": why_not}
+    why_not = "this mount is read-only" if is_read_only else ""
+    return {"files": files, "more": max(0, len(grouped) - SHOWN), "why_not": why_not, "note": note}
 
 
 def _take(daemon: Daemon, path: str, is_mirror: bool) -> Answer | None:
@@ -109,15 +109,26 @@ class Kept:
 
 
 def settle(daemon: Daemon, original: str, kept: str, seen: Mapping[str, str], delete: bool) -> Kept:
-    """`keep`, in the mount of a daemon. NotPermitted in a mirror; Busy if a take to delete is being written."""
-    status = ask(daemon, "status")
-    if "mirror" in status:
-        raise NotPermitted(OF_A_MIRROR)
+    """`keep`, in the mount or mirror of a daemon. Busy if a take to delete is being written."""
+    is_mirror = "mirror" in ask(daemon, "status")
     for path in seen if delete else ():
-        if path != kept and ask(daemon, "file", path=path).get("state") == "dirty":
+        if path != kept and _is_written(daemon, path, is_mirror):
             raise Busy(f"{printable(path)} is being written by a program: nothing was done")
     with beneath.errors(original):
         return keep(daemon.mountpoint, original, kept, seen, delete)
+
+
+def _is_written(daemon: Daemon, path: str, is_mirror: bool) -> bool:
+    """True if a program has the take open for writing; in a mirror's directory only where its file system tells."""
+    if not is_mirror:
+        return ask(daemon, "file", path=path).get("state") == "dirty"
+    above, _, name = path.rpartition("/")
+    with beneath.errors(path), beneath.directory(daemon.mountpoint, above) as directory:
+        found = open_unless_writable(Path(f"/proc/self/fd/{directory}/{name}"))
+        if found is None:
+            return True
+        os.close(found)
+        return False
 
 
 def keep(root: str, original: str, kept: str, seen: Mapping[str, str], delete: bool) -> Kept:

@@ -25,7 +25,7 @@ QUEUE = {
 LIMIT = {
     "setting": str, "rate": (int, None), "until_s": (float, None), "then": (int, None), "waiting": int,
 }  # fmt: skip
-STATUS = {
+STATUS: dict[str, Any] = {
     "mount": {
         "mountpoint": str, "url": str, "name": str, "pid": int, "state": str, "read_only": bool, "driver": str,
         "cache_dir": str, "state_dir": str, "staging_dir": str, "held_by": (str, None), "why_not": (str, None),
@@ -53,6 +53,19 @@ STATUS = {
     "kernel": {
         "open_files": ([{"path": (str, None), "ino": int, "mode": str, "why": str, "handles": int}], None),
         "requests": ({str: int}, None),
+    },
+}  # fmt: skip
+STATUS_OF_A_MIRROR = {
+    "mount": {
+        "mountpoint": str, "url": str, "name": str, "pid": int, "state": str, "read_only": bool, "driver": str,
+        "state_dir": str,
+    },
+    **{part: STATUS[part] for part in ("warnings", "queue", "requests", "bandwidth", "health")},
+    "cache": STATUS["cache"],
+    "mirror": {
+        "sent": int, "sent_bytes": int, "fetched": int, "fetched_bytes": int, "deleted": int, "removed": int,
+        "conflicts": int, "failed": int, "to_fetch": int, "compared_at_s": (float, None), "error": (str, None),
+        "skipped": {str: str}, "carries_removals": bool,
     },
 }  # fmt: skip
 NOT_MOUNTED = {
@@ -101,6 +114,7 @@ FETCHED: dict[str, Any] = {  # of files downloaded ahead
 SCHEMAS: dict[str, Any] = {
     "status": [STATUS],
     "status DIR": STATUS,
+    "status, a mirror": STATUS_OF_A_MIRROR,
     "status, not mounted": NOT_MOUNTED,
     "ls": [FILE],
     "info": INFO,

@@ -117,6 +117,12 @@ class Values:
         _read_key_files(values)
         return replace(self, by_name=values)
 
+    def files(self) -> tuple[Path, ...]:
+        """All files that a value may be from: a change of one changes the settings."""
+        env_file = self.get("env_file")
+        keys = (path for paths in self.key_files().values() for path in paths)
+        return (self.file.path, *([env_file] if env_file else []), *keys)
+
     def key_files(self) -> dict[str, list[Path]]:
         """The files that hold parts of keys, by the part: of the mount, and of its buckets."""
         of_all = (self, *(self.for_bucket(name) for name in self.file.buckets))

@@ -156,7 +156,6 @@ loop("status", async () => {
 });
 
 loop("cost", () => quietly("cost-detail", async (mount) => {
-  if (state.seen.is_mirror) return write("cost-detail", "not counted for a mirror");
   const cost = await get("cost", { mount });
   if (mount === state.mount) queue.drawCost(cost);
 }));

@@ -30,9 +30,9 @@ export function draw(answer, fileUrl, keep) {
   updates = new Map();
   const number = answer.files.length + answer.more;
   write("conflicts-title", number === 1 ? "A conflict: two hosts wrote one name" : `${number} conflicts: two hosts wrote one name`);
-  const more = answer.more ? ` ${counted(answer.more, "further file")} not shown.` : "";
+  const more = answer.more ? `${counted(answer.more, "further file")} not shown.` : "";
   const hint = answer.why_not ? `Here they can only be heard: ${answer.why_not}.` : "Nothing is lost: listen, and keep one.";
-  write("conflicts-hint", `${hint}${more}`);
+  write("conflicts-hint", [hint, answer.note, more].filter(Boolean).join(" "));
   by("takes").replaceChildren(...answer.files.map((file) => fileCard(file, answer.why_not, fileUrl, keep)));
 }
 

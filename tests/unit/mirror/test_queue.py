@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from r2fs.mirror.queue import Counts, Item, Verb, WorkQueue
@@ -30,6 +32,21 @@ def test_the_first_due_is_the_first_taken(queue: WorkQueue, clock: ManualClock) 
     assert take(queue).name == "now"
     clock.advance(10)
     assert take(queue).name == "later"
+
+
+def test_no_more_are_worked_on_at_once_than_the_limit(queue: WorkQueue) -> None:
+    for name in ("a", "b"):
+        queue.touch(name, Verb.UPLOAD, 1)
+    queue.resize(1)
+    assert take(queue).name == "a"
+    taken: list[str] = []
+    waiting = threading.Thread(target=lambda: taken.append(take(queue).name))
+    waiting.start()
+    waiting.join(0.2)
+    assert taken == []
+    queue.done("a", Counts())
+    waiting.join(20)
+    assert taken == ["b"]
 
 
 def test_a_name_touched_while_it_is_worked_on_is_due_again(queue: WorkQueue) -> None:

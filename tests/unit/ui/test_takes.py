@@ -246,14 +246,24 @@ def test_a_take_that_is_being_written_is_not_deleted(page, mounted):
     assert page.ask("keep", "POST", choice(page, "mix.wav", "aside")).status == 200
 
 
-@pytest.mark.parametrize("given", [{"mirror": {}}, {"mount": {"read_only": True}}])
-def test_the_page_says_where_takes_cannot_be_kept(page, mounted, given):
-    point, state = mounted
-    state["status"] = given
+def test_the_page_says_where_takes_cannot_be_kept(page, mounted):
+    _, state = mounted
+    state["status"] = {"mount": {"read_only": True}}
     assert page.ask("takes?mount=takes").json["why_not"]
-    if "mirror" in given:
-        assert page.ask("keep", "POST", choice(page, COPY, "delete")).status == 403
-        assert (point / "d" / "mix.wav").read_bytes() == b"of anna"
+
+
+@pytest.mark.parametrize("carries", [True, False])
+def test_a_take_of_a_mirror_is_kept_and_the_page_says_what_stays(page, mounted, carries):
+    point, state = mounted
+    state["status"] = {"mirror": {"carries_removals": carries}}
+    found = page.ask("takes?mount=takes").json
+    assert (found["why_not"], "--delete" in found["note"]) == ("", not carries)
+    chosen = choice(page, COPY, "delete")
+    with (point / "d" / "mix.wav").open("ab"):
+        answer = page.ask("keep", "POST", chosen)
+        assert (answer.status, "being written" in answer.json["error"]) == (409, True)
+    assert page.ask("keep", "POST", choice(page, COPY, "delete")).status == 200
+    assert contents(point) == {"mix.wav": b"of bert!"}
 
 
 # ------------------------------------------------------------------ names
