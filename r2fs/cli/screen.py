@@ -1,6 +1,6 @@
 """Screen of `r2fs status --watch`: mounts, refreshed each second, until q or Ctrl-C.
 
-Owns:  the screen on a terminal, with a bar for each upload; a line for each mount elsewhere.
+Owns:  the screen on a terminal, with a bar for each transfer; a line for each mount elsewhere.
 Never: asks a daemon itself; leaves the terminal in another state than before.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from r2fs.cli import show
 from r2fs.cli.status_text import brief, troubles_of
+from r2fs.cli.streams import can_write
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable
 from r2fs.model.keys import printable
@@ -168,7 +169,7 @@ def _panel(answer: Mapping[str, Any], rows: int, cells: int) -> RenderableType:
         return Panel(Text(printable(mount["error"]), style=BAD), title=title, border_style=BAD)
     health = answer.get("health", {})
     online = health.get("answers", True)
-    transfers = _transfers(answer["queue"], rows, cells)
+    transfers = _transfers(answer, rows, cells)
     below = [*([transfers] if transfers is not None else []), *_troubles(answer, rows)]
     parts: list[RenderableType] = [_figures(answer, cells), *([Text(), *below] if below else [])]
     state = "online" if online else f"no answer for {amounts.seconds(health['for_s'])}"
@@ -219,31 +220,39 @@ def _bar(done: float, total: float, colour: str, cells: int) -> RenderableType:
     return ProgressBar(total=total or 1, completed=min(done, total), width=cells, complete_style=colour)
 
 
-def _transfers(queue: Mapping[str, Any], rows: int, cells: int) -> RenderableType | None:
-    """A line with a bar for each upload on its way, and the number of those that wait."""
+def _transfers(answer: Mapping[str, Any], rows: int, cells: int) -> RenderableType | None:
+    """A line with a bar for each transfer on its way, and the number of uploads that wait."""
     from rich.table import Table
     from rich.text import Text
 
-    moving = [item for item in queue["transfers"] if item["state"] not in ("queued", "parked", "dirty")]
-    if not moving:
+    queue = answer["queue"]
+    sent = [item for item in queue["transfers"] if item["state"] not in ("queued", "parked", "dirty")]
+    room = max(1, rows - len(sent[: rows // 2]))  # each direction has its half
+    fetched = list(answer.get("downloads", ()))[:room]
+    sent = sent[: max(0, rows - len(fetched))]
+    if not sent and not fetched:
         return None
     grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(width=1)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(width=cells)
     for _ in range(3):
         grid.add_column(justify="right", no_wrap=True)
-    for item in moving[:rows]:
+    up, down = ("↑", "↓") if can_write("↑↓") else ("^", "v")
+    for item in [*sent, *fetched]:
         rate, left = item["rate"], item["size"] - item["sent"]
+        arrow, colour = (down, GOOD) if item["verb"] == "download" else (up, BUSY)
         grid.add_row(
-            Text(printable(item["path"])),
-            _bar(item["sent"], item["size"], BUSY, cells),
+            Text(arrow, style=colour),
+            Text(printable(item["path"]) or "(a file without a name)"),
+            _bar(item["sent"], item["size"], colour, cells),
             Text(amounts.size(item["size"])),
             Text(f"{amounts.size(rate)}/s" if rate else ""),
             Text(amounts.seconds(left / rate) if rate else ""),
         )
-    waiting = queue["left"] - queue["parked"] - len(moving[:rows])
+    waiting = queue["left"] - queue["parked"] - len(sent)
     if waiting > 0:
-        grid.add_row(Text(f"and {waiting} more wait", style=DIM), "", "", "", "")
+        grid.add_row("", Text(f"and {waiting:,} more to send", style=DIM), "", "", "", "")
     return grid
 
 

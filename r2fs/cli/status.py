@@ -31,7 +31,7 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
     With DIR (or any path in a mount), show one mount in detail; else all mounts of this user. No request is sent to
     a bucket.
 
-    --watch shows a screen with a bar for each upload. Without a terminal it prints a line for each mount and second;
+    --watch shows a screen with a bar for each transfer, up and down. Without a terminal it prints a line for each mount and second;
     with --json, all details on one line.
 
     \b

@@ -138,7 +138,10 @@ def detail(answer: dict[str, Any]) -> str:
     outage = _outage(answer)
     lines += trouble_lines(answer, [("conflict kept", path) for path in queue["conflicts"]])
     return "\n\n".join(
-        filter(None, [show.labelled(lines), _transfers(queue, outage), _open_files(opened or [])])
+        filter(
+            None,
+            [show.labelled(lines), _transfers(answer, outage), _open_files(opened or [])],
+        )
     )
 
 
@@ -267,9 +270,10 @@ def _pins(pins: dict[str, Any]) -> str:
     return f"{', '.join(parts)}: {amounts.size(pins['here_bytes'])} of {amounts.size(pins['limit'])} are here"
 
 
-def _transfers(queue: dict[str, Any], outage: str) -> str:
-    """A line for each transfer, and below them each reason once."""
-    transfers = queue["transfers"][:TRANSFERS_SHOWN]
+def _transfers(answer: dict[str, Any], outage: str) -> str:
+    """A line for each transfer, downloads first, and below them each reason once."""
+    every = [*answer.get("downloads", ()), *answer["queue"]["transfers"]]
+    transfers = every[:TRANSFERS_SHOWN]
     if not transfers:
         return ""
     rows, reasons = [], dict[str, list[str]]()
@@ -282,8 +286,8 @@ def _transfers(queue: dict[str, Any], outage: str) -> str:
         rows.append([item["path"], state, amounts.size(item["size"]), done, rate])
         if item["reason"] and not _is_of(item["reason"], outage):
             reasons.setdefault(brief(_without_name(item["reason"], item["path"])), []).append(item["path"])
-    text = show.rendered(["file", "state", "size", "sent", "rate"], rows, right=["size", "sent", "rate"])
-    more = len(queue["transfers"]) - len(transfers)
+    text = show.rendered(["file", "state", "size", "done", "rate"], rows, right=["size", "done", "rate"])
+    more = len(every) - len(transfers)
     if more > 0:
         text += f"\nand {more} more (--json shows them)"
     why = [(some_of(paths), reason) for reason, paths in reasons.items()]

@@ -15,7 +15,7 @@ from r2fs.model.errors import R2fsError
 from r2fs.model.records import Version
 from r2fs.model.settings import Settings
 from r2fs.model.settings.options import TABLE
-from r2fs.model.views import AsideView, CacheView, QueueView, RoomView, TransferView
+from r2fs.model.views import AsideView, CacheView, DownloadView, QueueView, RoomView, TransferView
 
 PARKED_SHOWN = 100  # in an answer, a single line
 OPENS_JUDGED = (
@@ -41,6 +41,27 @@ def queue(view: QueueView) -> dict[str, Any]:
         "rate": rate,
         "left_s": rest / rate if rate else None,
     }
+
+
+def downloads(
+    views: Sequence[DownloadView], paths_of: Callable[[Sequence[int]], Mapping[int, str]]
+) -> list[dict[str, Any]]:
+    """Files of which bytes are on their way to this host, in the form of the queue's transfers: `sent` is what is here."""
+    paths = paths_of([view.ino for view in views])
+    found = [
+        TransferView(
+            paths.get(view.ino, ""),
+            "download",
+            "downloading",
+            view.size,
+            view.here,
+            view.rate,
+            view.age_s,
+            None,
+        )
+        for view in views
+    ]
+    return [fields_of(transfer) for transfer in found]
 
 
 def flushed(

@@ -80,6 +80,7 @@ class MirrorOperations:
                 *spending.warnings(self._parts.spending.view()),
             ],
             "queue": metrics.queue(queue),
+            "downloads": [metrics.fields_of(each) for each in self._mirror.downloads()[1]],
             "cache": metrics.cache(no_cache),
             "mirror": self._described(),
             "requests": metrics.requests(self._parts.store),
@@ -99,7 +100,7 @@ class MirrorOperations:
         last = self._mirror.pass_view()
         return {
             **asdict(self._mirror.counts()),
-            "to_fetch": self._mirror.downloads(),
+            "to_fetch": self._mirror.downloads()[0],
             "compared_at_s": last.at_s,
             "error": last.error,
             "skipped": self._mirror.skipped(),

@@ -97,6 +97,7 @@ class Operations:
                 *spending.warnings(parts.spending.view()),
             ],
             "queue": metrics.queue(queue),
+            "downloads": metrics.downloads(parts.engine.downloads_view(), parts.engine.maintenance.paths_of),
             "cache": metrics.cache(cache, parts.engine.maintenance.surplus()),
             "pins": asdict(parts.engine.pins.summary()),
             "room": metrics.room(parts.engine.room_view()),

@@ -125,6 +125,7 @@ class FileSystem:
         self.cache_view = self._core.cache.view
         self.room_view = parts.files.pressure.view
         self.aside_view = self._core.journal.aside
+        self.downloads_view = parts.storage.downloader.under_way
         self.damaged_view = parts.storage.downloader.damaged
         self.assume_away = parts.freshness.outages.assume
         self.in_background = parts.queues.bulk.submit  # a command's long job

@@ -254,9 +254,9 @@ class Mirror:
         """Names that are not mirrored, with the reason."""
         return self._passes.skipped.all()
 
-    def downloads(self) -> int:
-        """Number of objects still to come down."""
-        return sum(item.verb is Verb.DOWNLOAD for item in self._queue.items())
+    def downloads(self) -> tuple[int, tuple[TransferView, ...]]:
+        """Number of objects still to come down, and those on their way."""
+        return self._queue.downloads()
 
     def refusal(self) -> R2fsError | None:
         """The error of a bucket that refuses every request."""

@@ -253,6 +253,14 @@ class WorkQueue:
         with self._lock:
             return self._counts
 
+    def downloads(self) -> tuple[int, tuple[TransferView, ...]]:
+        """Number of objects still to come down, and views of those on their way, at most SHOWN."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            found = [item for item in self._tables.items.values() if item.verb is Verb.DOWNLOAD]
+            active = [item for item in found if item.state == "active"]
+            return len(found), tuple(_view(item, now_s) for item in active[:SHOWN])
+
     def view(self, conflicts: tuple[str, ...], hidden: int) -> QueueView:
         """View of the changes that the bucket lacks."""
         now_s = self._clock.monotonic()
@@ -283,6 +291,8 @@ class WorkQueue:
 
 
 def _view(item: Item, now_s: float) -> TransferView:
-    state = {"waiting": "queued", "active": "uploading"}.get(item.state, item.state)
-    verb = "delete" if item.verb is Verb.DELETE else "upload"
-    return TransferView(item.name, verb, state, item.size, 0, 0.0, now_s - item.since_s, item.reason)
+    active = "downloading" if item.verb is Verb.DOWNLOAD else "uploading"
+    state = {"waiting": "queued", "active": active}.get(item.state, item.state)
+    return TransferView(
+        item.name, item.verb.value, state, item.size, 0, 0.0, now_s - item.since_s, item.reason
+    )

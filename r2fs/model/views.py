@@ -105,6 +105,17 @@ class TransferView:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadView:
+    """One file of which bytes are on their way to this host. Sizes are bytes."""
+
+    ino: int
+    size: int
+    here: int  # bytes of it on this host; of a file that is compared as a whole, those that have come
+    rate: float  # bytes a second, since its first GET of those under way
+    age_s: float  # since this GET
+
+
+@dataclass(frozen=True, slots=True)
 class QueueView:
     files: int  # pending files, open ones included
     directories: int  # pending directory objects

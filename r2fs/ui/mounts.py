@@ -79,7 +79,8 @@ class Mounts:
         answer = ask(daemon, "status")
         with understood(daemon):
             queue = dict(answer["queue"])
-            transfers = sorted(queue["transfers"], key=_first)
+            queue["sent"] = sum(transfer["sent"] for transfer in queue["transfers"])
+            transfers = sorted([*queue["transfers"], *answer.get("downloads", ())], key=_first)
             queue["transfers"] = transfers[:TRANSFERS]
             queue["hidden_transfers"] = len(transfers) - len(queue["transfers"])
             queue["conflicts"] = len(queue["conflicts"])

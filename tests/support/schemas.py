@@ -33,6 +33,7 @@ STATUS: dict[str, Any] = {
     },
     "warnings": [str],
     "queue": QUEUE,
+    "downloads": [TRANSFER],
     "cache": {
         "entries": int, "bytes": int, "limit": int, "hits": int, "misses": int, "evicted": int, "expired": int,
         "hit_rate": (float, None), "surplus": int,
@@ -60,7 +61,7 @@ STATUS_OF_A_MIRROR = {
         "mountpoint": str, "url": str, "name": str, "pid": int, "state": str, "read_only": bool, "driver": str,
         "state_dir": str,
     },
-    **{part: STATUS[part] for part in ("warnings", "queue", "requests", "bandwidth", "health")},
+    **{part: STATUS[part] for part in ("warnings", "queue", "downloads", "requests", "bandwidth", "health")},
     "cache": STATUS["cache"],
     "mirror": {
         "sent": int, "sent_bytes": int, "fetched": int, "fetched_bytes": int, "deleted": int, "removed": int,

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock
 
 from r2fs.engine.content.disk_space import DiskSpace
@@ -44,6 +46,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.records import ObjectInfo, Version
+from r2fs.model.views import DownloadView
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,15 @@ class _Check:
         return self.expected is not None and self.digest.hexdigest() != self.expected
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """GETs of one file. guarded by: Downloader._lock"""
+
+    since_s: float  # Clock.monotonic() at the first
+    arrived: int  # bytes of earlier GETs of the file
+    pieces: int = 0
+
+
 class Downloader:
     def __init__(self, core: Core, streams: Streams, moved: Callable[[int], None], space: DiskSpace) -> None:
         # constant
@@ -85,6 +97,37 @@ class Downloader:
         # guarded by: _lock
         self._lock = Lock()
         self._damaged: dict[str, str] = {}  # by key: the reason
+        self._under_way: dict[Source, _UnderWay] = {}
+
+    def under_way(self) -> tuple[DownloadView, ...]:
+        """Return a view of each file with a download under way, oldest first."""
+        now_s = self._core.clock.monotonic()
+        with self._lock:
+            found = [(source, each.since_s, each.arrived) for source, each in self._under_way.items()]
+        views = []
+        for source, since_s, before in found:
+            arrived, age_s = source.windows.rate.arrived - before, now_s - since_s
+            here = min(source.version.size, max(arrived, source.content.here().total()))
+            rate = arrived / age_s if age_s > 0 else 0.0
+            views.append(DownloadView(source.ino, source.version.size, here, rate, age_s))
+        return tuple(views)
+
+    @contextmanager
+    def _shown(self, source: Source) -> Iterator[None]:
+        """Note a download of the file as under way, inside the block."""
+        with self._lock:
+            each = self._under_way.get(source)
+            if each is None:
+                each = _UnderWay(self._core.clock.monotonic(), source.windows.rate.arrived)
+                self._under_way[source] = each
+            each.pieces += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                each.pieces -= 1
+                if not each.pieces:
+                    del self._under_way[source]
 
     def damaged(self) -> tuple[str, ...]:
         """Return the reasons for objects whose bytes differed from their ETags at the last download."""
@@ -93,6 +136,10 @@ class Downloader:
 
     def download(self, source: Source, version: Version, piece: Piece) -> None:
         """Return when the piece is in the file. Raises Abandoned once no reader needs it."""
+        with self._shown(source):
+            self._download(source, version, piece)
+
+    def _download(self, source: Source, version: Version, piece: Piece) -> None:
         start, stop = piece.start, piece.stop
         reason = ": its local file was given up meanwhile"
         for left in reversed(range(WRONG_TRIES)):

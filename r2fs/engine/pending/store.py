@@ -238,7 +238,7 @@ class PendingStore:
         return self._tally
 
     def sort_by_age(self) -> None:
-        """Put `inodes` in the order of their changes: those of an earlier mount come from the root down."""
+        """Put `inodes` in the order of their changes; rows of an earlier mount come from the root down."""
         self._core.assert_held()
         self.inodes = dict(sorted(self.inodes.items(), key=lambda item: _since_s(item[1])))
 

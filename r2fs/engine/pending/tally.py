@@ -1,7 +1,7 @@
-"""Tally: sums over all that is pending, kept up with each change, since a status looks at them under Core.lock.
+"""Tally: sums over the pending inodes, updated with each change. A status reads the sums under Core.lock.
 
-Owns:  which inodes are sent, parked or local-only, and the sums of the others: a status takes no longer for a hundred
-       thousand pending files than for one.
+Owns:  the inodes in work, parked or local-only, and the sums of the others: a status takes as long for a hundred
+       thousand pending files as for one.
 Never: reads a node's pending state: PendingStore passes the value before and after.
 Locks: Core.lock around every method.
 """
@@ -24,7 +24,7 @@ class Tally:
         # guarded by: Core.lock
         self.sending: dict[int, Node] = {}  # by inode number, as the others
         self.parked: dict[int, Node] = {}
-        self.local: set[int] = set()  # files that stay on this host: in no sum
+        self.local: set[int] = set()  # local-only files: in no sum
         self.files = self.directories = 0
         self.bytes = self.parked_bytes = 0  # staged
 

@@ -33,7 +33,7 @@ function drawQueue(queue) {
   if (queue.directories) changes.push(counted(queue.directories, "directory"));
   if (queue.deletes) changes.push(counted(queue.deletes, "deletion"));
   write("queue-left", changes[0] || "All sent");
-  const sent = queue.transfers.reduce((sum, transfer) => sum + transfer.sent, 0);
+  const { sent } = queue;
   fill(by("queue-bar"), queue.left ? sent : 1, queue.left ? queue.bytes : 1, `${size(sent)} of ${size(queue.bytes)}`);
   by("queue-bar").classList.toggle("done", !queue.left);
   const pace = changes.slice(1);
@@ -126,7 +126,7 @@ function drawTransfer(row, transfer) {
   fill(bar, transfer.sent, transfer.size, `${size(transfer.sent)} of ${size(transfer.size)}`);
   const words = [];
   if (transfer.verb === "delete") words.push("delete");
-  else if (!waits) words.push(`${percent(transfer.sent, transfer.size)} %`);
+  else if (!waits) words.push(`${transfer.verb === "download" ? "↓" : "↑"} ${percent(transfer.sent, transfer.size)} %`);
   if (waits) words.push(waits);
   if (transfer.verb !== "delete") words.push(size(transfer.size));
   if (transfer.rate) words.push(`${size(transfer.rate)}/s`, left > 0 ? seconds(left / transfer.rate) : null);

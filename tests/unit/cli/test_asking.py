@@ -417,13 +417,18 @@ def test_the_screen_of_a_watch(columns):
     from rich.console import Console
 
     console = Console(width=columns, height=40, force_terminal=True, highlight=False)
+    coming = {**TRANSFER, "path": "kits/down.wav", "verb": "download", "state": "downloading"}
     gone = {"mount": {"mountpoint": "/mnt/gone", "url": "r2://b", "error": "the daemon has gone"}}
     with console.capture() as shown:
-        console.print(screen.rendered(screen.Seen([watched("/mnt/t"), gone], "not sent: /mnt/x"), console))
+        console.print(
+            screen.rendered(
+                screen.Seen([{**watched("/mnt/t"), "downloads": [coming]}, gone], "not sent: /mnt/x"), console
+            )
+        )
     text = re.sub(r"\x1b\[[\d;]*m", "", shown.get())
     words = " ".join(text.replace("│", " ").split())  # folded between words
     for word in (
-        "/mnt/t", "r2://takes", "a/b.wav", "512 B/s", "2 files (5.0 MiB)", "5 s to go", "75% hits", r"parked: x\x1b[31m.wav: refused: 403",
+        "/mnt/t", "r2://takes", "↑ a/b.wav", "↓ kits/down.wav", "512 B/s", "2 files (5.0 MiB)", "5 s to go", "75% hits", r"parked: x\x1b[31m.wav: refused: 403",
         "warning: much", "conflict kept: c", "the daemon has gone", "not sent: /mnt/x", "q or Ctrl-C ends",
     ):  # fmt: skip
         assert word in words, word

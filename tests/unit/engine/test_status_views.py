@@ -14,6 +14,7 @@ from typing import Any
 from r2fs.daemon.operations import Operations
 from r2fs.daemon.spending import SpentView
 from r2fs.model.views import QueueView
+from tests.mount.daemons import until
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -137,6 +138,29 @@ def test_status_waits_for_no_answer_of_the_bucket(make: MakeEngine, store: Memor
     assert not gate.is_set()
     gate.set()
     engine.drain()
+
+
+def test_a_download_is_shown_while_it_is_on_its_way(make: MakeEngine, store: MemoryStore) -> None:
+    store.set("takes/large.wav", b"x" * (8 << 20))
+    engine = make(small_file=1 << 20)
+    gate = threading.Event()
+
+    def hold(name: str, key: str) -> None:
+        if name == "get":
+            gate.wait(20)
+
+    engine.listdir("takes")
+    store.before = hold
+    reader = threading.Thread(target=lambda: engine.read("takes/large.wav"))
+    reader.start()
+    asked = operations(engine)
+    until("the download", lambda: asked.status(None)["downloads"])
+    (shown,) = asked.status(None)["downloads"]
+    gate.set()
+    reader.join(20)
+    assert (shown["path"], shown["verb"], shown["size"]) == ("takes/large.wav", "download", 8 << 20)
+    assert 0 <= shown["sent"] < 8 << 20
+    until("its end", lambda: not asked.status(None)["downloads"])
 
 
 def test_files_fetched_ahead_in_vain_are_counted(make: MakeEngine, store: MemoryStore) -> None:

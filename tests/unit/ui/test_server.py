@@ -284,13 +284,16 @@ def test_a_status_is_text_and_bounded(page, daemon, ping):
     script = "<script>\x1b[31m\u202e\udcff"
     moving = {"path": script, "verb": "upload", "state": "uploading", "size": 9, "sent": 3, "rate": 1.0, "age_s": 1.0, "reason": None}  # fmt: skip
     waiting = [{**moving, "path": f"{n}", "state": "queued"} for n in range(150)]
-    daemon("takes", ping=ping, status=lambda r: status("/mnt", files=151, transfers=[*waiting, moving], conflicts=["c"]))  # fmt: skip
+    coming = {**moving, "path": "down.wav", "verb": "download", "state": "downloading", "age_s": 0.5}
+    answer = status("/mnt", files=151, transfers=[*waiting, moving], conflicts=["c"])
+    daemon("takes", ping=ping, status=lambda r: {**answer, "downloads": [coming]})
     (mount,) = page.ask("mounts").json["mounts"]
     assert mount["url"] == "r2://takes"
     found = page.ask(f"status?mount={mount['id']}").json
-    first, *others = found["queue"]["transfers"]
+    first, second, *others = found["queue"]["transfers"]
+    assert (second["path"], found["queue"]["sent"]) == ("down.wav", 151 * 3)
     assert first["path"] == "<script>\\x1b[31m\\u202e\\udcff"
-    assert (len(others), found["queue"]["hidden_transfers"], found["queue"]["conflicts"]) == (99, 51, 1)
+    assert (len(others), found["queue"]["hidden_transfers"], found["queue"]["conflicts"]) == (98, 52, 1)
     assert found["troubles"] == [["warning", "<b>much</b>"]]
     assert found["daemon_version"] == "0.1.0"
 
