@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Final
 
 from r2fs.model.records import Version
@@ -23,8 +24,8 @@ _MASK: Final = (1 << 23) - 1  # bits
 
 @lru_cache(4096)  # a version that is opened again and again is named each time
 def row_name(key: str, etag: str) -> str:
-    """Return the name of a version's row."""
-    return json.dumps([etag, key])
+    """Return the name of a version's row: json.dumps([etag, key]), without the time for an encoder."""
+    return f"[{_quoted(etag)}, {_quoted(key)}]"
 
 
 def version_of(name: str) -> tuple[str, str]:

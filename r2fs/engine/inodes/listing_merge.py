@@ -192,10 +192,18 @@ def merge_object(
 
 def _add_packed(directory: Node, key: str, name: str, info: ObjectInfo) -> bool:
     """Add a file without a node, unless more than a listing's line belongs to the name."""
+    line = packed_line(info, key, name)
+    if line is not None:
+        directory.children().add_packed(name, line)
+    return line is not None
+
+
+def packed_line(info: ObjectInfo, key: str, name: str) -> bytes | None:
+    """Return an object of a listing as `Children` keep it without a node, with `name` at `key`; None: a link, another
+    spelling, or a name with more to it than a line tells."""
     if info.key != key or is_link(key, info.size) or is_conflict_name(name):
-        return False
-    directory.children().add_packed(name, pack(info.etag, info.size, info.modified_ns))
-    return True
+        return None
+    return pack(info.etag, info.size, info.modified_ns)
 
 
 def _expire_absent(tree: Tree, directory: Node, name: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from r2fs.disk.cache.last_listings import Kept
 from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.inode import Node, listing_of
-from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
+from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix, packed_line
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
@@ -81,14 +81,17 @@ class LastKnown:
             prefix, marker = self._tree.key(directory), listing.marker
             children, packed = list(listing.children.nodes()), dict(listing.children.packed)
         objects = [] if marker is None else [ObjectInfo(marker.key, marker.size, marker.etag, 0)]
-        objects += [
-            ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
-            for child in children
-            if (base := child.base) is not None
-            and not child.is_dir
-            and base.key.startswith(prefix)
-            and nfc(shown_name(base.key[len(prefix) :], base.size)) == nfc(child.name)
-        ]
+        for child in children:
+            base = child.base
+            if base is None or child.is_dir or not base.key.startswith(prefix):
+                continue
+            if nfc(shown_name(base.key[len(prefix) :], base.size)) == nfc(child.name):
+                info = ObjectInfo(base.key, base.size, base.etag, _modified_ns(child))
+                line = packed_line(info, prefix + child.name, child.name)
+                if line is None:
+                    objects.append(info)
+                else:  # the next mount shows it as it shows a name that nobody has looked at
+                    packed[child.name] = line
         for name in [name for name, line in packed.items() if len(line) > LINE_MAX]:
             objects.append(_info(prefix, name, packed.pop(name)))
         return prefix, objects, [child.spelled or child.name for child in children if child.is_dir], packed

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -776,3 +777,9 @@ def test_what_was_not_written_yet_is_at_the_end(open_cache: Open) -> None:
     cache.remember_later("k", "e", {"mode": 1})
     cache.close()
     assert open_cache().recall("k", "e") == {"mode": 1}
+
+
+@pytest.mark.parametrize("key", ["takes/01.wav", 't\u00e4ke "1"\n', "not UTF-8: \udcff", "\U0001f3b5"])
+def test_names_of_rows_are_json(key: str) -> None:
+    assert name_filter.row_name(key, "9f") == json.dumps(["9f", key])
+    assert name_filter.version_of(name_filter.row_name(key, "9f")) == ("9f", key)

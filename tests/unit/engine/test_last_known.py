@@ -307,6 +307,24 @@ def test_names_that_this_host_has_moved_are_not_kept(seen: Engine, make: MakeEng
     assert sorted(kept) == ["", "c/", "c/deep/"]
 
 
+def test_a_file_that_was_looked_at_is_saved_as_one_that_was_not(make: MakeEngine, store: MemoryStore) -> None:
+    for key in ("a/one.wav", "a/ma\u0308rz.wav"):  # the second in another spelling than the mount shows
+        store.set(key, key.encode())
+    store.set("a/link.rclonelink", b"one.wav")
+    engine, names = make(**SHORT), ("link", "m\u00e4rz.wav", "one.wav")
+    before = [engine.entry(f"a/{name}").attributes for name in names]
+    engine.stop()
+    away(store)
+    after = make(**SHORT)
+    kept = after.core.cache.listings.find("a/")
+    assert kept is not None
+    assert list(kept.names) == ["one.wav"]
+    assert {info.key for info in kept.objects} == {"a/ma\u0308rz.wav", "a/link.rclonelink"}
+    assert sorted(after.listdir("a")) == sorted(names)
+    shown = [after.entry(f"a/{name}").attributes for name in names]
+    assert [(a.size, a.mtime_ns, a.st_ino) for a in shown] == [(a.size, a.mtime_ns, a.st_ino) for a in before]
+
+
 def test_a_name_in_a_large_saved_directory_is_one_request(make: MakeEngine, store: MemoryStore) -> None:
     for number in range(2500):
         store.set(f"d/{number:06}", b"x")
