@@ -20,7 +20,7 @@ from r2fs.drivers.kernel.codec import DirectoryPage
 from r2fs.drivers.kernel.notify import KernelNotifier
 from r2fs.drivers.kernel.session import Handler, Session
 from r2fs.drivers.kernel.wire import Op
-from r2fs.model.directory_lines import DirectoryLines, encoded
+from r2fs.model.directory_lines import DirectoryLines
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind
 from r2fs.model.values import dataclass
@@ -121,20 +121,19 @@ class DirectoryHandlers:
             return
         epoch, now = self._kernel.epoch(), time.monotonic()
         stop = SAMPLE if position == len(DOTS) and len(lines) > LARGE else len(lines)
-        for index in range(position - len(DOTS), stop):
-            line = lines[index]
-            raw = encoded(line.name)
+        start = position - len(DOTS)
+        for raw, st_ino, kind in itertools.islice(lines.raw(start), max(0, stop - start)):
             if not page.fits(raw):
                 return
             position += 1
             packed = codec.NO_ENTRY
-            entry = self._fs.readdir_entry(caller, directory, line.name)
+            entry = self._fs.readdir_entry(caller, directory, codec.text(raw))
             if entry is not None:
                 shown.append(entry.ino)
                 snapshot.fresh_until_s = min(snapshot.fresh_until_s, now + entry.valid_s)
                 valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
                 packed = wire.ENTRY_OUT.pack(*codec.entry_fields(entry, valid_s))
-            page.add(raw, line.st_ino, line.kind, base | position, packed)
+            page.add(raw, st_ino, kind, base | position, packed)
         if stop < len(lines):
             page.add_names(lines.raw(position - len(DOTS)), base | position)
 
