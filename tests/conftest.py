@@ -55,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if FOREIGN_VARIABLES.match(name)]:
         del os.environ[name]
     os.environ[SESSION_VARIABLE] = uuid.uuid4().hex
+    # Some hundred commands and daemons start in a run: each would compile all of r2fs anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

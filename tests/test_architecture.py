@@ -282,22 +282,70 @@ def test_modules_are_short_and_say_what_they_own(path):
     assert ast.get_docstring(tree(path)) or lines == 0, f"{name(path)} does not say what it owns"
 
 
-ASKING = """
-import sys, r2fs.cli.main
-sys.argv = ["r2fs", "status", "--help"]
-try:
-    r2fs.cli.main.main()
-except SystemExit as end:
-    assert not end.code, end.code
-heavy = {"boto3", "botocore", "diskcache", "mfusepy", "fuse"} & set(sys.modules)
-assert not heavy, f"`r2fs status` imports {heavy}"
-"""
-
-
-def test_commands_that_only_ask_the_daemon_import_no_boto3():
-    subprocess.run(
-        [sys.executable, "-c", ASKING], cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL
+def imported(program: str) -> set[str]:
+    """The modules in the process after `program`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport sys; print('\\n' + ' '.join(sys.modules))"],
+        cwd=ROOT,
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
     )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def parts(modules: set[str]) -> set[str]:
+    """Packages, and those of r2fs with their room: `boto3`, `r2fs.mirror`."""
+    return {".".join(module.split(".")[: 2 if module.startswith("r2fs.") else 1]) for module in modules}
+
+
+# A command waits for each module that it imports, and a mount for its daemon's. Where a bound is in the way: does
+# the command need what has come to it?
+HEAVY = {
+    "boto3",
+    "botocore",
+    "urllib3",
+    "diskcache",
+    "mfusepy",
+    "fuse",
+    "rich",
+    "watchdog",
+    "prometheus_client",
+}
+ROOMS_NOT_ASKED = {f"r2fs.{room}" for room in ("engine", "mirror", "bulk", "doctor", "ui", "client", "store")}
+COMMANDS = [("--version", 180), ("--help", 180), ("status", 240)]  # and at most so many modules
+
+
+@pytest.mark.parametrize(("words", "most"), COMMANDS)
+def test_a_command_imports_what_it_needs(words, most, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    modules = imported(f"import r2fs.cli.main; r2fs.cli.main.run('r2fs', {words.split()})")
+    assert parts(modules) & (HEAVY | ROOMS_NOT_ASKED) == set()
+    assert len(modules) <= most
+
+
+MOUNTING = (
+    "import r2fs.cli.main, r2fs.cli.mount, r2fs.daemon.background, r2fs.daemon.reload, r2fs.daemon.service"
+)
+NOT_FOR_A_MOUNT = {
+    "rich",
+    "prometheus_client",
+    "r2fs.mirror",
+    "r2fs.bulk",
+    "r2fs.doctor",
+    "r2fs.ui",
+    "r2fs.client",
+}
+
+
+def test_a_mount_imports_what_it_needs():
+    local = imported(f"{MOUNTING}, r2fs.store.local.store")
+    assert parts(local) & {"boto3", "botocore", "urllib3", *NOT_FOR_A_MOUNT} == set()
+    assert len(local) <= 475
+    remote = imported(f"{MOUNTING}, r2fs.store.s3.store")
+    assert parts(remote) & NOT_FOR_A_MOUNT == set()
+    assert len(remote) <= 760
 
 
 CLIENT = """

@@ -1,7 +1,6 @@
-"""fstab's style: `-o a,b=c`, and calls by mount(8) as a helper.
+"""fstab's style: `-o a,b=c`.
 
-Owns:  the words of fstab that r2fs understands or ignores, and mount(8)'s forms of
-       call: `mount.r2fs SPEC DIR [-sfnv] [-o …]`, and through mount.fuse `r2fs SPEC DIR -o …`.
+Owns:  the words of fstab that r2fs understands or ignores.
 Never: loads settings.
 Fails: SettingsError for a word that is neither understood nor ignored.
 
@@ -11,15 +10,13 @@ An fstab line:   r2://studio/takes  /mnt/takes  fuse.r2fs  _netdev,allow_other,c
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings.options import BY_NAME, TABLE
 from r2fs.model.settings.settings_file import near
 from r2fs.model.settings.sources import Flag
 from r2fs.model.settings.units import Switch
-
-HELPER_NAMES = ("mount.r2fs", "mount.fuse.r2fs")
 
 # Meant for mount(8), systemd or the kernel, or the behaviour of r2fs anyway.
 _IGNORED = (
@@ -32,8 +29,6 @@ IGNORED = frozenset(_IGNORED.split())
 IGNORED_PAIRS = ("x-", "X-", "comment", "subtype", "fsname", "dev", "suid", "helper", "uhelper", "context")
 _SHORT = {"ro": "read_only"}
 _SPLIT = re.compile(r"((?:\\.|[^,\\])+)")  # a comma in a value is written \,
-_VALUE_FLAGS = {"-o", "-t", "-N"}  # of mount(8), each with a value as the next word
-_IGNORED_FLAGS = {"-s", "-n", "-v", "-r", "-w"}
 
 
 def flags_of(words: tuple[str, ...]) -> dict[str, Flag]:
@@ -66,35 +61,3 @@ def _flag(word: str, value: str | None) -> Mapping[str, Flag]:
         raise SettingsError(f"-o {word} needs a value: -o {word}=…; allowed: {option.kind.allowed}")
     raw: object = not negated if value is None else value
     return {option.name: Flag(raw, f"option -o {word}")}
-
-
-def is_bare_mount(words: list[str], commands: Container[str]) -> bool:
-    """mount.fuse calls `r2fs SPEC DIR -o …`: two words before any option, the first no command."""
-    return (
-        len(words) >= 3
-        and not words[0].startswith("-")
-        and not words[1].startswith("-")
-        and words[0] not in commands
-        and "-o" in words[2:]
-    )
-
-
-def helper_arguments(words: list[str]) -> list[str]:
-    """mount(8)'s arguments as ours: `mount --background --unless-mounted SPEC DIR -o …`. Empty: a dry run (-f)."""
-    plain, ours = [], []
-    waiting = iter(words)
-    for word in waiting:
-        if word in _VALUE_FLAGS:
-            value = next(waiting, None)
-            if value is None:
-                raise SettingsError(f"{word} needs a word after it")
-            ours += ["-o", value] if word == "-o" else []
-        elif word == "-f":
-            return []
-        elif word in _IGNORED_FLAGS or re.fullmatch(r"-[snvrw]+", word):
-            ours += ["-o", "ro"] if "r" in word else []
-        else:
-            plain.append(word)
-    if len(plain) != 2:
-        raise SettingsError("usage of the mount helper: mount.r2fs SPEC DIR [-o …]")
-    return ["mount", "--background", "--unless-mounted", *ours, "--", *plain]

@@ -21,7 +21,7 @@ from typing import NoReturn
 import click
 
 from r2fs.cli import streams, version
-from r2fs.cli.fstab import HELPER_NAMES, helper_arguments, is_bare_mount
+from r2fs.cli.mount_helper import HELPER_NAMES, helper_arguments, is_bare_mount
 from r2fs.cli.usage import Group
 from r2fs.model.errors import R2fsError
 from r2fs.model.keys import printable

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from r2fs.daemon import metrics
@@ -19,6 +18,7 @@ from r2fs.engine.namespace.stored_sizes import StoredSizes
 from r2fs.mirror.sizes import MirrorSizes
 from r2fs.model.prices import DAY_S, MONTH_S, Prices
 from r2fs.model.settings import Settings
+from r2fs.model.values import asdict, dataclass
 from r2fs.model.views import LocatedView
 from r2fs.store.counting import CLASSES, RequestCounter, kind_of
 from r2fs.store.tally import OTHERS, RECENT, Counts, Sent, directory_of

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r2fs import drivers
 from r2fs.daemon.handover.takeover import TakeOver
 from r2fs.daemon.spending import Spending
 from r2fs.engine.build import Engine
-from r2fs.mirror.mirror import Mirror
 from r2fs.model.settings import Settings
 from r2fs.model.values import dataclass
+
+if TYPE_CHECKING:  # a mount needs none
+    from r2fs.mirror.mirror import Mirror
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,18 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from r2fs.daemon import mountpoint as mountpoints
-from r2fs.daemon.systemd import ServiceManager
 from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
 from r2fs.model.pending import State
-from r2fs.model.ports import Clock
 from r2fs.model.values import dataclass
-from r2fs.model.views import QueueView
+
+if TYPE_CHECKING:  # `r2fs status` needs the exit codes alone
+    from r2fs.daemon.systemd import ServiceManager
+    from r2fs.model.ports import Clock
+    from r2fs.model.views import QueueView
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,12 @@ import os
 import socket
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from threading import Event
+from typing import TYPE_CHECKING
 
 from r2fs.daemon.log_format import JsonFormatter, LineFormatter
-from r2fs.model.ports import Clock
+
+if TYPE_CHECKING:  # commands find daemons with this module, and need no engine's values
+    from r2fs.model.ports import Clock
 
 log = logging.getLogger(__name__)
 

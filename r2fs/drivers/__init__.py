@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from r2fs.model.errors import FuseMissing, SettingsError
 from r2fs.model.settings import Settings
-from r2fs.model.verbs import Verbs
+
+if TYPE_CHECKING:  # commands look for mounts in this package
+    from r2fs.model.verbs import Verbs
 
 log = logging.getLogger(__name__)
 

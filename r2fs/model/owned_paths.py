@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import select
 import stat
 import time
@@ -219,7 +218,7 @@ def _read(fd: int, name: PathLike, limit: int) -> bytes:
 
 def replace_file(dir_fd: int, name: str, data: bytes) -> None:
     """Replace the file `name` by `data`, 0600, atomically. Not synced."""
-    temporary = f".{name}.{secrets.token_hex(8)}.new"
+    temporary = f".{name}.{os.urandom(8).hex()}.new"  # secrets would import OpenSSL into each command
     fd = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd
     )

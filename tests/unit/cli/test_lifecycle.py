@@ -20,17 +20,6 @@ from r2fs.daemon.handover import keeper
 PATIENCE_S = 30.0
 
 
-def fuse_works() -> bool:
-    try:
-        os.close(os.open("/dev/fuse", os.O_RDWR))
-    except OSError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not fuse_works(), reason="/dev/fuse cannot be opened here")
-
-
 class Rig:
     """A bucket that is a directory, a mount point, and the command with a home of its own."""
 

@@ -14,9 +14,7 @@ from r2fs.cli.bulk_targets import PARTLY
 from r2fs.cli.main import COMMANDS
 from tests.support import schemas
 from tests.test_documents import commands
-from tests.unit.cli.test_lifecycle import Rig, fuse_works
-
-pytestmark = pytest.mark.skipif(not fuse_works(), reason="/dev/fuse cannot be opened here")
+from tests.unit.cli.test_lifecycle import Rig
 
 
 @pytest.fixture

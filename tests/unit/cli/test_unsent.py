@@ -18,9 +18,7 @@ from r2fs.disk.journal.summary import PendingSummary
 from r2fs.model import mount_record
 from r2fs.model.settings.loading import settings_of
 from r2fs.model.settings.sources import gather
-from tests.unit.cli.test_lifecycle import Rig, fuse_works
-
-needs_fuse = pytest.mark.skipif(not fuse_works(), reason="/dev/fuse cannot be opened here")
+from tests.unit.cli.test_lifecycle import Rig
 
 
 @pytest.fixture
@@ -34,7 +32,6 @@ def listing(base: Path) -> set[Path]:
     return set(base.rglob("*"))
 
 
-@needs_fuse
 def test_what_an_unmount_left_is_shown_and_sent_by_the_command_that_is_named(rig):
     rig.mount("--upload-delay", "1h", "--upload-deadline", "1h", "--state-dir", rig.base / "disk" / "state")
     (rig.point / "precious.txt").write_text("precious")
@@ -74,7 +71,6 @@ def test_what_an_unmount_left_is_shown_and_sent_by_the_command_that_is_named(rig
         assert said.returncode == 8
 
 
-@needs_fuse
 def test_a_mount_by_another_spelling_sends_what_the_first_left(rig):
     (rig.base / "link").symlink_to("bucket")
     rig.mount("--upload-delay", "1h", "--upload-deadline", "1h")
@@ -101,7 +97,6 @@ def test_a_mount_that_fails_leaves_nothing_on_this_host(rig):
         assert listing(rig.base) == before, words
 
 
-@needs_fuse
 def test_a_mount_that_fails_late_leaves_nothing_either(rig, monkeypatch):
     """The last that can go wrong: mount(2) itself, after journal and cache were made."""
     before = listing(rig.base)
@@ -245,8 +240,6 @@ def test_ctrl_c_while_the_server_is_silent_is_heeded_at_once(rig, background):
     import sys
     import time
 
-    if not fuse_works():
-        pytest.skip("/dev/fuse cannot be opened here")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         before = listing(rig.base)
         environ = {**rig.environ, "R2FS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
