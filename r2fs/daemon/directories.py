@@ -28,7 +28,6 @@ from r2fs.model.settings import Settings
 
 log = logging.getLogger(__name__)
 
-DIRECTORIES = ("cache", "state", "run")
 MARKS = {
     # Cache Directory Tagging Specification: tar --exclude-caches, borg and restic leave such a directory out.
     "CACHEDIR.TAG": "Signature: 8a477f597d28d172789f06886806bc55\n# The cache of a mount of r2fs: all of it is in the bucket.\n",
@@ -51,8 +50,11 @@ def prepare_run(settings: Settings) -> None:
 
 @contextmanager
 def made_by_a_start(settings: Settings) -> Iterator[None]:
-    """On an exception, remove the directories that were made inside and are empty."""
-    missing = [path for name in DIRECTORIES for path in _missing(getattr(settings, f"{name}_dir"))]
+    """On an exception, remove the directories that were made inside and are empty.
+
+    Not the run directory: another start may be about to make its socket there, as several mounts of fstab do at a boot.
+    """
+    missing = [path for name in ("cache", "state") for path in _missing(getattr(settings, f"{name}_dir"))]
     try:
         yield
     except BaseException:

@@ -41,6 +41,13 @@ def test_they_are_made_for_their_owner_alone(settings):
     assert not list(settings.state_dir.iterdir())
 
 
+def test_a_start_that_fails_leaves_the_run_directory_to_another_that_is_about_to_use_it(settings, tmp_path):
+    with pytest.raises(RuntimeError), directories.made_by_a_start(settings):
+        directories.prepare(settings)
+        raise RuntimeError
+    assert sorted(tmp_path.iterdir()) == [settings.run_dir]
+
+
 def test_ones_that_others_may_enter_are_closed(settings):
     settings.state_dir.mkdir(parents=True, mode=0o755)
     directories.prepare(settings)
