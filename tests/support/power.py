@@ -163,12 +163,12 @@ def fail_commit(engine: Engine, nth: int) -> None:
     engine.commit_point = fill
 
 
-def fail_link(monkeypatch: pytest.MonkeyPatch, error: int = errno.ENOSPC) -> None:
-    """The next file that is to have a name in staging/open gets none."""
-    plain, once = os.link, iter([True])
+def fail_link(monkeypatch: pytest.MonkeyPatch, error: int = errno.ENOSPC, times: int = 1) -> None:
+    """The next file that is to have a name in staging/open gets none, so many times."""
+    plain, fails = os.link, iter([True] * times)
 
     def link(source: str | Path, name: str | Path, **options: object) -> None:
-        if "/staging/open/" in str(name) and next(once, False):
+        if "/staging/open/" in str(name) and next(fails, False):
             raise OSError(error, os.strerror(error))
         plain(source, name, **options)  # type: ignore[arg-type]
 

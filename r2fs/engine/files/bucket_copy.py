@@ -145,7 +145,9 @@ class BucketCopy:
             # Without the attempt nothing tells that the object is this host's.
             with self._pending.transaction():
                 self._attempts.drop(job.attempt)
-                self._resolver.left_behind_locked(job, sent.version, None if target.deleted else target)
+                self._resolver.successes.left_behind_locked(
+                    job, sent.version, None if target.deleted else target
+                )
             return False
         earlier = begun.content, target.size, target.metadata_known
 

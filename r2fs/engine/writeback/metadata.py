@@ -290,4 +290,5 @@ def keep_locked(records: Records, node: Node, version: Version, facts: Facts) ->
         rows.put_shown(tree.key(parent), parent.st_ino, parent.mtime_ns, parent.ctime_ns)
     for one in (node, parent):
         if one is not None and one.is_dir:
-            records.pending.on_commit(partial(setattr, one, "kept_ns", (one.mtime_ns, one.ctime_ns)))
+            records.pending.on_rollback(partial(setattr, one, "kept_ns", one.kept_ns))
+            one.kept_ns = (one.mtime_ns, one.ctime_ns)  # at once: one row for several files of a directory

@@ -22,16 +22,17 @@ from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.writeback import verdict
 from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.failures import BUCKET_WIDE
-from r2fs.engine.writeback.metadata import found_at_key, keep_locked, learned_locked
+from r2fs.engine.writeback.metadata import found_at_key
 from r2fs.engine.writeback.queue import UploadQueue
+from r2fs.engine.writeback.success import Stored, Successes
 from r2fs.engine.writeback.upload import Sent
 from r2fs.engine.writeback.verdict import Verdict, View
 from r2fs.model import transitions
 from r2fs.model.errors import BodyWithdrawn, ObjectMissing, PreconditionFailed, R2fsError
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
-from r2fs.model.metadata import ATTEMPT, Facts, remembered
+from r2fs.model.metadata import ATTEMPT, remembered
 from r2fs.model.pending import Hold, Pending, Staged, State
-from r2fs.model.records import Kind, ObjectInfo, Version
+from r2fs.model.records import Kind, ObjectInfo
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +53,13 @@ class Resolver:
         self._disk_sync = storage.disk_sync
         self._queue = queue
         self._deletes = deletes
-        # guarded by: Core.lock
-        self.uploaded = self.uploaded_bytes = 0
-        self.markers = 0  # of these, directories
+        self.successes = Successes(records, storage, queue, deletes)
 
     def resolve(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
         """Carry out the verdict of `answer`. Not `begun`: no request was sent, since a step before it failed."""
         if isinstance(answer, Sent):
             with self._core.lock:
-                self._stored_locked(node, job, answer.version, answer.facts)
+                self.successes.record_locked([Stored(node, job, answer)])
         elif isinstance(answer, PreconditionFailed) and not answer.source:
             self._refused(node, job, answer)
         elif isinstance(answer, PreconditionFailed) or (
@@ -133,7 +132,7 @@ class Resolver:
             carries_body=node.carries_body,
             keep_hold=node.sync_failed,
             metadata_known=node.metadata_known,
-            uploaded=self.uploaded,
+            uploaded=self.successes.uploaded,
         )
 
     # ------------------------------------------------------------------ the verdicts
@@ -151,7 +150,7 @@ class Resolver:
                 if refuses_metadata:
                     log.info("%s: this server takes no metadata of it from here", printable(job.key))
                 self._core.cache.remember(version.key, version.etag, remembered(facts))
-                self._stored_locked(node, job, version, facts)
+                self.successes.record_locked([Stored(node, job, Sent(version, facts))])
             case verdict.Again():
                 self._again_locked(node, job, error, decided)
             case verdict.ConflictWhileOpen():
@@ -170,91 +169,6 @@ class Resolver:
             case verdict.Park(hold):
                 assert node.pending is not None
                 self._park_locked(node, transitions.refused(node.pending, hold))
-
-    def _stored_locked(self, node: Node, job: UploadJob, version: Version, facts: Facts) -> None:
-        self._core.assert_held()
-        self._queue.failures.recovered_locked(job.key)
-        recorded = node.pending is None and not node.deleted and node.base == version
-        match verdict.after_stored(job, version, replace(self._view_locked(node), recorded=recorded)):
-            case verdict.Orphaned():
-                with self._pending.transaction():
-                    self._attempts.drop(job.attempt)
-                    self.left_behind_locked(job, version, None)
-                self._count_locked(job)
-            case verdict.Commit() as decided:
-                staged = node.pending.staged if node.pending is not None else None
-                self._commit_locked(node, job, Sent(version, facts), decided)
-                self._core.crash_point("put_committed")
-                self._count_locked(job)
-                self._settle_locked(node, job, decided.following is None, staged)
-
-    def _commit_locked(self, node: Node, job: UploadJob, sent: Sent, decided: verdict.Commit) -> None:
-        """Put the inode's state after the upload in place."""
-        self._core.assert_held()
-        pending = node.pending
-        assert pending is not None
-        if not job.copy and node.content is not None:
-            node.content.unwatch()
-        pinned, change = learned_locked(self._core, node, job, sent.version, sent.facts)
-        with self._pending.transaction():
-            if pending.state is State.UPLOADING:
-                self._staged_files.keep_name(node)
-            self._attempts.arrived(node.ino, job.attempt)
-            self._pending.deletes.cleared(job.key, sent.version.etag)
-            if decided.moved:
-                self.left_behind_locked(job, sent.version, node)
-            self._pending.commit(node, decided.following, **change)
-            if not decided.moved:
-                keep_locked(self._records, node, sent.version, sent.facts)
-        node.pinned = pinned  # what was learned on the way is not shown
-
-    def _settle_locked(self, node: Node, job: UploadJob, clean: bool, staged: Staged | None) -> None:
-        """Bring content, cache and queue in line with the commit. `staged`: the file that was sent, if any."""
-        self._core.assert_held()
-        if job.copy:
-            if job.base is not None and nfc(job.base.key) != nfc(job.key):
-                self._disk_sync.copied(job.base.key)
-            self._contents.rebased(node)
-            if staged is None and job.base is not None and not node.is_dir:
-                self._contents.rekeyed(node, job.base)
-        if clean:
-            assert node.base is not None
-            node.size, node.metadata_known = node.base.size, True
-            self._tree.arrived(node)
-            if node.is_dir and node.listing is not None:
-                node.listing.marker = node.base
-            if staged is not None:
-                self._staged_files.settled(node, staged.file)
-            log.info("%s: in the bucket (%d bytes)", printable(job.key), node.base.size)
-        self._queue.gone_locked([job.key])
-        self._queue.schedule_locked(node)
-
-    def _count_locked(self, job: UploadJob) -> None:
-        self._core.assert_held()
-        self.uploaded += 1
-        self._queue.failures.uploaded_locked(job.key)
-        self.markers += job.kind is Kind.DIRECTORY
-        self.uploaded_bytes += 0 if job.copy else job.size
-
-    def left_behind_locked(self, job: UploadJob, version: Version, after: Node | None) -> None:
-        """Delete the attempt's object, at a key that the inode has left.
-
-        Where another inode has that key by now, its upload overwrites this version.
-        """
-        self._core.assert_held()
-        key = job.key
-        self._pending.deletes.cleared(key, version.etag)
-        # Of the object that this attempt has overwritten, and not of what another host has stored there since.
-        done = self._pending.deletes.of_version(key, job.expected_etag or "")
-        if done is not None:
-            self._pending.deletes.drop(done.seq)
-        heir = self._pending.pending_at(key)
-        if heir is None:
-            self._deletes.add_locked(self._pending.deletes.add(key, version.etag, after))
-            return
-        assert heir.pending is not None
-        if heir.pending.expected_etag in (None, job.expected_etag):  # else a newer one is known
-            self._pending.commit(heir, transitions.expecting(heir.pending, version.etag))
 
     def _again_locked(
         self, node: Node, job: UploadJob, error: Exception, decided: verdict.Again = verdict.AT_ONCE

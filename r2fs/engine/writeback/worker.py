@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from threading import Condition
 
@@ -29,12 +28,13 @@ from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, InodeChange, Item
 from r2fs.engine.writeback import plan
+from r2fs.engine.writeback.answers import Answers
 from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.dependencies import keys_of
 from r2fs.engine.writeback.metadata import UnreadMetadata
 from r2fs.engine.writeback.queue import Upload, UploadQueue, is_transient
 from r2fs.engine.writeback.resolve import Answer, Resolver
-from r2fs.engine.writeback.upload import Sent, Uploader
+from r2fs.engine.writeback.upload import Uploader
 from r2fs.engine.writeback.upload_hydration import UploadHydration
 from r2fs.model.causes import Cause, caused_by
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged, Unavailable
@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 
 MAPPED_S = 1.0  # between two looks at a closed file still mapped for writing
 COPY_THREADS = 16  # copies inside the bucket at once: a directory's rename is thousands
-NOT_JOURNALLED = "an upload has ended, and the journal could not be told yet: %s"
 
 Task = Callable[[], None]
 
@@ -77,6 +76,7 @@ class Worker:
         self._deletes = deletes
         self._uploader = uploader
         self.resolver = Resolver(records, storage, queue, deletes)
+        self._answers = Answers(records, storage, queue, self.resolver)
         self._unread_metadata = UnreadMetadata(records)
         self._upload_hydration = UploadHydration(records, storage, queue, self.resolver)
         self.copies = JobQueue()  # for COPY_THREADS threads
@@ -337,7 +337,7 @@ class Worker:
     def _attempt(self, node: Node, job: UploadJob, shared: bool, cause: Cause) -> None:
         """Send the job, and resolve its answer."""
         with caused_by(cause):
-            self._conclude(node, job, *self._answer_to(node, job, shared))
+            self._answers.resolve(node, job, *self._answer_to(node, job, shared))
 
     def _answer_to(self, node: Node, job: UploadJob, shared: bool) -> tuple[Answer, bool]:
         """Send the job; return the answer or the error, and whether the job's own request was tried."""
@@ -358,30 +358,3 @@ class Worker:
             log.exception("%s: the upload met an unexpected error", printable(job.key))
             answer = Unavailable(f"{printable(job.key)}: {error!r}")
         return answer, begun
-
-    def _conclude(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
-        """Resolve the answer. Where the journal cannot be written, the attempt stays open, and this is repeated."""
-        refusal: Exception | None = None  # of the journal
-        # A success takes no further request: one hold of the lock for all.
-        with self._core.lock if isinstance(answer, Sent) else nullcontext():
-            try:
-                self.resolver.resolve(node, job, answer, begun)
-            except (NoSpace, LocalError) as error:
-                refusal = error
-            finally:
-                with self._core.lock:
-                    if refusal is None:
-                        self._end_locked(node, job)
-                    else:
-                        self._queue.log_locked(NOT_JOURNALLED, refusal)
-                        self._queue.postpone_locked(partial(self._conclude, node, job, answer, begun))
-
-    def _end_locked(self, node: Node, job: UploadJob) -> None:
-        self._core.assert_held()
-        if job.fd >= 0:
-            os.close(job.fd)
-        self._queue.ended_locked(node, job.attempt)
-        self._queue.over_locked({job.key, job.base.key} if job.copy and job.base else {job.key})
-        self._queue.pace.wrote(job.key)
-        if not node.sending:
-            self._contents.close_unused(node)

@@ -62,6 +62,24 @@ def test_what_was_stored_stays_in_the_bucket(
     assert bucket(store) == {"a.wav": ONE}
 
 
+def test_an_answer_that_cannot_be_recorded_holds_up_no_other(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    """They came together, and their one transaction failed."""
+    engine = make(threads=False, clock=clock)
+    for path in ("a.wav", "b.wav", "c.wav"):
+        save(engine, path, ONE, sync=True)
+    reader = engine.open("b.wav")
+    engine.hasten()
+    fail_link(monkeypatch, times=2)
+    engine.send_at_once()
+    assert [path for path in engine.tree() if engine.node(path).pending is not None] == ["b.wav"]
+    assert engine.read("a.wav") == ONE
+    pass_time(engine, clock)
+    engine.close(reader)
+    assert engine.is_all_sent() and bucket(store) == dict.fromkeys(("a.wav", "b.wav", "c.wav"), ONE)
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_an_atomic_save_over_an_open_file(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, there: bool

@@ -1,0 +1,161 @@
+"""Success: what an attempt that stored its object changes, for one attempt or several in one transaction.
+
+Owns:    the end of a successful attempt: its commit, then content, cache and queue; the number of uploads.
+Never:   sends; drops a staged byte that the bucket does not have.
+Locks:   every method is called with Core.lock held.
+Fails:   NoSpace and LocalError of the journal: nothing is changed then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple
+
+from r2fs.engine.content.storage import Storage
+from r2fs.engine.inodes.inode import Node
+from r2fs.engine.pending.attempts import UploadJob
+from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback import verdict
+from r2fs.engine.writeback.deletes import Deletes
+from r2fs.engine.writeback.metadata import keep_locked, learned_locked
+from r2fs.engine.writeback.queue import UploadQueue
+from r2fs.engine.writeback.upload import Sent
+from r2fs.model import transitions
+from r2fs.model.keys import nfc, printable
+from r2fs.model.metadata import Facts
+from r2fs.model.pending import Staged, State
+from r2fs.model.records import Kind, Version
+
+log = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """An attempt of `node` that stored its object."""
+
+    node: Node
+    job: UploadJob
+    sent: Sent
+
+
+class Successes:
+    def __init__(self, records: Records, storage: Storage, queue: UploadQueue, deletes: Deletes) -> None:
+        # constant
+        self._records = records
+        self._core = records.core
+        self._tree = records.tree
+        self._pending = records.pending
+        self._attempts = records.attempts
+        self._contents = storage.contents
+        self._staged_files = storage.staged_files
+        self._disk_sync = storage.disk_sync
+        self._queue = queue
+        self._deletes = deletes
+        # guarded by: Core.lock
+        self.uploaded = self.uploaded_bytes = 0
+        self.markers = 0  # of these, directories
+
+    def record_locked(self, stored: Sequence[Stored]) -> None:
+        """Commit the end of these attempts together; then bring memory, cache and queue in line."""
+        self._core.assert_held()
+        with self._pending.transaction():
+            following = [self._commit_locked(*each) for each in stored]
+        self._core.crash_point("put_committed")
+        with ExitStack() as committed:  # all of them, also after one that fails: the commit stands
+            for step in reversed(following):
+                committed.callback(step)
+
+    def _commit_locked(self, node: Node, job: UploadJob, sent: Sent) -> Callable[[], None]:
+        """Put the inode's state after the upload in place; return what follows the commit."""
+        self._core.assert_held()
+        version = sent.version
+        self._queue.failures.recovered_locked(job.key)
+        view = verdict.View(
+            node.pending,
+            recorded=node.pending is None and not node.deleted and node.base == version,
+            carries_body=node.carries_body,
+            keep_hold=node.sync_failed,
+        )
+        match verdict.after_stored(job, version, view):
+            case verdict.Orphaned():
+                self._attempts.drop(job.attempt)
+                self.left_behind_locked(job, version, None)
+                return partial(self._count_locked, job)
+            case verdict.Commit() as decided:
+                staged = node.pending.staged if node.pending is not None else None
+                pinned = self._put_locked(node, job, sent, decided)
+                return partial(self._settle_locked, node, job, pinned, decided.following is None, staged)
+        return lambda: None
+
+    def _put_locked(self, node: Node, job: UploadJob, sent: Sent, decided: verdict.Commit) -> Facts | None:
+        """Write the new state; return the attributes to be shown from now on."""
+        self._core.assert_held()
+        pending = node.pending
+        assert pending is not None
+        if not job.copy and node.content is not None:
+            node.content.unwatch()
+        pinned, change = learned_locked(self._core, node, job, sent.version, sent.facts)
+        if pending.state is State.UPLOADING:
+            self._staged_files.keep_name(node)
+        self._attempts.arrived(node.ino, job.attempt)
+        self._pending.deletes.cleared(job.key, sent.version.etag)
+        if decided.moved:
+            self.left_behind_locked(job, sent.version, node)
+        self._pending.commit(node, decided.following, **change)
+        if not decided.moved:
+            keep_locked(self._records, node, sent.version, sent.facts)
+        return pinned
+
+    def _settle_locked(
+        self, node: Node, job: UploadJob, pinned: Facts | None, clean: bool, staged: Staged | None
+    ) -> None:
+        """Bring content, cache and queue in line with the commit. `staged`: the file that was sent, if any."""
+        self._core.assert_held()
+        node.pinned = pinned  # what was learned on the way is not shown
+        self._count_locked(job)
+        if job.copy:
+            if job.base is not None and nfc(job.base.key) != nfc(job.key):
+                self._disk_sync.copied(job.base.key)
+            self._contents.rebased(node)
+            if staged is None and job.base is not None and not node.is_dir:
+                self._contents.rekeyed(node, job.base)
+        if clean:
+            assert node.base is not None
+            node.size, node.metadata_known = node.base.size, True
+            self._tree.arrived(node)
+            if node.is_dir and node.listing is not None:
+                node.listing.marker = node.base
+            if staged is not None:
+                self._staged_files.settled(node, staged.file)
+            log.info("%s: in the bucket (%d bytes)", printable(job.key), node.base.size)
+        self._queue.gone_locked([job.key])
+        self._queue.schedule_locked(node)
+
+    def _count_locked(self, job: UploadJob) -> None:
+        self._core.assert_held()
+        self.uploaded += 1
+        self._queue.failures.uploaded_locked(job.key)
+        self.markers += job.kind is Kind.DIRECTORY
+        self.uploaded_bytes += 0 if job.copy else job.size
+
+    def left_behind_locked(self, job: UploadJob, version: Version, after: Node | None) -> None:
+        """Delete the attempt's object, at a key that the inode has left.
+
+        Where another inode has that key by now, its upload overwrites this version.
+        """
+        self._core.assert_held()
+        key = job.key
+        self._pending.deletes.cleared(key, version.etag)
+        # Of the object that this attempt has overwritten, and not of what another host has stored there since.
+        done = self._pending.deletes.of_version(key, job.expected_etag or "")
+        if done is not None:
+            self._pending.deletes.drop(done.seq)
+        heir = self._pending.pending_at(key)
+        if heir is None:
+            self._deletes.add_locked(self._pending.deletes.add(key, version.etag, after))
+            return
+        assert heir.pending is not None
+        if heir.pending.expected_etag in (None, job.expected_etag):  # else a newer one is known
+            self._pending.commit(heir, transitions.expecting(heir.pending, version.etag))
