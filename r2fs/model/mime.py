@@ -65,6 +65,9 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
+_PLACES = tuple((offset, offset + len(magic), magic, kind) for offset, magic, kind in MAGIC)
+
+
 def content_type(name: str, head: bytes = b"") -> str:
     """Type of a file with the name `name` and the first bytes `head`.
 
@@ -75,10 +78,12 @@ def content_type(name: str, head: bytes = b"") -> str:
     by_name = BY_EXTENSION.get(extension.lower()) if dot else None
     if by_name is not None:
         return by_name
-    for offset, magic, kind in MAGIC:
-        if head[offset : offset + len(magic)] == magic:
+    if not head:
+        return DEFAULT
+    for start, stop, magic, kind in _PLACES:
+        if head[start:stop] == magic:
             return kind
-    return "text/plain" if head and _is_text(head) else DEFAULT
+    return "text/plain" if _is_text(head) else DEFAULT
 
 
 def _is_text(head: bytes) -> bool:

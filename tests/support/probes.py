@@ -36,6 +36,7 @@ from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.pending.attempts import Attempts
 from r2fs.engine.pending.store import PendingStore
 from r2fs.engine.pending.tally import Tally
+from r2fs.engine.writeback.preparation import Preparation
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.records import Entry, PendingDelete
 
@@ -108,7 +109,7 @@ class Probes:
 
     @property
     def attempts(self) -> Attempts:
-        return self.writeback.worker._attempts
+        return self._preparation._attempts
 
     @property
     def streams(self) -> Streams:
@@ -142,6 +143,10 @@ class Probes:
     @property
     def writeback(self) -> WriteBack:
         return self.fs._writeback
+
+    @property
+    def _preparation(self) -> Preparation:
+        return self.writeback.worker._preparation
 
     def around_commits(self, before: Callable[[], None], after: Callable[[], None]) -> None:
         """Call `before` and `after` around each commit of the journal; what they raise fails the transaction."""
@@ -291,7 +296,7 @@ class Probes:
             for thread in threads:
                 thread.start()
             end_s = time.monotonic() + 30.0
-            while len(self.writeback.worker._answers._stored) < len(tasks) and time.monotonic() < end_s:
+            while len(self._preparation._answers._stored) < len(tasks) and time.monotonic() < end_s:
                 time.sleep(0.005)
         for thread in threads:
             thread.join()
@@ -302,7 +307,7 @@ class Probes:
 
     def next_task(self, wait: Callable[[float | None], None]) -> Callable[[], None] | None:
         """What an upload thread takes next; `wait` stands for its waiting, in seconds."""
-        changed = SimpleNamespace(wait=wait, notify=lambda: None, notify_all=lambda: None)
+        changed = SimpleNamespace(wait=wait, notify=lambda n=1: None, notify_all=lambda: None)
         with patch.object(self.writeback.queue.waiting, "changed", changed):
             return self.writeback.worker._next()
 
@@ -322,7 +327,7 @@ class Probes:
 
     def try_kept_metadata(self, key: str) -> None:
         """What a file at `key` needs of its object is asked for before another one replaces it."""
-        self.writeback.worker._unread_metadata.before_replacing(key, by=self.inodes.root)
+        self._preparation._unread_metadata.before_replacing(key, by=self.inodes.root)
 
     def carry_out_deletes(self, rows: list[PendingDelete]) -> None:
         """Look at the objects of the rows, and delete those that are meant."""

@@ -18,11 +18,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from r2fs.disk.cache.admission import Admission
 from r2fs.disk.cache.audit import Audit
 from r2fs.disk.cache.eviction import Eviction, Protection
 from r2fs.disk.cache.last_listings import LastListings
@@ -40,7 +41,6 @@ from r2fs.model.views import CacheView
 log = logging.getLogger(__name__)
 misses = logging.getLogger("r2fs.misses")  # by the setting `log_misses`, or at level debug
 
-PAGE = 4096  # a complete file counts in whole blocks of this
 CLOCK_SLACK_S = 60.0  # "stored in the future" by more than this: the clock was set, the age is unknown
 EXPIRE_AT_ONCE = 200  # rows deleted under one hold of the lock, in some 20 ms: a program may wait
 PARTS_FROM = 5 << 20  # bytes: no version below has parts
@@ -51,10 +51,6 @@ class Taken(NamedTuple):
 
     present: RangeSet | None  # None: all
     stored_at_s: float  # for admit(): the age counts from here
-
-
-def _about(version: Version, present: RangeSet | None, mtime_ns: int) -> str:
-    return json.dumps([version.size, None if present is None else list(present), mtime_ns])
 
 
 class CleanCache:
@@ -153,28 +149,38 @@ class CleanCache:
 
         Replaces an entry of the same version and keeps its age; `stored_at_s` is the age of a new entry.
         """
+        file = Admission(version, path, size, present, stored_at_s)
+        return self._content.run(lambda table: self._enter_locked(table, file), False)
+
+    def admit_all(self, files: Sequence[Admission]) -> None:
+        """`admit` these files, in one transaction of the table."""
+
+        def enter(table: Table) -> None:
+            with table.transact():
+                for file in files:
+                    self._enter_locked(table, file)
+
+        self._content.run(enter, None)
+
+    def _enter_locked(self, table: Table, file: Admission) -> bool:
+        version, path = file.version, file.path
         name = row_name(version.key, version.etag)
-
-        def enter(table: Table) -> bool:
-            try:
-                about = _about(version, present, os.stat(path).st_mtime_ns)
-                cost = _cost(path, size, present)
-                earlier = table.row(name)
-                room = self._evict_locked(table, cost - (earlier.cost if earlier else 0), keep=name)
-                if size != version.size or cost > self._limit or not room:
-                    table.delete(name)  # the entry may be this very file, grown
-                    return False
-                self._names.add(name)
-                stored = earlier.stored_at_s if earlier else stored_at_s
-                when = self._clock.time() if stored is None else stored
-                entered = bool(table.set(name, Adoption(path, cost, about), tag=when))
-                self._eviction.stored(table, name, earlier)
-                return entered
-            except OSError as error:
-                log.info("%s: not cached: %s", path, error)
+        try:
+            about, cost = file.about(), file.cost()
+            earlier = table.row(name)
+            room = self._evict_locked(table, cost - (earlier.cost if earlier else 0), keep=name)
+            if file.size != version.size or cost > self._limit or not room:
+                table.delete(name)  # the entry may be this very file, grown
                 return False
-
-        return self._content.run(enter, False)
+            self._names.add(name)
+            stored = earlier.stored_at_s if earlier else file.stored_at_s
+            when = self._clock.time() if stored is None else stored
+            entered = bool(table.set(name, Adoption(path, cost, about), tag=when))
+            self._eviction.stored(table, name, earlier)
+            return entered
+        except OSError as error:
+            log.info("%s: not cached: %s", path, error)
+            return False
 
     def count_hit(self, version: Version | None = None) -> None:
         """Count a hit for an open that a file taken earlier, and still open, serves; and a use of its entry, if any."""
@@ -382,12 +388,6 @@ class CleanCache:
         self._content.close()
         self._remembered.flush()
         self._attributes.close()
-
-
-def _cost(path: Path, size: int, present: RangeSet | None) -> int:
-    if present is None:
-        return -(-size // PAGE) * PAGE
-    return os.stat(path).st_blocks * BLOCK
 
 
 def _unlink(path: Path) -> int:

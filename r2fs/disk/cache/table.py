@@ -56,7 +56,7 @@ class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
         super().__init__(directory, **settings)
         # guarded by: the shelf's lock
         self.condemned: list[str] = []  # files with a deleted row
-        self.pending: str | None = None  # the file linked last: removed if its row fails
+        self.pending: list[str] = []  # files linked since the last call: removed if their rows fail
 
     def put(self, key: str) -> tuple[str, bool]:
         return key, True
@@ -74,7 +74,7 @@ class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
         except FileNotFoundError:
             os.makedirs(os.path.dirname(full), 0o700, exist_ok=True)
             os.link(value.path, full)
-        self.pending = full
+        self.pending.append(full)
         return value.cost, core.MODE_BINARY, filename, value.about
 
     def fetch(self, mode: int, filename: str | None, value: str, read: bool) -> tuple[str | None, str]:
@@ -136,9 +136,9 @@ class Table(diskcache.Cache):  # type: ignore[misc]
     def condemned(self, failed: bool) -> list[str]:
         disk: _Disk = self.disk
         gone, disk.condemned = disk.condemned, []
-        if failed and disk.pending is not None:
-            gone.append(disk.pending)
-        disk.pending = None
+        if failed:
+            gone += disk.pending
+        disk.pending = []
         return gone
 
     def row(self, key: str) -> Row | None:

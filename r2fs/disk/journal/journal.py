@@ -71,6 +71,9 @@ class Journal:
         self.epoch = self._next_epoch()
         # guarded by: the database's lock
         self._seq = self._highest_seq()
+        # Inodes that may have a multipart upload: of small files none is looked for, or deleted.
+        found = database.query("SELECT ino FROM multipart UNION SELECT ino FROM part")
+        self._in_parts = {ino for (ino,) in found}
 
     # ------------------------------------------------------------------ open and close
     @classmethod
@@ -135,8 +138,8 @@ class Journal:
 
     def drop_inode(self, ino: int) -> None:
         with self.transaction():
-            for table in ("inode", "multipart", "part"):
-                self._database.run(f"DELETE FROM {table} WHERE ino = ?", (ino,))
+            self._database.run("DELETE FROM inode WHERE ino = ?", (ino,))
+            self.drop_multipart(ino)
 
     def put_delete(self, row: PendingDelete) -> None:
         self._database.run(
@@ -166,6 +169,7 @@ class Journal:
         """Keep a new upload; delete an earlier upload of the same inode, with its parts."""
         with self.transaction():
             self.drop_multipart(state.ino)
+            self._in_parts.add(state.ino)
             self._database.run(
                 "INSERT INTO multipart VALUES (?, ?, ?, ?, ?, ?)",
                 (
@@ -175,20 +179,28 @@ class Journal:
             )  # fmt: skip
 
     def put_part(self, ino: int, part: Part) -> None:
+        self._in_parts.add(ino)
         self._database.run(
             "INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", (ino, part.number, part.etag, part.size)
         )
 
     def outdate_multipart(self, ino: int) -> None:
         """Mark an upload with metadata that are no longer the file's: no attempt resumes this upload."""
-        self._database.run("UPDATE multipart SET attempt = '' WHERE ino = ?", (ino,))
+        if ino in self._in_parts:
+            self._database.run("UPDATE multipart SET attempt = '' WHERE ino = ?", (ino,))
 
     def drop_multipart(self, ino: int) -> None:
+        if ino not in self._in_parts:
+            return
         with self.transaction():
+            self.on_rollback(lambda: self._in_parts.add(ino))
+            self._in_parts.discard(ino)
             for table in ("multipart", "part"):
                 self._database.run(f"DELETE FROM {table} WHERE ino = ?", (ino,))
 
     def multipart(self, ino: int) -> MultipartState | None:
+        if ino not in self._in_parts:
+            return None
         query = self._database.query
         with self._database.lock:
             found = query(

@@ -227,11 +227,9 @@ class Contents:
         self._unpin(node)
         self._streams.end(node.ino)
 
-    def enter_cache(self, node: Node, path: Path) -> None:
-        """Put content into the cache that the bucket has as `node.base` from now on. `path`: its file, if not open."""
-        if node.content is None:
-            self._admit(node, path, None)
-            return
+    def enter_cache(self, node: Node) -> None:
+        """Put open content into the cache that the bucket has as `node.base` from now on."""
+        assert node.content is not None
         self._stored_at_s[node.ino] = self._core.clock.time()
         if node.handles:
             self.pin(node)

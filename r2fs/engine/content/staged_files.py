@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from r2fs.disk.cache.admission import Admission
 from r2fs.disk.durable import local_error
 from r2fs.disk.filecalls import open_unless_writable
 from r2fs.disk.sparse_file import SparseFile
@@ -138,11 +139,18 @@ class StagedFiles:
 
         self._pending.on_rollback(undo)
 
-    def settled(self, node: Node, staged: str) -> None:
-        """Move content into the cache, after its row was dropped: the bucket has it as `node.base`."""
-        if node.content is not None:
-            self._leave_staging(node.content, node)
-        self._contents.enter_cache(node, self._core.staging.path(staged))
+    def settled(self, *files: tuple[Node, str]) -> None:
+        """Move staged files into the cache, after their rows were dropped: the bucket has each as its node's base."""
+        closed: list[Admission] = []
+        for node, staged in files:
+            if node.content is None:
+                assert node.base is not None
+                closed.append(Admission(node.base, self._core.staging.path(staged), node.base.size, None))
+            else:
+                self._leave_staging(node.content, node)
+                self._contents.enter_cache(node)
+        if closed:
+            self._core.cache.admit_all(closed)
 
     def withdraw(self, node: Node, staged: str | None) -> None:
         """Delete the content of an unlinked inode without a row, or at the last close of programs that have it open."""

@@ -230,7 +230,7 @@ class WriteSessions:
         self._pending.commit(node, following)
         if following is None:
             self._core.crash_point("unchanged")
-            self._staged_files.settled(node, staged.file)
+            self._staged_files.settled((node, staged.file))
             return
         # QUEUED, PARKED or in flight, as before the open. An attempt that lost its reader ends by itself.
         if _is_synced(node):

@@ -200,7 +200,7 @@ class Replay:
             case Unchanged(keeps_file):
                 self._pending.commit(node, None)
                 if keeps_file and row.staged is not None:
-                    self._staged_files.settled(node, row.staged)
+                    self._staged_files.settled((node, row.staged))
             case Missing():
                 self._park_missing(node, row, pending)
             case NeverStored():

@@ -1,12 +1,10 @@
-"""Answers: the end of each attempt. Of small files many answers come at once: those that wait for the lock together
-are resolved in one transaction.
+"""Answers: the end of each attempt. Answers of many small files arrive together, and end in a common transaction.
 
-Owns:    the answers that wait for Core.lock; an attempt's descriptor, its keys and its place in the queue until its end.
+Owns:    successes waiting for Core.lock; an attempt's descriptor, keys and place in the queue until its end.
 Never:   decides the meaning of an answer (`writeback/verdict.py`).
-Threads: every method; the thread that gets the lock resolves the successes of those that wait for it.
+Threads: every method; the next holder of the lock resolves all waiting successes.
 Locks:   takes Core.lock.
-Fails:   never because of the journal: where it cannot be written, the attempt stays open, and the answer is resolved
-         again after a while.
+Fails:   never because of the journal: after a failed write the attempt stays open, and the answer is resolved later.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from r2fs.model.errors import LocalError, NoSpace
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 16  # successes in one transaction: some milliseconds, in which programs wait for the lock
+TOGETHER = 16  # successes in a transaction: some milliseconds, in which programs wait for the lock
 NOT_JOURNALLED = "an upload has ended, and the journal could not be told yet: %s"
 
 
@@ -50,7 +48,7 @@ class Answers:
             return
         self._stored.append(Stored(node, job, answer))
         with self._core.lock:
-            while self._stored:  # else another thread has resolved this one
+            while self._stored:  # else another thread has resolved the answer
                 self._record_locked(list(self._taken_locked()))
 
     def _taken_locked(self) -> Iterator[Stored]:
@@ -64,9 +62,9 @@ class Answers:
         if len(stored) > 1:
             try:
                 self._resolver.successes.record_locked(stored)
-            except (NoSpace, LocalError):  # each alone: there may be room for some
+            except (NoSpace, LocalError):  # each alone: the disk may have room for some
                 pass
-            except Exception:  # a defect: logged, and the others are resolved
+            except Exception:  # a defect of a single answer
                 log.exception("%d answers met an unexpected error, and are resolved one by one", len(stored))
             else:
                 for each in stored:

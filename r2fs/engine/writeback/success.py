@@ -1,7 +1,7 @@
-"""Success: what an attempt that stored its object changes, for one attempt or several in one transaction.
+"""Success: the changes by attempts with a stored object, for several attempts in a common transaction.
 
 Owns:    the end of a successful attempt: its commit, then content, cache and queue; the number of uploads.
-Never:   sends; drops a staged byte that the bucket does not have.
+Never:   sends; drops a staged byte missing in the bucket.
 Locks:   every method is called with Core.lock held.
 Fails:   NoSpace and LocalError of the journal: nothing is changed then.
 """
@@ -26,14 +26,14 @@ from r2fs.engine.writeback.upload import Sent
 from r2fs.model import transitions
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import Facts
-from r2fs.model.pending import Staged, State
+from r2fs.model.pending import State
 from r2fs.model.records import Kind, Version
 
 log = logging.getLogger(__name__)
 
 
 class Stored(NamedTuple):
-    """An attempt of `node` that stored its object."""
+    """A successful attempt of `node`."""
 
     node: Node
     job: UploadJob
@@ -60,15 +60,19 @@ class Successes:
     def record_locked(self, stored: Sequence[Stored]) -> None:
         """Commit the end of these attempts together; then bring memory, cache and queue in line."""
         self._core.assert_held()
+        files: list[tuple[Node, str]] = []  # to enter the cache
         with self._pending.transaction():
-            following = [self._commit_locked(*each) for each in stored]
+            following = [self._commit_locked(*each, files) for each in stored]
         self._core.crash_point("put_committed")
-        with ExitStack() as committed:  # all of them, also after one that fails: the commit stands
+        with ExitStack() as committed:  # each, also after a failure: the commit stands
+            committed.callback(lambda: self._staged_files.settled(*files))
             for step in reversed(following):
                 committed.callback(step)
 
-    def _commit_locked(self, node: Node, job: UploadJob, sent: Sent) -> Callable[[], None]:
-        """Put the inode's state after the upload in place; return what follows the commit."""
+    def _commit_locked(
+        self, node: Node, job: UploadJob, sent: Sent, files: list[tuple[Node, str]]
+    ) -> Callable[[], None]:
+        """Put the inode's state after the upload in place; return the step after the commit."""
         self._core.assert_held()
         version = sent.version
         self._queue.failures.recovered_locked(job.key)
@@ -84,9 +88,11 @@ class Successes:
                 self.left_behind_locked(job, version, None)
                 return partial(self._count_locked, job)
             case verdict.Commit() as decided:
-                staged = node.pending.staged if node.pending is not None else None
+                staged, clean = node.pending and node.pending.staged, decided.following is None
                 pinned = self._put_locked(node, job, sent, decided)
-                return partial(self._settle_locked, node, job, pinned, decided.following is None, staged)
+                if staged is not None and clean:
+                    files.append((node, staged.file))
+                return partial(self._settle_locked, node, job, pinned, clean, staged is not None)
         return lambda: None
 
     def _put_locked(self, node: Node, job: UploadJob, sent: Sent, decided: verdict.Commit) -> Facts | None:
@@ -109,17 +115,17 @@ class Successes:
         return pinned
 
     def _settle_locked(
-        self, node: Node, job: UploadJob, pinned: Facts | None, clean: bool, staged: Staged | None
+        self, node: Node, job: UploadJob, pinned: Facts | None, clean: bool, staged: bool
     ) -> None:
-        """Bring content, cache and queue in line with the commit. `staged`: the file that was sent, if any."""
+        """Bring content and queue in line with the commit. `staged`: the inode had a staged file."""
         self._core.assert_held()
-        node.pinned = pinned  # what was learned on the way is not shown
+        node.pinned = pinned  # metadata learned on the way are not shown
         self._count_locked(job)
         if job.copy:
             if job.base is not None and nfc(job.base.key) != nfc(job.key):
                 self._disk_sync.copied(job.base.key)
             self._contents.rebased(node)
-            if staged is None and job.base is not None and not node.is_dir:
+            if not staged and job.base is not None and not node.is_dir:
                 self._contents.rekeyed(node, job.base)
         if clean:
             assert node.base is not None
@@ -127,8 +133,6 @@ class Successes:
             self._tree.arrived(node)
             if node.is_dir and node.listing is not None:
                 node.listing.marker = node.base
-            if staged is not None:
-                self._staged_files.settled(node, staged.file)
             log.info("%s: in the bucket (%d bytes)", printable(job.key), node.base.size)
         self._queue.gone_locked([job.key])
         self._queue.schedule_locked(node)
@@ -141,14 +145,14 @@ class Successes:
         self.uploaded_bytes += 0 if job.copy else job.size
 
     def left_behind_locked(self, job: UploadJob, version: Version, after: Node | None) -> None:
-        """Delete the attempt's object, at a key that the inode has left.
+        """Delete the attempt's object, at an earlier key of the inode.
 
-        Where another inode has that key by now, its upload overwrites this version.
+        If another inode has the key by now, its upload overwrites this version.
         """
         self._core.assert_held()
         key = job.key
         self._pending.deletes.cleared(key, version.etag)
-        # Of the object that this attempt has overwritten, and not of what another host has stored there since.
+        # Of the object overwritten by this attempt, and not of another host's since.
         done = self._pending.deletes.of_version(key, job.expected_etag or "")
         if done is not None:
             self._pending.deletes.drop(done.seq)
@@ -157,5 +161,5 @@ class Successes:
             self._deletes.add_locked(self._pending.deletes.add(key, version.etag, after))
             return
         assert heir.pending is not None
-        if heir.pending.expected_etag in (None, job.expected_etag):  # else a newer one is known
+        if heir.pending.expected_etag in (None, job.expected_etag):  # else a newer version is known
             self._pending.commit(heir, transitions.expecting(heir.pending, version.etag))

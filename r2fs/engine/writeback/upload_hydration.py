@@ -46,6 +46,7 @@ class UploadHydration:
         Until it has ended, uploads that wait for the inode form no ring with it.
         """
         self.under_way.add(node.ino)
+        self._pending.on_rollback(lambda: self.under_way.discard(node.ino))
 
         def run() -> None:
             try:

@@ -6,6 +6,7 @@ from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.deletes import Deletes
+from r2fs.engine.writeback.preparation import Preparation
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.engine.writeback.resolve import Resolver
 from r2fs.engine.writeback.transfers import Transfers
@@ -29,5 +30,6 @@ def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> Wri
     queue = UploadQueue(records, storage.local_only)
     deletes = Deletes(records, storage.disk_sync, queue)
     uploader = Uploader(records.core, parts, storage.copied_files)
-    worker = Worker(records, storage, queue, deletes, uploader)
-    return WriteBack(queue, deletes, worker.resolver, worker, uploader, Transfers(records, queue))
+    preparation = Preparation(records, storage, queue, deletes, uploader)
+    worker = Worker(records.core, queue, preparation)
+    return WriteBack(queue, deletes, preparation.resolver, worker, uploader, Transfers(records, queue))

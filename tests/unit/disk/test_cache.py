@@ -15,6 +15,7 @@ from r2fs.disk.cache import name_filter
 from r2fs.disk.cache import remembered as remembered_module
 from r2fs.disk.cache import shelf as shelf_module
 from r2fs.disk.cache import table as cache_table
+from r2fs.disk.cache.admission import Admission
 from r2fs.disk.cache.cache import CleanCache
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Version
@@ -505,6 +506,18 @@ def test_a_directory_that_cannot_be_used(open_cache: Open, files: Files, tmp_pat
     assert cache.admit(version, path, size=4, present=None), "it is tried again"
 
 
+def test_a_file_that_is_gone_keeps_out_no_other(open_cache: Open, files: Files):
+    cache = open_cache()
+    paths = [files.path() for _ in range(3)]
+    versions = [Version(path.name, "e", 4) for path in paths]
+    for path in paths[::2]:
+        path.write_bytes(b"data")
+    cache.admit_all(
+        [Admission(version, path, 4, None) for version, path in zip(versions, paths, strict=True)]
+    )
+    assert [files.get(cache, version) for version in versions] == [b"data", None, b"data"]
+
+
 @pytest.mark.expect_warnings("used by another mount")
 def test_two_mounts_do_not_share_a_cache(open_cache: Open, files: Files, clock: SetClock):
     first = open_cache()
@@ -530,6 +543,7 @@ def test_a_full_disk_costs_admissions_not_hits(open_cache: Open, files: Files, t
         not cache.admit(Version(f"new{n}" + "x" * 900, "e", 4), path, size=4, present=None) for n in range(50)
     ]
     assert any(refused)
+    cache.admit_all([Admission(Version(f"more{n}" + "x" * 900, "e", 4), path, 4, None) for n in range(50)])
     assert all(files.get(cache, version) == b"data" for version in versions)
     assert len(content_files(tmp_path)) == cache.view().entries, "no file without a row"
     assert path.stat().st_nlink == cache.view().entries - len(versions) + 1

@@ -298,15 +298,15 @@ def test_pages_that_find_no_room_are_an_error(make: MakeEngine, monkeypatch: pyt
     engine.close(opened)
 
 
-def test_answers_that_come_at_once_are_one_commit(make: MakeEngine, store: MemoryStore):
+def test_small_files_that_are_sent_at_once_are_two_commits(make: MakeEngine, store: MemoryStore):
     engine = make(threads=False)
     for number in range(5):
         engine.write(f"{number}.wav", b"take %d" % number)
     engine.hasten()
     commits: list[str] = []
-    store.before = lambda name, key: setattr(engine, "commit_point", commits.append)
+    engine.commit_point = commits.append
     engine.send_at_once()
-    assert commits == ["commit", "committed"]
+    assert commits == ["commit", "committed"] * 2, "claims, and answers"
     assert engine.is_all_sent() and not states(engine)
     assert bucket(store) == {f"{number}.wav": b"take %d" % number for number in range(5)}
     assert all(engine.read(path) == data for path, data in bucket(store).items())

@@ -80,6 +80,30 @@ def test_an_answer_that_cannot_be_recorded_holds_up_no_other(
     assert engine.is_all_sent() and bucket(store) == dict.fromkeys(("a.wav", "b.wav", "c.wav"), ONE)
 
 
+@pytest.mark.parametrize(("failures", "sent"), [(1, 3), (2, 2), (9, 0)])
+def test_claims_that_the_disk_has_no_room_for(
+    make: MakeEngine, store: MemoryStore, clock: ManualClock, failures: int, sent: int
+):
+    """Made in one transaction: each alone where that fails, and later where there is no room for one."""
+    engine = make(threads=False, clock=clock)
+    for path in ("a.wav", "b.wav", "c.wav"):
+        save(engine, path, ONE, sync=True)
+    engine.hasten()
+    descriptors, left = len(os.listdir("/proc/self/fd")), iter(range(failures))
+
+    def fill(name: str) -> None:
+        if name == "commit" and next(left, None) is not None:
+            raise NoSpace("the disk is full")
+
+    engine.commit_point = fill
+    engine.run_due()
+    assert len(bucket(store)) == sent
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    engine.commit_point = lambda name: None
+    pass_time(engine, clock)
+    assert engine.is_all_sent() and bucket(store) == dict.fromkeys(("a.wav", "b.wav", "c.wav"), ONE)
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_an_atomic_save_over_an_open_file(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, there: bool
