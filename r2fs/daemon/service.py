@@ -202,6 +202,7 @@ class Service:
 
             exporter = exporter_of(settings.metrics, parts, str(self._target))
             self._threads.start("metrics", lambda: exporter.run(self._threads.ended), joined=True)
+        self._threads.start("connect", parts.store.connect_ahead)
         if parts.adopted:
             self._threads.start("check", lambda: starting.check_late(parts.store))
         try:

@@ -130,16 +130,18 @@ class Buckets:
         """Call `tell` with each change of a bucket's health, and its name."""
         with self._lock:
             self._tell = tell
-            opened = dict(self._opened)
-        for name, store in opened.items():
+        for name, store in self._all().items():
             store.listen(tell, name)
+
+    def connect_ahead(self) -> None:
+        for store in self._all().values():
+            store.connect_ahead()
 
     def share(self, bandwidth: Bandwidth) -> None:
         """Hold all buckets together to these limits."""
         with self._lock:
             self.bandwidth = bandwidth
-            opened = list(self._opened.values())
-        for store in opened:
+        for store in self._all().values():
             store.share(bandwidth)
 
     # ------------------------------------------------------------------ the buckets
@@ -152,8 +154,7 @@ class Buckets:
 
     def _at(self, name: str) -> RetryingStore:
         """The bucket's own store. BucketMissing for a name that is none of these buckets."""
-        found = self._opened.get(name)
-        if found is not None:
+        if (found := self._opened.get(name)) is not None:
             return found
         if not self._has(name):
             raise BucketMissing(f"{printable(name)}: not one of the buckets of {self.url}")
@@ -182,9 +183,8 @@ class Buckets:
         failed: dict[str, StoreError] = {}
         silent: dict[str | None, StoreError] = {}
         for name in self._names:
-            endpoint = self._bucket.member(name).endpoint_url
             try:
-                if endpoint in silent:
+                if (endpoint := self._bucket.member(name).endpoint_url) in silent:
                     raise silent[endpoint]
                 self._at(name).check()
             except StoreError as error:

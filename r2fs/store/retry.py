@@ -141,6 +141,8 @@ class RetryingStore:
         self.inner = inner
         self.clock = clock
         self.keys = keys
+        # opens connections for the first requests, and reports no error, since a request does; set once, where the store is made
+        self.connect_ahead: Callable[[], None] = lambda: None
         self.health = Health(clock)
         self.counter = counter or RequestCounter()
         self.bandwidth = Bandwidth(clock)  # replaced by `share`, before the first request

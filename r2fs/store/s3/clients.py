@@ -94,6 +94,12 @@ class Clients:
             made[1].close()  # another thread was faster, or another key
         return found[1] if found is not None else None
 
+    def connect_ahead(self) -> None:
+        """Open connections for the first requests, with the key in use."""
+        requests = self.requests()
+        if requests is not None:
+            requests.connect_ahead()
+
     def _made_after(self, client: S3Client, session: Session) -> Requests | None:
         if self._bucket.transport == "boto3":
             return None

@@ -12,6 +12,7 @@ http.client reads what is answered: it bounds status line and headers, and knows
 from __future__ import annotations
 
 import http.client
+import logging
 import re
 import select
 import socket
@@ -25,8 +26,11 @@ import botocore.exceptions as boto_errors
 
 from r2fs.model.values import dataclass
 
+log = logging.getLogger(__name__)
+
 BLOCK = 64 << 10  # bytes of a body that are sent at once: each has the whole of `read_s`
 IDLE = 64  # connections kept: more than all transfer threads of a mount use at once
+AHEAD = 4  # connections opened before a request needs them: for both ends of a file, and its neighbours
 _HEADERS = re.compile(r"[\x20-\x7e]*\Z")  # no line break, nothing that servers read differently
 
 
@@ -133,6 +137,19 @@ class Connections:
             raise
         return Received(response, lambda again: self._keep(sock, again and is_sent))
 
+    def connect_ahead(self, url: str) -> None:
+        """Open connections until AHEAD are idle: to the first requests each would cost two round trips.
+
+        An error is no concern: the next request meets it, and reports it. `url`: the server's, for the log.
+        """
+        try:
+            while len(self._idle) < AHEAD and not self._is_closed:
+                self._idle.appendleft(self._connected(url, self._connect_s))  # those that were used go first
+        except boto_errors.BotoCoreError as error:
+            log.debug("no connection ahead of need: %s", error)
+        if self._is_closed:
+            self.close()
+
     def close(self) -> None:
         """No connection is kept from now on; those in use end with their answers."""
         self._is_closed = True
@@ -147,7 +164,7 @@ class Connections:
                 sock = self._idle.pop()
             except IndexError:  # another thread took it
                 break
-            if not _is_readable(sock):
+            if not _is_readable(sock) or _has_ticket(sock):
                 return sock
             sock.close()  # the server has ended it, or says what nobody asked
         return None
@@ -220,6 +237,20 @@ def _written(sock: socket.socket, head: bytes, body: Source | None) -> OSError |
             return error
         left -= len(data)
     return None
+
+
+def _has_ticket(sock: socket.socket) -> bool:
+    """True if all that has come is TLS's own: tickets for later sessions, which a server sends after the handshake."""
+    if not isinstance(sock, ssl.SSLSocket):
+        return False
+    sock.setblocking(False)
+    try:
+        sock.recv(1)
+    except ssl.SSLWantReadError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _is_readable(sock: socket.socket) -> bool:

@@ -109,6 +109,7 @@ def accepting_gzip() -> Iterator[None]:
 
 class Connections(Protocol):
     def send(self, request: Request, limit_s: float | None = None) -> Came: ...
+    def connect_ahead(self, url: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -162,6 +163,9 @@ class Requests:
         if verdict.is_open:
             fields["Body"] = response.raw
         return fields
+
+    def connect_ahead(self) -> None:
+        self._connections.connect_ahead(f"{self._route.scheme}://{self._route.host}")
 
     def close(self) -> None:
         self._connections.close()

@@ -79,7 +79,9 @@ def connect(
         counter=(counter := counter or RequestCounter()),
         credentials=credentials,
     )
-    return RetryingStore(store, clock, counter=counter, keys=store._clients)
+    retrying = RetryingStore(store, clock, counter=counter, keys=store._clients)
+    retrying.connect_ahead = store._clients.connect_ahead
+    return retrying
 
 
 class S3Store:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import select
 import socket
 import ssl
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,9 @@ class Server:
             with self._context.wrap_socket(sock, server_side=True) as secured:
                 self.resumed.append(bool(secured.session_reused))
                 self._talk(number, secured)
+
+    def serving(self) -> list[threading.Thread]:
+        return self._threads[: connections.AHEAD]
 
     def stop(self) -> None:
         with suppress(OSError):
@@ -359,3 +363,56 @@ def test_old_tls_is_not_spoken(serve, certificate: Path, monkeypatch: pytest.Mon
     _, store = serve(answering(GET_ANSWER), context, "localhost")
     with pytest.raises(Unavailable, match="no TLS connection"):
         read(store)
+
+
+# ------------------------------------------------------------------ before they are needed
+def kept_of(store: S3Store) -> list[socket.socket]:
+    requests = store._clients.requests()
+    assert requests is not None
+    kept: connections.Connections = requests._connections  # type: ignore[assignment]
+    return list(kept._idle)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_connections_opened_ahead_are_used(
+    serve, certificate: Path, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    """A server of TLS 1.3 sends tickets after the handshake: what can be read of such a connection is no end of it."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+    server, store = serve(answering(GET_ANSWER), of_server(certificate) if tls else None, "localhost")
+    store._clients.connect_ahead()
+    store._clients.connect_ahead()
+    assert idle(store) == connections.AHEAD
+    for sock in kept_of(store) if tls else ():
+        assert select.select([sock], [], [], 10)[0], "its tickets"
+    with ExitStack() as stack:
+        found = [stack.enter_context(store.get(f"{n}")) for n in range(connections.AHEAD)]
+        assert [b"".join(one.chunks()) for one in found] == [DATA] * connections.AHEAD
+    assert server.accepted == connections.AHEAD
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_one_that_the_server_has_ended_is_not(
+    serve, certificate: Path, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+
+    def talk(number: int, sock: socket.socket) -> None:
+        if number >= connections.AHEAD:
+            answering(GET_ANSWER)(number, sock)
+
+    server, store = serve(talk, of_server(certificate) if tls else None, "localhost")
+    store._clients.connect_ahead()
+    for sock in kept_of(store):
+        assert select.select([sock], [], [], 10)[0]
+    for thread in server.serving():
+        thread.join(10)
+    assert read(store) == DATA
+    assert (server.accepted, idle(store)) == (connections.AHEAD + 1, 1)
+
+
+def test_without_a_server_none_is_opened(serve) -> None:
+    server, store = serve(answering(GET_ANSWER))
+    server.stop()
+    store._clients.connect_ahead()
+    assert idle(store) == 0
