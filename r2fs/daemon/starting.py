@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.02  # between two tries of a lock that is about to be released
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of mallopt(3)
-LARGE_BUFFER = 128 << 10  # bytes: glibc's first value of both thresholds, which it then raises by itself
+# Bytes: no less than a READ of 1 MiB takes, or each would be mapped, filled with zeros page by page, and unmapped. glibc
+# raises both thresholds by itself, up to 32 MiB.
+LARGE_BUFFER = (1 << 20) + (64 << 10)
 SHOWN = 5  # keys in an error
 DESCRIPTORS = 65536  # far more than a pipeline holds open at once
 

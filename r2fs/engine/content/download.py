@@ -56,7 +56,9 @@ CHUNK = 64 << 10
 # With passthrough: larger writes make larger folios in the page cache, which the kernel then reads faster, by up to a
 # third (measured on ext4).
 SHARED_CHUNK = 256 << 10  # of a GET that a reader may wait for
-SHARED_LARGE_CHUNK = 1 << 20  # of a large GET, ahead of the reader
+SHARED_LARGE_CHUNK = (
+    512 << 10
+)  # of a large GET, ahead of the reader: larger buffers stay in the heap, one a thread
 LARGE = 4 << 20  # bytes of such a GET
 PREPARED = 256 << 10  # bytes of a GET from which on its disk is allocated before they arrive
 BODY_RETRIES = 4  # answers cut in a row before the range is given up
