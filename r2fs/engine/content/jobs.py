@@ -61,9 +61,10 @@ class JobQueue:
             return not self._stopped
 
     @property
-    def has_waiting(self) -> bool:
-        """True if a job waits for a thread."""
-        return not self._queue.empty()
+    def has_urgent(self) -> bool:
+        """True if a reader's job waits for a thread."""
+        first = self._queue.queue[:1]  # a heap; a copy is made by one operation
+        return bool(first) and first[0][0] == URGENT
 
     def stop(self, threads: int) -> None:
         """End each of `threads` after the jobs queued so far; later ones are refused."""

@@ -163,7 +163,7 @@ class Prefetch:
                 return
             with causes.caused_by(following.cause):
                 following = self._bring(following, short)
-            if self._jobs.has_waiting:  # perhaps a reader's
+            if self._jobs.has_urgent:
                 break
         if following is not None:
             self._submit(following)

@@ -180,3 +180,12 @@ def test_slots_come_back(queue: DownloadQueue, clock: ManualClock, body: Callabl
             one.end.set()
         until(lambda: not queue._running)
     assert queue._taken == LIMIT, "those that wait for a job"
+
+
+def test_a_readers_job_is_seen_among_those_ahead_of_need(clock: ManualClock) -> None:
+    queue = DownloadQueue(LIMIT, clock)
+    queue.submit(lambda: None, downloads.AHEAD)
+    assert not queue.has_urgent
+    queue.submit(lambda: None, downloads.AHEAD)
+    queue.submit(lambda: None, downloads.URGENT)
+    assert queue.has_urgent
