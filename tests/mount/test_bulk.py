@@ -130,7 +130,10 @@ def test_a_directory_is_renamed_and_the_daemon_killed_meanwhile(
     assert os.listdir(again.path) == ["third"]
     assert (again.path / "third" / last).read_bytes() == tree[last]
     again.flush(LONG_S)
-    assert keys(s3, seaweed, f"{tmp_path.name}/") == {f"third/{path}" for path in want}
+    # A file was removed from d0002. Where none of its others was copied by then, it got an object, so that the bucket
+    # keeps it whatever becomes of the copies; and after a restart each pending directory gets its own.
+    stored_keys = keys(s3, seaweed, f"{tmp_path.name}/") - {"third/d0002/"}
+    assert stored_keys == {f"third/{path}" for path in want}
     for path in [*list(want)[:20], "d0001/new", "d0003/f00003.wav"]:
         assert (again.path / "third" / path).read_bytes() == want[path]
     stored = s3.get_object(Bucket=seaweed.endpoint.bucket, Key=f"{tmp_path.name}/third/{last}")

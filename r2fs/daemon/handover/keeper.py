@@ -29,6 +29,7 @@ from r2fs.model.values import asdict, dataclass
 log = logging.getLogger(__name__)
 
 ANSWER_S = 10.0  # a holder answers at once; on a busy machine, later
+START_S = 60.0  # for its process to start there; the end of one that cannot start is seen at once
 END_S = 5.0  # for the end of a holder
 NAME = "r2fs-session"  # in the FD store
 FUSE = os.makedev(10, 229)  # Linux's number of /dev/fuse
@@ -130,7 +131,7 @@ class HolderKeeper:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        ours.settimeout(ANSWER_S)
+        ours.settimeout(START_S)
         self._line = ours
 
     def take(self) -> int | None:
@@ -160,6 +161,7 @@ class HolderKeeper:
             self._line.close()
             self._line = None
             return
+        self._line.settimeout(ANSWER_S)
         self._pid = int(answer["pid"])
 
     def leave(self, environ: MutableMapping[str, str], fd: int) -> None:

@@ -72,6 +72,11 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
             each._process.wait(PATIENCE_S)
 
 
+def test_a_holder_may_take_longer_to_start_than_to_answer(rig, monkeypatch):
+    monkeypatch.setattr(keeper, "ANSWER_S", 0.001)  # less than any process needs
+    rig.kept()
+
+
 def test_a_successor_gets_the_descriptor_once_the_daemon_is_dead(rig):
     one = rig.kept()
     assert (rig.path.stat().st_mode & 0o777) == 0o600
