@@ -65,7 +65,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     yield one
     os.close(one.writing)  # the pipe's other end: "the mount is gone"
     os.close(one.reading)
-    for each in one.keepers:
+    for each in reversed(one.keepers):  # the last successor is who may end the holder of them all
         each.end()
     for each in one.keepers:
         if each._process is not None:
