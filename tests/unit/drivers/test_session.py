@@ -18,13 +18,13 @@ import pytest
 
 from r2fs.drivers.kernel import wire
 from r2fs.drivers.kernel.kernel_driver import KernelDriver
-from r2fs.drivers.kernel.lanes import COLD_THREADS, FETCH_THREADS, OPEN_THREADS, WRITE_THREADS
+from r2fs.drivers.kernel.lanes import COLD_THREADS, FETCH_THREADS, OPEN_THREADS, WRITE_THREADS, Lanes
 from r2fs.drivers.kernel.negotiation import MAX_WRITE, WANTED, SessionState
 from r2fs.drivers.kernel.session import Session
 from r2fs.drivers.kernel.wire import Init, Op
 from r2fs.model.errors import NoSpace, NotFound, ReadFailed, Stale, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
-from tests.unit.drivers.conftest import FakeKernel
+from tests.unit.drivers.conftest import TIMEOUT_S, FakeKernel
 
 
 def raising(error: BaseException) -> Callable[..., None]:
@@ -140,6 +140,33 @@ def test_extensions_are_no_part_of_the_body(kernel: FakeKernel, session: Session
     kernel._kernel.send(header + body)
     assert kernel.receive().errno == 0
     assert seen == [b"name\0" + bytes(3)]
+
+
+def test_nothing_is_read_before_a_request_is_there(
+    kernel: FakeKernel, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read in vain costs Python an exception with the text of its errno: the dispatcher makes hundreds of looks."""
+    reads, plain = Counter[str](), os.readv
+
+    def readv(fd: int, buffers: Any) -> int:
+        reads["begun"] += 1
+        found = plain(fd, buffers)
+        reads["ended"] += 1
+        return found
+
+    monkeypatch.setattr(os, "readv", readv)
+    made = Session(kernel.daemon.fileno(), lanes)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    try:
+        for _ in range(3):
+            time.sleep(0.01)  # until it has gone to sleep
+            kernel.ask(Op.STATX)
+    finally:
+        made.stop()
+        thread.join(TIMEOUT_S)
+        made.close()
+    assert reads == {"begun": 3, "ended": 3}
 
 
 def test_an_answer_that_is_not_taken(session: Session, kernel: FakeKernel) -> None:
