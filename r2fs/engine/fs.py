@@ -34,7 +34,7 @@ from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
-from r2fs.engine.namespace.xattrs import TYPE, ExtendedAttributes, is_stored
+from r2fs.engine.namespace.xattrs import TYPE, ExtendedAttributes, is_stored, not_ours
 from r2fs.engine.writeback.progress import Status
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import Exists, InvalidArgument, NotFound, R2fsError
@@ -44,6 +44,7 @@ from r2fs.model.records import AttributeChange, Entry, FileSystemStats, Kind, Op
 from r2fs.model.settings import Settings
 from r2fs.model.values import dataclass
 from r2fs.model.views import QueueView, TransferView
+from r2fs.model.xattrs import PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,8 @@ class FileSystem:
                 or parent is None
                 or self._names.valid_s(node) > 0
             )
+            if fresh and self._names.is_exact_locked(node):
+                return self._names.entry_locked(node)
         if not fresh and parent is not None:
             with suppress(NotFound):
                 self._names.child(caller, parent.ino, node.name)
@@ -266,6 +269,8 @@ class FileSystem:
         return self._statfs.stats()
 
     def getxattr(self, caller: Caller, ino: int, name: str) -> bytes:
+        if not name.startswith(PREFIX):
+            raise not_ours(name)  # security.capability, before the first write to each new file
         node = self._known(caller, ino) if is_stored(name) else None
         with self._core.lock:
             node = node or self._tree.get(ino)

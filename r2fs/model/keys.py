@@ -39,6 +39,8 @@ def check_name(name: str) -> str:
         raise NameTooLong(f"{printable(name[:40])}…: a name may have {MAX_NAME_BYTES} bytes")
     if "\0" in name or "/" in name:
         raise BadName(f"{printable(name)}: a name holds neither NUL nor a slash")
+    if name.isascii():
+        return name
     normal = nfc(name)
     try:
         longest = max(len(name.encode()), len(normal.encode()))  # composing may lengthen: U+0958 does

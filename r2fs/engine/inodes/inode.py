@@ -292,7 +292,7 @@ def known(node: Node) -> KnownNode:
         pinned is None
         and node.metadata_known
         and not node.extra
-        and node.content_type in (None, content_type(node.name)),
+        and (node.content_type is None or node.content_type == content_type(node.name)),
         node.mtime_known and pinned is None,
         node.st_ino,
         node.modified_ns,

@@ -180,8 +180,10 @@ def together(there: Facts, ours: Facts) -> Facts:
 
 def pin(node: Node, facts: Mapping[str, object]) -> None:
     """Show the fields that a program of this host has set, beside the pinned ones."""
+    if node.pinned is None:
+        return
     changed = {name: value for name, value in facts.items() if name in ("mode", "uid", "gid", "mtime_ns")}
-    if node.pinned is not None and changed:
+    if changed:
         node.pinned = replace(node.pinned, **changed)  # type: ignore[arg-type]
 
 

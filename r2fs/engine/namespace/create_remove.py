@@ -104,8 +104,11 @@ class Names:
         with self._core.lock:
             directory = self._tree.directory(parent)
             found = directory.children().get(name)
-            fresh = self._freshness.valid_s(directory, name) > 0
-            if found is not None and (found.pending or (not fresh and self._tree_pending(found))):
+            if found is not None and found.pending:
+                return found
+            if self._freshness.is_fresh_locked(directory, name, patient=False):
+                return self._found_locked(directory, name)
+            if found is not None and self._tree_pending(found):
                 return found
         try:
             self._freshness.ensure(caller, directory, name, patient=False)
@@ -116,16 +119,17 @@ class Names:
                     raise
                 return found  # on the path of a pending node
         with self._core.lock:
-            found = directory.children().get(name)
-            if found is None and name == OBJECT_NAME:
-                found = self._tree.object_of(directory)
-            if found is None:
-                listing_of(directory).note_absent(name)
-                raise NotFound(
-                    f"{printable(name)}: no such file or directory",
-                    self._freshness.absent_valid_s(directory, name),
-                )
-            return found
+            return self._found_locked(directory, name)
+
+    def _found_locked(self, directory: Node, name: str) -> Node:
+        found = directory.children().get(name)
+        if found is None and name == OBJECT_NAME:
+            found = self._tree.object_of(directory)
+        if found is None:
+            listing_of(directory).note_absent(name)
+            message = f"{printable(name)}: no such file or directory"
+            raise NotFound(message, self._freshness.absent_valid_s(directory, name))
+        return found
 
     def is_exact_locked(self, node: Node) -> bool:
         """True if the attributes are as exact as the settings demand.
@@ -137,9 +141,8 @@ class Names:
             return True
         settings = self._core.settings
         decides = settings.allow_other and node.kind is not Kind.SYMLINK
-        return (settings.mtime != "exact" and not decides and not node.outdated) or self._is_known_locked(
-            node
-        )
+        exact = settings.mtime != "exact" and not decides and not node.outdated
+        return exact or self._is_known_locked(node)
 
     def _is_known_locked(self, node: Node) -> bool:
         """True if a HEAD cannot add to the node's metadata."""

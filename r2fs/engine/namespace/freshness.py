@@ -19,7 +19,7 @@ from functools import partial
 
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.jobs import JobQueue
-from r2fs.engine.inodes.inode import Node, Refresh, listing_of
+from r2fs.engine.inodes.inode import NEVER, Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.inodes.listing_pages import Pages
 from r2fs.engine.namespace.behind import Behind
@@ -73,9 +73,9 @@ class Freshness:
     def age(self, directory: Node, name: str | None = None) -> float:
         """Return the age in seconds of the listing, or of the name's own lookup if younger."""
         listing = listing_of(directory)
-        known = listing.listed_at_s if listing.whole else float("-inf")
-        if name is not None:
-            known = max(known, listing.probed.get(name, float("-inf")))
+        known = listing.listed_at_s if listing.whole else NEVER
+        if name is not None and name in listing.probed:
+            known = max(known, listing.probed[name])
         return self._core.clock.monotonic() - known
 
     def valid_s(self, directory: Node, name: str | None = None) -> float:
@@ -97,7 +97,7 @@ class Freshness:
         mine = False
         while not mine:  # another caller's request may not cover this name
             with self._core.lock:
-                if self._is_fresh_locked(directory, name, patient):
+                if self.is_fresh_locked(directory, name, patient):
                     return
                 known = self._is_known_locked(directory, name)
                 refused = self._refused_locked(directory)
@@ -141,7 +141,8 @@ class Freshness:
             run = partial(self._run, refresh, directory, name)
             self._jobs.submit(partial(self._behind.once, refresh, run))
 
-    def _is_fresh_locked(self, directory: Node, name: str | None, patient: bool) -> bool:
+    def is_fresh_locked(self, directory: Node, name: str | None, patient: bool) -> bool:
+        """True if `ensure` would return at once. Raises Stale."""
         self._core.assert_held()
         if directory.deleted:
             raise Stale(f"{directory.name} is gone")

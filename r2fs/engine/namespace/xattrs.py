@@ -25,6 +25,7 @@ from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.model import xattrs
 from r2fs.model.errors import (
     Exists,
+    FileError,
     InvalidArgument,
     NoAttribute,
     NoSpace,
@@ -46,6 +47,13 @@ RESERVED = 512  # bytes of the limit for r2fs's own metadata: times, owner, atte
 def is_stored(name: str) -> bool:
     """True if the attribute is in the object's metadata, which have to be known first."""
     return name.startswith(xattrs.PREFIX) and (not name.startswith(OWN) or name.removeprefix(OWN) in HEADERS)
+
+
+def not_ours(name: str) -> FileError:
+    """The error of a read of an attribute outside the namespace `user.`: no inode has one."""
+    if name.startswith("security."):
+        return NoAttribute(f"{name}: no file of a mount has this attribute")
+    return NotSupported(f"{name}: only the namespace `user.` is supported")
 
 
 def _settable(name: str) -> str | None:
@@ -72,12 +80,11 @@ class ExtendedAttributes:
         return [TYPE, *names] if node.kind is Kind.FILE and own_type else names
 
     def get(self, node: Node, name: str) -> bytes:
+        """The value of an attribute of the namespace `user.`."""
         value = self._value(node, name)
-        if value is not None:
-            return value
-        if not name.startswith((xattrs.PREFIX, "security.")):
-            raise NotSupported(f"{name}: only the namespace `user.` is supported")
-        raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
+        if value is None:
+            raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
+        return value
 
     def _value(self, node: Node, name: str) -> bytes | None:
         if name.startswith(OWN):
