@@ -40,6 +40,9 @@ class BaseBytes(OpenFile):
         """Number of the file behind the descriptor; bytes held in an earlier one are void."""
         return self._files
 
+    def stat(self) -> os.stat_result:
+        return os.fstat(self.fd) if self._complete else super().stat()  # nothing fills a complete file
+
     def fill(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write downloaded bytes of the base version: into holes only, below `base_limit`."""
         self._fill(offset, data, True)

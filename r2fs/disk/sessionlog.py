@@ -22,6 +22,7 @@ import mmap
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Self
@@ -40,8 +41,10 @@ NODE, HANDLE, STATE = "n", "h", "s"
 
 Table = dict[tuple[str, int], list[Any]]  # (kind, number): fields; the last written last
 
-# As _line() makes them. Each open and close writes one, and an encoder would cost a third of all that
+# As _line() makes them. Each create, open and close writes one, and an encoder would cost a third of all that
 # either does.
+NODE_LINE: Final = '\x01["n",%d,%d,%s,%s,%s,%d,%d,%s,%s,%s,%s,%s,%d,%s]\n'
+_TRUTH: Final = {True: "true", False: "false"}
 HANDLE_LINE: Final = b'\x01["h",%d,%d,%d,%d,%d,%d,[%d,%d]]\n'
 NO_HANDLE_LINE: Final = b'\x01["h",%d]\n'
 
@@ -76,7 +79,7 @@ class SessionLog:
 
     # ------------------------------------------------------------------ SessionMemory
     def node(self, node: KnownNode) -> None:
-        self._append(_line(NODE, *node))
+        self._append(_node_line(node))
 
     def forget_node(self, ino: int) -> None:
         self._append(_line(NODE, ino))
@@ -186,6 +189,20 @@ def _handle(number: int, fields: list[Any]) -> KnownHandle:
 
 def _line(kind: str, number: int, *fields: object) -> bytes:
     return b"\x01%b\n" % _encode((kind, number, *fields)).encode("ascii")
+
+
+def _node_line(node: KnownNode) -> bytes:
+    """Return `_line(NODE, *node)`."""
+    ino, parent, name, kind, base, mtime_ns, ctime_ns, mode, uid, gid, *known, st_ino, modified_ns = node
+    line = NODE_LINE % (
+        ino, parent, _quoted(name), _quoted(kind), "null" if base is None else _encode(base), mtime_ns, ctime_ns,
+        _number(mode), _number(uid), _number(gid), *map(_TRUTH.__getitem__, known), st_ino, _number(modified_ns),
+    )  # fmt: skip
+    return line.encode("ascii")
+
+
+def _number(value: int | None) -> str:
+    return "null" if value is None else str(value)
 
 
 def _parse(data: bytes) -> Table:

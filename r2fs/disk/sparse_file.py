@@ -118,8 +118,10 @@ class SparseFile(BaseBytes):
 
     def edits(self) -> RangeSet | None:
         """Return the ranges that may differ from the base; None: any may."""
+        if not self._watched:
+            return None
         with self._ready:
-            return self._map.own.copy() if self._watched else None
+            return self._map.own.copy()
 
     def own_ranges(self) -> tuple[RangeSet, int] | None:
         """Return this host's ranges and `base_limit`; None for a complete file that others may write to."""
@@ -130,8 +132,9 @@ class SparseFile(BaseBytes):
 
     def unwatch(self) -> None:
         """Stop keeping own ranges: others write through the descriptor from now on, or the base has changed."""
-        with self._ready:
-            self._watched = False
+        if self._watched:
+            with self._ready:
+                self._watched = False
 
     def snapshot(self) -> Snapshot:
         """Return copies of the maps, as `adopt` accepts them."""

@@ -29,6 +29,8 @@ from r2fs.model.records import Proof
 
 
 class State(Enum):
+    __hash__ = object.__hash__  # as in Kind
+
     CLEAN = "clean"
     DIRTY = "dirty"
     QUEUED = "queued"
@@ -40,6 +42,8 @@ class State(Enum):
 
 
 class Event(Enum):
+    __hash__ = object.__hash__
+
     CREATE = "create"  # a new name: mkdir, create, symlink
     OPEN_WRITE = "open_write"  # first writer, or a truncate
     CLOSE_CHANGED = "close changed"  # last writer closed, changed

@@ -10,6 +10,7 @@ Fails:   StateLocked, DirectoryUnusable and the errors of database.py, at open; 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -257,15 +258,19 @@ def _proof_text(proof: Proof) -> str:
     return json.dumps([proof.size, proof.mtime_ns, proof.ctime_ns])
 
 
+def _object_text(values: Mapping[str, object]) -> str:
+    return json.dumps(dict(values)) if values else "{}"  # as of nearly every file
+
+
 def _inode_values(row: PendingInode) -> tuple[object, ...]:
     base = (row.base.key, row.base.etag, row.base.size) if row.base else (None, None, None)
     return (
         row.ino, row.key, row.kind.value, row.state, row.before, row.seq, row.mode, row.uid, row.gid, row.mtime_ns,
-        json.dumps(dict(row.extra)), row.content_type, *base, row.expected_etag, row.changed, row.staged, row.size,
+        _object_text(row.extra), row.content_type, *base, row.expected_etag, row.changed, row.staged, row.size,
         None if row.own is None else json.dumps(row.own), row.base_limit,
         row.proof and _proof_text(row.proof), row.closed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
         text_or_bytes(row.target),
-        row.st_ino, None if row.stored is None else json.dumps(dict(row.stored)),
+        row.st_ino, None if row.stored is None else _object_text(row.stored),
     )  # fmt: skip
 
 

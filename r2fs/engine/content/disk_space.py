@@ -13,12 +13,12 @@ from __future__ import annotations
 import logging
 import os
 from threading import Lock
+from typing import NamedTuple
 
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.inodes.core import Core
 from r2fs.model.errors import R2fsError
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,7 @@ NONE_LEFT_S = 60.0  # pause after an eviction that freed nothing
 UNKNOWN = 1 << 62  # bytes free of a disk that does not answer
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """The file system of staging and cache, at one moment. Bytes."""
 
     free: int

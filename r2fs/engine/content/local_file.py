@@ -250,7 +250,8 @@ class Contents:
             )  # the journal had no room for its row yet: its size is the file's
             staged = node.pending.staged
             if node.content.complete and not node.sending and not unsealed and not staged.lists_ranges:
-                self._pending.note(node, with_staged(node.pending, staged._replace(edits=self.edits(node))))
+                if (edits := self.edits(node)) != staged.edits:
+                    self._pending.note(node, with_staged(node.pending, staged._replace(edits=edits)))
                 node.content.close()
                 node.content = None
         elif not self._keep_idle(node):

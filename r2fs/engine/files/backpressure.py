@@ -47,6 +47,8 @@ class BackPressure:
         self._stopped = Event()
         # guarded by: Core.lock
         self._level = "free"
+        # replaced as a whole
+        self._near = False  # Disk.near, when a writer was last admitted
 
     @property
     def _limit(self) -> int:
@@ -56,43 +58,45 @@ class BackPressure:
     def dirty(self) -> int:
         """Return the bytes that the bucket lacks: by the rows, and by the files' own sizes where they have writers."""
         with self._core.lock:
-            return self._pending.staged_bytes + sum(
-                node.content.size - node.pending.size
-                for node in self._written()
-                if node.content and node.pending
-            )
-
-    def _written(self) -> list[Node]:
-        return [
-            node
-            for node in self._written_nodes
-            if node.pending and node.pending.staged and node.content is not None and not node.content.closed
-        ]
+            dirty = self._pending.staged_bytes
+            for node in self._written_nodes:
+                pending, content = node.pending, node.content
+                if pending and pending.staged and content is not None and not content.closed:
+                    dirty += content.size - pending.staged.size
+            return dirty
 
     def _sealed(self) -> int:
         """Return the dirty bytes of closed files, which can be uploaded now."""
         with self._core.lock:
             return self._pending.staged_bytes - sum(
-                node.pending.size for node in self._written() if node.pending
+                node.pending.size
+                for node in self._written_nodes
+                if node.pending and node.content is not None and not node.content.closed
             )
+
+    def is_at_limit(self) -> bool:
+        return self.dirty() >= self._limit
 
     # ---- limits
     def admit(self, caller: Caller) -> None:
         """Admit an open for writing or a truncate by name, after a wait if needed. Raises NoSpace, WouldWait."""
-        if self._disk_space.disk().short:
+        disk = self._disk_space.disk()
+        self._near = disk.near
+        if disk.short:
             caller.about_to_wait()
             self._disk_space.make()
-        if self.dirty() >= self._limit:
+        if self.is_at_limit():
             caller.about_to_wait()
             if not self._until(lambda: self.dirty() < self._limit, caller):
                 raise self._no_space()
 
     def passes(self) -> bool:
-        """True if a further writer may be given the file's descriptor, for passthrough. With Core.lock held.
+        """True if a writer that `admit` has just admitted may be given the file's descriptor, for passthrough. With
+        Core.lock held.
 
         If the kernel passes an earlier handle of the file through, it does so for this one, too.
         """
-        return self.dirty() < self._limit * SLOW_FROM and not self._disk_space.disk().near
+        return not self._near and self.dirty() < self._limit * SLOW_FROM
 
     def pace(self, caller: Caller, growth: int) -> None:
         """Slow or delay a write that makes a file longer by `growth` bytes. Raises NoSpace."""

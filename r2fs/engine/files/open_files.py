@@ -291,8 +291,10 @@ class Files:
         with self._core.lock:
             file = self.handles.get(handle)
             file.node.flushed_s = self._core.clock.monotonic()
-        if file.writes:
-            self.pressure.flush(caller, file.node)
+            if not (file.writes and self.pressure.is_at_limit()):
+                self._raise_error(file)
+                return
+        self.pressure.flush(caller, file.node)
         with self._core.lock:
             file.node.flushed_s = self._core.clock.monotonic()  # after the wait
             self._raise_error(file)

@@ -138,8 +138,9 @@ class PendingStore:
             if old is None:
                 self.deletes.void_parked(pending.key)
             own, _ = ranges = _own_ranges(node, pending.staged)
-            if pending.staged is not None:
-                pending = with_staged(pending, _as_listed(pending.staged, own is not None))
+            staged = pending.staged
+            if staged is not None and (listed := _as_listed(staged, own is not None)) is not staged:
+                pending = with_staged(pending, listed)
             self._journal.put_inode(self._row(node, pending, change, *ranges))
             self._put_recorded(node, pending, change)
 
@@ -358,6 +359,8 @@ def _as_listed(staged: Staged, lists_ranges: bool) -> Staged:
     durability = staged.durability
     if durability is Durability.SYNCED_OWN and not lists_ranges:
         durability = Durability.VOLATILE
+    if staged.lists_ranges == lists_ranges and staged.durability is durability:
+        return staged
     return staged._replace(lists_ranges=lists_ranges, durability=durability)
 
 

@@ -21,6 +21,15 @@ NODE = KnownNode(5, 1, "täke\n.wav", "file", ("a/täke", "etag", 7), 1, 2, None
 HANDLE = KnownHandle(2**60 + 1, 2**60 + 2, 5, os.O_RDWR | os.O_APPEND, 40, 3, (64, 99))
 
 
+@pytest.mark.parametrize("name", ["a.wav", 'q"uote\\', "täke\n", "\udcff"])
+@pytest.mark.parametrize("base", [None, ("a/täke", "etag", 7)])
+@pytest.mark.parametrize("value", [None, 0, 2**40])
+def test_the_line_of_a_node_is_json(name: str, base: tuple[str, str, int] | None, value: int | None):
+    for known, mtime_known in ((True, False), (False, True)):
+        node = KnownNode(5, 1, name, "file", base, -1, 2, value, value, value, known, mtime_known, 9, value)
+        assert sessionlog._node_line(node) == _line(sessionlog.NODE, *node)
+
+
 @pytest.mark.expect_warnings("cannot be read")
 def test_a_log_that_is_nobodys_is_not_believed(tmp_path: Path):
     log = SessionLog.create(tmp_path / "log")
