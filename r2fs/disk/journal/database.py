@@ -96,7 +96,8 @@ class Database:
         finally:
             self._depth -= 1
             self.lock.release()
-        _carry_out(iter(effects))
+        if effects:
+            _carry_out(iter(effects))
 
     def _end(self, failed: bool) -> list[Action]:
         try:
@@ -145,7 +146,11 @@ class Database:
     def run(self, sql: str, values: tuple[object, ...] = ()) -> None:
         """Execute one statement: in the open transaction, or in its own. A transaction's first one waits for a second,
         or for the commit: only then it fails."""
-        with self.transaction():
+        with self.lock:
+            if not self._depth:
+                with self.transaction():
+                    self.run(sql, values)
+                return
             if self._done:
                 self._begin()
             if self._begun:

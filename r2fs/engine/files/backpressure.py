@@ -48,7 +48,7 @@ class BackPressure:
         # guarded by: Core.lock
         self._level = "free"
         # replaced as a whole
-        self._near = False  # Disk.near, when a writer was last admitted
+        self._slows = False  # when a writer was last admitted
 
     @property
     def _limit(self) -> int:
@@ -81,22 +81,22 @@ class BackPressure:
     def admit(self, caller: Caller) -> None:
         """Admit an open for writing or a truncate by name, after a wait if needed. Raises NoSpace, WouldWait."""
         disk = self._disk_space.disk()
-        self._near = disk.near
         if disk.short:
             caller.about_to_wait()
             self._disk_space.make()
-        if self.is_at_limit():
+        dirty = self.dirty()
+        if dirty >= self._limit:
             caller.about_to_wait()
             if not self._until(lambda: self.dirty() < self._limit, caller):
                 raise self._no_space()
+        self._slows = disk.near or dirty >= self._limit * SLOW_FROM
 
     def passes(self) -> bool:
-        """True if a writer that `admit` has just admitted may be given the file's descriptor, for passthrough. With
-        Core.lock held.
+        """True if a writer that `admit` has just admitted may be given the file's descriptor, for passthrough.
 
         If the kernel passes an earlier handle of the file through, it does so for this one, too.
         """
-        return not self._near and self.dirty() < self._limit * SLOW_FROM
+        return not self._slows
 
     def pace(self, caller: Caller, growth: int) -> None:
         """Slow or delay a write that makes a file longer by `growth` bytes. Raises NoSpace."""
