@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r2fs.daemon import metrics
 from r2fs.daemon.control import Request
 from r2fs.daemon.spending import Spending
 from r2fs.engine.namespace.stored_sizes import StoredSizes
-from r2fs.mirror.sizes import MirrorSizes
 from r2fs.model.prices import DAY_S, MONTH_S, Prices
 from r2fs.model.settings import Settings
 from r2fs.model.values import asdict, dataclass
 from r2fs.model.views import LocatedView
 from r2fs.store.counting import CLASSES, RequestCounter, kind_of
 from r2fs.store.tally import OTHERS, RECENT, Counts, Sent, directory_of
+
+if TYPE_CHECKING:  # a mount imports nothing of a mirror
+    from r2fs.mirror.sizes import MirrorSizes
 
 SHOWN = 1000  # directories, programs, or requests in an answer
 
