@@ -107,8 +107,10 @@ def bound_heap() -> None:
 
 
 def freeze_modules() -> None:
-    """Leave modules and classes out of all later garbage collections: they stay. Before the first inode, which may go."""
+    """Leave modules and classes out of all later garbage collections, which begin now: they stay. Before the first inode,
+    which may go."""
     gc.freeze()
+    gc.enable()
 
 
 def tell_health(view: HealthView, name: str) -> None:

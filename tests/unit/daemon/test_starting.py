@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,3 +64,13 @@ def test_the_heap_is_bounded_where_the_libc_can(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(starting.ctypes, "CDLL", lambda name: SimpleNamespace())
     starting.bound_heap()
     assert len(called) == 3
+
+
+def test_garbage_is_collected_from_the_start_of_the_engine_on():
+    gc.disable()
+    try:
+        starting.freeze_modules()
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+        gc.enable()
