@@ -90,11 +90,13 @@ class BucketCopy:
 
     # ---- before
     def _fits_locked(self, source: Node, target: Node) -> bool:
-        """True for a clean source with missing bytes, and a new target that nothing in the bucket is in the way of."""
+        """True for a source in the bucket with missing bytes, and a new target that nothing there is in the way of."""
         self._core.assert_held()
         version, pending = source.base, target.pending
         if version is None or not _is_worth_it(source, version):
             return False
+        if source.pending is not None and self._queue.dependencies.put_blocker_locked(source) is not None:
+            return False  # its own request is on its way
         if (
             pending is None
             or pending.state is not State.DIRTY
@@ -188,8 +190,8 @@ class BucketCopy:
 
 
 def _is_worth_it(source: Node, version: Version) -> bool:
-    """True for a clean file of which much is missing here."""
-    if source.pending is not None or source.content is None or source.base_missing == version:
+    """True for a file in the bucket of which much is missing here."""
+    if not source.has_bytes_of_base or source.content is None or source.base_missing == version:
         return False
     missing = source.content.missing(0, version.size)
     return bool(version.etag) and sum(stop - start for start, stop in missing) >= LEAST

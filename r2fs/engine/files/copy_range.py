@@ -38,7 +38,7 @@ class _Pair:
     there: SparseFile  # the source's
     into: SparseFile  # the target's
     missing: Source | None  # where the source's missing bytes come from; None: it is complete
-    version: Version | None  # of a source without pending state
+    version: Version | None  # of a source whose bytes are in the bucket
 
 
 class CopyRange:
@@ -104,7 +104,7 @@ class CopyRange:
             raise NotSupported("copy_file_range: some bytes are missing")
         self._pending.note_open_write(target.node)
         into.unwatch()
-        version = source.node.base if source.node.pending is None else None
+        version = source.node.base if source.node.has_bytes_of_base else None
         return _Pair(source.node, target.node, there, into, self._contents.source(source.node), version)
 
 

@@ -170,6 +170,12 @@ class Node:
         return self.pending is not None and self.pending.state in SENDING
 
     @property
+    def has_bytes_of_base(self) -> bool:
+        """True if nothing but another name or other metadata is to be stored, or nothing at all."""
+        pending = self.pending
+        return pending is None or not (pending.changed or pending.staged is not None)
+
+    @property
     def needs_base(self) -> bool:
         """True if a write to the base's key in the bucket would destroy bytes that this node still needs."""
         if self.base is None or self.base == self.base_missing:

@@ -225,6 +225,26 @@ def test_it_is_a_clean_file_afterwards(
     assert later.read("target.wav") == far
 
 
+@pytest.mark.parametrize(("change", "here"), [("times", False), ("times", True), ("name", False)])
+def test_a_source_with_new_times_or_a_new_name_is_copied_too(
+    engine: Engine, store: MemoryStore, far: bytes, change: str, here: bool
+) -> None:
+    """Neither is stored yet; the bytes are those of its object."""
+    name = "far.wav"
+    if here:
+        engine.read(name)
+    if change == "times":
+        engine.fs.setattr(engine.caller, engine.entry(name).ino, AttributeChange(mtime_ns=10**18))
+    else:
+        engine.rename(name, name := "renamed.wav")
+    store.calls.clear()
+    cp(engine, name, "target.wav")
+    engine.drain()
+    assert (sent(store), gets(store)) == ({"copy": 2}, 0), "its own, and the target's"
+    assert store.data("target.wav") == store.data(name) == far
+    assert (change == "name") is ("far.wav" not in store.objects)
+
+
 def test_what_is_written_into_the_copy_counts(engine: Engine, store: MemoryStore, far: bytes) -> None:
     def change(opened: Opened) -> None:
         engine.fs.write(engine.caller, opened.handle, 100, b"changed")
