@@ -30,6 +30,7 @@ class Handle:
     rule: ProgramRule | None = (
         None  # of the program that opened it for reading; set before the handle is known
     )
+    restored: bool = False  # opened for reading before a take-over: its next read shows the program
 
     @property
     def appends(self) -> bool:
@@ -51,7 +52,8 @@ class Handles:
     def restore(self, number: int, node: Node, flags: int) -> Handle:
         """Add a handle of an earlier daemon under its number."""
         self._numbers = count(max(next(self._numbers), number + 1))
-        return self._insert(Handle(number, node, flags, bool(flags & os.O_ACCMODE)))
+        writes = bool(flags & os.O_ACCMODE)
+        return self._insert(Handle(number, node, flags, writes, restored=not writes))
 
     def _insert(self, handle: Handle) -> Handle:
         self._open[handle.number] = handle

@@ -223,6 +223,8 @@ class Files:
             content = self._contents.of(file.node)
         while True:
             if source is not None:
+                if file.restored:
+                    file.rule, file.restored = self._rule(caller), False
                 self._hydration.ensure(file.node, source, (offset, offset + size), caller, file.rule)
             try:
                 data = content.read(offset, size)

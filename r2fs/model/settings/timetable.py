@@ -19,7 +19,6 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from math import gcd
 
 from r2fs.model.settings.units import parse_size, size_text
 from r2fs.model.values import dataclass
@@ -93,12 +92,16 @@ class Timetable:
         """Return the moment of the next change of `rate`, in seconds since 1970; None: there is none."""
         if all(rule.rate == self.rest for rule in self.rules):
             return None
-        # Begins and ends, and the moments when the clock on the wall is changed, are multiples of this.
-        step_s = 60 * gcd(OFFSETS, *(minute for rule in self.rules for minute in (rule.start, rule.stop)))
-        now, moment = self.rate(at_s), (int(at_s) // step_s) * step_s
-        for later in range(moment + step_s, moment + 60 * LOOK_AHEAD, step_s):
-            if self.rate(later) != now:
-                return float(later)
+        # A change is at a begin or an end, or where the clock on the wall is changed, at a multiple of OFFSETS: each
+        # has one of few places within such a multiple, by whatever clock.
+        minutes = {minute % OFFSETS for rule in self.rules for minute in (rule.start, rule.stop)} | {0}
+        now, step_s = self.rate(at_s), 60 * OFFSETS
+        first_s = (int(at_s) // step_s) * step_s
+        for moment in range(first_s, first_s + 60 * LOOK_AHEAD, step_s):
+            for minute in sorted(minutes):
+                later = moment + 60 * minute
+                if later > at_s and self.rate(later) != now:
+                    return float(later)
         return None
 
 

@@ -149,6 +149,21 @@ def test_where_the_clock_is_set_back_an_hour_holds_twice() -> None:
     assert [table.until(at - 60) for at in changes] == changes
 
 
+def test_the_next_change_is_the_first_of_all_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = KIND.parse("Mo-Fr 08:07-20:01 = 5M, Sa 23:59-00:03 = 1M, else off")
+    asked: list[float] = []
+    rate = Timetable.rate
+    monkeypatch.setattr(Timetable, "rate", lambda self, at_s: (asked.append(at_s), rate(self, at_s))[1])
+    for day in range(24, 31):
+        begin = local(f"2026-10-{day} 11:11")
+        asked.clear()
+        found = table.until(begin)
+        assert found is not None
+        assert len(asked) < (found - begin) / 60 / 2  # fewer than minutes
+        minutes = (begin + 60 * minute for minute in range(1, 8 * 24 * 60))
+        assert found == next(at for at in minutes if rate(table, at) != rate(table, begin))
+
+
 def test_what_never_changes_has_no_end() -> None:
     for text in ("5M", "off", "Mo = 1M, else 1M"):
         assert KIND.parse(text).until(local("2026-11-28 12:00")) is None

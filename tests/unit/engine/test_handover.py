@@ -6,11 +6,14 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from r2fs.model.errors import NotFound, Stale
+from r2fs.model.errors import NotFound, NotPermitted, Stale
+from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange, Kind, ObjectMeta
+from r2fs.model.settings.program_rules import ProgramRule
 from r2fs.model.verbs import ROOT
 from tests.support.memory_store import MemoryStore
 from tests.support.session import Session
@@ -109,6 +112,21 @@ def test_readers_go_on(session: Callable[..., Session], store: MemoryStore):
     for opened in (whole, lazy):
         one.close(opened)
     assert not one.engine.files.handles.all()
+
+
+def test_a_reader_keeps_the_rule_of_its_program(session: Callable[..., Session], store: MemoryStore):
+    store.set("large", bytes(1 << 20))
+    own = Path("/proc/self/comm").read_text().strip()
+    rule = ProgramRule("thumbnailers", (own,), read="header", header=4096)
+    one = session(small_file=0, programs=(rule,))
+    one.engine.caller = Caller(pid=os.getpid())
+    opened = one.open("large", os.O_RDONLY)
+    one.restart()
+    one.engine.caller = Caller(pid=os.getpid())
+    with pytest.raises(NotPermitted, match="thumbnailers"):
+        one.engine.fs.read(one.engine.caller, opened.handle, 500_000, 100)
+    assert one.read(opened) == bytes(100)
+    one.close(opened)
 
 
 def test_names_that_moved(session: Callable[..., Session], store: MemoryStore):
