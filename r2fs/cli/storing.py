@@ -41,6 +41,7 @@ def store_of(
             gather(target, config_file=config_file, warn=False), settings.bucket.name
         ),
     )
+    store.bandwidth.change(settings.upload_limit, settings.download_limit)
     try:
         if check:
             store.check()

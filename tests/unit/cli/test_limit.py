@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from r2fs.cli.status_text import limit_lines
+from r2fs.cli.storing import store_of
 from r2fs.daemon.bandwidth_operations import BandwidthOperations
 from r2fs.daemon.control import Request
 from r2fs.model.ports import SystemClock
+from r2fs.model.settings.loading import settings_of
+from r2fs.model.settings.sources import Flag, gather
 from r2fs.model.settings.timetable import Timetable
 from r2fs.store.token_bucket import Bandwidth
 from tests.support import schemas
@@ -62,6 +65,16 @@ def test_a_wrong_one_is_refused_with_the_remedy(r2fs: R2fs, daemon: MakeDaemon) 
     assert said.code == 2
     assert "--up: '08:00' has no end" in said.err
     assert '"Mo-Fr 08:00-20:00 = 5M, else off"' in said.err
+
+
+def test_a_store_without_a_mount_keeps_to_the_limits(home: Path) -> None:
+    (home / "bucket").mkdir()
+    limits = {"upload_limit": "2M", "download_limit": "80Mbit"}
+    settings = settings_of(
+        gather(f"file://{home}/bucket", flags={n: Flag(v, "test") for n, v in limits.items()})
+    )
+    with store_of(settings, None, None, check=False) as store:
+        assert [store.bandwidth.view()[way].rate for way in ("up", "down")] == [2 << 20, 10_000_000]
 
 
 def test_a_line_says_until_when(monkeypatch: pytest.MonkeyPatch) -> None:
