@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from r2fs.cli import show
-from r2fs.cli.status_text import brief, troubles_of
+from r2fs.cli.status_text import brief, limit_lines, troubles_of
 from r2fs.cli.streams import can_write
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable
@@ -32,7 +32,8 @@ WATCH_S = 1.0
 QUIT = (b"q", b"Q", b"\x04", b"")  # Ctrl-D, and a closed terminal, too
 BAR, SHORT_BAR, WIDE = 24, 12, 90  # characters of a bar, and of a terminal that has room for long ones
 ROWS = 12  # of transfers, or of reasons, at most
-FRAME = 12  # lines of a panel beside its transfers and reasons
+OLD_S = 60.0  # from which on the age of the oldest change is worth a word
+FRAME = 14  # lines of a panel beside its transfers and reasons
 GOOD, BUSY, BAD, DIM = "green", "cyan", "yellow", "dim"
 
 
@@ -170,8 +171,9 @@ def _panel(answer: Mapping[str, Any], rows: int, cells: int) -> RenderableType:
     health = answer.get("health", {})
     online = health.get("answers", True)
     transfers = _transfers(answer, rows, cells)
-    below = [*([transfers] if transfers is not None else []), *_troubles(answer, rows)]
-    parts: list[RenderableType] = [_figures(answer, cells), *([Text(), *below] if below else [])]
+    parts: list[RenderableType] = [_figures(answer, cells)]
+    for below in ([transfers] if transfers is not None else [], _troubles(answer, rows)):
+        parts += [Text(), *below] if below else []
     state = "online" if online else f"no answer for {amounts.seconds(health['for_s'])}"
     subtitle = Text(f" {mount['driver']}, process {mount['pid']}, {mount['state']}, {state} ", style=DIM)
     colour = BAD if troubles_of(dict(answer)) else BUSY if answer["queue"]["left"] else GOOD
@@ -202,11 +204,14 @@ def _figures(answer: Mapping[str, Any], cells: int) -> RenderableType:
         )
     uploaded = f"{amounts.counted(queue['uploaded'], 'file')} ({amounts.size(queue['uploaded_bytes'])})"
     grid.add_row("sent", Text(uploaded), Text())
+    for name, text in limit_lines(answer.get("bandwidth") or {}):
+        grid.add_row(name, Text(), Text(text))
     return grid
 
 
 def _pace(queue: Mapping[str, Any]) -> str:
-    text = f", oldest {amounts.seconds(queue['oldest_s'])}" if queue["left"] and queue["oldest_s"] else ""
+    old = queue["left"] and queue["oldest_s"] >= OLD_S
+    text = f", oldest {amounts.seconds(queue['oldest_s'])}" if old else ""
     if queue.get("rate"):
         text += f", {amounts.size(queue['rate'])}/s"
     if queue.get("left_s") is not None:

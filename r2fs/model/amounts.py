@@ -9,26 +9,30 @@ from __future__ import annotations
 import math
 
 CENT = 0.01
+DAY_S = 86400
 
 
 def size(count: float) -> str:
     """ "9 B", "1.5 MiB"."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        digits = 0 if unit == "B" else 1
+        if abs(round(value, digits)) < 1024:  # never "1024.0 KiB"
+            return f"{value:.{digits}f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
 
 
 def seconds(value: float) -> str:
-    """ "42 s", "3 min 20 s", "2 h 5 min"."""
+    """ "42 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
     whole = int(value)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 2 * DAY_S:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // DAY_S} d {whole % DAY_S // 3600} h"
 
 
 def counted(number: int, word: str) -> str:

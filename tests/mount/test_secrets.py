@@ -1,17 +1,23 @@
-"""Where a mount's key must not be: arguments, logs, status, files, metrics, core dumps. The bundle has its own test."""
+"""Where a mount's key must not be: arguments, logs, status, files, metrics, page, core dumps.
+
+The bundle has its own test: tests/contract/test_doctor.py.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.mount.daemons import BucketMount, serve, until
+from tests.mount.test_ui import page_of
 from tests.support.servers import Endpoint
 from tests.support.strict import StrictR2
 
@@ -79,6 +85,24 @@ def test_the_key_is_in_no_file_and_no_answer(mount: BucketMount, r2: StrictR2, t
     assert len(own) > 1
     for pid in own:
         assert SECRET.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_the_key_is_on_no_page(mount: BucketMount):
+    (mount.path / "a.wav").write_bytes(b"a" * 1000)
+    with page_of(mount) as (url, child):
+
+        def of_page(route: str) -> bytes:
+            with urllib.request.urlopen(url + route, timeout=60) as answer:
+                data: bytes = answer.read()
+                return data
+
+        (shown,) = json.loads(of_page("mounts"))["mounts"]
+        answers = [of_page(""), of_page("page.js")]
+        for route in ("status?", "cost?", "takes?", "level?path=&"):
+            answers.append(of_page(f"{route}mount={shown['id']}"))
+        assert b"a.wav" in answers[-1]
+        assert [data for data in answers if SECRET.encode() in data] == []
+        assert SECRET.encode() not in Path(f"/proc/{child.pid}/cmdline").read_bytes()
 
 
 def test_a_daemon_leaves_no_core(mount: BucketMount):

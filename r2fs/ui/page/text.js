@@ -4,7 +4,7 @@ export function size(bytes) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let value = Number(bytes) || 0;
   let unit = 0;
-  while (Math.abs(value) >= 1024 && unit < units.length - 1) {
+  while (Math.abs(value) >= (unit ? 1023.95 : 1023.5) && unit < units.length - 1) {
     value /= 1024;
     unit += 1;
   }
@@ -15,7 +15,8 @@ export function seconds(value) {
   const whole = Math.floor(value);
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  if (whole < 2 * 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
 export function position(value) {

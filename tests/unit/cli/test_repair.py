@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,10 @@ def test_every_command_with_json_has_a_schema() -> None:
         if any("--json" in parameter.opts for parameter in command.params)
     }
     assert named <= set(schemas.SCHEMAS)
+    # and an output is held to each: `answer` and its like name the schema
+    texts = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    held = set(re.findall(r'(?:answer\(\s*(?:rig, )?|SCHEMAS\[)"([^"]+)"', texts))
+    assert set(schemas.SCHEMAS) <= held
 
 
 def test_the_json_of_commands_without_a_mount(rig: Rig) -> None:

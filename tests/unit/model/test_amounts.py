@@ -9,14 +9,23 @@ from r2fs.model import amounts
 
 @pytest.mark.parametrize(
     ("count", "said"),
-    [(0, "0 B"), (9, "9 B"), (1536, "1.5 KiB"), (12 << 20, "12.0 MiB"), (3 << 40, "3.0 TiB")],
+    [
+        (0, "0 B"),
+        (9, "9 B"),
+        (1536, "1.5 KiB"),
+        (12 << 20, "12.0 MiB"),
+        (1023.6, "1.0 KiB"),
+        ((1 << 20) - 9, "1.0 MiB"),
+        (3 << 40, "3.0 TiB"),
+    ],
 )
 def test_sizes(count, said):
     assert amounts.size(count) == said
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(0.4, "0 s"), (59.9, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+    ("value", "said"),
+    [(0.4, "0 s"), (59.9, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (275_000, "3 d 4 h")],
 )
 def test_durations(value, said):
     assert amounts.seconds(value) == said
