@@ -6,12 +6,15 @@ Locks: self._lock, a leaf, held for a few assignments. `tell` is called without 
 
 Any answer about an object counts, a refusal of this one request, too. What does not: no answer at
 all, and what refuses everything (the key, the rights, the bucket, the clock).
+
+A server that takes requests and answers none fails them after a minute each. A view sees it before: a request that
+is answered at once elsewhere (`asked`) has waited for SILENT_S, and no other was answered since.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
+from threading import Lock, get_ident
 
 from r2fs.model.errors import (
     BadCredentials,
@@ -27,6 +30,7 @@ from r2fs.model.values import dataclass
 
 SILENCE = (Unavailable, Throttled, BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
 IN_A_ROW = 3  # failed requests without a success between: one or two are everyday business
+SILENT_S = 10.0  # a HEAD takes R2 a fraction of a second, a page of a listing no more than two
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,19 @@ class Health:
         self._failed = 0
         self._since_s = 0.0
         self._reason: str | None = None
+        # each thread writes its own entry
+        self._waiting: dict[int, float] = {}  # time.monotonic() of requests in flight, by thread
+        self._answered_s = 0.0  # time.monotonic() of the last answer
+
+    def asked(self) -> None:
+        """Note that this thread sends a request that moves no bytes; `answered` or `failed` ends it."""
+        self._waiting[get_ident()] = self._clock.monotonic()
 
     def failed(self, error: StoreError) -> None:
         if not isinstance(error, SILENCE):
             self.answered()
             return
+        self._waiting.pop(get_ident(), None)
         with self._lock:
             self._failed += 1
             if self._failed == 1:
@@ -72,6 +84,8 @@ class Health:
             self._reason = str(error)
 
     def answered(self) -> None:
+        self._waiting.pop(get_ident(), None)
+        self._answered_s = self._clock.monotonic()
         if not self._failed:  # nearly always: no lock for it
             return
         with self._lock:
@@ -82,6 +96,14 @@ class Health:
 
     def view(self) -> HealthView:
         with self._lock:
-            if self._failed < IN_A_ROW:
-                return HealthView(True, 0.0, None)
-            return HealthView(False, self._clock.monotonic() - self._since_s, self._reason)
+            if self._failed >= IN_A_ROW:
+                return HealthView(False, self._clock.monotonic() - self._since_s, self._reason)
+        silent_s = self._silent_s()
+        if silent_s < SILENT_S:
+            return HealthView(True, 0.0, None)
+        return HealthView(False, silent_s, "a request was sent, and nothing has been answered since")
+
+    def _silent_s(self) -> float:
+        """Return the wait of the oldest request of `asked` that was sent after the last answer; 0.0: there is none."""
+        unanswered = [sent for sent in list(self._waiting.values()) if sent >= self._answered_s]
+        return self._clock.monotonic() - min(unanswered) if unanswered else 0.0

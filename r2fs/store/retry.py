@@ -176,10 +176,12 @@ class RetryingStore:
     def tries(self, policy: Policy | None = None) -> Tries:
         return Tries(self, policy or self._policy)
 
-    def _repeat(self, call: Callable[[], T], policy: Policy | None = None) -> T:
-        """For what may be done twice."""
+    def _repeat(self, call: Callable[[], T], policy: Policy | None = None, prompt: bool = False) -> T:
+        """For what may be done twice. `prompt`: the server answers it at once."""
         tries = self.tries(policy)
         while True:
+            if prompt:
+                self.health.asked()
             try:
                 done = call()
             except StoreError as error:
@@ -204,11 +206,12 @@ class RetryingStore:
         return self._repeat(
             lambda: self.inner.list_page(
                 prefix, delimiter=delimiter, start_after=start_after, token=token, limit=limit
-            )
+            ),
+            prompt=True,
         )
 
     def head(self, key: str) -> ObjectInfo:
-        return self._repeat(lambda: self.inner.head(key))
+        return self._repeat(lambda: self.inner.head(key), prompt=True)
 
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
         # Twice leaves an upload behind, which the bucket's default lifecycle rule ends.
@@ -240,6 +243,7 @@ class RetryingStore:
     ) -> Download:
         tries = self.tries()
         while True:
+            self.health.asked()
             try:
                 opened = self.inner.get(key, start=start, length=length, if_match=if_match)
             except StoreError as error:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -20,7 +24,7 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.records import Condition, ObjectMeta
-from r2fs.store.health import IN_A_ROW, Health, HealthView
+from r2fs.store.health import IN_A_ROW, SILENT_S, Health, HealthView
 from r2fs.store.local.store import LocalDirStore
 from r2fs.store.retry import RetryingStore
 from tests.support.bodies import BytesBody
@@ -83,6 +87,52 @@ def test_what_is_said_of_one_object_is_an_answer(health: Health, error: type[Sto
         health.failed(Unavailable("no"))
     health.failed(error("no"))
     assert health.view().answers
+
+
+def test_a_server_that_answers_nothing_is_seen_before_its_requests_fail(health: Health, clock: ManualClock):
+    health.answered()
+    clock.advance(100)
+    health.asked()
+    clock.advance(SILENT_S - 1)
+    assert health.view().answers
+    clock.advance(1)
+    view = health.view()
+    assert (view.answers, view.for_s) == (False, SILENT_S)
+    assert view.reason is not None and "nothing has been answered" in view.reason
+    health.failed(Unavailable("timed out"))  # one failure is no outage, and the request waits no more
+    assert health.view().answers
+
+
+def test_a_slow_answer_beside_others_is_no_outage(health: Health, clock: ManualClock):
+    health.asked()
+    clock.advance(SILENT_S)
+    other = Thread(target=lambda: (health.asked(), health.answered()))
+    other.start()
+    other.join()
+    assert health.view().answers
+
+
+def test_requests_without_a_body_are_watched_while_they_wait(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+):
+    inner = LocalDirStore(tmp_path)
+    store = RetryingStore(inner, clock)
+    store.put("a", BytesBody(b"data"), META)
+    seen: list[bool] = []
+
+    def slow(answer: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        clock.advance(SILENT_S)
+        seen.append(store.health.view().answers)
+        return answer(*arguments, **named)
+
+    for name in ("head", "list_page", "get"):
+        monkeypatch.setattr(inner, name, partial(slow, getattr(inner, name)))
+    for call in (lambda: store.head("a"), lambda: store.list_page("")):
+        call()
+        assert store.health.view().answers
+    with store.get("a"):
+        assert store.health.view().answers
+    assert seen == [False] * 3
 
 
 def test_every_request_counts(tmp_path: Path, clock: ManualClock):
