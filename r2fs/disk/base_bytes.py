@@ -4,7 +4,7 @@ Owns:    every write of downloaded bytes, and the disk allocated for those about
 Never:   writes on a byte that is present; changes the file's times.
 Threads: every public method.
 Locks:   self._ready (leaf), of OpenFile: held over the map and over writes of the file.
-Fails:   NoSpace and LocalError of the disk; ValueError once it is closed.
+Fails:   NoSpace and LocalError of the disk; ContentClosed once it is closed.
 """
 
 from __future__ import annotations

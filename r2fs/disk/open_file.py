@@ -4,7 +4,7 @@ Owns:    the descriptor; its number stays the same over a change of mode and of 
 Never:   closes a descriptor that it has handed out; deletes a file.
 Threads: every public method.
 Locks:   self._ready (leaf), a condition that subclasses share: held over a change of path or mode.
-Fails:   NoSpace and LocalError of the disk; ValueError once it is closed.
+Fails:   NoSpace and LocalError of the disk; ContentClosed once it is closed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from threading import Condition, RLock
 
 from r2fs.disk import filecalls
 from r2fs.disk.durable import allocated_bytes, local_error
+
+
+class ContentClosed(ValueError):
+    """The file was closed by its last user."""
 
 
 class OpenFile:
@@ -32,7 +36,7 @@ class OpenFile:
     def fd(self) -> int:
         """The descriptor: O_RDWR, O_RDONLY after `make_readonly`. Others may write through it, unseen."""
         if self._fd < 0:
-            raise ValueError(f"{self.path}: content is closed")
+            raise ContentClosed(f"{self.path}: content is closed")
         return self._fd
 
     @property
@@ -58,7 +62,7 @@ class OpenFile:
             self._read_failed = True
 
     def close(self) -> None:
-        """Close the descriptor. Idempotent; whoever waits for bytes gets ValueError."""
+        """Close the descriptor. Idempotent; a wait for bytes ends with ContentClosed."""
         with self._ready:
             fd, self._fd = self._fd, -1
             self._ready.notify_all()

@@ -232,7 +232,7 @@ class SparseFile(BaseBytes):
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._ready:
             while not (self._complete or self._map.present.covers(start, min(stop, self._map.size))):
-                self.fd  # noqa: B018  (raises ValueError once closed)
+                self.fd  # noqa: B018  (raises ContentClosed once closed)
                 if self._failure is not None:
                     raise self._failure.with_traceback(None)
                 if cancelled is not None and cancelled.is_set():

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from r2fs.disk.open_file import ContentClosed
 from r2fs.engine.content import windows
 from r2fs.engine.content.download import Downloader, as_read_error
 from r2fs.engine.content.jobs import AHEAD, SLOW, URGENT, DownloadQueue
@@ -308,10 +309,8 @@ class Reader:
             log.debug("%s: bytes %d to %d: no reader needs them", version.key, piece.start, piece.stop)
         except R2fsError as error:
             self._failed(source, version, error)
-        except ValueError:
-            if not source.content.closed:
-                raise
-            # The last handle was closed during the download: no reader waits.
+        except ContentClosed:
+            pass  # the last handle was closed during the download: no reader waits
         except OSError as error:
             log.error("%s: writing to the cache failed: %s", source.version.key, error)
             source.content.fail(

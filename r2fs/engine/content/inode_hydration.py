@@ -10,7 +10,9 @@ Fails:   as Reader does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
+from r2fs.disk.open_file import ContentClosed
 from r2fs.engine.content.hydrate import Reader
 from r2fs.engine.content.jobs import URGENT
 from r2fs.engine.content.local_file import Contents
@@ -48,9 +50,7 @@ class Hydration:
             return True
         try:
             self._from_base(node, lambda: self._reader.whole(source, caller, priority))
-        except ValueError:
-            if not source.content.closed:
-                raise
+        except ContentClosed:
             return False
         return True
 
@@ -69,12 +69,9 @@ class Hydration:
             with self._core.lock:
                 self._contents.wake(node)
                 content = self._contents.of(node)
-            try:
+            with suppress(ContentClosed):  # by another reader's last close meanwhile: repeat
                 if self.whole(node, caller):
                     return content.read(0, content.size)
-            except ValueError:
-                if not content.closed:  # else another reader's last close closed it meanwhile: repeat
-                    raise
 
     def is_copy(self, node: Node, of: Version, info: ObjectInfo) -> bool:
         """True if the object `info` is a copy of `of` that this host made for the inode."""

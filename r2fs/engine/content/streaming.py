@@ -179,7 +179,7 @@ class Streams:
 
         `held`: number of first bytes that are written and still hidden. Raises NoSpace if it must stay on the disk.
         """
-        source.content.fd  # noqa: B018  (ValueError if closed: no reader waits)
+        source.content.fd  # noqa: B018  (ContentClosed: no reader waits)
         if source.content.in_memory:  # another of its downloads met the full disk at the same moment
             return
         if not self._stream(source):

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from r2fs.disk.open_file import ContentClosed
 from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.hydrate import PIECE, Reader
 from r2fs.engine.content.jobs import AHEAD
@@ -223,9 +224,7 @@ class Warm:
             for begin in range(0, size, PIECE):
                 self._reader.piece(source, begin, size, caller, AHEAD)
                 caller.about_to_wait()
-        except ValueError:
-            if not source.content.closed:
-                raise
+        except ContentClosed:
             return False
         return True
 
