@@ -67,7 +67,10 @@ def build(root: Path) -> None:
     deb.remove(found for pattern in UNUSED_EXTENSIONS for found in (modules / "lib-dynload").glob(pattern))
     library = root / deb.LIBRARY
     deb.fill_library(library)
-    for library_file in sorted(_libraries([*programs.values(), *root.rglob("*.so")])):
+    libraries = _libraries([*programs.values(), *root.rglob("*.so")])
+    # glibc loads it when a thread is ended at the exit of the process, and aborts without it
+    unwinders = {each.with_name("libgcc_s.so.1") for each in libraries if each.name == "libc.so.6"}
+    for library_file in sorted(libraries | unwinders):
         _copy(library_file, root / library_file.parent.resolve().relative_to("/") / library_file.name)
     _compile(modules, standard, sourceless=True)
     _compile(library, Path("/", deb.LIBRARY))

@@ -284,7 +284,7 @@ def test_unfinished_uploads_are_counted_with_their_age(doctor: Doctor, seaweedfs
     code, found = doctor.json(where)
     assert code == 0
     assert found["unfinished uploads"]["level"] == "warning"
-    assert "48 h" in found["unfinished uploads"]["text"]
+    assert "2 d" in found["unfinished uploads"]["text"]
     assert "AbortIncompleteMultipartUpload" in found["unfinished uploads"]["remedy"]
 
 
