@@ -134,6 +134,10 @@ def newcomer(
     for each in [m.path for m in kmount.mounts() if m.path.startswith(f"{base}/")]:
         subprocess.run([command, "umount", each], env=environment, check=True, timeout=60)
     assert "nothing is mounted" in one.run("r2fs status")
+    for bucket in BUCKETS:  # other tests have buckets of these names
+        for found in s3.list_objects_v2(Bucket=bucket).get("Contents", ()):
+            s3.delete_object(Bucket=bucket, Key=found["Key"])
+        s3.delete_bucket(Bucket=bucket)
 
 
 def test_each_block_is_run():

@@ -267,7 +267,7 @@ class Pins:
                 break
             chosen.append((node, path))
         view = self._copies.download_files(chosen, Caller(cancelled=self._core.ended), _no_report)
-        if view.failures or view.stopped:
+        if view.failures or view.stopped not in (None, "stop"):  # at a stop, the next mount goes on
             reason = (
                 f"{view.failed[0][0]}: {view.failed[0][1]}"
                 if view.failed

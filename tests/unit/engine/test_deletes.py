@@ -392,7 +392,7 @@ def test_the_last_error_has_a_time_and_goes_with_its_cause(make: MakeEngine, sto
     engine.write("b.wav", b"x")
     pump(engine)
     view = engine.fs.queue_view()
-    assert (view.last_error_at_s, view.failed) == (clock.time(), 1)
+    assert (view.last_error_at_s, view.failed) == (clock.time(), 2)  # claimed together
     assert view.last_error is not None
     path = view.last_error.partition(":")[0]
     store.before = lambda name, key: None

@@ -124,12 +124,16 @@ def test_an_upload_of_unknown_outcome_keeps_the_file(make: MakeEngine, store: Me
         if name == "put":
             raise Unavailable("no answer")
 
-    store.after = lose
+    def silent(name: str, key: str) -> None:
+        if name == "head":  # else the next attempt finds what the first has stored
+            raise Unavailable("no answer")
+
+    store.after, store.before = lose, silent
     engine.write("a", b"mine")
     engine.fs.drain(1.0)
     with pytest.raises(CannotDiscard, match=r"may still arrive|being uploaded"):
         engine.fs.maintenance.discards.discard("a", exported(b"mine"))
-    store.after = lambda name, key: None
+    store.after = store.before = lambda name, key: None
     engine.drain()
     assert store.data("a") == b"mine"
 

@@ -55,7 +55,7 @@ class SharedPages(NoKernelCache):
     shares_pages = True
 
 
-@pytest.mark.parametrize(("kernel", "largest"), [(NoKernelCache(), 64 << 10), (SharedPages(), 1 << 20)])
+@pytest.mark.parametrize(("kernel", "largest"), [(NoKernelCache(), 64 << 10), (SharedPages(), 512 << 10)])
 def test_large_pieces_are_for_files_that_the_kernel_reads_by_itself(
     make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, kernel: NoKernelCache, largest: int
 ) -> None:
