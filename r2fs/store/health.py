@@ -8,7 +8,7 @@ Any answer about an object counts, a refusal of this one request, too. What does
 all, and what refuses everything (the key, the rights, the bucket, the clock).
 
 A server that takes requests and answers none fails them after a minute each. A view sees it before: a request that
-is answered at once elsewhere (`asked`) has waited for SILENT_S, and no other was answered since.
+is answered at once elsewhere (`requested`) has waited for SILENT_S, and no other was answered since.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Health:
         self._waiting: dict[int, float] = {}  # time.monotonic() of requests in flight, by thread
         self._answered_s = 0.0  # time.monotonic() of the last answer
 
-    def asked(self) -> None:
+    def requested(self) -> None:
         """Note that this thread sends a request that moves no bytes; `answered` or `failed` ends it."""
         self._waiting[get_ident()] = self._clock.monotonic()
 
@@ -104,6 +104,6 @@ class Health:
         return HealthView(False, silent_s, "a request was sent, and nothing has been answered since")
 
     def _silent_s(self) -> float:
-        """Return the wait of the oldest request of `asked` that was sent after the last answer; 0.0: there is none."""
+        """Return the wait of the oldest request of `requested` that was sent after the last answer; 0.0: there is none."""
         unanswered = [sent for sent in list(self._waiting.values()) if sent >= self._answered_s]
         return self._clock.monotonic() - min(unanswered) if unanswered else 0.0

@@ -181,7 +181,7 @@ class RetryingStore:
         tries = self.tries(policy)
         while True:
             if prompt:
-                self.health.asked()
+                self.health.requested()
             try:
                 done = call()
             except StoreError as error:
@@ -243,7 +243,7 @@ class RetryingStore:
     ) -> Download:
         tries = self.tries()
         while True:
-            self.health.asked()
+            self.health.requested()
             try:
                 opened = self.inner.get(key, start=start, length=length, if_match=if_match)
             except StoreError as error:

@@ -92,7 +92,7 @@ def test_what_is_said_of_one_object_is_an_answer(health: Health, error: type[Sto
 def test_a_server_that_answers_nothing_is_seen_before_its_requests_fail(health: Health, clock: ManualClock):
     health.answered()
     clock.advance(100)
-    health.asked()
+    health.requested()
     clock.advance(SILENT_S - 1)
     assert health.view().answers
     clock.advance(1)
@@ -104,9 +104,9 @@ def test_a_server_that_answers_nothing_is_seen_before_its_requests_fail(health: 
 
 
 def test_a_slow_answer_beside_others_is_no_outage(health: Health, clock: ManualClock):
-    health.asked()
+    health.requested()
     clock.advance(SILENT_S)
-    other = Thread(target=lambda: (health.asked(), health.answered()))
+    other = Thread(target=lambda: (health.requested(), health.answered()))
     other.start()
     other.join()
     assert health.view().answers
