@@ -120,7 +120,7 @@ list them.""",
     is_eager=True,
     expose_value=False,
     callback=version.show,
-    help="Show the version, and the commit if it is known.",
+    help="Show the version, its commit, and the features of this kernel.",
 )
 @click.option("--debug", is_flag=True, help="Log in detail, and show the traceback of a defect.")
 @click.pass_context

@@ -1,13 +1,15 @@
-"""The version in words: of r2fs, and the commit that it was built or runs from, if that is known."""
+"""The version in words: of r2fs, its commit if that is known, and the kernel with the features of its release."""
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from pathlib import Path
 
 import click
 
 from r2fs import __version__
+from r2fs.model import kernel_features
 
 PACKAGE = Path(__file__).resolve().parents[1]
 BUILT = PACKAGE / "_commit"  # written into wheels by hatch_build.py
@@ -17,6 +19,12 @@ GIT_S = 5.0
 def text() -> str:
     found = commit()
     return f"r2fs {__version__}" + (f" (commit {found})" if found else "")
+
+
+def kernel() -> str:
+    release = platform.release()
+    features = ", ".join(kernel_features.by_release(release)) or "none"
+    return f"Linux {release}, features of FUSE by its release: {features}"
 
 
 def commit() -> str | None:
@@ -42,5 +50,5 @@ def commit() -> str | None:
 def show(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     """Print the version and end the command."""
     if wanted and not ctx.resilient_parsing:
-        click.echo(text())
+        click.echo(f"{text()}\n{kernel()}")
         ctx.exit()

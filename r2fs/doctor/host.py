@@ -21,18 +21,18 @@ from r2fs.drivers import kmount
 from r2fs.drivers.kernel import trial
 from r2fs.drivers.kernel.wire import Init
 from r2fs.drivers.mount_path import check_fuse
-from r2fs.model import amounts, owned_paths
+from r2fs.model import amounts, kernel_features, owned_paths
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.settings import MIB, Settings
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # Features that the driver uses where the kernel has them, and the first Linux that does.
 FEATURES: Final = (
-    (Init.PASSTHROUGH, "passthrough", "6.9"),
-    (Init.HAS_RESEND, "resend after a take-over", "6.9"),
-    (Init.DIRECT_IO_ALLOW_MMAP, "mmap of streamed files", "6.6"),
-    (Init.HAS_EXPIRE_ONLY, "expiry of names", "6.2"),
-    (Init.EXPLICIT_INVAL_DATA, "kept page cache", "5.2"),
+    (Init.PASSTHROUGH, kernel_features.PASSTHROUGH),
+    (Init.HAS_RESEND, kernel_features.RESEND),
+    (Init.DIRECT_IO_ALLOW_MMAP, kernel_features.MMAP),
+    (Init.HAS_EXPIRE_ONLY, kernel_features.EXPIRY),
+    (Init.EXPLICIT_INVAL_DATA, kernel_features.PAGES),
 )
 SAMPLE_BYTES: Final = 16 * MIB
 SLOW_BYTES_S: Final = (
@@ -59,8 +59,10 @@ def kernel(settings: Settings | None) -> Iterator[Finding]:
     except R2fsError as error:
         yield of_error("kernel", error, "a trial mount fails: ")
         return
-    has = [name for flag, name, _ in FEATURES if found.has(flag)]
-    lacks = [f"{name} (Linux {since})" for flag, name, since in FEATURES if not found.has(flag)]
+    has = [name for flag, name in FEATURES if found.has(flag)]
+    lacks = [
+        f"{name} (Linux {kernel_features.SINCE[name]})" for flag, name in FEATURES if not found.has(flag)
+    ]
     text = f"Linux {platform.release()}, FUSE {found.version[0]}.{found.version[1]}: {', '.join(has) or 'none of the features'}"
     if lacks:
         yield warning(

@@ -17,7 +17,7 @@ from r2fs.model.settings.options import TABLE
 
 def test_version_and_help(r2fs):
     assert re.fullmatch(
-        rf"r2fs {re.escape(__version__)}( \(commit [0-9a-f]{{12,}}\))?\n", r2fs("--version").out
+        rf"r2fs {re.escape(__version__)}( \(commit [0-9a-f]{{12,}}\))?\nLinux [^\n]+\n", r2fs("--version").out
     )
     said = r2fs("--help")
     assert said.code == 0
