@@ -107,6 +107,7 @@ class Successes:
             self._staged_files.keep_name(node)
         self._attempts.arrived(node.ino, job.attempt)
         self._pending.deletes.cleared(job.key, sent.version.etag)
+        self._overwritten_locked(job)
         if decided.moved:
             self.left_behind_locked(job, sent.version, node)
         self._pending.commit(node, decided.following, **change)
@@ -152,10 +153,7 @@ class Successes:
         self._core.assert_held()
         key = job.key
         self._pending.deletes.cleared(key, version.etag)
-        # Of the object overwritten by this attempt, and not of another host's since.
-        done = self._pending.deletes.of_version(key, job.expected_etag or "")
-        if done is not None:
-            self._pending.deletes.drop(done.seq)
+        self._overwritten_locked(job)
         heir = self._pending.pending_at(key)
         if heir is None:
             self._deletes.add_locked(self._pending.deletes.add(key, version.etag, after))
@@ -163,3 +161,13 @@ class Successes:
         assert heir.pending is not None
         if heir.pending.expected_etag in (None, job.expected_etag):  # else a newer version is known
             self._pending.commit(heir, transitions.expecting(heir.pending, version.etag))
+
+    def _overwritten_locked(self, job: UploadJob) -> None:
+        """Drop the delete of the version that the attempt replaced, and not of another host's since.
+
+        Such a row is added during the request, when a late attempt of another inode is found at the key.
+        """
+        self._core.assert_held()
+        done = self._pending.deletes.of_version(job.key, job.expected_etag or "")
+        if done is not None:
+            self._pending.deletes.drop(done.seq)

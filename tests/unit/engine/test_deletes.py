@@ -426,3 +426,26 @@ def test_a_watch_is_no_owed_delete(make: MakeEngine, store: MemoryStore, caplog:
     assert not any("delet" in line for line in said), said
     view = after.fs.queue_view()
     assert (view.files, view.deletes, view.watched) == (1, 0, 1)
+
+
+def test_a_delete_of_the_version_that_an_upload_replaced_ends_with_the_upload(
+    make: MakeEngine, store: MemoryStore
+):
+    """As added where a late attempt of another inode is found at the key during the request (tests/crash, 4b0843f4)."""
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock, upload_delay_s=0.0)
+    engine.write("a.wav", b"old")
+    send(engine, clock)
+    base = engine.node("a.wav").base
+    assert base is not None
+
+    def found(name: str, key: str) -> None:
+        if name == "put":
+            with engine.lock:
+                engine.pending_store.deletes.add("a.wav", base.etag)
+
+    store.before = found
+    engine.write("a.wav", b"new")
+    send(engine, clock)
+    assert engine.deletes() == []
+    assert store.data("a.wav") == b"new"
