@@ -48,7 +48,7 @@ def test_what_was_made_ahead_is_handed_out_once(spares, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "QUIET_S", 3600.0)  # none is made from here on but for who takes
     taken = [spares.take() for _ in range(7)]
     assert len({path for path, _ in taken}) == 7
-    assert len(os.listdir(tmp_path)) == 1 + 7
+    assert len(os.listdir(tmp_path)) >= 1 + 7  # and perhaps one that was being made before
     for path, fd in taken:
         os.write(fd, b"x")
         assert path.read_bytes() == b"x"
