@@ -42,7 +42,6 @@ Answer = Sent | Exception  # of the store, or of this disk
 class Resolver:
     def __init__(self, records: Records, storage: Storage, queue: UploadQueue, deletes: Deletes) -> None:
         # constant
-        self._records = records
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
@@ -50,9 +49,7 @@ class Resolver:
         self._contents = storage.contents
         self._staged_files = storage.staged_files
         self._hydration = storage.hydration
-        self._disk_sync = storage.disk_sync
         self._queue = queue
-        self._deletes = deletes
         self.successes = Successes(records, storage, queue, deletes)
 
     def resolve(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
