@@ -1,14 +1,15 @@
-"""Health: does the bucket answer?
+"""Health: whether the bucket answers.
 
-Owns:  since when it does not, and why; who is told when that changes.
+Owns:  the begin and the reason of an outage; the begin of each request in flight that moves no bytes; the calls of
+       `tell` when an outage begins or ends.
 Never: decides what is sent (`retry.py` and the engine's schedules do).
 Locks: self._lock, a leaf, held for a few assignments. `tell` is called without it.
 
 Any answer about an object counts, a refusal of this one request, too. What does not: no answer at
 all, and what refuses everything (the key, the rights, the bucket, the clock).
 
-A server that takes requests and answers none fails them after a minute each. A view sees it before: a request that
-is answered at once elsewhere (`requested`) has waited for SILENT_S, and no other was answered since.
+Requests to a server that takes them and answers none fail after a minute each. A view shows the outage before: a
+request of `requested` has waited for SILENT_S, and no other has been answered since.
 """
 
 from __future__ import annotations
