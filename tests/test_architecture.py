@@ -77,7 +77,7 @@ ONLY = {
     "s3transfer": ("store/s3/",),
     "urllib3": ("store/s3/wire.py",),
     "diskcache": ("disk/cache/table.py",),
-    "sqlite3": ("disk/journal/", "disk/mirror_record.py"),
+    "sqlite3": ("disk/journal/", "disk/database.py", "disk/database_file.py", "disk/check.py"),
     "click": ("cli/",),
     "rich": ("cli/",),
     "mfusepy": ("drivers/libfuse/libfuse_driver.py",),

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from r2fs.daemon import state_directories
-from r2fs.disk.cache import check as cache_checking
-from r2fs.disk.journal import check as journal_checking
+from r2fs.disk import check as checking
 from r2fs.doctor.findings import Finding, failed, ok, warning
 from r2fs.model import amounts
 from r2fs.model.errors import StateDamaged
@@ -20,7 +19,7 @@ from r2fs.model.settings import Settings
 
 def journal(settings: Settings) -> Finding:
     check, where = "journal", settings.state_dir
-    found = journal_checking.check(where, settings.staging_dir)
+    found = checking.journal(where, settings.staging_dir)
     if found is None:
         return ok(check, f"{where} has none yet")
     if found.in_use:
@@ -44,7 +43,7 @@ def journal(settings: Settings) -> Finding:
 
 def cache(settings: Settings) -> Finding:
     check, where = "cache", settings.cache_dir
-    found = cache_checking.check(where)
+    found = checking.cache(where)
     if found is None:
         return ok(check, f"{where} has none yet")
     if found.in_use:
@@ -55,7 +54,7 @@ def cache(settings: Settings) -> Finding:
             f"{where}: {'; '.join(found.problems)}",
             "nothing is lost: unmount, delete this directory, and mount again",
         )
-    return ok(check, f"{where}: whole, {amounts.counted(found.files, 'file')}")
+    return ok(check, f"{where}: whole, {amounts.counted(found.rows, 'file')}")
 
 
 def unsent(environ: Mapping[str, str], further: tuple[Path, ...] = ()) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from r2fs.disk import mirror_record, plain_tree
+from r2fs.disk import database, mirror_record, plain_tree
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Bucket
 from r2fs.store import open_store
@@ -26,6 +26,7 @@ from tests.support.mirror_rig import MirrorRig
 CODE = (
     os.path.dirname(plain_tree.__file__).replace("/disk", "/mirror/"),
     plain_tree.__file__,
+    database.__file__,
     mirror_record.__file__,
 )
 CONFLICT = re.compile(r" \(conflict of here, [\d-]+( \d+)?\)")

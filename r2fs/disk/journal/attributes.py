@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 from typing import Any, Final
 
-from r2fs.disk.journal.database import Database, name_of, text_or_bytes
+from r2fs.disk.database import Database, name_of, text_or_bytes
 from r2fs.model.keys import nfc
 from r2fs.model.records import KeptAttributes
 

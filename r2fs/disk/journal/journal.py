@@ -15,11 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from r2fs.disk.database import Database, name_of, text_or_bytes
+from r2fs.disk.database_file import Schema
 from r2fs.disk.durable import fsync_dir
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.attributes import AttributeRows
-from r2fs.disk.journal.database import Database, name_of, text_or_bytes
 from r2fs.disk.journal.pins import PinRows
+from r2fs.disk.journal.schema import SCHEMA, VERSION
 from r2fs.disk.journal.state_directory import StateDirectory
 from r2fs.disk.staging import Staging
 from r2fs.model.ports import CrashPoint, no_crash
@@ -90,7 +92,11 @@ class Journal:
         """
         directory = StateDirectory.take(state_dir, Staging(staging_dir or state_dir / "staging"))
         try:
-            journal = cls(directory, Database(directory, crash_point))
+            path = state_dir / "journal.db"
+            salvage.keep_lonely_log(path)
+            schema = Schema("journal", VERSION, SCHEMA, salvage.set_aside)
+            database = Database(path, schema, directory.lock_fd, directory.reserve, crash_point)
+            journal = cls(directory, database)
             # The epoch must not be given twice, nor may a directory be missing above synced files.
             journal.barrier()
             for path in (state_dir.parent, state_dir, directory.staging.directory):

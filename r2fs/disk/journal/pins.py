@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from r2fs.disk.journal.database import Database
+from r2fs.disk.database import Database
 from r2fs.model.records import Pin
 
 

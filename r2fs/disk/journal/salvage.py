@@ -1,7 +1,7 @@
 """Salvage of a damaged journal: the database is renamed, and its staged files listed with their keys.
 
-Owns:    the new name, and `orphans.jsonl` in the state directory: which file of staging was which
-         key, as far as the damaged database can be read. For a person, and for `status`, which shows it.
+Owns:    `orphans.jsonl` in the state directory: the key of each staged file, as far as the damaged database can be
+         read. For a person, and for `status`, which shows it.
 Never:   deletes or repairs; uploads: rows of a damaged table are not to be trusted.
 Fails:   OSError where the database cannot be renamed.
 """
@@ -10,37 +10,29 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from r2fs.disk.durable import fsync_dir, quarantine, write_durably
+from r2fs.disk.database_file import BESIDE, InUse, copied
+from r2fs.disk.database_file import set_aside as rename_aside
+from r2fs.disk.durable import quarantine, write_durably
 from r2fs.model import owned_paths
 
 log = logging.getLogger(__name__)
 
 INDEX = "orphans.jsonl"
 LARGEST_INDEX = 1 << 28  # bytes: a million files
-BESIDE = ("-wal", "-shm")  # SQLite finds them by the database's name: they keep it
 
 
-def set_aside(path: Path, why: str) -> Path:
-    """Rename the database at `path` with its log; return the new path."""
-    aside = quarantine(path)
-    for suffix in BESIDE:
-        with suppress(FileNotFoundError):
-            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
-    fsync_dir(path.parent)
-    log.error("the journal %s is damaged (%s): set aside as %s; it begins anew", path, why, aside.name)
+def set_aside(path: Path, why: str) -> None:
+    """Rename the database at `path` with its log, and list its staged files."""
+    aside = rename_aside(path, why)
     known = {**names(path.parent), **_staged_names(aside)}
     if known:
         lines = (json.dumps({"file": file, "key": key}) + "\n" for file, key in known.items())
         write_durably(path.parent / INDEX, "".join(lines).encode())
-    return aside
 
 
 def keep_lonely_log(path: Path) -> None:
@@ -74,18 +66,13 @@ def names(state_dir: Path) -> Mapping[str, str]:
 
 
 def _staged_names(database: Path) -> dict[str, str]:
-    """Return the keys of staged files that a copy of the database has: SQLite would write to the original."""
+    """Return the keys of staged files, as a copy of the database has them."""
     found = {}
     try:
-        with tempfile.TemporaryDirectory(prefix=".salvage-", dir=database.parent) as directory:
-            copy = Path(directory) / "journal.db"
-            shutil.copyfile(database, copy)
-            with suppress(FileNotFoundError):
-                shutil.copyfile(f"{database}-wal", f"{copy}-wal")
-            with closing(sqlite3.connect(copy)) as db:
-                for staged, key in _rows(db):
-                    found[str(staged)] = str(key)
-    except (OSError, sqlite3.Error) as error:
+        with copied(database, database.parent) as db:
+            for staged, key in _rows(db):
+                found[str(staged)] = str(key)
+    except (OSError, sqlite3.Error, InUse) as error:
         log.info("%s: not looked through for names of unsent files: %s", database, error)
     return found
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -46,10 +46,8 @@ class StateDirectory:
 
         Raises StateLocked, DirectoryUnusable.
         """
-        try:
-            owned_paths.make_directory(path)
-            owned_paths.check_files(path, *FILES)
-            lock_fd = lock_state(path)
+        with usable(path):
+            lock_fd = take_lock(path, *FILES)
             try:
                 # Under the lock: another start that fails removes its directories.
                 staging.make()
@@ -57,11 +55,6 @@ class StateDirectory:
             except BaseException:
                 os.close(lock_fd)
                 raise
-        except OSError as error:
-            raise DirectoryUnusable(
-                f"the state directory {path} cannot be used ({error.strerror}): "
-                "make it writable, or choose another by --state-dir"
-            ) from error
 
     @property
     def lock_fd(self) -> int:
@@ -93,7 +86,26 @@ class StateDirectory:
                 (self.path / name).unlink()
 
 
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Raise DirectoryUnusable in place of an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise DirectoryUnusable(
+            f"the state directory {path} cannot be used ({error.strerror}): "
+            "make it writable, or choose another by --state-dir"
+        ) from error
+
+
 # ------------------------------------------------------------------ the lock
+def take_lock(path: Path, *files: str) -> int:
+    """Make the directory where missing, check its files of these names, and take its lock (`lock_state`)."""
+    owned_paths.make_directory(path)
+    owned_paths.check_files(path, *files)
+    return lock_state(path)
+
+
 def lock_state(state_dir: Path) -> int:
     """Take the lock; return the descriptor that holds it: closing that gives the lock back."""
     path = state_dir / "lock"

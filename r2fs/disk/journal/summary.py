@@ -1,7 +1,7 @@
 """Summary of a journal that no daemon has open: counts of changes that the bucket lacks.
 
-Owns:    the counts, read without lock, recovery or checkpoint. SQLite would do the last two for a journal
-         that a killed daemon left: of such a one a copy is read.
+Owns:    the counts, read without lock, recovery or checkpoint. SQLite would recover the journal of a killed daemon:
+         a copy of that is read.
 Never:   writes to the state directory; takes its lock, which would refuse a daemon that is starting.
 Fails:   softly: PendingSummary.error says why a journal cannot be read.
 """
@@ -9,15 +9,14 @@ Fails:   softly: PendingSummary.error says why a journal cannot be read.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
 
+from r2fs.disk.database_file import LOG, InUse, copied
 from r2fs.model.records import Kind
 from r2fs.model.settings import LOCAL_PATTERNS
 from r2fs.model.values import dataclass
@@ -38,9 +37,8 @@ class PendingSummary:
     bytes: int = 0
     deletes: int = 0
     parked: int = 0  # of the files
-    oldest_at_s: float | None = (
-        None  # seconds since 1970: the oldest file's last close, else the journal's last change
-    )
+    # seconds since 1970: the oldest file's last close, else the journal's last change
+    oldest_at_s: float | None = None
     error: str | None = None  # why the journal cannot be read
 
     @property
@@ -75,7 +73,7 @@ def summary(state_dir: Path, local_patterns: Collection[str] = LOCAL_PATTERNS) -
             rows = db.execute(_ROWS).fetchall()
             (deletes,) = db.execute(_DELETES).fetchone()
         changed_s = (state_dir / DATABASE).stat().st_mtime
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, InUse) as error:
         return PendingSummary(error=str(error))
     pending = [row for row in rows if not _stays_here(row, local_patterns)]
     sealed = [row[4] for row in pending if row[4] is not None]
@@ -101,19 +99,11 @@ def _stays_here(row: tuple[object, ...], patterns: Collection[str]) -> bool:
 @contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the database as it is on the disk, its log included."""
-    log = Path(f"{path}-wal")
-    if not log.exists() or not log.stat().st_size:
-        with closing(_open(path)) as db:
+    log = Path(f"{path}{LOG}")
+    if log.exists() and log.stat().st_size:
+        with copied(path) as db:
             yield db
         return
-    with tempfile.TemporaryDirectory(prefix="r2fs-journal-") as directory:
-        copy = Path(directory) / DATABASE
-        shutil.copyfile(path, copy, follow_symlinks=False)
-        shutil.copyfile(log, f"{copy}-wal", follow_symlinks=False)
-        with closing(sqlite3.connect(copy)) as db:
-            yield db
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open read-only; `immutable` keeps SQLite from making a lock or a file beside it."""
-    return sqlite3.connect(f"file:{quote(os.fspath(path))}?mode=ro&immutable=1", uri=True)
+    # `immutable` keeps SQLite from making a lock or a file beside it.
+    with closing(sqlite3.connect(f"file:{quote(os.fspath(path))}?mode=ro&immutable=1", uri=True)) as db:
+        yield db

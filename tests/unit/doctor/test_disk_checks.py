@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import database_copy
-from r2fs.disk.cache import check as cache_checking
-from r2fs.disk.journal import check as journal_checking
+from r2fs.disk import check as checking
+from r2fs.disk import database_file
 from r2fs.doctor import disk, host
 from r2fs.doctor.findings import Level
 from r2fs.model.settings import Settings
@@ -114,13 +113,13 @@ def test_a_database_that_changes_all_the_time_is_not_judged(tmp_path: Path, monk
     state.mkdir()
     (state / "journal.db").write_bytes(b"")
     ticks = iter(range(1000))
-    monkeypatch.setattr(database_copy, "_state", lambda path: [next(ticks)])
-    monkeypatch.setattr(database_copy, "PAUSE_S", 0.0)
-    found = journal_checking.check(state, state / "staging")
+    monkeypatch.setattr(database_file, "_state", lambda path: [next(ticks)])
+    monkeypatch.setattr(database_file, "PAUSE_S", 0.0)
+    found = checking.journal(state, state / "staging")
     assert found is not None
     assert found.in_use
     assert not found.problems
-    assert cache_checking.check(tmp_path / "nothing") is None
+    assert checking.cache(tmp_path / "nothing") is None
     assert disk.journal(settings_for(tmp_path)).level is Level.OK
 
 

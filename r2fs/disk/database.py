@@ -1,14 +1,12 @@
-"""The journal's database: an SQLite connection, its transactions and its log.
+"""A database of r2fs: an SQLite connection, its transactions and its log.
 
-Owns:    the pragmas, the check at the start, BEGIN to COMMIT with effects in memory, the sync of the log,
-         and the meaning of each error.
-Never:   reads or writes a row, but for the schema's version.
+Owns:    BEGIN to COMMIT with effects in memory, and the sync of the log.
+Never:   reads or writes a row.
 Threads: every method; a transaction holds the lock from BEGIN to COMMIT.
 Locks:   `lock` (rank 50, the innermost but for the reserve's); `_durability` before it, held over the sync
          that `barrier` waits for.
-Fails:   NoSpace, DiskReadOnly, LocalError and StateDamaged, without any change then. A database that is damaged
-         is set aside at open (salvage.py), and begun anew. On a full disk the reserve is given up and the
-         transaction is carried out again, before NoSpace is raised.
+Fails:   NoSpace, DiskReadOnly, LocalError and StateDamaged, without any change then. On a full disk the reserve is
+         given up and the transaction is carried out again, before NoSpace is raised.
 
 A commit survives kill -9 at once (WAL, synchronous=NORMAL: no fsync). `barrier` makes all commits so far survive
 a power cut: syncs the log as SQLite does, but without the lock, so that no other commit waits for the disk.
@@ -21,36 +19,36 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from r2fs.disk.durable import claim_blocks, local_error
-from r2fs.disk.journal import salvage
-from r2fs.disk.journal.schema import SCHEMA, VERSION
-from r2fs.disk.journal.state_directory import StateDirectory
-from r2fs.disk.journal.write_ahead_log import WriteAheadLog
+from r2fs.disk.database_file import LOG, Schema, as_ours, begin, code
+from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
 from r2fs.disk.reserve import DiskReserve
-from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
-from r2fs.model.ports import CrashPoint
+from r2fs.model.errors import LocalError, R2fsError
+from r2fs.model.ports import CrashPoint, no_crash
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT_PAGES = 2000  # 8 MiB of WAL: then a checkpoint, whose fsync a commit waits for
-PAGE = 4096
-
-# Errors of a damaged database. Any other error is the disk's, and the database may be good.
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 Statement = tuple[str, tuple[object, ...]]
 Action = Callable[[], object]
 
 
 class Database:
-    def __init__(self, directory: StateDirectory, crash_point: CrashPoint) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        lock_fd: int,
+        reserve: DiskReserve | None = None,
+        crash_point: CrashPoint = no_crash,
+    ) -> None:
+        """`lock_fd`: of the directory's lock file, which stays open until `close`."""
         # constant
-        self._directory = directory
-        self._reserve = directory.reserve
+        self._path = path
+        self._schema = schema
+        self._reserve = reserve
         self._crash_point = crash_point
         self._scope = _Scope(self)
         # before lock
@@ -58,10 +56,11 @@ class Database:
         self._synced = -1  # number of commits that are on the disk; guarded by: _durability
         # guarded by: lock
         self.lock = threading.RLock()
-        self._connection = open_connection(directory.path, directory.reserve)
+        self._lock_fd = lock_fd
+        self._connection = begin(path, schema, reserve)
         # Open as long as the connection is: closing it would give SQLite's lock on the file back.
-        self._fd = os.open(directory.path / "journal.db", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._log = WriteAheadLog(directory.path)
+        self._fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._log = _WriteAheadLog(Path(f"{path}{LOG}"))
         self._commits = 0
         self._depth = 0  # of nested transactions
         # of the open transaction
@@ -77,6 +76,7 @@ class Database:
             self._connection.close()
             self._log.close()
             os.close(self._fd)
+            self._lock_fd = -1
 
     # ------------------------------------------------------------------ transactions
     def transaction(self) -> AbstractContextManager[None]:
@@ -182,9 +182,9 @@ class Database:
             try:
                 self._connection.execute(sql, values)
             except sqlite3.Error as error:
-                if _code(error) != sqlite3.SQLITE_FULL or not self._reserve.give_up():
+                if code(error) != sqlite3.SQLITE_FULL or self._reserve is None or not self._reserve.give_up():
                     raise
-                self._repeat()
+                self._repeat(self._reserve.size)
                 if sql != "BEGIN IMMEDIATE":
                     self._connection.execute(sql, values)
         except sqlite3.Error as error:
@@ -192,19 +192,20 @@ class Database:
             self.error = str(ours)
             raise ours from error
 
-    def _repeat(self) -> None:
+    def _repeat(self, reserve: int) -> None:
         """Begin the transaction again in the freed reserve, and repeat its statements: SQLite drops a transaction that finds no space."""
-        half = self._reserve.size // 2
+        half = reserve // 2
         try:  # before other files take the space
             if (log_fd := self._log.fd()) >= 0:
                 claim_blocks(log_fd, half)
             claim_blocks(self._fd, os.fstat(self._fd).st_size + half)
         except OSError as error:  # the files grow as far as others leave space
-            log.info("%s: no room of its own: %s", self._directory.path, error)
+            log.info("%s: no room of its own: %s", self._path, error)
         log.warning(
-            "the disk of %s is full: %d bytes that were kept in reserve for the journal are in use now",
-            self._directory.path,
-            self._reserve.size,
+            "the disk of %s is full: %d bytes that were kept in reserve for the %s are in use now",
+            self._path.parent,
+            reserve,
+            self._schema.name,
         )
         if not self._begun:
             return
@@ -220,13 +221,13 @@ class Database:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            log.info("the journal's transaction ended without a rollback: %s", error)
+            log.info("%s: a transaction ended without a rollback: %s", self._path, error)
         for undo in reversed(self._undo):
             undo()
         self._effects = []
 
     def _as_ours(self, error: sqlite3.Error) -> R2fsError:
-        return _as_ours(error, self._directory.path, self._directory.lock_fd)
+        return as_ours(error, self._path, self._schema, self._lock_fd)
 
     # ------------------------------------------------------------------ power cuts
     def barrier(self) -> None:
@@ -254,7 +255,7 @@ class Database:
         """
         ((busy, _, _),) = self.query("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
-            raise LocalError(f"{self._directory.path}: the journal's log could not be synced, and is in use")
+            raise LocalError(f"{self._path}: its log could not be synced, and is in use")
         self._log.sync_failed = False
 
 
@@ -271,6 +272,48 @@ class _Scope:
         self._database.leave(failed=kind is not None)
 
 
+class _WriteAheadLog:
+    """Sync of SQLite's log through a descriptor of its own. SQLite alone reads and writes the log.
+
+    Threads: `fd`, `close` with the database's lock held; `sync` with its `_durability`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # constant
+        self.path = path
+        # guarded by: the database's lock
+        self._fd = -1
+        # guarded by: the database's _durability
+        self._named = False  # the directory was synced since the log was made; False → True only
+        self.sync_failed = False  # since the log was begun: the kernel has forgotten its dirty pages
+
+    def fd(self) -> int:
+        """Return the descriptor; -1: SQLite has made no log yet."""
+        if self._fd < 0:
+            with suppress(FileNotFoundError):
+                self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return self._fd
+
+    def sync(self, fd: int) -> None:
+        """Make the log's bytes and its name survive a power cut. Waits for the disk. Raises OSError."""
+        if fd < 0:
+            return
+        try:
+            os.fsync(fd)
+            if not self._named:
+                # SQLite syncs the log's name with the first sync of its own, which may be far.
+                fsync_dir(self.path.parent)
+                self._named = True
+        except OSError:
+            self.sync_failed = True
+            raise
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 def _carry_out(effects: Iterator[Action]) -> None:
     """Carry all out, also after a failed one: the commit stands."""
     for effect in effects:
@@ -279,87 +322,6 @@ def _carry_out(effects: Iterator[Action]) -> None:
         except BaseException:
             _carry_out(effects)
             raise
-
-
-# ------------------------------------------------------------------ opening
-def open_connection(state_dir: Path, reserve: DiskReserve) -> sqlite3.Connection:
-    """Open the database; set a damaged database aside under another name, and begin anew."""
-    path = state_dir / "journal.db"
-    salvage.keep_lonely_log(path)
-    try:
-        return _connect(path, reserve)
-    except sqlite3.Error as error:
-        if _is_damage(error):
-            salvage.set_aside(path, str(error))
-        elif _code(error) != sqlite3.SQLITE_FULL or not reserve.give_up():
-            raise _as_ours(error, state_dir, None) from error
-    try:
-        return _connect(path, reserve)
-    except sqlite3.Error as error:
-        raise _as_ours(error, state_dir, None) from error
-
-
-def _connect(path: Path, reserve: DiskReserve) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # no -shm: a mapping of a failing disk is SIGBUS
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        # A log of so many pages fits in what `Database._repeat` claims.
-        pages = max(1, min(CHECKPOINT_PAGES, reserve.size * 3 // 8 // PAGE))
-        db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise DamagedDatabase(verdict)
-        _check_version(db, path)
-        db.executescript(SCHEMA)
-        db.execute("INSERT OR REPLACE INTO fact VALUES ('schema', ?)", (str(VERSION),))
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _check_version(db: sqlite3.Connection, path: Path) -> None:
-    """Raise StateDamaged for a journal of another schema, before any change."""
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchone():
-        return
-    found = db.execute("SELECT value FROM fact WHERE name = 'schema'").fetchone()
-    version = int(found[0]) if found else VERSION  # no row: the daemon that made the tables was killed
-    if version > VERSION:
-        raise StateDamaged(f"{path} was written by a newer r2fs: upgrade r2fs on this host")
-    if version < VERSION:
-        raise StateDamaged(
-            f"{path} was written by an earlier r2fs, whose journal this one does not read: "
-            "send what it holds with that version, or choose another directory by --state-dir"
-        )
-
-
-class DamagedDatabase(sqlite3.DatabaseError):
-    """Result of SQLite's own check of a damaged database."""
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return isinstance(error, DamagedDatabase) or _code(error) in DAMAGED
-
-
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
-
-
-# ------------------------------------------------------------------ errors
-def _as_ours(error: sqlite3.Error, state_dir: Path, probe_fd: int | None) -> R2fsError:
-    """Map an error of SQLite by its code. The system's errno is missing: a call on `probe_fd` gets that."""
-    if _code(error) == sqlite3.SQLITE_FULL:
-        return NoSpace(f"the disk of the state directory {state_dir} is full")
-    if _is_damage(error):
-        return StateDamaged(f"the journal in {state_dir} is damaged: {error}")
-    if probe_fd is not None and probe_fd >= 0:
-        try:
-            os.utime(probe_fd)
-        except OSError as why:
-            return local_error(why, state_dir)
-    return LocalError(f"the journal in {state_dir} cannot be used: {error}")
 
 
 # ------------------------------------------------------------------ values
