@@ -97,11 +97,21 @@ class Request:
             raise InvalidArgument(f"{name} is a text, not {value!r}")
         return value
 
-    def texts(self, name: str) -> list[str] | None:
-        value = self.message.get(name)
+    def paths(self) -> list[str]:
+        """The list `paths` of the request; empty if there is none. InvalidArgument for another form."""
+        value = self.message.get("paths")
         if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
-            raise InvalidArgument(f"{name} is a list of texts")
-        return value
+            raise InvalidArgument("paths is a list of texts")
+        return value or []
+
+    def flag(self, name: str) -> bool:
+        return self.message.get(name) is True
+
+
+def operations_of(*owners: object) -> dict[str, Operation]:
+    """The public methods of `owners`, by name: each carries out the operation of its name, in a thread of its own and
+    many at once. A refusal is an R2fsError."""
+    return {name: getattr(owner, name) for owner in owners for name in dir(owner) if not name.startswith("_")}
 
 
 class ControlServer:

@@ -1,8 +1,6 @@
-"""Operations of the control socket on the cost: cost, why.
+"""Control operations on the cost, of a mount and a mirror: cost, why.
 
-Owns:    the answers' fields; the projection of requests to a day and a month; the directories below a path.
-Threads: each operation runs in a thread of its own, many at once.
-Locks:   none.
+Owns:    the projection of requests to a day and a month; the sums of the directories below a path.
 """
 
 from __future__ import annotations
@@ -13,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from r2fs.daemon import metrics
 from r2fs.daemon.control import Request
-from r2fs.daemon.spending import Spending
+from r2fs.daemon.parts import MirrorParts, Parts
 from r2fs.engine.namespace.stored_sizes import StoredSizes
 from r2fs.model.prices import DAY_S, MONTH_S, Prices
 from r2fs.model.settings import Settings
-from r2fs.model.values import asdict, dataclass
-from r2fs.model.views import LocatedView
+from r2fs.model.values import asdict
 from r2fs.store.counting import CLASSES, RequestCounter, kind_of
 from r2fs.store.tally import OTHERS, RECENT, Counts, Sent, directory_of
 
@@ -28,37 +25,24 @@ if TYPE_CHECKING:  # a mount imports nothing of a mirror
 SHOWN = 1000  # directories, programs, or requests in an answer
 
 
-@dataclass(frozen=True, slots=True)
-class Costed:
-    """Sources of the figures, of a mount or a mirror."""
-
-    store: Any
-    spending: Spending
-    settings: Callable[[], Settings]  # those in force
-    sizes: StoredSizes | MirrorSizes
-    locate: Callable[[str], LocatedView]
-
-
 class CostOperations:
-    def __init__(self, costed: Costed, started_at_s: float) -> None:
-        self._costed = costed
-        self._store = costed.store
-        self._started_at_s = started_at_s
-
-    def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
-        return {"cost": self.cost, "why": self.why}
+    def __init__(self, parts: Parts | MirrorParts, sizes: StoredSizes | MirrorSizes) -> None:
+        self._engine = parts.engine
+        self._spending = parts.spending
+        self._store = parts.store
+        self._sizes = sizes
+        self._started_at_s = parts.started_at_s
 
     def cost(self, request: Request) -> dict[str, object]:
         """Requests, storage and their cost. `list`: of all objects by a listing, else of the known ones; `path`: the
         directory whose parts are listed."""
-        listed = request.message.get("list") is True
-        sizes = self._costed.sizes
+        listed = request.flag("list")
         if listed:
-            stored = sizes.listed(lambda view: request.heartbeat(**asdict(view)), request.gone.is_set)
+            stored = self._sizes.listed(lambda view: request.heartbeat(**asdict(view)), request.gone.is_set)
         else:
-            stored = sizes.known()
+            stored = self._sizes.known()
         since_s = time.time() - self._started_at_s
-        settings, counter = self._costed.settings(), self._store.counter
+        settings, counter = self._engine.settings, self._store.counter
         path = request.text("path").strip("/") if "path" in request.message else ""
         return {
             "started_at_s": self._started_at_s,
@@ -77,7 +61,7 @@ class CostOperations:
         }
 
     def _month(self) -> dict[str, object]:
-        view = self._costed.spending.view()
+        view = self._spending.view()
         return {
             "month": view.month,
             "class_a": view.class_a,
@@ -89,11 +73,11 @@ class CostOperations:
 
     def why(self, request: Request) -> dict[str, object]:
         """The requests of the object at `path`, or of those below a directory, among the last ones."""
-        view = self._costed.locate(request.text("path"))
+        view = self._engine.receipts.locate(request.text("path"))
         last = self._store.counter.recent()
         is_of = _is_below(view.key) if view.is_dir else _is_of(view.key)
         found = [sent for sent in last if is_of(sent)]
-        prices = prices_of(self._costed.settings())
+        prices = prices_of(self._engine.settings)
         kinds = [kind_of(sent.verb) for sent in found]
         return {
             "key": view.key,

@@ -8,7 +8,7 @@ Threads: `text` from one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -30,10 +30,10 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class MountCollector(Collector):
     """Metric families of one mount, made anew from the views at each call."""
 
-    def __init__(self, parts: Parts, mountpoint: str) -> None:
+    def __init__(self, parts: Parts) -> None:
         # constant
         self._parts = parts
-        self._labels = (mountpoint, parts.settings.bucket.url)
+        self._labels = (parts.target, parts.settings.bucket.url)
 
     def collect(self) -> Iterator[Metric]:
         yield from self._daemon()
@@ -173,19 +173,14 @@ def _buckets(latency: LatencyView) -> list[tuple[str, float]]:
     return found
 
 
-class Exposition:
-    """The text of all metrics of this daemon: of its mount and of its process."""
-
-    def __init__(self, parts: Parts, mountpoint: str) -> None:
-        # constant
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(MountCollector(parts, mountpoint))
-        ProcessCollector(registry=self._registry)
-
-    def text(self) -> bytes:
-        return generate_latest(self._registry)
+def text_of(parts: Parts) -> Callable[[], bytes]:
+    """Return a function for the text of all metrics of a mount and of this process."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(MountCollector(parts))
+    ProcessCollector(registry=registry)
+    return lambda: generate_latest(registry)
 
 
-def exporter_of(place: str, parts: Parts, mountpoint: str) -> Exporter:
+def exporter_of(place: str, parts: Parts) -> Exporter:
     """The exporter of a mount's metrics at the place that the setting `metrics` names."""
-    return Exporter(place, socket_name(parts.settings), CONTENT_TYPE, Exposition(parts, mountpoint).text)
+    return Exporter(place, socket_name(parts.settings), CONTENT_TYPE, text_of(parts))

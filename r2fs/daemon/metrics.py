@@ -7,7 +7,7 @@ Never: counts: engine, cache and store do, and return frozen views.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
 from r2fs.model import amounts
@@ -15,7 +15,7 @@ from r2fs.model.errors import R2fsError
 from r2fs.model.records import Version
 from r2fs.model.settings import Settings
 from r2fs.model.settings.options import TABLE
-from r2fs.model.views import AsideView, CacheView, DownloadView, QueueView, RoomView, TransferView
+from r2fs.model.views import CacheView, DownloadView, QueueView, TransferView
 
 PARKED_SHOWN = 100  # in an answer, a single line
 OPENS_JUDGED = (
@@ -122,60 +122,26 @@ def settings(in_force: Settings) -> dict[str, str]:
     return {o.name: o.kind.write(value) for o, value in found.items() if value is not None}
 
 
-def room(view: RoomView) -> dict[str, Any]:
-    """Space left for writers, of the dirty limit and of the disk; sizes in bytes."""
-    return asdict(view)
+def requests(store: Any) -> dict[str, Any]:
+    """Requests to the bucket by verb and class."""
+    view = store.requests()
+    return {
+        **fields_of(view),
+        "by_verb": dict(view.by_verb),
+        "by_status": dict(view.by_status),
+        "total": view.total,
+    }
 
 
-def aside(view: AsideView) -> dict[str, Any]:
-    """Files and journals in quarantine, until a person decides."""
-    return asdict(view)
-
-
-def requests(store: object) -> dict[str, Any]:
-    """Requests to the bucket by verb and class; empty for a store without counts."""
-    view = getattr(store, "requests", None)
-    view = view() if callable(view) else view
-    if view is None or not is_dataclass(view) or isinstance(view, type):
-        return {}
-    names = getattr(view, "__slots__", ())
-    values = {name: getattr(view, name) for name in names}
-    plain = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    return {**plain, "total": getattr(view, "total", None)}
-
-
-def bandwidth(store: object) -> dict[str, Any]:
+def bandwidth(store: Any) -> dict[str, Any]:
     """The limits of bandwidth of both directions, "up" and "down"; rates in bytes a second, null: no limit."""
-    found = getattr(store, "bandwidth", None)
-    return {} if found is None else {way: asdict(view) for way, view in found.view().items()}
-
-
-def health(store: object) -> dict[str, Any]:
-    """State of the bucket: available, or seconds without an answer and the reason. Empty for a store without health."""
-    found = getattr(store, "health", None)
-    return asdict(found.view()) if found is not None else {}
+    return {way: asdict(view) for way, view in store.bandwidth.view().items()}
 
 
 def buckets(settings: Settings, store: object) -> list[dict[str, Any]]:
     """The buckets of a mount of several; else none."""
     names: Sequence[str] = getattr(store, "names", ()) if settings.bucket.several else ()
     return [{"name": name, "read_only": settings.bucket.member(name).read_only} for name in names]
-
-
-def mount(settings: Settings, mountpoint: str, pid: int, state: str, driver: object) -> dict[str, Any]:
-    """The mount, its driver and its directories."""
-    return {
-        "mountpoint": mountpoint,
-        "url": settings.bucket.url,
-        "name": settings.name,
-        "pid": pid,
-        "state": state,
-        "read_only": settings.read_only,
-        "driver": type(driver).__name__,
-        "cache_dir": str(settings.cache_dir),
-        "state_dir": str(settings.state_dir),
-        "staging_dir": str(settings.staging_dir),
-    }
 
 
 def kernel(driver: object, paths_of: Callable[[Sequence[int]], Mapping[int, str]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 from r2fs import __version__
 from r2fs.daemon import client, core_dumps, directories, starting
 from r2fs.daemon.control import ControlServer
-from r2fs.daemon.mirror_operations import MirrorOperations
+from r2fs.daemon.mirror_operations import table_of
 from r2fs.daemon.parts import MirrorParts
 from r2fs.daemon.reload import Reload, Source
 from r2fs.daemon.shutdown import LAST_ANSWERS_S, threads_end_s
@@ -173,10 +173,10 @@ class MirrorService:
         of_mirror = lambda: replace(mirror.settings, prefetch_cost=0.0)  # noqa: E731
         file = SpentFile(settings.state_dir)
         spending = Spending(file, store.counter, of_mirror, lambda frugal: None, self._clock)
-        parts = MirrorParts(settings, str(self._target), mirror, store, spending)
-        operations = MirrorOperations(parts, stopping)
+        parts = MirrorParts(str(self._target), mirror, store, spending)
+        operations = table_of(parts, stopping)
         control = ControlServer(
-            settings.run_dir, starting.socket_name(settings), operations.table(), self._threads.start
+            settings.run_dir, starting.socket_name(settings), operations, self._threads.start
         )
         control.open(self._card())
         try:

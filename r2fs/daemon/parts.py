@@ -1,8 +1,10 @@
-"""Parts of the daemon of one mount, or of one mirror, as built: the objects of control operations and of the shutdown."""
+"""Parts of the daemon of one mount, or of one mirror, for its operations, its reload and its shutdown."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import MutableMapping
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from r2fs import drivers
@@ -10,7 +12,7 @@ from r2fs.daemon.handover.takeover import TakeOver
 from r2fs.daemon.spending import Spending
 from r2fs.engine.build import Engine
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass
+from r2fs.model.values import dataclass, field
 
 if TYPE_CHECKING:  # a mount needs none
     from r2fs.mirror.mirror import Mirror
@@ -18,7 +20,8 @@ if TYPE_CHECKING:  # a mount needs none
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    settings: Settings
+    settings: Settings  # those of the start; `engine.settings` are those in force
+    target: str  # the mount point
     environ: MutableMapping[str, str]
     engine: Engine
     store: Any
@@ -26,12 +29,14 @@ class Parts:
     takeover: TakeOver
     adopted: bool  # mounted by an earlier daemon
     spending: Spending
+    mounted: Event = field(default_factory=Event)  # set once the mount answers
+    started_at_s: float = field(default_factory=time.time)  # since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorParts:
-    settings: Settings
     target: str  # the directory
     engine: Mirror
     store: Any
     spending: Spending
+    started_at_s: float = field(default_factory=time.time)

@@ -28,7 +28,7 @@ from r2fs.daemon import client, core_dumps, directories, mountpoint, starting, s
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.handover.keeper import Again
 from r2fs.daemon.handover.takeover import Left, TakeOver
-from r2fs.daemon.operations import Operations
+from r2fs.daemon.operations import table_of
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.prober import Prober
 from r2fs.daemon.reload import Reload, Source
@@ -156,13 +156,22 @@ class Service:
         closing.callback(lambda: engine.close(leave=self._restarting.is_set()))
         if away:
             engine.assume_away()
-        care = engine.maintenance
         file = SpentFile(settings.state_dir)
-        spending = Spending(file, store.counter, lambda: care.settings, care.set_frugal, self._clock)
+        spending = Spending(
+            file, store.counter, lambda: engine.settings, engine.maintenance.set_frugal, self._clock
+        )
         closing.callback(spending.save)
         driver = self._driver(kind, engine, settings, memory, left)
         return Parts(
-            settings, self._launch.environ, engine, store, driver, takeover, left is not None, spending
+            settings,
+            str(self._target),
+            self._launch.environ,
+            engine,
+            store,
+            driver,
+            takeover,
+            left is not None,
+            spending,
         )
 
     def _driver(
@@ -183,9 +192,9 @@ class Service:
     def _serve(self, parts: Parts, ready: Callable[[], None], closing: ExitStack) -> int:
         settings = parts.settings
         stopping = Stopping(self._target, settings.stop_timeout_s, self._manager, self._clock)
-        operations = Operations(parts, stopping, str(self._target), lambda: self._restart(parts, stopping))
+        operations = table_of(parts, stopping, lambda: self._restart(parts, stopping))
         control = ControlServer(
-            settings.run_dir, starting.socket_name(settings), operations.table(), self._threads.start
+            settings.run_dir, starting.socket_name(settings), operations, self._threads.start
         )
         control.open(self._card(settings))
         end = Shutdown(parts, stopping, control, self._threads, closing)
@@ -200,13 +209,13 @@ class Service:
         if settings.metrics is not None:
             from r2fs.daemon.exposition import exporter_of  # with a library for those alone who want metrics
 
-            exporter = exporter_of(settings.metrics, parts, str(self._target))
+            exporter = exporter_of(settings.metrics, parts)
             self._threads.start("metrics", lambda: exporter.run(self._threads.ended), joined=True)
         self._threads.start("connect", parts.store.connect_ahead)
         if parts.adopted:
             self._threads.start("check", lambda: starting.check_late(parts.store))
         try:
-            self._threads.start("ready", lambda: self._await_answer(ready, operations, parts))
+            self._threads.start("ready", lambda: self._await_answer(ready, parts))
             self._threads.start("stop", lambda: self._unmount(parts, stopping, end))
             parts.driver.serve()
         except BaseException:
@@ -228,16 +237,14 @@ class Service:
             "since": time.time_ns(),  # distinguishes daemons with one pid
         }
 
-    def _await_answer(self, ready: Callable[[], None], operations: Operations, parts: Parts) -> None:
+    def _await_answer(self, ready: Callable[[], None], parts: Parts) -> None:
         prober = Prober(self._target)
         try:
-            self._attend(prober, ready, operations, parts)
+            self._attend(prober, ready, parts)
         finally:
             prober.close()
 
-    def _attend(
-        self, prober: Prober, ready: Callable[[], None], operations: Operations, parts: Parts
-    ) -> None:
+    def _attend(self, prober: Prober, ready: Callable[[], None], parts: Parts) -> None:
         while not self._threads.ended.is_set():
             if mountpoint.is_ours(self._target) and prober.answers():
                 break
@@ -245,7 +252,7 @@ class Service:
         else:
             return
         parts.takeover.keep(parts.driver)
-        operations.mounted()
+        parts.mounted.set()
         directories.mark_cache(parts.settings)  # not before: a failed start leaves no file
         url = self._settings.bucket.url
         log.info("%s is mounted on %s", url, self._target)

@@ -258,8 +258,8 @@ class Mirror:
         """Number of objects still to come down, and those on their way."""
         return self._queue.downloads()
 
-    def refusal(self) -> R2fsError | None:
-        """The error of a bucket that refuses every request."""
+    def refusal(self, paths: Sequence[str] = ()) -> R2fsError | None:
+        """The error of a bucket that refuses every request, whatever the paths: there is one bucket."""
         with self._lock:
             return self._refusal
 

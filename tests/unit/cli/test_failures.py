@@ -23,7 +23,7 @@ def lacking(name: str, answer: dict[str, Any]) -> Callable[[Request], dict[str, 
     """An operation that answers so, unless the file `name` is asked for."""
 
     def operation(request: Request) -> dict[str, Any]:
-        if name in (request.texts("paths") or [request.text("path")]):
+        if name in (request.paths() or [request.text("path")]):
             raise NotFound(f"{name}: no such file or directory")
         return answer
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from r2fs.cli.status_text import limit_lines
 from r2fs.cli.storing import store_of
-from r2fs.daemon.bandwidth_operations import BandwidthOperations
 from r2fs.daemon.control import Request
+from r2fs.daemon.operations import CommonOperations
 from r2fs.model.ports import SystemClock
+from r2fs.model.settings import Settings
 from r2fs.model.settings.loading import settings_of
 from r2fs.model.settings.sources import Flag, gather
-from r2fs.model.settings.timetable import Timetable
 from r2fs.store.token_bucket import Bandwidth
 from tests.support import schemas
 from tests.unit.cli.conftest import Said
@@ -37,10 +38,14 @@ def changed() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def limit(changed: list[tuple[str, str]]) -> Callable[[Request], Any]:
-    def note(up: Timetable, down: Timetable) -> None:
-        changed.append((str(up), str(down)))
+    settings = settings_of(gather("file:///takes"))
 
-    return BandwidthOperations(Store(), note).table()["limit"]
+    def note(new: Settings) -> None:
+        changed.append((str(new.upload_limit), str(new.download_limit)))
+
+    engine = SimpleNamespace(settings=settings, change_settings=note)
+    parts: Any = SimpleNamespace(target="/mnt", engine=engine, store=Store(), spending=None, started_at_s=0.0)
+    return CommonOperations(parts, None).limit  # type: ignore[arg-type]  # stops nothing
 
 
 def test_limits_are_shown_and_set(

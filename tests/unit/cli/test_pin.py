@@ -25,9 +25,7 @@ class Asked:
         self.requests: list[tuple[list[str] | None, Any, Any]] = []
 
     def __call__(self, request: Request) -> dict[str, Any]:
-        self.requests.append(
-            (request.texts("paths"), request.message.get("session"), request.message.get("wait"))
-        )
+        self.requests.append((request.paths(), request.message.get("session"), request.message.get("wait")))
         return view()
 
 
@@ -99,7 +97,7 @@ def test_the_list(r2fs: R2fs, daemon: MakeDaemon) -> None:
 
 
 def test_unpin(r2fs: R2fs, daemon: MakeDaemon) -> None:
-    mount = daemon("takes", unpin=lambda request: {"unpinned": len(request.texts("paths") or [])})
+    mount = daemon("takes", unpin=lambda request: {"unpinned": len(request.paths() or [])})
     assert r2fs("unpin", mount / "kit", mount / "b").out == f"{mount}: 2 pins removed\n"
 
 
@@ -107,7 +105,7 @@ def test_the_other_paths_are_done(r2fs: R2fs, daemon: MakeDaemon, tmp_path: Path
     done: list[list[str] | None] = []
 
     def pin(request: Request) -> dict[str, Any]:
-        paths = request.texts("paths") or []
+        paths = request.paths() or []
         if "none" in paths:
             raise NotFound("none: no such file or directory")
         done.append(paths)

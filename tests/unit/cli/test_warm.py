@@ -30,7 +30,7 @@ def test_the_result_is_a_line(r2fs: R2fs, daemon: MakeDaemon) -> None:
     asked: list[list[str] | None] = []
 
     def warm(request: Request) -> dict[str, Any]:
-        asked.append(request.texts("paths"))
+        asked.append(request.paths())
         request.progress(**view(fetched=1))
         return view()
 

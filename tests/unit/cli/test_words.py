@@ -52,7 +52,7 @@ def test_a_path_of_the_queue_may_be_as_the_list_prints_it(r2fs: R2fs, daemon: Ma
     asked: list[list[str] | None] = []
 
     def pending(request: Request) -> dict[str, Any]:
-        asked.append(request.texts("paths"))
+        asked.append(request.paths())
         return {"transfers": []}
 
     mount = daemon("takes", pending=pending)

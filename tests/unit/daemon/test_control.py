@@ -99,7 +99,7 @@ def test_what_is_no_request(serve, data):
     ("name", "value"), [("timeout_s", "x"), ("timeout_s", -1), ("timeout_s", True), ("paths", "a")]
 )
 def test_arguments_are_checked(serve, name, value):
-    daemon = serve(op=lambda request: {"n": request.number("timeout_s"), "t": request.texts("paths")})
+    daemon = serve(op=lambda request: {"n": request.number("timeout_s"), "t": request.paths()})
     with pytest.raises(InvalidArgument):
         client.ask_once(daemon, "op", **{name: value})
     assert client.ask_once(daemon, "op", timeout_s=1.5, paths=["a"]) == {"n": 1.5, "t": ["a"]}

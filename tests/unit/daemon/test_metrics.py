@@ -150,15 +150,6 @@ def test_requests_by_verb_and_class():
     assert shown["by_verb"] == {"PutObject": 1, "GetObject": 1}
     assert (shown["class_a"], shown["class_b"], shown["retries"], shown["total"]) == (1, 1, 1, 2)
     assert shown["sent_bytes"] == 100
-    assert metrics.requests(object()) == {}
-
-
-def test_the_mount(tmp_path):
-    settings = Settings(Bucket("s3", "studio", "takes/"), tmp_path / "c", tmp_path / "s", tmp_path / "r")
-    shown = json.loads(json.dumps(metrics.mount(settings, "/mnt", 12, "running", Driver())))
-    assert shown["url"] == "s3://studio/takes/"
-    assert shown["driver"] == "Driver"
-    assert shown["staging_dir"] == str(tmp_path / "s" / "staging")
 
 
 def test_the_kernels_side():

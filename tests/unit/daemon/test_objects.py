@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from r2fs.daemon.control import Request
-from r2fs.daemon.objects import ObjectOperations
+from r2fs.daemon.object_operations import ObjectOperations
 from r2fs.daemon.protocol import SIGNED_URL, decode, encode
 from r2fs.model import redaction
 from r2fs.model.addresses import SignedUrl

@@ -13,7 +13,9 @@ from typing import Any
 
 from r2fs.daemon.operations import Operations
 from r2fs.daemon.spending import SpentView
+from r2fs.model.ports import SystemClock
 from r2fs.model.views import QueueView
+from r2fs.store.retry import RetryingStore
 from tests.mount.daemons import until
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, MakeEngine
@@ -24,15 +26,18 @@ FILES = 500
 
 def operations(engine: Engine) -> Any:
     parts = SimpleNamespace(
+        target="/mnt",
         engine=engine.fs,
         settings=engine.settings,
-        store=engine.store,
+        store=RetryingStore(engine.store, SystemClock()),
         driver=object(),
         takeover=SimpleNamespace(describe=dict),
         spending=SimpleNamespace(view=lambda: SpentView("2026-11", 0, 0, 0.0, 0.0, 0.0)),
+        mounted=threading.Event(),
+        started_at_s=0.0,
     )
     stopping = SimpleNamespace(requested=threading.Event())
-    return Operations(parts, stopping, "/mnt", lambda: None)  # type: ignore[arg-type]
+    return Operations(parts, stopping, lambda: None)  # type: ignore[arg-type]
 
 
 def test_status_takes_no_request_and_answers_soon_while_500_uploads_run(

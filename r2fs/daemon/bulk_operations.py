@@ -1,20 +1,18 @@
-"""Operations of the control socket on many objects: remove, set.
+"""Control operations on many objects: remove, set.
 
-Owns:    the answers' fields; the heartbeat while the work runs on a thread of the engine.
-Never:   begins work for a client that has left; its work ends between two requests to the bucket.
-Threads: each operation runs in a thread of its own, many at once.
-Locks:   none.
+The work runs on a thread of the engine, and ends between two requests to the bucket once the client has left.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from threading import Event
 
 from r2fs.daemon.control import Request
-from r2fs.daemon.parts import Parts
 from r2fs.daemon.protocol import HEARTBEAT_S, failure
+from r2fs.engine.build import Engine
 from r2fs.model.errors import InvalidArgument, MountError, R2fsError
 from r2fs.model.header_change import HeaderChange
 from r2fs.model.reports import BulkReport
@@ -23,16 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class BulkOperations:
-    def __init__(self, parts: Parts) -> None:
-        self._engine = parts.engine
-
-    def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
-        return {"remove": self.remove, "set": self.set}
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def remove(self, request: Request) -> dict[str, object]:
         """Remove `path` here and in the bucket; with `recursive` all below it, with `dry_run` nothing."""
         path = request.text("path")
-        recursive, dry_run = request.message.get("recursive") is True, request.message.get("dry_run") is True
+        recursive, dry_run = request.flag("recursive"), request.flag("dry_run")
 
         def work(report: BulkReport, cancelled: Event) -> None:
             self._engine.removal.run(path, report, recursive=recursive, dry_run=dry_run, cancelled=cancelled)
@@ -42,7 +37,7 @@ class BulkOperations:
     def set(self, request: Request) -> dict[str, object]:
         """Change type and headers of the file at `path`, with `recursive` of all files below, and wait for the bucket."""
         path, change = request.text("path"), _change_in(request.message)
-        recursive, dry_run = request.message.get("recursive") is True, request.message.get("dry_run") is True
+        recursive, dry_run = request.flag("recursive"), request.flag("dry_run")
 
         def work(report: BulkReport, cancelled: Event) -> None:
             self._engine.header_changes.run(
@@ -93,13 +88,6 @@ def _change_in(message: Mapping[str, object]) -> HeaderChange:
 
 
 def _counts(report: BulkReport) -> dict[str, object]:
-    return {
-        "found": report.found,
-        "listed": report.listed,
-        "done": report.done,
-        "unchanged": report.unchanged,
-        "unsent": report.unsent,
-        "bytes": report.bytes,
-        "waiting": report.waiting,
-        "failed": report.failed,
-    }
+    fields = asdict(report)
+    del fields["errors"]
+    return fields

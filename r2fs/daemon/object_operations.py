@@ -1,14 +1,8 @@
-"""Operations of the control socket on named objects: locate, paths, url, verify.
-
-Owns:    the answers' fields.
-Threads: each operation runs in a thread of its own, many at once.
-Locks:   none.
-"""
+"""Control operations on named objects, of a mount and a mirror: locate, paths, url, verify."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from r2fs.daemon.control import Request
@@ -27,14 +21,6 @@ class ObjectOperations:
         self._engine = parts.engine
         self._receipts = parts.engine.receipts
         self._store = parts.store
-
-    def table(self) -> dict[str, Callable[[Request], Mapping[str, object]]]:
-        return {
-            "locate": self.locate,
-            "paths": self.paths,
-            "url": self.url,
-            "verify": self.verify,
-        }
 
     def locate(self, request: Request) -> dict[str, object]:
         """The object of `path`, without a request to the bucket."""
@@ -65,9 +51,9 @@ class ObjectOperations:
     def url(self, request: Request) -> dict[str, object]:
         """A URL of `path`: presigned for `expires_s`, or `public`. No request is sent."""
         view = self._receipts.locate(request.text("path"))
-        put = request.message.get("put") is True
+        put = request.flag("put")
         _check_has_url(view, request.text("path"), put)
-        if request.message.get("public") is True:
+        if request.flag("public"):
             return {**self._located(view), SIGNED_URL: self._public(view.key), "public": True}
         expires_s = request.number("expires_s", 3600) or 0
         if not 1 <= expires_s <= LONGEST_URL_S:
@@ -102,8 +88,7 @@ class ObjectOperations:
 
     def verify(self, request: Request) -> dict[str, object]:
         """Compare files at and below `paths` with the bucket."""
-        view = self._receipts.check(request.texts("paths") or [])
-        return asdict(view)
+        return asdict(self._receipts.check(request.paths()))
 
 
 def _check_has_url(view: LocatedView, path: str, put: bool) -> None:
