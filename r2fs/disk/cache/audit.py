@@ -27,7 +27,7 @@ class Entry:
 
 
 class Audit:
-    def __init__(self, content: Shelf[Table]) -> None:
+    def __init__(self, content: Shelf) -> None:
         self._content = content
 
     def entries(self) -> Iterator[Entry]:

@@ -23,14 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from r2fs.disk.cache.admission import Admission
 from r2fs.disk.cache.audit import Audit
 from r2fs.disk.cache.eviction import Eviction, Protection
 from r2fs.disk.cache.last_listings import LastListings
 from r2fs.disk.cache.name_filter import NameFilter, row_name, version_of
 from r2fs.disk.cache.remembered import Remembered
 from r2fs.disk.cache.shelf import Shelf
-from r2fs.disk.cache.table import DATABASE_ERRORS, Adoption, Row, Table, maker, passes
+from r2fs.disk.cache.table import DATABASE_ERRORS, Admission, Row, Table, passes
 from r2fs.disk.durable import BLOCK, local_error
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
@@ -58,7 +57,7 @@ class CleanCache:
 
     def __init__(self, directory: Path, *, limit_bytes: int, ttl_s: float, clock: Clock) -> None:
         self._clock = clock  # constant, as both shelves
-        self._content = Shelf(directory / "content", clock, maker("least-recently-used"))
+        self._content = Shelf(directory / "content", clock)
         self.audit = Audit(self._content)
         self.evicted: Callable[[str, str], None] = lambda key, reason: None  # replaced once, at the start
         # guarded by: _content.lock
@@ -68,10 +67,9 @@ class CleanCache:
         self._protection = Protection()
         self._reserved = self._open_files = 0
         self._evicted = self._expired = 0
-        self._hits, self._misses = self._content.run(lambda table: tuple(table.stats()), (0, 0))
+        self._hits, self._misses = self._kept_counts = self._content.run(Table.counts, (0, 0))
         self._eviction = Eviction(clock)
-        self._uncounted = 0  # of these misses, those that the table has not counted
-        self._attributes = Shelf(directory / "attributes", clock, maker("least-recently-stored"))
+        self._attributes = Shelf(directory / "attributes", clock)
         self.listings = LastListings(self._attributes)
         self._remembered = remembered = Remembered(self._attributes)
         self.remember, self.recall = remembered.remember, remembered.recall
@@ -90,7 +88,6 @@ class CleanCache:
         with self._content.lock:
             self._hits += taken is not None
             self._misses += taken is None
-            self._uncounted += lacking
         if taken is None:
             shown = {"event": "cache_miss", "key": version.key}
             misses.info("%s: not in the cache", printable(version.key), extra=shown)
@@ -99,7 +96,6 @@ class CleanCache:
     def _take_locked(self, table: Table, name: str, version: Version, into: Path, use: bool) -> Taken | None:
         row = table.row(name)
         if row is None or row.filename is None:
-            self._use_locked(table, name)
             self._names.missed(table.names())
             return None
         if self._is_old_locked(name, row.stored_at_s):
@@ -128,9 +124,9 @@ class CleanCache:
         return Taken(None if ranges is None else RangeSet(map(tuple, ranges)), row.stored_at_s)
 
     def _use_locked(self, table: Table, name: str) -> None:
-        """Count a hit or a miss, and a use; on a full disk no count."""
+        """Note a use; on a full disk none."""
         try:
-            table.get(name)
+            table.use(name)
         except DATABASE_ERRORS as error:
             if not passes(error):
                 raise
@@ -166,7 +162,8 @@ class CleanCache:
         version, path = file.version, file.path
         name = row_name(version.key, version.etag)
         try:
-            about, cost = file.about(), file.cost()
+            adoption = file.adoption()
+            cost = adoption.cost
             earlier = table.row(name)
             room = self._evict_locked(table, cost - (earlier.cost if earlier else 0), keep=name)
             if file.size != version.size or cost > self._limit or not room:
@@ -175,7 +172,7 @@ class CleanCache:
             self._names.add(name)
             stored = earlier.stored_at_s if earlier else file.stored_at_s
             when = self._clock.time() if stored is None else stored
-            entered = bool(table.set(name, Adoption(path, cost, about), tag=when))
+            entered = bool(table.set(name, adoption, tag=when))
             self._eviction.stored(table, name, earlier)
             return entered
         except OSError as error:
@@ -307,6 +304,7 @@ class CleanCache:
         """Remove the entries past their time to live; return their number. Holds the limit, too: it may be lower
         than in the last session; and removes files without a row, which a killed session left."""
         self._remembered.flush()
+        self._keep_counts()
         self.make_room(0)
         self._content.look_over()
         if not self._ttl_s:
@@ -381,10 +379,16 @@ class CleanCache:
                 expired=self._expired,
             )
 
+    def _keep_counts(self) -> None:
+        """Write hits and misses, for the next sessions."""
+        with self._content.lock:
+            counts = self._hits, self._misses
+            if counts != self._kept_counts:
+                self._content.run(lambda table: table.set_counts(*counts), None)
+                self._kept_counts = counts
+
     def close(self) -> None:
-        if self._uncounted:
-            misses = self._misses
-            self._content.run(lambda table: table.reset("misses", misses), None)
+        self._keep_counts()
         self._content.close()
         self._remembered.flush()
         self._attributes.close()

@@ -39,7 +39,7 @@ class Kept(NamedTuple):
 
 
 class LastListings:
-    def __init__(self, shelf: Shelf[Table]) -> None:
+    def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._digests: dict[str, bytes] = {}  # by prefix; guarded by: the shelf's lock
 

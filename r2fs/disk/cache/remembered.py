@@ -23,7 +23,7 @@ TRIM_EVERY = 256  # remembered versions between two looks at their number
 
 
 class Remembered:
-    def __init__(self, shelf: Shelf[Table]) -> None:
+    def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         # guarded by: the shelf's lock
         self._names = NameFilter()

@@ -23,65 +23,34 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import RLock
-from typing import Generic, Protocol, TypeVar
+from typing import TypeVar
 
+from r2fs.disk.cache.table import DATABASE, DATABASE_ERRORS, Table, passes
 from r2fs.disk.durable import boot_id, sync_file_system
 from r2fs.model import owned_paths
 from r2fs.model.ports import Clock
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 5.0  # how long a shelf that cannot be opened is left alone
 
 LOCK, SESSION = "lock", "session"
+DATABASE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal")
 FOLDER, FILE = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{30}")
 
 
-class Table(Protocol):
-    def close(self) -> None: ...
-
-    def filenames(self) -> set[str]:
-        """Return every file that has a row, as `folder/file`."""
-        ...
-
-    def condemned(self, failed: bool) -> list[str]:
-        """Return paths of files whose rows were deleted since the last call (`failed`: or not made)."""
-        ...
-
-
-TableT = TypeVar("TableT", bound=Table)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Maker(Generic[TableT]):
-    """Constructor of a table, and the meaning of its errors."""
-
-    make: Callable[[Path], TableT]
-    database: str  # its file's name; more files may be named so with `-wal`, `-shm` or `-journal` after it
-    errors: tuple[type[Exception], ...]
-    passes: Callable[[Exception], bool]  # full or busy: the table is good, this call has failed
-
-
-def file_name(random: bytes) -> str:
-    """Return the name of a new file of a shelf, from 16 random bytes."""
-    name = random.hex()
-    return f"{name[:2]}/{name[2:]}"
-
-
-class Shelf(Generic[TableT]):
-    """See the module's head."""
-
-    def __init__(self, directory: Path, clock: Clock, maker: Maker[TableT]) -> None:
+class Shelf:
+    def __init__(self, directory: Path, clock: Clock) -> None:
         # constant
         self.directory = directory
         self.lock = RLock()
         self._clock = clock
-        self._maker = maker
-        self._database = os.fspath(directory / maker.database)
+        self._database = os.fspath(directory / DATABASE)
         # guarded by: lock
-        self._table: TableT | None = None
+        self._table: Table | None = None
         self._identity = (0, 0)
         self._lock_fd = -1
         self._retry_at_s = 0.0
@@ -90,7 +59,7 @@ class Shelf(Generic[TableT]):
         with self.lock:
             self._ready_locked()
 
-    def run(self, work: Callable[[TableT], T], otherwise: T) -> T:
+    def run(self, work: Callable[[Table], T], otherwise: T) -> T:
         """Call `work` with the table, under the lock; return `otherwise` where it is missing, damaged or full."""
         with self.lock:
             table = self._ready_locked()
@@ -98,7 +67,7 @@ class Shelf(Generic[TableT]):
                 return otherwise
             try:
                 result, failed = work(table), False
-            except self._maker.errors as error:
+            except DATABASE_ERRORS as error:
                 self._failed_locked(error)
                 result, failed = otherwise, True
             condemned = table.condemned(failed)
@@ -136,7 +105,7 @@ class Shelf(Generic[TableT]):
             log.info("%s: closed without a mark, so it will be looked over: %s", self.directory, error)
 
     # -------------------------------------------------------------- opening and losing it
-    def _ready_locked(self) -> TableT | None:
+    def _ready_locked(self) -> Table | None:
         if self._table is not None:
             if self._same_file_locked():
                 return self._table
@@ -163,14 +132,14 @@ class Shelf(Generic[TableT]):
     def _open_locked(self) -> None:
         # After `rm -rf` of a cache in a place like /tmp, another user may have made the directory.
         owned_paths.make_directory(self.directory)
-        owned_paths.check_files(self.directory, SESSION, *self._database_files())
+        owned_paths.check_files(self.directory, SESSION, *DATABASE_FILES)
         self._lock_fd = owned_paths.open_file(self.directory / LOCK, os.O_RDWR | os.O_CREAT)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         look_over = self._begin_session_locked() or _is_missing(self._database)
         try:
-            self._table = self._maker.make(self.directory)
+            self._table = Table(self.directory)
             self._has_orphans = look_over
-        except self._maker.errors as error:
+        except DATABASE_ERRORS as error:
             log.warning(
                 "%s: the database cannot be opened (%s); the cache begins anew", self.directory, error
             )
@@ -185,8 +154,8 @@ class Shelf(Generic[TableT]):
         self._wipe_locked()
         self._begin_session_locked()
         try:
-            self._table = self._maker.make(self.directory)
-        except self._maker.errors as error:
+            self._table = Table(self.directory)
+        except DATABASE_ERRORS as error:
             raise OSError(f"no database can be made there: {error}") from error
 
     def _begin_session_locked(self) -> bool:
@@ -210,7 +179,7 @@ class Shelf(Generic[TableT]):
     def _failed_locked(self, error: Exception) -> None:
         """Reopen later after a full or busy database or a lack of descriptors; begin anew after any other error."""
         table = self._table
-        if self._maker.passes(error):
+        if passes(error):
             log.info("%s: not cached: %s", self.directory, error)
             if table is not None:
                 table.close()  # ends a transaction that was cut off; the next call opens the table again
@@ -229,7 +198,7 @@ class Shelf(Generic[TableT]):
     def _shut_locked(self) -> None:
         table, self._table = self._table, None
         if table is not None:
-            with contextlib.suppress(*self._maker.errors):  # given up with any error
+            with contextlib.suppress(*DATABASE_ERRORS):  # given up with any error
                 table.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
@@ -240,13 +209,9 @@ class Shelf(Generic[TableT]):
         for path in _files(self.directory):
             with contextlib.suppress(OSError):
                 path.unlink()
-        for name in (*self._database_files(), SESSION):  # not the lock: it is held
+        for name in (*DATABASE_FILES, SESSION):  # not the lock: it is held
             with contextlib.suppress(OSError):
                 os.unlink(self.directory / name)
-
-    def _database_files(self) -> tuple[str, ...]:
-        name = self._maker.database
-        return name, f"{name}-wal", f"{name}-shm", f"{name}-journal"
 
 
 def _is_missing(database: str) -> bool:

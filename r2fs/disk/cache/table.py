@@ -1,15 +1,16 @@
 """The clean cache's tables: diskcache, with replacements of parts that do not suit r2fs.
 
-Owns:    every use of diskcache's internals; pyproject pins the version range. An entry is a row,
-         and a short text or a file that was linked into the table's directory.
+Owns:    every use of diskcache's internals; pyproject pins the version range. An entry is a row with a short text,
+         or with a text and a file that was linked into the table's directory.
 Never:   pickles; evicts unasked; deletes a file: `condemned` names files without a row, for shelf.py to
          remove.
 Locks:   none of its own: a shelf's lock is around every call.
-Fails:   with DATABASE_ERRORS, of which shelf.py makes a miss; OSError where a file cannot be linked.
+Fails:   DATABASE_ERRORS, each a miss in shelf.py; OSError where a file cannot be linked.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,13 @@ from typing import Any, NamedTuple
 import diskcache
 from diskcache import core
 
-from r2fs.disk.cache.shelf import Maker, file_name
+from r2fs.disk.durable import BLOCK
+from r2fs.model.ranges import RangeSet
+from r2fs.model.records import Version
 
 BATCH = 16  # rows of a query for eviction
 PAGE = 256  # rows of a walk through all
+UNIT = 4096  # bytes: a complete file counts in whole ones of these
 
 DATABASE = core.DBNAME
 SQL = core.sqlite3
@@ -38,6 +42,25 @@ class Adoption(NamedTuple):
     path: Path
     cost: int
     about: str
+
+
+class Admission(NamedTuple):
+    """A file that is to become an entry: the one at `path`, which keeps that name, with bytes of `version`."""
+
+    version: Version
+    path: Path
+    size: int
+    present: RangeSet | None  # None: all
+    stored_at_s: float | None = None  # age of a new entry, as Clock.time(); None: now
+
+    def adoption(self) -> Adoption:
+        """Return the value to store; its text: size, present ranges and the file's mtime now. Raises OSError."""
+        found = os.stat(self.path)
+        whole = self.present is None
+        about = json.dumps(
+            [self.version.size, None if whole else list(self.present or ()), found.st_mtime_ns]
+        )
+        return Adoption(self.path, -(-self.size // UNIT) * UNIT if whole else found.st_blocks * BLOCK, about)
 
 
 class Row(NamedTuple):
@@ -67,7 +90,8 @@ class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
     def store(self, value: str | Adoption, read: bool, key: object = None) -> tuple[int, int, Any, str]:
         if isinstance(value, str):
             return 0, core.MODE_RAW, None, value
-        filename = file_name(os.urandom(16))
+        name = os.urandom(16).hex()
+        filename = f"{name[:2]}/{name[2:]}"
         full = os.path.join(self._directory, filename)
         try:
             os.link(value.path, full)
@@ -107,9 +131,9 @@ class Table(diskcache.Cache):  # type: ignore[misc]
 
     _connection: Any = None
 
-    def __init__(self, directory: str, **settings: object) -> None:
+    def __init__(self, directory: Path) -> None:
         try:
-            super().__init__(directory, **settings)
+            super().__init__(os.fspath(directory), **_SETTINGS)
             self._con.executescript(_QUEUES)
         except BaseException:
             self.close()
@@ -134,6 +158,7 @@ class Table(diskcache.Cache):  # type: ignore[misc]
             connection.close()
 
     def condemned(self, failed: bool) -> list[str]:
+        """Return paths of files whose rows were deleted since the last call (`failed`: or not made)."""
         disk: _Disk = self.disk
         gone, disk.condemned = disk.condemned, []
         if failed:
@@ -175,8 +200,11 @@ class Table(diskcache.Cache):  # type: ignore[misc]
         """Move a row to the queue of those used again."""
         self._sql("UPDATE Cache SET access_count = 1 WHERE key = ?", (key,))
 
+    def use(self, key: str) -> None:
+        """Set the last use of the row, if there is one, to now, by diskcache's own clock."""
+        self._sql("UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1", (time.time(), key))
+
     def use_all(self, keys: Sequence[str]) -> None:
-        """Set the last use of these rows to now, by diskcache's own clock."""
         when_s = time.time()
         with self.transact():
             for key in keys:
@@ -221,7 +249,16 @@ class Table(diskcache.Cache):  # type: ignore[misc]
         for (key,) in self._sql("SELECT key FROM Cache"):
             yield key
 
+    def counts(self) -> tuple[int, int]:
+        """Return the hits and misses that `set_counts` has kept."""
+        return int(self.reset("hits")), int(self.reset("misses"))
+
+    def set_counts(self, hits: int, misses: int) -> None:
+        self.reset("hits", hits)
+        self.reset("misses", misses)
+
     def filenames(self) -> set[str]:
+        """Return every file that has a row, as `folder/file`."""
         return {name for (name,) in self._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL")}
 
 
@@ -242,23 +279,20 @@ CREATE TRIGGER IF NOT EXISTS Once_update AFTER UPDATE OF size, access_count ON C
 """
 
 
-def maker(policy: str) -> Maker[Table]:
-    """Return the constructor of tables with diskcache's `policy`; `least-recently-used` writes each get()."""
-    settings = {
-        "disk": _Disk,
-        "timeout": 0,
-        "eviction_policy": policy,
-        "cull_limit": 0,
-        "statistics": 1,
-        "tag_index": 1,
-        "size_limit": 1 << 62,
-        "sqlite_synchronous": 0,  # a power cut drops all anyway
-        "sqlite_auto_vacuum": 0,  # free pages are used again; giving them back costs every delete
-        "sqlite_mmap_size": 0,
-        "sqlite_cache_size": -2048,
-        "sqlite_journal_mode": "wal",
-    }
-    return Maker(lambda path: Table(os.fspath(path), **settings), DATABASE, DATABASE_ERRORS, passes)
+_SETTINGS = {
+    "disk": _Disk,
+    "timeout": 0,
+    "eviction_policy": "least-recently-stored",  # an index by age; `use` keeps the order of use
+    "cull_limit": 0,
+    "statistics": 0,  # cache.py counts
+    "tag_index": 1,
+    "size_limit": 1 << 62,
+    "sqlite_synchronous": 0,  # a power cut drops all anyway
+    "sqlite_auto_vacuum": 0,  # free pages are used again; giving them back costs every delete
+    "sqlite_mmap_size": 0,
+    "sqlite_cache_size": -2048,
+    "sqlite_journal_mode": "wal",
+}
 
 
 def passes(failure: Exception) -> bool:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from r2fs.disk.cache.admission import Admission
+from r2fs.disk.cache.table import Admission
 from r2fs.disk.durable import local_error
 from r2fs.disk.filecalls import open_unless_writable
 from r2fs.disk.sparse_file import SparseFile

@@ -15,13 +15,11 @@ rule; where it is set back, a rule of the hour that comes twice holds twice.
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Sequence
 
-from r2fs.model.settings.units import parse_size, size_text
-from r2fs.model.values import dataclass
+from r2fs.model.settings.units import TomlValue, parse_size, size_text
+from r2fs.model.values import dataclass, field
 
 LEAST = (
     16 << 10
@@ -55,11 +53,6 @@ class Rule:
         evening = day in self.days and minute >= self.start
         return evening or ((day - 1) % 7 in self.days and minute < self.stop)
 
-    def __str__(self) -> str:
-        days = "" if self.days == tuple(WEEK) else _days_text(self.days)
-        hours = "" if (self.start, self.stop) == (0, DAY) else f"{_clock(self.start)}-{_clock(self.stop)}"
-        return f"{' '.join(filter(None, [days, hours])) or 'Mo-Su'} = {_rate_text(self.rate)}"
-
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
@@ -67,10 +60,10 @@ class Timetable:
 
     rules: tuple[Rule, ...] = ()
     rest: int | None = None  # bytes a second where no rule holds; None: no limit
+    text: str = field(default="", compare=False)  # as given, with rules
 
     def __str__(self) -> str:
-        rest = _rate_text(self.rest)
-        return ", ".join([*map(str, self.rules), f"else {rest}"]) if self.rules else rest
+        return self.text or ("off" if self.rest is None else size_text(self.rest))
 
     @property
     def is_off(self) -> bool:
@@ -109,7 +102,7 @@ OFF = Timetable()
 
 
 @dataclass(frozen=True, slots=True)
-class BandwidthLimit:
+class BandwidthLimit(TomlValue):
     """Kind of a setting: see the head of the file."""
 
     allowed: str = (
@@ -120,7 +113,7 @@ class BandwidthLimit:
     def parse(self, raw: object) -> Timetable:
         if isinstance(raw, bool) or not isinstance(raw, int | str):
             raise ValueError(f"{raw!r} is no limit")
-        text = str(raw).strip()
+        text = " ".join(str(raw).split())
         if "=" not in text:
             return Timetable((), parse_rate(text))
         rules, end = list[Rule](), 0
@@ -131,16 +124,13 @@ class BandwidthLimit:
             end = match.end()
         left = text[end:].strip()
         if not left:
-            return Timetable(tuple(rules), None)
+            return Timetable(tuple(rules), None, text)
         last = _ELSE.fullmatch(left)
         if last is None:
             raise ValueError(
                 f"{left!r} is neither a rule, DAYS HH:MM-HH:MM = RATE, nor `else RATE` at the end"
             )
-        return Timetable(tuple(rules), parse_rate(last[1]))
-
-    def write(self, value: object) -> str:
-        return json.dumps(str(value))
+        return Timetable(tuple(rules), parse_rate(last[1]), text)
 
 
 def parse_rate(text: str) -> int | None:
@@ -206,25 +196,3 @@ def _day(text: str) -> int:
     if len(named) != 1:
         raise ValueError(f"{text!r} is no day of the week: {', '.join(DAYS)}")
     return named[0]
-
-
-def _days_text(days: Sequence[int]) -> str:
-    """The days, three and more in a row as a range."""
-    runs: list[list[int]] = []
-    for day in days:
-        if runs and runs[-1][-1] == day - 1:
-            runs[-1].append(day)
-        else:
-            runs.append([day])
-    texts = []
-    for run in runs:
-        texts += [f"{DAYS[run[0]]}-{DAYS[run[-1]]}"] if len(run) > 2 else [DAYS[day] for day in run]
-    return ",".join(texts)
-
-
-def _clock(minute: int) -> str:
-    return f"{minute // 60:02d}:{minute % 60:02d}"
-
-
-def _rate_text(rate: int | None) -> str:
-    return "off" if rate is None else size_text(rate)

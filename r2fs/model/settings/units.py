@@ -15,7 +15,7 @@ import json
 import pwd
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from r2fs.model.values import dataclass
 
@@ -23,6 +23,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
 _STEP = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _POWERS = " kmgtp"
+NumberT = TypeVar("NumberT", int, float)
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -34,6 +35,15 @@ class Kind(Protocol):
 
     def parse(self, raw: object) -> object: ...
     def write(self, value: object) -> str: ...
+
+
+class TomlValue:
+    """Base of the kinds whose values are written as they are."""
+
+    __slots__ = ()
+
+    def write(self, value: object) -> str:
+        return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def parse_size(text: str) -> int:
@@ -87,7 +97,7 @@ def _string(raw: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Text(TomlValue):
     allowed: str = "a text"
     pattern: str = r"[^\x00-\x1f]*"
 
@@ -97,12 +107,9 @@ class Text:
             raise ValueError(f"{text!r} does not fit")
         return text
 
-    def write(self, value: object) -> str:
-        return json.dumps(value, ensure_ascii=False)
-
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(TomlValue):
     values: tuple[str, ...]
 
     @property
@@ -115,12 +122,9 @@ class Choice:
             raise ValueError(f"{raw!r} is none of them")
         return text
 
-    def write(self, value: object) -> str:
-        return json.dumps(value)
-
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(TomlValue):
     allowed: str = "true or false"
 
     def parse(self, raw: object) -> bool:
@@ -131,12 +135,9 @@ class Switch:
             raise ValueError(f"{raw!r} is neither")
         return text in _YES
 
-    def write(self, value: object) -> str:
-        return "true" if value else "false"
-
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class Count(TomlValue):
     least: int
     most: int
 
@@ -147,17 +148,11 @@ class Count:
     def parse(self, raw: object) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int | str):
             raise ValueError(f"{raw!r} is no whole number")
-        number = int(raw)
-        if not self.least <= number <= self.most:
-            raise ValueError(f"{number} is outside")
-        return number
-
-    def write(self, value: object) -> str:
-        return str(value)
+        return _within(self, int(raw), raw)
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class Number(TomlValue):
     least: float
     most: float
 
@@ -168,13 +163,7 @@ class Number:
     def parse(self, raw: object) -> float:
         if isinstance(raw, bool) or not isinstance(raw, int | float | str):
             raise ValueError(f"{raw!r} is no number")
-        number = float(raw)
-        if not self.least <= number <= self.most:  # also not-a-number
-            raise ValueError(f"{raw!r} is outside")
-        return number
-
-    def write(self, value: object) -> str:
-        return repr(value)
+        return _within(self, float(raw), raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +178,7 @@ class Size:
     def parse(self, raw: object) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int | str):
             raise ValueError(f"{raw!r} is no size")
-        size = raw if isinstance(raw, int) else parse_size(raw)
-        if not self.least <= size <= self.most:
-            raise ValueError(f"{raw!r} is outside")
-        return size
+        return _within(self, raw if isinstance(raw, int) else parse_size(raw), raw)
 
     def write(self, value: object) -> str:
         assert isinstance(value, int)
@@ -213,18 +199,21 @@ class Duration:
     def parse(self, raw: object) -> float:
         if isinstance(raw, bool) or not isinstance(raw, int | float | str):
             raise ValueError(f"{raw!r} is no time")
-        seconds = float(raw) if isinstance(raw, int | float) else parse_duration(raw)
-        if not self.least <= seconds <= self.most:  # also not-a-number
-            raise ValueError(f"{raw!r} is outside")
-        return seconds
+        return _within(self, parse_duration(raw) if isinstance(raw, str) else float(raw), raw)
 
     def write(self, value: object) -> str:
         assert isinstance(value, float)
         return f'"{duration_text(value)}"'
 
 
+def _within(kind: Count | Number | Size | Duration, value: NumberT, raw: object) -> NumberT:
+    if not kind.least <= value <= kind.most:  # also not-a-number
+        raise ValueError(f"{raw!r} is outside")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
-class FilePath:
+class FilePath(TomlValue):
     allowed: str = "a path; ~ is the home directory"
 
     def parse(self, raw: object) -> Path:
@@ -235,9 +224,6 @@ class FilePath:
             return Path(text).expanduser()
         except RuntimeError:
             raise ValueError(f"{raw!r}: there is no such home directory") from None
-
-    def write(self, value: object) -> str:
-        return json.dumps(str(value), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +245,7 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(TomlValue):
     """A user's or a group's number; names are looked up on this host."""
 
     group: bool = False
@@ -277,9 +263,6 @@ class Owner:
         if isinstance(raw, bool) or not isinstance(raw, int | str) or not 0 <= int(raw) < 2**32 - 1:
             raise ValueError(f"{raw!r} is no such number")
         return int(raw)
-
-    def write(self, value: object) -> str:
-        return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +287,7 @@ class BucketNames:
 
 
 @dataclass(frozen=True, slots=True)
-class Patterns:
+class Patterns(TomlValue):
     allowed: str = 'file name patterns: ["*-wal", "*.tmp"], or comma-separated outside the file'
 
     def parse(self, raw: object) -> tuple[str, ...]:
@@ -314,7 +297,3 @@ class Patterns:
         if any("/" in part for part in parts):
             raise ValueError("a pattern is of a name, and has no slash")
         return tuple(part.strip() for part in parts if part.strip())
-
-    def write(self, value: object) -> str:
-        assert isinstance(value, tuple)
-        return json.dumps(list(value), ensure_ascii=False)

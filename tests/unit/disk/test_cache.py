@@ -15,8 +15,8 @@ from r2fs.disk.cache import name_filter
 from r2fs.disk.cache import remembered as remembered_module
 from r2fs.disk.cache import shelf as shelf_module
 from r2fs.disk.cache import table as cache_table
-from r2fs.disk.cache.admission import Admission
 from r2fs.disk.cache.cache import CleanCache
+from r2fs.disk.cache.table import Admission
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Version
 from tests.unit.disk.conftest import SetClock
@@ -87,6 +87,20 @@ def test_what_was_admitted_is_taken(open_cache: Open, files: Files):
     assert (view.hits, view.misses, view.entries, view.bytes) == (1, 2, 1, 4096)
     assert cache.contains(version)
     assert cache.view().hits == 1, "contains is not counted"
+
+
+def test_a_hit_costs_two_statements_and_a_miss_one(open_cache: Open, files: Files):
+    cache = open_cache()
+    version = files.put(cache, "a")
+    executed: list[str] = []
+    table = cache._content._table
+    assert table is not None
+    table._con.set_trace_callback(executed.append)
+    assert files.get(cache, version)
+    assert files.get(cache, Version("b", "e", 1)) is None
+    statements = [sql.split()[0] for sql in dict.fromkeys(executed)]  # a trigger repeats its statement's text
+    assert statements == ["SELECT", "UPDATE", "SELECT"]
+    assert (cache.view().hits, cache.view().misses) == (1, 1)
 
 
 def test_a_hit_is_the_same_file_not_a_copy(open_cache: Open, files: Files, tmp_path: Path):
@@ -560,7 +574,7 @@ def test_hits_go_on_where_not_even_a_use_can_be_written(
         error.sqlite_errorcode = cache_table.SQL.SQLITE_FULL
         raise error
 
-    monkeypatch.setattr(cache_table.Table, "get", full)
+    monkeypatch.setattr(cache_table.Table, "use", full)
     assert files.get(cache, version) == b"data"
     monkeypatch.setattr(cache_table.Table, "delete", full)
     assert cache.evict(1) == 4096, "the file goes first: then there is room"
